@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`. Both build .venv first, once.
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+DEMO ?= demo
+# The first Python between 3.11 and 3.13 on the path; `make PYTHON3=/path/to/python3.12 …` names another.
+PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+STAMP := $(VENV)/installed
+
+.PHONY: help setup demo test test-all lint lock clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Build .venv from the lock; nothing to do while it is current
+
+$(STAMP): requirements.lock setup.py pyproject.toml
+	@if [ -z "$(PYTHON3)" ]; then echo "capt needs Python 3.11, 3.12 or 3.13; none is on the path"; exit 1; fi
+	@echo "using $$($(PYTHON3) --version) at $$(command -v $(PYTHON3))"
+	$(PYTHON3) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: setup  ## The whole chain on data it makes, into ./demo
+	$(VENV)/bin/capt demo --out $(DEMO)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
+
+test: lint  ## Lint and the fast tests
+	$(PYTHON) -m pytest
+
+test-all: lint  ## Lint and every test that needs no engine
+	$(PYTHON) -m pytest -m 'not distributed'
+
+lock:  ## Resolve the dependencies of setup.py anew into requirements.lock
+	$(PYTHON3) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile setup.py --extra test --universal --generate-hashes --python-version 3.11 \
+		--no-header --quiet --output-file requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:  ## Remove what was built
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,314 @@
+"""capt: prepare image-text data once, train many times. The front door: every command is one Python function.
+
+On the command line `capt prepare features --store S …`; in a notebook `capt.prepare_features(store=S, …)`, which
+takes the same arguments and returns what `--json` prints. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import json as jsonlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import CaptError, ExitStatus, TooManyFailuresError, UsageError
+
+if TYPE_CHECKING:
+    from features.store import Store
+    from trainer.runs import Run
+
+__version__ = "0.1.0"
+
+app = typer.Typer(
+    help="Prepare image-text data once, train many times.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+prepare = typer.Typer(help="Images and captions into the store.", no_args_is_help=True)
+store_app = typer.Typer(help="Look into a store and take care of it.", no_args_is_help=True)
+train = typer.Typer(help="Train from the store.", no_args_is_help=True)
+synth = typer.Typer(help="Make data.", no_args_is_help=True)
+app.add_typer(prepare, name="prepare")
+app.add_typer(store_app, name="store")
+app.add_typer(train, name="train")
+app.add_typer(synth, name="synth")
+
+
+# === Options that several commands share ===
+
+StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store.")]
+DatasetOption = Annotated[str, typer.Option("--dataset", help="Kind of dataset: coco, folder.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Name of the dataset in the store [the kind].")]
+AnnotationsOption = Annotated[list[str], typer.Option("--annotations", help="Annotation file, or its zip; repeats.")]
+LimitImagesOption = Annotated[int | None, typer.Option("--limit-images", help="Take so many images.", min=1)]
+LimitCaptionsOption = Annotated[int | None, typer.Option("--limit-captions", help="Take so many captions.", min=1)]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of what is drawn.", min=0)]
+SplitOption = Annotated[str, typer.Option("--split", help="own, or shares such as 0.8,0.1,0.1.")]
+MaxFailuresOption = Annotated[str, typer.Option("--max-failures", help="Share (5%) or count that may fail.")]
+BeamOptions = Annotated[
+    list[str], typer.Argument(help="After --: options for Beam and its runner.", show_default=False)
+]
+RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
+StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take a YAML file's entries as the command's defaults."""
+    if path is None or context.resilient_parsing:
+        return path
+    with _one_line_errors(debug=False, as_json=False):
+        names = {option.lstrip("-"): p.name for p in context.command.params for option in p.opts if p.name}
+        context.default_map = _config_defaults(path, {**names, **{name: name for name in names.values()}})
+    return path
+
+
+def _config_defaults(path: Path, names: dict[str, str]) -> dict[str, Any]:
+    import yaml
+
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError("cannot read the file", where=f"--config {path}", mend=error.strerror or "") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"not YAML: {error}", where=str(path)) from None
+    if not isinstance(entries, dict):
+        raise UsageError("expected `option: value` lines", where=str(path))
+    unknown = [str(key) for key in entries if key not in names]
+    if unknown:
+        raise UsageError(f"unknown key {unknown[0]!r}", where=str(path), mend=f"known: {', '.join(sorted(names))}")
+    return {names[key]: value for key, value in entries.items()}
+
+
+_COMMON = {
+    "json": (bool, False, typer.Option("--json", help="Print the figures as JSON, on the last line.")),
+    "quiet": (bool, False, typer.Option("--quiet", "-q", help="Errors only.")),
+    "debug": (bool, False, typer.Option("--debug", help="Everything, with tracebacks.")),
+    "log_file": (Path | None, None, typer.Option("--log-file", help="Write the log there too.")),
+    "config": (
+        Path | None,
+        None,
+        typer.Option("--config", help="YAML with the options of the command.", is_eager=True, callback=_read_config),
+    ),
+}
+
+
+# === The table of commands ===
+
+
+def command(
+    group: typer.Typer, name: str, runs: str, show: str = ""
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A command whose options and help are those of the decorated function, which only declares them.
+
+    Args:
+        group: typer.Typer. The group it belongs to.
+        name: str. What the command line calls it.
+        runs: str. `module:function` that takes the arguments as keywords and does the work.
+        show: str. `module:function` that prints the result for people.
+    """
+
+    def register(declared: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(declared, eval_str=True)
+
+        @functools.wraps(declared)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return _validated(_load(runs), bound.arguments)
+
+        def run(**kwargs: Any) -> None:
+            json, quiet, debug, log_file, _ = (kwargs.pop(common) for common in _COMMON)
+            _start_logging(quiet, debug, log_file)
+            with _one_line_errors(debug, json):
+                result = call(**kwargs)
+                if json:
+                    print(jsonlib.dumps(result))
+                elif not quiet:
+                    _load(show or "capt:show_figures")(result)
+
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+            for key, (kind, default, option) in _COMMON.items()
+        ]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+        run.__signature__ = inspect.Signature([*parameters, *common])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*parameters, *common]}
+        run.__doc__ = declared.__doc__
+        group.command(name)(run)
+        return call
+
+    return register
+
+
+@command(prepare, "features", runs="pipelines.prepare_features:prepare_features")
+def prepare_features(
+    store: StoreOption,
+    dataset: DatasetOption,
+    images: Annotated[list[str], typer.Option("--images", help="Directory or zip with images; repeats.")],
+    annotations: AnnotationsOption = [],  # noqa: B006
+    name: NameOption = None,
+    extractor: Annotated[str, typer.Option(help="Network.")] = "inception_v3",
+    weights: Annotated[str, typer.Option(help="imagenet, random:SEED, or a weights file.")] = "imagenet",
+    layer: Annotated[str | None, typer.Option(help="Layer to keep [the last before pooling].")] = None,
+    pooling: Annotated[str, typer.Option(help="none keeps places, avg averages them.")] = "none",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Storage: float16, float32, bfloat16 or int8.")] = "float16",
+    format: Annotated[str, typer.Option(help="tfrecord or parquet.")] = "tfrecord",  # noqa: A002
+    batch_size: Annotated[str, typer.Option(help="Images a call of the network; auto or a number.")] = "auto",
+    shards: Annotated[int | None, typer.Option(help="Pin the shard count, a power of two.")] = None,
+    limit_images: LimitImagesOption = None,
+    limit_captions: LimitCaptionsOption = None,
+    seed: SeedOption = 0,
+    split: SplitOption = "own",
+    max_failures: MaxFailuresOption = "5%",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; change nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try remembered failures again.")] = False,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Hash every image again.")] = False,
+    beam_options: BeamOptions = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Extract the features of the images that the store lacks."""
+
+
+@command(prepare, "captions", runs="pipelines.prepare_captions:prepare_captions")
+def prepare_captions(
+    store: StoreOption,
+    dataset: DatasetOption,
+    annotations: AnnotationsOption = [],  # noqa: B006
+    name: NameOption = None,
+    vocab_size: Annotated[int | None, typer.Option(help="Ids at most, the 4 special ones too [5000].")] = None,
+    min_count: Annotated[int | None, typer.Option(help="Rarer words are unknown [1].")] = None,
+    vocab: Annotated[str | None, typer.Option(help="Reuse the vocabulary of this fingerprint.")] = None,
+    standardize: Annotated[str, typer.Option(help="keras, alnum or punctuation.")] = "keras",
+    max_length: Annotated[int, typer.Option(help="Tokens at most, start and end too; 0 for no bound.")] = 0,
+    limit_images: LimitImagesOption = None,
+    limit_captions: LimitCaptionsOption = None,
+    seed: SeedOption = 0,
+    split: SplitOption = "own",
+    max_failures: MaxFailuresOption = "5%",
+    beam_options: BeamOptions = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Tokenize captions, with a vocabulary learned on the train split."""
+
+
+# === For notebooks ===
+
+
+def open_store(path: str | Path) -> Store:
+    """The store in a directory; see `features.store`."""
+    from features import store
+
+    return store.open_store(path)
+
+
+def load_run(path: str | Path) -> Run:
+    """A training run, ready to caption: `load_run(R).caption(image)`."""
+    from trainer import runs
+
+    return runs.load_run(path)
+
+
+# === Running a command ===
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def show_figures(result: dict[str, Any]) -> None:
+    """Print a command's figures for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for key, value in result.items():
+        if value or isinstance(value, int):
+            table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    Console(stderr=True).print(table)
+
+
+def _load(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _validated(target: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return target(**arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
+        raise UsageError(f"{first['msg']}, got {first['input']!r}", where=option) from error
+
+
+@contextlib.contextmanager
+def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except CaptError as error:
+        if as_json and isinstance(error, TooManyFailuresError):
+            print(jsonlib.dumps(error.figures))
+        _complain(str(error), debug)
+        raise typer.Exit(error.status) from None
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on where it stopped", debug)
+        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+    except Exception as error:
+        _complain(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)", debug
+        )
+        raise typer.Exit(ExitStatus.FAILED) from None
+
+
+def _complain(line: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"capt: {line}", file=sys.stderr)
+    logging.getLogger("capt").debug(line, exc_info=True)
+
+
+def _start_logging(quiet: bool, debug: bool, log_file: Path | None) -> None:
+    logging.getLogger().addHandler(logging.NullHandler())
+    log = logging.getLogger("capt")
+    log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file:
+        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+    if not debug:
+        _silence_libraries()
+
+
+def _silence_libraries() -> None:
+    """Keep the libraries' chatter from standard error: what native code writes there goes nowhere."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    own = os.dup(sys.stderr.fileno())
+    sys.stderr = os.fdopen(own, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    for handler in logging.getLogger("capt").handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Captions: the key of one, and the digest of many."""
+
+import hashlib
+
+import numpy as np
+
+from schemas.recipes import digest_of
+from schemas.tables import KEY_BYTES
+
+
+def caption_key(dataset: str, image_id: str, caption_id: str) -> bytes:
+    """The 32-byte key of a caption: SHA-256 of the canonical JSON of `[dataset, image_id, caption_id]`.
+
+    Changing this changes the order of the rows and the digest of every text table.
+    """
+    return bytes.fromhex(digest_of([dataset, image_id, caption_id]))
+
+
+class CaptionsDigest:
+    """The digest of a set of captions, the same in whatever order and in however many parts they come.
+
+    Each caption becomes SHA-256(key ‖ UTF-8 text); the digest is the SHA-256 of all of these, sorted. Only 32 bytes a
+    caption are held. Parts that were digested apart are brought together by `merge`. A caption that is added twice
+    counts twice.
+    """
+
+    def __init__(self) -> None:
+        self._digests = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._digests) // KEY_BYTES
+
+    def add(self, key: bytes, caption: str) -> None:
+        """Take one caption in.
+
+        Args:
+            key: bytes [32]. The caption's key.
+            caption: str. Its text, before any standardizing.
+        """
+        self._digests += hashlib.sha256(key + caption.encode()).digest()
+
+    def merge(self, other: "CaptionsDigest") -> None:
+        """Take in all captions of another digest."""
+        self._digests += other._digests
+
+    def hexdigest(self) -> str:
+        """The digest of what was added so far, 64 hexadecimal digits."""
+        rows = np.frombuffer(bytes(self._digests), dtype=f"S{KEY_BYTES}")
+        return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
+
+
+def learned_from(train: CaptionsDigest) -> str:
+    """`TextRecipe.vocabulary` of a vocabulary that is learned from these train captions: `train:HEX`."""
+    return f"train:{train.hexdigest()}"

@@ -1,0 +1,156 @@
+"""The extraction core: encoded images in, stored features out, free of any engine.
+
+sources → decode threads → batches padded to a multiple of 8 → network → storage dtype → rows, in order
+
+One record's failure costs no other: a batch that fails is bisected to the guilty record, and a batch that does not
+fit the memory is halved, with the size that fits remembered.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.images import decode
+from features.networks import Network
+from features.quantize import Stored, encode
+from schemas.errors import RecordError
+from schemas.recipes import FeatureRecipe
+
+PADDING = 8
+DEFAULT_BATCH = 16
+DEFAULT_THREADS = 2
+
+_log = logging.getLogger("capt.extraction")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One encoded image: a label for the caller, and how to get its bytes (which may raise RecordError)."""
+
+    key: bytes
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """The stored columns of one image's features."""
+
+    key: bytes
+    values: Stored
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why one image has no features."""
+
+    key: bytes
+    error: RecordError
+
+
+Decoded = NDArray[np.uint8] | RecordError
+Output = NDArray[np.float32] | RecordError
+
+
+class Extractor:
+    """Extracts features as a recipe says.
+
+    Args:
+        recipe: FeatureRecipe. Size and storage dtype.
+        network: Network. Computes float32 features from uint8 pixels.
+        batch_size: int. Images a call at most.
+        threads: int. Decoding threads.
+    """
+
+    def __init__(
+        self,
+        recipe: FeatureRecipe,
+        network: Network,
+        *,
+        batch_size: int = DEFAULT_BATCH,
+        threads: int = DEFAULT_THREADS,
+    ) -> None:
+        self._recipe = recipe
+        self._network = network
+        self._threads = threads
+        self.batch_size = batch_size
+
+    def run(self, sources: Iterable[Source]) -> Iterator[Extracted | Failed]:
+        """One result a source, in order; memory holds three batches of images at most."""
+        decoded = self._decode(iter(sources))
+        while batch := list(islice(decoded, self.batch_size)):
+            keys = [key for key, _ in batch]
+            yield from map(self._finish, keys, self._outputs([image for _, image in batch]))
+
+    def _decode(self, sources: Iterator[Source]) -> Iterator[tuple[bytes, Decoded]]:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
+            waiting: deque[tuple[bytes, Future[Decoded]]] = deque()
+            try:
+                while True:
+                    for source in islice(sources, max(0, 2 * self.batch_size - len(waiting))):
+                        waiting.append((source.key, pool.submit(self._decode_one, source)))
+                    if not waiting:
+                        return
+                    key, future = waiting.popleft()
+                    yield key, future.result()
+            finally:
+                for _, future in waiting:
+                    future.cancel()
+
+    def _decode_one(self, source: Source) -> Decoded:
+        try:
+            return decode(source.read(), self._recipe.height, self._recipe.width)
+        except RecordError as error:
+            return error
+
+    def _outputs(self, batch: list[Decoded]) -> Iterator[Output]:
+        pixels = [image for image in batch if not isinstance(image, RecordError)]
+        outputs = self._predict(np.stack(pixels)) if pixels else iter(())
+        for image in batch:
+            yield image if isinstance(image, RecordError) else next(outputs)
+
+    def _predict(self, pixels: NDArray[np.uint8]) -> Iterator[Output]:
+        for start in range(0, len(pixels), self.batch_size):
+            yield from self._predict_some(pixels[start : start + self.batch_size])
+
+    def _predict_some(self, pixels: NDArray[np.uint8]) -> Iterator[Output]:
+        try:
+            yield from self._call(pixels)
+        except Exception as error:
+            if len(pixels) == 1:
+                yield _blame(error)
+                return
+            half = (len(pixels) + 1) // 2
+            if _out_of_memory(error) and half < self.batch_size:
+                _log.warning("a batch of %d does not fit the memory; going on with %d", len(pixels), half)
+                self.batch_size = half
+            yield from self._predict_some(pixels[:half])
+            yield from self._predict_some(pixels[half:])
+
+    def _call(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        missing = -len(pixels) % PADDING
+        padded = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)]) if missing else pixels
+        return self._network.predict(padded)[: len(pixels)]
+
+    def _finish(self, key: bytes, output: Output) -> Extracted | Failed:
+        if isinstance(output, RecordError):
+            return Failed(key, output)
+        try:
+            return Extracted(key, encode(output, self._recipe.dtype))
+        except RecordError as error:
+            return Failed(key, error)
+
+
+def _blame(error: Exception) -> RecordError:
+    if _out_of_memory(error):
+        return RecordError("extract", "out of memory", "one image alone does not fit", permanent=False)
+    return RecordError("extract", "network failed", f"{type(error).__name__}: {error}")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError")

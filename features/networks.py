@@ -1,0 +1,183 @@
+"""Networks: extractors frozen to one graph each, so that a row's bits depend on its image alone.
+
+A Keras model, its preprocessing and its weights become one TensorFlow graph without variables. The graph is kept by
+digest; workers load it without Keras. bfloat16 is a setting of the session that runs the graph, not of the process.
+"""
+
+import platform
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import DamagedError
+from schemas.recipes import Precision
+
+INPUT = "pixels"
+OUTPUT = "features"
+
+_sharing = threading.Lock()
+
+
+class Network(Protocol):
+    """Anything that turns pixels into features."""
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features float32 [N, ...] of pixels uint8 [N, H, W, 3]."""
+
+
+class FrozenNetwork:
+    """A frozen graph in a session of its own.
+
+    Args:
+        graph: bytes. A serialized GraphDef with placeholder `pixels` and result `features`.
+        precision: str. `bfloat16` computes convolutions and products in bfloat16, input and output stay float32.
+    """
+
+    def __init__(self, graph: bytes, precision: Precision) -> None:
+        import tensorflow as tf
+
+        definition = tf.compat.v1.GraphDef.FromString(graph)
+        config = tf.compat.v1.ConfigProto()
+        if precision == "bfloat16":
+            config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
+        loaded = tf.Graph()
+        with loaded.as_default():
+            tf.import_graph_def(definition, name="")
+        self._session = tf.compat.v1.Session(graph=loaded, config=config)
+        self._call = self._session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"])
+        self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features float32 [N, ...] of pixels uint8 [N, H, W, 3]."""
+        features: NDArray[np.float32] = self._call(pixels)
+        return features
+
+
+def load_network(path: Path, precision: Precision) -> FrozenNetwork:
+    """The network frozen at `path`; DamagedError where the file is none."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return FrozenNetwork(path.read_bytes(), precision)
+    except FileNotFoundError:
+        raise DamagedError("the frozen network is missing", where=str(path)) from None
+    except DecodeError as error:
+        raise DamagedError("the frozen network is damaged", where=str(path)) from error
+
+
+def shared_network(path: Path, precision: Precision) -> FrozenNetwork:
+    """The network at `path`, loaded once a process and shared by its threads."""
+    with _sharing:
+        return _last_network(path, precision)
+
+
+@lru_cache(maxsize=1)
+def _last_network(path: Path, precision: Precision) -> FrozenNetwork:
+    return load_network(path, precision)
+
+
+def freeze(features: Callable[[Any], Any], height: int, width: int) -> bytes:
+    """The graph of a feature function, as bytes that are the same at every build.
+
+    Args:
+        features: function from uint8 pixels [N, height, width, 3] to float32 features [N, ...].
+        height: int. Input height in pixels.
+        width: int. Input width in pixels.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    def named(pixels: Any) -> Any:
+        return features(pixels)
+
+    spec = tf.TensorSpec((None, height, width, 3), tf.uint8, name=INPUT)
+    frozen = convert_variables_to_constants_v2(tf.function(named).get_concrete_function(spec))
+    return _canonical(frozen.graph.as_graph_def(), frozen.inputs[0].op.name, frozen.outputs[0])
+
+
+def _canonical(definition: Any, source: str, result: Any) -> bytes:
+    """The graph with nodes ordered and named by how the result reaches them.
+
+    Keras numbers layers by how many a process has built, so the names and the order they sort in differ from build to
+    build; what computes what does not. Control edges order side effects, of which a frozen graph has none.
+    """
+    nodes = {node.name: node for node in definition.node}
+    names: dict[str, str] = {}
+    canonical = type(definition)(versions=definition.versions)
+    for node in _inputs_first(nodes, result.op.name):
+        names[node.name] = INPUT if node.name == source else f"n{len(names)}"
+        copy = canonical.node.add()
+        copy.CopyFrom(node)
+        copy.name = names[node.name]
+        copy.ClearField("input")
+        copy.input.extend(_renamed(tensor, names) for tensor in _data_inputs(node))
+        copy.ClearField("experimental_debug_info")
+    identity = canonical.node.add(name=OUTPUT, op="Identity", input=[_renamed(result.name, names)])
+    identity.attr["T"].type = result.dtype.as_datatype_enum
+    data: bytes = canonical.SerializeToString(deterministic=True)
+    return data
+
+
+def _inputs_first(nodes: dict[str, Any], last: str) -> Iterator[Any]:
+    seen: set[str] = set()
+    stack = [(last, False)]
+    while stack:
+        name, ready = stack.pop()
+        if ready:
+            yield nodes[name]
+        elif name not in seen:
+            seen.add(name)
+            stack.append((name, True))
+            stack.extend((_node_of(tensor), False) for tensor in reversed(_data_inputs(nodes[name])))
+
+
+def _data_inputs(node: Any) -> list[str]:
+    return [tensor for tensor in node.input if not tensor.startswith("^")]
+
+
+def _node_of(tensor: str) -> str:
+    return tensor.partition(":")[0]
+
+
+def _renamed(tensor: str, names: dict[str, str]) -> str:
+    port = tensor.partition(":")[2]
+    return names[_node_of(tensor)] + (f":{port}" if port not in ("", "0") else "")
+
+
+def numerics_class() -> str:
+    """Device and instruction set that decide the bits of a result, such as `cpu-avx512_bf16`."""
+    for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2"):
+        if flag in _cpu_flags():
+            return f"cpu-{flag}"
+    return f"cpu-{platform.machine()}"
+
+
+def native_precision() -> Precision:
+    """bfloat16 where the processor computes in it, float32 elsewhere."""
+    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else "float32"
+
+
+def toolchain() -> dict[str, str]:
+    """Versions of the libraries that stored bits depend on."""
+    import importlib.metadata
+
+    from PIL import features
+
+    versions = {
+        name: importlib.metadata.version(name) for name in ("keras", "numpy", "pillow", "pyarrow", "tensorflow")
+    }
+    return versions | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.split())

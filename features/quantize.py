@@ -1,0 +1,51 @@
+"""Storage dtypes: features as the network gives them, and as a row keeps them.
+
+float32 [places…, channels] → encode → stored {"value"[, "scale"]} → decode → float
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import RecordError
+from schemas.recipes import StorageDtype
+from schemas.tables import features_table
+
+Stored = dict[str, NDArray[np.generic]]
+
+
+def encode(features: NDArray[np.float32], dtype: StorageDtype) -> Stored:
+    """The columns that keep one image's features.
+
+    Args:
+        features: float32 array [..., channels].
+        dtype: str. Storage dtype. `int8` is symmetric with one scale a place (the last axis shares it).
+
+    Raises:
+        RecordError: a value is NaN or infinite, or overflows the storage dtype.
+    """
+    if not np.isfinite(features).all():
+        raise RecordError("store", "not finite", "the network gave NaN or infinity")
+    if dtype == "int8":
+        return _encode_int8(features)
+    with np.errstate(over="ignore"):
+        value = features.astype(features_table(features.shape, dtype).field("value").numpy_dtype)
+    if not np.isfinite(value.astype(np.float32)).all():
+        peak = float(np.abs(features).max())
+        raise RecordError("store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --dtype float32")
+    return {"value": value}
+
+
+def _encode_int8(features: NDArray[np.float32]) -> Stored:
+    peak = np.abs(features).max(axis=-1)
+    scale = (peak / np.float32(127)).astype(np.float32)
+    divisor = np.where(scale > 0, scale, np.float32(1))[..., np.newaxis]
+    return {"value": np.rint(features / divisor).astype(np.int8), "scale": scale}
+
+
+def decode(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Features from the columns of `encode`, one image or a batch of them; float as stored, int8 as float32."""
+    if "scale" in stored:
+        return stored["value"].astype(np.float32) * stored["scale"].astype(np.float32)[..., np.newaxis]
+    return stored["value"]

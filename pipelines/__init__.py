@@ -1,0 +1,1 @@
+"""Beam pipelines: one module per source dataset, one per job."""

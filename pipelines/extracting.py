@@ -1,0 +1,106 @@
+"""The extraction job's step: one unit of references becomes one shard."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from features.extraction import DEFAULT_BATCH, Extracted, Extractor, Source
+from features.networks import shared_network
+from features.references import Reference
+from features.shards import ShardWriter
+from pipelines.units import Advance, read_unit
+from schemas.errors import RecordError
+from schemas.manifests import Shard
+from schemas.recipes import FeatureRecipe, Frozen
+from schemas.tables import KEY_BYTES
+
+EXTRACT_UNIT = pa.schema([("key", pa.binary(KEY_BYTES)), ("location", pa.string()), ("member", pa.string())])
+
+
+class Failure(Frozen):
+    """An image that has no features, and why."""
+
+    key: str
+    stage: str
+    reason: str
+    detail: str
+    permanent: bool
+
+
+class UnitResult(Frozen):
+    """What became of a unit: its shard, none where every image failed, and its failures."""
+
+    shard: Shard | None
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class ExtractShard:
+    """Extracts the images of one unit into one shard.
+
+    Args:
+        root: str. The feature table's directory.
+        network: str. The frozen network's file.
+        recipe: FeatureRecipe. What a row means.
+        shape: tuple of int. Shape of one row's value.
+        commit: str. The directory within the table that the shard goes to.
+        count: int. How many shards the commit's key ranges divide into.
+        batch_size: int. Images a call of the network at most.
+    """
+
+    root: str
+    network: str
+    recipe: FeatureRecipe
+    shape: tuple[int, ...]
+    commit: str
+    count: int
+    batch_size: int = DEFAULT_BATCH
+
+    def __call__(self, unit: Path, advance: Advance) -> bytes:
+        """The result of the unit named by its shard's number."""
+        network = shared_network(Path(self.network), self.recipe.precision)
+        extractor = Extractor(self.recipe, network, batch_size=self.batch_size)
+        writer = self._writer(int(unit.stem))
+        failures = []
+        try:
+            for result in extractor.run(_sources(read_unit(unit))):
+                if isinstance(result, Extracted):
+                    writer.append({"key": result.key, **result.values})
+                else:
+                    failures.append(_failure(result.key, result.error))
+                advance(1)
+            shard = writer.close()
+        finally:
+            writer.abandon()
+        return UnitResult(shard=shard, failures=tuple(failures)).model_dump_json().encode()
+
+    def _writer(self, number: int) -> ShardWriter:
+        table = self.recipe.table(self.shape)
+        return ShardWriter(Path(self.root), self.commit, table, self.recipe.format, number, self.count)
+
+
+def _sources(rows: list[dict[str, Any]]) -> Iterator[Source]:
+    for row in rows:
+        yield Source(row["key"], _Unchanged(row["key"], Reference(row["location"], row["member"])))
+
+
+@dataclass(frozen=True)
+class _Unchanged:
+    key: bytes
+    reference: Reference
+
+    def __call__(self) -> bytes:
+        data = self.reference.read()
+        if hashlib.sha256(data).digest() != self.key:
+            raise RecordError("read", "changed", f"{self.reference.label} changed during the run", permanent=False)
+        return data
+
+
+def _failure(key: bytes, error: RecordError) -> Failure:
+    return Failure(
+        key=key.hex(), stage=error.stage, reason=error.reason, detail=error.detail, permanent=error.permanent
+    )

@@ -1,0 +1,38 @@
+"""Hashing: the content key of every image that the stat cache does not know."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from features.references import Reference
+from pipelines.units import Advance, read_unit
+from schemas.errors import RecordError
+
+HASH_UNIT = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
+HASH_UNIT_ROWS = 1024
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class HashImages:
+    """Hashes the images of one unit; the result is a JSON list of [image id, key or null, stage, reason, detail]."""
+
+    def __call__(self, unit: Path, advance: Advance) -> bytes:
+        """The result of the unit."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            hashed = list(pool.map(_hash, read_unit(unit)))
+        advance(len(hashed))
+        return json.dumps(hashed).encode()
+
+
+def _hash(row: dict[str, Any]) -> list[str | None]:
+    try:
+        data = Reference(row["location"], row["member"]).read()
+    except RecordError as error:
+        return [row["image_id"], None, error.stage, error.reason, error.detail]
+    return [row["image_id"], hashlib.sha256(data).hexdigest(), None, None, None]

@@ -1,0 +1,215 @@
+"""The ledger of one run: a row an input record, in SQLite on disk, so that memory does not grow with the records.
+
+found (what walks saw) ⨝ record (what the dataset names) → key, from the stat cache or by hashing → status
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from features.references import Found, is_image_name
+from pipelines.database import Database
+from schemas.tables import CATALOG, FAILURES, REPORT
+
+_DISTRUST_NS = 2_000_000_000
+
+_SCHEMA = """
+CREATE TABLE found (name TEXT, base TEXT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, image INT);
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, captions INT,
+    location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
+    status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
+CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
+CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID;
+"""
+
+_STAT_CACHE = """
+CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, stamp TEXT, key BLOB,
+    PRIMARY KEY (location, member)) WITHOUT ROWID;
+"""
+
+
+class Ledger(Database):
+    """What one run knows of its records.
+
+    Args:
+        path: Path. The database, made anew.
+        stat_cache: Path. The store's memory of content keys by file times, shared between runs.
+    """
+
+    def __init__(self, path: Path, stat_cache: Path) -> None:
+        super().__init__(path, _SCHEMA)
+        stat_cache.parent.mkdir(parents=True, exist_ok=True)
+        self._db.execute("ATTACH ? AS cache", (str(stat_cache),))
+        self._db.executescript(_STAT_CACHE)
+
+    def add_found(self, walked: Iterable[Found]) -> None:
+        """Enter what a walk over the images saw."""
+        now = time.time_ns()
+        rows = (
+            (
+                found.name,
+                found.name.rsplit("/", 1)[-1],
+                found.reference.location,
+                found.reference.member,
+                found.size,
+                found.stamp,
+                now - found.modified_ns > _DISTRUST_NS,
+                is_image_name(found.name),
+            )
+            for found in walked
+        )
+        self._insert("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def add_records(self, rows: Iterable[tuple[str, str, str, int]]) -> None:
+        """Enter the images that a dataset names: image id, file name, split, rank. The first of an id counts."""
+        self._insert(
+            "INSERT OR IGNORE INTO record (image_id, file_name, base, split, rank) VALUES (?, ?, ?, ?, ?)",
+            ((image_id, name, name.rsplit("/", 1)[-1], split, rank) for image_id, name, split, rank in rows),
+        )
+
+    def found_images(self) -> Iterator[str]:
+        """The names of the images that walks saw."""
+        return (name for (name,) in self._db.execute("SELECT DISTINCT name FROM found WHERE image ORDER BY name"))
+
+    def add_captions(self, image_ids: Iterable[str]) -> None:
+        """Count one caption for each image id given."""
+        self._insert(
+            "UPDATE record SET captions = coalesce(captions, 0) + 1 WHERE image_id = ?",
+            ((image_id,) for image_id in image_ids),
+        )
+
+    def keep_assigned(self, catalog: pa.Table) -> None:
+        """Let the splits of an earlier commit stand."""
+        rows = zip(catalog["image_id"].to_pylist(), catalog["split"].to_pylist(), strict=True)
+        self._insert("INSERT OR REPLACE INTO assigned VALUES (?, ?)", rows)
+        self._db.execute(
+            "UPDATE record SET split = a.split FROM assigned a "
+            "WHERE a.image_id = record.image_id AND a.split != record.split"
+        )
+
+    def locate(self) -> None:
+        """Find each record's file: the name as given before one that ends with it, before any of the same last part."""
+        self._db.execute("CREATE INDEX found_base ON found (base)")
+        self._db.execute(
+            """UPDATE record SET (location, member, size, stamp, trusted) =
+            (SELECT location, member, size, stamp, trusted FROM found WHERE found.rowid =
+                (SELECT id FROM (SELECT f.rowid AS id, f.name != record.file_name AS other,
+                    f.name NOT LIKE '%/' || record.file_name AS elsewhere, f.location AS place, f.member AS part
+                 FROM found f WHERE f.base = record.base ORDER BY other, elsewhere, place, part LIMIT 1)))"""
+        )
+        self._fail("find", "missing", "no such file in --images", "location IS NULL")
+
+    def unannotated(self) -> int:
+        """How many images a walk saw that no record names."""
+        query = """SELECT count(*) FROM found WHERE image AND NOT EXISTS
+            (SELECT 1 FROM record WHERE record.base = found.base)"""
+        self._db.execute("CREATE INDEX IF NOT EXISTS record_base ON record (base)")
+        return self._one(query)
+
+    def recall_keys(self) -> None:
+        """Take the content keys of files that the stat cache knows unchanged."""
+        self._db.execute(
+            """UPDATE record SET key = (SELECT key FROM cache.seen s WHERE s.location = record.location AND
+            s.member = record.member AND s.size = record.size AND s.stamp = record.stamp) WHERE status IS NULL"""
+        )
+
+    def unhashed(self) -> Iterator[dict[str, str]]:
+        """The records without a key, as references to hash."""
+        rows = self._db.execute(
+            """SELECT image_id, location, member FROM record WHERE key IS NULL AND status IS NULL
+            ORDER BY location, member"""
+        )
+        return ({"image_id": i, "location": location, "member": member} for i, location, member in rows)
+
+    def enter_hashes(self, hashed: Iterable[list[str | None]]) -> None:
+        """Enter what hashing found, and remember it in the stat cache."""
+        rows = [(bytes.fromhex(key) if key else None, *failure, i) for i, key, *failure in hashed if i]
+        self._insert(
+            "UPDATE record SET key = ?, stage = ?, reason = ?, detail = ?, status = iif(stage IS NULL, NULL, 'failed')"
+            " WHERE image_id = ?",
+            rows,
+        )
+        self._db.execute("UPDATE record SET status = 'failed' WHERE stage IS NOT NULL")
+        self._insert(
+            """INSERT OR REPLACE INTO cache.seen SELECT location, member, size, stamp, key FROM record
+            WHERE image_id = ? AND trusted AND key IS NOT NULL""",
+            ((row[-1],) for row in rows),
+        )
+
+    def settle(self, stored: Iterable[bytes], remembered: Mapping[bytes, tuple[str, str, str]]) -> None:
+        """Give every record a status: cached, failed, planned (the first of its key) or duplicate."""
+        self._insert("INSERT OR IGNORE INTO stored VALUES (?)", ((key,) for key in stored))
+        self._db.execute("UPDATE record SET status = 'cached' WHERE status IS NULL AND key IN (SELECT key FROM stored)")
+        self.enter_failures((key, *failure, True) for key, failure in remembered.items())
+        self._fail_known("status IS NULL")
+        self._db.execute("CREATE INDEX record_key ON record (key)")
+        self._db.execute(
+            """UPDATE record SET status = 'planned' WHERE status IS NULL AND image_id =
+            (SELECT min(image_id) FROM record other WHERE other.key = record.key AND other.status IS NULL)"""
+        )
+        self._db.execute("UPDATE record SET status = 'duplicate' WHERE status IS NULL")
+
+    def count_planned(self) -> int:
+        """How many images are to be extracted."""
+        return self._one("SELECT count(*) FROM record WHERE status = 'planned'")
+
+    def planned(self) -> Iterator[dict[str, Any]]:
+        """The references to extract, by key."""
+        rows = self._db.execute("SELECT key, location, member FROM record WHERE status = 'planned' ORDER BY key")
+        return ({"key": key, "location": location, "member": member} for key, location, member in rows)
+
+    def enter_failures(self, failures: Iterable[tuple[bytes, str, str, str, bool]]) -> None:
+        """Enter images that failed: key, stage, reason, detail, and whether they would fail again."""
+        self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)
+
+    def finish(self) -> None:
+        """Turn what was planned into ok, and what failed into failed, duplicates of it too."""
+        self._fail_known("status IN ('planned', 'duplicate')")
+        self._db.execute("UPDATE record SET status = 'ok' WHERE status = 'planned'")
+
+    def counts(self) -> dict[str, int]:
+        """Records by status."""
+        return dict(self._db.execute("SELECT status, count(*) FROM record GROUP BY status"))
+
+    def reasons(self) -> dict[str, int]:
+        """Failed records by reason, most frequent first."""
+        query = "SELECT reason, count(*) FROM record WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
+        return dict(self._db.execute(query))
+
+    def splits(self) -> dict[str, int]:
+        """Usable images by split."""
+        query = "SELECT split, count(*) FROM record WHERE status != 'failed' GROUP BY split ORDER BY split"
+        return dict(self._db.execute(query))
+
+    def write_catalog(self, path: Path) -> None:
+        """The dataset's join as Parquet, by image id."""
+        query = "SELECT image_id, key, split, location, member, size FROM record WHERE status != 'failed' ORDER BY 1"
+        self._write(path, CATALOG, query)
+
+    def write_report(self, path: Path) -> None:
+        """What became of every record, as Parquet, by image id."""
+        query = """SELECT image_id, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '')
+            FROM record ORDER BY image_id"""
+        self._write(path, REPORT, query)
+
+    def write_failures(self, path: Path) -> int:
+        """The images of this run that would fail again, as Parquet; how many there are."""
+        query = """SELECT key, stage, reason, detail FROM failure WHERE permanent AND key IN
+            (SELECT key FROM record WHERE status = 'failed') ORDER BY key"""
+        return self._write(path, FAILURES, query)
+
+    def _fail(self, stage: str, reason: str, detail: str, where: str) -> None:
+        self._db.execute(
+            f"UPDATE record SET status = 'failed', stage = ?, reason = ?, detail = ? WHERE {where}",
+            (stage, reason, detail),
+        )
+
+    def _fail_known(self, where: str) -> None:
+        self._db.execute(
+            f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
+            FROM failure f WHERE f.key = record.key AND {where}"""
+        )

@@ -1,0 +1,81 @@
+"""The outcome of a run: its figures, its report, the dataset's commit, and whether too much failed."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from features.files import aside_of, entry_of, publish, sha256_of
+from features.log import CommitLog
+from pipelines.ledger import Ledger
+from schemas.errors import CaptError, TooManyFailuresError, UsageError
+from schemas.manifests import DatasetFacts, FileEntry, Manifest
+from schemas.recipes import SHORT_FINGERPRINT
+
+STATUSES = ("ok", "cached", "duplicate", "failed")
+
+_log = logging.getLogger("capt.prepare")
+
+
+def figures(counts: dict[str, int], reasons: dict[str, int]) -> dict[str, Any]:
+    """Input records and what became of them; CaptError where they do not add up."""
+    unknown = set(counts) - set(STATUSES)
+    if unknown:
+        raise CaptError(f"{sum(counts[status] for status in unknown)} records have no status; this is a fault in capt")
+    by_status = {status: counts.get(status, 0) for status in STATUSES}
+    return {"input": sum(by_status.values()), **by_status, "reasons": reasons}
+
+
+def commit_dataset(ledger: Ledger, root: Path, kind: str) -> None:
+    """Make the dataset in `root` what the ledger says, unless it is that already."""
+    entry = write_named(root, "catalog", ledger.write_catalog)
+    facts = DatasetFacts(source=kind, images=ledger.splits())
+    log = CommitLog(root)
+    live = log.live()
+    if live and live[-1].files["catalog"] == entry and live[-1].facts == facts:
+        return
+    replaces = tuple(manifest.digest for manifest in live)
+    log.append(Manifest(table=root.name, replaces=replaces, files={"catalog": entry}, facts=facts))
+
+
+def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:
+    """A Parquet file under a name that tells its content: written aside, then `<digest>/<stem>.parquet`.
+
+    Args:
+        root: Path. The table's directory.
+        stem: str. The file's name without suffix.
+        write: function of a path. Writes the file.
+        directory: str. Directory within `root`; empty for the root itself.
+    """
+    (root / directory).mkdir(parents=True, exist_ok=True)
+    aside = aside_of(root / stem)
+    try:
+        write(aside)
+        path = root / directory / sha256_of(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        publish(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return entry_of(path, root)
+
+
+def parse_max_failures(text: str) -> Callable[[int], float]:
+    """How many of so many records may fail, as `--max-failures` says: a share such as `5%`, or a count."""
+    number = text.removesuffix("%")
+    try:
+        value = float(number)
+    except ValueError:
+        raise UsageError(f"cannot read {text!r}", where="--max-failures", mend="write 5%, or 100") from None
+    if value < 0:
+        raise UsageError(f"{text} is negative", where="--max-failures")
+    return (lambda records: records * value / 100) if text.endswith("%") else (lambda _: value)
+
+
+def check_failures(result: dict[str, Any], allowed: Callable[[int], float]) -> None:
+    """TooManyFailuresError, with the figures, where more failed than is allowed."""
+    failed, records = result["failed"], result["input"]
+    if failed > allowed(records):
+        most = ", ".join(f"{count} {reason}" for reason, count in list(result["reasons"].items())[:3])
+        raise TooManyFailuresError(
+            f"{failed} of {records} records failed ({most}); the others are committed", result, where=result["report"]
+        )

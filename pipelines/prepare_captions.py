@@ -1,0 +1,190 @@
+"""`capt prepare captions`: captions in, a table of tokens out, tokenized inside a tensorflow-transform graph.
+
+source → ledger → vocabulary of the train split (Beam, TFT) → tokenize shards (Beam) → commit → report
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import PositiveInt
+
+from features.captions import CaptionsDigest, caption_key, learned_from
+from features.store import Store, TextTable, create_store
+from features.transform import check_recipe
+from features.vocabulary import given_vocabulary
+from pipelines.caption_ledger import CaptionLedger
+from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
+from pipelines.sources import CaptionEntry, Source, open_source
+from pipelines.splits import parse_split, rank_of
+from pipelines.text_job import TextJob, inputs_digest
+from pipelines.workspace import Workspace
+from schemas.errors import CaptError, RecordError, UsageError
+from schemas.manifests import TextFacts
+from schemas.recipes import Frozen, Standardizer, TextRecipe
+
+DEFAULT_VOCAB_SIZE = 5000
+
+
+class CaptionOptions(Frozen):
+    """The options of `capt prepare captions`, named and meant as there."""
+
+    store: str
+    dataset: str
+    annotations: tuple[str, ...]
+    name: str | None
+    vocab_size: int | None
+    min_count: PositiveInt | None
+    vocab: str | None
+    standardize: Standardizer
+    max_length: int
+    limit_images: PositiveInt | None
+    limit_captions: PositiveInt | None
+    seed: int
+    split: str
+    max_failures: str
+    beam_options: tuple[str, ...]
+
+
+def prepare_captions(**arguments: Any) -> dict[str, Any]:
+    """Tokenize a dataset's captions and commit them.
+
+    Args:
+        **arguments: the fields of `CaptionOptions`.
+
+    Returns:
+        The figures that `--json` prints; an input is one caption.
+    """
+    started = time.monotonic()
+    options = CaptionOptions(**arguments)
+    allowed = parse_max_failures(options.max_failures)
+    source = open_source(options.dataset, options.annotations)
+    store = create_store(options.store)
+    workspace = Workspace(store.path)
+    dataset = store.dataset_root(options.name or options.dataset)
+    with workspace.caption_ledger() as ledger:
+        _enter(ledger, options, source, store, dataset.name)
+        words = _given_words(options, store)
+        recipe = _recipe(options, dataset.name, ledger, words)
+        known = {table.fingerprint: table for table in store.text_tables()}.get(recipe.fingerprint)
+        if known:
+            ledger.add_stored(known.captions())
+        written = _tokenize(ledger, options, store, workspace, recipe, words, known)
+        report = write_named(dataset, "captions", ledger.write_report, "reports")
+        result = figures(ledger.counts(), ledger.reasons()) | {
+            "unannotated": 0,
+            **written,
+            "seconds": round(time.monotonic() - started, 3),
+            "fingerprint": recipe.fingerprint,
+            "dataset": dataset.name,
+            "report": str(dataset / report.path),
+        }
+    check_failures(result, allowed)
+    return result
+
+
+def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store: Store, dataset: str) -> None:
+    """Enter the source's captions, with the splits that their images have."""
+    splitter = parse_split(options.split)
+
+    def image(image_id: str, own: str | None) -> tuple[str, str, int]:
+        return image_id, splitter.split_of(image_id, own), rank_of(options.seed, image_id)
+
+    def accepted() -> Iterator[tuple[bytes, str, str, str]]:
+        for entry in source.captions():
+            ledger.add_images([image(entry.image_id, entry.split)])
+            try:
+                key = _checked_key(dataset, entry)
+            except RecordError as error:
+                ledger.fail(entry.image_id, entry.caption_id, error)
+                continue
+            yield key, entry.image_id, entry.caption_id, entry.caption
+
+    with ledger.transaction():
+        ledger.add_images(image(entry.image_id, entry.split) for entry in source.images())
+        ledger.add_captions(accepted())
+    ledger.count_captions()
+    known = {one.name: one for one in store.datasets()}.get(dataset)
+    if known:
+        ledger.keep_assigned(known.catalog())
+    ledger.limit(options.limit_images, options.limit_captions)
+    if not ledger.count():
+        raise CaptError("there are no captions", where=", ".join(options.annotations) or options.dataset)
+
+
+def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
+    """The caption's key; RecordError where the text is none."""
+    if not entry.caption.strip():
+        raise RecordError("parse", "empty", "the caption has no text")
+    try:
+        entry.caption.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError("parse", "no text", f"half a surrogate pair at character {error.start}") from None
+    return caption_key(dataset, entry.image_id, entry.caption_id)
+
+
+def _given_words(options: CaptionOptions, store: Store) -> list[str] | None:
+    if options.vocab is None:
+        return None
+    if options.vocab_size is not None or options.min_count is not None:
+        raise UsageError(
+            "a given vocabulary is used whole", where="--vocab", mend="leave out --vocab-size and --min-count"
+        )
+    return store.text(options.vocab).vocabulary()
+
+
+def _recipe(options: CaptionOptions, dataset: str, ledger: CaptionLedger, words: Sequence[str] | None) -> TextRecipe:
+    if words is not None:
+        vocabulary, vocab_size, min_count = given_vocabulary(words), 0, 1
+    else:
+        vocabulary = learned_from(_train_digest(ledger))
+        vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
+        min_count = options.min_count or 1
+    recipe = TextRecipe(
+        dataset=dataset,
+        standardizer=options.standardize,
+        vocab_size=vocab_size,
+        min_count=min_count,
+        max_length=options.max_length,
+        vocabulary=vocabulary,
+    )
+    check_recipe(recipe)
+    return recipe
+
+
+def _train_digest(ledger: CaptionLedger) -> CaptionsDigest:
+    train = CaptionsDigest()
+    for row in ledger.captions():
+        if row["split"] == "train":
+            train.add(row["key"], row["caption"])
+    if not len(train):
+        raise CaptError(
+            "no caption is in the train split, so there is no vocabulary to learn",
+            mend="add the train annotations, or use --split 0.8,0.1,0.1 or --vocab FINGERPRINT",
+        )
+    return train
+
+
+def _tokenize(
+    ledger: CaptionLedger,
+    options: CaptionOptions,
+    store: Store,
+    workspace: Workspace,
+    recipe: TextRecipe,
+    words: Sequence[str] | None,
+    known: TextTable | None,
+) -> dict[str, Any]:
+    """Commit what the table lacks; the figures of what was written."""
+    inputs = inputs_digest(ledger)
+    if known and known.facts.inputs == inputs:
+        return {"shards": 0, "bytes": 0, "words": known.facts.words, "truncated": known.facts.truncated}
+    job = TextJob(store.text_root(recipe), workspace.work, recipe, words, inputs, known)
+    manifest = job.run(ledger, options.beam_options)
+    facts = manifest.facts
+    assert isinstance(facts, TextFacts)
+    return {
+        "shards": len(manifest.shards),
+        "bytes": sum(shard.data.bytes for shard in manifest.shards),
+        "words": facts.words,
+        "truncated": facts.truncated,
+    }

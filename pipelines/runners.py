@@ -1,0 +1,61 @@
+"""Runners: the engine that a job runs on, and its options checked before anything starts."""
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from schemas.errors import CaptError, UsageError
+
+LOCAL_RUNNER = "FnApiRunner"
+
+
+@contextlib.contextmanager
+def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
+    """A pipeline to fill in the block, run and waited for at its end, on the runner that the options name.
+
+    Without `--runner` it is FnApiRunner, in this process.
+
+    Raises:
+        UsageError: an option that neither Beam nor a runner knows.
+        CaptError: the job failed.
+    """
+    _refuse_unknown(beam_options)
+    pipeline = _open_pipeline(beam_options)
+    yield pipeline
+    try:
+        pipeline.run().wait_until_finish()
+    except CaptError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise CaptError(
+            f"the job failed: {reason}", mend="run the same command again: what is finished is kept"
+        ) from error
+
+
+def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    options = PipelineOptions(list(beam_options))
+    runner = options.view_as(StandardOptions).runner
+    if runner in (None, LOCAL_RUNNER):
+        return beam.Pipeline(runner=FnApiRunner(), options=options)
+    return beam.Pipeline(options=options)
+
+
+def _refuse_unknown(beam_options: Sequence[str]) -> None:
+    stray = [option for option in beam_options[:1] if not option.startswith("--")]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
+        options._add_argparse_args(parser)
+    known = {name for action in parser._actions for name in action.option_strings}
+    names = [option.partition("=")[0] for option in beam_options if option.startswith("--")]
+    unknown = stray + [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(
+            f"{unknown[0]!r} is no option of Beam or its runners", where="after --", mend="see Beam's pipeline options"
+        )

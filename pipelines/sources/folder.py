@@ -1,0 +1,26 @@
+"""A folder or archive of images without captions: every image in it is an input, its path is its id."""
+
+from collections.abc import Iterator, Sequence
+
+from pipelines.sources.base import CaptionEntry, ImageEntry
+from schemas.errors import UsageError
+
+
+class Folder:
+    """Images without annotations."""
+
+    lists_images = False
+
+    def __init__(self, annotations: Sequence[str]) -> None:
+        if annotations:
+            raise UsageError(
+                "a folder has no annotations", where="--annotations", mend="leave it out, or name the --dataset kind"
+            )
+
+    def images(self) -> Iterator[ImageEntry]:
+        """None: the walk over the images lists them."""
+        return iter(())
+
+    def captions(self) -> Iterator[CaptionEntry]:
+        """None."""
+        return iter(())

@@ -1,0 +1,55 @@
+"""Which split an image belongs to, and which images a limit takes: functions of the image's id alone."""
+
+import hashlib
+from dataclasses import dataclass
+
+from schemas.errors import UsageError
+
+_NAMES = ("train", "val", "test")
+_DEFAULT_SHARES = (0.8, 0.1, 0.1)
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Assigns splits: the dataset's own where it has one, else by a hash of the image id in the given shares.
+
+    Args:
+        own: bool. Whether a dataset's own split counts.
+        shares: tuple of float. Shares of train, val and test, adding up to 1.
+    """
+
+    own: bool
+    shares: tuple[float, float, float] = _DEFAULT_SHARES
+
+    def split_of(self, image_id: str, own: str | None) -> str:
+        """The split of an image: `train`, `val`, `test` or, from the dataset alone, `unused`."""
+        if self.own and own:
+            return own
+        place, bound = _unit(f"split:{image_id}"), 0.0
+        for name, share in zip(_NAMES, self.shares, strict=True):
+            bound += share
+            if place < bound:
+                return name
+        return _NAMES[-1]
+
+
+def parse_split(text: str) -> Splitter:
+    """The splitter of `--split`: `own`, or three shares such as `0.8,0.1,0.1`."""
+    if text == "own":
+        return Splitter(own=True)
+    try:
+        train, val, test = (float(share) for share in text.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read {text!r}", where="--split", mend="write own, or 0.8,0.1,0.1") from None
+    if min(train, val, test) < 0 or abs(train + val + test - 1) > 1e-6:
+        raise UsageError(f"the shares {text} are not positive or do not add up to 1", where="--split")
+    return Splitter(own=False, shares=(train, val, test))
+
+
+def rank_of(seed: int, image_id: str) -> int:
+    """Where a limit places an image: limits take the smallest ranks, so that they nest. 0 … 2^62."""
+    return int.from_bytes(hashlib.sha256(f"limit:{seed}:{image_id}".encode()).digest()[:8], "big") >> 2
+
+
+def _unit(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2.0**64

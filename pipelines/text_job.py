@@ -1,0 +1,170 @@
+"""The text job: captions in, a committed table of tokens out, with the vocabulary and transform that made it."""
+
+import hashlib
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.files import entry_of, written_aside
+from features.log import CommitLog
+from features.progress import watching
+from features.shards import shard_count, shard_of
+from features.store import TextTable
+from features.transform import transform_for_vocabulary
+from features.vocabulary import read_vocabulary, vocabulary_path
+from pipelines.caption_ledger import CaptionLedger
+from pipelines.runners import run_pipeline
+from pipelines.tokenizing import TOKENIZE_UNIT, TokenizedUnit, TokenizeShard
+from pipelines.units import done_so_far, results, run_units, write_unit
+from pipelines.vocabulary import learn_vocabulary
+from schemas.errors import CaptError
+from schemas.manifests import FileEntry, Manifest, TextFacts
+from schemas.recipes import SHORT_FINGERPRINT, SPECIAL_TOKENS, TextRecipe, digest_of
+
+_ROW_BYTES = 256
+_LEARNING_BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """One run's tokenizing into one table.
+
+    Args:
+        root: Path. The table's directory.
+        work: Path. Where plans lie.
+        recipe: TextRecipe. What a row means.
+        words: sequence of str or None. A given vocabulary by id; None learns one from the train captions.
+        inputs: str. Digest of the captions and splits that the commit is to hold.
+        known: TextTable or None. What the table holds so far.
+    """
+
+    root: Path
+    work: Path
+    recipe: TextRecipe
+    words: Sequence[str] | None
+    inputs: str
+    known: TextTable | None
+
+    def run(self, ledger: CaptionLedger, beam_options: Sequence[str]) -> Manifest:
+        """Tokenize the ledger's captions and commit them in place of what the table holds."""
+        captions = ledger.count()
+        count = shard_count(captions, _ROW_BYTES)
+        commit = digest_of([self.recipe.fingerprint, self.inputs, count])[:SHORT_FINGERPRINT]
+        plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
+        for number, rows in groupby(ledger.captions(), lambda row: shard_of(row["key"], count)):
+            write_unit(plan, f"{number:05d}", rows, TOKENIZE_UNIT)
+        files = self._transform_files(plan, commit, beam_options)
+        transform = self.root / _transform_directory(files)
+        worker = TokenizeShard(str(self.root), str(transform), self.recipe, commit, count)
+        with watching("tokenizing", captions, "captions", lambda: (done_so_far(plan), "")):
+            run_units(plan, worker, beam_options, "Tokenize")
+        manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files, captions)
+        CommitLog(self.root).append(manifest)
+        shutil.rmtree(plan, ignore_errors=True)
+        return manifest
+
+    def _transform_files(self, plan: Path, commit: str, beam_options: Sequence[str]) -> dict[str, FileEntry]:
+        """The table's transform, made where it has none, as manifest entries."""
+        if self.known:
+            files = self.known.manifests[-1].files
+            return {
+                role: entry for role, entry in files.items() if role == "vocabulary" or role.startswith("transform/")
+            }
+        scratch = self.work / f"vocabulary-{uuid.uuid4().hex}"
+        try:
+            made = self._make_transform(plan, scratch, beam_options)
+            return _publish(made, self.root, commit)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _make_transform(self, plan: Path, scratch: Path, beam_options: Sequence[str]) -> Path:
+        made = scratch / "transform"
+        if self.words is not None:
+            transform_for_vocabulary(self.words, self.recipe, made)
+            return made
+        with run_pipeline(beam_options) as pipeline:
+            batches = (
+                pipeline
+                | "Captions" >> beam.Create([str(plan)])
+                | "CaptionUnits" >> beam.FlatMap(_unit_names)
+                | "SpreadCaptions" >> beam.Reshuffle()
+                | "TrainCaptions" >> beam.FlatMap(_train_batches)
+            )
+            learn_vocabulary(batches, self.recipe, made, scratch / "temporary")
+        if len(read_vocabulary(made)) == len(SPECIAL_TOKENS):
+            raise CaptError(
+                f"no word of the train captions is seen {self.recipe.min_count} times", mend="lower --min-count"
+            )
+        return made
+
+    def _manifest(self, units: list[TokenizedUnit], files: dict[str, FileEntry], captions: int) -> Manifest:
+        if sum(unit.shard.rows for unit in units) != captions:
+            raise CaptError(f"{captions} captions were planned, and units account for another number")
+        facts = TextFacts(
+            inputs=self.inputs,
+            words=len(read_vocabulary(self.root / files["vocabulary"].path)),
+            captions=_sum_by_split(unit.captions for unit in units),
+            tokens=_sum_by_split(unit.tokens for unit in units),
+            unknown=_sum_by_split(unit.unknown for unit in units),
+            truncated=sum(unit.truncated for unit in units),
+            longest=max(unit.longest for unit in units),
+        )
+        replaces = tuple(manifest.digest for manifest in self.known.manifests) if self.known else ()
+        shards = tuple(unit.shard for unit in units)
+        return Manifest(table=self.recipe.fingerprint, replaces=replaces, shards=shards, files=files, facts=facts)
+
+
+def inputs_digest(ledger: CaptionLedger) -> str:
+    """SHA-256 over the captions chosen, in order of key: key, split and text of each."""
+    digest = hashlib.sha256()
+    for row in ledger.captions():
+        digest.update(row["key"] + hashlib.sha256(f"{row['split']}\n{row['caption']}".encode()).digest())
+    return digest.hexdigest()
+
+
+def _sum_by_split(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(sorted(total.items()))
+
+
+def _unit_names(plan: str) -> Iterator[str]:
+    return (str(unit) for unit in sorted((Path(plan) / "units").glob("*.parquet")))
+
+
+def _train_batches(unit: str) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(unit) as file:
+        for batch in file.iter_batches(_LEARNING_BATCH, columns=["split", "caption"]):
+            train = batch.filter(pa.compute.equal(batch["split"], "train"))
+            if train.num_rows:
+                yield train.select(["caption"])
+
+
+def _publish(made: Path, root: Path, commit: str) -> dict[str, FileEntry]:
+    files = {}
+    for path in sorted(path for path in made.rglob("*") if path.is_file()):
+        role = f"transform/{path.relative_to(made).as_posix()}"
+        target = root / commit / role
+        with written_aside(target) as aside:
+            shutil.copyfile(path, aside)
+        files[role] = entry_of(target, root)
+    vocabulary = f"transform/{vocabulary_path(made).relative_to(made).as_posix()}"
+    return {**files, "vocabulary": files[vocabulary]}
+
+
+def _is_transform(role: str) -> bool:
+    return role == "vocabulary" or role.startswith("transform/")
+
+
+def _transform_directory(files: dict[str, FileEntry]) -> str:
+    role, entry = next((role, entry) for role, entry in files.items() if role.startswith("transform/"))
+    return entry.path.removesuffix(role) + "transform"

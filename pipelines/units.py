@@ -1,0 +1,119 @@
+"""Units of work: files of references in, small results out, on any engine.
+
+    <plan>/units/00003.parquet    what one worker does in one go
+    <plan>/done/00003.json        its result, put once and only when its work is durable
+    <plan>/progress/00003         records handled so far, for whoever watches
+
+A Beam element is the path of a unit. A unit that has a result is done: the same plan run again goes on where a killed
+run stopped, and of two workers on one unit the first result counts.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.files import put_if_absent, written_aside
+from pipelines.runners import run_pipeline
+
+_TALLY_SECONDS = 0.3
+_ROWS_A_WRITE = 4096
+
+Advance = Callable[[int], None]
+Worker = Callable[[Path, Advance], bytes]
+
+
+def write_unit(plan: Path, name: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Write one unit's references, as a Parquet file of the given schema."""
+    with written_aside(plan / "units" / f"{name}.parquet") as aside, pq.ParquetWriter(aside, schema) as writer:
+        remaining = iter(rows)
+        while some := list(islice(remaining, _ROWS_A_WRITE)):
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+
+
+def read_unit(unit: Path) -> list[dict[str, Any]]:
+    """The references of a unit."""
+    rows: list[dict[str, Any]] = pq.read_table(unit).to_pylist()
+    return rows
+
+
+def run_units(plan: Path, worker: Worker, beam_options: Sequence[str], label: str) -> None:
+    """Have an engine do every unit of the plan that has no result yet."""
+    if not any(pending_units(plan)):
+        return
+    with run_pipeline(beam_options) as pipeline:
+        _ = (
+            pipeline
+            | "Plan" >> beam.Create([str(plan)])
+            | "Units" >> beam.FlatMap(_pending_names)
+            | "Spread" >> beam.Reshuffle()
+            | label >> beam.ParDo(DoUnit(worker))
+        )
+
+
+def results(plan: Path) -> Iterator[bytes]:
+    """The results of the plan's units, in the units' order."""
+    for path in sorted((plan / "done").glob("*.json")):
+        yield path.read_bytes()
+
+
+def pending_units(plan: Path) -> Iterator[Path]:
+    """The units without a result, in order."""
+    for unit in sorted((plan / "units").glob("*.parquet")):
+        if not _result_path(unit).exists():
+            yield unit
+
+
+class DoUnit(beam.DoFn):  # type: ignore[misc]
+    """Does one unit of work and puts its result; yields nothing that is large."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def process(self, element: str) -> Iterator[str]:
+        """Do the unit at the path `element`, unless another worker has."""
+        unit = Path(element)
+        if not _result_path(unit).exists():
+            put_if_absent(_result_path(unit), self._worker(unit, Tally(_progress_path(unit))))
+        yield unit.name
+
+
+class Tally:
+    """Counts records done into a small file, a few times a second at most."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._count = 0
+        self._written = 0.0
+
+    def __call__(self, records: int) -> None:
+        """Count `records` more."""
+        self._count += records
+        if time.monotonic() - self._written > _TALLY_SECONDS:
+            self._written = time.monotonic()
+            self._path.write_text(str(self._count), encoding="ascii")
+
+
+def done_so_far(plan: Path) -> int:
+    """Records that the plan's workers say they have handled."""
+    texts = [path.read_text(encoding="ascii") for path in (plan / "progress").glob("*")]
+    return sum(int(text) for text in texts if text)
+
+
+def _pending_names(plan: str) -> Iterator[str]:
+    return (str(unit) for unit in pending_units(Path(plan)))
+
+
+def _result_path(unit: Path) -> Path:
+    return unit.parent.parent / "done" / f"{unit.stem}.json"
+
+
+def _progress_path(unit: Path) -> Path:
+    return unit.parent.parent / "progress" / unit.stem

@@ -1,0 +1,73 @@
+"""Where a run keeps what it needs while it runs: in the store, or aside where the run must change nothing."""
+
+import contextlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.caption_ledger import CaptionLedger
+from pipelines.ledger import Ledger
+
+LEDGER = "ledger.sqlite"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Directories of a run.
+
+    Args:
+        root: Path. A store, or a directory that stands in for one.
+    """
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        """Plans and ledgers of running jobs."""
+        return self.root / "work"
+
+    @property
+    def stat_cache(self) -> Path:
+        """Content keys by file times."""
+        return self.root / "cache" / "stat.sqlite"
+
+    @property
+    def networks(self) -> Path:
+        """Frozen networks by digest."""
+        return self.root / "networks"
+
+    @contextlib.contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """A new ledger of images, removed afterwards."""
+        with self._scratch() as directory, contextlib.closing(Ledger(directory / LEDGER, self.stat_cache)) as ledger:
+            yield ledger
+
+    @contextlib.contextmanager
+    def caption_ledger(self) -> Iterator[CaptionLedger]:
+        """A new ledger of captions, removed afterwards."""
+        with self._scratch() as directory, contextlib.closing(CaptionLedger(directory / LEDGER)) as ledger:
+            yield ledger
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        directory = self.work / f"run-{uuid.uuid4().hex}"
+        directory.mkdir(parents=True)
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def untouched(store: Path) -> Iterator[Workspace]:
+    """A workspace for a run that changes nothing: a temporary one that knows what the store's stat cache knows."""
+    with tempfile.TemporaryDirectory(prefix="capt-plan-") as root:
+        workspace = Workspace(Path(root))
+        known = Workspace(store).stat_cache
+        if known.exists():
+            workspace.stat_cache.parent.mkdir(parents=True)
+            shutil.copyfile(known, workspace.stat_cache)
+        yield workspace

@@ -1,0 +1,1 @@
+"""What a record is: tables, recipes, manifests, and the one family of errors."""

@@ -1,0 +1,97 @@
+"""The family of errors that capt raises on purpose: what went wrong, where, and how to mend it."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses that scripts may rely on."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    TOO_MANY_FAILURES = 3
+    DAMAGED = 4
+    LOCKED = 5
+    INTERRUPTED = 130
+
+
+class CaptError(Exception):
+    """A failure that a person can act on, printed as one line.
+
+    Args:
+        what: str. What is wrong, in the user's terms.
+        where: str. The file, place or option it concerns; empty where nothing narrower is known.
+        mend: str. What the user can do about it; empty where nothing is known to help.
+    """
+
+    status = ExitStatus.FAILED
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        super().__init__(what, where, mend)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        cure = f" ({self.mend})" if self.mend else ""
+        return " ".join(f"{place}{self.what}{cure}".split())
+
+
+class UsageError(CaptError):
+    """The command was called wrongly."""
+
+    status = ExitStatus.USAGE
+
+
+class TooManyFailuresError(CaptError):
+    """More records failed than `--max-failures` allows; the good rows are committed.
+
+    Args:
+        what: str. How many of how many failed.
+        figures: mapping. The run's figures, printed all the same.
+        where: str. The run report.
+    """
+
+    status = ExitStatus.TOO_MANY_FAILURES
+
+    def __init__(self, what: str, figures: Mapping[str, Any], *, where: str) -> None:
+        super().__init__(what, where=where, mend="mend the records, or raise --max-failures")
+        self.figures = figures
+
+
+class StoreError(CaptError):
+    """A store, table or run directory that cannot be used as it is."""
+
+
+class DamagedError(StoreError):
+    """Stored bytes differ from what their manifest names."""
+
+    status = ExitStatus.DAMAGED
+
+
+class RecordError(CaptError):
+    """One record cannot be used; the others go on.
+
+    Args:
+        stage: str. One of `find`, `read`, `decode`, `extract`, `store`, `parse`.
+        reason: str. One word or short phrase that groups like failures, such as `truncated`.
+        detail: str. What exactly was seen.
+        permanent: bool. Whether the same bytes would fail again.
+    """
+
+    def __init__(self, stage: str, reason: str, detail: str = "", *, permanent: bool = True) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason, where=stage)
+        self.stage = stage
+        self.reason = reason
+        self.detail = detail
+        self.permanent = permanent
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_record_error, (self.stage, self.reason, self.detail, self.permanent))
+
+
+def _record_error(stage: str, reason: str, detail: str, permanent: bool) -> RecordError:
+    return RecordError(stage, reason, detail, permanent=permanent)

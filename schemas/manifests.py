@@ -1,0 +1,125 @@
+"""Manifests: what a commit put into a table, file by file.
+
+A manifest is canonical JSON and is named by its own SHA-256. Paths are relative to the table's directory. Nothing in
+it tells the time, the host or the run, so equal commits have equal manifests.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from schemas.recipes import Frozen, canonical_json, digest_of
+
+MANIFEST_VERSION = 1
+
+
+def _relative(path: str) -> str:
+    if not re.fullmatch(r"[\w.][\w. -]*(/[\w.][\w. -]*)*", path) or any(p in (".", "..") for p in path.split("/")):
+        raise ValueError(f"a path inside the table is expected, got {path!r}")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class FileEntry(Frozen):
+    """A file that a manifest names: its path within the table, size in bytes and SHA-256."""
+
+    path: RelativePath
+    bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Shard(Frozen):
+    """A shard: the rows whose keys begin with one binary prefix.
+
+    Args:
+        number: int. The prefix, from 0.
+        count: int. How many prefixes there are, a power of two.
+        rows: int. Rows in the shard, sorted by key.
+        first_key, last_key: str. Smallest and largest key, hexadecimal.
+        data: FileEntry. The rows.
+        index: FileEntry or None. The offset of each row's values; None for tables without fixed-size values.
+    """
+
+    number: int = Field(ge=0)
+    count: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    first_key: Sha256
+    last_key: Sha256
+    data: FileEntry
+    index: FileEntry | None = None
+
+
+class FeatureFacts(Frozen):
+    """What a commit of features was made with.
+
+    Args:
+        shape: tuple of int. Shape of one row's value.
+        network: Sha256. The frozen graph, `networks/<sha256>.pb` in the store.
+        numerics: str. The numerics class: device and instruction set.
+        toolchain: dict. Versions of the libraries that bits depend on.
+    """
+
+    kind: Literal["features"] = "features"
+    shape: tuple[int, ...]
+    network: Sha256
+    numerics: str
+    toolchain: dict[str, str]
+
+
+class TextFacts(Frozen):
+    """What a commit of captions holds: captions and tokens by split, truncated captions, and unknown words by split."""
+
+    kind: Literal["captions"] = "captions"
+    inputs: Sha256
+    words: int
+    captions: dict[str, int]
+    tokens: dict[str, int]
+    unknown: dict[str, int]
+    truncated: int
+    longest: int
+
+
+class DatasetFacts(Frozen):
+    """What a commit of a dataset says: the source kind, and images by split."""
+
+    kind: Literal["dataset"] = "dataset"
+    source: str
+    images: dict[str, int]
+
+
+class Manifest(Frozen):
+    """One commit of one table.
+
+    Args:
+        table: str. The fingerprint or dataset name that the table is called by.
+        replaces: tuple of str. Digests of the manifests that this one stands in for.
+        shards: tuple of Shard. The rows it adds.
+        files: dict. Other files by role: `vocabulary`, `catalog`, `failures`, `transform/...`.
+        facts: what the rows were made with.
+        version: int. Version of the store's format.
+    """
+
+    version: Literal[1] = 1
+    table: str
+    replaces: tuple[Sha256, ...] = ()
+    shards: tuple[Shard, ...] = ()
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+    facts: Annotated[FeatureFacts | TextFacts | DatasetFacts, Field(discriminator="kind")]
+
+    @property
+    def digest(self) -> str:
+        """The manifest's name: the SHA-256 of its canonical JSON."""
+        return digest_of(self.model_dump(mode="json"))
+
+    def to_json(self) -> bytes:
+        """The canonical JSON that the digest is taken of."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def entries(self) -> list[FileEntry]:
+        """Every file that the manifest names."""
+        data = [entry for shard in self.shards for entry in (shard.data, shard.index) if entry]
+        return data + list(self.files.values())

@@ -1,0 +1,110 @@
+"""Recipes: everything that decides what a row of a table means, and the fingerprint that names it.
+
+A fingerprint is the SHA-256 of the recipe's canonical JSON (sorted keys, no spaces, UTF-8). Adding a field with a
+default changes every fingerprint, so a field is added only together with a new `version`.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.tables import Table, features_table
+
+Precision = Literal["float32", "bfloat16"]
+StorageDtype = Literal["float32", "float16", "bfloat16", "int8"]
+Format = Literal["tfrecord", "parquet"]
+Pooling = Literal["none", "avg"]
+Standardizer = Literal["keras", "alnum", "punctuation"]
+
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<start>", "<end>")
+PAD, UNKNOWN, START, END = range(4)
+
+SHORT_FINGERPRINT = 16
+
+
+class Frozen(BaseModel):
+    """A typed, immutable value that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(Frozen):
+    """What a table's rows mean."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The recipe's SHA-256 as 64 hexadecimal digits."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class FeatureRecipe(Recipe):
+    """How an image becomes a row of features.
+
+    Args:
+        extractor: str. A name of `features.extractors`.
+        weights: str. `random:SEED`, `imagenet:HASH` or `sha256:HEX`: the weights' identity, known without a model.
+        layer: str. The layer whose output is kept.
+        pooling: str. `avg` averages over places; `none` keeps them, as (places, channels).
+        height, width: int. Input size in pixels.
+        precision: str. Arithmetic of the network; the input and output are float32 in either.
+        dtype: str. Storage dtype.
+        format: str. File format of the shards.
+        resize, fit, decoder: str. Named rules of `features.images`; a changed rule gets a new name.
+        version: int. Version of the extraction as a whole.
+    """
+
+    extractor: str
+    weights: str
+    layer: str
+    pooling: Pooling = "none"
+    height: int
+    width: int
+    precision: Precision
+    dtype: StorageDtype = "float16"
+    format: Format = "tfrecord"
+    resize: Literal["pillow-bilinear"] = "pillow-bilinear"
+    fit: Literal["stretch"] = "stretch"
+    decoder: Literal["rgb-exif-1"] = "rgb-exif-1"
+    version: Literal[1] = 1
+
+    def table(self, shape: tuple[int, ...]) -> Table:
+        """The declaration of this recipe's table, for features of the given shape."""
+        return features_table(shape, self.dtype)
+
+
+class TextRecipe(Recipe):
+    """How captions become token ids.
+
+    Args:
+        dataset: str. The dataset's name in the store.
+        standardizer: str. A name of `features.text`.
+        vocab_size: int. Ids at most, the four special ones included; 0 for no bound.
+        min_count: int. Words seen fewer times on the train split are unknown.
+        max_length: int. Tokens at most, start and end included; longer captions are cut; 0 for no bound.
+        vocabulary: str. `train:HEX` (digest of the train captions) or `given:HEX` (digest of the vocabulary used).
+        special: tuple of str. The words with ids 0, 1, 2, 3.
+        format: str. File format of the shards.
+        version: int. Version of the tokenization as a whole.
+    """
+
+    dataset: str
+    standardizer: Standardizer = "keras"
+    vocab_size: int = 5000
+    min_count: int = 1
+    max_length: int = 0
+    vocabulary: str
+    special: tuple[str, ...] = SPECIAL_TOKENS
+    format: Format = "parquet"
+    version: Literal[1] = 1
+
+
+def canonical_json(value: Any) -> bytes:
+    """The value as JSON with sorted keys and no spaces, the form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the value's canonical JSON, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -1,0 +1,51 @@
+"""Package metadata of capt, and what Beam workers install."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INSTALL = [
+    "apache-beam>=2.77,<2.78",
+    "google-crc32c>=1.6",
+    "keras>=3.15,<3.16",
+    "matplotlib>=3.10",
+    "numpy>=2.0",
+    "pillow>=12",
+    "pyarrow>=18",
+    "pydantic>=2.9",
+    "pyyaml>=6.0",
+    "rich>=13",
+    "tensorboard>=2.19",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-text>=2.21,<2.22",
+    "tensorflow-transform>=1.21,<1.22",
+    "typer>=0.15",
+]
+
+EXTRAS = {
+    "test": [
+        "hypothesis>=6.100",
+        "import-linter>=2.1",
+        "ipykernel>=6.29",
+        "mypy>=1.13",
+        "nbclient>=0.10",
+        "pytest>=8.3",
+        "ruff>=0.8",
+        "types-PyYAML",
+    ],
+}
+
+setup(
+    name="capt",
+    version="0.1.0",
+    description="Prepare image-text data once, train many times.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["schemas*", "features*", "pipelines*", "trainer*", "workflows*"]),
+    py_modules=["capt"],
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["capt=capt:main"]},
+)

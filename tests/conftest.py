@@ -1,0 +1,72 @@
+"""Data that the tests make for themselves: photographs of noise, folders, COCO annotations, archives."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
+
+
+def noise_image(seed: int, width: int = 96, height: int = 72) -> Image.Image:
+    """A smooth seeded colour image; no two seeds give the same."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture()
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of seeded JPEGs: `photos(count, folder="images", first=0)`."""
+
+    def make(count: int, folder: str = "images", first: int = 0) -> Path:
+        directory = tmp_path / folder
+        directory.mkdir(exist_ok=True)
+        for number in range(first, first + count):
+            noise_image(number).save(directory / f"{number:012d}.jpg", quality=90)
+        return directory
+
+    return make
+
+
+@pytest.fixture()
+def coco(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a COCO captions file: `coco(ids, name="captions_train2017.json", captions=5)`."""
+
+    def make(ids: range | list[int], name: str = "captions_train2017.json", captions: int = 5) -> Path:
+        data: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+        for number in ids:
+            data["images"].append({"id": number, "file_name": f"{number:012d}.jpg"})
+            for other in range(captions):
+                data["annotations"].append(
+                    {"id": number * 10 + other, "image_id": number, "caption": f"A thing number {number} seen {other}. "}
+                )
+        path = tmp_path / name
+        path.write_text(json.dumps(data))
+        return path
+
+    return make
+
+
+def zip_of(directory: Path, path: Path) -> Path:
+    """The files of a directory in a zip, under the directory's name."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(directory.iterdir()):
+            archive.write(file, f"{directory.name}/{file.name}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder of real data, where CAPT_TEST_DATA names one."""
+    if not REAL_DATA:
+        pytest.skip("CAPT_TEST_DATA names no folder of real data")
+    return Path(REAL_DATA)

@@ -1,0 +1,40 @@
+"""Storage dtypes keep features within their precision and refuse what does not fit."""
+
+import numpy as np
+import pytest
+
+from features.quantize import decode, encode
+from schemas.errors import RecordError
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 0.0), ("float16", 5e-4), ("bfloat16", 4e-3), ("int8", 1e-2)])
+def test_stored_features_are_close_to_the_original(dtype: str, error: float) -> None:
+    features = np.random.default_rng(0).standard_normal((64, 256), dtype=np.float32)
+    back = decode(encode(features, dtype)).astype(np.float32)  # type: ignore[arg-type]
+    assert np.linalg.norm(back - features) <= error * np.linalg.norm(features)
+
+
+def test_int8_keeps_one_scale_a_place_and_zeros_exactly() -> None:
+    features = np.zeros((3, 4), np.float32)
+    features[1] = [127.0, -127.0, 1.0, 0.0]
+    stored = encode(features, "int8")
+    assert stored["scale"].shape == (3,)
+    assert np.array_equal(decode(stored), features)
+
+
+def test_a_batch_of_stored_rows_decodes_at_once() -> None:
+    rows = [encode(np.full((3, 4), value, np.float32), "int8") for value in (1.0, 2.0)]
+    batch = {name: np.stack([row[name] for row in rows]) for name in ("value", "scale")}
+    assert np.allclose(decode(batch)[1], 2.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(RecordError, match="not finite"):
+        encode(np.array([1.0, value], np.float32), "float32")
+
+
+def test_what_overflows_its_dtype_is_refused() -> None:
+    with pytest.raises(RecordError, match="overflow"):
+        encode(np.array([70000.0], np.float32), "float16")
+    assert decode(encode(np.array([70000.0], np.float32), "bfloat16")).shape == (1,)

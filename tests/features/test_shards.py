@@ -1,0 +1,135 @@
+"""Shards hold rows sorted by key, tell where each value lies, and have the same bytes for the same rows."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from features import quantize
+from features.shards import (
+    SHARD_BYTES,
+    ShardWriter,
+    read_index,
+    read_records,
+    read_rows,
+    shard_count,
+    shard_of,
+    tensor_fields,
+)
+from schemas.manifests import Shard
+from schemas.records import parsing_spec
+from schemas.tables import features_table
+
+FORMATS = ("tfrecord", "parquet")
+DTYPES = ("float32", "float16", "bfloat16", "int8")
+
+
+def some_rows(count: int, shape: tuple[int, ...], dtype: Any) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(0)
+    keys = sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count))
+    return [
+        {"key": key, **quantize.encode(generator.standard_normal(shape, dtype=np.float32), dtype)} for key in keys
+    ]
+
+
+def write(root: Path, rows: list[dict[str, Any]], shape: tuple[int, ...], dtype: str, file_format: Any) -> Shard:
+    writer = ShardWriter(root, "commit", features_table(shape, dtype), file_format, 0, 1)
+    for row in rows:
+        writer.append(row)
+    shard = writer.close()
+    assert shard is not None
+    return shard
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5, 7), (6,)])
+def test_the_index_leads_to_every_value(tmp_path: Path, file_format: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+    rows, table = some_rows(50, shape, dtype), features_table(shape, dtype)
+    shard = write(tmp_path, rows, shape, dtype, file_format)
+    assert shard.index is not None
+    data = (tmp_path / shard.data.path).read_bytes()
+    for entry, row in zip(read_index(tmp_path / shard.index.path, table), rows, strict=True):
+        assert entry["key"].tobytes() == row["key"]
+        for field in tensor_fields(table):
+            place = int(entry[field.name])
+            assert data[place : place + field.nbytes] == row[field.name].tobytes()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_rows_larger_than_a_page_are_still_found(tmp_path: Path, file_format: Any) -> None:
+    rows = some_rows(40, (64, 2048), "float16")
+    shard = write(tmp_path, rows, (64, 2048), "float16", file_format)
+    index = read_index(tmp_path / shard.index.path, features_table((64, 2048), "float16"))  # type: ignore[union-attr]
+    data = (tmp_path / shard.data.path).read_bytes()
+    for entry, row in zip(index, rows, strict=True):
+        assert data[int(entry["value"]) :][: row["value"].nbytes] == row["value"].tobytes()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_rows_come_back_in_order_and_whole(tmp_path: Path, file_format: Any) -> None:
+    rows = some_rows(30, (5, 7), "int8")
+    shard = write(tmp_path, rows, (5, 7), "int8", file_format)
+    back = list(read_rows(tmp_path / shard.data.path, features_table((5, 7), "int8"), file_format))
+    assert [row["key"] for row in back] == [row["key"] for row in rows]
+    assert all(np.array_equal(one["value"], other["value"]) for one, other in zip(back, rows, strict=True))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_equal_rows_make_equal_files_of_equal_names(tmp_path: Path, file_format: Any) -> None:
+    rows = some_rows(20, (5, 7), "float16")
+    one, other = (write(tmp_path / name, rows, (5, 7), "float16", file_format) for name in ("one", "other"))
+    assert one == other
+    assert one.data.path.startswith("commit/features-00000-of-00001.")
+    assert one.data.path.endswith(f".{file_format}")
+
+
+def test_tensorflow_reads_the_tfrecords(tmp_path: Path) -> None:
+    rows = some_rows(10, (5, 7), "float16")
+    shard = write(tmp_path, rows, (5, 7), "float16", "tfrecord")
+    spec = parsing_spec(features_table((5, 7), "float16"))
+    records = tf.data.TFRecordDataset(str(tmp_path / shard.data.path)).map(lambda r: tf.io.parse_single_example(r, spec))
+    assert [record["key"].numpy() for record in records] == [row["key"] for row in rows]
+
+
+def test_a_damaged_record_is_not_read(tmp_path: Path) -> None:
+    shard = write(tmp_path, some_rows(3, (5, 7), "float16"), (5, 7), "float16", "tfrecord")
+    path = tmp_path / shard.data.path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        list(read_records(path))
+
+
+def test_rows_out_of_order_or_of_another_shard_are_refused(tmp_path: Path) -> None:
+    rows = some_rows(8, (2,), "float16")
+    writer = ShardWriter(tmp_path, "commit", features_table((2,), "float16"), "tfrecord", 0, 1)
+    writer.append(rows[1])
+    with pytest.raises(ValueError, match="ascending"):
+        writer.append(rows[0])
+    half = ShardWriter(tmp_path, "commit", features_table((2,), "float16"), "tfrecord", 0, 2)
+    with pytest.raises(ValueError, match="does not belong"):
+        half.append(next(row for row in rows if row["key"][0] >= 128))
+
+
+def test_a_shard_without_rows_leaves_no_file(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "commit", features_table((2,), "float16"), "tfrecord", 0, 1)
+    assert writer.close() is None
+    assert list((tmp_path / "commit").iterdir()) == []
+
+
+def test_shards_are_nested_key_prefixes() -> None:
+    for key in (hashlib.sha256(bytes([n])).digest() for n in range(64)):
+        assert shard_of(key, 1) == 0
+        for count in (2, 16, 1024):
+            assert shard_of(key, 2 * count) // 2 == shard_of(key, count)
+            assert shard_of(key, count) == int.from_bytes(key, "big") >> (256 - count.bit_length() + 1)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 1), (512, 1), (513, 2), (1024, 2), (5000, 16), (82_783, 256)])
+def test_the_shard_count_is_the_smallest_that_fits(rows: int, count: int) -> None:
+    assert shard_count(rows, SHARD_BYTES // 512) == count

@@ -1,0 +1,1 @@
+"""Training from the store: input, models, decoding, plots."""

@@ -1,0 +1,1 @@
+"""What needs pipelines and trainer both."""

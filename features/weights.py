@@ -7,6 +7,7 @@ vanish nor explode.
 """
 
 import contextlib
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -61,10 +62,8 @@ def load_weights(model: Any, weights: str, spec: ExtractorSpec) -> None:
 
 def imagenet_available(spec: ExtractorSpec) -> bool:
     """Whether Keras has the published weights in its cache, or their server answers."""
-    import keras
-
-    names = Path(keras.config.keras_home()).glob("models/*weights*notop*.h5")
-    if any(spec.module in path.name for path in names):
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    if any(spec.module in path.name for path in home.glob("models/*no*top*.h5")):
         return True
     try:
         with urllib.request.urlopen(_PUBLISHED_AT, timeout=_CONNECT_SECONDS):

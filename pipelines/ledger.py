@@ -146,10 +146,9 @@ class Ledger(Database):
         self._db.execute("UPDATE record SET status = 'cached' WHERE status IS NULL AND key IN (SELECT key FROM stored)")
         self.enter_failures((key, *failure, True) for key, failure in remembered.items())
         self._fail_known("status IS NULL")
-        self._db.execute("CREATE INDEX record_key ON record (key)")
-        self._db.execute(
-            """UPDATE record SET status = 'planned' WHERE status IS NULL AND image_id =
-            (SELECT min(image_id) FROM record other WHERE other.key = record.key AND other.status IS NULL)"""
+        self._db.executescript(
+            """CREATE TEMP TABLE first AS SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key;
+            UPDATE record SET status = 'planned' FROM first WHERE first.image_id = record.image_id;"""
         )
         self._db.execute("UPDATE record SET status = 'duplicate' WHERE status IS NULL")
 

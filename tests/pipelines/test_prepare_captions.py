@@ -1,0 +1,146 @@
+"""Preparing captions: a vocabulary of the train split, tokens for every caption, and reuse of both."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capt
+from features.text import Tokenizer
+from schemas.errors import CaptError, UsageError
+
+
+def write(path: Path, captions: list[tuple[int, str]]) -> Path:
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in sorted({i for i, _ in captions})]
+    annotations = [{"id": n, "image_id": i, "caption": text} for n, (i, text) in enumerate(captions)]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "captions_train2017.json",
+        [(1, "A dog runs. "), (1, "The dog\nsleeps"), (2, "a cat runs"), (2, "A dog and a cat")],
+    )
+
+
+@pytest.fixture
+def val(tmp_path: Path) -> Path:
+    return write(tmp_path / "captions_val2017.json", [(9, "A zebra runs"), (9, "dog")])
+
+
+def prepare(tmp_path: Path, *annotations: Path, **options: Any) -> dict[str, Any]:
+    result: dict[str, Any] = capt.prepare_captions(
+        store=str(tmp_path / "store"), dataset="coco", annotations=[str(path) for path in annotations], **options
+    )
+    assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
+    return result
+
+
+def test_words_of_the_train_split_get_ids_most_frequent_first(tmp_path: Path, train: Path, val: Path) -> None:
+    result = prepare(tmp_path, train, val)
+    assert (result["input"], result["ok"]) == (6, 6)
+    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    words = table.vocabulary()
+    assert words[:6] == ["<pad>", "<unk>", "<start>", "<end>", "a", "dog"]
+    assert words[6:] == ["runs", "cat", "the", "sleeps", "and"]
+    assert "zebra" not in words
+
+
+def test_every_caption_is_kept_with_its_tokens(tmp_path: Path, train: Path, val: Path) -> None:
+    prepare(tmp_path, train, val)
+    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    rows = {(row["image_id"], row["caption"]): row for row in table.captions().to_pylist()}
+    assert rows["1", "A dog runs. "]["tokens"] == [2, 4, 5, 6, 3]
+    zebra = rows["9", "A zebra runs"]
+    assert (zebra["tokens"], zebra["split"], zebra["dataset"]) == ([2, 4, 1, 6, 3], "val", "coco")
+    assert table.facts.captions == {"train": 4, "val": 2}
+    assert table.facts.unknown == {"train": 0, "val": 1}
+
+
+def test_the_saved_transform_tokenizes_alike(tmp_path: Path, train: Path) -> None:
+    prepare(tmp_path, train)
+    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    rows = table.captions().to_pylist()
+    tokens = Tokenizer(table.transform_path).tokenize([row["caption"] for row in rows])
+    assert [ids.tolist() for ids in tokens.rows()] == [row["tokens"] for row in rows]
+
+
+def test_a_second_run_finds_everything_cached(tmp_path: Path, train: Path, val: Path) -> None:
+    first = prepare(tmp_path, train, val)
+    again = prepare(tmp_path, train, val)
+    assert (again["cached"], again["ok"], again["shards"]) == (6, 0, 0)
+    assert again["fingerprint"] == first["fingerprint"]
+
+
+def test_new_val_captions_extend_the_table_and_keep_its_vocabulary(tmp_path: Path, train: Path, val: Path) -> None:
+    first = prepare(tmp_path, train)
+    result = prepare(tmp_path, train, val)
+    assert (result["ok"], result["cached"], result["fingerprint"]) == (2, 4, first["fingerprint"])
+    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    assert table.captions().num_rows == 6
+
+
+def test_new_train_captions_make_a_new_table(tmp_path: Path, train: Path) -> None:
+    first = prepare(tmp_path, train)
+    write(train, [(1, "A dog runs. "), (3, "A bird")])
+    assert prepare(tmp_path, train)["fingerprint"] != first["fingerprint"]
+
+
+def test_two_stores_of_the_same_captions_are_the_same_bytes(tmp_path: Path, train: Path, val: Path) -> None:
+    trees = []
+    for name in ("one", "other"):
+        capt.prepare_captions(store=str(tmp_path / name), dataset="coco", annotations=[str(train), str(val)])
+        root = tmp_path / name / "text"
+        trees.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
+    assert trees[0] == trees[1]
+
+
+def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: Path, val: Path) -> None:
+    first = prepare(tmp_path, train)
+    second = prepare(tmp_path, val, name="other", vocab=first["fingerprint"][:8])
+    store = capt.open_store(tmp_path / "store")
+    assert store.text(second["fingerprint"]).vocabulary() == store.text(first["fingerprint"]).vocabulary()
+    with pytest.raises(UsageError, match="used whole"):
+        prepare(tmp_path, val, name="other", vocab=first["fingerprint"][:8], vocab_size=100)
+
+
+def test_vocab_size_min_count_and_max_length_bound_what_is_kept(tmp_path: Path, train: Path) -> None:
+    assert prepare(tmp_path, train, vocab_size=6)["words"] == 6
+    assert prepare(tmp_path, train, min_count=2)["words"] == 8
+    assert prepare(tmp_path, train, max_length=5)["truncated"] == 1
+
+
+def test_empty_captions_fail_and_doubled_ones_are_duplicates(tmp_path: Path) -> None:
+    path = write(tmp_path / "captions_train2017.json", [(1, "A dog"), (1, "  "), (2, "A cat")])
+    data = json.loads(path.read_text())
+    data["annotations"].append(data["annotations"][0])
+    path.write_text(json.dumps(data))
+    result = prepare(tmp_path, path, max_failures="50%")
+    assert (result["ok"], result["failed"], result["duplicate"], result["reasons"]) == (2, 1, 1, {"empty": 1})
+
+
+def test_the_limits_choose_the_images_that_prepare_features_chooses(tmp_path: Path, photos: Any, coco: Any) -> None:
+    annotations, images = coco(range(12)), photos(12)
+    common = {"store": str(tmp_path / "store"), "dataset": "coco", "annotations": [str(annotations)], "seed": 3}
+    capt.prepare_features(
+        **common, images=[str(images)], extractor="mobilenet_v3_small", weights="random:1", limit_images=5
+    )
+    capt.prepare_captions(**common, limit_images=5)
+    store = capt.open_store(tmp_path / "store")
+    (table,) = store.text_tables()
+    catalog = set(store.dataset("coco").catalog()["image_id"].to_pylist())
+    assert set(table.captions()["image_id"].to_pylist()) == catalog
+    assert len(catalog) == 5
+
+
+def test_captions_without_a_train_split_say_what_to_do(tmp_path: Path, val: Path) -> None:
+    with pytest.raises(CaptError, match="--vocab FINGERPRINT"):
+        prepare(tmp_path, val)
+
+
+def test_a_bound_that_no_word_reaches_is_one_line(tmp_path: Path, train: Path) -> None:
+    with pytest.raises(CaptError, match="lower --min-count"):
+        prepare(tmp_path, train, min_count=1000)

@@ -1,0 +1,331 @@
+"""Preparing features: what is computed, what is reused, what fails, and that nothing is lost."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import capt
+from schemas.errors import CaptError, TooManyFailuresError, UsageError
+from tests.conftest import zip_of
+
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7"}
+
+
+def prepare(store: Path, images: Path, annotations: Path | None = None, **options: Any) -> dict[str, Any]:
+    kind = {"dataset": "coco", "annotations": [str(annotations)]} if annotations else {"dataset": "folder"}
+    result: dict[str, Any] = capt.prepare_features(
+        store=str(store), images=[str(images)], **{**SMALL, **kind, **options}
+    )
+    statuses = ("ok", "cached", "duplicate", "failed")
+    assert sum(result[status] for status in statuses) == result["input"]
+    return result
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def statuses(result: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    rows = pq.read_table(result["report"]).to_pylist()
+    return {row["record"]: (row["status"], row["reason"]) for row in rows}
+
+
+def test_every_image_is_extracted_once_and_then_cached(store: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(10), coco(range(10))
+    first = prepare(store, images, annotations)
+    assert (first["input"], first["ok"], first["shards"]) == (10, 10, 1)
+    again = prepare(store, images, annotations)
+    assert (again["cached"], again["shards"], again["bytes"]) == (10, 0, 0)
+
+
+def test_there_is_one_row_an_image_however_many_captions(store: Path, photos: Any, coco: Any) -> None:
+    prepare(store, photos(6), coco(range(6), captions=7))
+    (table,) = capt.open_store(store).feature_tables()
+    assert table.rows == 6
+    assert sum(shard.rows for shard in table.shards) == 6
+
+
+def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(store: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(4), coco(range(4))
+    prepare(store, images, annotations)
+    program = (
+        "import capt, sys;"
+        f"r = capt.prepare_features(store={str(store)!r}, dataset='coco', images=[{str(images)!r}],"
+        f" annotations=[{str(annotations)!r}], extractor='mobilenet_v3_small', weights='random:7');"
+        "assert r['cached'] == 4, r;"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_images_in_a_zip_give_the_same_bytes_as_images_in_a_folder(tmp_path: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(9), coco(range(9))
+    prepare(tmp_path / "one", images, annotations)
+    prepare(tmp_path / "other", zip_of(images, tmp_path / "images.zip"), annotations)
+    one, other = (files_of(tmp_path / name / "features") for name in ("one", "other"))
+    assert one == other
+    assert any(name.endswith(".tfrecord") for name in one)
+
+
+def test_a_folder_needs_no_annotations_and_its_paths_are_the_ids(store: Path, photos: Any) -> None:
+    images = photos(3)
+    (images / "deeper").mkdir()
+    shutil.move(images / f"{0:012d}.jpg", images / "deeper" / "x.jpg")
+    (images / "notes.txt").write_text("not an image")
+    result = prepare(store, images)
+    assert set(statuses(result)) == {"deeper/x.jpg", f"{1:012d}.jpg", f"{2:012d}.jpg"}
+
+
+def test_new_images_alone_are_extracted(store: Path, photos: Any, coco: Any) -> None:
+    prepare(store, photos(5), coco(range(5)))
+    result = prepare(store, photos(8), coco(range(8)))
+    assert (result["ok"], result["cached"]) == (3, 5)
+    (table,) = capt.open_store(store).feature_tables()
+    assert [shard.rows for shard in table.shards] == [5, 3]
+
+
+def test_renamed_and_removed_images_extract_nothing(store: Path, photos: Any) -> None:
+    images = photos(5)
+    prepare(store, images)
+    shutil.move(images / f"{0:012d}.jpg", images / "renamed.jpg")
+    (images / f"{1:012d}.jpg").unlink()
+    result = prepare(store, images)
+    assert (result["input"], result["cached"], result["ok"]) == (4, 4, 0)
+
+
+def test_a_second_dataset_extracts_only_its_own(store: Path, photos: Any) -> None:
+    prepare(store, photos(4), name="first")
+    result = prepare(store, photos(6, folder="others", first=2), name="second")
+    assert (result["cached"], result["ok"]) == (2, 4)
+    assert [dataset.name for dataset in capt.open_store(store).datasets()] == ["first", "second"]
+
+
+def test_two_ids_of_one_content_share_a_row(store: Path, photos: Any) -> None:
+    images = photos(3)
+    shutil.copy(images / f"{0:012d}.jpg", images / "copy.jpg")
+    result = prepare(store, images)
+    assert (result["ok"], result["duplicate"]) == (3, 1)
+    assert statuses(result)["copy.jpg"] == ("duplicate", "")
+    assert capt.open_store(store).dataset("folder").catalog().num_rows == 4
+
+
+BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "truncated": (lambda data: data[: len(data) // 2], "truncated"),
+    "text": (lambda data: b"this is text, whatever its name says", "unsupported"),
+    "zero": (lambda data: b"", "empty"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_image_is_a_failed_row_and_costs_no_other(store: Path, photos: Any, coco: Any, fault: str) -> None:
+    images, annotations = photos(5), coco(range(5))
+    path = images / f"{2:012d}.jpg"
+    change, reason = BROKEN[fault]
+    path.write_bytes(change(path.read_bytes()))
+    result = prepare(store, images, annotations, max_failures="1")
+    assert (result["ok"], result["failed"], result["reasons"]) == (4, 1, {reason: 1})
+    assert statuses(result)["2"] == ("failed", reason)
+
+
+def test_an_image_that_the_folder_lacks_is_a_failed_row(store: Path, photos: Any, coco: Any) -> None:
+    result = prepare(store, photos(4), coco(range(5)), max_failures="20%")
+    assert (result["ok"], result["reasons"]) == (4, {"missing": 1})
+
+
+def test_images_that_no_annotation_names_are_counted_apart(store: Path, photos: Any, coco: Any) -> None:
+    result = prepare(store, photos(5), coco(range(3)))
+    assert (result["input"], result["unannotated"]) == (3, 2)
+
+
+def test_too_many_failures_end_with_an_error_and_the_good_rows_are_kept(store: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(4), coco(range(5))
+    with pytest.raises(TooManyFailuresError, match="1 of 5 records failed \\(1 missing\\)"):
+        prepare(store, images, annotations)
+    assert prepare(store, images, annotations, max_failures="20%")["cached"] == 4
+
+
+def test_permanent_failures_are_remembered_and_retried_on_demand(store: Path, photos: Any) -> None:
+    images = photos(3)
+    (images / "bad.jpg").write_bytes(b"text")
+    assert prepare(store, images, max_failures="50%")["failed"] == 1
+    assert prepare(store, images, max_failures="50%")["shards"] == 0
+    (table,) = capt.open_store(store).feature_tables()
+    assert [reason for _, reason, _ in table.failures().values()] == ["unsupported"]
+    retried = prepare(store, images, max_failures="50%", retry_failed=True)
+    assert (retried["cached"], retried["failed"]) == (3, 1)
+
+
+def test_a_broken_image_that_is_mended_is_extracted(store: Path, photos: Any) -> None:
+    images = photos(3)
+    path = images / f"{1:012d}.jpg"
+    good = path.read_bytes()
+    path.write_bytes(good[:100])
+    assert prepare(store, images, max_failures="50%")["failed"] == 1
+    path.write_bytes(good)
+    result = prepare(store, images)
+    assert (result["ok"], result["cached"], result["failed"]) == (1, 2, 0)
+
+
+def test_limits_nest_and_hit_the_cache(store: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(10), coco(range(10))
+    assert prepare(store, images, annotations, limit_images=4)["ok"] == 4
+    assert prepare(store, images, annotations, limit_images=7)["cached"] == 4
+    result = prepare(store, images, annotations, limit_captions=5 * 7 + 4)
+    assert (result["input"], result["cached"]) == (7, 7)
+
+
+def test_another_seed_takes_other_images(tmp_path: Path, photos: Any, coco: Any) -> None:
+    images, annotations = photos(10), coco(range(10))
+    chosen = [set(statuses(prepare(tmp_path / "s", images, annotations, limit_images=5, seed=seed))) for seed in (1, 2)]
+    assert chosen[0] != chosen[1]
+
+
+def test_the_split_comes_from_the_annotation_file(store: Path, photos: Any, coco: Any) -> None:
+    train, val = coco(range(4), "captions_train2017.json"), coco(range(4, 6), "captions_val2017.json")
+    capt.prepare_features(
+        store=str(store), dataset="coco", images=[str(photos(6))], annotations=[str(train), str(val)], **SMALL
+    )
+    assert capt.open_store(store).dataset("coco").facts.images == {"train": 4, "val": 2}
+
+
+def test_a_split_once_assigned_stays(store: Path, photos: Any) -> None:
+    images = photos(12)
+    prepare(store, images, split="0.5,0.25,0.25")
+    before = capt.open_store(store).dataset("folder").catalog().to_pylist()
+    prepare(store, images, split="0,0,1")
+    assert capt.open_store(store).dataset("folder").catalog().to_pylist() == before
+
+
+@pytest.mark.parametrize("options", [{"format": "parquet"}, {"dtype": "int8"}, {"pooling": "avg"}, {"shards": 4}])
+def test_formats_dtypes_poolings_and_shard_counts_hold_the_same_features(
+    tmp_path: Path, photos: Any, options: dict[str, Any]
+) -> None:
+    images = photos(6)
+    prepare(tmp_path / "s", images, dtype="float32", precision="float32")
+    prepare(tmp_path / "s", images, **{"dtype": "float32", "precision": "float32", **options}, name="other")
+    store = capt.open_store(tmp_path / "s")
+    tables = {
+        len(table.shape) - 1 if "pooling" in options else table.fingerprint: table for table in store.feature_tables()
+    }
+    keys = np.array([list(key) for key in store.dataset("folder").catalog()["key"].to_pylist()], np.uint8)
+    values = [table.read(table.lookup(keys)).astype(np.float32) for table in tables.values()]
+    if "pooling" in options:
+        values = [value.mean(axis=1) if value.ndim == 3 else value for value in values]
+    for value in values[1:]:
+        assert np.linalg.norm(value - values[0]) <= 0.02 * np.linalg.norm(values[0])
+
+
+def test_a_plan_says_hits_and_misses_and_changes_nothing(store: Path, photos: Any, coco: Any) -> None:
+    prepare(store, photos(4), coco(range(4)))
+    before = files_of(store)
+    plan = prepare(store, photos(9), coco(range(9)), plan=True)
+    assert (plan["hits"], plan["misses"]) == (4, 5)
+    assert plan["bytes"] >= 5 * 49 * 576 * 2
+    assert files_of(store) == before
+
+
+def test_a_plan_for_a_store_that_is_not_there_makes_none(store: Path, photos: Any) -> None:
+    assert prepare(store, photos(2), plan=True)["misses"] == 2
+    assert not store.exists()
+
+
+def test_nothing_is_left_in_the_work_directory(store: Path, photos: Any) -> None:
+    prepare(store, photos(3))
+    assert list((store / "work").iterdir()) == []
+
+
+# === Wrong usage and wrong input: one line each ===
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"extractor": "resnet_9000"}, "--extractor: unknown extractor 'resnet_9000'"),
+        ({"layer": "nowhere"}, "--layer: mobilenet_v3_small has no layer 'nowhere'"),
+        ({"dataset": "cocoa"}, "--dataset: unknown dataset kind 'cocoa'"),
+        ({"weights": "random:x"}, "--weights: 'random:x' has no seed"),
+        ({"weights": "nowhere.h5"}, "nowhere.h5: no such weights file"),
+        ({"shards": 3}, "--shards: 3 is no power of two"),
+        ({"split": "0.5,0.1"}, "--split: cannot read '0.5,0.1'"),
+        ({"split": "0.5,0.1,0.1"}, "do not add up to 1"),
+        ({"dtype": "float8"}, "--dtype: "),
+        ({"max_failures": "many"}, "--max-failures: cannot read 'many'"),
+        ({"name": "../escape"}, "cannot name a dataset"),
+        ({"beam_options": ["--no_such_option=1"]}, "'--no_such_option' is no option of Beam"),
+        ({"beam_options": ["stray"]}, "'stray' is no option of Beam"),
+    ],
+)
+def test_wrong_usage_is_one_line(store: Path, photos: Any, options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        prepare(store, photos(1), **options)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{", "not JSON"),
+        ("{}", "the list 'images' is missing"),
+        ('{"images": [{"id": 1}], "annotations": []}', "images[0]: the key 'file_name' is missing"),
+    ],
+)
+def test_a_faulty_annotation_file_is_one_line_with_its_place(
+    store: Path, photos: Any, tmp_path: Path, text: str, line: str
+) -> None:
+    path = tmp_path / "captions_train2017.json"
+    path.write_text(text)
+    with pytest.raises(CaptError) as caught:
+        prepare(store, photos(1), path)
+    assert line in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_annotation_file_or_image_folder_is_one_line(store: Path, photos: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.json: no such annotation file"):
+        prepare(store, photos(1), tmp_path / "nowhere.json")
+    with pytest.raises(UsageError, match="no such directory or archive"):
+        prepare(store, tmp_path / "nowhere")
+
+
+def test_a_directory_that_is_no_store_is_refused(tmp_path: Path, photos: Any) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("x")
+    with pytest.raises(CaptError, match="not a capt store"):
+        prepare(tmp_path / "other", photos(1))
+
+
+def test_a_store_of_a_newer_format_is_refused(store: Path, photos: Any) -> None:
+    store.mkdir()
+    (store / "capt-store.json").write_text('{"format": "capt-store", "version": 99}')
+    with pytest.raises(CaptError, match="format version 99, this capt reads up to 1"):
+        prepare(store, photos(1))
+
+
+def test_weights_that_do_not_fit_are_one_line(store: Path, photos: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(CaptError, match=r"bad\.weights\.h5: the weights do not fit mobilenet_v3_small"):
+        prepare(store, photos(1), weights=str(tmp_path / "bad.weights.h5"))
+
+
+def test_without_a_network_the_imagenet_error_says_what_to_do(
+    store: Path, photos: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(CaptError) as caught:
+        prepare(store, photos(1), weights="imagenet")
+    assert "--weights FILE" in str(caught.value)
+    assert "--weights random:SEED" in str(caught.value)

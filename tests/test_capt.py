@@ -1,0 +1,126 @@
+"""The command line: quick help, one-line errors, exit statuses, JSON on the last line, options from YAML."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = ["--extractor", "mobilenet_v3_small", "--weights", "random:7"]
+
+
+def capt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "capt", *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def features(store: Path, images: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return capt(
+        "prepare", "features", "--store", str(store), "--dataset", "folder", "--images", str(images), *SMALL, *more
+    )
+
+
+def test_help_answers_within_half_a_second() -> None:
+    durations = []
+    for _ in range(5):
+        start = time.monotonic()
+        assert capt("--help").returncode == 0
+        durations.append(time.monotonic() - start)
+    assert min(durations) < 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"tensorflow", "keras", "apache_beam", "numpy", "pyarrow", "PIL", "matplotlib"}
+    program = (
+        "import sys, capt\n"
+        "try: capt.app(['prepare', 'features', '--help'])\n"
+        f"except SystemExit: print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(tmp_path: Path, photos: Any) -> None:
+    done = features(tmp_path / "store", photos(3), "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    names = {"input", "ok", "cached", "duplicate", "failed", "unannotated", "shards", "bytes", "seconds", "fingerprint"}
+    assert names <= set(figures)
+    assert (figures["input"], figures["ok"]) == (3, 3)
+    assert done.stdout.count("\n") == 1
+
+
+def test_the_libraries_say_nothing_on_standard_error(tmp_path: Path, photos: Any) -> None:
+    done = features(tmp_path / "store", photos(2), "--quiet", "--json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_wrong_usage_ends_with_status_2_and_one_line(tmp_path: Path, photos: Any) -> None:
+    done = features(tmp_path / "store", photos(1), "--extractor", "nothing")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("capt: --extractor: unknown extractor 'nothing'")
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_adds_the_traceback(tmp_path: Path, photos: Any) -> None:
+    done = features(tmp_path / "store", photos(1), "--extractor", "nothing", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_too_many_failures_end_with_status_3_and_figures(tmp_path: Path, photos: Any) -> None:
+    images = photos(2)
+    (images / "bad.jpg").write_text("no image")
+    done = features(tmp_path / "store", images, "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout.splitlines()[-1])["failed"] == 1
+    assert "1 of 3 records failed (1 unsupported)" in done.stderr
+
+
+def test_a_failure_ends_with_status_1(tmp_path: Path, photos: Any) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "something").write_text("else")
+    done = features(tmp_path / "store", photos(1))
+    assert done.returncode == 1
+    assert "not a capt store" in done.stderr
+
+
+def test_options_come_from_a_yaml_file_and_the_command_line_wins(tmp_path: Path, photos: Any) -> None:
+    config = tmp_path / "prepare.yaml"
+    config.write_text(
+        f"store: {tmp_path / 'store'}\ndataset: folder\nimages: [{photos(3)}]\n"
+        "extractor: mobilenet_v3_small\nweights: random:7\nlimit-images: 1\npooling: avg\n"
+    )
+    done = capt("prepare", "features", "--config", str(config), "--limit-images", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["input"] == 2
+
+
+def test_an_unknown_key_in_the_yaml_file_is_refused_by_name(tmp_path: Path) -> None:
+    config = tmp_path / "prepare.yaml"
+    config.write_text("stoer: x\n")
+    done = capt("prepare", "features", "--config", str(config))
+    assert done.returncode == 2
+    assert "unknown key 'stoer'" in done.stderr
+
+
+def test_an_option_that_beam_does_not_know_is_wrong_usage(tmp_path: Path, photos: Any) -> None:
+    done = features(tmp_path / "store", photos(1), "--", "--no_such_beam_option=1")
+    assert done.returncode == 2
+    assert "no option of Beam" in done.stderr
+
+
+def test_the_log_goes_to_a_file_too(tmp_path: Path, photos: Any) -> None:
+    assert features(tmp_path / "store", photos(1), "--log-file", str(tmp_path / "log.txt")).returncode == 0
+    assert "fingerprint" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("command", [["prepare"], ["store"], ["train"], []])
+def test_a_group_without_a_command_shows_its_help(command: list[str]) -> None:
+    done = capt(*command)
+    assert "Usage" in done.stdout + done.stderr

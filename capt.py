@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 from schemas.errors import CaptError, ExitStatus, TooManyFailuresError, UsageError
@@ -47,6 +48,11 @@ app.add_typer(train, name="train")
 app.add_typer(synth, name="synth")
 
 
+# The argument of a command that gets what --config holds besides options; it is no option itself.
+SETTINGS = "options"
+_SETTINGS = "capt.settings"
+
+
 # === Options that several commands share ===
 
 StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store.")]
@@ -61,21 +67,40 @@ MaxFailuresOption = Annotated[str, typer.Option("--max-failures", help="Share (5
 BeamOptions = Annotated[
     list[str], typer.Argument(help="After --: options for Beam and its runner.", show_default=False)
 ]
+Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Take a YAML file's entries as the command's defaults."""
-    if path is None or context.resilient_parsing:
-        return path
-    with _one_line_errors(debug=False, as_json=False):
-        names = {option.lstrip("-"): p.name for p in context.command.params for option in p.opts if p.name}
-        context.default_map = _config_defaults(path, {**names, **{name: name for name in names.values()}})
+    """Take a YAML file's entries as the command's defaults; refuse those that are no options."""
+    if path is not None:
+        with _one_line_errors(debug=False, as_json=False):
+            rest = _take_defaults(context, path)
+            if rest:
+                names = ", ".join(sorted(p.name for p in context.command.params if p.name))
+                raise UsageError(f"unknown key {next(iter(rest))!r}", where=str(path), mend=f"known: {names}")
     return path
 
 
-def _config_defaults(path: Path, names: dict[str, str]) -> dict[str, Any]:
+def _read_settings(context: typer.Context, path: Path | None) -> Path | None:
+    """Take a YAML file's entries as the command's defaults; the others are settings for the command to check."""
+    if path is not None:
+        with _one_line_errors(debug=False, as_json=False):
+            context.meta[_SETTINGS] = _take_defaults(context, path)
+    return path
+
+
+def _take_defaults(context: typer.Context, path: Path) -> dict[str, Any]:
+    """Entries that name options become defaults; the others are returned."""
+    entries = _yaml_entries(path)
+    names = {option.lstrip("-"): p.name for p in context.command.params for option in p.opts if p.name}
+    names |= {name: name for name in names.values()}
+    context.default_map = {names[key]: value for key, value in entries.items() if key in names}
+    return {key: value for key, value in entries.items() if key not in names}
+
+
+def _yaml_entries(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -86,23 +111,27 @@ def _config_defaults(path: Path, names: dict[str, str]) -> dict[str, Any]:
         raise UsageError(f"not YAML: {error}", where=str(path)) from None
     if not isinstance(entries, dict):
         raise UsageError("expected `option: value` lines", where=str(path))
-    unknown = [str(key) for key in entries if key not in names]
-    if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r}", where=str(path), mend=f"known: {', '.join(sorted(names))}")
-    return {names[key]: value for key, value in entries.items()}
+    return {str(key): value for key, value in entries.items()}
 
 
-_COMMON = {
-    "json": (bool, False, typer.Option("--json", help="Print the figures as JSON, on the last line.")),
-    "quiet": (bool, False, typer.Option("--quiet", "-q", help="Errors only.")),
-    "debug": (bool, False, typer.Option("--debug", help="Everything, with tracebacks.")),
-    "log_file": (Path | None, None, typer.Option("--log-file", help="Write the log there too.")),
-    "config": (
-        Path | None,
-        None,
-        typer.Option("--config", help="YAML with the options of the command.", is_eager=True, callback=_read_config),
-    ),
-}
+def _common_options(takes_settings: bool) -> list[inspect.Parameter]:
+    """The options that every command has."""
+    read, holds = (_read_settings, "options and settings") if takes_settings else (_read_config, "options")
+    options = {
+        "json": (bool, False, typer.Option("--json", help="Print the figures as JSON, on the last line.")),
+        "quiet": (bool, False, typer.Option("--quiet", "-q", help="Errors only.")),
+        "debug": (bool, False, typer.Option("--debug", help="Everything, with tracebacks.")),
+        "log_file": (Path | None, None, typer.Option("--log-file", help="Write the log there too.")),
+        "config": (
+            Path | None,
+            None,
+            typer.Option("--config", help=f"YAML with {holds} of the command.", is_eager=True, callback=read),
+        ),
+    }
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+        for name, (kind, default, option) in options.items()
+    ]
 
 
 # === The table of commands ===
@@ -129,23 +158,27 @@ def command(
             bound.apply_defaults()
             return _validated(_load(runs), bound.arguments)
 
-        def run(**kwargs: Any) -> None:
-            json, quiet, debug, log_file, _ = (kwargs.pop(common) for common in _COMMON)
+        takes_settings = SETTINGS in signature.parameters
+
+        def run(json: bool, quiet: bool, debug: bool, log_file: Path | None, config: Path | None, **given: Any) -> None:
+            if takes_settings and config:
+                given[SETTINGS] = click.get_current_context().meta[_SETTINGS]
             _start_logging(quiet, debug, log_file)
             with _one_line_errors(debug, json):
-                result = call(**kwargs)
+                result = call(**given)
                 if json:
                     print(jsonlib.dumps(result))
                 elif not quiet:
-                    _load(show or "capt:show_figures")(result)
+                    (_load(show) if show else show_figures)(result)
 
-        common = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
-            for key, (kind, default, option) in _COMMON.items()
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in signature.parameters.items()
+            if name != SETTINGS
         ]
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
-        run.__signature__ = inspect.Signature([*parameters, *common])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*parameters, *common]}
+        parameters = [*own, *_common_options(takes_settings)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__doc__ = declared.__doc__
         group.command(name)(run)
         return call
@@ -201,6 +234,75 @@ def prepare_captions(
     beam_options: BeamOptions = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Tokenize captions, with a vocabulary learned on the train split."""
+
+
+@command(train, "captioner", runs="trainer.training:train_captioner")
+def train_captioner(
+    store: StoreOption,
+    run_dir: Annotated[str, typer.Option("--run-dir", help="Directory of the run; an unfinished one goes on.")],
+    model: Annotated[str, typer.Option("--model", help="Captioner.")] = "soft_attention",
+    dataset: Annotated[list[str], typer.Option("--dataset", help="Dataset in the store [the only one]; repeats.")] = [],  # noqa: B006
+    features: Annotated[
+        str | None, typer.Option("--features", help="Feature table's fingerprint [the only one].")
+    ] = None,
+    captions: Annotated[str | None, typer.Option("--captions", help="Text table's fingerprint [the only one].")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, order and dropout [0].")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the train split [20].")] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="Steps an epoch, drawn with replacement.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints, besides each epoch's.")
+    ] = None,
+    options: Settings = None,
+) -> dict[str, Any]:
+    """Train a captioner; --config may also hold the model's and the training's hyper-parameters."""
+
+
+@command(app, "caption", runs="trainer.captioning:caption", show="trainer.captioning:print_captions")
+def caption(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Argument(help="Image, folder or zip; repeats.")],
+    attention: Annotated[str | None, typer.Option(help="Draw where the model looked, one panel a word.")] = None,
+) -> dict[str, Any]:
+    """Caption images with a trained run."""
+
+
+@command(synth, "scenes", runs="features.scenes:make_scenes")
+def synth_scenes(
+    out: Annotated[str, typer.Argument(help="Directory to make.")],
+    count: Annotated[int, typer.Option("--count", help="Scenes.", min=5)] = 400,
+    seed: SeedOption = 0,
+) -> dict[str, Any]:
+    """Make synthetic scenes with captions, in COCO's layout."""
+
+
+@command(app, "demo", runs="workflows.demo:demo", show="workflows.demo:show_demo")
+def demo(
+    out: Annotated[str, typer.Option("--out", help="Directory to leave everything in.")] = "demo",
+) -> dict[str, Any]:
+    """The whole chain on data it makes; ends with captions, plots and a report."""
+
+
+@command(store_app, "ls", runs="features.inventory:list_store", show="features.inventory_tables:print_list")
+def store_ls(store: StoreArgument) -> dict[str, Any]:
+    """List tables and datasets."""
+
+
+@command(store_app, "stats", runs="features.inventory:store_stats", show="features.inventory_tables:print_stats")
+def store_stats(store: StoreArgument) -> dict[str, Any]:
+    """Counts, sizes, unknown words, failures with examples."""
+
+
+@command(store_app, "show", runs="workflows.show:show_examples", show="workflows.show:print_examples")
+def store_show(
+    store: StoreArgument,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Dataset in the store [the only one].")] = None,
+    captions: Annotated[str | None, typer.Option("--captions", help="Text table's fingerprint [the only one].")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Write a page of examples there.")] = None,
+    count: Annotated[int, typer.Option("--count", help="Examples.", min=1)] = 24,
+    split: Annotated[str | None, typer.Option("--split", help="Of this split only.")] = None,
+    seed: SeedOption = 0,
+) -> dict[str, Any]:
+    """Show training examples: image, captions, split, tokens."""
 
 
 # === For notebooks ===

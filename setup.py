@@ -10,6 +10,7 @@ INSTALL = [
     "keras>=3.15,<3.16",
     "matplotlib>=3.10",
     "numpy>=2.0",
+    "pandas<2.4",  # of a dependency; Beam fails to import beside pandas 3 inside IPython
     "pillow>=12",
     "pyarrow>=18",
     "pydantic>=2.9",

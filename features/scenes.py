@@ -143,7 +143,7 @@ class Scene:
 # === Dataset ===
 
 
-def make_scenes(out: Path, count: int, seed: int) -> dict[str, Any]:
+def make_scenes(out: str | Path, count: int, seed: int) -> dict[str, Any]:
     """Writes a dataset of scenes in COCO's layout; a folder that holds this very dataset is left as it is.
 
     The same seed gives the same bytes (with the same Pillow and NumPy), and a larger count the same scenes before

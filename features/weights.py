@@ -3,7 +3,8 @@
 Random weights are He-normal (He et al. 2015, arXiv:1502.01852), drawn for each variable from its own stream of the
 seed. Batch normalisation is then calibrated: one forward pass over seeded 1/f noise, whose spectrum is that of
 photographs (Field 1987, doi:10.1364/JOSAA.4.002379), sets every moving mean and variance, so that features neither
-vanish nor explode.
+vanish nor explode. Its offset puts most activations on the linear side of the ReLU: a deep random network that
+rectifies half of them is chaotic (Poole et al. 2016, arXiv:1606.05340) and forgets what it saw.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from schemas.errors import CaptError, UsageError
 
 RANDOM_VERSION = 1
 _CALIBRATION_IMAGES = 16
+_OFFSET = 2.0
 _OTHERWISE = "give --weights FILE, or --weights random:SEED for seeded random ones"
 _PUBLISHED_AT = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _CONNECT_SECONDS = 10
@@ -115,6 +117,8 @@ def _randomize(model: Any, seed: int, spec: ExtractorSpec) -> None:
     import keras
 
     for number, variable in enumerate(model.weights):
+        if variable.path.endswith("beta"):
+            variable.assign(np.full(variable.shape, _OFFSET, np.float32))
         if variable.path.endswith("kernel"):
             generator = np.random.Generator(np.random.PCG64([seed, RANDOM_VERSION, number]))
             deviation = np.sqrt(2 / np.prod(variable.shape[:-1]))

@@ -31,19 +31,19 @@ class CaptionOptions(Frozen):
 
     store: str
     dataset: str
-    annotations: tuple[str, ...]
-    name: str | None
-    vocab_size: int | None
-    min_count: PositiveInt | None
-    vocab: str | None
-    standardize: Standardizer
-    max_length: int
-    limit_images: PositiveInt | None
-    limit_captions: PositiveInt | None
-    seed: int
-    split: str
-    max_failures: str
-    beam_options: tuple[str, ...]
+    annotations: tuple[str, ...] = ()
+    name: str | None = None
+    vocab_size: int | None = None
+    min_count: PositiveInt | None = None
+    vocab: str | None = None
+    standardize: Standardizer = "keras"
+    max_length: int = 0
+    limit_images: PositiveInt | None = None
+    limit_captions: PositiveInt | None = None
+    seed: int = 0
+    split: str = "own"
+    max_failures: str = "5%"
+    beam_options: tuple[str, ...] = ()
 
 
 def prepare_captions(**arguments: Any) -> dict[str, Any]:

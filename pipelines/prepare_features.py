@@ -36,26 +36,26 @@ class FeatureOptions(Frozen):
     store: str
     dataset: str
     images: tuple[str, ...]
-    annotations: tuple[str, ...]
-    name: str | None
-    extractor: str
-    weights: str
-    layer: str | None
-    pooling: Pooling
-    precision: Literal["auto"] | Precision
-    dtype: StorageDtype
-    format: Format
-    batch_size: Literal["auto"] | PositiveInt
-    shards: int | None
-    limit_images: PositiveInt | None
-    limit_captions: PositiveInt | None
-    seed: int
-    split: str
-    max_failures: str
-    plan: bool
-    retry_failed: bool
-    rehash: bool
-    beam_options: tuple[str, ...]
+    annotations: tuple[str, ...] = ()
+    name: str | None = None
+    extractor: str = "inception_v3"
+    weights: str = "imagenet"
+    layer: str | None = None
+    pooling: Pooling = "none"
+    precision: Literal["auto"] | Precision = "auto"
+    dtype: StorageDtype = "float16"
+    format: Format = "tfrecord"
+    batch_size: Literal["auto"] | PositiveInt = "auto"
+    shards: int | None = None
+    limit_images: PositiveInt | None = None
+    limit_captions: PositiveInt | None = None
+    seed: int = 0
+    split: str = "own"
+    max_failures: str = "5%"
+    plan: bool = False
+    retry_failed: bool = False
+    rehash: bool = False
+    beam_options: tuple[str, ...] = ()
 
 
 def prepare_features(**arguments: Any) -> dict[str, Any]:

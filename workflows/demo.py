@@ -1,0 +1,231 @@
+"""`capt demo`: the whole chain on scenes it makes: features, tokens, training, captions, and one page that shows it."""
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from features.extractors import extractor_spec
+from features.files import write
+from features.scenes import Scene, load_scenes, make_scenes, parse_caption
+from features.weights import imagenet_available
+from pipelines.prepare_captions import prepare_captions
+from pipelines.prepare_features import prepare_features
+from trainer.captioning import draw_attention
+from trainer.runs import LOSS_PLOT, Caption, load_run
+from trainer.training import train_captioner
+from workflows.pages import Report, Step, Telling, report_page
+
+SCENES = 400
+SEED = 7
+EPOCHS = 30
+SHOWN = 12
+NETWORK = "inception_v3"
+MODEL = "soft_attention"
+
+Done = TypeVar("Done")
+
+_log = logging.getLogger("capt.demo")
+
+
+@dataclass(frozen=True)
+class DemoPaths:
+    """Where the demo leaves its things.
+
+    Args:
+        out: Path. The demo's directory.
+    """
+
+    out: Path
+
+    @property
+    def scenes(self) -> Path:
+        """Pictures and annotations, in COCO's layout."""
+        return self.out / "scenes"
+
+    @property
+    def annotations(self) -> tuple[str, str]:
+        """The captions of the train and of the held-out scenes."""
+        directory = self.scenes / "annotations"
+        return str(directory / "captions_train2017.json"), str(directory / "captions_val2017.json")
+
+    @property
+    def store(self) -> Path:
+        """Features and tokens."""
+        return self.out / "store"
+
+    @property
+    def run(self) -> Path:
+        """The trained captioner."""
+        return self.out / "run"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows it all."""
+        return self.out / "report.html"
+
+
+def demo(out: str) -> dict[str, Any]:
+    """Make scenes, prepare them, train on them, caption the held-out ones, and write `report.html`.
+
+    Args:
+        out: str. Directory to leave everything in; where an earlier demo stopped, this one goes on.
+
+    Returns:
+        The figures that `--json` prints.
+    """
+    started = time.monotonic()
+    paths = DemoPaths(Path(out).absolute())
+    weights, notices = _weights()
+    steps: list[Step] = []
+    made = _timed(steps, "make scenes", lambda: make_scenes(paths.scenes, SCENES, SEED), _say_scenes)
+    features = _timed(steps, "extract features", lambda: _prepare_features(paths, weights), _say_features)
+    captions = _timed(steps, "tokenize captions", lambda: _prepare_captions(paths), _say_captions)
+    trained = _timed(steps, "train", lambda: _train(paths, features, captions), _say_training)
+    tellings = _timed(steps, "caption held-out scenes", lambda: _tell(paths), _say_tellings)
+    true = sum(telling.verdict is True for telling in tellings)
+    figures = {
+        "scenes": made["images"],
+        "held_out": len(tellings),
+        "true_captions": true,
+        "weights": weights,
+        "val_loss": trained["val_loss"],
+        "val_accuracy": trained["val_accuracy"],
+        "seconds": round(time.monotonic() - started, 1),
+        "report": str(paths.report),
+        "store": str(paths.store),
+        "run": str(paths.run),
+        "examples": [telling.caption for telling in tellings[:SHOWN]],
+    }
+    write(paths.report, _page(paths, notices, figures, steps, tellings).encode())
+    return figures
+
+
+def show_demo(figures: dict[str, Any]) -> None:
+    """Print what the demo reached."""
+    for caption in figures["examples"]:
+        print(caption)
+    print(
+        f"{figures['true_captions']} of {figures['held_out']} held-out scenes are captioned truly, in "
+        f"{figures['seconds']:.0f} s; open {figures['report']}"
+    )
+
+
+def _timed(steps: list[Step], name: str, do: Callable[[], Done], say: Callable[[Done], str]) -> Done:
+    _log.info("%s …", name)
+    started = time.monotonic()
+    done = do()
+    steps.append(Step(name, say(done), time.monotonic() - started))
+    _log.info("%s: %s (%.1f s)", name, steps[-1].done, steps[-1].seconds)
+    return done
+
+
+def _weights() -> tuple[str, tuple[str, ...]]:
+    if imagenet_available(extractor_spec(NETWORK)):
+        return "imagenet", ()
+    notice = (
+        f"The ImageNet weights of {NETWORK} could not be had, so seeded random weights stand in: the features carry "
+        "less, and the captions are worse than they would be."
+    )
+    _log.warning(notice)
+    return f"random:{SEED}", (notice,)
+
+
+def _prepare_features(paths: DemoPaths, weights: str) -> dict[str, Any]:
+    return prepare_features(
+        store=str(paths.store),
+        dataset="coco",
+        name="scenes",
+        images=(str(paths.scenes / "images"),),
+        annotations=paths.annotations,
+        extractor=NETWORK,
+        weights=weights,
+    )
+
+
+def _prepare_captions(paths: DemoPaths) -> dict[str, Any]:
+    return prepare_captions(store=str(paths.store), dataset="coco", name="scenes", annotations=paths.annotations)
+
+
+def _train(paths: DemoPaths, features: dict[str, Any], captions: dict[str, Any]) -> dict[str, Any]:
+    return train_captioner(
+        paths.store,
+        paths.run,
+        MODEL,
+        features=features["fingerprint"],
+        captions=captions["fingerprint"],
+        seed=SEED,
+        epochs=EPOCHS,
+    )
+
+
+def _tell(paths: DemoPaths) -> list[Telling]:
+    """Every held-out scene with its caption, whether it is true, and for the first few where the model looked."""
+    run = load_run(paths.run)
+    held_out = {str(image["id"]) for image in json.loads(Path(paths.annotations[1]).read_bytes())["images"]}
+    scenes = [scene for scene in load_scenes(paths.scenes) if str(scene.number) in held_out]
+    images = [(paths.scenes / "images" / f"{scene.number:012d}.jpg").read_bytes() for scene in scenes]
+    tellings = []
+    for scene, image, made in zip(scenes, images, run.caption_many(images), strict=True):
+        if isinstance(made, Caption):
+            drawn = _attention(image, made) if len(tellings) < SHOWN else None
+            tellings.append(Telling(image, made.text, scene.captions, drawn, _is_true(made.text, scene)))
+    return tellings
+
+
+def _attention(image: bytes, made: Caption) -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "attention.png"
+        draw_attention(image, made, path)
+        return path.read_bytes()
+
+
+def _is_true(caption: str, scene: Scene) -> bool:
+    description = parse_caption(caption)
+    return description is not None and description.holds_in(scene)
+
+
+def _page(
+    paths: DemoPaths, notices: tuple[str, ...], figures: dict[str, Any], steps: list[Step], tellings: list[Telling]
+) -> str:
+    share = f"{figures['true_captions']} of {figures['held_out']}"
+    return report_page(
+        Report(
+            title="capt demo",
+            headline=f"{share} held-out scenes are captioned truly after {EPOCHS} epochs.",
+            notices=notices,
+            figures={
+                "captioned truly": share,
+                "validation loss": f"{figures['val_loss']:.3f}",
+                "validation accuracy": f"{figures['val_accuracy']:.1%}",
+                "seconds": figures["seconds"],
+            },
+            steps=tuple(steps),
+            loss_curve=(paths.run / LOSS_PLOT).read_bytes(),
+            tellings=tuple(tellings[:SHOWN]),
+        )
+    )
+
+
+def _say_scenes(made: dict[str, Any]) -> str:
+    return f"{made['images']} pictures with {made['captions']} captions"
+
+
+def _say_features(done: dict[str, Any]) -> str:
+    return f"{done['ok']} extracted, {done['cached']} found in the store, {done['failed']} failed"
+
+
+def _say_captions(done: dict[str, Any]) -> str:
+    return f"{done['ok']} tokenized, {done['cached']} found in the store, {done['words']} words"
+
+
+def _say_training(done: dict[str, Any]) -> str:
+    return f"{done['epochs']} epochs, best validation loss {done['val_loss']:.3f}"
+
+
+def _say_tellings(tellings: list[Telling]) -> str:
+    return f"{sum(telling.verdict is True for telling in tellings)} of {len(tellings)} true"

@@ -1,8 +1,6 @@
 """Intake: from what a command names to a ledger in which every record has its file, its content key and its status."""
 
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,6 +10,7 @@ from features.progress import watching
 from features.references import walk
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS, HashImages
 from pipelines.ledger import Ledger
+from pipelines.scratch import scratch
 from pipelines.sources import Source
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
@@ -58,15 +57,12 @@ def hash_records(ledger: Ledger, work: Path, rehash: bool, beam_options: Sequenc
     if not rehash:
         ledger.recall_keys()
     references = ledger.unhashed()
-    plan = work / f"hash-{uuid.uuid4().hex}"
-    total = 0
-    while some := list(islice(references, HASH_UNIT_ROWS)):
-        write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT)
-        total += len(some)
-    try:
+    with scratch(work) as plan:
+        total = 0
+        while some := list(islice(references, HASH_UNIT_ROWS)):
+            write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT)
+            total += len(some)
         with watching("hashing", total, "images", lambda: (done_so_far(plan), "")):
             run_units(plan, HashImages(), beam_options, "Hash")
         for result in results(plan):
             ledger.enter_hashes(json.loads(result))
-    finally:
-        shutil.rmtree(plan, ignore_errors=True)

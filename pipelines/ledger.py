@@ -147,7 +147,8 @@ class Ledger(Database):
         self.enter_failures((key, *failure, True) for key, failure in remembered.items())
         self._fail_known("status IS NULL")
         self._db.executescript(
-            """CREATE TEMP TABLE first AS SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key;
+            """CREATE TEMP TABLE first AS
+                SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key;
             UPDATE record SET status = 'planned' FROM first WHERE first.image_id = record.image_id;"""
         )
         self._db.execute("UPDATE record SET status = 'duplicate' WHERE status IS NULL")

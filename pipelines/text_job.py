@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary, vocabulary_path
 from pipelines.caption_ledger import CaptionLedger
 from pipelines.runners import run_pipeline
+from pipelines.scratch import scratch
 from pipelines.tokenizing import TOKENIZE_UNIT, TokenizedUnit, TokenizeShard
 from pipelines.units import done_so_far, results, run_units, write_unit
 from pipelines.vocabulary import learn_vocabulary
@@ -75,18 +75,12 @@ class TextJob:
         """The table's transform, made where it has none, as manifest entries."""
         if self.known:
             files = self.known.manifests[-1].files
-            return {
-                role: entry for role, entry in files.items() if role == "vocabulary" or role.startswith("transform/")
-            }
-        scratch = self.work / f"vocabulary-{uuid.uuid4().hex}"
-        try:
-            made = self._make_transform(plan, scratch, beam_options)
-            return _publish(made, self.root, commit)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            return {role: entry for role, entry in files.items() if _is_transform(role)}
+        with scratch(self.work) as directory:
+            return _publish(self._make_transform(plan, directory, beam_options), self.root, commit)
 
-    def _make_transform(self, plan: Path, scratch: Path, beam_options: Sequence[str]) -> Path:
-        made = scratch / "transform"
+    def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
+        made = directory / "transform"
         if self.words is not None:
             transform_for_vocabulary(self.words, self.recipe, made)
             return made
@@ -98,7 +92,7 @@ class TextJob:
                 | "SpreadCaptions" >> beam.Reshuffle()
                 | "TrainCaptions" >> beam.FlatMap(_train_batches)
             )
-            learn_vocabulary(batches, self.recipe, made, scratch / "temporary")
+            learn_vocabulary(batches, self.recipe, made, directory / "temporary")
         if len(read_vocabulary(made)) == len(SPECIAL_TOKENS):
             raise CaptError(
                 f"no word of the train captions is seen {self.recipe.min_count} times", mend="lower --min-count"

@@ -3,13 +3,13 @@
 import contextlib
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.caption_ledger import CaptionLedger
 from pipelines.ledger import Ledger
+from pipelines.scratch import scratch
 
 LEDGER = "ledger.sqlite"
 
@@ -42,23 +42,14 @@ class Workspace:
     @contextlib.contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """A new ledger of images, removed afterwards."""
-        with self._scratch() as directory, contextlib.closing(Ledger(directory / LEDGER, self.stat_cache)) as ledger:
+        with scratch(self.work) as directory, contextlib.closing(Ledger(directory / LEDGER, self.stat_cache)) as ledger:
             yield ledger
 
     @contextlib.contextmanager
     def caption_ledger(self) -> Iterator[CaptionLedger]:
         """A new ledger of captions, removed afterwards."""
-        with self._scratch() as directory, contextlib.closing(CaptionLedger(directory / LEDGER)) as ledger:
+        with scratch(self.work) as directory, contextlib.closing(CaptionLedger(directory / LEDGER)) as ledger:
             yield ledger
-
-    @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        directory = self.work / f"run-{uuid.uuid4().hex}"
-        directory.mkdir(parents=True)
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager

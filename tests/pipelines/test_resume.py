@@ -1,0 +1,109 @@
+"""A job killed at any instant is finished by the same command, to the very bytes of one that was not killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capt
+from tests.conftest import noise_image
+
+IMAGES = 48
+SHARDS = 8
+OPTIONS: dict[str, Any] = {
+    "dataset": "folder",
+    "extractor": "mobilenet_v3_small",
+    "weights": "random:7",
+    "shards": SHARDS,
+    "max_failures": "50%",
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeded photographs, one of them broken, all old enough for the stat cache."""
+    directory = tmp_path_factory.mktemp("images")
+    for number in range(IMAGES):
+        noise_image(number).save(directory / f"{number:012d}.jpg")
+    (directory / "broken.jpg").write_bytes(b"no image")
+    for path in directory.iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    return directory
+
+
+def start(store: Path, images: Path) -> subprocess.Popen[bytes]:
+    program = f"import capt; capt.prepare_features(store={str(store)!r}, images=[{str(images)!r}], **{OPTIONS!r})"
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def tables(store: Path) -> dict[str, bytes]:
+    """Every committed file of the feature tables and datasets, by path."""
+    roots = [store / "features", store / "datasets"]
+    files = [path for root in roots for path in root.rglob("*") if path.is_file() and "reports" not in path.parts]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files if not path.name.startswith(".")}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, bytes]:
+    """What a run that nobody killed leaves."""
+    store = tmp_path_factory.mktemp("unbroken") / "store"
+    process = start(store, images)
+    assert process.wait(120) == 0
+    return tables(store)
+
+
+def finish(store: Path, images: Path, unbroken: dict[str, bytes]) -> None:
+    result = capt.prepare_features(store=str(store), images=[str(images)], **OPTIONS)
+    assert result["ok"] + result["cached"] == IMAGES
+    assert tables(store) == unbroken
+    assert list((store / "work").glob("run-*")) == []
+
+
+def kill_and_finish(store: Path, images: Path, delays: list[float], unbroken: dict[str, bytes]) -> None:
+    for delay in delays:
+        process = start(store, images)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finish(store, images, unbroken)
+
+
+def test_ten_kills_at_random_moments_leave_a_store_that_the_same_command_finishes(
+    tmp_path: Path, images: Path, unbroken: dict[str, bytes]
+) -> None:
+    chosen = random.Random(1)
+    for batch in range(2):
+        delays = [chosen.uniform(0.3, 5.0) for _ in range(5)]
+        kill_and_finish(tmp_path / f"store-{batch}", images, delays, unbroken)
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments(tmp_path: Path, images: Path, unbroken: dict[str, bytes]) -> None:
+    chosen = random.Random(2)
+    for batch in range(10):
+        delays = [chosen.uniform(0.3, 5.0) for _ in range(5)]
+        kill_and_finish(tmp_path / f"store-{batch}", images, delays, unbroken)
+
+
+def test_units_that_a_killed_run_finished_are_not_extracted_again(
+    tmp_path: Path, images: Path, unbroken: dict[str, bytes]
+) -> None:
+    store = tmp_path / "store"
+    process = start(store, images)
+    deadline = time.monotonic() + 60
+    while len(done := list(store.glob("work/*/done/*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in store.glob("features/*/*/*.tfrecord")}
+    assert len(done) >= 3
+    finish(store, images, unbroken)
+    after = {path: path.stat().st_mtime_ns for path in store.glob("features/*/*/*.tfrecord")}
+    finished = [path for path in before if before[path] == after[path]]
+    assert len(finished) >= len(done)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from schemas.errors import CaptError, ExitStatus, TooManyFailuresError, UsageError
+from schemas.errors import CaptError, ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -305,6 +305,37 @@ def store_show(
     """Show training examples: image, captions, split, tokens."""
 
 
+@command(store_app, "verify", runs="features.verify:verify_store")
+def store_verify(store: StoreArgument) -> dict[str, Any]:
+    """Hash everything again; name damaged, missing and foreign files."""
+
+
+@command(store_app, "compact", runs="features.compact:compact_store")
+def store_compact(
+    store: StoreArgument,
+    shards: Annotated[int | None, typer.Option("--shards", help="Pin the shard count, a power of two.")] = None,
+    table: Annotated[str | None, typer.Option("--table", help="Feature table's fingerprint [all].")] = None,
+) -> dict[str, Any]:
+    """Merge the commits of feature tables, keeping the rows that a dataset names; extracts nothing."""
+
+
+@command(store_app, "drop", runs="features.removal:drop_dataset")
+def store_drop(
+    store: StoreArgument,
+    name: Annotated[str, typer.Argument(help="Dataset to take out.")],
+) -> dict[str, Any]:
+    """Take a dataset out; compact and gc then free what it alone used."""
+
+
+@command(store_app, "gc", runs="features.garbage:collect_garbage")
+def store_gc(
+    store: StoreArgument,
+    older_than: Annotated[str, typer.Option("--older-than", help="Unnamed for so long: 24h, 7d, 0s.")] = "24h",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would go; delete nothing.")] = False,
+) -> dict[str, Any]:
+    """Delete files that no commit has named for a while."""
+
+
 # === For notebooks ===
 
 
@@ -363,7 +394,7 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
     try:
         yield
     except CaptError as error:
-        if as_json and isinstance(error, TooManyFailuresError):
+        if as_json and error.figures is not None:
             print(jsonlib.dumps(error.figures))
         _complain(str(error), debug)
         raise typer.Exit(error.status) from None

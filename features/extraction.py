@@ -129,8 +129,8 @@ class Extractor:
             if _out_of_memory(error) and half < self.batch_size:
                 _log.warning("a batch of %d does not fit the memory; going on with %d", len(pixels), half)
                 self.batch_size = half
-            yield from self._predict_some(pixels[:half])
-            yield from self._predict_some(pixels[half:])
+            yield from self._predict(pixels[:half])
+            yield from self._predict(pixels[half:])
 
     def _call(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         missing = -len(pixels) % PADDING

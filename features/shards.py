@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from features.files import aside_of, entry_of, publish, sha256_of
 from schemas.manifests import Shard
-from schemas.recipes import Format
+from schemas.recipes import SHORT_FINGERPRINT, Format, digest_of
 from schemas.records import Row, from_arrow, from_example, to_arrow, to_example
 from schemas.tables import KEY_BYTES, Field, Table
 
@@ -50,6 +50,18 @@ def shard_of(key: bytes, count: int) -> int:
 def shard_name(stem: str, number: int, count: int, sha256: str, suffix: str) -> str:
     """A shard's file name, such as `features-00003-of-00064.1f2e3d4c.tfrecord`."""
     return f"{stem}-{number:05d}-of-{count:05d}.{sha256[:8]}.{suffix}"
+
+
+def commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
+    """The directory of a commit of features within its table: a digest of what the commit is to hold.
+
+    Args:
+        fingerprint: str. The table's fingerprint.
+        network: str. SHA-256 of the frozen graph.
+        count: int. How many shards the key ranges divide into.
+        keys: str. SHA-256 of all its keys, in ascending order.
+    """
+    return digest_of([fingerprint, network, count, keys])[:SHORT_FINGERPRINT]
 
 
 class RowWriter(Protocol):
@@ -124,7 +136,8 @@ class ParquetWriter:
             self._rows = []
 
 
-WRITERS: dict[Format, Callable[[Path, Table], RowWriter]] = {"tfrecord": TFRecordWriter, "parquet": ParquetWriter}
+MakeWriter = Callable[[Path, Table], RowWriter]
+WRITERS: dict[Format, MakeWriter] = {"tfrecord": TFRecordWriter, "parquet": ParquetWriter}
 
 
 class ShardWriter:
@@ -136,9 +149,19 @@ class ShardWriter:
         table: Table. The declaration of the rows.
         file_format: str. `tfrecord` or `parquet`.
         number, count: int. Which shard of how many.
+        make_writer: function of a path and a table, or None. Makes the writer of the file; None for the format's own.
     """
 
-    def __init__(self, root: Path, directory: str, table: Table, file_format: Format, number: int, count: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        directory: str,
+        table: Table,
+        file_format: Format,
+        number: int,
+        count: int,
+        make_writer: MakeWriter | None = None,
+    ) -> None:
         self._root = root
         self._directory = root / directory
         self._table = table
@@ -147,7 +170,7 @@ class ShardWriter:
         self._count = count
         self._directory.mkdir(parents=True, exist_ok=True)
         self._aside = aside_of(self._directory / "shard")
-        self._writer = WRITERS[file_format](self._aside, table)
+        self._writer = (make_writer or WRITERS[file_format])(self._aside, table)
         self._keys: list[bytes] = []
 
     def append(self, row: Row) -> None:

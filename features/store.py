@@ -6,6 +6,7 @@
     STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, reports/
     STORE/networks/<sha256>.pb        frozen extractors
     STORE/work/                       plans of running jobs; of no use once they are done
+    STORE/pins/                       leases of running jobs on what they read or write
 
 Opening a table takes a snapshot: later commits do not change what an open table shows.
 """
@@ -13,7 +14,7 @@ Opening a table takes a snapshot: later commits do not change what an open table
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -39,7 +40,9 @@ MARKER = "capt-store.json"
 STORE_VERSION = 1
 RECIPE = "recipe.json"
 _MARKER = {"format": "capt-store", "version": STORE_VERSION}
+MARKER_BYTES = canonical_json(_MARKER)
 Fitting = TypeVar("Fitting", "FeatureTable", "TextTable")
+Opened = TypeVar("Opened", bound="_Committed")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -58,7 +61,7 @@ def create_store(path: str | Path) -> "Store":
     if root.exists() and not root.is_dir():
         raise StoreError("a store is a directory, and this is a file", where=str(root))
     if not root.exists() or not any(root.iterdir()):
-        put_if_absent(root / MARKER, canonical_json(_MARKER))
+        put_if_absent(root / MARKER, MARKER_BYTES)
     return open_store(root)
 
 
@@ -69,8 +72,8 @@ class Store:
         self.path = path
 
     def datasets(self) -> list["Dataset"]:
-        """All datasets with a commit, by name."""
-        return [Dataset(root) for root in _tables(self.path / "datasets")]
+        """All datasets with a live commit, by name."""
+        return _present(Dataset(root) for root in _tables(self.path / "datasets"))
 
     def dataset(self, name: str) -> "Dataset":
         """The dataset called `name`; StoreError naming the ones there are."""
@@ -82,16 +85,16 @@ class Store:
         return found[name]
 
     def feature_tables(self) -> list["FeatureTable"]:
-        """All feature tables with a commit, by fingerprint."""
-        return [FeatureTable(self, root) for root in _tables(self.path / "features")]
+        """All feature tables with a live commit, by fingerprint."""
+        return _present(FeatureTable(self, root) for root in _tables(self.path / "features"))
 
     def features(self, prefix: str) -> "FeatureTable":
         """The feature table whose fingerprint begins with `prefix`."""
         return _pick(self.feature_tables(), prefix, "feature table", self.path)
 
     def text_tables(self) -> list["TextTable"]:
-        """All text tables with a commit, by fingerprint."""
-        return [TextTable(root) for root in _tables(self.path / "text")]
+        """All text tables with a live commit, by fingerprint."""
+        return _present(TextTable(root) for root in _tables(self.path / "text"))
 
     def text(self, prefix: str) -> "TextTable":
         """The text table whose fingerprint begins with `prefix`."""
@@ -333,6 +336,10 @@ class FeatureTable(_Committed):
 
 def _as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:
     return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1)
+
+
+def _present(tables: Iterable[Opened]) -> list[Opened]:
+    return [table for table in tables if table.manifests]
 
 
 def _tables(parent: Path) -> list[Path]:

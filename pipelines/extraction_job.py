@@ -14,7 +14,7 @@ from pathlib import Path
 from features.log import CommitLog
 from features.networks import numerics_class, toolchain
 from features.progress import watching
-from features.shards import MAX_SHARDS, shard_count, shard_of
+from features.shards import MAX_SHARDS, commit_name, shard_count, shard_of
 from pipelines.extracting import EXTRACT_UNIT, ExtractShard, UnitResult
 from pipelines.frozen import FrozenFile
 from pipelines.ledger import Ledger
@@ -22,7 +22,7 @@ from pipelines.outcome import write_named
 from pipelines.units import done_so_far, results, run_units, write_unit
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureFacts, Manifest, Shard
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, digest_of
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe
 
 _SPARE = 1.05
 
@@ -108,8 +108,7 @@ class ExtractionJob:
         keys = hashlib.sha256()
         for row in ledger.planned():
             keys.update(row["key"])
-        identity = [self.recipe.fingerprint, self.network.sha256, count, keys.hexdigest()]
-        return digest_of(identity)[:SHORT_FINGERPRINT]
+        return commit_name(self.recipe.fingerprint, self.network.sha256, count, keys.hexdigest())
 
     def _check_disk(self, planned: int) -> None:
         need, free = int(planned * self.row_bytes * _SPARE), shutil.disk_usage(self.root).free

@@ -3,6 +3,7 @@
 source → ledger → vocabulary of the train split (Beam, TFT) → tokenize shards (Beam) → commit → report
 """
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from features.captions import CaptionsDigest, caption_key, learned_from
+from features.pins import lease, table_name
 from features.store import Store, TextTable, create_store
 from features.transform import check_recipe
 from features.vocabulary import given_vocabulary
@@ -62,10 +64,12 @@ def prepare_captions(**arguments: Any) -> dict[str, Any]:
     store = create_store(options.store)
     workspace = Workspace(store.path)
     dataset = store.dataset_root(options.name or options.dataset)
-    with workspace.caption_ledger() as ledger:
+    with contextlib.ExitStack() as running:
+        ledger = running.enter_context(workspace.caption_ledger())
         _enter(ledger, options, source, store, dataset.name)
         words = _given_words(options, store)
         recipe = _recipe(options, dataset.name, ledger, words)
+        running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(recipe)): ()}))
         known = {table.fingerprint: table for table in store.text_tables()}.get(recipe.fingerprint)
         if known:
             ledger.add_stored(known.captions())

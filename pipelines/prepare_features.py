@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 from features.extraction import DEFAULT_BATCH
 from features.extractors import extractor_spec
 from features.networks import native_precision
+from features.pins import lease, table_name
 from features.store import FeatureTable, Store, create_store, open_store
 from features.weights import weights_identity
 from pipelines.extraction_job import ExtractionJob, check_shards
@@ -77,7 +78,8 @@ def prepare_features(**arguments: Any) -> dict[str, Any]:
     workspace = Workspace(store.path)
     recipe = _recipe(options, store)
     dataset = store.dataset_root(options.name or options.dataset)
-    with workspace.ledger() as ledger:
+    leased = {table_name(store.path, store.feature_root(recipe)): ()}
+    with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
         unannotated = _settle(ledger, options, source, workspace, store, recipe)
         shards = _job(options, workspace, recipe).run(ledger, options.beam_options) if ledger.count_planned() else ()
         commit_dataset(ledger, dataset, options.dataset)

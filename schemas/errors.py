@@ -24,15 +24,17 @@ class CaptError(Exception):
         what: str. What is wrong, in the user's terms.
         where: str. The file, place or option it concerns; empty where nothing narrower is known.
         mend: str. What the user can do about it; empty where nothing is known to help.
+        figures: mapping or None. What the command found all the same, printed before the error.
     """
 
     status = ExitStatus.FAILED
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", mend: str = "", figures: Mapping[str, Any] | None = None) -> None:
         super().__init__(what, where, mend)
         self.what = what
         self.where = where
         self.mend = mend
+        self.figures = figures
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -58,8 +60,7 @@ class TooManyFailuresError(CaptError):
     status = ExitStatus.TOO_MANY_FAILURES
 
     def __init__(self, what: str, figures: Mapping[str, Any], *, where: str) -> None:
-        super().__init__(what, where=where, mend="mend the records, or raise --max-failures")
-        self.figures = figures
+        super().__init__(what, where=where, mend="mend the records, or raise --max-failures", figures=figures)
 
 
 class StoreError(CaptError):

@@ -91,6 +91,12 @@ class DatasetFacts(Frozen):
     images: dict[str, int]
 
 
+class DroppedFacts(Frozen):
+    """What a commit says that takes out what it replaces and adds nothing."""
+
+    kind: Literal["dropped"] = "dropped"
+
+
 class Manifest(Frozen):
     """One commit of one table.
 
@@ -108,7 +114,7 @@ class Manifest(Frozen):
     replaces: tuple[Sha256, ...] = ()
     shards: tuple[Shard, ...] = ()
     files: dict[str, FileEntry] = Field(default_factory=dict)
-    facts: Annotated[FeatureFacts | TextFacts | DatasetFacts, Field(discriminator="kind")]
+    facts: Annotated[FeatureFacts | TextFacts | DatasetFacts | DroppedFacts, Field(discriminator="kind")]
 
     @property
     def digest(self) -> str:

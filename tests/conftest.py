@@ -23,7 +23,7 @@ def noise_image(seed: int, width: int = 96, height: int = 72) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.fixture()
+@pytest.fixture
 def photos(tmp_path: Path) -> Callable[..., Path]:
     """Makes a folder of seeded JPEGs: `photos(count, folder="images", first=0)`."""
 
@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture()
+@pytest.fixture
 def coco(tmp_path: Path) -> Callable[..., Path]:
     """Writes a COCO captions file: `coco(ids, name="captions_train2017.json", captions=5)`."""
 
@@ -47,7 +47,11 @@ def coco(tmp_path: Path) -> Callable[..., Path]:
             data["images"].append({"id": number, "file_name": f"{number:012d}.jpg"})
             for other in range(captions):
                 data["annotations"].append(
-                    {"id": number * 10 + other, "image_id": number, "caption": f"A thing number {number} seen {other}. "}
+                    {
+                        "id": number * 10 + other,
+                        "image_id": number,
+                        "caption": f"A thing number {number} seen {other}. ",
+                    }
                 )
         path = tmp_path / name
         path.write_text(json.dumps(data))

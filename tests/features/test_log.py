@@ -8,7 +8,7 @@ import pytest
 from features.files import ASIDE, put_if_absent, written_aside
 from features.log import CommitLog
 from schemas.errors import DamagedError, StoreError
-from schemas.manifests import DatasetFacts, FileEntry, Manifest
+from schemas.manifests import DatasetFacts, DroppedFacts, FileEntry, Manifest
 
 DIGEST = "ab" * 32
 
@@ -43,6 +43,27 @@ def test_the_same_commit_again_is_one_commit(tmp_path: Path) -> None:
     log = CommitLog(tmp_path)
     assert log.append(manifest("one")) == log.append(manifest("one"))
     assert len(log.entries()) == 1
+
+
+def test_a_commit_that_was_replaced_comes_back_as_often_as_it_is_made_again(tmp_path: Path) -> None:
+    log = CommitLog(tmp_path)
+    for _ in range(3):
+        log.append(manifest("one"))
+        (live,) = log.live()
+        assert live.files == manifest("one").files
+        gone = manifest("one").model_copy(update={"files": {}, "facts": DroppedFacts(), "replaces": (live.digest,)})
+        log.append(gone)
+        assert log.live() == []
+    assert len(log.entries()) == 6
+
+
+def test_a_gap_in_the_log_is_damage_for_readers_and_writers(tmp_path: Path) -> None:
+    append_many(tmp_path, ["one", "two", "three"])
+    (tmp_path / "log" / "00000002.json").unlink()
+    with pytest.raises(DamagedError, match=r"00000002\.json: an entry of the log is missing"):
+        CommitLog(tmp_path).live()
+    with pytest.raises(DamagedError, match="missing"):
+        CommitLog(tmp_path).append(manifest("four"))
 
 
 def test_processes_that_commit_at_once_lose_nothing(tmp_path: Path) -> None:

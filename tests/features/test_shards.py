@@ -30,9 +30,7 @@ DTYPES = ("float32", "float16", "bfloat16", "int8")
 def some_rows(count: int, shape: tuple[int, ...], dtype: Any) -> list[dict[str, Any]]:
     generator = np.random.default_rng(0)
     keys = sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count))
-    return [
-        {"key": key, **quantize.encode(generator.standard_normal(shape, dtype=np.float32), dtype)} for key in keys
-    ]
+    return [{"key": key, **quantize.encode(generator.standard_normal(shape, dtype=np.float32), dtype)} for key in keys]
 
 
 def write(root: Path, rows: list[dict[str, Any]], shape: tuple[int, ...], dtype: str, file_format: Any) -> Shard:
@@ -91,7 +89,9 @@ def test_tensorflow_reads_the_tfrecords(tmp_path: Path) -> None:
     rows = some_rows(10, (5, 7), "float16")
     shard = write(tmp_path, rows, (5, 7), "float16", "tfrecord")
     spec = parsing_spec(features_table((5, 7), "float16"))
-    records = tf.data.TFRecordDataset(str(tmp_path / shard.data.path)).map(lambda r: tf.io.parse_single_example(r, spec))
+    records = tf.data.TFRecordDataset(str(tmp_path / shard.data.path)).map(
+        lambda r: tf.io.parse_single_example(r, spec)
+    )
     assert [record["key"].numpy() for record in records] == [row["key"] for row in rows]
 
 

@@ -1,0 +1,135 @@
+"""Copying: rows from the shards of a merge to new shards, without being parsed.
+
+TFRecord shards give whole records, framing and all; Parquet shards give the bytes of their tensors.
+"""
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.merging import Merge
+from features.shards import MakeWriter, tensor_fields
+from schemas.errors import DamagedError
+from schemas.recipes import Format
+from schemas.records import Row
+from schemas.tables import Table
+
+_OPEN_SHARDS = 64
+
+
+class Copier(Protocol):
+    """Reads rows of a merge in the form that `make_writer` (None: the format's own writer) takes."""
+
+    make_writer: MakeWriter | None
+
+    def row(self, key: bytes, shard: int, place: int) -> Row:
+        """The row of a key, which is so far into one of the merge's shards."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+def open_copier(merge: Merge, table: Table, file_format: Format) -> Copier:
+    """The copier for rows of a format.
+
+    Args:
+        merge: Merge. Where the rows are.
+        table: Table. Their declaration.
+        file_format: str. `tfrecord` or `parquet`.
+    """
+    return _RecordCopier(merge, table) if file_format == "tfrecord" else _ValueCopier(merge, table)
+
+
+@dataclass(frozen=True)
+class _OpenShard:
+    """A shard's file and index, and the size of a record where they are all of one size."""
+
+    descriptor: int
+    index: NDArray[Any]
+    record: int
+
+
+class _Shards:
+    """The shards of a merge, the last few used kept open, each checked when it is first opened."""
+
+    def __init__(self, merge: Merge, table: Table) -> None:
+        self._merge = merge
+        self._tensors = tensor_fields(table)
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for shard in self._open.values():
+            os.close(shard.descriptor)
+        self._open.clear()
+
+    def _opened(self, number: int) -> _OpenShard:
+        if number not in self._open:
+            if len(self._open) >= _OPEN_SHARDS:
+                os.close(self._open.popitem(last=False)[1].descriptor)
+            shard, index, path = self._merge.shards[number], self._merge.index(number), self._merge.data(number)
+            self._open[number] = _OpenShard(os.open(path, os.O_RDONLY), index, shard.data.bytes // shard.rows)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def _read(self, number: int, size: int, offset: int) -> bytes:
+        data = os.pread(self._opened(number).descriptor, size, offset)
+        if len(data) != size:
+            raise DamagedError("the shard ends before its last row", where=str(self._merge.data(number)))
+        return data
+
+
+class _RecordCopier(_Shards):
+    """Whole records of TFRecord files; values of fixed sizes make records of one size."""
+
+    def __init__(self, merge: Merge, table: Table) -> None:
+        super().__init__(merge, table)
+        self.make_writer: MakeWriter | None = _RecordWriter
+
+    def row(self, key: bytes, shard: int, place: int) -> Row:
+        """The key, the record, and where tensors lie within it."""
+        opened = self._opened(shard)
+        within = [int(opened.index[field.name][0]) for field in self._tensors]
+        return {"key": key, "record": self._read(shard, opened.record, place * opened.record), "within": within}
+
+
+class _ValueCopier(_Shards):
+    """Tensors of Parquet files, which lie bare in them."""
+
+    def __init__(self, merge: Merge, table: Table) -> None:
+        super().__init__(merge, table)
+        self.make_writer: MakeWriter | None = None
+
+    def row(self, key: bytes, shard: int, place: int) -> Row:
+        """The key and the tensors by column name."""
+        starts = self._opened(shard).index[place]
+        values = {field.name: self._read(shard, field.nbytes, int(starts[field.name])) for field in self._tensors}
+        tensors = {
+            field.name: np.frombuffer(values[field.name], field.numpy_dtype).reshape(field.shape)
+            for field in self._tensors
+        }
+        return {"key": key, **tensors}
+
+
+class _RecordWriter:
+    """Writes records as they are."""
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self._file = path.open("wb")
+        self._places: list[list[int]] = []
+
+    def append(self, row: Row) -> None:
+        """Add a record."""
+        start = self._file.tell()
+        self._file.write(row["record"])
+        self._places.append([start + place for place in row["within"]])
+
+    def close(self) -> list[list[int]]:
+        """Finish the file; the places of each record's tensor values."""
+        self._file.close()
+        return self._places

@@ -1,0 +1,260 @@
+"""Garbage collection: files that no live commit names, deleted once nobody can be reading or writing them.
+
+    kept      what live commits name, what a pinned snapshot names, all of a table that a job is at work on
+    deleted   what a replaced commit named, so long after the log entry that replaced it
+    deleted   what killed jobs left: plans, shards and manifests of commits never made, half-written files, old leases
+
+Logs, and the manifests they name, are a table's history and stay. Files that capt did not write stay too: `verify`
+lists them. What a killed job left is given an hour at least, since the job may be alive.
+"""
+
+import json
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from features.files import aside_of
+from features.layout import (
+    COMMIT_NAME,
+    FEATURES,
+    GRACE_SECONDS,
+    NETWORK,
+    NETWORK_NAME,
+    NETWORKS,
+    WORK,
+    files_below,
+    is_aside,
+    newest_change,
+    planned_commits,
+    table_roots,
+)
+from features.log import MANIFEST_NAME, MANIFESTS, CommitLog
+from features.pins import PINS, current_leases, expired_leases, table_name
+from features.store import open_store
+from schemas.errors import DamagedError, UsageError
+from schemas.manifests import FeatureFacts, Manifest
+
+DEFAULT_AGE = "24h"
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def collect_garbage(store: str, older_than: str = DEFAULT_AGE, plan: bool = False) -> dict[str, Any]:
+    """Delete what no live commit of a store has named for some time.
+
+    Args:
+        store: str. Directory of the store.
+        older_than: str. For how long nothing must have named a file: a number and s, m, h, d or w, such as `24h`.
+        plan: bool. Say what would be deleted; change nothing.
+
+    Returns:
+        `files` and `bytes` deleted, `paths` (theirs, within the store), `pinned` (how many more only a lease keeps),
+        `plan` and `seconds`.
+
+    Raises:
+        DamagedError: a log or manifest cannot be read, so that it cannot be told what it names.
+    """
+    started = time.monotonic()
+    collector = _Collector(open_store(store).path, _parse_age(older_than), plan)
+    collector.collect()
+    return {
+        "files": len(collector.paths),
+        "bytes": collector.bytes,
+        "paths": sorted(collector.paths),
+        "pinned": collector.pinned,
+        "plan": plan,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+@dataclass(frozen=True)
+class _History:
+    """What the commits of one table have named.
+
+    Args:
+        root: Path. The table's directory.
+        manifests: dict. Every commit's manifest by digest, oldest first.
+        replaced: dict. When a replaced one was: seconds since 1970.
+    """
+
+    root: Path
+    manifests: dict[str, Manifest]
+    replaced: dict[str, float]
+
+    def kept(self, pinned: set[str]) -> list[Manifest]:
+        """The live manifests, and the pinned ones."""
+        return [one for digest, one in self.manifests.items() if digest not in self.replaced or digest in pinned]
+
+    def last_named(self) -> dict[str, float]:
+        """When each path was last named by a manifest that has been replaced."""
+        ended: dict[str, float] = {}
+        for digest, moment in self.replaced.items():
+            for entry in self.manifests[digest].entries() if digest in self.manifests else ():
+                ended[entry.path] = max(moment, ended.get(entry.path, 0.0))
+        return ended
+
+
+def _history(root: Path) -> _History:
+    log = CommitLog(root)
+    manifests: dict[str, Manifest] = {}
+    replaced: dict[str, float] = {}
+    for number, digest in enumerate(log.entries(), start=1):
+        manifests[digest] = log.manifest(digest)
+        moment = log.entry_path(number).stat().st_mtime
+        for one in manifests[digest].replaces:
+            replaced.setdefault(one, moment)
+    return _History(root, manifests, replaced)
+
+
+@dataclass
+class _Collector:
+    """One collection; `paths` and `bytes` tell what it deleted, or would."""
+
+    store: Path
+    age: float
+    plan: bool
+    paths: list[str] = field(default_factory=list)
+    bytes: int = 0
+    pinned: int = 0
+
+    def __post_init__(self) -> None:
+        self._now = time.time()
+        self._planned = planned_commits(self.store)
+
+    def collect(self) -> None:
+        """Delete, or tell, everything."""
+        # Leases are read after the logs: a reader that pins later than this finds in the logs what is found here.
+        histories = [_history(root) for root in table_roots(self.store)]
+        if not self._busy():
+            self._collect_work()
+        for history in histories:
+            if table_name(self.store, history.root) not in self._busy():
+                self._collect_table(history, self._pinned())
+        if not self._busy():
+            self._collect_networks(histories, self._pinned())
+        for path in (*self.store.glob("*"), *(self.store / PINS).glob("*")):
+            if is_aside(path):
+                self._delete_orphan(path)
+        for path in expired_leases(self.store):
+            self._delete(path)
+
+    def _busy(self) -> set[str]:
+        """The tables that a job is at work on."""
+        return {name for lease in current_leases(self.store) if lease.purpose != "read" for name in lease.tables}
+
+    def _pinned(self) -> set[str]:
+        """The manifests that somebody reads."""
+        return {digest for lease in current_leases(self.store) for some in lease.tables.values() for digest in some}
+
+    def _collect_work(self) -> None:
+        """Plans go before the shards that they call written, so that no plan outlives them."""
+        for path in sorted((self.store / WORK).glob("*")):
+            if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
+                self._planned = {name: plan for name, plan in self._planned.items() if plan != path}
+                self._delete_tree(path)
+
+    def _collect_table(self, history: _History, pinned: set[str]) -> None:
+        live = {entry.path for manifest in history.kept(set()) for entry in manifest.entries()}
+        kept = {entry.path for manifest in history.kept(pinned) for entry in manifest.entries()}
+        ended = history.last_named()
+        for path in files_below(history.root):
+            name = path.relative_to(history.root).as_posix()
+            if name in live or self._is_planned(history.root, name):
+                continue
+            if name not in ended:
+                if _is_ours(name, history):
+                    self._delete_orphan(path)
+            elif self._now - ended[name] >= self.age:
+                if name in kept:
+                    self.pinned += 1
+                else:
+                    self._delete(path)
+
+    def _is_planned(self, root: Path, name: str) -> bool:
+        """Whether a job, running or killed, may count a file among the shards it has written."""
+        return f"{root.name}-{name.partition('/')[0]}" in self._planned
+
+    def _collect_networks(self, histories: list[_History], pinned: set[str]) -> None:
+        kept = {digest for history in histories for digest in _networks(history.kept(pinned))}
+        kept |= {_remembered(history.root / NETWORK) for history in histories if history.root.parent.name == FEATURES}
+        ended: dict[str, float] = {}
+        for history in histories:
+            for digest, moment in history.replaced.items():
+                for network in _networks([history.manifests[digest]] if digest in history.manifests else []):
+                    ended[network] = max(moment, ended.get(network, 0.0))
+        for path in sorted((self.store / NETWORKS).glob("*")):
+            if is_aside(path) or (NETWORK_NAME.fullmatch(path.name) and path.stem not in kept | set(ended)):
+                self._delete_orphan(path)
+            elif path.stem in ended and path.stem not in kept and self._now - ended[path.stem] >= self.age:
+                self._delete(path)
+
+    # === Deleting ===
+
+    def _delete_orphan(self, path: Path) -> None:
+        """Delete what no commit has named, unless a living job may have written it."""
+        if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
+            self._delete(path)
+
+    def _delete(self, path: Path) -> None:
+        try:
+            size = path.lstat().st_size
+            if not self.plan:
+                path.unlink()
+                self._tidy(path.parent)
+        except FileNotFoundError:
+            return
+        self.paths.append(path.relative_to(self.store).as_posix())
+        self.bytes += size
+
+    def _delete_tree(self, path: Path) -> None:
+        """Delete a directory so that it is gone at once."""
+        files = list(files_below(path)) if path.is_dir() else [path]
+        self.paths += [one.relative_to(self.store).as_posix() for one in files]
+        self.bytes += sum(one.lstat().st_size for one in files)
+        if not self.plan:
+            aside = aside_of(path)
+            path.rename(aside)
+            shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+
+    def _tidy(self, directory: Path) -> None:
+        """Delete the directory of a commit, and those in it, where they are empty now."""
+        while COMMIT_NAME.fullmatch("".join(directory.relative_to(self.store).parts[2:3])):
+            try:
+                directory.rmdir()
+            except OSError:
+                return
+            directory = directory.parent
+
+
+def _is_ours(name: str, history: _History) -> bool:
+    """Whether a file that no commit names is one that capt writes."""
+    directory, _, rest = name.partition("/")
+    if is_aside(Path(name)):
+        return True
+    if directory == MANIFESTS:
+        return bool(MANIFEST_NAME.fullmatch(rest)) and rest.removesuffix(".json") not in history.manifests
+    return bool(rest and COMMIT_NAME.fullmatch(directory))
+
+
+def _networks(manifests: list[Manifest]) -> set[str]:
+    return {manifest.facts.network for manifest in manifests if isinstance(manifest.facts, FeatureFacts)}
+
+
+def _remembered(path: Path) -> str:
+    """The network that a feature table was begun with; nothing where it has none yet."""
+    try:
+        return str(json.loads(path.read_bytes())["network"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError("the note of the table's network is damaged", where=str(path)) from None
+
+
+def _parse_age(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if not match:
+        raise UsageError(f"cannot read {text!r}", where="--older-than", mend="write 24h, 7d or 0s")
+    return float(match[1]) * _UNITS[match[2]]

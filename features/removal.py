@@ -1,0 +1,56 @@
+"""Removal: a dataset taken out of a store, with the tokens of its captions.
+
+A removal is a commit like any other: it replaces what is live and adds nothing, so who has the dataset open keeps it.
+The features of its images stay until a compaction finds that no other dataset names them.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from features.log import CommitLog
+from features.store import Store, open_store
+from schemas.manifests import DroppedFacts, Manifest
+
+
+def drop_dataset(store: str, name: str) -> dict[str, Any]:
+    """Take a dataset out of a store.
+
+    Args:
+        store: str. Directory of the store.
+        name: str. The dataset's name. One that was taken out before is none to complain of.
+
+    Returns:
+        `dataset`, `images` that it had, `text` (fingerprints of the text tables that went with it) and `seconds`.
+
+    Raises:
+        StoreError: there never was such a dataset.
+    """
+    started = time.monotonic()
+    opened = open_store(store)
+    images = _images(opened, name)
+    # The dataset goes last, so that a removal cut short is seen to be unfinished.
+    texts = [table for table in opened.text_tables() if table.recipe.dataset == name]
+    for root, fingerprint in ((table.root, table.fingerprint) for table in texts):
+        _take_out(root, fingerprint)
+    _take_out(opened.dataset_root(name), name)
+    return {
+        "dataset": name,
+        "images": images,
+        "text": [table.fingerprint for table in texts],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _images(store: Store, name: str) -> int:
+    if CommitLog(store.dataset_root(name)).entries() and name not in {one.name for one in store.datasets()}:
+        return 0
+    return sum(store.dataset(name).facts.images.values())
+
+
+def _take_out(root: Path, table: str) -> None:
+    log = CommitLog(root)
+    live = log.live()
+    if live:
+        replaces = tuple(manifest.digest for manifest in live)
+        log.append(Manifest(table=table, replaces=replaces, facts=DroppedFacts()))

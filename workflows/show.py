@@ -1,0 +1,284 @@
+"""`capt store show`: training examples of a store, as a table or as a page with their images.
+
+catalog ⨝ captions by image id → some images, drawn by a hash → encoded images as they lie → page, or table
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.console import Printer
+from features.files import write
+from features.references import Reference
+from features.store import Dataset, Store, TextTable, open_store
+from pipelines.splits import rank_of
+from schemas.errors import CaptError, RecordError, StoreError, UsageError
+from schemas.recipes import SHORT_FINGERPRINT
+from schemas.tables import SPLITS
+from workflows.pages import Example, Sentence, examples_page
+
+
+def show_examples(
+    store: str,
+    dataset: str | None = None,
+    captions: str | None = None,
+    out: str | None = None,
+    count: int = 24,
+    split: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Some training examples: images with all their captions, splits and tokens.
+
+    Where a dataset has images and captions, an example has both; where it has only the one yet, that is shown. An
+    image that cannot be read any more, or whose file holds something else now, costs no other.
+
+    Args:
+        store: str. Directory of the store.
+        dataset: str or None. The dataset's name; None where the store holds exactly one.
+        captions: str or None. Fingerprint of a text table, or its beginning; None where the dataset has at most one.
+        out: str or None. Where an HTML page of the examples is written; None writes nothing.
+        count: int. Examples at most, from 1.
+        split: str or None. `train`, `val`, `test` or `unused`; None takes all.
+        seed: int. Decides which images are drawn; a larger count draws the same ones first.
+
+    Returns:
+        `store`, `dataset`, `text` (fingerprint or null), `split`, `images` (examples there are), `without_captions` and
+        `without_image` (images of the catalog, and captioned images, that are in no example), `shown`, `lost` (shown
+        images that are not at hand), `out`, and `examples`: `image_id`, `split`, `image` (where it lies, or empty),
+        `at_hand`, and `captions`, each with `caption`, `tokens` (ids) and `words`.
+
+    Raises:
+        StoreError: there is no such store, dataset or text table, or several fit; the message names the option that
+            picks one.
+        UsageError: `count`, `split` or `out` is none.
+        CaptError: the page cannot be written.
+    """
+    _check(count, split, out)
+    opened = open_store(store)
+    tables = _choose(opened, dataset, captions)
+    join = _join(tables)
+    images = [image_id for image_id, own in join.splits.items() if split in (None, own)]
+    drawn = nsmallest(count, images, key=lambda image_id: (rank_of(seed, image_id), image_id))
+    rows, sentences = _catalog_rows(join, drawn), _sentences(join, drawn, tables.text)
+    examples = [
+        Example(_read(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
+        for image_id in drawn
+    ]
+    result = {
+        "store": str(opened.path),
+        "dataset": tables.name,
+        "text": tables.text.fingerprint[:SHORT_FINGERPRINT] if tables.text else None,
+        "split": split,
+        "images": len(images),
+        "without_captions": join.without_captions,
+        "without_image": join.without_image,
+        "shown": len(examples),
+        "lost": sum(example.image is None for example in examples),
+        "out": out,
+        "examples": [_entry(example, rows.get(example.image_id)) for example in examples],
+    }
+    if out:
+        _write_page(Path(out), examples_page(tables.name, examples, _summary(result)))
+    return result
+
+
+def print_examples(result: Mapping[str, Any]) -> None:
+    """Print what `show_examples` returned: the examples, or where their page is."""
+    printer = Printer()
+    if result["out"]:
+        printer.line(f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}: {result['out']}")
+    else:
+        title = f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}"
+        printer.table(title, ("image", "split", "caption", "tokens"), (), _rows(result["examples"]))
+    if not result["shown"]:
+        printer.line("there are no examples to show")
+    if result["lost"]:
+        printer.line(f"images that are not at hand: {result['lost']:,}", "yellow")
+
+
+# === Which tables ===
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """A dataset: its name, its images and its captions, as far as they are prepared."""
+
+    name: str
+    dataset: Dataset | None
+    text: TextTable | None
+
+
+def _check(count: int, split: str | None, out: str | None) -> None:
+    if count < 1:
+        raise UsageError(f"{count} examples are none", where="--count", mend="take 1 or more")
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"there is no split {split!r}", where="--split", mend=f"use one of {', '.join(SPLITS)}")
+    if out is not None and Path(out).is_dir():
+        raise UsageError("this is a directory", where=f"--out {out}", mend="name a file, such as page.html")
+
+
+def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
+    datasets, texts = {dataset.name: dataset for dataset in store.datasets()}, store.text_tables()
+    asked = store.text(captions) if captions else None
+    if name is None:
+        name = asked.recipe.dataset if asked else _only_name({*datasets, *(t.recipe.dataset for t in texts)}, store)
+    fitting = [asked] if asked else texts
+    fitting = [table for table in fitting if table.recipe.dataset == name]
+    if asked and not fitting:
+        raise StoreError(
+            f"the text table {asked.fingerprint[:SHORT_FINGERPRINT]} holds captions of {asked.recipe.dataset}",
+            where=str(store.path),
+            mend=f"show --dataset {asked.recipe.dataset}, or pick another --captions",
+        )
+    if len(fitting) > 1:
+        raise StoreError(
+            f"several text tables fit: {'; '.join(map(_describe, fitting))}",
+            where=str(store.path),
+            mend="pick with --captions ID",
+        )
+    if name not in datasets and not fitting:
+        store.dataset(name)
+    return _Tables(name, datasets.get(name), fitting[0] if fitting else None)
+
+
+def _only_name(names: set[str], store: Store) -> str:
+    if not names:
+        raise StoreError(
+            "the store holds no dataset yet", where=str(store.path), mend="run `capt prepare features`, say"
+        )
+    if len(names) > 1:
+        raise StoreError(
+            f"several datasets fit: {', '.join(sorted(names))}", where=str(store.path), mend="pick with --dataset NAME"
+        )
+    return names.pop()
+
+
+def _describe(table: TextTable) -> str:
+    recipe = table.recipe
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({recipe.standardizer}, {table.facts.words} words)"
+
+
+# === Which images ===
+
+
+@dataclass(frozen=True)
+class _Join:
+    """Images and captions, brought together.
+
+    Args:
+        splits: dict. The split of each image that can be shown, as its captions have it where there are some.
+        catalog, captions: pa.Table or None. Rows of `schemas.tables.CATALOG` and `CAPTIONS`.
+        without_captions: int. Images of the catalog that have no caption.
+        without_image: int. Captioned images that the catalog lacks.
+    """
+
+    splits: dict[str, str]
+    catalog: pa.Table | None
+    captions: pa.Table | None
+    without_captions: int
+    without_image: int
+
+
+def _join(tables: _Tables) -> _Join:
+    catalog = tables.dataset.catalog() if tables.dataset else None
+    captions = tables.text.captions() if tables.text else None
+    known, captioned = _splits(catalog), _splits(captions)
+    if catalog is not None and captions is not None:
+        splits = {image_id: split for image_id, split in captioned.items() if image_id in known}
+    else:
+        splits = known or captioned
+    without_captions = sum(image_id not in captioned for image_id in known)
+    without_image = sum(image_id not in known for image_id in captioned)
+    return _Join(splits, catalog, captions, without_captions, without_image)
+
+
+def _splits(table: pa.Table | None) -> dict[str, str]:
+    if table is None:
+        return {}
+    return dict(zip(table["image_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def _catalog_rows(join: _Join, drawn: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {row["image_id"]: row for row in _of(join.catalog, drawn)}
+
+
+def _sentences(join: _Join, drawn: Sequence[str], text: TextTable | None) -> Mapping[str, list[Sentence]]:
+    """The captions of each image, in the order of their ids."""
+    words = text.vocabulary() if text else []
+    sentences: defaultdict[str, list[Sentence]] = defaultdict(list)
+    for row in sorted(_of(join.captions, drawn), key=lambda row: (len(row["caption_id"]), row["caption_id"])):
+        ids = tuple(row["tokens"])
+        sentences[row["image_id"]].append(Sentence(row["caption"], ids, tuple(words[i] for i in ids)))
+    return sentences
+
+
+def _of(table: pa.Table | None, drawn: Sequence[str]) -> list[dict[str, Any]]:
+    if table is None:
+        return []
+    return table.filter(pc.is_in(table["image_id"], value_set=pa.array(drawn, pa.string()))).to_pylist()
+
+
+def _read(row: Mapping[str, Any] | None) -> bytes | None:
+    """The encoded image that a row of the catalog names; None where it is not at hand any more."""
+    if row is None:
+        return None
+    try:
+        data = Reference(row["location"], row["member"]).read()
+    except RecordError:
+        return None
+    return data if hashlib.sha256(data).digest() == row["key"] else None
+
+
+# === What is shown of them ===
+
+
+def _entry(example: Example, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "image_id": example.image_id,
+        "split": example.split,
+        "image": Reference(row["location"], row["member"]).label if row else "",
+        "at_hand": example.image is not None,
+        "captions": [
+            {"caption": sentence.text, "tokens": list(sentence.ids), "words": list(sentence.words)}
+            for sentence in example.sentences
+        ],
+    }
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, object]:
+    """What stands above the examples of a page."""
+    figures = {
+        "split": result["split"] or "all",
+        "examples shown": f"{result['shown']:,} of {result['images']:,}",
+        "text table": result["text"] or "none yet",
+    }
+    counts = {
+        "images without captions": result["without_captions"],
+        "captioned images not in the catalog": result["without_image"],
+        "images not at hand": result["lost"],
+    }
+    return figures | {label: f"{count:,}" for label, count in counts.items() if count}
+
+
+def _rows(examples: Iterable[Mapping[str, Any]]) -> Iterable[Sequence[object]]:
+    """A row a caption; the image stands before its first one."""
+    for example in examples:
+        head = (example["image_id"], example["split"])
+        for caption in example["captions"] or [{"caption": "", "tokens": (), "words": ()}]:
+            tokens = zip(caption["words"], caption["tokens"], strict=True)
+            yield *head, caption["caption"].strip(), " ".join(f"{word}/{number}" for word, number in tokens)
+            head = ("", "")
+
+
+def _write_page(path: Path, page: str) -> None:
+    try:
+        write(path, page.encode())
+    except OSError as error:
+        raise CaptError(f"the page cannot be written: {error.strerror}", where=str(path)) from None

@@ -282,12 +282,17 @@ def demo(
     """The whole chain on data it makes; ends with captions, plots and a report."""
 
 
-@command(store_app, "ls", runs="features.inventory:list_store", show="features.inventory_tables:print_list")
+@command(store_app, "ls", runs="features.store.inventory:list_store", show="features.store.inventory_tables:print_list")
 def store_ls(store: StoreArgument) -> dict[str, Any]:
     """List tables and datasets."""
 
 
-@command(store_app, "stats", runs="features.inventory:store_stats", show="features.inventory_tables:print_stats")
+@command(
+    store_app,
+    "stats",
+    runs="features.store.inventory:store_stats",
+    show="features.store.inventory_tables:print_stats",
+)
 def store_stats(store: StoreArgument) -> dict[str, Any]:
     """Counts, sizes, unknown words, failures with examples."""
 
@@ -305,12 +310,12 @@ def store_show(
     """Show training examples: image, captions, split, tokens."""
 
 
-@command(store_app, "verify", runs="features.verify:verify_store")
+@command(store_app, "verify", runs="features.store.verify:verify_store")
 def store_verify(store: StoreArgument) -> dict[str, Any]:
     """Hash everything again; name damaged, missing and foreign files."""
 
 
-@command(store_app, "compact", runs="features.compact:compact_store")
+@command(store_app, "compact", runs="features.store.compact:compact_store")
 def store_compact(
     store: StoreArgument,
     shards: Annotated[int | None, typer.Option("--shards", help="Pin the shard count, a power of two.")] = None,
@@ -319,7 +324,7 @@ def store_compact(
     """Merge the commits of feature tables, keeping the rows that a dataset names; extracts nothing."""
 
 
-@command(store_app, "drop", runs="features.removal:drop_dataset")
+@command(store_app, "drop", runs="features.store.removal:drop_dataset")
 def store_drop(
     store: StoreArgument,
     name: Annotated[str, typer.Argument(help="Dataset to take out.")],
@@ -327,7 +332,7 @@ def store_drop(
     """Take a dataset out; compact and gc then free what it alone used."""
 
 
-@command(store_app, "gc", runs="features.garbage:collect_garbage")
+@command(store_app, "gc", runs="features.store.garbage:collect_garbage")
 def store_gc(
     store: StoreArgument,
     older_than: Annotated[str, typer.Option("--older-than", help="Unnamed for so long: 24h, 7d, 0s.")] = "24h",

@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.extraction import DEFAULT_BATCH, Extracted, Extractor, Source
 from features.networks import shared_network
 from features.references import Reference
-from features.shards import ShardWriter
+from features.store.shards import ShardWriter
 from pipelines.units import Advance, read_unit
 from schemas.errors import RecordError
 from schemas.manifests import Shard

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from features.log import CommitLog
 from features.networks import numerics_class, toolchain
 from features.progress import watching
-from features.shards import MAX_SHARDS, commit_name, shard_count, shard_of
+from features.store.log import CommitLog
+from features.store.shards import MAX_SHARDS, commit_name, shard_count, shard_of
 from pipelines.extracting import EXTRACT_UNIT, ExtractShard, UnitResult
 from pipelines.frozen import FrozenFile
 from pipelines.ledger import Ledger

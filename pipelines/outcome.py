@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from features.files import aside_of, entry_of, publish, sha256_of
-from features.log import CommitLog
+from features.store.log import CommitLog
 from pipelines.ledger import Ledger
 from schemas.errors import CaptError, TooManyFailuresError, UsageError
 from schemas.manifests import DatasetFacts, FileEntry, Manifest

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import PositiveInt
 
 from features.captions import CaptionsDigest, caption_key, learned_from
-from features.pins import lease, table_name
 from features.store import Store, TextTable, create_store
+from features.store.pins import lease, table_name
 from features.transform import check_recipe
 from features.vocabulary import given_vocabulary
 from pipelines.caption_ledger import CaptionLedger

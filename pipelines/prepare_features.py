@@ -14,8 +14,8 @@ from pydantic import PositiveInt
 from features.extraction import DEFAULT_BATCH
 from features.extractors import extractor_spec
 from features.networks import native_precision
-from features.pins import lease, table_name
 from features.store import FeatureTable, Store, create_store, open_store
+from features.store.pins import lease, table_name
 from features.weights import weights_identity
 from pipelines.extraction_job import ExtractionJob, check_shards
 from pipelines.frozen import frozen_network

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.files import entry_of, written_aside
-from features.log import CommitLog
 from features.progress import watching
-from features.shards import shard_count, shard_of
 from features.store import TextTable
+from features.store.log import CommitLog
+from features.store.shards import shard_count, shard_of
 from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary, vocabulary_path
 from pipelines.caption_ledger import CaptionLedger

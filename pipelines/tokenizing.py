@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features.shards import ShardWriter
+from features.store.shards import ShardWriter
 from features.text import Tokenizer
 from pipelines.units import Advance, read_unit
 from schemas.manifests import Shard

@@ -59,7 +59,7 @@ def peak(count: int, root: Path) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_planning_grows_by_at_most_fifty_bytes_an_image(tmp_path: Path) -> None:
     small, large = peak(100_000, tmp_path / "small"), peak(1_000_000, tmp_path / "large")
     assert (large - small) / 900_000 <= 50

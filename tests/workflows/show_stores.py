@@ -13,10 +13,10 @@ from PIL import Image
 
 from features.captions import caption_key
 from features.files import entry_of, write, written_aside
-from features.log import CommitLog
 from features.references import Reference
-from features.shards import ShardWriter, shard_of
 from features.store import Store
+from features.store.log import CommitLog
+from features.store.shards import ShardWriter, shard_of
 from features.vocabulary import given_vocabulary, write_vocabulary
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import END, SPECIAL_TOKENS, START, UNKNOWN, FeatureRecipe, TextRecipe

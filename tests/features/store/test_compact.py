@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import compact, copying, merging, shards
-from features.compact import compact_store, compact_table
-from features.garbage import collect_garbage
-from features.log import CommitLog
-from features.pins import lease, pinned, table_name
-from features.store import Store, open_store
-from features.verify import verify
+from features.store import Store, compact, copying, merging, open_store, shards
+from features.store.compact import compact_store, compact_table
+from features.store.garbage import collect_garbage
+from features.store.log import CommitLog
+from features.store.pins import lease, pinned, table_name
+from features.store.verify import verify
 from schemas.errors import CaptError, DamagedError, UsageError
 from tests.features import stores
-from tests.features.stores import (
+from tests.features.store.stores import (
     add_dataset,
     add_features,
     contents,
@@ -334,7 +333,7 @@ def test_shards_that_a_killed_compaction_wrote_are_not_copied_again(
 
 _MEASURED = """
 import sys
-from features.compact import compact_store
+from features.store.compact import compact_store
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

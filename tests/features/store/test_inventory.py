@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from features.inventory import list_store, store_stats
-from features.inventory_tables import print_list, print_stats
 from features.store import Store, create_store
+from features.store.inventory import list_store, store_stats
+from features.store.inventory_tables import print_list, print_stats
 from schemas.errors import DamagedError, StoreError
 from tests.workflows.show_stores import (
     SHAPE,
@@ -238,7 +238,7 @@ def test_people_see_every_figure_on_standard_output(store, photos, tmp_path, cap
 
 def test_no_heavy_library_is_imported_to_take_the_inventory():
     code = (
-        "import sys, features.inventory, features.inventory_tables, workflows.show\n"
+        "import sys, features.store.inventory, features.store.inventory_tables, workflows.show\n"
         "print([name for name in ('tensorflow', 'keras', 'apache_beam', 'matplotlib') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

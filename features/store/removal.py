@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from features.log import CommitLog
-from features.store import Store, open_store
+from features.store.log import CommitLog
+from features.store.tables import Store, open_store
 from schemas.manifests import DroppedFacts, Manifest
 
 

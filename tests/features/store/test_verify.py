@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from features.compact import compact_store
 from features.files import write
-from features.garbage import collect_garbage
-from features.log import CommitLog
-from features.pins import lease, table_name
 from features.store import Store
-from features.verify import verify, verify_store
+from features.store.compact import compact_store
+from features.store.garbage import collect_garbage
+from features.store.log import CommitLog
+from features.store.pins import lease, table_name
+from features.store.verify import verify, verify_store
 from schemas.errors import DamagedError, ExitStatus, StoreError
 from schemas.recipes import canonical_json
-from tests.features.stores import (
+from tests.features.store.stores import (
     NETWORK_SHA,
     add_captions,
     add_dataset,
@@ -246,7 +246,7 @@ def test_a_directory_that_is_no_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_compacted_and_collected_meanwhile_is_no_finding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from features import verify as module
+    from features.store import verify as module
 
     pending, checks = [True], module._checks
 

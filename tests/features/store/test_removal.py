@@ -4,13 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from features.log import CommitLog
-from features.removal import drop_dataset
 from features.store import Store
-from features.verify import verify
+from features.store.log import CommitLog
+from features.store.removal import drop_dataset
+from features.store.verify import verify
 from schemas.errors import StoreError
 from schemas.manifests import DroppedFacts
-from tests.features.stores import add_captions, add_dataset, add_features, feature_recipe, killed, new_store, timed
+from tests.features.store.stores import (
+    add_captions,
+    add_dataset,
+    add_features,
+    feature_recipe,
+    killed,
+    new_store,
+    timed,
+)
 
 KILLS = 6
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from features.files import ASIDE, put_if_absent, written_aside
-from features.log import CommitLog
+from features.store.log import CommitLog
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import DatasetFacts, DroppedFacts, FileEntry, Manifest
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.shards import read_index, shard_of
 from features.store import FeatureTable, Store
+from features.store.shards import read_index, shard_of
 from schemas.manifests import Shard
 from schemas.tables import KEY_BYTES
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from features.files import aside_of
-from features.layout import (
+from features.store.layout import (
     COMMIT_NAME,
     FEATURES,
     GRACE_SECONDS,
@@ -31,9 +31,9 @@ from features.layout import (
     planned_commits,
     table_roots,
 )
-from features.log import MANIFEST_NAME, MANIFESTS, CommitLog
-from features.pins import PINS, current_leases, expired_leases, table_name
-from features.store import open_store
+from features.store.log import MANIFEST_NAME, MANIFESTS, CommitLog
+from features.store.pins import PINS, current_leases, expired_leases, table_name
+from features.store.tables import open_store
 from schemas.errors import DamagedError, UsageError
 from schemas.manifests import FeatureFacts, Manifest
 

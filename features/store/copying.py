@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.merging import Merge
-from features.shards import MakeWriter, tensor_fields
+from features.store.merging import Merge
+from features.store.shards import MakeWriter, tensor_fields
 from schemas.errors import DamagedError
 from schemas.recipes import Format
 from schemas.records import Row

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from features import quantize
 from features.files import entry_of, put_if_absent, sha256_of, write
-from features.log import CommitLog
-from features.shards import ShardWriter, commit_name, shard_of
 from features.store import Store, create_store
+from features.store.log import CommitLog
+from features.store.shards import ShardWriter, commit_name, shard_of
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Format, StorageDtype, TextRecipe, canonical_json
 from schemas.tables import CAPTIONS, CATALOG, FAILURES

@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.copying import Copier, open_copier
 from features.files import aside_of, entry_of, publish, put_if_absent, sha256_of, sync
-from features.layout import WORK, compaction_plan
-from features.log import CommitLog
-from features.merging import Merge, NamedKeys, Rows, as_bytes, contains, iterate
-from features.pins import is_busy, lease, table_name
 from features.progress import watching
-from features.shards import MAX_SHARDS, ShardWriter, commit_name, shard_count, shard_of
-from features.store import FeatureTable, Store, open_store
+from features.store.copying import Copier, open_copier
+from features.store.layout import WORK, compaction_plan
+from features.store.log import CommitLog
+from features.store.merging import Merge, NamedKeys, Rows, as_bytes, contains, iterate
+from features.store.pins import is_busy, lease, table_name
+from features.store.shards import MAX_SHARDS, ShardWriter, commit_name, shard_count, shard_of
+from features.store.tables import FeatureTable, Store, open_store
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureFacts, FileEntry, Manifest, Shard
 from schemas.recipes import SHORT_FINGERPRINT

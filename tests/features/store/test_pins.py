@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from features.compact import compact_table
-from features.pins import current_leases, expired_leases, is_busy, lease, pinned, table_name
 from features.store import FeatureTable
+from features.store.compact import compact_table
+from features.store.pins import current_leases, expired_leases, is_busy, lease, pinned, table_name
 from schemas.errors import StoreError
-from tests.features.stores import add_dataset, add_features, feature_recipe, killed, new_store
+from tests.features.store.stores import add_dataset, add_features, feature_recipe, killed, new_store
 
 
 def test_a_lease_holds_while_its_block_runs(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_store_that_cannot_be_written_to_is_read_unpinned(tmp_path: Path, monk
     def refuse(path: Path, data: bytes) -> Any:
         raise PermissionError(13, "read-only", str(path))
 
-    monkeypatch.setattr("features.pins.write", refuse)
+    monkeypatch.setattr("features.store.pins.write", refuse)
     with pinned(store.path, store.feature_tables) as tables:
         assert [table.rows for table in tables] == [4]
     assert not (store.path / "pins").exists()

@@ -24,7 +24,7 @@ from typing import Literal, Protocol, TypeVar
 from pydantic import Field, ValidationError
 
 from features.files import write
-from features.log import CommitLog
+from features.store.log import CommitLog
 from schemas.errors import StoreError
 from schemas.manifests import Manifest, Sha256
 from schemas.recipes import Frozen, canonical_json

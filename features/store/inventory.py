@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.leaks import Leak, find_leaks
-from features.reports import EXAMPLES, Failures, last_reports, report_figures
-from features.store import Dataset, FeatureTable, Store, TextTable, open_store
+from features.store.leaks import Leak, find_leaks
+from features.store.reports import EXAMPLES, Failures, last_reports, report_figures
+from features.store.tables import Dataset, FeatureTable, Store, TextTable, open_store
 from schemas.manifests import FeatureFacts
 from schemas.recipes import END, SHORT_FINGERPRINT, START
 from schemas.tables import KEY_BYTES, SPLITS

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from features import quantize
-from features.shards import (
+from features.store.shards import (
     SHARD_BYTES,
     ShardWriter,
     read_index,

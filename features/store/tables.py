@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.files import put_if_absent, sha256_of, write
-from features.log import CommitLog
 from features.quantize import decode
-from features.shards import read_index, read_rows, tensor_fields
+from features.store.log import CommitLog
+from features.store.shards import read_index, read_rows, tensor_fields
 from features.vocabulary import read_vocabulary
 from schemas.errors import DamagedError, StoreError, UsageError
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts

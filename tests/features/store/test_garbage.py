@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.compact import compact_store
-from features.garbage import collect_garbage
-from features.log import CommitLog
-from features.pins import lease, pinned, table_name
-from features.removal import drop_dataset
 from features.store import Store
-from features.verify import verify
+from features.store.compact import compact_store
+from features.store.garbage import collect_garbage
+from features.store.log import CommitLog
+from features.store.pins import lease, pinned, table_name
+from features.store.removal import drop_dataset
+from features.store.verify import verify
 from schemas.errors import DamagedError, UsageError
-from tests.features.stores import (
+from tests.features.store.stores import (
     NETWORK_SHA,
     add_captions,
     add_dataset,

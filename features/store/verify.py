@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.files import sha256_of
-from features.history import KINDS, Damage, Findings, TableHistory, read_history
-from features.layout import (
+from features.progress import watching
+from features.store.history import KINDS, Damage, Findings, TableHistory, read_history
+from features.store.layout import (
     CACHE,
     COMMIT_NAME,
     DATASETS,
@@ -41,12 +42,11 @@ from features.layout import (
     planned_commits,
     table_roots,
 )
-from features.log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS
-from features.merging import as_keys, key_column, shard_numbers
-from features.pins import PINS, is_busy, table_name
-from features.progress import watching
-from features.shards import index_dtype, read_rows, tensor_fields
-from features.store import MARKER, MARKER_BYTES, RECIPE, STORE_VERSION, open_store
+from features.store.log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS
+from features.store.merging import as_keys, key_column, shard_numbers
+from features.store.pins import PINS, is_busy, table_name
+from features.store.shards import index_dtype, read_rows, tensor_fields
+from features.store.tables import MARKER, MARKER_BYTES, RECIPE, STORE_VERSION, open_store
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
 from schemas.recipes import FeatureRecipe, TextRecipe

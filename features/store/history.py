@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from features.files import sha256_of
-from features.layout import DATASETS, FEATURES, NETWORK, NETWORKS, TEXT
-from features.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog
-from features.store import RECIPE
+from features.store.layout import DATASETS, FEATURES, NETWORK, NETWORKS, TEXT
+from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog
+from features.store.tables import RECIPE
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json

@@ -13,7 +13,7 @@ Entry = Mapping[str, Any]
 
 
 def print_list(result: Entry) -> None:
-    """Print what `features.inventory.list_store` returned."""
+    """Print what `features.store.inventory.list_store` returned."""
     printer = Printer()
     printer.table("datasets", ("name", "source"), SPLITS, map(_dataset, result["datasets"]))
     printer.table(
@@ -32,7 +32,7 @@ def print_list(result: Entry) -> None:
 
 
 def print_stats(result: Entry) -> None:
-    """Print what `features.inventory.store_stats` returned."""
+    """Print what `features.store.inventory.store_stats` returned."""
     printer = Printer()
     printer.table(
         "datasets",

@@ -18,7 +18,7 @@ from features.store.log import CommitLog
 from features.store.pins import lease, pinned, table_name
 from features.store.verify import verify
 from schemas.errors import CaptError, DamagedError, UsageError
-from tests.features import stores
+from tests.features.store import stores
 from tests.features.store.stores import (
     add_dataset,
     add_features,

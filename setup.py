@@ -25,6 +25,7 @@ INSTALL = [
 
 EXTRAS = {
     "test": [
+        "duckdb>=1.1",
         "hypothesis>=6.100",
         "import-linter>=2.1",
         "ipykernel>=6.29",

@@ -8,7 +8,7 @@ PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 STAMP := $(VENV)/installed
 
-.PHONY: help setup demo test test-all lint lock clean
+.PHONY: help setup demo test test-slow test-all lint lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,10 @@ lint: setup
 test: lint  ## Lint and the fast tests
 	$(PYTHON) -m pytest
 
-test-all: lint  ## Lint and every test that needs no engine
-	$(PYTHON) -m pytest -m 'not distributed'
+test-slow: setup  ## The slow tests: fifty kills, a million references
+	$(PYTHON) -m pytest -m slow
+
+test-all: test test-slow  ## Every test that needs no engine
 
 lock:  ## Resolve the dependencies of setup.py anew into requirements.lock
 	$(PYTHON3) -m venv $(VENV)-lock

@@ -1,0 +1,68 @@
+"""The page on the store is true: its reader reads, its tables are the declared ones, and the tests it names are there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features.store.damage import NOTE
+from features.store.healing import FeatureHealing
+from schemas.tables import CAPTIONS, CATALOG, FAILURES, REPORT, Table
+from tests.features.store.stores import add_features, expected_features, feature_recipe, key_of, new_store
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+def test_the_reader_of_the_page_reads_what_capt_wrote(tmp_path: Path, file_format: Any, dtype: Any) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    reader: dict[str, Any] = {}
+    exec(code, reader)
+    store, recipe = new_store(tmp_path / "store"), feature_recipe(file_format, dtype)
+    add_features(store, recipe, range(8), shards=2)
+    add_features(store, recipe, range(8, 12))
+    root = store.feature_root(recipe)
+    for path in root.glob("log/00000001.json"):
+        assert path.read_bytes()
+    values = np.stack([reader["features"](root, key_of(number)) for number in range(12)])
+    assert (values == expected_features(range(12), dtype)).all()
+    with pytest.raises(KeyError):
+        reader["features"](root, key_of(99))
+
+
+def test_the_reader_of_the_page_reads_a_table_that_was_healed(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    reader: dict[str, Any] = {}
+    exec(code, reader)
+    store, recipe = new_store(tmp_path / "store"), feature_recipe("tfrecord")
+    add_features(store, recipe, range(8))
+    lost = add_features(store, recipe, range(8, 12))
+    root = store.feature_root(recipe)
+    (root / "manifests" / f"{lost.digest}.json").unlink()
+    healing = FeatureHealing(store, recipe)
+    healing.begin()
+    healing.table()
+    healing.finish()
+    assert (reader["features"](root, key_of(3)) == expected_features([3])[0]).all()
+    with pytest.raises(KeyError):
+        reader["features"](root, key_of(9))
+
+
+@pytest.mark.parametrize("table", [CAPTIONS, CATALOG, FAILURES, REPORT], ids=lambda table: table.name)
+def test_the_tables_of_the_page_are_those_declared(table: Table) -> None:
+    assert table.doc_table() in PAGE
+
+
+def test_the_tests_that_the_page_names_are_there() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", PAGE)
+    assert len(named) > 40
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), (path, name)
+
+
+def test_the_page_names_the_note_of_damage() -> None:
+    assert f"cache/{NOTE}" in PAGE

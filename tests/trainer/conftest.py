@@ -1,0 +1,188 @@
+"""A store of small pictures with captions that a small captioner can learn, made without an engine."""
+
+import hashlib
+import itertools
+import sys
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw
+
+from features.extraction import Extractor, Source
+from features.files import entry_of, write, written_aside
+from features.networks import freeze, load_network
+from features.store import Store, create_store
+from features.store.log import CommitLog
+from features.store.shards import ShardWriter
+from features.transform import transform_for_vocabulary
+from features.vocabulary import given_vocabulary, write_vocabulary
+from schemas.manifests import DatasetFacts, FeatureFacts, Manifest, Shard, TextFacts
+from schemas.recipes import SPECIAL_TOKENS, FeatureRecipe, TextRecipe
+from schemas.records import to_arrow
+from schemas.tables import CAPTIONS, CATALOG
+
+COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
+WORDS = [*SPECIAL_TOKENS, "a", "square", "at", "the", *COLOURS, "left", "right", "top", "bottom", "there", "is"]
+SIDE, CELLS = 32, 4
+
+
+@dataclass(frozen=True)
+class Picture:
+    image_id: str
+    split: str
+    data: bytes
+    captions: tuple[str, ...]
+
+    @property
+    def key(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+
+def pictures(count: int = 32) -> list[Picture]:
+    """A coloured square in a quarter of each picture; two captions each, three for every fourth."""
+    kinds = list(itertools.product(COLOURS, ("top", "bottom"), ("left", "right")))
+    splits = ("train", "train", "train", "val")
+    return [_picture(i, *kinds[i % len(kinds)], splits[(i // len(kinds)) % 4]) for i in range(count)]
+
+
+def _picture(number: int, colour: str, row: str, column: str, split: str) -> Picture:
+    image = Image.new("RGB", (64, 48), (230, 230, 230 - number % 7))
+    x, y = (36 if column == "right" else 4), (28 if row == "bottom" else 4)
+    ImageDraw.Draw(image).rectangle((x, y, x + 20 + number % 3, y + 14), fill=COLOURS[colour])
+    data = BytesIO()
+    image.save(data, "PNG")
+    long = f"there is a {colour} square at the {row} {column}"
+    captions = (f"a {colour} square at the {row} {column}", long, f"a {colour} square")
+    return Picture(f"{number:03d}", split, data.getvalue(), captions[: 3 if number % 4 == 0 else 2])
+
+
+def make_store(root: Path, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16") -> Store:
+    """The pictures as a dataset `squares` with features and captions."""
+    store = create_store(root)
+    add_features(store, shown, pooled=pooled, dtype=dtype)
+    add_captions(store, shown)
+    add_dataset(store, shown)
+    return store
+
+
+def add_features(store: Store, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16") -> None:
+    import tensorflow as tf
+
+    def cells(pixels):
+        parts = tf.reshape(tf.cast(pixels, tf.float32) / 127.5 - 1, (-1, CELLS, SIDE // CELLS, CELLS, SIDE // CELLS, 3))
+        means = tf.reshape(tf.reduce_mean(parts, (2, 4)), (-1, CELLS * CELLS, 3))
+        places = tf.tile(tf.eye(CELLS * CELLS)[None], (tf.shape(pixels)[0], 1, 1))
+        values = tf.concat([means, places], -1)
+        return tf.reduce_mean(values, 1) if pooled else values
+
+    graph = freeze(cells, SIDE, SIDE)
+    network = hashlib.sha256(graph).hexdigest()
+    write(store.network_path(network), graph)
+    recipe = FeatureRecipe(
+        extractor="inception_v3",
+        weights="random:1",
+        layer="mixed10",
+        pooling="avg" if pooled else "none",
+        height=SIDE,
+        width=SIDE,
+        precision="float32",
+        dtype=dtype,
+    )
+    loaded = load_network(store.network_path(network), "float32")
+    root = store.feature_root(recipe)
+    unique = {picture.key: picture for picture in shown}
+    writer = ShardWriter(root, "first", recipe.table(loaded.shape), recipe.format, 0, 1)
+    sources = (Source(key, lambda data=unique[key].data: data) for key in sorted(unique))
+    for row in Extractor(recipe, loaded).run(sources):
+        writer.append({"key": row.key, **row.values})
+    facts = FeatureFacts(shape=loaded.shape, network=network, numerics="test", toolchain={})
+    _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), facts=facts))
+
+
+def add_captions(
+    store: Store, shown: list[Picture], name: str = "squares", *, max_length: int = 0, words: list[str] = WORDS
+) -> None:
+    recipe = TextRecipe(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    root = store.text_root(recipe)
+    write_vocabulary(root / "first" / "vocabulary.txt", words)
+    transform_for_vocabulary(words, recipe, root / "first" / "transform")
+    rows = sorted(
+        (
+            _caption(name, picture, str(i), caption, words)
+            for picture in shown
+            for i, caption in enumerate(picture.captions)
+        ),
+        key=lambda row: row["key"],
+    )
+    writer = ShardWriter(root, "first", CAPTIONS, recipe.format, 0, 1)
+    for row in rows:
+        writer.append(row)
+    paths = sorted(path for path in (root / "first" / "transform").rglob("*") if path.is_file())
+    files = {path.relative_to(root / "first").as_posix(): entry_of(path, root) for path in paths}
+    files["vocabulary"] = entry_of(root / "first" / "vocabulary.txt", root)
+    facts = TextFacts(inputs="0" * 64, words=len(words), captions={}, tokens={}, unknown={}, truncated=0, longest=0)
+    _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), files=files, facts=facts))
+
+
+def add_dataset(store: Store, shown: list[Picture], name: str = "squares") -> None:
+    root = store.dataset_root(name)
+    rows = [
+        {
+            "image_id": picture.image_id,
+            "key": picture.key,
+            "split": picture.split,
+            "location": "",
+            "member": "",
+            "bytes": len(picture.data),
+        }
+        for picture in shown
+    ]
+    path = root / f"catalog-{len(rows)}" / "catalog.parquet"
+    with written_aside(path) as aside:
+        pq.write_table(to_arrow(CATALOG, rows), aside)
+    facts = DatasetFacts(source="folder", images={})
+    _commit(root, Manifest(table=name, files={"catalog": entry_of(path, root)}, facts=facts))
+
+
+def _caption(name: str, picture: Picture, caption_id: str, caption: str, words: list[str]) -> dict[str, object]:
+    identity = "\0".join((name, picture.image_id, caption_id))
+    ids = [words.index(word) if word in words else 1 for word in caption.split()]
+    return {
+        "key": hashlib.sha256(identity.encode()).digest(),
+        "dataset": name,
+        "image_id": picture.image_id,
+        "caption_id": caption_id,
+        "split": picture.split,
+        "caption": caption,
+        "tokens": [2, *ids, 3],
+    }
+
+
+def _shards(writer: ShardWriter) -> tuple[Shard, ...]:
+    shard = writer.close()
+    return (shard,) if shard else ()
+
+
+def _commit(root: Path, manifest: Manifest) -> None:
+    CommitLog(root).append(manifest)
+
+
+@pytest.fixture(scope="session")
+def squares() -> ModuleType:
+    """This module, for tests that make stores of their own."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture(scope="session")
+def shown() -> list[Picture]:
+    return pictures(64)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, shown: list[Picture]) -> Store:
+    """A store that tests only read."""
+    return make_store(tmp_path_factory.mktemp("store") / "store", shown)

@@ -1,0 +1,43 @@
+import pytest
+
+from schemas.errors import UsageError
+from trainer.config import SoftAttentionConfig, TrainingConfig, parse_options
+from trainer.models import MODELS, model_spec
+
+
+def test_the_defaults_are_the_published_sizes():
+    training, model = parse_options(SoftAttentionConfig, {})
+    assert (model.embedding, model.units, model.projection, training.batch_size) == (256, 512, 256, 64)
+
+
+def test_options_reach_both_parts():
+    training, model = parse_options(SoftAttentionConfig, {"units": 32, "learning_rate": 0.01})
+    assert (model.units, training.learning_rate) == (32, 0.01)
+
+
+def test_an_unknown_option_is_refused_by_name():
+    with pytest.raises(UsageError, match=r"unknown option 'unit' \(it could be one of seed, .*units"):
+        parse_options(SoftAttentionConfig, {"unit": 32})
+
+
+@pytest.mark.parametrize(("name", "value"), [("units", 0), ("learning_rate", "fast"), ("dropout", 1.5)])
+def test_a_value_that_cannot_be_is_refused_by_name(name, value):
+    with pytest.raises(UsageError, match=f"{name}: .*got"):
+        parse_options(SoftAttentionConfig, {name: value})
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
+def test_no_name_is_both_a_training_and_a_model_option(spec):
+    assert not set(spec.config.model_fields) & set(TrainingConfig.model_fields)
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match=r"unknown model 'soft' \(use one of soft_attention"):
+        model_spec("soft")
+
+
+def test_a_spatial_model_refuses_pooled_features_and_names_the_command():
+    spec = model_spec("soft_attention")
+    spec.check_shape((64, 2048), "1f2e")
+    with pytest.raises(UsageError, match=r"1f2e: soft_attention wants spatial .*\[2048\].*--pooling none"):
+        spec.check_shape((2048,), "1f2e")

@@ -1,0 +1,73 @@
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import CaptError, UsageError
+from trainer.checkpoints import EpochFigures
+from trainer.plots import attention_figure, attention_map, loss_figure, save_figure
+
+
+def row(epoch, loss, val_loss=None):
+    return EpochFigures(epoch=epoch, loss=loss, accuracy=0.5, val_loss=val_loss, seconds=1, captions_per_second=1)
+
+
+def settings():
+    return {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
+
+
+def test_the_loss_plot_shows_both_curves():
+    (axes,) = loss_figure([row(1, 3.0, 2.5), row(2, 2.0, 2.2)]).axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[3.0, 2.0], [2.5, 2.2]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "validation"]
+
+
+def test_without_validation_the_loss_plot_has_one_curve():
+    assert len(loss_figure([row(1, 3.0)]).axes[0].lines) == 1
+
+
+def test_the_attention_figure_has_one_panel_a_word():
+    figure = attention_figure(Image.new("RGB", (40, 30)), ["a", "dog", "runs"], np.full((3, 16), 1 / 16))
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == ["", "a", "dog", "runs"]
+    assert shown[1].images[1].get_array().shape == (30, 40)
+
+
+def test_an_empty_caption_still_has_its_image():
+    figure = attention_figure(Image.new("RGB", (40, 30)), [], np.zeros((0, 16)))
+    assert len([axes for axes in figure.axes if axes.images]) == 1
+
+
+def test_the_map_is_bright_where_the_model_looked():
+    weights = np.zeros(16, np.float32)
+    weights[6] = 1
+    shown = attention_map(weights, 80, 40)
+    assert shown.shape == (40, 80)
+    row, column = np.unravel_index(shown.argmax(), shown.shape)
+    assert 10 <= row < 20
+    assert 40 <= column < 60
+
+
+def test_places_that_are_no_square_grid_are_refused():
+    with pytest.raises(CaptError, match="12 places are no square grid"):
+        attention_map(np.zeros(12), 10, 10)
+
+
+def test_a_word_with_a_dollar_sign_is_drawn_as_it_is(tmp_path):
+    figure = attention_figure(Image.new("RGB", (40, 30)), ["$\\frac", "$"], np.full((2, 16), 1 / 16))
+    save_figure(figure, tmp_path / "out.png")
+
+
+def test_a_figure_is_saved_in_the_format_of_its_suffix_and_leaves_matplotlib_as_it_was(tmp_path):
+    before = settings()
+    for suffix in ("png", "svg", "jpg"):
+        save_figure(loss_figure([row(1, 3.0)]), tmp_path / "deep" / f"loss.{suffix}")
+    assert Image.open(tmp_path / "deep" / "loss.png").size[0] > 300
+    assert b"<svg" in (tmp_path / "deep" / "loss.svg").read_bytes()
+    assert settings() == before
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["loss.jpg", "loss.png", "loss.svg"]
+
+
+def test_a_suffix_that_is_no_picture_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"no picture can be written as \.docx .*use \.png"):
+        save_figure(loss_figure([row(1, 3.0)]), tmp_path / "loss.docx")

@@ -1,0 +1,263 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from schemas.errors import CaptError, DamagedError, StoreError, UsageError
+from trainer.checkpoints import Checkpoints
+from trainer.directory import LockedError, locked, read_record
+from trainer.runs import load_run
+from trainer.training import train_captioner
+
+SMALL = {
+    "units": 48,
+    "embedding": 24,
+    "attention": 24,
+    "projection": 24,
+    "output": 32,
+    "dropout": 0.2,
+    "batch_size": 16,
+    "learning_rate": 0.005,
+}
+EPOCHS = 6
+
+PROGRAM = """
+import json, sys
+from trainer.training import train_captioner
+store, run, options = sys.argv[1:]
+train_captioner(store, run, **json.loads(options))
+"""
+
+
+def lines_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(rows):
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+def weights_of(run):
+    last = Checkpoints(run / "checkpoints").state().last
+    with h5py.File(run / "checkpoints" / last / "model.weights.h5") as file:
+        found = {}
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    return run, train_captioner(store.path, run, seed=4, epochs=EPOCHS, options=SMALL)
+
+
+def test_it_learns_and_says_what_it_gave(trained, shown):
+    run, figures = trained
+    rows = lines_of(run)
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[-1]["val_loss"] < 0.5 * rows[0]["val_loss"]
+    assert figures["captions"]["train"] == sum(len(p.captions) for p in shown if p.split == "train")
+    assert figures["epochs"] == EPOCHS
+    assert figures["steps"] == EPOCHS * -(-figures["captions"]["train"] // 16)
+    assert figures["resumed_at"] == 0
+    assert figures["validation_split"] == "val"
+    assert figures["val_loss"] == min(row["val_loss"] for row in rows)
+    json.dumps(figures)
+
+
+def test_the_run_directory_holds_all_that_is_promised(trained, store):
+    run, _ = trained
+    record = read_record(run)
+    assert record.features.fingerprint == store.feature_tables()[0].fingerprint
+    assert [origin.fingerprint for origin in record.text] == [store.text_tables()[0].fingerprint]
+    assert (run / "vocabulary.txt").read_text().split("\n")[:-1] == store.text_tables()[0].vocabulary()
+    assert (run / "network.pb").read_bytes() == store.feature_tables()[0].network_path.read_bytes()
+    assert (run / "transform" / "transform_fn" / "saved_model.pb").is_file()
+    assert (run / "loss.png").stat().st_size > 1000
+    points = [
+        value.tag
+        for path in (run / "logs" / "train").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    ]
+    assert points.count("epoch_loss") == EPOCHS
+    assert not list(run.rglob(".aside-*"))
+
+
+def test_the_saved_transform_tokenizes_as_the_store_did(trained, store):
+    from features.text import Tokenizer
+
+    row = store.text_tables()[0].captions().to_pylist()[0]
+    (ids,) = Tokenizer(trained[0] / "transform").tokenize([row["caption"]]).rows()
+    assert ids.tolist() == row["tokens"]
+
+
+def test_only_the_last_and_the_best_checkpoint_are_kept(trained):
+    run, figures = trained
+    state = Checkpoints(run / "checkpoints").state()
+    kept = {path.name for path in (run / "checkpoints").iterdir() if path.is_dir()}
+    assert kept == {state.last, state.best}
+    assert state.progress.best.epoch == figures["best_epoch"]
+    assert int(state.best) == figures["best_epoch"] * figures["steps"] // EPOCHS
+
+
+def test_the_best_epoch_is_what_captions(trained):
+    run, _ = trained
+    best = Checkpoints(run / "checkpoints").state().best
+    (embeddings,) = load_run(run).model.embedding_layer.get_weights()
+    with h5py.File(run / "checkpoints" / best / "model.weights.h5") as file:
+        np.testing.assert_array_equal(file["embedding_layer/vars/0"], embeddings)
+
+
+def start(store, run, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", PROGRAM, str(store.path), str(run), json.dumps(options)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def kill_after(process, run, epoch, step):
+    """SIGKILL once the run has a checkpoint that far; where the run stood then."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        state = Checkpoints(run / "checkpoints").state()
+        if state and (state.progress.epoch, state.progress.step) >= (epoch, step):
+            process.kill()
+            process.wait()
+            return Checkpoints(run / "checkpoints").state().progress
+        time.sleep(0.002)
+    raise AssertionError(f"not killed: {process.communicate()[1].decode()[-2000:]}")
+
+
+def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(trained, store, tmp_path):
+    unbroken, figures = trained
+    run = tmp_path / "killed"
+    options = {"seed": 4, "epochs": EPOCHS, "checkpoint_every": 2, "options": SMALL}
+    stood = kill_after(start(store, run, **options), run, 1, 2)
+    (run / "checkpoints" / ".aside-left").mkdir()
+    (run / "metrics.jsonl").write_text("{}\n{}\n{}\n")
+    again = kill_after(start(store, run, **options), run, stood.epoch + 1, 4)
+    assert (again.epoch, again.step) > (stood.epoch, stood.step)
+    resumed = train_captioner(store.path, run, **options)
+    assert resumed["resumed_at"] >= again.epoch * (figures["steps"] // EPOCHS) + again.step
+    assert learned(lines_of(run)) == learned(lines_of(unbroken))
+    expected = weights_of(unbroken)
+    got = weights_of(run)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert not (run / "checkpoints" / ".aside-left").exists()
+
+
+def test_a_finished_run_is_not_trained_again(trained, store):
+    run, figures = trained
+    before = lines_of(run)
+    again = train_captioner(store.path, run, seed=4, epochs=EPOCHS, options=SMALL)
+    assert again["resumed_at"] == again["steps"] == figures["steps"]
+    assert again["val_loss"] == figures["val_loss"]
+    assert lines_of(run) == before
+
+
+def test_more_epochs_go_on_where_the_run_ended(store, tmp_path):
+    run = tmp_path / "run"
+    train_captioner(store.path, run, epochs=1, options=SMALL)
+    figures = train_captioner(store.path, run, epochs=2, options=SMALL)
+    assert [row["epoch"] for row in lines_of(run)] == [1, 2]
+    assert figures["resumed_at"] * 2 == figures["steps"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 5}, "training.seed: expected 4, got 5"),
+        ({"options": {**SMALL, "units": 32}}, "sizes.units: expected 48, got 32"),
+        ({"steps_per_epoch": 3}, "training.steps_per_epoch: expected None, got 3"),
+    ],
+)
+def test_a_directory_of_another_run_is_refused(trained, store, change, named):
+    settings = {"seed": 4, "epochs": EPOCHS, "options": SMALL, **change}
+    with pytest.raises(StoreError, match=f"holds another run: {named}"):
+        train_captioner(store.path, trained[0], **settings)
+
+
+def test_a_directory_begun_on_other_data_is_refused(trained, shown, squares, tmp_path):
+    other = squares.make_store(tmp_path / "s", shown[:40])
+    with pytest.raises(StoreError, match=r"the train split's images and captions, by digest: expected .*, got "):
+        train_captioner(other.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
+
+
+def test_a_directory_with_other_things_in_it_is_refused(store, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"not empty and no run: it holds thesis\.txt"):
+        train_captioner(store.path, tmp_path, epochs=1, options=SMALL)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_run_that_is_being_trained_is_refused(trained, store):
+    with locked(trained[0]), pytest.raises(LockedError, match="another process is training here"):
+        train_captioner(store.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
+    assert LockedError.status == 5
+
+
+def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):
+    figures = train_captioner(store.path, tmp_path / "run", epochs=2, steps_per_epoch=3, options=SMALL)
+    assert figures["steps"] == 6
+
+
+def test_without_a_val_split_it_validates_on_test_and_says_so(shown, squares, tmp_path, caplog):
+    import dataclasses
+
+    shown = [dataclasses.replace(p, split={"val": "test"}.get(p.split, p.split)) for p in shown]
+    store = squares.make_store(tmp_path / "s", shown)
+    figures = train_captioner(store.path, tmp_path / "run", epochs=1, options=SMALL)
+    assert figures["validation_split"] == "test"
+    assert "no val split; validating on test" in caplog.text
+
+
+def test_without_held_out_captions_it_trains_and_says_so(shown, squares, tmp_path, caplog):
+    store = squares.make_store(tmp_path / "s", [p for p in shown if p.split == "train"])
+    figures = train_captioner(store.path, tmp_path / "run", epochs=1, options=SMALL)
+    assert figures["validation_split"] is figures["val_loss"] is None
+    assert "neither val nor test has captions" in caplog.text
+
+
+def test_an_unknown_option_is_refused_before_anything_is_written(store, tmp_path):
+    with pytest.raises(UsageError, match="unknown option 'unit'"):
+        train_captioner(store.path, tmp_path / "run", options={"unit": 3})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
+    store = squares.make_store(tmp_path / "s", shown)
+    (shard,) = (tmp_path / "s" / "features").rglob("*.tfrecord")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DamagedError, match=r"\.tfrecord: damaged: expected SHA-256 .*, got "):
+        train_captioner(store.path, tmp_path / "run", epochs=1, options=SMALL)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_no_checkpoint_of_it(store, tmp_path):
+    with pytest.raises(CaptError, match=r"not a number any more .*smaller learning_rate"):
+        train_captioner(store.path, tmp_path / "run", epochs=3, options={**SMALL, "learning_rate": 1e30})
+    state = Checkpoints(tmp_path / "run" / "checkpoints").state()
+    assert state is None
+
+
+def test_a_damaged_state_is_one_clear_error(trained, store, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "state.json").write_text('{"last": 3}')
+    with pytest.raises(DamagedError, match=r"state\.json: damaged"):
+        Checkpoints(tmp_path / "checkpoints").state()
+
+
+def test_the_run_needs_no_store_path(trained, store):
+    assert str(store.path) not in (trained[0] / "run.json").read_text()
+    assert Path(trained[1]["run"]).is_absolute()

@@ -1,0 +1,175 @@
+"""Batches of captions with the features of their images, as tf.data; each a function of (seed, epoch, step) alone.
+
+    order: caption numbers of every batch of an epoch → one read a batch: distinct images, padded tokens → prefetch
+
+An image's captions come in one batch, so its features are read and projected once; images whose longest captions are
+of like length come together, so less is padding; which images, and the order of batches, is drawn anew every epoch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from schemas.errors import CaptError
+from schemas.recipes import PAD
+from trainer.data import Captions, FeatureSource, spans
+
+Order = list[NDArray[np.int64]]
+
+_PARALLEL_READS = 2
+# Images are sorted by length within pools of some batches. Larger pools save padding (Flickr8k's captions: 1.93 padded
+# words a word unsorted, 1.43 in pools of 16), but where few pools make an epoch, batches of like wording follow each
+# other and an epoch teaches less.
+_POOL_BATCHES = 16
+_POOLS_AN_EPOCH = 8
+
+
+def steps_an_epoch(captions: Captions, batch_size: int) -> int:
+    """Batches in one pass over the captions."""
+    return -(-len(captions) // batch_size)
+
+
+def epoch_order(captions: Captions, batch_size: int, seed: int, epoch: int) -> Order:
+    """The batches of one pass over the captions: every caption once.
+
+    Args:
+        captions: Captions. The split.
+        batch_size: int. Captions a batch; one of them, wherever it comes, may have fewer.
+        seed: int. The run's seed.
+        epoch: int. Which pass, from 0.
+
+    Returns:
+        list of int64 arrays: the numbers of each batch's captions.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    images = _alike_together(captions, rng.permutation(len(captions.rows)), batch_size)
+    return _shuffled(_cut(_captions_of(captions, images), batch_size), rng)
+
+
+def sampled_order(captions: Captions, batch_size: int, seed: int, epoch: int, steps: int) -> Order:
+    """The batches of an epoch of `steps` full ones, of images drawn with replacement, each with all its captions."""
+    rng = np.random.default_rng([seed, epoch])
+    most = steps * batch_size
+    images = rng.integers(0, len(captions.rows), most)
+    enough = int(np.searchsorted(np.cumsum(np.diff(captions.first)[images]), most)) + 1
+    numbers = _captions_of(captions, _alike_together(captions, images[:enough], batch_size))
+    return _shuffled(_cut(numbers[:most], batch_size), rng)
+
+
+def plain_order(captions: Captions, batch_size: int) -> Order:
+    """All captions once, the shortest first: the same batches every time."""
+    images = np.argsort(captions.longest, kind="stable")
+    return _cut(_captions_of(captions, images), batch_size)
+
+
+def _alike_together(captions: Captions, images: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+    """The images, sorted by the length of their longest captions within each pool of some batches."""
+    before = np.cumsum(np.diff(captions.first)[images])
+    size = min(_POOL_BATCHES * batch_size, int(before[-1]) // _POOLS_AN_EPOCH) or 1
+    pool = before // size
+    return images[np.lexsort((captions.longest[images], pool))]
+
+
+def _shuffled(batches: Order, rng: np.random.Generator) -> Order:
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _captions_of(captions: Captions, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    return spans(captions.first[images], np.diff(captions.first)[images])
+
+
+def _cut(numbers: NDArray[np.int64], size: int) -> Order:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+class BatchReader:
+    """Reads batches of one split.
+
+    Args:
+        captions: Captions. The split.
+        features: FeatureSource. The table that its `rows` are positions of.
+        round_words: int. Captions are padded to a multiple of this many words,
+        round_images: int. and features to a multiple of this many images: a backend that compiles every shape anew
+            then sees few. Padding changes no result.
+
+    A `CaptError` raised while a batch is read is kept in `error`, for tf.data passes on its text alone.
+    """
+
+    def __init__(
+        self, captions: Captions, features: FeatureSource, *, round_words: int = 1, round_images: int = 1
+    ) -> None:
+        self.captions = captions
+        self.features = features
+        self.round_words = round_words
+        self.round_images = round_images
+        self.dtype = features.read(captions.rows[:1]).dtype
+        self.error: CaptError | None = None
+
+    def sample(self, images: int) -> NDArray[Any]:
+        """The features of some images, spread evenly over the split: [N, *shape], at most `images` of them."""
+        rows = self.captions.rows
+        return self._read(rows[:: -(-len(rows) // images)])
+
+    def read(self, numbers: NDArray[np.int64], batch_size: int) -> tuple[NDArray[Any], ...]:
+        """One batch.
+
+        Args:
+            numbers: int64 array [captions]. Which captions, at most `batch_size`.
+            batch_size: int. Rows of the batch; the ones beyond the captions are padding.
+
+        Returns:
+            Features [images, *shape] as stored, each image once; the image of each caption int32 [batch_size]; its
+            tokens int32 [batch_size, T] from the start token on; the word after each token int32 [batch_size, T].
+        """
+        images, image = np.unique(self.captions.image[numbers], return_inverse=True)
+        tokens = self._padded_tokens(numbers, batch_size)
+        image = np.pad(image, (0, batch_size - len(numbers))).astype(np.int32)
+        return self._features(images), image, tokens[:, :-1], tokens[:, 1:]
+
+    def _features(self, images: NDArray[np.int32]) -> NDArray[Any]:
+        values = self._read(self.captions.rows[images])
+        lacking = -len(images) % self.round_images
+        return np.concatenate([values, np.zeros((lacking, *values.shape[1:]), values.dtype)]) if lacking else values
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        try:
+            return self.features.read(rows)
+        except CaptError as error:
+            self.error = error
+            raise
+
+    def _padded_tokens(self, numbers: NDArray[np.int64], batch_size: int) -> NDArray[np.int32]:
+        lengths = self.captions.lengths[numbers]
+        words = -(-(int(lengths.max()) - 1) // self.round_words) * self.round_words
+        row = np.repeat(np.arange(len(numbers)), lengths)
+        column = spans(np.zeros_like(lengths), lengths)
+        tokens = np.full((batch_size, words + 1), PAD, np.int32)
+        tokens[row, column] = self.captions.tokens[spans(self.captions.starts[numbers], lengths)]
+        return tokens
+
+    def dataset(self, order: Sequence[NDArray[np.int64]], batch_size: int, first_step: int = 0) -> tf.data.Dataset:
+        """The batches of `order` from `first_step` on, read ahead by a few.
+
+        Returns:
+            tf.data.Dataset of ({"features", "image", "tokens"}, targets), as `trainer.captioner.Captioner.call` takes
+            them.
+        """
+
+        def load(step: Any) -> list[NDArray[Any]]:
+            return [np.ascontiguousarray(array) for array in self.read(order[int(step)], batch_size)]
+
+        def batch(step: Any) -> tuple[dict[str, Any], Any]:
+            kinds = [tf.as_dtype(self.dtype), tf.int32, tf.int32, tf.int32]
+            features, image, tokens, targets = tf.numpy_function(load, [step], kinds, stateful=False)
+            inputs = {
+                "features": tf.ensure_shape(features, (None, *self.features.shape)),
+                "image": tf.ensure_shape(image, (batch_size,)),
+                "tokens": tf.ensure_shape(tokens, (batch_size, None)),
+            }
+            return inputs, tf.ensure_shape(targets, (batch_size, None))
+
+        steps = tf.data.Dataset.range(first_step, len(order))
+        return steps.map(batch, num_parallel_calls=_PARALLEL_READS, deterministic=True).prefetch(_PARALLEL_READS)

@@ -1,0 +1,97 @@
+"""The contract of every captioner: a Keras model that reads an image's features and says the next word.
+
+    training    call({"features", "tokens"[, "image"]}) → logits of every next word
+    decoding    begin(features) → state;  step(token, state) → logits, state, attention
+
+Both ways give the same logits for the same words.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+State = dict[str, Any]
+
+
+@keras.saving.register_keras_serializable("capt")
+class FeatureScale(keras.layers.Layer):
+    """Standardizes features: takes each channel's mean away and divides by its deviation, both kept as weights.
+
+    What all images share says nothing of any one, and it is most of what an extractor gives: without this a decoder
+    learns the language long before it looks. Mean and deviation are of the train split's images, over all places.
+
+    Call arguments:
+        features: float [B, …, channels].
+    """
+
+    def build(self, input_shape: Any) -> None:
+        channels = (input_shape[-1],)
+        self.mean = self.add_weight(shape=channels, initializer="zeros", trainable=False, name="mean")
+        self.factor = self.add_weight(shape=channels, initializer="ones", trainable=False, name="factor")
+
+    def fit(self, features: NDArray[Any]) -> None:
+        """Measure the features of some images, [N, …, channels]; a channel that never changes keeps its size."""
+        values = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
+        mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        self.mean.assign(mean)
+        self.factor.assign(1 / np.where(deviation > 1e-6 * np.abs(mean), deviation, 1))
+
+    def call(self, features: Any) -> Any:
+        return (features - ops.cast(self.mean, features.dtype)) * ops.cast(self.factor, features.dtype)
+
+
+@keras.saving.register_keras_serializable("capt")
+class Captioner(keras.Model):
+    """Base class of captioners.
+
+    A subclass takes the vocabulary's size and its own sizes as arguments, returns them all from `get_config`, and
+    implements `call`, `begin` and `step` with `keras.ops`, so that it runs on every Keras backend. It passes features
+    through `feature_scale` before anything else, and builds that layer with its own.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.feature_scale = FeatureScale(name="feature_scale")
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        """Logits of every next word, given the words before it.
+
+        Args:
+            inputs: dict of tensors.
+                `features`: float [N, places, channels], or [N, channels] for models of pooled features.
+                `tokens`: int32 [B, T], word ids from the start token on, 0 where a caption is over.
+                `image`: int32 [B], for each caption the row of `features` that it describes, so that an image with
+                five captions is projected once. Without it, caption i describes row i.
+            training: bool. Whether dropout is on.
+
+        Returns:
+            float [B, T, V]; position t holds the logits of word t + 1.
+        """
+        raise NotImplementedError
+
+    def begin(self, features: Any) -> State:
+        """The state before the first word.
+
+        Args:
+            features: float [B, places, channels] or [B, channels].
+
+        Returns:
+            dict of tensors, each with the batch as its first axis.
+        """
+        raise NotImplementedError
+
+    def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
+        """One word further.
+
+        Args:
+            token: int32 [B]. The word before, or the start token.
+            state: dict of tensors, from `begin` or the last `step`.
+
+        Returns:
+            Logits float [B, V] of the next word, the new state, and the attention float [B, places] (non-negative,
+            rows sum to 1), or None for models that do not attend.
+        """
+        raise NotImplementedError

@@ -1,0 +1,166 @@
+"""Which tables of a store a run is trained on: the ones asked for, or the only ones that fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.store import Dataset, FeatureTable, Store, TextTable
+from schemas.errors import StoreError
+from schemas.recipes import SHORT_FINGERPRINT
+from schemas.tables import KEY_BYTES
+from trainer.models import ModelSpec
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a run is trained on.
+
+    Args:
+        datasets: tuple of Dataset. Where captions and images meet.
+        texts: tuple of TextTable. The captions of each dataset; all have one vocabulary.
+        features: FeatureTable. The features of all their images.
+    """
+
+    datasets: tuple[Dataset, ...]
+    texts: tuple[TextTable, ...]
+    features: FeatureTable
+
+    def __iter__(self) -> Iterator[Dataset | TextTable | FeatureTable]:
+        return iter((*self.datasets, *self.texts, self.features))
+
+
+def select_tables(
+    store: Store,
+    spec: ModelSpec,
+    datasets: Sequence[str] | None = None,
+    features: str | None = None,
+    captions: str | None = None,
+) -> Tables:
+    """The tables that a model is trained on.
+
+    Args:
+        store: Store. Where they lie.
+        spec: ModelSpec. The model; tables of features that it cannot read do not fit.
+        datasets: sequence of str or None. Names; None where the store holds exactly one dataset with captions.
+        features: str or None. Fingerprint, or its beginning; None where exactly one feature table fits.
+        captions: str or None. Fingerprint, or its beginning; None where each dataset has exactly one text table.
+
+    Raises:
+        StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
+        UsageError: the feature table asked for is not what the model wants.
+    """
+    texts = store.text_tables()
+    chosen = _datasets(store, texts, datasets)
+    return Tables(
+        tuple(chosen), tuple(_texts(store, texts, chosen, captions)), _features(store, spec, chosen, features)
+    )
+
+
+def content_keys(catalog: pa.Table) -> NDArray[np.uint8]:
+    """The content keys of a catalog, uint8 [N, 32]."""
+    column = catalog.column("key").cast(pa.binary())
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _datasets(store: Store, texts: list[TextTable], names: Sequence[str] | None) -> list[Dataset]:
+    if names:
+        return [store.dataset(name) for name in dict.fromkeys(names)]
+    captioned = {table.recipe.dataset for table in texts}
+    fitting = [dataset for dataset in store.datasets() if dataset.name in captioned]
+    if len(fitting) == 1:
+        return fitting
+    if fitting:
+        names = ", ".join(dataset.name for dataset in fitting)
+        raise StoreError(
+            f"several datasets have captions: {names}", where=str(store.path), mend="pick with --dataset NAME"
+        )
+    raise StoreError(
+        "no dataset has both images and captions",
+        where=str(store.path),
+        mend="run `capt prepare features` and `capt prepare captions` with the same --name",
+    )
+
+
+def _texts(store: Store, tables: list[TextTable], datasets: list[Dataset], prefix: str | None) -> list[TextTable]:
+    anchor = store.text(prefix) if prefix else None
+    if anchor and anchor.recipe.dataset not in [dataset.name for dataset in datasets]:
+        raise StoreError(
+            f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.recipe.dataset}",
+            where=str(store.path),
+            mend=f"add --dataset {anchor.recipe.dataset}, or pick another --captions",
+        )
+    chosen = [_text(store, tables, dataset.name, anchor) for dataset in datasets]
+    words = chosen[0].vocabulary()
+    for table in chosen[1:]:
+        if table.vocabulary() != words:
+            raise StoreError(
+                f"{table.recipe.dataset} and {chosen[0].recipe.dataset} have different vocabularies",
+                where=str(store.path),
+                mend=f"run `capt prepare captions --name {table.recipe.dataset} "
+                f"--vocab {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`",
+            )
+    return chosen
+
+
+def _text(store: Store, tables: list[TextTable], dataset: str, anchor: TextTable | None) -> TextTable:
+    if anchor and anchor.recipe.dataset == dataset:
+        return anchor
+    fitting = [table for table in tables if table.recipe.dataset == dataset]
+    if anchor and len(fitting) > 1:
+        words = anchor.vocabulary()
+        fitting = [table for table in fitting if table.vocabulary() == words] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise StoreError(
+            f"the dataset {dataset} has no captions",
+            where=str(store.path),
+            mend=f"run `capt prepare captions --name {dataset}`",
+        )
+    raise StoreError(
+        f"several text tables fit: {'; '.join(map(_describe_text, fitting))}",
+        where=str(store.path),
+        mend="pick with --captions ID",
+    )
+
+
+def _features(store: Store, spec: ModelSpec, datasets: list[Dataset], prefix: str | None) -> FeatureTable:
+    if prefix:
+        table = store.features(prefix)
+        spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
+        return table
+    keys = np.concatenate([content_keys(dataset.catalog()) for dataset in datasets])
+    holding = [table for table in store.feature_tables() if (table.lookup(keys) >= 0).any()]
+    fitting = [table for table in holding if spec.fits(table.shape)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise StoreError(
+            f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
+            where=str(store.path),
+            mend="pick with --features ID",
+        )
+    for table in holding:
+        spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
+    names = ", ".join(dataset.name for dataset in datasets)
+    raise StoreError(
+        f"no feature table holds images of {names}",
+        where=str(store.path),
+        mend=f"run `capt prepare features --name {datasets[0].name}`",
+    )
+
+
+def _describe_features(table: FeatureTable) -> str:
+    recipe = table.recipe
+    shape = "×".join(map(str, table.shape))
+    words = f"{recipe.extractor} {recipe.weights[:20]} {recipe.layer} {shape} {recipe.precision} {recipe.dtype}"
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words}, {table.rows} images)"
+
+
+def _describe_text(table: TextTable) -> str:
+    recipe = table.recipe
+    words = f"{recipe.dataset}, {recipe.standardizer}, {len(table.vocabulary())} words"
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words})"

@@ -16,7 +16,8 @@ from features.weights import imagenet_available
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
 from trainer.captioning import draw_attention
-from trainer.runs import LOSS_PLOT, Caption, load_run
+from trainer.directory import LOSS_PLOT
+from trainer.runs import Caption, load_run
 from trainer.training import train_captioner
 from workflows.pages import Report, Step, Telling, report_page
 

@@ -200,6 +200,7 @@ def prepare_features(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Storage: float16, float32, bfloat16 or int8.")] = "float16",
     format: Annotated[str, typer.Option(help="tfrecord or parquet.")] = "tfrecord",  # noqa: A002
+    compression: Annotated[str, typer.Option(help="none, or zstd: smaller where features are sparse.")] = "none",
     batch_size: Annotated[str, typer.Option(help="Images a call of the network; auto or a number.")] = "auto",
     shards: Annotated[int | None, typer.Option(help="Pin the shard count, a power of two.")] = None,
     limit_images: LimitImagesOption = None,
@@ -210,6 +211,11 @@ def prepare_features(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; change nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try remembered failures again.")] = False,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash every image again.")] = False,
+    max_image_pixels: Annotated[int | None, typer.Option(help="Refuse images of more pixels [178956970].")] = None,
+    max_image_bytes: Annotated[int | None, typer.Option(help="Refuse images of more bytes [268435456].")] = None,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Add rows whose bits another machine or library made.")
+    ] = False,
     beam_options: BeamOptions = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Extract the features of the images that the store lacks."""

@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from features.images import decode
+from features.images import MAX_PIXELS, decode
 from features.networks import Network
 from features.quantize import Stored, encode
 from schemas.errors import RecordError
@@ -65,6 +65,7 @@ class Extractor:
         network: Network. Computes float32 features from uint8 pixels.
         batch_size: int. Images a call at most.
         threads: int. Decoding threads.
+        max_pixels: int. Images with more are refused by their header.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Extractor:
         *,
         batch_size: int = DEFAULT_BATCH,
         threads: int = DEFAULT_THREADS,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._recipe = recipe
         self._network = network
         self._threads = threads
+        self._max_pixels = max_pixels
         self.batch_size = batch_size
 
     def run(self, sources: Iterable[Source]) -> Iterator[Extracted | Failed]:
@@ -104,7 +107,7 @@ class Extractor:
 
     def _decode_one(self, source: Source) -> Decoded:
         try:
-            return decode(source.read(), self._recipe.height, self._recipe.width)
+            return decode(source.read(), self._recipe.height, self._recipe.width, max_pixels=self._max_pixels)
         except RecordError as error:
             return error
 

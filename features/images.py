@@ -173,7 +173,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Args:
         data: bytes. An encoded image.
         max_pixels: int. Pictures with more pixels than this are refused by their header, before decoding. Pillow's
-            `Image.MAX_IMAGE_PIXELS` bounds TIFF and GIF besides, and raising it is the caller's business.
+            `Image.MAX_IMAGE_PIXELS` bounds TIFF and GIF besides; `allow_pixels` raises it.
 
     Returns: PIL image of mode RGB, upright.
 
@@ -197,6 +197,13 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise RecordError("decode", "no memory", f"while decoding {len(data)} bytes", permanent=False) from None
     except Exception as error:  # Pillow's readers raise nearly any class on bytes that were made to confuse them.
         raise RecordError("decode", _reason(error), _detail(error)) from error
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Raise Pillow's own limit on TIFF and GIF, which the whole process has, to `max_pixels` where it is lower."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow refuses what has more than twice as many.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
 
 
 def fit(image: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -47,5 +47,7 @@ def _encode_int8(features: NDArray[np.float32]) -> Stored:
 def decode(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
     """Features from the columns of `encode`, one image or a batch of them; float as stored, int8 as float32."""
     if "scale" in stored:
-        return stored["value"].astype(np.float32) * stored["scale"].astype(np.float32)[..., np.newaxis]
+        features: NDArray[np.float32] = stored["value"].astype(np.float32)
+        features *= stored["scale"].astype(np.float32)[..., np.newaxis]
+        return features
     return stored["value"]

@@ -1,14 +1,16 @@
 """The extraction job's step: one unit of references becomes one shard."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from features.extraction import DEFAULT_BATCH, Extracted, Extractor, Source
+from features.extraction import DEFAULT_BATCH, Extracted, Extractor, Failed, Source
+from features.images import allow_pixels
+from features.limits import Limits
 from features.networks import shared_network
 from features.references import Reference
 from features.store.shards import ShardWriter
@@ -50,6 +52,7 @@ class ExtractShard:
         commit: str. The directory within the table that the shard goes to.
         count: int. How many shards the commit's key ranges divide into.
         batch_size: int. Images a call of the network at most.
+        limits: Limits. What one image may measure.
     """
 
     root: str
@@ -59,20 +62,22 @@ class ExtractShard:
     commit: str
     count: int
     batch_size: int = DEFAULT_BATCH
+    limits: Limits = field(default_factory=Limits)
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """The result of the unit named by its shard's number."""
         network = shared_network(Path(self.network), self.recipe.precision)
-        extractor = Extractor(self.recipe, network, batch_size=self.batch_size)
+        allow_pixels(self.limits.pixels)
+        extractor = Extractor(self.recipe, network, batch_size=self.batch_size, max_pixels=self.limits.pixels)
         writer = self._writer(int(unit.stem))
         failures = []
         try:
-            for result in extractor.run(_sources(read_unit(unit))):
+            for result in extractor.run(sources(read_unit(unit), self.limits.bytes)):
                 if isinstance(result, Extracted):
                     writer.append({"key": result.key, **result.values})
                 else:
                     failures.append(_failure(result.key, result.error))
-                advance(1)
+                advance(1, isinstance(result, Failed))
             shard = writer.close()
         finally:
             writer.abandon()
@@ -83,18 +88,20 @@ class ExtractShard:
         return ShardWriter(Path(self.root), self.commit, table, self.recipe.format, number, self.count)
 
 
-def _sources(rows: list[dict[str, Any]]) -> Iterator[Source]:
+def sources(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[Source]:
+    """The rows of a unit as encoded images, each of which must have the content that its key tells."""
     for row in rows:
-        yield Source(row["key"], _Unchanged(row["key"], Reference(row["location"], row["member"])))
+        yield Source(row["key"], _Unchanged(row["key"], Reference(row["location"], row["member"]), max_bytes))
 
 
 @dataclass(frozen=True)
 class _Unchanged:
     key: bytes
     reference: Reference
+    max_bytes: int
 
     def __call__(self) -> bytes:
-        data = self.reference.read()
+        data = self.reference.read(self.max_bytes)
         if hashlib.sha256(data).digest() != self.key:
             raise RecordError("read", "changed", f"{self.reference.label} changed during the run", permanent=False)
         return data

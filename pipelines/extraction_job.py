@@ -6,20 +6,23 @@ run finished, and two stores made from the same images have the same names.
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from features.limits import Limits
 from features.networks import numerics_class, toolchain
 from features.progress import watching
+from features.store.damage import files_of, is_whole
 from features.store.log import CommitLog
 from features.store.shards import MAX_SHARDS, commit_name, shard_count, shard_of
 from pipelines.extracting import EXTRACT_UNIT, ExtractShard, UnitResult
 from pipelines.frozen import FrozenFile
 from pipelines.ledger import Ledger
 from pipelines.outcome import write_named
-from pipelines.units import done_so_far, results, run_units, write_unit
+from pipelines.scratch import claimed
+from pipelines.units import done_so_far, forget_results, results, run_units, write_unit
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureFacts, Manifest, Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe
@@ -37,7 +40,9 @@ class ExtractionJob:
         recipe: FeatureRecipe. What a row means.
         network: FrozenFile. The extractor.
         batch_size: int. Images a call at most.
+        limits: Limits. What one image may measure.
         shards: int or None. Pins the shard count, a power of two.
+        doubted: collection of str. Files of the table, by path within it, whose checksums are taken before they count.
     """
 
     root: Path
@@ -45,20 +50,46 @@ class ExtractionJob:
     recipe: FeatureRecipe
     network: FrozenFile
     batch_size: int
+    limits: Limits
     shards: int | None
+    doubted: Collection[str] = ()
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row, its framing left out."""
         return sum(field.nbytes for field in self.recipe.table(self.network.shape).fields)
 
-    def run(self, ledger: Ledger, beam_options: Sequence[str]) -> tuple[Shard, ...]:
-        """Extract what the ledger plans and commit it; the shards written."""
+    def run(self, ledger: Ledger, beam_options: Sequence[str], seen: int) -> tuple[Shard, ...] | None:
+        """Extract what the ledger plans and commit it; the shards written.
+
+        Of several runs that are to do the very same one does it, and the others wait.
+
+        Args:
+            ledger: Ledger. Says what is planned.
+            beam_options: sequence of str. Options of Beam and its runner.
+            seen: int. The number of the table's last commit when the ledger was settled.
+
+        Returns:
+            None where the table has got another commit since, so that less may be left to do.
+        """
         planned = ledger.count_planned()
-        self._check_disk(planned)
         count = self.shards or shard_count(planned, self.row_bytes)
         commit = self._commit_name(ledger, count)
         plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
+        with claimed(plan.with_suffix(".lock")):
+            if CommitLog(self.root).last() != seen:
+                return None
+            forget_results(plan, self._holds)
+            self._check_disk(planned - _images_done(plan))
+            shards = self._extract(ledger, beam_options, plan, commit, count)
+            self._commit(ledger, shards)
+            shutil.rmtree(plan, ignore_errors=True)
+        return shards
+
+    def _extract(
+        self, ledger: Ledger, beam_options: Sequence[str], plan: Path, commit: str, count: int
+    ) -> tuple[Shard, ...]:
+        planned = ledger.count_planned()
         for number, rows in groupby(ledger.planned(), lambda row: shard_of(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT)
         worker = ExtractShard(
@@ -69,13 +100,21 @@ class ExtractionJob:
             commit=commit,
             count=count,
             batch_size=self.batch_size,
+            limits=self.limits,
         )
-        with watching("extracting", planned, "images", lambda: (done_so_far(plan), "")):
+        with watching("extracting", planned, "images", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Extract")
-        shards = self._enter(ledger, plan, planned)
-        self._commit(ledger, shards)
-        shutil.rmtree(plan, ignore_errors=True)
-        return shards
+        return self._enter(ledger, plan, planned)
+
+    def _holds(self, data: bytes) -> bool:
+        """Whether a unit would come out the same again: its failures are lasting, and its files are there still."""
+        result = UnitResult.model_validate_json(data)
+        if any(
+            not failure.permanent or self.limits.lift(failure.reason, failure.detail) for failure in result.failures
+        ):
+            return False
+        files = files_of(result.shard) if result.shard else ()
+        return all(is_whole(self.root, entry, self.doubted) for entry in files)
 
     def _enter(self, ledger: Ledger, plan: Path, planned: int) -> tuple[Shard, ...]:
         shards, failed = [], 0
@@ -110,12 +149,18 @@ class ExtractionJob:
             keys.update(row["key"])
         return commit_name(self.recipe.fingerprint, self.network.sha256, count, keys.hexdigest())
 
-    def _check_disk(self, planned: int) -> None:
-        need, free = int(planned * self.row_bytes * _SPARE), shutil.disk_usage(self.root).free
+    def _check_disk(self, images: int) -> None:
+        need, free = int(images * self.row_bytes * _SPARE), shutil.disk_usage(self.root).free
         if need > free:
             raise CaptError(
                 f"{need:,} bytes are needed and {free:,} are free", where=str(self.root), mend="free some, or use int8"
             )
+
+
+def _images_done(plan: Path) -> int:
+    """How many images the plan's finished units account for."""
+    finished = (UnitResult.model_validate_json(data) for data in results(plan))
+    return sum((unit.shard.rows if unit.shard else 0) + len(unit.failures) for unit in finished)
 
 
 def check_shards(shards: int | None) -> None:

@@ -3,18 +3,21 @@
 import hashlib
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.extractors import extractor_spec, feature_function
-from features.files import put_if_absent, write
+from features.files import sha256_of, write
 from features.networks import FrozenNetwork, freeze
+from features.store.layout import NETWORK, NETWORK_NAME
+from features.store.log import CommitLog
 from features.weights import load_weights
+from schemas.errors import StoreError
+from schemas.manifests import FeatureFacts
 from schemas.recipes import FeatureRecipe, canonical_json
 
 _log = logging.getLogger("capt.prepare")
-
-_NETWORK = "network.json"
 
 
 @dataclass(frozen=True)
@@ -27,36 +30,107 @@ class FrozenFile:
 
 
 def frozen_network(root: Path, networks: Path, recipe: FeatureRecipe, weights: str) -> FrozenFile:
-    """The network of the table in `root`, its file in `networks`.
+    """The network of the table in `root`, its file in `networks`, built where it is missing or damaged.
 
     Args:
         root: Path. The feature table's directory, which remembers its network.
         networks: Path. Where networks lie by digest.
         recipe: FeatureRecipe. What to build.
         weights: str. Where the weights come from, as the command line says.
+
+    Raises:
+        StoreError: what is built now is not what the table was begun with.
     """
-    known = _known(root, networks)
+    known = _remembered(root, networks)
     if known is None:
-        sha256, shape = _build(networks, recipe, weights)
-        put_if_absent(root / _NETWORK, canonical_json({"network": sha256, "shape": list(shape)}))
-        known = _known(root, networks) or FrozenFile(networks / f"{sha256}.pb", sha256, shape)
+        graph, shape = _build(recipe, weights)
+        sha256 = hashlib.sha256(graph).hexdigest()
+        write(networks / f"{sha256}.pb", graph)
+        known = FrozenFile(networks / f"{sha256}.pb", sha256, shape)
+    elif not _is_sound(known):
+        graph, _ = _build(recipe, weights)
+        _put_back(known, graph)
+    _note(root, known)
     return known
 
 
-def _known(root: Path, networks: Path) -> FrozenFile | None:
-    if not (root / _NETWORK).exists():
+def known_network(root: Path, networks: Path) -> FrozenFile | None:
+    """The network of the table in `root` where it is there and sound; nothing is built and nothing written.
+
+    Args:
+        root: Path. The feature table's directory.
+        networks: Path. Where networks lie by digest.
+    """
+    known = _remembered(root, networks)
+    return known if known and _is_sound(known) else None
+
+
+def is_network_whole(root: Path, networks: Path, doubted: Collection[str] = ()) -> bool:
+    """Whether the network of the table in `root`, and the note of it, need no healing; a new table has none.
+
+    Args:
+        root: Path. The feature table's directory.
+        networks: Path. Where networks lie by digest.
+        doubted: collection of str. Names of networks' files whose checksums are to be taken.
+    """
+    known = _remembered(root, networks)
+    if known is None:
+        return True
+    is_noted = _noted(root, networks) == known
+    return is_noted and known.path.is_file() and (known.path.name not in doubted or _is_sound(known))
+
+
+def _remembered(root: Path, networks: Path) -> FrozenFile | None:
+    """The network that the table's commits were made with; before the first, the one that is noted."""
+    for manifest in reversed(CommitLog(root).standing().live):
+        if isinstance(manifest.facts, FeatureFacts):
+            sha256 = manifest.facts.network
+            return FrozenFile(networks / f"{sha256}.pb", sha256, manifest.facts.shape)
+    return _noted(root, networks)
+
+
+def _noted(root: Path, networks: Path) -> FrozenFile | None:
+    """The network that is noted; None where there is no note that can be read."""
+    try:
+        data = (root / NETWORK).read_bytes()
+        note = json.loads(data)
+        known = FrozenFile(networks / f"{note['network']}.pb", str(note["network"]), tuple(note["shape"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    known = json.loads((root / _NETWORK).read_bytes())
-    path = networks / f"{known['network']}.pb"
-    return FrozenFile(path, known["network"], tuple(known["shape"])) if path.exists() else None
+    return known if _note_bytes(known) == data and NETWORK_NAME.fullmatch(known.path.name) else None
 
 
-def _build(networks: Path, recipe: FeatureRecipe, weights: str) -> tuple[str, tuple[int, ...]]:
+def _note(root: Path, known: FrozenFile) -> None:
+    if not (root / NETWORK).is_file() or (root / NETWORK).read_bytes() != _note_bytes(known):
+        write(root / NETWORK, _note_bytes(known))
+
+
+def _note_bytes(known: FrozenFile) -> bytes:
+    return canonical_json({"network": known.sha256, "shape": list(known.shape)})
+
+
+def _is_sound(known: FrozenFile) -> bool:
+    return known.path.is_file() and sha256_of(known.path) == known.sha256
+
+
+def _put_back(known: FrozenFile, graph: bytes) -> None:
+    got = hashlib.sha256(graph).hexdigest()
+    if got != known.sha256:
+        raise StoreError(
+            f"the frozen network is damaged or missing, and what is built now is another: "
+            f"expected SHA-256 {known.sha256}, got {got}",
+            where=str(known.path),
+            mend="put the file back, or use the TensorFlow and Keras that `capt store stats` names",
+        )
+    write(known.path, graph)
+    _log.warning("%s: the frozen network was damaged or missing; built again", known.path)
+
+
+def _build(recipe: FeatureRecipe, weights: str) -> tuple[bytes, tuple[int, ...]]:
+    """The frozen graph, and the shape of one image's features."""
     spec = extractor_spec(recipe.extractor)
     _log.info("building %s with weights %s", spec.name, weights)
     model = spec.build()
     load_weights(model, weights, spec)
     graph = freeze(feature_function(model, spec, recipe.layer, recipe.pooling), recipe.height, recipe.width)
-    sha256 = hashlib.sha256(graph).hexdigest()
-    write(networks / f"{sha256}.pb", graph)
-    return sha256, FrozenNetwork(graph, recipe.precision).shape
+    return graph, FrozenNetwork(graph, recipe.precision).shape

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from features.progress import watching
-from features.references import walk
+from features.references import MAX_IMAGE_BYTES, walk
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS, HashImages
 from pipelines.ledger import Ledger
 from pipelines.scratch import scratch
@@ -52,7 +52,9 @@ def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selecti
     return unannotated
 
 
-def hash_records(ledger: Ledger, work: Path, rehash: bool, beam_options: Sequence[str]) -> None:
+def hash_records(
+    ledger: Ledger, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
+) -> None:
     """Give every record found its content key; `rehash` takes none from the stat cache."""
     if not rehash:
         ledger.recall_keys()
@@ -62,7 +64,7 @@ def hash_records(ledger: Ledger, work: Path, rehash: bool, beam_options: Sequenc
         while some := list(islice(references, HASH_UNIT_ROWS)):
             write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT)
             total += len(some)
-        with watching("hashing", total, "images", lambda: (done_so_far(plan), "")):
-            run_units(plan, HashImages(), beam_options, "Hash")
+        with watching("hashing", total, "images", lambda: done_so_far(plan)):
+            run_units(plan, HashImages(max_bytes), beam_options, "Hash")
         for result in results(plan):
             ledger.enter_hashes(json.loads(result))

@@ -3,6 +3,9 @@
 found (what walks saw) ⨝ record (what the dataset names) → key, from the stat cache or by hashing → status
 """
 
+import contextlib
+import logging
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +18,9 @@ from pipelines.database import Database
 from schemas.tables import CATALOG, FAILURES, REPORT
 
 _DISTRUST_NS = 2_000_000_000
+_BUSY_SECONDS = 60.0
+
+_log = logging.getLogger("capt.prepare")
 
 _SCHEMA = """
 CREATE TABLE found (name TEXT, base TEXT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, image INT);
@@ -43,8 +49,10 @@ class Ledger(Database):
     def __init__(self, path: Path, stat_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
         stat_cache.parent.mkdir(parents=True, exist_ok=True)
-        self._db.execute("ATTACH ? AS cache", (str(stat_cache),))
-        self._db.executescript(_STAT_CACHE)
+        if not self._attach(stat_cache):
+            _log.warning("%s is damaged; begun anew", stat_cache)
+            stat_cache.unlink(missing_ok=True)
+            self._attach(stat_cache)
 
     def add_found(self, walked: Iterable[Found]) -> None:
         """Enter what a walk over the images saw."""
@@ -98,7 +106,8 @@ class Ledger(Database):
             """UPDATE record SET (location, member, size, stamp, trusted) =
             (SELECT location, member, size, stamp, trusted FROM found WHERE found.rowid =
                 (SELECT id FROM (SELECT f.rowid AS id, f.name != record.file_name AS other,
-                    f.name NOT LIKE '%/' || record.file_name AS elsewhere, f.location AS place, f.member AS part
+                    substr(f.name, -1 - length(record.file_name)) != '/' || record.file_name AS elsewhere,
+                    f.location AS place, f.member AS part
                  FROM found f WHERE f.base = record.base ORDER BY other, elsewhere, place, part LIMIT 1)))"""
         )
         self._fail("find", "missing", "no such file in --images", "location IS NULL")
@@ -141,7 +150,14 @@ class Ledger(Database):
         )
 
     def settle(self, stored: Iterable[bytes], remembered: Mapping[bytes, tuple[str, str, str]]) -> None:
-        """Give every record a status: cached, failed, planned (the first of its key) or duplicate."""
+        """Give every record a status: cached, failed, planned (the first of its key) or duplicate.
+
+        Where the table has changed since, it may be told again, until what is planned is extracted.
+        """
+        self._db.executescript(
+            """UPDATE record SET status = NULL WHERE status IN ('planned', 'duplicate');
+            DROP TABLE IF EXISTS temp.first;"""
+        )
         self._insert("INSERT OR IGNORE INTO stored VALUES (?)", ((key,) for key in stored))
         self._db.execute("UPDATE record SET status = 'cached' WHERE status IS NULL AND key IN (SELECT key FROM stored)")
         self.enter_failures((key, *failure, True) for key, failure in remembered.items())
@@ -202,6 +218,21 @@ class Ledger(Database):
             (SELECT key FROM record WHERE status = 'failed') ORDER BY key"""
         return self._write(path, FAILURES, query)
 
+    def _attach(self, stat_cache: Path) -> bool:
+        """Have the stat cache at hand; False where it is damaged."""
+        try:
+            self._db.execute("ATTACH ? AS cache", (str(stat_cache),))
+            if self._db.execute("PRAGMA cache.quick_check(1)").fetchone() == ("ok",):
+                self._db.executescript(_STAT_CACHE)
+                return True
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            pass
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("DETACH cache")
+        return False
+
     def _fail(self, stage: str, reason: str, detail: str, where: str) -> None:
         self._db.execute(
             f"UPDATE record SET status = 'failed', stage = ?, reason = ?, detail = ? WHERE {where}",
@@ -213,3 +244,17 @@ class Ledger(Database):
             f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
             FROM failure f WHERE f.key = record.key AND {where}"""
         )
+
+
+def copy_stat_cache(source: Path, copy: Path) -> None:
+    """Copy a stat cache as it is at one moment, though others write to it; one that cannot be read is left out."""
+    if not source.exists():
+        return
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as one,
+            contextlib.closing(sqlite3.connect(copy)) as other,
+        ):
+            one.backup(other)
+    except sqlite3.Error:
+        copy.unlink(missing_ok=True)

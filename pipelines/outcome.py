@@ -30,12 +30,7 @@ def commit_dataset(ledger: Ledger, root: Path, kind: str) -> None:
     """Make the dataset in `root` what the ledger says, unless it is that already."""
     entry = write_named(root, "catalog", ledger.write_catalog)
     facts = DatasetFacts(source=kind, images=ledger.splits())
-    log = CommitLog(root)
-    live = log.live()
-    if live and live[-1].files["catalog"] == entry and live[-1].facts == facts:
-        return
-    replaces = tuple(manifest.digest for manifest in live)
-    log.append(Manifest(table=root.name, replaces=replaces, files={"catalog": entry}, facts=facts))
+    CommitLog(root).supersede(Manifest(table=root.name, files={"catalog": entry}, facts=facts))
 
 
 def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:

@@ -12,11 +12,15 @@ from pydantic import PositiveInt
 
 from features.captions import CaptionsDigest, caption_key, learned_from
 from features.store import Store, TextTable, create_store
+from features.store.damage import noted_damage
+from features.store.healing import mend_log, read_catalog, remove_damaged, sound_text_table
 from features.store.pins import lease, table_name
 from features.transform import check_recipe
 from features.vocabulary import given_vocabulary
 from pipelines.caption_ledger import CaptionLedger
+from pipelines.full_disk import full_disk_told
 from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
+from pipelines.scratch import claimed
 from pipelines.sources import CaptionEntry, Source, open_source
 from pipelines.splits import parse_split, rank_of
 from pipelines.text_job import TextJob, inputs_digest
@@ -57,8 +61,13 @@ def prepare_captions(**arguments: Any) -> dict[str, Any]:
     Returns:
         The figures that `--json` prints; an input is one caption.
     """
-    started = time.monotonic()
     options = CaptionOptions(**arguments)
+    with full_disk_told(options.store):
+        return _prepare(options)
+
+
+def _prepare(options: CaptionOptions) -> dict[str, Any]:
+    started = time.monotonic()
     allowed = parse_max_failures(options.max_failures)
     source = open_source(options.dataset, options.annotations)
     store = create_store(options.store)
@@ -70,10 +79,15 @@ def prepare_captions(**arguments: Any) -> dict[str, Any]:
         words = _given_words(options, store)
         recipe = _recipe(options, dataset.name, ledger, words)
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(recipe)): ()}))
-        known = {table.fingerprint: table for table in store.text_tables()}.get(recipe.fingerprint)
+        root = store.text_root(recipe)
+        # Each run puts its captions in the place of all others, so of several the last counts.
+        running.enter_context(claimed(workspace.work / f"{root.name}.lock"))
+        mend_log(root)
+        known = sound_text_table(store, recipe)
         if known:
             ledger.add_stored(known.captions())
         written = _tokenize(ledger, options, store, workspace, recipe, words, known)
+        remove_damaged(root, noted_damage(store.path, root))
         report = write_named(dataset, "captions", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             "unannotated": 0,
@@ -108,9 +122,9 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
         ledger.add_images(image(entry.image_id, entry.split) for entry in source.images())
         ledger.add_captions(accepted())
     ledger.count_captions()
-    known = {one.name: one for one in store.datasets()}.get(dataset)
-    if known:
-        ledger.keep_assigned(known.catalog())
+    catalog = read_catalog(store, dataset)
+    if catalog is not None:
+        ledger.keep_assigned(catalog)
     ledger.limit(options.limit_images, options.limit_captions)
     if not ledger.count():
         raise CaptError("there are no captions", where=", ".join(options.annotations) or options.dataset)

@@ -5,27 +5,38 @@ source + walk → ledger → hash → plan → extract shards (Beam) → commit 
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import PositiveInt
 
 from features.extraction import DEFAULT_BATCH
 from features.extractors import extractor_spec
+from features.images import MAX_PIXELS
+from features.limits import Limits
 from features.networks import native_precision
+from features.references import MAX_IMAGE_BYTES
 from features.store import FeatureTable, Store, create_store, open_store
+from features.store.damage import noted_damage
+from features.store.healing import FeatureHealing, mend_log, read_catalog, remove_damaged
+from features.store.log import CommitLog
 from features.store.pins import lease, table_name
 from features.weights import weights_identity
+from pipelines.calibration import Pace, calibrate
 from pipelines.extraction_job import ExtractionJob, check_shards
-from pipelines.frozen import frozen_network
+from pipelines.frozen import FrozenFile, frozen_network, is_network_whole, known_network
+from pipelines.full_disk import full_disk_told
 from pipelines.intake import Selection, enter_records, hash_records
 from pipelines.ledger import Ledger
+from pipelines.numerics import check_numerics
 from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
 from pipelines.sources import Source, open_source
 from pipelines.splits import parse_split
 from pipelines.workspace import Workspace, untouched
+from schemas.compression import Compression
 from schemas.errors import UsageError
+from schemas.manifests import Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Format, Frozen, Pooling, Precision, StorageDtype
 
 _log = logging.getLogger("capt.prepare")
@@ -46,6 +57,7 @@ class FeatureOptions(Frozen):
     precision: Literal["auto"] | Precision = "auto"
     dtype: StorageDtype = "float16"
     format: Format = "tfrecord"
+    compression: Compression = "none"
     batch_size: Literal["auto"] | PositiveInt = "auto"
     shards: int | None = None
     limit_images: PositiveInt | None = None
@@ -56,7 +68,15 @@ class FeatureOptions(Frozen):
     plan: bool = False
     retry_failed: bool = False
     rehash: bool = False
+    max_image_pixels: PositiveInt | None = None
+    max_image_bytes: PositiveInt | None = None
+    allow_mixed: bool = False
     beam_options: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        """What one image may measure."""
+        return Limits(self.max_image_pixels or MAX_PIXELS, self.max_image_bytes or MAX_IMAGE_BYTES)
 
 
 def prepare_features(**arguments: Any) -> dict[str, Any]:
@@ -68,21 +88,29 @@ def prepare_features(**arguments: Any) -> dict[str, Any]:
     Returns:
         The figures that `--json` prints.
     """
-    started = time.monotonic()
     options = FeatureOptions(**arguments)
+    with full_disk_told(options.store):
+        return _forecast(options) if options.plan else _prepare(options)
+
+
+def _prepare(options: FeatureOptions) -> dict[str, Any]:
+    started = time.monotonic()
     allowed = parse_max_failures(options.max_failures)
     source = _checked_source(options)
-    if options.plan:
-        return _forecast(options, source)
     store = create_store(options.store)
     workspace = Workspace(store.path)
     recipe = _recipe(options, store)
     dataset = store.dataset_root(options.name or options.dataset)
     leased = {table_name(store.path, store.feature_root(recipe)): ()}
+    healing = FeatureHealing(store, recipe)
     with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
-        unannotated = _settle(ledger, options, source, workspace, store, recipe)
-        shards = _job(options, workspace, recipe).run(ledger, options.beam_options) if ledger.count_planned() else ()
+        healing.begin()
+        mend_log(dataset)
+        unannotated = _enter(ledger, options, source, workspace, store)
+        shards = _extract(ledger, options, workspace, healing)
+        lost = healing.finish()
         commit_dataset(ledger, dataset, options.dataset)
+        remove_damaged(dataset, noted_damage(store.path, dataset))
         report = write_named(dataset, "features", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             "unannotated": unannotated,
@@ -93,30 +121,49 @@ def prepare_features(**arguments: Any) -> dict[str, Any]:
             "dataset": dataset.name,
             "precision": recipe.precision,
             "report": str(dataset / report.path),
+            **lost.figures(),
         }
     check_failures(result, allowed)
     return result
 
 
-def _forecast(options: FeatureOptions, source: Source) -> dict[str, Any]:
+def _forecast(options: FeatureOptions) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
+    started = time.monotonic()
+    parse_max_failures(options.max_failures)
+    source = _checked_source(options)
     root = Path(options.store).absolute()
     with untouched(root) as workspace, workspace.ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         recipe = _recipe(options, store)
-        unannotated = _settle(ledger, options, source, workspace, store, recipe)
+        unannotated = _enter(ledger, options, source, workspace, store)
+        table = _compare(ledger, options, FeatureHealing(store, recipe))
         counts = ledger.counts()
         misses = counts.pop("planned", 0)
-        row_bytes = _job(options, workspace, recipe).row_bytes if misses else 0
+        if misses and table:
+            check_numerics(table, options.allow_mixed)
+        pace, row_bytes = _pace(ledger, options, workspace, store, recipe) if misses else (None, 0)
+        seconds = time.monotonic() - started
         return figures(counts | {"ok": misses}, ledger.reasons()) | {
             "plan": True,
             "hits": counts.get("cached", 0),
             "misses": misses,
             "unannotated": unannotated,
             "bytes": misses * row_bytes,
+            "images_a_second": round(pace.images_a_second, 1) if pace else None,
+            "estimated_seconds": round(seconds + (misses / pace.images_a_second if pace else 0), 1),
             "fingerprint": recipe.fingerprint,
             "precision": recipe.precision,
         }
+
+
+def _pace(
+    ledger: Ledger, options: FeatureOptions, workspace: Workspace, store: Store, recipe: FeatureRecipe
+) -> tuple[Pace, int]:
+    """How fast a run would go, and the bytes of a row, by the table's network or one built aside."""
+    known = known_network(FeatureHealing(store, recipe).root, Workspace(store.path).networks)
+    job = _job(options, workspace, recipe, network=known)
+    return calibrate(recipe, job.network, job.batch_size, job.limits, ledger.planned()), job.row_bytes
 
 
 def _checked_source(options: FeatureOptions) -> Source:
@@ -139,6 +186,7 @@ def _recipe(options: FeatureOptions, store: Store) -> FeatureRecipe:
         precision=native_precision() if options.precision == "auto" else options.precision,
         dtype=options.dtype,
         format=options.format,
+        compression=options.compression,
     )
     if options.precision == "auto":
         recipe = _as_stored(recipe, store)
@@ -148,35 +196,49 @@ def _recipe(options: FeatureOptions, store: Store) -> FeatureRecipe:
 
 def _as_stored(recipe: FeatureRecipe, store: Store) -> FeatureRecipe:
     """The recipe in the precision of the table that it fits otherwise, where the store has one."""
-    known = {table.recipe.precision for table in store.feature_tables() if _fits(table.recipe, recipe)}
-    if len(known) == 1:
-        return recipe.model_copy(update={"precision": known.pop()})
-    return recipe
+    options = [recipe.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
+    known = [option for option in options if store.has_features(option)]
+    return known[0] if len(known) == 1 else recipe
 
 
-def _fits(one: FeatureRecipe, other: FeatureRecipe) -> bool:
-    return one.model_dump(exclude={"precision"}) == other.model_dump(exclude={"precision"})
-
-
-def _settle(
-    ledger: Ledger,
-    options: FeatureOptions,
-    source: Source,
-    workspace: Workspace,
-    store: Store,
-    recipe: FeatureRecipe,
-) -> int:
-    """Give every record its status; how many images no annotation names."""
+def _enter(ledger: Ledger, options: FeatureOptions, source: Source, workspace: Workspace, store: Store) -> int:
+    """Give every record its content key; how many images no annotation names."""
     selection = Selection(parse_split(options.split), options.seed, options.limit_images, options.limit_captions)
     unannotated = enter_records(ledger, source, options.images, selection)
-    known = {dataset.name: dataset for dataset in store.datasets()}.get(options.name or options.dataset)
-    if known:
-        ledger.keep_assigned(known.catalog())
-    hash_records(ledger, workspace.work, options.rehash, options.beam_options)
-    table = {table.fingerprint: table for table in store.feature_tables()}.get(recipe.fingerprint)
-    failures = table.failures() if table and not options.retry_failed else {}
-    ledger.settle(_keys(table) if table else iter(()), failures)
+    catalog = read_catalog(store, options.name or options.dataset)
+    if catalog is not None:
+        ledger.keep_assigned(catalog)
+    hash_records(ledger, workspace.work, options.rehash, options.beam_options, options.limits.bytes)
     return unannotated
+
+
+def _compare(ledger: Ledger, options: FeatureOptions, healing: FeatureHealing) -> FeatureTable | None:
+    """Give every record its status, by what the table has now; the table."""
+    table = healing.table()
+    failures = table.failures() if table and not options.retry_failed else {}
+    lasting = {key: why for key, why in failures.items() if not options.limits.lift(*why[1:])}
+    ledger.settle(_keys(table) if table else iter(()), lasting)
+    return table
+
+
+def _extract(
+    ledger: Ledger, options: FeatureOptions, workspace: Workspace, healing: FeatureHealing
+) -> tuple[Shard, ...]:
+    """Commit the rows that the table lacks, and see that it has its network."""
+    while True:
+        seen = CommitLog(healing.root).last()
+        table = _compare(ledger, options, healing)
+        if not ledger.count_planned():
+            break
+        if table:
+            check_numerics(table, options.allow_mixed)
+        job = _job(options, workspace, healing.recipe, healing.noted)
+        shards = job.run(ledger, options.beam_options, seen)
+        if shards is not None:
+            return shards
+    if not is_network_whole(healing.root, workspace.networks, noted_damage(workspace.root, workspace.networks)):
+        _job(options, workspace, healing.recipe)
+    return ()
 
 
 def _keys(table: FeatureTable) -> Iterator[bytes]:
@@ -184,13 +246,21 @@ def _keys(table: FeatureTable) -> Iterator[bytes]:
         yield from (key.tobytes() for key in keys)
 
 
-def _job(options: FeatureOptions, workspace: Workspace, recipe: FeatureRecipe) -> ExtractionJob:
+def _job(
+    options: FeatureOptions,
+    workspace: Workspace,
+    recipe: FeatureRecipe,
+    doubted: Collection[str] = (),
+    network: FrozenFile | None = None,
+) -> ExtractionJob:
     root = Store(workspace.root).feature_root(recipe)
     return ExtractionJob(
         root=root,
         work=workspace.work,
         recipe=recipe,
-        network=frozen_network(root, workspace.networks, recipe, options.weights),
+        network=network or frozen_network(root, workspace.networks, recipe, options.weights),
         batch_size=DEFAULT_BATCH if options.batch_size == "auto" else options.batch_size,
+        limits=options.limits,
         shards=options.shards,
+        doubted=doubted,
     )

@@ -2,13 +2,17 @@
 
 import argparse
 import contextlib
+import errno
 import logging
+import os
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from pipelines.full_disk import tells_full
+from pipelines.workers import quiet_threads
 from schemas.errors import CaptError, UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
@@ -23,15 +27,19 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
     Raises:
         UsageError: an option that neither Beam nor a runner knows.
         CaptError: the job failed.
+        OSError: no space is left on the disk.
     """
     _refuse_unknown(beam_options)
     pipeline = _open_pipeline(beam_options)
     yield pipeline
     try:
-        pipeline.run().wait_until_finish()
+        with quiet_threads():
+            pipeline.run().wait_until_finish()
     except CaptError:
         raise
     except Exception as error:
+        if tells_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise CaptError(
             f"the job failed: {reason}", mend="run the same command again: what is finished is kept"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from features.files import entry_of, written_aside
 from features.progress import watching
 from features.store import TextTable
+from features.store.damage import files_of, is_sound
 from features.store.log import CommitLog
 from features.store.shards import shard_count, shard_of
 from features.transform import transform_for_vocabulary
@@ -23,7 +24,7 @@ from pipelines.caption_ledger import CaptionLedger
 from pipelines.runners import run_pipeline
 from pipelines.scratch import scratch
 from pipelines.tokenizing import TOKENIZE_UNIT, TokenizedUnit, TokenizeShard
-from pipelines.units import done_so_far, results, run_units, write_unit
+from pipelines.units import done_so_far, forget_results, results, run_units, write_unit
 from pipelines.vocabulary import learn_vocabulary
 from schemas.errors import CaptError
 from schemas.manifests import FileEntry, Manifest, TextFacts
@@ -43,7 +44,7 @@ class TextJob:
         recipe: TextRecipe. What a row means.
         words: sequence of str or None. A given vocabulary by id; None learns one from the train captions.
         inputs: str. Digest of the captions and splits that the commit is to hold.
-        known: TextTable or None. What the table holds so far.
+        known: TextTable or None. What the table holds so far; None where that is nothing, or damaged.
     """
 
     root: Path
@@ -63,11 +64,12 @@ class TextJob:
             write_unit(plan, f"{number:05d}", rows, TOKENIZE_UNIT)
         files = self._transform_files(plan, commit, beam_options)
         transform = self.root / _transform_directory(files)
+        forget_results(plan, self._holds)
         worker = TokenizeShard(str(self.root), str(transform), self.recipe, commit, count)
-        with watching("tokenizing", captions, "captions", lambda: (done_so_far(plan), "")):
+        with watching("tokenizing", captions, "captions", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
         manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files, captions)
-        CommitLog(self.root).append(manifest)
+        CommitLog(self.root).supersede(manifest)
         shutil.rmtree(plan, ignore_errors=True)
         return manifest
 
@@ -111,9 +113,12 @@ class TextJob:
             truncated=sum(unit.truncated for unit in units),
             longest=max(unit.longest for unit in units),
         )
-        replaces = tuple(manifest.digest for manifest in self.known.manifests) if self.known else ()
         shards = tuple(unit.shard for unit in units)
-        return Manifest(table=self.recipe.fingerprint, replaces=replaces, shards=shards, files=files, facts=facts)
+        return Manifest(table=self.recipe.fingerprint, shards=shards, files=files, facts=facts)
+
+    def _holds(self, data: bytes) -> bool:
+        """Whether a unit's result still has the files that it tells of."""
+        return all(is_sound(self.root, entry) for entry in files_of(TokenizedUnit.model_validate_json(data).shard))
 
 
 def inputs_digest(ledger: CaptionLedger) -> str:

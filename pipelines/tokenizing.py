@@ -71,7 +71,7 @@ class TokenizeShard:
                     writer.append({"dataset": self.recipe.dataset, **row, "tokens": ids.tolist()})
                     tally.add(row["split"], ids)
                 tally.truncated += tokens.truncated
-                advance(len(some))
+                advance(len(some), 0)
             shard = writer.close()
         finally:
             writer.abandon()

@@ -24,7 +24,7 @@ from pipelines.runners import run_pipeline
 _TALLY_SECONDS = 0.3
 _ROWS_A_WRITE = 4096
 
-Advance = Callable[[int], None]
+Advance = Callable[[int, int], None]
 Worker = Callable[[Path, Advance], bytes]
 
 
@@ -62,6 +62,13 @@ def results(plan: Path) -> Iterator[bytes]:
         yield path.read_bytes()
 
 
+def forget_results(plan: Path, is_final: Callable[[bytes], bool]) -> None:
+    """Have those units of the plan done again whose results are not final."""
+    for path in sorted((plan / "done").glob("*.json")):
+        if not is_final(path.read_bytes()):
+            path.unlink()
+
+
 def pending_units(plan: Path) -> Iterator[Path]:
     """The units without a result, in order."""
     for unit in sorted((plan / "units").glob("*.parquet")):
@@ -80,31 +87,41 @@ class DoUnit(beam.DoFn):  # type: ignore[misc]
         """Do the unit at the path `element`, unless another worker has."""
         unit = Path(element)
         if not _result_path(unit).exists():
-            put_if_absent(_result_path(unit), self._worker(unit, Tally(_progress_path(unit))))
+            tally = Tally(_progress_path(unit))
+            put_if_absent(_result_path(unit), self._worker(unit, tally))
+            tally.write()
         yield unit.name
 
 
 class Tally:
-    """Counts records done into a small file, a few times a second at most."""
+    """Counts records done, and how many of them failed, into a small file, a few times a second at most."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._count = 0
+        self._done = 0
+        self._failed = 0
         self._written = 0.0
 
-    def __call__(self, records: int) -> None:
-        """Count `records` more."""
-        self._count += records
+    def __call__(self, records: int, failed: int) -> None:
+        """Count `records` more, `failed` of them failures."""
+        self._done += records
+        self._failed += failed
         if time.monotonic() - self._written > _TALLY_SECONDS:
-            self._written = time.monotonic()
-            self._path.write_text(str(self._count), encoding="ascii")
+            self.write()
+
+    def write(self) -> None:
+        """Let whoever watches see the count."""
+        self._written = time.monotonic()
+        self._path.write_text(f"{self._done} {self._failed}", encoding="ascii")
 
 
-def done_so_far(plan: Path) -> int:
-    """Records that the plan's workers say they have handled."""
-    texts = [path.read_text(encoding="ascii") for path in (plan / "progress").glob("*")]
-    return sum(int(text) for text in texts if text)
+def done_so_far(plan: Path) -> tuple[int, str]:
+    """Records that the plan's workers say they have handled, and a note on those that failed."""
+    counts = [path.read_text(encoding="ascii").split() for path in (plan / "progress").glob("*")]
+    done = sum(int(count[0]) for count in counts if count)
+    failed = sum(int(count[1]) for count in counts if count)
+    return done, f"{failed} failed" if failed else ""
 
 
 def _pending_names(plan: str) -> Iterator[str]:

@@ -1,14 +1,13 @@
 """Where a run keeps what it needs while it runs: in the store, or aside where the run must change nothing."""
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.caption_ledger import CaptionLedger
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, copy_stat_cache
 from pipelines.scratch import scratch
 
 LEDGER = "ledger.sqlite"
@@ -57,8 +56,6 @@ def untouched(store: Path) -> Iterator[Workspace]:
     """A workspace for a run that changes nothing: a temporary one that knows what the store's stat cache knows."""
     with tempfile.TemporaryDirectory(prefix="capt-plan-") as root:
         workspace = Workspace(Path(root))
-        known = Workspace(store).stat_cache
-        if known.exists():
-            workspace.stat_cache.parent.mkdir(parents=True)
-            shutil.copyfile(known, workspace.stat_cache)
+        workspace.stat_cache.parent.mkdir(parents=True)
+        copy_stat_cache(Workspace(store).stat_cache, workspace.stat_cache)
         yield workspace

@@ -67,6 +67,12 @@ class StoreError(CaptError):
     """A store, table or run directory that cannot be used as it is."""
 
 
+class MissingKeyError(StoreError, KeyError):
+    """A table has no row of the key that was asked for."""
+
+    __str__ = CaptError.__str__
+
+
 class DamagedError(StoreError):
     """Stored bytes differ from what their manifest names."""
 

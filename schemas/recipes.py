@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from schemas.compression import Compression
 from schemas.tables import Table, features_table
 
 Precision = Literal["float32", "bfloat16"]
@@ -51,6 +52,7 @@ class FeatureRecipe(Recipe):
         precision: str. Arithmetic of the network; the input and output are float32 in either.
         dtype: str. Storage dtype.
         format: str. File format of the shards.
+        compression: str. How each row's value is kept: `none`, or `zstd`.
         resize, fit, decoder: str. Named rules of `features.images`; a changed rule gets a new name.
         version: int. Version of the extraction as a whole.
     """
@@ -64,6 +66,7 @@ class FeatureRecipe(Recipe):
     precision: Precision
     dtype: StorageDtype = "float16"
     format: Format = "tfrecord"
+    compression: Compression = "none"
     resize: Literal["pillow-bilinear"] = "pillow-bilinear"
     fit: Literal["stretch"] = "stretch"
     decoder: Literal["rgb-exif-1"] = "rgb-exif-1"
@@ -71,7 +74,7 @@ class FeatureRecipe(Recipe):
 
     def table(self, shape: tuple[int, ...]) -> Table:
         """The declaration of this recipe's table, for features of the given shape."""
-        return features_table(shape, self.dtype)
+        return features_table(shape, self.dtype, self.compression)
 
 
 class TextRecipe(Recipe):

@@ -2,7 +2,8 @@
 
 A row is a dict from column name to `bytes`, `str`, `int`, list of `int` or NumPy array, as its `Field` says.
 In a TFRecord a row is one `tf.train.Example` (tensorflow/core/example/example.proto), serialized with its map
-entries in sorted order so that equal rows are equal bytes; a tensor is a bytes feature of its little-endian values.
+entries in sorted order so that equal rows are equal bytes; a tensor is a bytes feature of its little-endian values,
+compressed where its field says so. A tensor that is given as `bytes` is taken to be in that form already.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from schemas.compression import compress, decompress
 from schemas.tables import Field, Table
 
 Row = Mapping[str, Any]
@@ -49,7 +51,10 @@ def from_example(table: Table, serialized: bytes) -> dict[str, Any]:
 
 
 def parsing_spec(table: Table) -> dict[str, Any]:
-    """What `tf.io.parse_example` needs for the table's TFRecords; decode tensors with `tf.io.decode_raw`."""
+    """What `tf.io.parse_example` needs for the table's TFRecords; decode tensors with `tf.io.decode_raw`.
+
+    TensorFlow has no zstd, so compressed tensors are first decompressed by whoever reads.
+    """
     import tensorflow as tf
 
     def spec(field: Field) -> Any:
@@ -79,19 +84,20 @@ def from_arrow(table: Table, data: pa.Table) -> list[dict[str, Any]]:
 
 
 def to_plain(field: Field, value: Any) -> Any:
-    """A tensor's bytes; any other value as it is. ValueError where a tensor's shape or dtype is another."""
-    if field.kind != "tensor":
+    """A tensor's bytes as kept; any other value as it is. ValueError where a tensor's shape or dtype is another."""
+    if field.kind != "tensor" or isinstance(value, bytes):
         return value
     array = np.asarray(value)
     if array.shape != field.shape or array.dtype != field.numpy_dtype:
         raise ValueError(
             f"{field.name}: expected {field.dtype}{list(field.shape)}, got {array.dtype}{list(array.shape)}"
         )
-    return np.ascontiguousarray(array).tobytes()
+    return compress(np.ascontiguousarray(array).tobytes(), field.compression)
 
 
 def from_plain(field: Field, value: Any) -> Any:
     """The tensor in its bytes; any other value as it is."""
     if field.kind != "tensor":
         return value
-    return np.frombuffer(value, field.numpy_dtype).reshape(field.shape)
+    data = decompress(value, field.compression, field.nbytes)
+    return np.frombuffer(data, field.numpy_dtype).reshape(field.shape)

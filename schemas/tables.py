@@ -5,12 +5,15 @@ with the parsing spec derived from the same fields.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
+
+from schemas.compression import Compression
 
 Kind = Literal["bytes", "text", "int", "ints", "tensor"]
 
@@ -39,6 +42,7 @@ class Field:
         size: int. Exact length of a `bytes` value; 0 where it varies.
         shape: tuple of int. Shape of a `tensor` value.
         dtype: str. Storage dtype of a `tensor` value.
+        compression: str. How the bytes of a `tensor` value are kept; `zstd` makes them vary in length.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Field:
     size: int = 0
     shape: tuple[int, ...] = ()
     dtype: str = "float32"
+    compression: Compression = "none"
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -55,18 +60,20 @@ class Field:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one value, or 0 where they vary from row to row."""
+        """Bytes of one value, before compression, or 0 where they vary from row to row."""
         if self.kind == "tensor":
-            return int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
+            return math.prod(self.shape) * self.numpy_dtype.itemsize
         return {"bytes": self.size, "int": 8}.get(self.kind, 0)
 
     def arrow_field(self) -> pa.Field:
-        """The Arrow field; a tensor is fixed-size binary with its shape and dtype as metadata."""
+        """The Arrow field; a tensor is fixed-size binary (of any size where compressed) that metadata describes."""
         if self.kind == "tensor":
-            shape = json.dumps(list(self.shape))
-            return pa.field(
-                self.name, pa.binary(self.nbytes), nullable=False, metadata={"shape": shape, "dtype": self.dtype}
-            )
+            metadata = {"shape": json.dumps(list(self.shape)), "dtype": self.dtype}
+            if self.compression != "none":
+                return pa.field(
+                    self.name, pa.binary(), nullable=False, metadata=metadata | {"compression": self.compression}
+                )
+            return pa.field(self.name, pa.binary(self.nbytes), nullable=False, metadata=metadata)
         arrow_type = {
             "bytes": pa.binary(self.size) if self.size else pa.binary(),
             "text": pa.string(),
@@ -101,7 +108,8 @@ class Table:
 
 def _type_words(field: Field) -> str:
     if field.kind == "tensor":
-        return f"{field.dtype}{list(field.shape)}"
+        words = f"{field.dtype}{list(field.shape)}"
+        return words if field.compression == "none" else f"{words}, {field.compression}"
     if field.size:
         return f"bytes[{field.size}]"
     return field.kind
@@ -112,15 +120,17 @@ _IMAGE_ID = Field("image_id", "text", "the image's id within its dataset")
 _SPLIT = Field("split", "text", "`train`, `val`, `test` or `unused`")
 
 
-def features_table(shape: tuple[int, ...], dtype: str) -> Table:
+def features_table(shape: tuple[int, ...], dtype: str, compression: Compression = "none") -> Table:
     """Features of images: one row an image, whatever number of captions or datasets name it.
 
     Args:
         shape: tuple of int. Shape of one image's features, such as (64, 2048) or (2048,).
         dtype: str. Storage dtype: `float32`, `float16`, `bfloat16`, `int8` or `uint8`. With `int8` a `scale`
             column holds one float32 a place: value = int8 · scale.
+        compression: str. How the values' bytes are kept: `none`, or `zstd`, one frame a row.
     """
-    fields = [_KEY, Field("value", "tensor", "the extractor's output", shape=shape, dtype=dtype)]
+    value = Field("value", "tensor", "the extractor's output", shape=shape, dtype=dtype, compression=compression)
+    fields = [_KEY, value]
     if dtype == "int8":
         fields.append(Field("scale", "tensor", "one factor a place; value = int8 · scale", shape=shape[:-1]))
     return Table("features", "What an extractor made of each image.", tuple(fields))

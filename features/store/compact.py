@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from features.files import aside_of, entry_of, publish, put_if_absent, sha256_of, sync
 from features.progress import watching
 from features.store.copying import Copier, open_copier
+from features.store.damage import files_of, is_whole
 from features.store.layout import WORK, compaction_plan
 from features.store.log import CommitLog
 from features.store.merging import Merge, NamedKeys, Rows, as_bytes, contains, iterate
@@ -249,7 +250,7 @@ class _Compaction:
         done = self._plan(commit) / f"{number:05d}.json"
         if done.exists():
             copied = Shard.model_validate_json(done.read_bytes())
-            if (root / copied.data.path).exists():
+            if all(is_whole(root, entry) for entry in files_of(copied)):
                 self._copied += copied.rows
                 return copied
         writer = ShardWriter(root, commit, table, file_format, number, count, copier.make_writer)

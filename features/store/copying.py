@@ -1,6 +1,7 @@
 """Copying: rows from the shards of a merge to new shards, without being parsed.
 
-TFRecord shards give whole records, framing and all; Parquet shards give the bytes of their tensors.
+TFRecord shards give whole records, framing and all; Parquet shards give the bytes of their tensors, compressed as
+they are.
 """
 
 import os
@@ -9,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from features.store.merging import Merge
-from features.store.shards import MakeWriter, tensor_fields
+from features.store.shards import MakeWriter, Places, record_end, tensor_fields, value_span
 from schemas.errors import DamagedError
 from schemas.recipes import Format
 from schemas.records import Row
@@ -47,11 +47,10 @@ def open_copier(merge: Merge, table: Table, file_format: Format) -> Copier:
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A shard's file and index, and the size of a record where they are all of one size."""
+    """A shard's file and index."""
 
     descriptor: int
     index: NDArray[Any]
-    record: int
 
 
 class _Shards:
@@ -59,6 +58,7 @@ class _Shards:
 
     def __init__(self, merge: Merge, table: Table) -> None:
         self._merge = merge
+        self._table = table
         self._tensors = tensor_fields(table)
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
@@ -72,8 +72,8 @@ class _Shards:
         if number not in self._open:
             if len(self._open) >= _OPEN_SHARDS:
                 os.close(self._open.popitem(last=False)[1].descriptor)
-            shard, index, path = self._merge.shards[number], self._merge.index(number), self._merge.data(number)
-            self._open[number] = _OpenShard(os.open(path, os.O_RDONLY), index, shard.data.bytes // shard.rows)
+            index, path = self._merge.index(number), self._merge.data(number)
+            self._open[number] = _OpenShard(os.open(path, os.O_RDONLY), index)
         self._open.move_to_end(number)
         return self._open[number]
 
@@ -85,17 +85,18 @@ class _Shards:
 
 
 class _RecordCopier(_Shards):
-    """Whole records of TFRecord files; values of fixed sizes make records of one size."""
+    """Whole records of TFRecord files."""
 
     def __init__(self, merge: Merge, table: Table) -> None:
         super().__init__(merge, table)
         self.make_writer: MakeWriter | None = _RecordWriter
 
     def row(self, key: bytes, shard: int, place: int) -> Row:
-        """The key, the record, and where tensors lie within it."""
-        opened = self._opened(shard)
-        within = [int(opened.index[field.name][0]) for field in self._tensors]
-        return {"key": key, "record": self._read(shard, opened.record, place * opened.record), "within": within}
+        """The key, the record, where it began, and its index entry."""
+        index = self._opened(shard).index
+        start = record_end(index[place - 1], self._table) if place else 0
+        record = self._read(shard, record_end(index[place], self._table) - start, start)
+        return {"key": key, "record": record, "start": start, "entry": index[place]}
 
 
 class _ValueCopier(_Shards):
@@ -106,14 +107,10 @@ class _ValueCopier(_Shards):
         self.make_writer: MakeWriter | None = None
 
     def row(self, key: bytes, shard: int, place: int) -> Row:
-        """The key and the tensors by column name."""
-        starts = self._opened(shard).index[place]
-        values = {field.name: self._read(shard, field.nbytes, int(starts[field.name])) for field in self._tensors}
-        tensors = {
-            field.name: np.frombuffer(values[field.name], field.numpy_dtype).reshape(field.shape)
-            for field in self._tensors
-        }
-        return {"key": key, **tensors}
+        """The key and the tensors' bytes by column name."""
+        entry = self._opened(shard).index[place]
+        spans = {field.name: value_span(entry, field) for field in self._tensors}
+        return {"key": key, **{name: self._read(shard, int(size), int(start)) for name, (start, size) in spans.items()}}
 
 
 class _RecordWriter:
@@ -121,15 +118,18 @@ class _RecordWriter:
 
     def __init__(self, path: Path, table: Table) -> None:
         self._file = path.open("wb")
-        self._places: list[list[int]] = []
+        self._starts = [field.name for field in tensor_fields(table)]
+        self._places: list[Places] = []
 
     def append(self, row: Row) -> None:
         """Add a record."""
-        start = self._file.tell()
+        moved = self._file.tell() - row["start"]
         self._file.write(row["record"])
-        self._places.append([start + place for place in row["within"]])
+        entry = row["entry"]
+        names = entry.dtype.names[1:]
+        self._places.append([int(entry[name]) + (moved if name in self._starts else 0) for name in names])
 
-    def close(self) -> list[list[int]]:
+    def close(self) -> list[Places]:
         """Finish the file; the places of each record's tensor values."""
         self._file.close()
         return self._places

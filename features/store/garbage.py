@@ -99,12 +99,11 @@ class _History:
 
 def _history(root: Path) -> _History:
     log = CommitLog(root)
-    manifests: dict[str, Manifest] = {}
+    entries, manifests = log.entries(), log.known()
     replaced: dict[str, float] = {}
-    for number, digest in enumerate(log.entries(), start=1):
-        manifests[digest] = log.manifest(digest)
+    for number, digest in enumerate(entries, start=1):
         moment = log.entry_path(number).stat().st_mtime
-        for one in manifests[digest].replaces:
+        for one in manifests[digest].replaces if digest in manifests else ():
             replaced.setdefault(one, moment)
     return _History(root, manifests, replaced)
 

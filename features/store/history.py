@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from features.files import sha256_of
 from features.store.layout import DATASETS, FEATURES, NETWORK, NETWORKS, TEXT
-from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog
+from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, hiding_manifests
 from features.store.tables import RECIPE
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
@@ -156,16 +156,19 @@ def _read_manifests(table: TableHistory, logged: list[str], findings: Findings) 
     for digest in dict.fromkeys([*logged, *sorted(lying)]):
         path = directory / f"{digest}.json"
         manifest = _read_manifest(table, path, findings)
-        if manifest is None:
-            table.is_whole = False
-        else:
+        if manifest:
             table.manifests[digest] = manifest
             _check_owner(table, path, manifest, findings)
+    # One that is of no account any more may be gone: whoever heals a table deletes it.
+    hiding = hiding_manifests(logged, table.manifests)
+    for digest in hiding:
+        if digest not in lying:
+            findings.miss(directory / f"{digest}.json")
+    table.is_whole = table.is_whole and not hiding and lying <= set(table.manifests)
 
 
 def _read_manifest(table: TableHistory, path: Path, findings: Findings) -> Manifest | None:
     if not path.is_file():
-        findings.miss(path)
         return None
     got = sha256_of(path)
     if got != path.stem:

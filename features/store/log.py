@@ -5,16 +5,20 @@
 
 A commit is visible once its log entry exists. Two writers that commit at once take two numbers; none is lost. Entries
 and the manifests they name are the table's history and stay; what a replaced manifest names may be collected.
+
+A manifest that cannot be read hides what it replaced. It is of no account where a later one replaces it and every
+older commit is known to be replaced too; anywhere else the table is damaged.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from features.files import put_if_absent, write
+from features.files import put_if_absent, sha256_of, write
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import MANIFEST_VERSION, DroppedFacts, Manifest
 from schemas.recipes import canonical_json
@@ -23,6 +27,26 @@ LOG = "log"
 MANIFESTS = "manifests"
 ENTRY_NAME = re.compile(r"\d{8}\.json")
 MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which commits of a table count, as far as its log and manifests can be read.
+
+    Args:
+        live: tuple of Manifest. Those that no manifest replaces, oldest first, those left out that only take others
+            out.
+        known: dict. Every manifest that could be read, by digest, oldest first.
+        unreadable: dict. Why a manifest cannot be read, by digest, oldest first.
+        hiding: tuple of str. The digests among `unreadable` that may count, or may hide what they replaced.
+        doubtful: frozenset of str. The digests among `live` that one of `hiding` may have replaced.
+    """
+
+    live: tuple[Manifest, ...]
+    known: dict[str, Manifest]
+    unreadable: dict[str, StoreError]
+    hiding: tuple[str, ...]
+    doubtful: frozenset[str]
 
 
 class CommitLog:
@@ -51,17 +75,45 @@ class CommitLog:
 
     def live(self) -> list[Manifest]:
         """The manifests that no later one replaces, oldest first, those left out that only take others out."""
-        manifests = {digest: self.manifest(digest) for digest in self.entries()}
-        replaced = _replaced_by(manifests.values())
-        return [
-            manifest
-            for digest, manifest in manifests.items()
-            if digest not in replaced and not isinstance(manifest.facts, DroppedFacts)
-        ]
+        return list(self._whole().live)
+
+    def known(self) -> dict[str, Manifest]:
+        """The manifests of all commits by digest, oldest first, but for those of no account that are gone."""
+        standing = self._whole()
+        for digest, error in standing.unreadable.items():
+            if self._manifest_path(digest).exists():
+                raise error
+        return standing.known
+
+    def standing(self) -> Standing:
+        """Which commits count; DamagedError where the log itself cannot be read."""
+        entries = self.entries()
+        known: dict[str, Manifest] = {}
+        unreadable: dict[str, StoreError] = {}
+        for digest in dict.fromkeys(entries):
+            try:
+                known[digest] = self.manifest(digest)
+            except StoreError as error:
+                if self._is_written(digest):
+                    raise
+                unreadable[digest] = error
+        replaced = _replaced_by(known.values())
+        hiding = hiding_manifests(entries, known)
+        return Standing(
+            live=tuple(
+                manifest
+                for digest, manifest in known.items()
+                if digest not in replaced and not isinstance(manifest.facts, DroppedFacts)
+            ),
+            known=known,
+            unreadable=unreadable,
+            hiding=hiding,
+            doubtful=frozenset(entries[: entries.index(hiding[-1])] if hiding else ()),
+        )
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of that digest, checked against it."""
-        path = self._root / MANIFESTS / f"{digest}.json"
+        path = self._manifest_path(digest)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -80,16 +132,63 @@ class CommitLog:
         names the same files and replaces its former self.
         """
         while True:
-            entries = self.entries()
-            digest = manifest.digest
+            entries, digest = self.entries(), manifest.digest
+            if not self._is_written(digest):
+                write(self._manifest_path(digest), manifest.to_json())
             if digest not in entries:
-                write(self._root / MANIFESTS / f"{digest}.json", manifest.to_json())
                 if put_if_absent(self.entry_path(len(entries) + 1), canonical_json({"manifest": digest})):
                     return digest
-            elif digest in _replaced_by(map(self.manifest, entries)):
+            elif digest in _replaced_by(self.standing().known.values()):
                 manifest = manifest.model_copy(update={"replaces": (*manifest.replaces, digest)})
             else:
                 return digest
+
+    def supersede(self, manifest: Manifest) -> str:
+        """Make a commit the only one that counts, in place of all before it; the digest it has in the log.
+
+        Where the only live one says the same, whatever it replaced in its time, it stays. Where the only one that
+        counts cannot be read and this commit is that one, it is written again.
+
+        Args:
+            manifest: Manifest. It replaces nothing by itself.
+        """
+        standing = self.standing()
+        if not standing.hiding and [one.model_copy(update={"replaces": ()}) for one in standing.live] == [manifest]:
+            return standing.live[0].digest
+        replaces = (*(one.digest for one in standing.live), *standing.hiding)
+        if replaces == (manifest.digest,):
+            return self.append(manifest)
+        return self.append(manifest.model_copy(update={"replaces": replaces}))
+
+    def _whole(self) -> Standing:
+        standing = self.standing()
+        if standing.hiding:
+            raise standing.unreadable[standing.hiding[0]]
+        return standing
+
+    def _is_written(self, digest: str) -> bool:
+        path = self._manifest_path(digest)
+        return path.is_file() and sha256_of(path) == digest
+
+    def _manifest_path(self, digest: str) -> Path:
+        return self._root / MANIFESTS / f"{digest}.json"
+
+
+def hiding_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """The logged manifests, oldest first, that cannot be read and may count or hide what they replaced.
+
+    Args:
+        entries: sequence of str. The digests that the log names, oldest first.
+        known: mapping. The manifests that can be read, by digest.
+    """
+    replaced = _replaced_by(known.values())
+    hiding, is_older_settled = [], True
+    for digest in dict.fromkeys(entries):
+        is_settled = digest in replaced or (digest in known and isinstance(known[digest].facts, DroppedFacts))
+        if digest not in known and not (is_settled and is_older_settled):
+            hiding.append(digest)
+        is_older_settled = is_older_settled and is_settled
+    return tuple(hiding)
 
 
 def _replaced_by(manifests: Iterable[Manifest]) -> set[str]:
@@ -102,7 +201,7 @@ def _entry(path: Path) -> str:
         digest = str(json.loads(data)["manifest"])
     except FileNotFoundError:
         raise DamagedError("an entry of the log is missing", where=str(path)) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError("the log entry is damaged", where=str(path)) from None
     if not MANIFEST_NAME.fullmatch(f"{digest}.json") or canonical_json({"manifest": digest}) != data:
         raise DamagedError("the log entry is damaged", where=str(path))
@@ -112,7 +211,7 @@ def _entry(path: Path) -> str:
 def _parse(data: bytes, path: Path) -> Manifest:
     try:
         version = json.loads(data).get("version")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise DamagedError("manifest is damaged: not JSON", where=str(path)) from None
     if isinstance(version, int) and version > MANIFEST_VERSION:
         raise StoreError(

@@ -6,16 +6,18 @@ A key range is a key prefix, as a shard is, so that a range of one commit's shar
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.store import FeatureTable, Store
 from features.store.shards import read_index, shard_of
 from schemas.manifests import Shard
 from schemas.tables import KEY_BYTES
+
+if TYPE_CHECKING:
+    from features.store import FeatureTable, Store
 
 _RANGE_ROWS = 1 << 18
 _MAX_RANGES = 1 << 12
@@ -52,7 +54,7 @@ class Merge:
         table: FeatureTable. An open table.
     """
 
-    def __init__(self, table: FeatureTable) -> None:
+    def __init__(self, table: "FeatureTable") -> None:
         self._table = table
         self._checked: set[str] = set()
         self.shards = table.shards
@@ -108,7 +110,7 @@ class NamedKeys:
         self._directory = directory
         self._ranges = ranges
 
-    def gather(self, store: Store) -> None:
+    def gather(self, store: "Store") -> None:
         """Take the keys of every live dataset."""
         self._directory.mkdir(parents=True, exist_ok=True)
         for dataset in store.datasets():

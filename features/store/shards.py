@@ -5,13 +5,14 @@ first log2(count) bits are `number`. The file name carries both, and the first d
 that a name never stands for two contents.
 
 Index: one entry a row, in row order: the 32-byte key, then for every tensor column, in field order, the place of its
-value bytes in the shard file as a little-endian unsigned 64-bit integer. TFRecord framing as in
-tensorflow/core/lib/io/record_writer.h; Parquet files keep tensors plain and uncompressed, one page a row group.
+value bytes in the shard file as a little-endian unsigned 64-bit integer, and where the column is compressed their
+length as a little-endian unsigned 32-bit integer. TFRecord framing as in tensorflow/core/lib/io/record_writer.h;
+Parquet files keep values plain, one page a row group; what is compressed is each value for itself.
 """
 
-import hashlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from features.files import aside_of, entry_of, publish, sha256_of
 from schemas.manifests import Shard
 from schemas.recipes import SHORT_FINGERPRINT, Format, digest_of
-from schemas.records import Row, from_arrow, from_example, to_arrow, to_example
+from schemas.records import Row, from_arrow, from_example, to_arrow, to_example, to_plain
 from schemas.tables import KEY_BYTES, Field, Table
 
 MAX_SHARDS = 1 << 16
@@ -32,6 +33,10 @@ _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 4096
 _FRAME_HEAD = 12
 _FRAME_TAIL = 4
+_LENGTH = 4
+
+# For each tensor column of a row, in field order: the place of its value, and its length where it is compressed.
+Places = list[int]
 
 
 def shard_count(rows: int, row_bytes: int) -> int:
@@ -70,7 +75,7 @@ class RowWriter(Protocol):
     def append(self, row: Row) -> None:
         """Add a row."""
 
-    def close(self) -> list[list[int]]:
+    def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
 
 
@@ -80,32 +85,35 @@ class TFRecordWriter:
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
         self._file = path.open("wb")
-        self._places: list[list[int]] = []
-        self._within = tensor_places(table)
+        self._places: list[Places] = []
 
     def append(self, row: Row) -> None:
         """Add a row."""
-        data = to_example(self._table, row)
+        plain = {field.name: to_plain(field, row[field.name]) for field in self._table.fields}
+        data = to_example(self._table, plain)
         start = self._file.tell() + _FRAME_HEAD
         head = struct.pack("<Q", len(data))
         self._file.write(head + struct.pack("<I", _masked_crc(head)))
         self._file.write(data)
         self._file.write(struct.pack("<I", _masked_crc(data)))
-        self._places.append([start + place for place in self._within])
+        if tensor_fields(self._table):
+            sizes = {field.name: len(plain[field.name]) for field in self._table.fields}
+            self._places.append(_example_places(self._table, sizes, start + len(data)))
 
-    def close(self) -> list[list[int]]:
+    def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
         self._file.close()
         return self._places
 
 
 class ParquetWriter:
-    """Rows as Parquet: no dictionary, no compression, one page a row group, so that tensors lie bare in the file."""
+    """Rows as Parquet: no dictionary, no compressed pages, one page a row group, so that values lie bare in it."""
 
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
         self._path = path
         self._rows: list[Row] = []
+        self._sizes: list[dict[str, int]] = []
         row_bytes = sum(field.nbytes for field in table.fields)
         self._group = max(1, min(_ROW_GROUP_ROWS, _ROW_GROUP_BYTES // max(1, row_bytes)))
         self._writer = pq.ParquetWriter(
@@ -120,15 +128,17 @@ class ParquetWriter:
 
     def append(self, row: Row) -> None:
         """Add a row."""
-        self._rows.append(row)
+        plain = {field.name: to_plain(field, row[field.name]) for field in self._table.fields}
+        self._rows.append(plain)
+        self._sizes.append({field.name: len(plain[field.name]) for field in tensor_fields(self._table)})
         if len(self._rows) >= self._group:
             self._flush()
 
-    def close(self) -> list[list[int]]:
+    def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
         self._flush()
         self._writer.close()
-        return list(_parquet_places(self._path, self._table))
+        return _parquet_places(self._path, self._table, self._sizes)
 
     def _flush(self) -> None:
         if self._rows:
@@ -221,18 +231,36 @@ def tensor_fields(table: Table) -> list[Field]:
 
 
 def index_dtype(table: Table) -> np.dtype[Any]:
-    """One index entry: `key` (32 bytes), then one `<u8` place a tensor column, under the column's name."""
-    places = [(field.name, "<u8") for field in tensor_fields(table)]
-    return np.dtype([("key", "u1", (KEY_BYTES,)), *places])
+    """One index entry: `key` (32 bytes), then for each tensor column a `<u8` place under the column's name.
+
+    Where the column is compressed, a `<u4` length follows under the name with `_bytes` behind it.
+    """
+    columns = []
+    for field in tensor_fields(table):
+        columns.append((field.name, "<u8"))
+        if field.compression != "none":
+            columns.append((_length_of(field), "<u4"))
+    return np.dtype([("key", "u1", (KEY_BYTES,)), *columns])
 
 
-def index_bytes(table: Table, keys: Sequence[bytes], places: Sequence[Sequence[int]]) -> bytes:
+def index_bytes(table: Table, keys: Sequence[bytes], places: Sequence[Places]) -> bytes:
     """The index of a shard, from its keys and the places of their values."""
     entries = np.zeros(len(keys), index_dtype(table))
     entries["key"] = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
-    for column, field in enumerate(tensor_fields(table)):
-        entries[field.name] = [row[column] for row in places]
+    for column, name in enumerate((entries.dtype.names or ())[1:]):
+        entries[name] = [row[column] for row in places]
     return entries.tobytes()
+
+
+def value_span(entries: Any, field: Field) -> tuple[Any, Any]:
+    """Where a tensor's bytes lie in the shard file, and how many they are, by one index entry or an array of them."""
+    return entries[field.name], field.nbytes if field.compression == "none" else entries[_length_of(field)]
+
+
+def record_end(entry: Any, table: Table) -> int:
+    """Where the TFRecord of an index entry ends: its last value is that of the tensor whose name sorts last."""
+    place, size = value_span(entry, max(tensor_fields(table), key=lambda field: field.name))
+    return int(place) + int(size) + _FRAME_TAIL
 
 
 def read_index(path: Path, table: Table) -> NDArray[Any]:
@@ -264,35 +292,64 @@ def read_records(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def tensor_places(table: Table) -> list[int]:
-    """Where each tensor's bytes lie within a serialized example; the same for every row of a table of fixed sizes."""
-    tensors = tensor_fields(table)
-    row = {field.name: _marker(field) for field in table.fields}
-    if not tensors:
-        return []
-    data = to_example(table, row)
-    return [data.index(row[field.name].tobytes()) for field in tensors]
+def _example_places(table: Table, sizes: Mapping[str, int], end: int) -> Places:
+    """The places of a row's tensors, from the sizes of its values, all of them bytes, and where its example ends.
+
+    An example's entries are sorted by name, and each ends with its value.
+    """
+    starts = {}
+    for field in sorted(table.fields, key=lambda field: field.name, reverse=True):
+        starts[field.name] = end - sizes[field.name]
+        end -= _entry_size(field.name, sizes[field.name])
+    return _interleaved(table, sizes, starts)
 
 
-def _marker(field: Field) -> Any:
-    if field.kind != "tensor":
-        return {"bytes": bytes(field.size), "text": "", "int": 0, "ints": []}[field.kind]
-    seed = hashlib.sha256(field.name.encode()).digest()
-    repeated = (seed * (field.nbytes // len(seed) + 1))[: field.nbytes]
-    return np.frombuffer(repeated, field.numpy_dtype).reshape(field.shape)
+def _interleaved(table: Table, sizes: Mapping[str, int], starts: Mapping[str, int]) -> Places:
+    """Place, and length where it varies, of each tensor in field order."""
+    places = []
+    for field in tensor_fields(table):
+        places.append(starts[field.name])
+        if field.compression != "none":
+            places.append(sizes[field.name])
+    return places
 
 
-def _parquet_places(path: Path, table: Table) -> Iterator[list[int]]:
+def _length_of(field: Field) -> str:
+    return f"{field.name}_bytes"
+
+
+def _entry_size(name: str, size: int) -> int:
+    """Bytes that a map entry of an example takes for a bytes feature of this size."""
+    feature = _delimited(_delimited(size))
+    return _delimited(_delimited(len(name.encode())) + _delimited(feature))
+
+
+def _delimited(size: int) -> int:
+    """Bytes that a length-delimited protobuf field takes: tag, length as a varint, contents."""
+    return 1 + max(1, -(-size.bit_length() // 7)) + size
+
+
+def _parquet_places(path: Path, table: Table, sizes: Sequence[Mapping[str, int]]) -> list[Places]:
+    """The places of every row's tensors: each column's page ends with its values, those that vary behind a length."""
     metadata = pq.read_metadata(path)
-    columns = [(table.fields.index(field), field.nbytes) for field in tensor_fields(table)]
+    places, remaining = [], iter(sizes)
     for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        starts = []
-        for column, nbytes in columns:
-            chunk = metadata.row_group(group).column(column)
-            starts.append(chunk.data_page_offset + chunk.total_compressed_size - rows * nbytes)
-        for row in range(rows):
-            yield [start + row * nbytes for start, (_, nbytes) in zip(starts, columns, strict=True)]
+        some = list(islice(remaining, metadata.row_group(group).num_rows))
+        starts = {}
+        for field in tensor_fields(table):
+            chunk, before = metadata.row_group(group).column(table.fields.index(field)), _before(field)
+            values = sum(row[field.name] + before for row in some)
+            starts[field.name] = chunk.data_page_offset + chunk.total_compressed_size - values + before
+        for row in some:
+            places.append(_interleaved(table, row, starts))
+            for field in tensor_fields(table):
+                starts[field.name] += row[field.name] + _before(field)
+    return places
+
+
+def _before(field: Field) -> int:
+    """Bytes of the length that Parquet puts before a value that varies in size."""
+    return 0 if field.compression == "none" else _LENGTH
 
 
 def _masked_crc(data: bytes) -> int:

@@ -11,26 +11,36 @@
 Opening a table takes a snapshot: later commits do not change what an open table shows.
 """
 
+import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from features.files import put_if_absent, sha256_of, write
-from features.quantize import decode
+from features.files import ASIDE, put_if_absent, write
+from features.quantize import Stored, decode
 from features.store.log import CommitLog
+from features.store.reading import OpenShards, checked, key_bytes
 from features.store.shards import read_index, read_rows, tensor_fields
+from features.store.streaming import (
+    feature_batches,
+    feature_dataset,
+    feature_schema,
+    find_row,
+    read_parquet,
+    row_batches,
+    row_dataset,
+)
 from features.vocabulary import read_vocabulary
-from schemas.errors import DamagedError, StoreError, UsageError
+from schemas.errors import DamagedError, MissingKeyError, StoreError, UsageError
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
 from schemas.records import to_arrow
@@ -43,6 +53,7 @@ _MARKER = {"format": "capt-store", "version": STORE_VERSION}
 MARKER_BYTES = canonical_json(_MARKER)
 Fitting = TypeVar("Fitting", "FeatureTable", "TextTable")
 Opened = TypeVar("Opened", bound="_Committed")
+AnyRecipe = TypeVar("AnyRecipe", FeatureRecipe, TextRecipe)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -60,7 +71,8 @@ def create_store(path: str | Path) -> "Store":
     root = _local(path)
     if root.exists() and not root.is_dir():
         raise StoreError("a store is a directory, and this is a file", where=str(root))
-    if not root.exists() or not any(root.iterdir()):
+    # Another run may be making the store at this moment.
+    if not root.exists() or all(path.name.startswith(ASIDE) for path in root.iterdir()):
         put_if_absent(root / MARKER, MARKER_BYTES)
     return open_store(root)
 
@@ -100,6 +112,10 @@ class Store:
         """The text table whose fingerprint begins with `prefix`."""
         return _pick(self.text_tables(), prefix, "text table", self.path)
 
+    def has_features(self, recipe: FeatureRecipe) -> bool:
+        """Whether the recipe's table has a commit."""
+        return CommitLog(self.path / "features" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
+
     def feature_root(self, recipe: FeatureRecipe) -> Path:
         """The directory of the recipe's table, made and marked with the recipe where it is new."""
         return _claim(self.path / "features", recipe)
@@ -122,11 +138,11 @@ class Store:
 
 
 class _Committed:
-    """A table as its live manifests say."""
+    """A table as its live manifests say, or those of its manifests that are given."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, manifests: Sequence[Manifest] | None = None) -> None:
         self.root = root
-        self.manifests = CommitLog(root).live()
+        self.manifests = CommitLog(root).live() if manifests is None else list(manifests)
 
     @property
     def shards(self) -> list[Shard]:
@@ -142,16 +158,7 @@ class _Committed:
 
     def file(self, entry: FileEntry) -> Path:
         """A named file, checked against its checksum."""
-        path = self.root / entry.path
-        try:
-            got = sha256_of(path)
-        except FileNotFoundError:
-            raise DamagedError(
-                "a committed file is missing", where=str(path), mend="run the same prepare command again"
-            ) from None
-        if got != entry.sha256:
-            raise DamagedError(f"damaged: expected SHA-256 {entry.sha256}, got {got}", where=str(path))
-        return path
+        return checked(self.root, entry)
 
 
 class Dataset(_Committed):
@@ -175,8 +182,37 @@ class Dataset(_Committed):
         return self.manifests[-1]
 
     def catalog(self) -> pa.Table:
-        """The rows of `schemas.tables.CATALOG`, by image id."""
-        return pq.read_table(self.file(self.manifest.files["catalog"]), schema=CATALOG.arrow_schema())
+        """The rows of `schemas.tables.CATALOG`, by image id, as Arrow; `record_batches` takes less memory."""
+        return read_parquet([self._catalog_path], CATALOG)
+
+    def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """The rows of `catalog`, so many a batch and fewer in the last."""
+        return row_batches([self._catalog_path], CATALOG, "parquet", rows)
+
+    def dataset(self, batch_size: int = 1024, prefetch: int = 2) -> Any:
+        """The rows of `catalog` as a tf.data.Dataset of batches, dicts by column: tf.string, `bytes` tf.int64."""
+        return row_dataset(lambda: self.record_batches(batch_size), CATALOG, prefetch)
+
+    def get(self, image_id: str) -> dict[str, Any]:
+        """The row of one image, a dict by column: `get("139")["key"]` is what `FeatureTable.get` takes.
+
+        Raises:
+            MissingKeyError: the dataset has no such image.
+        """
+        found = pq.read_table(
+            self._catalog_path,
+            schema=CATALOG.arrow_schema(),
+            partitioning=None,
+            filters=[("image_id", "==", image_id)],
+        ).to_pylist()
+        if not found:
+            raise MissingKeyError(f"the dataset {self.name} has no image {image_id!r}", where=str(self.root))
+        row: dict[str, Any] = found[0]
+        return row
+
+    @property
+    def _catalog_path(self) -> Path:
+        return self.file(self.manifest.files["catalog"])
 
 
 class TextTable(_Committed):
@@ -184,7 +220,7 @@ class TextTable(_Committed):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.recipe = TextRecipe.model_validate_json((root / RECIPE).read_bytes())
+        self.recipe = _read_recipe(root, TextRecipe)
 
     @property
     def fingerprint(self) -> str:
@@ -211,20 +247,65 @@ class TextTable(_Committed):
         return read_vocabulary(self.file(self.manifests[-1].files["vocabulary"]))
 
     def captions(self) -> pa.Table:
-        """The rows of `schemas.tables.CAPTIONS`, by key."""
-        rows = (row for shard in self.shards for row in read_rows(self.file(shard.data), CAPTIONS, self.recipe.format))
-        return to_arrow(CAPTIONS, rows)
+        """The rows of `schemas.tables.CAPTIONS`, by key, as Arrow; `record_batches` takes less memory."""
+        paths = [self.file(shard.data) for shard in self.shards]
+        if self.recipe.format == "parquet":
+            return read_parquet(paths, CAPTIONS)
+        return to_arrow(CAPTIONS, (row for path in paths for row in read_rows(path, CAPTIONS, self.recipe.format)))
+
+    def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """The rows of `captions`, so many a batch and fewer in the last."""
+        paths = (self.file(shard.data) for shard in self.shards)
+        return row_batches(paths, CAPTIONS, self.recipe.format, rows)
+
+    def dataset(self, batch_size: int = 1024, prefetch: int = 2) -> Any:
+        """The rows of `captions` as a tf.data.Dataset of batches, dicts by column.
+
+        Columns are tf.string [N], and `tokens` is a tf.RaggedTensor of int64 [N, (length)].
+        """
+        return row_dataset(lambda: self.record_batches(batch_size), CAPTIONS, prefetch)
+
+    def get(self, key: bytes | str) -> dict[str, Any]:
+        """The row of one caption, a dict by column, read from the one shard that its key belongs to.
+
+        Args:
+            key: bytes or str. The caption's key, 32 bytes or 64 hexadecimal digits.
+
+        Raises:
+            MissingKeyError: the table has no such caption.
+        """
+        wanted = key_bytes(key)
+        for shard in self.shards:
+            if shard.first_key <= wanted.hex() <= shard.last_key:
+                row = find_row(self.file(shard.data), CAPTIONS, self.recipe.format, wanted)
+                if row:
+                    return row
+        raise MissingKeyError(f"no caption has the key {wanted.hex()}", where=str(self.root))
 
 
 class FeatureTable(_Committed):
-    """Features by content key, read at random through the shards' indexes."""
+    """Features by content key.
 
-    def __init__(self, store: Store, root: Path) -> None:
-        super().__init__(root)
-        self.recipe = FeatureRecipe.model_validate_json((root / RECIPE).read_bytes())
+    `get` is one image's features, `get_many` those of many; `lookup` and `read` are its two halves, for who reads the
+    same images again and again. `record_batches`, `to_arrow` and `dataset` are the whole table, by key.
+
+    Args:
+        store: Store. The store.
+        root: Path. The table's directory.
+        recipe: FeatureRecipe or None. What a row means; None reads it.
+        manifests: sequence of Manifest, or None. The commits to show; None takes the live ones.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        root: Path,
+        recipe: FeatureRecipe | None = None,
+        manifests: Sequence[Manifest] | None = None,
+    ) -> None:
+        super().__init__(root, manifests)
+        self.recipe = recipe or _read_recipe(root, FeatureRecipe)
         self._store = store
-        self._open: dict[int, int] = {}
-        self._lock = Lock()
 
     @property
     def fingerprint(self) -> str:
@@ -280,17 +361,82 @@ class FeatureTable(_Committed):
         return np.where(ordered[place] == wanted, positions[place], -1)
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
-        """The features at positions that `lookup` gave: [N, *shape], as stored; int8 comes back as float32."""
+        """The features at positions that `lookup` gave: [N, *shape], as stored; int8 comes back as float32.
+
+        Raises:
+            MissingKeyError: a position is −1, which `lookup` gives for a key that the table lacks.
+        """
+        return decode(self.stored(positions))
+
+    def stored(self, positions: NDArray[np.int64]) -> Stored:
+        """The columns `value` and, with int8, `scale` at positions that `lookup` gave, as stored, decompressed."""
+        if len(positions) and positions.min() < 0:
+            raise MissingKeyError("a position is −1, so `lookup` did not find its key", where=str(self.root))
         numbers = np.searchsorted(self._starts, positions, side="right") - 1
         within = positions - self._starts[numbers]
-        columns: dict[str, NDArray[np.generic]] = {}
-        for field in tensor_fields(self.table):
-            out = np.empty((len(positions), *field.shape), field.numpy_dtype)
-            raw = out.view(np.uint8).reshape(len(positions), -1)
-            for i, (number, row) in enumerate(zip(numbers.tolist(), within.tolist(), strict=True)):
-                os.preadv(self._descriptor(number), [raw[i]], int(self._indexes[number][field.name][row]))
-            columns[field.name] = out
-        return decode(columns)
+        return self._stored(list(zip(numbers.tolist(), within.tolist(), strict=True)))
+
+    def get(self, key: bytes | str) -> NDArray[np.generic]:
+        """The features of one image: an array of `shape`, as stored; int8 comes back as float32.
+
+        Costs one look-up in the index of a shard (of one shard a commit, where the table has several): a binary search
+        that reads about log2(rows) keys, and one row. A shard's first use checks its checksum, once.
+
+        Args:
+            key: bytes or str. The SHA-256 of the image's bytes, 32 bytes or 64 hexadecimal digits.
+
+        Raises:
+            MissingKeyError: the table has no such row.
+        """
+        wanted = key_bytes(key)
+        found = self._opened.find(wanted)
+        if found is None:
+            raise self._missing(wanted)
+        features: NDArray[np.generic] = decode(self._stored([found]))[0]
+        return features
+
+    def get_many(self, keys: NDArray[np.uint8] | Sequence[bytes | str]) -> NDArray[np.generic]:
+        """The features of many images: an array [N, *shape], in the order of their keys.
+
+        Args:
+            keys: uint8 array [N, 32], or sequence of what `get` takes.
+
+        Raises:
+            MissingKeyError: the table lacks a row; the message names the first.
+        """
+        wanted = keys if isinstance(keys, np.ndarray) else _as_keys(keys)
+        positions = self.lookup(wanted)
+        if (positions < 0).any():
+            raise self._missing(wanted[positions < 0][0].tobytes())
+        return self.read(positions)
+
+    def record_batches(self, rows: int = 64) -> Iterator[pa.RecordBatch]:
+        """The whole table by key, each key once, so many rows a batch and fewer in the last.
+
+        The columns are those of `to_arrow`. Memory holds one batch, and the keys of one range of the table.
+        """
+        return feature_batches(self, rows)
+
+    def to_arrow(self) -> pa.Table:
+        """The whole table by key, each key once.
+
+        Columns: `key`, 32 bytes; `value`, fixed-size binary, the little-endian values of one image, row-major, whose
+        shape and dtype are in the field's metadata; with int8 `scale`, float32 values the same way. As NumPy:
+        `np.frombuffer(t["value"].combine_chunks().buffers()[1], dtype).reshape(-1, *shape)`.
+        """
+        return pa.Table.from_batches(self.record_batches(), schema=feature_schema(self))
+
+    def dataset(self, batch_size: int = 32, prefetch: int = 2) -> Any:
+        """The whole table by key as a tf.data.Dataset of batches {"key": tf.string [N], "value": float [N, *shape]}.
+
+        Args:
+            batch_size: int. Rows a batch; the last may have fewer.
+            prefetch: int. Batches read ahead.
+
+        Returns:
+            tf.data.Dataset; `value` has the storage dtype, int8 comes back as float32.
+        """
+        return feature_dataset(self, batch_size, prefetch)
 
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Remembered permanent failures: key → (stage, reason, detail)."""
@@ -300,9 +446,23 @@ class FeatureTable(_Committed):
             row["key"]: (row["stage"], row["reason"], row["detail"]) for table in tables for row in table.to_pylist()
         }
 
+    def _stored(self, rows: list[tuple[int, int]]) -> Stored:
+        """The columns of rows, each a shard's number and the row's within it."""
+        columns = {f: np.empty((len(rows), *f.shape), f.numpy_dtype) for f in tensor_fields(self.table)}
+        for field, out in columns.items():
+            self._opened.read(rows, field, out)
+        return {field.name: out for field, out in columns.items()}
+
+    def _missing(self, key: bytes) -> MissingKeyError:
+        return MissingKeyError(
+            f"no row has the key {key.hex()}",
+            where=str(self.root),
+            mend="`capt prepare features` extracts the images of a dataset that the table lacks",
+        )
+
     @cached_property
-    def _indexes(self) -> list[NDArray[Any]]:
-        return [self._index(shard) for shard in self.shards]
+    def _opened(self) -> OpenShards:
+        return OpenShards(self.root, self.shards, self.table)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -313,7 +473,7 @@ class FeatureTable(_Committed):
     def _sorted(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
         if not self.shards:
             return np.zeros(0, "S32"), np.zeros(0, np.int64)
-        keys = _as_strings(np.concatenate([index["key"] for index in self._indexes]))
+        keys = _as_strings(np.concatenate([self._opened.index(number)["key"] for number in range(len(self.shards))]))
         ordered, first = np.unique(keys, return_index=True)
         return ordered, first.astype(np.int64)
 
@@ -321,21 +481,13 @@ class FeatureTable(_Committed):
         assert shard.index is not None
         return read_index(self.file(shard.index), self.table)
 
-    def _descriptor(self, number: int) -> int:
-        """The shard's open file; its checksum is checked when it is first opened."""
-        if number not in self._open:
-            with self._lock:
-                if number not in self._open:
-                    self._open[number] = os.open(self.file(self.shards[number].data), os.O_RDONLY)
-        return self._open[number]
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_open", {}).values():
-            os.close(descriptor)
-
 
 def _as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:
     return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1)
+
+
+def _as_keys(keys: Sequence[bytes | str]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(map(key_bytes, keys)), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def _present(tables: Iterable[Opened]) -> list[Opened]:
@@ -347,10 +499,34 @@ def _tables(parent: Path) -> list[Path]:
 
 
 def _claim(parent: Path, recipe: FeatureRecipe | TextRecipe) -> Path:
-    root = parent / recipe.fingerprint[:SHORT_FINGERPRINT]
-    if not (root / RECIPE).exists():
-        write(root / RECIPE, canonical_json(recipe.model_dump(mode="json")))
+    root, data = parent / recipe.fingerprint[:SHORT_FINGERPRINT], canonical_json(recipe.model_dump(mode="json"))
+    if not (root / RECIPE).exists() or (root / RECIPE).read_bytes() != data:
+        write(root / RECIPE, data)
     return root
+
+
+def _read_recipe(root: Path, kind: type[AnyRecipe]) -> AnyRecipe:
+    """The recipe of the table in a directory; DamagedError where it is missing, or not the one the directory is for."""
+    path, mend = root / RECIPE, "run the same prepare command again"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedError("the table's recipe is missing", where=str(path), mend=mend) from None
+    got = hashlib.sha256(data).hexdigest()
+    if got[:SHORT_FINGERPRINT] != root.name:
+        raise DamagedError(
+            f"the recipe is damaged: expected SHA-256 {root.name}…, got {got}", where=str(path), mend=mend
+        )
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise StoreError(
+            f"the recipe is not one that this capt knows: {place}: {first['msg']}",
+            where=str(path),
+            mend="use a newer capt",
+        ) from None
 
 
 def _pick(tables: list[Fitting], prefix: str, noun: str, where: Path) -> Fitting:
@@ -372,8 +548,14 @@ def _check_marker(root: Path) -> None:
     try:
         marker: Mapping[str, Any] = json.loads((root / MARKER).read_bytes())
         ours, version = marker["format"] == _MARKER["format"], int(marker["version"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         ours, version = False, 0
+    if not ours and any(_tables(root / kind) for kind in ("features", "text", "datasets")):
+        raise DamagedError(
+            "what marks this directory as a store is damaged or missing",
+            where=str(root / MARKER),
+            mend=f"write {MARKER_BYTES.decode()} into it",
+        )
     if not ours:
         raise StoreError(
             "this directory is not a capt store", where=str(root), mend="name another --store, or an empty directory"

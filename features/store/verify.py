@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from features.files import sha256_of
 from features.progress import watching
+from features.store.damage import note_damage
 from features.store.history import KINDS, Damage, Findings, TableHistory, read_history
 from features.store.layout import (
     CACHE,
@@ -45,7 +46,7 @@ from features.store.layout import (
 from features.store.log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS
 from features.store.merging import as_keys, key_column, shard_numbers
 from features.store.pins import PINS, is_busy, table_name
-from features.store.shards import index_dtype, read_rows, tensor_fields
+from features.store.shards import index_dtype, read_rows, tensor_fields, value_span
 from features.store.tables import MARKER, MARKER_BYTES, RECIPE, STORE_VERSION, open_store
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
@@ -100,7 +101,7 @@ class Verification:
 
 
 def verify_store(store: str) -> dict[str, Any]:
-    """Read a store again and hold it against its checksums.
+    """Read a store again and hold it against its checksums; what is wrong is noted for the jobs that heal it.
 
     Args:
         store: str. Directory of the store.
@@ -115,6 +116,7 @@ def verify_store(store: str) -> dict[str, Any]:
     """
     found = verify(Path(store).absolute())
     figures = found.figures()
+    note_damage(Path(store).absolute(), [*figures["damaged"], *figures["missing"]])
     for damage in found.damaged:
         _log.warning("%s: damaged: expected %s, got %s", damage.path, damage.expected, damage.got)
     for path in figures["missing"]:
@@ -317,7 +319,8 @@ def _index_problem(path: Path, shard: Shard, table: Table) -> str:
         return f"{path.stat().st_size} bytes for {shard.rows} rows"
     index = np.fromfile(path, dtype)
     for field in tensor_fields(table):
-        if int(index[field.name].max()) + field.nbytes > shard.data.bytes:
+        places, sizes = value_span(index, field)
+        if int((places + sizes).max()) > shard.data.bytes:
             return f"a place beyond the shard's {shard.data.bytes} bytes"
     return _keys_problem(index["key"], shard)
 

@@ -16,6 +16,7 @@ from schemas.errors import CaptError, UsageError
 
 _SPLIT = re.compile(r"(train|val|test)\d{4}")
 _CAPTIONS = re.compile(r"captions_[^/]*\.json$")
+_MAX_BYTES = 2 << 30
 
 
 class Coco:
@@ -35,7 +36,7 @@ class Coco:
         for where, data in self._files():
             for place, image in _records(data, "images", where):
                 yield ImageEntry(
-                    str(_value(image, "id", place)), str(_value(image, "file_name", place)), _split_of(where)
+                    _text(_value(image, "id", place)), _text(_value(image, "file_name", place)), _split_of(where)
                 )
 
     def captions(self) -> Iterator[CaptionEntry]:
@@ -43,8 +44,8 @@ class Coco:
         for where, data in self._files():
             for place, annotation in _records(data, "annotations", where):
                 yield CaptionEntry(
-                    str(_value(annotation, "image_id", place)),
-                    str(_value(annotation, "id", place)),
+                    _text(_value(annotation, "image_id", place)),
+                    _text(_value(annotation, "id", place)),
                     str(_value(annotation, "caption", place)),
                     _split_of(where),
                 )
@@ -57,18 +58,39 @@ class Coco:
             if not zipfile.is_zipfile(path):
                 yield name, _parse(path.read_bytes(), name)
                 continue
-            with zipfile.ZipFile(path) as archive:
-                members = sorted(member for member in archive.namelist() if _CAPTIONS.search(member))
-                if not members:
-                    raise UsageError("the archive holds no captions_*.json", where=name)
-                for member in members:
-                    yield f"{name}/{member}", _parse(archive.read(member), f"{name}/{member}")
+            yield from _members(path, name)
+
+
+def _members(path: Path, name: str) -> Iterator[tuple[str, Any]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises nearly any class on archives that were made to confuse it.
+        raise CaptError(f"the archive cannot be read: {error}", where=name, mend="fetch the file again") from error
+    with archive:
+        members = sorted(member for member in archive.namelist() if _CAPTIONS.search(member))
+        if not members:
+            raise UsageError("the archive holds no captions_*.json", where=name)
+        for member in members:
+            yield f"{name}/{member}", _parse(_unpacked(archive, member, f"{name}/{member}"), f"{name}/{member}")
+
+
+def _unpacked(archive: zipfile.ZipFile, member: str, where: str) -> bytes:
+    info = archive.getinfo(member)
+    if info.file_size > _MAX_BYTES:
+        raise CaptError(f"it unpacks to {info.file_size:,} bytes, and {_MAX_BYTES:,} are the limit", where=where)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise CaptError("it is compressed in another way than a zip's usual one", where=where, mend="pack it again")
+    try:
+        with archive.open(info) as file:
+            return file.read(info.file_size)
+    except Exception as error:  # As above.
+        raise CaptError(f"it cannot be unpacked: {error}", where=where, mend="fetch the file again") from error
 
 
 def _parse(data: bytes, where: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CaptError(f"not JSON: {error}", where=where, mend="fetch the file again") from error
 
 
@@ -84,6 +106,11 @@ def _value(record: Mapping[str, Any], key: str, place: str) -> Any:
         return record[key]
     except (KeyError, TypeError):
         raise CaptError(f"the key {key!r} is missing", where=place, mend="is this a COCO captions file?") from None
+
+
+def _text(value: Any) -> str:
+    """The value as text that any table can hold: half a surrogate pair, which JSON can write, as it is written."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _split_of(where: str) -> str | None:

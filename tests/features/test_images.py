@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
-from features.images import decode, encode_thumbnail, fit, open_image
+from features.images import allow_pixels, decode, encode_thumbnail, fit, open_image
 from schemas.errors import RecordError
 
 # pytest undoes the filters that a module sets while it is being collected.
@@ -396,6 +396,32 @@ def test_mutated_files_decode_or_say_why(name, changes, inserted):
         at = place % len(data)
         data[at : at if inserted else at + len(new)] = new
     decodes_or_says_why(bytes(data))
+
+
+@pytest.mark.slow
+@given(
+    st.sampled_from(SAMPLES),
+    st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=8), st.integers(0, 8)), min_size=1, max_size=9),
+    st.integers(0, 10_000),
+)
+@settings(max_examples=20_000, deadline=None, database=None)
+def test_files_that_are_changed_in_many_ways_decode_or_say_why(name, changes, kept):
+    data = bytearray(samples()[name])
+    for place, new, gone in changes:
+        at = place % (len(data) + 1)
+        data[at : at + gone] = new
+    decodes_or_says_why(bytes(data[: max(16, kept)]))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pillows_limit_follows_ours(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert reason_of(samples()["tiff"]) == "too large"
+    allow_pixels(WIDTH * HEIGHT)
+    assert pixels_of(samples()["tiff"]).shape == (HEIGHT, WIDTH, 3)
+    assert Image.MAX_IMAGE_PIXELS == WIDTH * HEIGHT / 2
+    allow_pixels(1)
+    assert Image.MAX_IMAGE_PIXELS == WIDTH * HEIGHT / 2
 
 
 def test_a_thumbnail_is_a_small_jpeg_in_the_pictures_proportions():

@@ -20,6 +20,7 @@ from features.files import entry_of, put_if_absent, sha256_of, write
 from features.store import Store, create_store
 from features.store.log import CommitLog
 from features.store.shards import ShardWriter, commit_name, shard_of
+from schemas.compression import Compression
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Format, StorageDtype, TextRecipe, canonical_json
 from schemas.tables import CAPTIONS, CATALOG, FAILURES
@@ -34,7 +35,9 @@ def new_store(path: Path) -> Store:
     return create_store(path)
 
 
-def feature_recipe(file_format: Format = "parquet", dtype: StorageDtype = "float16") -> FeatureRecipe:
+def feature_recipe(
+    file_format: Format = "parquet", dtype: StorageDtype = "float16", compression: Compression = "none"
+) -> FeatureRecipe:
     """The recipe of a table of features of shape `SHAPE`."""
     return FeatureRecipe(
         extractor="inception_v3",
@@ -45,6 +48,7 @@ def feature_recipe(file_format: Format = "parquet", dtype: StorageDtype = "float
         precision="float32",
         dtype=dtype,
         format=file_format,
+        compression=compression,
     )
 
 

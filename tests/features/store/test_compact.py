@@ -55,9 +55,13 @@ def in_one_go(path: Path, recipe: Any, rows: int = 64, shard_count: int = 8) -> 
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_a_store_grown_by_deltas_equals_one_made_in_one_go(tmp_path: Path, file_format: Any, dtype: Any) -> None:
-    recipe = feature_recipe(file_format, dtype)
+@pytest.mark.parametrize(
+    ("dtype", "compression"), [("float32", "none"), ("bfloat16", "none"), ("int8", "none"), ("int8", "zstd")]
+)
+def test_a_store_grown_by_deltas_equals_one_made_in_one_go(
+    tmp_path: Path, file_format: Any, dtype: Any, compression: Any
+) -> None:
+    recipe = feature_recipe(file_format, dtype, compression)
     store, other = grown(tmp_path / "grown", recipe), in_one_go(tmp_path / "whole", recipe)
     result = compact_store(str(store.path), shards=8)
     assert contents(store.feature_root(recipe)) == contents(other.feature_root(recipe))

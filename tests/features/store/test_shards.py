@@ -18,7 +18,9 @@ from features.store.shards import (
     shard_count,
     shard_of,
     tensor_fields,
+    value_span,
 )
+from schemas.compression import Compression, decompress
 from schemas.manifests import Shard
 from schemas.records import parsing_spec
 from schemas.tables import features_table
@@ -33,8 +35,15 @@ def some_rows(count: int, shape: tuple[int, ...], dtype: Any) -> list[dict[str, 
     return [{"key": key, **quantize.encode(generator.standard_normal(shape, dtype=np.float32), dtype)} for key in keys]
 
 
-def write(root: Path, rows: list[dict[str, Any]], shape: tuple[int, ...], dtype: str, file_format: Any) -> Shard:
-    writer = ShardWriter(root, "commit", features_table(shape, dtype), file_format, 0, 1)
+def write(
+    root: Path,
+    rows: list[dict[str, Any]],
+    shape: tuple[int, ...],
+    dtype: str,
+    file_format: Any,
+    compression: Compression = "none",
+) -> Shard:
+    writer = ShardWriter(root, "commit", features_table(shape, dtype, compression), file_format, 0, 1)
     for row in rows:
         writer.append(row)
     shard = writer.close()
@@ -44,7 +53,7 @@ def write(root: Path, rows: list[dict[str, Any]], shape: tuple[int, ...], dtype:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5, 7), (6,)])
+@pytest.mark.parametrize("shape", [(5, 7), (6,), (1,)])
 def test_the_index_leads_to_every_value(tmp_path: Path, file_format: Any, dtype: Any, shape: tuple[int, ...]) -> None:
     rows, table = some_rows(50, shape, dtype), features_table(shape, dtype)
     shard = write(tmp_path, rows, shape, dtype, file_format)
@@ -55,6 +64,24 @@ def test_the_index_leads_to_every_value(tmp_path: Path, file_format: Any, dtype:
         for field in tensor_fields(table):
             place = int(entry[field.name])
             assert data[place : place + field.nbytes] == row[field.name].tobytes()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(5, 700), (6,), (1,)])
+def test_the_index_leads_to_every_compressed_value(
+    tmp_path: Path, file_format: Any, dtype: Any, shape: tuple[int, ...]
+) -> None:
+    rows, table = some_rows(50, shape, dtype), features_table(shape, dtype, "zstd")
+    shard = write(tmp_path, rows, shape, dtype, file_format, "zstd")
+    data = (tmp_path / shard.data.path).read_bytes()
+    for entry, row in zip(read_index(tmp_path / shard.index.path, table), rows, strict=True):  # type: ignore[union-attr]
+        for field in tensor_fields(table):
+            place, size = map(int, value_span(entry, field))
+            kept = data[place : place + size]
+            assert decompress(kept, field.compression, field.nbytes) == row[field.name].tobytes()
+    back = list(read_rows(tmp_path / shard.data.path, table, file_format))
+    assert all(np.array_equal(one["value"], other["value"]) for one, other in zip(back, rows, strict=True))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -85,14 +112,19 @@ def test_equal_rows_make_equal_files_of_equal_names(tmp_path: Path, file_format:
     assert one.data.path.endswith(f".{file_format}")
 
 
-def test_tensorflow_reads_the_tfrecords(tmp_path: Path) -> None:
-    rows = some_rows(10, (5, 7), "float16")
-    shard = write(tmp_path, rows, (5, 7), "float16", "tfrecord")
-    spec = parsing_spec(features_table((5, 7), "float16"))
-    records = tf.data.TFRecordDataset(str(tmp_path / shard.data.path)).map(
-        lambda r: tf.io.parse_single_example(r, spec)
-    )
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensorflow_reads_the_tfrecords(tmp_path: Path, dtype: Any) -> None:
+    rows, table = some_rows(10, (5, 7), dtype), features_table((5, 7), dtype)
+    shard = write(tmp_path, rows, (5, 7), dtype, "tfrecord")
+    serialized = tf.data.TFRecordDataset(str(tmp_path / shard.data.path))
+    records = list(serialized.map(lambda record: tf.io.parse_single_example(record, parsing_spec(table))))
     assert [record["key"].numpy() for record in records] == [row["key"] for row in rows]
+    for field in tensor_fields(table):
+        values = [tf.io.decode_raw(record[field.name], tf.as_dtype(field.numpy_dtype)) for record in records]
+        assert all(
+            np.array_equal(value.numpy().reshape(field.shape), row[field.name])
+            for value, row in zip(values, rows, strict=True)
+        )
 
 
 def test_a_damaged_record_is_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""Damage: what verification found wrong with a store, noted for the jobs that heal it, and what is left of a table.
+
+    STORE/cache/damage.json    {"paths":["features/ab…/0123…/features-….tfrecord",…],"version":1}
+
+The note tells where to look, and what lies there decides: a file that was healed since is no damage.
+"""
+
+import errno
+import json
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.files import sha256_of, write
+from features.store.layout import CACHE
+from features.store.log import CommitLog
+from schemas.manifests import FileEntry, Manifest, Shard
+from schemas.recipes import canonical_json
+
+NOTE = "damage.json"
+
+_log = logging.getLogger("capt.store")
+
+
+def note_damage(store: Path, paths: Iterable[str]) -> None:
+    """Note the files, by path within the store, that a verification found damaged or missing; older notes go."""
+    note, listed = store / CACHE / NOTE, sorted(set(paths))
+    try:
+        if listed:
+            write(note, canonical_json({"version": 1, "paths": listed}))
+        else:
+            note.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        _log.warning("the store cannot be written to, so what was found is not noted: %s", store)
+
+
+def noted_damage(store: Path, root: Path) -> frozenset[str]:
+    """The files noted that lie in the directory `root`, by path within it."""
+    try:
+        listed = json.loads((store / CACHE / NOTE).read_bytes())["paths"]
+        prefix = "" if root == store else f"{root.relative_to(store).as_posix()}/"
+        return frozenset(path.removeprefix(prefix) for path in listed if path.startswith(prefix))
+    except FileNotFoundError:
+        return frozenset()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _log.warning("%s cannot be read; verify the store again", store / CACHE / NOTE)
+        return frozenset()
+
+
+def is_whole(root: Path, entry: FileEntry, doubted: Collection[str] = ()) -> bool:
+    """Whether a file of the table in `root` is there and has its size; of one that is doubted, its checksum too."""
+    try:
+        size = (root / entry.path).stat().st_size
+    except OSError:
+        return False
+    return size == entry.bytes and (entry.path not in doubted or is_sound(root, entry))
+
+
+def is_sound(root: Path, entry: FileEntry) -> bool:
+    """Whether a file of the table in `root` has the bytes that its entry says."""
+    try:
+        return sha256_of(root / entry.path) == entry.sha256
+    except OSError:
+        return False
+
+
+def files_of(shard: Shard) -> list[FileEntry]:
+    """The files of a shard."""
+    return [entry for entry in (shard.data, shard.index) if entry]
+
+
+@dataclass(frozen=True)
+class Wound:
+    """A commit that cannot stay as it is.
+
+    Args:
+        manifest: Manifest. The commit.
+        rest: Manifest. What is whole of it, made with the same, in its place.
+        damaged: tuple of FileEntry. The files that are not whole.
+    """
+
+    manifest: Manifest
+    rest: Manifest
+    damaged: tuple[FileEntry, ...]
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards that are not in the rest."""
+        kept = {shard.data.path for shard in self.rest.shards}
+        return [shard for shard in self.manifest.shards if shard.data.path not in kept]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is left of a feature table.
+
+    Args:
+        manifests: tuple of Manifest. The live commits, oldest first, with only what is whole of them.
+        wounds: tuple of Wound. The commits that cannot stay as they are.
+        hiding: tuple of str. Digests of commits whose manifests cannot be read.
+    """
+
+    manifests: tuple[Manifest, ...]
+    wounds: tuple[Wound, ...]
+    hiding: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.wounds or self.hiding)
+
+    def damaged(self) -> set[str]:
+        """The files that are not whole, by path within the table."""
+        return {entry.path for wound in self.wounds for entry in wound.damaged}
+
+
+def diagnose(root: Path, noted: Collection[str]) -> Diagnosis:
+    """What is left of the feature table in a directory.
+
+    Every file must be there in its size; the checksums of indexes, of what is no shard and of what is noted are taken.
+
+    Args:
+        root: Path. The table's directory.
+        noted: collection of str. Paths within it that verification found damaged.
+
+    Raises:
+        DamagedError: the log cannot be read.
+    """
+    standing = CommitLog(root).standing()
+    manifests, wounds = [], []
+    for manifest in standing.live:
+        wound = _examine(root, manifest, noted)
+        if wound.damaged or manifest.digest in standing.doubtful:
+            wounds.append(wound)
+        manifests.append(wound.rest if wound.damaged else manifest)
+    return Diagnosis(tuple(manifests), tuple(wounds), standing.hiding)
+
+
+def _examine(root: Path, manifest: Manifest, noted: Collection[str]) -> Wound:
+    doubted = {*noted, *(entry.path for entry in (*_indexes(manifest), *manifest.files.values()))}
+    damaged = tuple(entry for entry in manifest.entries() if not is_whole(root, entry, doubted))
+    bad = {entry.path for entry in damaged}
+    rest = manifest.model_copy(
+        update={
+            "replaces": (manifest.digest,),
+            "shards": tuple(shard for shard in manifest.shards if not bad & {entry.path for entry in files_of(shard)}),
+            "files": {role: entry for role, entry in manifest.files.items() if entry.path not in bad},
+        }
+    )
+    return Wound(manifest, rest, damaged)
+
+
+def _indexes(manifest: Manifest) -> list[FileEntry]:
+    return [shard.index for shard in manifest.shards if shard.index]

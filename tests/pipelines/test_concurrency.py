@@ -1,0 +1,161 @@
+"""Two runs on one store at once lose nothing, show no row twice and both succeed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import capt
+from features.store.verify import verify_store
+from pipelines.scratch import claimed
+from tests.conftest import noise_image
+
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
+
+
+def start(function: str, **options: Any) -> subprocess.Popen[str]:
+    program = f"import capt, json; print(json.dumps(capt.{function}(**{options!r})))"
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+
+
+def both(function: str, *each: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of runs that are started at the same moment."""
+    figures = []
+    for process in [start(function, **options) for options in each]:
+        out, complaint = process.communicate(timeout=300)
+        assert process.returncode == 0, complaint
+        figures.append(json.loads(out.splitlines()[-1]))
+    return figures
+
+
+def images_of(directory: Path, numbers: Sequence[int]) -> Path:
+    directory.mkdir()
+    for number in numbers:
+        noise_image(number).save(directory / f"{number:012d}.jpg")
+    return directory
+
+
+def check(store: Path, rows: int) -> None:
+    found = verify_store(str(store))
+    assert [found[kind] for kind in ("damaged", "missing", "foreign")] == [[], [], []]
+    for table in capt.open_store(store).feature_tables():
+        keys = {key.tobytes() for block in table.key_blocks() for key in block}
+        assert table.rows == len(keys) == rows
+    assert list((store / "work").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose table has its network."""
+    root = tmp_path_factory.mktemp("begun")
+    capt.prepare_features(store=str(root / "store"), images=[str(images_of(root / "one", [999]))], name="one", **SMALL)
+    return root / "store"
+
+
+def test_two_runs_that_are_to_do_the_same_share_the_work(tmp_path: Path) -> None:
+    """In a store that is new: both begin it, its table and its network."""
+    images, store = images_of(tmp_path / "images", range(24)), tmp_path / "store"
+    options = {"store": str(store), "images": [str(images)], "shards": 4, **SMALL}
+    figures = both("prepare_features", {**options, "name": "one"}, {**options, "name": "other"})
+    assert sum(one["ok"] for one in figures) == 24
+    assert sum(one["cached"] for one in figures) == 24
+    check(store, 24)
+    (table,) = capt.open_store(store).feature_tables()
+    assert sum(shard.rows for shard in table.shards) == 24
+    assert [dataset.catalog().num_rows for dataset in capt.open_store(store).datasets()] == [24, 24]
+
+
+def test_two_runs_that_overlap_show_no_row_twice(begun: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(begun, tmp_path / "store"))
+    one, other = images_of(tmp_path / "a", range(20)), images_of(tmp_path / "b", range(10, 30))
+    options = {"store": str(store), **SMALL}
+    figures = both(
+        "prepare_features",
+        {**options, "images": [str(one)], "name": "one", "shards": 2},
+        {**options, "images": [str(other)], "name": "other"},
+    )
+    assert [one["ok"] + one["cached"] for one in figures] == [20, 20]
+    check(store, 31)
+    (table,) = capt.open_store(store).feature_tables()
+    for dataset in capt.open_store(store).datasets():
+        keys = np.array([list(key) for key in dataset.catalog()["key"].to_pylist()], np.uint8)
+        assert (table.lookup(keys) >= 0).all()
+
+
+@pytest.mark.slow
+def test_two_runs_on_different_tables_of_one_store(tmp_path: Path) -> None:
+    images, store = images_of(tmp_path / "images", range(12)), tmp_path / "store"
+    options = {"store": str(store), "images": [str(images)], **SMALL}
+    figures = both("prepare_features", {**options, "pooling": "avg"}, {**options, "format": "parquet", "dtype": "int8"})
+    assert [one["ok"] for one in figures] == [12, 12]
+    assert len(capt.open_store(store).feature_tables()) == 2
+    check(store, 12)
+
+
+def captions(path: Path, numbers: Sequence[int]) -> str:
+    annotations = [{"id": n, "image_id": n, "caption": f"a thing number {n} of {n % 3} things"} for n in numbers]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        json.dumps({"images": [{"id": n, "file_name": f"{n}.jpg"} for n in numbers], "annotations": annotations})
+    )
+    return str(path)
+
+
+def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    train = captions(tmp_path / "captions_train2017.json", range(50))
+    options = {"store": str(store), "dataset": "coco"}
+    more = captions(tmp_path / "captions_val2017.json", range(50, 60))
+    figures = both("prepare_captions", {**options, "annotations": [train]}, {**options, "annotations": [train, more]})
+    assert [one["input"] for one in figures] == [50, 60]
+    found = verify_store(str(store))
+    assert [found[kind] for kind in ("damaged", "missing")] == [[], []]
+    (table,) = capt.open_store(store).text_tables()
+    keys = table.captions()["key"].to_pylist()
+    assert len(keys) == len(set(keys))
+    assert len(keys) in (50, 60)  # of two runs at once the one that was last counts
+
+
+def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Path) -> None:
+    lock, note = tmp_path / "work" / "x.lock", tmp_path / "note"
+    program = (
+        "import sys, time, pathlib; from pipelines.scratch import claimed\n"
+        f"with claimed(pathlib.Path({str(lock)!r})):\n"
+        f"    pathlib.Path({str(note)!r}).write_text('in')\n"
+        "    time.sleep(float(sys.argv[1]))\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program, "60"])
+    while not note.exists():
+        time.sleep(0.01)
+    waiter = subprocess.Popen([sys.executable, "-c", program, "0"])
+    time.sleep(0.5)
+    assert waiter.poll() is None
+    holder.kill()
+    assert waiter.wait(10) == 0
+    with claimed(lock):
+        assert lock.exists()
+    assert not lock.exists()
+    holder.wait()
+
+
+def test_the_plan_of_a_run_beside_a_run_is_not_disturbed(begun: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(begun, tmp_path / "store"))
+    images = images_of(tmp_path / "images", range(6))
+    for path in images.iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    options = {"store": str(store), "images": [str(images)], **SMALL}
+    running = start("prepare_features", **options)
+    plans = [capt.prepare_features(**options, plan=True) for _ in range(2)]
+    assert running.wait(300) == 0
+    assert all(plan["hits"] + plan["misses"] == 6 for plan in plans)
+    check(store, 7)

@@ -1,0 +1,68 @@
+"""Rows of other bits are not mixed into a table unasked, and show where they are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capt
+from features.store import inventory
+from pipelines import extraction_job, numerics
+from schemas.errors import StoreError
+
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
+
+
+def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
+    return capt.prepare_features(store=str(store), images=[str(images)], **{**SMALL, **options})  # type: ignore[no-any-return]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
+    """Have this machine be of another kind."""
+    numerics_class, toolchain = numerics.numerics_class(), numerics.toolchain()
+    for module in (numerics, extraction_job):
+        monkeypatch.setattr(module, "numerics_class", lambda: made.get("numerics", numerics_class))
+        monkeypatch.setattr(module, "toolchain", lambda: toolchain | {k: v for k, v in made.items() if k != "numerics"})
+
+
+@pytest.mark.parametrize(
+    "made", [{"numerics": "cpu-avx2"}, {"pillow": "9.0.0"}, {"tensorflow": "2.0"}, {"libjpeg": "1"}]
+)
+def test_a_table_of_other_bits_is_refused_with_both_values(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch, made: dict[str, str]
+) -> None:
+    store = tmp_path / "store"
+    ((name, value),) = made.items()
+    with monkeypatch.context() as then:
+        pretend(then, **made)
+        prepare(store, photos(2), pooling="avg")
+    assert prepare(store, photos(2), pooling="avg")["cached"] == 2
+    ours = {"numerics": numerics.numerics_class(), **numerics.toolchain()}[name]
+    for plan in (False, True):
+        with pytest.raises(StoreError, match="--allow-mixed") as caught:
+            prepare(store, photos(3), pooling="avg", plan=plan)
+        assert f"rows made with {name} {value}" in str(caught.value)
+        assert f"made with {name} {ours}" in str(caught.value)
+    (table,) = capt.open_store(store).feature_tables()
+    assert table.rows == 2
+
+
+def test_both_kinds_show_in_stats_where_they_are_wanted(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    with monkeypatch.context() as then:
+        pretend(then, numerics="cpu-avx2", pillow="9.0.0")
+        prepare(store, photos(2), pooling="avg")
+    assert prepare(store, photos(5), pooling="avg", allow_mixed=True)["ok"] == 3
+    (entry,) = inventory.store_stats(str(store))["features"]
+    assert entry["numerics"] == {"cpu-avx2": 2, numerics.numerics_class(): 3}
+    assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", numerics.toolchain()["pillow"]]
+
+
+def test_libraries_that_touch_no_value_may_differ(tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store"
+    with monkeypatch.context() as then:
+        pretend(then, keras="3.0", pyarrow="1.0", numpy="2.0")
+        prepare(store, photos(2), pooling="avg")
+    assert prepare(store, photos(3), pooling="avg")["ok"] == 1

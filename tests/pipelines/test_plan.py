@@ -1,0 +1,64 @@
+"""What `--plan` foretells, and that it changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capt
+from tests.conftest import noise_image
+
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
+
+
+def tree(root: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options of a run of which 20 images are done and 40 are not; two of those are alike."""
+    root = tmp_path_factory.mktemp("plan")
+    images = root / "images"
+    images.mkdir()
+    for number in range(60):
+        noise_image(number).save(images / f"{number:03d}.jpg")
+        os.utime(images / f"{number:03d}.jpg", (1_000_000_000, 1_000_000_000))
+    (images / "twin.jpg").write_bytes((images / "059.jpg").read_bytes())
+    options = {"store": str(root / "store"), "images": [str(images)], **SMALL}
+    capt.prepare_features(**options, limit_images=20)
+    return options
+
+
+def test_a_plan_says_what_a_run_does(prepared: dict[str, Any]) -> None:
+    before = tree(Path(prepared["store"]))
+    plan = capt.prepare_features(**prepared, plan=True)
+    assert (plan["input"], plan["hits"], plan["misses"], plan["duplicate"]) in ((61, 20, 40, 1), (61, 21, 40, 0))
+    assert plan["bytes"] == 40 * (49 * 576 * 2 + 32)
+    assert plan["images_a_second"] > 0
+    assert 40 / plan["images_a_second"] < plan["estimated_seconds"] < 60
+    assert tree(Path(prepared["store"])) == before
+
+
+def test_a_plan_of_nothing_to_do_loads_neither_tensorflow_nor_keras(prepared: dict[str, Any]) -> None:
+    program = (
+        "import capt, json, sys;"
+        f"r = capt.prepare_features(**{prepared!r}, limit_images=20, plan=True);"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules);"
+        "print(json.dumps(r))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    plan = json.loads(done.stdout)
+    assert (plan["hits"], plan["misses"], plan["bytes"], plan["images_a_second"]) == (20, 0, 0, None)
+
+
+def test_a_plan_takes_the_tables_own_network_and_little_time(prepared: dict[str, Any]) -> None:
+    capt.prepare_features(**prepared, plan=True)
+    started = time.monotonic()
+    capt.prepare_features(**prepared, plan=True)
+    assert time.monotonic() - started < 10

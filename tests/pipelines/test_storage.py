@@ -1,0 +1,111 @@
+"""How features are kept: storage dtypes within their error on images, small int8 rows, compression, shard counts."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import capt
+from features.scenes import make_scenes
+from features.store import FeatureTable
+
+ERRORS = {"float32": 0.0, "float16": 5e-4, "bfloat16": 4e-3, "int8": 1e-2}
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7"}
+LARGE = {"extractor": "inception_v3", "weights": "random:7"}
+
+
+def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
+    result: dict[str, Any] = capt.prepare_features(
+        store=str(store), images=[str(images)], dataset="folder", precision="float32", **options
+    )
+    return result
+
+
+def table_of(store: Path, images: Path, like: FeatureTable | None = None, **options: Any) -> FeatureTable:
+    """The table of a prepared folder; with the network of the table `like`, so that it need not be built again."""
+    if like:
+        changed = {name: options[name] for name in ("dtype", "format", "compression") if name in options}
+        root = capt.open_store(store).feature_root(like.recipe.model_copy(update=changed))
+        shutil.copy(like.root / "network.json", root)
+    fingerprint = prepare(store, images, **options)["fingerprint"]
+    table: FeatureTable = capt.open_store(store).features(fingerprint)
+    assert like is None or table.network_path == like.network_path
+    return table
+
+
+def flat(table: FeatureTable, keys: Any) -> Any:
+    return table.get_many(keys).astype(np.float64).reshape(len(keys), -1)
+
+
+def keys_of(store: Path) -> list[bytes]:
+    keys: list[bytes] = capt.open_store(store).dataset("folder").catalog()["key"].to_pylist()
+    return keys
+
+
+def cosines(one: Any, other: Any) -> Any:
+    return (one * other).sum(axis=1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+
+
+def bytes_an_image(table: FeatureTable) -> float:
+    return sum(shard.data.bytes + shard.index.bytes for shard in table.shards if shard.index) / table.rows
+
+
+def test_every_storage_dtype_keeps_features_within_its_error(tmp_path: Path, photos: Any) -> None:
+    images, store = photos(5), tmp_path / "store"
+    exact = table_of(store, images, dtype="float32", **SMALL)
+    keys, compared = keys_of(store), flat(exact, keys_of(store))
+    for dtype, error in ERRORS.items():
+        values = flat(table_of(store, images, exact, dtype=dtype, format="parquet", **SMALL), keys)
+        assert (np.linalg.norm(values - compared, axis=1) <= error * np.linalg.norm(compared, axis=1)).all()
+        assert cosines(values, compared).min() >= 0.999
+
+
+def check_int8(store: Path, images: Path) -> None:
+    """int8 rows of 64×2048 values take at most 132 KiB and point where float32 rows do."""
+    exact = table_of(store, images, dtype="float32", **LARGE)
+    small = table_of(store, images, exact, dtype="int8", **LARGE)
+    assert exact.shape == small.shape == (64, 2048)
+    assert bytes_an_image(small) <= 132 * 1024
+    keys = keys_of(store)
+    assert cosines(flat(small, keys), flat(exact, keys)).min() >= 0.999
+
+
+def test_int8_takes_132_kib_an_image_and_keeps_its_direction(tmp_path: Path) -> None:
+    make_scenes(tmp_path / "scenes", 5, 0)
+    check_int8(tmp_path / "store", tmp_path / "scenes" / "images")
+
+
+@pytest.mark.slow
+def test_int8_takes_132_kib_an_image_and_keeps_its_direction_on_real_images(tmp_path: Path, real_data: Path) -> None:
+    check_int8(tmp_path / "store", real_data / "coco-mini" / "val2017")
+
+
+def test_compression_is_a_choice_that_makes_a_table_of_its_own_and_changes_no_value(
+    tmp_path: Path, photos: Any
+) -> None:
+    images, store = photos(5), tmp_path / "store"
+    bare = table_of(store, images, **SMALL)
+    assert bare.recipe.compression == "none"
+    keys = keys_of(store)
+    for file_format in ("tfrecord", "parquet"):
+        packed = table_of(store, images, bare, format=file_format, compression="zstd", **SMALL)
+        assert packed.fingerprint != bare.fingerprint
+        assert np.array_equal(packed.get_many(keys), bare.get_many(keys))
+        assert bytes_an_image(packed) < bytes_an_image(bare)
+
+
+def test_another_shard_count_extracts_nothing_and_compact_brings_it_about(tmp_path: Path, photos: Any) -> None:
+    images, store = photos(12), tmp_path / "store"
+    table = table_of(store, images, shards=1, **SMALL)
+    keys = keys_of(store)
+    before = table.get_many(keys)
+    again = prepare(store, images, shards=4, **SMALL)
+    assert (again["ok"], again["cached"], again["shards"]) == (0, 12, 0)
+    done = capt.store_compact(store=str(store), shards=4)
+    assert (done["rows"], done["dropped"]) == (12, 0)
+    (table,) = capt.open_store(store).feature_tables()
+    assert {shard.count for shard in table.shards} == {4}
+    assert np.array_equal(table.get_many(keys), before)
+    assert prepare(store, images, **SMALL)["ok"] == 0

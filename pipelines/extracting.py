@@ -14,6 +14,7 @@ from features.limits import Limits
 from features.networks import shared_network
 from features.references import Reference
 from features.store.shards import ShardWriter
+from pipelines.ledger import CHANGED
 from pipelines.units import Advance, read_unit
 from schemas.errors import RecordError
 from schemas.manifests import Shard
@@ -103,7 +104,7 @@ class _Unchanged:
     def __call__(self) -> bytes:
         data = self.reference.read(self.max_bytes)
         if hashlib.sha256(data).digest() != self.key:
-            raise RecordError("read", "changed", f"{self.reference.label} changed during the run", permanent=False)
+            raise RecordError("read", CHANGED, f"{self.reference.label} changed during the run", permanent=False)
         return data
 
 

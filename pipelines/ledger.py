@@ -17,6 +17,9 @@ from features.references import Found, is_image_name
 from pipelines.database import Database
 from schemas.tables import CATALOG, FAILURES, REPORT
 
+# The reason of an image whose bytes are not those that were hashed.
+CHANGED = "changed"
+
 _DISTRUST_NS = 2_000_000_000
 _BUSY_SECONDS = 60.0
 
@@ -183,9 +186,14 @@ class Ledger(Database):
         self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)
 
     def finish(self) -> None:
-        """Turn what was planned into ok, and what failed into failed, duplicates of it too."""
+        """Turn what was planned into ok, and what failed into failed; files that changed are to be hashed again."""
         self._fail_known("status IN ('planned', 'duplicate')")
         self._db.execute("UPDATE record SET status = 'ok' WHERE status = 'planned'")
+        self._db.execute(
+            """DELETE FROM cache.seen WHERE (location, member) IN
+            (SELECT location, member FROM record WHERE status = 'failed' AND reason = ?)""",
+            (CHANGED,),
+        )
 
     def counts(self) -> dict[str, int]:
         """Records by status."""

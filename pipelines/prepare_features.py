@@ -99,7 +99,7 @@ def _prepare(options: FeatureOptions) -> dict[str, Any]:
     source = _checked_source(options)
     store = create_store(options.store)
     workspace = Workspace(store.path)
-    recipe = _recipe(options, store)
+    recipe = recipe_of(options, store)
     dataset = store.dataset_root(options.name or options.dataset)
     leased = {table_name(store.path, store.feature_root(recipe)): ()}
     healing = FeatureHealing(store, recipe)
@@ -135,7 +135,7 @@ def _forecast(options: FeatureOptions) -> dict[str, Any]:
     root = Path(options.store).absolute()
     with untouched(root) as workspace, workspace.ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
-        recipe = _recipe(options, store)
+        recipe = recipe_of(options, store)
         unannotated = _enter(ledger, options, source, workspace, store)
         table = _compare(ledger, options, FeatureHealing(store, recipe))
         counts = ledger.counts()
@@ -174,7 +174,8 @@ def _checked_source(options: FeatureOptions) -> Source:
     return open_source(options.dataset, options.annotations)
 
 
-def _recipe(options: FeatureOptions, store: Store) -> FeatureRecipe:
+def recipe_of(options: FeatureOptions, store: Store) -> FeatureRecipe:
+    """What a row of the table that the options ask for means; `auto` is settled by what the store holds."""
     spec = extractor_spec(options.extractor)
     recipe = FeatureRecipe(
         extractor=spec.name,

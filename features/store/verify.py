@@ -366,6 +366,7 @@ def _foreign(store: Path, tables: list[TableHistory]) -> Iterator[str]:
             is_ours = name in named[root] or _belongs(by_root[root], name) or accounted[root](parts[2])
         else:
             is_ours = parts == (MARKER,) or (parts[0] == NETWORKS and _matches(NETWORK_NAME, parts[1:]))
+            is_ours = is_ours or (parts[0] == DATASETS and parts[2:3] == (REPORTS,))
         if not is_ours:
             yield "/".join(parts)
 

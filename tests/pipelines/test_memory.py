@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import noise_image
+
 PLANNER = """
 import hashlib, resource, sys
 from itertools import islice
@@ -63,3 +65,31 @@ def peak(count: int, root: Path) -> int:
 def test_planning_grows_by_at_most_fifty_bytes_an_image(tmp_path: Path) -> None:
     small, large = peak(100_000, tmp_path / "small"), peak(1_000_000, tmp_path / "large")
     assert (large - small) / 900_000 <= 50
+
+
+EXTRACTION = """
+import resource, sys
+
+import capt
+
+images, store = sys.argv[1:]
+capt.prepare_features(
+    store=store, dataset="folder", images=[images], extractor="mobilenet_v3_small", weights="random:7", shards=1
+)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_extraction_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    peaks = []
+    for count in (200, 1600):
+        images = tmp_path / f"images-{count}"
+        images.mkdir()
+        for number in range(count):
+            noise_image(number).save(images / f"{number:06d}.jpg")
+        arguments = [sys.executable, "-c", EXTRACTION, str(images), str(tmp_path / f"store-{count}")]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=600)
+        peaks.append(int(done.stdout))
+    row_bytes = 49 * 576 * 2
+    assert peaks[1] - peaks[0] < 1400 * row_bytes / 2

@@ -144,3 +144,9 @@ def test_captions_without_a_train_split_say_what_to_do(tmp_path: Path, val: Path
 def test_a_bound_that_no_word_reaches_is_one_line(tmp_path: Path, train: Path) -> None:
     with pytest.raises(CaptError, match="lower --min-count"):
         prepare(tmp_path, train, min_count=1000)
+
+
+def test_a_store_that_holds_captions_alone_is_sound(tmp_path: Path, train: Path) -> None:
+    prepare(tmp_path, train)
+    found = capt.store_verify(str(tmp_path / "store"))
+    assert (found["damaged"], found["missing"], found["foreign"]) == ([], [], [])

@@ -1,8 +1,11 @@
 """Preparing features: what is computed, what is reused, what fails, and that nothing is lost."""
 
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 
 import capt
 from schemas.errors import CaptError, TooManyFailuresError, UsageError
-from tests.conftest import zip_of
+from tests.conftest import noise_image, zip_of
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7"}
 
@@ -329,3 +332,60 @@ def test_without_a_network_the_imagenet_error_says_what_to_do(
         prepare(store, photos(1), weights="imagenet")
     assert "--weights FILE" in str(caught.value)
     assert "--weights random:SEED" in str(caught.value)
+
+
+def test_a_file_whose_hash_was_remembered_wrongly_is_hashed_and_extracted_by_the_next_run(
+    store: Path, photos: Any
+) -> None:
+    images = photos(3)
+    for path in images.iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    prepare(store, images)
+    other = noise_image(99)
+    path = images / f"{1:012d}.jpg"
+    with sqlite3.connect(store / "cache" / "stat.sqlite") as cache:
+        other.save(path)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        status = path.stat()
+        stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
+        cache.execute(
+            "INSERT OR REPLACE INTO seen VALUES (?, '', ?, ?, ?)", (str(path), status.st_size, stamp, bytes(32))
+        )
+    assert prepare(store, images, max_failures="50%")["reasons"] == {"changed": 1}
+    assert prepare(store, images)["ok"] == 1
+
+
+def test_folders_and_archives_repeat_and_annotations_may_lie_in_a_zip(
+    store: Path, tmp_path: Path, photos: Any, coco: Any
+) -> None:
+    train, val = photos(3, folder="train2017"), photos(2, folder="val2017", first=3)
+    with zipfile.ZipFile(tmp_path / "annotations_trainval2017.zip", "w") as archive:
+        archive.write(coco(range(3), "captions_train2017.json"), "annotations/captions_train2017.json")
+        archive.write(coco(range(3, 5), "captions_val2017.json"), "annotations/captions_val2017.json")
+        archive.writestr("annotations/instances_val2017.json", "{}")
+    result = capt.prepare_features(
+        store=str(store),
+        dataset="coco",
+        images=[str(train), str(zip_of(val, tmp_path / "val2017.zip"))],
+        annotations=[str(tmp_path / "annotations_trainval2017.zip")],
+        **SMALL,
+    )
+    assert (result["input"], result["ok"], result["unannotated"]) == (5, 5, 0)
+    assert capt.open_store(store).dataset("coco").facts.images == {"train": 3, "val": 2}
+
+
+def test_eighty_real_photographs_are_prepared_then_cached_and_the_same_from_a_zip(
+    tmp_path: Path, real_data: Path
+) -> None:
+    images = real_data / "coco-mini" / "train2017"
+    common = {
+        "dataset": "coco",
+        "annotations": [str(real_data / "coco-mini" / "annotations" / "captions_train2017.json")],
+        "weights": "random:7",
+    }
+    one = {**common, "store": str(tmp_path / "one"), "images": [str(images)]}
+    first, again = capt.prepare_features(**one), capt.prepare_features(**one)
+    assert (first["input"], first["ok"], again["cached"]) == (80, 80, 80)
+    archive = zip_of(images, tmp_path / "train2017.zip")
+    capt.prepare_features(**common, store=str(tmp_path / "other"), images=[str(archive)])
+    assert files_of(tmp_path / "one" / "features") == files_of(tmp_path / "other" / "features")

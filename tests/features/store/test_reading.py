@@ -1,8 +1,6 @@
 """One key costs one look-up: one shard's index, a few of its keys, one row."""
 
 import math
-import statistics
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -158,21 +156,6 @@ def test_positions_of_keys_that_were_not_found_are_not_read(tmp_path: Path) -> N
     table = table_of(tmp_path)
     with pytest.raises(MissingKeyError, match="did not find its key"):
         table.read(table.lookup(keys_of([3, 99])))
-
-
-def test_parquet_is_read_no_slower_than_half_of_tfrecord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.features.store.stores.SHAPE", (64, 512))
-    tables = [table_of(tmp_path / name, feature_recipe(name), rows=200) for name in ("parquet", "tfrecord")]  # type: ignore[arg-type]
-    order, ratios = np.random.default_rng(0).permutation(200), []
-    for _ in range(9):
-        seconds = []
-        for table in tables:
-            started = time.perf_counter()
-            for start in range(0, 200, 20):
-                table.read(order[start : start + 20])
-            seconds.append(time.perf_counter() - started)
-        ratios.append(seconds[1] / seconds[0])
-    assert statistics.median(ratios) >= 0.5
 
 
 @pytest.mark.parametrize("key", [b"short", "abc", "x" * 64, ""])

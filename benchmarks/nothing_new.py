@@ -22,6 +22,7 @@ import capt
 from features.store import create_store
 from features.store.log import CommitLog
 from features.store.shards import ShardWriter
+from pipelines.frozen import frozen_network
 from pipelines.prepare_features import FeatureOptions, recipe_of
 from schemas.manifests import FeatureFacts, Manifest
 
@@ -53,7 +54,8 @@ def make_store(path: Path, images: Path, count: int) -> None:
         writer.append({"key": key, "value": np.zeros(2, np.float16)})
     shard = writer.close()
     assert shard is not None
-    facts = FeatureFacts(shape=(2,), network="0" * 64, numerics="made", toolchain={})
+    network = frozen_network(root, store.path / "networks", recipe, OPTIONS["weights"])
+    facts = FeatureFacts(shape=(2,), network=network.sha256, numerics="made", toolchain={})
     CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=(shard,), facts=facts))
 
 

@@ -1,0 +1,25 @@
+"""The command line and the Python options of a job have the same names and defaults."""
+
+import inspect
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import capt
+from pipelines.prepare_captions import CaptionOptions
+from pipelines.prepare_features import FeatureOptions
+
+
+@pytest.mark.parametrize(
+    ("declared", "options"), [(capt.prepare_features, FeatureOptions), (capt.prepare_captions, CaptionOptions)]
+)
+def test_a_command_and_its_options_agree(declared: Any, options: type[BaseModel]) -> None:
+    parameters = inspect.signature(declared).parameters
+    assert set(parameters) == set(options.model_fields)
+    for name, field in options.model_fields.items():
+        default = parameters[name].default
+        if field.is_required():
+            assert default is inspect.Parameter.empty, name
+        else:
+            assert (tuple(default) if isinstance(default, list) else default) == field.default, name

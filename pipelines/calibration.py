@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -17,18 +16,10 @@ _WARM_UP = 8
 _TIMED = 24
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How fast one process extracts: images a second, and seconds before the first."""
-
-    images_a_second: float
-    start_up: float
-
-
 def calibrate(
     recipe: FeatureRecipe, network: FrozenFile, batch_size: int, limits: Limits, references: Iterable[dict[str, Any]]
-) -> Pace:
-    """Extract a few images and throw the rows away.
+) -> float:
+    """How many images a second one process extracts, from a few whose rows are thrown away.
 
     Args:
         recipe: FeatureRecipe. What a row means.
@@ -37,14 +28,13 @@ def calibrate(
         limits: Limits. What one image may measure.
         references: iterable of rows of a unit, one at least. The first ones are taken.
     """
-    started = time.perf_counter()
     some = list(islice(references, _TIMED))
     loaded = load_network(network.path, recipe.precision)
     extractor = Extractor(recipe, loaded, batch_size=batch_size, max_pixels=limits.pixels)
     _extract(extractor, some[:_WARM_UP], limits)
     warm = time.perf_counter()
     _extract(extractor, some, limits)
-    return Pace(len(some) / (time.perf_counter() - warm), warm - started)
+    return len(some) / (time.perf_counter() - warm)
 
 
 def _extract(extractor: Extractor, rows: list[dict[str, Any]], limits: Limits) -> None:

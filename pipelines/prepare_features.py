@@ -23,7 +23,7 @@ from features.store.healing import FeatureHealing, mend_log, read_catalog, remov
 from features.store.log import CommitLog
 from features.store.pins import lease, table_name
 from features.weights import weights_identity
-from pipelines.calibration import Pace, calibrate
+from pipelines.calibration import calibrate
 from pipelines.extraction_job import ExtractionJob, check_shards
 from pipelines.frozen import FrozenFile, frozen_network, is_network_whole, known_network
 from pipelines.full_disk import full_disk_told
@@ -150,8 +150,8 @@ def _forecast(options: FeatureOptions) -> dict[str, Any]:
             "misses": misses,
             "unannotated": unannotated,
             "bytes": misses * row_bytes,
-            "images_a_second": round(pace.images_a_second, 1) if pace else None,
-            "estimated_seconds": round(seconds + (misses / pace.images_a_second if pace else 0), 1),
+            "images_a_second": round(pace, 1) if pace else None,
+            "estimated_seconds": round(seconds + (misses / pace if pace else 0), 1),
             "fingerprint": recipe.fingerprint,
             "precision": recipe.precision,
         }
@@ -159,7 +159,7 @@ def _forecast(options: FeatureOptions) -> dict[str, Any]:
 
 def _pace(
     ledger: Ledger, options: FeatureOptions, workspace: Workspace, store: Store, recipe: FeatureRecipe
-) -> tuple[Pace, int]:
+) -> tuple[float, int]:
     """How fast a run would go, and the bytes of a row, by the table's network or one built aside."""
     known = known_network(FeatureHealing(store, recipe).root, Workspace(store.path).networks)
     job = _job(options, workspace, recipe, network=known)

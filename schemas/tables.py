@@ -185,5 +185,3 @@ FAILURES = Table(
         Field("detail", "text", "what exactly was seen"),
     ),
 )
-
-PUBLISHED_TABLES = (features_table((64, 2048), "float16"), CAPTIONS, CATALOG, REPORT, FAILURES)

@@ -23,7 +23,7 @@ from features.vocabulary import detokenize, read_vocabulary
 from schemas.errors import DamagedError, RecordError, StoreError
 from trainer.checkpoints import Checkpoints
 from trainer.decoding import GreedyDecoder
-from trainer.directory import CHECKPOINTS, LOSS_PLOT, NETWORK, VOCABULARY, read_record
+from trainer.directory import CHECKPOINTS, NETWORK, VOCABULARY, read_record
 from trainer.models import MODELS
 
 if TYPE_CHECKING:
@@ -82,11 +82,6 @@ class Run:
         model = self.record.build()
         Checkpoints(self.path / CHECKPOINTS).load_best(model)
         return model
-
-    @property
-    def loss_plot(self) -> Path:
-        """The picture of the loss by epoch."""
-        return self.path / LOSS_PLOT
 
     def caption(self, image: ImageLike) -> Caption:
         """The caption of one image: a path, encoded bytes, or a PIL image.

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
+from trainer.model_configs import ModelConfig
 
 Part = TypeVar("Part", bound=Frozen)
 
@@ -33,23 +34,8 @@ class TrainingConfig(Frozen):
     max_words: int | None = Field(None, ge=1)
 
 
-class ModelConfig(Frozen):
-    """The sizes of a model; every field is an argument of the model's class."""
-
-
-class SoftAttentionConfig(ModelConfig):
-    """Sizes of `trainer.soft_attention.SoftAttention`, described there."""
-
-    embedding: int = Field(256, ge=1)
-    units: int = Field(512, ge=1)
-    attention: int = Field(512, ge=1)
-    projection: int = Field(256, ge=1)
-    output: int = Field(512, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
-    """The configuration that a flat mapping of options describes.
+    """The configuration that a flat mapping of options describes; what it leaves out is as in the model's paper.
 
     Args:
         model_config: type. The configuration class of the model.
@@ -62,7 +48,7 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
     unknown = [name for name in options if name not in known]
     if unknown:
         raise UsageError(f"unknown option {unknown[0]!r}", mend=f"it could be one of {', '.join(known)}")
-    return _part(TrainingConfig, options), _part(model_config, options)
+    return _part(TrainingConfig, {**model_config.training, **options}), _part(model_config, options)
 
 
 def _part(config: type[Part], options: Mapping[str, Any]) -> Part:

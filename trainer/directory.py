@@ -24,7 +24,8 @@ from features.vocabulary import write_vocabulary
 from schemas.errors import CaptError, DamagedError, ExitStatus, StoreError
 from schemas.manifests import Sha256
 from schemas.recipes import FeatureRecipe, Frozen, TextRecipe
-from trainer.config import ModelConfig, TrainingConfig
+from trainer.config import TrainingConfig
+from trainer.model_configs import ModelConfig
 from trainer.models import model_spec
 from trainer.tables import Tables
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import UsageError
-from trainer.config import ModelConfig, SoftAttentionConfig
+from trainer.model_configs import ModelConfig, SoftAttentionConfig
 
 if TYPE_CHECKING:
     from trainer.captioner import Captioner

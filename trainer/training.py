@@ -26,7 +26,7 @@ from trainer.batches import BatchReader, Order, epoch_order, plain_order, sample
 from trainer.boards import Board
 from trainer.captioner import Captioner
 from trainer.checkpoints import Checkpoints, EpochFigures, Progress, metric_sums, random_states, restore_sums
-from trainer.config import ModelConfig, TrainingConfig, parse_options
+from trainer.config import TrainingConfig, parse_options
 from trainer.data import CaptionData, join_captions
 from trainer.directory import (
     CHECKPOINTS,
@@ -41,6 +41,7 @@ from trainer.directory import (
     locked,
 )
 from trainer.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.model_configs import ModelConfig
 from trainer.models import ModelSpec, model_spec
 from trainer.plots import loss_figure, save_figure
 from trainer.tables import Tables, select_tables

@@ -1,7 +1,8 @@
 import pytest
 
 from schemas.errors import UsageError
-from trainer.config import SoftAttentionConfig, TrainingConfig, parse_options
+from trainer.config import TrainingConfig, parse_options
+from trainer.model_configs import SoftAttentionConfig
 from trainer.models import MODELS, model_spec
 
 

@@ -5,8 +5,8 @@ from keras import ops
 
 from schemas.recipes import END, PAD, START, UNKNOWN
 from trainer.captioner import Captioner
-from trainer.config import SoftAttentionConfig
 from trainer.decoding import GreedyDecoder
+from trainer.model_configs import SoftAttentionConfig
 from trainer.models import model_spec
 
 VOCABULARY, PLACES, CHANNELS = 15, 4, 6

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from schemas.recipes import START
-from trainer.config import SoftAttentionConfig
 from trainer.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.model_configs import SoftAttentionConfig
 from trainer.models import model_spec
 from trainer.soft_attention import AdditiveAttention, SoftAttention
 

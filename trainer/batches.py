@@ -7,7 +7,7 @@ of like length come together, so less is padding; which images, and the order of
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ from schemas.recipes import PAD
 from trainer.data import Captions, FeatureSource, spans
 
 Order = list[NDArray[np.int64]]
+PerImage = Literal["all", "one"]
 
 _PARALLEL_READS = 2
 # Images are sorted by length within pools of some batches. Larger pools save padding (Flickr8k's captions: 1.93 padded
@@ -27,36 +28,39 @@ _POOL_BATCHES = 16
 _POOLS_AN_EPOCH = 8
 
 
-def steps_an_epoch(captions: Captions, batch_size: int) -> int:
-    """Batches in one pass over the captions."""
-    return -(-len(captions) // batch_size)
+def steps_an_epoch(captions: Captions, batch_size: int, per_image: PerImage = "all") -> int:
+    """Batches in one pass over the captions, or over the images where each gives one."""
+    return -(-len(captions if per_image == "all" else captions.rows) // batch_size)
 
 
-def epoch_order(captions: Captions, batch_size: int, seed: int, epoch: int) -> Order:
-    """The batches of one pass over the captions: every caption once.
+def epoch_order(captions: Captions, batch_size: int, seed: int, epoch: int, per_image: PerImage = "all") -> Order:
+    """The batches of one pass: every caption once, or one of each image.
 
     Args:
         captions: Captions. The split.
         batch_size: int. Captions a batch; one of them, wherever it comes, may have fewer.
         seed: int. The run's seed.
         epoch: int. Which pass, from 0.
+        per_image: str. `all` captions of an image, together, or `one` drawn at random.
 
     Returns:
         list of int64 arrays: the numbers of each batch's captions.
     """
     rng = np.random.default_rng([seed, epoch])
-    images = _alike_together(captions, rng.permutation(len(captions.rows)), batch_size)
-    return _shuffled(_cut(_captions_of(captions, images), batch_size), rng)
+    images = rng.permutation(len(captions.rows))
+    return _shuffled(_cut(_numbers(captions, images, batch_size, per_image, rng), batch_size), rng)
 
 
-def sampled_order(captions: Captions, batch_size: int, seed: int, epoch: int, steps: int) -> Order:
-    """The batches of an epoch of `steps` full ones, of images drawn with replacement, each with all its captions."""
+def sampled_order(
+    captions: Captions, batch_size: int, seed: int, epoch: int, steps: int, per_image: PerImage = "all"
+) -> Order:
+    """The batches of an epoch of `steps` full ones, of images drawn with replacement; else as `epoch_order`."""
     rng = np.random.default_rng([seed, epoch])
     most = steps * batch_size
     images = rng.integers(0, len(captions.rows), most)
-    enough = int(np.searchsorted(np.cumsum(np.diff(captions.first)[images]), most)) + 1
-    numbers = _captions_of(captions, _alike_together(captions, images[:enough], batch_size))
-    return _shuffled(_cut(numbers[:most], batch_size), rng)
+    if per_image == "all":
+        images = images[: int(np.searchsorted(np.cumsum(np.diff(captions.first)[images]), most)) + 1]
+    return _shuffled(_cut(_numbers(captions, images, batch_size, per_image, rng)[:most], batch_size), rng)
 
 
 def plain_order(captions: Captions, batch_size: int) -> Order:
@@ -65,12 +69,26 @@ def plain_order(captions: Captions, batch_size: int) -> Order:
     return _cut(_captions_of(captions, images), batch_size)
 
 
+def _numbers(
+    captions: Captions, images: NDArray[np.int64], batch_size: int, per_image: PerImage, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The captions of the images, or one of each, those of like length near each other."""
+    if per_image == "all":
+        return _captions_of(captions, _alike_together(captions, images, batch_size))
+    drawn = captions.first[images] + rng.integers(0, np.diff(captions.first)[images])
+    pool = np.arange(len(drawn)) // _pool_size(batch_size, len(drawn))
+    return drawn[np.lexsort((captions.lengths[drawn], pool))]
+
+
 def _alike_together(captions: Captions, images: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
     """The images, sorted by the length of their longest captions within each pool of some batches."""
     before = np.cumsum(np.diff(captions.first)[images])
-    size = min(_POOL_BATCHES * batch_size, int(before[-1]) // _POOLS_AN_EPOCH) or 1
-    pool = before // size
+    pool = before // _pool_size(batch_size, int(before[-1]))
     return images[np.lexsort((captions.longest[images], pool))]
+
+
+def _pool_size(batch_size: int, captions: int) -> int:
+    return min(_POOL_BATCHES * batch_size, captions // _POOLS_AN_EPOCH) or 1
 
 
 def _shuffled(batches: Order, rng: np.random.Generator) -> Order:
@@ -112,6 +130,10 @@ class BatchReader:
         """The features of some images, spread evenly over the split: [N, *shape], at most `images` of them."""
         rows = self.captions.rows
         return self._read(rows[:: -(-len(rows) // images)])
+
+    def read_images(self, images: NDArray[np.int64]) -> NDArray[Any]:
+        """The features [N, *shape] of images of the split, by number."""
+        return self._read(self.captions.rows[images])
 
     def read(self, numbers: NDArray[np.int64], batch_size: int) -> tuple[NDArray[Any], ...]:
         """One batch.

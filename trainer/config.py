@@ -1,7 +1,7 @@
 """What a run is set to: how it trains, and the sizes of its model. Typed, and unknown keys are refused by name."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -16,12 +16,25 @@ class TrainingConfig(Frozen):
     """How a captioner is trained, whatever its model.
 
     Args:
-        seed: int. Decides initial weights, order and dropout.
+        seed: int. Decides initial weights, order, dropout and which captions are drawn.
         epochs: int. Passes over the train split, or over `steps_per_epoch` batches.
         steps_per_epoch: int or None. Batches an epoch, drawn with replacement; None for one pass over the split.
         batch_size: int. Captions a step.
-        learning_rate: float. Of Adam (Kingma and Ba, 2015).
+        captions_per_image: str. `all` captions of an image in a pass, together, or `one` drawn at random.
+        optimizer: str. `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
+        learning_rate: float. Of the optimizer, where the schedule begins.
+        schedule: str. `constant`; `step`: times `decay` every `decay_epochs`; `cosine`: down to 0 at the last epoch
+            (Loshchilov and Hutter, 2017).
+        decay: float. Factor of `step`.
+        decay_epochs: int. Epochs between two steps of `step`.
+        warmup_steps: int. Steps over which the learning rate first rises from 0, in a straight line.
+        clip_norm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
+        label_smoothing: float. Share of each target that is spread over all words that may be said.
+        precision: str. `float32`, or the half in which the model computes while its weights stay float32.
+        stop_after: int or None. Epochs without a better one after which training ends early.
+        devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
         checkpoint_every: int or None. Steps between checkpoints, besides the one after each epoch.
+        show_captions: int. Images of the validation split that are captioned after each epoch.
         max_words: int or None. Words at most in a caption made by the model; None for the longest of the train split.
     """
 
@@ -29,8 +42,20 @@ class TrainingConfig(Frozen):
     epochs: int = Field(20, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1)
+    captions_per_image: Literal["all", "one"] = "all"
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    decay: float = Field(0.5, gt=0, le=1)
+    decay_epochs: int = Field(8, ge=1)
+    warmup_steps: int = Field(0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    stop_after: int | None = Field(None, ge=1)
+    devices: Literal["one", "all"] = "one"
     checkpoint_every: int | None = Field(None, ge=1)
+    show_captions: int = Field(3, ge=0)
     max_words: int | None = Field(None, ge=1)
 
 

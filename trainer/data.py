@@ -72,6 +72,10 @@ class Captions:
         """Tokens of each image's longest caption: int64 array [images]."""
         return np.maximum.reduceat(self.lengths, self.first[:-1]) if len(self) else np.zeros(0, np.int64)
 
+    def tokens_of(self, number: int) -> NDArray[np.int32]:
+        """The word ids of one caption, from start to end: int32 array [tokens]."""
+        return self.tokens[self.starts[number] : self.starts[number + 1]]
+
     @property
     def max_words(self) -> int:
         """Words of the longest caption, start and end left out."""

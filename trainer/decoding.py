@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from schemas.recipes import END, PAD, START, UNKNOWN
+from schemas.recipes import END, PAD, START
 from trainer.captioner import Captioner
+from trainer.losses import NEVER_SAID
 
-BANNED = (PAD, UNKNOWN, START)
 _NEVER = -1e9
 
 
@@ -113,7 +113,7 @@ def likeliest(logits: Any) -> tuple[Any, Any]:
 def banned_logits(vocabulary: int) -> NDArray[np.float32]:
     """float32 array [V] to add to logits: 0 for words that may be said, −10⁹ for the others."""
     penalty = np.zeros(vocabulary, np.float32)
-    penalty[list(BANNED)] = _NEVER
+    penalty[list(NEVER_SAID)] = _NEVER
     return penalty
 
 

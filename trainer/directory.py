@@ -43,7 +43,7 @@ LOGS = "logs"
 _LOCK = ".lock"
 
 # What may change when a run goes on: how long it trains and how often it saves do not change what it has learned.
-_MAY_CHANGE: Any = {"training": {"epochs", "checkpoint_every"}, "libraries": True}
+_MAY_CHANGE: Any = {"training": {"epochs", "checkpoint_every", "show_captions", "stop_after"}, "libraries": True}
 _WORDS = {
     "train": "the train split's images and captions, by digest",
     "validation": "the validation split's images and captions, by digest",
@@ -185,7 +185,11 @@ def _refuse_other(old: RunRecord, new: RunRecord, root: Path) -> None:
 
 
 def _identity(record: RunRecord) -> dict[str, Any]:
-    return record.model_dump(mode="json", exclude=_MAY_CHANGE)
+    identity = record.model_dump(mode="json", exclude=_MAY_CHANGE)
+    if record.training.schedule == "cosine":
+        # The rate at a step depends on how many there are.
+        identity["training"]["epochs"] = record.training.epochs
+    return identity
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -3,9 +3,13 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from schemas.recipes import PAD
+from schemas.recipes import PAD, START, UNKNOWN
+
+# What no caption is made of, whatever the model's logits say.
+NEVER_SAID = (PAD, UNKNOWN, START)
 
 
 def token_losses(targets: Any, logits: Any) -> tuple[Any, Any]:
@@ -34,17 +38,42 @@ def real_tokens(targets: Any) -> Any:
 class MaskedCrossEntropy(keras.losses.Loss):
     """Mean cross entropy of a batch's real tokens, in nats; a scalar, so a batch's padding cannot dilute it.
 
+    Args:
+        label_smoothing: float. Share of each target that is spread evenly over the words that may be said (Szegedy et
+            al., 2016, arXiv:1512.00567).
+
     Call arguments:
         y_true: int32 [B, T]. Word ids, 0 for padding.
         y_pred: float [B, T, V]. Logits.
     """
 
-    def __init__(self, name: str = "masked_cross_entropy", **kwargs: Any) -> None:
+    def __init__(self, label_smoothing: float = 0.0, name: str = "masked_cross_entropy", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self.label_smoothing = label_smoothing
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         losses, mask = token_losses(y_true, y_pred)
+        if self.label_smoothing:
+            losses += self.label_smoothing * (even_losses(y_pred) - losses)
         return ops.sum(losses * mask) / ops.maximum(ops.sum(mask), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def even_losses(logits: Any) -> Any:
+    """Cross entropy with a target that is spread evenly over the words that may be said.
+
+    Args:
+        logits: float [B, T, V].
+
+    Returns:
+        float32 [B, T] in nats.
+    """
+    logits = ops.cast(logits, "float32")
+    share = np.ones(logits.shape[-1], np.float32)
+    share[list(NEVER_SAID)] = 0
+    return ops.logsumexp(logits, axis=-1) - ops.matmul(logits, share / share.sum())
 
 
 @keras.saving.register_keras_serializable("capt")

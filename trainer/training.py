@@ -28,6 +28,7 @@ from trainer.captioner import Captioner
 from trainer.checkpoints import Checkpoints, EpochFigures, Progress, metric_sums, random_states, restore_sums
 from trainer.config import TrainingConfig, parse_options
 from trainer.data import CaptionData, join_captions
+from trainer.devices import computing_on
 from trainer.directory import (
     CHECKPOINTS,
     LOGS,
@@ -43,7 +44,9 @@ from trainer.directory import (
 from trainer.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.model_configs import ModelConfig
 from trainer.models import ModelSpec, model_spec
+from trainer.optimizers import make_optimizer
 from trainer.plots import loss_figure, save_figure
+from trainer.samples import Samples
 from trainer.tables import Tables, select_tables
 
 _SCALE_IMAGES = 256
@@ -155,28 +158,46 @@ class Training:
         self.record = record
         self.data = data
         self.config = record.training
-        self.steps = self.config.steps_per_epoch or steps_an_epoch(data.train, self.config.batch_size)
+        self.steps = self.config.steps_per_epoch or steps_an_epoch(
+            data.train, self.config.batch_size, self.config.captions_per_image
+        )
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
         self._reader = _reader(data, "train", tables)
         self._held_out = _reader(data, record.validation_split, tables) if record.validation_split else None
+        self._words = tables.texts[0].vocabulary()
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch; the figures that `train_captioner` returns."""
+        with computing_on(self.config.devices):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         started = time.monotonic()
         self.metrics = [CrossEntropy(), MaskedAccuracy()]
-        self.model = compiled_model(self.record, self.metrics)
+        self.model = compiled_model(self.record, self.metrics, self.steps)
+        self._samples = self._make_samples()
         progress = self.checkpoints.load_last(self.model) or self._begin()
         resumed_at = self._total(progress)
         if resumed_at:
             _log.info("going on after %d epochs and %d steps", progress.epoch, progress.step)
         board = Board(self.root / LOGS, progress.history)
         self._write_metrics(progress.history)
-        while progress.epoch < self.config.epochs:
+        while progress.epoch < self.config.epochs and not self._gave_up(progress):
             progress = self._epoch(progress)
+            self._samples.show(progress.epoch)
             self._write_metrics(progress.history)
             board.add(progress.history[-1])
         board.close()
         return self._figures(progress, resumed_at, time.monotonic() - started)
+
+    def _gave_up(self, progress: Progress) -> bool:
+        """Whether the last `stop_after` epochs were no better than one before."""
+        best, patience = progress.best, self.config.stop_after
+        return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
+
+    def _make_samples(self) -> Samples:
+        reader = self._held_out or self._reader
+        return Samples(self.model, reader, self._words, self.config.show_captions, self.record.max_words)
 
     def _begin(self) -> Progress:
         self.model.feature_scale.fit(self._reader.sample(_SCALE_IMAGES))
@@ -225,8 +246,8 @@ class Training:
     def _order(self, epoch: int) -> Order:
         train, size, seed = self.data.train, self.config.batch_size, self.config.seed
         if self.config.steps_per_epoch:
-            return sampled_order(train, size, seed, epoch, self.steps)
-        return epoch_order(train, size, seed, epoch)
+            return sampled_order(train, size, seed, epoch, self.steps, self.config.captions_per_image)
+        return epoch_order(train, size, seed, epoch, self.config.captions_per_image)
 
     def _keep(self, progress: Progress) -> None:
         self.checkpoints.save(self.model, progress, self._total(progress))
@@ -261,23 +282,37 @@ class Training:
         }
 
 
-def compiled_model(record: RunRecord, metrics: Sequence[keras.Metric]) -> Captioner:
+def compiled_model(record: RunRecord, metrics: Sequence[keras.Metric], steps: int) -> Captioner:
     """The run's model with weights drawn from its seed, ready to be trained.
 
     Args:
         record: RunRecord. The run.
         metrics: sequence of keras.Metric. What is measured besides the loss.
+        steps: int. Steps an epoch.
     """
-    keras.utils.set_random_seed(record.training.seed)
-    model = record.build()
-    # XLA was measured no faster on the CPU, and it compiles for 8 s at every new shape.
-    model.compile(
-        optimizer=keras.optimizers.Adam(record.training.learning_rate),
-        loss=MaskedCrossEntropy(),
-        metrics=list(metrics),
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
+    config = record.training
+    keras.utils.set_random_seed(config.seed)
+    with computing_in(config.precision):
+        model = record.build()
+        # XLA was measured no faster on the CPU, and it compiles for 8 s at every new shape.
+        model.compile(
+            optimizer=make_optimizer(config, steps),
+            loss=MaskedCrossEntropy(config.label_smoothing),
+            metrics=list(metrics),
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
     return model
+
+
+@contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Layers made within the block compute in `precision`, a Keras dtype policy; their weights stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class StepWatcher(keras.callbacks.Callback):

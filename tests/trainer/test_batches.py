@@ -157,3 +157,19 @@ def test_an_error_while_reading_is_kept_as_it_was(captions):
     with pytest.raises(Exception, match="SHA-256"):
         list(reader.dataset(epoch_order(captions, 16, 1, 0), 16))
     assert isinstance(reader.error, DamagedError)
+
+
+def test_one_caption_of_each_image_is_drawn_anew_every_epoch(captions):
+    orders = [np.concatenate(epoch_order(captions, 16, 1, epoch, "one")) for epoch in range(30)]
+    for numbers in orders:
+        assert sorted(captions.image[numbers]) == list(range(50))
+    assert len(epoch_order(captions, 16, 1, 0, "one")) == steps_an_epoch(captions, 16, "one") == 4
+    assert orders[0].tolist() == np.concatenate(epoch_order(captions, 16, 1, 0, "one")).tolist()
+    assert set(np.concatenate(orders)) == set(range(len(captions)))
+
+
+def test_steps_of_one_caption_an_image_are_full(captions):
+    order = sampled_order(captions, 16, 1, 0, 7, "one")
+    assert [len(numbers) for numbers in order] == [16] * 7
+    drawn = captions.image[np.concatenate(order)]
+    assert len(set(drawn)) < len(drawn)

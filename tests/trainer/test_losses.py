@@ -80,3 +80,22 @@ def test_losses_and_metrics_come_back_from_their_config(kind):
     made = kind.from_config(kind(name="mine").get_config())
     assert made.name == "mine"
     assert keras.saving.get_registered_name(kind) == f"capt>{kind.__name__}"
+
+
+def test_smoothing_spreads_a_share_of_the_target_over_the_words_that_may_be_said(batch):
+    targets, logits = batch
+    shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = np.mean(
+        [
+            0.9 * -shifted[i, t, targets[i, t]] + 0.1 * -shifted[i, t, 3:].mean()
+            for i, t in zip(*np.nonzero(targets), strict=True)
+        ]
+    )
+    assert float(MaskedCrossEntropy(label_smoothing=0.1)(targets, logits)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_smoothing_gives_no_mass_to_what_is_never_said(batch):
+    targets, logits = batch
+    banned = logits.copy()
+    banned[..., :3] = -1e9
+    assert float(MaskedCrossEntropy(label_smoothing=0.1)(targets, banned)) < 10

@@ -258,6 +258,71 @@ def test_a_damaged_state_is_one_clear_error(trained, store, tmp_path):
         Checkpoints(tmp_path / "checkpoints").state()
 
 
+def test_a_run_that_gets_no_better_ends_early(store, tmp_path):
+    options = {**SMALL, "learning_rate": 1e-12, "stop_after": 1, "dropout": 0.0}
+    figures = train_captioner(store.path, tmp_path / "run", epochs=20, options=options)
+    assert figures["epochs"] - figures["best_epoch"] == 1
+    again = train_captioner(store.path, tmp_path / "run", epochs=20, options=options)
+    assert again["epochs"] == figures["epochs"]
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_learns_in_half_precision_and_captions_in_full(store, tmp_path, precision):
+    run = tmp_path / "run"
+    figures = train_captioner(store.path, run, seed=4, epochs=2, options={**SMALL, "precision": precision})
+    assert lines_of(run)[1]["val_loss"] < lines_of(run)[0]["val_loss"]
+    model = load_run(run).model
+    assert model.compute_dtype == "float32"
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    assert figures["epochs"] == 2
+
+
+@pytest.mark.slow
+def test_a_run_on_a_schedule_with_half_precision_resumes_exactly(store, tmp_path):
+    settings = {"schedule": "cosine", "warmup_steps": 3, "precision": "mixed_float16", "clip_norm": 1.0}
+    options = {**SMALL, **settings, "label_smoothing": 0.1, "captions_per_image": "one", "batch_size": 8}
+    train_captioner(store.path, tmp_path / "unbroken", seed=4, epochs=3, checkpoint_every=1, options=options)
+    arguments = {"seed": 4, "epochs": 3, "checkpoint_every": 1, "options": options}
+    kill_after(start(store, tmp_path / "killed", **arguments), tmp_path / "killed", 1, 2)
+    assert train_captioner(store.path, tmp_path / "killed", **arguments)["resumed_at"]
+    for got, expected in zip(lines_of(tmp_path / "killed"), lines_of(tmp_path / "unbroken"), strict=True):
+        assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert got["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
+
+
+def test_more_epochs_of_a_cosine_are_another_run(store, tmp_path):
+    options = {**SMALL, "schedule": "cosine"}
+    train_captioner(store.path, tmp_path / "run", epochs=1, options=options)
+    with pytest.raises(StoreError, match=r"training\.epochs: expected 1, got 2"):
+        train_captioner(store.path, tmp_path / "run", epochs=2, options=options)
+
+
+def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path, caplog):
+    with caplog.at_level("INFO", "capt.training"):
+        train_captioner(store.path, tmp_path / "run", epochs=2, options={**SMALL, "show_captions": 2})
+    told = [line.rsplit(" for ", 1) for line in caplog.messages if "” for “" in line]
+    assert len(told) == 4
+    assert [reference for _, reference in told[:2]] == [reference for _, reference in told[2:]]
+
+
+def test_several_devices_are_refused_where_keras_has_no_distribution(store, tmp_path):
+    with pytest.raises(UsageError, match="KERAS_BACKEND=jax"):
+        train_captioner(store.path, tmp_path / "run", epochs=1, options={**SMALL, "devices": "all"})
+
+
+@pytest.mark.slow
+def test_two_devices_learn_what_one_does(store, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    for devices in ("one", "all"):
+        options = {"seed": 4, "epochs": 2, "options": {**SMALL, "dropout": 0.0, "devices": devices}}
+        command = [sys.executable, "-c", PROGRAM, str(store.path), str(tmp_path / devices), json.dumps(options)]
+        subprocess.run(command, env=environment, check=True)
+    for one, all_ in zip(lines_of(tmp_path / "one"), lines_of(tmp_path / "all"), strict=True):
+        assert all_["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert all_["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
+
+
 def test_the_run_needs_no_store_path(trained, store):
     assert str(store.path) not in (trained[0] / "run.json").read_text()
     assert Path(trained[1]["run"]).is_absolute()

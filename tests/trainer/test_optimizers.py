@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+
+from trainer.config import TrainingConfig
+from trainer.optimizers import WarmUp, make_optimizer
+
+
+def rates(steps, **settings):
+    optimizer = make_optimizer(TrainingConfig(**settings), steps)
+    variable = keras.Variable(0.0)
+    optimizer.build([variable])
+    seen = []
+    for _ in range(4 * steps):
+        seen.append(float(optimizer.learning_rate))
+        optimizer.apply([np.float32(0)])
+    return seen
+
+
+def test_a_constant_rate_stays():
+    assert rates(2, learning_rate=0.5) == [0.5] * 8
+
+
+def test_steps_halve_the_rate_every_so_many_epochs():
+    assert rates(2, learning_rate=2.0, schedule="step", decay=0.5, decay_epochs=1) == [2, 2, 1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_cosine_ends_at_nothing_with_the_last_epoch():
+    seen = rates(2, learning_rate=1.0, schedule="cosine", epochs=4)
+    np.testing.assert_allclose(seen, (1 + np.cos(np.pi * np.arange(8) / 8)) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_warming_up_rises_in_a_straight_line_and_goes_on_with_the_schedule(schedule):
+    warm = rates(2, learning_rate=1.0, schedule=schedule, warmup_steps=4, epochs=4)
+    plain = rates(2, learning_rate=1.0, schedule=schedule, epochs=4)
+    np.testing.assert_allclose(warm, np.minimum(np.arange(1, 9) / 4, 1) * plain, rtol=1e-5)
+
+
+def test_a_schedule_survives_saving():
+    schedule = WarmUp(keras.optimizers.schedules.CosineDecay(1.0, 8), 4)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert [float(again(step)) for step in range(8)] == [float(schedule(step)) for step in range(8)]
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_gradients_are_scaled_down_to_the_norm_over_all_weights(name):
+    optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=1.0, clip_norm=5.0), 1)
+    assert type(optimizer).__name__.lower() == name
+    assert optimizer.global_clipnorm == 5.0
+
+
+def test_plain_descent_goes_the_clipped_way():
+    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, clip_norm=5.0), 1)
+    weights = [keras.Variable([0.0]), keras.Variable([0.0])]
+    optimizer.build(weights)
+    optimizer.apply([np.array([30.0], np.float32), np.array([40.0], np.float32)])
+    np.testing.assert_allclose([float(w.numpy()[0]) for w in weights], [-3, -4], rtol=1e-6)

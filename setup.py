@@ -13,7 +13,7 @@ INSTALL = [
     "pandas<2.4",  # of a dependency; Beam fails to import beside pandas 3 inside IPython
     "pillow>=12",
     "pyarrow>=18",
-    "pydantic>=2.9",
+    "pydantic>=2.12",
     "pyyaml>=6.0",
     "rich>=13",
     "tensorboard>=2.19",
@@ -21,14 +21,24 @@ INSTALL = [
     "tensorflow-text>=2.21,<2.22",
     "tensorflow-transform>=1.21,<1.22",
     "typer>=0.15",
+    "urllib3>=2",
 ]
 
+EVALUATE = ["pycocoevalcap>=1.2,<2"]
+
 EXTRAS = {
+    "evaluate": EVALUATE,
     "test": [
+        *EVALUATE,
+        "boto3>=1.35",
         "duckdb>=1.1",
+        "flask-cors>=5",  # with moto, a server that speaks S3
+        "gcp-storage-emulator>=2026.7",
         "hypothesis>=6.100",
         "import-linter>=2.1",
         "ipykernel>=6.29",
+        "jax>=0.7",
+        "moto[s3]>=5",
         "mypy>=1.13",
         "nbclient>=0.10",
         "pytest>=8.3",

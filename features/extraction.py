@@ -16,9 +16,11 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from features.fitting import Fitting
 from features.images import MAX_PIXELS, decode
 from features.networks import Network
 from features.quantize import Stored, encode
+from features.resizing import Pixels
 from schemas.errors import RecordError
 from schemas.recipes import FeatureRecipe
 
@@ -53,7 +55,7 @@ class Failed:
     error: RecordError
 
 
-Decoded = NDArray[np.uint8] | RecordError
+Decoded = Pixels | RecordError
 Output = NDArray[np.float32] | RecordError
 
 
@@ -61,8 +63,8 @@ class Extractor:
     """Extracts features as a recipe says.
 
     Args:
-        recipe: FeatureRecipe. Size and storage dtype.
-        network: Network. Computes float32 features from uint8 pixels.
+        recipe: FeatureRecipe. Size, resizing and storage dtype.
+        network: Network. Computes the features of pixels, in the dtype that the resizing gives.
         batch_size: int. Images a call at most.
         threads: int. Decoding threads.
         max_pixels: int. Images with more are refused by their header.
@@ -78,6 +80,7 @@ class Extractor:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._recipe = recipe
+        self._fitting = Fitting.of(recipe)
         self._network = network
         self._threads = threads
         self._max_pixels = max_pixels
@@ -107,7 +110,7 @@ class Extractor:
 
     def _decode_one(self, source: Source) -> Decoded:
         try:
-            return decode(source.read(), self._recipe.height, self._recipe.width, max_pixels=self._max_pixels)
+            return decode(source.read(), self._fitting, max_pixels=self._max_pixels)
         except RecordError as error:
             return error
 
@@ -117,11 +120,11 @@ class Extractor:
         for image in batch:
             yield image if isinstance(image, RecordError) else next(outputs)
 
-    def _predict(self, pixels: NDArray[np.uint8]) -> Iterator[Output]:
+    def _predict(self, pixels: Pixels) -> Iterator[Output]:
         for start in range(0, len(pixels), self.batch_size):
             yield from self._predict_some(pixels[start : start + self.batch_size])
 
-    def _predict_some(self, pixels: NDArray[np.uint8]) -> Iterator[Output]:
+    def _predict_some(self, pixels: Pixels) -> Iterator[Output]:
         try:
             yield from self._call(pixels)
         except Exception as error:
@@ -135,9 +138,10 @@ class Extractor:
             yield from self._predict(pixels[:half])
             yield from self._predict(pixels[half:])
 
-    def _call(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _call(self, pixels: Pixels) -> NDArray[np.float32]:
         missing = -len(pixels) % PADDING
-        padded = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)]) if missing else pixels
+        padding = np.zeros((missing, *pixels.shape[1:]), pixels.dtype)
+        padded = np.concatenate([pixels, padding]) if missing else pixels
         return self._network.predict(padded)[: len(pixels)]
 
     def _finish(self, key: bytes, output: Output) -> Extracted | Failed:

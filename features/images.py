@@ -1,9 +1,9 @@
 """One encoded image as pixels: RGB, upright, at the size that a network wants.
 
-bytes → format by signature → pixels counted by header → decoded in full → RGB on white → upright by EXIF → stretched
+bytes → format by signature → pixels counted by header → decoded in full → RGB on white → upright by EXIF → fitted
 
-The rules that pixels depend on have names in `schemas.recipes.FeatureRecipe` (`rgb-exif-1`, `pillow-bilinear`,
-`stretch`): a changed rule here is a new name there.
+The rules that pixels depend on have a name in `schemas.recipes.FeatureRecipe` (`rgb-exif-1`): a changed rule here is a
+new name there.
 """
 
 import logging
@@ -29,6 +29,8 @@ from PIL import (
 )
 from PIL.ExifTags import Base as Tag
 
+from features.fitting import Fitting
+from features.resizing import Pixels
 from schemas.errors import RecordError
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses a picture: half a gibibyte of RGB
@@ -145,20 +147,24 @@ _WORDS = (
 )
 
 
-def decode(data: bytes, height: int, width: int, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Decodes an image and stretches it to a size, ignoring its proportions.
+def decode(data: bytes, fitting: Fitting, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decodes an image and brings it to a size.
 
     Args:
         data: bytes. An encoded image; the formats and rules are those of `open_image`.
-        height: int. Rows of the result, at least 1.
-        width: int. Columns of the result, at least 1.
+        fitting: Fitting. The size, and how the image is brought to it.
         max_pixels: int. Pictures with more pixels than this are refused by their header.
 
-    Returns: uint8 array [height, width, 3], RGB in 0…255, of its own memory.
+    Returns: array [height, width, 3] of the fitting's dtype, RGB in 0…255, of its own memory.
 
     Raises: RecordError as `open_image` does.
     """
-    return fit(open_image(data, max_pixels=max_pixels), height, width)
+    image = open_image(data, max_pixels=max_pixels)
+    try:
+        return fitting(image)
+    except MemoryError:
+        size = f"{image.width}×{image.height}"
+        raise RecordError("decode", "no memory", f"while resizing a picture of {size}", permanent=False) from None
 
 
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -199,24 +205,16 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise RecordError("decode", _reason(error), _detail(error)) from error
 
 
+def begins_as_image(data: bytes) -> bool:
+    """Whether some bytes begin as a format that `open_image` reads; 18 of them tell."""
+    return any(form.begins.match(data) for form in _FORMATS)
+
+
 def allow_pixels(max_pixels: int) -> None:
     """Raise Pillow's own limit on TIFF and GIF, which the whole process has, to `max_pixels` where it is lower."""
     if Image.MAX_IMAGE_PIXELS is not None:
         # Pillow refuses what has more than twice as many.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
-
-
-def fit(image: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The image stretched to height × width, bilinear over all pixels that a result pixel covers (antialiased).
-
-    Args:
-        image: PIL image of mode RGB.
-        height: int. Rows of the result, at least 1.
-        width: int. Columns of the result, at least 1.
-
-    Returns: uint8 array [height, width, 3], of its own memory.
-    """
-    return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import DamagedError
+from features.resizing import Pixels
+from schemas.errors import DamagedError, UsageError
 from schemas.recipes import Precision
 
 INPUT = "pixels"
@@ -26,8 +27,8 @@ _sharing = threading.Lock()
 class Network(Protocol):
     """Anything that turns pixels into features."""
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 [N, ...] of pixels uint8 [N, H, W, 3]."""
+    def predict(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the network was made for."""
 
 
 class FrozenNetwork:
@@ -52,8 +53,8 @@ class FrozenNetwork:
         self._call = self._session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"])
         self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features float32 [N, ...] of pixels uint8 [N, H, W, 3]."""
+    def predict(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the graph was frozen for."""
         features: NDArray[np.float32] = self._call(pixels)
         return features
 
@@ -81,13 +82,19 @@ def _last_network(path: Path, precision: Precision) -> FrozenNetwork:
     return load_network(path, precision)
 
 
-def freeze(features: Callable[[Any], Any], height: int, width: int) -> bytes:
+def freeze(
+    features: Callable[[Any], Any], height: int, width: int, dtype: Literal["uint8", "float32"] = "uint8"
+) -> bytes:
     """The graph of a feature function, as bytes that are the same at every build.
 
     Args:
-        features: function from uint8 pixels [N, height, width, 3] to float32 features [N, ...].
+        features: function from pixels [N, height, width, 3] to float32 features [N, ...].
         height: int. Input height in pixels.
         width: int. Input width in pixels.
+        dtype: str. Of the pixels, as `features.fitting.Fitting.dtype` has it.
+
+    Raises:
+        UsageError: the network has a loop.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -95,7 +102,7 @@ def freeze(features: Callable[[Any], Any], height: int, width: int) -> bytes:
     def named(pixels: Any) -> Any:
         return features(pixels)
 
-    spec = tf.TensorSpec((None, height, width, 3), tf.uint8, name=INPUT)
+    spec = tf.TensorSpec((None, height, width, 3), dtype, name=INPUT)
     frozen = convert_variables_to_constants_v2(tf.function(named).get_concrete_function(spec))
     return _canonical(frozen.graph.as_graph_def(), frozen.inputs[0].op.name, frozen.outputs[0])
 
@@ -107,6 +114,12 @@ def _canonical(definition: Any, source: str, result: Any) -> bytes:
     build; what computes what does not. Control edges order side effects, of which a frozen graph has none.
     """
     nodes = {node.name: node for node in definition.node}
+    if any(node.op == "NextIteration" for node in definition.node):
+        raise UsageError(
+            "the network has a loop, such as a recurrent layer's, and cannot be frozen",
+            where="--extractor",
+            mend="keep a layer before it, or save the network with that layer's unroll=True",
+        )
     names: dict[str, str] = {}
     canonical = type(definition)(versions=definition.versions)
     for node in _inputs_first(nodes, result.op.name):

@@ -83,7 +83,7 @@ class RecordError(CaptError):
     """One record cannot be used; the others go on.
 
     Args:
-        stage: str. One of `find`, `read`, `decode`, `extract`, `store`, `parse`.
+        stage: str. One of `find`, `download`, `read`, `decode`, `extract`, `store`, `parse`.
         reason: str. One word or short phrase that groups like failures, such as `truncated`.
         detail: str. What exactly was seen.
         permanent: bool. Whether the same bytes would fail again.

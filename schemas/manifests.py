@@ -71,7 +71,16 @@ class FeatureFacts(Frozen):
 
 
 class TextFacts(Frozen):
-    """What a commit of captions holds: captions and tokens by split, truncated captions, and unknown words by split."""
+    """What a commit of captions holds.
+
+    Args:
+        inputs: Sha256. The digest of all captions and their splits.
+        words: int. Ids in the vocabulary, the special ones included.
+        captions, tokens, unknown: dict. Captions, their tokens, and unknown words among them, by split.
+        truncated: int. Captions that were cut.
+        longest: int. Tokens of the longest caption, start and end included.
+        lengths: dict or None. By split, how many captions have so many tokens; None in commits of capt 0.1.
+    """
 
     kind: Literal["captions"] = "captions"
     inputs: Sha256
@@ -81,6 +90,7 @@ class TextFacts(Frozen):
     unknown: dict[str, int]
     truncated: int
     longest: int
+    lengths: dict[str, dict[int, int]] | None = Field(default=None, exclude_if=lambda lengths: lengths is None)
 
 
 class DatasetFacts(Frozen):

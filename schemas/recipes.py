@@ -1,7 +1,8 @@
 """Recipes: everything that decides what a row of a table means, and the fingerprint that names it.
 
-A fingerprint is the SHA-256 of the recipe's canonical JSON (sorted keys, no spaces, UTF-8). Adding a field with a
-default changes every fingerprint, so a field is added only together with a new `version`.
+A fingerprint is the SHA-256 of the recipe's canonical JSON (sorted keys, no spaces, UTF-8), which leaves out the fields
+that are None. So a field that is None by default may be added, and the tables there are keep their fingerprints; any
+other new field changes every fingerprint, and is added only together with a new `version`.
 """
 
 import hashlib
@@ -14,9 +15,11 @@ from schemas.compression import Compression
 from schemas.tables import Table, features_table
 
 Precision = Literal["float32", "bfloat16"]
-StorageDtype = Literal["float32", "float16", "bfloat16", "int8"]
+StorageDtype = Literal["float32", "float16", "bfloat16", "int8", "uint8"]
 Format = Literal["tfrecord", "parquet"]
 Pooling = Literal["none", "avg"]
+Resize = Literal["pillow-bilinear", "tf-bilinear"]
+Fit = Literal["stretch", "crop", "pad"]
 Standardizer = Literal["keras", "alnum", "punctuation"]
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<start>", "<end>")
@@ -35,9 +38,14 @@ class Recipe(Frozen):
     """What a table's rows mean."""
 
     @property
+    def canonical(self) -> bytes:
+        """The recipe as its table keeps it: canonical JSON, without the fields that are None."""
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+    @property
     def fingerprint(self) -> str:
         """The recipe's SHA-256 as 64 hexadecimal digits."""
-        return digest_of(self.model_dump(mode="json"))
+        return hashlib.sha256(self.canonical).hexdigest()
 
 
 class FeatureRecipe(Recipe):
@@ -53,7 +61,12 @@ class FeatureRecipe(Recipe):
         dtype: str. Storage dtype.
         format: str. File format of the shards.
         compression: str. How each row's value is kept: `none`, or `zstd`.
-        resize, fit, decoder: str. Named rules of `features.images`; a changed rule gets a new name.
+        resize, fit: str. Named rules of `features.resizing` and `features.fitting`; a changed rule gets a new name.
+        shorter_side: int or None. Length of an image's shorter side before it is cropped, in pixels; None for the least
+            that covers the input size.
+        preprocess: str or None. How a network of the user's own scales its pixels; None for a network that is known by
+            name, which has its own scaling.
+        decoder: str. Named rules of `features.images`; a changed rule gets a new name.
         version: int. Version of the extraction as a whole.
     """
 
@@ -67,8 +80,10 @@ class FeatureRecipe(Recipe):
     dtype: StorageDtype = "float16"
     format: Format = "tfrecord"
     compression: Compression = "none"
-    resize: Literal["pillow-bilinear"] = "pillow-bilinear"
-    fit: Literal["stretch"] = "stretch"
+    resize: Resize = "pillow-bilinear"
+    fit: Fit = "stretch"
+    shorter_side: int | None = None
+    preprocess: str | None = None
     decoder: Literal["rgb-exif-1"] = "rgb-exif-1"
     version: Literal[1] = 1
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from features.extractors import extractor_spec
+from features.extractors.applications import application
 from features.files import write
+from features.fitting import Fitting
 from features.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
 from features.weights import imagenet_available
 from pipelines.prepare_captions import prepare_captions
@@ -127,7 +128,7 @@ def _timed(steps: list[Step], name: str, do: Callable[[], Done], say: Callable[[
 
 
 def _weights() -> tuple[str, tuple[str, ...]]:
-    if imagenet_available(extractor_spec(NETWORK)):
+    if imagenet_available(application(NETWORK)):
         return "imagenet", ()
     notice = (
         f"The ImageNet weights of {NETWORK} could not be had, so seeded random weights stand in: the features carry "
@@ -215,17 +216,17 @@ def _shares(told: list[Told]) -> dict[str, tuple[float, float]]:
     }
 
 
-def _attention(image: bytes, made: Caption) -> bytes:
+def _attention(image: bytes, made: Caption, fitting: Fitting) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "attention.png"
-        draw_attention(image, made, path)
+        draw_attention(image, made, path, fitting)
         return path.read_bytes()
 
 
 def _page(
     paths: DemoPaths, notices: tuple[str, ...], figures: dict[str, Any], steps: list[Step], told: list[Told]
 ) -> str:
-    right = figures["right"]
+    right, fitting = figures["right"], load_run(paths.run).fitting
     return report_page(
         Report(
             title="capt demo",
@@ -239,13 +240,13 @@ def _page(
             },
             steps=tuple(steps),
             loss_curve=(paths.run / LOSS_PLOT).read_bytes(),
-            tellings=tuple(_telling(one) for one in told[:SHOWN]),
+            tellings=tuple(_telling(one, fitting) for one in told[:SHOWN]),
         )
     )
 
 
-def _telling(one: Told) -> Telling:
-    drawn = _attention(one.image, one.caption)
+def _telling(one: Told, fitting: Fitting) -> Telling:
+    drawn = _attention(one.image, one.caption, fitting)
     return Telling(one.image, one.caption.text, one.scene.captions, drawn, one.is_true(one.scene))
 
 

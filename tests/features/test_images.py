@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
-from features.images import allow_pixels, decode, encode_thumbnail, fit, open_image
+from features.fitting import Fitting
+from features.images import allow_pixels, decode, encode_thumbnail, open_image
 from schemas.errors import RecordError
 
 # pytest undoes the filters that a module sets while it is being collected.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 WIDTH, HEIGHT = 48, 32
+SIZE = Fitting(HEIGHT, WIDTH)
 
 
 def picture() -> Image.Image:
@@ -41,7 +43,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 def reason_of(data: bytes, **options) -> str:
     with pytest.raises(RecordError) as caught:
-        decode(data, 8, 8, **options)
+        decode(data, Fitting(8, 8), **options)
     assert caught.value.stage == "decode"
     return caught.value.reason
 
@@ -92,25 +94,14 @@ SAMPLES = sorted(samples())
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_every_listed_format_decodes_to_its_picture(form):
-    pixels = decode(encode(picture(), form), HEIGHT, WIDTH)
+    pixels = decode(encode(picture(), form), SIZE)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - np.asarray(picture())).mean() < 6
 
 
-def test_an_image_is_stretched_to_the_size_whatever_its_proportions():
-    data = encode(picture(), "PNG")
-    wanted = np.asarray(picture().resize((10, 50), Image.Resampling.BILINEAR))
-    assert np.array_equal(decode(data, 50, 10), wanted)
-
-
-def test_shrinking_averages_all_pixels_that_it_covers():
-    checks = Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB")
-    assert np.abs(fit(checks, 8, 8).astype(int) - 127).max() <= 2
-
-
 def test_the_result_is_the_callers_own():
-    pixels = decode(encode(picture(), "PNG"), HEIGHT, WIDTH)
+    pixels = decode(encode(picture(), "PNG"), SIZE)
     pixels[:] = 0
     assert pixels.flags.c_contiguous
 
@@ -118,7 +109,7 @@ def test_the_result_is_the_callers_own():
 def test_a_jpeg_is_decoded_in_full_before_it_shrinks():
     data = encode(picture().resize((640, 480)), "JPEG")
     wanted = np.asarray(Image.open(BytesIO(data)).convert("RGB").resize((40, 40), Image.Resampling.BILINEAR))
-    assert np.array_equal(decode(data, 40, 40), wanted)
+    assert np.array_equal(decode(data, Fitting(40, 40)), wanted)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -315,6 +306,7 @@ def test_a_picture_over_the_limit_is_refused_by_its_header(name, monkeypatch):
 def test_a_bomb_is_refused_in_little_memory():
     code = """
 import resource, struct, zlib
+from features.fitting import Fitting
 from features.images import decode
 from schemas.errors import RecordError
 
@@ -333,7 +325,7 @@ png += chunk(b"IDAT", row) + chunk(b"IEND", b"")
 for bomb in (png, riff(still(1 << 15)), b"GIF89a" + b"\\xff" * 6 + bytes(99)):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        decode(bomb, 8, 8)
+        decode(bomb, Fitting(8, 8))
     except RecordError as error:
         print(error.reason, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000)
 """
@@ -349,11 +341,12 @@ def test_pillows_own_limits_and_warnings_stay_out_of_it():
     code = f"""
 from io import BytesIO
 from PIL import Image
+from features.fitting import Fitting
 from features.images import decode, open_image
 gray = BytesIO()
 Image.new("1", (10_000, 9_000)).save(gray, "PNG")
 print(open_image(gray.getvalue()).size)
-decode({samples()["tiff"]!r}[:-20] + bytes(20), 8, 8)
+decode({samples()["tiff"]!r}[:-20] + bytes(20), Fitting(8, 8))
 print(Image.MAX_IMAGE_PIXELS == {limit})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -364,9 +357,9 @@ print(Image.MAX_IMAGE_PIXELS == {limit})
 
 def test_threads_decode_alike():
     names = SAMPLES * 20
-    wanted = {name: decode(samples()[name], 24, 24) for name in SAMPLES}
+    wanted = {name: decode(samples()[name], Fitting(24, 24)) for name in SAMPLES}
     with ThreadPoolExecutor(8) as pool:
-        results = pool.map(lambda name: decode(samples()[name], 24, 24), names)
+        results = pool.map(lambda name: decode(samples()[name], Fitting(24, 24)), names)
         assert all(np.array_equal(got, wanted[name]) for name, got in zip(names, results, strict=True))
 
 

@@ -1,43 +1,71 @@
 """Frozen networks compute what Keras computes, whatever the batch, and are the same bytes at every build."""
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.extraction import Extracted, Extractor, Source
-from features.extractors import EXTRACTORS, extractor_spec, feature_function
+from features.extraction import PADDING, Extracted, Extractor, Source
+from features.extractors.applications import application
+from features.extractors.layers import feature_function, kept_network
+from features.fitting import Fitting
 from features.images import decode
 from features.networks import FrozenNetwork, freeze, load_network
 from features.quantize import encode
+from features.random_weights import noise_images
 from features.scenes import draw, make_scene
-from features.weights import load_weights, noise_images
+from features.weights import with_weights
 from schemas.errors import DamagedError
 from schemas.recipes import FeatureRecipe, Precision
 
+# `NAME`, or `NAME:LAYER` for another layer than its own.
+FAST = ("inception_v3", "mobilenet_v3_small")
+SLOW = ("vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2", "efficientnet_b0", "nasnet_mobile", "convnext_tiny")
+NETWORKS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+HEAVY = ("inception_v3", "vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2")
+PRECISIONS = get_args(Precision)
 
-def built(name: str) -> tuple[object, bytes]:
-    spec = extractor_spec(name)
-    model = spec.build()
-    load_weights(model, "random:7", spec)
-    return model, freeze(feature_function(model, spec, spec.layer, "none"), spec.side, spec.side)
-
-
-@pytest.fixture(scope="module")
-def inception() -> tuple[object, bytes]:
-    return built("inception_v3")
+every_network = pytest.mark.parametrize("name", NETWORKS)
+every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
-@pytest.fixture(scope="module")
-def pixels() -> NDArray[np.uint8]:
-    """Drawn scenes, as large as InceptionV3 wants them."""
-    return np.stack([decode(draw(make_scene(3, number), 3), 299, 299) for number in range(24)])
+def build(kind: str) -> tuple[Any, bytes]:
+    """A network with weights random:7, and its frozen graph up to the layer."""
+    name, _, layer = kind.partition(":")
+    network = application(name)
+    form = network.form(layer)
+    model = with_weights(network.build(form), "random:7", network, form)
+    kept = kept_network(model, layer or network.layer, name)
+    function = feature_function(kept, network.preprocess(), "none", form.height, form.width)
+    return model, freeze(function, form.height, form.width)
+
+
+@lru_cache(maxsize=len(FAST))
+def built(kind: str) -> tuple[Any, bytes]:
+    return build(kind)
+
+
+@cache
+def encoded(number: int) -> bytes:
+    return draw(make_scene(5, number), 5)
+
+
+@cache
+def side_of(kind: str) -> int:
+    return application(kind.partition(":")[0]).side
+
+
+def scenes(kind: str, numbers: Iterable[int]) -> NDArray[Any]:
+    """Drawn scenes, as large as the network wants them."""
+    return np.stack([decode(encoded(number), Fitting(side_of(kind), side_of(kind))) for number in numbers])
 
 
 def relative_errors(got: NDArray[np.floating], expected: NDArray[np.float32]) -> list[float]:
@@ -46,63 +74,81 @@ def relative_errors(got: NDArray[np.floating], expected: NDArray[np.float32]) ->
     ]
 
 
-def test_inception_features_are_those_of_a_direct_keras_call(
-    inception: tuple[object, bytes], pixels: NDArray[np.uint8]
-) -> None:
+@every_network
+def test_stored_features_are_those_of_a_direct_keras_call(name: str) -> None:
     import keras
 
-    model, graph = inception
-    scaled = keras.applications.inception_v3.preprocess_input(pixels[:8].astype(np.float32))
-    direct = np.asarray(model(scaled, training=False)).reshape(8, 64, 2048)  # type: ignore[operator]
-    frozen = FrozenNetwork(graph, "float32").predict(pixels[:8])
-    assert max(relative_errors(frozen, direct)) < 1e-4
+    model, graph = built(name)
+    network = application(name.partition(":")[0])
+    direct = getattr(keras.applications, network.function)(
+        weights=None, include_top=":" in name, input_shape=(network.side, network.side, 3)
+    )
+    direct.set_weights(model.get_weights())
+    layer = name.partition(":")[2] or network.layer
+    if layer != "output":
+        direct = keras.Model(direct.input, direct.get_layer(layer).output)
+    pixels = scenes(name, range(3))
+    scaling = importlib.import_module(f"keras.applications.{network.module}").preprocess_input
+    expected = np.asarray(direct(scaling(pixels.astype(np.float32)), training=False))
+    frozen = FrozenNetwork(graph, "float32").predict(pixels)
+    expected = expected.reshape(frozen.shape)
+    assert max(relative_errors(frozen, expected)) < 1e-4
     stored = np.stack([encode(row, "float16")["value"] for row in frozen])
-    assert max(relative_errors(stored, direct)) < 2e-3
+    assert max(relative_errors(stored, expected)) < 2e-3
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_an_images_bits_do_not_depend_on_its_batch(
-    inception: tuple[object, bytes], pixels: NDArray[np.uint8], precision: str
-) -> None:
-    network = FrozenNetwork(inception[1], precision)  # type: ignore[arg-type]
+@every_network
+@every_precision
+def test_an_images_bits_do_not_depend_on_its_batch(name: str, precision: Precision) -> None:
+    network, pixels = FrozenNetwork(built(name)[1], precision), scenes(name, range(16 if name in HEAVY else 24))
     together = network.predict(pixels)
-    assert np.array_equal(network.predict(pixels[:8]), together[:8])
     assert np.array_equal(network.predict(pixels[::-1])[::-1], together)
-    padded = np.concatenate([pixels[5:6], np.zeros((7, 299, 299, 3), np.uint8)])
-    assert np.array_equal(network.predict(padded)[0], together[5])
+    for count in (1, 13) if name in HEAVY else range(1, 24):
+        padding = np.zeros((-count % PADDING, *pixels.shape[1:]), np.uint8)
+        padded = network.predict(np.concatenate([pixels[-count:], padding]))
+        assert np.array_equal(padded[:count], together[-count:]), count
 
 
-def test_random_features_neither_vanish_nor_explode(inception: tuple[object, bytes], pixels: NDArray[np.uint8]) -> None:
-    features = FrozenNetwork(inception[1], "float32").predict(pixels[:8])
-    assert 0.1 < features.std() < 10
+@every_network
+def test_random_features_neither_vanish_nor_explode(name: str) -> None:
+    network = FrozenNetwork(built(name)[1], "float32")
+    noise = noise_images(4, side_of(name), side_of(name), 1)
+    for pixels in (noise, scenes(name, range(4))):
+        assert 0.1 < network.predict(pixels).std() < 10
 
 
-def test_random_features_of_photographs_neither_vanish_nor_explode(
-    inception: tuple[object, bytes], real_data: Path
-) -> None:
+@pytest.mark.parametrize("kind", FAST)
+def test_random_features_of_photographs_neither_vanish_nor_explode(kind: str, real_data: Path) -> None:
     paths = sorted((real_data / "coco-mini" / "train2017").iterdir())[:16]
-    photographs = np.stack([decode(path.read_bytes(), 299, 299) for path in paths])
-    features = FrozenNetwork(inception[1], "float32").predict(photographs)
-    assert 0.1 < features.std() < 10
+    fitting = Fitting(side_of(kind), side_of(kind))
+    photographs = np.stack([decode(path.read_bytes(), fitting) for path in paths])
+    assert 0.1 < FrozenNetwork(built(kind)[1], "float32").predict(photographs).std() < 10
 
 
 def test_a_network_built_again_is_frozen_to_the_same_bytes() -> None:
-    assert built("mobilenet_v3_small")[1] == built("mobilenet_v3_small")[1]
+    assert build("mobilenet_v3_small")[1] == build("mobilenet_v3_small")[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["efficientnet_b0", "convnext_tiny"])
+def test_a_network_with_dropout_or_without_normalisation_is_frozen_to_the_same_bytes(kind: str) -> None:
+    assert build(kind)[1] == build(kind)[1]
 
 
 def test_another_seed_makes_another_network() -> None:
-    spec = extractor_spec("mobilenet_v3_small")
+    network = application("mobilenet_v3_small")
+    form = network.form(None, 32, 32)
     kernels = []
     for seed in (1, 2):
-        model = spec.build()
-        load_weights(model, f"random:{seed}", spec)
+        model = with_weights(network.build(form), f"random:{seed}", network, form)
         kernels.append(np.asarray(model.weights[0]))
     assert not np.allclose(kernels[0], kernels[1])
 
 
 def test_noise_images_are_seeded_and_smooth_like_photographs() -> None:
-    images = noise_images(2, 64, 5)
-    assert np.array_equal(images, noise_images(2, 64, 5))
+    images = noise_images(2, 48, 64, 5)
+    assert images.shape == (2, 48, 64, 3)
+    assert np.array_equal(images, noise_images(2, 48, 64, 5))
     assert not np.array_equal(images[0], images[1])
     grey = images.mean(axis=-1)
     assert np.abs(np.diff(grey, axis=1)).mean() < grey.std()
@@ -118,20 +164,6 @@ def test_a_damaged_or_missing_network_file_is_one_line(tmp_path: Path) -> None:
 
 # === A row's bits depend on its image alone, whatever the extraction core does with it ===
 
-KINDS = [(name, precision) for name in EXTRACTORS for precision in ("float32", "bfloat16")]
-every_kind = pytest.mark.parametrize(("name", "precision"), KINDS)
-
-
-@pytest.fixture(scope="module")
-def graphs(inception: tuple[object, bytes]) -> dict[str, bytes]:
-    """The frozen graph of each extractor."""
-    return {name: inception[1] if name == "inception_v3" else built(name)[1] for name in EXTRACTORS}
-
-
-@cache
-def encoded(number: int) -> bytes:
-    return draw(make_scene(5, number), 5)
-
 
 class NarrowNetwork:
     """A network on a device whose memory holds eight images."""
@@ -140,7 +172,7 @@ class NarrowNetwork:
         self._network = network
         self.refused = 0
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         if len(pixels) > 8:
             self.refused += 1
             raise MemoryError
@@ -148,10 +180,10 @@ class NarrowNetwork:
 
 
 def rows(
-    name: str, precision: str, network: FrozenNetwork | NarrowNetwork, numbers: Iterable[int], batch: int
+    name: str, precision: Precision, network: FrozenNetwork | NarrowNetwork, numbers: Iterable[int], batch: int
 ) -> dict[int, bytes]:
     """The stored bytes of scenes, by their numbers."""
-    side = EXTRACTORS[name].side
+    side = side_of(name)
     recipe = FeatureRecipe(
         extractor=name, weights="random:7@1", layer="x", height=side, width=side, precision=precision, dtype="float16"
     )
@@ -160,11 +192,10 @@ def rows(
     return {one.key[0]: one.values["value"].tobytes() for one in results if isinstance(one, Extracted)}
 
 
-@every_kind
-def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(
-    graphs: dict[str, bytes], name: str, precision: Precision
-) -> None:
-    network = FrozenNetwork(graphs[name], precision)
+@every_network
+@every_precision
+def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(name: str, precision: Precision) -> None:
+    network = FrozenNetwork(built(name)[1], precision)
     together = rows(name, precision, network, range(13), 16)
     assert len(together) == len(set(together.values())) == 13
     deltas = [rows(name, precision, network, some, 8) for some in ([7], [12, 3, 1], [0, 2, 4, 5, 6, 8, 9, 10, 11])]
@@ -174,26 +205,27 @@ def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(
     assert narrow.refused == 1
 
 
-def test_rows_are_the_same_on_one_thread(graphs: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kinds", [FAST, *(pytest.param((kind,), marks=pytest.mark.slow) for kind in SLOW)])
+def test_rows_are_the_same_on_one_thread(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    kinds_and_precisions = [(kind, precision) for kind in kinds for precision in PRECISIONS]
     program = f"""
 import os, sys
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 from pathlib import Path
 import numpy as np
 from features.networks import load_network
-for name, precision in {KINDS!r}:
-    pixels = np.load(f"{{name}}.npy")
-    np.save(f"{{name}}-{{precision}}.npy", load_network(Path(f"{{name}}.pb"), precision).predict(pixels))
+for kind, precision in {kinds_and_precisions!r}:
+    pixels = np.load(f"{{kind}}.npy")
+    np.save(f"{{kind}}-{{precision}}.npy", load_network(Path(f"{{kind}}.pb"), precision).predict(pixels))
 """
-    for name, graph in graphs.items():
-        side = EXTRACTORS[name].side
-        (tmp_path / f"{name}.pb").write_bytes(graph)
-        np.save(tmp_path / f"{name}.npy", np.stack([decode(encoded(number), side, side) for number in range(8)]))
+    for kind in kinds:
+        (tmp_path / f"{kind}.pb").write_bytes(built(kind)[1])
+        np.save(tmp_path / f"{kind}.npy", scenes(kind, range(8)))
     single = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     root = str(Path(__file__).parents[2])
     subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=os.environ | single | {"PYTHONPATH": root}, check=True
     )
-    for name, precision in KINDS:
-        here = FrozenNetwork(graphs[name], precision).predict(np.load(tmp_path / f"{name}.npy"))  # type: ignore[arg-type]
-        assert np.array_equal(np.load(tmp_path / f"{name}-{precision}.npy"), here)
+    for kind, precision in kinds_and_precisions:
+        here = FrozenNetwork(built(kind)[1], precision).predict(np.load(tmp_path / f"{kind}.npy"))
+        assert np.array_equal(np.load(tmp_path / f"{kind}-{precision}.npy"), here)

@@ -1,0 +1,93 @@
+"""`--resize`, `--fit` and `--shorter-side`: what is stored is what Keras makes of images resized in that way."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import capt
+from features.store import create_store
+from pipelines.prepare_features import FeatureOptions, recipe_of
+from schemas.errors import UsageError
+from tests.conftest import noise_image
+
+SIDE = 224
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
+    """A network of Keras with random weights, and the file of them."""
+    keras.utils.set_random_seed(3)
+    model = keras.applications.MobileNetV3Small(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
+    path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
+    model.save_weights(path)
+    return model, str(path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures wider and taller than the network's input, and one smaller."""
+    root = tmp_path_factory.mktemp("images")
+    for number, size in enumerate([(500, 333), (301, 407), (90, 70)]):
+        noise_image(number, *size).save(root / f"{number}.png")
+    return root
+
+
+def prepare(store: Path, images: Path, weights: str, **options: Any) -> dict[str, Any]:
+    result: dict[str, Any] = capt.prepare_features(
+        store=str(store), dataset="folder", images=[str(images)], extractor="mobilenet_v3_small", weights=weights,
+        precision="float32", dtype="float32", **options
+    )  # fmt: skip
+    return result
+
+
+def cropped(pixels: np.ndarray, shorter: int) -> np.ndarray:
+    """The middle of the picture that tf.image.resize makes in its own proportions."""
+    height, width = (round(side * shorter / min(pixels.shape[:2])) for side in pixels.shape[:2])
+    top, left = (height - SIDE) // 2, (width - SIDE) // 2
+    return tf.image.resize(pixels, (height, width)).numpy()[top : top + SIDE, left : left + SIDE]
+
+
+@pytest.mark.parametrize("options", [{}, {"fit": "crop", "shorter_side": 256}], ids=["stretch", "crop"])
+def test_tf_rows_are_those_of_a_direct_keras_call(
+    network: tuple[Any, str], images: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model, weights = network
+    assert prepare(tmp_path / "store", images, weights, resize="tf", **options)["ok"] == 3
+    (table,) = capt.open_store(tmp_path / "store").feature_tables()
+    dataset = capt.open_store(tmp_path / "store").dataset("folder")
+    keys = {row["image_id"]: row["key"] for row in dataset.catalog().to_pylist()}
+    for path in images.iterdir():
+        pixels = np.asarray(Image.open(path))
+        resized = cropped(pixels, 256) if options else tf.image.resize(pixels, (SIDE, SIDE)).numpy()
+        direct = np.asarray(model(resized[None], training=False)).reshape(table.shape)
+        (row,) = table.read(table.lookup(np.frombuffer(keys[path.name], np.uint8)[None]))
+        assert np.linalg.norm(row - direct) / np.linalg.norm(direct) < 1e-4
+
+
+def test_how_images_are_resized_makes_tables_of_their_own(
+    network: tuple[Any, str], images: Path, tmp_path: Path
+) -> None:
+    ways: list[dict[str, Any]] = [
+        {},
+        {"resize": "tf"},
+        {"fit": "crop"},
+        {"fit": "crop", "shorter_side": 256},
+        {"fit": "pad"},
+    ]
+    store = create_store(tmp_path / "store")
+    asked = {"store": str(store.path), "dataset": "folder", "images": (str(images),), "weights": network[1]}
+    recipes = [recipe_of(FeatureOptions(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways]
+    assert len({recipe.fingerprint for recipe in recipes}) == len(ways)
+
+
+@pytest.mark.parametrize("options", [{"shorter_side": 256}, {"fit": "crop", "shorter_side": 223}])
+def test_a_shorter_side_that_means_nothing_is_wrong_usage(
+    network: tuple[Any, str], images: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="--shorter-side"):
+        prepare(tmp_path / "store", images, network[1], **options)

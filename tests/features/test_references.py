@@ -1,12 +1,19 @@
 """References read from folders and archives in place, and no name leads outside."""
 
+import contextlib
+import io
 import os
+import tarfile
+import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from features.references import Reference, is_image_name, walk
+from features.references import Reference, is_collection, is_image_name, walk
 from schemas.errors import RecordError, UsageError
 
 
@@ -76,3 +83,254 @@ def test_what_is_neither_a_folder_nor_an_archive_is_wrong_usage(tmp_path: Path) 
 def test_image_names_are_told_by_their_suffix() -> None:
     assert all(is_image_name(name) for name in ("a.jpg", "A.JPEG", "b/c.png", "d.webp", "e.tif", "f.svg"))
     assert not any(is_image_name(name) for name in ("readme.txt", "a", "captions.json"))
+
+
+# === Tars ===
+
+FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+
+
+def tar_of(path: Path, members: list[tuple[str | tarfile.TarInfo, bytes]], form: int = tarfile.PAX_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name) if isinstance(name, str) else name
+            info.size = info.size or len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {entry.name: entry.reference.read() for entry in walk(str(root))}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_tar_of_any_usual_format_is_read_in_place(tmp_path: Path, form: int) -> None:
+    long = "/".join(["a" * 60] * 3) + ".jpg"
+    path = tar_of(tmp_path / "a.tar", [("./b/c.jpg", b"first"), ("é.jpg", b"second"), (long, b"x" * 2000)], form)
+    assert contents(path) == {"b/c.jpg": b"first", "é.jpg": b"second", long: b"x" * 2000}
+    assert {entry.size for entry in walk(str(path))} == {5, 6, 2000}
+    assert [one.name for one in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_names_of_any_length_are_found_in_gnu_and_pax_tars(tmp_path: Path) -> None:
+    for form in FORMATS[1:]:
+        assert list(contents(tar_of(tmp_path / "a.tar", [("日" * 300 + ".jpg", b"x")], form)).values()) == [b"x"]
+
+
+def test_the_last_of_a_name_counts_in_every_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = [("a.jpg", b"old"), ("b.jpg", b"b"), ("./a.jpg", b"new")]
+    assert contents(tar_of(tmp_path / "a.tar", members)) == {"a.jpg": b"new", "b.jpg": b"b"}
+    assert "1 names occur again" in caplog.text
+
+
+def test_hidden_members_and_directories_are_left_out_of_a_tar(tmp_path: Path) -> None:
+    folder = tarfile.TarInfo("folder")
+    folder.type = tarfile.DIRTYPE
+    device = tarfile.TarInfo("device.jpg")
+    device.type = tarfile.CHRTYPE
+    hidden: list[tuple[str | tarfile.TarInfo, bytes]] = [(name, b"") for name in (".a.jpg", ".b/c.jpg", "d/._e.jpg")]
+    assert contents(tar_of(tmp_path / "a.tar", [(folder, b""), (device, b""), *hidden, ("f.jpg", b"f")])) == {
+        "f.jpg": b"f"
+    }
+
+
+def test_a_tar_that_is_packed_anew_has_other_stamps_and_old_references_miss(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", [("a.jpg", b"one"), ("b.jpg", b"two")])
+    before = {entry.name: entry for entry in walk(str(path))}
+    tar_of(path, [("b.jpg", b"two"), ("a.jpg", b"one")])
+    after = {entry.name: entry for entry in walk(str(path))}
+    assert all(before[name].stamp != after[name].stamp for name in before)
+    with pytest.raises(RecordError, match="missing"):
+        before["a.jpg"].reference.read()
+
+
+def test_a_tar_without_members_is_empty(tmp_path: Path) -> None:
+    assert contents(tar_of(tmp_path / "a.tar", [])) == {}
+
+
+@pytest.mark.parametrize(("suffix", "command"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")])
+def test_a_compressed_tar_names_the_command_that_makes_it_plain(tmp_path: Path, suffix: str, command: str) -> None:
+    path = tmp_path / f"a.tar.{suffix}"
+    with tarfile.open(path, f"w:{suffix}") as archive:
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(UsageError, match=f"{command} a.tar.{suffix} first"):
+        list(walk(str(path)))
+
+
+PARTS = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="/.\\"), min_size=1, max_size=8)
+NAMES = st.lists(PARTS, min_size=1, max_size=3).map("/".join).map(lambda name: f"{name}.jpg")
+
+
+@settings(max_examples=25, deadline=None)
+@given(files=st.dictionaries(NAMES, st.binary(max_size=1500), max_size=5), form=st.sampled_from(FORMATS[1:]))
+def test_a_folder_a_zip_and_a_tar_of_the_same_files_are_walked_alike(files: dict[str, bytes], form: int) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        (root / "folder").mkdir()
+        for name, data in files.items():
+            (root / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / "folder" / name).write_bytes(data)
+        with zipfile.ZipFile(root / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        tar_of(root / "a.tar", list(files.items()), form)
+        with tarfile.open(root / "b.tar", "w", format=form) as archive:
+            archive.add(root / "folder", ".")
+        assert all(contents(root / one) == files for one in ("folder", "a.zip", "a.tar", "b.tar"))
+
+
+# === Hostile tars ===
+
+
+def linked(kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("link.jpg")
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+def sparse(path: Path) -> Path:
+    """A member of GNU's old sparse kind, which says to be of 8 GiB and holds nothing."""
+    header = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.GNU_FORMAT)[:512])
+    header[156:157] = b"S"
+    header[483:495] = b"77777777777\0"
+    path.write_bytes(summed(header) + bytes(1024))
+    return path
+
+
+def summed(header: bytearray) -> bytes:
+    """A header with its checksum set right."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def reason(path: Path, max_bytes: int = 1 << 20) -> str:
+    (entry,) = walk(str(path))
+    with pytest.raises(RecordError) as caught:
+        entry.reference.read(max_bytes)
+    assert not caught.value.permanent
+    return caught.value.reason
+
+
+def test_every_odd_member_of_a_tar_has_its_reason_and_none_escapes(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    assert reason(tar_of(path, [(linked(tarfile.SYMTYPE), b"")])) == "symbolic link"
+    assert reason(tar_of(path, [(linked(tarfile.LNKTYPE), b"")])) == "hard link"
+    assert reason(tar_of(path, [("a.jpg", bytes(2000))]), 1999) == "too large"
+    assert reason(sparse(path)) == "sparse"
+    odd: list[tuple[str | tarfile.TarInfo, bytes]] = [("../../escaped.jpg", b"a"), ("/absolute.jpg", b"b")]
+    assert contents(tar_of(path, odd)) == {"../../escaped.jpg": b"a", "/absolute.jpg": b"b"}
+    assert not (tmp_path.parent.parent / "escaped.jpg").exists()
+    assert not Path("/absolute.jpg").exists()
+
+
+def cut_in_a_member(data: bytearray) -> bytes:
+    return bytes(data[:2000])
+
+
+def cut_in_a_header(data: bytearray) -> bytes:
+    return bytes(data[: 2 * 512 + 100])
+
+
+def cut_between_members(data: bytearray) -> bytes:
+    return bytes(data[: 2 * 512])
+
+
+def wrong_checksum(data: bytearray) -> bytes:
+    data[2 * 512] ^= 1
+    return bytes(data)
+
+
+def size_beyond_the_end(data: bytearray) -> bytes:
+    data[1024 + 124 : 1024 + 136] = b"77777777777\0"
+    return bytes(data[:1024]) + summed(data[1024:1536]) + bytes(data[1536:])
+
+
+def size_below_zero(data: bytearray) -> bytes:
+    data[1024 + 124 : 1024 + 136] = b"\xff" * 10 + b"\xf0\0"
+    return bytes(data[:1024]) + summed(data[1024:1536]) + bytes(data[1536:])
+
+
+def size_that_leads_back(data: bytearray) -> bytes:
+    data[1024 + 124 : 1024 + 136] = b"\xff" * 10 + b"\xfa\0"
+    return bytes(data[:1024]) + summed(data[1024:1536]) + bytes(data[1536:])
+
+
+def name_of_a_gibibyte(data: bytearray) -> bytes:
+    data[1024 + 124 : 1024 + 136] = b"%011o\0" % (1 << 30)
+    data[1024 + 156 : 1024 + 157] = b"L"
+    return bytes(data[:1024]) + summed(data[1024:1536]) + bytes(data[1536:])
+
+
+def headers_of_headers(data: bytearray) -> bytes:
+    data[1024 + 156 : 1024 + 157] = b"L"
+    header = summed(data[1024:1536])
+    return bytes(data[:1024]) + (header + bytes(512) * 2) * 5000 + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_in_a_member,
+        cut_in_a_header,
+        cut_between_members,
+        wrong_checksum,
+        size_beyond_the_end,
+        size_below_zero,
+        size_that_leads_back,
+        name_of_a_gibibyte,
+        headers_of_headers,
+    ],
+)
+def test_a_tar_that_is_not_whole_is_one_line_and_not_a_part_of_its_images(
+    tmp_path: Path, damage: Callable[[bytearray], bytes]
+) -> None:
+    path = tar_of(tmp_path / "a.tar", [("a.jpg", bytes(10)), ("b.jpg", bytes(1000))])
+    path.write_bytes(damage(bytearray(path.read_bytes())))
+    with pytest.raises(UsageError, match="not whole") as caught:
+        next(walk(str(path)))
+    assert "\n" not in str(caught.value)
+
+
+BASE = io.BytesIO()
+with tarfile.open(fileobj=BASE, mode="w", format=tarfile.PAX_FORMAT) as _archive:
+    for _name in ("é.jpg", "b" * 120, "c.jpg"):
+        _info = tarfile.TarInfo(_name)
+        _info.size = 600
+        _archive.addfile(_info, io.BytesIO(b"data" * 150))
+TAR = BASE.getvalue()[:8192]
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.lists(st.tuples(st.integers(0, len(TAR) - 1), st.integers(0, 255)), min_size=1, max_size=5), st.booleans())
+def test_tars_that_are_changed_at_random_are_read_or_refused(changes: list[tuple[int, int]], right: bool) -> None:
+    data = bytearray(TAR)
+    for place, value in changes:
+        data[place] = value
+        if right:
+            start = place // 512 * 512
+            data[start : start + 512] = summed(data[start : start + 512])
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        file.write(data)
+        file.flush()
+        try:
+            found = list(walk(file.name))
+        except UsageError:
+            return
+        for entry in found:
+            with contextlib.suppress(RecordError):
+                assert len(entry.reference.read(1000)) <= 1000
+
+
+# === Names of users ===
+
+
+def test_what_a_name_stands_for_is_told_without_asking_the_network(tmp_path: Path) -> None:
+    many = [str(tmp_path), "a.ZIP", "a.tar", "a.tar.gz", "s3://bucket", "gs://bucket/images", "s3://bucket/a.tar"]
+    assert all(is_collection(name) for name in many)
+    assert not any(is_collection(name) for name in ("a.jpg", "s3://bucket/a.jpg", str(tmp_path / "nowhere")))
+
+
+def test_a_reference_to_a_name_keeps_addresses_and_completes_paths() -> None:
+    assert Reference.of("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
+    assert Reference.of("a.jpg").location == str(Path("a.jpg").absolute())

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -254,6 +255,36 @@ def test_every_odd_member_of_an_archive_has_its_reason_and_none_escapes(store: P
     assert not Path("/absolute.jpg").exists()
 
 
+def test_every_odd_member_of_a_tar_has_its_reason_and_none_escapes(store: Path, tmp_path: Path) -> None:
+    box = tmp_path / "box"
+    box.mkdir()
+    link = tarfile.TarInfo("link.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    twin = tarfile.TarInfo("twin.jpg")
+    twin.type, twin.linkname = tarfile.LNKTYPE, "plain.jpg"
+    with tarfile.open(box / "images.tar", "w") as archive:
+        for info in (link, twin):
+            archive.addfile(info)
+        for number, name in enumerate(("plain.jpg", "../../escaped.jpg", "/absolute.jpg", "twice.jpg", "./twice.jpg")):
+            info, data = tarfile.TarInfo(name), encoded(noise_image(number), "JPEG")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo("large.png")
+        info.size = 2 << 20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    before = sorted(one for one in tmp_path.rglob("*") if store not in (one, *one.parents))
+    assert reasons(prepare(store, box / "images.tar", max_image_bytes=1 << 20)) == {
+        "plain.jpg": "ok",
+        "../../escaped.jpg": "ok",
+        "/absolute.jpg": "ok",
+        "twice.jpg": "ok",
+        "link.jpg": "symbolic link",
+        "twin.jpg": "hard link",
+        "large.png": "too large",
+    }
+    assert sorted(one for one in tmp_path.rglob("*") if store not in (one, *one.parents)) == before
+
+
 def test_a_member_that_is_larger_than_it_says_is_a_failed_row(store: Path, tmp_path: Path) -> None:
     info = zipfile.ZipInfo("a.jpg")
     info.compress_type = zipfile.ZIP_DEFLATED
@@ -318,13 +349,14 @@ def test_bombs_take_little_memory(tmp_path: Path) -> None:
     archive_of(images, [(squeezed, bytes(60 << 20)), ("c.png", png_of(30_000, 30_000))], compression=8)
     code = f"""
 import resource
+from features.fitting import Fitting
 from features.images import decode
 from features.references import walk
 from schemas.errors import RecordError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for found in walk({str(images)!r}):
     try:
-        decode(found.reference.read(), 8, 8)
+        decode(found.reference.read(), Fitting(8, 8))
     except RecordError as error:
         print(error.reason)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000)

@@ -1,0 +1,51 @@
+"""Directories: the files below one, in bounded memory."""
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from features.references.names import printable
+from features.references.reference import Found, Reference
+from schemas.errors import CaptError
+
+_log = logging.getLogger("capt.references")
+
+
+def walk_directory(root: Path) -> Iterator[Found]:
+    """The files below an absolute directory, hidden ones left out; CaptError where one cannot be read."""
+    prefix = len(os.fspath(root)) + 1
+    waiting = [os.fspath(root)]
+    while waiting:
+        with _scan(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif found := _found_file(entry, prefix):
+                    yield found
+
+
+def _scan(directory: str) -> "os._ScandirIterator[str]":
+    try:
+        return os.scandir(directory)
+    except OSError as error:
+        raise CaptError(f"the directory cannot be read: {error.strerror}", where=printable(directory)) from error
+
+
+def _found_file(entry: "os.DirEntry[str]", prefix: int) -> Found | None:
+    """The file, also where a link leads to nothing, so that it fails as missing; None for what is no file."""
+    path = printable(entry.path)
+    name = path[prefix:]
+    try:
+        status = entry.stat()
+    except OSError:
+        return Found(name, Reference(path), 0, "", 0)
+    if stat.S_ISDIR(status.st_mode):
+        _log.warning("%s: a link to a directory is not followed", path)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
+    return Found(name, Reference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))

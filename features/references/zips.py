@@ -1,0 +1,80 @@
+"""Zip archives, read in place.
+
+Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+"""
+
+import logging
+import stat
+import threading
+import zipfile
+from collections.abc import Iterator
+
+from features.references.entries import Entry
+from features.references.limits import check_size, read_within
+from features.references.names import listed_name
+from features.references.places import State, open_place
+from schemas.errors import RecordError, UsageError
+
+# zipfile unpacks the others without a bound on the memory that it takes.
+_UNPACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_LOCAL_HEADER = 30
+
+_log = logging.getLogger("capt.references")
+
+
+class Zip:
+    """A zip archive, kept open between reads.
+
+    Args:
+        location: str. Path or address.
+    """
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._lock = threading.Lock()
+        try:
+            self._archive = zipfile.ZipFile(open_place(location))
+        except Exception as error:  # zipfile raises nearly any class on archives that were made to confuse it.
+            raise UsageError(f"the archive cannot be read: {error}", where=location) from error
+
+    def entries(self, state: State) -> Iterator[Entry]:
+        """The files in it; UsageError where members overlap."""
+        members = self._archive.infolist()
+        _check_overlap(members, self._location)
+        listed = [(name, member) for member in members if (name := listed_name(member.filename))]
+        last = dict(listed)
+        if len(last) < len(listed):
+            _log.warning("%s: %d names occur again; the last of each counts", self._location, len(listed) - len(last))
+        for name, member in last.items():
+            yield Entry(name, member.filename, member.file_size, f"crc:{member.CRC:08x}:{state.identity}")
+
+    def read(self, member: str, label: str, max_bytes: int) -> bytes:
+        """The bytes of a member, as `Archive` tells."""
+        try:
+            info = self._archive.getinfo(member)
+        except KeyError as error:
+            raise FileNotFoundError(label) from error
+        _check_member(info, label)
+        check_size(info.file_size, label, max_bytes)
+        with self._lock:
+            file = self._archive.open(info)
+        with file:
+            return read_within(file, label, max_bytes)
+
+
+def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:
+    """UsageError where members share bytes of the archive, by which a small one unpacks to any size."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise UsageError("the archive's members overlap, as a zip bomb's do", where=f"{location}/{member.filename}")
+        end = member.header_offset + _LOCAL_HEADER + member.compress_size
+
+
+def _check_member(info: zipfile.ZipInfo, label: str) -> None:
+    if info.flag_bits & 1:
+        raise RecordError("read", "encrypted", label, permanent=False)
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise RecordError("read", "symbolic link", label, permanent=False)
+    if info.compress_type not in _UNPACKED:
+        raise RecordError("read", "unsupported compression", f"{label}: method {info.compress_type}", permanent=False)

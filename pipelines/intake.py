@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
+from features.downloads import DownloadLimits
 from features.progress import watching
 from features.references import MAX_IMAGE_BYTES, walk
+from pipelines.dead_links import dead_links
+from pipelines.download_job import download_all, download_directory
+from pipelines.downloading import DownloadImages, bucket_of
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS, HashImages
 from pipelines.ledger import Ledger
 from pipelines.scratch import scratch
-from pipelines.sources import Source
+from pipelines.sources import CaptionEntry, Source
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
 
@@ -34,22 +38,51 @@ class Selection:
 
 
 def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selection: Selection) -> int:
-    """Enter the source's images, with their files; how many images were found that the source does not name."""
-    ledger.add_found(chain.from_iterable(walk(root) for root in images))
+    """Enter the source's images, with their files; how many images were found that the source does not name.
+
+    Where the source has addresses, the first of `images` may be missing yet: it is where downloads go.
+    """
     splitter, seed = selection.splitter, selection.seed
+
+    def record(image_id: str, name: str, own: str | None, url: str) -> tuple[str, str, str, int, str]:
+        return image_id, name, splitter.split_of(image_id, own), rank_of(seed, image_id), url
+
     if source.lists_images:
-        named = ((entry.image_id, entry.file_name, entry.split) for entry in source.images())
-    else:
-        named = ((name, name, None) for name in ledger.found_images())
-    ledger.add_records(
-        (image_id, name, splitter.split_of(image_id, own), rank_of(seed, image_id)) for image_id, name, own in named
-    )
+        ledger.add_records(record(one.image_id, one.file_name, one.split, one.url) for one in source.images())
+    downloads = download_directory(images[0]) if ledger.has_addresses() else None
+    there = images[1:] if downloads and not downloads.exists() else images
+    ledger.add_found(chain.from_iterable(walk(root) for root in there))
+    if not source.lists_images:
+        ledger.add_records(record(name, name, None, "") for name in ledger.found_images())
     if selection.limit_captions is not None:
-        ledger.add_captions(entry.image_id for entry in source.captions())
+        ledger.add_captions(one.image_id for one in source.captions() if isinstance(one, CaptionEntry))
     unannotated = ledger.unannotated()
     ledger.limit(selection.limit_images, selection.limit_captions)
     ledger.locate()
     return unannotated
+
+
+def recall_dead_links(ledger: Ledger, images: Sequence[str], max_bytes: int) -> None:
+    """Let the addresses fail that are remembered as dead."""
+    if ledger.count_wanted():
+        dead = dead_links(download_directory(images[0]), max_bytes)
+        ledger.enter_unfetched((link.url, link.reason, link.detail) for link in dead)
+
+
+def download_records(
+    ledger: Ledger, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
+) -> int:
+    """Download the images that have an address and no file, into the first of `images`; how many came."""
+    count = ledger.count_wanted()
+    if not count:
+        return 0
+    directory = download_directory(images[0])
+    worker = DownloadImages(str(directory), limits)
+    unfetched = download_all(ledger.wanted(bucket_of), count, worker, work, beam_options)
+    ledger.enter_unfetched((one.url, one.reason, one.detail) for one in unfetched)
+    came = ledger.count_wanted()
+    ledger.locate_downloads(walk(str(directory)))
+    return came
 
 
 def hash_records(

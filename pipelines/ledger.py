@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ _log = logging.getLogger("capt.prepare")
 
 _SCHEMA = """
 CREATE TABLE found (name TEXT, base TEXT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, image INT);
-CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, captions INT,
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, url TEXT, captions INT,
     location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
     status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
+CREATE TABLE unfetched (url TEXT PRIMARY KEY, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID;
 """
 
@@ -75,12 +76,16 @@ class Ledger(Database):
         )
         self._insert("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def add_records(self, rows: Iterable[tuple[str, str, str, int]]) -> None:
-        """Enter the images that a dataset names: image id, file name, split, rank. The first of an id counts."""
+    def add_records(self, rows: Iterable[tuple[str, str, str, int, str]]) -> None:
+        """Enter a dataset's images: image id, file name, split, rank, address or none. The first of an id counts."""
         self._insert(
-            "INSERT OR IGNORE INTO record (image_id, file_name, base, split, rank) VALUES (?, ?, ?, ?, ?)",
-            ((image_id, name, name.rsplit("/", 1)[-1], split, rank) for image_id, name, split, rank in rows),
+            "INSERT OR IGNORE INTO record (image_id, file_name, base, split, rank, url) VALUES (?, ?, ?, ?, ?, ?)",
+            ((image_id, name, name.rsplit("/", 1)[-1], *others) for image_id, name, *others in rows),
         )
+
+    def has_addresses(self) -> bool:
+        """Whether any image has an address to be downloaded from."""
+        return bool(self._one("SELECT EXISTS (SELECT 1 FROM record WHERE url != '')"))
 
     def found_images(self) -> Iterator[str]:
         """The names of the images that walks saw."""
@@ -103,17 +108,39 @@ class Ledger(Database):
         )
 
     def locate(self) -> None:
-        """Find each record's file: the name as given before one that ends with it, before any of the same last part."""
+        """Find each record's file: the name as given before one that ends with it, before any of the same last part.
+
+        A record without a file is `wanted` where it has an address, and else has failed.
+        """
         self._db.execute("CREATE INDEX found_base ON found (base)")
+        self._find_files()
+        self._db.execute("UPDATE record SET status = 'wanted' WHERE location IS NULL AND url != ''")
+        self._fail_missing()
+
+    def count_wanted(self) -> int:
+        """How many addresses are to be downloaded."""
+        return self._one("SELECT count(DISTINCT url) FROM record WHERE status = 'wanted'")
+
+    def wanted(self, bucket_of: Callable[[str], int]) -> Iterator[tuple[int, str]]:
+        """The addresses to download, with their buckets, by bucket."""
+        self._db.create_function("bucket_of", 1, bucket_of, deterministic=True)
+        rows = self._db.execute("SELECT DISTINCT bucket_of(url), url FROM record WHERE status = 'wanted' ORDER BY 1, 2")
+        return ((bucket, url) for bucket, url in rows)
+
+    def enter_unfetched(self, unfetched: Iterable[tuple[str, str, str]]) -> None:
+        """Enter addresses that gave no image: address, reason, detail."""
+        self._insert("INSERT OR REPLACE INTO unfetched VALUES (?, ?, ?)", unfetched)
         self._db.execute(
-            """UPDATE record SET (location, member, size, stamp, trusted) =
-            (SELECT location, member, size, stamp, trusted FROM found WHERE found.rowid =
-                (SELECT id FROM (SELECT f.rowid AS id, f.name != record.file_name AS other,
-                    substr(f.name, -1 - length(record.file_name)) != '/' || record.file_name AS elsewhere,
-                    f.location AS place, f.member AS part
-                 FROM found f WHERE f.base = record.base ORDER BY other, elsewhere, place, part LIMIT 1)))"""
+            """UPDATE record SET status = 'failed', stage = 'download', reason = u.reason, detail = u.detail
+            FROM unfetched u WHERE u.url = record.url AND record.status = 'wanted'"""
         )
-        self._fail("find", "missing", "no such file in --images", "location IS NULL")
+
+    def locate_downloads(self, walked: Iterable[Found]) -> None:
+        """Find the files of what was wanted, in a walk after the downloads."""
+        self.add_found(walked)
+        self._db.execute("UPDATE record SET status = NULL WHERE status = 'wanted'")
+        self._find_files()
+        self._fail_missing()
 
     def unannotated(self) -> int:
         """How many images a walk saw that no record names."""
@@ -240,6 +267,20 @@ class Ledger(Database):
         with contextlib.suppress(sqlite3.OperationalError):
             self._db.execute("DETACH cache")
         return False
+
+    def _find_files(self) -> None:
+        self._db.execute(
+            """UPDATE record SET (location, member, size, stamp, trusted) =
+            (SELECT location, member, size, stamp, trusted FROM found WHERE found.rowid =
+                (SELECT id FROM (SELECT f.rowid AS id, f.name != record.file_name AS other,
+                    substr(f.name, -1 - length(record.file_name)) != '/' || record.file_name AS elsewhere,
+                    f.location AS place, f.member AS part
+                 FROM found f WHERE f.base = record.base ORDER BY other, elsewhere, place, part LIMIT 1)))
+            WHERE location IS NULL AND status IS NULL"""
+        )
+
+    def _fail_missing(self) -> None:
+        self._fail("find", "missing", "no such file in --images", "location IS NULL AND status IS NULL")
 
     def _fail(self, stage: str, reason: str, detail: str, where: str) -> None:
         self._db.execute(

@@ -38,6 +38,8 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
     except CaptError:
         raise
     except Exception as error:
+        if str(error).startswith(KeyboardInterrupt.__name__):  # Beam makes a RuntimeError of it.
+            raise KeyboardInterrupt from error
         if tells_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

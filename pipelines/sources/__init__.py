@@ -2,12 +2,29 @@
 
 from collections.abc import Callable, Sequence
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Source
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, Source
 from pipelines.sources.coco import Coco
+from pipelines.sources.conceptual import Conceptual
+from pipelines.sources.csv_file import CsvFile
+from pipelines.sources.flickr8k import Flickr8k
+from pipelines.sources.flickr30k import Flickr30k
 from pipelines.sources.folder import Folder
+from pipelines.sources.iapr import Iapr
+from pipelines.sources.jsonl import JsonLines
+from pipelines.sources.karpathy import Karpathy
 from schemas.errors import UsageError
 
-SOURCES: dict[str, Callable[[Sequence[str]], Source]] = {"coco": Coco, "folder": Folder}
+SOURCES: dict[str, Callable[[Sequence[str]], Source]] = {
+    "coco": Coco,
+    "karpathy": Karpathy,
+    "flickr8k": Flickr8k,
+    "flickr30k": Flickr30k,
+    "conceptual": Conceptual,
+    "iapr": Iapr,
+    "csv": CsvFile,
+    "jsonl": JsonLines,
+    "folder": Folder,
+}
 
 
 def open_source(kind: str, annotations: Sequence[str]) -> Source:
@@ -17,4 +34,4 @@ def open_source(kind: str, annotations: Sequence[str]) -> Source:
     return SOURCES[kind](annotations)
 
 
-__all__ = ["SOURCES", "CaptionEntry", "ImageEntry", "Source", "open_source"]
+__all__ = ["SOURCES", "CaptionEntry", "ImageEntry", "Malformed", "Source", "open_source"]

@@ -7,21 +7,41 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """An image that a dataset names: its id, its file's name, its own split or none."""
+    """An image that a dataset names: its id, its file's name, its own split or none, its address where it has one.
+
+    Where there is an address, the name is `features.downloads.downloaded_name` of it.
+    """
 
     image_id: str
     file_name: str
     split: str | None = None
+    url: str = ""
 
 
 @dataclass(frozen=True)
 class CaptionEntry:
-    """A caption of a dataset: ids, the text as published, its image's own split or none."""
+    """A caption of a dataset: ids, the text as published, its image's own split or none, and what was mended."""
 
     image_id: str
     caption_id: str
     caption: str
     split: str | None = None
+    repaired: str = ""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """What stands where a record should and cannot be read as one.
+
+    Args:
+        place: str. File and place in it, `captions.csv:17`.
+        reason: str. A few words that group like faults, such as `no separator`.
+        detail: str. What stands there.
+    """
+
+    place: str
+    reason: str
+    detail: str
 
 
 class Source(Protocol):
@@ -30,12 +50,14 @@ class Source(Protocol):
     Attributes:
         lists_images: bool. Whether the dataset names its images; where not, every image found is one, and its id is
             its path.
+        max_failures: str. The share of records that may fail where `--max-failures` says nothing, such as `5%`.
     """
 
     lists_images: bool
+    max_failures: str
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that the dataset names."""
 
-    def captions(self) -> Iterator[CaptionEntry]:
-        """The captions, in the files' order."""
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
+        """The captions, in the files' order, with what cannot be read as one."""

@@ -10,6 +10,7 @@ class Folder:
     """Images without annotations."""
 
     lists_images = False
+    max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
         if annotations:

@@ -27,7 +27,7 @@ ledger.add_found(
 )
 splitter = Splitter(own=True)
 ledger.add_records(
-    (name, name, splitter.split_of(name, None), rank_of(0, name)) for name in ledger.found_images()
+    (name, name, splitter.split_of(name, None), rank_of(0, name), "") for name in ledger.found_images()
 )
 ledger.limit(None, None)
 ledger.locate()

@@ -1,0 +1,69 @@
+"""Conceptual Captions: TSV files without a header, `caption<TAB>address`, whose images are downloaded.
+
+An image's id is the SHA-256 of its address and names its file; a caption's id is the SHA-256 of its text. Both stay
+what they are in whatever order the rows come. Further columns, as the subset with labels has, are left out. Dead links
+are normal, so any share of the records may fail.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from features.downloads import downloaded_name
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.documents import Document, documents, required
+from pipelines.sources.lines import Line
+
+_FILES = re.compile(r"\.tsv$", re.IGNORECASE)
+_SPLIT = re.compile(r"(?<![a-z])(train|val)(?:ing|idation)?(?![a-z])", re.IGNORECASE)
+
+
+class Conceptual:
+    """Captions with the addresses of their images."""
+
+    lists_images = True
+    max_failures = "100%"
+
+    def __init__(self, annotations: Sequence[str]) -> None:
+        self._annotations = required(annotations, "conceptual", "Train_GCC-training.tsv")
+
+    def images(self) -> Iterator[ImageEntry]:
+        """The images that rows name."""
+        for row in self._rows():
+            if isinstance(row, tuple):
+                _, url, split = row
+                name = downloaded_name(url)
+                yield ImageEntry(PurePosixPath(name).name, name, split, url)
+
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
+        """The captions, a row each."""
+        for row in self._rows():
+            if isinstance(row, Malformed):
+                yield row
+            else:
+                caption, url, split = row
+                digest = hashlib.sha256(caption.encode()).hexdigest()
+                yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption, split)
+
+    def _rows(self) -> Iterator[tuple[str, str, str | None] | Malformed]:
+        """Caption, address and split."""
+        for document in documents(self._annotations, _FILES, "*.tsv"):
+            split = _split_of(document)
+            for line in document.lines():
+                row = line if isinstance(line, Malformed) else _row(line)
+                yield row if isinstance(row, Malformed) else (*row, split)
+
+
+def _row(line: Line) -> tuple[str, str] | Malformed:
+    if "\t" not in line.text:
+        return line.malformed("no separator", "expected caption, a tab and the address")
+    caption, url, *_ = line.text.split("\t")
+    if "://" not in url:
+        return line.malformed("no address", "expected caption, a tab and the address")
+    return caption, url.strip()
+
+
+def _split_of(document: Document) -> str | None:
+    found = _SPLIT.search(PurePosixPath(document.name).name)
+    return found[1].lower() if found else None

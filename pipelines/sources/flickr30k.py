@@ -1,0 +1,67 @@
+"""Flickr30k: `results_20130124.token`, or `results.csv` with lines `name.jpg| 0| caption`.
+
+The second has a header, `image_name| comment_number| comment`, and a published row that lacks its last separator, which
+is mended and counted. The dataset has no splits of its own, so they are hashed. Where a directory or archive holds
+both files, the first is read.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.documents import Document, documents, required
+from pipelines.sources.lines import Line
+from pipelines.sources.tokens import token_captions
+
+MENDED = "missing separator"
+
+_FILES = re.compile(r"(^|/)(results_20130124\.token|results\.csv)$")
+_ROW = re.compile(r"([^|]*[^|\s])\s*\|\s*(\d+)\s*\|\s*(.*)", re.DOTALL)
+_UNSEPARATED = re.compile(r"([^|]*[^|\s])\s*\|\s*(\d+)\s+(.*)", re.DOTALL)
+
+
+class Flickr30k:
+    """Flickr30k's captions."""
+
+    lists_images = True
+    max_failures = "5%"
+
+    def __init__(self, annotations: Sequence[str]) -> None:
+        self._annotations = required(annotations, "flickr30k", "results_20130124.token")
+
+    def images(self) -> Iterator[ImageEntry]:
+        """The images that have captions, in the file's order."""
+        names = dict.fromkeys(entry.image_id for entry in self.captions() if isinstance(entry, CaptionEntry))
+        return (ImageEntry(name, name) for name in names)
+
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
+        """The captions, in the file's order."""
+        for name in self._annotations:
+            found = list(documents([name], _FILES, "results_20130124.token or results.csv"))
+            tokens = [document for document in found if document.name.endswith(".token")]
+            for document in tokens or found:
+                yield from _rows(document) if _has_header(document) else token_captions(document)
+
+
+def _has_header(document: Document) -> bool:
+    line = next(document.lines(), None)
+    return isinstance(line, Line) and line.text.split("|")[0].strip() == "image_name"
+
+
+def _rows(document: Document) -> Iterator[CaptionEntry | Malformed]:
+    lines = document.lines()
+    next(lines)
+    for line in lines:
+        yield line if isinstance(line, Malformed) else _caption(line)
+
+
+def _caption(line: Line) -> CaptionEntry | Malformed:
+    text = line.text.lstrip()
+    match, repaired = _ROW.fullmatch(text), ""
+    if not match:
+        match, repaired = _UNSEPARATED.fullmatch(text), MENDED
+    if not match:
+        return line.malformed("no image|number|caption", "expected name.jpg| 0| and the caption")
+    if not match[3].strip():
+        return line.malformed("no caption")
+    return CaptionEntry(match[1], match[2], match[3], repaired=repaired)

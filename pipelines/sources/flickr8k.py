@@ -1,0 +1,83 @@
+"""Flickr8k: `Flickr8k.token.txt` and its split lists, as files, in a directory, or in the published Flickr8k_text.zip.
+
+The lists, `Flickr_8k.{train,dev,test}Images.txt`, hold an image's name a line. They are taken from --annotations, and
+from beside the token file; dev is val. Where there is any, images outside them are `unused`; where there is none,
+splits are hashed. One image that has captions was never published, `2258277193_586949ec62.jpg.1`: its features fail
+as missing.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.documents import Document, documents, required
+from pipelines.sources.fields import split_of
+from pipelines.sources.tokens import token_captions
+from schemas.errors import CaptError, UsageError
+
+_LISTS = tuple(f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test"))
+_LIST = re.compile(r"(train|dev|test)Images\.txt$")
+_FILES = re.compile(r"(^|/)(Flickr8k\.token|Flickr_8k\.(train|dev|test)Images)\.txt$")
+
+
+class Flickr8k:
+    """Flickr8k's captions with its own splits."""
+
+    lists_images = True
+    max_failures = "5%"
+
+    def __init__(self, annotations: Sequence[str]) -> None:
+        self._annotations = required(annotations, "flickr8k", "Flickr8k.token.txt")
+
+    def images(self) -> Iterator[ImageEntry]:
+        """The images that have captions, in the file's order."""
+        names = dict.fromkeys(entry.image_id for entry in self.captions() if isinstance(entry, CaptionEntry))
+        splits = self._splits()
+        return (ImageEntry(name, name, _split_of(name, splits)) for name in names)
+
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
+        """The captions, in the file's order."""
+        splits = self._splits()
+        for document in self._tokens():
+            for entry in token_captions(document):
+                if isinstance(entry, CaptionEntry):
+                    yield replace(entry, split=_split_of(entry.image_id, splits))
+                else:
+                    yield entry
+
+    def _documents(self) -> list[Document]:
+        return list(documents(self._annotations, _FILES, "Flickr8k.token.txt"))
+
+    def _tokens(self) -> list[Document]:
+        found = [document for document in self._documents() if not _LIST.search(document.name)]
+        if not found:
+            where = ", ".join(self._annotations)
+            raise UsageError("no token file, only split lists", where=where, mend="name Flickr8k.token.txt too")
+        return found
+
+    def _splits(self) -> dict[str, str]:
+        """The split of each image on a list."""
+        lists = {one.where: one for one in self._documents() if _LIST.search(one.name)}
+        for document in self._tokens():
+            lists |= {one.where: one for one in document.beside(_LISTS)}
+        splits: dict[str, str] = {}
+        for document in lists.values():
+            for name, split in _listed(document):
+                if splits.setdefault(name, split) != split:
+                    what = f"{name} is in the {split} list and in the {splits[name]} list"
+                    raise CaptError(what, where=document.where, mend="fetch the lists again")
+        return splits
+
+
+def _listed(document: Document) -> Iterator[tuple[str, str]]:
+    match = _LIST.search(document.name)
+    split = split_of(match[1]) if match else None
+    for line in document.lines():
+        if isinstance(line, Malformed):
+            raise CaptError(f"{line.reason}: {line.detail}", where=line.place, mend="fetch the list again")
+        yield line.text.strip(), split or ""
+
+
+def _split_of(name: str, splits: dict[str, str]) -> str | None:
+    return splits.get(name, "unused") if splits else None

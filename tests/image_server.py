@@ -1,0 +1,122 @@
+"""An HTTP server on loopback that answers as tests want: images, redirects, errors, and what no server should send."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+
+from tests.conftest import noise_image
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class ImageServer(ThreadingHTTPServer):
+    """Answers `/N.jpg` with the N-th photograph of noise, what `on` names as told, and the rest with 404."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: Counter[str] = Counter()
+        self.headers: dict[str, dict[str, str]] = {}
+        self.starts: list[float] = []
+        self.most_at_once = 0
+        self.seconds = 0.0
+        self.lock = threading.Lock()
+        self.now = 0
+        self.answers: dict[str, Answer] = {}
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.server_port}{path}"
+
+    def on(self, path: str, *answers: Answer) -> str:
+        """Answer a path in turn with each of `answers`, then with the last; the path's address."""
+        waiting = list(answers)
+
+        def send(handler: BaseHTTPRequestHandler) -> None:
+            (waiting.pop(0) if len(waiting) > 1 else waiting[0])(handler)
+
+        self.answers[path] = send
+        return self.url(path)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is what many tests want."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ImageServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server = self.server
+        with server.lock:
+            server.asked[self.path] += 1
+            server.headers[self.path] = dict(self.headers)
+            server.starts.append(time.monotonic())
+            server.now += 1
+            server.most_at_once = max(server.most_at_once, server.now)
+        try:
+            time.sleep(server.seconds)
+            name = self.path.removeprefix("/").removesuffix(".jpg")
+            known = answer(body=jpeg(int(name))) if name.isdecimal() else answer(404)
+            server.answers.get(self.path, known)(self)
+        finally:
+            with server.lock:
+                server.now -= 1
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def image_server() -> Iterator[ImageServer]:
+    with ImageServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def jpeg(number: int) -> bytes:
+    """The N-th photograph of noise."""
+    file = BytesIO()
+    noise_image(number).save(file, "JPEG")
+    return file.getvalue()
+
+
+def answer(status: int = 200, body: bytes = b"", kind: str | None = "image/jpeg", **headers: str) -> Answer:
+    """An answer with a body of its declared length, unless a header declares another."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in ({"Content-Length": str(len(body)), "Content-Type": kind} | given).items():
+            if value is not None:
+                handler.send_header(name, value)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return send
+
+
+def redirect(location: str, status: int = 302) -> Answer:
+    return answer(status, Location=location)
+
+
+def trickle(head: bytes, then: bytes, every: float) -> Answer:
+    """Raw bytes at once, then `then` again and again, at intervals, until the client hangs up."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(head)
+        while True:
+            time.sleep(every)
+            handler.wfile.write(then)
+
+    return send

@@ -1,0 +1,67 @@
+"""COCO's files: both namings, the published zip, and structure that is missing."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.sources.base import CaptionEntry, ImageEntry
+from pipelines.sources.coco import Coco
+from schemas.errors import CaptError, UsageError
+
+DATA = {
+    "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg"}],
+    "annotations": [{"id": 48, "image_id": 9, "caption": "A bowl\nof food. "}],
+}
+
+
+def test_train_and_val_come_together_from_files_and_from_the_published_zip(tmp_path: Path) -> None:
+    names = ["captions_train2014.json", "captions_val2014.json"]
+    with zipfile.ZipFile(tmp_path / "annotations_trainval2014.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations/instances_train2014.json", "no captions")
+        for name in names:
+            (tmp_path / name).write_text(json.dumps(DATA))
+            archive.write(tmp_path / name, f"annotations/{name}")
+    for annotations in ([tmp_path / name for name in names], [tmp_path / "annotations_trainval2014.zip"]):
+        source = Coco([str(path) for path in annotations])
+        image = "COCO_train2014_000000000009.jpg"
+        assert list(source.images()) == [ImageEntry("9", image, "train"), ImageEntry("9", image, "val")]
+        assert next(source.captions()) == CaptionEntry("9", "48", "A bowl\nof food. ", "train")
+
+
+def test_the_directory_that_a_file_lies_in_says_no_split(tmp_path: Path) -> None:
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017" / "captions_mine.json").write_text(json.dumps(DATA))
+    assert next(Coco([str(tmp_path)]).images()).split is None
+
+
+def test_two_years_together_are_refused(tmp_path: Path) -> None:
+    for name in ("captions_train2014.json", "captions_val2017.json"):
+        (tmp_path / name).write_text(json.dumps(DATA))
+    with pytest.raises(UsageError, match="captions of 2014 and 2017 share images"):
+        list(Coco([str(tmp_path)]).images())
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ([], "the list 'images' is missing"),
+        ({"images": [{}]}, r"images\[0\]: the key 'id' is missing"),
+        ({"images": [{"id": 1}]}, r"images\[0\]: the key 'file_name' is missing"),
+        ({"images": [3]}, r"images\[0\]: the key 'id' is missing"),
+        ({"images": []}, "the list 'annotations' is missing"),
+        ({"images": [], "annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: the key 'caption' is missing"),
+    ],
+)
+def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line: str) -> None:
+    (tmp_path / "captions_train2017.json").write_text(json.dumps(data))
+    source = Coco([str(tmp_path / "captions_train2017.json")])
+    with pytest.raises(CaptError, match=line):
+        [*source.images(), *source.captions()]
+
+
+def test_annotations_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--annotations: coco needs its annotation files"):
+        Coco([])

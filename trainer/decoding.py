@@ -1,4 +1,8 @@
-"""Greedy decoding: a batch of images becomes captions in one compiled loop that carries the model's state."""
+"""Decoding: how a caption is chosen from a model's logits, and what comes out.
+
+A caption of T words costs T steps, for the model's state is carried, and a batch of images is decoded together in one
+compiled function.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,24 +10,65 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from schemas.recipes import END, PAD, START
+from schemas.errors import UsageError
+from schemas.recipes import Frozen
 from trainer.captioner import Captioner
-from trainer.losses import NEVER_SAID
 
-_NEVER = -1e9
+# No caption of words that may be said is as unlikely.
+IMPOSSIBLE = -1e8
+
+
+class Decoding(Frozen):
+    """How captions are chosen: by beam search, or, where a temperature is given, by drawing.
+
+    Args:
+        max_words: int. Words at most.
+        beam: int. Captions kept in mind; 1 says the likeliest next word (greedy).
+        length_penalty: float. Captions are compared by their log-probability over words to this power, the end counting
+            as a word: 1 compares the mean, 0 prefers short ones.
+        n_best: int. Captions given back of each image, best first.
+        temperature: float or None. Draws words; the logits are divided by it, so less than 1 is bolder.
+        top_k: int or None. Draws from so many words.
+        top_p: float or None. Draws from the fewest words that have so much of the probability together.
+        seed: int. Decides what is drawn.
+        no_repeat: int or None. No run of so many words is said twice.
+        banned: tuple of int. Word ids that are not said.
+    """
+
+    max_words: int = Field(ge=1)
+    beam: int = Field(1, ge=1)
+    length_penalty: float = Field(1.0, ge=0)
+    n_best: int = Field(1, ge=1)
+    temperature: float | None = Field(None, gt=0)
+    top_k: int | None = Field(None, ge=1)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int = Field(0, ge=0)
+    no_repeat: int | None = Field(None, ge=1)
+    banned: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Decoding":
+        if self.temperature is None and (self.top_k or self.top_p):
+            raise ValueError("top_k and top_p are for drawing: give a temperature")
+        if self.temperature is not None and self.beam > 1:
+            raise ValueError("words are drawn or searched for: give a temperature or a beam")
+        if self.temperature is None and self.n_best > self.beam:
+            raise ValueError(f"a beam of {self.beam} gives no {self.n_best} captions")
+        return self
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Captions as word ids.
+    """Captions as word ids, `n_best` an image, best first.
 
     Args:
-        words: int32 array [B, T]. Word ids without start and end, 0 after the last.
-        scores: float32 array [B]. Natural logarithm of each caption's probability, its end included.
-        attention: float32 array [B, T, places], the weights that each word was said under, or None.
+        words: int32 array [B, N, T]. Word ids without start and end, 0 after the last.
+        scores: float32 array [B, N]. Natural logarithm of each caption's probability, its end included; less than
+            `IMPOSSIBLE` where there are fewer captions than were asked for.
+        attention: float32 array [B, N, T, places], the weights that each word was said under, or None.
     """
 
     words: NDArray[np.int32]
@@ -31,90 +76,28 @@ class Decoded:
     attention: NDArray[np.float32] | None
 
 
-class GreedyDecoder:
-    """Says the likeliest next word until the end token, or until `max_words` are said.
+Decoder = Callable[..., Decoded]
 
-    Padding, the unknown word and the start token are never said; probabilities are those among the other words.
+
+def make_decoder(model: Captioner, decoding: Decoding) -> Decoder:
+    """The decoder of a model: features [B, *shape], and the images' numbers in a request, to `Decoded`.
 
     Args:
-        model: Captioner. Built and loaded.
-        max_words: int. Words at most, at least 1.
+        model: Captioner. Built; its weights may go on changing.
+        decoding: Decoding. What it does.
+
+    Raises:
+        UsageError: captions are to be longer than the model can make them.
     """
-
-    def __init__(self, model: Captioner, max_words: int) -> None:
-        self.model = model
-        self.max_words = max_words
-        self._loop = compiled(self._decode)
-
-    def __call__(self, features: NDArray[Any]) -> Decoded:
-        """The captions of a batch.
-
-        Args:
-            features: float array [B, *shape].
-        """
-        words, scores, attention = self._loop(ops.convert_to_tensor(features))
-        return Decoded(
-            ops.convert_to_numpy(words),
-            ops.convert_to_numpy(scores),
-            None if attention is None else ops.convert_to_numpy(attention),
+    if model.most_words is not None and decoding.max_words > model.most_words:
+        raise UsageError(
+            f"captions of {decoding.max_words} words are asked for, and the model says {model.most_words} at most",
+            where="--max-words",
         )
+    from trainer.beam import BeamDecoder
+    from trainer.sampling import SamplingDecoder
 
-    def _decode(self, features: Any) -> tuple[Any, Any, Any]:
-        batch = ops.shape(features)[0]
-        state = self.model.begin(features)
-        said = {
-            "token": ops.full((batch,), START, dtype="int32"),
-            "over": ops.zeros((batch,), dtype="bool"),
-            "words": ops.zeros((batch, self.max_words), dtype="int32"),
-            "scores": ops.zeros((batch,), dtype="float32"),
-        }
-        _, _, attention = self.model.step(said["token"], state)
-        if attention is not None:
-            said["attention"] = ops.zeros((batch, self.max_words, attention.shape[-1]), dtype="float32")
-        _, said, _ = ops.while_loop(self._goes_on, self._say, (0, said, state), maximum_iterations=self.max_words)
-        return said["words"], said["scores"], said.get("attention")
-
-    def _goes_on(self, position: Any, said: dict[str, Any], state: Any) -> Any:
-        return ops.logical_not(ops.all(said["over"]))
-
-    def _say(self, position: Any, said: dict[str, Any], state: Any) -> tuple[Any, dict[str, Any], Any]:
-        logits, state, attention = self.model.step(said["token"], state)
-        token, logarithm = likeliest(logits)
-        token = ops.where(said["over"], PAD, token)
-        here = ops.expand_dims(ops.equal(ops.arange(self.max_words), position), 0)
-        word = ops.where(ops.equal(token, END), PAD, token)
-        now = {
-            "token": token,
-            "over": ops.logical_or(said["over"], ops.equal(token, END)),
-            "words": ops.where(here, ops.expand_dims(word, 1), said["words"]),
-            "scores": said["scores"] + ops.where(said["over"], 0.0, logarithm),
-        }
-        if attention is not None:
-            seen = ops.expand_dims(ops.cast(attention, "float32"), 1)
-            now["attention"] = ops.where(ops.expand_dims(here, -1), seen, said["attention"])
-        return position + 1, now, state
-
-
-def likeliest(logits: Any) -> tuple[Any, Any]:
-    """The likeliest word that may be said.
-
-    Args:
-        logits: float [B, V].
-
-    Returns:
-        Word ids int32 [B] and their log-probabilities float32 [B] among the words that may be said.
-    """
-    allowed = ops.cast(logits, "float32") + banned_logits(logits.shape[-1])
-    token = ops.cast(ops.argmax(allowed, axis=-1), "int32")
-    best = ops.max(allowed, axis=-1)
-    return token, best - ops.logsumexp(allowed, axis=-1)
-
-
-def banned_logits(vocabulary: int) -> NDArray[np.float32]:
-    """float32 array [V] to add to logits: 0 for words that may be said, −10⁹ for the others."""
-    penalty = np.zeros(vocabulary, np.float32)
-    penalty[list(NEVER_SAID)] = _NEVER
-    return penalty
+    return BeamDecoder(model, decoding) if decoding.temperature is None else SamplingDecoder(model, decoding)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

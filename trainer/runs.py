@@ -4,8 +4,8 @@ image → the network and storage dtype that the run learned from → decoder �
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from itertools import islice
@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from pydantic import ValidationError
 
 from features.extraction import Extracted, Extractor, Failed, Source
+from features.fitting import Fitting
 from features.networks import shared_network
 from features.quantize import decode
 from features.vocabulary import detokenize, read_vocabulary
-from schemas.errors import DamagedError, RecordError, StoreError
+from schemas.errors import DamagedError, RecordError, StoreError, UsageError
+from schemas.recipes import digest_of
 from trainer.checkpoints import Checkpoints
-from trainer.decoding import GreedyDecoder
+from trainer.decoding import IMPOSSIBLE, Decoded, Decoder, Decoding, make_decoder
 from trainer.directory import CHECKPOINTS, NETWORK, VOCABULARY, read_record
 from trainer.models import MODELS
 
@@ -44,12 +47,14 @@ class Caption:
         words: tuple of str. The words.
         score: float. Natural logarithm of the caption's probability, its end included.
         attention: float32 array [words, places], what each word was said under, or None for models that do not attend.
+        others: tuple of Caption. The next best ones, where several were asked for.
     """
 
     text: str
     words: tuple[str, ...]
     score: float
     attention: NDArray[np.float32] | None
+    others: tuple["Caption", ...] = ()
 
 
 class Run:
@@ -63,6 +68,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.record = read_record(path)
+        self._decoders: dict[Decoding, Decoder] = {}
         if self.record.model not in MODELS:
             raise StoreError(f"the run's model {self.record.model!r} is unknown to this capt", where=str(path))
 
@@ -83,40 +89,95 @@ class Run:
         Checkpoints(self.path / CHECKPOINTS).load_best(model)
         return model
 
-    def caption(self, image: ImageLike) -> Caption:
+    @property
+    def fitting(self) -> Fitting:
+        """How images are brought to the network's size."""
+        return Fitting.of(self.record.features.recipe)
+
+    @property
+    def identity(self) -> str:
+        """A digest that changes with whatever decides the run's captions."""
+        state = Checkpoints(self.path / CHECKPOINTS).state()
+        return digest_of([self.record.model_dump(mode="json"), state.best if state else ""])
+
+    def decoding(self, *, ban: Sequence[str] = (), **options: Any) -> Decoding:
+        """How captions are chosen; without options, by the likeliest next word.
+
+        Args:
+            ban: sequence of str. Words of the vocabulary that are not said.
+            **options: fields of `trainer.decoding.Decoding`; None is as if the option were not there.
+
+        Raises:
+            UsageError: an option is unknown or out of range, or a word is not in the vocabulary.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        banned = tuple(self._word_id(word) for word in ban)
+        try:
+            return Decoding(**{"max_words": self.record.max_words, "banned": banned, **given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "".join(f"--{field}: ".replace("_", "-") for field in first["loc"])
+            raise UsageError(f"{name}{first['msg'].removeprefix('Value error, ')}") from None
+
+    def _word_id(self, word: str) -> int:
+        try:
+            return self.vocabulary.index(word)
+        except ValueError:
+            raise UsageError(f"{word!r} is no word of the run's vocabulary", where="--ban") from None
+
+    def caption(self, image: ImageLike, decoding: Decoding | None = None) -> Caption:
         """The caption of one image: a path, encoded bytes, or a PIL image.
 
         Raises:
             RecordError: the image cannot be read, decoded or extracted.
         """
-        (result,) = self.caption_many([image])
+        (result,) = self.caption_many([image], decoding)
         if isinstance(result, RecordError):
             raise result
         return result
 
-    def caption_many(self, images: Iterable[ImageLike]) -> Iterator[Caption | RecordError]:
+    def caption_many(
+        self, images: Iterable[ImageLike], decoding: Decoding | None = None
+    ) -> Iterator[Caption | RecordError]:
         """The captions of many images, in order; an image that fails gives its error and costs no other."""
-        return self.caption_sources(Source(b"", _reader(image)) for image in images)
+        return self.caption_sources((Source(b"", _reader(image)) for image in images), decoding)
 
-    def caption_sources(self, sources: Iterable[Source]) -> Iterator[Caption | RecordError]:
-        """The captions of encoded images, in order; extraction and decoding go batch by batch."""
+    def caption_sources(
+        self, sources: Iterable[Source], decoding: Decoding | None = None, first: int = 0
+    ) -> Iterator[Caption | RecordError]:
+        """The captions of encoded images, in order; extraction and decoding go batch by batch.
+
+        Args:
+            sources: iterable of Source. The images.
+            decoding: Decoding or None. How captions are chosen; None says the likeliest next word.
+            first: int. Which image of a longer request the first one is, which decides what is drawn for it.
+        """
         results = self._extractor().run(sources)
         while batch := list(islice(results, DECODE_BATCH)):
-            captions = iter(self._decode([result for result in batch if isinstance(result, Extracted)]))
+            extracted = {number: result for number, result in enumerate(batch, first) if isinstance(result, Extracted)}
+            captions = iter(self._decode(extracted, decoding))
+            first += len(batch)
             for result in batch:
                 yield result.error if isinstance(result, Failed) else next(captions)
 
-    def caption_features(self, features: NDArray[Any]) -> list[Caption]:
-        """The captions of features [N, *shape] as the run's table holds them."""
-        decoded = self._decoder(features)
-        return [
-            self._caption(words, score, None if decoded.attention is None else decoded.attention[i])
-            for i, (words, score) in enumerate(zip(decoded.words, decoded.scores, strict=True))
-        ]
+    def caption_features(
+        self, features: NDArray[Any], decoding: Decoding | None = None, numbers: Sequence[int] | None = None
+    ) -> list[Caption]:
+        """The captions of features [N, *shape] as the run's table holds them.
 
-    @cached_property
-    def _decoder(self) -> GreedyDecoder:
-        return GreedyDecoder(self.model, self.record.max_words)
+        Args:
+            features: float array [N, *shape].
+            decoding: Decoding or None. How captions are chosen; None says the likeliest next word.
+            numbers: sequence of int or None. Which image of a longer request each is: it decides what is drawn for it.
+        """
+        places = range(len(features)) if numbers is None else numbers
+        decoded = self._decoder(decoding or self.decoding())(features, places)
+        return [self._captions(decoded, image) for image in range(len(features))]
+
+    def _decoder(self, decoding: Decoding) -> Decoder:
+        if decoding not in self._decoders:
+            self._decoders[decoding] = make_decoder(self.model, decoding)
+        return self._decoders[decoding]
 
     def _extractor(self) -> Extractor:
         recipe = self.record.features.recipe
@@ -125,11 +186,21 @@ class Run:
             raise DamagedError("the frozen network is missing", where=str(path))
         return Extractor(recipe, shared_network(path, recipe.precision))
 
-    def _decode(self, extracted: list[Extracted]) -> list[Caption]:
+    def _decode(self, extracted: Mapping[int, Extracted], decoding: Decoding | None) -> list[Caption]:
         if not extracted:
             return []
-        columns = {name: np.stack([row.values[name] for row in extracted]) for name in extracted[0].values}
-        return self.caption_features(decode(columns))
+        rows = list(extracted.values())
+        columns = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
+        return self.caption_features(decode(columns), decoding, list(extracted))
+
+    def _captions(self, decoded: Decoded, image: int) -> Caption:
+        seen = decoded.attention
+        best, *others = [
+            self._caption(words, score, None if seen is None else seen[image, place])
+            for place, (words, score) in enumerate(zip(decoded.words[image], decoded.scores[image], strict=True))
+            if place == 0 or score > IMPOSSIBLE
+        ]
+        return replace(best, others=tuple(others))
 
     def _caption(self, ids: NDArray[np.int32], score: float, attention: NDArray[np.float32] | None) -> Caption:
         text = detokenize(ids, self.vocabulary)

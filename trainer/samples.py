@@ -8,7 +8,7 @@ import numpy as np
 from features.vocabulary import detokenize
 from trainer.batches import BatchReader
 from trainer.captioner import Captioner
-from trainer.decoding import GreedyDecoder
+from trainer.decoding import Decoding, make_decoder
 
 _log = logging.getLogger("capt.training")
 
@@ -32,13 +32,13 @@ class Samples:
         self._features = reader.read_images(images) if count else None
         self._vocabulary = vocabulary
         self._told = [self._text(captions.tokens_of(first)) for first in captions.first[images]]
-        self._decoder = GreedyDecoder(model, max_words)
+        self._decoder = make_decoder(model, Decoding(max_words=max_words))
 
     def show(self, epoch: int) -> None:
         """Log a line an image."""
         if self._features is None:
             return
-        for ids, told in zip(self._decoder(self._features).words, self._told, strict=True):
+        for ids, told in zip(self._decoder(self._features).words[:, 0], self._told, strict=True):
             _log.info("epoch %d: “%s” for “%s”", epoch, self._text(ids), told)
 
     def _text(self, ids: Sequence[int]) -> str:

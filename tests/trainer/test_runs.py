@@ -44,6 +44,16 @@ def test_it_captions_after_the_store_has_gone_as_it_did_from_stored_features(tra
         np.testing.assert_allclose(made.attention, stored.attention, atol=1e-4)
 
 
+def test_images_are_resized_as_those_of_the_table_were(squares, shown, tmp_path):
+    store = squares.make_store(tmp_path / "store", shown[:16], resize="tf-bilinear", fit="crop")
+    train_captioner(store.path, tmp_path / "run", epochs=1, options={**SIZES, "batch_size": 16})
+    table, run = store.feature_tables()[0], load_run(tmp_path / "run")
+    (stored,) = run.caption_features(table.read(table.lookup(np.frombuffer(shown[0].key, np.uint8)[None])))
+    made = run.caption(shown[0].data)
+    assert made.score == pytest.approx(stored.score, abs=1e-6)
+    np.testing.assert_allclose(made.attention, stored.attention, atol=1e-6)
+
+
 def test_it_says_what_is_in_the_picture(run, shown):
     held_out = [p for p in shown if p.split == "val"]
     said = run.caption_many(p.data for p in held_out)
@@ -199,3 +209,43 @@ def test_a_record_of_a_later_version_is_refused(trained, tmp_path):
 
 def test_nothing_in_a_run_leads_out_of_it(trained):
     assert not [path for path in trained[0].rglob("*") if path.is_symlink()]
+
+
+def test_several_captions_come_best_first(run, shown, tmp_path):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    (result,) = caption(run, [str(tmp_path / "a.png")], beam=4, n_best=3)["results"]
+    assert result["text"] == result["captions"][0]["text"]
+    assert len({one["text"] for one in result["captions"]}) == 3
+    per_word = [one["score"] / (len(one["text"].split()) + 1) for one in result["captions"]]
+    assert per_word == sorted(per_word, reverse=True)
+
+
+def test_what_is_drawn_for_an_image_depends_on_its_place_and_not_on_its_batch(run, shown):
+    decoding = run.decoding(temperature=3.0, seed=5)
+    images = [shown[0].data] * 80
+    first, again = ([made.text for made in run.caption_many(images, decoding)] for _ in range(2))
+    assert first == again
+    assert len(set(first)) > 10
+    _, bad, *others = run.caption_many([shown[0].data, b"", *images[2:]], decoding)
+    assert isinstance(bad, RecordError)
+    assert [made.text for made in others] == first[2:]
+
+
+def test_a_banned_word_is_not_said(run, shown):
+    said = run.caption(shown[0].data)
+    assert said.words[1] not in run.caption(shown[0].data, run.decoding(ban=[said.words[1]])).words
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"ban": ["elephant"]}, "--ban: 'elephant' is no word of the run's vocabulary"),
+        ({"beam": 0}, "--beam: .*greater than or equal to 1"),
+        ({"top_k": 5}, "give a temperature"),
+        ({"beam": 2, "temperature": 1.0}, "a temperature or a beam"),
+    ],
+)
+def test_wrong_decoding_is_wrong_usage(run, shown, tmp_path, options, complaint):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    with pytest.raises(UsageError, match=complaint):
+        caption(run, [str(tmp_path / "a.png")], **options)

@@ -1,0 +1,80 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trainer.predicting import predict_captions
+from trainer.runs import load_run
+from trainer.training import train_captioner
+
+SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 16, "batch_size": 16}
+COUNT = 400
+
+PROGRAM = """
+import sys
+from trainer.predicting import predict_captions
+run, images, out = sys.argv[1:]
+predict_captions(run, [images], out, temperature=2.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    path = tmp_path_factory.mktemp("predicting") / "run"
+    train_captioner(store.path, path, epochs=2, options=SIZES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(shown, tmp_path_factory):
+    root = tmp_path_factory.mktemp("folder")
+    for number in range(COUNT):
+        (root / f"{number:04d}.png").write_bytes(shown[number % 64].data)
+    (root / "0007.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def unbroken(run, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "captions.jsonl"
+    return out, predict_captions(run, [str(folder)], out, temperature=2.0)
+
+
+def test_a_folder_becomes_a_line_an_image(unbroken, run, folder):
+    out, figures = unbroken
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["image"] for row in rows] == [str(folder / f"{number:04d}.png") for number in range(COUNT)]
+    assert "error" in rows[7]
+    assert all(set(row) == {"image", "text", "score"} for row in rows[:7])
+    assert figures == {"out": str(out), "images": COUNT, "captions": COUNT - 1, "failed": 1, "resumed": 0}
+    assert not out.with_name(f"{out.name}.part").exists()
+    greedy = load_run(run)
+    assert greedy.caption(folder / "0000.png", greedy.decoding(temperature=2.0)).text == rows[0]["text"]
+
+
+def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(unbroken, run, folder, tmp_path):
+    out, part = tmp_path / "c.jsonl", tmp_path / "c.jsonl.part"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run), str(folder), str(out)], env=environment)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if part.exists() and part.read_bytes().count(b"\n") > 1:
+            process.kill()
+        time.sleep(0.001)
+    process.wait()
+    assert not out.exists()
+    whole = part.read_bytes()
+    part.write_bytes(whole + b'{"image": "half')
+    figures = predict_captions(run, [str(folder)], out, temperature=2.0)
+    assert 0 < figures["resumed"] == whole.count(b"\n") - 1 < COUNT
+    assert out.read_bytes() == unbroken[0].read_bytes()
+
+
+def test_what_another_job_left_is_not_taken_for_ones_own(unbroken, run, folder, tmp_path):
+    out, part = tmp_path / "c.jsonl", tmp_path / "c.jsonl.part"
+    part.write_text('{"job": "another"}\n{"image": "x", "text": "y", "score": 0}\n')
+    assert predict_captions(run, [str(folder)], out, temperature=2.0)["resumed"] == 0
+    assert out.read_bytes() == unbroken[0].read_bytes()

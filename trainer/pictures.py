@@ -1,0 +1,62 @@
+"""Pictures: the images that a person names to have captioned: files, folders, archives, addresses."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from features.downloads import DownloadLimits, download
+from features.references import Reference, is_collection, is_image_name, walk
+from schemas.errors import CaptError, RecordError
+
+_WEB = ("http://", "https://")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that was named: what to call it, and how to get its bytes (which may raise RecordError)."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[Picture]:
+    """The images that a name stands for: the file or address itself, or those in the folder or archive, by name.
+
+    A file that is not there, or an archive that cannot be read, is a picture still: reading it says so, and costs no
+    other.
+
+    Args:
+        name: str. A file, folder, zip or tar, also at `s3://` or `gs://`; or an http or https address of one image.
+        limits: DownloadLimits or None. What an http or https address may take; the default ones where None.
+    """
+    if name.lower().startswith(_WEB):
+        yield Picture(name, _Once(partial(download, name, limits)))
+        return
+    if not is_collection(name):
+        yield Picture(name, Reference.of(name).read)
+        return
+    try:
+        found = sorted((entry for entry in walk(name) if is_image_name(entry.name)), key=lambda entry: entry.name)
+    except CaptError as error:
+        yield Picture(name, partial(_fail, "unreadable", error.what))
+        return
+    if not found:
+        yield Picture(name, partial(_fail, "empty", "it holds no image"))
+    yield from (Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read) for entry in found)
+
+
+class _Once:
+    """Asks an address once, however often its picture is read."""
+
+    def __init__(self, ask: Callable[[], bytes]) -> None:
+        self._ask = ask
+        self._data: bytes | None = None
+
+    def __call__(self) -> bytes:
+        if self._data is None:
+            self._data = self._ask()
+        return self._data
+
+
+def _fail(reason: str, detail: str) -> bytes:
+    raise RecordError("find", reason, detail)

@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from schemas.errors import UsageError
+from trainer.config import parse_options
+from trainer.defaults import model_defaults, print_defaults
+from trainer.models import MODELS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_printed_can_be_given_to_training_again(model, capsys):
+    print_defaults(model_defaults(model))
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings.pop("model") == model
+    assert parse_options(MODELS[model].config, settings) == parse_options(MODELS[model].config, {})
+
+
+def test_an_unknown_model_is_refused_with_the_names_there_are():
+    with pytest.raises(UsageError, match=r"unknown model 'show_and_tell' \(use one of .*soft_attention"):
+        model_defaults("show_and_tell")
+
+
+def test_showing_defaults_imports_nothing_heavy():
+    show = "import sys, trainer.defaults as d; d.model_defaults('soft_attention')"
+    program = f"{show}; print({{'keras', 'tensorflow'}} & {{*sys.modules}})"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"

@@ -1,0 +1,29 @@
+import numpy as np
+
+from trainer.captioner import FeatureScale
+
+
+def scale_of(features):
+    layer = FeatureScale()
+    layer.build(features.shape)
+    layer.fit(features)
+    return layer
+
+
+def test_features_come_out_with_no_mean_and_a_deviation_of_one():
+    features = np.random.default_rng(0).normal(3, 5, (50, 4, 6)).astype(np.float32)
+    scaled = np.array(scale_of(features)(features))
+    np.testing.assert_allclose(scaled.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled.std((0, 1)), 1, atol=1e-5)
+
+
+def test_channels_that_never_change_keep_their_size():
+    assert np.array_equal(scale_of(np.zeros((2, 9, 20), np.float16)).factor, np.ones(20))
+
+
+def test_large_half_floats_are_measured_without_overflow():
+    features = np.zeros((2, 9, 20), np.float16)
+    features[0] = 6e4
+    layer = scale_of(features)
+    np.testing.assert_allclose(layer.mean, 3e4, rtol=1e-3)
+    np.testing.assert_allclose(layer.factor, 1 / 3e4, rtol=1e-3)

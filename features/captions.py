@@ -1,10 +1,10 @@
 """Captions: the key of one, and the digest of many."""
 
 import hashlib
+from json.encoder import encode_basestring
 
 import numpy as np
 
-from schemas.recipes import digest_of
 from schemas.tables import KEY_BYTES
 
 
@@ -13,7 +13,9 @@ def caption_key(dataset: str, image_id: str, caption_id: str) -> bytes:
 
     Changing this changes the order of the rows and the digest of every text table.
     """
-    return bytes.fromhex(digest_of([dataset, image_id, caption_id]))
+    # What `schemas.recipes.canonical_json` gives, several times as fast.
+    names = ",".join(map(encode_basestring, (dataset, image_id, caption_id)))
+    return hashlib.sha256(f"[{names}]".encode()).digest()
 
 
 class CaptionsDigest:

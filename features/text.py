@@ -72,8 +72,12 @@ class Tokenizer:
         Raises:
             RecordError: a text cannot be written in UTF-8, since it holds half of a surrogate pair.
         """
+        return self.tokenize_utf8([_encoded(caption) for caption in captions])
+
+    def tokenize_utf8(self, captions: Sequence[bytes]) -> Tokens:
+        """The tokens of captions that are UTF-8 already."""
         with tf.device("CPU"):
-            texts = tf.constant([_encoded(caption) for caption in captions], tf.string, shape=[len(captions)])
+            texts = tf.constant(captions, tf.string, shape=[len(captions)])
             result = self._saved.transform_fn({"caption": texts})
         tokens = result["tokens"]
         return Tokens(tokens.values.numpy(), tokens.row_lengths().numpy(), result["untruncated"].numpy())

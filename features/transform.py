@@ -52,14 +52,17 @@ def counting_fn(recipe: TextRecipe) -> Callable[[_Tensors], _Tensors]:
 
     def count(inputs: _Tensors) -> _Tensors:
         words = split_words(inputs[CAPTION], recipe.standardizer)
-        ranks = tft.compute_and_apply_vocabulary(
-            words,
+        # Counted within each batch first: what Beam handles one by one is distinct words, a tenth of all.
+        distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
+        tft.vocabulary(
+            distinct,
             top_k=recipe.vocab_size - len(SPECIAL_TOKENS) if recipe.vocab_size else None,
             frequency_threshold=recipe.min_count if recipe.min_count > 1 else None,
             vocab_filename=COUNTS,
             store_frequency=True,
+            weights=counts,
         )
-        return {"ranks": ranks}
+        return {"words": words.row_lengths()}
 
     return count
 
@@ -119,7 +122,8 @@ def check_recipe(recipe: TextRecipe) -> None:
         )
     if recipe.max_length and recipe.max_length < 3:
         raise UsageError(
-            f"{recipe.max_length} tokens hold no word beside start and end", mend="take at least 3, or 0 for no bound"
+            f"a length of {recipe.max_length} holds no word beside start and end",
+            mend="take at least 3, or 0 for no bound",
         )
     if recipe.min_count < 1:
         raise UsageError(f"a word cannot be seen {recipe.min_count} times", mend="take a minimum count of 1 or more")

@@ -1,22 +1,32 @@
 """The ledger of a captions run: a row a caption, in SQLite on disk, sorted by key without memory growing."""
 
 from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from pipelines.database import Database
+from pipelines.sources.base import Malformed
 from schemas.errors import RecordError
-from schemas.tables import REPORT
+from schemas.tables import CAPTIONS, REPORT
+
+_BATCH = 8192
 
 _SCHEMA = """
 CREATE TABLE record (image_id TEXT PRIMARY KEY, split TEXT, rank INT, captions INT) WITHOUT ROWID;
-CREATE TABLE caption (key BLOB PRIMARY KEY, image_id TEXT, caption_id TEXT, caption TEXT) WITHOUT ROWID;
+CREATE TABLE caption (key BLOB PRIMARY KEY, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, place INT)
+    WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
 CREATE TABLE refused (record TEXT, status TEXT, stage TEXT, reason TEXT, detail TEXT, image_id TEXT);
+CREATE TABLE malformed (place TEXT, rank INT, reason TEXT, detail TEXT);
+CREATE VIEW lost AS SELECT record, status, stage, reason, detail FROM refused JOIN record USING (image_id)
+    UNION ALL SELECT place, 'failed', 'parse', reason, place || ': ' || detail FROM malformed;
 """
 
+CHOSEN = pa.schema(
+    [CAPTIONS.field(name).arrow_field() for name in ("key", "image_id", "caption_id", "split", "caption")]
+)
 _CHOSEN = "FROM caption JOIN record USING (image_id)"
 _STORED = (
     "(SELECT 1 FROM stored s WHERE s.key = caption.key AND s.caption = caption.caption AND s.split = record.split)"
@@ -32,19 +42,28 @@ class CaptionLedger(Database):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SCHEMA)
+        self._places = count()
 
     def add_images(self, rows: Iterable[tuple[str, str, int]]) -> None:
         """Enter images: id, split, rank. The first of an id counts."""
         self._insert("INSERT OR IGNORE INTO record VALUES (?, ?, ?, 0)", rows)
 
-    def add_captions(self, rows: Iterable[tuple[bytes, str, str, str]]) -> None:
-        """Enter captions of images entered: key, image id, caption id, text. A key that comes again is a duplicate."""
-        for key, image_id, caption_id, caption in rows:
-            entered = self._db.execute(
-                "INSERT OR IGNORE INTO caption VALUES (?, ?, ?, ?)", (key, image_id, caption_id, caption)
-            )
-            if not entered.rowcount:
-                self._refuse(image_id, caption_id, "duplicate", "", "", "")
+    def add_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
+        """Enter captions of images entered: key, image id, caption id, text, what was mended.
+
+        A key that comes again is a duplicate where its text is the same, and failed where it is another.
+        """
+        placed = ((*row, place) for row, place in zip(rows, self._places, strict=False))
+        while some := list(islice(placed, _BATCH)):
+            entered = self._db.executemany("INSERT OR IGNORE INTO caption VALUES (?, ?, ?, ?, ?, ?)", some)
+            if entered.rowcount < len(some):
+                for key, image_id, caption_id, caption, _, place in some:
+                    self._enter_again(key, image_id, caption_id, caption, place)
+
+    def add_malformed(self, malformed: Malformed, rank: int) -> None:
+        """Enter what cannot be read as a caption; of no image, it has the rank of its place."""
+        row = (malformed.place, rank, malformed.reason, malformed.detail)
+        self._db.execute("INSERT INTO malformed VALUES (?, ?, ?, ?)", row)
 
     def count_captions(self) -> None:
         """Count each image's captions, for limits; a refused one counts, so that limits choose as for features."""
@@ -68,11 +87,19 @@ class CaptionLedger(Database):
         rows = zip(catalog["split"].to_pylist(), catalog["image_id"].to_pylist(), strict=True)
         self._insert("UPDATE record SET split = ? WHERE image_id = ?", rows)
 
-    def captions(self) -> Iterator[dict[str, Any]]:
-        """The captions chosen, by key: key, image_id, caption_id, split, caption."""
-        names = ("key", "image_id", "caption_id", "split", "caption")
-        rows = self._db.execute(f"SELECT key, image_id, caption_id, split, caption {_CHOSEN} ORDER BY key")
-        return (dict(zip(names, row, strict=True)) for row in rows)
+    def limit(self, images: int | None, captions: int | None) -> None:
+        """Keep the images of smallest rank; of what is malformed, where images fall away, what ranks among those."""
+        before = self._one("SELECT count(*) FROM record")
+        super().limit(images, captions)
+        if self._one("SELECT count(*) FROM record") < before:
+            self._db.execute("DELETE FROM malformed WHERE rank > (SELECT max(rank) FROM record)")
+
+    def captions(self) -> Iterator[pa.RecordBatch]:
+        """The captions chosen, by key, some thousands a batch of schema `CHOSEN`."""
+        rows = self._db.execute(f"SELECT {', '.join(CHOSEN.names)} {_CHOSEN} ORDER BY key")
+        while some := rows.fetchmany(_BATCH):
+            columns = zip(zip(*some, strict=True), CHOSEN, strict=True)
+            yield pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=CHOSEN)
 
     def count(self) -> int:
         """How many captions are chosen."""
@@ -81,23 +108,34 @@ class CaptionLedger(Database):
     def counts(self) -> dict[str, int]:
         """Records by status: ok, cached, duplicate, failed."""
         cached = self._one(f"SELECT count(*) {_CHOSEN} WHERE EXISTS {_STORED}")
-        refused = dict(
-            self._db.execute("SELECT status, count(*) FROM refused JOIN record USING (image_id) GROUP BY status")
-        )
-        return {"ok": self.count() - cached, "cached": cached, **refused}
+        lost = dict(self._db.execute("SELECT status, count(*) FROM lost GROUP BY status"))
+        return {"ok": self.count() - cached, "cached": cached, **lost}
 
     def reasons(self) -> dict[str, int]:
         """Failed captions by reason, most frequent first."""
-        query = """SELECT reason, count(*) FROM refused JOIN record USING (image_id) WHERE status = 'failed'
-            GROUP BY reason ORDER BY 2 DESC, 1"""
+        query = "SELECT reason, count(*) FROM lost WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
+        return dict(self._db.execute(query))
+
+    def repaired(self) -> dict[str, int]:
+        """Captions chosen that were mended, by what was."""
+        query = f"SELECT repaired, count(*) {_CHOSEN} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
         return dict(self._db.execute(query))
 
     def write_report(self, path: Path) -> None:
         """What became of every caption, as Parquet."""
         query = f"""SELECT image_id || '#' || caption_id, iif(EXISTS {_STORED}, 'cached', 'ok'), '', '', '' {_CHOSEN}
-            UNION ALL SELECT record, status, stage, reason, detail FROM refused JOIN record USING (image_id)
-            ORDER BY 1, 2"""
+            UNION ALL SELECT * FROM lost ORDER BY 1, 2"""
         self._write(path, REPORT, query)
+
+    def _enter_again(self, key: bytes, image_id: str, caption_id: str, caption: str, place: int) -> None:
+        """Refuse a caption that is not the first of its key."""
+        known, first = self._db.execute("SELECT caption, place FROM caption WHERE key = ?", (key,)).fetchone()
+        if first == place:
+            return
+        if known == caption:
+            self._refuse(image_id, caption_id, "duplicate", "", "", "")
+        else:
+            self._refuse(image_id, caption_id, "failed", "parse", "id comes twice", f"also for another text: {caption}")
 
     def _refuse(self, image_id: str, caption_id: str, *why: str) -> None:
         self._db.execute("INSERT INTO refused VALUES (?, ?, ?, ?, ?, ?)", (f"{image_id}#{caption_id}", *why, image_id))

@@ -5,31 +5,33 @@ source → ledger → vocabulary of the train split (Beam, TFT) → tokenize sha
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pydantic import PositiveInt
 
 from features.captions import CaptionsDigest, caption_key, learned_from
-from features.store import Store, TextTable, create_store
+from features.store import Store, create_store
 from features.store.damage import noted_damage
 from features.store.healing import mend_log, read_catalog, remove_damaged, sound_text_table
 from features.store.pins import lease, table_name
 from features.transform import check_recipe
 from features.vocabulary import given_vocabulary
 from pipelines.caption_ledger import CaptionLedger
+from pipelines.chosen import choose
 from pipelines.full_disk import full_disk_told
 from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
-from pipelines.scratch import claimed
-from pipelines.sources import CaptionEntry, Source, open_source
+from pipelines.scratch import claimed, scratch
+from pipelines.sources import CaptionEntry, ImageEntry, Malformed, Source, open_source
 from pipelines.splits import parse_split, rank_of
-from pipelines.text_job import TextJob, inputs_digest
+from pipelines.text_job import TextJob
 from pipelines.workspace import Workspace
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.manifests import TextFacts
 from schemas.recipes import Frozen, Standardizer, TextRecipe
 
 DEFAULT_VOCAB_SIZE = 5000
+_REMEMBERED_IMAGES = 1 << 17
 
 
 class CaptionOptions(Frozen):
@@ -48,7 +50,7 @@ class CaptionOptions(Frozen):
     limit_captions: PositiveInt | None = None
     seed: int = 0
     split: str = "own"
-    max_failures: str = "5%"
+    max_failures: str | None = None
     beam_options: tuple[str, ...] = ()
 
 
@@ -68,8 +70,8 @@ def prepare_captions(**arguments: Any) -> dict[str, Any]:
 
 def _prepare(options: CaptionOptions) -> dict[str, Any]:
     started = time.monotonic()
-    allowed = parse_max_failures(options.max_failures)
     source = open_source(options.dataset, options.annotations)
+    allowed = parse_max_failures(options.max_failures or source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
     dataset = store.dataset_root(options.name or options.dataset)
@@ -77,7 +79,8 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
         ledger = running.enter_context(workspace.caption_ledger())
         _enter(ledger, options, source, store, dataset.name)
         words = _given_words(options, store)
-        recipe = _recipe(options, dataset.name, ledger, words)
+        captions = choose(ledger, running.enter_context(scratch(workspace.work)) / "captions.arrows")
+        recipe = _recipe(options, dataset.name, captions.train, words)
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(recipe)): ()}))
         root = store.text_root(recipe)
         # Each run puts its captions in the place of all others, so of several the last counts.
@@ -86,11 +89,12 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
         known = sound_text_table(store, recipe)
         if known:
             ledger.add_stored(known.captions())
-        written = _tokenize(ledger, options, store, workspace, recipe, words, known)
+        written = _tokenize(TextJob(root, workspace.work, recipe, words, captions, known), options)
         remove_damaged(root, noted_damage(store.path, root))
         report = write_named(dataset, "captions", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             "unannotated": 0,
+            "repaired": ledger.repaired(),
             **written,
             "seconds": round(time.monotonic() - started, 3),
             "fingerprint": recipe.fingerprint,
@@ -102,24 +106,39 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
 
 
 def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store: Store, dataset: str) -> None:
-    """Enter the source's captions, with the splits that their images have."""
+    """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
     splitter = parse_split(options.split)
 
     def image(image_id: str, own: str | None) -> tuple[str, str, int]:
         return image_id, splitter.split_of(image_id, own), rank_of(options.seed, image_id)
 
-    def accepted() -> Iterator[tuple[bytes, str, str, str]]:
+    # Most captions are of an image that was just met; to enter it again would only take time.
+    met: set[str] = set()
+
+    def unmet(entries: Iterable[ImageEntry | CaptionEntry]) -> Iterator[tuple[str, str, int]]:
+        for entry in entries:
+            if entry.image_id not in met:
+                if len(met) == _REMEMBERED_IMAGES:
+                    met.clear()
+                met.add(entry.image_id)
+                yield image(entry.image_id, entry.split)
+
+    def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
-            ledger.add_images([image(entry.image_id, entry.split)])
+            if isinstance(entry, Malformed):
+                ledger.add_malformed(entry, rank_of(options.seed, entry.place))
+                continue
+            if entry.image_id not in met:
+                ledger.add_images(unmet([entry]))
             try:
                 key = _checked_key(dataset, entry)
             except RecordError as error:
                 ledger.fail(entry.image_id, entry.caption_id, error)
                 continue
-            yield key, entry.image_id, entry.caption_id, entry.caption
+            yield key, entry.image_id, entry.caption_id, entry.caption, entry.repaired
 
     with ledger.transaction():
-        ledger.add_images(image(entry.image_id, entry.split) for entry in source.images())
+        ledger.add_images(unmet(source.images()))
         ledger.add_captions(accepted())
     ledger.count_captions()
     catalog = read_catalog(store, dataset)
@@ -127,7 +146,9 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
         ledger.keep_assigned(catalog)
     ledger.limit(options.limit_images, options.limit_captions)
     if not ledger.count():
-        raise CaptError("there are no captions", where=", ".join(options.annotations) or options.dataset)
+        why = "; ".join(f"{count} {reason}" for reason, count in ledger.reasons().items())
+        what = f"there are no captions ({why})" if why else "there are no captions"
+        raise CaptError(what, where=", ".join(options.annotations) or options.dataset)
 
 
 def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
@@ -151,11 +172,16 @@ def _given_words(options: CaptionOptions, store: Store) -> list[str] | None:
     return store.text(options.vocab).vocabulary()
 
 
-def _recipe(options: CaptionOptions, dataset: str, ledger: CaptionLedger, words: Sequence[str] | None) -> TextRecipe:
+def _recipe(options: CaptionOptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None) -> TextRecipe:
     if words is not None:
         vocabulary, vocab_size, min_count = given_vocabulary(words), 0, 1
     else:
-        vocabulary = learned_from(_train_digest(ledger))
+        if not len(train):
+            raise CaptError(
+                "no caption is in the train split, so there is no vocabulary to learn",
+                mend="add the train annotations, or use --split 0.8,0.1,0.1 or --vocab FINGERPRINT",
+            )
+        vocabulary = learned_from(train)
         vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
     recipe = TextRecipe(
@@ -170,34 +196,11 @@ def _recipe(options: CaptionOptions, dataset: str, ledger: CaptionLedger, words:
     return recipe
 
 
-def _train_digest(ledger: CaptionLedger) -> CaptionsDigest:
-    train = CaptionsDigest()
-    for row in ledger.captions():
-        if row["split"] == "train":
-            train.add(row["key"], row["caption"])
-    if not len(train):
-        raise CaptError(
-            "no caption is in the train split, so there is no vocabulary to learn",
-            mend="add the train annotations, or use --split 0.8,0.1,0.1 or --vocab FINGERPRINT",
-        )
-    return train
-
-
-def _tokenize(
-    ledger: CaptionLedger,
-    options: CaptionOptions,
-    store: Store,
-    workspace: Workspace,
-    recipe: TextRecipe,
-    words: Sequence[str] | None,
-    known: TextTable | None,
-) -> dict[str, Any]:
+def _tokenize(job: TextJob, options: CaptionOptions) -> dict[str, Any]:
     """Commit what the table lacks; the figures of what was written."""
-    inputs = inputs_digest(ledger)
-    if known and known.facts.inputs == inputs:
-        return {"shards": 0, "bytes": 0, "words": known.facts.words, "truncated": known.facts.truncated}
-    job = TextJob(store.text_root(recipe), workspace.work, recipe, words, inputs, known)
-    manifest = job.run(ledger, options.beam_options)
+    if job.known and job.known.facts.inputs == job.captions.inputs:
+        return {"shards": 0, "bytes": 0, "words": job.known.facts.words, "truncated": job.known.facts.truncated}
+    manifest = job.run(options.beam_options)
     facts = manifest.facts
     assert isinstance(facts, TextFacts)
     return {

@@ -1,14 +1,14 @@
 """The text job: captions in, a committed table of tokens out, with the vocabulary and transform that made it."""
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,18 +20,19 @@ from features.store.log import CommitLog
 from features.store.shards import shard_count, shard_of
 from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary, vocabulary_path
-from pipelines.caption_ledger import CaptionLedger
+from pipelines.caption_ledger import CHOSEN
+from pipelines.chosen import Chosen
 from pipelines.runners import run_pipeline
 from pipelines.scratch import scratch
-from pipelines.tokenizing import TOKENIZE_UNIT, TokenizedUnit, TokenizeShard
-from pipelines.units import done_so_far, forget_results, results, run_units, write_unit
+from pipelines.tokenizing import TokenizedUnit, TokenizeShard
+from pipelines.units import done_so_far, forget_results, results, run_units, write_batches
 from pipelines.vocabulary import learn_vocabulary
 from schemas.errors import CaptError
 from schemas.manifests import FileEntry, Manifest, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, SPECIAL_TOKENS, TextRecipe, digest_of
 
 _ROW_BYTES = 256
-_LEARNING_BATCH = 20_000
+_LEARNING_BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class TextJob:
         work: Path. Where plans lie.
         recipe: TextRecipe. What a row means.
         words: sequence of str or None. A given vocabulary by id; None learns one from the train captions.
-        inputs: str. Digest of the captions and splits that the commit is to hold.
+        captions: Chosen. The captions that the commit is to hold.
         known: TextTable or None. What the table holds so far; None where that is nothing, or damaged.
     """
 
@@ -51,24 +52,23 @@ class TextJob:
     work: Path
     recipe: TextRecipe
     words: Sequence[str] | None
-    inputs: str
+    captions: Chosen
     known: TextTable | None
 
-    def run(self, ledger: CaptionLedger, beam_options: Sequence[str]) -> Manifest:
-        """Tokenize the ledger's captions and commit them in place of what the table holds."""
-        captions = ledger.count()
-        count = shard_count(captions, _ROW_BYTES)
-        commit = digest_of([self.recipe.fingerprint, self.inputs, count])[:SHORT_FINGERPRINT]
+    def run(self, beam_options: Sequence[str]) -> Manifest:
+        """Tokenize the captions and commit them in place of what the table holds."""
+        count = shard_count(self.captions.rows, _ROW_BYTES)
+        commit = digest_of([self.recipe.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
         plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
-        for number, rows in groupby(ledger.captions(), lambda row: shard_of(row["key"], count)):
-            write_unit(plan, f"{number:05d}", rows, TOKENIZE_UNIT)
+        for number, batches in groupby(_by_shard(self.captions.batches(), count), lambda part: part[0]):
+            write_batches(plan, f"{number:05d}", (batch for _, batch in batches), CHOSEN)
         files = self._transform_files(plan, commit, beam_options)
         transform = self.root / _transform_directory(files)
         forget_results(plan, self._holds)
         worker = TokenizeShard(str(self.root), str(transform), self.recipe, commit, count)
-        with watching("tokenizing", captions, "captions", lambda: done_so_far(plan)):
+        with watching("tokenizing", self.captions.rows, "captions", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
-        manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files, captions)
+        manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files)
         CommitLog(self.root).supersede(manifest)
         shutil.rmtree(plan, ignore_errors=True)
         return manifest
@@ -101,17 +101,19 @@ class TextJob:
             )
         return made
 
-    def _manifest(self, units: list[TokenizedUnit], files: dict[str, FileEntry], captions: int) -> Manifest:
-        if sum(unit.shard.rows for unit in units) != captions:
-            raise CaptError(f"{captions} captions were planned, and units account for another number")
+    def _manifest(self, units: list[TokenizedUnit], files: dict[str, FileEntry]) -> Manifest:
+        if sum(unit.shard.rows for unit in units) != self.captions.rows:
+            raise CaptError(f"{self.captions.rows} captions were planned, and units account for another number")
+        lengths = _by_split(unit.lengths for unit in units)
         facts = TextFacts(
-            inputs=self.inputs,
+            inputs=self.captions.inputs,
             words=len(read_vocabulary(self.root / files["vocabulary"].path)),
-            captions=_sum_by_split(unit.captions for unit in units),
-            tokens=_sum_by_split(unit.tokens for unit in units),
-            unknown=_sum_by_split(unit.unknown for unit in units),
+            captions={split: sum(counts.values()) for split, counts in lengths.items()},
+            tokens={split: sum(n * count for n, count in counts.items()) for split, counts in lengths.items()},
+            unknown={split: sum(unit.unknown.get(split, 0) for unit in units) for split in lengths},
             truncated=sum(unit.truncated for unit in units),
-            longest=max(unit.longest for unit in units),
+            longest=max(max(counts) for counts in lengths.values()),
+            lengths=lengths,
         )
         shards = tuple(unit.shard for unit in units)
         return Manifest(table=self.recipe.fingerprint, shards=shards, files=files, facts=facts)
@@ -121,19 +123,21 @@ class TextJob:
         return all(is_sound(self.root, entry) for entry in files_of(TokenizedUnit.model_validate_json(data).shard))
 
 
-def inputs_digest(ledger: CaptionLedger) -> str:
-    """SHA-256 over the captions chosen, in order of key: key, split and text of each."""
-    digest = hashlib.sha256()
-    for row in ledger.captions():
-        digest.update(row["key"] + hashlib.sha256(f"{row['split']}\n{row['caption']}".encode()).digest())
-    return digest.hexdigest()
+def _by_shard(batches: Iterable[pa.RecordBatch], count: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches cut where shards end, each part with its shard's number."""
+    for batch in batches:
+        numbers = np.array([shard_of(key, count) for key in batch["key"].to_pylist()])
+        starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+        for start, end in pairwise(starts):
+            yield int(numbers[start]), batch.slice(start, end - start)
 
 
-def _sum_by_split(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for one in counts:
-        total.update(one)
-    return dict(sorted(total.items()))
+def _by_split(parts: Iterable[dict[str, dict[int, int]]]) -> dict[str, dict[int, int]]:
+    total: dict[str, Counter[int]] = {}
+    for part in parts:
+        for split, counts in part.items():
+            total.setdefault(split, Counter()).update(counts)
+    return {split: dict(sorted(counts.items())) for split, counts in sorted(total.items())}
 
 
 def _unit_names(plan: str) -> Iterator[str]:

@@ -1,43 +1,32 @@
 """The tokenizing job's step: one unit of captions becomes one shard."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from features.store.shards import ShardWriter
-from features.text import Tokenizer
-from pipelines.units import Advance, read_unit
+from features.text import Tokenizer, Tokens
+from pipelines.units import Advance
 from schemas.manifests import Shard
 from schemas.recipes import UNKNOWN, Frozen, TextRecipe
-from schemas.tables import CAPTIONS, KEY_BYTES
+from schemas.tables import CAPTIONS
 
-TOKENIZE_UNIT = pa.schema(
-    [
-        ("key", pa.binary(KEY_BYTES)),
-        ("image_id", pa.string()),
-        ("caption_id", pa.string()),
-        ("split", pa.string()),
-        ("caption", pa.string()),
-    ]
-)
 _BATCH = 8192
 
 
 class TokenizedUnit(Frozen):
-    """What became of a unit: its shard, and counts by split."""
+    """What became of a unit: its shard, and what `schemas.manifests.TextFacts` says of the captions in it."""
 
     shard: Shard
-    captions: dict[str, int]
-    tokens: dict[str, int]
     unknown: dict[str, int]
+    lengths: dict[str, dict[int, int]]
     truncated: int
-    longest: int
 
 
 @dataclass(frozen=True)
@@ -64,14 +53,11 @@ class TokenizeShard:
         writer = ShardWriter(Path(self.root), self.commit, CAPTIONS, self.recipe.format, int(unit.stem), self.count)
         tally = _Tally()
         try:
-            rows = iter(read_unit(unit))
-            while some := list(islice(rows, _BATCH)):
-                tokens = tokenizer.tokenize([row["caption"] for row in some])
-                for row, ids in zip(some, tokens.rows(), strict=True):
-                    writer.append({"dataset": self.recipe.dataset, **row, "tokens": ids.tolist()})
-                    tally.add(row["split"], ids)
-                tally.truncated += tokens.truncated
-                advance(len(some), 0)
+            for batch in _batches(unit):
+                tokens = tokenizer.tokenize_utf8(batch["caption"].cast(pa.binary()).to_pylist())
+                writer.append_batch(_rows(batch, self.recipe.dataset, tokens))
+                tally.add(batch["split"], tokens)
+                advance(batch.num_rows, 0)
             shard = writer.close()
         finally:
             writer.abandon()
@@ -81,27 +67,39 @@ class TokenizeShard:
 
 class _Tally:
     def __init__(self) -> None:
-        self.captions: Counter[str] = Counter()
-        self.tokens: Counter[str] = Counter()
-        self.unknown: Counter[str] = Counter()
-        self.truncated = 0
-        self.longest = 0
+        self._unknown: Counter[str] = Counter()
+        self._lengths: dict[str, Counter[int]] = {}
+        self._truncated = 0
 
-    def add(self, split: str, ids: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        self.captions[split] += 1
-        self.tokens[split] += len(ids)
-        self.unknown[split] += int((ids == UNKNOWN).sum())
-        self.longest = max(self.longest, len(ids))
+    def add(self, splits: pa.StringArray, tokens: Tokens) -> None:
+        coded = splits.dictionary_encode()
+        rows = coded.indices.to_numpy()
+        words = np.repeat(rows, tokens.lengths)
+        for number, split in enumerate(coded.dictionary.to_pylist()):
+            self._unknown[split] += int(np.count_nonzero(tokens.ids[words == number] == UNKNOWN))
+            lengths, counts = np.unique(tokens.lengths[rows == number], return_counts=True)
+            self._lengths.setdefault(split, Counter()).update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
+        self._truncated += tokens.truncated
 
     def result(self, shard: Shard) -> TokenizedUnit:
-        return TokenizedUnit(
-            shard=shard,
-            captions=self.captions,
-            tokens=self.tokens,
-            unknown=self.unknown,
-            truncated=self.truncated,
-            longest=self.longest,
-        )
+        lengths = {split: dict(counts) for split, counts in self._lengths.items()}
+        return TokenizedUnit(shard=shard, unknown=self._unknown, lengths=lengths, truncated=self._truncated)
+
+
+def _batches(unit: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(unit) as file:
+        yield from file.iter_batches(_BATCH)
+
+
+def _rows(batch: pa.RecordBatch, dataset: str, tokens: Tokens) -> pa.RecordBatch:
+    """The rows of a batch of captions, as the table has them."""
+    schema = CAPTIONS.arrow_schema()
+    ends = np.cumsum(tokens.lengths, dtype=np.int32)
+    made = {
+        "dataset": pa.repeat(pa.scalar(dataset), batch.num_rows),
+        "tokens": pa.ListArray.from_arrays(np.concatenate([np.zeros(1, np.int32), ends]), tokens.ids),
+    }
+    return pa.record_batch([made[name] if name in made else batch[name] for name in schema.names], schema=schema)
 
 
 @lru_cache(maxsize=2)

@@ -36,6 +36,13 @@ def write_unit(plan: Path, name: str, rows: Iterable[Mapping[str, Any]], schema:
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
 
 
+def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write one unit's references that come as record batches of the given schema."""
+    with written_aside(plan / "units" / f"{name}.parquet") as aside, pq.ParquetWriter(aside, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
 def read_unit(unit: Path) -> list[dict[str, Any]]:
     """The references of a unit."""
     rows: list[dict[str, Any]] = pq.read_table(unit).to_pylist()

@@ -3,6 +3,8 @@
 Everything is returned as plain JSON values. Tables are called by the short fingerprints that other commands take.
 """
 
+import math
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +18,11 @@ from numpy.typing import NDArray
 from features.store.leaks import Leak, find_leaks
 from features.store.reports import EXAMPLES, Failures, last_reports, report_figures
 from features.store.tables import Dataset, FeatureTable, Store, TextTable, open_store
-from schemas.manifests import FeatureFacts
+from schemas.manifests import FeatureFacts, TextFacts
 from schemas.recipes import END, SHORT_FINGERPRINT, START
 from schemas.tables import KEY_BYTES, SPLITS
 
-Number = TypeVar("Number", int, float)
+Value = TypeVar("Value")
 _FRAME = len((START, END))
 
 
@@ -32,8 +34,8 @@ def list_store(store: str) -> dict[str, Any]:
 
     Returns:
         `store`, and one entry each in `datasets` (name, source, images by split), `features` (fingerprint, extractor,
-        weights, layer, pooling, shape, precision, dtype, format, rows, shards, bytes) and `text` (fingerprint,
-        dataset, standardizer, words, captions by split, shards, bytes).
+        weights, layer, pooling, resize, fit, shorter_side, shape, precision, dtype, format, rows, shards, bytes) and
+        `text` (fingerprint, dataset, standardizer, words, captions by split, shards, bytes).
 
     Raises:
         StoreError: there is no store, or one that this version cannot read.
@@ -59,8 +61,9 @@ def store_stats(store: str) -> dict[str, Any]:
         `coverage` (how many of its images have a row, by feature table); for a feature table, `images` (distinct),
         `bytes_an_image` (null for none), `commits`, `numerics` (rows by numerics class), `toolchains` and `failures`
         (remembered, by reason); for a text table, `tokens` by split, `mean_length` and `longest` in tokens, start and
-        end included, `unknown_rate` (share of the words, by split) and `truncated`. Further `reports`, what became of
-        the records of each dataset's last runs, and `leaks`, contents that are in train and in test: their `count`
+        end included, `lengths` by split (`min`, `mean`, `median`, `p95`, `max`; null where an earlier version wrote the
+        table), `unknown_rate` (share of the words, by split) and `truncated`. Further `reports`, what became of the
+        records of each dataset's last runs, and `leaks`, contents that are in train and in test: their `count`
         and a few `examples`.
 
     Raises:
@@ -114,6 +117,9 @@ def _features_entry(table: FeatureTable) -> dict[str, Any]:
         "weights": recipe.weights,
         "layer": recipe.layer,
         "pooling": recipe.pooling,
+        "resize": recipe.resize,
+        "fit": recipe.fit,
+        "shorter_side": recipe.shorter_side,
         "shape": list(table.shape),
         "precision": recipe.precision,
         "dtype": recipe.dtype,
@@ -184,9 +190,29 @@ def _text_stats(table: TextTable) -> dict[str, Any]:
         "tokens": _by_split(facts.tokens),
         "mean_length": round(sum(facts.tokens.values()) / captions, 2) if captions else 0.0,
         "longest": facts.longest,
+        "lengths": _lengths(facts),
         "unknown_rate": _by_split(rates),
         "truncated": facts.truncated,
     }
+
+
+def _lengths(facts: TextFacts) -> dict[str, dict[str, float]] | None:
+    if facts.lengths is None:
+        return None
+    return _by_split({split: _length_figures(counts) for split, counts in facts.lengths.items()})
+
+
+def _length_figures(counts: Mapping[int, int]) -> dict[str, float]:
+    """Figures of lengths, from how many captions have each."""
+    lengths, captions = zip(*sorted(counts.items()), strict=True)
+    total = sum(captions)
+
+    def quantile(share: float) -> int:
+        """The smallest length that at least this share of the captions does not exceed."""
+        return int(lengths[int(np.searchsorted(np.cumsum(captions), math.ceil(share * total)))])
+
+    mean = round(sum(map(operator.mul, lengths, captions)) / total, 2)
+    return {"min": lengths[0], "mean": mean, "median": quantile(0.5), "p95": quantile(0.95), "max": lengths[-1]}
 
 
 # === Runs and leaks ===
@@ -211,5 +237,5 @@ def _short(table: FeatureTable | TextTable) -> str:
     return table.fingerprint[:SHORT_FINGERPRINT]
 
 
-def _by_split(values: Mapping[str, Number]) -> dict[str, Number]:
+def _by_split(values: Mapping[str, Value]) -> dict[str, Value]:
     return {split: values[split] for split in SPLITS if split in values}

@@ -6,7 +6,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from features.console import Printer
-from schemas.recipes import SHORT_FINGERPRINT
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe
 from schemas.tables import KEY_BYTES, SPLITS
 
 Entry = Mapping[str, Any]
@@ -48,7 +48,7 @@ def print_stats(result: Entry) -> None:
     )
     printer.table(
         "feature tables",
-        ("fingerprint",),
+        ("fingerprint", "resized"),
         ("images", "commits", "bytes an image", "size"),
         map(_features_stats, result["features"]),
     )
@@ -62,7 +62,7 @@ def print_stats(result: Entry) -> None:
     printer.table(
         "captions by split",
         ("fingerprint", "split"),
-        ("captions", "tokens", "unknown words"),
+        ("captions", "tokens", "shortest", "median", "mean", "95 %", "longest", "unknown words"),
         _by_split(result["text"]),
     )
     printer.table(
@@ -97,13 +97,23 @@ def _coverage(datasets: Sequence[Entry]) -> Iterator[Sequence[object]]:
 def _features(entry: Entry) -> Sequence[object]:
     shape = "×".join(map(str, entry["shape"]))
     extractor = f"{entry['extractor']} {entry['weights'][:20]} {entry['layer']} {entry['precision']}"
+    extractor = " ".join([extractor, *_fitting(entry)])
     stored = f"{shape} {entry['dtype']} {entry['format']}"
     return entry["fingerprint"], extractor, stored, entry["rows"], entry["shards"], decimal(entry["bytes"])
 
 
+def _fitting(entry: Entry) -> Iterator[str]:
+    """How images were resized and fitted, as far as it is not as by default."""
+    defaults = {name: FeatureRecipe.model_fields[name].default for name in ("resize", "fit", "shorter_side")}
+    for name, default in defaults.items():
+        if entry[name] != default:
+            yield f"{name.replace('_', ' ')} {entry[name]}"
+
+
 def _features_stats(entry: Entry) -> Sequence[object]:
     each = None if entry["bytes_an_image"] is None else round(entry["bytes_an_image"])
-    return entry["fingerprint"], entry["images"], entry["commits"], each, decimal(entry["bytes"])
+    resized = ", ".join(_fitting(entry)) or "as by default"
+    return entry["fingerprint"], resized, entry["images"], entry["commits"], each, decimal(entry["bytes"])
 
 
 def _makers(entry: Entry) -> Sequence[object]:
@@ -126,7 +136,17 @@ def _by_split(tables: Sequence[Entry]) -> Iterator[Sequence[object]]:
     for entry in tables:
         for split, captions in entry["captions"].items():
             unknown = f"{entry['unknown_rate'][split]:.2%}"
-            yield entry["fingerprint"], split, captions, entry["tokens"][split], unknown
+            lengths = _lengths(entry, split)
+            yield entry["fingerprint"], split, captions, entry["tokens"][split], *lengths, unknown
+
+
+def _lengths(entry: Entry, split: str) -> Sequence[object]:
+    """Shortest, median, mean, 95th percentile, longest; the mean alone where an earlier version wrote the table."""
+    if entry["lengths"] is None:
+        captions = entry["captions"][split]
+        return None, None, f"{entry['tokens'][split] / captions:.1f}" if captions else None, None, None
+    figures = entry["lengths"][split]
+    return figures["min"], figures["median"], f"{figures['mean']:.1f}", figures["p95"], figures["max"]
 
 
 def _run(entry: Entry) -> Sequence[object]:

@@ -12,12 +12,13 @@ Parquet files keep values plain, one page a row group; what is compressed is eac
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -75,6 +76,9 @@ class RowWriter(Protocol):
     def append(self, row: Row) -> None:
         """Add a row."""
 
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch that has the schema of the table, which has no tensors."""
+
     def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
 
@@ -100,6 +104,11 @@ class TFRecordWriter:
             sizes = {field.name: len(plain[field.name]) for field in self._table.fields}
             self._places.append(_example_places(self._table, sizes, start + len(data)))
 
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch that has the schema of the table, which has no tensors."""
+        for row in batch.to_pylist():
+            self.append(row)
+
     def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
         self._file.close()
@@ -113,6 +122,7 @@ class ParquetWriter:
         self._table = table
         self._path = path
         self._rows: list[Row] = []
+        self._waiting = table.arrow_schema().empty_table()
         self._sizes: list[dict[str, int]] = []
         row_bytes = sum(field.nbytes for field in table.fields)
         self._group = max(1, min(_ROW_GROUP_ROWS, _ROW_GROUP_BYTES // max(1, row_bytes)))
@@ -132,18 +142,33 @@ class ParquetWriter:
         self._rows.append(plain)
         self._sizes.append({field.name: len(plain[field.name]) for field in tensor_fields(self._table)})
         if len(self._rows) >= self._group:
-            self._flush()
+            self._take_rows()
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch that has the schema of the table, which has no tensors."""
+        self._take_rows()
+        self._take(pa.Table.from_batches([batch]))
 
     def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
-        self._flush()
+        self._take_rows()
+        if self._waiting.num_rows:
+            self._writer.write_table(self._waiting)
         self._writer.close()
         return _parquet_places(self._path, self._table, self._sizes)
 
-    def _flush(self) -> None:
+    def _take_rows(self) -> None:
         if self._rows:
-            self._writer.write_table(to_arrow(self._table, self._rows))
+            self._take(to_arrow(self._table, self._rows))
             self._rows = []
+
+    def _take(self, rows: pa.Table) -> None:
+        """Write what fills row groups, so that these do not depend on how the rows came."""
+        waiting = pa.concat_tables([self._waiting, rows]) if self._waiting.num_rows else rows
+        whole = waiting.num_rows // self._group * self._group
+        if whole:
+            self._writer.write_table(waiting.slice(0, whole).combine_chunks(), row_group_size=self._group)
+        self._waiting = waiting.slice(whole)
 
 
 MakeWriter = Callable[[Path, Table], RowWriter]
@@ -188,10 +213,21 @@ class ShardWriter:
         key = row["key"]
         if self._keys and key <= self._keys[-1]:
             raise ValueError("rows must come in ascending order of key")
-        if shard_of(key, self._count) != self._number:
-            raise ValueError(f"key {key.hex()[:8]} does not belong to shard {self._number} of {self._count}")
+        self._check_shard(key)
         self._writer.append(row)
         self._keys.append(key)
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch, as `append` would one by one; the table has no tensors."""
+        if tensor_fields(self._table):
+            raise ValueError("the values of tensors are located row by row")
+        keys = batch["key"].to_pylist()
+        if any(later <= earlier for earlier, later in pairwise([*self._keys[-1:], *keys])):
+            raise ValueError("rows must come in ascending order of key")
+        for key in keys[:1] + keys[-1:]:
+            self._check_shard(key)
+        self._writer.append_batch(batch)
+        self._keys += keys
 
     def close(self) -> Shard | None:
         """Finish and publish; None where no row was written (then no file is left)."""
@@ -218,6 +254,10 @@ class ShardWriter:
     def abandon(self) -> None:
         """Leave nothing behind."""
         self._aside.unlink(missing_ok=True)
+
+    def _check_shard(self, key: bytes) -> None:
+        if shard_of(key, self._count) != self._number:
+            raise ValueError(f"key {key.hex()[:8]} does not belong to shard {self._number} of {self._count}")
 
     def _publish(self, aside: Path, sha256: str, suffix: str) -> Path:
         path = self._directory / shard_name(self._table.name, self._number, self._count, sha256, suffix)

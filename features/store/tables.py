@@ -499,7 +499,7 @@ def _tables(parent: Path) -> list[Path]:
 
 
 def _claim(parent: Path, recipe: FeatureRecipe | TextRecipe) -> Path:
-    root, data = parent / recipe.fingerprint[:SHORT_FINGERPRINT], canonical_json(recipe.model_dump(mode="json"))
+    root, data = parent / recipe.fingerprint[:SHORT_FINGERPRINT], recipe.canonical
     if not (root / RECIPE).exists() or (root / RECIPE).read_bytes() != data:
         write(root / RECIPE, data)
     return root

@@ -122,7 +122,7 @@ def test_words_that_are_no_vocabulary_are_refused(tmp_path):
     ("settings", "complaint"),
     [
         ({"vocab_size": 4}, "a vocabulary of 4 holds no word"),
-        ({"max_length": 2}, "2 tokens hold no word"),
+        ({"max_length": 2}, "a length of 2 holds no word"),
         ({"min_count": 0}, "seen 0 times"),
         ({"special": ("<p>", "<u>", "<s>", "<e>")}, "the special words are <pad>"),
     ],

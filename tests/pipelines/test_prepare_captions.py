@@ -113,6 +113,38 @@ def test_vocab_size_min_count_and_max_length_bound_what_is_kept(tmp_path: Path, 
     assert prepare(tmp_path, train, max_length=5)["truncated"] == 1
 
 
+def test_what_was_cut_is_counted_again_on_a_second_run_and_after_new_captions(
+    tmp_path: Path, train: Path, val: Path
+) -> None:
+    assert prepare(tmp_path, train, max_length=4)["truncated"] == 4
+    assert prepare(tmp_path, train, max_length=4)["truncated"] == 4
+    grown = prepare(tmp_path, train, val, max_length=4)
+    assert (grown["truncated"], grown["ok"], grown["cached"]) == (5, 2, 4)
+    (table,) = capt.store_stats(str(tmp_path / "store"))["text"]
+    assert table["truncated"] == 5
+    assert table["captions"] == {"train": 4, "val": 2}
+    assert table["tokens"] == {"train": 16, "val": 7}
+    assert table["lengths"]["train"] == {"min": 4, "mean": 4.0, "median": 4, "p95": 4, "max": 4}
+    assert table["lengths"]["val"] == {"min": 3, "mean": 3.5, "median": 3, "p95": 4, "max": 4}
+    assert table["unknown_rate"] == {"train": 0.0, "val": 0.333333}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        *(({"vocab_size": size}, f"a vocabulary of {size} holds no word") for size in (1, 4)),
+        *(({"max_length": length}, f"a length of {length} holds no word") for length in (1, 2)),
+    ],
+)
+def test_bounds_without_room_for_a_word_are_wrong_usage_in_one_line(
+    tmp_path: Path, train: Path, options: dict[str, int], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint) as caught:
+        prepare(tmp_path, train, **options)
+    assert "take at least" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_empty_captions_fail_and_doubled_ones_are_duplicates(tmp_path: Path) -> None:
     path = write(tmp_path / "captions_train2017.json", [(1, "A dog"), (1, "  "), (2, "A cat")])
     data = json.loads(path.read_text())

@@ -1,8 +1,6 @@
 import collections
-import os
 import random
 import re
-from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
@@ -10,14 +8,13 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
+import capt
 from features.text import Tokenizer
 from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary
 from pipelines.vocabulary import learn_vocabulary
 from schemas.errors import UsageError
 from schemas.recipes import SPECIAL_TOKENS, TextRecipe
-
-DATA = os.environ.get("CAPT_TEST_DATA")
 
 # Frequencies as in real captions: few words often, many words once.
 ANIMALS = ["dog", "cat", "bird", "cow", "élan", "ox"]
@@ -108,16 +105,31 @@ def test_bounds_without_room_for_a_word_are_refused_before_anything_runs(tmp_pat
         learn_vocabulary(pipeline | beam.Create(batches_of(CAPTIONS, 9)), recipe(vocab_size=3), tmp_path, tmp_path)
 
 
-@pytest.mark.skipif(DATA is None, reason="CAPT_TEST_DATA names no folder of real data")
-def test_real_captions_give_the_known_ids(tmp_path):
-    folder = Path(DATA) / "flickr8k-text"
-    train = set((folder / "Flickr_8k.trainImages.txt").read_text().split())
-    lines = (folder / "Flickr8k.token.txt").read_text(encoding="utf-8").splitlines()
+def test_real_captions_give_the_known_ids(tmp_path, real_data):
+    folder = real_data / "flickr8k-text"
+    annotations = [folder / "Flickr8k.token.txt", folder / "Flickr_8k.trainImages.txt"]
+    words = prepared_words(tmp_path, "flickr8k", annotations, standardize="punctuation")
+    assert words[:10] == [*SPECIAL_TOKENS, "a", "in", "the", "on", "is", "and"]
+    assert (words.index("dog"), words.index("hat"), len(words)) == (10, 97, 5000)
+    train = set(annotations[1].read_text().split())
+    lines = annotations[0].read_text(encoding="utf-8").splitlines()
     pairs = [re.fullmatch(r"(\S+)#\d[\t ](.*)", line).groups() for line in lines]
     captions = [caption for image, caption in pairs if image in train]
     assert len(captions) == 30_000
-    path = learn(tmp_path, batches_of(captions, 2_000), recipe(standardizer="punctuation", vocab_size=5000))
-    words = read_vocabulary(path)
-    assert words[:10] == [*SPECIAL_TOKENS, "a", "in", "the", "on", "is", "and"]
-    assert (words.index("dog"), words.index("hat"), len(words)) == (10, 97, 5000)
     assert words == expected_words(captions, punctuation, vocab_size=5000)
+
+
+def test_the_captions_of_coco_give_the_known_number_of_ids(tmp_path, real_data):
+    annotations = real_data / "coco" / "annotations" / "captions_train2014.json"
+    if not annotations.is_file():
+        pytest.skip("CAPT_TEST_DATA holds no coco/annotations/captions_train2014.json")
+    words = prepared_words(tmp_path, "coco", [annotations], standardize="alnum", vocab_size=0, min_count=5)
+    assert len(words) == 8_769
+
+
+def prepared_words(tmp_path, dataset, annotations, **options):
+    capt.prepare_captions(
+        store=str(tmp_path / "store"), dataset=dataset, annotations=[str(path) for path in annotations], **options
+    )
+    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    return table.vocabulary()

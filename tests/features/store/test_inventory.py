@@ -10,7 +10,8 @@ import pytest
 
 from features.store import Store, create_store
 from features.store.inventory import list_store, store_stats
-from features.store.inventory_tables import print_list, print_stats
+from features.store.inventory_tables import _fitting, print_list, print_stats
+from features.store.log import CommitLog
 from schemas.errors import DamagedError, StoreError
 from tests.workflows.show_stores import (
     SHAPE,
@@ -68,6 +69,9 @@ def test_the_list_names_every_table_and_what_it_holds(store, photos):
         "weights": "random:7",
         "layer": "mixed10",
         "pooling": "none",
+        "resize": "pillow-bilinear",
+        "fit": "stretch",
+        "shorter_side": None,
         "shape": list(SHAPE),
         "precision": "float32",
         "dtype": "float16",
@@ -174,6 +178,34 @@ def test_text_figures_follow_from_the_captions(store, photos):
     assert table["longest"] == max(lengths)
     assert table["unknown_rate"] == {"train": 0.105263, "val": 0.1}
     assert table["truncated"] == 0
+    of_train = sorted(len(row["tokens"]) for row in rows if row["split"] == "train")
+    assert table["lengths"]["train"] == {
+        "min": of_train[0],
+        "mean": round(62 / len(of_train), 2),
+        "median": of_train[(len(of_train) + 1) // 2 - 1],
+        "p95": of_train[-(-len(of_train) * 95 // 100) - 1],
+        "max": of_train[-1],
+    }
+
+
+def test_a_text_table_of_an_earlier_version_has_a_mean_length_alone(store, photos, capsys):
+    add_captions(store, photos)
+    (root,) = (store.path / "text").iterdir()
+    (manifest,) = CommitLog(root).live()
+    facts = manifest.facts.model_copy(update={"lengths": None})
+    assert b"lengths" not in manifest.model_copy(update={"facts": facts}).to_json()
+    CommitLog(root).supersede(manifest.model_copy(update={"facts": facts}))
+    (table,) = figures(store)["text"]
+    assert table["lengths"] is None
+    print_stats(figures(store))
+    assert "–" in capsys.readouterr().out
+
+
+def test_resizing_shows_where_it_is_not_as_by_default():
+    entry = {"resize": "pillow-bilinear", "fit": "stretch", "shorter_side": None}
+    assert list(_fitting(entry)) == []
+    changed = {"resize": "tf-bilinear", "fit": "crop", "shorter_side": 320}
+    assert list(_fitting(changed)) == ["resize tf-bilinear", "fit crop", "shorter side 320"]
 
 
 def test_of_each_kind_of_run_the_newest_report_counts(store):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -22,8 +23,8 @@ from features.store.shards import (
 )
 from schemas.compression import Compression, decompress
 from schemas.manifests import Shard
-from schemas.records import parsing_spec
-from schemas.tables import features_table
+from schemas.records import parsing_spec, to_arrow
+from schemas.tables import CAPTIONS, features_table
 
 FORMATS = ("tfrecord", "parquet")
 DTYPES = ("float32", "float16", "bfloat16", "int8")
@@ -165,3 +166,45 @@ def test_shards_are_nested_key_prefixes() -> None:
 @pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 1), (512, 1), (513, 2), (1024, 2), (5000, 16), (82_783, 256)])
 def test_the_shard_count_is_the_smallest_that_fits(rows: int, count: int) -> None:
     assert shard_count(rows, SHARD_BYTES // 512) == count
+
+
+def some_captions(count: int) -> list[dict[str, Any]]:
+    keys = sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count))
+    common = {"dataset": "d", "image_id": "i", "split": "train", "caption": "a dog"}
+    return [
+        {**common, "key": key, "caption_id": str(n), "tokens": [2, *[4] * (n % 9), 3]} for n, key in enumerate(keys)
+    ]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("sizes", [[9000], [1, 4095, 4904], [5000, 4000], [0, 3, 8997]])
+def test_rows_that_come_in_batches_make_the_same_bytes(tmp_path: Path, file_format: Any, sizes: list[int]) -> None:
+    rows = some_captions(9000)
+    one_by_one = ShardWriter(tmp_path, "rows", CAPTIONS, file_format, 0, 1)
+    for row in rows:
+        one_by_one.append(row)
+    table, start = to_arrow(CAPTIONS, rows), 0
+    batches = ShardWriter(tmp_path, "batches", CAPTIONS, file_format, 0, 1)
+    for size in sizes:
+        for batch in table.slice(start, size).to_batches():
+            batches.append_batch(batch)
+        start += size
+    made, other = one_by_one.close(), batches.close()
+    assert made is not None
+    assert other is not None
+    assert (other.data.sha256, other.rows, other.last_key) == (made.data.sha256, 9000, made.last_key)
+
+
+def test_batches_out_of_order_or_of_another_shard_are_refused(tmp_path: Path) -> None:
+    (batch,) = to_arrow(CAPTIONS, some_captions(64)).to_batches()
+    backwards = batch.take(pa.array([1, 0]))
+    with pytest.raises(ValueError, match="ascending"):
+        ShardWriter(tmp_path, "c", CAPTIONS, "parquet", 0, 1).append_batch(backwards)
+    writer = ShardWriter(tmp_path, "c", CAPTIONS, "parquet", 0, 1)
+    writer.append_batch(batch)
+    with pytest.raises(ValueError, match="ascending"):
+        writer.append_batch(batch)
+    with pytest.raises(ValueError, match="does not belong to shard 0 of 2"):
+        ShardWriter(tmp_path, "c", CAPTIONS, "parquet", 0, 2).append_batch(batch)
+    with pytest.raises(ValueError, match="row by row"):
+        ShardWriter(tmp_path, "c", features_table((2,), "float32"), "parquet", 0, 1).append_batch(batch)

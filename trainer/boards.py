@@ -35,7 +35,11 @@ class Board:
             "captions_per_second": figures.captions_per_second,
         }
         self._write("train", figures.epoch, train)
-        self._write("validation", figures.epoch, {"loss": figures.val_loss, "accuracy": figures.val_accuracy})
+        self._write(
+            "validation",
+            figures.epoch,
+            {"loss": figures.val_loss, "accuracy": figures.val_accuracy, "cider_d": figures.val_cider_d},
+        )
 
     def close(self) -> None:
         """Finish the files."""

@@ -31,6 +31,7 @@ class EpochFigures(Frozen):
         loss: float. Mean cross entropy over the real tokens of the pass, in nats, dropout on and weights still moving.
         accuracy: float. Share of those tokens that were the likeliest, 0 to 1.
         val_loss, val_accuracy: float or None. The same on the validation split after the pass; None without one.
+        val_cider_d: float or None. CIDEr-D of greedy captions of that split; None where the run is judged by the loss.
         seconds: float. Time of the training pass.
         captions_per_second: float. Captions of the pass by its time.
     """
@@ -40,12 +41,15 @@ class EpochFigures(Frozen):
     accuracy: float
     val_loss: float | None = None
     val_accuracy: float | None = None
+    val_cider_d: float | None = None
     seconds: float
     captions_per_second: float
 
     @property
     def judged(self) -> float:
-        """What the best epoch has least of: the validation loss, or the training loss without a validation split."""
+        """What the best epoch has least of: CIDEr-D with its sign turned, validation loss, or training loss."""
+        if self.val_cider_d is not None:
+            return -self.val_cider_d
         return self.loss if self.val_loss is None else self.val_loss
 
 

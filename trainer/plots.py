@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from schemas.errors import CaptError, UsageError
 from trainer.checkpoints import EpochFigures
 
 _COLUMNS = 5
+_DOTS_PER_INCH = 110
 _PANEL_INCHES = 2.4
 _TITLE_INCHES = 0.3
+# The Gaussian's deviation: that of the paper's figures, 20 pixels of 224, but never so little that the grid shows.
+_BLUR, _LEAST_BLUR = 20 / 224, 0.6
 
 
 def loss_figure(history: Sequence[EpochFigures]) -> Figure:
@@ -69,7 +73,10 @@ def attention_figure(image: Image.Image, words: Sequence[str], attention: NDArra
 
 
 def attention_map(weights: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """One word's attention at an image's size, bilinear.
+    """One word's attention at an image's size, upsampled and smoothed by a Gaussian, as Xu et al. (2015) show it.
+
+    Each pixel gets the mean of the places around it, weighted by a Gaussian of its distance to their centres; beyond
+    the border stand the border's own places.
 
     Args:
         weights: float array [places], row by row in a square grid.
@@ -77,7 +84,7 @@ def attention_map(weights: NDArray[np.float32], width: int, height: int) -> NDAr
         height: int. The image's rows.
 
     Returns:
-        float32 array [height, width].
+        float32 array [height, width], within the range of the weights.
 
     Raises:
         CaptError: the places are no square grid.
@@ -85,8 +92,19 @@ def attention_map(weights: NDArray[np.float32], width: int, height: int) -> NDAr
     side = math.isqrt(len(weights))
     if side * side != len(weights):
         raise CaptError(f"{len(weights)} places are no square grid, so they cannot be shown over an image")
-    grid = Image.fromarray(np.asarray(weights, np.float32).reshape(side, side))
-    return np.asarray(grid.resize((width, height), Image.Resampling.BILINEAR))
+    grid = np.asarray(weights, np.float32).reshape(side, side)
+    return _spread(side, height) @ grid @ _spread(side, width).T
+
+
+def _spread(places: int, pixels: int) -> NDArray[np.float32]:
+    """How much each pixel of a side gets of each place along it: float32 [pixels, places], rows sum to 1."""
+    deviation = max(_BLUR * places, _LEAST_BLUR)
+    beyond = math.ceil(4 * deviation)
+    centres = np.arange(-beyond, places + beyond)
+    at = (np.arange(pixels) + 0.5) * places / pixels - 0.5
+    near = np.exp(-((at[:, None] - centres) ** 2) / (2 * deviation**2))
+    inside = np.clip(centres, 0, places - 1)[:, None] == np.arange(places)
+    return ((near / near.sum(axis=1, keepdims=True)) @ inside).astype(np.float32)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -100,4 +118,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     if kind not in canvas.get_supported_filetypes():
         raise UsageError(f"no picture can be written as {path.suffix}", where=str(path), mend="use .png")
     with written_aside(path) as aside:
-        figure.savefig(aside, format=kind, dpi=110)
+        figure.savefig(aside, format=kind, dpi=_DOTS_PER_INCH)
+
+
+def encode_figure(figure: Figure, kind: str) -> bytes:
+    """A figure as an encoded image: `kind` is `png` or `jpeg`."""
+    data = BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(data, format=kind, dpi=_DOTS_PER_INCH)
+    return data.getvalue()

@@ -3,7 +3,6 @@
 catalog ⨝ captions by image id → some images, drawn by a hash → encoded images as they lie → page, or table
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ import pyarrow.compute as pc
 
 from features.console import Printer
 from features.files import write
+from features.originals import read_original
 from features.references import Reference
 from features.store import Dataset, Store, TextTable, open_store
 from pipelines.splits import rank_of
-from schemas.errors import CaptError, RecordError, StoreError, UsageError
+from schemas.errors import CaptError, StoreError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT
 from schemas.tables import SPLITS
 from workflows.pages import Example, Sentence, examples_page
@@ -68,7 +68,7 @@ def show_examples(
     drawn = nsmallest(count, images, key=lambda image_id: (rank_of(seed, image_id), image_id))
     rows, sentences = _catalog_rows(join, drawn), _sentences(join, drawn, tables.text)
     examples = [
-        Example(_read(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
+        Example(read_original(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
         for image_id in drawn
     ]
     result = {
@@ -223,17 +223,6 @@ def _of(table: pa.Table | None, drawn: Sequence[str]) -> list[dict[str, Any]]:
     if table is None:
         return []
     return table.filter(pc.is_in(table["image_id"], value_set=pa.array(drawn, pa.string()))).to_pylist()
-
-
-def _read(row: Mapping[str, Any] | None) -> bytes | None:
-    """The encoded image that a row of the catalog names; None where it is not at hand any more."""
-    if row is None:
-        return None
-    try:
-        data = Reference(row["location"], row["member"]).read()
-    except RecordError:
-        return None
-    return data if hashlib.sha256(data).digest() == row["key"] else None
 
 
 # === What is shown of them ===

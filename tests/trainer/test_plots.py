@@ -48,6 +48,26 @@ def test_the_map_is_bright_where_the_model_looked():
     assert 40 <= column < 60
 
 
+def test_the_map_is_smooth_and_keeps_the_weights_range():
+    weights = np.random.default_rng(1).dirichlet(np.ones(64)).astype(np.float32)
+    shown = attention_map(weights, 160, 120)
+    assert weights.min() <= shown.min() < shown.max() <= weights.max()
+    # The grid's own steps would be as large as the range.
+    assert max(np.abs(np.diff(shown, axis=axis)).max() for axis in (0, 1)) < 0.1 * np.ptp(shown)
+
+
+def test_a_map_of_equal_weights_is_even_up_to_the_border():
+    np.testing.assert_allclose(attention_map(np.full(49, 1 / 49), 70, 50), 1 / 49, rtol=1e-6)
+
+
+@pytest.mark.parametrize("places", [4, 49, 196])
+def test_a_map_turns_with_its_weights(places):
+    grid = np.random.default_rng(2).random((round(places**0.5),) * 2).astype(np.float32)
+    np.testing.assert_allclose(
+        attention_map(grid[::-1].T.ravel(), 60, 80), attention_map(grid.ravel(), 80, 60)[::-1].T, atol=1e-6
+    )
+
+
 def test_places_that_are_no_square_grid_are_refused():
     with pytest.raises(CaptError, match="12 places are no square grid"):
         attention_map(np.zeros(12), 10, 10)

@@ -149,7 +149,9 @@ def _caption(name: str, photo: Photo, number: int, words: Sequence[str]) -> dict
 
 def _text_facts(rows: Sequence[Row], words: Sequence[str]) -> TextFacts:
     captions, tokens, unknown = Counter(), Counter(), Counter()
+    lengths: dict[str, Counter[int]] = {row["split"]: Counter() for row in rows}
     for row in rows:
+        lengths[row["split"]][len(row["tokens"])] += 1
         captions[row["split"]] += 1
         tokens[row["split"]] += len(row["tokens"])
         unknown[row["split"]] += row["tokens"].count(UNKNOWN)
@@ -162,6 +164,7 @@ def _text_facts(rows: Sequence[Row], words: Sequence[str]) -> TextFacts:
         unknown=unknown,
         truncated=0,
         longest=longest,
+        lengths=lengths,
     )
 
 

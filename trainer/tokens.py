@@ -1,0 +1,36 @@
+"""Tokens: captions as the metrics count their words, in lower case and without punctuation.
+
+`ptb` is the tokenizer of COCO's evaluation, in Java. `plain` needs none and follows it in what captions are made of:
+contractions become two words (`does n't`, `man 's`), hyphens, points and commas within a word stay, brackets count as
+words, and every mark that the other drops is dropped.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+Tokenizer = Literal["ptb", "plain"]
+
+_CONTRACTED = re.compile(r"(?<=[a-z])(n't|'(?:s|re|ve|ll|d|m))(?![^\W_])")
+_JOINED = re.compile(r"\b(can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|(?:gim|lem)(?=me\b))")
+_TOKEN = re.compile(r"n't|'(?:s|re|ve|ll|d|m)\b|[^\W_](?:[\w/]|[-.,:'@&](?=\w))*|[^\w\s]|_+")
+_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+_DROPPED = frozenset("'\"`.?!,:;-")
+_PLAIN_MARKS = str.maketrans("‘’“”–—…", "''\"\"--.")
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space, line ends of all kinds among it, as one space."""
+    return " ".join(text.split())
+
+
+def plain_tokens(text: str) -> list[str]:
+    """The words of a caption, by the plain tokenizer."""
+    text = _CONTRACTED.sub(r" \1", text.lower().translate(_PLAIN_MARKS))
+    text = _JOINED.sub(r"\1 ", text)
+    return [_BRACKETS.get(token, token) for token in _TOKEN.findall(text) if token not in _DROPPED]
+
+
+def plain_tokenize(texts: Sequence[str]) -> list[str]:
+    """The words of each text, joined by spaces."""
+    return [" ".join(plain_tokens(text)) for text in texts]

@@ -7,6 +7,7 @@ takes the same arguments and returns what `--json` prints. Nothing heavy is impo
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import inspect
@@ -36,37 +37,59 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # in rich markup the [defaults] that help texts end with would vanish
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 prepare = typer.Typer(help="Images and captions into the store.", no_args_is_help=True)
 store_app = typer.Typer(help="Look into a store and take care of it.", no_args_is_help=True)
 train = typer.Typer(help="Train from the store.", no_args_is_help=True)
 synth = typer.Typer(help="Make data.", no_args_is_help=True)
+predict = typer.Typer(help="Answers for whole folders.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 app.add_typer(store_app, name="store")
 app.add_typer(train, name="train")
 app.add_typer(synth, name="synth")
+app.add_typer(predict, name="predict")
 
 
 # The argument of a command that gets what --config holds besides options; it is no option itself.
 SETTINGS = "options"
 _SETTINGS = "capt.settings"
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 # === Options that several commands share ===
 
 StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store.")]
-DatasetOption = Annotated[str, typer.Option("--dataset", help="Kind of dataset: coco, folder.")]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        help="Kind: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, or folder (no captions).",
+    ),
+]
 NameOption = Annotated[str | None, typer.Option("--name", help="Name of the dataset in the store [the kind].")]
 AnnotationsOption = Annotated[list[str], typer.Option("--annotations", help="Annotation file, or its zip; repeats.")]
 LimitImagesOption = Annotated[int | None, typer.Option("--limit-images", help="Take so many images.", min=1)]
 LimitCaptionsOption = Annotated[int | None, typer.Option("--limit-captions", help="Take so many captions.", min=1)]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of what is drawn.", min=0)]
 SplitOption = Annotated[str, typer.Option("--split", help="own, or shares such as 0.8,0.1,0.1.")]
-MaxFailuresOption = Annotated[str, typer.Option("--max-failures", help="Share (5%) or count that may fail.")]
+MaxFailuresOption = Annotated[
+    str | None, typer.Option("--max-failures", help="Share or count that may fail [5%; conceptual: 100%].")
+]
 BeamOptions = Annotated[
     list[str], typer.Argument(help="After --: options for Beam and its runner.", show_default=False)
 ]
+BeamOption = Annotated[int | None, typer.Option("--beam", help="Captions kept in mind; 1 is greedy [1].")]
+LengthPenaltyOption = Annotated[
+    float | None, typer.Option("--length-penalty", help="Beams are compared per word to this power [1].")
+]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Draw words; less than 1 is bolder.")]
+TopKOption = Annotated[int | None, typer.Option("--top-k", help="Draw from so many words.")]
+TopPOption = Annotated[float | None, typer.Option("--top-p", help="Draw from words of so much probability.")]
+NoRepeatOption = Annotated[int | None, typer.Option("--no-repeat", help="Say no run of so many words twice.")]
+BanOption = Annotated[list[str], typer.Option("--ban", help="Word that is not said; repeats.")]
+MaxWordsOption = Annotated[int | None, typer.Option("--max-words", help="Words at most [the longest learned from].")]
 Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
@@ -186,19 +209,45 @@ def command(
     return register
 
 
+@command(app, "fetch", runs="pipelines.fetching:fetch_dataset", show="pipelines.fetching:print_fetched")
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="coco2014, coco2017, flickr8k or conceptual.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Directory for the files.")],
+    only: Annotated[list[str], typer.Option("--only", help="File to take, by its name; repeats.")] = [],  # noqa: B006
+    mirror: Annotated[
+        str | None, typer.Option("--mirror", help="Address below which the files lie instead, by their names.")
+    ] = None,
+) -> dict[str, Any]:
+    """Fetch a dataset's published files: resumed after a break, checked, never half taken for whole."""
+
+
 @command(prepare, "features", runs="pipelines.prepare_features:prepare_features")
 def prepare_features(
     store: StoreOption,
     dataset: DatasetOption,
-    images: Annotated[list[str], typer.Option("--images", help="Directory or zip with images; repeats.")],
+    images: Annotated[list[str], typer.Option("--images", help="Directory, zip or tar with images; repeats.")],
     annotations: AnnotationsOption = [],  # noqa: B006
     name: NameOption = None,
-    extractor: Annotated[str, typer.Option(help="Network.")] = "inception_v3",
-    weights: Annotated[str, typer.Option(help="imagenet, random:SEED, or a weights file.")] = "imagenet",
-    layer: Annotated[str | None, typer.Option(help="Layer to keep [the last before pooling].")] = None,
+    extractor: Annotated[
+        str, typer.Option(help="Network of keras.applications, such as vgg16; custom:FILE.keras; or pixels.")
+    ] = "inception_v3",
+    weights: Annotated[str | None, typer.Option(help="imagenet, random:SEED, or a weights file [imagenet].")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to keep, any [the last before pooling].")] = None,
     pooling: Annotated[str, typer.Option(help="none keeps places, avg averages them.")] = "none",
+    height: Annotated[int | None, typer.Option(help="Input height in pixels [the network's own].", min=1)] = None,
+    width: Annotated[int | None, typer.Option(help="Input width in pixels [the network's own].", min=1)] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="Scaling for custom: none (0…255), unit (0…1), tf, caffe or torch [none].")
+    ] = None,
+    resize: Annotated[str, typer.Option(help="pillow is antialiased, tf is tf.image.resize without it.")] = "pillow",
+    fit: Annotated[str, typer.Option(help="stretch, or in proportion: crop the middle, pad with black.")] = "stretch",
+    shorter_side: Annotated[
+        int | None, typer.Option("--shorter-side", help="Shorter side before --fit crop [least that covers].", min=1)
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Storage: float16, float32, bfloat16 or int8.")] = "float16",
+    dtype: Annotated[
+        str | None, typer.Option(help="Storage: float16, float32, bfloat16, int8 [float16]; pixels: uint8.")
+    ] = None,
     format: Annotated[str, typer.Option(help="tfrecord or parquet.")] = "tfrecord",  # noqa: A002
     compression: Annotated[str, typer.Option(help="none, or zstd: smaller where features are sparse.")] = "none",
     batch_size: Annotated[str, typer.Option(help="Images a call of the network; auto or a number.")] = "auto",
@@ -207,7 +256,7 @@ def prepare_features(
     limit_captions: LimitCaptionsOption = None,
     seed: SeedOption = 0,
     split: SplitOption = "own",
-    max_failures: MaxFailuresOption = "5%",
+    max_failures: MaxFailuresOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; change nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try remembered failures again.")] = False,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash every image again.")] = False,
@@ -215,6 +264,9 @@ def prepare_features(
     max_image_bytes: Annotated[int | None, typer.Option(help="Refuse images of more bytes [268435456].")] = None,
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="Add rows whose bits another machine or library made.")
+    ] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Download from private addresses too.")
     ] = False,
     beam_options: BeamOptions = [],  # noqa: B006
 ) -> dict[str, Any]:
@@ -236,7 +288,7 @@ def prepare_captions(
     limit_captions: LimitCaptionsOption = None,
     seed: SeedOption = 0,
     split: SplitOption = "own",
-    max_failures: MaxFailuresOption = "5%",
+    max_failures: MaxFailuresOption = None,
     beam_options: BeamOptions = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Tokenize captions, with a vocabulary learned on the train split."""
@@ -263,13 +315,85 @@ def train_captioner(
     """Train a captioner; --config may also hold the model's and the training's hyper-parameters."""
 
 
+@command(app, "config", runs="trainer.defaults:model_defaults", show="trainer.defaults:print_defaults")
+def config(model: Annotated[str, typer.Argument(help="Captioner.")]) -> dict[str, Any]:
+    """A model's defaults as YAML, for --config of `capt train captioner`."""
+
+
 @command(app, "caption", runs="trainer.captioning:caption", show="trainer.captioning:print_captions")
 def caption(
     run: RunArgument,
-    images: Annotated[list[str], typer.Argument(help="Image, folder or zip; repeats.")],
+    images: Annotated[list[str], typer.Argument(help="Image, folder, zip, tar or http(s) address; repeats.")],
     attention: Annotated[str | None, typer.Option(help="Draw where the model looked, one panel a word.")] = None,
+    beam: BeamOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    n_best: Annotated[int | None, typer.Option(help="Captions of each image, best first [1].")] = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = 0,
+    no_repeat: NoRepeatOption = None,
+    ban: BanOption = [],  # noqa: B006
+    max_words: MaxWordsOption = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Ask addresses outside the public internet too.")
+    ] = False,
 ) -> dict[str, Any]:
     """Caption images with a trained run."""
+
+
+@command(app, "evaluate", runs="trainer.evaluation:evaluate", show="trainer.evaluation:print_evaluation")
+def evaluate(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Directory of a training run; repeats.")],
+    split: Annotated[str, typer.Option("--split", help="Split to score; val where there is no test.")] = "test",
+    store: Annotated[
+        str | None, typer.Option("--store", help="Directory of the store [where each run was trained from].")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", help="Best captions, and worst, on the page; 0 for no page.", min=0)
+    ] = 6,
+    beam: BeamOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = 0,
+    no_repeat: NoRepeatOption = None,
+    ban: BanOption = [],  # noqa: B006
+    max_words: MaxWordsOption = None,
+) -> dict[str, Any]:
+    """Score runs on held-out images: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr-D."""
+
+
+@command(predict, "captions", runs="trainer.predicting:predict_captions")
+def predict_captions(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Option("--images", help="Folder, zip or tar; repeats.")],
+    out: Annotated[str, typer.Option("--out", help="File for the captions, a JSON line an image.")],
+    beam: BeamOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = 0,
+    no_repeat: NoRepeatOption = None,
+    ban: BanOption = [],  # noqa: B006
+    max_words: MaxWordsOption = None,
+) -> dict[str, Any]:
+    """Caption whole folders into a file; a killed run goes on where it stopped."""
+
+
+@command(app, "export", runs="trainer.export:export_run")
+def export(
+    run: RunArgument,
+    out: Annotated[str, typer.Argument(help="Directory to make.")],
+    beam: BeamOption = None,
+    length_penalty: LengthPenaltyOption = None,
+    no_repeat: NoRepeatOption = None,
+    ban: BanOption = [],  # noqa: B006
+    max_words: MaxWordsOption = None,
+) -> dict[str, Any]:
+    """Write a run as a SavedModel from encoded images to captions, for TensorFlow Serving and the like."""
 
 
 @command(synth, "scenes", runs="features.scenes:make_scenes")
@@ -413,9 +537,11 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
         _complain("interrupted; the same command goes on where it stopped", debug)
         raise typer.Exit(ExitStatus.INTERRUPTED) from None
     except Exception as error:
-        _complain(
-            f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)", debug
-        )
+        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+            what = f"{error.filename}: {error.strerror} (check whose it is, or name another place)"
+        else:
+            what = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)"
+        _complain(what, debug)
         raise typer.Exit(ExitStatus.FAILED) from None
 
 

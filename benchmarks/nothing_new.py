@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import capt
+from features.extractors.opening import open_extractor
 from features.store import create_store
 from features.store.log import CommitLog
 from features.store.shards import ShardWriter
@@ -47,14 +48,15 @@ def make_images(root: Path, count: int) -> None:
 def make_store(path: Path, images: Path, count: int) -> None:
     """A store whose feature table has a row for every image, of two numbers each."""
     store = create_store(path)
-    recipe = recipe_of(FeatureOptions(store=str(path), images=(str(images),), **OPTIONS), store)
+    options = FeatureOptions(store=str(path), images=(str(images),), **OPTIONS)
+    recipe = recipe_of(options, store)
     root = store.feature_root(recipe)
     writer = ShardWriter(root, "made", recipe.table((2,)), recipe.format, 0, 1)
     for key in sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count)):
         writer.append({"key": key, "value": np.zeros(2, np.float16)})
     shard = writer.close()
     assert shard is not None
-    network = frozen_network(root, store.path / "networks", recipe, OPTIONS["weights"])
+    network = frozen_network(root, store.path / "networks", recipe, open_extractor(options.asked))
     facts = FeatureFacts(shape=(2,), network=network.sha256, numerics="made", toolchain={})
     CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=(shard,), facts=facts))
 

@@ -24,7 +24,8 @@ from features.store import FeatureTable, open_store
 from schemas.compression import Compression
 from schemas.recipes import Format, StorageDtype
 
-DTYPES, FORMATS, COMPRESSIONS = get_args(StorageDtype), get_args(Format), get_args(Compression)
+DTYPES = [dtype for dtype in get_args(StorageDtype) if dtype != "uint8"]  # which keeps pixels alone
+FORMATS, COMPRESSIONS = get_args(Format), get_args(Compression)
 
 
 def main() -> None:

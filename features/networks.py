@@ -114,6 +114,12 @@ def _canonical(definition: Any, source: str, result: Any) -> bytes:
     build; what computes what does not. Control edges order side effects, of which a frozen graph has none.
     """
     nodes = {node.name: node for node in definition.node}
+    if definition.library.function:
+        raise UsageError(
+            "the network calls a compiled function, such as a grouped convolution's, and cannot be frozen",
+            where="--extractor",
+            mend="keep a layer before it",
+        )
     if any(node.op == "NextIteration" for node in definition.node):
         raise UsageError(
             "the network has a loop, such as a recurrent layer's, and cannot be frozen",

@@ -1,6 +1,7 @@
 """Storage dtypes: features as the network gives them, and as a row keeps them.
 
 float32 [places…, channels] → encode → stored {"value"[, "scale"]} → decode → float
+uint8 pixels [height, width, 3] → encode → the same → decode → the same
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,11 @@ from schemas.tables import features_table
 Stored = dict[str, NDArray[np.generic]]
 
 
-def encode(features: NDArray[np.float32], dtype: StorageDtype) -> Stored:
+def encode(features: NDArray[np.float32 | np.uint8], dtype: StorageDtype) -> Stored:
     """The columns that keep one image's features.
 
     Args:
-        features: float32 array [..., channels].
+        features: float32 array [..., channels]; for `uint8`, whole numbers 0…255 of any dtype.
         dtype: str. Storage dtype. `int8` is symmetric with one scale a place (the last axis shares it).
 
     Raises:
@@ -29,15 +30,17 @@ def encode(features: NDArray[np.float32], dtype: StorageDtype) -> Stored:
         raise RecordError("store", "not finite", "the network gave NaN or infinity")
     if dtype == "int8":
         return _encode_int8(features)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         value = features.astype(features_table(features.shape, dtype).field("value").numpy_dtype)
     if not np.isfinite(value.astype(np.float32)).all():
         peak = float(np.abs(features).max())
         raise RecordError("store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --dtype float32")
+    if dtype == "uint8" and not np.array_equal(value, features):
+        raise RecordError("store", "overflow", "a value is no whole number 0…255, which uint8 keeps")
     return {"value": value}
 
 
-def _encode_int8(features: NDArray[np.float32]) -> Stored:
+def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> Stored:
     peak = np.abs(features).max(axis=-1)
     scale = (peak / np.float32(127)).astype(np.float32)
     divisor = np.where(scale > 0, scale, np.float32(1))[..., np.newaxis]
@@ -45,7 +48,7 @@ def _encode_int8(features: NDArray[np.float32]) -> Stored:
 
 
 def decode(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
-    """Features from the columns of `encode`, one image or a batch of them; float as stored, int8 as float32."""
+    """Features from the columns of `encode`, one image or a batch of them; as stored, but int8 as float32."""
     if "scale" in stored:
         features: NDArray[np.float32] = stored["value"].astype(np.float32)
         features *= stored["scale"].astype(np.float32)[..., np.newaxis]

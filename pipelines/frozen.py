@@ -1,5 +1,6 @@
 """The frozen network of a recipe: the one its table was begun with, built and frozen where the table is new."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -7,12 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.extractors import extractor_spec, feature_function
+from features.extractors.choice import Extractor
 from features.files import sha256_of, write
+from features.fitting import Fitting
 from features.networks import FrozenNetwork, freeze
 from features.store.layout import NETWORK, NETWORK_NAME
 from features.store.log import CommitLog
-from features.weights import load_weights
 from schemas.errors import StoreError
 from schemas.manifests import FeatureFacts
 from schemas.recipes import FeatureRecipe, canonical_json
@@ -29,26 +30,26 @@ class FrozenFile:
     shape: tuple[int, ...]
 
 
-def frozen_network(root: Path, networks: Path, recipe: FeatureRecipe, weights: str) -> FrozenFile:
+def frozen_network(root: Path, networks: Path, recipe: FeatureRecipe, extractor: Extractor) -> FrozenFile:
     """The network of the table in `root`, its file in `networks`, built where it is missing or damaged.
 
     Args:
         root: Path. The feature table's directory, which remembers its network.
         networks: Path. Where networks lie by digest.
         recipe: FeatureRecipe. What to build.
-        weights: str. Where the weights come from, as the command line says.
+        extractor: Extractor. Builds it, as the command asks.
 
     Raises:
         StoreError: what is built now is not what the table was begun with.
     """
     known = _remembered(root, networks)
     if known is None:
-        graph, shape = _build(recipe, weights)
+        graph, shape = _build(recipe, extractor)
         sha256 = hashlib.sha256(graph).hexdigest()
         write(networks / f"{sha256}.pb", graph)
         known = FrozenFile(networks / f"{sha256}.pb", sha256, shape)
     elif not _is_sound(known):
-        graph, _ = _build(recipe, weights)
+        graph, _ = _build(recipe, extractor)
         _put_back(known, graph)
     _note(root, known)
     return known
@@ -126,11 +127,9 @@ def _put_back(known: FrozenFile, graph: bytes) -> None:
     _log.warning("%s: the frozen network was damaged or missing; built again", known.path)
 
 
-def _build(recipe: FeatureRecipe, weights: str) -> tuple[bytes, tuple[int, ...]]:
+def _build(recipe: FeatureRecipe, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
     """The frozen graph, and the shape of one image's features."""
-    spec = extractor_spec(recipe.extractor)
-    _log.info("building %s with weights %s", spec.name, weights)
-    model = spec.build()
-    load_weights(model, weights, spec)
-    graph = freeze(feature_function(model, spec, recipe.layer, recipe.pooling), recipe.height, recipe.width)
+    _log.info("building %s with weights %s", recipe.extractor, recipe.weights)
+    graph = freeze(extractor.feature_function(recipe), recipe.height, recipe.width, Fitting.of(recipe).dtype)
+    gc.collect()  # Keras models and traced graphs are cycles, and hold their weights several times over
     return graph, FrozenNetwork(graph, recipe.precision).shape

@@ -1,18 +1,22 @@
 """`capt prepare features`: images in, a table of features and the dataset that names them out.
 
-source + walk → ledger → hash → plan → extract shards (Beam) → commit features → commit dataset → report
+source + walk → ledger → download → hash → plan → extract shards (Beam) → commit features → commit dataset → report
 """
 
 import logging
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import PositiveInt
 
+from features.downloads import DownloadLimits
 from features.extraction import DEFAULT_BATCH
-from features.extractors import extractor_spec
+from features.extractors.choice import Asked
+from features.extractors.opening import open_extractor
+from features.fitting import fitting_asked
 from features.images import MAX_PIXELS
 from features.limits import Limits
 from features.networks import native_precision
@@ -22,12 +26,11 @@ from features.store.damage import noted_damage
 from features.store.healing import FeatureHealing, mend_log, read_catalog, remove_damaged
 from features.store.log import CommitLog
 from features.store.pins import lease, table_name
-from features.weights import weights_identity
 from pipelines.calibration import calibrate
 from pipelines.extraction_job import ExtractionJob, check_shards
 from pipelines.frozen import FrozenFile, frozen_network, is_network_whole, known_network
 from pipelines.full_disk import full_disk_told
-from pipelines.intake import Selection, enter_records, hash_records
+from pipelines.intake import Selection, download_records, enter_records, hash_records, recall_dead_links
 from pipelines.ledger import Ledger
 from pipelines.numerics import check_numerics
 from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
@@ -37,7 +40,7 @@ from pipelines.workspace import Workspace, untouched
 from schemas.compression import Compression
 from schemas.errors import UsageError
 from schemas.manifests import Shard
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Format, Frozen, Pooling, Precision, StorageDtype
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Fit, Format, Frozen, Pooling, Precision, StorageDtype
 
 _log = logging.getLogger("capt.prepare")
 
@@ -51,11 +54,17 @@ class FeatureOptions(Frozen):
     annotations: tuple[str, ...] = ()
     name: str | None = None
     extractor: str = "inception_v3"
-    weights: str = "imagenet"
+    weights: str | None = None
     layer: str | None = None
     pooling: Pooling = "none"
+    height: PositiveInt | None = None
+    width: PositiveInt | None = None
+    preprocess: str | None = None
+    resize: Literal["pillow", "tf"] = "pillow"
+    fit: Fit = "stretch"
+    shorter_side: PositiveInt | None = None
     precision: Literal["auto"] | Precision = "auto"
-    dtype: StorageDtype = "float16"
+    dtype: StorageDtype | None = None
     format: Format = "tfrecord"
     compression: Compression = "none"
     batch_size: Literal["auto"] | PositiveInt = "auto"
@@ -64,19 +73,30 @@ class FeatureOptions(Frozen):
     limit_captions: PositiveInt | None = None
     seed: int = 0
     split: str = "own"
-    max_failures: str = "5%"
+    max_failures: str | None = None
     plan: bool = False
     retry_failed: bool = False
     rehash: bool = False
     max_image_pixels: PositiveInt | None = None
     max_image_bytes: PositiveInt | None = None
     allow_mixed: bool = False
+    allow_private: bool = False
     beam_options: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:
         """What one image may measure."""
         return Limits(self.max_image_pixels or MAX_PIXELS, self.max_image_bytes or MAX_IMAGE_BYTES)
+
+    @property
+    def download_limits(self) -> DownloadLimits:
+        """What one download may take."""
+        return DownloadLimits(max_bytes=self.limits.bytes, allow_private=self.allow_private)
+
+    @property
+    def asked(self) -> Asked:
+        """What is asked of the extractor."""
+        return Asked(**{field.name: getattr(self, field.name) for field in fields(Asked)})
 
 
 def prepare_features(**arguments: Any) -> dict[str, Any]:
@@ -95,8 +115,8 @@ def prepare_features(**arguments: Any) -> dict[str, Any]:
 
 def _prepare(options: FeatureOptions) -> dict[str, Any]:
     started = time.monotonic()
-    allowed = parse_max_failures(options.max_failures)
     source = _checked_source(options)
+    allowed = parse_max_failures(options.max_failures or source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
     recipe = recipe_of(options, store)
@@ -106,14 +126,14 @@ def _prepare(options: FeatureOptions) -> dict[str, Any]:
     with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
         healing.begin()
         mend_log(dataset)
-        unannotated = _enter(ledger, options, source, workspace, store)
+        entered = _enter(ledger, options, source, workspace, store)
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
         commit_dataset(ledger, dataset, options.dataset)
         remove_damaged(dataset, noted_damage(store.path, dataset))
         report = write_named(dataset, "features", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
-            "unannotated": unannotated,
+            **entered,
             "shards": len(shards),
             "bytes": sum(shard.data.bytes for shard in shards),
             "seconds": round(time.monotonic() - started, 3),
@@ -130,28 +150,29 @@ def _prepare(options: FeatureOptions) -> dict[str, Any]:
 def _forecast(options: FeatureOptions) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
     started = time.monotonic()
-    parse_max_failures(options.max_failures)
     source = _checked_source(options)
+    parse_max_failures(options.max_failures or source.max_failures)
     root = Path(options.store).absolute()
     with untouched(root) as workspace, workspace.ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         recipe = recipe_of(options, store)
-        unannotated = _enter(ledger, options, source, workspace, store)
+        entered = _enter(ledger, options, source, workspace, store)
         table = _compare(ledger, options, FeatureHealing(store, recipe))
         counts = ledger.counts()
-        misses = counts.pop("planned", 0)
+        misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
         if misses and table:
             check_numerics(table, options.allow_mixed)
         pace, row_bytes = _pace(ledger, options, workspace, store, recipe) if misses else (None, 0)
         seconds = time.monotonic() - started
+        extracting = misses / pace if pace else None if misses else 0.0
         return figures(counts | {"ok": misses}, ledger.reasons()) | {
             "plan": True,
             "hits": counts.get("cached", 0),
             "misses": misses,
-            "unannotated": unannotated,
+            **entered,
             "bytes": misses * row_bytes,
             "images_a_second": round(pace, 1) if pace else None,
-            "estimated_seconds": round(seconds + (misses / pace if pace else 0), 1),
+            "estimated_seconds": None if extracting is None else round(seconds + extracting, 1),
             "fingerprint": recipe.fingerprint,
             "precision": recipe.precision,
         }
@@ -159,37 +180,47 @@ def _forecast(options: FeatureOptions) -> dict[str, Any]:
 
 def _pace(
     ledger: Ledger, options: FeatureOptions, workspace: Workspace, store: Store, recipe: FeatureRecipe
-) -> tuple[float, int]:
-    """How fast a run would go, and the bytes of a row, by the table's network or one built aside."""
+) -> tuple[float | None, int]:
+    """How fast a run would go, None where no image is here yet, and the bytes of a row.
+
+    By the table's network, or one built aside.
+    """
     known = known_network(FeatureHealing(store, recipe).root, Workspace(store.path).networks)
     job = _job(options, workspace, recipe, network=known)
+    if not ledger.count_planned():
+        return None, job.row_bytes
     return calibrate(recipe, job.network, job.batch_size, job.limits, ledger.planned()), job.row_bytes
 
 
 def _checked_source(options: FeatureOptions) -> Source:
     if not options.images:
-        raise UsageError("no images are named", where="--images", mend="name a directory or a .zip")
+        raise UsageError("no images are named", where="--images", mend="name a directory, a .zip or a .tar")
     check_shards(options.shards)
-    extractor_spec(options.extractor)
+    open_extractor(options.asked)
     return open_source(options.dataset, options.annotations)
 
 
 def recipe_of(options: FeatureOptions, store: Store) -> FeatureRecipe:
     """What a row of the table that the options ask for means; `auto` is settled by what the store holds."""
-    spec = extractor_spec(options.extractor)
+    choice = open_extractor(options.asked).choice()
+    fitting = fitting_asked(choice.height, choice.width, options.resize, options.fit, options.shorter_side)
     recipe = FeatureRecipe(
-        extractor=spec.name,
-        weights=weights_identity(options.weights, spec),
-        layer=options.layer or spec.layer,
+        extractor=choice.extractor,
+        weights=choice.weights,
+        layer=choice.layer,
         pooling=options.pooling,
-        height=spec.side,
-        width=spec.side,
-        precision=native_precision() if options.precision == "auto" else options.precision,
-        dtype=options.dtype,
+        height=fitting.height,
+        width=fitting.width,
+        resize=fitting.resize,
+        fit=fitting.fit,
+        shorter_side=fitting.shorter_side,
+        preprocess=choice.preprocess,
+        precision=choice.precision or (native_precision() if options.precision == "auto" else options.precision),
+        dtype=choice.dtype,
         format=options.format,
         compression=options.compression,
     )
-    if options.precision == "auto":
+    if choice.precision is None and options.precision == "auto":
         recipe = _as_stored(recipe, store)
     _log.info("precision %s, fingerprint %s", recipe.precision, recipe.fingerprint[:SHORT_FINGERPRINT])
     return recipe
@@ -202,15 +233,28 @@ def _as_stored(recipe: FeatureRecipe, store: Store) -> FeatureRecipe:
     return known[0] if len(known) == 1 else recipe
 
 
-def _enter(ledger: Ledger, options: FeatureOptions, source: Source, workspace: Workspace, store: Store) -> int:
-    """Give every record its content key; how many images no annotation names."""
+def _enter(
+    ledger: Ledger, options: FeatureOptions, source: Source, workspace: Workspace, store: Store
+) -> dict[str, int]:
+    """Give every record its content key; how many images no annotation names, and how many are downloaded."""
     selection = Selection(parse_split(options.split), options.seed, options.limit_images, options.limit_captions)
-    unannotated = enter_records(ledger, source, options.images, selection)
+    entered = {"unannotated": enter_records(ledger, source, options.images, selection)}
     catalog = read_catalog(store, options.name or options.dataset)
     if catalog is not None:
         ledger.keep_assigned(catalog)
+    if ledger.has_addresses():
+        entered["downloads"] = _download(ledger, options, workspace)
     hash_records(ledger, workspace.work, options.rehash, options.beam_options, options.limits.bytes)
-    return unannotated
+    return entered
+
+
+def _download(ledger: Ledger, options: FeatureOptions, workspace: Workspace) -> int:
+    """Download what is not here, unless this is a plan; how many images."""
+    if not options.retry_failed:
+        recall_dead_links(ledger, options.images, options.limits.bytes)
+    if options.plan:
+        return ledger.count_wanted()
+    return download_records(ledger, options.images, workspace.work, options.download_limits, options.beam_options)
 
 
 def _compare(ledger: Ledger, options: FeatureOptions, healing: FeatureHealing) -> FeatureTable | None:
@@ -259,7 +303,7 @@ def _job(
         root=root,
         work=workspace.work,
         recipe=recipe,
-        network=network or frozen_network(root, workspace.networks, recipe, options.weights),
+        network=network or frozen_network(root, workspace.networks, recipe, open_extractor(options.asked)),
         batch_size=DEFAULT_BATCH if options.batch_size == "auto" else options.batch_size,
         limits=options.limits,
         shards=options.shards,

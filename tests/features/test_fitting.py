@@ -151,6 +151,11 @@ def test_a_shorter_side_is_of_a_crop_that_it_covers():
         Fitting(10, 20, fit="crop", shorter_side=19)
 
 
+def test_more_pixels_than_any_network_takes_are_refused():
+    with pytest.raises(UsageError, match=r"--height, --width: 1000000×20 are more than 16,777,216 pixels"):
+        fitting_asked(1_000_000, 20, "pillow", "stretch", None)
+
+
 def test_options_that_do_the_same_ask_for_the_same():
     assert fitting_asked(10, 10, "tf", "crop", 10) == fitting_asked(10, 10, "tf", "crop", None)
     assert fitting_asked(10, 20, "tf", "crop", 20) != fitting_asked(10, 20, "tf", "crop", None)

@@ -34,6 +34,17 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
         encode(np.array([1.0, value], np.float32), "float32")
 
 
+def test_uint8_keeps_pixels_exactly_and_nothing_else() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    stored = encode(pixels, "uint8")
+    assert set(stored) == {"value"}
+    assert decode(stored).dtype == np.uint8
+    assert np.array_equal(decode(stored), pixels)
+    for value in (-1.0, 256.0, 1.5):
+        with pytest.raises(RecordError, match="no whole number 0…255"):
+            encode(np.array([value], np.float32), "uint8")
+
+
 def test_what_overflows_its_dtype_is_refused() -> None:
     with pytest.raises(RecordError, match="overflow"):
         encode(np.array([70000.0], np.float32), "float16")

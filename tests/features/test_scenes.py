@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from io import BytesIO
 
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from features import scenes
 from features.scenes import (
     CAPTIONS,
     COLOURS,
@@ -22,12 +22,18 @@ from features.scenes import (
     SIZES,
     WIDTH,
     Description,
+    Drawn,
+    Rules,
+    Scene,
     Thing,
+    combinations_of,
+    dataset,
     draw,
     load_scenes,
     make_scene,
     make_scenes,
     parse_caption,
+    picture,
     relation_between,
     write_captions,
 )
@@ -42,6 +48,9 @@ def descriptions(draw_from):
     seen = draw_from(st.lists(things, min_size=1, max_size=3, unique=True))
     relation = draw_from(st.sampled_from(RELATIONS)) if len(seen) > 1 else None
     return Description(tuple(seen), relation)
+
+
+RULES = Rules(objects=(2, 3), held_out_combinations=0.125)
 
 
 def contents(folder):
@@ -157,7 +166,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def disk_full(scene, seed):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(scenes, "draw", disk_full)
+    monkeypatch.setattr(dataset, "draw", disk_full)
     with pytest.raises(OSError, match="no space"):
         make_scenes(tmp_path / "out", 5, 0)
     assert list(tmp_path.iterdir()) == []
@@ -267,9 +276,9 @@ def test_the_picture_shows_each_object_in_its_colour_and_box():
         for drawn in scene.objects:
             x, y, width, height = drawn.box
             area = pixels[y : y + height, x : x + width]
-            cover = scenes._cover(drawn)
+            cover = picture._cover(drawn)
             inside = np.median(area[cover == 1], axis=0)
-            distance = {colour: np.abs(inside - paint).sum() for colour, paint in scenes._PAINT.items()}
+            distance = {colour: np.abs(inside - paint).sum() for colour, paint in picture._PAINT.items()}
             assert min(distance, key=distance.get) == drawn.thing.colour
             assert all(edge.max() > 0 for edge in (cover[0], cover[-1], cover[:, 0], cover[:, -1]))
             assert 0.2 < cover.mean() <= 1
@@ -281,3 +290,107 @@ def test_large_is_larger_than_small():
         for drawn in make_scene(5, number).objects:
             sides[drawn.thing.size].append(max(drawn.box[2:]))
     assert max(sides["small"]) + 20 < min(sides["large"])
+
+
+def test_objects_are_as_many_as_the_rules_say():
+    counts = Counter(len(make_scene(3, number, Rules(objects=(2, 3))).objects) for number in range(1, 201))
+    assert set(counts) == {2, 3}
+    assert min(counts.values()) > 40
+
+
+def test_training_never_shows_an_unseen_combination():
+    assert len(RULES.unseen) == 24
+    for number in range(1, 401):
+        scene = make_scene(5, number, RULES)
+        if scene.split != "test":
+            assert RULES.unseen.isdisjoint(combinations_of(scene.objects))
+
+
+def test_training_shows_all_other_combinations_and_every_pair_of_colour_and_shape():
+    shown = [combinations_of(make_scene(5, number, RULES).objects) for number in range(1, 1001) if number % 5]
+    combinations = frozenset().union(*shown)
+    assert combinations == {(c, s, r) for c in COLOURS for s in SHAPES for r in RELATIONS} - RULES.unseen
+    assert len({(colour, shape) for colour, shape, _ in combinations}) == len(COLOURS) * len(SHAPES)
+
+
+def test_a_fifth_of_the_held_out_scenes_tell_unseen_combinations():
+    held_out = [make_scene(5, number, RULES) for number in range(5, 501, 5)]
+    told = [scene for scene in held_out if RULES.tells_unseen(scene.number)]
+    assert len(told) == len(held_out) / 5
+    for scene in held_out:
+        claim, unseen = scene.description, RULES.tells_unseen(scene.number)
+        (first, second), relation = claim.things[:2], claim.relation
+        sides = {
+            (first.colour, first.shape, relation),
+            (second.colour, second.shape, OPPOSITE[relation]),
+        }
+        assert sides.isdisjoint(RULES.unseen) != unseen
+        assert not unseen or scene.split == "test"
+
+
+def test_unseen_combinations_make_a_test_split(tmp_path):
+    facts = make_scenes(tmp_path / "out", 50, 1, objects=(2, 3), held_out_combinations=0.125)
+    assert [facts[split] for split in ("train", "val", "test")] == [40, 2, 8]
+    data = json.loads((tmp_path / "out/annotations/captions_test2017.json").read_text())
+    assert [image["id"] for image in data["images"]] == [10, 15, 20, 25, 35, 40, 45, 50]
+    assert load_scenes(tmp_path / "out") == [make_scene(1, number, RULES) for number in range(1, 51)]
+    with pytest.raises(UsageError, match="something else"):
+        make_scenes(tmp_path / "out", 50, 1)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"objects": ()},
+        {"objects": (2, 4)},
+        {"objects": (2,), "held_out_combinations": 0.3},
+        {"held_out_combinations": 0.1},
+    ],
+)
+def test_rules_out_of_range_are_refused(rules):
+    with pytest.raises(UsageError):
+        Rules(**rules)
+
+
+@pytest.fixture
+def shown():
+    """A small red star left of a large blue heart, above both a black cross."""
+    objects = (
+        Drawn(Thing("small", "red", "star"), (20, 150, 40, 40), 0),
+        Drawn(Thing("large", "blue", "heart"), (200, 130, 90, 90), 0),
+        Drawn(Thing("small", "black", "cross"), (20, 20, 40, 40), 0),
+    )
+    return Scene(1, objects, (), "test")
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A small red star is left of a large blue heart, and there is a small black cross.",
+        "Under a little black cross there is a little red star, along with a big blue heart.",
+    ],
+)
+def test_a_caption_that_names_all_objects_and_a_relation_rightly_is_true(shown, caption):
+    assert parse_caption(caption).holds_in(shown)
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A small green star is left of a large blue heart, and there is a small black cross.",
+        "A small red circle is left of a large blue heart, and there is a small black cross.",
+        "A large red star is left of a large blue heart, and there is a small black cross.",
+        "A small blue star is left of a large red heart, and there is a small black cross.",
+        "A small red star is right of a large blue heart, and there is a small black cross.",
+        "A small black cross is above a large blue heart, and there is a small red star.",
+        "A small red star is left of a large blue heart.",
+        "A small red star is left of a large blue heart, and there is a small red star.",
+        "There is a small red star.",
+    ],
+)
+def test_a_caption_with_a_fault_is_false(shown, caption):
+    assert not parse_caption(caption).holds_in(shown)
+
+
+def test_a_claim_about_several_objects_needs_a_relation(shown):
+    assert not Description(tuple(drawn.thing for drawn in shown.objects)).holds_in(shown)

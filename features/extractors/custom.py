@@ -1,0 +1,130 @@
+"""A network of the user's own: a `.keras` file, loaded in safe mode, as an extractor.
+
+Safe mode builds the layers that Keras knows and nothing else: no Lambda, no class that the file names, no code.
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from features.extractors.choice import Asked, Choice, settled_dtype
+from features.extractors.layers import (
+    OUTPUT,
+    FeatureFunction,
+    NetworkFunction,
+    built_apart,
+    feature_function,
+    kept_network,
+    one_line,
+)
+from features.files import sha256_of
+from schemas.errors import CaptError, UsageError
+from schemas.recipes import FeatureRecipe
+
+NAME = "custom"
+PREFIX = f"{NAME}:"
+_PLAIN = "none"
+
+
+def _imagenet_mode(mode: str) -> Callable[[], FeatureFunction]:
+    def scaling() -> FeatureFunction:
+        function = importlib.import_module("keras.applications.imagenet_utils").preprocess_input
+        return lambda pixels: function(pixels, data_format="channels_last", mode=mode)
+
+    return scaling
+
+
+# How float pixels 0…255 are scaled, by the name that `--preprocess` gives it.
+SCALINGS: dict[str, Callable[[], FeatureFunction]] = {
+    _PLAIN: lambda: lambda pixels: pixels,
+    "unit": lambda: lambda pixels: pixels / 255.0,
+    "tf": _imagenet_mode("tf"),
+    "caffe": _imagenet_mode("caffe"),
+    "torch": _imagenet_mode("torch"),
+}
+
+
+def scaling(recipe: FeatureRecipe) -> FeatureFunction:
+    """How a recipe of a custom network scales float pixels 0…255."""
+    return SCALINGS[recipe.preprocess or _PLAIN]()
+
+
+class CustomNetwork:
+    """The extractor `custom:FILE.keras`.
+
+    Args:
+        asked: Asked. What the command asks.
+
+    Raises:
+        UsageError: there is no such file, or an option is given that it has no use for.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._path = Path(asked.extractor.removeprefix(PREFIX))
+        if self._path.suffix != ".keras":
+            raise UsageError("a custom network is a .keras file", where=asked.extractor, mend="model.save('my.keras')")
+        if not self._path.is_file():
+            raise UsageError("no such file", where=str(self._path))
+        if asked.weights is not None:
+            raise UsageError("a custom network has its own weights", where="--weights", mend="leave it out")
+        if asked.preprocess is not None and asked.preprocess not in SCALINGS:
+            raise UsageError(
+                f"unknown scaling {asked.preprocess!r}", where="--preprocess", mend=f"use one of {', '.join(SCALINGS)}"
+            )
+        settled_dtype(asked, pixels=False)
+
+    def choice(self) -> Choice:
+        """What the recipe records of it, the input size read off the file."""
+        model = self._load()
+        height, width = self._size(model)
+        layer = self._asked.layer or OUTPUT
+        kept = kept_network(model, layer, self._path.name)
+        feature_function(kept, SCALINGS[_PLAIN](), self._asked.pooling, height, width)
+        return Choice(
+            extractor=NAME,
+            weights=f"sha256:{sha256_of(self._path)}",
+            layer=layer,
+            height=height,
+            width=width,
+            dtype=settled_dtype(self._asked, pixels=False),
+            preprocess=self._asked.preprocess or _PLAIN,
+        )
+
+    def feature_function(self, recipe: FeatureRecipe) -> NetworkFunction:
+        """The network up to the recipe's layer, after the recipe's scaling."""
+        kept = kept_network(self._load(), recipe.layer, self._path.name)
+        return feature_function(kept, scaling(recipe), recipe.pooling, recipe.height, recipe.width)
+
+    def _load(self) -> Any:
+        import keras
+
+        def load() -> Any:
+            return keras.saving.load_model(self._path, compile=False, safe_mode=True)
+
+        try:
+            model = built_apart(load)
+        except Exception as error:  # whatever a file of unknown origin makes Keras raise
+            raise CaptError(
+                f"Keras does not load the network: {one_line(error)}",
+                where=str(self._path),
+                mend="a .keras file of Keras' own layers, without Lambda or classes of your own, is loaded",
+            ) from error
+        if len(getattr(model, "inputs", None) or ()) != 1:
+            raise UsageError("the network has no one input", where=str(self._path), mend="it takes [N, H, W, 3]")
+        return model
+
+    def _size(self, model: Any) -> tuple[int, int]:
+        shape = tuple(model.inputs[0].shape)
+        if len(shape) != 4 or shape[0] is not None or shape[3] != 3:
+            raise UsageError(f"the network takes {[*shape]}", where=str(self._path), mend="it must take [N, H, W, 3]")
+        height, width = shape[1] or self._asked.height, shape[2] or self._asked.width
+        if height is None or width is None:
+            raise UsageError(
+                "the file leaves the input size open", where=str(self._path), mend="give --height N --width N"
+            )
+        for option, fixed, asked in (("--height", height, self._asked.height), ("--width", width, self._asked.width)):
+            if asked not in (None, fixed):
+                raise UsageError(f"the network takes {fixed}, not {asked}", where=option, mend="leave it out")
+        return height, width

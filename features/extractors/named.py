@@ -1,0 +1,52 @@
+"""A network of `keras.applications` as an extractor."""
+
+from features.extractors.applications import application
+from features.extractors.choice import Asked, Choice, settled_dtype
+from features.extractors.layers import OUTPUT, NetworkFunction, feature_function, kept_network, unknown_layer
+from features.weights import weights_identity, with_weights
+from schemas.errors import UsageError
+from schemas.recipes import FeatureRecipe
+
+_WEIGHTS = "imagenet"
+
+
+class NamedNetwork:
+    """The extractor of a name such as `inception_v3`.
+
+    Args:
+        asked: Asked. What the command asks.
+
+    Raises:
+        UsageError: there is no such network, or it cannot do what is asked.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._network = application(asked.extractor)
+        self._layer = asked.layer or self._network.layer
+        self._form = self._network.form(self._layer, asked.height, asked.width)
+        self._weights = asked.weights or _WEIGHTS
+        if asked.preprocess is not None:
+            raise UsageError(f"{asked.extractor} has its own scaling", where="--preprocess", mend="leave it out")
+        settled_dtype(asked, pixels=False)
+
+    def choice(self) -> Choice:
+        """What the recipe records of it."""
+        return Choice(
+            extractor=self._network.name,
+            weights=weights_identity(self._weights, self._network, self._form),
+            layer=self._layer,
+            height=self._form.height,
+            width=self._form.width,
+            dtype=settled_dtype(self._asked, pixels=False),
+        )
+
+    def feature_function(self, recipe: FeatureRecipe) -> NetworkFunction:
+        """The network up to the recipe's layer, after its own scaling."""
+        network, form = self._network, self._form
+        model = network.build(form)
+        names = [layer.name for layer in model.layers]
+        if recipe.layer not in (OUTPUT, *names):
+            raise unknown_layer(recipe.layer, [*names, *network.top_layers], network.name)
+        kept = kept_network(with_weights(model, self._weights, network, form), recipe.layer, network.name)
+        return feature_function(kept, network.preprocess(), recipe.pooling, form.height, form.width)

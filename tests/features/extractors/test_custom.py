@@ -1,0 +1,187 @@
+"""A network of the user's own is taken from its file, in safe mode, and computes what Keras computes."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import capt
+from features.extractors.choice import Asked
+from features.extractors.custom import SCALINGS
+from features.extractors.layers import built_apart
+from features.extractors.opening import open_extractor
+from features.fitting import Fitting
+from features.images import decode
+from features.networks import FrozenNetwork, freeze
+from schemas.errors import CaptError, UsageError
+from schemas.recipes import FeatureRecipe
+
+
+def saved(path: Path, *layers: Callable[[], Any], size: Any = (24, 32, 3), **inputs: Any) -> Path:
+    """A `.keras` file of a sequential network."""
+
+    def build() -> Any:
+        keras.utils.set_random_seed(7)
+        return keras.Sequential([keras.Input(size, **inputs), *(layer() for layer in layers)])
+
+    built_apart(build).save(path)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Two convolutions, a pooling and a head, for images of any size."""
+    return saved(
+        tmp_path / "small.keras",
+        lambda: keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="first"),
+        lambda: keras.layers.Conv2D(16, 3, activation="relu", name="second"),
+        keras.layers.GlobalAveragePooling2D,
+        lambda: keras.layers.Dense(4, name="head"),
+        size=(None, None, 3),
+    )
+
+
+def open_file(path: Path, **options: Any) -> Any:
+    return open_extractor(Asked(extractor=f"custom:{path}", **options))
+
+
+def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Path, photos: Callable[..., Path]) -> None:
+    images = photos(3)
+    figures = capt.prepare_features(
+        store=str(tmp_path / "store"), dataset="folder", images=[str(images)], extractor=f"custom:{small}",
+        height=24, width=32, layer="second", preprocess="unit", dtype="float32", precision="float32",
+    )  # fmt: skip
+    store = capt.open_store(tmp_path / "store")
+    table = store.features(figures["fingerprint"])
+    recipe = table.recipe
+    assert (recipe.extractor, recipe.preprocess, recipe.layer) == ("custom", "unit", "second")
+    assert recipe.weights == f"sha256:{hashlib.sha256(small.read_bytes()).hexdigest()}"
+    model = keras.saving.load_model(small)
+    kept = keras.Model(model.inputs[0], model.get_layer("second").output)
+    catalog = store.dataset("folder").catalog()
+    for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
+        pixels = decode((images / Path(name).name).read_bytes(), Fitting(24, 32))[np.newaxis] / np.float32(255)
+        assert np.allclose(table.get(key), np.asarray(kept(pixels)).reshape(-1, 16), rtol=1e-5, atol=1e-6)
+
+
+def test_the_size_is_the_files_and_the_layer_the_networks_output(tmp_path: Path) -> None:
+    path = saved(tmp_path / "fixed.keras", lambda: keras.layers.Conv2D(4, 3))
+    choice = open_file(path).choice()
+    assert (choice.height, choice.width, choice.layer, choice.preprocess) == (24, 32, "output", "none")
+    with pytest.raises(UsageError, match="--height: the network takes 24, not 25"):
+        open_file(path, height=25).choice()
+
+
+def test_an_open_size_is_asked_for(small: Path) -> None:
+    with pytest.raises(UsageError, match=r"leaves the input size open.*--height N --width N"):
+        open_file(small, height=24).choice()
+    with pytest.raises(UsageError, match="cannot take 2×2"):
+        open_file(small, height=2, width=2).choice()
+
+
+@pytest.mark.parametrize("name", SCALINGS)
+def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
+    extractor = open_file(path, preprocess=name)
+    recipe = FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"})
+    graph = freeze(extractor.feature_function(recipe), 24, 32)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
+    floats = pixels.astype(np.float32)
+    expected = {"none": lambda: floats, "unit": lambda: floats / 255}.get(
+        name, lambda: keras.applications.imagenet_utils.preprocess_input(floats, data_format="channels_last", mode=name)
+    )()
+    rows = FrozenNetwork(graph, "float32").predict(pixels)
+    assert np.allclose(rows, expected.reshape(8, -1, 3), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("groups", "filters"), [(6, 6), (6, 12), (3, 6)])
+def test_a_grouped_convolution_is_taken_where_it_is_depthwise(tmp_path: Path, groups: int, filters: int) -> None:
+    path = saved(
+        tmp_path / "groups.keras",
+        lambda: keras.layers.Conv2D(6, 1),
+        lambda: keras.layers.Conv2D(filters, 3, groups=groups, padding="same", activation="relu", name="grouped"),
+    )
+    extractor = open_file(path, preprocess="unit")
+    function = extractor.feature_function(FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"}))
+    if groups == 3:
+        with pytest.raises(UsageError, match="grouped convolution's, and cannot be frozen"):
+            freeze(function, 24, 32)
+        return
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
+    expected = np.asarray(keras.saving.load_model(path)(pixels / np.float32(255)))
+    rows = FrozenNetwork(freeze(function, 24, 32), "float32").predict(pixels)
+    assert np.allclose(rows, expected.reshape(8, -1, filters), rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_with_a_loop_is_refused_and_one_without_is_not(tmp_path: Path) -> None:
+    for unroll in (False, True):
+        rows = keras.layers.Reshape((24, 96))
+        path = saved(tmp_path / "loop.keras", lambda rows=rows: rows, lambda u=unroll: keras.layers.GRU(4, unroll=u))  # type: ignore[misc]
+        extractor = open_file(path)
+        function = extractor.feature_function(FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"}))
+        if unroll:
+            assert FrozenNetwork(freeze(function, 24, 32), "float32").shape == (4,)
+        else:
+            with pytest.raises(UsageError, match=r"--extractor: the network has a loop.*unroll=True"):
+                freeze(function, 24, 32)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unknown(keras.layers.Layer):
+    """A layer that a process which loads the file does not know."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def test_a_file_with_a_class_of_its_own_or_code_is_refused(tmp_path: Path) -> None:
+    code = saved(tmp_path / "code.keras", lambda: keras.layers.Lambda(lambda x: x + 1))
+    stranger = saved(tmp_path / "stranger.keras", Unknown)
+    keras.saving.get_custom_objects().pop("tests>Unknown")
+    for path in (code, stranger):
+        with pytest.raises(CaptError, match="Keras does not load the network") as raised:
+            open_file(path).choice()
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [(24, 32, 1), (24, 32, None), (24, 3)])
+def test_a_network_that_takes_something_else_is_refused(tmp_path: Path, size: tuple[int, ...]) -> None:
+    path = saved(tmp_path / "other.keras", lambda: keras.layers.Activation("linear"), size=size)
+    with pytest.raises(UsageError, match=r"it must take \[N, H, W, 3\]"):
+        open_file(path).choice()
+
+
+def test_a_network_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "batch.keras", lambda: keras.layers.Activation("linear"), batch_size=4)
+    with pytest.raises(UsageError, match=r"it must take \[N, H, W, 3\]"):
+        open_file(path).choice()
+
+
+def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"no zip")
+    for path, message in (
+        (broken, "Keras does not load the network"),
+        (tmp_path / "none.keras", "no such file"),
+        (tmp_path / "model.h5", "is a .keras file"),
+    ):
+        with pytest.raises(CaptError, match=message):
+            open_file(path).choice()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "imagenet"}, "--weights: a custom network has its own"),
+        ({"preprocess": "imagenet"}, "--preprocess: unknown scaling 'imagenet'.*caffe"),
+        ({"dtype": "uint8"}, "--dtype: uint8 keeps pixels"),
+        ({"layer": "secnd", "height": 24, "width": 32}, "--layer: .*no layer 'secnd'.*second"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(small: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_file(small, **options).choice()

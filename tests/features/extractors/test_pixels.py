@@ -1,0 +1,66 @@
+"""Pixels are kept as they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import capt
+from features.extractors.choice import Asked
+from features.extractors.opening import open_extractor
+from features.fitting import Fitting
+from features.images import decode
+from schemas.errors import UsageError
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_table_of_pixels_gives_back_the_resized_images(
+    tmp_path: Path, photos: Callable[..., Path], file_format: str, compression: str
+) -> None:
+    images = photos(5)
+    figures = capt.prepare_features(
+        store=str(tmp_path / "store"), dataset="folder", images=[str(images)], extractor="pixels", height=24, width=32,
+        format=file_format, compression=compression,
+    )  # fmt: skip
+    assert (figures["ok"], figures["precision"]) == (5, "float32")
+    store = capt.open_store(tmp_path / "store")
+    table = store.features(figures["fingerprint"])
+    assert (table.shape, table.recipe.dtype, table.recipe.weights) == ((24, 32, 3), "uint8", "none")
+    catalog = store.dataset("folder").catalog()
+    for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
+        row = table.get(key)
+        assert row.dtype == np.uint8
+        assert np.array_equal(row, decode((images / Path(name).name).read_bytes(), Fitting(24, 32)))
+
+
+def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(values).save(tmp_path / "images" / "a.png")
+    figures = capt.prepare_features(
+        store=str(tmp_path / "store"), dataset="folder", images=[str(tmp_path / "images")], extractor="pixels",
+        height=24, width=32, resize="tf",
+    )  # fmt: skip
+    table = capt.open_store(tmp_path / "store").features(figures["fingerprint"])
+    floats = decode((tmp_path / "images" / "a.png").read_bytes(), Fitting(24, 32, "tf-bilinear"))
+    assert np.array_equal(table.read(np.array([0]))[0], np.rint(floats).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "imagenet"}, "--weights: pixels are no network"),
+        ({"layer": "output"}, "--layer: pixels are no network"),
+        ({"pooling": "avg"}, "--pooling: pixels are no network"),
+        ({"preprocess": "unit"}, "--preprocess: pixels are no network"),
+        ({"precision": "bfloat16"}, "--precision: pixels are no network"),
+        ({"dtype": "float16"}, "--dtype: pixels are kept as uint8"),
+    ],
+)
+def test_options_that_pixels_have_no_use_for_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_extractor(Asked(extractor="pixels", **options))

@@ -14,6 +14,8 @@ from features.resizing import Pixels, Span, resize
 from schemas.errors import UsageError
 from schemas.recipes import FeatureRecipe, Fit, Resize
 
+MAX_FITTED = 1 << 24
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -32,7 +34,7 @@ class Fitting:
             longer side of the result has; None for the fewest that cover the result.
 
     Raises:
-        UsageError: a `shorter_side` that is none of a crop, or does not cover it.
+        UsageError: more than `MAX_FITTED` pixels; a `shorter_side` that is none of a crop, or does not cover it.
     """
 
     height: int
@@ -42,6 +44,12 @@ class Fitting:
     shorter_side: int | None = None
 
     def __post_init__(self) -> None:
+        if self.height * self.width > MAX_FITTED:
+            raise UsageError(
+                f"{self.height}×{self.width} are more than {MAX_FITTED:,} pixels",
+                where="--height, --width",
+                mend="give fewer",
+            )
         least = max(self.height, self.width)
         if self.shorter_side is not None and self.fit != "crop":
             raise UsageError(

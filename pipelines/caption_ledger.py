@@ -48,6 +48,10 @@ class CaptionLedger(Database):
         """Enter images: id, split, rank. The first of an id counts."""
         self._insert("INSERT OR IGNORE INTO record VALUES (?, ?, ?, 0)", rows)
 
+    def has_image(self, image_id: str) -> bool:
+        """Whether the image was entered."""
+        return self._db.execute("SELECT 1 FROM record WHERE image_id = ?", (image_id,)).fetchone() is not None
+
     def add_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
         """Enter captions of images entered: key, image id, caption id, text, what was mended.
 

@@ -61,8 +61,8 @@ def parse_max_failures(text: str) -> Callable[[int], float]:
         value = float(number)
     except ValueError:
         raise UsageError(f"cannot read {text!r}", where="--max-failures", mend="write 5%, or 100") from None
-    if value < 0:
-        raise UsageError(f"{text} is negative", where="--max-failures")
+    if not value >= 0:
+        raise UsageError(f"{text} is no share or count", where="--max-failures", mend="write 5%, or 100")
     return (lambda records: records * value / 100) if text.endswith("%") else (lambda _: value)
 
 

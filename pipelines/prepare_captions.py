@@ -5,7 +5,7 @@ source → ledger → vocabulary of the train split (Beam, TFT) → tokenize sha
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import PositiveInt
@@ -22,7 +22,7 @@ from pipelines.chosen import choose
 from pipelines.full_disk import full_disk_told
 from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
 from pipelines.scratch import claimed, scratch
-from pipelines.sources import CaptionEntry, ImageEntry, Malformed, Source, open_source
+from pipelines.sources import CaptionEntry, Malformed, Source, open_source
 from pipelines.splits import parse_split, rank_of
 from pipelines.text_job import TextJob
 from pipelines.workspace import Workspace
@@ -108,28 +108,26 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
 def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store: Store, dataset: str) -> None:
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
     splitter = parse_split(options.split)
-
-    def image(image_id: str, own: str | None) -> tuple[str, str, int]:
-        return image_id, splitter.split_of(image_id, own), rank_of(options.seed, image_id)
-
-    # Most captions are of an image that was just met; to enter it again would only take time.
+    # To enter an image again with each of its captions, or to look for it, would only take time.
     met: set[str] = set()
 
-    def unmet(entries: Iterable[ImageEntry | CaptionEntry]) -> Iterator[tuple[str, str, int]]:
-        for entry in entries:
+    def images() -> Iterator[tuple[str, str, int]]:
+        for entry in source.images():
             if entry.image_id not in met:
                 if len(met) == _REMEMBERED_IMAGES:
                     met.clear()
                 met.add(entry.image_id)
-                yield image(entry.image_id, entry.split)
+                own = splitter.split_of(entry.image_id, entry.split)
+                yield entry.image_id, own, rank_of(options.seed, entry.image_id)
 
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
             if isinstance(entry, Malformed):
                 ledger.add_malformed(entry, rank_of(options.seed, entry.place))
                 continue
-            if entry.image_id not in met:
-                ledger.add_images(unmet([entry]))
+            if entry.image_id not in met and not ledger.has_image(entry.image_id):
+                ledger.add_malformed(_unknown_image(entry), rank_of(options.seed, entry.image_id))
+                continue
             try:
                 key = _checked_key(dataset, entry)
             except RecordError as error:
@@ -138,7 +136,7 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
             yield key, entry.image_id, entry.caption_id, entry.caption, entry.repaired
 
     with ledger.transaction():
-        ledger.add_images(unmet(source.images()))
+        ledger.add_images(images())
         ledger.add_captions(accepted())
     ledger.count_captions()
     catalog = read_catalog(store, dataset)
@@ -148,7 +146,12 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
     if not ledger.count():
         why = "; ".join(f"{count} {reason}" for reason, count in ledger.reasons().items())
         what = f"there are no captions ({why})" if why else "there are no captions"
-        raise CaptError(what, where=", ".join(options.annotations) or options.dataset)
+        where = ", ".join(options.annotations) or options.dataset
+        raise CaptError(what, where=where, mend="check --annotations and --dataset")
+
+
+def _unknown_image(entry: CaptionEntry) -> Malformed:
+    return Malformed(f"{entry.image_id}#{entry.caption_id}", "unknown image", "the annotations list no such image")
 
 
 def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:

@@ -41,7 +41,7 @@ def parse_split(text: str) -> Splitter:
         train, val, test = (float(share) for share in text.split(","))
     except ValueError:
         raise UsageError(f"cannot read {text!r}", where="--split", mend="write own, or 0.8,0.1,0.1") from None
-    if min(train, val, test) < 0 or abs(train + val + test - 1) > 1e-6:
+    if not (min(train, val, test) >= 0 and abs(train + val + test - 1) <= 1e-6):
         raise UsageError(f"the shares {text} are not positive or do not add up to 1", where="--split")
     return Splitter(own=False, shares=(train, val, test))
 

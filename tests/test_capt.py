@@ -1,6 +1,7 @@
 """The command line: quick help, one-line errors, exit statuses, JSON on the last line, options from YAML."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -88,6 +89,12 @@ def test_a_failure_ends_with_status_1(tmp_path: Path, photos: Any) -> None:
     done = features(tmp_path / "store", photos(1))
     assert done.returncode == 1
     assert "not a capt store" in done.stderr
+
+
+def test_a_place_that_may_not_be_written_is_one_line() -> None:
+    done = capt("synth", "scenes", "/sys/capt", "--count", "5", "--seed", "0")
+    assert done.returncode == 1
+    assert re.fullmatch(r"capt: /sys/\S+: [A-Z][a-z -]+ \(check whose it is, or name another place\)\n", done.stderr)
 
 
 def test_options_come_from_a_yaml_file_and_the_command_line_wins(tmp_path: Path, photos: Any) -> None:

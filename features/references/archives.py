@@ -51,7 +51,7 @@ def _opened(location: str) -> Archive:
         if _is_tar(start):
             return Tar(location)
         if not zipfile.is_zipfile(file):
-            raise UsageError(_KINDS, where=location, mend="name the images' directory, .zip or .tar")
+            raise UsageError(_KINDS, where=location, mend="name a directory, a .zip or a .tar")
     return Zip(location)
 
 

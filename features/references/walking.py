@@ -14,7 +14,7 @@ from features.references.reference import Found, Reference
 from schemas.errors import CaptError, UsageError
 
 _NOTHING = "no such directory or archive"
-_MEND = "name the images' directory, .zip or .tar"
+_MEND = "name a directory, a .zip or a .tar"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -35,10 +35,10 @@ def walk(root: str) -> Iterator[Found]:
     location = os.fspath(path)
     if printable(location) != location:
         raise UsageError("the path is not UTF-8", where=printable(location), mend="rename it")
+    if not root or not path.exists():
+        raise UsageError(_NOTHING, where=root or "--images", mend=_MEND)
     if path.is_dir():
         yield from walk_directory(path)
-    elif not path.exists():
-        raise UsageError(_NOTHING, where=str(root), mend=_MEND)
     else:
         yield from _walk_archive(location)
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import google_crc32c
 import numpy as np
@@ -76,11 +76,16 @@ class RowWriter(Protocol):
     def append(self, row: Row) -> None:
         """Add a row."""
 
-    def append_batch(self, batch: pa.RecordBatch) -> None:
-        """Add the rows of a batch that has the schema of the table, which has no tensors."""
-
     def close(self) -> list[Places]:
         """Finish the file; the places of each row's tensor values."""
+
+
+@runtime_checkable
+class BatchWriter(RowWriter, Protocol):
+    """A writer of rows that takes many at once."""
+
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch that has the schema of the table, which has no tensors."""
 
 
 class TFRecordWriter:
@@ -219,7 +224,7 @@ class ShardWriter:
 
     def append_batch(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch, as `append` would one by one; the table has no tensors."""
-        if tensor_fields(self._table):
+        if tensor_fields(self._table) or not isinstance(self._writer, BatchWriter):
             raise ValueError("the values of tensors are located row by row")
         keys = batch["key"].to_pylist()
         if any(later <= earlier for earlier, later in pairwise([*self._keys[-1:], *keys])):

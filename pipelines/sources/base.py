@@ -20,12 +20,11 @@ class ImageEntry:
 
 @dataclass(frozen=True)
 class CaptionEntry:
-    """A caption of a dataset: ids, the text as published, its image's own split or none, and what was mended."""
+    """A caption of a dataset: ids, the text as published, and what was mended. Its split is its image's."""
 
     image_id: str
     caption_id: str
     caption: str
-    split: str | None = None
     repaired: str = ""
 
 
@@ -60,4 +59,4 @@ class Source(Protocol):
         """The images that the dataset names."""
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
-        """The captions, in the files' order, with what cannot be read as one."""
+        """The captions of those images, in the files' order, with what cannot be read as one."""

@@ -44,7 +44,6 @@ class Coco:
                     text_of(value(annotation, "image_id", place, _MEND)),
                     text_of(value(annotation, "id", place, _MEND)),
                     str(value(annotation, "caption", place, _MEND)),
-                    _split_of(document.name),
                 )
 
     def _documents(self) -> list[Document]:

@@ -42,9 +42,9 @@ class Conceptual:
             if isinstance(row, Malformed):
                 yield row
             else:
-                caption, url, split = row
+                caption, url, _ = row
                 digest = hashlib.sha256(caption.encode()).hexdigest()
-                yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption, split)
+                yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption)
 
     def _rows(self) -> Iterator[tuple[str, str, str | None] | Malformed]:
         """Caption, address and split."""

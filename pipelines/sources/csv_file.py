@@ -9,6 +9,7 @@ import csv
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.documents import Document, documents, required
@@ -32,20 +33,34 @@ class CsvFile:
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that rows name."""
-        for entry in self.captions():
-            if isinstance(entry, CaptionEntry):
-                yield ImageEntry(entry.image_id, entry.image_id, entry.split)
+        for row in self._rows():
+            if not isinstance(row, Malformed):
+                yield ImageEntry(row.image, row.image, row.split)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, a row each."""
         numbering = Numbering()
+        for row in self._rows():
+            if isinstance(row, Malformed):
+                yield row
+            else:
+                number = numbering.take(row.image)
+                yield CaptionEntry(row.image, row.id or number, row.caption)
+
+    def _rows(self) -> Iterator["_Row | Malformed"]:
         for document in documents(self._annotations, _FILES, "*.csv or *.tsv"):
-            for row in _rows(document):
-                yield row if isinstance(row, Malformed) else _entry(*row, numbering)
+            yield from _rows(document)
 
 
-def _rows(document: Document) -> Iterator[tuple[str, Mapping[str, str]] | Malformed]:
-    """The rows after the header, each with its place, or Malformed."""
+class _Row(NamedTuple):
+    image: str
+    caption: str
+    split: str | None
+    id: str
+
+
+def _rows(document: Document) -> Iterator[_Row | Malformed]:
+    """The rows after the header."""
     delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
     rows = _records(document, delimiter)
     header = next(rows, None)
@@ -59,7 +74,7 @@ def _rows(document: Document) -> Iterator[tuple[str, Mapping[str, str]] | Malfor
             continue
         place, fields = row
         if len(fields) == len(header[1]):
-            yield place, {name: fields[column] for name, column in columns.items()}
+            yield _row(place, {name: fields[column] for name, column in columns.items()})
         else:
             what = "too few columns" if len(fields) < len(header[1]) else "too many columns"
             detail = f"{len(fields)} where the header has {len(header[1])}: {shown(delimiter.join(fields))}"
@@ -113,13 +128,12 @@ def _printable(line: str) -> str:
     return line.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _entry(place: str, row: Mapping[str, str], numbering: Numbering) -> CaptionEntry | Malformed:
-    image = row["image"].strip()
+def _row(place: str, fields: Mapping[str, str]) -> _Row | Malformed:
+    image = fields["image"].strip()
     if not image:
-        return Malformed(place, "no image", shown(row["caption"]))
+        return Malformed(place, "no image", shown(fields["caption"]))
     try:
-        split = split_of(row.get("split", ""))
+        split = split_of(fields.get("split", ""))
     except ValueError as error:
         return Malformed(place, "unknown split", str(error))
-    number = numbering.take(image)
-    return CaptionEntry(image, row.get("id", "").strip() or number, row["caption"], split)
+    return _Row(image, fields["caption"], split, fields.get("id", "").strip())

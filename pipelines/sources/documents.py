@@ -99,10 +99,10 @@ def documents(names: Sequence[str], pattern: re.Pattern[str], what: str) -> Iter
     for name in names:
         if name.encode(errors="replace").decode() != name:
             raise UsageError("the path is not UTF-8", where=ascii(name), mend="rename it")
-        if not is_address(name) and not Path(name).exists():
-            raise UsageError("no such annotation file", where=name, mend="check --annotations")
+        if not name or not (is_address(name) or Path(name).exists()):
+            raise UsageError("no such annotation file", where=name or "--annotations", mend="check --annotations")
         if not is_collection(name):
-            yield _plain(name)
+            yield Document(name, PurePosixPath(name).name, Reference.of(name))
             continue
         found = sorted((one for one in walk(name) if pattern.search(one.name)), key=lambda one: one.name)
         if not found:
@@ -116,11 +116,6 @@ def required(annotations: Sequence[str], kind: str, example: str) -> tuple[str, 
     if not annotations:
         raise UsageError(f"{kind} needs its annotation files", where="--annotations", mend=f"name {example}, say")
     return tuple(annotations)
-
-
-def _plain(name: str) -> Document:
-    location = name if is_address(name) else str(Path(name).absolute())
-    return Document(name, PurePosixPath(name).name, Reference(location))
 
 
 def _sibling(path: str, name: str) -> str:

@@ -8,7 +8,6 @@ as missing.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.documents import Document, documents, required
@@ -34,17 +33,12 @@ class Flickr8k:
         """The images that have captions, in the file's order."""
         names = dict.fromkeys(entry.image_id for entry in self.captions() if isinstance(entry, CaptionEntry))
         splits = self._splits()
-        return (ImageEntry(name, name, _split_of(name, splits)) for name in names)
+        return (ImageEntry(name, name, splits.get(name, "unused") if splits else None) for name in names)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the file's order."""
-        splits = self._splits()
         for document in self._tokens():
-            for entry in token_captions(document):
-                if isinstance(entry, CaptionEntry):
-                    yield replace(entry, split=_split_of(entry.image_id, splits))
-                else:
-                    yield entry
+            yield from token_captions(document)
 
     def _documents(self) -> list[Document]:
         return list(documents(self._annotations, _FILES, "Flickr8k.token.txt"))
@@ -77,7 +71,3 @@ def _listed(document: Document) -> Iterator[tuple[str, str]]:
         if isinstance(line, Malformed):
             raise CaptError(f"{line.reason}: {line.detail}", where=line.place, mend="fetch the list again")
         yield line.text.strip(), split or ""
-
-
-def _split_of(name: str, splits: dict[str, str]) -> str | None:
-    return splits.get(name, "unused") if splits else None

@@ -40,7 +40,7 @@ class JsonLines:
             if isinstance(line, Malformed):
                 yield line
             else:
-                yield from _captions(*line, numbering)
+                yield from _captions(line[0], line[1], numbering)
 
     def _records(self) -> Iterator[tuple[Line, dict[str, Any], str | None] | Malformed]:
         for document in documents(self._annotations, _FILES, "*.jsonl"):
@@ -69,24 +69,20 @@ def _record(line: Line) -> tuple[Line, dict[str, Any], str | None] | Malformed:
         return line.malformed("unknown split", str(error))
 
 
-def _captions(
-    line: Line, record: dict[str, Any], split: str | None, numbering: Numbering
-) -> Iterator[CaptionEntry | Malformed]:
+def _captions(line: Line, record: dict[str, Any], numbering: Numbering) -> Iterator[CaptionEntry | Malformed]:
     image, own_id = text_of(record["image"]), record.get("id")
     prefix = "" if own_id in (None, "") else text_of(own_id)
     single, several = record.get("caption"), record.get("captions") or []
     if single is None and not several:
         yield line.malformed("no caption", "neither 'caption' nor 'captions'")
     if single is not None:
-        yield _entry(line, "caption", image, prefix or numbering.take(image), single, split)
+        yield _entry(line, "caption", image, prefix or numbering.take(image), single)
     for number, caption in enumerate(several):
         caption_id = f"{prefix}.{number}" if prefix else numbering.take(image)
-        yield _entry(line, f"captions[{number}]", image, caption_id, caption, split)
+        yield _entry(line, f"captions[{number}]", image, caption_id, caption)
 
 
-def _entry(
-    line: Line, key: str, image: str, caption_id: str, caption: Any, split: str | None
-) -> CaptionEntry | Malformed:
+def _entry(line: Line, key: str, image: str, caption_id: str, caption: Any) -> CaptionEntry | Malformed:
     if isinstance(caption, str):
-        return CaptionEntry(image, caption_id, caption, split)
+        return CaptionEntry(image, caption_id, caption)
     return Malformed(f"{line.place}: {key}", "caption is no text", repr(caption)[:80])

@@ -39,10 +39,10 @@ class Karpathy:
     def captions(self) -> Iterator[CaptionEntry]:
         """The captions, in the files' order."""
         for place, image in self._images():
-            image_id, split = _id_of(image, place), _split(image, place)
+            image_id = _id_of(image, place)
             for at, sentence in records(image, "sentences", place, _MEND):
                 caption_id = text_of(value(sentence, "sentid", at, _MEND))
-                yield CaptionEntry(image_id, caption_id, _text(sentence, at), split)
+                yield CaptionEntry(image_id, caption_id, _text(sentence, at))
 
     def _images(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in self._annotations:

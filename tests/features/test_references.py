@@ -325,6 +325,11 @@ def test_tars_that_are_changed_at_random_are_read_or_refused(changes: list[tuple
 # === Names of users ===
 
 
+def test_an_empty_name_is_nothing_and_not_the_directory_at_hand() -> None:
+    with pytest.raises(UsageError, match="--images: no such directory or archive"):
+        list(walk(""))
+
+
 def test_what_a_name_stands_for_is_told_without_asking_the_network(tmp_path: Path) -> None:
     many = [str(tmp_path), "a.ZIP", "a.tar", "a.tar.gz", "s3://bucket", "gs://bucket/images", "s3://bucket/a.tar"]
     assert all(is_collection(name) for name in many)

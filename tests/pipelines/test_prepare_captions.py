@@ -1,13 +1,16 @@
 """Preparing captions: a vocabulary of the train split, tokens for every caption, and reuse of both."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import capt
 from features.text import Tokenizer
+from pipelines.splits import rank_of
 from schemas.errors import CaptError, UsageError
 
 
@@ -152,6 +155,26 @@ def test_empty_captions_fail_and_doubled_ones_are_duplicates(tmp_path: Path) -> 
     path.write_text(json.dumps(data))
     result = prepare(tmp_path, path, max_failures="50%")
     assert (result["ok"], result["failed"], result["duplicate"], result["reasons"]) == (2, 1, 1, {"empty": 1})
+
+
+def test_a_caption_of_an_image_that_the_annotations_do_not_list_fails(tmp_path: Path) -> None:
+    path = write(tmp_path / "captions_train2017.json", [(1, "A dog"), (2, "A cat"), (3, "A cow")])
+    data = json.loads(path.read_text())
+    data["annotations"].append({"id": 99, "image_id": 77, "caption": "A ghost"})
+    path.write_text(json.dumps(data))
+    result = prepare(tmp_path, path, max_failures="50%")
+    assert (result["input"], result["ok"], result["reasons"]) == (4, 3, {"unknown image": 1})
+    lost = [row for row in pq.read_table(result["report"]).to_pylist() if row["status"] == "failed"]
+    assert [(row["record"], row["stage"]) for row in lost] == [("77#99", "parse")]
+    seed = next(seed for seed in range(99) if min(("1", "2", "3", "77"), key=partial(rank_of, seed)) == "77")
+    limited = prepare(tmp_path, path, max_failures="50%", limit_images=1, seed=seed)
+    assert (limited["ok"] + limited["cached"], limited["failed"]) == (1, 1)
+
+
+@pytest.mark.parametrize("option", [{"split": "nan,nan,nan"}, {"max_failures": "nan%"}])
+def test_no_number_is_no_share(tmp_path: Path, train: Path, option: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="nan"):
+        prepare(tmp_path, train, **option)
 
 
 def test_the_limits_choose_the_images_that_prepare_features_chooses(tmp_path: Path, photos: Any, coco: Any) -> None:

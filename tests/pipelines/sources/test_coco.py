@@ -28,7 +28,7 @@ def test_train_and_val_come_together_from_files_and_from_the_published_zip(tmp_p
         source = Coco([str(path) for path in annotations])
         image = "COCO_train2014_000000000009.jpg"
         assert list(source.images()) == [ImageEntry("9", image, "train"), ImageEntry("9", image, "val")]
-        assert next(source.captions()) == CaptionEntry("9", "48", "A bowl\nof food. ", "train")
+        assert next(source.captions()) == CaptionEntry("9", "48", "A bowl\nof food. ")
 
 
 def test_the_directory_that_a_file_lies_in_says_no_split(tmp_path: Path) -> None:

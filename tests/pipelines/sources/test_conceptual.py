@@ -44,9 +44,9 @@ def test_ids_are_digests_of_address_and_text(tmp_path: Path) -> None:
     ],
 )
 def test_the_split_is_by_the_files_name(tmp_path: Path, name: str, split: str | None) -> None:
-    (entry,) = captions(write(tmp_path / name, f"a dog\t{URL}\n"))
-    assert isinstance(entry, CaptionEntry)
-    assert entry.split == split
+    path = write(tmp_path / name, f"a dog\t{URL}\n")
+    (image,) = open_source("conceptual", [str(path)]).images()
+    assert image.split == split
 
 
 def test_bad_lines_are_told_with_their_places_and_cost_no_other(tmp_path: Path) -> None:

@@ -30,12 +30,16 @@ def test_columns_come_in_any_order_and_case_and_others_are_left(tmp_path: Path) 
         "\ufeff Caption ,width,IMAGE,Split,id\r\nA dog,3,x/a.jpg,Train,17\r\nA cat,3,b.jpg,,\r\n\r\n,3,c.jpg,dev,9\r\n"
     )
     assert captions(tmp_path, data) == [
-        CaptionEntry("x/a.jpg", "17", "A dog", "train"),
-        CaptionEntry("b.jpg", "0", "A cat", None),
-        CaptionEntry("c.jpg", "9", "", "val"),
+        CaptionEntry("x/a.jpg", "17", "A dog"),
+        CaptionEntry("b.jpg", "0", "A cat"),
+        CaptionEntry("c.jpg", "9", ""),
     ]
     images = list(CsvFile([str(tmp_path / "a.csv")]).images())
-    assert images[0] == ImageEntry("x/a.jpg", "x/a.jpg", "train")
+    assert images == [
+        ImageEntry("x/a.jpg", "x/a.jpg", "train"),
+        ImageEntry("b.jpg", "b.jpg", None),
+        ImageEntry("c.jpg", "c.jpg", "val"),
+    ]
 
 
 def test_captions_are_numbered_within_their_image_whatever_rows_of_others_come_between(tmp_path: Path) -> None:
@@ -123,7 +127,10 @@ def test_what_a_csv_writer_writes_is_read_back(
 ) -> None:
     out = io.StringIO()
     csv.writer(out).writerows([("image", "caption", "split"), *rows])
-    entries = captions(tmp_path_factory.getbasetemp(), out.getvalue())
-    assert [(e.image_id, e.caption, e.split or "") for e in entries if isinstance(e, CaptionEntry)] == [
-        (image.strip(), caption, split) for image, caption, split in rows
+    base = tmp_path_factory.getbasetemp()
+    entries = captions(base, out.getvalue())
+    assert [(e.image_id, e.caption) for e in entries if isinstance(e, CaptionEntry)] == [
+        (image.strip(), caption) for image, caption, _ in rows
     ]
+    images = CsvFile([str(base / "a.csv")]).images()
+    assert [(e.image_id, e.split or "") for e in images] == [(image.strip(), split) for image, _, split in rows]

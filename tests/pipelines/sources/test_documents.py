@@ -57,6 +57,8 @@ def test_of_directories_and_archives_the_files_that_match_are_taken_by_name(tmp_
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such annotation file"):
         found(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match="--annotations: no such annotation file"):
+        list(documents([""], re.compile("x"), "x"))
     with pytest.raises(UsageError, match=r"it holds no notes_\*\.txt"):
         found(tmp_path)
     with pytest.raises(UsageError, match="no such annotation file"):

@@ -31,10 +31,10 @@ def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
         {"image": "c.jpg", "captions": ["Two", "Three"], "id": "x"},
     ) == [
         CaptionEntry("a.jpg", "0", "A dog"),
-        CaptionEntry("b.jpg", "0", "null", "val"),
-        CaptionEntry("b.jpg", "1", "NA", "val"),
+        CaptionEntry("b.jpg", "0", "null"),
+        CaptionEntry("b.jpg", "1", "NA"),
         CaptionEntry("a.jpg", "1", "A cat"),
-        CaptionEntry("c.jpg", "7", "One", "test"),
+        CaptionEntry("c.jpg", "7", "One"),
         CaptionEntry("c.jpg", "x.0", "Two"),
         CaptionEntry("c.jpg", "x.1", "Three"),
     ]

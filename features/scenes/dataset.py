@@ -1,0 +1,155 @@
+"""Datasets of scenes: written in COCO's layout with the truth beside it, and the truth read back.
+
+OUT/images/000000000007.jpg
+OUT/annotations/captions_train2017.json, captions_val2017.json, captions_test2017.json where rules have a test
+OUT/scenes.jsonl                                                    the truth of each scene, one a line
+"""
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from features.scenes.facts import HEIGHT, WIDTH, Drawn, Scene, Thing
+from features.scenes.grammar import CAPTIONS
+from features.scenes.layout import make_scene
+from features.scenes.picture import draw
+from features.scenes.rules import PLAIN, Rules
+from schemas.errors import UsageError
+
+
+def make_scenes(
+    out: str | Path,
+    count: int,
+    seed: int,
+    *,
+    objects: Sequence[int] = PLAIN.objects,
+    held_out_combinations: float = PLAIN.held_out_combinations,
+) -> dict[str, Any]:
+    """Writes a dataset of scenes in COCO's layout; a folder that holds this very dataset is left as it is.
+
+    The same seed gives the same bytes (with the same Pillow and NumPy), and a larger count the same scenes before
+    others. The folder appears under its name once it is complete.
+
+    Args:
+        out: Path. The folder; it does not exist yet, or is empty.
+        count: int. Number of scenes, at least 5, so that there is one to validate on.
+        seed: int. At least 0.
+        objects: sequence of int. As in `Rules`.
+        held_out_combinations: float. As in `Rules`.
+
+    Returns: dict with `images`, `captions`, the images of each split by its name, `bytes` and `seed`.
+
+    Raises: UsageError where the folder holds something else, or an argument is out of range.
+    """
+    if count < 5 or seed < 0:
+        raise UsageError(f"got count {count}, seed {seed}", mend="a count of at least 5 and a seed of at least 0")
+    rules = Rules(tuple(objects), held_out_combinations)
+    out = Path(out).absolute()
+    if not _holds(out, _info(count, seed, rules)):
+        _write_aside(out, count, seed, rules)
+    return {
+        "images": count,
+        "captions": count * CAPTIONS,
+        **Counter(rules.split(number) for number in range(1, count + 1)),
+        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        "seed": seed,
+    }
+
+
+def load_scenes(out: Path) -> list[Scene]:
+    """The truth of every scene that `make_scenes` wrote to a folder, by number."""
+    lines = (Path(out) / "scenes.jsonl").read_text().splitlines()
+    return [_from_truth(json.loads(line)) for line in lines]
+
+
+def _holds(out: Path, info: dict[str, Any]) -> bool:
+    """Whether the folder holds the dataset; UsageError where it holds something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        if json.loads(_annotations(out, "train").read_text())["info"] == info:
+            return True
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UsageError(
+        f"holds something else than {info['count']} scenes of seed {info['seed']}",
+        where=str(out),
+        mend="name a folder that does not exist yet",
+    )
+
+
+def _write_aside(out: Path, count: int, seed: int, rules: Rules) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
+        made = Path(aside) / out.name
+        (made / "images").mkdir(parents=True)
+        (made / "annotations").mkdir()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            scenes = list(pool.map(lambda number: _write_scene(made, seed, number, rules), range(1, count + 1)))
+        for split in {scene.split for scene in scenes}:
+            chosen = [scene for scene in scenes if scene.split == split]
+            _annotations(made, split).write_text(json.dumps(_coco(chosen, _info(count, seed, rules))))
+        (made / "scenes.jsonl").write_text("".join(json.dumps(_truth(scene)) + "\n" for scene in scenes))
+        made.rename(out)
+
+
+def _write_scene(folder: Path, seed: int, number: int, rules: Rules) -> Scene:
+    scene = make_scene(seed, number, rules)
+    (folder / "images" / scene.file_name).write_bytes(draw(scene, seed))
+    return scene
+
+
+def _annotations(folder: Path, split: str) -> Path:
+    return folder / "annotations" / f"captions_{split}2017.json"
+
+
+def _info(count: int, seed: int, rules: Rules) -> dict[str, Any]:
+    description = {"description": "synthetic scenes of coloured shapes", "version": "1", "count": count, "seed": seed}
+    if rules == PLAIN:
+        return description
+    return {**description, "objects": [*rules.objects], "held_out_combinations": rules.held_out_combinations}
+
+
+def _coco(scenes: Sequence[Scene], info: dict[str, Any]) -> dict[str, Any]:
+    """COCO's caption annotations (cocodataset.org, data format, captions)."""
+    return {
+        "info": info,
+        "licenses": [],
+        "images": [
+            {"id": scene.number, "file_name": scene.file_name, "width": WIDTH, "height": HEIGHT} for scene in scenes
+        ],
+        "annotations": [
+            {"id": (scene.number - 1) * CAPTIONS + place, "image_id": scene.number, "caption": caption}
+            for scene in scenes
+            for place, caption in enumerate(scene.captions, 1)
+        ],
+    }
+
+
+def _truth(scene: Scene) -> dict[str, Any]:
+    return {
+        "image_id": scene.number,
+        "file_name": scene.file_name,
+        "split": scene.split,
+        "objects": [{**vars(drawn.thing), "box": drawn.box, "turn": drawn.turn} for drawn in scene.objects],
+        "relation": scene.description.relation,
+        "captions": scene.captions,
+    }
+
+
+def _from_truth(truth: dict[str, Any]) -> Scene:
+    x, y, width, height = range(4)
+    objects = tuple(
+        Drawn(
+            Thing(each["size"], each["colour"], each["shape"]),
+            (each["box"][x], each["box"][y], each["box"][width], each["box"][height]),
+            each["turn"],
+        )
+        for each in truth["objects"]
+    )
+    return Scene(truth["image_id"], objects, tuple(truth["captions"]), truth["split"])

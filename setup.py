@@ -42,6 +42,7 @@ EXTRAS = {
         "mypy>=1.13",
         "nbclient>=0.10",
         "pytest>=8.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.8",
         "types-PyYAML",
     ],

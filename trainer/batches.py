@@ -6,7 +6,7 @@ An image's captions come in one batch, so its features are read and projected on
 of like length come together, so less is padding; which images, and the order of batches, is drawn anew every epoch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -172,12 +172,24 @@ class BatchReader:
         tokens[row, column] = self.captions.tokens[spans(self.captions.starts[numbers], lengths)]
         return tokens
 
-    def dataset(self, order: Sequence[NDArray[np.int64]], batch_size: int, first_step: int = 0) -> tf.data.Dataset:
+    def dataset(
+        self,
+        order: Sequence[NDArray[np.int64]],
+        batch_size: int,
+        first_step: int = 0,
+        change: Callable[[Any, Any], Any] | None = None,
+    ) -> tf.data.Dataset:
         """The batches of `order` from `first_step` on, read ahead by a few.
 
+        Args:
+            order: sequence of int64 arrays. The numbers of each batch's captions.
+            batch_size: int. Captions a batch at most.
+            first_step: int. The first batch.
+            change: function or None. What happens to a batch's features, which it takes with the batch's number.
+
         Returns:
-            tf.data.Dataset of ({"features", "image", "tokens"}, targets), as `trainer.captioner.Captioner.call` takes
-            them.
+            tf.data.Dataset of ({"features", "image", "tokens", "targets"}, targets), as
+            `trainer.captioner.Captioner.call` takes them.
         """
 
         def load(step: Any) -> list[NDArray[Any]]:
@@ -186,12 +198,14 @@ class BatchReader:
         def batch(step: Any) -> tuple[dict[str, Any], Any]:
             kinds = [tf.as_dtype(self.dtype), tf.int32, tf.int32, tf.int32]
             features, image, tokens, targets = tf.numpy_function(load, [step], kinds, stateful=False)
+            features = tf.ensure_shape(features, (None, *self.features.shape))
             inputs = {
-                "features": tf.ensure_shape(features, (None, *self.features.shape)),
+                "features": change(features, step) if change else features,
                 "image": tf.ensure_shape(image, (batch_size,)),
                 "tokens": tf.ensure_shape(tokens, (batch_size, None)),
+                "targets": tf.ensure_shape(targets, (batch_size, None)),
             }
-            return inputs, tf.ensure_shape(targets, (batch_size, None))
+            return inputs, inputs["targets"]
 
         steps = tf.data.Dataset.range(first_step, len(order))
         return steps.map(batch, num_parallel_calls=_PARALLEL_READS, deterministic=True).prefetch(_PARALLEL_READS)

@@ -1,17 +1,19 @@
 """The contract of every captioner: a Keras model that reads an image's features and says the next word.
 
-    training    call({"features", "tokens"[, "image"]}) → logits of every next word
+    training    call({"features", "tokens"[, "image", "targets"]}) → logits of every next word
     decoding    begin(features) → state;  step(token, state) → logits, state, attention
 
 Both ways give the same logits for the same words.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
+
+from schemas.recipes import PAD
 
 State = dict[str, Any]
 
@@ -50,11 +52,33 @@ class Captioner(keras.Model):
     A subclass takes the vocabulary's size and its own sizes as arguments, returns them all from `get_config`, and
     implements `call`, `begin` and `step` with `keras.ops`, so that it runs on every Keras backend. It passes features
     through `feature_scale` before anything else, and builds that layer with its own.
+
+    A model whose loss is more than the cross entropy of its logits adds the rest in `call`, by `add_loss`, in training.
+
+    Args:
+        feature_scale: FeatureScale or None. One that makes the features first, of whatever the model is then given in
+            their place (`trainer.pixels`); None for one that takes features.
+
+    Attributes:
+        left_out: tuple of int. Ids that count in neither loss nor metrics where they are the target.
+        most_words: int or None. Words at most in a caption that it reads or makes; None for any number.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    left_out: ClassVar[tuple[int, ...]] = (PAD,)
+    most_words: int | None = None
+
+    def __init__(self, feature_scale: FeatureScale | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.feature_scale = FeatureScale(name="feature_scale")
+        self.feature_scale = feature_scale or FeatureScale(name="feature_scale")
+
+    def adapt(self, features: NDArray[Any], counts: NDArray[np.int64]) -> None:
+        """Measure what a model knows before its first step; called once, on the train split.
+
+        Args:
+            features: float array [N, …, channels]. Those of some images.
+            counts: int64 array [V]. How often each word id comes in the captions.
+        """
+        self.feature_scale.fit(features)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Logits of every next word, given the words before it.
@@ -65,6 +89,8 @@ class Captioner(keras.Model):
                 `tokens`: int32 [B, T], word ids from the start token on, 0 where a caption is over.
                 `image`: int32 [B], for each caption the row of `features` that it describes, so that an image with
                 five captions is projected once. Without it, caption i describes row i.
+                `targets`: int32 [B, T], the word after each token, 0 where there is none; read in training alone, by
+                models whose `call` adds to the loss.
             training: bool. Whether dropout is on.
 
         Returns:

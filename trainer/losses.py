@@ -1,5 +1,9 @@
-"""Loss and metrics over real tokens: a position whose target is padding (id 0) counts in none of them."""
+"""Loss and metrics over real tokens: a position whose target is padding (id 0) counts in none of them.
 
+What else counts in none is for the model to say, see `left_out` in `trainer.captioner`.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,12 +16,13 @@ from schemas.recipes import PAD, START, UNKNOWN
 NEVER_SAID = (PAD, UNKNOWN, START)
 
 
-def token_losses(targets: Any, logits: Any) -> tuple[Any, Any]:
+def token_losses(targets: Any, logits: Any, left_out: Sequence[int] = (PAD,)) -> tuple[Any, Any]:
     """Cross entropy of each word, and which words are real.
 
     Args:
         targets: int32 [B, T]. Word ids, 0 for padding.
         logits: float [B, T, V].
+        left_out: sequence of int. Ids that are no words.
 
     Returns:
         float32 [B, T] in nats, and the mask float32 [B, T]: 1 for a word, 0 for padding.
@@ -26,12 +31,15 @@ def token_losses(targets: Any, logits: Any) -> tuple[Any, Any]:
     # the same cross entropy and computes it once (5 % of a training step on the CPU).
     targets = ops.cast(ops.cast(targets, "float32"), "int32")
     losses = ops.sparse_categorical_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
-    return losses, real_tokens(targets)
+    return losses, real_tokens(targets, left_out)
 
 
-def real_tokens(targets: Any) -> Any:
-    """Mask float32 [B, T] of word ids int32 [B, T]: 1 for a word, 0 for padding."""
-    return ops.cast(ops.not_equal(targets, PAD), "float32")
+def real_tokens(targets: Any, left_out: Sequence[int] = (PAD,)) -> Any:
+    """Mask float32 [B, T] of word ids int32 [B, T]: 1 for a word, 0 for the ids that are left out."""
+    mask = 1.0
+    for token in left_out:
+        mask *= ops.cast(ops.not_equal(targets, token), "float32")
+    return mask
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -41,24 +49,32 @@ class MaskedCrossEntropy(keras.losses.Loss):
     Args:
         label_smoothing: float. Share of each target that is spread evenly over the words that may be said (Szegedy et
             al., 2016, arXiv:1512.00567).
+        left_out: sequence of int. Ids whose positions do not count.
 
     Call arguments:
         y_true: int32 [B, T]. Word ids, 0 for padding.
         y_pred: float [B, T, V]. Logits.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name: str = "masked_cross_entropy", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        left_out: Sequence[int] = (PAD,),
+        name: str = "masked_cross_entropy",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
+        self.left_out = tuple(left_out)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        losses, mask = token_losses(y_true, y_pred)
+        losses, mask = token_losses(y_true, y_pred, self.left_out)
         if self.label_smoothing:
             losses += self.label_smoothing * (even_losses(y_pred) - losses)
         return ops.sum(losses * mask) / ops.maximum(ops.sum(mask), 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+        return {**super().get_config(), "label_smoothing": self.label_smoothing, "left_out": self.left_out}
 
 
 def even_losses(logits: Any) -> Any:
@@ -78,23 +94,40 @@ def even_losses(logits: Any) -> Any:
 
 @keras.saving.register_keras_serializable("capt")
 class CrossEntropy(keras.metrics.Mean):
-    """Mean cross entropy over all real tokens seen, in nats; batches count by their tokens, not alike."""
+    """Mean cross entropy over all real tokens seen, in nats; batches count by their tokens, not alike.
 
-    def __init__(self, name: str = "cross_entropy", **kwargs: Any) -> None:
+    Args:
+        left_out: sequence of int. Ids whose positions do not count.
+    """
+
+    def __init__(self, left_out: Sequence[int] = (PAD,), name: str = "cross_entropy", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self.left_out = tuple(left_out)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        losses, mask = token_losses(y_true, y_pred)
+        losses, mask = token_losses(y_true, y_pred, self.left_out)
         return super().update_state(losses, sample_weight=mask)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "left_out": self.left_out}
 
 
 @keras.saving.register_keras_serializable("capt")
 class MaskedAccuracy(keras.metrics.Mean):
-    """Share of the real tokens seen whose logit is the largest, 0 to 1."""
+    """Share of the real tokens seen whose logit is the largest, 0 to 1.
 
-    def __init__(self, name: str = "accuracy", **kwargs: Any) -> None:
+    Args:
+        left_out: sequence of int. Ids whose positions do not count.
+    """
+
+    def __init__(self, left_out: Sequence[int] = (PAD,), name: str = "accuracy", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
+        self.left_out = tuple(left_out)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         hits = ops.equal(ops.cast(y_true, "int32"), ops.argmax(y_pred, axis=-1))
-        return super().update_state(ops.cast(hits, "float32"), sample_weight=real_tokens(y_true))
+        mask = real_tokens(y_true, self.left_out)
+        return super().update_state(ops.cast(hits, "float32"), sample_weight=mask)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "left_out": self.left_out}

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.recipes import Frozen
+
+Cell = Literal["rnn", "lstm", "gru"]
 
 
 class ModelConfig(Frozen):
@@ -18,13 +20,140 @@ class ModelConfig(Frozen):
 
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
+    @property
+    def most_words(self) -> int | None:
+        """Words at most in a caption that the model reads or makes; None for any number."""
+        return None
+
 
 class SoftAttentionConfig(ModelConfig):
-    """Sizes of `trainer.soft_attention.SoftAttention`, described there."""
+    """Sizes of `trainer.soft_attention.SoftAttention`, described there; the paper's are in examples/configs."""
 
+    cell: Cell = "gru"
     embedding: int = Field(256, ge=1)
     units: int = Field(512, ge=1)
     attention: int = Field(512, ge=1)
-    projection: int = Field(256, ge=1)
+    projection: int | None = Field(256, ge=1)
     output: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    init_state: Literal["zeros", "mean"] = "zeros"
+    gate: bool = False
+    doubly_stochastic: float = Field(0.0, ge=0)
+
+
+class HardAttentionConfig(SoftAttentionConfig):
+    """Sizes of `trainer.hard_attention.HardAttention`, described there; all as in the authors' code for COCO."""
+
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 2e-4})
+
+    cell: Cell = "lstm"
+    embedding: int = Field(512, ge=1)
+    units: int = Field(1800, ge=1)
+    projection: int | None = Field(None, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    init_state: Literal["zeros", "mean"] = "mean"
+    gate: bool = True
+    doubly_stochastic: float = Field(1.0, ge=0)
+    reinforce: float = Field(0.1, ge=0)
+    entropy: float = Field(0.002, ge=0)
+
+
+class TransformerConfig(ModelConfig):
+    """Sizes of `trainer.transformer.Transformer`, described there."""
+
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 1e-4})
+
+    depth: int = Field(2, ge=1)
+    units: int = Field(256, ge=1)
+    heads: int = Field(2, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+    longest: int = Field(50, ge=1)
+
+    @property
+    def most_words(self) -> int:
+        """Words at most in a caption: there are positions for so many."""
+        return self.longest
+
+    @field_validator("heads")
+    @classmethod
+    def _divides_units(cls, heads: int, info: ValidationInfo) -> int:
+        if info.data.get("units", heads) % heads:
+            raise ValueError(f"heads must divide the units, {info.data['units']}")
+        return heads
+
+
+class NicConfig(ModelConfig):
+    """Sizes of `trainer.nic.Nic`, described there; training as in the authors' published code."""
+
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "batch_size": 32,
+            "optimizer": "sgd",
+            "learning_rate": 2.0,
+            "schedule": "step",
+            "decay": 0.5,
+            "decay_epochs": 8,
+            "clip_norm": 5.0,
+        }
+    )
+
+    cell: Cell = "lstm"
+    embedding: int = Field(512, ge=1)
+    units: int = Field(512, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    init_scale: float = Field(0.08, gt=0)
+
+
+class MRnnConfig(ModelConfig):
+    """Sizes of `trainer.m_rnn.MRnn`, described there; those of the authors' code are in examples/configs."""
+
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"clip_norm": 10.0})
+
+    cell: Literal["adding", "rnn", "lstm", "gru"] = "adding"
+    embedding: int = Field(128, ge=1)
+    embedding_2: int | None = Field(256, ge=1)
+    units: int = Field(256, ge=1, validate_default=True)
+    multimodal: int = Field(512, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    tied: bool = False
+
+    @field_validator("units")
+    @classmethod
+    def _adds_what_it_reads(cls, units: int, info: ValidationInfo) -> int:
+        reads = info.data.get("embedding_2") or info.data.get("embedding")
+        if info.data.get("cell") == "adding" and reads not in (None, units):
+            raise ValueError(f"the cell `adding` adds word vectors to its state, so units must be {reads} as well")
+        return units
+
+
+class InitInjectConfig(ModelConfig):
+    """Sizes of `trainer.init_inject.InitInject`, described there."""
+
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"captions_per_image": "one"})
+
+    cell: Cell = "lstm"
+    embedding: int = Field(100, ge=1)
+    units: int = Field(300, ge=1)
+    image_bottleneck: int = Field(120, ge=1)
+    logit_bottleneck: int = Field(120, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ParInjectConfig(ModelConfig):
+    """Sizes of `trainer.par_inject.ParInject`, described there."""
+
+    cell: Cell = "gru"
+    embedding: int = Field(256, ge=1)
+    units: int = Field(256, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class MergeConfig(ModelConfig):
+    """Sizes of `trainer.merge.Merge`, described there."""
+
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"batch_size": 128})
+
+    cell: Cell = "lstm"
+    embedding: int = Field(200, ge=1)
+    units: int = Field(256, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)

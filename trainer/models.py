@@ -5,10 +5,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import UsageError
-from trainer.model_configs import ModelConfig, SoftAttentionConfig
+from trainer.model_configs import (
+    HardAttentionConfig,
+    InitInjectConfig,
+    MergeConfig,
+    ModelConfig,
+    MRnnConfig,
+    NicConfig,
+    ParInjectConfig,
+    SoftAttentionConfig,
+    TransformerConfig,
+)
 
 if TYPE_CHECKING:
-    from trainer.captioner import Captioner
+    from trainer.captioner import Captioner, FeatureScale
 
 
 @dataclass(frozen=True)
@@ -27,16 +37,24 @@ class ModelSpec:
     model: str
     spatial: bool
 
-    def build(self, config: ModelConfig, vocabulary: int, shape: tuple[int, ...]) -> "Captioner":
+    def build(
+        self,
+        config: ModelConfig,
+        vocabulary: int,
+        shape: tuple[int, ...],
+        feature_scale: "FeatureScale | None" = None,
+    ) -> "Captioner":
         """The model with its variables made.
 
         Args:
             config: ModelConfig. Sizes, of this spec's class.
             vocabulary: int. Number of word ids.
             shape: tuple of int. Shape of one image's features.
+            feature_scale: FeatureScale or None. As `trainer.captioner.Captioner` takes it.
         """
         module, name = self.model.split(".")
-        model: Any = getattr(importlib.import_module(f"trainer.{module}"), name)(vocabulary, **config.model_dump())
+        kind = getattr(importlib.import_module(f"trainer.{module}"), name)
+        model: Any = kind(vocabulary, **config.model_dump(), feature_scale=feature_scale)
         model.build({"features": (None, *shape), "tokens": (None, None), "image": (None,)})
         return model
 
@@ -45,10 +63,13 @@ class ModelSpec:
         if self.fits(shape):
             return
         wanted, pooling = ("spatial", "none") if self.spatial else ("pooled", "avg")
+        is_pixels = len(shape) == 3
+        network = "--extractor inception_v3 " if is_pixels else ""
+        otherwise = ", or name a network with extractor in --config" if is_pixels else ""
         raise UsageError(
-            f"{self.name} wants {wanted} features, these have shape {list(shape)}",
+            f"{self.name} wants {wanted} features, these {'are pixels' if is_pixels else 'have shape'} {list(shape)}",
             where=where,
-            mend=f"make them with `capt prepare features --pooling {pooling}`",
+            mend=f"make them with `capt prepare features {network}--pooling {pooling}`{otherwise}",
         )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
@@ -56,9 +77,36 @@ class ModelSpec:
         return len(shape) == (2 if self.spatial else 1)
 
 
+@dataclass(frozen=True)
+class PixelInput:
+    """What a run is made of whose model has its extractor in it: images as pixels, whatever the model."""
+
+    def check_shape(self, shape: tuple[int, ...], where: str) -> None:
+        """UsageError where features of this shape are no pixels; `where` names their table."""
+        if not self.fits(shape):
+            raise UsageError(
+                f"with extractor a model learns from pixels, these are features of shape {list(shape)}",
+                where=where,
+                mend="leave extractor out, or make pixels with `capt prepare features --extractor pixels`",
+            )
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether features of this shape are pixels."""
+        return len(shape) == 3
+
+
 MODELS = {
     spec.name: spec
-    for spec in (ModelSpec("soft_attention", SoftAttentionConfig, "soft_attention.SoftAttention", spatial=True),)
+    for spec in (
+        ModelSpec("soft_attention", SoftAttentionConfig, "soft_attention.SoftAttention", spatial=True),
+        ModelSpec("hard_attention", HardAttentionConfig, "hard_attention.HardAttention", spatial=True),
+        ModelSpec("transformer", TransformerConfig, "transformer.Transformer", spatial=True),
+        ModelSpec("nic", NicConfig, "nic.Nic", spatial=False),
+        ModelSpec("m_rnn", MRnnConfig, "m_rnn.MRnn", spatial=False),
+        ModelSpec("init_inject", InitInjectConfig, "init_inject.InitInject", spatial=False),
+        ModelSpec("par_inject", ParInjectConfig, "par_inject.ParInject", spatial=False),
+        ModelSpec("merge", MergeConfig, "merge.Merge", spatial=False),
+    )
 }
 
 

@@ -1,11 +1,15 @@
 """Soft attention: at every word the decoder looks at a weighted mean of the image's places.
 
-Show, Attend and Tell (Xu et al., 2015) with the additive score of Bahdanau et al. (2015) and a GRU (Cho et al., 2014):
+Show, Attend and Tell (Xu et al., 2015, arXiv:1502.03044) with the additive score of Bahdanau et al. (2015) and a GRU
+(Cho et al., 2014):
 
     features → dense relu → values f            keys k = W1·f, once per image
     score = v·tanh(k + W2·h),  α = softmax(score),  context = Σ α·f
     h = GRU([context, embedded word], h)        carried from word to word
     logits = dense(dense(h))                    for all words at once in training
+
+What the paper has besides is there to be chosen: h₀ = tanh(W·mean f), a gate σ(w·h) on the context, and
+Σ_i (1 − Σ_t α_ti)² in the loss, which bids every place be looked at once.
 """
 
 from typing import Any
@@ -13,52 +17,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from trainer.attention import AdditiveAttention, weighted_sum
 from trainer.captioner import Captioner, State
-
-# === Layers ===
-
-
-@keras.saving.register_keras_serializable("capt")
-class AdditiveAttention(keras.layers.Layer):
-    """Attention with the score v·tanh(W1·f + W2·h) of Bahdanau et al. (2015).
-
-    Args:
-        units: int. Size of the space in which keys and query are added.
-
-    Call arguments:
-        query: float [B, Q].
-        keys: float [B, places, units], from `keys`.
-        values: float [B, places, C].
-
-    Returns:
-        The context float [B, C] and the weights float [B, places], which sum to 1.
-    """
-
-    def __init__(self, units: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.units = units
-        self.key_layer = keras.layers.Dense(units, use_bias=False, name="key")
-        self.query_layer = keras.layers.Dense(units, name="query")
-        self.score_layer = keras.layers.Dense(1, use_bias=False, name="score")
-
-    def build(self, query_shape: Any, keys_shape: Any, values_shape: Any) -> None:
-        self.key_layer.build(values_shape)
-        self.query_layer.build(query_shape)
-        self.score_layer.build((*values_shape[:-1], self.units))
-
-    def keys(self, values: Any) -> Any:
-        """W1·f, the part of the score that does not depend on the query: [B, places, C] → [B, places, units]."""
-        return self.key_layer(values)
-
-    def call(self, query: Any, keys: Any, values: Any) -> tuple[Any, Any]:
-        mixed = ops.tanh(keys + ops.expand_dims(self.query_layer(query), 1))
-        weights = ops.softmax(ops.squeeze(self.score_layer(mixed), -1), axis=-1)
-        context = ops.squeeze(ops.matmul(ops.expand_dims(weights, 1), values), 1)
-        return context, weights
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
-
+from trainer.cells import Recurrence
+from trainer.losses import real_tokens
 
 # === Model ===
 
@@ -69,13 +31,21 @@ class SoftAttention(Captioner):
 
     Args:
         vocabulary: int. Number of word ids.
+        cell: str. `gru`, `lstm` as in the paper, or `rnn`.
         embedding: int. Size of a word's vector.
-        units: int. Size of the GRU's state.
+        units: int. Size of the recurrence's state.
         attention: int. Size of the space in which the attention's score is taken.
-        projection: int. Size to which each place's features are reduced.
+        projection: int or None. Size to which each place's features are reduced; None leaves them as they are.
         output: int. Size of the layer before the logits.
-        dropout: float. Share of word vectors' and GRU outputs' components that training leaves out, 0 to 1. Both are
+        dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1. Both are
             drawn outside the time loop, for all words at once.
+        init_state: str. The state before the first word: `zeros`, or made of the `mean` of the values.
+        gate: bool. Whether the context is multiplied by a number in 0 … 1 that the state decides.
+        doubly_stochastic: float. Weight of Σ_i (1 − Σ_t α_ti)² over a caption's real words. The paper adds it to a
+            caption's loss; ours is a word's, so it is divided by the words that a caption has.
+
+    Call arguments:
+        inputs: as in `Captioner`; with `doubly_stochastic`, training needs `targets`.
 
     Example:
         >>> model = SoftAttention(vocabulary=5000)
@@ -87,26 +57,39 @@ class SoftAttention(Captioner):
     def __init__(
         self,
         vocabulary: int,
+        cell: str = "gru",
         embedding: int = 256,
         units: int = 512,
         attention: int = 512,
-        projection: int = 256,
+        projection: int | None = 256,
         output: int = 512,
         dropout: float = 0.0,
+        init_state: str = "zeros",
+        gate: bool = False,
+        doubly_stochastic: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
+        self.cell = cell
         self.embedding = embedding
         self.units = units
         self.attention = attention
         self.projection = projection
         self.output_units = output
         self.dropout = dropout
-        self.projection_layer = keras.layers.Dense(projection, activation="relu", name="projection")
+        self.init_state = init_state
+        self.gate = gate
+        self.doubly_stochastic = doubly_stochastic
+        self.projection_layer = projection and keras.layers.Dense(projection, activation="relu", name="projection")
         self.embedding_layer = keras.layers.Embedding(vocabulary, embedding, name="embedding")
         self.attention_layer = AdditiveAttention(attention, name="attention")
-        self.cell = keras.layers.GRUCell(units, name="cell")
+        self.recurrence = Recurrence(cell, units, name="recurrence")
+        self.init_layers = [
+            keras.layers.Dense(units, activation="tanh", name=f"init_{name}")
+            for name in (self.recurrence.state_names if init_state == "mean" else ())
+        ]
+        self.gate_layer = keras.layers.Dense(1, activation="sigmoid", name="gate") if gate else None
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
         self.output_layer = keras.layers.Dense(output, name="output")
@@ -114,48 +97,93 @@ class SoftAttention(Captioner):
 
     def build(self, input_shape: dict[str, Any]) -> None:
         features = tuple(input_shape["features"])
-        values = (*features[:-1], self.projection)
+        channels = self.projection or features[-1]
         self.feature_scale.build(features)
-        self.projection_layer.build(features)
+        if self.projection:
+            self.projection_layer.build(features)
         self.embedding_layer.build(tuple(input_shape["tokens"]))
-        self.attention_layer.build((None, self.units), (*features[:-1], self.attention), values)
-        self.cell.build((None, self.projection + self.embedding))
+        self.attention_layer.build((None, self.units), (*features[:-1], channels))
+        self.recurrence.build((None, None, channels + self.embedding))
+        for layer in self.init_layers:
+            layer.build((None, channels))
+        if self.gate:
+            self.gate_layer.build((None, self.units))
         self.output_layer.build((None, self.units))
         self.logits_layer.build((None, self.output_units))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        memory = self._remember(inputs["features"])
+        memory = self.begin(inputs["features"])
         if "image" in inputs:
             memory = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in memory.items()}
         words = self.word_dropout(self.embedding_layer(inputs["tokens"]), training=training)
+        reads = ops.transpose(words, (1, 0, 2))
+        draws = self._draws(inputs["tokens"], training)
+        if draws is not None:
+            # On TensorFlow, Keras' scan takes one tensor of unknown length.
+            reads = ops.concatenate([ops.cast(reads, "float32"), ops.expand_dims(draws, -1)], axis=-1)
+        before = {name: memory[name] for name in self.recurrence.state_names}
+        unseen = self._unseen(memory, training)
 
-        def advance(hidden: Any, word: Any) -> tuple[Any, Any]:
-            hidden, _ = self._advance(hidden, word, memory)
-            return hidden, hidden
+        def advance(state: State, read: Any) -> tuple[State, State]:
+            word, draw = (read, None) if draws is None else (read[:, :-1], read[:, -1])
+            after, look = self._advance(state, ops.cast(word, self.compute_dtype), memory, draw)
+            state = {**after, **{name: look[name] for name in unseen}}
+            return state, state
 
-        _, hidden = ops.scan(advance, self._zeros(words), ops.transpose(words, (1, 0, 2)))
-        hidden = self.state_dropout(ops.transpose(hidden, (1, 0, 2)), training=training)
-        return self.logits_layer(self.output_layer(hidden))
+        _, states = ops.scan(advance, {**before, **unseen}, reads)
+        hidden = self.state_dropout(ops.transpose(states["hidden"], (1, 0, 2)), training=training)
+        logits = self.logits_layer(self.output_layer(hidden))
+        if training:
+            self._add_losses(inputs, logits, {name: ops.swapaxes(states[name], 0, 1) for name in unseen})
+        return logits
 
     def begin(self, features: Any) -> State:
-        memory = self._remember(features)
-        return {"hidden": self._zeros(memory["values"]), **memory}
+        values = self.feature_scale(features)
+        if self.projection:
+            values = self.projection_layer(values)
+        keys = self.attention_layer.keys(values)
+        return {"values": values, "keys": keys, **self._first(values)}
 
     def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
-        hidden, weights = self._advance(state["hidden"], self.embedding_layer(token), state)
-        return self.logits_layer(self.output_layer(hidden)), {**state, "hidden": hidden}, weights
+        after, look = self._advance(state, self.embedding_layer(token), state)
+        return self.logits_layer(self.output_layer(after["hidden"])), {**state, **after}, look["weights"]
 
-    def _remember(self, features: Any) -> State:
-        values = self.projection_layer(self.feature_scale(features))
-        return {"values": values, "keys": self.attention_layer.keys(values)}
+    def _first(self, values: Any) -> State:
+        """The recurrence's state before the first word, of the values [B, places, C]."""
+        if self.init_state == "zeros":
+            return self.recurrence.zeros(ops.shape(values)[0])
+        mean = ops.mean(values, axis=1)
+        layers = zip(self.recurrence.state_names, self.init_layers, strict=True)
+        return {name: layer(mean) for name, layer in layers}
 
-    def _advance(self, hidden: Any, word: Any, memory: State) -> tuple[Any, Any]:
-        context, weights = self.attention_layer(hidden, memory["keys"], memory["values"])
-        _, (hidden,) = self.cell(ops.concatenate([context, word], axis=-1), [hidden])
-        return hidden, weights
+    def _advance(self, state: State, word: Any, memory: State, draw: Any = None) -> tuple[State, State]:
+        """The recurrence's state after one more word, and what `_look` says of where it looked."""
+        used, look = self._look(state["hidden"], memory, draw)
+        context = weighted_sum(used, memory["values"])
+        if self.gate:
+            context *= self.gate_layer(state["hidden"])
+        return self.recurrence.step(ops.concatenate([context, word], axis=-1), state), look
 
-    def _zeros(self, like: Any) -> Any:
-        return ops.zeros((ops.shape(like)[0], self.units), dtype=self.compute_dtype)
+    def _look(self, hidden: Any, memory: State, draw: Any = None) -> tuple[Any, State]:
+        """The weights [B, places] by which the context is taken, and what is to be known of them, by name."""
+        weights = self.attention_layer(hidden, memory["keys"])
+        return weights, {"weights": weights}
+
+    def _draws(self, tokens: Any, training: bool) -> Any:
+        """What is drawn for every `_look` before the time loop, float32 [T, B], or None."""
+        return None
+
+    def _unseen(self, memory: State, training: bool) -> State:
+        """What `_add_losses` wants to know of every look, by name, as zeros."""
+        return {"weights": ops.zeros_like(memory["keys"][..., 0])} if training and self.doubly_stochastic else {}
+
+    def _add_losses(self, inputs: dict[str, Any], logits: Any, looks: State) -> None:
+        """Add to the loss what of it depends on the looks, [B, T, …] each."""
+        if self.doubly_stochastic:
+            real = real_tokens(inputs["targets"], self.left_out)
+            seen = ops.sum(ops.cast(looks["weights"], "float32") * ops.expand_dims(real, -1), axis=1)
+            uneven = ops.sum((1 - seen) ** 2, axis=-1) * ops.max(real, axis=1)
+            self.add_loss(self.doubly_stochastic * ops.sum(uneven) / ops.maximum(ops.sum(real), 1.0))
 
     # === Config ===
 
@@ -163,10 +191,14 @@ class SoftAttention(Captioner):
         return {
             **super().get_config(),
             "vocabulary": self.vocabulary,
+            "cell": self.cell,
             "embedding": self.embedding,
             "units": self.units,
             "attention": self.attention,
             "projection": self.projection,
             "output": self.output_units,
             "dropout": self.dropout,
+            "init_state": self.init_state,
+            "gate": self.gate,
+            "doubly_stochastic": self.doubly_stochastic,
         }

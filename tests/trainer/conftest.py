@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from features.extraction import Extractor, Source
+from features.extractors.choice import Asked
+from features.extractors.layers import FeatureFunction
+from features.extractors.opening import open_extractor
 from features.files import entry_of, write, written_aside
+from features.fitting import Fitting
 from features.networks import freeze, load_network
 from features.store import Store, create_store
 from features.store.log import CommitLog
@@ -28,6 +32,23 @@ from schemas.tables import CAPTIONS, CATALOG
 COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
 WORDS = [*SPECIAL_TOKENS, "a", "square", "at", "the", *COLOURS, "left", "right", "top", "bottom", "there", "is"]
 SIDE, CELLS = 32, 4
+TINY_SIZES = {
+    "soft_attention": {"embedding": 12, "units": 16, "attention": 10, "projection": 14, "output": 18},
+    "hard_attention": {
+        "embedding": 12,
+        "units": 16,
+        "attention": 10,
+        "output": 18,
+        "dropout": 0.0,
+        "doubly_stochastic": 0.1,
+    },
+    "transformer": {"depth": 1, "units": 16, "dropout": 0.0, "longest": 12},
+    "nic": {"embedding": 12, "units": 16, "dropout": 0.0, "init_scale": 0.5},
+    "m_rnn": {"embedding": 10, "embedding_2": 16, "units": 16, "multimodal": 18},
+    "init_inject": {"embedding": 12, "units": 16, "image_bottleneck": 10, "logit_bottleneck": 14},
+    "par_inject": {"embedding": 12, "units": 16, "dropout": 0.0},
+    "merge": {"embedding": 12, "units": 16, "dropout": 0.0},
+}
 
 
 @dataclass(frozen=True)
@@ -60,16 +81,19 @@ def _picture(number: int, colour: str, row: str, column: str, split: str) -> Pic
     return Picture(f"{number:03d}", split, data.getvalue(), captions[: 3 if number % 4 == 0 else 2])
 
 
-def make_store(root: Path, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16") -> Store:
+def make_store(root: Path, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16", **rules) -> Store:
     """The pictures as a dataset `squares` with features and captions."""
     store = create_store(root)
-    add_features(store, shown, pooled=pooled, dtype=dtype)
+    add_features(store, shown, pooled=pooled, dtype=dtype, **rules)
     add_captions(store, shown)
     add_dataset(store, shown)
     return store
 
 
-def add_features(store: Store, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16") -> None:
+def add_features(
+    store: Store, shown: list[Picture], *, pooled: bool = False, dtype: str = "float16", **rules: str
+) -> None:
+    """A table of the mean colours of each picture's cells."""
     import tensorflow as tf
 
     def cells(pixels):
@@ -79,9 +103,6 @@ def add_features(store: Store, shown: list[Picture], *, pooled: bool = False, dt
         values = tf.concat([means, places], -1)
         return tf.reduce_mean(values, 1) if pooled else values
 
-    graph = freeze(cells, SIDE, SIDE)
-    network = hashlib.sha256(graph).hexdigest()
-    write(store.network_path(network), graph)
     recipe = FeatureRecipe(
         extractor="inception_v3",
         weights="random:1",
@@ -91,7 +112,23 @@ def add_features(store: Store, shown: list[Picture], *, pooled: bool = False, dt
         width=SIDE,
         precision="float32",
         dtype=dtype,
+        **rules,
     )
+    add_table(store, shown, recipe, cells)
+
+
+def add_pixels(store: Store, shown: list[Picture], side: int = SIDE, **rules: str) -> None:
+    """A table of the pictures themselves."""
+    extractor = open_extractor(Asked(extractor="pixels", height=side, width=side))
+    recipe = FeatureRecipe(**asdict(extractor.choice()), **rules)
+    add_table(store, shown, recipe, extractor.feature_function(recipe))
+
+
+def add_table(store: Store, shown: list[Picture], recipe: FeatureRecipe, features: FeatureFunction) -> None:
+    """A table of what a function makes of the pictures."""
+    graph = freeze(features, recipe.height, recipe.width, Fitting.of(recipe).dtype)
+    network = hashlib.sha256(graph).hexdigest()
+    write(store.network_path(network), graph)
     loaded = load_network(store.network_path(network), "float32")
     root = store.feature_root(recipe)
     unique = {picture.key: picture for picture in shown}
@@ -128,14 +165,14 @@ def add_captions(
     _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), files=files, facts=facts))
 
 
-def add_dataset(store: Store, shown: list[Picture], name: str = "squares") -> None:
+def add_dataset(store: Store, shown: list[Picture], name: str = "squares", folder: Path | None = None) -> None:
     root = store.dataset_root(name)
     rows = [
         {
             "image_id": picture.image_id,
             "key": picture.key,
             "split": picture.split,
-            "location": "",
+            "location": str(folder / f"{picture.image_id}.png") if folder else "",
             "member": "",
             "bytes": len(picture.data),
         }
@@ -186,3 +223,9 @@ def shown() -> list[Picture]:
 def store(tmp_path_factory: pytest.TempPathFactory, shown: list[Picture]) -> Store:
     """A store that tests only read."""
     return make_store(tmp_path_factory.mktemp("store") / "store", shown)
+
+
+@pytest.fixture(scope="session")
+def tiny_sizes() -> dict[str, dict[str, object]]:
+    """Sizes by model at which one is quick to build and to train; no dropout."""
+    return TINY_SIZES

@@ -141,6 +141,7 @@ def test_the_dataset_gives_the_batches_in_order_as_stored(captions, dtype):
         assert inputs["features"].dtype == dtype
         for got, want in zip((inputs["features"], inputs["image"], inputs["tokens"], targets), expected, strict=True):
             np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(inputs["targets"], targets)
 
 
 def test_the_dataset_can_begin_within_an_epoch(captions):

@@ -310,6 +310,8 @@ def train_captioner(
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints, besides each epoch's.")
     ] = None,
+    captions_per_image: Annotated[str | None, typer.Option(help="all in a pass, or one drawn at random.")] = None,
+    cell: Annotated[str | None, typer.Option(help="rnn, lstm or gru, for models with a recurrence.")] = None,
     options: Settings = None,
 ) -> dict[str, Any]:
     """Train a captioner; --config may also hold the model's and the training's hyper-parameters."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 import capt
 from pipelines.prepare_captions import CaptionOptions
 from pipelines.prepare_features import FeatureOptions
+from trainer.training import train_captioner
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,10 @@ def test_a_command_and_its_options_agree(declared: Any, options: type[BaseModel]
             assert default is inspect.Parameter.empty, name
         else:
             assert (tuple(default) if isinstance(default, list) else default) == field.default, name
+
+
+def test_the_command_that_trains_and_its_function_agree() -> None:
+    declared, options = (inspect.signature(one).parameters for one in (capt.train_captioner, train_captioner))
+    assert {name: one.default or None for name, one in declared.items()} == {
+        name: one.default or None for name, one in options.items()
+    }

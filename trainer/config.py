@@ -11,6 +11,8 @@ from trainer.model_configs import ModelConfig
 
 Part = TypeVar("Part", bound=Frozen)
 
+_OF_PIXELS = ("extractor_", "fine_tuning", "augment_")
+
 
 class TrainingConfig(Frozen):
     """How a captioner is trained, whatever its model.
@@ -31,11 +33,22 @@ class TrainingConfig(Frozen):
         clip_norm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
         label_smoothing: float. Share of each target that is spread over all words that may be said.
         precision: str. `float32`, or the half in which the model computes while its weights stay float32.
+        judge: str. What makes an epoch the best: the least `loss` on validation, or the most `cider_d` there.
         stop_after: int or None. Epochs without a better one after which training ends early.
         devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
         checkpoint_every: int or None. Steps between checkpoints, besides the one after each epoch.
         show_captions: int. Images of the validation split that are captioned after each epoch.
         max_words: int or None. Words at most in a caption made by the model; None for the longest of the train split.
+        extractor: str or None. With a table of pixels: the network that the model has in it, as `--extractor` of `capt
+            prepare features` names it; all that follows is for pixels alone.
+        extractor_weights: str or None. As `--weights` there.
+        extractor_layer: str or None. As `--layer` there.
+        extractor_preprocess: str or None. As `--preprocess` there.
+        fine_tuning: float. Learning rate of the extractor, as a share of the others'; 0 leaves it as it is.
+        augment_shift: float. Share of an image's side by which it is moved at most, its edges repeated.
+        augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
+        augment_colour: float. Share by which brightness, contrast and saturation are changed at most.
+        augment_flip: bool. Whether half the images are mirrored, left for right, whatever their captions say.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)
@@ -52,11 +65,21 @@ class TrainingConfig(Frozen):
     clip_norm: float | None = Field(None, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    judge: Literal["loss", "cider_d"] = "loss"
     stop_after: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
     checkpoint_every: int | None = Field(None, ge=1)
     show_captions: int = Field(3, ge=0)
     max_words: int | None = Field(None, ge=1)
+    extractor: str | None = None
+    extractor_weights: str | None = None
+    extractor_layer: str | None = None
+    extractor_preprocess: str | None = None
+    fine_tuning: float = Field(0.0, ge=0, le=1)
+    augment_shift: float = Field(0.0, ge=0, le=0.5)
+    augment_zoom: float = Field(0.0, ge=0, le=1)
+    augment_colour: float = Field(0.0, ge=0, lt=1)
+    augment_flip: bool = False
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
@@ -67,13 +90,27 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
         options: mapping. Fields of `TrainingConfig` and of `model_config`, by name.
 
     Raises:
-        UsageError: an option is unknown, or its value is of the wrong type or out of range.
+        UsageError: an option is unknown, its value is of the wrong type or out of range, or it is for pixels alone and
+            no extractor is named.
     """
     known = [*TrainingConfig.model_fields, *model_config.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise UsageError(f"unknown option {unknown[0]!r}", mend=f"it could be one of {', '.join(known)}")
-    return _part(TrainingConfig, {**model_config.training, **options}), _part(model_config, options)
+    training = _part(TrainingConfig, {**model_config.training, **options})
+    _refuse_unused(training)
+    return training, _part(model_config, options)
+
+
+def _refuse_unused(training: TrainingConfig) -> None:
+    if training.extractor is not None:
+        return
+    for name, field in TrainingConfig.model_fields.items():
+        if name.startswith(_OF_PIXELS) and getattr(training, name) != field.default:
+            raise UsageError(
+                f"{name} is for a model that learns from pixels",
+                mend="name its network with extractor, or leave it out",
+            )
 
 
 def _part(config: type[Part], options: Mapping[str, Any]) -> Part:

@@ -3,9 +3,12 @@
 R/run.json          what it was trained on and how: `RunRecord`
 R/vocabulary.txt    one word a line, line number = id
 R/transform/        the saved graph that tokenizes captions
-R/network.pb        the frozen network that makes features of images
+R/network.pb        the frozen network that makes features of images, or their pixels
+R/extractor.json    the layers of the extractor that is in the model, where it learned from pixels
 R/checkpoints/      weights, see `trainer.checkpoints`
 R/metrics.jsonl     one line an epoch;  R/loss.png the same as a picture;  R/logs/ the same for TensorBoard
+R/store.txt         where the store was, for `capt evaluate`; nothing else needs it
+R/evaluation/       what `capt evaluate` found, by split
 """
 
 import fcntl
@@ -21,7 +24,7 @@ from pydantic import Field, ValidationError
 
 from features.files import ASIDE, aside_of, sha256_of, write
 from features.vocabulary import write_vocabulary
-from schemas.errors import CaptError, DamagedError, ExitStatus, StoreError
+from schemas.errors import CaptError, DamagedError, ExitStatus, StoreError, UsageError
 from schemas.manifests import Sha256
 from schemas.recipes import FeatureRecipe, Frozen, TextRecipe
 from trainer.config import TrainingConfig
@@ -31,19 +34,26 @@ from trainer.tables import Tables
 
 if TYPE_CHECKING:
     from trainer.captioner import Captioner
+    from trainer.pixels import PixelNetwork
 
 RECORD = "run.json"
 VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
 NETWORK = "network.pb"
+EXTRACTOR = "extractor.json"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 LOSS_PLOT = "loss.png"
 LOGS = "logs"
+EVALUATION = "evaluation"
+_STORE = "store.txt"
 _LOCK = ".lock"
 
-# What may change when a run goes on: how long it trains and how often it saves do not change what it has learned.
-_MAY_CHANGE: Any = {"training": {"epochs", "checkpoint_every", "show_captions", "stop_after"}, "libraries": True}
+# What may change when a run goes on: how long it trains and how often it saves do not change what it has learned, and
+# an extractor is known by what its features are, wherever its file lies.
+_HOW_LONG = ("epochs", "checkpoint_every", "show_captions", "stop_after")
+_WHERE_FROM = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
+_MAY_CHANGE: Any = {"training": {*_HOW_LONG, *_WHERE_FROM}, "libraries": True}
 _WORDS = {
     "train": "the train split's images and captions, by digest",
     "validation": "the validation split's images and captions, by digest",
@@ -63,6 +73,13 @@ class FeatureOrigin(Frozen):
     recipe: FeatureRecipe
     shape: tuple[int, ...]
     network: Sha256
+
+
+class ExtractorOrigin(Frozen):
+    """The extractor in the model of a run on pixels: what its features are, and the shape of one image's."""
+
+    recipe: FeatureRecipe
+    shape: tuple[int, ...]
 
 
 class TextOrigin(Frozen):
@@ -87,6 +104,7 @@ class RunRecord(Frozen):
         vocabulary: int. Number of word ids.
         max_words: int. Words at most in a caption it makes.
         libraries: dict. Versions that it was begun with.
+        extractor: ExtractorOrigin or None. The extractor in the model, where `features` are pixels.
     """
 
     version: Literal[1] = 1
@@ -103,15 +121,26 @@ class RunRecord(Frozen):
     vocabulary: int = Field(ge=4)
     max_words: int = Field(ge=1)
     libraries: dict[str, str]
+    extractor: ExtractorOrigin | None = None
 
     @property
     def config(self) -> ModelConfig:
         """The model's configuration, typed."""
         return model_spec(self.model).config(**self.sizes)
 
-    def build(self) -> "Captioner":
-        """The model, with fresh weights."""
-        return model_spec(self.model).build(self.config, self.vocabulary, self.features.shape)
+    def build(self, root: Path) -> "Captioner":
+        """The model, with fresh weights.
+
+        Args:
+            root: Path. The run directory.
+        """
+        spec = model_spec(self.model)
+        if self.extractor is None:
+            return spec.build(self.config, self.vocabulary, self.features.shape)
+        from trainer.pixels import load_layers
+
+        layers = load_layers(root / EXTRACTOR, self.extractor.recipe, learns=self.training.fine_tuning > 0)
+        return spec.build(self.config, self.vocabulary, self.extractor.shape, layers)
 
 
 def library_versions() -> dict[str, str]:
@@ -119,13 +148,14 @@ def library_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("keras", "numpy", "tensorflow")}
 
 
-def begin_run(root: Path, record: RunRecord, tables: Tables) -> RunRecord:
+def begin_run(root: Path, record: RunRecord, tables: Tables, extractor: "PixelNetwork | None" = None) -> RunRecord:
     """Make the run directory, or find that it holds the same run already.
 
     Args:
         root: Path. The run directory; new, empty, or of the same run.
         record: RunRecord. What is to be trained.
         tables: Tables. Where vocabulary, transform and network are copied from.
+        extractor: PixelNetwork or None. The network in the model, where it learns from pixels.
 
     Returns:
         The record as it now stands in run.json.
@@ -142,6 +172,8 @@ def begin_run(root: Path, record: RunRecord, tables: Tables) -> RunRecord:
         write_vocabulary(root / VOCABULARY, text.vocabulary())
         _copy_tree(text.transform_path, root / TRANSFORM)
         _link(tables.features.network_path, root / NETWORK, record.features.network)
+        if extractor:
+            write(root / EXTRACTOR, extractor.layers)
     write(path, record.model_dump_json(indent=1).encode() + b"\n")
     return record
 
@@ -159,6 +191,23 @@ def read_record(root: Path) -> RunRecord:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise StoreError(f"not a run that this capt reads: {place}: {first['msg']}", where=str(path)) from None
+
+
+def note_store(root: Path, store: Path) -> None:
+    """Note in a run directory which store it was trained from."""
+    write(root / _STORE, f"{store}\n".encode())
+
+
+def noted_store(root: Path) -> Path:
+    """The store that a run was trained from; UsageError where it is not known, or not there any more."""
+    mend = "name the store with --store"
+    try:
+        store = Path((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
+    except FileNotFoundError:
+        raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
+    if not store.is_dir():
+        raise UsageError(f"the store that it was trained from is not at {store} any more", where=str(root), mend=mend)
+    return store
 
 
 @contextmanager
@@ -201,7 +250,7 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any,
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {VOCABULARY, TRANSFORM, NETWORK, _LOCK}
+    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, _LOCK}
     foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(ASIDE)]
     if foreign:
         raise StoreError(

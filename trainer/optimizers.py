@@ -4,7 +4,7 @@ A schedule is a function of the step that the optimizer counts, and a checkpoint
 killed goes on at the rate at which it stopped.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from keras import ops
 
 from trainer.config import TrainingConfig
 
-_OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+_OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
@@ -44,16 +44,46 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return cls(keras.saving.deserialize_keras_object(config["rate"]), config["steps"])
 
 
-def make_optimizer(config: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
+class _TwoRates:
+    """An optimizer some of whose variables learn at a share of the rate, set by `slow_down`."""
+
+    _slow: frozenset[int] = frozenset()
+    _share = 1.0
+
+    def slow_down(self, variables: Sequence[keras.Variable], share: float) -> None:
+        """Let these learn at a share of the rate; called before the optimizer is built."""
+        self._share = share
+        self._named = frozenset(id(variable) for variable in variables)
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        super().build(variables)  # type: ignore[misc]
+        self._slow = frozenset(i for i, variable in enumerate(variables) if id(variable) in self._named)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # A gradient's size would not do: Adam and RMSprop divide it out again.
+        is_slow = self._get_variable_index(variable) in self._slow  # type: ignore[attr-defined]
+        rate = learning_rate * self._share if is_slow else learning_rate
+        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+
+
+def make_optimizer(
+    config: TrainingConfig, steps: int, extractor: Sequence[keras.Variable] = ()
+) -> keras.optimizers.Optimizer:
     """The optimizer of a run.
 
     Args:
         config: TrainingConfig. Names it, its learning rate and its clipping.
         steps: int. Steps an epoch.
+        extractor: sequence of keras.Variable. Those that learn at `fine_tuning` times the learning rate.
     """
     rate = _schedule(config, steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
-    return _OPTIMIZERS[config.optimizer](rate, global_clipnorm=config.clip_norm)
+    kind = _OPTIMIZERS[config.optimizer]
+    if not extractor:
+        return kind(rate, global_clipnorm=config.clip_norm)
+    optimizer = type(kind.__name__, (_TwoRates, kind), {})(rate, global_clipnorm=config.clip_norm)
+    optimizer.slow_down(extractor, config.fine_tuning)
+    return optimizer
 
 
 def _schedule(config: TrainingConfig, steps: int) -> Any:

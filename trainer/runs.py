@@ -85,7 +85,7 @@ class Run:
     @cached_property
     def model(self) -> "Captioner":
         """The model with the weights of the best epoch."""
-        model = self.record.build()
+        model = self.record.build(self.path)
         Checkpoints(self.path / CHECKPOINTS).load_best(model)
         return model
 

@@ -11,7 +11,7 @@ from features.store import Dataset, FeatureTable, Store, TextTable
 from schemas.errors import StoreError
 from schemas.recipes import SHORT_FINGERPRINT
 from schemas.tables import KEY_BYTES
-from trainer.models import ModelSpec
+from trainer.models import ModelSpec, PixelInput
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Tables:
 
 def select_tables(
     store: Store,
-    spec: ModelSpec,
+    spec: ModelSpec | PixelInput,
     datasets: Sequence[str] | None = None,
     features: str | None = None,
     captions: str | None = None,
@@ -43,7 +43,7 @@ def select_tables(
 
     Args:
         store: Store. Where they lie.
-        spec: ModelSpec. The model; tables of features that it cannot read do not fit.
+        spec: ModelSpec or PixelInput. The model, or pixels for one; tables of features of other shapes do not fit.
         datasets: sequence of str or None. Names; None where the store holds exactly one dataset with captions.
         features: str or None. Fingerprint, or its beginning; None where exactly one feature table fits.
         captions: str or None. Fingerprint, or its beginning; None where each dataset has exactly one text table.
@@ -127,7 +127,7 @@ def _text(store: Store, tables: list[TextTable], dataset: str, anchor: TextTable
     )
 
 
-def _features(store: Store, spec: ModelSpec, datasets: list[Dataset], prefix: str | None) -> FeatureTable:
+def _features(store: Store, spec: ModelSpec | PixelInput, datasets: list[Dataset], prefix: str | None) -> FeatureTable:
     if prefix:
         table = store.features(prefix)
         spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])

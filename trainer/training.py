@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from features.files import write
 from features.progress import bar, is_shown
 from features.store import open_store
 from features.store.pins import pinned
-from schemas.errors import CaptError
+from schemas.errors import CaptError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT
+from trainer.augmentation import Augmentation
 from trainer.batches import BatchReader, Order, epoch_order, plain_order, sampled_order, steps_an_epoch
 from trainer.boards import Board
 from trainer.captioner import Captioner
@@ -34,17 +36,21 @@ from trainer.directory import (
     LOGS,
     LOSS_PLOT,
     METRICS,
+    ExtractorOrigin,
     FeatureOrigin,
     RunRecord,
     TextOrigin,
     begin_run,
     library_versions,
     locked,
+    note_store,
 )
+from trainer.judges import CiderJudge
 from trainer.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.model_configs import ModelConfig
-from trainer.models import ModelSpec, model_spec
+from trainer.models import ModelSpec, PixelInput, model_spec
 from trainer.optimizers import make_optimizer
+from trainer.pixels import PixelNetwork, open_network
 from trainer.plots import loss_figure, save_figure
 from trainer.samples import Samples
 from trainer.tables import Tables, select_tables
@@ -66,6 +72,8 @@ def train_captioner(
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
     checkpoint_every: int | None = None,
+    captions_per_image: str | None = None,
+    cell: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a captioner on tables of a store; where `run_dir` holds the same run unfinished, go on with it.
@@ -77,10 +85,12 @@ def train_captioner(
         dataset: sequence of str or None. Datasets to learn from; None where the store holds one with captions.
         features: str or None. Fingerprint of the feature table, or its beginning; None where one fits.
         captions: str or None. Fingerprint of the text table, or its beginning; None where one fits.
-        seed: int or None. As in `TrainingConfig`; this and the next three go before `options`.
+        seed: int or None. As in `TrainingConfig`; this and the next five go before `options`.
         epochs: int or None. As in `TrainingConfig`.
         steps_per_epoch: int or None. As in `TrainingConfig`.
         checkpoint_every: int or None. As in `TrainingConfig`.
+        captions_per_image: str or None. As in `TrainingConfig`.
+        cell: str or None. The model's recurrence; not for models without one.
         options: mapping or None. Fields of `TrainingConfig` and of the model's configuration.
 
     Returns:
@@ -95,21 +105,40 @@ def train_captioner(
         CaptError: there is nothing to learn from, or the loss is not a number any more.
     """
     spec = model_spec(model)
-    named = {"seed": seed, "epochs": epochs, "steps_per_epoch": steps_per_epoch, "checkpoint_every": checkpoint_every}
+    if cell is not None and "cell" not in spec.config.model_fields:
+        raise UsageError(f"{model} has no recurrence to choose", where="--cell", mend="leave it out")
+    named = {
+        "seed": seed,
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "checkpoint_every": checkpoint_every,
+        "captions_per_image": captions_per_image,
+        "cell": cell,
+    }
     given = {name: value for name, value in named.items() if value is not None}
     training, sizes = parse_options(spec.config, {**(options or {}), **given})
     opened = open_store(store)
     root = Path(run_dir).absolute()
-    with pinned(opened.path, lambda: select_tables(opened, spec, dataset, features, captions)) as tables:
+    wanted = PixelInput() if training.extractor else spec
+    with pinned(opened.path, lambda: select_tables(opened, wanted, dataset, features, captions)) as tables:
+        network = open_network(training, spec, tables.features.recipe) if training.extractor else None
         data = join_captions(tables)
         _say_what_is_left_out(data)
+        _check_lengths(sizes, training, data)
         with locked(root):
-            record = begin_run(root, _record(spec, sizes, training, tables, data), tables)
-            return Training(root, record, tables, data).run()
+            record = begin_run(root, _record(spec, sizes, training, tables, data, network), tables, network)
+            note_store(root, opened.path)
+            _say_settings(record)
+            return Training(root, record, tables, data, network).run()
 
 
 def _record(
-    spec: ModelSpec, sizes: ModelConfig, training: TrainingConfig, tables: Tables, data: CaptionData
+    spec: ModelSpec,
+    sizes: ModelConfig,
+    training: TrainingConfig,
+    tables: Tables,
+    data: CaptionData,
+    network: PixelNetwork | None,
 ) -> RunRecord:
     validation = data.validation_split
     table = tables.features
@@ -128,7 +157,28 @@ def _record(
         vocabulary=len(tables.texts[0].vocabulary()),
         max_words=training.max_words or data.train.max_words,
         libraries=library_versions(),
+        extractor=ExtractorOrigin(recipe=network.recipe, shape=network.function.shape) if network else None,
     )
+
+
+def _check_lengths(sizes: ModelConfig, training: TrainingConfig, data: CaptionData) -> None:
+    """UsageError where captions have, or are to have, more words than the model can take."""
+    if sizes.most_words is None:
+        return
+    used = ("train", data.validation_split) if data.validation_split else ("train",)
+    longest = max(data.splits[split].max_words for split in used)
+    if longest > sizes.most_words:
+        raise UsageError(
+            f"the longest caption has {longest} words, and the model takes {sizes.most_words}",
+            mend=f"set longest to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
+        )
+    if (training.max_words or 0) > sizes.most_words:
+        raise UsageError(f"max_words is {training.max_words}, and the model says {sizes.most_words} words at most")
+
+
+def _say_settings(record: RunRecord) -> None:
+    settings = {**record.sizes, **record.training.model_dump(exclude_none=True)}
+    _log.info("%s: %s", record.model, ", ".join(f"{name} {value}" for name, value in settings.items()))
 
 
 def _say_what_is_left_out(data: CaptionData) -> None:
@@ -151,9 +201,12 @@ class Training:
         record: RunRecord. What it is.
         tables: Tables. Where features come from.
         data: CaptionData. The captions.
+        network: PixelNetwork or None. The extractor in the model, as a run on pixels begins with it.
     """
 
-    def __init__(self, root: Path, record: RunRecord, tables: Tables, data: CaptionData) -> None:
+    def __init__(
+        self, root: Path, record: RunRecord, tables: Tables, data: CaptionData, network: PixelNetwork | None = None
+    ) -> None:
         self.root = root
         self.record = record
         self.data = data
@@ -165,6 +218,9 @@ class Training:
         self._reader = _reader(data, "train", tables)
         self._held_out = _reader(data, record.validation_split, tables) if record.validation_split else None
         self._words = tables.texts[0].vocabulary()
+        self._tables = tables
+        self._network = network
+        self._augmentation = Augmentation.of(self.config)
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch; the figures that `train_captioner` returns."""
@@ -173,9 +229,9 @@ class Training:
 
     def _run(self) -> dict[str, Any]:
         started = time.monotonic()
-        self.metrics = [CrossEntropy(), MaskedAccuracy()]
-        self.model = compiled_model(self.record, self.metrics, self.steps)
+        self.model, self.metrics = compiled_model(self.root, self.record, self.steps)
         self._samples = self._make_samples()
+        self._judge = self._make_judge()
         progress = self.checkpoints.load_last(self.model) or self._begin()
         resumed_at = self._total(progress)
         if resumed_at:
@@ -195,12 +251,21 @@ class Training:
         best, patience = progress.best, self.config.stop_after
         return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
 
+    def _make_judge(self) -> CiderJudge | None:
+        split = self.record.validation_split
+        if self.config.judge == "loss" or split is None:
+            return None
+        return CiderJudge(self.model, self._tables, split, self.record.max_words)
+
     def _make_samples(self) -> Samples:
         reader = self._held_out or self._reader
         return Samples(self.model, reader, self._words, self.config.show_captions, self.record.max_words)
 
     def _begin(self) -> Progress:
-        self.model.feature_scale.fit(self._reader.sample(_SCALE_IMAGES))
+        if self._network:
+            self.model.feature_scale.network.set_weights(self._network.function.network.get_weights())
+        counts = np.bincount(self.data.train.tokens, minlength=self.record.vocabulary)
+        self.model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
         return Progress(random=random_states(self.model))
 
     def _epoch(self, progress: Progress) -> Progress:
@@ -208,7 +273,8 @@ class Training:
         label = f"epoch {progress.epoch + 1} of {self.config.epochs}"
         with bar(label, self.steps, "steps") as show:
             watcher = StepWatcher(progress, self.steps, self.metrics, self._keep, self.config.checkpoint_every, show)
-            batches = self._reader.dataset(order, self.config.batch_size, progress.step)
+            change = self._augmentation and self._augmentation.of_epoch(progress.epoch)
+            batches = self._reader.dataset(order, self.config.batch_size, progress.step, change)
             logs = self._fit(batches, watcher, progress.epoch)
         ended = self._ended(watcher.progress(), logs, captions=sum(map(len, order)))
         self.checkpoints.save(self.model, ended, self._total(ended))
@@ -241,7 +307,8 @@ class Training:
         batches = self._held_out.dataset(plain_order(self._held_out.captions, size), size)
         with _reading(self._held_out):
             logs = self.model.evaluate(batches, verbose=0, return_dict=True)
-        return {"val_loss": _finite(logs["cross_entropy"]), "val_accuracy": logs["accuracy"]}
+        figures = {"val_loss": _finite(logs["cross_entropy"]), "val_accuracy": logs["accuracy"]}
+        return figures | {"val_cider_d": self._judge()} if self._judge else figures
 
     def _order(self, epoch: int) -> Order:
         train, size, seed = self.data.train, self.config.batch_size, self.config.seed
@@ -282,26 +349,28 @@ class Training:
         }
 
 
-def compiled_model(record: RunRecord, metrics: Sequence[keras.Metric], steps: int) -> Captioner:
-    """The run's model with weights drawn from its seed, ready to be trained.
+def compiled_model(root: Path, record: RunRecord, steps: int) -> tuple[Captioner, list[keras.Metric]]:
+    """The run's model with weights drawn from its seed, ready to be trained, and what it measures besides the loss.
 
     Args:
+        root: Path. The run directory.
         record: RunRecord. The run.
-        metrics: sequence of keras.Metric. What is measured besides the loss.
         steps: int. Steps an epoch.
     """
     config = record.training
     keras.utils.set_random_seed(config.seed)
     with computing_in(config.precision):
-        model = record.build()
+        model = record.build(root)
+        learning = model.feature_scale.network.trainable_variables if record.extractor else ()
+        metrics = [CrossEntropy(model.left_out), MaskedAccuracy(model.left_out)]
         # XLA was measured no faster on the CPU, and it compiles for 8 s at every new shape.
         model.compile(
-            optimizer=make_optimizer(config, steps),
-            loss=MaskedCrossEntropy(config.label_smoothing),
-            metrics=list(metrics),
+            optimizer=make_optimizer(config, steps, learning),
+            loss=MaskedCrossEntropy(config.label_smoothing, model.left_out),
+            metrics=metrics,
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
-    return model
+    return model, metrics
 
 
 @contextmanager
@@ -349,12 +418,14 @@ class StepWatcher(keras.callbacks.Callback):
 
     def progress(self) -> Progress:
         """Where the run stands now, within the epoch."""
+        # On JAX the state of training reaches model and metrics when a callback asks for its model.
+        model = self.model
         return self._start.model_copy(
             update={
                 "step": self._step,
                 "seconds": self._seconds,
                 "sums": metric_sums(self._metrics),
-                "random": random_states(self.model),
+                "random": random_states(model),
             }
         )
 

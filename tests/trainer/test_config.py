@@ -42,3 +42,8 @@ def test_a_spatial_model_refuses_pooled_features_and_names_the_command():
     spec.check_shape((64, 2048), "1f2e")
     with pytest.raises(UsageError, match=r"1f2e: soft_attention wants spatial .*\[2048\].*--pooling none"):
         spec.check_shape((2048,), "1f2e")
+
+
+def test_pixels_are_refused_and_the_command_that_makes_features_is_named():
+    with pytest.raises(UsageError, match=r"1f2e: .*pixels \[24, 32, 3\].*--extractor inception_v3 --pooling none"):
+        model_spec("soft_attention").check_shape((24, 32, 3), "1f2e")

@@ -56,3 +56,19 @@ def test_plain_descent_goes_the_clipped_way():
     optimizer.build(weights)
     optimizer.apply([np.array([30.0], np.float32), np.array([40.0], np.float32)])
     np.testing.assert_allclose([float(w.numpy()[0]) for w in weights], [-3, -4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_an_extractor_learns_at_its_share_of_the_rate(name, precision):
+    weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0, 0.0])]
+    config = TrainingConfig(optimizer=name, learning_rate=0.1, extractor="vgg16", fine_tuning=0.2)
+    optimizer = make_optimizer(config, 1, extractor=weights[1:])
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
+    optimizer.build(weights)
+    for _ in range(3):
+        optimizer.apply([np.array([3.0, -1.0], np.float32)] * 2)
+    fast, slow = (weight.numpy() for weight in weights)
+    assert (np.abs(fast) > 0.05).all()
+    np.testing.assert_allclose(slow, 0.2 * fast, rtol=1e-5)

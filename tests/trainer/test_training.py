@@ -207,8 +207,11 @@ def test_a_run_that_is_being_trained_is_refused(trained, store):
 
 
 def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):
-    figures = train_captioner(store.path, tmp_path / "run", epochs=2, steps_per_epoch=3, options=SMALL)
+    choices = {"captions_per_image": "one", "cell": "rnn"}
+    figures = train_captioner(store.path, tmp_path / "run", epochs=2, steps_per_epoch=3, **choices, options=SMALL)
     assert figures["steps"] == 6
+    record = read_record(tmp_path / "run")
+    assert (record.training.captions_per_image, record.sizes["cell"]) == ("one", "rnn")
 
 
 def test_without_a_val_split_it_validates_on_test_and_says_so(shown, squares, tmp_path, caplog):
@@ -232,6 +235,19 @@ def test_an_unknown_option_is_refused_before_anything_is_written(store, tmp_path
     with pytest.raises(UsageError, match="unknown option 'unit'"):
         train_captioner(store.path, tmp_path / "run", options={"unit": 3})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "complaint"),
+    [
+        ("transformer", {"cell": "gru"}, r"--cell: transformer has no recurrence to choose"),
+        ("nic", {"cell": "gated"}, r"cell: Input should be 'rnn', 'lstm' or 'gru', got 'gated'"),
+        ("nic", {"captions_per_image": "two"}, r"captions_per_image: Input should be 'all' or 'one', got 'two'"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused(store, tmp_path, model, given, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        train_captioner(store.path, tmp_path / "run", model, **given)
 
 
 def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
@@ -290,11 +306,33 @@ def test_a_run_on_a_schedule_with_half_precision_resumes_exactly(store, tmp_path
         assert got["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_gives(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    # Nearly all of the time goes into compiling, and half of that into optimizing.
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    options = {"seed": 4, "epochs": 2, "checkpoint_every": 2, "options": SMALL}
+    assert start(store, tmp_path / "unbroken", **options).wait() == 0
+    kill_after(start(store, tmp_path / "killed", **options), tmp_path / "killed", 1, 2)
+    assert start(store, tmp_path / "killed", **options).wait() == 0
+    for got, expected in zip(lines_of(tmp_path / "killed"), lines_of(tmp_path / "unbroken"), strict=True):
+        assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert got["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
+
+
 def test_more_epochs_of_a_cosine_are_another_run(store, tmp_path):
     options = {**SMALL, "schedule": "cosine"}
     train_captioner(store.path, tmp_path / "run", epochs=1, options=options)
     with pytest.raises(StoreError, match=r"training\.epochs: expected 1, got 2"):
         train_captioner(store.path, tmp_path / "run", epochs=2, options=options)
+
+
+def test_the_best_epoch_can_be_the_one_whose_captions_are_liked_most(store, tmp_path):
+    options = {**SMALL, "judge": "cider_d", "stop_after": 2}
+    figures = train_captioner(store.path, tmp_path / "run", seed=4, epochs=4, options=options)
+    liked = [row["val_cider_d"] for row in lines_of(tmp_path / "run")]
+    assert figures["best_epoch"] == 1 + liked.index(max(liked))
+    assert figures["val_cider_d"] == max(liked) > 0
 
 
 def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path, caplog):

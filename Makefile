@@ -32,10 +32,10 @@ lint: setup
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
-test: lint  ## Lint and the fast tests
-	$(PYTHON) -m pytest
+test: lint  ## Lint and the fast tests, two files at a time
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-test-slow: setup  ## The slow tests: fifty kills, a million references
+test-slow: setup  ## The slow tests: fifty kills, a million references, large networks, JAX
 	$(PYTHON) -m pytest -m slow
 
 test-all: test test-slow  ## Every test that needs no engine

@@ -1,5 +1,6 @@
 """Leases hold while their job lives, end by themselves when it dies, and pin the snapshot that is live."""
 
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from features.store import FeatureTable
 from features.store.compact import compact_table
 from features.store.pins import current_leases, expired_leases, is_busy, lease, pinned, table_name
 from schemas.errors import StoreError
-from tests.features.store.stores import add_dataset, add_features, feature_recipe, killed, new_store
+from tests.features.store.stores import add_dataset, add_features, feature_recipe, new_store
 
 
 def test_a_lease_holds_while_its_block_runs(tmp_path: Path) -> None:
@@ -42,8 +43,13 @@ def _hold(path: str) -> None:
 
 
 def test_the_lease_of_a_killed_job_ends_by_itself(tmp_path: Path) -> None:
-    assert killed(0, 0.5, _hold, str(tmp_path))
-    (path,) = (tmp_path / "pins").glob("*.json")
+    process = multiprocessing.get_context("forkserver").Process(target=_hold, args=(str(tmp_path),))
+    process.start()
+    while not (paths := list((tmp_path / "pins").glob("*.json"))) and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    (path,) = paths
     assert len(current_leases(tmp_path)) == 1
     os.utime(path, (time.time() - 61,) * 2)
     assert current_leases(tmp_path) == []

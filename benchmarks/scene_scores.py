@@ -1,0 +1,64 @@
+"""What captions of scenes are worth, for `benchmarks/scenes.py`: whether they are true, and where the captioner looked.
+
+A caption is true where the grammar parses it and it names every object, its size, colour and shape, and one relation,
+all right. Else its first fault is told.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from features.scenes import HEIGHT, WIDTH, Drawn, Scene, parse_caption
+
+Hit = tuple[bool, float]
+
+
+def fault_of(caption: str, scene: Scene) -> str | None:
+    """The first thing that is wrong with a caption of a scene; None where it is true."""
+    claim = parse_caption(caption)
+    if claim is None:
+        return "no sentence of the grammar"
+    if claim.holds_in(scene):
+        return None
+    shown = [drawn.thing for drawn in scene.objects]
+    if len(claim.things) != len(shown):
+        return "objects too few or too many"
+    faults = (
+        ("colours", lambda thing: thing.colour),
+        ("shapes", lambda thing: thing.shape),
+        ("which colour goes with which shape", lambda thing: (thing.colour, thing.shape)),
+        ("sizes", lambda thing: thing),
+    )
+    differs = [what for what, part in faults if Counter(map(part, claim.things)) != Counter(map(part, shown))]
+    return differs[0] if differs else "the relation"
+
+
+def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: int, columns: int) -> list[Hit]:
+    """For each object named by colour and shape: whether the look at its shape's word peaks in its box, and chance.
+
+    Args:
+        words: sequence of str. The caption.
+        attention: float array [words, places]. What each word was said under, places row by row.
+        scene: Scene. What is named but not shown counts not.
+        rows: int. Rows of places.
+        columns: int. Columns of places.
+
+    Returns:
+        list of (whether the middle of the place with the most weight lies in the box, the box's share of the picture).
+    """
+    shown = {(drawn.thing.colour, drawn.thing.shape): drawn for drawn in scene.objects}
+    hits = []
+    for at in range(1, len(words)):
+        drawn = shown.get((words[at - 1], words[at]))
+        if drawn is not None:
+            row, column = divmod(int(attention[at].argmax()), columns)
+            middle = (column + 0.5) * WIDTH / columns, (row + 0.5) * HEIGHT / rows
+            hits.append((_in_box(middle, drawn), drawn.box[2] * drawn.box[3] / (WIDTH * HEIGHT)))
+    return hits
+
+
+def _in_box(point: tuple[float, float], drawn: Drawn) -> bool:
+    x, y, width, height = drawn.box
+    return x <= point[0] <= x + width and y <= point[1] <= y + height

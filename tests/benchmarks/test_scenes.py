@@ -1,0 +1,89 @@
+"""The scenes benchmark tells true captions from false ones, and runs from scenes to its table."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.scenes import Drawn, Scene, Thing
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TRUE = "a small red star is left of a large blue heart and there is a small black cross"
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """A module of the benchmarks, as the program imports it."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def shown():
+    objects = (
+        Drawn(Thing("small", "red", "star"), (20, 150, 40, 40), 0),
+        Drawn(Thing("large", "blue", "heart"), (200, 130, 90, 90), 0),
+        Drawn(Thing("small", "black", "cross"), (20, 20, 40, 40), 0),
+    )
+    return Scene(1, objects, (), "test")
+
+
+@pytest.mark.parametrize(
+    ("caption", "fault"),
+    [
+        (TRUE, None),
+        (f"{TRUE} cross", "no sentence of the grammar"),
+        ("", "no sentence of the grammar"),
+        ("a small red star is left of a large blue heart", "objects too few or too many"),
+        (TRUE.replace("red", "green"), "colours"),
+        (TRUE.replace("heart", "circle"), "shapes"),
+        (TRUE.replace("red", "x").replace("blue", "red").replace("x", "blue"), "which colour goes with which shape"),
+        (TRUE.replace("large", "little"), "sizes"),
+        (TRUE.replace("left of", "above"), "the relation"),
+    ],
+)
+def test_the_first_fault_of_a_caption_is_told(program, shown, caption, fault):
+    assert program("scene_scores").fault_of(caption, shown) == fault
+
+
+def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program, shown):
+    words = TRUE.replace("black", "white").split()
+    attention = np.full((len(words), 48), 0.01)
+    attention[words.index("star"), 4 * 8 + 1] = 0.5  # the middle of row 4, column 1 lies in the star's box
+    attention[words.index("heart"), 0] = 0.5
+    looks = program("scene_scores").looks_of(words, attention, shown, 6, 8)
+    assert [hit for hit, _ in looks] == [True, False]
+    assert [chance for _, chance in looks] == pytest.approx([1600 / 76800, 8100 / 76800])
+
+
+def test_every_model_has_committed_options_that_it_knows(program):
+    from trainer.config import parse_options
+    from trainer.models import MODELS
+
+    benchmark = program("scenes")
+    for name, spec in MODELS.items():
+        parse_options(spec.config, benchmark.options_of(name))
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_from_scenes_to_its_table_and_does_nothing_twice(program, tmp_path):
+    benchmark = program("scenes")
+    bench = benchmark.Bench(tmp_path / "out", scenes=50, network_scenes=20, network_epochs=1)
+    sizes = {
+        "soft_attention": {"embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8},
+        "par_inject": {"embedding": 8, "units": 8},
+    }
+    options = {name: {**chosen, "epochs": 1, "batch_size": 16, "show_captions": 0} for name, chosen in sizes.items()}
+    figures = benchmark.measure(bench, list(options), options.__getitem__)
+    for name, one in figures["models"].items():
+        assert (one["scenes"], one["unseen_scenes"]) == (8, 2)
+        assert 0 <= one["true"] <= 1
+        assert sum(one["faults"].values()) == round((1 - one["true"]) * 8)
+        assert set(one["shuffled"]) >= {"true", "bleu_4", "cider_d"}
+        assert one["training"]["cpu_seconds"] > 0
+        assert f"| `{name}` |" in benchmark.table(figures)
+    stamps = {path: path.stat().st_mtime_ns for path in bench.out.glob("runs/*/checkpoints/*")}
+    again = benchmark.measure(bench, list(options), options.__getitem__)
+    assert {path: path.stat().st_mtime_ns for path in bench.out.glob("runs/*/checkpoints/*")} == stamps
+    assert again["models"]["par_inject"]["faults"] == figures["models"]["par_inject"]["faults"]

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True)
-class ImageEntry:
+class ImageEntry(NamedTuple):
     """An image that a dataset names: its id, its file's name, its own split or none, its address where it has one.
 
     Where there is an address, the name is `features.downloads.downloaded_name` of it.
@@ -18,8 +17,7 @@ class ImageEntry:
     url: str = ""
 
 
-@dataclass(frozen=True)
-class CaptionEntry:
+class CaptionEntry(NamedTuple):
     """A caption of a dataset: ids, the text as published, and what was mended. Its split is its image's."""
 
     image_id: str

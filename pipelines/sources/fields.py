@@ -1,7 +1,7 @@
 """Fields of a record as annotation files write them: values by key, text, splits, and captions numbered by image."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from schemas.errors import CaptError
@@ -19,14 +19,15 @@ def records(data: Any, key: str, where: str, mend: str) -> Iterator[tuple[str, A
 
 def value(record: Any, key: str, place: str, mend: str) -> Any:
     """The value under a key of a JSON object; CaptError with the place where there is none."""
-    if not isinstance(record, Mapping) or key not in record:
+    if not isinstance(record, dict) or key not in record:
         raise CaptError(f"the key {key!r} is missing", where=place, mend=mend)
     return record[key]
 
 
 def text_of(value: Any) -> str:
     """The value as text that any table can hold: half a surrogate pair, which JSON can write, as it is written."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def split_of(text: str) -> str | None:

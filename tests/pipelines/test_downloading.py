@@ -161,10 +161,12 @@ def test_a_torn_line_of_a_killed_run_costs_no_other(tmp_path: Path) -> None:
     assert list(dead_links(tmp_path, 1)) == links
 
 
+# A shell that starts the tests behind its back has interrupts ignored, and what it starts takes that over.
 KILLED = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
 from tests.pipelines.test_downloading import fetch
+signal.signal(signal.SIGINT, signal.default_int_handler)
 fetch(Path(sys.argv[1]), json.loads(sys.argv[2]))
 """
 

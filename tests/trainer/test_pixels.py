@@ -4,9 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from _thread import interrupt_main
 
 import keras
 import numpy as np
@@ -18,7 +15,7 @@ from features.extractors.opening import open_extractor
 from features.store import open_store
 from schemas.errors import DamagedError, StoreError, UsageError
 from schemas.recipes import FeatureRecipe
-from trainer.checkpoints import Checkpoints
+from tests.trainer.killing import kill_after, start
 from trainer.config import TrainingConfig, parse_options
 from trainer.directory import read_record
 from trainer.export import export_run
@@ -153,31 +150,9 @@ def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network
     np.testing.assert_allclose(scale.mean, features.mean(axis=0), rtol=0.1, atol=0.01)
 
 
-@contextlib.contextmanager
-def interrupted(run, epoch, step):
-    """Within the block, ^C comes once the run has a checkpoint that far."""
-
-    def is_there():
-        state = Checkpoints(run / "checkpoints").state()
-        return state and (state.progress.epoch, state.progress.step) >= (epoch, step)
-
-    def watch():
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not is_there():
-            time.sleep(0.002)
-        interrupt_main()
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    watcher.join()
-
-
-def test_an_interrupted_run_goes_on_and_gives_what_an_unbroken_one_gives(tuned, pixels, network, tmp_path):
+def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(tuned, pixels, network, tmp_path):
     run, given = tmp_path / "run", options(network, fine_tuning=0.5, **CHANGES)
-    with interrupted(run, 1, 2):
-        train_captioner(pixels.path, run, **TUNING, options=given)
+    kill_after(start(pixels, run, **TUNING, options=given), run, 1, 2)
     moved = shutil.copy(network, tmp_path / "moved.keras")
     again = {**given, "extractor": f"custom:{moved}"}
     assert train_captioner(pixels.path, run, **TUNING, options=again)["resumed_at"]

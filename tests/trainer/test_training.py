@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -11,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from schemas.errors import CaptError, DamagedError, StoreError, UsageError
+from tests.trainer.killing import PROGRAM, kill_after, start
 from trainer.checkpoints import Checkpoints
 from trainer.directory import LockedError, locked, read_record
 from trainer.runs import load_run
@@ -27,13 +27,6 @@ SMALL = {
     "learning_rate": 0.005,
 }
 EPOCHS = 6
-
-PROGRAM = """
-import json, sys
-from trainer.training import train_captioner
-store, run, options = sys.argv[1:]
-train_captioner(store, run, **json.loads(options))
-"""
 
 
 def lines_of(run):
@@ -115,25 +108,6 @@ def test_the_best_epoch_is_what_captions(trained):
     (embeddings,) = load_run(run).model.embedding_layer.get_weights()
     with h5py.File(run / "checkpoints" / best / "model.weights.h5") as file:
         np.testing.assert_array_equal(file["embedding_layer/vars/0"], embeddings)
-
-
-def start(store, run, **options):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", PROGRAM, str(store.path), str(run), json.dumps(options)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-
-
-def kill_after(process, run, epoch, step):
-    """SIGKILL once the run has a checkpoint that far; where the run stood then."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        state = Checkpoints(run / "checkpoints").state()
-        if state and (state.progress.epoch, state.progress.step) >= (epoch, step):
-            process.kill()
-            process.wait()
-            return Checkpoints(run / "checkpoints").state().progress
-        time.sleep(0.002)
-    raise AssertionError(f"not killed: {process.communicate()[1].decode()[-2000:]}")
 
 
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(trained, store, tmp_path):

@@ -1,0 +1,35 @@
+"""Training runs in processes of their own, killed for real once they have got somewhere."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from trainer.checkpoints import Checkpoints
+
+PROGRAM = """
+import json, sys
+from trainer.training import train_captioner
+store, run, options = sys.argv[1:]
+train_captioner(store, run, **json.loads(options))
+"""
+
+
+def start(store, run, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", PROGRAM, str(store.path), str(run), json.dumps(options)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def kill_after(process, run, epoch, step):
+    """SIGKILL once the run has a checkpoint that far; where the run stood then."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        state = Checkpoints(run / "checkpoints").state()
+        if state and (state.progress.epoch, state.progress.step) >= (epoch, step):
+            process.kill()
+            process.wait()
+            return Checkpoints(run / "checkpoints").state().progress
+        time.sleep(0.002)
+    raise AssertionError(f"not killed: {process.communicate()[1].decode()[-2000:]}")

@@ -8,7 +8,7 @@ PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 STAMP := $(VENV)/installed
 
-.PHONY: help setup demo test test-slow test-all lint lock clean
+.PHONY: help setup demo test test-slow test-large test-all lint lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,10 @@ test: lint  ## Lint and the fast tests, two files at a time
 test-slow: setup  ## The slow tests: fifty kills, a million references, large networks, JAX
 	$(PYTHON) -m pytest -m slow
 
-test-all: test test-slow  ## Every test that needs no engine
+test-large: setup  ## What takes 17 GB of memory: VGG16 up to fc2
+	$(PYTHON) -m pytest -m large
+
+test-all: test test-slow test-large  ## Every test that needs no engine
 
 lock:  ## Resolve the dependencies of setup.py anew into requirements.lock
 	$(PYTHON3) -m venv $(VENV)-lock

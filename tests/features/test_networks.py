@@ -28,8 +28,12 @@ from schemas.recipes import FeatureRecipe, Precision
 
 # `NAME`, or `NAME:LAYER` for another layer than its own.
 FAST = ("inception_v3", "mobilenet_v3_small")
-SLOW = ("vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2", "efficientnet_b0", "nasnet_mobile", "convnext_tiny")
-NETWORKS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+SLOW = ("vgg16", "vgg19", "inception_resnet_v2", "efficientnet_b0", "nasnet_mobile", "convnext_tiny")
+LATER = [
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    pytest.param("vgg16:fc2", marks=pytest.mark.large),
+]
+NETWORKS = [*FAST, *LATER]
 HEAVY = ("inception_v3", "vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2")
 PRECISIONS = get_args(Precision)
 
@@ -205,7 +209,7 @@ def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(name: str, 
     assert narrow.refused == 1
 
 
-@pytest.mark.parametrize("kinds", [FAST, *(pytest.param((kind,), marks=pytest.mark.slow) for kind in SLOW)])
+@pytest.mark.parametrize("kinds", [FAST, *(pytest.param(later.values, marks=later.marks) for later in LATER)])
 def test_rows_are_the_same_on_one_thread(kinds: tuple[str, ...], tmp_path: Path) -> None:
     kinds_and_precisions = [(kind, precision) for kind in kinds for precision in PRECISIONS]
     program = f"""

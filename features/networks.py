@@ -134,6 +134,8 @@ def _canonical(definition: Any, source: str, result: Any) -> bytes:
         copy.CopyFrom(node)
         copy.name = names[node.name]
         copy.ClearField("input")
+        # Names a gradient, which nothing here takes, by a number that grows within the process.
+        copy.attr.pop("_gradient_op_type", None)
         copy.input.extend(_renamed(tensor, names) for tensor in _data_inputs(node))
         copy.ClearField("experimental_debug_info")
     identity = canonical.node.add(name=OUTPUT, op="Identity", input=[_renamed(result.name, names)])

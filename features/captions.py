@@ -18,12 +18,16 @@ def caption_key(dataset: str, image_id: str, caption_id: str) -> bytes:
     return hashlib.sha256(f"[{names}]".encode()).digest()
 
 
+def caption_digest(key: bytes, caption: str) -> bytes:
+    """The 32-byte digest of a caption: SHA-256 of its key and its text, before any standardizing, in UTF-8."""
+    return hashlib.sha256(key + caption.encode()).digest()
+
+
 class CaptionsDigest:
     """The digest of a set of captions, the same in whatever order and in however many parts they come.
 
-    Each caption becomes SHA-256(key ‖ UTF-8 text); the digest is the SHA-256 of all of these, sorted. Only 32 bytes a
-    caption are held. Parts that were digested apart are brought together by `merge`. A caption that is added twice
-    counts twice.
+    It is the SHA-256 of the captions' `caption_digest`s, sorted. Only 32 bytes a caption are held. Parts that were
+    digested apart are brought together by `merge`. A caption that is added twice counts twice.
     """
 
     def __init__(self) -> None:
@@ -32,14 +36,9 @@ class CaptionsDigest:
     def __len__(self) -> int:
         return len(self._digests) // KEY_BYTES
 
-    def add(self, key: bytes, caption: str) -> None:
-        """Take one caption in.
-
-        Args:
-            key: bytes [32]. The caption's key.
-            caption: str. Its text, before any standardizing.
-        """
-        self._digests += hashlib.sha256(key + caption.encode()).digest()
+    def add(self, digests: bytes) -> None:
+        """Take captions in by their `caption_digest`s, one after the other."""
+        self._digests += digests
 
     def merge(self, other: "CaptionsDigest") -> None:
         """Take in all captions of another digest."""

@@ -15,8 +15,8 @@ _BATCH = 8192
 
 _SCHEMA = """
 CREATE TABLE record (image_id TEXT PRIMARY KEY, split TEXT, rank INT, captions INT) WITHOUT ROWID;
-CREATE TABLE caption (key BLOB PRIMARY KEY, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, place INT)
-    WITHOUT ROWID;
+CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, place INT,
+    UNIQUE (image_id, caption_id));
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
 CREATE TABLE refused (record TEXT, status TEXT, stage TEXT, reason TEXT, detail TEXT, image_id TEXT);
 CREATE TABLE malformed (place TEXT, rank INT, reason TEXT, detail TEXT);
@@ -55,14 +55,14 @@ class CaptionLedger(Database):
     def add_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
         """Enter captions of images entered: key, image id, caption id, text, what was mended.
 
-        A key that comes again is a duplicate where its text is the same, and failed where it is another.
+        Ids that come again are a duplicate where the text is the same, and failed where it is another.
         """
         placed = ((*row, place) for row, place in zip(rows, self._places, strict=False))
         while some := list(islice(placed, _BATCH)):
             entered = self._db.executemany("INSERT OR IGNORE INTO caption VALUES (?, ?, ?, ?, ?, ?)", some)
             if entered.rowcount < len(some):
-                for key, image_id, caption_id, caption, _, place in some:
-                    self._enter_again(key, image_id, caption_id, caption, place)
+                for _, image_id, caption_id, caption, _, place in some:
+                    self._enter_again(image_id, caption_id, caption, place)
 
     def add_malformed(self, malformed: Malformed, rank: int) -> None:
         """Enter what cannot be read as a caption; of no image, it has the rank of its place."""
@@ -131,9 +131,10 @@ class CaptionLedger(Database):
             UNION ALL SELECT * FROM lost ORDER BY 1, 2"""
         self._write(path, REPORT, query)
 
-    def _enter_again(self, key: bytes, image_id: str, caption_id: str, caption: str, place: int) -> None:
-        """Refuse a caption that is not the first of its key."""
-        known, first = self._db.execute("SELECT caption, place FROM caption WHERE key = ?", (key,)).fetchone()
+    def _enter_again(self, image_id: str, caption_id: str, caption: str, place: int) -> None:
+        """Refuse a caption that is not the first of its ids."""
+        query = "SELECT caption, place FROM caption WHERE image_id = ? AND caption_id = ?"
+        known, first = self._db.execute(query, (image_id, caption_id)).fetchone()
         if first == place:
             return
         if known == caption:

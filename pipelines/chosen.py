@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from features.captions import CaptionsDigest
+from features.captions import CaptionsDigest, caption_digest
 from pipelines.caption_ledger import CHOSEN, CaptionLedger
 
 
@@ -18,7 +18,7 @@ class Chosen:
     Args:
         path: Path. The file, in Arrow's streaming format.
         rows: int. How many captions it holds.
-        inputs: str. SHA-256 over all of them in order of key: key, split and text of each.
+        inputs: str. SHA-256 over all of them in order of key: `caption_digest` and split of each.
         train: CaptionsDigest. The digest of those in the train split.
     """
 
@@ -35,14 +35,13 @@ class Chosen:
 
 def choose(ledger: CaptionLedger, path: Path) -> Chosen:
     """Write the captions that the ledger has chosen to a new file at `path`."""
-    sha256, inputs, train, rows = hashlib.sha256, hashlib.sha256(), CaptionsDigest(), 0
+    inputs, train, rows = hashlib.sha256(), CaptionsDigest(), 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, CHOSEN) as writer:
         for batch in ledger.captions():
             writer.write_batch(batch)
-            columns = (batch[name].to_pylist() for name in ("key", "split", "caption"))
-            for key, split, caption in zip(*columns, strict=True):
-                inputs.update(key + sha256(f"{split}\n{caption}".encode()).digest())
-                if split == "train":
-                    train.add(key, caption)
+            keys, splits, captions = (batch[name].to_pylist() for name in ("key", "split", "caption"))
+            digests = list(map(caption_digest, keys, captions))
+            inputs.update(b"".join(d + split.encode() for d, split in zip(digests, splits, strict=True)))
+            train.add(b"".join(d for d, split in zip(digests, splits, strict=True) if split == "train"))
             rows += batch.num_rows
     return Chosen(path, rows, inputs.hexdigest(), train)

@@ -20,6 +20,7 @@ from features.vocabulary import given_vocabulary
 from pipelines.caption_ledger import CaptionLedger
 from pipelines.chosen import choose
 from pipelines.full_disk import full_disk_told
+from pipelines.heap import settled_heap
 from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
 from pipelines.scratch import claimed, scratch
 from pipelines.sources import CaptionEntry, Malformed, Source, open_source
@@ -64,7 +65,7 @@ def prepare_captions(**arguments: Any) -> dict[str, Any]:
         The figures that `--json` prints; an input is one caption.
     """
     options = CaptionOptions(**arguments)
-    with full_disk_told(options.store):
+    with full_disk_told(options.store), settled_heap():
         return _prepare(options)
 
 

@@ -17,7 +17,7 @@ from features.progress import watching
 from features.store import TextTable
 from features.store.damage import files_of, is_sound
 from features.store.log import CommitLog
-from features.store.shards import shard_count, shard_of
+from features.store.shards import shard_count, shards_of
 from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary, vocabulary_path
 from pipelines.caption_ledger import CHOSEN
@@ -30,6 +30,7 @@ from pipelines.vocabulary import learn_vocabulary
 from schemas.errors import CaptError
 from schemas.manifests import FileEntry, Manifest, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, SPECIAL_TOKENS, TextRecipe, digest_of
+from schemas.records import content_keys
 
 _ROW_BYTES = 256
 _LEARNING_BATCH = 65_536
@@ -126,7 +127,7 @@ class TextJob:
 def _by_shard(batches: Iterable[pa.RecordBatch], count: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The batches cut where shards end, each part with its shard's number."""
     for batch in batches:
-        numbers = np.array([shard_of(key, count) for key in batch["key"].to_pylist()])
+        numbers = shards_of(content_keys(batch), count)
         starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in pairwise(starts):
             yield int(numbers[start]), batch.slice(start, end - start)

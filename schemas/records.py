@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from schemas.compression import compress, decompress
-from schemas.tables import Field, Table
+from schemas.tables import KEY_BYTES, Field, Table
 
 Row = Mapping[str, Any]
 
@@ -101,3 +102,8 @@ def from_plain(field: Field, value: Any) -> Any:
         return value
     data = decompress(value, field.compression, field.nbytes)
     return np.frombuffer(data, field.numpy_dtype).reshape(field.shape)
+
+
+def content_keys(rows: pa.Table | pa.RecordBatch) -> NDArray[np.uint8]:
+    """The column `key` of rows, uint8 [N, 32]."""
+    return np.frombuffer(b"".join(rows["key"].to_pylist()), np.uint8).reshape(-1, KEY_BYTES)

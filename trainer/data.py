@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.errors import CaptError
+from schemas.records import content_keys
 from schemas.tables import KEY_BYTES, SPLITS
-from trainer.tables import Tables, content_keys
+from trainer.tables import Tables
 
 USED_SPLITS = tuple(split for split in SPLITS if split != "unused")
 

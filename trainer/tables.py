@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from features.store import Dataset, FeatureTable, Store, TextTable
 from schemas.errors import StoreError
 from schemas.recipes import SHORT_FINGERPRINT
-from schemas.tables import KEY_BYTES
+from schemas.records import content_keys
 from trainer.models import ModelSpec, PixelInput
 
 
@@ -57,12 +55,6 @@ def select_tables(
     return Tables(
         tuple(chosen), tuple(_texts(store, texts, chosen, captions)), _features(store, spec, chosen, features)
     )
-
-
-def content_keys(catalog: pa.Table) -> NDArray[np.uint8]:
-    """The content keys of a catalog, uint8 [N, 32]."""
-    column = catalog.column("key").cast(pa.binary())
-    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def _datasets(store: Store, texts: list[TextTable], names: Sequence[str] | None) -> list[Dataset]:

@@ -53,6 +53,12 @@ def shard_of(key: bytes, count: int) -> int:
     return int.from_bytes(key[:4], "big") * count >> 32
 
 
+def shards_of(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """`shard_of` of many keys, uint8 [N, 32]."""
+    heads = np.ascontiguousarray(keys[:, :4]).view(">u4")[:, 0]
+    return heads.astype(np.int64) * count >> 32
+
+
 def shard_name(stem: str, number: int, count: int, sha256: str, suffix: str) -> str:
     """A shard's file name, such as `features-00003-of-00064.1f2e3d4c.tfrecord`."""
     return f"{stem}-{number:05d}-of-{count:05d}.{sha256[:8]}.{suffix}"

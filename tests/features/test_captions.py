@@ -5,13 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.captions import CaptionsDigest, caption_key, learned_from
+from features.captions import CaptionsDigest, caption_digest, caption_key, learned_from
 
 
 def digest(pairs):
     result = CaptionsDigest()
     for key, text in pairs:
-        result.add(key, text)
+        result.add(caption_digest(key, text))
     return result
 
 
@@ -48,7 +48,7 @@ def test_the_digest_changes_with_a_text_with_a_key_and_with_a_repetition():
 def test_a_digest_can_be_read_while_more_is_added():
     growing = digest([(bytes(32), "a")])
     before = growing.hexdigest()
-    growing.add(bytes(32), "b")
+    growing.add(caption_digest(bytes(32), "b"))
     assert growing.hexdigest() != before
 
 

@@ -18,6 +18,7 @@ from features.store.shards import (
     read_rows,
     shard_count,
     shard_of,
+    shards_of,
     tensor_fields,
     value_span,
 )
@@ -161,6 +162,13 @@ def test_shards_are_nested_key_prefixes() -> None:
         for count in (2, 16, 1024):
             assert shard_of(key, 2 * count) // 2 == shard_of(key, count)
             assert shard_of(key, count) == int.from_bytes(key, "big") >> (256 - count.bit_length() + 1)
+
+
+def test_the_shards_of_many_keys_are_those_of_each() -> None:
+    keys = [hashlib.sha256(bytes([n])).digest() for n in range(64)]
+    for count in (1, 16, 1 << 16):
+        together = shards_of(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), count)
+        assert together.tolist() == [shard_of(key, count) for key in keys]
 
 
 @pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 1), (512, 1), (513, 2), (1024, 2), (5000, 16), (82_783, 256)])

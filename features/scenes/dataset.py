@@ -7,18 +7,18 @@ OUT/scenes.jsonl                                                    the truth of
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from features.made_folders import make_folder
 from features.scenes.facts import HEIGHT, WIDTH, Drawn, Scene, Thing
 from features.scenes.grammar import CAPTIONS
 from features.scenes.layout import make_scene
 from features.scenes.picture import draw
-from features.scenes.rules import PLAIN, Rules
+from features.scenes.rules import PLAIN, Rules, object_counts
 from schemas.errors import UsageError
 
 
@@ -27,7 +27,7 @@ def make_scenes(
     count: int,
     seed: int,
     *,
-    objects: Sequence[int] = PLAIN.objects,
+    objects: Sequence[int] | str = PLAIN.objects,
     held_out_combinations: float = PLAIN.held_out_combinations,
 ) -> dict[str, Any]:
     """Writes a dataset of scenes in COCO's layout; a folder that holds this very dataset is left as it is.
@@ -39,7 +39,7 @@ def make_scenes(
         out: Path. The folder; it does not exist yet, or is empty.
         count: int. Number of scenes, at least 5, so that there is one to validate on.
         seed: int. At least 0.
-        objects: sequence of int. As in `Rules`.
+        objects: sequence of int, or str. As in `Rules`, or such as `2,3`.
         held_out_combinations: float. As in `Rules`.
 
     Returns: dict with `images`, `captions`, the images of each split by its name, `bytes` and `seed`.
@@ -48,10 +48,15 @@ def make_scenes(
     """
     if count < 5 or seed < 0:
         raise UsageError(f"got count {count}, seed {seed}", mend="a count of at least 5 and a seed of at least 0")
-    rules = Rules(tuple(objects), held_out_combinations)
-    out = Path(out).absolute()
-    if not _holds(out, _info(count, seed, rules)):
-        _write_aside(out, count, seed, rules)
+    counts = object_counts(objects) if isinstance(objects, str) else tuple(objects)
+    rules = Rules(counts, held_out_combinations)
+    out, info = Path(out).absolute(), _info(count, seed, rules)
+    make_folder(
+        out,
+        f"{count} scenes of seed {seed}",
+        holds=lambda made: json.loads(_annotations(made, "train").read_text())["info"] == info,
+        write=lambda made: _write(made, count, seed, rules),
+    )
     return {
         "images": count,
         "captions": count * CAPTIONS,
@@ -67,35 +72,15 @@ def load_scenes(out: Path) -> list[Scene]:
     return [_from_truth(json.loads(line)) for line in lines]
 
 
-def _holds(out: Path, info: dict[str, Any]) -> bool:
-    """Whether the folder holds the dataset; UsageError where it holds something else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    try:
-        if json.loads(_annotations(out, "train").read_text())["info"] == info:
-            return True
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UsageError(
-        f"holds something else than {info['count']} scenes of seed {info['seed']}",
-        where=str(out),
-        mend="name a folder that does not exist yet",
-    )
-
-
-def _write_aside(out: Path, count: int, seed: int, rules: Rules) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
-        made = Path(aside) / out.name
-        (made / "images").mkdir(parents=True)
-        (made / "annotations").mkdir()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            scenes = list(pool.map(lambda number: _write_scene(made, seed, number, rules), range(1, count + 1)))
-        for split in {scene.split for scene in scenes}:
-            chosen = [scene for scene in scenes if scene.split == split]
-            _annotations(made, split).write_text(json.dumps(_coco(chosen, _info(count, seed, rules))))
-        (made / "scenes.jsonl").write_text("".join(json.dumps(_truth(scene)) + "\n" for scene in scenes))
-        made.rename(out)
+def _write(made: Path, count: int, seed: int, rules: Rules) -> None:
+    (made / "images").mkdir()
+    (made / "annotations").mkdir()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        scenes = list(pool.map(lambda number: _write_scene(made, seed, number, rules), range(1, count + 1)))
+    for split in {scene.split for scene in scenes}:
+        chosen = [scene for scene in scenes if scene.split == split]
+        _annotations(made, split).write_text(json.dumps(_coco(chosen, _info(count, seed, rules))))
+    (made / "scenes.jsonl").write_text("".join(json.dumps(_truth(scene)) + "\n" for scene in scenes))
 
 
 def _write_scene(folder: Path, seed: int, number: int, rules: Rules) -> Scene:

@@ -1,7 +1,7 @@
 """Intake: from what a command names to a ledger in which every record has its file, its content key and its status."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -13,9 +13,9 @@ from pipelines.dead_links import dead_links
 from pipelines.download_job import download_all, download_directory
 from pipelines.downloading import DownloadImages, bucket_of
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS, HashImages
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, Record
 from pipelines.scratch import scratch
-from pipelines.sources import CaptionEntry, Source
+from pipelines.sources import CaptionEntry, ImageEntry, Source, WalkedSource
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
 
@@ -42,24 +42,26 @@ def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selecti
 
     Where the source has addresses, the first of `images` may be missing yet: it is where downloads go.
     """
-    splitter, seed = selection.splitter, selection.seed
-
-    def record(image_id: str, name: str, own: str | None, url: str) -> tuple[str, str, str, int, str]:
-        return image_id, name, splitter.split_of(image_id, own), rank_of(seed, image_id), url
-
-    if source.lists_images:
-        ledger.add_records(record(one.image_id, one.file_name, one.split, one.url) for one in source.images())
+    ledger.add_records(_records(source.images(), selection))
     downloads = download_directory(images[0]) if ledger.has_addresses() else None
     there = images[1:] if downloads and not downloads.exists() else images
     ledger.add_found(chain.from_iterable(walk(root) for root in there))
-    if not source.lists_images:
-        ledger.add_records(record(name, name, None, "") for name in ledger.found_images())
+    if isinstance(source, WalkedSource):
+        ledger.add_records(_records(source.images_among(ledger.found_images()), selection))
     if selection.limit_captions is not None:
         ledger.add_captions(one.image_id for one in source.captions() if isinstance(one, CaptionEntry))
     unannotated = ledger.unannotated()
     ledger.limit(selection.limit_images, selection.limit_captions)
     ledger.locate()
     return unannotated
+
+
+def _records(entries: Iterable[ImageEntry], selection: Selection) -> Iterator[Record]:
+    for one in entries:
+        split = selection.splitter.split_of(one.image_id, one.split)
+        reason, detail = (one.fault.reason, f"{one.fault.place}: {one.fault.detail}") if one.fault else ("", "")
+        rank = rank_of(selection.seed, one.image_id)
+        yield Record(one.image_id, one.file_name, split, rank, one.url, one.label, reason, detail)
 
 
 def recall_dead_links(ledger: Ledger, images: Sequence[str], max_bytes: int) -> None:

@@ -9,17 +9,18 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from features.references import Found, is_image_name
 from pipelines.database import Database
-from schemas.tables import CATALOG, FAILURES, REPORT
+from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
 
 # The reason of an image whose bytes are not those that were hashed.
 CHANGED = "changed"
 
+_LABELLED = "status != 'failed' AND label != ''"
 _DISTRUST_NS = 2_000_000_000
 _BUSY_SECONDS = 60.0
 
@@ -27,8 +28,8 @@ _log = logging.getLogger("capt.prepare")
 
 _SCHEMA = """
 CREATE TABLE found (name TEXT, base TEXT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, image INT);
-CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, url TEXT, captions INT,
-    location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, url TEXT, label TEXT,
+    captions INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
     status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
@@ -40,6 +41,29 @@ _STAT_CACHE = """
 CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, stamp TEXT, key BLOB,
     PRIMARY KEY (location, member)) WITHOUT ROWID;
 """
+
+
+class Record(NamedTuple):
+    """An image of a dataset as it is entered.
+
+    Args:
+        image_id: str. Its id.
+        file_name: str. Its file's name.
+        split: str. Its split.
+        rank: int. Where a limit places it.
+        url: str. Its address, or none.
+        label: str. The word that it shows, or none.
+        reason, detail: str. Why it has failed already: its dataset says what cannot be.
+    """
+
+    image_id: str
+    file_name: str
+    split: str
+    rank: int
+    url: str = ""
+    label: str = ""
+    reason: str = ""
+    detail: str = ""
 
 
 class Ledger(Database):
@@ -76,11 +100,12 @@ class Ledger(Database):
         )
         self._insert("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def add_records(self, rows: Iterable[tuple[str, str, str, int, str]]) -> None:
-        """Enter a dataset's images: image id, file name, split, rank, address or none. The first of an id counts."""
+    def add_records(self, records: Iterable[Record]) -> None:
+        """Enter a dataset's images. The first of an id counts."""
         self._insert(
-            "INSERT OR IGNORE INTO record (image_id, file_name, base, split, rank, url) VALUES (?, ?, ?, ?, ?, ?)",
-            ((image_id, name, name.rsplit("/", 1)[-1], *others) for image_id, name, *others in rows),
+            "INSERT OR IGNORE INTO record (image_id, file_name, base, split, rank, url, label, status, stage, reason,"
+            " detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(_columns, records),
         )
 
     def has_addresses(self) -> bool:
@@ -241,6 +266,14 @@ class Ledger(Database):
         query = "SELECT image_id, key, split, location, member, size FROM record WHERE status != 'failed' ORDER BY 1"
         self._write(path, CATALOG, query)
 
+    def count_labels(self) -> int:
+        """Usable images whose words are told."""
+        return self._one(f"SELECT count(*) FROM record WHERE {_LABELLED}")
+
+    def write_labels(self, path: Path) -> None:
+        """The words of the dataset's images as Parquet, by image id."""
+        self._write(path, LABELS, f"SELECT image_id, label FROM record WHERE {_LABELLED} ORDER BY image_id")
+
     def write_report(self, path: Path) -> None:
         """What became of every record, as Parquet, by image id."""
         query = """SELECT image_id, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '')
@@ -293,6 +326,12 @@ class Ledger(Database):
             f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
             FROM failure f WHERE f.key = record.key AND {where}"""
         )
+
+
+def _columns(record: Record) -> tuple[str | int | None, ...]:
+    image_id, name, *others, reason, detail = record
+    failure = ("failed", "parse", reason, detail) if reason else (None, None, None, None)
+    return image_id, name, name.rsplit("/", 1)[-1], *others, *failure
 
 
 def copy_stat_cache(source: Path, copy: Path) -> None:

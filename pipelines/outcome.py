@@ -28,9 +28,11 @@ def figures(counts: dict[str, int], reasons: dict[str, int]) -> dict[str, Any]:
 
 def commit_dataset(ledger: Ledger, root: Path, kind: str) -> None:
     """Make the dataset in `root` what the ledger says, unless it is that already."""
-    entry = write_named(root, "catalog", ledger.write_catalog)
+    files = {"catalog": write_named(root, "catalog", ledger.write_catalog)}
+    if ledger.count_labels():
+        files["labels"] = write_named(root, "labels", ledger.write_labels)
     facts = DatasetFacts(source=kind, images=ledger.splits())
-    CommitLog(root).supersede(Manifest(table=root.name, files={"catalog": entry}, facts=facts))
+    CommitLog(root).supersede(Manifest(table=root.name, files=files, facts=facts))
 
 
 def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:

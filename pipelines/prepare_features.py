@@ -6,7 +6,7 @@ source + walk → ledger → download → hash → plan → extract shards (Beam
 import logging
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,7 +35,7 @@ from pipelines.ledger import Ledger
 from pipelines.numerics import check_numerics
 from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
 from pipelines.sources import Source, open_source
-from pipelines.splits import parse_split
+from pipelines.splits import Splitter, parse_split
 from pipelines.workspace import Workspace, untouched
 from schemas.compression import Compression
 from schemas.errors import UsageError
@@ -109,14 +109,35 @@ def prepare_features(**arguments: Any) -> dict[str, Any]:
         The figures that `--json` prints.
     """
     options = FeatureOptions(**arguments)
+    splitter = parse_split(options.split)
+    return prepare_images(options, Published(open_source(options.dataset, options.annotations), splitter, splitter))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A dataset as published, with what assigns splits to its images.
+
+    Args:
+        source: Source. The dataset.
+        splitter: Splitter. Assigns the splits of a dataset that is new to the store.
+        later: Splitter. Assigns those of images that come to one that is there; the others keep theirs.
+    """
+
+    source: Source
+    splitter: Splitter
+    later: Splitter
+
+
+def prepare_images(options: FeatureOptions, published: Published) -> dict[str, Any]:
+    """`prepare_features` of a dataset that is opened already, whatever `options` say of kind, annotations and split."""
+    _check(options)
     with full_disk_told(options.store):
-        return _forecast(options) if options.plan else _prepare(options)
+        return _forecast(options, published) if options.plan else _prepare(options, published)
 
 
-def _prepare(options: FeatureOptions) -> dict[str, Any]:
+def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
     started = time.monotonic()
-    source = _checked_source(options)
-    allowed = parse_max_failures(options.max_failures or source.max_failures)
+    allowed = parse_max_failures(options.max_failures or published.source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
     recipe = recipe_of(options, store)
@@ -126,7 +147,7 @@ def _prepare(options: FeatureOptions) -> dict[str, Any]:
     with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
         healing.begin()
         mend_log(dataset)
-        entered = _enter(ledger, options, source, workspace, store)
+        entered = _enter(ledger, options, published, workspace, store)
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
         commit_dataset(ledger, dataset, options.dataset)
@@ -147,16 +168,15 @@ def _prepare(options: FeatureOptions) -> dict[str, Any]:
     return result
 
 
-def _forecast(options: FeatureOptions) -> dict[str, Any]:
+def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
     started = time.monotonic()
-    source = _checked_source(options)
-    parse_max_failures(options.max_failures or source.max_failures)
+    parse_max_failures(options.max_failures or published.source.max_failures)
     root = Path(options.store).absolute()
     with untouched(root) as workspace, workspace.ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         recipe = recipe_of(options, store)
-        entered = _enter(ledger, options, source, workspace, store)
+        entered = _enter(ledger, options, published, workspace, store)
         table = _compare(ledger, options, FeatureHealing(store, recipe))
         counts = ledger.counts()
         misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
@@ -192,12 +212,11 @@ def _pace(
     return calibrate(recipe, job.network, job.batch_size, job.limits, ledger.planned()), job.row_bytes
 
 
-def _checked_source(options: FeatureOptions) -> Source:
+def _check(options: FeatureOptions) -> None:
     if not options.images:
         raise UsageError("no images are named", where="--images", mend="name a directory, a .zip or a .tar")
     check_shards(options.shards)
     open_extractor(options.asked)
-    return open_source(options.dataset, options.annotations)
 
 
 def recipe_of(options: FeatureOptions, store: Store) -> FeatureRecipe:
@@ -234,12 +253,13 @@ def _as_stored(recipe: FeatureRecipe, store: Store) -> FeatureRecipe:
 
 
 def _enter(
-    ledger: Ledger, options: FeatureOptions, source: Source, workspace: Workspace, store: Store
+    ledger: Ledger, options: FeatureOptions, published: Published, workspace: Workspace, store: Store
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
-    selection = Selection(parse_split(options.split), options.seed, options.limit_images, options.limit_captions)
-    entered = {"unannotated": enter_records(ledger, source, options.images, selection)}
     catalog = read_catalog(store, options.name or options.dataset)
+    splitter = published.splitter if catalog is None else published.later
+    selection = Selection(splitter, options.seed, options.limit_images, options.limit_captions)
+    entered = {"unannotated": enter_records(ledger, published.source, options.images, selection)}
     if catalog is not None:
         ledger.keep_assigned(catalog)
     if ledger.has_addresses():

@@ -1,11 +1,13 @@
-"""Which split an image belongs to, and which images a limit takes: functions of the image's id alone."""
+"""Which split an image belongs to, and which images a limit takes: functions of the image's id, or of its position."""
 
 import hashlib
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 from schemas.errors import UsageError
 
-_NAMES = ("train", "val", "test")
+NAMES = ("train", "val", "test")
 _DEFAULT_SHARES = (0.8, 0.1, 0.1)
 
 
@@ -26,11 +28,47 @@ class Splitter:
         if self.own and own:
             return own
         place, bound = _unit(f"split:{image_id}"), 0.0
-        for name, share in zip(_NAMES, self.shares, strict=True):
+        for name, share in zip(NAMES, self.shares, strict=True):
             bound += share
             if place < bound:
                 return name
-        return _NAMES[-1]
+        return NAMES[-1]
+
+
+class SplitCounts(NamedTuple):
+    """How many images, by position, are train, how many after them val, and how many after those test."""
+
+    train: int
+    val: int
+    test: int
+
+    def split_of(self, position: int) -> str:
+        """The split of the image at a position, from 0; `unused` after all of them."""
+        ends = zip(NAMES, accumulate(self), strict=True)
+        return next((name for name, end in ends if position < end), "unused")
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The counts as shares."""
+        total = sum(self)
+        return self.train / total, self.val / total, self.test / total
+
+
+def published_counts(images: int) -> SplitCounts:
+    """So many CAPTCHAs in the shares of the published ones: 100,000, 20,000 and 20,000."""
+    labelled, train = images * 6 // 7, images * 5 // 7
+    return SplitCounts(train, labelled - train, images - labelled)
+
+
+def parse_counts(text: str) -> SplitCounts:
+    """The counts of `--splits`: train, val and test, such as `100000,20000,20000`."""
+    try:
+        counts = SplitCounts(*map(int, text.split(",")))
+    except (ValueError, TypeError):
+        raise UsageError(f"cannot read {text!r}", where="--splits", mend="write 100000,20000,20000") from None
+    if min(counts) < 0 or not sum(counts):
+        raise UsageError(f"{text} are no counts", where="--splits", mend="write 100000,20000,20000")
+    return counts
 
 
 def parse_split(text: str) -> Splitter:

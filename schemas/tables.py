@@ -163,6 +163,15 @@ CATALOG = Table(
     ),
 )
 
+LABELS = Table(
+    "labels",
+    "The words of a dataset of CAPTCHAs; images whose word is not told have no row.",
+    (
+        _IMAGE_ID,
+        Field("word", "text", "what the image says, letters a–z"),
+    ),
+)
+
 REPORT = Table(
     "report",
     "What became of every input record of one run.",

@@ -3,7 +3,7 @@
     STORE/capt-store.json             what this directory is, and the version of its format
     STORE/features/<fingerprint>/     recipe.json, log/, manifests/, <commit>/features-….tfrecord
     STORE/text/<fingerprint>/         recipe.json, log/, manifests/, <commit>/captions-….parquet, transform/, vocabulary
-    STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, reports/
+    STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, labels.parquet, reports/
     STORE/networks/<sha256>.pb        frozen extractors
     STORE/work/                       plans of running jobs; of no use once they are done
     STORE/pins/                       leases of running jobs on what they read or write
@@ -44,7 +44,7 @@ from schemas.errors import DamagedError, MissingKeyError, StoreError, UsageError
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
 from schemas.records import to_arrow
-from schemas.tables import CAPTIONS, CATALOG, FAILURES, KEY_BYTES, Table
+from schemas.tables import CAPTIONS, CATALOG, FAILURES, KEY_BYTES, LABELS, Table
 
 MARKER = "capt-store.json"
 STORE_VERSION = 1
@@ -184,6 +184,11 @@ class Dataset(_Committed):
     def catalog(self) -> pa.Table:
         """The rows of `schemas.tables.CATALOG`, by image id, as Arrow; `record_batches` takes less memory."""
         return read_parquet([self._catalog_path], CATALOG)
+
+    def labels(self) -> pa.Table:
+        """The rows of `schemas.tables.LABELS`, by image id, as Arrow; none where the dataset has no labels."""
+        entry = self.manifest.files.get("labels")
+        return read_parquet([self.file(entry)], LABELS) if entry else LABELS.arrow_schema().empty_table()
 
     def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """The rows of `catalog`, so many a batch and fewer in the last."""

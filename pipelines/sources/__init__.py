@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, Source
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, Source, WalkedSource
 from pipelines.sources.coco import Coco
 from pipelines.sources.conceptual import Conceptual
 from pipelines.sources.csv_file import CsvFile
@@ -34,4 +34,4 @@ def open_source(kind: str, annotations: Sequence[str]) -> Source:
     return SOURCES[kind](annotations)
 
 
-__all__ = ["SOURCES", "CaptionEntry", "ImageEntry", "Malformed", "Source", "open_source"]
+__all__ = ["SOURCES", "CaptionEntry", "ImageEntry", "Malformed", "Source", "WalkedSource", "open_source"]

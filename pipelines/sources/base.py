@@ -1,20 +1,8 @@
 """What a source dataset is: images by name, captions by image, splits where the dataset has its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
-
-
-class ImageEntry(NamedTuple):
-    """An image that a dataset names: its id, its file's name, its own split or none, its address where it has one.
-
-    Where there is an address, the name is `features.downloads.downloaded_name` of it.
-    """
-
-    image_id: str
-    file_name: str
-    split: str | None = None
-    url: str = ""
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class CaptionEntry(NamedTuple):
@@ -41,16 +29,33 @@ class Malformed:
     detail: str
 
 
+class ImageEntry(NamedTuple):
+    """An image that a dataset names.
+
+    Args:
+        image_id: str. Its id.
+        file_name: str. Its file's name; where it has an address, `features.downloads.downloaded_name` of that.
+        split: str or None. Its split, where the dataset has splits.
+        url: str. Its address, where it has one.
+        label: str. The word that it shows, where that is told.
+        fault: Malformed or None. Why it is no image of the dataset all the same.
+    """
+
+    image_id: str
+    file_name: str
+    split: str | None = None
+    url: str = ""
+    label: str = ""
+    fault: Malformed | None = None
+
+
 class Source(Protocol):
     """A dataset as published.
 
     Attributes:
-        lists_images: bool. Whether the dataset names its images; where not, every image found is one, and its id is
-            its path.
         max_failures: str. The share of records that may fail where `--max-failures` says nothing, such as `5%`.
     """
 
-    lists_images: bool
     max_failures: str
 
     def images(self) -> Iterator[ImageEntry]:
@@ -58,3 +63,11 @@ class Source(Protocol):
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions of those images, in the files' order, with what cannot be read as one."""
+
+
+@runtime_checkable
+class WalkedSource(Source, Protocol):
+    """A dataset that has images by their files' names, besides those that it lists, if any."""
+
+    def images_among(self, names: Iterable[str]) -> Iterator[ImageEntry]:
+        """The images of the dataset, from the names of all image files found, which come in alphabetical order."""

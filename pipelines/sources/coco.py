@@ -20,7 +20,6 @@ _MEND = "is this a COCO captions file?"
 class Coco:
     """COCO's annotation files, several together."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

@@ -22,7 +22,6 @@ _SPLIT = re.compile(r"(?<![a-z])(train|val)(?:ing|idation)?(?![a-z])", re.IGNORE
 class Conceptual:
     """Captions with the addresses of their images."""
 
-    lists_images = True
     max_failures = "100%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

@@ -25,7 +25,6 @@ _COLUMNS = (*_WANTED, "split", "id")
 class CsvFile:
     """Captions in CSV or TSV files."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

@@ -84,7 +84,9 @@ class Document:
             yield other
 
 
-def documents(names: Sequence[str], pattern: re.Pattern[str], what: str) -> Iterator[Document]:
+def documents(
+    names: Sequence[str], pattern: re.Pattern[str], what: str, option: str = "--annotations"
+) -> Iterator[Document]:
     """The annotation files that a command names.
 
     Args:
@@ -92,6 +94,7 @@ def documents(names: Sequence[str], pattern: re.Pattern[str], what: str) -> Iter
             an address, of which the files that match are taken, by name.
         pattern: re.Pattern. Searched for in the path within a directory or archive.
         what: str. Such a file as people would write it, `captions_*.json`.
+        option: str. The option that names them.
 
     Raises:
         UsageError: where one is not there, or holds no file that matches.
@@ -100,13 +103,13 @@ def documents(names: Sequence[str], pattern: re.Pattern[str], what: str) -> Iter
         if name.encode(errors="replace").decode() != name:
             raise UsageError("the path is not UTF-8", where=ascii(name), mend="rename it")
         if not name or not (is_address(name) or Path(name).exists()):
-            raise UsageError("no such annotation file", where=name or "--annotations", mend="check --annotations")
+            raise UsageError("no such annotation file", where=name or option, mend=f"check {option}")
         if not is_collection(name):
             yield Document(name, PurePosixPath(name).name, Reference.of(name))
             continue
         found = sorted((one for one in walk(name) if pattern.search(one.name)), key=lambda one: one.name)
         if not found:
-            raise UsageError(f"it holds no {what}", where=name, mend="check --annotations")
+            raise UsageError(f"it holds no {what}", where=name, mend=f"check {option}")
         for one in found:
             yield Document(f"{name.rstrip('/')}/{one.name}", one.name, one.reference)
 

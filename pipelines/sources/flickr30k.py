@@ -23,7 +23,6 @@ _UNSEPARATED = re.compile(r"([^|]*[^|\s])\s*\|\s*(\d+)\s+(.*)", re.DOTALL)
 class Flickr30k:
     """Flickr30k's captions."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

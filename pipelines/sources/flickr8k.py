@@ -23,7 +23,6 @@ _FILES = re.compile(r"(^|/)(Flickr8k\.token|Flickr_8k\.(train|dev|test)Images)\.
 class Flickr8k:
     """Flickr8k's captions with its own splits."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

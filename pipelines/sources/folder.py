@@ -1,6 +1,6 @@
 """A folder or archive of images without captions: every image in it is an input, its path is its id."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipelines.sources.base import CaptionEntry, ImageEntry
 from schemas.errors import UsageError
@@ -9,7 +9,6 @@ from schemas.errors import UsageError
 class Folder:
     """Images without annotations."""
 
-    lists_images = False
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
@@ -21,6 +20,10 @@ class Folder:
     def images(self) -> Iterator[ImageEntry]:
         """None: the walk over the images lists them."""
         return iter(())
+
+    def images_among(self, names: Iterable[str]) -> Iterator[ImageEntry]:
+        """Every image file."""
+        return (ImageEntry(name, name) for name in names)
 
     def captions(self) -> Iterator[CaptionEntry]:
         """None."""

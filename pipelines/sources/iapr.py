@@ -23,7 +23,6 @@ _ESCAPE = re.compile("|".join(_ESCAPED))
 class Iapr:
     """IAPR TC-12's English annotations."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ _FILES = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
 class JsonLines:
     """Captions in files of JSON lines."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

@@ -21,7 +21,6 @@ _MEND = "is this one of Karpathy's dataset_*.json?"
 class Karpathy:
     """One of Karpathy's files, or several where each is named."""
 
-    lists_images = True
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:

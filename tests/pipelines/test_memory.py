@@ -15,7 +15,7 @@ from pathlib import Path
 
 from features.references import Found, Reference
 from pipelines.extracting import EXTRACT_UNIT
-from pipelines.ledger import Ledger
+from pipelines.ledger import Ledger, Record
 from pipelines.splits import Splitter, rank_of
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS
 from pipelines.units import read_unit, write_unit
@@ -27,7 +27,7 @@ ledger.add_found(
 )
 splitter = Splitter(own=True)
 ledger.add_records(
-    (name, name, splitter.split_of(name, None), rank_of(0, name), "") for name in ledger.found_images()
+    Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name in ledger.found_images()
 )
 ledger.limit(None, None)
 ledger.locate()

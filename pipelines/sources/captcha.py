@@ -1,0 +1,160 @@
+"""CAPTCHAs: pictures `a0.png`, `a1.png`, … of words, and the words of the first of them in lines `a0 thus`.
+
+    names found + labels → numbers, in order → id, split by position, word | why it has failed
+
+An image's id is its name without extension. Labels are taken as they are or not at all: a line that is not an id, one
+space and letters a–z costs its image alone. Images after the last that has a label have none, and that is no fault.
+`null` is a word.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from features.captchas.names import image_number, label, line_number
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.documents import Document, documents
+from pipelines.sources.lines import Line
+from pipelines.splits import SplitCounts, published_counts
+from schemas.errors import UsageError
+
+_FILES = re.compile(r"(^|/)spec_train_val\.txt$")
+_EXAMPLE = "spec_train_val.txt"
+_LETTERS = re.compile(r"[A-Za-z]+")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a file of labels says.
+
+    Args:
+        words: dict. The words, by the numbers of their images.
+        faults: dict. Lines of images that tell no word, by their numbers.
+        strays: list of Malformed. Lines of no image.
+    """
+
+    words: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, Malformed] = field(default_factory=dict)
+    strays: list[Malformed] = field(default_factory=list)
+
+    def add(self, line: Line | Malformed) -> None:
+        """Take a line."""
+        if isinstance(line, Malformed):
+            self.strays.append(line)
+        elif (number := line_number(line.text)) is None:
+            self.strays.append(line.malformed("no id", "expected a0, a1, …"))
+        else:
+            self._add(number, line)
+
+    def _add(self, number: int, line: Line) -> None:
+        labelled = label(line.text)
+        if number in self.words or number in self.faults:
+            self.words.pop(number, None)
+            self.faults[number] = line.malformed("doubled id")
+        elif labelled:
+            self.words[number] = labelled[1]
+        else:
+            self.faults[number] = line.malformed(*_wrong(line.text))
+
+    @property
+    def numbers(self) -> set[int]:
+        """The images that have a line."""
+        return self.words.keys() | self.faults.keys()
+
+
+class Captcha:
+    """A set of CAPTCHAs.
+
+    Args:
+        labels: str. The file of labels, or a directory or archive that holds `spec_train_val.txt`.
+        counts: SplitCounts or None. Images by split, in order, and the others are `unused`; None for the published
+            shares, 5/7, 1/7 and 1/7.
+
+    Raises:
+        UsageError: there is no such file, or there are several.
+    """
+
+    max_failures = "5%"
+
+    def __init__(self, labels: str, counts: SplitCounts | None = None) -> None:
+        found = list(documents([labels], _FILES, _EXAMPLE, option="--labels"))
+        if len(found) > 1:
+            names = ", ".join(one.name for one in found)
+            raise UsageError(f"several files of labels: {names}", where=labels, mend="name one of them")
+        self._document = found[0]
+        self._counts = counts
+
+    def images(self) -> Iterator[ImageEntry]:
+        """None: files and labels together say which there are."""
+        return iter(())
+
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
+        """None."""
+        return iter(())
+
+    def images_among(self, names: Iterable[str]) -> Iterator[ImageEntry]:
+        """The images, by number; then the files that are none, and the lines of labels that tell of none.
+
+        Raises:
+            UsageError: there is no label, or the splits take more images than there are.
+        """
+        files, others = _numbered(names)
+        labels = read_labels(self._document)
+        numbers = sorted(files.keys() | labels.numbers)
+        counts = self._counts_of(len(numbers))
+        last = max(files.keys() & labels.numbers, default=-1)
+        for position, number in enumerate(numbers):
+            found = files.get(number, [f"a{number}.png"])
+            fault = labels.faults.get(number) or _twofold(found)
+            if not fault and number <= last and number not in labels.words:
+                fault = Malformed(self._document.where, "no label", f"no line tells the word of a{number}")
+            word = labels.words.get(number, "")
+            yield ImageEntry(f"a{number}", found[0], counts.split_of(position), label=word, fault=fault)
+        for name in others:
+            yield ImageEntry(name, name, fault=Malformed(name, "name", "an image here is called a0.png, a1.png, …"))
+        for stray in labels.strays:
+            yield ImageEntry(stray.place, "", fault=stray)
+
+    def _counts_of(self, images: int) -> SplitCounts:
+        counts = self._counts or published_counts(images)
+        if sum(counts) > images:
+            what = f"the splits take {sum(counts):,} images, and there are {images:,}"
+            raise UsageError(what, where="--splits", mend="give fewer")
+        return counts
+
+
+def read_labels(document: Document) -> Labels:
+    """The labels of a file; UsageError where it has none."""
+    labels = Labels()
+    for line in document.lines():
+        labels.add(line)
+    if not (labels.numbers or labels.strays):
+        raise UsageError("there is no label in it", where=document.where, mend="check --labels")
+    return labels
+
+
+def _wrong(line: str) -> tuple[str, str]:
+    """Reason and explanation of a line that begins with an id and is no label."""
+    fields = line.split()
+    if len(fields) == 1 and line_number(fields[0]) is not None and fields[0].isalnum():
+        return "no word", ""
+    if len(fields) != 2 or line != " ".join(fields):
+        return "separator", "expected an id, one space and a word"
+    return ("upper case" if _LETTERS.fullmatch(fields[1]) else "not a-z"), "expected a-z"
+
+
+def _numbered(names: Iterable[str]) -> tuple[dict[int, list[str]], list[str]]:
+    """The images' files by their numbers, and other images."""
+    files: dict[int, list[str]] = {}
+    others = []
+    for name in names:
+        number = image_number(name)
+        if number is None:
+            others.append(name)
+        else:
+            files.setdefault(number, []).append(name)
+    return files, others
+
+
+def _twofold(names: list[str]) -> Malformed | None:
+    return Malformed(names[0], "two files", f"so is {names[1]}") if len(names) > 1 else None

@@ -1,0 +1,245 @@
+"""CAPTCHAs into the store: pixels by content, words beside them, splits by position that stay."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import capt
+from features.captchas import make_captchas
+from features.store.verify import verify_store
+from schemas.errors import DamagedError, TooManyFailuresError, UsageError
+from tests.conftest import zip_of
+
+COUNT = 14
+SIZE = {"height": 16, "width": 32}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen CAPTCHAs, twelve of them labelled."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    make_captchas(out, COUNT, 5)
+    return out
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of the published folder."""
+    shutil.copytree(made / "words_captcha", tmp_path / "words_captcha")
+    return tmp_path / "words_captcha"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
+    given = {"labels": str(images), **SIZE, **options}
+    result: dict[str, Any] = capt.prepare_captcha(store=str(store), images=[str(images)], **given)
+    assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
+    return result
+
+
+def splits(store: Path, name: str = "captcha") -> dict[str, str]:
+    catalog = capt.open_store(store).dataset(name).catalog()
+    return dict(zip(catalog["image_id"].to_pylist(), catalog["split"].to_pylist(), strict=True))
+
+
+def labels(store: Path, name: str = "captcha") -> dict[str, str]:
+    table = capt.open_store(store).dataset(name).labels()
+    return dict(zip(table["image_id"].to_pylist(), table["word"].to_pylist(), strict=True))
+
+
+def told(path: Path) -> dict[str, str]:
+    return dict(line.split() for line in path.read_text().splitlines())
+
+
+def tables(store: Path) -> dict[str, bytes]:
+    files = [path for path in (store / "features").rglob("*") if path.is_file()]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
+
+
+def test_every_picture_is_kept_at_one_size_with_its_word_and_split(store: Path, made: Path) -> None:
+    folder = made / "words_captcha"
+    result = prepare(store, folder)
+    assert (result["input"], result["ok"], result["unannotated"]) == (COUNT, COUNT, 0)
+    assert labels(store) == told(folder / "spec_train_val.txt")
+    ids = [f"a{number}" for number in range(COUNT)]
+    assert [splits(store)[image_id] for image_id in ids] == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
+    opened = capt.open_store(store)
+    for image_id in ids:
+        row = opened.features(result["fingerprint"]).get(opened.dataset("captcha").get(image_id)["key"])
+        picture = Image.open(folder / f"{image_id}.png").resize((32, 16), Image.Resampling.BILINEAR)
+        assert row.dtype == np.uint8
+        assert np.array_equal(row, np.asarray(picture))
+
+
+def test_the_table_is_that_of_the_extractor_pixels(store: Path, made: Path) -> None:
+    first = prepare(store, made / "words_captcha")
+    other = capt.prepare_features(
+        store=str(store), dataset="folder", images=[str(made / "words_captcha")], extractor="pixels", **SIZE
+    )
+    assert other["fingerprint"] == first["fingerprint"]
+    assert (other["cached"], other["ok"]) == (COUNT, 0)
+    assert capt.open_store(store).dataset("folder").labels().num_rows == 0
+
+
+def test_a_zip_gives_the_bytes_of_the_folder(tmp_path: Path, made: Path) -> None:
+    archive = zip_of(made / "words_captcha", tmp_path / "words_captcha.zip")
+    prepare(tmp_path / "one", made / "words_captcha")
+    prepare(tmp_path / "other", archive)
+    assert tables(tmp_path / "one") == tables(tmp_path / "other")
+    assert labels(tmp_path / "one") == labels(tmp_path / "other")
+    assert splits(tmp_path / "one") == splits(tmp_path / "other")
+
+
+def test_nothing_new_costs_nothing(store: Path, made: Path) -> None:
+    prepare(store, made / "words_captcha")
+    again = prepare(store, made / "words_captcha")
+    assert (again["cached"], again["shards"], again["bytes"]) == (COUNT, 0, 0)
+
+
+def test_a_plan_changes_nothing(store: Path, made: Path) -> None:
+    result = prepare(store, made / "words_captcha", plan=True)
+    assert (result["plan"], result["misses"]) == (True, COUNT)
+    assert not store.exists()
+
+
+def test_the_word_null_is_a_word(store: Path, folder: Path) -> None:
+    lines = (folder / "spec_train_val.txt").read_text().splitlines()
+    (folder / "spec_train_val.txt").write_text("\n".join(["a0 null", *lines[1:]]))
+    prepare(store, folder)
+    assert labels(store)["a0"] == "null"
+
+
+def test_faulty_labels_and_pictures_are_failed_rows_with_their_reasons(store: Path, folder: Path) -> None:
+    lines = (folder / "spec_train_val.txt").read_text().splitlines()
+    lines[1], lines[3] = "a1 Upper", "a3"
+    (folder / "spec_train_val.txt").write_text("\n".join([*lines[:5], *lines[6:], "a77 thus", "nonsense"]))
+    (folder / "a2.png").write_bytes((folder / "a2.png").read_bytes()[:9000])
+    (folder / "a4.png").unlink()
+    (folder / "cover.png").write_bytes((folder / "a0.png").read_bytes())
+    with pytest.raises(TooManyFailuresError) as caught:
+        prepare(store, folder)
+    figures = caught.value.figures
+    assert figures is not None
+    rows = {row["record"]: row for row in pq.read_table(figures["report"]).to_pylist() if row["status"] == "failed"}
+    assert {record.rsplit("/", 1)[-1]: (row["stage"], row["reason"]) for record, row in rows.items()} == {
+        "a1": ("parse", "upper case"),
+        "a2": ("decode", "truncated"),
+        "a3": ("parse", "no word"),
+        "a4": ("find", "missing"),
+        "a5": ("parse", "no label"),
+        "a77": ("find", "missing"),
+        "cover.png": ("parse", "name"),
+        "spec_train_val.txt:13": ("parse", "no id"),
+    }
+    assert rows["a1"]["detail"].endswith("spec_train_val.txt:2: expected a-z: 'a1 Upper'")
+    good = {"a0", *(f"a{number}" for number in range(6, COUNT))}
+    assert set(splits(store)) == good
+    assert labels(store) == {i: word for i, word in told(folder.parent / "truth.txt").items() if i in good}
+
+
+@pytest.fixture(autouse=True)
+def truth(made: Path, tmp_path: Path) -> None:
+    """The labels as they are told, beside the copy of the folder."""
+    shutil.copy(made / "words_captcha" / "spec_train_val.txt", tmp_path / "truth.txt")
+
+
+def test_a_split_once_assigned_stays_and_what_is_appended_is_hashed(store: Path, folder: Path, tmp_path: Path) -> None:
+    prepare(store, folder)
+    before = splits(store)
+    make_captchas(tmp_path / "more", 84, 6)
+    for path in (tmp_path / "more" / "words_captcha").glob("a*.png"):
+        number = int(path.stem[1:]) + COUNT
+        shutil.copy(path, folder / f"a{number}.png")
+    result = prepare(store, folder)
+    assert (result["cached"], result["ok"]) == (COUNT, 84)
+    after = splits(store)
+    assert {image_id: after[image_id] for image_id in before} == before
+    added = [after[f"a{number}"] for number in range(COUNT, COUNT + 84)]
+    shares = {split: added.count(split) / 84 for split in ("train", "val", "test")}
+    assert 0.55 < shares["train"] < 0.85
+    assert min(shares["val"], shares["test"]) > 0.05
+
+
+def test_splits_may_be_told_as_counts(store: Path, made: Path) -> None:
+    prepare(store, made / "words_captcha", splits="8,4,1")
+    found = [splits(store)[f"a{number}"] for number in range(COUNT)]
+    assert found == ["train"] * 8 + ["val"] * 4 + ["test", "unused"]
+    with pytest.raises(UsageError, match="the splits take 15 images, and there are 14"):
+        prepare(store, made / "words_captcha", splits="8,4,3", name="other")
+
+
+def test_compression_changes_no_value(store: Path, made: Path) -> None:
+    plain = prepare(store, made / "words_captcha")
+    packed = prepare(store, made / "words_captcha", compression="zstd", format="parquet")
+    opened = capt.open_store(store)
+    keys = np.array([list(key) for key in opened.dataset("captcha").catalog()["key"].to_pylist()], np.uint8)
+    one, other = (opened.features(result["fingerprint"]).get_many(keys) for result in (plain, packed))
+    assert np.array_equal(one, other)
+
+
+def test_damaged_labels_are_found_refused_and_healed(store: Path, made: Path) -> None:
+    prepare(store, made / "words_captcha")
+    before = labels(store)
+    (path,) = store.glob("datasets/*/*/labels.parquet")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match="damaged"):
+        labels(store)
+    with pytest.raises(DamagedError) as caught:
+        verify_store(str(store))
+    assert caught.value.figures is not None
+    assert caught.value.figures["damaged"] == [path.relative_to(store).as_posix()]
+    prepare(store, made / "words_captcha")
+    assert labels(store) == before
+    assert verify_store(str(store))["damaged"] == []
+
+
+def test_labels_that_were_replaced_are_garbage_and_go_with_the_dataset(store: Path, folder: Path) -> None:
+    prepare(store, folder)
+    text = (folder / "spec_train_val.txt").read_text()
+    (folder / "spec_train_val.txt").write_text("".join(text.splitlines(keepends=True)[:6]))
+    prepare(store, folder)
+    assert len(labels(store)) == 6
+    assert len(list(store.glob("datasets/*/*/labels.parquet"))) == 2
+    collected = capt.store_gc(store=str(store), older_than="0s")
+    assert [path.rsplit("/", 1)[-1] for path in collected["paths"] if "datasets/captcha" in path] == ["labels.parquet"]
+    assert len(labels(store)) == 6
+    capt.store_compact(store=str(store))
+    assert len(labels(store)) == 6
+    capt.store_drop(store=str(store), name="captcha")
+    capt.store_gc(store=str(store), older_than="0s")
+    assert list(store.glob("datasets/*/*/*.parquet")) == [
+        path for path in store.glob("datasets/*/*/*.parquet") if "reports" in path.parts
+    ]
+
+
+def test_pictures_and_labels_are_needed(store: Path, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no images are named"):
+        capt.prepare_captcha(store=str(store), images=[], labels=str(made / "truth.txt"))
+    with pytest.raises(UsageError, match="--labels"):
+        prepare(store, made / "words_captcha", labels=str(tmp_path / "none.txt"))
+    assert not store.exists()
+
+
+def test_the_whole_truth_may_be_the_labels(store: Path, made: Path) -> None:
+    prepare(store, made / "words_captcha", labels=str(made / "truth.txt"))
+    assert labels(store) == told(made / "truth.txt")
+    assert len(labels(store)) == COUNT
+
+
+def test_pictures_of_any_mode_are_kept_as_rgb(store: Path, folder: Path) -> None:
+    file = io.BytesIO()
+    Image.open(folder / "a0.png").convert("P").save(file, "PNG")
+    (folder / "a0.png").write_bytes(file.getvalue())
+    assert prepare(store, folder)["ok"] == COUNT

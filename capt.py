@@ -21,14 +21,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from schemas.errors import CaptError, ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from features.store import Store
-    from trainer.runs import Run
+    from trainer.captioner_run import CaptionerRun
+    from trainer.recognizer_run import RecognizerRun
 
 __version__ = "0.1.0"
 
@@ -77,6 +77,17 @@ SplitOption = Annotated[str, typer.Option("--split", help="own, or shares such a
 MaxFailuresOption = Annotated[
     str | None, typer.Option("--max-failures", help="Share or count that may fail [5%; conceptual: 100%].")
 ]
+FormatOption = Annotated[str, typer.Option("--format", help="tfrecord or parquet.")]
+CompressionOption = Annotated[
+    str, typer.Option("--compression", help="none, or zstd: smaller where features are sparse.")
+]
+ShardsOption = Annotated[int | None, typer.Option("--shards", help="Pin the shard count, a power of two.")]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done; change nothing.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try remembered failures again.")]
+RehashOption = Annotated[bool, typer.Option("--rehash", help="Hash every image again.")]
+AllowMixedOption = Annotated[
+    bool, typer.Option("--allow-mixed", help="Add rows whose bits another machine or library made.")
+]
 BeamOptions = Annotated[
     list[str], typer.Argument(help="After --: options for Beam and its runner.", show_default=False)
 ]
@@ -90,6 +101,9 @@ TopPOption = Annotated[float | None, typer.Option("--top-p", help="Draw from wor
 NoRepeatOption = Annotated[int | None, typer.Option("--no-repeat", help="Say no run of so many words twice.")]
 BanOption = Annotated[list[str], typer.Option("--ban", help="Word that is not said; repeats.")]
 MaxWordsOption = Annotated[int | None, typer.Option("--max-words", help="Words at most [the longest learned from].")]
+DecodeOption = Annotated[
+    str, typer.Option("--decode", help="greedy, beam, or lexicon: words of the train split alone.")
+]
 Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
@@ -183,9 +197,17 @@ def command(
 
         takes_settings = SETTINGS in signature.parameters
 
-        def run(json: bool, quiet: bool, debug: bool, log_file: Path | None, config: Path | None, **given: Any) -> None:
+        def run(
+            context: typer.Context,
+            json: bool,
+            quiet: bool,
+            debug: bool,
+            log_file: Path | None,
+            config: Path | None,
+            **given: Any,
+        ) -> None:
             if takes_settings and config:
-                given[SETTINGS] = click.get_current_context().meta[_SETTINGS]
+                given[SETTINGS] = context.meta[_SETTINGS]
             _start_logging(quiet, debug, log_file)
             with _one_line_errors(debug, json):
                 result = call(**given)
@@ -199,7 +221,8 @@ def command(
             for name, parameter in signature.parameters.items()
             if name != SETTINGS
         ]
-        parameters = [*own, *_common_options(takes_settings)]
+        context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [context, *own, *_common_options(takes_settings)]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__doc__ = declared.__doc__
@@ -248,23 +271,21 @@ def prepare_features(
     dtype: Annotated[
         str | None, typer.Option(help="Storage: float16, float32, bfloat16, int8 [float16]; pixels: uint8.")
     ] = None,
-    format: Annotated[str, typer.Option(help="tfrecord or parquet.")] = "tfrecord",  # noqa: A002
-    compression: Annotated[str, typer.Option(help="none, or zstd: smaller where features are sparse.")] = "none",
+    format: FormatOption = "tfrecord",  # noqa: A002
+    compression: CompressionOption = "none",
     batch_size: Annotated[str, typer.Option(help="Images a call of the network; auto or a number.")] = "auto",
-    shards: Annotated[int | None, typer.Option(help="Pin the shard count, a power of two.")] = None,
+    shards: ShardsOption = None,
     limit_images: LimitImagesOption = None,
     limit_captions: LimitCaptionsOption = None,
     seed: SeedOption = 0,
     split: SplitOption = "own",
     max_failures: MaxFailuresOption = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done; change nothing.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try remembered failures again.")] = False,
-    rehash: Annotated[bool, typer.Option("--rehash", help="Hash every image again.")] = False,
+    plan: PlanOption = False,
+    retry_failed: RetryFailedOption = False,
+    rehash: RehashOption = False,
     max_image_pixels: Annotated[int | None, typer.Option(help="Refuse images of more pixels [178956970].")] = None,
     max_image_bytes: Annotated[int | None, typer.Option(help="Refuse images of more bytes [268435456].")] = None,
-    allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="Add rows whose bits another machine or library made.")
-    ] = False,
+    allow_mixed: AllowMixedOption = False,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Download from private addresses too.")
     ] = False,
@@ -294,6 +315,30 @@ def prepare_captions(
     """Tokenize captions, with a vocabulary learned on the train split."""
 
 
+@command(prepare, "captcha", runs="pipelines.prepare_captcha:prepare_captcha")
+def prepare_captcha(
+    store: StoreOption,
+    images: Annotated[list[str], typer.Option("--images", help="Directory or zip with a0.png, a1.png, …; repeats.")],
+    labels: Annotated[str, typer.Option("--labels", help="Lines `a0 thus`, or the zip with spec_train_val.txt.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the dataset in the store [captcha].")] = None,
+    splits: Annotated[
+        str | None, typer.Option("--splits", help="Images of train, val and test, in order [5/7, 1/7, 1/7].")
+    ] = None,
+    height: Annotated[int, typer.Option(help="Height that is kept, in pixels.", min=1)] = 80,
+    width: Annotated[int, typer.Option(help="Width that is kept, in pixels.", min=1)] = 160,
+    format: FormatOption = "tfrecord",  # noqa: A002
+    compression: CompressionOption = "none",
+    shards: ShardsOption = None,
+    max_failures: MaxFailuresOption = None,
+    plan: PlanOption = False,
+    retry_failed: RetryFailedOption = False,
+    rehash: RehashOption = False,
+    allow_mixed: AllowMixedOption = False,
+    beam_options: BeamOptions = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Keep the pixels of CAPTCHAs at one size, with their words."""
+
+
 @command(train, "captioner", runs="trainer.training:train_captioner")
 def train_captioner(
     store: StoreOption,
@@ -317,9 +362,34 @@ def train_captioner(
     """Train a captioner; --config may also hold the model's and the training's hyper-parameters."""
 
 
+@command(train, "captcha", runs="trainer.training_words:train_captcha")
+def train_captcha(
+    store: StoreOption,
+    run_dir: Annotated[str, typer.Option("--run-dir", help="Directory of the run; an unfinished one goes on.")],
+    profile: Annotated[str, typer.Option("--profile", help="Which defaults: default, or quick.")] = "default",
+    dataset: Annotated[list[str], typer.Option("--dataset", help="Dataset in the store [the only one]; repeats.")] = [],  # noqa: B006
+    features: Annotated[
+        str | None, typer.Option("--features", help="Table of pixels' fingerprint [the only one].")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of weights, order, dropout, augmentation [0].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the train split [the profile's].")] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="Steps an epoch, drawn with replacement.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints, besides each epoch's.")
+    ] = None,
+    options: Settings = None,
+) -> dict[str, Any]:
+    """Train a recognizer of CAPTCHA words; --config may also hold its and the training's hyper-parameters."""
+
+
 @command(app, "config", runs="trainer.defaults:model_defaults", show="trainer.defaults:print_defaults")
-def config(model: Annotated[str, typer.Argument(help="Captioner.")]) -> dict[str, Any]:
-    """A model's defaults as YAML, for --config of `capt train captioner`."""
+def config(
+    model: Annotated[str, typer.Argument(help="Captioner, or recognizer.")],
+    profile: Annotated[str | None, typer.Option("--profile", help="Of the recognizer: default or quick.")] = None,
+) -> dict[str, Any]:
+    """A model's defaults as YAML, for --config of `capt train`."""
 
 
 @command(app, "caption", runs="trainer.captioning:caption", show="trainer.captioning:print_captions")
@@ -352,8 +422,11 @@ def evaluate(
         str | None, typer.Option("--store", help="Directory of the store [where each run was trained from].")
     ] = None,
     examples: Annotated[
-        int, typer.Option("--examples", help="Best captions, and worst, on the page; 0 for no page.", min=0)
+        int, typer.Option("--examples", help="Best and worst captions, or worst words, on the page; 0: none.", min=0)
     ] = 6,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Words that the store does not know: lines `a0 thus`.")
+    ] = None,
     beam: BeamOption = None,
     length_penalty: LengthPenaltyOption = None,
     temperature: TemperatureOption = None,
@@ -364,7 +437,7 @@ def evaluate(
     ban: BanOption = [],  # noqa: B006
     max_words: MaxWordsOption = None,
 ) -> dict[str, Any]:
-    """Score runs on held-out images: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr-D."""
+    """Score runs on held-out images: BLEU, METEOR, ROUGE-L, CIDEr-D of captions; words read right of CAPTCHAs."""
 
 
 @command(predict, "captions", runs="trainer.predicting:predict_captions")
@@ -385,6 +458,32 @@ def predict_captions(
     """Caption whole folders into a file; a killed run goes on where it stopped."""
 
 
+@command(predict, "captcha", runs="trainer.predicting_words:predict_captcha")
+def predict_captcha(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Option("--images", help="Folder, zip or tar with a0.png, a1.png, …; repeats.")],
+    ids: Annotated[str, typer.Option("--ids", help="FROM:TO, TO not taken, such as 120000:140000.")],
+    out: Annotated[str, typer.Option("--out", help="File for the words, a line `a120000 fail` an id.")],
+    decode: DecodeOption = "greedy",
+    on_error: Annotated[
+        str | None, typer.Option("--on-error", help="Word of an image that cannot be read [then no file is written].")
+    ] = None,
+) -> dict[str, Any]:
+    """Read the words of a range of ids into a file; a killed run goes on where it stopped."""
+
+
+@command(app, "read", runs="trainer.reading:read", show="trainer.reading:print_readings")
+def read(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Argument(help="Image, folder, zip, tar or http(s) address; repeats.")],
+    decode: DecodeOption = "greedy",
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Ask addresses outside the public internet too.")
+    ] = False,
+) -> dict[str, Any]:
+    """Read the word in each CAPTCHA with a trained run."""
+
+
 @command(app, "export", runs="trainer.export:export_run")
 def export(
     run: RunArgument,
@@ -395,7 +494,7 @@ def export(
     ban: BanOption = [],  # noqa: B006
     max_words: MaxWordsOption = None,
 ) -> dict[str, Any]:
-    """Write a run as a SavedModel from encoded images to captions, for TensorFlow Serving and the like."""
+    """Write a run as a SavedModel from encoded images to captions or words, for TensorFlow Serving and the like."""
 
 
 @command(synth, "scenes", runs="features.scenes:make_scenes")
@@ -403,8 +502,28 @@ def synth_scenes(
     out: Annotated[str, typer.Argument(help="Directory to make.")],
     count: Annotated[int, typer.Option("--count", help="Scenes.", min=5)] = 400,
     seed: SeedOption = 0,
+    objects: Annotated[str, typer.Option("--objects", help="How many objects a scene has: some of 1,2,3.")] = "1,2,3",
+    held_out_combinations: Annotated[
+        float, typer.Option("--held-out", help="Share of colour, shape and relation that training lacks, to 0.25.")
+    ] = 0.0,
 ) -> dict[str, Any]:
     """Make synthetic scenes with captions, in COCO's layout."""
+
+
+@command(synth, "captcha", runs="features.captchas:make_captchas")
+def synth_captcha(
+    out: Annotated[str, typer.Argument(help="Directory to make.")],
+    count: Annotated[int, typer.Option("--count", help="CAPTCHAs.", min=1)],
+    labelled: Annotated[
+        int | None, typer.Option("--labelled", help="Words of the first so many are told [6/7].", min=0)
+    ] = None,
+    seed: SeedOption = 0,
+    fonts: Annotated[
+        str | None, typer.Option("--fonts", help="Directory with .ttf or .otf files [four of Matplotlib's].")
+    ] = None,
+    words: Annotated[str | None, typer.Option("--words", help="File of words, one a line [2,500 of capt's].")] = None,
+) -> dict[str, Any]:
+    """Make CAPTCHAs like the published ones, with their words."""
 
 
 @command(app, "demo", runs="workflows.demo:demo", show="workflows.demo:show_demo")
@@ -450,7 +569,7 @@ def store_verify(store: StoreArgument) -> dict[str, Any]:
 @command(store_app, "compact", runs="features.store.compact:compact_store")
 def store_compact(
     store: StoreArgument,
-    shards: Annotated[int | None, typer.Option("--shards", help="Pin the shard count, a power of two.")] = None,
+    shards: ShardsOption = None,
     table: Annotated[str | None, typer.Option("--table", help="Feature table's fingerprint [all].")] = None,
 ) -> dict[str, Any]:
     """Merge the commits of feature tables, keeping the rows that a dataset names; extracts nothing."""
@@ -483,8 +602,8 @@ def open_store(path: str | Path) -> Store:
     return store.open_store(path)
 
 
-def load_run(path: str | Path) -> Run:
-    """A training run, ready to caption: `load_run(R).caption(image)`."""
+def load_run(path: str | Path) -> CaptionerRun | RecognizerRun:
+    """A training run, ready to caption or to read: `load_run(R).caption(image)`, `load_run(R).read(image)`."""
     from trainer import runs
 
     return runs.load_run(path)
@@ -505,7 +624,7 @@ def show_figures(result: dict[str, Any]) -> None:
 
     table = Table(show_header=False, box=None)
     for key, value in result.items():
-        if value or isinstance(value, int):
+        if value or isinstance(value, (int, float)):
             table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
     Console(stderr=True).print(table)
 

@@ -97,6 +97,16 @@ def test_a_place_that_may_not_be_written_is_one_line() -> None:
     assert re.fullmatch(r"capt: /sys/\S+: [A-Z][a-z -]+ \(check whose it is, or name another place\)\n", done.stderr)
 
 
+def test_which_scenes_there_are_is_said_on_the_command_line(tmp_path: Path) -> None:
+    out = tmp_path / "scenes"
+    done = capt("synth", "scenes", str(out), "--count", "25", "--objects", "2,3", "--held-out", "0.125", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["train"], made["val"], made["test"]) == (20, 1, 4)
+    shown = [len(json.loads(line)["objects"]) for line in (out / "scenes.jsonl").read_text().splitlines()]
+    assert set(shown) == {2, 3}
+
+
 def test_options_come_from_a_yaml_file_and_the_command_line_wins(tmp_path: Path, photos: Any) -> None:
     config = tmp_path / "prepare.yaml"
     config.write_text(
@@ -114,6 +124,20 @@ def test_an_unknown_key_in_the_yaml_file_is_refused_by_name(tmp_path: Path) -> N
     done = capt("prepare", "features", "--config", str(config))
     assert done.returncode == 2
     assert "unknown key 'stoer'" in done.stderr
+
+
+@pytest.mark.parametrize("task", ["captioner", "captcha"])
+def test_settings_of_training_come_from_a_yaml_file_and_unknown_ones_are_refused_by_name(
+    tmp_path: Path, task: str
+) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text(f"store: {tmp_path / 'none'}\nlearning_rate: 0.1\n")
+    done = capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
+    assert "no store is here" in done.stderr
+    config.write_text(f"store: {tmp_path / 'none'}\nlearning_rat: 0.1\n")
+    done = capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
+    assert done.returncode == 2
+    assert "unknown option 'learning_rat'" in done.stderr
 
 
 def test_an_option_that_beam_does_not_know_is_wrong_usage(tmp_path: Path, photos: Any) -> None:

@@ -10,6 +10,7 @@ import capt
 from pipelines.prepare_captions import CaptionOptions
 from pipelines.prepare_features import FeatureOptions
 from trainer.training import train_captioner
+from trainer.training_words import train_captcha
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,11 @@ def test_a_command_and_its_options_agree(declared: Any, options: type[BaseModel]
             assert (tuple(default) if isinstance(default, list) else default) == field.default, name
 
 
-def test_the_command_that_trains_and_its_function_agree() -> None:
-    declared, options = (inspect.signature(one).parameters for one in (capt.train_captioner, train_captioner))
+@pytest.mark.parametrize(
+    ("command", "function"), [(capt.train_captioner, train_captioner), (capt.train_captcha, train_captcha)]
+)
+def test_a_command_that_trains_and_its_function_agree(command: Any, function: Any) -> None:
+    declared, options = (inspect.signature(one).parameters for one in (command, function))
     assert {name: one.default or None for name, one in declared.items()} == {
         name: one.default or None for name, one in options.items()
     }

@@ -1,11 +1,11 @@
-"""Augmentation: the images of a training batch, moved, zoomed and recoloured at random, as tf.data.
+"""Augmentation: the images of a training batch, moved, zoomed, recoloured and covered at random, as tf.data.
 
 What is drawn for a batch is a function of (seed, epoch, step) alone, so that a run which goes on draws what an unbroken
-one does. Captions say where things are and what colour they have: nothing is mirrored unless it is asked for, and a
-colour is changed in strength, never in hue.
+one does. Captions say where things are and what colour they have: nothing is mirrored, changed in hue or covered unless
+it is asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,26 @@ Change = Callable[[Any, Any], Any]
 # Tells what is drawn here from what is drawn of the same seed and epoch elsewhere.
 _STREAM = 1
 _DRAWN = ("across", "down", "zoom", "mirror", "brightness", "contrast", "saturation")
+_DRAWN_OF_COVERS = ("across", "down", "area", "aspect", "tilt", "red", "green", "blue")
+_LONGEST_COVER = 30.0  # times as long as wide
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images are changed; all fields are as in `trainer.config.TrainingConfig`."""
+    """How far images are changed; what is not described here is as in `trainer.config.TrainingConfig`.
+
+    Args:
+        hue: bool. Whether red, green and blue change places.
+        cover: float. Share of an image's area that a bar of one colour covers at most, anywhere and at any angle.
+    """
 
     seed: int
     shift: float = 0.0
     zoom: float = 0.0
     colour: float = 0.0
     flip: bool = False
+    hue: bool = False
+    cover: float = 0.0
 
     @classmethod
     def of(cls, training: TrainingConfig) -> "Augmentation | None":
@@ -47,13 +56,17 @@ class Augmentation:
             function from pixels uint8 [N, H, W, 3] and the batch's number in the epoch, int64, to pixels uint8
             [N, H, W, 3]; in TensorFlow operations.
         """
-        first = int(np.random.SeedSequence([self.seed, epoch, _STREAM]).generate_state(1)[0])
+        firsts = np.random.SeedSequence([self.seed, epoch, _STREAM]).generate_state(3)
 
         def change(pixels: Any, step: Any) -> Any:
-            seed = tf.stack([tf.constant(first, tf.int64), tf.cast(step, tf.int64)])
-            draws = tf.random.stateless_uniform((tf.shape(pixels)[0], len(_DRAWN)), seed, alg="philox")
-            drawn = dict(zip(_DRAWN, tf.unstack(draws, axis=1), strict=True))
-            return self._recoloured(self._moved(pixels, drawn), drawn)
+            def draw(first: Any, count: int) -> Any:
+                seed = tf.stack([tf.constant(int(first), tf.int64), tf.cast(step, tf.int64)])
+                return tf.random.stateless_uniform((tf.shape(pixels)[0], count), seed, alg="philox")
+
+            drawn = _named(_DRAWN, draw(firsts[0], len(_DRAWN)))
+            changed = self._recoloured(self._moved(pixels, drawn), drawn)
+            changed = _other_hues(changed, draw(firsts[1], 3)) if self.hue else changed
+            return self._covered(changed, draw(firsts[2], len(_DRAWN_OF_COVERS))) if self.cover else changed
 
         return change
 
@@ -88,6 +101,28 @@ class Augmentation:
         values = grey + (values - grey) * saturation
         values = (mean + (values - mean) * contrast) * brightness
         return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
+
+    def _covered(self, pixels: Any, draws: Any) -> Any:
+        height, width = pixels.shape[1:3]
+        drawn = _named(_DRAWN_OF_COVERS, draws[:, None, None, :])
+        area = self.cover * height * width * drawn["area"]
+        aspect = tf.exp(np.log(_LONGEST_COVER) * drawn["aspect"])
+        across = np.arange(width, dtype=np.float32) - width * drawn["across"]
+        down = np.arange(height, dtype=np.float32)[:, None] - height * drawn["down"]
+        cosine, sine = tf.cos(np.pi * drawn["tilt"]), tf.sin(np.pi * drawn["tilt"])
+        is_along = tf.abs(cosine * across + sine * down) < tf.sqrt(area * aspect) / 2
+        is_beside = tf.abs(cosine * down - sine * across) < tf.sqrt(area / aspect) / 2
+        colour = tf.cast(256 * tf.stack([drawn[name] for name in ("red", "green", "blue")], axis=-1), pixels.dtype)
+        return tf.where((is_along & is_beside)[..., None], colour, pixels)
+
+
+def _named(names: Sequence[str], draws: Any) -> dict[str, Any]:
+    return dict(zip(names, tf.unstack(draws, axis=-1), strict=True))
+
+
+def _other_hues(pixels: Any, draws: Any) -> Any:
+    """Each image's red, green and blue in the order of its three draws."""
+    return tf.gather(pixels, tf.argsort(draws, axis=1), axis=3, batch_dims=1)
 
 
 def _around_0(draw: Any) -> Any:

@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from schemas.errors import CaptError
 from schemas.recipes import PAD
-from trainer.data import Captions, FeatureSource, spans
+from trainer.data import Captions, spans
+from trainer.feeding import Feed
+from trainer.tables import FeatureSource
 
 Order = list[NDArray[np.int64]]
 PerImage = Literal["all", "one"]
 
-_PARALLEL_READS = 2
 # Images are sorted by length within pools of some batches. Larger pools save padding (Flickr8k's captions: 1.93 padded
 # words a word unsorted, 1.43 in pools of 16), but where few pools make an epoch, batches of like wording follow each
 # other and an epoch teaches less.
@@ -103,7 +103,7 @@ def _cut(numbers: NDArray[np.int64], size: int) -> Order:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-class BatchReader:
+class BatchReader(Feed):
     """Reads batches of one split.
 
     Args:
@@ -112,28 +112,15 @@ class BatchReader:
         round_words: int. Captions are padded to a multiple of this many words,
         round_images: int. and features to a multiple of this many images: a backend that compiles every shape anew
             then sees few. Padding changes no result.
-
-    A `CaptError` raised while a batch is read is kept in `error`, for tf.data passes on its text alone.
     """
 
     def __init__(
         self, captions: Captions, features: FeatureSource, *, round_words: int = 1, round_images: int = 1
     ) -> None:
+        super().__init__(features, captions.rows)
         self.captions = captions
-        self.features = features
         self.round_words = round_words
         self.round_images = round_images
-        self.dtype = features.read(captions.rows[:1]).dtype
-        self.error: CaptError | None = None
-
-    def sample(self, images: int) -> NDArray[Any]:
-        """The features of some images, spread evenly over the split: [N, *shape], at most `images` of them."""
-        rows = self.captions.rows
-        return self._read(rows[:: -(-len(rows) // images)])
-
-    def read_images(self, images: NDArray[np.int64]) -> NDArray[Any]:
-        """The features [N, *shape] of images of the split, by number."""
-        return self._read(self.captions.rows[images])
 
     def read(self, numbers: NDArray[np.int64], batch_size: int) -> tuple[NDArray[Any], ...]:
         """One batch.
@@ -149,19 +136,12 @@ class BatchReader:
         images, image = np.unique(self.captions.image[numbers], return_inverse=True)
         tokens = self._padded_tokens(numbers, batch_size)
         image = np.pad(image, (0, batch_size - len(numbers))).astype(np.int32)
-        return self._features(images), image, tokens[:, :-1], tokens[:, 1:]
+        return self._padded_features(images), image, tokens[:, :-1], tokens[:, 1:]
 
-    def _features(self, images: NDArray[np.int32]) -> NDArray[Any]:
-        values = self._read(self.captions.rows[images])
+    def _padded_features(self, images: NDArray[np.int32]) -> NDArray[Any]:
+        values = self.read_images(images)
         lacking = -len(images) % self.round_images
         return np.concatenate([values, np.zeros((lacking, *values.shape[1:]), values.dtype)]) if lacking else values
-
-    def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        try:
-            return self.features.read(rows)
-        except CaptError as error:
-            self.error = error
-            raise
 
     def _padded_tokens(self, numbers: NDArray[np.int64], batch_size: int) -> NDArray[np.int32]:
         lengths = self.captions.lengths[numbers]
@@ -192,12 +172,7 @@ class BatchReader:
             `trainer.captioner.Captioner.call` takes them.
         """
 
-        def load(step: Any) -> list[NDArray[Any]]:
-            return [np.ascontiguousarray(array) for array in self.read(order[int(step)], batch_size)]
-
-        def batch(step: Any) -> tuple[dict[str, Any], Any]:
-            kinds = [tf.as_dtype(self.dtype), tf.int32, tf.int32, tf.int32]
-            features, image, tokens, targets = tf.numpy_function(load, [step], kinds, stateful=False)
+        def batch(step: Any, features: Any, image: Any, tokens: Any, targets: Any) -> tuple[dict[str, Any], Any]:
             features = tf.ensure_shape(features, (None, *self.features.shape))
             inputs = {
                 "features": change(features, step) if change else features,
@@ -207,5 +182,6 @@ class BatchReader:
             }
             return inputs, inputs["targets"]
 
-        steps = tf.data.Dataset.range(first_step, len(order))
-        return steps.map(batch, num_parallel_calls=_PARALLEL_READS, deterministic=True).prefetch(_PARALLEL_READS)
+        dtypes = [self.dtype, np.int32, np.int32, np.int32]
+        steps = range(first_step, len(order))
+        return self.ahead(lambda step: self.read(order[step], batch_size), dtypes, batch, steps)

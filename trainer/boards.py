@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from trainer.checkpoints import EpochFigures
+from trainer.figures import EpochFigures
 
 
 class Board:
@@ -29,17 +29,11 @@ class Board:
 
     def add(self, figures: EpochFigures) -> None:
         """Add one epoch's point to every curve."""
-        train = {
-            "loss": figures.loss,
-            "accuracy": figures.accuracy,
-            "captions_per_second": figures.captions_per_second,
-        }
-        self._write("train", figures.epoch, train)
-        self._write(
-            "validation",
-            figures.epoch,
-            {"loss": figures.val_loss, "accuracy": figures.val_accuracy, "cider_d": figures.val_cider_d},
-        )
+        held_out, others = "val_", ("epoch", "seconds", "val_seconds")
+        values = {name: value for name, value in figures.model_dump().items() if name not in others}
+        for folder, is_held_out in (("train", False), ("validation", True)):
+            chosen = {name: value for name, value in values.items() if name.startswith(held_out) == is_held_out}
+            self._write(folder, figures.epoch, {name.removeprefix(held_out): chosen[name] for name in chosen})
 
     def close(self) -> None:
         """Finish the files."""

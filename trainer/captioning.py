@@ -10,13 +10,14 @@ from features.extraction import Source
 from features.fitting import Fitting
 from features.images import open_image
 from schemas.errors import RecordError, UsageError
+from trainer.captioner_run import Caption, CaptionerRun
 from trainer.pictures import find_pictures
 from trainer.plots import attention_figure, save_figure
-from trainer.runs import Caption, Run, load_run
+from trainer.runs import open_run
 
 
 def caption(
-    run: str | Path | Run,
+    run: str | Path | CaptionerRun,
     images: Sequence[str],
     attention: str | None = None,
     *,
@@ -26,12 +27,12 @@ def caption(
     """Captions of images.
 
     Args:
-        run: str, Path or Run. A run directory, or an open run.
+        run: str, Path or CaptionerRun. A run directory, or an open run.
         images: sequence of str. As `trainer.pictures.find_pictures` takes them.
         attention: str or None. Where to draw what the model looked at; with several images, `OUT.png` becomes
             `OUT-1.png`, `OUT-2.png` and so on in the order of the results.
         allow_private: bool. Whether http and https addresses outside the public internet are asked.
-        **decoding: as `Run.decoding` takes it.
+        **decoding: as `CaptionerRun.decoding` takes it.
 
     Returns:
         `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`, with `attention` where a picture was made,
@@ -43,7 +44,7 @@ def caption(
     """
     if not images:
         raise UsageError("no image was named")
-    opened = run if isinstance(run, Run) else load_run(run)
+    opened = open_run(run, CaptionerRun)
     chosen = opened.decoding(**decoding)
     limits = DownloadLimits(allow_private=allow_private)
     pictures = [picture for name in images for picture in find_pictures(name, limits)]

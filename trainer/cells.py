@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # === Layers ===
@@ -53,6 +54,8 @@ class Recurrence(keras.layers.Layer):
             (`AddingCell`, whose inputs have as many components as its state).
         units: int. Size of the state.
         init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
+        forget_bias: float. Where the bias of an LSTM's forget gate begins: with 1 it keeps 73 % of its carry from one
+            word to the next, with 3 it keeps 95 %. Other cells have no such gate.
 
     Call arguments:
         inputs: float [B, T, C].
@@ -62,13 +65,19 @@ class Recurrence(keras.layers.Layer):
         float [B, T, units], the hidden state after each word.
     """
 
-    def __init__(self, cell: str, units: int, init_scale: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, cell: str, units: int, init_scale: float | None = None, forget_bias: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.cell = cell
         self.units = units
         self.init_scale = init_scale
+        self.forget_bias = forget_bias
         self.state_names = ("hidden", "carry") if cell == "lstm" else ("hidden",)
         self.layer = _LAYERS[cell](units, init_scale)
+        if cell == "lstm":
+            self.layer.cell.unit_forget_bias = False
+            self.layer.cell.bias_initializer = _first_bias(forget_bias)
 
     def build(self, inputs_shape: Any, state_shape: Any = None) -> None:
         self.layer.build(inputs_shape)
@@ -91,12 +100,28 @@ class Recurrence(keras.layers.Layer):
         return dict(zip(self.state_names, states, strict=True))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "cell": self.cell, "units": self.units, "init_scale": self.init_scale}
+        return {
+            **super().get_config(),
+            "cell": self.cell,
+            "units": self.units,
+            "init_scale": self.init_scale,
+            "forget_bias": self.forget_bias,
+        }
 
 
 def uniform(scale: float | None, otherwise: str = "glorot_uniform") -> keras.initializers.Initializer:
     """An initializer that draws evenly from −scale to scale; without a scale, Keras' initializer of the name."""
     return keras.initializers.RandomUniform(-scale, scale) if scale else keras.initializers.get(otherwise)
+
+
+def _first_bias(forget: float) -> Callable[..., Any]:
+    """An initializer of an LSTM's bias [4 · units]: zeros, but for the forget gate, whose is the second quarter."""
+
+    def make(shape: tuple[int], dtype: Any = None) -> Any:
+        is_forget = np.arange(shape[0]) * 4 // shape[0] == 1
+        return ops.convert_to_tensor(np.where(is_forget, forget, 0.0), dtype=dtype)
+
+    return make
 
 
 def _keras_layer(kind: Callable[..., keras.layers.RNN]) -> Callable[[int, float | None], keras.layers.RNN]:

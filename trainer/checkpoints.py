@@ -1,7 +1,8 @@
 """Checkpoints: a run's weights and where it stood, whole or absent however it was stopped.
 
-    checkpoints/00000480/model.weights.h5    weights and optimizer after 480 steps
-    checkpoints/state.json                   which checkpoint is the last, which the best, and where the last one stood
+    checkpoints/00000480/model.weights.h5      weights and optimizer after 480 steps
+    checkpoints/00000480/average.weights.h5    the weights' running average, where the run keeps one: what answers
+    checkpoints/state.json                     which checkpoint is the last, which the best, where the last one stood
 
 `state.json` is replaced last, in one step; a directory that it does not name is of no account and is cleared away.
 """
@@ -18,39 +19,14 @@ from pydantic import ValidationError
 from features.files import ASIDE, aside_of, sync, write
 from schemas.errors import DamagedError
 from schemas.recipes import Frozen
+from trainer.averaging import averaged, keeps_average
+from trainer.figures import CaptionerFigures, RecognizerFigures
 
 STATE = "state.json"
 WEIGHTS = "model.weights.h5"
+AVERAGE = "average.weights.h5"
 
-
-class EpochFigures(Frozen):
-    """What one epoch gave; a line of metrics.jsonl.
-
-    Args:
-        epoch: int. Which pass, from 1.
-        loss: float. Mean cross entropy over the real tokens of the pass, in nats, dropout on and weights still moving.
-        accuracy: float. Share of those tokens that were the likeliest, 0 to 1.
-        val_loss, val_accuracy: float or None. The same on the validation split after the pass; None without one.
-        val_cider_d: float or None. CIDEr-D of greedy captions of that split; None where the run is judged by the loss.
-        seconds: float. Time of the training pass.
-        captions_per_second: float. Captions of the pass by its time.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    val_loss: float | None = None
-    val_accuracy: float | None = None
-    val_cider_d: float | None = None
-    seconds: float
-    captions_per_second: float
-
-    @property
-    def judged(self) -> float:
-        """What the best epoch has least of: CIDEr-D with its sign turned, validation loss, or training loss."""
-        if self.val_cider_d is not None:
-            return -self.val_cider_d
-        return self.loss if self.val_loss is None else self.val_loss
+Figures = CaptionerFigures | RecognizerFigures
 
 
 class Progress(Frozen):
@@ -59,7 +35,7 @@ class Progress(Frozen):
     Args:
         epoch: int. Epochs finished.
         step: int. Steps finished of the next one.
-        history: tuple of EpochFigures. What each finished epoch gave.
+        history: tuple of Figures. What each finished epoch gave.
         sums: tuple of float. What the metrics have added up within the unfinished epoch.
         random: tuple of tuples of int. The states of the model's random generators.
         seconds: float. Training time of the unfinished epoch.
@@ -67,13 +43,13 @@ class Progress(Frozen):
 
     epoch: int = 0
     step: int = 0
-    history: tuple[EpochFigures, ...] = ()
+    history: tuple[Figures, ...] = ()
     sums: tuple[float, ...] = ()
     random: tuple[tuple[int, ...], ...] = ()
     seconds: float = 0.0
 
     @property
-    def best(self) -> EpochFigures | None:
+    def best(self) -> Figures | None:
         """The best finished epoch, the first of equals."""
         return min(self.history, key=lambda figures: figures.judged, default=None)
 
@@ -138,14 +114,17 @@ class Checkpoints:
         return state.progress
 
     def load_best(self, model: keras.Model) -> None:
-        """Put the best checkpoint's weights into a built model; DamagedError where there is no checkpoint."""
+        """Put the best checkpoint's weights, or their average, into a built model; DamagedError where there is none."""
         state = self.state()
         if state is None:
             raise DamagedError(
-                "the run has no checkpoint yet", where=str(self._root), mend="run `capt train captioner` to its end"
+                "the run has no checkpoint yet",
+                where=str(self._root),
+                mend="run `capt train` to its end",
             )
+        directory = self._root / state.best
         try:
-            load_weights(model, self._root / state.best / WEIGHTS)
+            load_weights(model, directory / (AVERAGE if (directory / AVERAGE).exists() else WEIGHTS))
         except DamagedError:
             # A run that is still training may have found a better one meanwhile, and cleared this one away.
             if self.state() == state:
@@ -158,6 +137,10 @@ class Checkpoints:
         aside.mkdir()
         model.save_weights(aside / WEIGHTS)
         sync(aside / WEIGHTS)
+        if keeps_average(model):
+            with averaged(model):
+                model.save_weights(aside / AVERAGE)
+            sync(aside / AVERAGE)
         sync(aside)
         # What a killed run left under this name was never named by the state.
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,41 +1,50 @@
 """Compiling: a run's model with its loss, its metrics and its optimizer, ready to be trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import keras
 
-from trainer.captioner import Captioner
-from trainer.directory import (
-    RunRecord,
-)
-from trainer.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.config import LearningConfig
 from trainer.optimizers import make_optimizer
 
 
-def compiled_model(root: Path, record: RunRecord, steps: int) -> tuple[Captioner, list[keras.Metric]]:
-    """The run's model with weights drawn from its seed, ready to be trained, and what it measures besides the loss.
-
-    Args:
-        root: Path. The run directory.
-        record: RunRecord. The run.
-        steps: int. Steps an epoch.
-    """
-    config = record.training
+@contextmanager
+def making(config: LearningConfig) -> Iterator[None]:
+    """Models made and compiled within the block draw their weights from the run's seed and compute in its precision."""
     keras.utils.set_random_seed(config.seed)
     with computing_in(config.precision):
-        model = record.build(root)
-        learning = model.feature_scale.network.trainable_variables if record.extractor else ()
-        metrics = [CrossEntropy(model.left_out), MaskedAccuracy(model.left_out)]
+        yield
+
+
+def compile_model(
+    model: keras.Model,
+    config: LearningConfig,
+    steps: int,
+    loss: Any = None,
+    metrics: Sequence[keras.Metric] = (),
+    slow: Sequence[keras.Variable] = (),
+    share: float = 1.0,
+) -> None:
+    """Give a model its loss, its metrics, and the optimizer that its run is set to.
+
+    Args:
+        model: keras.Model. Built.
+        config: LearningConfig. How the run learns.
+        steps: int. Steps an epoch.
+        loss: keras.losses.Loss, function or None. As Keras takes it; None where the model has its own.
+        metrics: sequence of keras.Metric. What is measured besides; none where the model has its own.
+        slow: sequence of keras.Variable. Those that learn at another rate,
+        share: float. which is this share of the others'.
+    """
+    model.compile(
+        optimizer=make_optimizer(config, steps, slow, share),
+        loss=loss,
+        metrics=list(metrics) or None,
         # XLA was measured no faster on the CPU, and it compiles for 8 s at every new shape.
-        model.compile(
-            optimizer=make_optimizer(config, steps, learning),
-            loss=MaskedCrossEntropy(config.label_smoothing, model.left_out),
-            metrics=metrics,
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-        )
-    return model, metrics
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
 
 
 @contextmanager

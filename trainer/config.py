@@ -7,22 +7,23 @@ from pydantic import Field, ValidationError
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
-from trainer.model_configs import ModelConfig
+from trainer.model_configs import ModelConfig, RecognizerConfig
+from trainer.profiles import profile_settings
 
 Part = TypeVar("Part", bound=Frozen)
+OtherPart = TypeVar("OtherPart", bound=Frozen)
 
 _OF_PIXELS = ("extractor_", "fine_tuning", "augment_")
 
 
-class TrainingConfig(Frozen):
-    """How a captioner is trained, whatever its model.
+class LearningConfig(Frozen):
+    """How a model is trained, whatever its task.
 
     Args:
-        seed: int. Decides initial weights, order, dropout and which captions are drawn.
+        seed: int. Decides initial weights, order, dropout, augmentation, and whatever else is drawn.
         epochs: int. Passes over the train split, or over `steps_per_epoch` batches.
         steps_per_epoch: int or None. Batches an epoch, drawn with replacement; None for one pass over the split.
-        batch_size: int. Captions a step.
-        captions_per_image: str. `all` captions of an image in a pass, together, or `one` drawn at random.
+        batch_size: int. Captions, or images with a word each, a step.
         optimizer: str. `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
         learning_rate: float. Of the optimizer, where the schedule begins.
         schedule: str. `constant`; `step`: times `decay` every `decay_epochs`; `cosine`: down to 0 at the last epoch
@@ -30,13 +31,43 @@ class TrainingConfig(Frozen):
         decay: float. Factor of `step`.
         decay_epochs: int. Epochs between two steps of `step`.
         warmup_steps: int. Steps over which the learning rate first rises from 0, in a straight line.
+        weight_decay: float. Share of themselves, times the learning rate, that weights lose a step, biases and scales
+            left out; with `adam` this is AdamW (Loshchilov and Hutter, 2019).
         clip_norm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
-        label_smoothing: float. Share of each target that is spread over all words that may be said.
+        averaging: float. What the running average of the weights keeps of itself a step; the average is what is
+            validated and what answers. 0 for none.
         precision: str. `float32`, or the half in which the model computes while its weights stay float32.
-        judge: str. What makes an epoch the best: the least `loss` on validation, or the most `cider_d` there.
         stop_after: int or None. Epochs without a better one after which training ends early.
         devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
         checkpoint_every: int or None. Steps between checkpoints, besides the one after each epoch.
+    """
+
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    epochs: int = Field(20, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    decay: float = Field(0.5, gt=0, le=1)
+    decay_epochs: int = Field(8, ge=1)
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    averaging: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    stop_after: int | None = Field(None, ge=1)
+    devices: Literal["one", "all"] = "one"
+    checkpoint_every: int | None = Field(None, ge=1)
+
+
+class TrainingConfig(LearningConfig):
+    """How a captioner is trained, whatever its model, beside what every run has by `LearningConfig`.
+
+    Args:
+        captions_per_image: str. `all` captions of an image in a pass, together, or `one` drawn at random.
+        label_smoothing: float. Share of each target that is spread over all words that may be said.
+        judge: str. What makes an epoch the best: the least `loss` on validation, or the most `cider_d` there.
         show_captions: int. Images of the validation split that are captioned after each epoch.
         max_words: int or None. Words at most in a caption made by the model; None for the longest of the train split.
         extractor: str or None. With a table of pixels: the network that the model has in it, as `--extractor` of `capt
@@ -51,24 +82,9 @@ class TrainingConfig(Frozen):
         augment_flip: bool. Whether half the images are mirrored, left for right, whatever their captions say.
     """
 
-    seed: int = Field(0, ge=0, lt=1 << 32)
-    epochs: int = Field(20, ge=1)
-    steps_per_epoch: int | None = Field(None, ge=1)
-    batch_size: int = Field(64, ge=1)
     captions_per_image: Literal["all", "one"] = "all"
-    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "step", "cosine"] = "constant"
-    decay: float = Field(0.5, gt=0, le=1)
-    decay_epochs: int = Field(8, ge=1)
-    warmup_steps: int = Field(0, ge=0)
-    clip_norm: float | None = Field(None, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     judge: Literal["loss", "cider_d"] = "loss"
-    stop_after: int | None = Field(None, ge=1)
-    devices: Literal["one", "all"] = "one"
-    checkpoint_every: int | None = Field(None, ge=1)
     show_captions: int = Field(3, ge=0)
     max_words: int | None = Field(None, ge=1)
     extractor: str | None = None
@@ -82,6 +98,27 @@ class TrainingConfig(Frozen):
     augment_flip: bool = False
 
 
+class RecognizerTraining(LearningConfig):
+    """How a recognizer of words is trained, beside what every run has by `LearningConfig`.
+
+    Args:
+        validation_images: int or None. Images of the validation split that are read after each epoch, always the same
+            ones; None for all.
+        augment_shift: float. Share of an image's side by which it is moved at most, its edges repeated.
+        augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
+        augment_colour: float. Share by which brightness, contrast and saturation are changed at most.
+        augment_hue: bool. Whether red, green and blue change places.
+        augment_cover: float. Share of an image's area that a bar of one colour covers at most.
+    """
+
+    validation_images: int | None = Field(None, ge=1)
+    augment_shift: float = Field(0.0, ge=0, le=0.5)
+    augment_zoom: float = Field(0.0, ge=0, le=1)
+    augment_colour: float = Field(0.0, ge=0, lt=1)
+    augment_hue: bool = False
+    augment_cover: float = Field(0.0, ge=0, lt=1)
+
+
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
     """The configuration that a flat mapping of options describes; what it leaves out is as in the model's paper.
 
@@ -93,13 +130,40 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
         UsageError: an option is unknown, its value is of the wrong type or out of range, or it is for pixels alone and
             no extractor is named.
     """
-    known = [*TrainingConfig.model_fields, *model_config.model_fields]
+    training, sizes = parse_parts(TrainingConfig, model_config, {**model_config.training, **options})
+    _refuse_unused(training)
+    return training, sizes
+
+
+def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[RecognizerTraining, RecognizerConfig]:
+    """The configuration of a recognizer of words; what the options leave out is as in the profile.
+
+    Args:
+        profile: str. A name of `trainer.profiles`.
+        options: mapping. Fields of `RecognizerTraining` and of `RecognizerConfig`, by name.
+
+    Raises:
+        UsageError: there is no such profile, an option is unknown, or its value is of the wrong type or out of range.
+    """
+    return parse_parts(RecognizerTraining, RecognizerConfig, {**profile_settings(profile), **options})
+
+
+def parse_parts(training: type[Part], model: type[OtherPart], options: Mapping[str, Any]) -> tuple[Part, OtherPart]:
+    """The two configurations that a flat mapping of options describes.
+
+    Args:
+        training: type. The one of training.
+        model: type. The one of the model.
+        options: mapping. Fields of either, by name.
+
+    Raises:
+        UsageError: an option is unknown, or its value is of the wrong type or out of range.
+    """
+    known = [*training.model_fields, *model.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise UsageError(f"unknown option {unknown[0]!r}", mend=f"it could be one of {', '.join(known)}")
-    training = _part(TrainingConfig, {**model_config.training, **options})
-    _refuse_unused(training)
-    return training, _part(model_config, options)
+    return _part(training, options), _part(model, options)
 
 
 def _refuse_unused(training: TrainingConfig) -> None:

@@ -4,9 +4,10 @@ captions.image_id → catalog.image_id → content key → position in the featu
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,23 +17,9 @@ from numpy.typing import NDArray
 from schemas.errors import CaptError
 from schemas.records import content_keys
 from schemas.tables import KEY_BYTES, SPLITS
-from trainer.tables import Tables
+from trainer.tables import FeatureSource, Tables
 
 USED_SPLITS = tuple(split for split in SPLITS if split != "unused")
-
-
-class FeatureSource(Protocol):
-    """What is needed of `features.store.FeatureTable`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one image's features."""
-
-    def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Positions of content keys uint8 [N, 32]; −1 where there is none."""
-
-    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Features [N, *shape] at these positions."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +121,8 @@ def join_captions(tables: Tables) -> CaptionData:
     missing = {split: int(((joined.split == split) & (joined.row < 0)).sum()) for split in USED_SPLITS}
     if not len(splits["train"]):
         raise _nothing_to_learn(missing["train"], tables)
-    return CaptionData(splits, missing, _shared(splits))
+    held_out = [splits[split].keys for split in ("val", "test")]
+    return CaptionData(splits, missing, shared_images(splits["train"].keys, held_out))
 
 
 @dataclass(frozen=True)
@@ -163,7 +151,7 @@ def _join(captions: pa.Table, catalog: pa.Table, features: FeatureSource) -> _Jo
     rows = np.append(features.lookup(keys), -1)
     tokens = captions.column("tokens").combine_chunks()
     return _Joined(
-        key=_as_strings(content_keys(captions)),
+        key=as_strings(content_keys(captions)),
         split=np.array(captions.column("split").to_pylist(), dtype=f"U{max(map(len, SPLITS))}"),
         length=tokens.value_lengths().to_numpy().astype(np.int64),
         tokens=tokens.flatten().to_numpy().astype(np.int32),
@@ -174,7 +162,7 @@ def _join(captions: pa.Table, catalog: pa.Table, features: FeatureSource) -> _Jo
 
 def _select(joined: _Joined, mask: NDArray[np.bool_]) -> Captions:
     chosen = np.flatnonzero(mask & (joined.row >= 0))
-    names = _as_strings(joined.image[chosen])
+    names = as_strings(joined.image[chosen])
     _, first, image = np.unique(names, return_index=True, return_inverse=True)
     order = np.lexsort((joined.key[chosen], image))
     ordered = chosen[order]
@@ -195,9 +183,10 @@ def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
     return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
-def _shared(splits: dict[str, Captions]) -> int:
-    held_out = np.concatenate([_as_strings(splits[split].keys) for split in ("val", "test")])
-    return int(np.isin(_as_strings(splits["train"].keys), held_out).sum())
+def shared_images(train: NDArray[np.uint8], held_out: Sequence[NDArray[np.uint8]]) -> int:
+    """How many images to learn from are held out as well, by their content keys uint8 [N, 32]."""
+    others = np.concatenate([as_strings(keys) for keys in held_out])
+    return int(np.isin(as_strings(train), others).sum())
 
 
 def _nothing_to_learn(missing: int, tables: Tables) -> CaptError:
@@ -211,5 +200,6 @@ def _nothing_to_learn(missing: int, tables: Tables) -> CaptError:
     return CaptError("no caption is in the split train", where=names, mend="prepare captions of a train split")
 
 
-def _as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:
+def as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:
+    """Content keys uint8 [N, 32] as strings of bytes [N], which can be sorted and looked for."""
     return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1)

@@ -1,36 +1,15 @@
-"""`capt evaluate`: the scores of runs on the held-out images of the store that they were trained from.
+"""`capt evaluate`: how good runs are on held-out images of the store that they were trained from."""
 
-stored features → captions → scores, and in RUN/evaluation/<split>/
-
-    results.json        the captions in COCO's result format; of several datasets one file each, results-NAME.json
-    scores.json         the scores and all that decides them
-    predictions.html    the best and the worst captions
-"""
-
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from features.console import Printer
-from features.files import write
-from features.progress import bar
-from features.store import FeatureTable, open_store
-from features.store.pins import pinned
-from schemas.errors import CaptError, UsageError
+from schemas.errors import UsageError
 from schemas.tables import SPLITS
-from trainer.decoding import Decoding
-from trainer.directory import EVALUATION, noted_store
-from trainer.held_out import HeldOut, ImageName, held_out, run_tables
-from trainer.intervals import bootstrap
-from trainer.metrics import METRICS, TITLES, Scorer, Scores
-from trainer.results import PAGE, write_page, write_results
-from trainer.runs import DECODE_BATCH, Caption, Run, load_run
-
-SCORES = "scores.json"
+from trainer.caption_evaluation import evaluate_captioners, print_captioners
+from trainer.recognizer_run import refuse_captions_options
+from trainer.runs import Run, load_run
+from trainer.word_evaluation import evaluate_recognizers, print_recognizers
 
 
 def evaluate(
@@ -38,66 +17,55 @@ def evaluate(
     split: str = "test",
     store: str | Path | None = None,
     examples: int = 6,
+    labels: str | Path | None = None,
     **decoding: Any,
 ) -> dict[str, Any]:
-    """Scores of runs on all images of a split that have features, against all references as published.
+    """Scores of runs on the images of a split.
 
     Args:
-        runs: one or a sequence of str, Path or Run. Run directories, or open runs.
-        split: str. `train`, `val`, `test` or `unused`; where `test` has no captions, `val` is taken.
+        runs: one or a sequence of str, Path or Run. Run directories, or open runs, all of one task.
+        split: str. `train`, `val`, `test` or `unused`; where `test` has nothing to score, `val` is taken.
         store: str, Path or None. The store; None takes the one that each run was trained from.
-        examples: int. Best captions, and worst, on each run's page; 0 writes none.
-        **decoding: as `Run.decoding` takes it.
+        examples: int. Examples of each kind on each run's page; 0 writes none.
+        labels: str, Path or None. Words that the store does not know, see `trainer.truth`; for recognizers alone.
+        **decoding: as `trainer.captioner_run.CaptionerRun.decoding` takes it; for captioners alone.
 
     Returns:
-        dict: `runs`, for each: `run`, `model`, `datasets`, `split`, the metrics by name of `trainer.metrics.METRICS`,
-        `intervals` (95 % by metric), `images`, `references`, `tokenizer`, `absent`, `without_features` and
-        `without_image` (images left out), `scored_on` (digest of images and references), `decoding`, `results`,
-        `scores` and `page` (paths); `notes`, what a reader must know to judge them. Of a single run its figures also
-        stand beside `runs`.
+        dict: `task`, `runs` and `notes`, as `evaluate_captioners` or `evaluate_recognizers` says. Of a single run its
+        figures also stand beside `runs`.
 
     Raises:
-        UsageError: no run was named, an option is out of range, or it is not known where the store is.
+        UsageError: no run was named, they are of different tasks, an option is out of range or of another task, or it
+            is not known where the store is.
         StoreError: a run cannot be used, or the store lacks a table of it.
-        CaptError: there is nothing to score, or pycocoevalcap is not installed.
+        CaptError: there is nothing to score.
     """
     named = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
     _check(named, split, examples)
     opened = [run if isinstance(run, Run) else load_run(run) for run in named]
-    jobs = [
-        _Job(run, Path(store) if store else noted_store(run.path), split, examples, run.decoding(**decoding))
-        for run in opened
-    ]
-    with Scorer() as scorer:
-        results = [_evaluate(job, scorer) for job in jobs]
-    alone = results[0] if len(results) == 1 else {}
-    return {**alone, "runs": results, "notes": _notes(results, split)}
+    task = _task(opened)
+    if task == "captcha":
+        refuse_captions_options(decoding)
+        result = evaluate_recognizers(opened, split, store, examples, labels)
+    else:
+        if labels:
+            raise UsageError("captions are in the store", where="--labels", mend="leave it out")
+        result = evaluate_captioners(opened, split, store, examples, **decoding)
+    alone = result["runs"][0] if len(opened) == 1 else {}
+    return {"task": task, **alone, **result}
 
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
-    """Print what `evaluate` returned: a table of the scores times 100, a row a run, and what must be known of them."""
-    printer = Printer()
-    words, numbers = ("run", "model", "split", "tokenizer"), (*(TITLES[name] for name in METRICS), "images")
-    rows = [
-        [_short(one["run"]), one["model"], one["split"], one["tokenizer"], *_hundredths(one), one["images"]]
-        for one in result["runs"]
-    ]
-    printer.table("scores × 100", words, numbers, rows)
-    for note in result["notes"]:
-        printer.line(note, "yellow")
-    for one in result["runs"]:
-        printer.line(f"captions and scores: {_short(Path(one['scores']).parent)}")
+    """Print what `evaluate` returned: a table of the scores, a row a run, and what must be known of them."""
+    (print_recognizers if result["task"] == "captcha" else print_captioners)(result)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A run to be scored: from which store, on which split, how it speaks, how many examples its page shows."""
-
-    run: Run
-    store: Path
-    split: str
-    examples: int
-    decoding: Decoding
+def _task(runs: Sequence[Run]) -> str:
+    tasks = {run.record.task: run for run in runs}
+    if len(tasks) > 1:
+        of_each = ", ".join(f"{run.path.name} {run.does}" for run in tasks.values())
+        raise UsageError(f"the runs do different things: {of_each}", mend="evaluate those of one kind at a time")
+    return next(iter(tasks))
 
 
 def _check(runs: Sequence[object], split: str, examples: int) -> None:
@@ -107,92 +75,3 @@ def _check(runs: Sequence[object], split: str, examples: int) -> None:
         raise UsageError(f"there is no split {split!r}", where="--split", mend=f"use one of {', '.join(SPLITS)}")
     if examples < 0:
         raise UsageError("less than no example", where="--examples")
-
-
-def _evaluate(job: _Job, scorer: Scorer) -> dict[str, Any]:
-    run, store = job.run, open_store(job.store)
-    with pinned(store.path, lambda: run_tables(store, run.record)) as tables:
-        held = held_out(tables, job.split)
-        captions = _caption(run, tables.features, held, job.decoding)
-    scores = scorer.score({name: made.text for name, made in captions.items()}, held.references)
-    figures = _figures(job, held, scores)
-    place = run.path / EVALUATION / held.split
-    try:
-        results = write_results(place, run.record.datasets, captions)
-        write(place / SCORES, f"{json.dumps(figures, indent=1)}\n".encode())
-        page = place / PAGE
-        # One of an earlier evaluation would show other captions than the files beside it.
-        page.unlink(missing_ok=True)
-        if job.examples:
-            notices = _notes([{**figures, "run": run.path.name}], job.split)
-            write_page(page, run, held, captions, scores, notices, job.examples)
-    except OSError as error:
-        raise CaptError(f"the results cannot be written: {error.strerror}", where=str(place)) from None
-    return {
-        "run": str(run.path),
-        **figures,
-        "results": [str(path) for path in results],
-        "scores": str(place / SCORES),
-        "page": str(page) if job.examples else None,
-    }
-
-
-def _caption(run: Run, features: FeatureTable, held: HeldOut, decoding: Decoding) -> dict[ImageName, Caption]:
-    captions: list[Caption] = []
-    with bar(f"captioning {held.split}", len(held.names), "images") as show:
-        for start in range(0, len(held.names), DECODE_BATCH):
-            stored = features.read(held.rows[start : start + DECODE_BATCH])
-            captions += map(_compact, run.caption_features(stored, decoding, start))
-            show(len(captions), "")
-    return dict(zip(held.names, captions, strict=True))
-
-
-def _compact(made: Caption) -> Caption:
-    # A slice would keep its whole batch's array in memory, which adds up over a split.
-    seen = None if made.attention is None else made.attention.astype(np.float16)
-    return replace(made, attention=seen, others=())
-
-
-def _figures(job: _Job, held: HeldOut, scores: Scores) -> dict[str, Any]:
-    record = job.run.record
-    return {
-        "model": record.model,
-        "datasets": list(record.datasets),
-        "split": held.split,
-        **scores.figures(),
-        "intervals": bootstrap(scores),
-        "without_features": held.without_features,
-        "without_image": held.without_image,
-        "scored_on": held.digest,
-        "decoding": job.decoding.model_dump(mode="json"),
-    }
-
-
-def _notes(results: Sequence[Mapping[str, Any]], split: str) -> list[str]:
-    notes = [note for one in results for note in _notes_of(one, split)]
-    if len({one["scored_on"] for one in results}) > 1:
-        notes.append("the runs were scored on different images or references, so their scores do not compare")
-    if len({one["tokenizer"] for one in results}) > 1:
-        notes.append("the runs were scored with different tokenizers")
-    return list(dict.fromkeys(notes))
-
-
-def _notes_of(one: Mapping[str, Any], split: str) -> list[str]:
-    notes = [f"{TITLES[name]} is absent: {reason}" for name, reason in one["absent"].items()]
-    if one["split"] != split:
-        notes.append(f"{one['run']}: there is no {split} split; scored on {one['split']}")
-    if one["tokenizer"] != "ptb":
-        notes.append(f"tokenized by the {one['tokenizer']} tokenizer, not PTB's")
-    for label, count in (("features", one["without_features"]), ("an image", one["without_image"])):
-        if count:
-            notes.append(f"{one['run']}: captioned images without {label}, left out: {count:,}")
-    return notes
-
-
-def _hundredths(one: Mapping[str, Any]) -> list[str | None]:
-    return [f"{100 * one[name]:.1f}" if name in one else None for name in METRICS]
-
-
-def _short(path: str | Path) -> str:
-    here = Path.cwd()
-    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)

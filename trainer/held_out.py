@@ -18,7 +18,7 @@ from features.store import Store
 from schemas.errors import CaptError
 from schemas.recipes import canonical_json
 from schemas.tables import KEY_BYTES
-from trainer.directory import RunRecord
+from trainer.records import CaptionerRecord
 from trainer.tables import Tables
 
 ImageName = tuple[str, str]
@@ -53,7 +53,7 @@ class HeldOut:
         return hashlib.sha256(canonical_json(told)).hexdigest()
 
 
-def run_tables(store: Store, record: RunRecord) -> Tables:
+def run_tables(store: Store, record: CaptionerRecord) -> Tables:
     """The tables that a run was trained on, as the store has them now.
 
     Raises:

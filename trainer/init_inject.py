@@ -30,6 +30,8 @@ class InitInject(RecurrentCaptioner):
         image_bottleneck: int. Size to which the image is reduced before it becomes a state.
         logit_bottleneck: int. Size of the layer before the logits.
         dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1.
+        forget_bias: float. As in `trainer.cells.Recurrence`.
+        image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
 
     Example:
         >>> model = InitInject(vocabulary=5000)
@@ -47,11 +49,15 @@ class InitInject(RecurrentCaptioner):
         image_bottleneck: int = 120,
         logit_bottleneck: int = 120,
         dropout: float = 0.0,
+        forget_bias: float = 1.0,
+        image_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, **kwargs)
+        super().__init__(vocabulary, cell, embedding, units, dropout, forget_bias=forget_bias, **kwargs)
         self.image_bottleneck = image_bottleneck
         self.logit_bottleneck = logit_bottleneck
+        self.image_dropout = image_dropout
+        self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.image_layer = keras.layers.Dense(image_bottleneck, activation="elu", name="image")
         self.first_state_layer = keras.layers.Dense(units, activation="elu", name="first_state")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
@@ -66,7 +72,8 @@ class InitInject(RecurrentCaptioner):
         self.logits_layer.build((None, self.logit_bottleneck))
 
     def begin(self, features: Any, training: bool = False) -> State:
-        first = self.first_state_layer(self.image_layer(self.feature_scale(features)))
+        image = self.image_dropout_layer(self.feature_scale(features), training=training)
+        first = self.first_state_layer(self.image_layer(image))
         return dict.fromkeys(self.recurrence.state_names, first)
 
     def say(self, hidden: Any, read: Any, state: State, training: bool = False) -> Any:
@@ -79,4 +86,6 @@ class InitInject(RecurrentCaptioner):
             **super().get_config(),
             "image_bottleneck": self.image_bottleneck,
             "logit_bottleneck": self.logit_bottleneck,
+            "forget_bias": self.forget_bias,
+            "image_dropout": self.image_dropout,
         }

@@ -2,47 +2,90 @@
 
 Every batch is a function of (seed, epoch, step), and a checkpoint keeps weights, optimizer, random generators and the
 unfinished epoch's figures, so that a run that was killed and goes on gives what an unbroken one gives.
+
+What differs between tasks is a `Lesson`: `trainer.learning_captions` and `trainer.learning_words`.
 """
 
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from features.files import write
 from features.progress import bar
 from schemas.recipes import SHORT_FINGERPRINT
-from trainer.augmentation import Augmentation
-from trainer.batches import BatchReader, Order, epoch_order, plain_order, sampled_order, steps_an_epoch
+from trainer.averaging import averaged
 from trainer.boards import Board
-from trainer.checkpoints import Checkpoints, EpochFigures, Progress, random_states
-from trainer.compiling import compiled_model
-from trainer.data import CaptionData
+from trainer.checkpoints import Checkpoints, Figures, Progress, random_states
 from trainer.devices import computing_on
-from trainer.directory import (
-    CHECKPOINTS,
-    LOGS,
-    LOSS_PLOT,
-    METRICS,
-    RunRecord,
-)
-from trainer.judges import CiderJudge
-from trainer.pixels import PixelNetwork
-from trainer.plots import loss_figure, save_figure
-from trainer.samples import Samples
-from trainer.tables import Tables
-from trainer.watching import StepWatcher, finite
-
-_SCALE_IMAGES = 256
+from trainer.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
+from trainer.plots import save_figure
+from trainer.records import RunRecord
+from trainer.watching import Pace, StepWatcher, finite
 
 _log = logging.getLogger("capt.training")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass.
+
+    Args:
+        records: int. Captions, or images with a word each, that it shows.
+        batches: function from the first step to the batches from there on, as `keras.Model.fit` takes them.
+    """
+
+    records: int
+    batches: Callable[[int], tf.data.Dataset]
+
+
+class Lesson(Protocol):
+    """What a task has a run learn, and how that is judged.
+
+    Attributes:
+        unit: str. What is counted: `captions` or `images`.
+        steps: int. Steps an epoch.
+        figures: type. What an epoch gives.
+    """
+
+    unit: str
+    steps: int
+    figures: type[Figures]
+
+    def compiled(self) -> tuple[keras.Model, list[keras.Metric]]:
+        """The model with weights drawn from the seed, compiled; what it measures: the loss, and the accuracy."""
+
+    def begin(self, model: keras.Model) -> None:
+        """Make the model ready for its first step, once in a run."""
+
+    def epoch(self, number: int) -> Epoch:
+        """One pass, by number from 0; a function of the seed and the number."""
+
+    def held_out(self) -> tf.data.Dataset | None:
+        """The batches that the model is validated on; None without a split for it."""
+
+    def judge(self) -> dict[str, float]:
+        """What else is told of the model after a pass, by names of `figures`."""
+
+    def show(self, epoch: int) -> None:
+        """Show what the model can do after so many epochs."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """A block within which batches are read."""
+
+    def plot(self, history: Sequence[Figures]) -> Figure:
+        """The run as a picture."""
+
+    def told(self) -> dict[str, Any]:
+        """What the training command says of the data."""
 
 
 class Learning:
@@ -51,48 +94,34 @@ class Learning:
     Args:
         root: Path. The run directory, begun and locked.
         record: RunRecord. What it is.
-        tables: Tables. Where features come from.
-        data: CaptionData. The captions.
-        network: PixelNetwork or None. The extractor in the model, as a run on pixels begins with it.
+        lesson: Lesson. What it learns.
     """
 
-    def __init__(
-        self, root: Path, record: RunRecord, tables: Tables, data: CaptionData, network: PixelNetwork | None = None
-    ) -> None:
+    def __init__(self, root: Path, record: RunRecord, lesson: Lesson) -> None:
         self.root = root
         self.record = record
-        self.data = data
+        self.lesson = lesson
         self.config = record.training
-        self.steps = self.config.steps_per_epoch or steps_an_epoch(
-            data.train, self.config.batch_size, self.config.captions_per_image
-        )
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
-        self._reader = _reader(data, "train", tables)
-        self._held_out = _reader(data, record.validation_split, tables) if record.validation_split else None
-        self._words = tables.texts[0].vocabulary()
-        self._tables = tables
-        self._network = network
-        self._augmentation = Augmentation.of(self.config)
 
     def run(self) -> dict[str, Any]:
-        """Train to the last epoch; the figures that `train_captioner` returns."""
+        """Train to the last epoch; the figures that the training command returns."""
         with computing_on(self.config.devices):
             return self._run()
 
     def _run(self) -> dict[str, Any]:
         started = time.monotonic()
-        self.model, self.metrics = compiled_model(self.root, self.record, self.steps)
-        self._samples = self._make_samples()
-        self._judge = self._make_judge()
+        self.model, self.metrics = self.lesson.compiled()
         progress = self.checkpoints.load_last(self.model) or self._begin()
         resumed_at = self._total(progress)
         if resumed_at:
             _log.info("going on after %d epochs and %d steps", progress.epoch, progress.step)
+        self._pace = Pace(resumed_at, self.config.epochs * self.lesson.steps)
         board = Board(self.root / LOGS, progress.history)
         self._write_metrics(progress.history)
         while progress.epoch < self.config.epochs and not self._gave_up(progress):
             progress = self._epoch(progress)
-            self._samples.show(progress.epoch)
+            self.lesson.show(progress.epoch)
             self._write_metrics(progress.history)
             board.add(progress.history[-1])
         board.close()
@@ -103,82 +132,79 @@ class Learning:
         best, patience = progress.best, self.config.stop_after
         return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
 
-    def _make_judge(self) -> CiderJudge | None:
-        split = self.record.validation_split
-        if self.config.judge == "loss" or split is None:
-            return None
-        return CiderJudge(self.model, self._tables, split, self.record.max_words)
-
-    def _make_samples(self) -> Samples:
-        reader = self._held_out or self._reader
-        return Samples(self.model, reader, self._words, self.config.show_captions, self.record.max_words)
-
     def _begin(self) -> Progress:
-        if self._network:
-            self.model.feature_scale.network.set_weights(self._network.function.network.get_weights())
-        counts = np.bincount(self.data.train.tokens, minlength=self.record.vocabulary)
-        self.model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
+        self.lesson.begin(self.model)
         return Progress(random=random_states(self.model))
 
     def _epoch(self, progress: Progress) -> Progress:
-        order = self._order(progress.epoch)
+        epoch = self.lesson.epoch(progress.epoch)
         label = f"epoch {progress.epoch + 1} of {self.config.epochs}"
-        with bar(label, self.steps, "steps") as show:
-            watcher = StepWatcher(progress, self.steps, self.metrics, self._keep, self.config.checkpoint_every, show)
-            change = self._augmentation and self._augmentation.of_epoch(progress.epoch)
-            batches = self._reader.dataset(order, self.config.batch_size, progress.step, change)
-            logs = self._fit(batches, watcher, progress.epoch)
-        ended = self._ended(watcher.progress(), logs, captions=sum(map(len, order)))
+        before = progress.epoch * self.lesson.steps
+
+        def show(step: int, note: str) -> None:
+            left = self._pace.left(before + step)
+            show_records(min(step * self.config.batch_size, epoch.records), f"{note}, {left}" if left else note)
+
+        with bar(label, epoch.records, self.lesson.unit) as show_records:
+            watcher = StepWatcher(
+                progress, self.lesson.steps, self.metrics, self._keep, self.config.checkpoint_every, show
+            )
+            logs = self._fit(epoch.batches(progress.step), watcher, progress.epoch)
+        ended = self._ended(watcher.progress(), logs, epoch.records)
         self.checkpoints.save(self.model, ended, self._total(ended))
-        _say(ended.history[-1], self.config.epochs)
+        self._say(ended)
         return ended
 
-    def _fit(self, batches: tf.data.Dataset, watcher: "StepWatcher", epoch: int) -> dict[str, float]:
-        with _reading(self._reader):
+    def _fit(self, batches: tf.data.Dataset, watcher: StepWatcher, epoch: int) -> dict[str, float]:
+        with self.lesson.reading():
             history = self.model.fit(
                 batches, initial_epoch=epoch, epochs=epoch + 1, callbacks=[watcher], shuffle=False, verbose=0
             )
         return {name: values[-1] for name, values in history.history.items()}
 
-    def _ended(self, progress: Progress, logs: dict[str, float], captions: int) -> Progress:
-        figures = EpochFigures(
+    def _ended(self, progress: Progress, logs: dict[str, float], records: int) -> Progress:
+        rate = records / max(progress.seconds, 1e-9)
+        figures = self.lesson.figures(
             epoch=progress.epoch + 1,
-            loss=finite(logs["cross_entropy"]),
-            accuracy=logs["accuracy"],
+            **self._measured(logs),
             **self._validate(),
             seconds=round(progress.seconds, 3),
-            captions_per_second=round(captions / max(progress.seconds, 1e-9), 1),
+            **{f"{self.lesson.unit}_per_second": round(rate, 1)},
         )
         history = (*progress.history, figures)
         return Progress(epoch=progress.epoch + 1, history=history, random=random_states(self.model))
 
-    def _validate(self) -> dict[str, float]:
-        if self._held_out is None:
-            return {}
-        size = self.config.batch_size
-        batches = self._held_out.dataset(plain_order(self._held_out.captions, size), size)
-        with _reading(self._held_out):
-            logs = self.model.evaluate(batches, verbose=0, return_dict=True)
-        figures = {"val_loss": finite(logs["cross_entropy"]), "val_accuracy": logs["accuracy"]}
-        return figures | {"val_cider_d": self._judge()} if self._judge else figures
+    def _measured(self, logs: dict[str, float]) -> dict[str, float]:
+        loss, accuracy = (logs[metric.name] for metric in self.metrics)
+        return {"loss": finite(loss), "accuracy": accuracy}
 
-    def _order(self, epoch: int) -> Order:
-        train, size, seed = self.data.train, self.config.batch_size, self.config.seed
-        if self.config.steps_per_epoch:
-            return sampled_order(train, size, seed, epoch, self.steps, self.config.captions_per_image)
-        return epoch_order(train, size, seed, epoch, self.config.captions_per_image)
+    def _validate(self) -> dict[str, float]:
+        batches = self.lesson.held_out()
+        if batches is None:
+            return {}
+        started = time.monotonic()
+        with averaged(self.model), self.lesson.reading():
+            logs = self.model.evaluate(batches, verbose=0, return_dict=True)
+            others = self.lesson.judge()
+        measured = {f"val_{name}": value for name, value in self._measured(logs).items()}
+        return {**measured, **others, "val_seconds": round(time.monotonic() - started, 3)}
 
     def _keep(self, progress: Progress) -> None:
         self.checkpoints.save(self.model, progress, self._total(progress))
 
     def _total(self, progress: Progress) -> int:
-        return progress.epoch * self.steps + progress.step
+        return progress.epoch * self.lesson.steps + progress.step
 
-    def _write_metrics(self, history: Sequence[EpochFigures]) -> None:
+    def _say(self, progress: Progress) -> None:
+        left = self._pace.left(self._total(progress))
+        summary = progress.history[-1].summary + (f", {left}" if left else "")
+        _log.info("epoch %d of %d: %s", progress.epoch, self.config.epochs, summary)
+
+    def _write_metrics(self, history: Sequence[Figures]) -> None:
         lines = "".join(json.dumps(figures.model_dump()) + "\n" for figures in history)
         write(self.root / METRICS, lines.encode())
         if history:
-            save_figure(loss_figure(history), self.root / LOSS_PLOT)
+            save_figure(self.lesson.plot(history), self.root / LOSS_PLOT)
 
     def _figures(self, progress: Progress, resumed_at: int, seconds: float) -> dict[str, Any]:
         best = progress.best
@@ -188,45 +214,12 @@ class Learning:
             "model": self.record.model,
             "datasets": list(self.record.datasets),
             "features": self.record.features.fingerprint[:SHORT_FINGERPRINT],
-            "text": [origin.fingerprint[:SHORT_FINGERPRINT] for origin in self.record.text],
-            "captions": {split: len(captions) for split, captions in self.data.splits.items()},
-            "without_features": self.data.without_features,
+            **self.lesson.told(),
             "validation_split": self.record.validation_split,
             "epochs": progress.epoch,
             "steps": self._total(progress),
             "resumed_at": resumed_at,
             "best_epoch": best.epoch,
-            **best.model_dump(exclude={"epoch", "seconds"}),
+            **best.model_dump(exclude={"epoch", "seconds", "val_seconds"}),
             "seconds": round(seconds, 3),
         }
-
-
-@contextmanager
-def _reading(reader: BatchReader) -> Iterator[None]:
-    """Within the block, an error that tf.data passed on as text is raised as the CaptError that it was."""
-    reader.error = None
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if reader.error is None:
-            raise
-        raise reader.error from error
-
-
-def _reader(data: CaptionData, split: str, tables: Tables) -> BatchReader:
-    # TensorFlow's graphs take any shape; other backends compile each anew.
-    words, images = (1, 1) if keras.backend.backend() == "tensorflow" else (4, 8)
-    return BatchReader(data.splits[split], tables.features, round_words=words, round_images=images)
-
-
-def _say(figures: EpochFigures, epochs: int) -> None:
-    held_out = "" if figures.val_loss is None else f", validation {figures.val_loss:.3f}"
-    _log.info(
-        "epoch %d of %d: loss %.3f%s, %.0f captions/s, %.0f s",
-        figures.epoch,
-        epochs,
-        figures.loss,
-        held_out,
-        figures.captions_per_second,
-        figures.seconds,
-    )

@@ -61,6 +61,7 @@ class MRnn(RecurrentCaptioner):
         multimodal: int. Size of the multimodal layer.
         dropout: float. Share of the components of word vectors, recurrence and multimodal layer that training leaves
             out, 0 to 1.
+        image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
         tied: bool. Whether a word's output weights are its vector in the first embedding layer.
 
     Example:
@@ -79,18 +80,21 @@ class MRnn(RecurrentCaptioner):
         units: int = 256,
         multimodal: int = 512,
         dropout: float = 0.0,
+        image_dropout: float = 0.0,
         tied: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(vocabulary, cell, embedding, units, dropout, **kwargs)
         self.embedding_2 = embedding_2
         self.multimodal = multimodal
+        self.image_dropout = image_dropout
         self.tied = tied
         self.reads = embedding_2 or embedding
         self.second_layer = keras.layers.Dense(embedding_2, name="embedding_2") if embedding_2 else None
         self.from_word = keras.layers.Dense(multimodal, name="from_word")
         self.from_state = keras.layers.Dense(multimodal, use_bias=False, name="from_state")
         self.from_image = keras.layers.Dense(multimodal, use_bias=False, name="from_image")
+        self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
         self.multimodal_dropout = keras.layers.Dropout(dropout, name="multimodal_dropout")
         if tied:
@@ -113,7 +117,7 @@ class MRnn(RecurrentCaptioner):
             self.logits_layer.build((None, self.multimodal))
 
     def begin(self, features: Any, training: bool = False) -> State:
-        image = self.from_image(self.feature_scale(features))
+        image = self.from_image(self.image_dropout_layer(self.feature_scale(features), training=training))
         return {"image": image, **self.recurrence.zeros(ops.shape(image)[0])}
 
     def read(self, words: Any, state: State) -> Any:
@@ -134,5 +138,6 @@ class MRnn(RecurrentCaptioner):
             **super().get_config(),
             "embedding_2": self.embedding_2,
             "multimodal": self.multimodal,
+            "image_dropout": self.image_dropout,
             "tied": self.tied,
         }

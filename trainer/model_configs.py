@@ -36,6 +36,8 @@ class SoftAttentionConfig(ModelConfig):
     projection: int | None = Field(256, ge=1)
     output: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    image_dropout: float = Field(0.0, ge=0, lt=1)
+    query: Literal["state", "word"] = "state"
     init_state: Literal["zeros", "mean"] = "zeros"
     gate: bool = False
     doubly_stochastic: float = Field(0.0, ge=0)
@@ -56,6 +58,7 @@ class HardAttentionConfig(SoftAttentionConfig):
     doubly_stochastic: float = Field(1.0, ge=0)
     reinforce: float = Field(0.1, ge=0)
     entropy: float = Field(0.002, ge=0)
+    discount: float | None = Field(None, ge=0, le=1)
 
 
 class TransformerConfig(ModelConfig):
@@ -101,6 +104,7 @@ class NicConfig(ModelConfig):
     embedding: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
+    forget_bias: float = 1.0
     init_scale: float = Field(0.08, gt=0)
 
 
@@ -115,6 +119,7 @@ class MRnnConfig(ModelConfig):
     units: int = Field(256, ge=1, validate_default=True)
     multimodal: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    image_dropout: float = Field(0.0, ge=0, lt=1)
     tied: bool = False
 
     @field_validator("units")
@@ -137,6 +142,8 @@ class InitInjectConfig(ModelConfig):
     image_bottleneck: int = Field(120, ge=1)
     logit_bottleneck: int = Field(120, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    forget_bias: float = 1.0
+    image_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class ParInjectConfig(ModelConfig):
@@ -157,3 +164,17 @@ class MergeConfig(ModelConfig):
     embedding: int = Field(200, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class RecognizerConfig(ModelConfig):
+    """Sizes of `trainer.recognizer.Recognizer`, described there."""
+
+    head: Literal["ctc", "attention"] = "ctc"
+    widths: tuple[int, ...] = Field((32, 64, 128), min_length=2)
+    blocks: tuple[int, ...] = Field((1, 2), min_length=1)
+    units: int = Field(96, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    longest: int = Field(5, ge=1)
+    letters_weight: float = Field(0.5, ge=0)
+    other_head_weight: float = Field(0.5, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)

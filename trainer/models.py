@@ -79,21 +79,27 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class PixelInput:
-    """What a run is made of whose model has its extractor in it: images as pixels, whatever the model."""
+    """What a run is made of whose model reads images as pixels.
+
+    Args:
+        why: str. Why it does.
+        mend: str. What to do where features are no pixels.
+    """
+
+    why: str = "with extractor a model learns from pixels"
+    mend: str = "leave extractor out, or make pixels with `capt prepare features --extractor pixels`"
 
     def check_shape(self, shape: tuple[int, ...], where: str) -> None:
         """UsageError where features of this shape are no pixels; `where` names their table."""
         if not self.fits(shape):
-            raise UsageError(
-                f"with extractor a model learns from pixels, these are features of shape {list(shape)}",
-                where=where,
-                mend="leave extractor out, or make pixels with `capt prepare features --extractor pixels`",
-            )
+            raise UsageError(f"{self.why}, these are features of shape {list(shape)}", where=where, mend=self.mend)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether features of this shape are pixels."""
         return len(shape) == 3
 
+
+OF_WORDS = PixelInput("a recognizer of words reads pixels", "make them with `capt prepare captcha`")
 
 MODELS = {
     spec.name: spec

@@ -29,6 +29,7 @@ class Nic(RecurrentCaptioner):
         embedding: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
         dropout: float. Share of the LSTM's inputs and outputs that training leaves out, 0 to 1.
+        forget_bias: float. As in `trainer.cells.Recurrence`.
         init_scale: float. Weights are drawn evenly from −init_scale to init_scale.
 
     Example:
@@ -45,10 +46,11 @@ class Nic(RecurrentCaptioner):
         embedding: int = 512,
         units: int = 512,
         dropout: float = 0.3,
+        forget_bias: float = 1.0,
         init_scale: float = 0.08,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, init_scale, **kwargs)
+        super().__init__(vocabulary, cell, embedding, units, dropout, init_scale, forget_bias, **kwargs)
         self.init_scale = init_scale
         self.image_layer = keras.layers.Dense(
             embedding, use_bias=False, kernel_initializer=uniform(init_scale), name="image"
@@ -74,4 +76,4 @@ class Nic(RecurrentCaptioner):
     # === Config ===
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "init_scale": self.init_scale}
+        return {**super().get_config(), "forget_bias": self.forget_bias, "init_scale": self.init_scale}

@@ -10,13 +10,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from trainer.config import TrainingConfig
+from trainer.averaging import Averaging
+from trainer.config import LearningConfig
 
 _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
 }
+_NEVER_DECAY = ["bias", "gamma", "beta"]
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -67,26 +69,32 @@ class _TwoRates:
 
 
 def make_optimizer(
-    config: TrainingConfig, steps: int, extractor: Sequence[keras.Variable] = ()
+    config: LearningConfig, steps: int, slow: Sequence[keras.Variable] = (), share: float = 1.0
 ) -> keras.optimizers.Optimizer:
     """The optimizer of a run.
 
     Args:
-        config: TrainingConfig. Names it, its learning rate and its clipping.
+        config: LearningConfig. Names it, its learning rate, its clipping, and what it does to weights beside learning.
         steps: int. Steps an epoch.
-        extractor: sequence of keras.Variable. Those that learn at `fine_tuning` times the learning rate.
+        slow: sequence of keras.Variable. Those that learn at another rate,
+        share: float. which is this share of the others'.
     """
     rate = _schedule(config, steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
     kind = _OPTIMIZERS[config.optimizer]
-    if not extractor:
-        return kind(rate, global_clipnorm=config.clip_norm)
-    optimizer = type(kind.__name__, (_TwoRates, kind), {})(rate, global_clipnorm=config.clip_norm)
-    optimizer.slow_down(extractor, config.fine_tuning)
+    mixed = (*((_TwoRates,) if slow else ()), *((Averaging,) if config.averaging else ()))
+    kind = type(kind.__name__, (*mixed, kind), {}) if mixed else kind
+    options = {"use_ema": True, "ema_momentum": config.averaging} if config.averaging else {}
+    decay = config.weight_decay or None
+    optimizer = kind(rate, global_clipnorm=config.clip_norm, weight_decay=decay, **options)
+    if decay:
+        optimizer.exclude_from_weight_decay(var_names=_NEVER_DECAY)
+    if slow:
+        optimizer.slow_down(slow, share)
     return optimizer
 
 
-def _schedule(config: TrainingConfig, steps: int) -> Any:
+def _schedule(config: LearningConfig, steps: int) -> Any:
     schedules = keras.optimizers.schedules
     if config.schedule == "step":
         return schedules.ExponentialDecay(

@@ -1,45 +1,87 @@
-"""Pictures of a run: the loss by epoch, and what a captioner looked at while it said each word."""
+"""Pictures of a run: losses by epoch, letters taken for others, what a captioner looked at while it said each word."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from features.files import written_aside
 from schemas.errors import CaptError, UsageError
-from trainer.checkpoints import EpochFigures
+from trainer.figures import EpochFigures
 
 _COLUMNS = 5
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = 2.4
 _TITLE_INCHES = 0.3
+_LEAST_WRONG = 1e-4  # a logarithmic scale has no place for none
 # The Gaussian's deviation: that of the paper's figures, 20 pixels of 224, but never so little that the grid shows.
 _BLUR, _LEAST_BLUR = 20 / 224, 0.6
 
 
-def loss_figure(history: Sequence[EpochFigures]) -> Figure:
+def loss_figure(history: Sequence[EpochFigures], unit: str = "cross entropy, nats a token") -> Figure:
     """Loss by epoch, of training and of validation where there was one.
 
     Args:
         history: sequence of EpochFigures, at least one.
+        unit: str. What the loss is.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="cross entropy, nats a token")
-    axes.plot([row.epoch for row in history], [row.loss for row in history], marker=".", label="train")
-    validated = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
-    if validated:
-        axes.plot(*zip(*validated, strict=True), marker=".", label="validation")
+    _by_epoch(figure.add_subplot(xlabel="epoch", ylabel=unit), history, "loss")
+    return figure
+
+
+def words_figure(history: Sequence[EpochFigures]) -> Figure:
+    """Loss by epoch, and beside it the share of words that are read wrong, on a logarithmic scale.
+
+    Args:
+        history: sequence of EpochFigures, at least one.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    _by_epoch(figure.add_subplot(1, 2, 1, xlabel="epoch", ylabel="loss, nats a word"), history, "loss")
+    axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="words read wrong", yscale="log")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _by_epoch(axes, history, "accuracy", lambda right: max(1 - right, _LEAST_WRONG))
+    return figure
+
+
+def _by_epoch(
+    axes: Axes, history: Sequence[EpochFigures], name: str, shown: Callable[[float], float] = lambda value: value
+) -> None:
+    """Draw a figure of every epoch, and the one of validation that is named like it."""
+    for figure, label in ((name, "train"), (f"val_{name}", "validation")):
+        points = [(row.epoch, getattr(row, figure)) for row in history]
+        known = [(epoch, shown(value)) for epoch, value in points if value is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), marker=".", label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def confusion_figure(counts: NDArray[np.int64], letters: str) -> Figure:
+    """Which letters were read for which, darker for more often; letters that were read right are left out.
+
+    Args:
+        counts: int64 array [N + 1, N + 1]. Rows are letters said, columns letters read; the last ones are none.
+        letters: str. The N letters.
+    """
+    figure = Figure(figsize=(8, 7.4), layout="constrained")
+    axes = figure.add_subplot(xlabel="read", ylabel="said")
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    drawn = axes.imshow(np.ma.masked_equal(wrong, 0), cmap="Blues", vmin=0, vmax=max(1, wrong.max()))
+    figure.colorbar(drawn, ax=axes, label="letters", shrink=0.8)
+    names = [*letters, "none"]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
     return figure
 
 

@@ -1,35 +1,33 @@
-"""`capt predict captions`: captions of a whole folder, a JSON line an image; a killed run goes on where it stopped.
+"""`capt predict captions`: captions of a whole folder, a JSON line an image; a killed run goes on where it stopped."""
 
-Lines gather in `OUT.part`, below one that says whose they are, and become `OUT` when the last image is done.
-"""
-
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from features.extraction import Source
-from features.files import written_aside
 from features.progress import bar
 from schemas.recipes import digest_of
+from trainer.captioner_run import CaptionerRun
 from trainer.captioning import as_result
 from trainer.decoding import Decoding
+from trainer.partial import PartialLines
 from trainer.pictures import Picture, find_pictures
-from trainer.runs import DECODE_BATCH, Run, load_run
+from trainer.runs import DECODE_BATCH, open_run
 
 
-def predict_captions(run: str | Path | Run, images: Sequence[str], out: str | Path, **decoding: Any) -> dict[str, Any]:
+def predict_captions(
+    run: str | Path | CaptionerRun, images: Sequence[str], out: str | Path, **decoding: Any
+) -> dict[str, Any]:
     """Caption folders and archives into a file.
 
     Args:
-        run: str, Path or Run. A run directory, or an open run.
+        run: str, Path or CaptionerRun. A run directory, or an open run.
         images: sequence of str. As `trainer.pictures.find_pictures` takes them.
         out: str or Path. The file, one JSON object a line: `image` and `text`, `score`, or `error`; the images of each
             name in `images` by name.
-        **decoding: as `Run.decoding` takes it.
+        **decoding: as `CaptionerRun.decoding` takes it.
 
     Returns:
         dict: `out`, `images`, `captions`, `failed`, `resumed` (lines that an earlier, killed run had written).
@@ -38,66 +36,39 @@ def predict_captions(run: str | Path | Run, images: Sequence[str], out: str | Pa
         UsageError: an option is out of range.
         StoreError: the run cannot be used.
     """
-    opened = run if isinstance(run, Run) else load_run(run)
+    opened = open_run(run, CaptionerRun)
     chosen = opened.decoding(**decoding)
     pictures = [picture for name in images for picture in find_pictures(name)]
-    part = Path(f"{out}.part")
-    resumed = _begin(part, _owner(opened, chosen, pictures))
-    with part.open("ab") as file, bar("captioning", len(pictures), "images") as show:
-        done = resumed
-        for lines in _batches(opened, pictures[resumed:], chosen, resumed):
-            file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-            done += len(lines)
-            show(done, "")
-    failed = _finish(part, Path(out))
+    lines = PartialLines(Path(out), _owner(opened, chosen, pictures), len(pictures))
+    with bar("captioning", len(pictures), "images") as show:
+        for batch in _batches(opened, pictures, chosen, lines.resumed):
+            lines.add(batch)
+            show(batch[-1][0] + 1, "")
+    lines.finish()
+    with Path(out).open("rb") as made:
+        failed = sum("error" in json.loads(line) for line in made)
     return {
         "out": str(out),
         "images": len(pictures),
         "captions": len(pictures) - failed,
         "failed": failed,
-        "resumed": resumed,
+        "resumed": lines.resumed,
     }
 
 
-def _owner(run: Run, decoding: Decoding, pictures: Sequence[Picture]) -> str:
+def _owner(run: CaptionerRun, decoding: Decoding, pictures: Sequence[Picture]) -> str:
     """Digest of what decides the lines: run, decoding, and which images."""
     return digest_of([run.identity, decoding.model_dump(mode="json"), [picture.name for picture in pictures]])
 
 
-def _begin(part: Path, owner: str) -> int:
-    """Make `part` the beginning of this very job; how many of its lines are whole."""
-    head = json.dumps({"job": owner}).encode() + b"\n"
-    with contextlib.suppress(FileNotFoundError):
-        lines = part.read_bytes().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        if whole[:1] == [head]:
-            with part.open("r+b") as file:
-                file.truncate(sum(map(len, whole)))
-            return len(whole) - 1
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(head)
-    return 0
-
-
-def _batches(run: Run, pictures: Sequence[Picture], decoding: Decoding, first: int) -> Iterator[list[bytes]]:
-    made = run.caption_sources((Source(b"", picture.read) for picture in pictures), decoding, first)
+def _batches(
+    run: CaptionerRun, pictures: Sequence[Picture], decoding: Decoding, first: int
+) -> Iterator[list[tuple[int, str]]]:
+    """The lines from `first` on, with their numbers, a batch of them at a time."""
+    made = run.caption_sources((Source(b"", picture.read) for picture in pictures[first:]), decoding, first)
     lines = (
-        json.dumps({"image": picture.name, **as_result(result)}, ensure_ascii=False).encode() + b"\n"
-        for picture, result in zip(pictures, made, strict=True)
+        (number, json.dumps({"image": picture.name, **as_result(result)}, ensure_ascii=False))
+        for number, (picture, result) in enumerate(zip(pictures[first:], made, strict=True), first)
     )
     while batch := list(islice(lines, DECODE_BATCH)):
         yield batch
-
-
-def _finish(part: Path, out: Path) -> int:
-    """Give the lines their place, without the first; how many tell of a failure."""
-    failed = 0
-    with written_aside(out) as aside, part.open("rb") as lines, aside.open("wb") as file:
-        next(lines)
-        for line in lines:
-            failed += "error" in json.loads(line)
-            file.write(line)
-    part.unlink()
-    return failed

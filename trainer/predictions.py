@@ -7,8 +7,8 @@ from features.fitting import Fitting
 from features.images import open_image
 from features.markup import document, escaped, looked, picture, section, spoken, tiles
 from schemas.errors import CaptError
+from trainer.captioner_run import Caption
 from trainer.plots import attention_figure, encode_figure
-from trainer.runs import Caption
 from trainer.tokens import plain_tokens
 
 _DRAWN = (320, 320)  # pixels at most of a panel's image

@@ -30,6 +30,7 @@ class RecurrentCaptioner(Captioner):
         dropout: float. Share of components that training leaves out, 0 to 1; drawn for all words at once, outside the
             time loop.
         init_scale: float or None. As in `trainer.cells.Recurrence`, for word vectors too.
+        forget_bias: float. As in `trainer.cells.Recurrence`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RecurrentCaptioner(Captioner):
         units: int,
         dropout: float,
         init_scale: float | None = None,
+        forget_bias: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -48,11 +50,12 @@ class RecurrentCaptioner(Captioner):
         self.embedding = embedding
         self.units = units
         self.dropout = dropout
+        self.forget_bias = forget_bias
         self.embedding_layer = keras.layers.Embedding(
             vocabulary, embedding, embeddings_initializer=uniform(init_scale, "uniform"), name="embedding"
         )
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
-        self.recurrence = Recurrence(cell, units, init_scale, name="recurrence")
+        self.recurrence = Recurrence(cell, units, init_scale, forget_bias, name="recurrence")
 
     def build_words(self, input_shape: dict[str, Any], reads: int) -> None:
         """Build what the base class holds; the recurrence reads vectors of `reads` components."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from features.files import write
 from features.originals import read_original
+from trainer.captioner_run import Caption, CaptionerRun
 from trainer.held_out import HeldOut, ImageName
 from trainer.metrics import METRICS, TITLES, Scores
 from trainer.predictions import Prediction, draw_looks, predictions_page
-from trainer.runs import Caption, Run
 
 RESULTS = "results.json"
 PAGE = "predictions.html"
@@ -52,13 +52,13 @@ def coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def write_page(
-    path: Path, run: Run, held: HeldOut, captions: Captions, scores: Scores, notices: Sequence[str], count: int
+    path: Path, run: CaptionerRun, held: HeldOut, captions: Captions, scores: Scores, notices: Sequence[str], count: int
 ) -> None:
     """A page of the best and the worst captions.
 
     Args:
         path: Path. The file.
-        run: Run. Whose captions they are.
+        run: CaptionerRun. Whose captions they are.
         held: HeldOut. The images, with what people said of them.
         captions: mapping of (dataset, image id) to Caption.
         scores: Scores. Of the captions, in the order of `held.names`.
@@ -96,7 +96,7 @@ def _figures(scores: Scores) -> dict[str, str]:
     return {TITLES[name]: f"{100 * scores.metrics[name]:.1f}" for name in METRICS if name in scores.metrics}
 
 
-def _prediction(number: int, run: Run, held: HeldOut, captions: Captions, scores: Scores) -> Prediction:
+def _prediction(number: int, run: CaptionerRun, held: HeldOut, captions: Captions, scores: Scores) -> Prediction:
     name = held.names[number]
     image, made = read_original(held.catalog[name]), captions[name]
     return Prediction(

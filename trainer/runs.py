@@ -1,89 +1,60 @@
-"""A trained captioner: opened from its run directory, it captions images.
+"""A trained run: opened from its run directory, it answers about images; what it answers is its task's.
 
-image → the network and storage dtype that the run learned from → decoder → words
+image → the network and storage dtype that the run learned from → model → answer
 """
 
+import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import ValidationError
 
 from features.extraction import Extracted, Extractor, Failed, Source
 from features.fitting import Fitting
 from features.networks import shared_network
 from features.quantize import decode
-from features.vocabulary import detokenize, read_vocabulary
-from schemas.errors import DamagedError, RecordError, StoreError, UsageError
+from schemas.errors import DamagedError, RecordError, UsageError
 from schemas.recipes import digest_of
 from trainer.checkpoints import Checkpoints
-from trainer.decoding import IMPOSSIBLE, Decoded, Decoder, Decoding, make_decoder
-from trainer.directory import CHECKPOINTS, NETWORK, VOCABULARY, read_record
-from trainer.models import MODELS
+from trainer.directory import CHECKPOINTS, NETWORK
+from trainer.records import RunRecord, read_record
 
 if TYPE_CHECKING:
-    from trainer.captioner import Captioner
+    import keras
 
 DECODE_BATCH = 64
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_KINDS = {"captioner": "captioner_run.CaptionerRun", "captcha": "recognizer_run.RecognizerRun"}
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A caption that a run made.
-
-    Args:
-        text: str. The words, joined by spaces.
-        words: tuple of str. The words.
-        score: float. Natural logarithm of the caption's probability, its end included.
-        attention: float32 array [words, places], what each word was said under, or None for models that do not attend.
-        others: tuple of Caption. The next best ones, where several were asked for.
-    """
-
-    text: str
-    words: tuple[str, ...]
-    score: float
-    attention: NDArray[np.float32] | None
-    others: tuple["Caption", ...] = ()
+Answer = TypeVar("Answer")
+AnyRun = TypeVar("AnyRun", bound="Run")
 
 
 class Run:
-    """A trained captioner; open one with `load_run`. The model and network are loaded when first needed.
+    """A trained run; open one with `load_run`. The model and network are loaded when first needed.
 
-    Example:
-        caption = load_run("runs/first").caption("dog.jpg")
-        print(caption.text)
+    Attributes:
+        does: str. What it does, in words.
+        command: str. The command that has it do so.
     """
 
-    def __init__(self, path: Path) -> None:
+    does: ClassVar[str]
+    command: ClassVar[str]
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
         self.path = path
-        self.record = read_record(path)
-        self._decoders: dict[Decoding, Decoder] = {}
-        if self.record.model not in MODELS:
-            raise StoreError(f"the run's model {self.record.model!r} is unknown to this capt", where=str(path))
+        self.record = record
 
     @cached_property
-    def vocabulary(self) -> list[str]:
-        """The words by id; 0 to 3 are the special ones."""
-        words = read_vocabulary(self.path / VOCABULARY)
-        if len(words) != self.record.vocabulary:
-            raise DamagedError(
-                f"damaged: expected {self.record.vocabulary} words, got {len(words)}", where=str(self.path / VOCABULARY)
-            )
-        return words
-
-    @cached_property
-    def model(self) -> "Captioner":
+    def model(self) -> "keras.Model":
         """The model with the weights of the best epoch."""
         model = self.record.build(self.path)
         Checkpoints(self.path / CHECKPOINTS).load_best(model)
@@ -96,88 +67,27 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """A digest that changes with whatever decides the run's captions."""
+        """A digest that changes with whatever decides the run's answers."""
         state = Checkpoints(self.path / CHECKPOINTS).state()
         return digest_of([self.record.model_dump(mode="json"), state.best if state else ""])
 
-    def decoding(self, *, ban: Sequence[str] = (), **options: Any) -> Decoding:
-        """How captions are chosen; without options, by the likeliest next word.
-
-        Args:
-            ban: sequence of str. Words of the vocabulary that are not said.
-            **options: fields of `trainer.decoding.Decoding`; None is as if the option were not there.
-
-        Raises:
-            UsageError: an option is unknown or out of range, or a word is not in the vocabulary.
-        """
-        given = {name: value for name, value in options.items() if value is not None}
-        banned = tuple(self._word_id(word) for word in ban)
-        try:
-            return Decoding(**{"max_words": self.record.max_words, "banned": banned, **given})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = "".join(f"--{field}: ".replace("_", "-") for field in first["loc"])
-            raise UsageError(f"{name}{first['msg'].removeprefix('Value error, ')}") from None
-
-    def _word_id(self, word: str) -> int:
-        try:
-            return self.vocabulary.index(word)
-        except ValueError:
-            raise UsageError(f"{word!r} is no word of the run's vocabulary", where="--ban") from None
-
-    def caption(self, image: ImageLike, decoding: Decoding | None = None) -> Caption:
-        """The caption of one image: a path, encoded bytes, or a PIL image.
-
-        Raises:
-            RecordError: the image cannot be read, decoded or extracted.
-        """
-        (result,) = self.caption_many([image], decoding)
-        if isinstance(result, RecordError):
-            raise result
-        return result
-
-    def caption_many(
-        self, images: Iterable[ImageLike], decoding: Decoding | None = None
-    ) -> Iterator[Caption | RecordError]:
-        """The captions of many images, in order; an image that fails gives its error and costs no other."""
-        return self.caption_sources((Source(b"", _reader(image)) for image in images), decoding)
-
-    def caption_sources(
-        self, sources: Iterable[Source], decoding: Decoding | None = None, first: int = 0
-    ) -> Iterator[Caption | RecordError]:
-        """The captions of encoded images, in order; extraction and decoding go batch by batch.
+    def _answers(
+        self, sources: Iterable[Source], answer: Callable[[NDArray[Any], Sequence[int]], list[Answer]], first: int = 0
+    ) -> Iterator[Answer | RecordError]:
+        """The answers for encoded images, in order; extraction and answering go batch by batch.
 
         Args:
             sources: iterable of Source. The images.
-            decoding: Decoding or None. How captions are chosen; None says the likeliest next word.
-            first: int. Which image of a longer request the first one is, which decides what is drawn for it.
+            answer: function from features [N, *shape] and the images' numbers to N answers.
+            first: int. Which image of a longer request the first one is.
         """
         results = self._extractor().run(sources)
         while batch := list(islice(results, DECODE_BATCH)):
             extracted = {number: result for number, result in enumerate(batch, first) if isinstance(result, Extracted)}
-            captions = iter(self._decode(extracted, decoding))
+            answers = iter(answer(_features(extracted.values()), list(extracted)) if extracted else ())
             first += len(batch)
             for result in batch:
-                yield result.error if isinstance(result, Failed) else next(captions)
-
-    def caption_features(
-        self, features: NDArray[Any], decoding: Decoding | None = None, numbers: Sequence[int] | None = None
-    ) -> list[Caption]:
-        """The captions of features [N, *shape] as the run's table holds them.
-
-        Args:
-            features: float array [N, *shape].
-            decoding: Decoding or None. How captions are chosen; None says the likeliest next word.
-            numbers: sequence of int or None. Which image of a longer request each is: it decides what is drawn for it.
-        """
-        places = range(len(features)) if numbers is None else numbers
-        decoded = self._decoder(decoding or self.decoding())(features, places)
-        return [self._captions(decoded, image) for image in range(len(features))]
-
-    def _decoder(self, decoding: Decoding) -> Decoder:
-        if decoding not in self._decoders:
-            self._decoders[decoding] = make_decoder(self.model, decoding)
-        return self._decoders[decoding]
+                yield result.error if isinstance(result, Failed) else next(answers)
 
     def _extractor(self) -> Extractor:
         recipe = self.record.features.recipe
@@ -186,31 +96,46 @@ class Run:
             raise DamagedError("the frozen network is missing", where=str(path))
         return Extractor(recipe, shared_network(path, recipe.precision))
 
-    def _decode(self, extracted: Mapping[int, Extracted], decoding: Decoding | None) -> list[Caption]:
-        if not extracted:
-            return []
-        rows = list(extracted.values())
-        columns = {name: np.stack([row.values[name] for row in rows]) for name in rows[0].values}
-        return self.caption_features(decode(columns), decoding, list(extracted))
 
-    def _captions(self, decoded: Decoded, image: int) -> Caption:
-        seen = decoded.attention
-        best, *others = [
-            self._caption(words, score, None if seen is None else seen[image, place])
-            for place, (words, score) in enumerate(zip(decoded.words[image], decoded.scores[image], strict=True))
-            if place == 0 or score > IMPOSSIBLE
-        ]
-        return replace(best, others=tuple(others))
-
-    def _caption(self, ids: NDArray[np.int32], score: float, attention: NDArray[np.float32] | None) -> Caption:
-        text = detokenize(ids, self.vocabulary)
-        words = tuple(text.split(" ")) if text else ()
-        return Caption(text, words, float(score), None if attention is None else attention[: len(words)])
+def load_run(path: str | Path) -> Any:
+    """The run in a directory, of the class of its task; StoreError where there is none."""
+    root = Path(path).absolute()
+    record = read_record(root)
+    module, name = _KINDS[record.task].split(".")
+    return getattr(importlib.import_module(f"trainer.{module}"), name)(root, record)
 
 
-def load_run(path: str | Path) -> Run:
-    """The run in a directory; StoreError where there is none."""
-    return Run(Path(path).absolute())
+def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
+    """A run of one kind; UsageError where it is of another.
+
+    Args:
+        run: str, Path or Run. A run directory, or an open run.
+        kind: type. `CaptionerRun` or `RecognizerRun`.
+    """
+    opened = run if isinstance(run, Run) else load_run(run)
+    if not isinstance(opened, kind):
+        raise UsageError(
+            f"the run {opened.does}; this is for one that {kind.does}", where=str(opened.path), mend=opened.command
+        )
+    return opened
+
+
+def as_sources(images: Iterable[ImageLike]) -> Iterator[Source]:
+    """Images as the extraction takes them: paths, encoded bytes, or PIL images."""
+    return (Source(b"", _reader(image)) for image in images)
+
+
+def only(answers: Iterable[Answer | RecordError]) -> Answer:
+    """The single answer; raised where it is an error."""
+    (answer,) = answers
+    if isinstance(answer, RecordError):
+        raise answer
+    return answer
+
+
+def _features(rows: Iterable[Extracted]) -> NDArray[Any]:
+    values = [row.values for row in rows]
+    return decode({name: np.stack([row[name] for row in values]) for name in values[0]})
 
 
 def _reader(image: ImageLike) -> Callable[[], bytes]:

@@ -8,6 +8,9 @@ Show, Attend and Tell (Xu et al., 2015, arXiv:1502.03044) with the additive scor
     h = GRU([context, embedded word], h)        carried from word to word
     logits = dense(dense(h))                    for all words at once in training
 
+The look is chosen before the word is read, as in the paper; `query: word` chooses it from state and word, so that what
+was just named can be looked at. Lu et al. (2017, arXiv:1612.01887) do so by looking from the state after the word.
+
 What the paper has besides is there to be chosen: h₀ = tanh(W·mean f), a gate σ(w·h) on the context, and
 Σ_i (1 − Σ_t α_ti)² in the loss, which bids every place be looked at once.
 """
@@ -39,6 +42,8 @@ class SoftAttention(Captioner):
         output: int. Size of the layer before the logits.
         dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1. Both are
             drawn outside the time loop, for all words at once.
+        image_dropout: float. Share of the places' components that training leaves out, 0 to 1.
+        query: str. What decides where to look: the `state` before the word, or that and the `word` itself.
         init_state: str. The state before the first word: `zeros`, or made of the `mean` of the values.
         gate: bool. Whether the context is multiplied by a number in 0 … 1 that the state decides.
         doubly_stochastic: float. Weight of Σ_i (1 − Σ_t α_ti)² over a caption's real words. The paper adds it to a
@@ -64,6 +69,8 @@ class SoftAttention(Captioner):
         projection: int | None = 256,
         output: int = 512,
         dropout: float = 0.0,
+        image_dropout: float = 0.0,
+        query: str = "state",
         init_state: str = "zeros",
         gate: bool = False,
         doubly_stochastic: float = 0.0,
@@ -78,6 +85,8 @@ class SoftAttention(Captioner):
         self.projection = projection
         self.output_units = output
         self.dropout = dropout
+        self.image_dropout = image_dropout
+        self.query = query
         self.init_state = init_state
         self.gate = gate
         self.doubly_stochastic = doubly_stochastic
@@ -90,6 +99,7 @@ class SoftAttention(Captioner):
             for name in (self.recurrence.state_names if init_state == "mean" else ())
         ]
         self.gate_layer = keras.layers.Dense(1, activation="sigmoid", name="gate") if gate else None
+        self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
         self.output_layer = keras.layers.Dense(output, name="output")
@@ -102,7 +112,8 @@ class SoftAttention(Captioner):
         if self.projection:
             self.projection_layer.build(features)
         self.embedding_layer.build(tuple(input_shape["tokens"]))
-        self.attention_layer.build((None, self.units), (*features[:-1], channels))
+        query = self.units + (self.embedding if self.query == "word" else 0)
+        self.attention_layer.build((None, query), (*features[:-1], channels))
         self.recurrence.build((None, None, channels + self.embedding))
         for layer in self.init_layers:
             layer.build((None, channels))
@@ -112,7 +123,7 @@ class SoftAttention(Captioner):
         self.logits_layer.build((None, self.output_units))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        memory = self.begin(inputs["features"])
+        memory = self.begin(inputs["features"], training=training)
         if "image" in inputs:
             memory = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in memory.items()}
         words = self.word_dropout(self.embedding_layer(inputs["tokens"]), training=training)
@@ -137,8 +148,8 @@ class SoftAttention(Captioner):
             self._add_losses(inputs, logits, {name: ops.swapaxes(states[name], 0, 1) for name in unseen})
         return logits
 
-    def begin(self, features: Any) -> State:
-        values = self.feature_scale(features)
+    def begin(self, features: Any, training: bool = False) -> State:
+        values = self.image_dropout_layer(self.feature_scale(features), training=training)
         if self.projection:
             values = self.projection_layer(values)
         keys = self.attention_layer.keys(values)
@@ -158,15 +169,16 @@ class SoftAttention(Captioner):
 
     def _advance(self, state: State, word: Any, memory: State, draw: Any = None) -> tuple[State, State]:
         """The recurrence's state after one more word, and what `_look` says of where it looked."""
-        used, look = self._look(state["hidden"], memory, draw)
+        query = ops.concatenate([state["hidden"], word], axis=-1) if self.query == "word" else state["hidden"]
+        used, look = self._look(query, memory, draw)
         context = weighted_sum(used, memory["values"])
         if self.gate:
             context *= self.gate_layer(state["hidden"])
         return self.recurrence.step(ops.concatenate([context, word], axis=-1), state), look
 
-    def _look(self, hidden: Any, memory: State, draw: Any = None) -> tuple[Any, State]:
+    def _look(self, query: Any, memory: State, draw: Any = None) -> tuple[Any, State]:
         """The weights [B, places] by which the context is taken, and what is to be known of them, by name."""
-        weights = self.attention_layer(hidden, memory["keys"])
+        weights = self.attention_layer(query, memory["keys"])
         return weights, {"weights": weights}
 
     def _draws(self, tokens: Any, training: bool) -> Any:
@@ -198,6 +210,8 @@ class SoftAttention(Captioner):
             "projection": self.projection,
             "output": self.output_units,
             "dropout": self.dropout,
+            "image_dropout": self.image_dropout,
+            "query": self.query,
             "init_state": self.init_state,
             "gate": self.gate,
             "doubly_stochastic": self.doubly_stochastic,

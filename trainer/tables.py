@@ -2,14 +2,30 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.store import Dataset, FeatureTable, Store, TextTable
 from schemas.errors import StoreError
 from schemas.recipes import SHORT_FINGERPRINT
 from schemas.records import content_keys
-from trainer.models import ModelSpec, PixelInput
+from trainer.models import OF_WORDS, ModelSpec, PixelInput
+
+
+class FeatureSource(Protocol):
+    """What is needed of `features.store.FeatureTable`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image's features."""
+
+    def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Positions of content keys uint8 [N, 32]; −1 where there is none."""
+
+    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Features [N, *shape] at these positions."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,22 @@ class Tables:
 
     def __iter__(self) -> Iterator[Dataset | TextTable | FeatureTable]:
         return iter((*self.datasets, *self.texts, self.features))
+
+
+@dataclass(frozen=True)
+class LabelledTables:
+    """What a recognizer of words is trained on.
+
+    Args:
+        datasets: tuple of Dataset. Where words and images meet.
+        features: FeatureTable. The pixels of all their images.
+    """
+
+    datasets: tuple[Dataset, ...]
+    features: FeatureTable
+
+    def __iter__(self) -> Iterator[Dataset | FeatureTable]:
+        return iter((*self.datasets, self.features))
 
 
 def select_tables(
@@ -57,23 +89,49 @@ def select_tables(
     )
 
 
+def select_labelled(store: Store, datasets: Sequence[str] | None = None, features: str | None = None) -> LabelledTables:
+    """The tables that a recognizer of words is trained on.
+
+    Args:
+        store: Store. Where they lie.
+        datasets: sequence of str or None. Names; None where the store holds exactly one dataset with words.
+        features: str or None. Fingerprint, or its beginning; None where exactly one table of pixels fits.
+
+    Raises:
+        StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
+        UsageError: the feature table asked for has no pixels.
+    """
+    chosen = _labelled(store, datasets)
+    return LabelledTables(tuple(chosen), _features(store, OF_WORDS, chosen, features, "capt prepare captcha"))
+
+
+def _labelled(store: Store, names: Sequence[str] | None) -> list[Dataset]:
+    if names:
+        return [store.dataset(name) for name in dict.fromkeys(names)]
+    return _only(
+        [dataset for dataset in store.datasets() if len(dataset.labels())], store, "words", "`capt prepare captcha`"
+    )
+
+
+def _only(fitting: list[Dataset], store: Store, what: str, command: str) -> list[Dataset]:
+    """The single dataset that has captions, or words; StoreError where there is none, or several."""
+    if len(fitting) == 1:
+        return fitting
+    if fitting:
+        found = ", ".join(dataset.name for dataset in fitting)
+        raise StoreError(
+            f"several datasets have {what}: {found}", where=str(store.path), mend="pick with --dataset NAME"
+        )
+    raise StoreError(f"no dataset has both images and {what}", where=str(store.path), mend=f"run {command}")
+
+
 def _datasets(store: Store, texts: list[TextTable], names: Sequence[str] | None) -> list[Dataset]:
     if names:
         return [store.dataset(name) for name in dict.fromkeys(names)]
     captioned = {table.recipe.dataset for table in texts}
     fitting = [dataset for dataset in store.datasets() if dataset.name in captioned]
-    if len(fitting) == 1:
-        return fitting
-    if fitting:
-        names = ", ".join(dataset.name for dataset in fitting)
-        raise StoreError(
-            f"several datasets have captions: {names}", where=str(store.path), mend="pick with --dataset NAME"
-        )
-    raise StoreError(
-        "no dataset has both images and captions",
-        where=str(store.path),
-        mend="run `capt prepare features` and `capt prepare captions` with the same --name",
-    )
+    command = "`capt prepare features` and `capt prepare captions` with the same --name"
+    return _only(fitting, store, "captions", command)
 
 
 def _texts(store: Store, tables: list[TextTable], datasets: list[Dataset], prefix: str | None) -> list[TextTable]:
@@ -119,7 +177,13 @@ def _text(store: Store, tables: list[TextTable], dataset: str, anchor: TextTable
     )
 
 
-def _features(store: Store, spec: ModelSpec | PixelInput, datasets: list[Dataset], prefix: str | None) -> FeatureTable:
+def _features(
+    store: Store,
+    spec: ModelSpec | PixelInput,
+    datasets: list[Dataset],
+    prefix: str | None,
+    command: str = "capt prepare features",
+) -> FeatureTable:
     if prefix:
         table = store.features(prefix)
         spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
@@ -141,7 +205,7 @@ def _features(store: Store, spec: ModelSpec | PixelInput, datasets: list[Dataset
     raise StoreError(
         f"no feature table holds images of {names}",
         where=str(store.path),
-        mend=f"run `capt prepare features --name {datasets[0].name}`",
+        mend=f"run `{command} --name {datasets[0].name}`",
     )
 
 

@@ -10,20 +10,20 @@ from features.store.pins import pinned
 from schemas.errors import UsageError
 from trainer.config import TrainingConfig, parse_options
 from trainer.data import CaptionData, join_captions
-from trainer.directory import (
+from trainer.directory import begin_run, locked, note_store, put_captioner
+from trainer.learning import Learning
+from trainer.learning_captions import CaptionLesson
+from trainer.model_configs import ModelConfig
+from trainer.models import ModelSpec, PixelInput, model_spec
+from trainer.pixels import PixelNetwork, open_network
+from trainer.records import (
+    CaptionerRecord,
     ExtractorOrigin,
     FeatureOrigin,
     RunRecord,
     TextOrigin,
-    begin_run,
     library_versions,
-    locked,
-    note_store,
 )
-from trainer.learning import Learning
-from trainer.model_configs import ModelConfig
-from trainer.models import ModelSpec, PixelInput, model_spec
-from trainer.pixels import PixelNetwork, open_network
 from trainer.tables import Tables, select_tables
 
 _log = logging.getLogger("capt.training")
@@ -95,10 +95,11 @@ def train_captioner(
         _say_what_is_left_out(data)
         _check_lengths(sizes, training, data)
         with locked(root):
-            record = begin_run(root, _record(spec, sizes, training, tables, data, network), tables, network)
+            record = _record(spec, sizes, training, tables, data, network)
+            begin_run(root, record, lambda: put_captioner(root, tables, network))
             note_store(root, opened.path)
-            _say_settings(record)
-            return Learning(root, record, tables, data, network).run()
+            say_settings(record)
+            return Learning(root, record, CaptionLesson(root, record, tables, data, network)).run()
 
 
 def _record(
@@ -108,17 +109,14 @@ def _record(
     tables: Tables,
     data: CaptionData,
     network: PixelNetwork | None,
-) -> RunRecord:
+) -> CaptionerRecord:
     validation = data.validation_split
-    table = tables.features
-    return RunRecord(
+    return CaptionerRecord(
         model=spec.name,
         sizes=sizes.model_dump(),
         training=training,
         datasets=tuple(dataset.name for dataset in tables.datasets),
-        features=FeatureOrigin(
-            fingerprint=table.fingerprint, recipe=table.recipe, shape=table.shape, network=table.facts.network
-        ),
+        features=FeatureOrigin.of(tables.features),
         text=tuple(TextOrigin(fingerprint=text.fingerprint, recipe=text.recipe) for text in tables.texts),
         train=data.train.digest,
         validation=data.splits[validation].digest if validation else None,
@@ -145,7 +143,8 @@ def _check_lengths(sizes: ModelConfig, training: TrainingConfig, data: CaptionDa
         raise UsageError(f"max_words is {training.max_words}, and the model says {sizes.most_words} words at most")
 
 
-def _say_settings(record: RunRecord) -> None:
+def say_settings(record: RunRecord) -> None:
+    """Log every setting of a run."""
     settings = {**record.sizes, **record.training.model_dump(exclude_none=True)}
     _log.info("%s: %s", record.model, ", ".join(f"{name} {value}" for name, value in settings.items()))
 

@@ -1,4 +1,4 @@
-"""Watching over an epoch: how far it is, when a checkpoint is due, and whether the loss is a number still."""
+"""Watching over an epoch: how far it is and has to go, when a checkpoint is due, whether the loss is a number still."""
 
 import math
 import time
@@ -11,6 +11,8 @@ from features.progress import is_shown
 from schemas.errors import CaptError
 from trainer.checkpoints import Progress, metric_sums, random_states, restore_sums
 
+_FEW_SECONDS = 100
+
 
 class StepWatcher(keras.callbacks.Callback):
     """Keeps count within an epoch: puts back what the checkpoint knew, shows progress, saves every so many steps.
@@ -18,7 +20,7 @@ class StepWatcher(keras.callbacks.Callback):
     Args:
         start: Progress. Where the run stood when the epoch, or the rest of it, began.
         steps: int. Steps of the whole epoch.
-        metrics: sequence of keras.Metric. What the model measures.
+        metrics: sequence of keras.Metric. What the model measures, the loss first.
         keep: function. Saves a checkpoint.
         every: int or None. Steps between checkpoints.
         show: function. Takes the steps done and a note.
@@ -38,6 +40,7 @@ class StepWatcher(keras.callbacks.Callback):
         self._steps = steps
         self._metrics = metrics
         self._keep = keep
+        self._loss = metrics[0].name
         self._every = every
         self._show = show
         self._step = start.step
@@ -67,11 +70,32 @@ class StepWatcher(keras.callbacks.Callback):
         now = time.monotonic()
         self._seconds += now - self._clock
         if is_shown():
-            self._show(self._step, f"loss {finite(float(logs['cross_entropy'])):.3f}")
+            self._show(self._step, f"loss {finite(float(logs[self._loss])):.3f}")
         if self._every and self._step % self._every == 0 and self._step < self._steps:
-            finite(float(logs["cross_entropy"]))
+            finite(float(logs[self._loss]))
             self._keep(self.progress())
         self._clock = time.monotonic()
+
+
+class Pace:
+    """How long a run has to go, by what its steps have taken in this process, validation and all.
+
+    Args:
+        done: int. Steps that were done before.
+        total: int. Steps of the whole run.
+    """
+
+    def __init__(self, done: int, total: int) -> None:
+        self._first = done
+        self._total = total
+        self._began = time.monotonic()
+
+    def left(self, done: int) -> str:
+        """The time to go once so many steps are done, in words; empty before the first and after the last."""
+        if not self._first < done < self._total:
+            return ""
+        seconds = (time.monotonic() - self._began) / (done - self._first) * (self._total - done)
+        return f"{seconds:.0f} s to go" if seconds < _FEW_SECONDS else f"{seconds / 60:.0f} min to go"
 
 
 def finite(loss: float) -> float:

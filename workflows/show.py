@@ -1,6 +1,6 @@
 """`capt store show`: training examples of a store, as a table or as a page with their images.
 
-catalog ⨝ captions by image id → some images, drawn by a hash → encoded images as they lie → page, or table
+catalog ⨝ captions, or words, by image id → some images, drawn by a hash → encoded images as they lie → page, or table
 """
 
 from collections import defaultdict
@@ -36,8 +36,9 @@ def show_examples(
 ) -> dict[str, Any]:
     """Some training examples: images with all their captions, splits and tokens.
 
-    Where a dataset has images and captions, an example has both; where it has only the one yet, that is shown. An
-    image that cannot be read any more, or whose file holds something else now, costs no other.
+    Where a dataset has images and captions, an example has both; where it has only the one yet, that is shown. The word
+    that is known of a CAPTCHA stands where captions do. An image that cannot be read any more, or whose file holds
+    something else now, costs no other.
 
     Args:
         store: str. Directory of the store.
@@ -50,7 +51,8 @@ def show_examples(
 
     Returns:
         `store`, `dataset`, `text` (fingerprint or null), `split`, `images` (examples there are), `without_captions` and
-        `without_image` (images of the catalog, and captioned images, that are in no example), `shown`, `lost` (shown
+        `without_image` (images of the catalog that nobody says anything of, and captioned images that the catalog
+        lacks), `shown`, `lost` (shown
         images that are not at hand), `out`, and `examples`: `image_id`, `split`, `image` (where it lies, or empty),
         `at_hand`, and `captions`, each with `caption`, `tokens` (ids) and `words`.
 
@@ -174,7 +176,7 @@ class _Join:
 
     Args:
         splits: dict. The split of each image that can be shown, as its captions have it where there are some.
-        catalog, captions: pa.Table or None. Rows of `schemas.tables.CATALOG` and `CAPTIONS`.
+        catalog, captions, labels: pa.Table or None. Rows of `schemas.tables.CATALOG`, `CAPTIONS` and `LABELS`.
         without_captions: int. Images of the catalog that have no caption.
         without_image: int. Captioned images that the catalog lacks.
     """
@@ -182,6 +184,7 @@ class _Join:
     splits: dict[str, str]
     catalog: pa.Table | None
     captions: pa.Table | None
+    labels: pa.Table | None
     without_captions: int
     without_image: int
 
@@ -189,14 +192,16 @@ class _Join:
 def _join(tables: _Tables) -> _Join:
     catalog = tables.dataset.catalog() if tables.dataset else None
     captions = tables.text.captions() if tables.text else None
+    labels = tables.dataset.labels() if tables.dataset else None
     known, captioned = _splits(catalog), _splits(captions)
+    told = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
     if catalog is not None and captions is not None:
         splits = {image_id: split for image_id, split in captioned.items() if image_id in known}
     else:
         splits = known or captioned
-    without_captions = sum(image_id not in captioned for image_id in known)
+    without_captions = sum(image_id not in told for image_id in known)
     without_image = sum(image_id not in known for image_id in captioned)
-    return _Join(splits, catalog, captions, without_captions, without_image)
+    return _Join(splits, catalog, captions, labels, without_captions, without_image)
 
 
 def _splits(table: pa.Table | None) -> dict[str, str]:
@@ -210,12 +215,14 @@ def _catalog_rows(join: _Join, drawn: Sequence[str]) -> dict[str, dict[str, Any]
 
 
 def _sentences(join: _Join, drawn: Sequence[str], text: TextTable | None) -> Mapping[str, list[Sentence]]:
-    """The captions of each image, in the order of their ids."""
+    """The captions of each image, in the order of their ids, and its word."""
     words = text.vocabulary() if text else []
     sentences: defaultdict[str, list[Sentence]] = defaultdict(list)
     for row in sorted(_of(join.captions, drawn), key=lambda row: (len(row["caption_id"]), row["caption_id"])):
         ids = tuple(row["tokens"])
         sentences[row["image_id"]].append(Sentence(row["caption"], ids, tuple(words[i] for i in ids)))
+    for row in _of(join.labels, drawn):
+        sentences[row["image_id"]].append(Sentence(row["word"], (), ()))
     return sentences
 
 
@@ -249,7 +256,7 @@ def _summary(result: Mapping[str, Any]) -> dict[str, object]:
         "text table": result["text"] or "none yet",
     }
     counts = {
-        "images without captions": result["without_captions"],
+        "images without captions or words": result["without_captions"],
         "captioned images not in the catalog": result["without_image"],
         "images not at hand": result["lost"],
     }

@@ -28,6 +28,8 @@ from schemas.manifests import DatasetFacts, FeatureFacts, Manifest, Shard, TextF
 from schemas.recipes import SPECIAL_TOKENS, FeatureRecipe, TextRecipe
 from schemas.records import to_arrow
 from schemas.tables import CAPTIONS, CATALOG
+from tests.trainer.words import SMALL, Captcha, make_words
+from tests.trainer.words import captchas as make_captchas
 
 COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
 WORDS = [*SPECIAL_TOKENS, "a", "square", "at", "the", *COLOURS, "left", "right", "top", "bottom", "there", "is"]
@@ -229,3 +231,23 @@ def store(tmp_path_factory: pytest.TempPathFactory, shown: list[Picture]) -> Sto
 def tiny_sizes() -> dict[str, dict[str, object]]:
     """Sizes by model at which one is quick to build and to train; no dropout."""
     return TINY_SIZES
+
+
+@pytest.fixture(scope="session")
+def captchas() -> list[Captcha]:
+    return make_captchas()
+
+
+@pytest.fixture(scope="session")
+def words_store(tmp_path_factory: pytest.TempPathFactory, squares: ModuleType, captchas: list[Captcha]) -> Store:
+    """A store of words in pictures that tests only read; those of the test split are not told."""
+    return make_words(tmp_path_factory.mktemp("words") / "store", squares, captchas)
+
+
+@pytest.fixture(scope="session")
+def words_run(tmp_path_factory: pytest.TempPathFactory, words_store: Store) -> tuple[Path, dict[str, object]]:
+    """A recognizer that reads most words right, with which tests only read, and what its training said."""
+    from trainer.training_words import train_captcha
+
+    path = tmp_path_factory.mktemp("words") / "run"
+    return path, train_captcha(words_store.path, path, seed=0, epochs=25, options=SMALL)

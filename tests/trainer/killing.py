@@ -14,11 +14,12 @@ from trainer.training import train_captioner
 store, run, options = sys.argv[1:]
 train_captioner(store, run, **json.loads(options))
 """
+OF_WORDS = PROGRAM.replace("training import train_captioner", "training_words import train_captcha as train_captioner")
 
 
-def start(store, run, **options):
+def start(store, run, program=PROGRAM, **options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", PROGRAM, str(store.path), str(run), json.dumps(options)]
+    command = [sys.executable, "-c", program, str(store.path), str(run), json.dumps(options)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 

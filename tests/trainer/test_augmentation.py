@@ -87,3 +87,29 @@ def test_colours_change_in_strength_and_nothing_moves():
     assert (greys.max(axis=1) == greys.min(axis=1)).all()
     assert greys.min() < 65
     assert greys.max() > 115
+
+
+def test_other_hues_are_the_same_three_colours_in_another_order(pixels):
+    many = np.repeat(pixels[:1], 60, axis=0)
+    made = changed(Augmentation(0, hue=True), many)
+    np.testing.assert_array_equal(np.sort(made, axis=3), np.sort(many, axis=3))
+    assert len(np.unique(made.reshape(60, -1), axis=0)) == 6
+
+
+def test_a_cover_is_one_bar_of_one_colour_and_no_larger_than_allowed():
+    white = np.full((200, 40, 80, 3), 255, np.uint8)
+    made = changed(Augmentation(2, cover=0.05), white)
+    is_covered = (made != 255).any(axis=3)
+    shares = is_covered.mean(axis=(1, 2))
+    assert shares.max() < 0.06
+    assert shares.max() > 0.03
+    assert shares.min() < 0.005
+    for image, mask in zip(made, is_covered, strict=True):
+        assert len(np.unique(image[mask], axis=0)) <= 1
+    assert is_covered.any(axis=0).mean() > 0.9
+
+
+def test_what_is_asked_besides_leaves_the_other_draws_as_they_are(pixels):
+    plain = changed(Augmentation(7, shift=0.2, colour=0.3), pixels)
+    with_hue = changed(Augmentation(7, shift=0.2, colour=0.3, hue=True), pixels)
+    np.testing.assert_array_equal(np.sort(with_hue, axis=3), np.sort(plain, axis=3))

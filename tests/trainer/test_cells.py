@@ -47,6 +47,14 @@ def test_a_cell_has_as_many_weights_as_its_gates_take(cell, gates):
     assert (kernel.shape, recurrent.shape) == ((7, gates * 5), (5, gates * 5))
 
 
+@pytest.mark.parametrize("forget", [1.0, 3.0])
+def test_an_lstm_begins_by_keeping_what_its_forget_gate_is_set_to(forget):
+    recurrence = made("lstm", forget_bias=forget)
+    zeros = np.zeros((2, 6), "float32")
+    after = recurrence.step(zeros, {"hidden": zeros, "carry": np.ones((2, 6), "float32")})
+    np.testing.assert_allclose(after["carry"], 1 / (1 + np.exp(-forget)), rtol=1e-5)
+
+
 def test_weights_fill_the_range_asked_for_and_no_two_are_drawn_alike():
     kernel, recurrent, _ = made("lstm", 64, 64, init_scale=0.08).get_weights()
     for weights in (kernel, recurrent):

@@ -5,9 +5,10 @@ import pytest
 import yaml
 
 from schemas.errors import UsageError
-from trainer.config import parse_options
+from trainer.config import parse_options, parse_recognizer
 from trainer.defaults import model_defaults, print_defaults
 from trainer.models import MODELS
+from trainer.profiles import PROFILES
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -24,6 +25,19 @@ def test_an_unknown_model_is_refused_with_the_names_there_are():
 
 
 def test_showing_defaults_imports_nothing_heavy():
-    show = "import sys, trainer.defaults as d; d.model_defaults('soft_attention')"
+    show = "import sys, trainer.defaults as d; d.model_defaults('soft_attention'); d.model_defaults('recognizer')"
     program = f"{show}; print({{'keras', 'tensorflow'}} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_recognizers_profile_can_be_given_to_training_again(profile, capsys):
+    print_defaults(model_defaults("recognizer", profile))
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings.pop("profile") == profile
+    assert parse_recognizer("default", settings) == parse_recognizer(profile, {})
+
+
+def test_a_captioner_has_no_profiles():
+    with pytest.raises(UsageError, match=r"--profile: nic has no profiles \(they are for recognizer\)"):
+        model_defaults("nic", "quick")

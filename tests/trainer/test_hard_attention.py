@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from schemas.recipes import END, START
 from trainer.checkpoints import random_states
-from trainer.hard_attention import HardAttention, drawn_place
+from trainer.hard_attention import HardAttention, costs_to_go, drawn_place
 from trainer.losses import MaskedCrossEntropy
 from trainer.soft_attention import SoftAttention
 from trainer.training import train_captioner
@@ -41,7 +41,7 @@ def make_inputs(captions, words=2):
 
 def call_until(model, inputs, *, hard):
     """Call in training until the draw is hard, or until it is soft, each time with the same baseline; the logits."""
-    expected, baseline = np.array(model(inputs)), float(model.baseline)
+    expected, baseline = np.array(model(inputs)), np.array(model.baseline)
     for _ in range(60):
         model.baseline.assign(baseline)
         logits = np.array(model(inputs, training=True))
@@ -72,21 +72,22 @@ def paths_of(model, inputs):
         yield logarithm, cost
 
 
-def test_the_estimate_is_the_gradient_of_the_expected_cost():
+@pytest.mark.parametrize("discount", [None, 1.0])
+def test_the_estimate_is_the_gradient_of_the_expected_cost(discount):
     captions, words, weight = 20_000, 2, 0.3
-    model, inputs = make(**PLAIN, reinforce=weight), make_inputs(captions, words)
+    model, inputs = make(**PLAIN, reinforce=weight, discount=discount), make_inputs(captions, words)
     looks = model.attention_layer.trainable_variables
     with tf.GradientTape() as tape:
         expected = sum(tf.exp(logarithm) * tf.stop_gradient(cost) for logarithm, cost in paths_of(model, inputs))
     exact = np.concatenate([np.ravel(part) for part in tape.gradient(expected, looks)])
-    model.baseline.assign(float(expected))
+    model.baseline.assign(np.full(model.baseline.shape, float(expected)))
     with tf.GradientTape() as tape:
         call_until(model, inputs, hard=True)
         loss = sum(model.losses)
     estimate = np.concatenate([np.ravel(part) for part in tape.gradient(loss, looks)])
-    # Of a batch's sum divided by the words of a caption.
-    exact *= weight * captions / words
-    assert np.linalg.norm(exact) > 1
+    # Of a batch's sum divided by the words of a caption; or of a word's mean, so that a weight of 1 is unbiased.
+    exact *= weight * (captions / words if discount is None else 1)
+    assert np.linalg.norm(exact) > (1 if discount is None else 1e-3)
     assert np.linalg.norm(estimate - exact) < 0.1 * np.linalg.norm(exact)
 
 
@@ -99,6 +100,23 @@ def test_what_a_hard_batch_adds_is_the_published_term():
     place = np.abs(by_place - costs[:, None]).argmin(axis=1)
     assert len(set(place)) > 1
     assert added == pytest.approx((0.1 * (costs - 0.5) * logarithms[place]).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("discount", "shares"), [(0.0, (1, 0, 0)), (0.5, (1, 0.5, 0.25)), (1.0, (1, 1, 1))])
+def test_a_look_is_credited_with_the_words_from_it_on(discount, shares):
+    costs = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    expected = [[sum(s * c for s, c in zip(shares, row[t:], strict=False)) for t in range(3)] for row in costs]
+    np.testing.assert_allclose(costs_to_go(costs, discount), expected, rtol=1e-5)
+
+
+def test_the_baseline_of_a_word_follows_its_mean_cost_and_that_of_others_stays():
+    model, inputs = make(discount=0.0), make_inputs(3, words=2)
+    model.baseline.assign(np.full(VOCABULARY, 2.0))
+    costs = costs_of(np.array(model(inputs, training=True)), inputs["targets"])
+    expected = np.full(VOCABULARY, 2.0)
+    for place, word in enumerate(inputs["targets"][0]):
+        expected[word] = 0.9 * 2.0 + 0.1 * costs[:, place].mean()
+    np.testing.assert_allclose(model.baseline, expected, rtol=1e-5)
 
 
 def test_a_soft_batch_adds_the_entropy_alone():

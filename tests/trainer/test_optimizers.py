@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from trainer.averaging import averaged, keeps_average
 from trainer.config import TrainingConfig
 from trainer.optimizers import WarmUp, make_optimizer
 
@@ -63,7 +64,7 @@ def test_plain_descent_goes_the_clipped_way():
 def test_an_extractor_learns_at_its_share_of_the_rate(name, precision):
     weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0, 0.0])]
     config = TrainingConfig(optimizer=name, learning_rate=0.1, extractor="vgg16", fine_tuning=0.2)
-    optimizer = make_optimizer(config, 1, extractor=weights[1:])
+    optimizer = make_optimizer(config, 1, weights[1:], config.fine_tuning)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
     optimizer.build(weights)
@@ -72,3 +73,32 @@ def test_an_extractor_learns_at_its_share_of_the_rate(name, precision):
     fast, slow = (weight.numpy() for weight in weights)
     assert (np.abs(fast) > 0.05).all()
     np.testing.assert_allclose(slow, 0.2 * fast, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_weights_decay_and_biases_and_scales_do_not(name):
+    weights = [keras.Variable([1.0], name=kind) for kind in ("kernel", "bias", "gamma", "beta")]
+    optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
+    optimizer.build(weights)
+    optimizer.apply([np.zeros(1, np.float32)] * 4)
+    np.testing.assert_allclose([float(weight.numpy()[0]) for weight in weights], [0.95, 1, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_an_average_answers_and_training_goes_on_from_the_weights(precision):
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.layers.Input((1,)), layer])
+    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, averaging=0.5), 1)
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
+    model.compile(optimizer)
+    assert not keeps_average(model)
+    optimizer.build(model.trainable_variables)
+    for _ in range(2):
+        optimizer.apply([np.array([[2.0]], np.float32)])
+    assert keeps_average(model)
+    with averaged(model):
+        assert layer.kernel.numpy() == pytest.approx(0.5 * -1 + 0.5 * -3)
+    assert layer.kernel.numpy() == pytest.approx(-3)
+    optimizer.finalize_variable_values(model.trainable_variables)
+    assert layer.kernel.numpy() == pytest.approx(-3)

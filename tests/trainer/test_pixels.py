@@ -17,10 +17,10 @@ from schemas.errors import DamagedError, StoreError, UsageError
 from schemas.recipes import FeatureRecipe
 from tests.trainer.killing import kill_after, start
 from trainer.config import TrainingConfig, parse_options
-from trainer.directory import read_record
 from trainer.export import export_run
 from trainer.models import MODELS, PixelInput, model_spec
 from trainer.pixels import PixelFeatures, load_layers, open_network
+from trainer.records import read_record
 from trainer.runs import load_run
 from trainer.tables import select_tables
 from trainer.training import train_captioner

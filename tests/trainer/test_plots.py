@@ -4,12 +4,12 @@ import pytest
 from PIL import Image
 
 from schemas.errors import CaptError, UsageError
-from trainer.checkpoints import EpochFigures
-from trainer.plots import attention_figure, attention_map, loss_figure, save_figure
+from trainer.figures import CaptionerFigures, RecognizerFigures
+from trainer.plots import attention_figure, attention_map, confusion_figure, loss_figure, save_figure, words_figure
 
 
 def row(epoch, loss, val_loss=None):
-    return EpochFigures(epoch=epoch, loss=loss, accuracy=0.5, val_loss=val_loss, seconds=1, captions_per_second=1)
+    return CaptionerFigures(epoch=epoch, loss=loss, accuracy=0.5, val_loss=val_loss, seconds=1, captions_per_second=1)
 
 
 def settings():
@@ -24,6 +24,27 @@ def test_the_loss_plot_shows_both_curves():
 
 def test_without_validation_the_loss_plot_has_one_curve():
     assert len(loss_figure([row(1, 3.0)]).axes[0].lines) == 1
+
+
+def test_the_plot_of_words_shows_losses_and_words_read_wrong_though_there_are_none(tmp_path):
+    shared = {"seconds": 1, "images_per_second": 1}
+    rows = [
+        RecognizerFigures(epoch=1, loss=3.0, accuracy=0.5, val_loss=2.5, val_accuracy=0.75, **shared),
+        RecognizerFigures(epoch=2, loss=1.0, accuracy=0.9, val_loss=0.5, val_accuracy=1.0, **shared),
+    ]
+    losses, wrong = words_figure(rows).axes
+    assert [line.get_ydata().tolist() for line in losses.lines] == [[3.0, 1.0], [2.5, 0.5]]
+    assert wrong.lines[0].get_ydata().tolist() == pytest.approx([0.5, 0.1])
+    assert wrong.lines[1].get_ydata().tolist() == pytest.approx([0.25, 1e-4])
+    save_figure(words_figure(rows), tmp_path / "loss.png")
+
+
+def test_the_confusion_leaves_out_what_was_read_right():
+    counts = np.array([[9, 2, 0], [0, 5, 1], [3, 0, 0]])
+    axes = confusion_figure(counts, "ab").axes[0]
+    shown = axes.images[0].get_array()
+    assert shown.filled(0).tolist() == [[0, 2, 0], [0, 0, 1], [3, 0, 0]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "none"]
 
 
 def test_the_attention_figure_has_one_panel_a_word():

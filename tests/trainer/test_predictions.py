@@ -7,8 +7,8 @@ from PIL import Image
 from features.fitting import Fitting
 from schemas.recipes import FeatureRecipe
 from tests.workflows.test_pages import NASTY, Page, assert_inert
+from trainer.captioner_run import Caption
 from trainer.predictions import Prediction, draw_looks, predictions_page, wrong_words
-from trainer.runs import Caption
 
 FITTING = Fitting.of(
     FeatureRecipe(

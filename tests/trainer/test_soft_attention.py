@@ -131,3 +131,31 @@ def test_the_committed_paper_config_is_one_that_training_takes():
     training, sizes = parse_options(MODELS["soft_attention"].config, options)
     assert (sizes.gate, sizes.init_state, sizes.doubly_stochastic, sizes.dropout) == (True, "mean", 1.0, 0.5)
     assert training.batch_size == 64
+
+
+def looks(model, features, words):
+    """Where the model looks as it reads each of the words first, [words, places]."""
+    state = model.begin(np.repeat(features, len(words), axis=0))
+    return np.array(model.step(np.array(words, np.int32), state)[2])
+
+
+@pytest.mark.parametrize(("query", "differ"), [("state", False), ("word", True)])
+def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, differ):
+    keras.utils.set_random_seed(2)
+    model = SoftAttention(23, embedding=8, units=6, attention=5, projection=None, output=6, query=query)
+    features = np.random.default_rng(0).normal(size=(1, 9, 20)).astype("float32")
+    model.build({"features": (None, 9, 20), "tokens": (None, None)})
+    model.embedding_layer.embeddings.assign(20 * model.embedding_layer.embeddings)
+    first, second = looks(model, features, [7, 8])
+    assert (np.abs(first - second).max() > 1e-3) == differ
+
+
+def test_components_of_places_are_left_out_in_training_alone():
+    keras.utils.set_random_seed(2)
+    model = SoftAttention(23, embedding=4, units=6, attention=5, projection=None, output=6, image_dropout=0.5)
+    model.build({"features": (None, 9, 20), "tokens": (None, None)})
+    features = np.ones((2, 9, 20), "float32")
+    np.testing.assert_array_equal(model.begin(features)["values"], features)
+    values = np.array(model.begin(features, training=True)["values"])
+    assert 0.3 < (values == 0).mean() < 0.7
+    assert values.max() == 2

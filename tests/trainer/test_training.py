@@ -12,7 +12,8 @@ import tensorflow as tf
 from schemas.errors import CaptError, DamagedError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, kill_after, start
 from trainer.checkpoints import Checkpoints
-from trainer.directory import LockedError, locked, read_record
+from trainer.directory import LockedError, locked
+from trainer.records import read_record
 from trainer.runs import load_run
 from trainer.training import train_captioner
 
@@ -163,7 +164,9 @@ def test_a_directory_of_another_run_is_refused(trained, store, change, named):
 
 def test_a_directory_begun_on_other_data_is_refused(trained, shown, squares, tmp_path):
     other = squares.make_store(tmp_path / "s", shown[:40])
-    with pytest.raises(StoreError, match=r"the train split's images and captions, by digest: expected .*, got "):
+    with pytest.raises(
+        StoreError, match=r"the train split's images and captions or words, by digest: expected .*, got "
+    ):
         train_captioner(other.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
 
 

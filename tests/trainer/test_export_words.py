@@ -1,0 +1,84 @@
+import json
+import subprocess
+import sys
+from io import BytesIO
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from schemas.errors import RecordError, UsageError
+from trainer.export import export_run
+from trainer.graph_images import read_images
+from trainer.runs import load_run
+
+SERVE = """
+import json, sys
+import tensorflow as tf
+served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+made = served(images=tf.constant([open(name, "rb").read() for name in sys.argv[2:]]))
+assert not [name for name in sys.modules if name.split(".")[0] in ("capt", "trainer", "features", "schemas", "keras")]
+print(json.dumps({
+    "words": [text.decode() for text in made["words"].numpy()],
+    "scores": [float(score) for score in made["scores"].numpy()],
+    "errors": [text.decode() for text in made["errors"].numpy()],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(words_run):
+    return load_run(words_run[0])
+
+
+@pytest.fixture(scope="module")
+def served(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("served") / "model"
+    return out, export_run(run, out)
+
+
+def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, served, captchas, tmp_path):
+    out, figures = served
+    assert figures["precision_difference"] == 0
+    image = Image.open(BytesIO(captchas[0].data))
+    for number, one in enumerate(captchas[:12]):
+        (tmp_path / f"a{number}.png").write_bytes(one.data)
+    image.save(tmp_path / "b.jpg", quality=95)
+    image.convert("RGBA").save(tmp_path / "c.png")
+    (tmp_path / "d.png").write_bytes(captchas[0].data[:200])
+    image.save(tmp_path / "e.gif")
+    files = sorted(tmp_path.iterdir())
+    command = [sys.executable, "-I", "-c", SERVE, str(out), *map(str, files)]
+    made = json.loads(subprocess.check_output(command, cwd=tmp_path, stderr=subprocess.DEVNULL, text=True))
+    for file, expected, text, score, error in zip(
+        files, run.read_many(files), made["words"], made["scores"], made["errors"], strict=True
+    ):
+        if file.suffix == ".gif":
+            assert error == "unsupported: neither JPEG nor PNG"
+        elif isinstance(expected, RecordError):
+            assert (text, error) == ("", "corrupt or truncated"), file
+            assert np.isnan(score)
+        else:
+            assert (text, error) == (expected.text, ""), file
+            assert score == pytest.approx(expected.score, abs=1e-4), file
+
+
+def test_its_pixels_are_those_of_the_store_to_the_bit(run, words_store, captchas):
+    pixels, problems = read_images(tf.constant([one.data for one in captchas]), run.fitting)
+    assert not problems.numpy().any()
+    stored = words_store.feature_tables()[0].get_many([one.key for one in captchas])
+    np.testing.assert_array_equal(pixels.numpy(), stored)
+
+
+def test_any_number_of_images_is_taken_at_once(served, captchas):
+    model = tf.saved_model.load(str(served[0])).signatures["serving_default"]
+    together = model(images=tf.constant([one.data for one in captchas[:9]]))["words"].numpy().tolist()
+    apart = [model(images=tf.constant([one.data]))["words"].numpy()[0] for one in captchas[:9]]
+    assert together == apart
+
+
+def test_options_of_captions_are_refused(run, tmp_path):
+    with pytest.raises(UsageError, match="--beam: it is for captions, and the run reads words"):
+        export_run(run, tmp_path / "model", beam=3)
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,123 @@
+import os
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+from schemas.errors import CaptError, UsageError
+from tests.trainer.words import put_images
+from trainer.predicting_words import predict_captcha
+from trainer.runs import load_run
+
+PROGRAM = """
+import sys
+from trainer.predicting_words import predict_captcha
+run, images, out = sys.argv[1:]
+predict_captcha(run, [images], "10:90", out)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(words_run):
+    return load_run(words_run[0])
+
+
+@pytest.fixture(scope="module")
+def folder(captchas, tmp_path_factory):
+    return put_images(tmp_path_factory.mktemp("images") / "words_captcha", captchas)
+
+
+@pytest.fixture(scope="module")
+def expected(run, captchas):
+    """The file of ids 10 to 90."""
+    lines = []
+    for one in captchas[10:90]:
+        text = run.read(one.data).text or run.read(one.data, "lexicon").text
+        lines.append(f"{one.image_id} {text}\n")
+    return "".join(lines)
+
+
+def test_every_id_of_the_range_has_its_line_in_order(run, folder, tmp_path, expected):
+    out = tmp_path / "answers.txt"
+    figures = predict_captcha(run, [str(folder)], "10:90", out)
+    assert out.read_text() == expected
+    assert figures == {"out": str(out), "ids": 80, "words": 80, "failed": 0, "resumed": 0}
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.txt"]
+
+
+def test_images_come_from_archives_in_whatever_folder_and_others_are_left_alone(run, captchas, tmp_path, expected):
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for one in captchas:
+            archive.writestr(f"words_captcha/{one.image_id}.png", one.data)
+        archive.writestr("words_captcha/cover.png", b"no picture")
+    predict_captcha(run, [str(tmp_path / "z.zip")], "10:90", tmp_path / "answers.txt")
+    assert (tmp_path / "answers.txt").read_text() == expected
+
+
+def test_with_the_lexicon_all_words_are_the_train_splits(run, folder, tmp_path):
+    predict_captcha(run, [str(folder)], "0:8", tmp_path / "answers.txt", decode="lexicon")
+    assert all(line.split()[1] in run.words for line in (tmp_path / "answers.txt").read_text().splitlines())
+
+
+def test_an_unreadable_image_costs_no_other_and_is_named_and_there_is_no_file(run, captchas, tmp_path, expected):
+    folder, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
+    (folder / "a20.png").write_bytes(b"no picture")
+    with pytest.raises(CaptError, match=r"1 images cannot be read: a20 \(the first: decode: unsupported.*--on-error"):
+        predict_captcha(run, [str(folder)], "10:90", out)
+    assert not out.exists()
+    (folder / "a20.png").write_bytes(captchas[20].data)
+    figures = predict_captcha(run, [str(folder)], "10:90", out)
+    assert figures["resumed"] == 79
+    assert out.read_text() == expected
+
+
+def test_a_word_can_stand_for_what_is_missing_or_cannot_be_read(run, captchas, tmp_path, expected):
+    folder, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
+    (folder / "a20.png").write_bytes(b"no picture")
+    (folder / "a30.png").unlink()
+    with pytest.raises(CaptError, match=r"no file is written: 1 images are not there: a30 \(check --images and --ids"):
+        predict_captcha(run, [str(folder)], "10:90", out)
+    figures = predict_captcha(run, [str(folder)], "10:90", out, on_error="null")
+    assert figures["failed"] == 2
+    lines, wanted = out.read_text().splitlines(), expected.splitlines()
+    assert (lines[10], lines[20]) == ("a20 null", "a30 null")
+    assert [line for i, line in enumerate(lines) if i not in (10, 20)] == [
+        line for i, line in enumerate(wanted) if i not in (10, 20)
+    ]
+
+
+def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(words_run, run, folder, tmp_path, expected):
+    out, part = tmp_path / "answers.txt", tmp_path / "answers.txt.part"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", PROGRAM, str(words_run[0]), str(folder), str(out)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if part.exists() and part.read_bytes().count(b"\n") > 1:
+            process.kill()
+        time.sleep(0.0005)
+    process.wait()
+    assert not out.exists()
+    figures = predict_captcha(run, [str(folder)], "10:90", out)
+    assert 0 < figures["resumed"] < 80
+    assert out.read_text() == expected
+
+
+@pytest.mark.parametrize("ids", ["10", "10:", "10:10", "20:10", "a10:a20", "-1:3"])
+def test_a_range_that_is_none_is_refused(run, folder, tmp_path, ids):
+    with pytest.raises(UsageError, match=f"--ids: '{ids}' is no range"):
+        predict_captcha(run, [str(folder)], ids, tmp_path / "answers.txt")
+
+
+def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
+    for word in ("", "Null", "two words"):
+        with pytest.raises(UsageError, match=r"--on-error .*: it is no word"):
+            predict_captcha(run, [str(folder)], "0:4", tmp_path / "answers.txt", on_error=word)
+
+
+def test_an_image_that_is_there_twice_is_refused(run, folder, tmp_path, captchas):
+    again = put_images(tmp_path / "again", captchas[:1])
+    with pytest.raises(CaptError, match="a0 is there twice"):
+        predict_captcha(run, [str(folder), str(again)], "0:4", tmp_path / "answers.txt")

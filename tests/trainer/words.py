@@ -1,0 +1,112 @@
+"""A store of small pictures of short words, which a small recognizer can learn, made without an engine."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw, ImageFont
+
+from features.extractors.choice import Asked
+from features.extractors.opening import open_extractor
+from features.files import entry_of, written_aside
+from features.store import Store, create_store
+from features.store.log import CommitLog
+from schemas.manifests import DatasetFacts, Manifest
+from schemas.recipes import FeatureRecipe
+from schemas.records import to_arrow
+from schemas.tables import CATALOG, LABELS
+
+WORDS = ("an", "no", "on", "to", "tan", "not", "ant", "oat", "null", "noon")
+HEIGHT, WIDTH = 24, 64
+SMALL = {
+    "widths": (8, 24),
+    "blocks": (1,),
+    "units": 24,
+    "longest": 4,
+    "dropout": 0.1,
+    "batch_size": 16,
+    "learning_rate": 0.01,
+    "augment_shift": 0.02,
+    "averaging": 0.9,
+}
+
+
+@dataclass(frozen=True)
+class Captcha:
+    image_id: str
+    split: str
+    data: bytes
+    word: str
+    captions: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+
+def captchas(count: int = 240) -> list[Captcha]:
+    """Words in some colour, size and place; two thirds train, then val, then test."""
+    splits = ("train", "train", "train", "train", "val", "test")
+    return [captcha(number, splits[6 * number // count]) for number in range(count)]
+
+
+def captcha(number: int, split: str) -> Captcha:
+    rng = np.random.default_rng(number)
+    word = WORDS[number % len(WORDS)]
+    image = Image.new("RGB", (2 * WIDTH, 2 * HEIGHT), "white")
+    font = ImageFont.load_default(int(rng.integers(26, 32)))
+    place = (int(rng.integers(2, 30)), int(rng.integers(0, 8)))
+    ImageDraw.Draw(image).text(place, word, tuple(rng.integers(0, 128, 3).tolist()), font)
+    data = BytesIO()
+    image.save(data, "PNG")
+    return Captcha(f"a{number}", split, data.getvalue(), word)
+
+
+def make_words(root: Path, squares, shown: list[Captcha], told: tuple[str, ...] = ("train", "val")) -> Store:
+    """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
+    store = create_store(root)
+    extractor = open_extractor(Asked(extractor="pixels", height=HEIGHT, width=WIDTH))
+    recipe = FeatureRecipe(**asdict(extractor.choice()))
+    squares.add_table(store, shown, recipe, extractor.feature_function(recipe))
+    add_words(store, shown, told)
+    return store
+
+
+def add_words(store: Store, shown: list[Captcha], told: tuple[str, ...], folder: Path | None = None) -> None:
+    """The dataset: its catalog, and the words of the splits that are told."""
+    root = store.dataset_root("captcha")
+    rows = [
+        {
+            "image_id": one.image_id,
+            "key": one.key,
+            "split": one.split,
+            "location": str(folder / f"{one.image_id}.png") if folder else "",
+            "member": "",
+            "bytes": len(one.data),
+        }
+        for one in sorted(shown, key=lambda one: one.image_id)
+    ]
+    labels = [{"image_id": one.image_id, "word": one.word} for one in shown if one.split in told]
+    labels.sort(key=lambda row: row["image_id"])
+    files = {}
+    for role, table, content in (("catalog", CATALOG, rows), ("labels", LABELS, labels)):
+        path = root / "first" / f"{role}.parquet"
+        with written_aside(path) as aside:
+            pq.write_table(to_arrow(table, content), aside)
+        files[role] = entry_of(path, root)
+    CommitLog(root).append(Manifest(table="captcha", files=files, facts=DatasetFacts(source="captcha", images={})))
+
+
+def put_images(folder: Path, shown: list[Captcha]) -> Path:
+    """The pictures as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in shown:
+        (folder / f"{one.image_id}.png").write_bytes(one.data)
+    return folder
+
+
+def truth_lines(shown: list[Captcha]) -> str:
+    return "".join(f"{one.image_id} {one.word}\n" for one in shown)

@@ -1,0 +1,80 @@
+"""Partial files: lines gather in `OUT.part`, and become `OUT` when the last is there.
+
+    {"job": "…"}        whose lines these are: another job's are not taken over
+    0<TAB>…             the number of a line, and the line
+    1<TAB>…
+
+A killed run goes on with the lines that are whole. They may come in any order; `OUT` has them by number.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from features.files import written_aside
+
+
+class PartialLines:
+    """Lines of a file that is not whole yet.
+
+    Args:
+        out: Path. The file that they become.
+        owner: str. A digest of all that decides the lines.
+        count: int. How many there are to be.
+    """
+
+    def __init__(self, out: Path, owner: str, count: int) -> None:
+        self._out = out
+        self._part = out.with_name(f"{out.name}.part")
+        self._places = np.full(count, -1, np.int64)
+        self._begin(json.dumps({"job": owner}).encode() + b"\n")
+        self.resumed = int((self._places >= 0).sum())
+
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of the lines that are not there yet."""
+        return np.flatnonzero(self._places < 0).tolist()
+
+    def add(self, lines: Iterable[tuple[int, str]]) -> None:
+        """Keep lines, by number, on the disk."""
+        with self._part.open("ab") as file:
+            for number, line in lines:
+                self._places[number] = file.tell()
+                file.write(f"{number}\t{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """Give the lines their place, by number; all must be there."""
+        assert not self.missing
+        with written_aside(self._out) as aside, self._part.open("rb") as part, aside.open("wb") as file:
+            for place in self._places.tolist():
+                part.seek(place)
+                file.write(part.readline().partition(b"\t")[2])
+        self._part.unlink()
+
+    def _begin(self, head: bytes) -> None:
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            end = self._read(head)
+            if end:
+                os.truncate(self._part, end)
+                return
+        self._part.write_bytes(head)
+
+    def _read(self, head: bytes) -> int:
+        """Note where the whole lines begin; where they end, 0 where they are another job's."""
+        with self._part.open("rb") as file:
+            if file.readline() != head:
+                return 0
+            end = file.tell()
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._places[int(line.partition(b"\t")[0])] = end
+                end += len(line)
+            return end

@@ -1,0 +1,148 @@
+"""`capt predict captcha`: lines `a120000 fail` for a range of ids; a killed run goes on where it stopped.
+
+ids → images by number, all there before the first is read → words → lines, in order → the file, whole or not at all
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from features.captchas.names import image_number
+from features.extraction import Source
+from features.progress import bar
+from schemas.errors import CaptError, RecordError, UsageError
+from schemas.recipes import digest_of
+from trainer.alphabet import LETTERS
+from trainer.partial import PartialLines
+from trainer.pictures import Picture, find_pictures
+from trainer.readings import Reading
+from trainer.recognizer_run import RecognizerRun, check_how
+from trainer.runs import DECODE_BATCH, open_run
+
+_NAMED = 5
+
+
+def predict_captcha(
+    run: str | Path | RecognizerRun,
+    images: Sequence[str],
+    ids: str,
+    out: str | Path,
+    decode: str = "greedy",
+    on_error: str | None = None,
+) -> dict[str, Any]:
+    """Read the words of a range of ids into a file of lines `a120000 fail`, one an id, in order.
+
+    An answer file with a line too few is of no use, and one with a word that nobody read is worse unless it was asked
+    for. So where an image is missing or cannot be read, the command reads all others, names it and fails, and there is
+    no file; run again it reads only what is lacking. `on_error` is the word to put for such images instead.
+    Where a decoder reads no letter at all, the line has the likeliest word of the train split.
+
+    Args:
+        run: str, Path or RecognizerRun. A run directory, or an open run.
+        images: sequence of str. Folders and archives that hold `a0.png`, `a1.png`, …, in whatever folder.
+        ids: str. `FROM:TO`, of which TO is not taken.
+        out: str or Path. The file.
+        decode: str. `greedy`, `beam`, or `lexicon` for words of the train split alone.
+        on_error: str or None. The word of an image that is missing or cannot be read.
+
+    Returns:
+        dict: `out`, `ids`, `words` (lines that were read), `failed` (lines that say `on_error`), and `resumed` (lines
+        that an earlier, killed run had written).
+
+    Raises:
+        UsageError: the range is none, the decoder is unknown, or `on_error` is no word.
+        StoreError: the run cannot be used.
+        CaptError: an image is missing or cannot be read, or is there twice.
+    """
+    check_how(decode)
+    wanted = _range(ids)
+    if on_error is not None and not (on_error and set(on_error) <= set(LETTERS)):
+        raise UsageError("it is no word of the letters a to z", where=f"--on-error {on_error}")
+    opened = open_run(run, RecognizerRun)
+    pictures = _pictures(images, wanted)
+    missing = [number for number in wanted if number not in pictures]
+    if missing and on_error is None:
+        raise _incomplete("are not there", missing, "check --images and --ids")
+    owner = digest_of([opened.identity, decode, wanted.start, wanted.stop, sorted(images)])
+    lines = PartialLines(Path(out), owner, len(wanted))
+    faults = _read_all(opened, decode, lines, wanted, pictures)
+    if faults and on_error is None:
+        raise _incomplete("cannot be read", list(faults), f"the first: {next(iter(faults.values()))}")
+    failed = lines.missing
+    lines.add((place, f"a{wanted[place]} {on_error}") for place in failed)
+    lines.finish()
+    return {
+        "out": str(out),
+        "ids": len(wanted),
+        "words": len(wanted) - len(failed),
+        "failed": len(failed),
+        "resumed": lines.resumed,
+    }
+
+
+def _range(ids: str) -> range:
+    first, _, last = ids.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UsageError(f"{ids!r} is no range", where="--ids", mend="say FROM:TO, TO not taken, such as 120000:140000")
+    return range(int(first), int(last))
+
+
+def _pictures(images: Sequence[str], wanted: range) -> dict[int, Picture]:
+    """The pictures of the range by number."""
+    found: dict[int, Picture] = {}
+    for picture in (picture for name in images for picture in find_pictures(name)):
+        number = image_number(picture.name)
+        if number is None or number not in wanted:
+            continue
+        if number in found:
+            raise CaptError(f"a{number} is there twice", where=f"{found[number].name}, {picture.name}")
+        found[number] = picture
+    return found
+
+
+def _read_all(
+    run: RecognizerRun, decode: str, lines: PartialLines, wanted: range, pictures: dict[int, Picture]
+) -> dict[int, RecordError]:
+    """Add the lines that are missing, as far as their images can be read; the errors of the others, by number."""
+    faults: dict[int, RecordError] = {}
+    todo = [place for place in lines.missing if wanted[place] in pictures]
+    answers = zip(todo, run.read_sources(_sources(pictures, wanted, todo), decode), strict=True)
+    with bar("reading", len(todo), "images") as show:
+        done = 0
+        for batch in _batches(answers):
+            faults |= {wanted[place]: answer for place, answer in batch if isinstance(answer, RecordError)}
+            read = [(place, answer) for place, answer in batch if not isinstance(answer, RecordError)]
+            nothing = [place for place, answer in read if not answer.text]
+            words = {place: answer.text for place, answer in read} | _likeliest(run, pictures, wanted, nothing)
+            lines.add((place, f"a{wanted[place]} {word}") for place, word in words.items())
+            done += len(batch)
+            show(done, "")
+    return faults
+
+
+def _likeliest(
+    run: RecognizerRun, pictures: dict[int, Picture], wanted: range, places: Sequence[int]
+) -> dict[int, str]:
+    """The likeliest words of the train split in images in which no letter was read, for a line must have a word."""
+    answers = run.read_sources(_sources(pictures, wanted, places), "lexicon")
+    return {place: answer.text for place, answer in zip(places, answers, strict=True) if isinstance(answer, Reading)}
+
+
+def _sources(pictures: dict[int, Picture], wanted: range, places: Sequence[int]) -> Iterator[Source]:
+    return (Source(b"", pictures[wanted[place]].read) for place in places)
+
+
+def _batches(answers: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
+    while batch := list(islice(answers, DECODE_BATCH)):
+        yield batch
+
+
+def _incomplete(what: str, numbers: Sequence[int], mend: str) -> CaptError:
+    named = ", ".join(f"a{number}" for number in numbers[:_NAMED])
+    more = f" and {len(numbers) - _NAMED:,} more" if len(numbers) > _NAMED else ""
+    return CaptError(
+        f"no file is written: {len(numbers):,} images {what}: {named}{more}",
+        mend=f"{mend}; or give --on-error WORD for what stands in their place",
+        figures={"failed": [f"a{number}" for number in numbers]},
+    )

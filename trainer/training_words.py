@@ -1,0 +1,125 @@
+"""`capt train captcha`: from a store to a run that reads words; a killed run goes on from its last checkpoint."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from features.store import open_store
+from features.store.pins import pinned
+from schemas.errors import UsageError
+from trainer.config import RecognizerTraining, parse_recognizer
+from trainer.directory import begin_run, locked, note_store, put_recognizer
+from trainer.labelled import WordData, join_words
+from trainer.learning import Learning
+from trainer.learning_words import WordLesson
+from trainer.model_configs import RecognizerConfig
+from trainer.records import FeatureOrigin, RecognizerRecord, library_versions
+from trainer.tables import LabelledTables, select_labelled
+from trainer.training import say_settings
+
+_log = logging.getLogger("capt.training")
+
+
+def train_captcha(
+    store: str | Path,
+    run_dir: str | Path,
+    profile: str = "default",
+    *,
+    dataset: Sequence[str] | None = None,
+    features: str | None = None,
+    seed: int | None = None,
+    epochs: int | None = None,
+    steps_per_epoch: int | None = None,
+    checkpoint_every: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a recognizer of words on a store's CAPTCHAs; where `run_dir` holds the same run unfinished, go on with it.
+
+    Images whose word is not told are left out. An epoch is the best that reads most words of the validation split right
+    in every letter, greedily.
+
+    Args:
+        store: str or Path. The store.
+        run_dir: str or Path. The run directory, see `trainer.directory`.
+        profile: str. A name of `trainer.profiles`: which defaults `options` are to have.
+        dataset: sequence of str or None. Datasets to learn from; None where the store holds one with words.
+        features: str or None. Fingerprint of the table of pixels, or its beginning; None where one fits.
+        seed: int or None. As in `RecognizerTraining`; this and the next three go before `options`.
+        epochs: int or None. As in `RecognizerTraining`.
+        steps_per_epoch: int or None. As in `RecognizerTraining`.
+        checkpoint_every: int or None. As in `RecognizerTraining`.
+        options: mapping or None. Fields of `RecognizerTraining` and `RecognizerConfig`.
+
+    Returns:
+        dict: `run`, `model`, `features`, `datasets`, `epochs`, `steps`, `resumed_at` (steps done before this call),
+        `images`, `without_label` and `without_features` by split, `validation_split`, `best_epoch`, `seconds`, and the
+        best epoch's `loss`, `accuracy`, `val_loss`, `val_accuracy` and `images_per_second`.
+
+    Raises:
+        UsageError: an option is unknown or wrong.
+        StoreError: no table fits, several do, or the directory holds another run.
+        LockedError: another process is training in `run_dir`.
+        CaptError: there is nothing to learn from, or the loss is not a number any more.
+    """
+    named = {
+        "seed": seed,
+        "epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "checkpoint_every": checkpoint_every,
+    }
+    given = {name: value for name, value in named.items() if value is not None}
+    training, sizes = parse_recognizer(profile, {**(options or {}), **given})
+    opened = open_store(store)
+    root = Path(run_dir).absolute()
+    with pinned(opened.path, lambda: select_labelled(opened, dataset, features)) as tables:
+        data = join_words(tables)
+        _say_what_is_left_out(data)
+        _check_lengths(sizes, data)
+        with locked(root):
+            record = _record(sizes, training, tables, data)
+            begin_run(root, record, lambda: put_recognizer(root, tables.features, data.train.words))
+            note_store(root, opened.path)
+            say_settings(record)
+            return Learning(root, record, WordLesson(root, record, tables, data)).run()
+
+
+def _record(
+    sizes: RecognizerConfig, training: RecognizerTraining, tables: LabelledTables, data: WordData
+) -> RecognizerRecord:
+    validation = data.validation_split
+    return RecognizerRecord(
+        sizes=sizes.model_dump(),
+        training=training,
+        datasets=tuple(dataset.name for dataset in tables.datasets),
+        features=FeatureOrigin.of(tables.features),
+        train=data.train.digest,
+        validation=data.splits[validation].digest if validation else None,
+        validation_split=validation,
+        words=len(set(data.train.words)),
+        libraries=library_versions(),
+    )
+
+
+def _check_lengths(sizes: RecognizerConfig, data: WordData) -> None:
+    """UsageError where words have more letters than the model can read."""
+    used = ("train", data.validation_split) if data.validation_split else ("train",)
+    longest = max(data.splits[split].longest for split in used)
+    if longest > sizes.longest:
+        raise UsageError(
+            f"the longest word has {longest} letters, and the model reads {sizes.longest}",
+            mend=f"set longest to {longest} in --config",
+        )
+
+
+def _say_what_is_left_out(data: WordData) -> None:
+    for counts, what in ((data.without_label, "word"), (data.without_features, "pixels")):
+        missing = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
+        if missing:
+            _log.info("images without %s are left out: %s", what, missing)
+    if data.shared:
+        _log.warning("%d images are in train and in val or test as well; scores there are flattered", data.shared)
+    if data.validation_split is None:
+        _log.warning("neither val nor test has words; the best epoch is the one that reads most of train right")
+    elif data.validation_split != "val":
+        _log.warning("no image of val has a word; validating on %s", data.validation_split)

@@ -1,11 +1,14 @@
 """A small convolutional network that learns what lies where in scenes, for `benchmarks/scenes.py`.
 
 96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 23]: `places`
-                                  └→ the objects from left to right, as one dense layer's 96 values: `scene`
+                                  ├→ which attributes go together, summed over the cells, 172 values: `scene`
+                                  └→ the objects from left to right, told as well
 
-`places` keeps what and where place by place, for captioners that attend; `scene` is one vector that knows positions,
-for the others. The network learns attributes of objects alone: shape, colour, size, where it is, and whether some other
-object is right of, left of, below or above it; which one it does not say. It sees no caption.
+`places` keeps what and where place by place, for captioners that attend; `scene` is one vector for the others, the
+second-order pooling of bilinear networks (Lin et al., 2015, arXiv:1504.07889) over attributes: how much of what is red
+is a circle, or large, where it is and how it stands to others. It has no weights. The network learns attributes of
+objects alone: shape, colour, size, where it is, and whether some other object is right of, left of, below or above it;
+which one it does not say. It sees no caption.
 """
 
 from collections.abc import Sequence
@@ -61,10 +64,22 @@ def build_network() -> keras.Model:
     shares = [*map(keras.layers.Softmax(), named), centre, keras.layers.Activation("sigmoid")(relations)]
     said = keras.layers.Multiply()([there, keras.layers.Concatenate()(shares)])
     places = keras.layers.Concatenate(name=PLACES_LAYER)([there, said])
-    scene = keras.layers.Dense(96, name=SCENE_LAYER)(_from_left_to_right(there, places))
-    flat = keras.layers.Dense(MOST_OBJECTS * _ATTRIBUTES)(scene)
+    slots = keras.layers.Dense(96)(_from_left_to_right(there, places))
+    flat = keras.layers.Dense(MOST_OBJECTS * _ATTRIBUTES)(slots)
     objects = keras.layers.Reshape((MOST_OBJECTS, _ATTRIBUTES), name="objects")(flat)
-    return keras.Model(image, {"cells": cells, "objects": objects})
+    # Keras keeps a layer in a saved network only where an output comes of it.
+    return keras.Model(image, {"cells": cells, "objects": objects, SCENE_LAYER: _pairs(places)})
+
+
+def _pairs(places: Any) -> Any:
+    """Which shape goes with which colour, and what else with either, added over all places: [N, 172]."""
+    places = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(places)
+    _, shape, colour, size, where, relations = ops.split(places, _ENDS[:-1].tolist(), axis=-1)
+    rest = keras.layers.Concatenate()([size, where, relations])
+    pairs = ((shape, colour), (colour, rest), (shape, rest), (size, keras.layers.Concatenate()([where, relations])))
+    return keras.layers.Concatenate(name=SCENE_LAYER)(
+        [keras.layers.Flatten()(keras.layers.Dot(axes=1)([one, other])) for one, other in pairs]
+    )
 
 
 def _relations(there: Any, centre: Any) -> Any:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.scenes import HEIGHT, WIDTH, Drawn, Scene, parse_caption
 
-Hit = tuple[bool, float]
+Look = tuple[bool, bool, float]
 
 
 def fault_of(caption: str, scene: Scene) -> str | None:
@@ -35,8 +35,8 @@ def fault_of(caption: str, scene: Scene) -> str | None:
     return differs[0] if differs else "the relation"
 
 
-def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: int, columns: int) -> list[Hit]:
-    """For each object named by colour and shape: whether the look at its shape's word peaks in its box, and chance.
+def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: int, columns: int) -> list[Look]:
+    """For each object named by colour and shape: whether the looks at these words peak in its box, and chance.
 
     Args:
         words: sequence of str. The caption.
@@ -46,19 +46,22 @@ def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: 
         columns: int. Columns of places.
 
     Returns:
-        list of (whether the middle of the place with the most weight lies in the box, the box's share of the picture).
+        list of (whether the middle of the place with the most weight lies in the box at the colour's word, whether it
+        does at the shape's, the box's share of the picture).
     """
     shown = {(drawn.thing.colour, drawn.thing.shape): drawn for drawn in scene.objects}
-    hits = []
+    looks = []
     for at in range(1, len(words)):
         drawn = shown.get((words[at - 1], words[at]))
         if drawn is not None:
-            row, column = divmod(int(attention[at].argmax()), columns)
-            middle = (column + 0.5) * WIDTH / columns, (row + 0.5) * HEIGHT / rows
-            hits.append((_in_box(middle, drawn), drawn.box[2] * drawn.box[3] / (WIDTH * HEIGHT)))
-    return hits
+            colour, shape = (_peaks_in_box(weights, drawn, rows, columns) for weights in attention[at - 1 : at + 1])
+            looks.append((colour, shape, drawn.box[2] * drawn.box[3] / (WIDTH * HEIGHT)))
+    return looks
 
 
-def _in_box(point: tuple[float, float], drawn: Drawn) -> bool:
+def _peaks_in_box(weights: NDArray[Any], drawn: Drawn, rows: int, columns: int) -> bool:
+    """Whether the middle of the place with the most weight lies in the object's box."""
+    row, column = divmod(int(weights.argmax()), columns)
+    across, down = (column + 0.5) * WIDTH / columns, (row + 0.5) * HEIGHT / rows
     x, y, width, height = drawn.box
-    return x <= point[0] <= x + width and y <= point[1] <= y + height
+    return x <= across <= x + width and y <= down <= y + height

@@ -32,10 +32,11 @@ from scene_scores import fault_of, looks_of
 import capt
 from features.scenes import Rules, Scene, load_scenes, make_scenes
 from features.store import open_store
+from trainer.captioner_run import Caption
 from trainer.held_out import held_out, run_tables
 from trainer.metrics import Scorer
 from trainer.models import MODELS, model_spec
-from trainer.runs import Caption, load_run
+from trainer.runs import load_run
 from trainer.training import train_captioner
 
 SCENES, SEED = 3000, 1
@@ -162,6 +163,9 @@ def judge(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
         "true": _share_true(told),
         "true_seen": _share_true(seen),
         "true_unseen": _share_true(unseen),
+        "true_of_objects": {
+            count: _share_true([one for one in told if len(one.scene.objects) == count]) for count in RULES.objects
+        },
         "faults": dict(faults.most_common()),
         **_scores(told, scorer),
         "shuffled": {"true": _share_true(shuffled), **_scores(shuffled, scorer)},
@@ -201,7 +205,7 @@ def _scores(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
 
 
 def _attention(told: Sequence[Told]) -> dict[str, float] | None:
-    """How often the look at an object's word peaks in its box, and how often any place would."""
+    """How often the looks at an object's colour and shape peak in its box, and how often any place would."""
     looks = [
         look
         for one in told
@@ -210,8 +214,8 @@ def _attention(told: Sequence[Told]) -> dict[str, float] | None:
     ]
     if not looks:
         return None
-    hit, chance = np.mean(looks, axis=0).tolist()
-    return {"in_box": hit, "chance": chance, "objects": len(looks)}
+    colour, shape, chance = np.mean(looks, axis=0).tolist()
+    return {"at_colour": colour, "at_shape": shape, "chance": chance, "objects": len(looks)}
 
 
 def _once(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -274,7 +278,16 @@ def table(figures: dict[str, Any]) -> str:
         "shuffled: true",
         "shuffled: CIDEr-D",
     )
-    head = ("model", *columns, "look in box", "chance", "wall s", "CPU s", f"min on {CORES} cores")
+    head = (
+        "model",
+        *columns,
+        "colour: look in box",
+        "shape: look in box",
+        "chance",
+        "wall s",
+        "CPU s",
+        f"min on {CORES} cores",
+    )
     rows = [head, ("---",) * len(head), *(_row(model, one) for model, one in figures["models"].items())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -289,7 +302,7 @@ def _row(model: str, one: dict[str, Any]) -> tuple[str, ...]:
         *("–" if score is None else f"{score:.3f}" for score in scores),
         _percent(shuffled["true"]),
         f"{shuffled['cider_d']:.3f}",
-        *(map(_percent, (looks["in_box"], looks["chance"])) if looks else ("–", "–")),
+        *(map(_percent, (looks["at_colour"], looks["at_shape"], looks["chance"])) if looks else ("–",) * 3),
         f"{spent['seconds']:.0f}",
         f"{spent['cpu_seconds']:.0f}",
         f"{spent['cpu_seconds'] / CORES / 60:.1f}",

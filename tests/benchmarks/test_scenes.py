@@ -50,11 +50,13 @@ def test_the_first_fault_of_a_caption_is_told(program, shown, caption, fault):
 def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program, shown):
     words = TRUE.replace("black", "white").split()
     attention = np.full((len(words), 48), 0.01)
+    attention[words.index("red"), 0] = 0.5
     attention[words.index("star"), 4 * 8 + 1] = 0.5  # the middle of row 4, column 1 lies in the star's box
+    attention[words.index("blue"), 4 * 8 + 6] = 0.5
     attention[words.index("heart"), 0] = 0.5
     looks = program("scene_scores").looks_of(words, attention, shown, 6, 8)
-    assert [hit for hit, _ in looks] == [True, False]
-    assert [chance for _, chance in looks] == pytest.approx([1600 / 76800, 8100 / 76800])
+    assert [(colour, shape) for colour, shape, _ in looks] == [(False, True), (True, False)]
+    assert [chance for *_, chance in looks] == pytest.approx([1600 / 76800, 8100 / 76800])
 
 
 def test_every_model_has_committed_options_that_it_knows(program):
@@ -79,6 +81,7 @@ def test_the_benchmark_runs_from_scenes_to_its_table_and_does_nothing_twice(prog
     for name, one in figures["models"].items():
         assert (one["scenes"], one["unseen_scenes"]) == (8, 2)
         assert 0 <= one["true"] <= 1
+        assert set(one["true_of_objects"]) == {2, 3}
         assert sum(one["faults"].values()) == round((1 - one["true"]) * 8)
         assert set(one["shuffled"]) >= {"true", "bleu_4", "cider_d"}
         assert one["training"]["cpu_seconds"] > 0

@@ -394,3 +394,16 @@ def test_a_caption_with_a_fault_is_false(shown, caption):
 
 def test_a_claim_about_several_objects_needs_a_relation(shown):
     assert not Description(tuple(drawn.thing for drawn in shown.objects)).holds_in(shown)
+
+
+@pytest.mark.parametrize(("text", "counts"), [("2,3", (2, 3)), ("1", (1,)), ("3, 2", (3, 2))])
+def test_counts_of_objects_are_named_with_commas_between(tmp_path, text, counts):
+    make_scenes(tmp_path / "named", 5, 3, objects=text)
+    make_scenes(tmp_path / "counted", 5, 3, objects=counts)
+    assert contents(tmp_path / "named") == contents(tmp_path / "counted")
+
+
+def test_counts_of_objects_that_are_no_numbers_are_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="--objects: got 'two' \\(counts with commas between, such as 2,3\\)"):
+        make_scenes(tmp_path / "out", 5, 3, objects="two")
+    assert not list(tmp_path.iterdir())

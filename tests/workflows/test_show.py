@@ -10,6 +10,7 @@ from features.references import Reference
 from features.store import Store, create_store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.recipes import SPECIAL_TOKENS
+from tests.trainer.words import add_words, captcha, put_images
 from tests.workflows.show_stores import Photo, add_captions, add_dataset, photo, picture
 from workflows.show import print_examples, show_examples
 
@@ -236,3 +237,15 @@ def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path,
     assert f"9 of 9 examples of pets: {tmp_path / 'page.html'}" in capsys.readouterr().out
     print_examples(examples(store, split="test"))
     assert "there are no examples to show" in capsys.readouterr().out
+
+
+def test_the_word_of_a_captcha_stands_where_captions_do(store, tmp_path, capsys):
+    shown = [captcha(number, split) for number, split in enumerate(("train", "train", "test"))]
+    add_words(store, shown, ("train",), put_images(tmp_path / "images", shown))
+    result = examples(store, out=str(tmp_path / "page.html"))
+    words = {example["image_id"]: [c["caption"] for c in example["captions"]] for example in result["examples"]}
+    assert words == {"a0": ["an"], "a1": ["no"], "a2": []}
+    assert (result["without_captions"], result["lost"]) == (1, 0)
+    assert ">no</span>" in (tmp_path / "page.html").read_text()
+    print_examples(examples(store))
+    assert "an" in capsys.readouterr().out

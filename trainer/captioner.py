@@ -18,6 +18,11 @@ from schemas.recipes import PAD
 State = dict[str, Any]
 
 
+# Deviation of a channel that never changes, as a share of its mean: what rounding makes of 0.
+_ROUNDING = 1e-6
+_LEAST_DEVIATION = 0.1
+
+
 @keras.saving.register_keras_serializable("capt")
 class FeatureScale(keras.layers.Layer):
     """Standardizes features: takes each channel's mean away and divides by its deviation, both kept as weights.
@@ -35,11 +40,17 @@ class FeatureScale(keras.layers.Layer):
         self.factor = self.add_weight(shape=channels, initializer="ones", trainable=False, name="factor")
 
     def fit(self, features: NDArray[Any]) -> None:
-        """Measure the features of some images, [N, …, channels]; a channel that never changes keeps its size."""
+        """Measure the features of some images, [N, …, channels].
+
+        A channel that hardly changes in these images may do so in others, and is taken to deviate by a tenth of what
+        channels do (their root mean square); where none changes, all keep their size.
+        """
         values = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
         mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        deviation = np.where(deviation > _ROUNDING * np.abs(mean), deviation, 0)
+        least = _LEAST_DEVIATION * np.sqrt(np.mean(deviation**2))
         self.mean.assign(mean)
-        self.factor.assign(1 / np.where(deviation > 1e-6 * np.abs(mean), deviation, 1))
+        self.factor.assign(1 / np.maximum(deviation, least) if least else np.ones_like(mean))
 
     def call(self, features: Any) -> Any:
         return (features - ops.cast(self.mean, features.dtype)) * ops.cast(self.factor, features.dtype)

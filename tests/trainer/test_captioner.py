@@ -27,3 +27,12 @@ def test_large_half_floats_are_measured_without_overflow():
     layer = scale_of(features)
     np.testing.assert_allclose(layer.mean, 3e4, rtol=1e-3)
     np.testing.assert_allclose(layer.factor, 1 / 3e4, rtol=1e-3)
+
+
+def test_a_channel_that_few_images_have_is_not_blown_up_in_them():
+    features = np.random.default_rng(0).normal(0, 1, (1000, 6)).astype(np.float32)
+    features[:, 2], features[:, 3] = 0, 5
+    features[7, 2] = 1e-4
+    factor = np.array(scale_of(features).factor)
+    np.testing.assert_allclose(factor[[2, 3]], 10 / np.sqrt(4 / 6), rtol=0.05)
+    np.testing.assert_allclose(factor[[0, 1, 4, 5]], 1, rtol=0.1)

@@ -86,10 +86,12 @@ class WordByWord:
     def by_image(self, said: Said) -> tuple[Any, Any, Any]:
         """Words [B, N, T], scores [B, N] and attention [B, N, T, places] of what is known a row a caption."""
         words, attention = said["words"], said["attention"]
+        # Not −1: without attention there is nothing to divide.
+        images = ops.shape(words)[0] // self.captions
         return (
-            ops.reshape(words, (-1, self.captions, words.shape[-1])),
-            ops.reshape(said["scores"], (-1, self.captions)),
-            ops.reshape(attention, (-1, self.captions, *attention.shape[1:])),
+            ops.reshape(words, (images, self.captions, words.shape[-1])),
+            ops.reshape(said["scores"], (images, self.captions)),
+            ops.reshape(attention, (images, self.captions, *attention.shape[1:])),
         )
 
     def _goes_on(self, position: Any, said: Said, state: State) -> Any:

@@ -171,10 +171,17 @@ class RecognizerConfig(ModelConfig):
 
     head: Literal["ctc", "attention"] = "ctc"
     widths: tuple[int, ...] = Field((32, 64, 128), min_length=2)
-    blocks: tuple[int, ...] = Field((1, 2), min_length=1)
+    blocks: tuple[int, ...] = (0, 1, 2)
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     longest: int = Field(5, ge=1)
-    letters_weight: float = Field(0.5, ge=0)
+    letters_weight: float = Field(3.0, ge=0)
     other_head_weight: float = Field(0.5, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("blocks")
+    @classmethod
+    def _one_a_width(cls, blocks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(blocks) != len(info.data.get("widths", blocks)):
+            raise ValueError(f"blocks must be as many numbers as widths, {len(info.data['widths'])}")
+        return blocks

@@ -11,10 +11,23 @@ from typing import Any
 from schemas.errors import UsageError
 
 DEFAULT = "default"
+
+_COMMON = {
+    "batch_size": 32,
+    "learning_rate": 1.5e-3,
+    "schedule": "cosine",
+    "warmup_steps": 100,
+    "weight_decay": 0.01,
+    "clip_norm": 5.0,
+    "precision": "mixed_bfloat16",
+    "augment_shift": 0.05,
+    "augment_zoom": 0.1,
+    "augment_hue": True,
+}
 PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        DEFAULT: MappingProxyType({}),
-        "quick": MappingProxyType({"epochs": 12}),
+        DEFAULT: MappingProxyType({**_COMMON, "epochs": 16, "validation_images": 5000}),
+        "quick": MappingProxyType({**_COMMON, "epochs": 10, "validation_images": 2000}),
     }
 )
 

@@ -1,49 +1,52 @@
 """Recognizer: reads the word in a noisy image, letter by letter, wherever in the image it stands.
 
-    images → convolutions → cells [rows, columns, C]        a column keeps four pixels' width, a row eight or more
+    images → convolutions → cells [rows, columns, C], of eight by eight pixels
     cells  → attention over each column's rows → columns     so that noise above and below the word is left out
     columns → recurrence in both directions → context        which tells one column what the others read
-    context → CTC head: a letter or the blank a column       (Graves et al., 2006)
+    context → CTC head: a letter or the blank, twice a column                     (Graves et al., ICML 2006)
             → attention head: for each position of the word, the columns that it is read from, and its letter
 
-One head reads. The other learns beside it: CTC alone says nothing for its first hundred thousand images, until letters
-and places are found at once, and positions find them sooner. A third output, which letters there are anywhere, gives
-the convolutions something to learn from the first step, before either head has found a place.
+One head reads, the other learns beside it. CTC alone reads nothing for its first hundred thousand images, until letters
+and their places are found at once. So the cells learn by themselves how often each letter is anywhere, from the first
+step on; then places are soon found.
 """
 
-from typing import Any, ClassVar
+import math
+from typing import Any
 
 import keras
 from keras import ops
 
-from trainer.alphabet import CLASSES, LETTERS
+from trainer.alphabet import CLASSES
 from trainer.readings import greedy_ids
 from trainer.word_losses import ctc_losses, letter_losses, padded, position_losses
+
+_PIXELS_A_FRAME = 4
 
 # === Layers ===
 
 
 @keras.saving.register_keras_serializable("capt")
 class Convolution(keras.layers.Layer):
-    """A 3×3 convolution, normalized over the batch, and a ReLU.
+    """A 3×3 convolution, normalized over the batch (Ioffe and Szegedy, 2015, arXiv:1502.03167).
 
     Args:
         width: int. Channels out.
-        strides: pair of int. Down and across.
+        stride: int. Down and across.
 
     Call arguments:
         inputs: float [B, H, W, C].
 
     Returns:
-        float [B, ⌈H / down⌉, ⌈W / across⌉, width].
+        float [B, ⌈H / stride⌉, ⌈W / stride⌉, width].
     """
 
-    def __init__(self, width: int, strides: tuple[int, int] = (1, 1), **kwargs: Any) -> None:
+    def __init__(self, width: int, stride: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.width = width
-        self.strides = tuple(strides)
+        self.stride = stride
         self.convolution = keras.layers.Conv2D(
-            width, 3, self.strides, "same", use_bias=False, kernel_initializer="he_normal", name="convolution"
+            width, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name="convolution"
         )
         self.normalization = keras.layers.BatchNormalization(momentum=0.95, name="normalization")
 
@@ -52,13 +55,13 @@ class Convolution(keras.layers.Layer):
         self.normalization.build(self.convolution.compute_output_shape(input_shape))
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        return ops.relu(self.normalization(self.convolution(inputs), training=training))
+        return self.normalization(self.convolution(inputs), training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.convolution.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "width": self.width, "strides": self.strides}
+        return {**super().get_config(), "width": self.width, "stride": self.stride}
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -83,7 +86,8 @@ class Residual(keras.layers.Layer):
         self.second.build(input_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        return inputs + self.second(self.first(inputs, training=training), training=training)
+        between = ops.relu(self.first(inputs, training=training))
+        return ops.relu(inputs + self.second(between, training=training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -157,12 +161,12 @@ class Recognizer(keras.Model):
 
     Args:
         head: str. Which head reads, `ctc` or `attention`.
-        widths: sequence of int. Channels at 1/2 and 1/4 of the image's size, then of each stage that halves the rows.
-        blocks: sequence of int. Residual blocks of each of those from 1/4 on.
+        widths: sequence of int. Channels of each stage; a stage begins by halving the size. At least two.
+        blocks: sequence of int. Residual blocks of each stage.
         units: int. Size of the recurrence's state, each way.
         dropout: float. Share of the context's components that training leaves out, 0 to 1.
         longest: int. Letters of a word at most.
-        letters_weight: float. Weight of the loss of which letters there are.
+        letters_weight: float. Weight of the loss of how often letters come anywhere.
         other_head_weight: float. Weight of the loss of the head that does not read.
         label_smoothing: float. Share of each position's target that is spread over all letters.
 
@@ -171,22 +175,20 @@ class Recognizer(keras.Model):
 
     Returns:
         dict of float32 tensors, all logits:
-            `ctc`: [B, ⌈W / 4⌉, 27]. Class 0 is the blank.
-            `attention`: [B, longest, 27]. Class 0 is the word's end.
-            `letters`: [B, 26]. Whether a letter is in the word.
+            `ctc`: [B, frames, 27]. A frame is four pixels wide; class 0 is the blank.
+            `attention`: [B, longest, 27]. Class 0 says that the word has ended.
+            `cells`: [B, rows · columns, 27]. Class 0 is nothing.
     """
-
-    heads: ClassVar[tuple[str, ...]] = ("ctc", "attention")
 
     def __init__(
         self,
         head: str = "ctc",
         widths: tuple[int, ...] = (32, 64, 128),
-        blocks: tuple[int, ...] = (1, 2),
+        blocks: tuple[int, ...] = (0, 1, 2),
         units: int = 96,
         dropout: float = 0.1,
         longest: int = 5,
-        letters_weight: float = 0.5,
+        letters_weight: float = 3.0,
         other_head_weight: float = 0.5,
         label_smoothing: float = 0.0,
         **kwargs: Any,
@@ -201,30 +203,30 @@ class Recognizer(keras.Model):
         self.letters_weight = letters_weight
         self.other_head_weight = other_head_weight
         self.label_smoothing = label_smoothing
+        frames_a_column = 2 ** len(self.widths) // _PIXELS_A_FRAME
         self.trunk = keras.Sequential(self._trunk(), name="trunk")
-        self.letter_layer = keras.layers.Dense(len(LETTERS), name="letters")
+        self.cell_layer = keras.layers.Dense(CLASSES, dtype="float32", name="cells")
         self.column_attention = ColumnAttention(name="columns")
         self.context = keras.layers.Bidirectional(keras.layers.GRU(units, return_sequences=True), name="context")
         self.context_dropout = keras.layers.Dropout(dropout, name="context_dropout")
-        self.ctc_layer = keras.layers.Dense(CLASSES, dtype="float32", name="ctc")
+        self.ctc_layer = keras.layers.Dense(frames_a_column * CLASSES, dtype="float32", name="ctc")
         self.position_attention = PositionAttention(longest, name="positions")
         self.attention_layer = keras.layers.Dense(CLASSES, dtype="float32", name="attention")
         self.head_loss = keras.metrics.Mean(name="head_loss")
         self.word_accuracy = keras.metrics.Mean(name="word_accuracy")
 
     def _trunk(self) -> list[keras.layers.Layer]:
-        first, second, *others = self.widths
-        layers = [Convolution(first, (2, 2)), Convolution(second, (2, 2))]
-        for i, (width, blocks) in enumerate(zip((second, *others), self.blocks, strict=True)):
-            layers += [Convolution(width, (2, 1))] if i else []
-            layers += [Residual(width) for _ in range(blocks)]
+        layers: list[keras.layers.Layer] = []
+        for width, blocks in zip(self.widths, self.blocks, strict=True):
+            layers += [Convolution(width, stride=2), keras.layers.ReLU(), *(Residual(width) for _ in range(blocks))]
         return layers
 
     def build(self, input_shape: Any) -> None:
-        cells = (None, *self.trunk.compute_output_shape((None, *input_shape[1:]))[1:])
-        columns, context = (None, cells[2], cells[3]), (None, cells[2], 2 * self.units)
-        self.trunk.build((None, *input_shape[1:]))
-        self.letter_layer.build(cells)
+        images = (None, *input_shape[1:])
+        cells = self.trunk.compute_output_shape(images)
+        columns, context = (None, *cells[2:]), (None, cells[2], 2 * self.units)
+        self.trunk.build(images)
+        self.cell_layer.build(cells)
         self.column_attention.build(cells)
         self.context.build(columns)
         self.ctc_layer.build(context)
@@ -236,12 +238,11 @@ class Recognizer(keras.Model):
         # White paper becomes 0, which is also what convolutions see beyond the image's edge.
         ink = 1 - ops.cast(images, self.compute_dtype) / 255
         cells = self.trunk(ink, training=training)
-        columns = self.context(self.column_attention(cells))
-        columns = self.context_dropout(columns, training=training)
+        columns = self.context_dropout(self.context(self.column_attention(cells)), training=training)
         return {
-            "ctc": self.ctc_layer(columns),
+            "ctc": _in_rows_of(CLASSES, self.ctc_layer(columns)),
             "attention": self.attention_layer(self.position_attention(columns)),
-            "letters": ops.max(ops.cast(self.letter_layer(cells), "float32"), axis=(1, 2)),
+            "cells": _in_rows_of(CLASSES, self.cell_layer(cells)),
         }
 
     def compute_loss(
@@ -256,7 +257,7 @@ class Recognizer(keras.Model):
         own = losses.pop(self.head)
         (other,) = losses.values()
         self.head_loss.update_state(own)
-        letters = letter_losses(words, y_pred["letters"])
+        letters = letter_losses(words, y_pred["cells"])
         return ops.mean(own + self.other_head_weight * other + self.letters_weight * letters)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
@@ -278,3 +279,8 @@ class Recognizer(keras.Model):
             "other_head_weight": self.other_head_weight,
             "label_smoothing": self.label_smoothing,
         }
+
+
+def _in_rows_of(size: int, tensor: Any) -> Any:
+    """[B, …] as [B, rows, size]."""
+    return ops.reshape(tensor, (-1, math.prod(tensor.shape[1:]) // size, size))

@@ -1,5 +1,6 @@
 """Losses of a word in an image: of its letters in frames, at positions, and anywhere; in nats, one an image."""
 
+import math
 from typing import Any
 
 from keras import ops
@@ -39,11 +40,18 @@ def position_losses(words: Any, logits: Any, label_smoothing: float = 0.0) -> An
 
 
 def letter_losses(words: Any, logits: Any) -> Any:
-    """Cross entropy of which letters a word has, added over the alphabet, float32 [B].
+    """Cross entropy of how often each letter comes anywhere in an image, added over its cells, float32 [B].
+
+    The aggregation cross-entropy of Xie et al. (2019, arXiv:1904.08364): the cells' probabilities of a class together
+    are to be the number of times that the word has it, and of nothing the number of the other cells.
 
     Args:
         words: int32 [B, L]. Letter ids, padded with 0.
-        logits: float32 [B, 26].
+        logits: float32 [B, cells, 27].
     """
-    there = ops.max(ops.one_hot(words, CLASSES), axis=1)[:, 1:]
-    return ops.sum(ops.binary_crossentropy(there, logits, from_logits=True), axis=1)
+    cells = logits.shape[1]
+    letters = ops.sum(ops.one_hot(words, CLASSES), axis=1)[:, BLANK + 1 :]
+    nothing = cells - ops.sum(letters, axis=1, keepdims=True)
+    counts = ops.concatenate([nothing, letters], axis=1)
+    shares = ops.logsumexp(ops.log_softmax(logits, axis=-1), axis=1) - math.log(cells)
+    return -ops.sum(counts * shares, axis=1)

@@ -2,13 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.alphabet import CLASSES, LETTERS, encode
+from trainer.alphabet import CLASSES, encode
 from trainer.model_configs import RecognizerConfig
 from trainer.readings import Reader
 from trainer.recognizer import ColumnAttention, Convolution, PositionAttention, Recognizer, Residual
 
 HEIGHT, WIDTH = 32, 48
-SIZES = {"widths": (8, 12, 16), "blocks": (1, 1), "units": 12}
+SIZES = {"widths": (8, 12, 16), "blocks": (0, 1, 1), "units": 12}
 
 
 def made(**fields):
@@ -38,7 +38,7 @@ def test_a_frame_for_every_four_pixels_and_a_position_for_every_letter(model, im
     assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
         "ctc": (6, WIDTH // 4, CLASSES),
         "attention": (6, 5, CLASSES),
-        "letters": (6, len(LETTERS)),
+        "cells": (6, HEIGHT // 8 * WIDTH // 8, CLASSES),
     }
     assert {logits.dtype.name for logits in outputs.values()} == {"float32"}
 
@@ -53,7 +53,7 @@ def test_an_images_logits_do_not_depend_on_its_neighbours(model, images):
 
 @pytest.mark.parametrize("head", ["ctc", "attention"])
 def test_either_head_learns_to_read_what_it_is_shown(head):
-    # A letter is a tone of grey, in its place from left to right.
+    # A letter is a patch of its own colour.
     rng = np.random.default_rng(1)
     words = ["ab", "ba", "aab", "b"]
     images = np.full((len(words), HEIGHT, WIDTH, 3), 255, np.uint8)
@@ -61,10 +61,10 @@ def test_either_head_learns_to_read_what_it_is_shown(head):
         for i, letter in enumerate(word):
             image[8:20, 4 + 14 * i : 14 + 14 * i] = (0, 0, 200) if letter == "a" else (220, 90, 0)
     images = np.clip(images + rng.normal(0, 5, images.shape), 0, 255).astype(np.uint8)
-    model = made(head=head, dropout=0.0)
+    model = made(head=head, units=48, dropout=0.0)
     model.compile(optimizer=keras.optimizers.Adam(1e-2))
-    logs = model.fit(images, encode(words), epochs=60, batch_size=4, verbose=0).history
-    assert logs["head_loss"][-1] < 0.05
+    logs = model.fit(images, encode(words), epochs=100, batch_size=4, verbose=0).history
+    assert logs["head_loss"][-1] < 0.2
     assert logs["word_accuracy"][-1] == 1
     assert set(figures(model, images, encode(words))) == {"loss", "head_loss", "word_accuracy"}
     readings = Reader(head, "greedy")(np.array(model(images, training=True)[head]))
@@ -101,6 +101,11 @@ def test_half_precision_gives_float32_logits_close_to_the_whole(model, images):
         np.testing.assert_allclose(logits, model(images)[name], atol=0.1)
 
 
-@pytest.mark.parametrize("layer", [Convolution(8, (2, 1)), Residual(8), ColumnAttention(), PositionAttention(5)])
+@pytest.mark.parametrize("layer", [Convolution(8, stride=2), Residual(8), ColumnAttention(), PositionAttention(5)])
 def test_the_layers_come_back_from_their_config(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_blocks_are_as_many_as_widths():
+    with pytest.raises(ValueError, match="blocks must be as many numbers as widths, 3"):
+        RecognizerConfig(blocks=(1, 2))

@@ -83,7 +83,8 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, 
         got, expected = weights_of(run, name), weights_of(unbroken, name)
         assert got.keys() == expected.keys()
         for layer, value in expected.items():
-            np.testing.assert_allclose(got[layer], value, rtol=1e-5, atol=1e-6, err_msg=layer)
+            # Threads add up the gradients of convolutions in no fixed order.
+            np.testing.assert_allclose(got[layer], value, rtol=1e-4, atol=1e-5, err_msg=layer)
 
 
 def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):

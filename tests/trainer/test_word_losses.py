@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax
+from scipy.special import log_softmax, softmax
 
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.alphabet import CLASSES, encode
@@ -31,9 +31,23 @@ def test_positions_are_apart_and_end_in_nothing(smoothing):
     np.testing.assert_allclose(position_losses(words, logits, smoothing), expected, rtol=1e-5)
 
 
-def test_a_letter_is_there_or_not_however_often():
-    logits = np.random.default_rng(3).normal(size=(2, 26)).astype(np.float32)
-    there = np.zeros((2, 26), bool)
-    there[0, [13, 20, 11]] = there[1, [25]] = True
-    expected = -np.log(np.where(there, expit(logits), expit(-logits))).sum(1)
+def test_letters_count_as_often_as_they_come_anywhere():
+    logits = np.random.default_rng(3).normal(0, 2, size=(2, 12, CLASSES)).astype(np.float32)
+    counts = np.zeros((2, CLASSES))
+    counts[0, [0, 14, 21, 12]] = 8, 1, 1, 2
+    counts[1, [0, 26]] = 9, 3
+    shares = softmax(logits, axis=-1).mean(axis=1)
+    expected = -(counts * np.log(shares)).sum(1)
     np.testing.assert_allclose(letter_losses(encode(["null", "zzz"]), logits), expected, rtol=1e-5)
+
+
+def test_letters_cost_least_where_each_has_a_cell_of_its_own():
+    logits = np.zeros((1, 12, CLASSES), np.float32)
+    logits[:, :, 0] = 20
+    logits[0, [2, 5, 6, 9], encode(["null"])[0]] = 40
+    best = float(letter_losses(encode(["null"]), logits)[0])
+    missed = logits.copy()
+    missed[0, 9] = logits[0, 0]
+    assert best < float(letter_losses(encode(["null"]), missed)[0])
+    counts = np.array([8, 1, 1, 2])
+    assert best == pytest.approx(-(counts * np.log(counts / 12)).sum(), rel=1e-3)

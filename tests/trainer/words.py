@@ -23,7 +23,7 @@ WORDS = ("an", "no", "on", "to", "tan", "not", "ant", "oat", "null", "noon")
 HEIGHT, WIDTH = 24, 64
 SMALL = {
     "widths": (8, 24),
-    "blocks": (1,),
+    "blocks": (0, 1),
     "units": 24,
     "longest": 4,
     "dropout": 0.1,
@@ -31,6 +31,9 @@ SMALL = {
     "learning_rate": 0.01,
     "augment_shift": 0.02,
     "averaging": 0.9,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "precision": "float32",
 }
 
 

@@ -43,14 +43,15 @@ class FeatureScale(keras.layers.Layer):
         """Measure the features of some images, [N, …, channels].
 
         A channel that hardly changes in these images may do so in others, and is taken to deviate by a tenth of what
-        channels do (their root mean square); where none changes, all keep their size.
+        channels do (their root mean square). One that never changes says nothing of its size, and is taken to deviate
+        as they do; where none changes, all keep their size.
         """
         values = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
         mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
         deviation = np.where(deviation > _ROUNDING * np.abs(mean), deviation, 0)
-        least = _LEAST_DEVIATION * np.sqrt(np.mean(deviation**2))
+        usual = np.sqrt(np.mean(deviation**2)) or 1.0
         self.mean.assign(mean)
-        self.factor.assign(1 / np.maximum(deviation, least) if least else np.ones_like(mean))
+        self.factor.assign(1 / np.where(deviation > 0, np.maximum(deviation, _LEAST_DEVIATION * usual), usual))
 
     def call(self, features: Any) -> Any:
         return (features - ops.cast(self.mean, features.dtype)) * ops.cast(self.factor, features.dtype)

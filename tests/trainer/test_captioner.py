@@ -34,5 +34,6 @@ def test_a_channel_that_few_images_have_is_not_blown_up_in_them():
     features[:, 2], features[:, 3] = 0, 5
     features[7, 2] = 1e-4
     factor = np.array(scale_of(features).factor)
-    np.testing.assert_allclose(factor[[2, 3]], 10 / np.sqrt(4 / 6), rtol=0.05)
+    usual = np.sqrt(4 / 6)
+    np.testing.assert_allclose(factor[2:4], [10 / usual, 1 / usual], rtol=0.05)
     np.testing.assert_allclose(factor[[0, 1, 4, 5]], 1, rtol=0.1)

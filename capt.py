@@ -27,8 +27,8 @@ from schemas.errors import CaptError, ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from features.store import Store
-    from trainer.captioner_run import CaptionerRun
-    from trainer.recognizer_run import RecognizerRun
+    from trainer.runs.captioner_run import CaptionerRun
+    from trainer.runs.recognizer_run import RecognizerRun
 
 __version__ = "0.1.0"
 
@@ -604,7 +604,7 @@ def open_store(path: str | Path) -> Store:
 
 def load_run(path: str | Path) -> CaptionerRun | RecognizerRun:
     """A training run, ready to caption or to read: `load_run(R).caption(image)`, `load_run(R).read(image)`."""
-    from trainer import runs
+    from trainer.runs import run as runs
 
     return runs.load_run(path)
 

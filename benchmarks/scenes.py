@@ -32,11 +32,11 @@ from scene_scores import fault_of, looks_of
 import capt
 from features.scenes import Rules, Scene, load_scenes, make_scenes
 from features.store import open_store
-from trainer.captioner_run import Caption
-from trainer.held_out import held_out, run_tables
+from trainer.captioners.models import MODELS, model_spec
+from trainer.inputs.held_out import held_out, run_tables
 from trainer.metrics import Scorer
-from trainer.models import MODELS, model_spec
-from trainer.runs import load_run
+from trainer.runs.captioner_run import Caption
+from trainer.runs.run import load_run
 from trainer.training import train_captioner
 
 SCENES, SEED = 3000, 1

@@ -10,10 +10,10 @@ from features.extraction import Source
 from features.fitting import Fitting
 from features.images import open_image
 from schemas.errors import RecordError, UsageError
-from trainer.captioner_run import Caption, CaptionerRun
-from trainer.pictures import find_pictures
+from trainer.inputs.pictures import find_pictures
 from trainer.plots import attention_figure, save_figure
-from trainer.runs import open_run
+from trainer.runs.captioner_run import Caption, CaptionerRun
+from trainer.runs.run import open_run
 
 
 def caption(
@@ -28,7 +28,7 @@ def caption(
 
     Args:
         run: str, Path or CaptionerRun. A run directory, or an open run.
-        images: sequence of str. As `trainer.pictures.find_pictures` takes them.
+        images: sequence of str. As `trainer.inputs.pictures.find_pictures` takes them.
         attention: str or None. Where to draw what the model looked at; with several images, `OUT.png` becomes
             `OUT-1.png`, `OUT-2.png` and so on in the order of the results.
         allow_private: bool. Whether http and https addresses outside the public internet are asked.

@@ -7,8 +7,8 @@ from pydantic import Field, ValidationError
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
-from trainer.model_configs import ModelConfig, RecognizerConfig
-from trainer.profiles import profile_settings
+from trainer.captioners.configs import ModelConfig, RecognizerConfig
+from trainer.recognizers.profiles import profile_settings
 
 Part = TypeVar("Part", bound=Frozen)
 OtherPart = TypeVar("OtherPart", bound=Frozen)
@@ -139,7 +139,7 @@ def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[Recogniz
     """The configuration of a recognizer of words; what the options leave out is as in the profile.
 
     Args:
-        profile: str. A name of `trainer.profiles`.
+        profile: str. A name of `trainer.recognizers.profiles`.
         options: mapping. Fields of `RecognizerTraining` and of `RecognizerConfig`, by name.
 
     Raises:

@@ -5,9 +5,9 @@ from typing import Any
 import yaml
 
 from schemas.errors import UsageError
+from trainer.captioners.models import model_spec
 from trainer.config import parse_options, parse_recognizer
-from trainer.models import model_spec
-from trainer.profiles import DEFAULT
+from trainer.recognizers.profiles import DEFAULT
 
 RECOGNIZER = "recognizer"
 
@@ -17,7 +17,7 @@ def model_defaults(model: str, profile: str | None = None) -> dict[str, Any]:
 
     Args:
         model: str. A captioner, or `recognizer`.
-        profile: str or None. Of a recognizer: a name of `trainer.profiles`; None for `default`.
+        profile: str or None. Of a recognizer: a name of `trainer.recognizers.profiles`; None for `default`.
 
     Raises:
         UsageError: there is no such model or profile, or a captioner is asked for with one.

@@ -6,10 +6,10 @@ from typing import Any
 
 from schemas.errors import UsageError
 from schemas.tables import SPLITS
-from trainer.caption_evaluation import evaluate_captioners, print_captioners
-from trainer.recognizer_run import refuse_captions_options
-from trainer.runs import Run, load_run
-from trainer.word_evaluation import evaluate_recognizers, print_recognizers
+from trainer.runs.recognizer_run import refuse_captions_options
+from trainer.runs.run import Run, load_run
+from trainer.scoring.caption_evaluation import evaluate_captioners, print_captioners
+from trainer.scoring.word_evaluation import evaluate_recognizers, print_recognizers
 
 
 def evaluate(
@@ -27,8 +27,8 @@ def evaluate(
         split: str. `train`, `val`, `test` or `unused`; where `test` has nothing to score, `val` is taken.
         store: str, Path or None. The store; None takes the one that each run was trained from.
         examples: int. Examples of each kind on each run's page; 0 writes none.
-        labels: str, Path or None. Words that the store does not know, see `trainer.truth`; for recognizers alone.
-        **decoding: as `trainer.captioner_run.CaptionerRun.decoding` takes it; for captioners alone.
+        labels: str, Path or None. Words that the store does not know, see `scoring.truth`; for recognizers alone.
+        **decoding: as `trainer.runs.captioner_run.CaptionerRun.decoding` takes it; for captioners alone.
 
     Returns:
         dict: `task`, `runs` and `notes`, as `evaluate_captioners` or `evaluate_recognizers` says. Of a single run its

@@ -13,14 +13,14 @@ from features.fitting import Fitting
 from features.networks import load_network
 from features.random_weights import noise_images
 from schemas.errors import UsageError
-from trainer.alphabet import LETTERS
-from trainer.captioner_run import CaptionerRun
-from trainer.directory import NETWORK
-from trainer.graph_captioner import GraphCaptioner
-from trainer.graph_recognizer import GraphRecognizer
-from trainer.graph_run import GraphRun
-from trainer.recognizer_run import RecognizerRun, refuse_captions_options
-from trainer.runs import Run, load_run
+from trainer.graphs.captioner_graph import GraphCaptioner
+from trainer.graphs.recognizer_graph import GraphRecognizer
+from trainer.graphs.run_graph import GraphRun
+from trainer.recognizers.alphabet import LETTERS
+from trainer.runs.captioner_run import CaptionerRun
+from trainer.runs.directory import NETWORK
+from trainer.runs.recognizer_run import RecognizerRun, refuse_captions_options
+from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import CaptError, UsageError
-from trainer.tokens import Tokenizer, one_line, plain_tokenize
+from trainer.scoring.tokens import Tokenizer, one_line, plain_tokenize
 
 TITLES = {
     "bleu_1": "BLEU-1",
@@ -199,7 +199,7 @@ def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
 
 def _cocoeval() -> ModuleType:
     try:
-        from trainer import cocoeval
+        from trainer.scoring import cocoeval
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise

@@ -16,7 +16,7 @@ from PIL import Image
 
 from features.files import written_aside
 from schemas.errors import CaptError, UsageError
-from trainer.figures import EpochFigures
+from trainer.learning.figures import EpochFigures
 
 _COLUMNS = 5
 _DOTS_PER_INCH = 110

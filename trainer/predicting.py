@@ -9,12 +9,12 @@ from typing import Any
 from features.extraction import Source
 from features.progress import bar
 from schemas.recipes import digest_of
-from trainer.captioner_run import CaptionerRun
 from trainer.captioning import as_result
-from trainer.decoding import Decoding
+from trainer.decoding.decoder import Decoding
+from trainer.inputs.pictures import Picture, find_pictures
 from trainer.partial import PartialLines
-from trainer.pictures import Picture, find_pictures
-from trainer.runs import DECODE_BATCH, open_run
+from trainer.runs.captioner_run import CaptionerRun
+from trainer.runs.run import DECODE_BATCH, open_run
 
 
 def predict_captions(
@@ -24,7 +24,7 @@ def predict_captions(
 
     Args:
         run: str, Path or CaptionerRun. A run directory, or an open run.
-        images: sequence of str. As `trainer.pictures.find_pictures` takes them.
+        images: sequence of str. As `trainer.inputs.pictures.find_pictures` takes them.
         out: str or Path. The file, one JSON object a line: `image` and `text`, `score`, or `error`; the images of each
             name in `images` by name.
         **decoding: as `CaptionerRun.decoding` takes it.

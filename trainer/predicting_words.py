@@ -13,12 +13,12 @@ from features.extraction import Source
 from features.progress import bar
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.recipes import digest_of
-from trainer.alphabet import LETTERS
+from trainer.inputs.pictures import Picture, find_pictures
 from trainer.partial import PartialLines
-from trainer.pictures import Picture, find_pictures
-from trainer.readings import Reading
-from trainer.recognizer_run import RecognizerRun, check_how
-from trainer.runs import DECODE_BATCH, open_run
+from trainer.recognizers.alphabet import LETTERS
+from trainer.recognizers.readings import Reading
+from trainer.runs.recognizer_run import RecognizerRun, check_how
+from trainer.runs.run import DECODE_BATCH, open_run
 
 _NAMED = 5
 

@@ -8,9 +8,9 @@ from features.console import plain
 from features.downloads import DownloadLimits
 from features.extraction import Source
 from schemas.errors import RecordError, UsageError
-from trainer.pictures import find_pictures
-from trainer.recognizer_run import HOWS, Readings, RecognizerRun, check_how
-from trainer.runs import open_run
+from trainer.inputs.pictures import find_pictures
+from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun, check_how
+from trainer.runs.run import open_run
 
 
 def read(
@@ -20,7 +20,7 @@ def read(
 
     Args:
         run: str, Path or RecognizerRun. A run directory, or an open run.
-        images: sequence of str. As `trainer.pictures.find_pictures` takes them.
+        images: sequence of str. As `trainer.inputs.pictures.find_pictures` takes them.
         decode: str. `greedy`, `beam` or `lexicon`: what `text` and `score` are.
         allow_private: bool. Whether http and https addresses outside the public internet are asked.
 

@@ -8,15 +8,16 @@ from typing import Any
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
+from trainer.captioners.configs import ModelConfig
+from trainer.captioners.models import ModelSpec, PixelInput, model_spec
+from trainer.captioners.pixels import PixelNetwork, open_network
 from trainer.config import TrainingConfig, parse_options
-from trainer.data import CaptionData, join_captions
-from trainer.directory import begin_run, locked, note_store, put_captioner
-from trainer.learning import Learning
-from trainer.learning_captions import CaptionLesson
-from trainer.model_configs import ModelConfig
-from trainer.models import ModelSpec, PixelInput, model_spec
-from trainer.pixels import PixelNetwork, open_network
-from trainer.records import (
+from trainer.inputs.captions import CaptionData, join_captions
+from trainer.inputs.tables import Tables, select_tables
+from trainer.learning.captions import CaptionLesson
+from trainer.learning.epochs import Learning
+from trainer.runs.directory import begin_run, locked, note_store, put_captioner
+from trainer.runs.records import (
     CaptionerRecord,
     ExtractorOrigin,
     FeatureOrigin,
@@ -24,7 +25,6 @@ from trainer.records import (
     TextOrigin,
     library_versions,
 )
-from trainer.tables import Tables, select_tables
 
 _log = logging.getLogger("capt.training")
 
@@ -49,8 +49,8 @@ def train_captioner(
 
     Args:
         store: str or Path. The store.
-        run_dir: str or Path. The run directory, see `trainer.directory`.
-        model: str. A name of `trainer.models`.
+        run_dir: str or Path. The run directory, see `trainer.runs.directory`.
+        model: str. A name of `trainer.captioners.models`.
         dataset: sequence of str or None. Datasets to learn from; None where the store holds one with captions.
         features: str or None. Fingerprint of the feature table, or its beginning; None where one fits.
         captions: str or None. Fingerprint of the text table, or its beginning; None where one fits.

@@ -8,14 +8,14 @@ from typing import Any
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
+from trainer.captioners.configs import RecognizerConfig
 from trainer.config import RecognizerTraining, parse_recognizer
-from trainer.directory import begin_run, locked, note_store, put_recognizer
-from trainer.labelled import WordData, join_words
-from trainer.learning import Learning
-from trainer.learning_words import WordLesson
-from trainer.model_configs import RecognizerConfig
-from trainer.records import FeatureOrigin, RecognizerRecord, library_versions
-from trainer.tables import LabelledTables, select_labelled
+from trainer.inputs.labelled import WordData, join_words
+from trainer.inputs.tables import LabelledTables, select_labelled
+from trainer.learning.epochs import Learning
+from trainer.learning.words import WordLesson
+from trainer.runs.directory import begin_run, locked, note_store, put_recognizer
+from trainer.runs.records import FeatureOrigin, RecognizerRecord, library_versions
 from trainer.training import say_settings
 
 _log = logging.getLogger("capt.training")
@@ -41,8 +41,8 @@ def train_captcha(
 
     Args:
         store: str or Path. The store.
-        run_dir: str or Path. The run directory, see `trainer.directory`.
-        profile: str. A name of `trainer.profiles`: which defaults `options` are to have.
+        run_dir: str or Path. The run directory, see `trainer.runs.directory`.
+        profile: str. A name of `trainer.recognizers.profiles`: which defaults `options` are to have.
         dataset: sequence of str or None. Datasets to learn from; None where the store holds one with words.
         features: str or None. Fingerprint of the table of pixels, or its beginning; None where one fits.
         seed: int or None. As in `RecognizerTraining`; this and the next three go before `options`.

@@ -16,10 +16,10 @@ from features.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, pa
 from features.weights import imagenet_available
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
-from trainer.captioner_run import Caption
 from trainer.captioning import draw_attention
-from trainer.directory import LOSS_PLOT
-from trainer.runs import load_run
+from trainer.runs.captioner_run import Caption
+from trainer.runs.directory import LOSS_PLOT
+from trainer.runs.run import load_run
 from trainer.training import train_captioner
 from workflows.pages import Report, Step, Telling, report_page
 

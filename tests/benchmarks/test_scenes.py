@@ -60,8 +60,8 @@ def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program,
 
 
 def test_every_model_has_committed_options_that_it_knows(program):
+    from trainer.captioners.models import MODELS
     from trainer.config import parse_options
-    from trainer.models import MODELS
 
     benchmark = program("scenes")
     for name, spec in MODELS.items():

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.decoding import Decoding, make_decoder
-from trainer.models import MODELS
+from trainer.captioners.models import MODELS
+from trainer.decoding.decoder import Decoding, make_decoder
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY, PLACES, CHANNELS, WORDS = 17, 4, 6, 5
@@ -20,9 +20,9 @@ VOCABULARY, PLACES, CHANNELS, WORDS = 17, 4, 6, 5
 SCRIPT = """
 import json, sys
 import keras, numpy as np
-from trainer.decoding import Decoding, make_decoder
-from trainer.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
-from trainer.models import MODELS
+from trainer.decoding.decoder import Decoding, make_decoder
+from trainer.captioners.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.captioners.models import MODELS
 
 given = np.load("given.npz")
 results = {}

@@ -1,9 +1,9 @@
 import pytest
 
 from schemas.errors import UsageError
+from trainer.captioners.configs import SoftAttentionConfig
+from trainer.captioners.models import MODELS, model_spec
 from trainer.config import TrainingConfig, parse_options
-from trainer.model_configs import SoftAttentionConfig
-from trainer.models import MODELS, model_spec
 
 
 def test_the_defaults_are_the_published_sizes():

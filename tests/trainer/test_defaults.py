@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from schemas.errors import UsageError
+from trainer.captioners.models import MODELS
 from trainer.config import parse_options, parse_recognizer
 from trainer.defaults import model_defaults, print_defaults
-from trainer.models import MODELS
-from trainer.profiles import PROFILES
+from trainer.recognizers.profiles import PROFILES
 
 
 @pytest.mark.parametrize("model", MODELS)

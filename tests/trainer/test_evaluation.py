@@ -12,8 +12,8 @@ from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_pages import Page
 from trainer.evaluation import evaluate, print_evaluation
 from trainer.metrics import METRICS, score
-from trainer.results import best_and_worst, coco_results
-from trainer.runs import load_run
+from trainer.runs.run import load_run
+from trainer.scoring.results import best_and_worst, coco_results
 from trainer.training import train_captioner
 
 SIZES = {"units": 48, "embedding": 32, "attention": 32, "projection": 32, "output": 48}

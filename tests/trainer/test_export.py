@@ -10,7 +10,7 @@ from PIL import Image
 
 from schemas.errors import RecordError, UsageError
 from trainer.export import export_run
-from trainer.runs import load_run
+from trainer.runs.run import load_run
 from trainer.training import train_captioner
 
 SIZES = {"units": 48, "embedding": 24, "attention": 24, "projection": 24, "output": 32, "batch_size": 16}

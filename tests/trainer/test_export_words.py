@@ -10,8 +10,8 @@ from PIL import Image
 
 from schemas.errors import RecordError, UsageError
 from trainer.export import export_run
-from trainer.graph_images import read_images
-from trainer.runs import load_run
+from trainer.graphs.images import read_images
+from trainer.runs.run import load_run
 
 SERVE = """
 import json, sys

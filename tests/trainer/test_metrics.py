@@ -4,14 +4,14 @@ import sys
 import numpy as np
 import pytest
 
-import trainer
+import trainer.scoring
 from schemas.errors import CaptError, UsageError
 from tests.trainer.programs import DIES, HANGS, TOKENIZES, are_gone, needs_java
 from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.trainer.programs import no_java as no_java  # a fixture
-from trainer import java
-from trainer.intervals import bootstrap
 from trainer.metrics import METRICS, Scorer, bleu, cider_d, score
+from trainer.scoring import java
+from trainer.scoring.intervals import bootstrap
 
 # Published with the scorers of COCO's evaluation, or found by running them.
 SENTENCES = (
@@ -177,8 +177,8 @@ def test_without_pycocoevalcap_one_line_says_how_to_get_it(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     for name in ("cocoeval", "java"):
-        monkeypatch.delitem(sys.modules, f"trainer.{name}", raising=False)
-        monkeypatch.delattr(trainer, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"trainer.scoring.{name}", raising=False)
+        monkeypatch.delattr(trainer.scoring, name, raising=False)
     with pytest.raises(CaptError, match=r"not installed \(pip install 'capt\[evaluate\]'\)"):
         score(*GOOD_TEST[:2])
 

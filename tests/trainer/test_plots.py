@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from schemas.errors import CaptError, UsageError
-from trainer.figures import CaptionerFigures, RecognizerFigures
+from trainer.learning.figures import CaptionerFigures, RecognizerFigures
 from trainer.plots import attention_figure, attention_map, confusion_figure, loss_figure, save_figure, words_figure
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from trainer.predicting import predict_captions
-from trainer.runs import load_run
+from trainer.runs.run import load_run
 from trainer.training import train_captioner
 
 SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 16, "batch_size": 16}

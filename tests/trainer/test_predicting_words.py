@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import put_images
 from trainer.predicting_words import predict_captcha
-from trainer.runs import load_run
+from trainer.runs.run import load_run
 
 PROGRAM = """
 import sys

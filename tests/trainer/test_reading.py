@@ -6,8 +6,8 @@ from schemas.errors import DamagedError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
 from trainer.captioning import caption
 from trainer.reading import print_readings, read
-from trainer.recognizer_run import HOWS
-from trainer.runs import load_run, open_run
+from trainer.runs.recognizer_run import HOWS
+from trainer.runs.run import load_run, open_run
 
 
 @pytest.fixture
@@ -82,6 +82,6 @@ def test_lost_words_are_missed(words_run, tmp_path):
 
 
 def test_a_run_opens_once(run):
-    from trainer.recognizer_run import RecognizerRun
+    from trainer.runs.recognizer_run import RecognizerRun
 
     assert open_run(run, RecognizerRun) is run

@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from schemas.errors import CaptError, DamagedError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, kill_after, start
-from trainer.checkpoints import Checkpoints
-from trainer.directory import LockedError, locked
-from trainer.records import read_record
-from trainer.runs import load_run
+from trainer.learning.checkpoints import Checkpoints
+from trainer.runs.directory import LockedError, locked
+from trainer.runs.records import read_record
+from trainer.runs.run import load_run
 from trainer.training import train_captioner
 
 SMALL = {

@@ -1,0 +1,251 @@
+import os
+import shutil
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import DamagedError, RecordError, StoreError, UsageError
+from trainer.captioning import caption, print_captions
+from trainer.runs.run import load_run
+from trainer.training import train_captioner
+
+SIZES = {"units": 64, "embedding": 32, "attention": 32, "projection": 32, "output": 64}
+
+
+@pytest.fixture(scope="module", params=["float16", "int8"])
+def trained(request, squares, shown, tmp_path_factory):
+    """A run whose store is gone, and what it said of the store's features while it was there."""
+    root = tmp_path_factory.mktemp("trained")
+    store = squares.make_store(root / "store", shown, dtype=request.param)
+    options = {**SIZES, "batch_size": 16, "learning_rate": 0.006}
+    train_captioner(store.path, root / "first", epochs=20, options=options)
+    table = store.feature_tables()[0]
+    rows = table.lookup(np.frombuffer(b"".join(p.key for p in shown), np.uint8).reshape(-1, 32))
+    said = load_run(root / "first").caption_features(table.read(rows))
+    (root / "first").rename(root / "run")
+    shutil.rmtree(root / "store")
+    return root / "run", said
+
+
+@pytest.fixture
+def run(trained):
+    return load_run(trained[0])
+
+
+def test_it_captions_after_the_store_has_gone_as_it_did_from_stored_features(trained, run, shown):
+    _, said = trained
+    for made, stored in zip(run.caption_many([p.data for p in shown]), said, strict=True):
+        assert made.text == stored.text
+        assert made.score == pytest.approx(stored.score, abs=1e-4)
+        np.testing.assert_allclose(made.attention, stored.attention, atol=1e-4)
+
+
+def test_images_are_resized_as_those_of_the_table_were(squares, shown, tmp_path):
+    store = squares.make_store(tmp_path / "store", shown[:16], resize="tf-bilinear", fit="crop")
+    train_captioner(store.path, tmp_path / "run", epochs=1, options={**SIZES, "batch_size": 16})
+    table, run = store.feature_tables()[0], load_run(tmp_path / "run")
+    (stored,) = run.caption_features(table.read(table.lookup(np.frombuffer(shown[0].key, np.uint8)[None])))
+    made = run.caption(shown[0].data)
+    assert made.score == pytest.approx(stored.score, abs=1e-6)
+    np.testing.assert_allclose(made.attention, stored.attention, atol=1e-6)
+
+
+def test_it_says_what_is_in_the_picture(run, shown):
+    held_out = [p for p in shown if p.split == "val"]
+    said = run.caption_many(p.data for p in held_out)
+    right = [made.text in p.captions for p, made in zip(held_out, said, strict=True)]
+    assert np.mean(right) >= 0.8
+
+
+def test_a_path_bytes_and_a_picture_give_one_caption(run, shown, tmp_path):
+    data = shown[0].data
+    (tmp_path / "a.png").write_bytes(data)
+    images = (tmp_path / "a.png", str(tmp_path / "a.png"), data, Image.open(BytesIO(data)))
+    made = [run.caption(image) for image in images]
+    assert len({one.text for one in made}) == 1
+    assert len({one.score for one in made}) == 1
+    assert made[0].words == tuple(made[0].text.split())
+    assert made[0].attention.shape == (len(made[0].words), 16)
+    assert made[0].score < 0
+
+
+def test_a_turned_picture_is_captioned_upright(run, shown, tmp_path):
+    image = Image.open(BytesIO(shown[0].data))
+    exif = Image.Exif()
+    exif[274] = 3
+    image.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png", exif=exif)
+    expected = run.caption(shown[0].data).text
+    assert run.caption(tmp_path / "turned.png").text == expected
+    assert run.caption(Image.open(tmp_path / "turned.png")).text == expected
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1", "F"])
+def test_pictures_of_every_mode_are_captioned(run, shown, mode):
+    assert run.caption(Image.open(BytesIO(shown[0].data)).convert(mode)).words
+
+
+def test_a_bad_image_raises_its_reason(run, tmp_path):
+    with pytest.raises(RecordError, match="decode: unsupported"):
+        run.caption(b"no picture")
+    with pytest.raises(RecordError, match=r"read: unreadable: .*none\.png"):
+        run.caption(tmp_path / "none.png")
+
+
+def test_bad_images_cost_no_others(run, shown):
+    images = [shown[0].data, b"", shown[1].data, shown[2].data[:60]]
+    made = list(run.caption_many(images))
+    assert [isinstance(one, RecordError) for one in made] == [False, True, False, True]
+    assert made[2].text == run.caption(shown[1].data).text
+
+
+def test_more_images_than_a_batch_come_back_in_order(run, shown):
+    many = [shown[i % 16].data for i in range(150)]
+    made = [one.text for one in run.caption_many(many)]
+    assert made == [made[i % 16] for i in range(150)]
+
+
+def test_files_folders_and_archives_are_captioned(run, shown, tmp_path):
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / "b.png").write_bytes(shown[1].data)
+    (tmp_path / "folder" / "deep" / "c.png").write_bytes(shown[2].data)
+    (tmp_path / "folder" / "notes.txt").write_text("no picture")
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("in/d.png", shown[3].data)
+        archive.writestr("in/bad.jpg", b"no picture")
+    (tmp_path / "broken.zip").write_bytes(b"PK no archive")
+    names = [str(tmp_path / name) for name in ("a.png", "folder", "broken.zip", "z.zip", "gone.png")]
+    results = caption(run, names)["results"]
+    assert [os.path.relpath(result["image"], tmp_path) for result in results] == [
+        "a.png",
+        "folder/b.png",
+        "folder/deep/c.png",
+        "broken.zip",
+        "z.zip/in/bad.jpg",
+        "z.zip/in/d.png",
+        "gone.png",
+    ]
+    expected = [shown[0], shown[1], shown[2], None, None, shown[3], None]
+    for result, picture in zip(results, expected, strict=True):
+        if picture:
+            assert result["text"] == run.caption(picture.data).text
+        else:
+            assert set(result) == {"image", "error"}
+
+
+def test_a_run_given_by_its_path_is_opened(trained, shown, tmp_path):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    (result,) = caption(str(trained[0]), [str(tmp_path / "a.png")])["results"]
+    assert result["text"]
+
+
+def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, tmp_path):
+    names = [str(tmp_path / name) for name in ("a.png", "bad.png", "c.png")]
+    for name, data in zip(names, (shown[0].data, b"", shown[1].data), strict=True):
+        Path(name).write_bytes(data)
+    (one,) = caption(run, names[:1], str(tmp_path / "out.png"))["results"]
+    assert one["attention"] == str(tmp_path / "out.png")
+    panels = 1 + len(one["text"].split())
+    assert Image.open(tmp_path / "out.png").width > 100 * min(5, panels)
+    several = caption(run, names, str(tmp_path / "all.png"))["results"]
+    drawn = [result.get("attention") for result in several]
+    assert drawn == [str(tmp_path / "all-1.png"), None, str(tmp_path / "all-3.png")]
+    assert (tmp_path / "all-3.png").is_file()
+
+
+def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    (tmp_path / "b.png").write_bytes(b"")
+    result = caption(run, [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    print_captions(result)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{tmp_path}/a.png\t{result['results'][0]['text']}"
+    assert second.startswith(f"{tmp_path}/b.png\tdecode: empty")
+
+
+def test_no_image_is_wrong_usage(run):
+    with pytest.raises(UsageError, match="no image was named"):
+        caption(run, [])
+
+
+def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
+    with pytest.raises(StoreError, match=r"no run is here .*capt train captioner"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("network.pb", "the frozen network is missing"),
+        ("vocabulary.txt", "there is no vocabulary"),
+        ("checkpoints/state.json", "no checkpoint yet"),
+    ],
+)
+def test_a_missing_part_of_a_run_is_named(trained, shown, tmp_path, name, reason):
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    with pytest.raises(StoreError, match=reason):
+        load_run(tmp_path / "run").caption(shown[0].data)
+
+
+def test_damaged_weights_are_one_clear_error(trained, shown, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").rglob("*.h5"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DamagedError, match=r"model\.weights\.h5: the weights cannot be read"):
+        load_run(tmp_path / "run").caption(shown[0].data)
+
+
+def test_a_record_of_a_later_version_is_refused(trained, tmp_path):
+    text = (trained[0] / "run.json").read_text()
+    (tmp_path / "run.json").write_text(text.replace('"version": 1', '"version": 2', 1))
+    with pytest.raises(StoreError, match=r"run\.json: not a run that this capt reads: version"):
+        load_run(tmp_path)
+
+
+def test_nothing_in_a_run_leads_out_of_it(trained):
+    assert not [path for path in trained[0].rglob("*") if path.is_symlink()]
+
+
+def test_several_captions_come_best_first(run, shown, tmp_path):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    (result,) = caption(run, [str(tmp_path / "a.png")], beam=4, n_best=3)["results"]
+    assert result["text"] == result["captions"][0]["text"]
+    assert len({one["text"] for one in result["captions"]}) == 3
+    per_word = [one["score"] / (len(one["text"].split()) + 1) for one in result["captions"]]
+    assert per_word == sorted(per_word, reverse=True)
+
+
+def test_what_is_drawn_for_an_image_depends_on_its_place_and_not_on_its_batch(run, shown):
+    decoding = run.decoding(temperature=3.0, seed=5)
+    images = [shown[0].data] * 80
+    first, again = ([made.text for made in run.caption_many(images, decoding)] for _ in range(2))
+    assert first == again
+    assert len(set(first)) > 10
+    _, bad, *others = run.caption_many([shown[0].data, b"", *images[2:]], decoding)
+    assert isinstance(bad, RecordError)
+    assert [made.text for made in others] == first[2:]
+
+
+def test_a_banned_word_is_not_said(run, shown):
+    said = run.caption(shown[0].data)
+    assert said.words[1] not in run.caption(shown[0].data, run.decoding(ban=[said.words[1]])).words
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"ban": ["elephant"]}, "--ban: 'elephant' is no word of the run's vocabulary"),
+        ({"beam": 0}, "--beam: .*greater than or equal to 1"),
+        ({"top_k": 5}, "give a temperature"),
+        ({"beam": 2, "temperature": 1.0}, "a temperature or a beam"),
+    ],
+)
+def test_wrong_decoding_is_wrong_usage(run, shown, tmp_path, options, complaint):
+    (tmp_path / "a.png").write_bytes(shown[0].data)
+    with pytest.raises(UsageError, match=complaint):
+        caption(run, [str(tmp_path / "a.png")], **options)

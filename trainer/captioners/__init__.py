@@ -1,0 +1,1 @@
+"""The captioners: models that say what is in an image, and what they are made of."""

@@ -1,0 +1,79 @@
+"""NIC: the image is the first thing that an LSTM reads, and it never sees it again.
+
+Show and Tell (Vinyals et al., 2015, arXiv:1411.4555), with the sizes and training of the code its authors published:
+
+    x_{−1} = W·image                  h, c = LSTM(x_{−1}, 0)         once an image
+    x_t = embedded word t             h, c = LSTM(x_t, (h, c))
+    logits = dense(h)                 dropout on all that enters and leaves the LSTM
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from trainer.captioners.captioner import State
+from trainer.captioners.cells import uniform
+from trainer.captioners.recurrent import RecurrentCaptioner
+
+# === Model ===
+
+
+@keras.saving.register_keras_serializable("capt")
+class Nic(RecurrentCaptioner):
+    """Captioner that reads the image as if it were the word before the start.
+
+    Args:
+        vocabulary: int. Number of word ids.
+        cell: str. `lstm` as in the paper, `gru` or `rnn`.
+        embedding: int. Size of a word's vector, and of the image's.
+        units: int. Size of the state.
+        dropout: float. Share of the LSTM's inputs and outputs that training leaves out, 0 to 1.
+        forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
+        init_scale: float. Weights are drawn evenly from −init_scale to init_scale.
+
+    Example:
+        >>> model = Nic(vocabulary=5000)
+        >>> logits = model({"features": np.zeros((2, 2048)), "tokens": np.ones((2, 12), "int32")})
+        >>> logits.shape
+        (2, 12, 5000)
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        cell: str = "lstm",
+        embedding: int = 512,
+        units: int = 512,
+        dropout: float = 0.3,
+        forget_bias: float = 1.0,
+        init_scale: float = 0.08,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(vocabulary, cell, embedding, units, dropout, init_scale, forget_bias, **kwargs)
+        self.init_scale = init_scale
+        self.image_layer = keras.layers.Dense(
+            embedding, use_bias=False, kernel_initializer=uniform(init_scale), name="image"
+        )
+        self.image_dropout = keras.layers.Dropout(dropout, name="image_dropout")
+        self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
+        self.logits_layer = keras.layers.Dense(
+            vocabulary, kernel_initializer=uniform(init_scale), dtype="float32", name="logits"
+        )
+
+    def build(self, input_shape: dict[str, Any]) -> None:
+        self.build_words(input_shape, reads=self.embedding)
+        self.image_layer.build(tuple(input_shape["features"]))
+        self.logits_layer.build((None, self.units))
+
+    def begin(self, features: Any, training: bool = False) -> State:
+        image = self.image_dropout(self.image_layer(self.feature_scale(features)), training=training)
+        return self.recurrence.step(image, self.recurrence.zeros(ops.shape(image)[0]))
+
+    def say(self, hidden: Any, read: Any, state: State, training: bool = False) -> Any:
+        return self.logits_layer(self.state_dropout(hidden, training=training))
+
+    # === Config ===
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "forget_bias": self.forget_bias, "init_scale": self.init_scale}

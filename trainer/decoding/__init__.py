@@ -1,0 +1,1 @@
+"""How captions come out of a model: beam search and sampling."""

@@ -1,0 +1,1 @@
+"""Runs as TensorFlow graphs, from encoded images to answers."""

@@ -1,0 +1,1 @@
+"""How a run learns: epochs, checkpoints, optimizers, what is watched meanwhile."""

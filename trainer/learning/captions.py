@@ -1,0 +1,147 @@
+"""Learning captions: what a captioner's run learns from, and what its epochs are judged by."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from schemas.recipes import SHORT_FINGERPRINT
+from trainer.captioners.captioner import Captioner
+from trainer.captioners.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.captioners.pixels import PixelNetwork
+from trainer.inputs.augmentation import Augmentation
+from trainer.inputs.batches import BatchReader, Order, epoch_order, plain_order, sampled_order, steps_an_epoch
+from trainer.inputs.captions import CaptionData
+from trainer.inputs.feeding import reading
+from trainer.inputs.tables import Tables
+from trainer.learning.compiling import compile_model, making
+from trainer.learning.epochs import Epoch
+from trainer.learning.figures import CaptionerFigures
+from trainer.learning.judges import CiderJudge
+from trainer.learning.samples import Samples
+from trainer.plots import loss_figure
+from trainer.runs.records import CaptionerRecord
+
+_SCALE_IMAGES = 256
+
+
+class CaptionLesson:
+    """Captions of images; a `trainer.learning.epochs.Lesson`.
+
+    Args:
+        root: Path. The run directory.
+        record: CaptionerRecord. What the run is.
+        tables: Tables. Where features come from.
+        data: CaptionData. The captions.
+        network: PixelNetwork or None. The extractor in the model, as a run on pixels begins with it.
+    """
+
+    unit = "captions"
+    figures = CaptionerFigures
+
+    def __init__(
+        self,
+        root: Path,
+        record: CaptionerRecord,
+        tables: Tables,
+        data: CaptionData,
+        network: PixelNetwork | None = None,
+    ) -> None:
+        self.root = root
+        self.record = record
+        self.data = data
+        self.config = record.training
+        self.steps = self.config.steps_per_epoch or steps_an_epoch(
+            data.train, self.config.batch_size, self.config.captions_per_image
+        )
+        self._reader = _reader(data, "train", tables)
+        self._held_out = _reader(data, record.validation_split, tables) if record.validation_split else None
+        self._tables = tables
+        self._network = network
+        self._augmentation = Augmentation.of(self.config)
+
+    def compiled(self) -> tuple[Captioner, list[keras.Metric]]:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        with making(self.config):
+            model = self.record.build(self.root)
+            learning = model.feature_scale.network.trainable_variables if self.record.extractor else ()
+            metrics = [CrossEntropy(model.left_out), MaskedAccuracy(model.left_out)]
+            loss = MaskedCrossEntropy(self.config.label_smoothing, model.left_out)
+            compile_model(model, self.config, self.steps, loss, metrics, learning, self.config.fine_tuning)
+        self._samples = self._make_samples(model)
+        self._judge = self._make_judge(model)
+        return model, metrics
+
+    def _make_judge(self, model: Captioner) -> CiderJudge | None:
+        split = self.record.validation_split
+        if self.config.judge == "loss" or split is None:
+            return None
+        return CiderJudge(model, self._tables, split, self.record.max_words)
+
+    def _make_samples(self, model: Captioner) -> Samples:
+        reader, words = self._held_out or self._reader, self._tables.texts[0].vocabulary()
+        return Samples(model, reader, words, self.config.show_captions, self.record.max_words)
+
+    def begin(self, model: Captioner) -> None:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        if self._network:
+            model.feature_scale.network.set_weights(self._network.function.network.get_weights())
+        counts = np.bincount(self.data.train.tokens, minlength=self.record.vocabulary)
+        model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
+
+    def epoch(self, number: int) -> Epoch:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        order = self._order(number)
+        change = self._augmentation and self._augmentation.of_epoch(number)
+        return Epoch(
+            records=sum(map(len, order)),
+            batches=lambda first: self._reader.dataset(order, self.config.batch_size, first, change),
+        )
+
+    def _order(self, epoch: int) -> Order:
+        train, size, seed = self.data.train, self.config.batch_size, self.config.seed
+        if self.config.steps_per_epoch:
+            return sampled_order(train, size, seed, epoch, self.steps, self.config.captions_per_image)
+        return epoch_order(train, size, seed, epoch, self.config.captions_per_image)
+
+    def held_out(self) -> tf.data.Dataset | None:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        if self._held_out is None:
+            return None
+        size = self.config.batch_size
+        return self._held_out.dataset(plain_order(self._held_out.captions, size), size)
+
+    def judge(self) -> dict[str, float]:
+        """CIDEr-D, where the run is judged by it."""
+        return {"val_cider_d": self._judge()} if self._judge else {}
+
+    def show(self, epoch: int) -> None:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        self._samples.show(epoch)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        return reading(self._reader, self._held_out)
+
+    def plot(self, history: Sequence[CaptionerFigures]) -> Figure:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        return loss_figure(history)
+
+    def told(self) -> dict[str, Any]:
+        """As `trainer.learning.epochs.Lesson` has it."""
+        return {
+            "text": [origin.fingerprint[:SHORT_FINGERPRINT] for origin in self.record.text],
+            "captions": {split: len(captions) for split, captions in self.data.splits.items()},
+            "without_features": self.data.without_features,
+        }
+
+
+def _reader(data: CaptionData, split: str, tables: Tables) -> BatchReader:
+    # TensorFlow's graphs take any shape; other backends compile each anew.
+    words, images = (1, 1) if keras.backend.backend() == "tensorflow" else (4, 8)
+    return BatchReader(data.splits[split], tables.features, round_words=words, round_images=images)

@@ -1,0 +1,41 @@
+"""Judges: how good a captioner is by what it says of the validation split, while it is still being trained."""
+
+from features.vocabulary import detokenize
+from trainer.captioners.captioner import Captioner
+from trainer.decoding.decoder import Decoding, make_decoder
+from trainer.inputs.held_out import held_out
+from trainer.inputs.tables import Tables
+from trainer.metrics import Scorer, cider_d
+
+_BATCH = 64
+
+
+class CiderJudge:
+    """CIDEr-D of greedy captions, against all that people said of each image, with the plain tokenizer.
+
+    Args:
+        model: Captioner. Judged with the weights that it has at the time.
+        tables: Tables. Where the images' features and captions are.
+        split: str. Which images.
+        max_words: int. Words at most.
+
+    Raises:
+        CaptError: pycocoevalcap is not installed.
+    """
+
+    def __init__(self, model: Captioner, tables: Tables, split: str, max_words: int) -> None:
+        Scorer()  # says now, not after an epoch, that it cannot score
+        self._images = held_out(tables, split)
+        self._features = tables.features
+        self._words = tables.texts[0].vocabulary()
+        self._decode = make_decoder(model, Decoding(max_words=max_words))
+
+    def __call__(self) -> float:
+        """The score, 0 to 10; as `trainer.metrics` has it."""
+        rows = self._images.rows
+        said = [
+            detokenize(words, self._words)
+            for start in range(0, len(rows), _BATCH)
+            for words in self._decode(self._features.read(rows[start : start + _BATCH])).words[:, 0]
+        ]
+        return cider_d(dict(zip(self._images.names, said, strict=True)), self._images.references)

@@ -1,0 +1,45 @@
+"""Samples: what the captioner says of a few fixed images after each epoch, beside what people said of them."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from features.vocabulary import detokenize
+from trainer.captioners.captioner import Captioner
+from trainer.decoding.decoder import Decoding, make_decoder
+from trainer.inputs.batches import BatchReader
+
+_log = logging.getLogger("capt.training")
+
+
+class Samples:
+    """Captions of a few images of a split, always the same ones.
+
+    Args:
+        model: Captioner. Built; captioned with the weights that it has at the time.
+        reader: BatchReader. The split.
+        vocabulary: sequence of str. The words by id.
+        count: int. Images, spread over the split; 0 for none.
+        max_words: int. Words at most.
+    """
+
+    def __init__(
+        self, model: Captioner, reader: BatchReader, vocabulary: Sequence[str], count: int, max_words: int
+    ) -> None:
+        captions = reader.captions
+        images = np.unique(np.linspace(0, len(captions.rows) - 1, count).astype(np.int64))
+        self._features = reader.read_images(images) if count else None
+        self._vocabulary = vocabulary
+        self._told = [self._text(captions.tokens_of(first)) for first in captions.first[images]]
+        self._decoder = make_decoder(model, Decoding(max_words=max_words))
+
+    def show(self, epoch: int) -> None:
+        """Log a line an image."""
+        if self._features is None:
+            return
+        for ids, told in zip(self._decoder(self._features).words[:, 0], self._told, strict=True):
+            _log.info("epoch %d: “%s” for “%s”", epoch, self._text(ids), told)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return detokenize(ids, self._vocabulary)

@@ -1,0 +1,164 @@
+"""The run directory: all that a trained model needs, after the store it was trained from has moved.
+
+R/run.json          what it was trained on and how: `trainer.runs.records`
+R/network.pb        the frozen network that makes features of images, or their pixels
+R/vocabulary.txt    of a captioner: one word a line, line number = id
+R/transform/        of a captioner: the saved graph that tokenizes captions
+R/extractor.json    of a captioner on pixels: the layers of the extractor that is in the model
+R/words.txt         of a recognizer: the words of the train split, one a line, by alphabet
+R/checkpoints/      weights, see `trainer.learning.checkpoints`
+R/metrics.jsonl     one line an epoch;  R/loss.png the same as a picture;  R/logs/ the same for TensorBoard
+R/store.txt         where the store was, for `capt evaluate`; nothing else needs it
+R/evaluation/       what `capt evaluate` found, by split
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.files import ASIDE, aside_of, sha256_of, write
+from features.store import FeatureTable
+from features.vocabulary import write_vocabulary
+from schemas.errors import CaptError, DamagedError, ExitStatus, StoreError, UsageError
+from trainer.inputs.tables import Tables
+from trainer.runs.records import EXTRACTOR, RECORD, RunRecord, refuse_other, write_record
+
+if TYPE_CHECKING:
+    from trainer.captioners.pixels import PixelNetwork
+
+VOCABULARY = "vocabulary.txt"
+TRANSFORM = "transform"
+WORDS = "words.txt"
+NETWORK = "network.pb"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+LOSS_PLOT = "loss.png"
+LOGS = "logs"
+EVALUATION = "evaluation"
+_STORE = "store.txt"
+_LOCK = ".lock"
+
+
+class LockedError(CaptError):
+    """Another process is training in the run directory."""
+
+    status = ExitStatus.LOCKED
+
+
+def begin_run(root: Path, record: RunRecord, fill: Callable[[], None]) -> None:
+    """Make the run directory, or find that it holds the same run already.
+
+    Args:
+        root: Path. The run directory; new, empty, or of the same run.
+        record: RunRecord. What is to be trained.
+        fill: function. Puts into a new directory what the run needs besides.
+
+    Raises:
+        StoreError: the directory holds another run, or something else.
+    """
+    if (root / RECORD).exists():
+        refuse_other(root, record)
+    else:
+        _refuse_foreign(root)
+        fill()
+    write_record(root, record)
+
+
+def put_captioner(root: Path, tables: Tables, extractor: "PixelNetwork | None") -> None:
+    """Put into a run directory what a captioner needs besides its weights.
+
+    Args:
+        root: Path. The run directory.
+        tables: Tables. Where vocabulary, transform and network are copied from.
+        extractor: PixelNetwork or None. The network in the model, where it learns from pixels.
+    """
+    text = tables.texts[0]
+    write_vocabulary(root / VOCABULARY, text.vocabulary())
+    _copy_tree(text.transform_path, root / TRANSFORM)
+    put_network(root, tables.features)
+    if extractor:
+        write(root / EXTRACTOR, extractor.layers)
+
+
+def put_recognizer(root: Path, features: FeatureTable, words: Sequence[str]) -> None:
+    """Put into a run directory what a recognizer of words needs besides its weights.
+
+    Args:
+        root: Path. The run directory.
+        features: FeatureTable. The table of pixels.
+        words: sequence of str. Those of the train split.
+    """
+    write(root / WORDS, "".join(f"{word}\n" for word in sorted(set(words))).encode())
+    put_network(root, features)
+
+
+def put_network(root: Path, features: FeatureTable) -> None:
+    """Put into a run directory the frozen network that made its features."""
+    _link(features.network_path, root / NETWORK, features.facts.network)
+
+
+def note_store(root: Path, store: Path) -> None:
+    """Note in a run directory which store it was trained from."""
+    write(root / _STORE, f"{store}\n".encode())
+
+
+def noted_store(root: Path) -> Path:
+    """The store that a run was trained from; UsageError where it is not known, or not there any more."""
+    mend = "name the store with --store"
+    try:
+        store = Path((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
+    except FileNotFoundError:
+        raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
+    if not store.is_dir():
+        raise UsageError(f"the store that it was trained from is not at {store} any more", where=str(root), mend=mend)
+    return store
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold a run directory for training; LockedError where another process does. The lock ends with the process."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / _LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError("another process is training here", where=str(root), mend="wait for it") from None
+        yield
+
+
+def _refuse_foreign(root: Path) -> None:
+    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, _LOCK}
+    foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(ASIDE)]
+    if foreign:
+        raise StoreError(
+            f"the directory is not empty and no run: it holds {sorted(foreign)[0]}",
+            where=str(root),
+            mend="name a new --run-dir",
+        )
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    aside = aside_of(target)
+    shutil.copytree(source, aside)
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+
+
+def _link(source: Path, target: Path, sha256: str) -> None:
+    if not source.exists() or sha256_of(source) != sha256:
+        raise DamagedError(
+            f"the frozen network is missing or damaged: expected SHA-256 {sha256}",
+            where=str(source),
+            mend="run the same `capt prepare features` again",
+        )
+    aside = aside_of(target)
+    try:
+        # The store never changes a network in place, so one copy on the disk serves both.
+        os.link(source, aside)
+    except OSError:
+        shutil.copyfile(source, aside)
+    aside.replace(target)

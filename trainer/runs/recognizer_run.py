@@ -1,0 +1,129 @@
+"""A trained recognizer: opened from its run directory, it reads the words in images.
+
+image → pixels as the run learned from → recognizer → greedily, by beam search, or from the words of the train split
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from features.extraction import Source
+from schemas.errors import DamagedError, RecordError, UsageError
+from trainer.decoding.decoder import compiled
+from trainer.recognizers.readings import How, Reader, Reading
+from trainer.runs.directory import WORDS
+from trainer.runs.records import RecognizerRecord
+from trainer.runs.run import ImageLike, Run, as_sources, only
+
+if TYPE_CHECKING:
+    from trainer.recognizers.recognizer import Recognizer
+
+HOWS: tuple[How, ...] = get_args(How)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a run reads in an image: a word each by itself, by search, and of the words that it has learned.
+
+    Args:
+        greedy: Reading. By the likeliest letters.
+        beam: Reading. The likeliest word that a search found.
+        lexicon: Reading. The likeliest of the train split's words.
+    """
+
+    greedy: Reading
+    beam: Reading
+    lexicon: Reading
+
+    def by(self, how: How) -> Reading:
+        """The one that is decoded so."""
+        reading: Reading = getattr(self, how)
+        return reading
+
+
+class RecognizerRun(Run):
+    """A trained recognizer of words; open one with `trainer.runs.run.load_run`.
+
+    Example:
+        reading = load_run("runs/captcha").read("a120000.png")
+        print(reading.text, reading.score)
+    """
+
+    record: RecognizerRecord
+    model: "Recognizer"
+    does = "reads words"
+    command = "capt read"
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The words of the train split, by alphabet."""
+        path = self.path / WORDS
+        try:
+            words = tuple(path.read_text(encoding="utf-8").split())
+        except FileNotFoundError:
+            raise DamagedError("the words of the train split are missing", where=str(path)) from None
+        if len(words) != self.record.words:
+            raise DamagedError(f"damaged: expected {self.record.words} words, got {len(words)}", where=str(path))
+        return words
+
+    @cached_property
+    def _readers(self) -> dict[How, Reader]:
+        head = self.record.config.head
+        return {how: Reader(head, how, self.words) for how in HOWS}
+
+    @cached_property
+    def _logits(self) -> Any:
+        # Taken here, for weights that are loaded while a graph is being traced stay behind in it.
+        model, head = self.model, self.record.config.head
+        return compiled(lambda images: model(images, training=False)[head])
+
+    def read(self, image: ImageLike, how: How = "greedy") -> Reading:
+        """The word in one image: a path, encoded bytes, or a PIL image.
+
+        Raises:
+            RecordError: the image cannot be read or decoded.
+        """
+        return only(self.read_many([image], how))
+
+    def read_many(self, images: Iterable[ImageLike], how: How = "greedy") -> Iterator[Reading | RecordError]:
+        """The words in many images, in order; an image that fails gives its error and costs no other."""
+        return self.read_sources(as_sources(images), how)
+
+    def read_sources(self, sources: Iterable[Source], how: How = "greedy") -> Iterator[Reading | RecordError]:
+        """The words in encoded images, in order; decoding and reading go batch by batch."""
+        check_how(how)
+        return self._answers(sources, lambda pixels, _: self._readers[how](self.logits(pixels)))
+
+    def all_readings(self, sources: Iterable[Source]) -> Iterator[Readings | RecordError]:
+        """What every decoder reads in encoded images, in order."""
+        return self._answers(sources, lambda pixels, _: self.read_pixels(pixels))
+
+    def read_pixels(self, pixels: NDArray[np.uint8]) -> list[Readings]:
+        """What every decoder reads in images uint8 [N, H, W, 3] as the run's table holds them."""
+        logits = self.logits(pixels)
+        readings = zip(*(self._readers[how](logits) for how in HOWS), strict=True)
+        return [Readings(*each) for each in readings]
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the head that reads gives for images uint8 [N, H, W, 3]: float32 [N, T, 27]."""
+        logits: NDArray[np.float32] = ops.convert_to_numpy(self._logits(ops.convert_to_tensor(pixels)))
+        return logits
+
+
+def refuse_captions_options(options: Mapping[str, Any]) -> None:
+    """UsageError where an option is given that decides how captions are chosen."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        option = f"--{given[0]}".replace("_", "-")
+        raise UsageError("it is for captions, and the run reads words", where=option, mend="leave it out")
+
+
+def check_how(how: str) -> None:
+    """UsageError where there is no such decoder."""
+    if how not in HOWS:
+        raise UsageError(f"there is no decoder {how!r}", where="--decode", mend=f"use one of {', '.join(HOWS)}")

@@ -1,0 +1,159 @@
+"""A trained run: opened from its run directory, it answers about images; what it answers is its task's.
+
+image → the network and storage dtype that the run learned from → model → answer
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from features.extraction import Extracted, Extractor, Failed, Source
+from features.fitting import Fitting
+from features.networks import shared_network
+from features.quantize import decode
+from schemas.errors import DamagedError, RecordError, UsageError
+from schemas.recipes import digest_of
+from trainer.learning.checkpoints import Checkpoints
+from trainer.runs.directory import CHECKPOINTS, NETWORK
+from trainer.runs.records import RunRecord, read_record
+
+if TYPE_CHECKING:
+    import keras
+
+DECODE_BATCH = 64
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_KINDS = {"captioner": "captioner_run.CaptionerRun", "captcha": "recognizer_run.RecognizerRun"}
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image
+Answer = TypeVar("Answer")
+AnyRun = TypeVar("AnyRun", bound="Run")
+
+
+class Run:
+    """A trained run; open one with `load_run`. The model and network are loaded when first needed.
+
+    Attributes:
+        does: str. What it does, in words.
+        command: str. The command that has it do so.
+    """
+
+    does: ClassVar[str]
+    command: ClassVar[str]
+
+    def __init__(self, path: Path, record: RunRecord) -> None:
+        self.path = path
+        self.record = record
+
+    @cached_property
+    def model(self) -> "keras.Model":
+        """The model with the weights of the best epoch."""
+        model = self.record.build(self.path)
+        Checkpoints(self.path / CHECKPOINTS).load_best(model)
+        return model
+
+    @property
+    def fitting(self) -> Fitting:
+        """How images are brought to the network's size."""
+        return Fitting.of(self.record.features.recipe)
+
+    @property
+    def identity(self) -> str:
+        """A digest that changes with whatever decides the run's answers."""
+        state = Checkpoints(self.path / CHECKPOINTS).state()
+        return digest_of([self.record.model_dump(mode="json"), state.best if state else ""])
+
+    def _answers(
+        self, sources: Iterable[Source], answer: Callable[[NDArray[Any], Sequence[int]], list[Answer]], first: int = 0
+    ) -> Iterator[Answer | RecordError]:
+        """The answers for encoded images, in order; extraction and answering go batch by batch.
+
+        Args:
+            sources: iterable of Source. The images.
+            answer: function from features [N, *shape] and the images' numbers to N answers.
+            first: int. Which image of a longer request the first one is.
+        """
+        results = self._extractor().run(sources)
+        while batch := list(islice(results, DECODE_BATCH)):
+            extracted = {number: result for number, result in enumerate(batch, first) if isinstance(result, Extracted)}
+            answers = iter(answer(_features(extracted.values()), list(extracted)) if extracted else ())
+            first += len(batch)
+            for result in batch:
+                yield result.error if isinstance(result, Failed) else next(answers)
+
+    def _extractor(self) -> Extractor:
+        recipe = self.record.features.recipe
+        path = self.path / NETWORK
+        if not path.is_file():
+            raise DamagedError("the frozen network is missing", where=str(path))
+        return Extractor(recipe, shared_network(path, recipe.precision))
+
+
+def load_run(path: str | Path) -> Any:
+    """The run in a directory, of the class of its task; StoreError where there is none."""
+    root = Path(path).absolute()
+    record = read_record(root)
+    module, name = _KINDS[record.task].split(".")
+    return getattr(importlib.import_module(f"trainer.runs.{module}"), name)(root, record)
+
+
+def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
+    """A run of one kind; UsageError where it is of another.
+
+    Args:
+        run: str, Path or Run. A run directory, or an open run.
+        kind: type. `CaptionerRun` or `RecognizerRun`.
+    """
+    opened = run if isinstance(run, Run) else load_run(run)
+    if not isinstance(opened, kind):
+        raise UsageError(
+            f"the run {opened.does}; this is for one that {kind.does}", where=str(opened.path), mend=opened.command
+        )
+    return opened
+
+
+def as_sources(images: Iterable[ImageLike]) -> Iterator[Source]:
+    """Images as the extraction takes them: paths, encoded bytes, or PIL images."""
+    return (Source(b"", _reader(image)) for image in images)
+
+
+def only(answers: Iterable[Answer | RecordError]) -> Answer:
+    """The single answer; raised where it is an error."""
+    (answer,) = answers
+    if isinstance(answer, RecordError):
+        raise answer
+    return answer
+
+
+def _features(rows: Iterable[Extracted]) -> NDArray[Any]:
+    values = [row.values for row in rows]
+    return decode({name: np.stack([row[name] for row in values]) for name in values[0]})
+
+
+def _reader(image: ImageLike) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if isinstance(image, bytes):
+            return image
+        if isinstance(image, Image.Image):
+            return _encoded(image)
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise RecordError("read", "unreadable", f"{image}: {error.strerror or error}", permanent=False) from error
+
+    return read
+
+
+def _encoded(image: Image.Image) -> bytes:
+    data = BytesIO()
+    upright = ImageOps.exif_transpose(image)
+    (upright if upright.mode in _PNG_MODES else upright.convert("RGB")).save(data, "PNG")
+    return data.getvalue()

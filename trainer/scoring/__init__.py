@@ -1,0 +1,1 @@
+"""How good runs are: the parts of `capt evaluate`."""

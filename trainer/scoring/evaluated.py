@@ -1,0 +1,31 @@
+"""What evaluations of every task share: where a run's store is, where results go, how they are told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.errors import CaptError
+from trainer.runs.directory import noted_store
+from trainer.runs.run import Run
+
+SCORES = "scores.json"
+
+
+def store_of(run: Run, store: str | Path | None) -> Path:
+    """The store that is named, or else the one that the run was trained from; UsageError where that is not known."""
+    return Path(store) if store else noted_store(run.path)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """A block that writes results; CaptError where the directory cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CaptError(f"the results cannot be written: {error.strerror}", where=str(place)) from None
+
+
+def short(path: str | Path) -> str:
+    """A path as seen from where the command runs."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)

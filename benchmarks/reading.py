@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
+from rounds import Work, in_turn, print_rounds, ratio
 
 from features import quantize
 from features.files import put_if_absent, write
@@ -37,6 +37,13 @@ from schemas.records import parsing_spec
 Reader = Callable[[], int]
 
 _NETWORK = b"no network made these rows"
+_RATIOS = (
+    ("random, Parquet", "random, TFRecord"),
+    ("random, TFRecord, zstd", "random, TFRecord"),
+    ("tf.data, Parquet", "tf.data, TFRecord"),
+    ("tf.data, TFRecord", "TFRecordDataset alone"),
+    ("tf.data, Parquet", "pyarrow alone"),
+)
 
 
 def main() -> None:
@@ -57,8 +64,8 @@ def main() -> None:
             "TFRecordDataset alone": _tensorflow_alone(bare["tfrecord"], options.batch),
             "pyarrow alone": _pyarrow_alone(bare["parquet"], options.batch),
         }
-        rates = _in_turn(readers, options.rounds)
-    _print(rates)
+        rates = in_turn({name: _rate(read) for name, read in readers.items()}, options.rounds)
+    print_rounds("images", rates, [ratio(rates, one, other) for one, other in _RATIOS])
 
 
 def _options() -> Any:
@@ -161,37 +168,12 @@ def _drain(dataset: Iterable[Any]) -> int:
     return sum(int(tf.shape(batch["value"])[0]) for batch in dataset)
 
 
-# === Rounds ===
+def _rate(read: Reader) -> Work:
+    def work() -> float:
+        started = time.perf_counter()
+        return read() / (time.perf_counter() - started)
 
-
-def _in_turn(readers: dict[str, Reader], rounds: int) -> dict[str, list[float]]:
-    """Images a second of each reader in each round, after one that does not count."""
-    rates: dict[str, list[float]] = {name: [] for name in readers}
-    for number in range(rounds + 1):
-        for name, read in readers.items():
-            started = time.perf_counter()
-            rows = read()
-            if number:
-                rates[name].append(rows / (time.perf_counter() - started))
-    return rates
-
-
-def _print(rates: dict[str, list[float]]) -> None:
-    print("| reader | images/s, median | range |")
-    print("|---|---|---|")
-    for name, seen in rates.items():
-        print(f"| {name} | {median(seen):,.0f} | {min(seen):,.0f}–{max(seen):,.0f} |")
-    print("\n| ratio | median | range |")
-    print("|---|---|---|")
-    for one, other in (
-        ("random, Parquet", "random, TFRecord"),
-        ("random, TFRecord, zstd", "random, TFRecord"),
-        ("tf.data, Parquet", "tf.data, TFRecord"),
-        ("tf.data, TFRecord", "TFRecordDataset alone"),
-        ("tf.data, Parquet", "pyarrow alone"),
-    ):
-        ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
-        print(f"| {one} : {other} | {median(ratios):.2f} | {min(ratios):.2f}–{max(ratios):.2f} |")
+    return work
 
 
 if __name__ == "__main__":

@@ -1,7 +1,12 @@
 """Whole words read on CAPTCHAs like the published ones, on words and fonts that nothing was tuned on.
 
-    python benchmarks/captcha.py make DATA [--set development|held_out] [--count N] [--labelled M]
+    python benchmarks/captcha.py results OUT [--profile quick|default] [--set held_out|development] [--json]
+    python benchmarks/captcha.py make DATA [--set held_out|development] [--count N] [--labelled M]
     python benchmarks/captcha.py speed [--count N]     how fast pictures are made and prepared
+
+`results` makes a set, prepares it, trains a recognizer with a profile's own settings, reads the test split, whose words
+the store does not know, and prints a row: `quick` learns from 20,000 pictures, `default` from 100,000. What is in OUT
+already is not made or trained again, and a training that was stopped goes on.
 
 All tuning is done on `DEVELOPMENT`; results are those on `HELD_OUT`, which shares with it neither word nor font nor
 seed. Both were settled before any tuning. A set is made of one specification, train, val and test alike, as the
@@ -10,6 +15,7 @@ published set is. The words of `HELD_OUT` are of SCOWL, as `features.captchas.wo
 
 import argparse
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -18,7 +24,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from spending import timed
+
+import capt
 from features.captchas import DEFAULT_FONTS, Look, make_captchas_of, read_words, shipped_fonts, shipped_words
 
 COUNT = 140_000
@@ -52,6 +62,8 @@ HELD_OUT = Specification(
     seed=20_261_120,
 )
 SETS = {"development": DEVELOPMENT, "held_out": HELD_OUT}
+COUNTS = {"quick": 28_000, "default": COUNT}
+CORES = 2
 
 
 def main() -> None:
@@ -64,6 +76,12 @@ def main() -> None:
     make.add_argument("--count", type=int, default=COUNT)
     make.add_argument("--labelled", type=int)
     make.set_defaults(step=_make)
+    results = steps.add_parser("results", help="train with a profile, and read the test split")
+    results.add_argument("out", type=Path, help="directory to leave everything in")
+    results.add_argument("--profile", choices=COUNTS, default="quick")
+    results.add_argument("--set", choices=SETS, default="held_out")
+    results.add_argument("--json", action="store_true", help="print all figures as one line of JSON at the end")
+    results.set_defaults(step=_results)
     speed = steps.add_parser("speed", help="make and prepare pictures, and say how fast")
     speed.add_argument("--count", type=int, default=3000)
     speed.set_defaults(step=_speed)
@@ -74,6 +92,92 @@ def main() -> None:
 def _make(given: argparse.Namespace) -> None:
     chosen = SETS[given.set]
     print(json.dumps(make_captchas_of(chosen.look, given.data, given.count, chosen.seed, given.labelled)))
+
+
+# === Results ===
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A profile's results on a set, and where they are left.
+
+    Args:
+        out: Path. The directory.
+        profile: str. The profile.
+        set: str. A name of `SETS`.
+        count: int. Pictures to make: five sevenths to learn from, a seventh to validate on, a seventh to read.
+    """
+
+    out: Path
+    profile: str
+    set: str
+    count: int
+
+    @property
+    def data(self) -> Path:
+        """The pictures."""
+        return self.out / "data"
+
+    @property
+    def run(self) -> Path:
+        """The run."""
+        return self.out / "run"
+
+    def measure(self) -> dict[str, Any]:
+        """All figures: what was learned from, what it took, and what was read right."""
+        pictures, store = self.data / "words_captcha", self.out / "store"
+        if not self.data.exists():
+            chosen = SETS[self.set]
+            make_captchas_of(chosen.look, self.data, self.count, chosen.seed)
+        capt.prepare_captcha(store=str(store), images=[str(pictures)], labels=str(pictures))
+        spent = self.out / "run.json"
+        with timed(spent) as idle:
+            trained = capt.train_captcha(store=str(store), run_dir=str(self.run), profile=self.profile)
+            if trained["resumed_at"] == trained["steps"]:
+                idle.append("trained already")
+        scores = capt.evaluate(runs=[str(self.run)], store=str(store), labels=str(self.data / "truth.txt"))
+        curve = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        return {
+            "profile": self.profile,
+            "set": self.set,
+            "images": trained["images"]["train"],
+            "epochs": trained["epochs"],
+            **json.loads(spent.read_text()),
+            "val_accuracy": [one["val_accuracy"] for one in curve],
+            "seconds_an_epoch": [round(one["seconds"] + one["val_seconds"], 1) for one in curve],
+            "scores": scores,
+        }
+
+
+def _results(given: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("capt").setLevel(logging.INFO)
+    figures = Bench(given.out.absolute(), given.profile, given.set, COUNTS[given.profile]).measure()
+    print(table(figures))
+    if given.json:
+        print(json.dumps(figures))
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as a Markdown table of one row."""
+    scores = figures["scores"]
+    low, high = scores["greedy"]["interval"]
+    minutes = figures["cpu_seconds"] / CORES / 60
+    cells = {
+        "profile": figures["profile"],
+        "set": figures["set"],
+        "images": f"{figures['images']:,}",
+        "epochs": figures["epochs"],
+        "minutes by the clock": f"{figures['seconds'] / 60:.1f}",
+        f"CPU min over {CORES} cores": f"{minutes:.1f}",
+        "read": f"{scores['images']:,}",
+        "free": f"{scores['exact_match']:.2%} ({low:.2%}–{high:.2%})",
+        "free, beam": f"{scores['exact_match_beam']:.2%}",
+        "lexicon": f"{scores['exact_match_lexicon']:.2%}",
+        "wrong letters": f"{scores['greedy']['character_error_rate']:.2%}",
+    }
+    rows = [cells.keys(), ("---",) * len(cells), map(str, cells.values())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 # === Speed ===

@@ -1,19 +1,22 @@
 """A small convolutional network that learns what lies where in scenes, for `benchmarks/scenes.py`.
 
-96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 23]: `places`
-                                  ├→ which attributes go together, summed over the cells, 172 values: `scene`
-                                  └→ the objects from left to right, told as well
+96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 19]
+    → of cells that mean the same object the surest → [6, 8, 34]: `places`
+    → the objects from left to right, 3 × 31 values, and what goes with what, 396 values: `scene`
 
-`places` keeps what and where place by place, for captioners that attend; `scene` is one vector for the others, the
-second-order pooling of bilinear networks (Lin et al., 2015, arXiv:1504.07889) over attributes: how much of what is red
-is a circle, or large, where it is and how it stands to others. It has no weights. The network learns attributes of
-objects alone: shape, colour, size, where it is, and whether some other object is right of, left of, below or above it;
-which one it does not say. It sees no caption.
+`places` says at each object's place what it is, which it is from left to right, and how it stands to each of the three,
+for captioners that attend. `scene` says the same in one vector for the others: object by object, and as second-order
+pooling, after bilinear networks (Lin et al., 2015, arXiv:1504.07889): how much of what is red is a circle, or large, or
+left of what is blue. Both are read off the cells without weights but for the relations of two objects, which a small
+network learns from how far apart their centres are, as in relation networks (Santoro et al., 2017, arXiv:1706.01427).
+The network sees no caption.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,120 +27,204 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features import scenes
-from features.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Drawn, Relation, Rules, make_scene, relation_between
+from features.scenes import (
+    COLOURS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Drawn,
+    Relation,
+    Rules,
+    Thing,
+    make_scene,
+    relation_between,
+)
 
 HEIGHT, WIDTH = 96, 128
 ROWS, COLUMNS = 6, 8
 PLACES_LAYER, SCENE_LAYER = "places", "scene"
 MOST_OBJECTS = 3
-# What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1, and which relations
-# it has to others.
-_PARTS = (1, len(SHAPES), len(COLOURS), len(SIZES), 2, len(RELATIONS))
+# What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1.
+_PARTS = (1, len(SHAPES), len(COLOURS), len(SIZES), 2)
 _ENDS = np.cumsum(_PARTS)
 _ATTRIBUTES = int(_ENDS[-1])
-_WHERE_WEIGHT = 30.0
-_WIDE = 96
-_SHARPNESS = 2.0
+_SLOT = _ATTRIBUTES + MOST_OBJECTS * len(RELATIONS)
+_WHERE_WEIGHT = 60.0
+# A cell tells of an object whose centre is at most so many cells from its own middle, per axis: more than half a cell,
+# so that both cells tell of an object on their border.
+_REACH = 0.8
+_SAME = 0.09  # how far apart, in heights, centres told of one object lie at most; those of two lie farther
+_ASPECT = (scenes.WIDTH / scenes.HEIGHT, 1.0)
+_WIDE = 64
 _BATCH = 32
 _LEARNING_RATE = 2e-3
+_RELATION_EPOCHS = 20
 
 Floats = NDArray[np.float32]
+Objects = Sequence[Drawn]
+Facts = tuple[frozenset[Thing], frozenset[tuple[Thing, Relation, Thing]]]
 
 
-def build_network() -> keras.Model:
-    """The network, untrained: pixels 0…255 [N, 96, 128, 3] → `cells` and `objects`, as `targets_of` has them."""
+def build_cells() -> keras.Model:
+    """The part that sees, untrained: pixels 0…255 [N, 96, 128, 3] → [N, 6, 8, 19], as `cells_of` has them.
+
+    Presence, shape, colour and size are logits.
+    """
     image = keras.Input((HEIGHT, WIDTH, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1)(image)
-    for filters, stride in ((24, 2), (48, 2), (48, 1), (96, 2), (96, 1), (128, 2)):
+    for filters, stride in ((16, 2), (32, 2), (48, 1), (96, 2), (96, 1), (128, 2), (128, 1)):
         x = keras.layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
         x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     ones = keras.layers.Conv2D(1, 1, kernel_initializer="zeros", bias_initializer="ones", trainable=False)(x)
     cell = keras.layers.Concatenate()([ops.cumsum(ones, axis=2) / COLUMNS, ops.cumsum(ones, axis=1) / ROWS])
     x = keras.layers.Conv2D(128, 1, activation="relu")(keras.layers.Concatenate()([x, cell]))
-    presence = keras.layers.Conv2D(1, 1)(x)
-    named = [keras.layers.Conv2D(values, 1)(x) for values in _PARTS[1:4]]
-    centre = keras.layers.Add()([cell, keras.layers.Conv2D(2, 1)(x)])
-    # A sigmoid is never 0, and so many empty places would add up to an object.
-    there = keras.layers.Activation("hard_sigmoid")(_SHARPNESS * presence)
-    relations = _relations(there, centre)
-    cells = keras.layers.Concatenate(name="cells")([presence, *named, centre, relations])
-    shares = [*map(keras.layers.Softmax(), named), centre, keras.layers.Activation("sigmoid")(relations)]
-    said = keras.layers.Multiply()([there, keras.layers.Concatenate()(shares)])
-    places = keras.layers.Concatenate(name=PLACES_LAYER)([there, said])
-    slots = keras.layers.Dense(96)(_from_left_to_right(there, places))
-    flat = keras.layers.Dense(MOST_OBJECTS * _ATTRIBUTES)(slots)
-    objects = keras.layers.Reshape((MOST_OBJECTS, _ATTRIBUTES), name="objects")(flat)
-    # Keras keeps a layer in a saved network only where an output comes of it.
-    return keras.Model(image, {"cells": cells, "objects": objects, SCENE_LAYER: _pairs(places)})
+    named = [keras.layers.Conv2D(values, 1)(x) for values in _PARTS[:-1]]
+    moved = keras.layers.Conv2D(_PARTS[-1], 1, kernel_initializer="zeros")(x)
+    return keras.Model(image, keras.layers.Concatenate()([*named, keras.layers.Add()([cell, moved])]))
 
 
-def _pairs(places: Any) -> Any:
-    """Which shape goes with which colour, and what else with either, added over all places: [N, 172]."""
-    places = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(places)
-    _, shape, colour, size, where, relations = ops.split(places, _ENDS[:-1].tolist(), axis=-1)
-    rest = keras.layers.Concatenate()([size, where, relations])
-    pairs = ((shape, colour), (colour, rest), (shape, rest), (size, keras.layers.Concatenate()([where, relations])))
-    return keras.layers.Concatenate(name=SCENE_LAYER)(
-        [keras.layers.Flatten()(keras.layers.Dot(axes=1)([one, other])) for one, other in pairs]
-    )
+def build_relations() -> keras.Model:
+    """The part that relates, untrained: from one centre to another, in heights [..., 2] → shares [..., 5].
+
+    How the one stands to the other: each of `RELATIONS`, or none.
+    """
+    step = keras.Input((2,))
+    x = keras.layers.Dense(_WIDE, activation="relu")(step)
+    x = keras.layers.Dense(_WIDE, activation="relu")(x)
+    return keras.Model(step, keras.layers.Dense(len(RELATIONS) + 1, activation="softmax")(x))
 
 
-def _relations(there: Any, centre: Any) -> Any:
-    """Logits [N, 6, 8, 4] of how each place's object stands to others, from where all objects are."""
-    others = keras.layers.Dense(_WIDE)(_from_left_to_right(there, keras.layers.Concatenate()([there, centre])))
-    own = keras.layers.Conv2D(_WIDE, 1)(centre)
-    both = keras.layers.ReLU()(keras.layers.Add()([own, keras.layers.Reshape((1, 1, _WIDE))(others)]))
-    return keras.layers.Conv2D(len(RELATIONS), 1)(keras.layers.Conv2D(_WIDE, 1, activation="relu")(both))
+def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
+    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 489]."""
+    told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
+    presence, shape, colour, size, centre = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
+    there = _surest(presence, centre)
+    shares = [*map(keras.layers.Softmax(), (shape, colour, size)), centre]
+    told = keras.layers.Concatenate()([there, there * keras.layers.Concatenate()(shares)])
+    rank = _ranks(there, centre[..., :1])
+    slots = keras.layers.Dot(axes=1)([rank, told])
+    standing = _standing(slots, relations)
+    beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(standing)
+    places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
+    scene = [keras.layers.Concatenate()([slots, beside]), *_pairs(slots, standing)]
+    outputs = {
+        PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
+        SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
+    }
+    return keras.Model(cells.input, outputs)
 
 
-def _from_left_to_right(there: Any, code: Any) -> Any:
-    """What `code` [N, 6, 8, C] says of the places of the first, second and third object, by columns: [N, 3 · C]."""
-    there, code = (
-        keras.layers.Reshape((ROWS * COLUMNS, -1))(keras.layers.Permute((2, 1, 3))(each)) for each in (there, code)
-    )
-    before = ops.cumsum(there, axis=1) - there
-    shares = [there * ops.relu(1 - ops.absolute(before - place)) for place in range(MOST_OBJECTS)]
-    return keras.layers.Concatenate()([keras.layers.Flatten()(keras.layers.Dot(axes=1)([s, code])) for s in shares])
+def _surest(presence: Any, centre: Any) -> Any:
+    """1 for the surest of the cells that tell of one object, if they together hold it to be there, else 0: [N, 48, 1].
+
+    An object on the border of two cells may be in either, so that neither is sure of it.
+    """
+    centre = centre * np.array(_ASPECT, np.float32)
+    apart = ops.expand_dims(centre, 2) - ops.expand_dims(centre, 1)
+    same = ops.cast(ops.sum(apart * apart, axis=-1) < _SAME**2, "float32")
+    together = ops.matmul(same, ops.sigmoid(presence))
+    surer = ops.cast(ops.transpose(presence, (0, 2, 1)) > presence, "float32")
+    beaten = ops.sum(same * surer, axis=-1, keepdims=True)
+    return ops.cast(together > 0.5, "float32") * ops.relu(1 - beaten)
 
 
-def attribute_loss(truth: Any, said: Any) -> Any:
-    """Cross entropies of what is there, and squared distances of where; attributes count where there is an object."""
-    is_there, shape, colour, size, centre, relations = ops.split(truth, _ENDS[:-1].tolist(), axis=-1)
+def _ranks(there: Any, x: Any) -> Any:
+    """Which object each place's is from left to right, then downwards: [N, 48, 3], all 0 where there is none."""
+    x = x + np.linspace(0, 1e-5, ROWS * COLUMNS, dtype=np.float32)[:, None]
+    before = ops.cast(ops.transpose(x, (0, 2, 1)) < x, "float32")
+    rank = ops.matmul(before, there)
+    return there * ops.relu(1 - ops.absolute(rank - np.arange(MOST_OBJECTS, dtype=np.float32)))
+
+
+def _standing(slots: Any, relations: Any) -> Any:
+    """How each object stands to each: [N, 3, 3, 4], 0 where either is missing and to itself."""
+    there, centre = slots[..., :1], slots[..., -2:] * np.array(_ASPECT, np.float32)
+    step = ops.expand_dims(centre, 1) - ops.expand_dims(centre, 2)
+    shares = relations(ops.reshape(step, (-1, 2)))[:, : len(RELATIONS)]
+    shares = ops.reshape(shares, (-1, MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS)))
+    others = (1 - np.eye(MOST_OBJECTS, dtype=np.float32))[None, :, :, None]
+    return shares * others * ops.expand_dims(there, 1) * ops.expand_dims(there, 2)
+
+
+def _pairs(slots: Any, standing: Any) -> list[Any]:
+    """Which shape goes with which colour, what else with either, and which colour stands how to which: 396 values."""
+    _, shape, colour, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
+    some = ops.max(standing, axis=2)
+    rest = keras.layers.Concatenate()([size, some])
+    pairs = ((shape, colour), (colour, rest), (shape, rest), (size, some))
+    partners = ops.einsum("nijr,njb->nirb", standing, colour)
+    partners = keras.layers.Reshape((MOST_OBJECTS, len(RELATIONS) * len(COLOURS)))(partners)
+    return [keras.layers.Dot(axes=1)([one, other]) for one, other in (*pairs, (colour, partners))]
+
+
+def cell_loss(truth: Any, said: Any) -> Any:
+    """Cross entropies of what is there, and squared distances of where; attributes count where a cell has any."""
+    is_there, *named, centre = ops.split(truth, _ENDS[:-1].tolist(), axis=-1)
     parts = ops.split(said, _ENDS[:-1].tolist(), axis=-1)
-    there = is_there[..., 0]
     presence = keras.losses.binary_crossentropy(is_there, parts[0], from_logits=True)
-    named = sum(
+    named_loss = sum(
         keras.losses.categorical_crossentropy(one, logits, from_logits=True)
-        for one, logits in zip((shape, colour, size), parts[1:4], strict=True)
+        for one, logits in zip(named, parts[1:4], strict=True)
     )
+    tells = ops.sum(named[0], axis=-1)
     distance = ops.sum((centre - parts[4]) ** 2, axis=-1)
-    standing = len(RELATIONS) * keras.losses.binary_crossentropy(relations, parts[5], from_logits=True)
-    return ops.sum(presence + there * (named + standing + _WHERE_WEIGHT * distance)) / ops.sum(there)
+    return ops.sum(presence + tells * (named_loss + _WHERE_WEIGHT * distance)) / ops.sum(is_there)
 
 
-def targets_of(objects: Sequence[Drawn]) -> tuple[Floats, Floats]:
-    """What the network shall say: `cells` [6, 8, attributes] and `objects` [3, attributes], from left to right."""
+def cells_of(objects: Objects) -> Floats:
+    """What the cells shall say, [6, 8, 19]: one says that there is an object, it and those near tell what and where."""
     cells = np.zeros((ROWS, COLUMNS, _ATTRIBUTES), np.float32)
-    told = np.zeros((MOST_OBJECTS, _ATTRIBUTES), np.float32)
-    for place, drawn in enumerate(sorted(objects, key=_column_and_y)):
-        x, y = drawn.centre[0] / scenes.WIDTH, drawn.centre[1] / scenes.HEIGHT
+    nearest = np.full((ROWS, COLUMNS), np.inf)
+    for drawn in objects:
+        x, y = _where(drawn)
+        row, column = int(y * ROWS), int(x * COLUMNS)
+        away = np.maximum(
+            np.abs(np.arange(ROWS) + 0.5 - y * ROWS)[:, None], np.abs(np.arange(COLUMNS) + 0.5 - x * COLUMNS)
+        )
+        away[row, column] = 0
+        told = (away < _REACH) & (away < nearest)
+        nearest[told] = away[told]
         thing = drawn.thing
-        named = (SHAPES.index(thing.shape), COLOURS.index(thing.colour), SIZES.index(thing.size))
-        told[place, 0] = 1
-        told[place, _ENDS[:3] + named] = 1
-        told[place, _ENDS[3] : _ENDS[4]] = x, y
-        told[place, _ENDS[4] :] = [relation in _relations_of(drawn, objects) for relation in RELATIONS]
-        cells[int(y * ROWS), int(x * COLUMNS)] = told[place]
-    return cells, told
+        cells[told, 1:] = 0
+        for end, at in zip(
+            _ENDS[:3],
+            (SHAPES.index(thing.shape), COLOURS.index(thing.colour), SIZES.index(thing.size)),
+            strict=True,
+        ):
+            cells[told, end + at] = 1
+        cells[told, _ENDS[3] :] = x, y
+        cells[row, column, 0] = 1
+    return cells
 
 
-def _relations_of(drawn: Drawn, objects: Sequence[Drawn]) -> set[Relation | None]:
-    return {relation_between(drawn, other) for other in objects if other is not drawn}
+def _where(drawn: Drawn) -> tuple[float, float]:
+    return drawn.centre[0] / scenes.WIDTH, drawn.centre[1] / scenes.HEIGHT
 
 
-def _column_and_y(drawn: Drawn) -> tuple[int, float]:
-    x, y = drawn.centre
-    return int(x * COLUMNS / scenes.WIDTH), y
+def facts_of(objects: Objects) -> Facts:
+    """What is there, and how each thing stands to each."""
+    stand = ((one, relation_between(one, other), other) for one, other in permutations(objects, 2))
+    return (
+        frozenset(drawn.thing for drawn in objects),
+        frozenset((one.thing, relation, other.thing) for one, relation, other in stand if relation),
+    )
+
+
+def facts_in(scene: Floats) -> Facts:
+    """What `scene` [489] says is there, and how each thing stands to each: whatever is likelier than not."""
+    slots = scene[: MOST_OBJECTS * _SLOT].reshape(MOST_OBJECTS, _SLOT)
+    things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in slots]
+    standing = slots[:, _ATTRIBUTES:].reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
+    stand = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(standing > 0.5))
+    return (
+        frozenset(thing for thing in things if thing),
+        frozenset((one, relation, other) for one, relation, other in stand if one and other),
+    )
+
+
+def _thing_in(slot: Floats) -> Thing:
+    shape, colour, size = (int(part.argmax()) for part in np.split(slot, _ENDS)[1:4])
+    return Thing(SIZES[size], COLOURS[colour], SHAPES[shape])
 
 
 def drawn_scenes(seed: int, count: int, rules: Rules) -> tuple[NDArray[np.uint8], list[tuple[Drawn, ...]]]:
@@ -153,13 +240,15 @@ def drawn_scenes(seed: int, count: int, rules: Rules) -> tuple[NDArray[np.uint8]
     return np.stack(pixels), list(objects)
 
 
-def mirrored(objects: Sequence[Drawn]) -> tuple[Drawn, ...]:
+def mirrored(objects: Objects) -> tuple[Drawn, ...]:
     """The objects of the scene as a mirror shows it."""
     return tuple(Drawn(one.thing, (scenes.WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.turn) for one in objects)
 
 
 def train_network(path: Path, seed: int, count: int, epochs: int, rules: Rules) -> dict[str, Any]:
-    """Train the network on scenes of its own, each once as drawn and once mirrored, and save it as `.keras`.
+    """Train the network on scenes of its own, as drawn or mirrored, and save it as `.keras`.
+
+    They are mirrored left to right only: a triangle on its tip looks like a heart.
 
     Args:
         path: Path. The file to write.
@@ -169,31 +258,79 @@ def train_network(path: Path, seed: int, count: int, epochs: int, rules: Rules) 
         rules: Rules. Which scenes there are.
 
     Returns:
-        dict: `scenes`, `epochs`, and of held-out scenes the shares of objects, found by their true cell and told from
-        left to right, that are right in shape, colour and size: `cells` and `objects`.
+        dict: `scenes`, `epochs`, and of held-out scenes the shares whose `objects` are right in number, shape, colour
+        and size, and whose `relations` are, too.
     """
     keras.utils.set_random_seed(seed)
     pixels, objects = drawn_scenes(seed, count + count // 10, rules)
     train, held_out = pixels[:count], pixels[count:]
-    truth = _targets([*objects[:count], *map(mirrored, objects[:count])])
-    network = build_network()
-    steps = -(-2 * count // _BATCH) * epochs
-    rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=_LEARNING_RATE, warmup_steps=steps // 20)
-    network.compile(keras.optimizers.Adam(rate), loss={"cells": attribute_loss, "objects": attribute_loss})
-    network.fit(np.concatenate([train, train[:, :, ::-1]]), truth, batch_size=_BATCH, epochs=epochs, verbose=0)
-    said = network.predict(held_out, batch_size=_BATCH, verbose=0)
+    cells = _trained_cells(train, objects[:count], epochs)
+    network = build_network(cells, _trained_relations(cells, train, objects[:count]))
     network.save(path)
-    wanted = _targets(objects[count:])
-    return {"scenes": count, "epochs": epochs, **{name: share_right(wanted[name], said[name]) for name in wanted}}
+    said = network.predict(held_out, batch_size=_BATCH, verbose=0)[SCENE_LAYER]
+    return {"scenes": count, "epochs": epochs, **shares_right(objects[count:], said)}
 
 
-def share_right(truth: Floats, said: Floats) -> float:
-    """Share of objects, float [..., attributes], whose shape, colour and size are all right."""
-    parts = zip(np.split(truth, _ENDS[:-1], -1)[1:4], np.split(said, _ENDS[:-1], -1)[1:4], strict=True)
-    right = np.all([one.argmax(-1) == other.argmax(-1) for one, other in parts], axis=0)
-    return float(right[truth[..., 0] == 1].mean())
+def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, float]:
+    """Shares of scenes whose things are all right in `scene` [N, 489], and whose things and relations are."""
+    told = [(facts_of(objects), facts_in(scene)) for objects, scene in zip(scenes_objects, said, strict=True)]
+    return {
+        "objects": float(np.mean([truth[0] == claim[0] for truth, claim in told])),
+        "relations": float(np.mean([truth == claim for truth, claim in told])),
+    }
 
 
-def _targets(scenes_objects: Sequence[Sequence[Drawn]]) -> dict[str, Floats]:
-    cells, objects = zip(*map(targets_of, scenes_objects), strict=True)
-    return {"cells": np.stack(cells), "objects": np.stack(objects)}
+class _Batches(keras.utils.PyDataset):
+    """The scenes in another order every epoch, each as drawn or mirrored by chance."""
+
+    def __init__(self, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> None:
+        super().__init__()
+        self._pixels = pixels
+        self._truths = [np.stack([cells_of(each) for each in view]) for view in (objects, map(mirrored, objects))]
+        self._random = np.random.default_rng(0)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._pixels) / _BATCH)
+
+    def __getitem__(self, step: int) -> tuple[NDArray[np.uint8], Floats]:
+        rows = self._order[step * _BATCH : (step + 1) * _BATCH]
+        turned = self._random.random(len(rows)) < 0.5
+        pixels, (plain, mirror) = self._pixels[rows], self._truths
+        pixels[turned] = pixels[turned, :, ::-1]
+        return pixels, np.where(turned[:, None, None, None], mirror[rows], plain[rows])
+
+    def on_epoch_end(self) -> None:
+        self._order = self._random.permutation(len(self._pixels))
+
+
+def _trained_cells(pixels: NDArray[np.uint8], objects: Sequence[Objects], epochs: int) -> keras.Model:
+    cells, batches = build_cells(), _Batches(pixels, objects)
+    cells.compile(keras.optimizers.Adam(_rate(len(batches) * epochs)), loss=cell_loss)
+    cells.fit(batches, epochs=epochs, verbose=0, shuffle=False)
+    return cells
+
+
+def _trained_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> keras.Model:
+    """Learned from centres as the cells tell them, so that a relation that these leave open is told as open."""
+    said = cells.predict(pixels, batch_size=_BATCH, verbose=0)
+    steps, stand = zip(*_steps(said, objects), strict=True)
+    relations = build_relations()
+    batch = 4 * _BATCH
+    rate = _rate(-(-len(steps) // batch) * _RELATION_EPOCHS)
+    relations.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
+    relations.fit(np.stack(steps), np.array(stand), batch_size=batch, epochs=_RELATION_EPOCHS, verbose=0)
+    return relations
+
+
+def _steps(said: Floats, scenes_objects: Sequence[Objects]) -> Iterator[tuple[Floats, int]]:
+    """From each object's told centre to each other's, in heights, and how the one stands to the other."""
+    for cells, objects in zip(said, scenes_objects, strict=True):
+        for one, other in permutations(objects, 2):
+            here, there = (cells[int(y * ROWS), int(x * COLUMNS), -2:] for x, y in map(_where, (one, other)))
+            stands = relation_between(one, other)
+            yield (there - here) * np.array(_ASPECT, np.float32), (*RELATIONS, None).index(stands)
+
+
+def _rate(steps: int) -> Any:
+    return keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=_LEARNING_RATE, warmup_steps=steps // 20)

@@ -13,10 +13,8 @@ import json
 import logging
 import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import numpy as np
 import yaml
 from scene_network import COLUMNS, PLACES_LAYER, ROWS, SCENE_LAYER, train_network
 from scene_scores import fault_of, looks_of
+from spending import timed
 
 import capt
 from features.scenes import Rules, Scene, load_scenes, make_scenes
@@ -40,7 +39,7 @@ from trainer.runs.run import load_run
 from trainer.training import train_captioner
 
 SCENES, SEED = 3000, 1
-NETWORK_SCENES, NETWORK_SEED, NETWORK_EPOCHS = 6000, 1001, 10
+NETWORK_SCENES, NETWORK_SEED, NETWORK_EPOCHS = 12000, 1001, 12
 RULES = Rules(objects=(2, 3), held_out_combinations=0.125)
 SPLIT = "test"
 CONFIGS = Path(__file__).parent / "configs"
@@ -122,7 +121,7 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
     """Train a captioner, or go on with it; its figures and what the training took, earlier attempts included."""
     keras.utils.clear_session()
     spent = bench.out / "runs" / f"{model}.json"
-    with _timed(spent) as idle:
+    with timed(spent) as idle:
         trained = train_captioner(
             bench.store,
             bench.run(model),
@@ -176,7 +175,7 @@ def judge(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
 def _network(bench: Bench) -> dict[str, Any]:
     bench.out.mkdir(parents=True, exist_ok=True)
     spent = bench.out / "network.seconds.json"
-    with _timed(spent):
+    with timed(spent):
         reached = train_network(bench.network, NETWORK_SEED, bench.network_scenes, bench.network_epochs, RULES)
     return {**reached, **json.loads(spent.read_text())}
 
@@ -224,24 +223,6 @@ def _once(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         done = do()
         path.write_text(json.dumps(done))
     return dict(json.loads(path.read_text()))
-
-
-@contextmanager
-def _timed(path: Path) -> Iterator[list[str]]:
-    """Adds to the file what its body took: `seconds`, and `cpu_seconds` of all of this process's threads.
-
-    Nothing is added where the body writes into the list why not.
-    """
-    before = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
-    wall, cpu = time.monotonic(), time.process_time()
-    idle: list[str] = []
-    try:
-        yield idle
-    finally:
-        if not idle:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            spent = {"seconds": time.monotonic() - wall, "cpu_seconds": time.process_time() - cpu}
-            path.write_text(json.dumps({name: round(before[name] + spent[name], 1) for name in spent}))
 
 
 # === Report ===
@@ -317,8 +298,8 @@ def _say(figures: dict[str, Any]) -> None:
     network = figures["network"]
     print(
         f"network: {network['scenes']} scenes of its own, {network['epochs']} epochs, {network['seconds']:.0f} s, "
-        f"{network['cpu_seconds']:.0f} s of CPU; objects right: {network['cells']:.1%} by cell, "
-        f"{network['objects']:.1%} from left to right\n"
+        f"{network['cpu_seconds']:.0f} s of CPU; scenes with all objects right: "
+        f"{network['objects']:.1%}, with all relations too: {network['relations']:.1%}\n"
     )
     print(table(figures), end="\n\n")
     for model, one in figures["models"].items():

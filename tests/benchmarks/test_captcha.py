@@ -30,3 +30,13 @@ def test_each_has_2500_words_and_four_fonts_with_doubled_and_tripled_letters(cap
         assert sum(bool(re.search(r"(.)\1", word)) for word in words) > 200
         assert sum(bool(re.search(r"(.)\1\1", word)) for word in words) >= 5
         assert all(Path(font).is_file() for font in specification.look.fonts)
+
+
+@pytest.mark.slow
+def test_results_print_a_row_and_are_not_made_again(captcha, tmp_path):
+    bench = captcha.Bench(tmp_path, "quick", "held_out", 70)
+    figures = bench.measure()
+    assert (figures["images"], figures["scores"]["images"], len(figures["val_accuracy"])) == (50, 10, 10)
+    assert "| quick | held_out | 50 | 10 |" in captcha.table(figures)
+    again = bench.measure()
+    assert (again["seconds"], again["scores"]) == (figures["seconds"], figures["scores"])

@@ -17,16 +17,14 @@ import argparse
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spending import timed
+from spending import Cost, cost, timed
 
 import capt
 from features.captchas import DEFAULT_FONTS, Look, make_captchas_of, read_words, shipped_fonts, shipped_words
@@ -183,29 +181,20 @@ def table(figures: dict[str, Any]) -> str:
 # === Speed ===
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a program took: seconds by the clock, and seconds of processors."""
-
-    clock: float
-    processor: float
-
-    def beyond(self, other: "Cost", pictures: int) -> dict[str, float]:
-        """Pictures a second by the clock, and milliseconds of a processor a picture, beyond what another cost."""
-        clock, processor = self.clock - other.clock, self.processor - other.processor
-        return {
-            "pictures_a_second": round(pictures / clock, 1),
-            "processor_ms_a_picture": round(processor / pictures * 1e3, 2),
-        }
-
-
 def _speed(given: argparse.Namespace) -> None:
     """What `--count` pictures cost beyond what `FEW` do, which is mostly start-up."""
     with tempfile.TemporaryDirectory() as directory:
         few, many = (_costs(Path(directory) / name, count) for name, count in (("few", FEW), ("many", given.count)))
     further = given.count - FEW
-    figures = {step: many[step].beyond(few[step], further) for step in many}
+    figures = {step: _figures(many[step] - few[step], further) for step in many}
     print(json.dumps({"count": given.count, **figures, "load": [round(load, 1) for load in os.getloadavg()]}))
+
+
+def _figures(took: Cost, pictures: int) -> dict[str, float]:
+    return {
+        "pictures_a_second": round(pictures / took.clock, 1),
+        "processor_ms_a_picture": round(took.processor / pictures * 1e3, 2),
+    }
 
 
 def _costs(directory: Path, count: int) -> dict[str, Cost]:
@@ -220,12 +209,8 @@ def _costs(directory: Path, count: int) -> dict[str, Cost]:
 
 def _cost(*command: str | int | Path) -> Cost:
     """What a command of capt takes."""
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [sys.executable, "-c", "import capt; capt.main()", *map(str, command), "--quiet"]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(time.monotonic() - started, used)
+    return cost(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
             rate = work()
             if number:
                 rates[name].append(rate)
-            print(f"{'warm-up' if not number else f'round {number}'}: {name}: {rate:,.4g}/s", file=sys.stderr)
+            print(f"{'warm-up' if not number else f'round {number}'}: {name}: {_shown(rate)}/s", file=sys.stderr)
     return rates
 
 
@@ -77,11 +77,15 @@ def print_rounds(unit: str, rates: Rates, ratios: Sequence[Ratio], **more: Any) 
     """Two Markdown tables, rates and ratios, the machine, and last one line of JSON."""
     print(f"| work | {unit}/s, median | range |\n|---|---|---|")
     for name, seen in rates.items():
-        print(f"| {name} | {median(seen):,.4g} | {min(seen):,.4g}–{max(seen):,.4g} |")
+        print(f"| {name} | {_shown(median(seen))} | {_shown(min(seen))}–{_shown(max(seen))} |")
     print("\n| ratio | of medians | range of rounds |\n|---|---|---|")
     print(*ratios, sep="\n")
     print(f"\n{machine()}")
     print(json.dumps({"unit": unit, "rates": rates, "ratios": [asdict(one) for one in ratios], **more}))
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def machine() -> str:

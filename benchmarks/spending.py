@@ -1,10 +1,41 @@
-"""Spending: the time that a benchmark's long work took, kept in a file, so that it adds up over attempts."""
+"""Spending: what a benchmark's work took by the clock and of processors; long work's in a file, over attempts."""
 
 import json
+import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a work took.
+
+    Args:
+        clock: float. Seconds by the clock.
+        processor: float. Seconds of processors, of all threads and of the processes that it waited for.
+    """
+
+    clock: float
+    processor: float
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(self.clock - other.clock, self.processor - other.processor)
+
+
+def cost(work: Callable[[], Any]) -> Cost:
+    """What calling `work` takes."""
+    before = _now()
+    work()
+    return _now() - before
+
+
+def _now() -> Cost:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return Cost(time.monotonic(), sum(one.ru_utime + one.ru_stime for one in used))
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """What a run is set to: how it trains, and the sizes of its model. Typed, and unknown keys are refused by name."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
+from features.networks import native_precision
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
 from trainer.captioners.configs import ModelConfig, RecognizerConfig
@@ -13,6 +14,7 @@ from trainer.recognizers.profiles import profile_settings
 Part = TypeVar("Part", bound=Frozen)
 OtherPart = TypeVar("OtherPart", bound=Frozen)
 
+_PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 _OF_PIXELS = ("extractor_", "fine_tuning", "augment_")
 
 
@@ -36,7 +38,8 @@ class LearningConfig(Frozen):
         clip_norm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
         averaging: float. What the running average of the weights keeps of itself a step; the average is what is
             validated and what answers. 0 for none.
-        precision: str. `float32`, or the half in which the model computes while its weights stay float32.
+        precision: str. `float32`, or the half in which the model computes while its weights stay float32; `auto` is
+            `mixed_bfloat16` where the processor computes in it, `float32` elsewhere, see `settled`.
         stop_after: int or None. Epochs without a better one after which training ends early.
         devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
         checkpoint_every: int or None. Steps between checkpoints, besides the one after each epoch.
@@ -55,10 +58,16 @@ class LearningConfig(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(None, gt=0)
     averaging: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     stop_after: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
     checkpoint_every: int | None = Field(None, ge=1)
+
+    def settled(self) -> Self:
+        """The same with nothing left to the machine: what a run is recorded with, and goes on with elsewhere."""
+        if self.precision != "auto":
+            return self
+        return self.model_copy(update={"precision": _PRECISIONS[native_precision()]})
 
 
 class TrainingConfig(LearningConfig):

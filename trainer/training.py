@@ -95,26 +95,36 @@ def train_captioner(
         _say_what_is_left_out(data)
         _check_lengths(sizes, training, data)
         with locked(root):
-            record = _record(spec, sizes, training, tables, data, network)
+            record = captioner_record(spec, sizes, training, tables, data, network)
             begin_run(root, record, lambda: put_captioner(root, tables, network))
             note_store(root, opened.path)
             say_settings(record)
             return Learning(root, record, CaptionLesson(root, record, tables, data, network)).run()
 
 
-def _record(
+def captioner_record(
     spec: ModelSpec,
     sizes: ModelConfig,
     training: TrainingConfig,
     tables: Tables,
     data: CaptionData,
-    network: PixelNetwork | None,
+    network: PixelNetwork | None = None,
 ) -> CaptionerRecord:
+    """What a run is that learns from these captions.
+
+    Args:
+        spec: ModelSpec. The model.
+        sizes: ModelConfig. Its sizes, of the spec's class.
+        training: TrainingConfig. How it learns.
+        tables: Tables. What it learns from,
+        data: CaptionData. joined.
+        network: PixelNetwork or None. The extractor in the model, where it learns from pixels.
+    """
     validation = data.validation_split
     return CaptionerRecord(
         model=spec.name,
         sizes=sizes.model_dump(),
-        training=training,
+        training=training.settled(),
         datasets=tuple(dataset.name for dataset in tables.datasets),
         features=FeatureOrigin.of(tables.features),
         text=tuple(TextOrigin(fingerprint=text.fingerprint, recipe=text.recipe) for text in tables.texts),

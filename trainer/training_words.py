@@ -90,7 +90,7 @@ def _record(
     validation = data.validation_split
     return RecognizerRecord(
         sizes=sizes.model_dump(),
-        training=training,
+        training=training.settled(),
         datasets=tuple(dataset.name for dataset in tables.datasets),
         features=FeatureOrigin.of(tables.features),
         train=data.train.digest,

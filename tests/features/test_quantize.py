@@ -49,3 +49,14 @@ def test_what_overflows_its_dtype_is_refused() -> None:
     with pytest.raises(RecordError, match="overflow"):
         encode(np.array([70000.0], np.float32), "float16")
     assert decode(encode(np.array([70000.0], np.float32), "bfloat16")).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "overflows"), [("float16", 65519.0, 65520.0), ("bfloat16", 3.39e38, 3.4e38)]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_value_that_rounds_into_a_dtype_is_kept(dtype, largest, overflows, sign) -> None:
+    kept = encode(np.array([1.0, sign * largest], np.float32), dtype)["value"].astype(np.float32)
+    assert np.isfinite(kept).all()
+    with pytest.raises(RecordError, match="overflow"):
+        encode(np.array([1.0, sign * overflows], np.float32), dtype)

@@ -1,9 +1,10 @@
 import pytest
 
+from features import networks
 from schemas.errors import UsageError
 from trainer.captioners.configs import SoftAttentionConfig
 from trainer.captioners.models import MODELS, model_spec
-from trainer.config import TrainingConfig, parse_options
+from trainer.config import TrainingConfig, parse_options, parse_recognizer
 
 
 def test_the_defaults_are_the_published_sizes():
@@ -47,3 +48,18 @@ def test_a_spatial_model_refuses_pooled_features_and_names_the_command():
 def test_pixels_are_refused_and_the_command_that_makes_features_is_named():
     with pytest.raises(UsageError, match=r"1f2e: .*pixels \[24, 32, 3\].*--extractor inception_v3 --pooling none"):
         model_spec("soft_attention").check_shape((24, 32, 3), "1f2e")
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"), [("avx2 avx512_bf16", "mixed_bfloat16"), ("avx2 avx512f", "float32"), ("", "float32")]
+)
+def test_precision_auto_is_settled_by_what_the_processor_computes_in(monkeypatch, flags, precision):
+    monkeypatch.setattr(networks, "_cpu_flags", lambda: frozenset(flags.split()))
+    training, _ = parse_recognizer("quick", {})
+    assert training.settled().precision == precision
+    assert training.settled().settled() == training.settled()
+
+
+def test_a_precision_that_is_named_stays_as_it_is():
+    training, _ = parse_recognizer("quick", {"precision": "mixed_float16"})
+    assert training.settled() == training

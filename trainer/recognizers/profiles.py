@@ -19,7 +19,7 @@ _COMMON = {
     "warmup_steps": 100,
     "weight_decay": 0.01,
     "clip_norm": 5.0,
-    "precision": "mixed_bfloat16",
+    "precision": "auto",
     "augment_shift": 0.05,
     "augment_zoom": 0.1,
     "augment_hue": True,

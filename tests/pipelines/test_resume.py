@@ -38,7 +38,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(store: Path, images: Path) -> subprocess.Popen[bytes]:
-    program = f"import capt; capt.prepare_features(store={str(store)!r}, images=[{str(images)!r}], **{OPTIONS!r})"
+    return begin("prepare_features", store=str(store), images=[str(images)], **OPTIONS)
+
+
+def begin(command: str, **given: Any) -> subprocess.Popen[bytes]:
+    program = f"import capt; capt.{command}(**{given!r})"
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -67,11 +71,14 @@ def finish(store: Path, images: Path, unbroken: dict[str, bytes]) -> None:
 
 def kill_and_finish(store: Path, images: Path, delays: list[float], unbroken: dict[str, bytes]) -> None:
     for delay in delays:
-        process = start(store, images)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill(start(store, images), delay)
     finish(store, images, unbroken)
+
+
+def kill(process: subprocess.Popen[bytes], delay: float) -> None:
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def test_ten_kills_at_random_moments_leave_a_store_that_the_same_command_finishes(
@@ -107,3 +114,20 @@ def test_units_that_a_killed_run_finished_are_not_extracted_again(
     after = {path: path.stat().st_mtime_ns for path in store.glob("features/*/*/*.tfrecord")}
     finished = [path for path in before if before[path] == after[path]]
     assert len(finished) >= len(done)
+
+
+@pytest.mark.slow
+def test_captchas_of_a_killed_run_are_prepared_by_the_same_command_words_and_all(tmp_path: Path) -> None:
+    count, chosen = 280, random.Random(3)
+    capt.synth_captcha(out=str(tmp_path / "made"), count=count, seed=1)
+    folder = tmp_path / "made" / "words_captcha"
+    for path in folder.iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    given = {"images": [str(folder)], "labels": str(folder), "shards": SHARDS}
+    assert begin("prepare_captcha", store=str(tmp_path / "unbroken"), **given).wait(120) == 0
+    store = tmp_path / "store"
+    for _ in range(8):
+        kill(begin("prepare_captcha", store=str(store), **given), chosen.uniform(1.0, 6.0))
+    result = capt.prepare_captcha(store=str(store), **given)
+    assert result["ok"] + result["cached"] == count
+    assert tables(store) == tables(tmp_path / "unbroken")

@@ -86,6 +86,11 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, 
             np.testing.assert_allclose(got[layer], value, rtol=1e-5, atol=1e-6, err_msg=layer)
 
 
+def test_tensorflow_complains_of_nothing(words_store, tmp_path, capfd):
+    train_captcha(words_store.path, tmp_path / "run", epochs=1, options={**SMALL, "batch_size": 12})
+    assert "error" not in capfd.readouterr().err
+
+
 def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):
     train_captcha(words_store.path, tmp_path / "run", epochs=1, options={**SMALL, "averaging": 0.9})
     last, average = weights_of(tmp_path / "run", "model.weights.h5"), weights_of(tmp_path / "run", AVERAGE)

@@ -69,10 +69,9 @@ class WordReader(Feed):
             return self.read_images(order[step]), self._ids[order[step]]
 
         def batch(step: Any, pixels: Any, ids: Any) -> tuple[Any, Any]:
-            pixels = tf.ensure_shape(pixels, (order.shape[1], *self.features.shape))
-            return change(pixels, step) if change else pixels, tf.ensure_shape(
-                ids, (order.shape[1], self._ids.shape[1])
-            )
+            # Of no stated size: TensorFlow takes the loop of CTC at one size for that at another, and complains.
+            pixels = tf.ensure_shape(pixels, (None, *self.features.shape))
+            return change(pixels, step) if change else pixels, tf.ensure_shape(ids, (None, self._ids.shape[1]))
 
         return self.ahead(load, [self.dtype, np.int32], batch, range(first_step, len(order)))
 

@@ -2,8 +2,9 @@
 
 sources → decode threads → batches padded to a multiple of 8 → network → storage dtype → rows, in order
 
-One record's failure costs no other: a batch that fails is bisected to the guilty record, and a batch that does not
-fit the memory is halved, with the size that fits remembered.
+Decoding, the network and whoever takes the rows work at the same time. One record's failure costs no other: a batch
+that fails is bisected to the guilty record, and a batch that does not fit the memory is halved, with the size that fits
+remembered.
 """
 
 import logging
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,9 @@ from schemas.recipes import FeatureRecipe
 PADDING = 8
 DEFAULT_BATCH = 16
 DEFAULT_THREADS = 2
+
+_OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")  # of TensorFlow and of PyTorch
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "can't allocate memory")  # of XLA, and of PyTorch on a processor
 
 _log = logging.getLogger("capt.extraction")
 
@@ -55,6 +60,9 @@ class Failed:
     error: RecordError
 
 
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
 Decoded = Pixels | RecordError
 Output = NDArray[np.float32] | RecordError
 
@@ -67,6 +75,8 @@ class Extractor:
         network: Network. Computes the features of pixels, in the dtype that the resizing gives.
         batch_size: int. Images a call at most.
         threads: int. Decoding threads.
+        calls: int. Calls of the network at a time. While a device computes one, another's images and features can be
+            on their way to and from it.
         max_pixels: int. Images with more are refused by their header.
     """
 
@@ -77,48 +87,34 @@ class Extractor:
         *,
         batch_size: int = DEFAULT_BATCH,
         threads: int = DEFAULT_THREADS,
+        calls: int = 1,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._recipe = recipe
         self._fitting = Fitting.of(recipe)
         self._network = network
         self._threads = threads
+        self._calls = calls
         self._max_pixels = max_pixels
         self.batch_size = batch_size
 
     def run(self, sources: Iterable[Source]) -> Iterator[Extracted | Failed]:
-        """One result a source, in order; memory holds three batches of images at most."""
-        decoded = self._decode(iter(sources))
-        while batch := list(islice(decoded, self.batch_size)):
-            keys = [key for key, _ in batch]
-            yield from map(self._finish, keys, self._outputs([image for _, image in batch]))
+        """One result a source, in order; memory holds three batches of images at most, and one more a further call."""
+        decoded = _in_order(self._decode, sources, self._threads, lambda: max(self.batch_size, self._threads))
+        batches = iter(lambda: list(islice(decoded, self.batch_size)), [])
+        for results in _in_order(self._extract, batches, self._calls, lambda: self._calls + 1):
+            yield from results
 
-    def _decode(self, sources: Iterator[Source]) -> Iterator[tuple[bytes, Decoded]]:
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            waiting: deque[tuple[bytes, Future[Decoded]]] = deque()
-            try:
-                while True:
-                    for source in islice(sources, max(0, 2 * self.batch_size - len(waiting))):
-                        waiting.append((source.key, pool.submit(self._decode_one, source)))
-                    if not waiting:
-                        return
-                    key, future = waiting.popleft()
-                    yield key, future.result()
-            finally:
-                for _, future in waiting:
-                    future.cancel()
-
-    def _decode_one(self, source: Source) -> Decoded:
+    def _decode(self, source: Source) -> tuple[bytes, Decoded]:
         try:
-            return decode(source.read(), self._fitting, max_pixels=self._max_pixels)
+            return source.key, decode(source.read(), self._fitting, max_pixels=self._max_pixels)
         except RecordError as error:
-            return error
+            return source.key, error
 
-    def _outputs(self, batch: list[Decoded]) -> Iterator[Output]:
-        pixels = [image for image in batch if not isinstance(image, RecordError)]
+    def _extract(self, batch: list[tuple[bytes, Decoded]]) -> list[Extracted | Failed]:
+        pixels = [image for _, image in batch if not isinstance(image, RecordError)]
         outputs = self._predict(np.stack(pixels)) if pixels else iter(())
-        for image in batch:
-            yield image if isinstance(image, RecordError) else next(outputs)
+        return [self._finish(key, image if isinstance(image, RecordError) else next(outputs)) for key, image in batch]
 
     def _predict(self, pixels: Pixels) -> Iterator[Output]:
         for start in range(0, len(pixels), self.batch_size):
@@ -132,7 +128,7 @@ class Extractor:
                 yield _blame(error)
                 return
             half = (len(pixels) + 1) // 2
-            if _out_of_memory(error) and half < self.batch_size:
+            if out_of_memory(error) and half < self.batch_size:
                 _log.warning("a batch of %d does not fit the memory; going on with %d", len(pixels), half)
                 self.batch_size = half
             yield from self._predict(pixels[:half])
@@ -153,11 +149,32 @@ class Extractor:
             return Failed(key, error)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error is that NumPy or a backend of Keras found no memory."""
+    named = isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY
+    return named or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _in_order(
+    work: Callable[[Given], Result], given: Iterable[Given], threads: int, ahead: Callable[[], int]
+) -> Iterator[Result]:
+    """What `work` makes of each, in order, by threads; at most `ahead()` of them begin before the first is taken."""
+    remaining = iter(given)
+    with ThreadPoolExecutor(threads, thread_name_prefix=work.__name__) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            while True:
+                for one in islice(remaining, max(0, ahead() - len(waiting))):
+                    waiting.append(pool.submit(work, one))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
 def _blame(error: Exception) -> RecordError:
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return RecordError("extract", "out of memory", "one image alone does not fit", permanent=False)
     return RecordError("extract", "network failed", f"{type(error).__name__}: {error}")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ in ("ResourceExhaustedError", "OutOfMemoryError")

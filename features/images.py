@@ -249,7 +249,7 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
 def _rgb(image: Image.Image) -> Image.Image:
     image = _eight_bits(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     paper = Image.new("RGBA", image.size, "white")
     paper.alpha_composite(image.convert("RGBA"))
     return paper.convert("RGB")

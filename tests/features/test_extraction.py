@@ -1,6 +1,8 @@
 """The extraction core keeps order, pads batches, and lets one record's failure cost no other."""
 
 import io
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -123,6 +125,41 @@ def test_memory_holds_a_bounded_number_of_images() -> None:
     results = Extractor(RECIPE, BrightnessNetwork(), batch_size=8).run(source(n) for n in range(1000))
     next(results)
     assert len(read) <= 3 * 8
+
+
+def test_the_network_goes_on_while_rows_are_taken() -> None:
+    network = BrightnessNetwork()
+    results = Extractor(RECIPE, network, batch_size=8).run(sources(list(range(1, 25))))
+    next(results)
+    until = time.monotonic() + 10
+    while len(network.batches) < 2 and time.monotonic() < until:
+        time.sleep(0.001)
+    assert len(network.batches) == 2
+    assert len(list(results)) == 23
+
+
+def test_several_calls_are_made_at_a_time_and_results_stay_in_order() -> None:
+    together = threading.Barrier(3, timeout=10)
+    network = BrightnessNetwork(lambda pixels: together.wait() and None)
+    results = Extractor(RECIPE, network, batch_size=8, calls=3).run(sources(list(range(1, 49))))
+    assert list(outcome(list(results)).items()) == [(value, float(value)) for value in range(1, 49)]
+
+
+def test_a_run_that_is_given_up_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    results = Extractor(RECIPE, BrightnessNetwork(), batch_size=8, calls=2).run(sources(list(range(1, 200))))
+    next(results)
+    assert threading.active_count() > before
+    results.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("words", ["RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.", "can't allocate memory"])
+def test_backends_that_say_in_words_that_the_memory_is_full_are_understood(words: str) -> None:
+    network = BrightnessNetwork(lambda pixels: RuntimeError(words) if len(pixels) > 8 else None)
+    extractor = Extractor(RECIPE, network, batch_size=32)
+    assert len(outcome(list(extractor.run(sources(list(range(1, 33))))))) == 32
+    assert extractor.batch_size == 8
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8, 24])

@@ -1,0 +1,281 @@
+"""Features of photographs, InceptionV3: ours beside the notebooks' loop, a plain Beam pipeline, and the limits.
+
+    python benchmarks/extraction.py [--precision bfloat16|float32] [--rounds N]     on photographs that it makes
+    python benchmarks/extraction.py --images DIR…                                   on yours, all of them JPEGs
+
+In turn, on the same files: our extraction core as a job runs it, to a finished shard; the whole `capt prepare features`
+without its start-up; the notebooks' loop; the Beam pipeline without its start-up; the bare frozen network on pixels in
+memory; and a matrix product of the same precision, told in images of as many operations. Start-up is taken off by the
+difference of a run over all images and one over a few. The network has seeded random weights, the same for all.
+
+Then, each in a process of its own, the most memory that ours and the Beam pipeline hold; and how near the features of
+all come to each other. The peers compute in float32 whatever `--precision` says.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from begun_store import BegunStore, begin_store
+from extraction_peers import notebook_loop, plain_beam, read_beam, read_notebook
+from flops import flops_of
+from numpy.typing import NDArray
+from photographs import write_photographs
+from rounds import Work, apart, in_turn, print_rounds, ratio
+
+from features.extraction import DEFAULT_BATCH
+from features.extractors.choice import Asked
+from features.extractors.opening import open_extractor
+from features.fitting import Fitting
+from features.images import decode
+from features.networks import load_network, shared_network
+from pipelines.extracting import EXTRACT_UNIT, ExtractShard
+from pipelines.units import write_unit
+from schemas.recipes import Precision
+
+OURS, COMMAND = "ours", "ours, the whole command"
+NOTEBOOK, BEAM = "notebook loop", "plain Beam"
+NETWORK, PRODUCT = "bare network", "matrix product"
+_RATIOS = ((OURS, NOTEBOOK), (OURS, BEAM), (COMMAND, BEAM), (OURS, NETWORK), (COMMAND, NETWORK), (NETWORK, PRODUCT))
+_PRODUCT_ROWS = 2048
+
+Features = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all works are given.
+
+    Args:
+        store: BegunStore. To be copied.
+        model: Path. The network up to its last layer of places, a `.keras` file.
+        many: Path. The folder of all images.
+        few: Path. A folder of some of them.
+        work: Path. Where each work may leave what it makes.
+    """
+
+    store: BegunStore
+    model: Path
+    many: Path
+    few: Path
+    work: Path
+
+    def paths(self) -> list[Path]:
+        """All images."""
+        return sorted(self.many.iterdir())
+
+    def fresh(self, name: str) -> Path:
+        """An empty directory."""
+        path = self.work / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        return path
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=options.work) as directory:
+        given, flops = make(Path(directory), options.precision, options.images, options.photographs, options.few)
+        works = {
+            OURS: lambda: core(given),
+            COMMAND: lambda: without_start_up(given, partial(command, given)),
+            NOTEBOOK: lambda: loop(given),
+            BEAM: lambda: without_start_up(given, partial(pipeline, given)),
+            NETWORK: bare_network(given),
+            PRODUCT: matrix_product(options.precision, flops),
+        }
+        rates = in_turn(works, options.rounds)
+        peaks = {name: apart(run, given)[1] for name, run in ((COMMAND, prepare_all), (BEAM, beam_all))}
+        near = nearness(given)
+    ours, beam = peaks[COMMAND], peaks[BEAM]
+    print(f"{options.precision}, {flops / 1e9:.3g} GFLOP an image; in GFLOP/s:", end=" ")
+    print(", ".join(f"{name} {median(rates[name]) * flops / 1e9:,.3g}" for name in (OURS, NETWORK, PRODUCT)))
+    print(f"most memory: {COMMAND} {ours / 2**20:,.0f} MiB, {BEAM} {beam / 2**20:,.0f} MiB, {ours / beam:.2f} of it")
+    print("cosine of an image's features, mean and worst:")
+    for pair, (mean, worst) in near.items():
+        print(f"  {pair}: {mean:.6f}, {worst:.6f}")
+    print()
+    ratios = [ratio(rates, one, other) for one, other in _RATIOS]
+    print_rounds("images", rates, ratios, precision=options.precision, flops=flops, peaks=peaks, cosines=near)
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--images", nargs="*", type=Path, help="directories of JPEGs; default: photographs are made")
+    parser.add_argument("--photographs", type=int, default=144, help="how many to make")
+    parser.add_argument("--few", type=int, default=16, help="images of the run that start-up is taken from")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", help="directory for stores; default: the system's for temporary files")
+    return parser.parse_args()
+
+
+def make(work: Path, precision: Precision, images: Sequence[Path] | None, count: int, few: int) -> tuple[Given, int]:
+    """What the works are given, in a working directory; and the network's operations an image."""
+    given = Given(begin_store(work, precision), work / "network.keras", work / "many", work / "few", work)
+    if images:
+        given.many.mkdir()
+        for path in sorted(path for root in images for path in root.iterdir()):
+            shutil.copy2(path, given.many)
+    else:
+        write_photographs(given.many, count)
+    given.few.mkdir()
+    for path in given.paths()[:few]:
+        shutil.copy2(path, given.few)
+    extractor = open_extractor(Asked(weights="random:7"))
+    network = extractor.feature_function(given.store.table.recipe).network
+    network.save(given.model)
+    return given, flops_of(network)
+
+
+# === Works: each takes all the images, and says how many a second those were ===
+
+
+def core(given: Given) -> float:
+    """Our extraction core as a job runs it: one unit of references to one shard."""
+    table, plan = given.store.table, given.fresh("unit")
+    keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
+    write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT)
+    network, size = (
+        shared_network(table.network_path, table.recipe.precision),
+        (table.recipe.height, table.recipe.width),
+    )
+    network.predict(np.zeros((DEFAULT_BATCH, *size, 3), np.uint8))  # the first call optimizes the graph
+    extract = ExtractShard(str(plan), str(table.network_path), table.recipe, table.shape, "made", 1)
+    started = time.perf_counter()
+    result = json.loads(extract(plan / "units" / "00000.parquet", lambda done, failed: None))
+    seconds = time.perf_counter() - started
+    assert result["shard"]["rows"] == len(keyed), result["failures"]
+    return len(keyed) / seconds
+
+
+def loop(given: Given) -> float:
+    """The notebooks' loop; its model is in memory."""
+    paths, out = given.paths(), given.fresh("npy")
+    return len(paths) / _seconds(lambda: notebook_loop(str(given.model), paths, out))
+
+
+def command(given: Given, images: Path) -> float:
+    """Seconds of `capt prepare features` into a begun store, whose network is loaded anew as its path is another."""
+    return given.store.copy(given.work / f"store-{images.name}").prepare(images)
+
+
+def pipeline(given: Given, images: Path) -> float:
+    """Seconds of the plain Beam pipeline."""
+    paths, out = sorted(images.iterdir()), given.fresh("records")
+    return _seconds(lambda: plain_beam(str(given.model), paths, out))
+
+
+def without_start_up(given: Given, run: Callable[[Path], float]) -> float:
+    """Images a second of a run over a folder, from what all take longer than a few."""
+    few, many = (len(list(folder.iterdir())) for folder in (given.few, given.many))
+    shorter = run(given.few)
+    return (many - few) / (run(given.many) - shorter)
+
+
+def bare_network(given: Given) -> Work:
+    """The frozen network alone, in batches as the core makes them, on pixels in memory."""
+    table = given.store.table
+    network, fitting = load_network(table.network_path, table.recipe.precision), Fitting.of(table.recipe)
+    pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
+
+    def call() -> None:
+        for start in range(0, len(pixels), DEFAULT_BATCH):
+            network.predict(pixels[start : start + DEFAULT_BATCH])
+
+    return lambda: len(pixels) / _seconds(call)
+
+
+def matrix_product(precision: Precision, flops: int) -> Work:
+    """A square matrix product, in images of as many operations."""
+    values = np.random.default_rng(0).standard_normal((2, _PRODUCT_ROWS, _PRODUCT_ROWS), dtype=np.float32)
+    one, other = (tf.cast(value, precision) for value in values)
+    product = tf.function(tf.matmul)
+    products = max(1, 64 * flops // (2 * _PRODUCT_ROWS**3))
+
+    def call() -> None:
+        for _ in range(products):
+            result = product(one, other)
+        result.numpy()
+
+    return lambda: products * 2 * _PRODUCT_ROWS**3 / flops / _seconds(call)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+# === Memory, each in a process of its own ===
+
+
+def prepare_all(given: Given) -> None:
+    """The whole command over all the images."""
+    command(given, given.many)
+
+
+def beam_all(given: Given) -> None:
+    """The Beam pipeline over all the images."""
+    pipeline(given, given.many)
+
+
+# === How near features come ===
+
+
+def nearness(given: Given) -> dict[str, tuple[float, float]]:
+    """Mean and worst cosine of pairs of features, an image's with the same image's.
+
+    Of what the works left behind, and of the network's two precisions on a few of the images.
+    """
+    ours = read_ours(given, replace(given.store, path=given.work / f"store-{given.many.name}"))
+    notebook, beam = read_notebook(given.work / "npy"), read_beam(given.work / "records")
+    exact, rounded = (on_pixels(given, precision) for precision in ("float32", "bfloat16"))
+    return {
+        "bfloat16 to float32, the same pixels": _cosines(rounded, exact),
+        f"{NOTEBOOK} to ours, which resizes with antialias": _cosines(notebook, ours),
+        f"{BEAM} to {NOTEBOOK}": _cosines(beam, notebook),
+    }
+
+
+def read_ours(given: Given, store: BegunStore) -> Features:
+    """Features [64, 2048] by the stem of an image's path."""
+    keys = [hashlib.sha256(path.read_bytes()).digest() for path in given.paths()]
+    rows = store.table.get_many(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32))
+    return dict(zip((path.stem for path in given.paths()), rows.astype(np.float32), strict=True))
+
+
+def on_pixels(given: Given, precision: Precision) -> Features:
+    """The frozen network's features of a few images."""
+    table = given.store.table
+    paths, fitting = sorted(given.few.iterdir()), Fitting.of(table.recipe)
+    pixels = np.stack([decode(path.read_bytes(), fitting) for path in paths])
+    features = load_network(table.network_path, precision).predict(pixels)
+    return dict(zip((path.stem for path in paths), features, strict=True))
+
+
+def _cosines(some: Features, others: Features) -> tuple[float, float]:
+    cosines = []
+    for name, one in some.items():
+        a, b = one.ravel().astype(np.float64), others[name].ravel().astype(np.float64)
+        cosines.append(float(a @ b / np.sqrt((a @ a) * (b @ b))))
+    return float(np.mean(cosines)), min(cosines)
+
+
+if __name__ == "__main__":
+    main()

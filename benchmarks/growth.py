@@ -1,0 +1,106 @@
+"""How the cost of `capt prepare features` grows: 1×, 4× and 16× the images, with 1 worker and with 2.
+
+    python benchmarks/growth.py [--photographs 32] [--rounds 2] [--precision bfloat16|float32]
+
+Every run is the whole command, start-up included, in a process of its own and into a store that has the network. Where
+the cost grows with the images alone, a further image costs the same however many there are, and the memory stays. Two
+workers are two processes of Beam's local runner, each with a network that would use all cores; the memory told is that
+of the largest process.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from begun_store import BegunStore, begin_store
+from photographs import write_photographs
+from rounds import apart, in_turn, print_rounds, ratio
+
+TIMES = (1, 4, 16)
+WORKERS: dict[int, tuple[str, ...]] = {1: (), 2: ("--direct_num_workers=2", "--direct_running_mode=multi_processing")}
+_SHARDS = 2  # units of work, which workers share
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the whole command over a folder of images.
+
+    Args:
+        store: BegunStore. To be copied.
+        images: Path. The folder.
+        count: int. Images in it.
+        workers: int. Processes that extract.
+        peaks: list of int. The most memory that each call's largest process held, in bytes; grows with calls.
+    """
+
+    store: BegunStore
+    images: Path
+    count: int
+    workers: int
+    peaks: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return f"{self.count} images, {self.workers} worker{'s' * (self.workers > 1)}"
+
+    def __call__(self) -> float:
+        """Images a second."""
+        store = self.store.copy(self.store.path.with_name("grown"))
+        seconds, peak = apart(store.prepare, self.images, _SHARDS, WORKERS[self.workers])
+        self.peaks.append(peak)
+        return self.count / seconds
+
+
+def make(work: Path, precision: Any, extractor: str, count: int) -> list[Run]:
+    """The runs, by workers and then by images."""
+    store = begin_store(work, precision, extractor)
+    folders = {count * times: work / f"{times}x" for times in TIMES}
+    for images, folder in folders.items():
+        write_photographs(folder, images)
+    return [Run(store, folder, images, workers) for workers in WORKERS for images, folder in folders.items()]
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        runs = make(Path(work), options.precision, options.extractor, options.photographs)
+        rates = in_turn({run.name: run for run in runs}, options.rounds)
+    print("| images | workers | seconds, median | ms a further image | most memory, MiB |\n|---|---|---|---|---|")
+    for workers in WORKERS:
+        _print_rows([run for run in runs if run.workers == workers], rates)
+    print()
+    pairs = [(many.name, few.name) for few, many in zip(runs[: len(TIMES)], runs[len(TIMES) :], strict=True)]
+    peaks = {run.name: run.peaks for run in runs}
+    print_rounds("images", rates, [ratio(rates, *pair) for pair in pairs], precision=options.precision, peaks=peaks)
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=int, default=32, help="images of the smallest run")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--extractor", default="inception_v3")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--work", help="directory for stores; default: the system's for temporary files")
+    return parser.parse_args()
+
+
+def _print_rows(runs: Sequence[Run], rates: dict[str, list[float]]) -> None:
+    before_count, before_seconds = 0, 0.0
+    for run in runs:
+        seconds = run.count / median(rates[run.name])
+        further = f"{1000 * (seconds - before_seconds) / (run.count - before_count):.1f}" if before_count else ""
+        print(f"| {run.count} | {run.workers} | {seconds:.1f} | {further} | {max(run.peaks) / 2**20:,.0f} |")
+        before_count, before_seconds = run.count, seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Made photographs: seeded JPEGs that cost what COCO's cost to read and decode, no two alike.
+
+640×480 pixels with the spectrum of photographs at quality 85 take 152 kB on average; COCO's images take 156 kB.
+"""
+
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from features.random_weights import noise_images
+
+_GROUNDS = 16  # noise takes fifty times as long to make as to encode
+_SEED = 7
+_OLD = 1_000_000_000  # a time that the stat cache trusts
+
+
+def photographs(width: int = 640, height: int = 480, first: int = 0) -> Iterator[bytes]:
+    """Endlessly many encoded photographs, from the one of a number on."""
+    grounds = noise_images(_GROUNDS, height, width, _SEED)
+    number = first
+    while True:
+        turn, ground = divmod(number, _GROUNDS)
+        pixels = np.roll(grounds[ground], (37 * turn, 59 * turn), axis=(0, 1))
+        jpeg = BytesIO()
+        Image.fromarray(pixels).save(jpeg, "JPEG", quality=85, comment=str(number))
+        yield jpeg.getvalue()
+        number += 1
+
+
+def write_photographs(root: Path, count: int, first: int = 0) -> list[Path]:
+    """A folder of photographs; their paths."""
+    root.mkdir(parents=True, exist_ok=True)
+    paths = [root / f"{number:012d}.jpg" for number in range(first, first + count)]
+    for path, data in zip(paths, islice(photographs(first=first), count), strict=True):
+        path.write_bytes(data)
+        os.utime(path, (_OLD, _OLD))
+    return paths

@@ -1,19 +1,23 @@
-"""How fast tables are read: Parquet against TFRecord, compressed against bare, ours against other readers alone.
+"""How fast tables are read: the formats against each other, and ours beside other readers and the machine's limit.
 
     python benchmarks/reading.py [--rows N] [--shape 64,2048] [--dtype float16] [--batch N] [--rounds N]
 
 Makes one table a format with the same seeded rows, half of their values zero as after a ReLU, and reads each whole, in
-turn, round by round, so that what else the machine does falls on all alike. The tables fit the page cache: this
-compares the formats, not disks. Each ratio is of two readers of one round; printed are its median and its range.
+turn, round by round, so that what else the machine does falls on all alike. Tables and files fit the page cache: this
+compares readers, not disks.
+
+`training` reads in a random order as training does: `trainer.inputs.batches` from the TFRecord table, one caption an
+image. Its peer is the reader of the reference notebooks, a float32 `.npy` file an image, shuffled and batched by
+tf.data. Its limit is `readinto` of the same rows in random order into one buffer, and a copy of that; on one thread, as
+programs do it, and on two, as many as tf.data has for `training`.
 """
 
 import argparse
-import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +26,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
+from made_tables import feature_table, save_arrays
+from notebook_captioner import reader
+from numpy.typing import NDArray
 from rounds import Work, in_turn, print_rounds, ratio
 
-from features import quantize
-from features.files import put_if_absent, write
-from features.store import FeatureTable, Store, create_store, open_store
-from features.store.log import CommitLog
-from features.store.shards import ShardWriter, shard_count, shard_of, tensor_fields
-from schemas.compression import Compression
-from schemas.manifests import FeatureFacts, Manifest
-from schemas.recipes import FeatureRecipe, Format, canonical_json
+from features.store import FeatureTable, create_store
+from features.store.shards import read_index, tensor_fields, value_span
+from schemas.recipes import END, START, Format
 from schemas.records import parsing_spec
+from trainer.inputs.batches import BatchReader, epoch_order
+from trainer.inputs.captions import Captions
 
 Reader = Callable[[], int]
 
-_NETWORK = b"no network made these rows"
+_FORMATS: tuple[Format, ...] = ("tfrecord", "parquet")
+_PASSES = 4  # in a round, of what reads a table in a tenth of a second
 _RATIOS = (
     ("random, Parquet", "random, TFRecord"),
     ("random, TFRecord, zstd", "random, TFRecord"),
     ("tf.data, Parquet", "tf.data, TFRecord"),
     ("tf.data, TFRecord", "TFRecordDataset alone"),
     ("tf.data, Parquet", "pyarrow alone"),
+    ("training", "notebook"),
+    ("training", "readinto and a copy"),
+    ("training", "readinto and a copy, two threads"),
 )
 
 
@@ -50,9 +58,13 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
-        store = create_store(Path(work) / "store")
-        bare = {name: _table(store, options, name) for name in ("tfrecord", "parquet")}
-        packed = {name: _table(store, options, name, "zstd") for name in ("tfrecord", "parquet")}
+        store, names = create_store(Path(work) / "store"), [str(number) for number in range(options.rows)]
+        bare, packed = (
+            {name: feature_table(store, names, options.shape, options.dtype, name, kind) for name in _FORMATS}
+            for kind in ("none", "zstd")
+        )
+        captions = one_caption_each(bare["tfrecord"])
+        arrays = save_arrays(Path(work) / "arrays", bare["tfrecord"])
         readers = {
             "random, TFRecord": _random(bare["tfrecord"], options.batch),
             "random, Parquet": _random(bare["parquet"], options.batch),
@@ -63,6 +75,10 @@ def main() -> None:
             "tf.data, TFRecord, zstd": _streamed(packed["tfrecord"], options.batch),
             "TFRecordDataset alone": _tensorflow_alone(bare["tfrecord"], options.batch),
             "pyarrow alone": _pyarrow_alone(bare["parquet"], options.batch),
+            "training": _training(bare["tfrecord"], captions, options.batch),
+            "notebook": _notebook(arrays, options.batch),
+            "readinto and a copy": _readinto(bare["tfrecord"], options.batch, threads=1),
+            "readinto and a copy, two threads": _readinto(bare["tfrecord"], options.batch, threads=2),
         }
         rates = in_turn({name: _rate(read) for name, read in readers.items()}, options.rounds)
     print_rounds("images", rates, [ratio(rates, one, other) for one, other in _RATIOS])
@@ -73,45 +89,10 @@ def _options() -> Any:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), default=(64, 2048))
     parser.add_argument("--dtype", default="float16")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--work", help="directory for the tables; default: the system's for temporary files")
     return parser.parse_args()
-
-
-# === Tables ===
-
-
-def _table(store: Store, options: Any, file_format: Format, compression: Compression = "none") -> FeatureTable:
-    """A table of seeded rows, committed as a run of `capt prepare features` does."""
-    recipe = FeatureRecipe(
-        extractor="inception_v3",
-        weights="random:0",
-        layer="mixed10",
-        height=299,
-        width=299,
-        precision="float32",
-        dtype=options.dtype,
-        format=file_format,
-        compression=compression,
-    )
-    root, table = store.feature_root(recipe), recipe.table(options.shape)
-    sha256 = hashlib.sha256(_NETWORK).hexdigest()
-    write(store.network_path(sha256), _NETWORK)
-    put_if_absent(root / "network.json", canonical_json({"network": sha256, "shape": list(options.shape)}))
-    count = shard_count(options.rows, sum(field.nbytes for field in table.fields))
-    keys = sorted((hashlib.sha256(str(number).encode()).digest(), number) for number in range(options.rows))
-    shards = []
-    for prefix, some in groupby(keys, lambda pair: shard_of(pair[0], count)):
-        writer = ShardWriter(root, "0123456789abcdef", table, file_format, prefix, count)
-        for key, number in some:
-            values = np.random.default_rng(number).standard_normal(options.shape, dtype=np.float32)
-            writer.append({"key": key, **quantize.encode(np.maximum(values, 0), recipe.dtype)})
-        shards.append(writer.close())
-    facts = FeatureFacts(shape=options.shape, network=sha256, numerics="none", toolchain={})
-    written = tuple(shard for shard in shards if shard)
-    CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=written, facts=facts))
-    return open_store(store.path).features(recipe.fingerprint)
 
 
 # === Readers: each reads every row once and says how many those were ===
@@ -162,6 +143,69 @@ def _pyarrow_alone(table: FeatureTable, batch: int) -> Reader:
         return rows
 
     return read
+
+
+def one_caption_each(table: FeatureTable) -> Captions:
+    """A caption of no words for every row of a table: what training needs to read each image once."""
+    keys = np.concatenate(list(table.key_blocks()))
+    images = len(keys)
+    return Captions(
+        tokens=np.tile(np.array([START, END], np.int32), images),
+        starts=2 * np.arange(images + 1),
+        image=np.arange(images, dtype=np.int32),
+        keys=keys,
+        rows=table.lookup(keys),
+    )
+
+
+def _training(table: FeatureTable, captions: Captions, batch: int) -> Reader:
+    feed = BatchReader(captions, table)
+    order = [numbers for epoch in range(_PASSES) for numbers in epoch_order(captions, batch, 0, epoch)]
+    batches = feed.dataset(order, batch)
+    return lambda: sum(int(tf.shape(inputs["features"])[0]) for inputs, _ in batches)
+
+
+def _notebook(arrays: Sequence[str], batch: int) -> Reader:
+    batches = reader(arrays, np.zeros((len(arrays), 2), np.int32), batch)
+    return lambda: sum(int(tf.shape(features)[0]) for features, _ in batches)
+
+
+def _readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
+    """The bare reading of all values, in random order, some at a time into a buffer, which is then copied."""
+    places, nbytes = _places(table), table.table.field("value").nbytes
+    generator = np.random.default_rng(0)
+
+    def read() -> int:
+        order = np.concatenate([generator.permutation(len(places)) for _ in range(_PASSES)])
+        parts = np.array_split(order, threads)
+        with ThreadPoolExecutor(threads) as pool:
+            return sum(pool.map(read_some, parts))
+
+    def read_some(rows: NDArray[np.int64]) -> int:
+        buffer, copy = np.ones((2, batch, nbytes), np.uint8)
+        files = {path: path.open("rb", buffering=0) for path in {places[row][0] for row in rows}}
+        for start in range(0, len(rows), batch):
+            for target, row in zip(buffer, rows[start : start + batch], strict=False):
+                path, place = places[row]
+                files[path].seek(place)
+                files[path].readinto(target)
+            np.copyto(copy, buffer)
+        for file in files.values():
+            file.close()
+        return len(rows)
+
+    return read
+
+
+def _places(table: FeatureTable) -> list[tuple[Path, int]]:
+    """The file and the place in it of every row's value, which is not compressed."""
+    field = table.table.field("value")
+    return [
+        (table.root / shard.data.path, int(value_span(entry, field)[0]))
+        for shard in table.shards
+        if shard.index
+        for entry in read_index(table.root / shard.index.path, table.table)
+    ]
 
 
 def _drain(dataset: Iterable[Any]) -> int:

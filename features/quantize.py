@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from features.arrays import aligned_empty
 from schemas.errors import RecordError
 from schemas.recipes import StorageDtype
 from schemas.tables import features_table
@@ -26,14 +27,16 @@ def encode(features: NDArray[np.float32 | np.uint8], dtype: StorageDtype) -> Sto
     Raises:
         RecordError: a value is NaN or infinite, or overflows the storage dtype.
     """
-    if not np.isfinite(features).all():
+    peak = np.abs(features).max()  # NaN where there is one
+    if not np.isfinite(peak):
         raise RecordError("store", "not finite", "the network gave NaN or infinity")
     if dtype == "int8":
         return _encode_int8(features)
+    stored = features_table(features.shape, dtype).field("value").numpy_dtype
     with np.errstate(over="ignore", invalid="ignore"):
-        value = features.astype(features_table(features.shape, dtype).field("value").numpy_dtype)
-    if not np.isfinite(value.astype(np.float32)).all():
-        peak = float(np.abs(features).max())
+        value = features.astype(stored)
+        fits = np.isfinite(peak.astype(stored))  # rounding keeps order, so that the others fit where the peak does
+    if not fits:
         raise RecordError("store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --dtype float32")
     if dtype == "uint8" and not np.array_equal(value, features):
         raise RecordError("store", "overflow", "a value is no whole number 0…255, which uint8 keeps")
@@ -50,7 +53,8 @@ def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> Stored:
 def decode(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
     """Features from the columns of `encode`, one image or a batch of them; as stored, but int8 as float32."""
     if "scale" in stored:
-        features: NDArray[np.float32] = stored["value"].astype(np.float32)
-        features *= stored["scale"].astype(np.float32)[..., np.newaxis]
+        value, scale = stored["value"], stored["scale"].astype(np.float32)[..., np.newaxis]
+        features: NDArray[np.generic] = aligned_empty(value.shape, np.float32)
+        np.multiply(value, scale, out=features, dtype=np.float32)
         return features
     return stored["value"]

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from features.arrays import aligned_empty
 from features.files import ASIDE, put_if_absent, write
 from features.quantize import Stored, decode
 from features.store.log import CommitLog
@@ -453,7 +454,7 @@ class FeatureTable(_Committed):
 
     def _stored(self, rows: list[tuple[int, int]]) -> Stored:
         """The columns of rows, each a shard's number and the row's within it."""
-        columns = {f: np.empty((len(rows), *f.shape), f.numpy_dtype) for f in tensor_fields(self.table)}
+        columns = {f: aligned_empty((len(rows), *f.shape), f.numpy_dtype) for f in tensor_fields(self.table)}
         for field, out in columns.items():
             self._opened.read(rows, field, out)
         return {field.name: out for field, out in columns.items()}

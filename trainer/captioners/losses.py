@@ -21,17 +21,14 @@ def token_losses(targets: Any, logits: Any, left_out: Sequence[int] = (PAD,)) ->
 
     Args:
         targets: int32 [B, T]. Word ids, 0 for padding.
-        logits: float [B, T, V].
+        logits: float [B, T, V]. Finite.
         left_out: sequence of int. Ids that are no words.
 
     Returns:
         float32 [B, T] in nats, and the mask float32 [B, T]: 1 for a word, 0 for padding.
     """
-    # Keras hands a loss its targets as floats and a metric as they are; in one form, a compiler finds that both want
-    # the same cross entropy and computes it once (5 % of a training step on the CPU).
-    targets = ops.cast(ops.cast(targets, "float32"), "int32")
-    losses = ops.sparse_categorical_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
-    return losses, real_tokens(targets, left_out)
+    targets, below = _ids(targets), _below_likeliest(logits)
+    return _log_sum_exp(below) - _of_targets(below, targets), real_tokens(targets, left_out)
 
 
 def real_tokens(targets: Any, left_out: Sequence[int] = (PAD,)) -> Any:
@@ -86,10 +83,36 @@ def even_losses(logits: Any) -> Any:
     Returns:
         float32 [B, T] in nats.
     """
-    logits = ops.cast(logits, "float32")
-    share = np.ones(logits.shape[-1], np.float32)
+    below = _below_likeliest(logits)
+    share = np.ones(below.shape[-1], np.float32)
     share[list(NEVER_SAID)] = 0
-    return ops.logsumexp(logits, axis=-1) - ops.matmul(logits, share / share.sum())
+    return _log_sum_exp(below) - ops.matmul(below, share / share.sum())
+
+
+def _ids(targets: Any) -> Any:
+    # Keras hands a loss its targets as floats and a metric as they are; in one form, a compiler finds that both want
+    # the same cross entropy and computes it once (5 % of a training step on the CPU).
+    return ops.cast(ops.cast(targets, "float32"), "int32")
+
+
+# Elementwise over the logits, this takes 11 ms of a core for 1,088 words of 5,000, forth and back; TensorFlow's fused
+# cross entropy takes 19, Keras' argmax 7 beside it, and picking the targets' logits by index as long as all the rest.
+
+
+def _below_likeliest(logits: Any) -> Any:
+    """How far each logit is below the largest of its word: float32 [B, T, V], at most 0."""
+    logits = ops.cast(logits, "float32")
+    return logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
+
+
+def _log_sum_exp(below: Any) -> Any:
+    """The logarithm of Σ exp over the last axis, of numbers at most 0 one of which is 0: float32 [B, T]."""
+    return ops.log(ops.sum(ops.exp(below), axis=-1))
+
+
+def _of_targets(values: Any, targets: Any) -> Any:
+    """The values float32 [B, T, V] at the ids int32 [B, T]: float32 [B, T]."""
+    return ops.sum(values * ops.one_hot(targets, values.shape[-1], dtype="float32"), axis=-1)
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -125,8 +148,9 @@ class MaskedAccuracy(keras.metrics.Mean):
         self.left_out = tuple(left_out)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        hits = ops.equal(ops.cast(y_true, "int32"), ops.argmax(y_pred, axis=-1))
-        mask = real_tokens(y_true, self.left_out)
+        targets = _ids(y_true)
+        hits = ops.equal(_of_targets(_below_likeliest(y_pred), targets), 0.0)
+        mask = real_tokens(targets, self.left_out)
         return super().update_state(ops.cast(hits, "float32"), sample_weight=mask)
 
     def get_config(self) -> dict[str, Any]:

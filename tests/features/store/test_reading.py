@@ -64,6 +64,12 @@ def test_get_gives_one_image_s_features(tmp_path: Path, recipe: Any) -> None:
         assert np.array_equal(table.get(key_of(number).hex()), features)
 
 
+@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+def test_many_rows_lie_where_tensorflow_takes_them_as_they_are(tmp_path: Path, recipe: Any) -> None:
+    table = table_of(tmp_path, recipe)
+    assert all(table.read(table.lookup(keys_of(range(rows)))).ctypes.data % 64 == 0 for rows in (1, 3, 64))
+
+
 def test_get_reads_nothing_of_the_shards_that_the_key_cannot_be_in(tmp_path: Path) -> None:
     recipe, store = feature_recipe(), new_store(tmp_path)
     manifest = add_features(store, recipe, range(64), shards=8)

@@ -1,8 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from trainer.captioners.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.captioners.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy, token_losses
 
 
 @pytest.fixture
@@ -15,6 +16,33 @@ def batch():
 def by_hand(targets, logits):
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return [-shifted[i, t, targets[i, t]] for i, t in zip(*np.nonzero(targets), strict=True)]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_the_cross_entropy_is_that_of_keras_with_its_gradient(scale):
+    rng = np.random.default_rng(5)
+    logits = tf.constant(scale * rng.normal(size=(3, 4, 50)) - 2 * scale, tf.float32)
+    targets = rng.integers(0, 50, (3, 4)).astype(np.int32)
+    found = []
+    for losses in (
+        lambda: token_losses(targets, logits)[0],
+        lambda: keras.ops.sparse_categorical_crossentropy(targets, logits, from_logits=True),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            told = losses()
+        found.append((told.numpy(), tape.gradient(told, logits).numpy()))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_word_is_hit_where_its_logit_is_the_largest():
+    rng = np.random.default_rng(6)
+    logits = rng.normal(size=(4, 30, 6)).astype(np.float32)
+    targets = rng.integers(1, 6, (4, 30)).astype(np.int32)
+    metric = MaskedAccuracy()
+    metric.update_state(targets, logits)
+    assert float(metric.result()) == pytest.approx(np.mean(logits.argmax(-1) == targets))
 
 
 def test_the_loss_is_the_mean_over_real_tokens(batch):
@@ -42,8 +70,6 @@ def test_more_padding_changes_nothing(batch):
 
 
 def test_no_gradient_reaches_the_logits_of_padding(batch):
-    import tensorflow as tf
-
     targets, logits = batch
     logits = tf.constant(logits)
     with tf.GradientTape() as tape:

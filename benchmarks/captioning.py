@@ -1,0 +1,159 @@
+"""Greedy captions a second from cached features: ours, a batch at a time, beside the reference notebooks' loop.
+
+    python benchmarks/captioning.py [--images 64] [--most 20] [--rounds 5]
+
+Both read the features of the images, make the likeliest caption of each and join its words; the model is soft attention
+with a word's vector of 256, 512 units, 64 places and 5,000 words. Ours is what `capt evaluate` does. The notebook's
+makes one caption after the other, with an eager call a word, until the caption is over.
+
+First the model learns by heart one made caption an image, as long as Flickr8k's are in the mean. Both then have its
+weights, and the notebook's decoder carries its state here, which else it forgets, so both say the same captions: those
+that were learned, or the program fails.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from made_tables import feature_table, save_arrays
+from notebook_captioner import Encoder, RememberingDecoder, caption
+from numpy.typing import NDArray
+from rounds import Work, in_turn, print_rounds, ratio
+
+from features.store import FeatureTable, create_store
+from features.vocabulary import detokenize
+from schemas.recipes import END, PAD, SPECIAL_TOKENS, START
+from trainer.captioners.captioner import Captioner
+from trainer.captioners.losses import MaskedCrossEntropy
+from trainer.captioners.models import model_spec
+from trainer.config import parse_options
+from trainer.decoding.decoder import Decoding, make_decoder
+
+VOCABULARY = 5000
+MEAN_WORDS = 10.8  # of Flickr8k's captions
+OURS, PEER = "ours", "notebook"
+_WORDS = [*SPECIAL_TOKENS, *(f"word{number}" for number in range(len(SPECIAL_TOKENS), VOCABULARY))]
+_STEPS, _LESSONS = 20, 15
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        table = feature_table(create_store(Path(work) / "store"), [str(number) for number in range(options.images)])
+        arrays = save_arrays(Path(work) / "arrays", table)
+        captions = drawn_captions(options.images, options.most)
+        model = taught(table, captions)
+        works = {OURS: ours(model, table, options.most), PEER: notebook(model, arrays, options.most)}
+        for name, say in works.items():
+            if say() != list(map(_told, captions)):
+                raise SystemExit(f"{name} says other captions than were learned")
+        rates = in_turn({name: _rate(say) for name, say in works.items()}, options.rounds)
+    lengths = list(map(len, captions))
+    print_rounds("captions", rates, [ratio(rates, OURS, PEER)], words=lengths)
+    print(f"captions of {statistics.mean(lengths):.1f} words, {min(lengths)} to {max(lengths)}")
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64, help="images, and how many of them ours captions at a time")
+    parser.add_argument("--most", type=int, default=20, help="words at most")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", help="directory for tables and files; default: the system's for temporary files")
+    return parser.parse_args()
+
+
+def _rate(say: Callable[[], Sequence[str]]) -> Work:
+    def work() -> float:
+        started = time.perf_counter()
+        return len(say()) / (time.perf_counter() - started)
+
+    return work
+
+
+# === What is said ===
+
+
+def drawn_captions(count: int, most: int) -> list[NDArray[np.int32]]:
+    """Captions as word ids, as long as Flickr8k's in the mean, of words that come as often as words do (Zipf)."""
+    random = np.random.default_rng(0)
+    ids = np.arange(len(SPECIAL_TOKENS), VOCABULARY, dtype=np.int32)
+    weights = 1 / (np.arange(len(ids)) + 2.7)
+    lengths = np.clip(random.poisson(MEAN_WORDS, count), 3, most - 1)
+    return [random.choice(ids, size=length, p=weights / weights.sum()) for length in lengths]
+
+
+def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captioner:
+    """A model that says of each image of a table, in the order of their keys, the caption that is given."""
+    spec, features = model_spec("soft_attention"), table.read(_rows(table))
+    keras.utils.set_random_seed(0)
+    model = spec.build(parse_options(spec.config, {})[1], VOCABULARY, table.shape)
+    model.adapt(features, np.zeros(VOCABULARY, np.int64))
+    model.compile(optimizer=keras.optimizers.Adam(3e-3, global_clipnorm=5.0), loss=MaskedCrossEntropy())
+    tokens = np.full((len(captions), max(map(len, captions)) + 2), PAD, np.int32)
+    for row, words in zip(tokens, captions, strict=True):
+        row[: len(words) + 2] = [START, *words, END]
+    inputs, targets = {"features": features, "tokens": tokens[:, :-1]}, tokens[:, 1:]
+    decode, wanted = make_decoder(model, Decoding(max_words=tokens.shape[1])), list(map(_told, captions))
+    for _ in range(_LESSONS):
+        model.fit(inputs, targets, batch_size=len(captions), epochs=_STEPS, verbose=0)
+        if list(map(_told, decode(features).words[:, 0])) == wanted:
+            return model
+    raise SystemExit("the model did not learn its captions")
+
+
+def _told(ids: Sequence[int]) -> str:
+    return detokenize(ids, _WORDS)
+
+
+# === Who captions ===
+
+
+def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[str]]:
+    """All images of a table at once, in the order of their keys."""
+    rows, decode = _rows(table), make_decoder(model, Decoding(max_words=most))
+    return lambda: [_told(ids) for ids in decode(table.read(rows)).words[:, 0]]
+
+
+def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:
+    """One image after the other, with the weights of our model."""
+    encoder, decoder = Encoder(model.embedding), RememberingDecoder(VOCABULARY, model.embedding, model.units)
+    caption(encoder, decoder, arrays[0], _WORDS, START, END, 1)  # builds them
+    _copy_weights(model, encoder, decoder)
+    return lambda: [" ".join(caption(encoder, decoder, path, _WORDS, START, END, most)[0]) for path in arrays]
+
+
+def _copy_weights(model: Captioner, encoder: Encoder, decoder: RememberingDecoder) -> None:
+    looks = model.attention_layer
+    kernel, bias = model.projection_layer.get_weights()
+    mean, factor = model.feature_scale.get_weights()  # which the notebook's encoder has in its own weights
+    for theirs, weights in (
+        (encoder.fc, [factor[:, np.newaxis] * kernel, bias - (mean * factor) @ kernel]),
+        (decoder.embedding, model.embedding_layer.get_weights()),
+        (decoder.attention.W1, [*looks.key_layer.get_weights(), np.zeros(looks.units, np.float32)]),
+        (decoder.attention.W2, looks.query_layer.get_weights()),
+        (decoder.attention.V, [*looks.score_layer.get_weights(), np.zeros(1, np.float32)]),
+        (decoder.gru, model.recurrence.get_weights()),
+        (decoder.fc1, model.output_layer.get_weights()),
+        (decoder.fc2, model.logits_layer.get_weights()),
+    ):
+        theirs.set_weights(weights)
+
+
+def _rows(table: FeatureTable) -> NDArray[np.int64]:
+    """Where the rows of a table lie, by content key."""
+    keys = sorted(key.tobytes() for keys in table.key_blocks() for key in keys)
+    return table.lookup(np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1))
+
+
+if __name__ == "__main__":
+    main()

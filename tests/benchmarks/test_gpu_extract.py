@@ -32,6 +32,7 @@ def wasteful(tmp_path):
     return f"custom:{tmp_path}/wasteful.keras"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_program_measures_and_backs_off(backend, wasteful, tmp_path):
     if importlib.util.find_spec(backend) is None:

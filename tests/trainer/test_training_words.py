@@ -69,6 +69,7 @@ def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
     assert not list(run.rglob(".aside-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, tmp_path):
     options = {"seed": 4, "epochs": 3, "checkpoint_every": 1, "options": {**CHANGING, "schedule": "cosine"}}
     unbroken, run = tmp_path / "unbroken", tmp_path / "killed"

@@ -55,7 +55,7 @@ def main() -> None:
         model = taught(table, captions)
         works = {OURS: ours(model, table, options.most), PEER: notebook(model, arrays, options.most)}
         for name, say in works.items():
-            if say() != list(map(_told, captions)):
+            if say() != list(map(told, captions)):
                 raise SystemExit(f"{name} says other captions than were learned")
         rates = in_turn({name: _rate(say) for name, say in works.items()}, options.rounds)
     lengths = list(map(len, captions))
@@ -103,15 +103,15 @@ def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captio
     for row, words in zip(tokens, captions, strict=True):
         row[: len(words) + 2] = [START, *words, END]
     inputs, targets = {"features": features, "tokens": tokens[:, :-1]}, tokens[:, 1:]
-    decode, wanted = make_decoder(model, Decoding(max_words=tokens.shape[1])), list(map(_told, captions))
+    decode, wanted = make_decoder(model, Decoding(max_words=tokens.shape[1])), list(map(told, captions))
     for _ in range(_LESSONS):
         model.fit(inputs, targets, batch_size=len(captions), epochs=_STEPS, verbose=0)
-        if list(map(_told, decode(features).words[:, 0])) == wanted:
+        if list(map(told, decode(features).words[:, 0])) == wanted:
             return model
     raise SystemExit("the model did not learn its captions")
 
 
-def _told(ids: Sequence[int]) -> str:
+def told(ids: Sequence[int]) -> str:
     return detokenize(ids, _WORDS)
 
 
@@ -121,7 +121,7 @@ def _told(ids: Sequence[int]) -> str:
 def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[str]]:
     """All images of a table at once, in the order of their keys."""
     rows, decode = _rows(table), make_decoder(model, Decoding(max_words=most))
-    return lambda: [_told(ids) for ids in decode(table.read(rows)).words[:, 0]]
+    return lambda: [told(ids) for ids in decode(table.read(rows)).words[:, 0]]
 
 
 def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:

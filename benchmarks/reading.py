@@ -41,7 +41,7 @@ from trainer.inputs.captions import Captions
 Reader = Callable[[], int]
 
 _FORMATS: tuple[Format, ...] = ("tfrecord", "parquet")
-_PASSES = 4  # in a round, of what reads a table in a tenth of a second
+PASSES = 4  # in a round, of what reads a table in a tenth of a second
 _RATIOS = (
     ("random, Parquet", "random, TFRecord"),
     ("random, TFRecord, zstd", "random, TFRecord"),
@@ -66,19 +66,19 @@ def main() -> None:
         captions = one_caption_each(bare["tfrecord"])
         arrays = save_arrays(Path(work) / "arrays", bare["tfrecord"])
         readers = {
-            "random, TFRecord": _random(bare["tfrecord"], options.batch),
-            "random, Parquet": _random(bare["parquet"], options.batch),
-            "random, TFRecord, zstd": _random(packed["tfrecord"], options.batch),
-            "random, Parquet, zstd": _random(packed["parquet"], options.batch),
-            "tf.data, TFRecord": _streamed(bare["tfrecord"], options.batch),
-            "tf.data, Parquet": _streamed(bare["parquet"], options.batch),
-            "tf.data, TFRecord, zstd": _streamed(packed["tfrecord"], options.batch),
-            "TFRecordDataset alone": _tensorflow_alone(bare["tfrecord"], options.batch),
-            "pyarrow alone": _pyarrow_alone(bare["parquet"], options.batch),
-            "training": _training(bare["tfrecord"], captions, options.batch),
-            "notebook": _notebook(arrays, options.batch),
-            "readinto and a copy": _readinto(bare["tfrecord"], options.batch, threads=1),
-            "readinto and a copy, two threads": _readinto(bare["tfrecord"], options.batch, threads=2),
+            "random, TFRecord": random(bare["tfrecord"], options.batch),
+            "random, Parquet": random(bare["parquet"], options.batch),
+            "random, TFRecord, zstd": random(packed["tfrecord"], options.batch),
+            "random, Parquet, zstd": random(packed["parquet"], options.batch),
+            "tf.data, TFRecord": streamed(bare["tfrecord"], options.batch),
+            "tf.data, Parquet": streamed(bare["parquet"], options.batch),
+            "tf.data, TFRecord, zstd": streamed(packed["tfrecord"], options.batch),
+            "TFRecordDataset alone": tensorflow_alone(bare["tfrecord"], options.batch),
+            "pyarrow alone": pyarrow_alone(bare["parquet"], options.batch),
+            "training": training(bare["tfrecord"], captions, options.batch),
+            "notebook": notebook(arrays, options.batch),
+            "readinto and a copy": readinto(bare["tfrecord"], options.batch, threads=1),
+            "readinto and a copy, two threads": readinto(bare["tfrecord"], options.batch, threads=2),
         }
         rates = in_turn({name: _rate(read) for name, read in readers.items()}, options.rounds)
     print_rounds("images", rates, [ratio(rates, one, other) for one, other in _RATIOS])
@@ -95,10 +95,10 @@ def _options() -> Any:
     return parser.parse_args()
 
 
-# === Readers: each reads every row once and says how many those were ===
+# === Readers: each reads every row, and says how many it has read ===
 
 
-def _random(table: FeatureTable, batch: int) -> Reader:
+def random(table: FeatureTable, batch: int) -> Reader:
     generator = np.random.default_rng(0)
 
     def read() -> int:
@@ -108,11 +108,11 @@ def _random(table: FeatureTable, batch: int) -> Reader:
     return read
 
 
-def _streamed(table: FeatureTable, batch: int) -> Reader:
+def streamed(table: FeatureTable, batch: int) -> Reader:
     return lambda: _drain(table.dataset(batch))
 
 
-def _tensorflow_alone(table: FeatureTable, batch: int) -> Reader:
+def tensorflow_alone(table: FeatureTable, batch: int) -> Reader:
     """What a TensorFlow program makes of the TFRecords with nothing but the published parsing spec."""
     fields, spec = tensor_fields(table.table), parsing_spec(table.table)
 
@@ -128,7 +128,7 @@ def _tensorflow_alone(table: FeatureTable, batch: int) -> Reader:
     return lambda: _drain(tf.data.TFRecordDataset(files).batch(batch).map(parse).prefetch(2))
 
 
-def _pyarrow_alone(table: FeatureTable, batch: int) -> Reader:
+def pyarrow_alone(table: FeatureTable, batch: int) -> Reader:
     """What a program makes of the Parquet files with nothing but pyarrow and the documented NumPy view, as stored."""
     field = table.table.field("value")
 
@@ -158,25 +158,25 @@ def one_caption_each(table: FeatureTable) -> Captions:
     )
 
 
-def _training(table: FeatureTable, captions: Captions, batch: int) -> Reader:
+def training(table: FeatureTable, captions: Captions, batch: int) -> Reader:
     feed = BatchReader(captions, table)
-    order = [numbers for epoch in range(_PASSES) for numbers in epoch_order(captions, batch, 0, epoch)]
+    order = [numbers for epoch in range(PASSES) for numbers in epoch_order(captions, batch, 0, epoch)]
     batches = feed.dataset(order, batch)
     return lambda: sum(int(tf.shape(inputs["features"])[0]) for inputs, _ in batches)
 
 
-def _notebook(arrays: Sequence[str], batch: int) -> Reader:
+def notebook(arrays: Sequence[str], batch: int) -> Reader:
     batches = reader(arrays, np.zeros((len(arrays), 2), np.int32), batch)
     return lambda: sum(int(tf.shape(features)[0]) for features, _ in batches)
 
 
-def _readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
+def readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
     """The bare reading of all values, in random order, some at a time into a buffer, which is then copied."""
-    places, nbytes = _places(table), table.table.field("value").nbytes
+    places, nbytes = places_of(table), table.table.field("value").nbytes
     generator = np.random.default_rng(0)
 
     def read() -> int:
-        order = np.concatenate([generator.permutation(len(places)) for _ in range(_PASSES)])
+        order = np.concatenate([generator.permutation(len(places)) for _ in range(PASSES)])
         parts = np.array_split(order, threads)
         with ThreadPoolExecutor(threads) as pool:
             return sum(pool.map(read_some, parts))
@@ -197,7 +197,7 @@ def _readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
     return read
 
 
-def _places(table: FeatureTable) -> list[tuple[Path, int]]:
+def places_of(table: FeatureTable) -> list[tuple[Path, int]]:
     """The file and the place in it of every row's value, which is not compressed."""
     field = table.table.field("value")
     return [

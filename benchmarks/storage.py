@@ -3,13 +3,16 @@
     python benchmarks/storage.py                     on scenes that it makes
     python benchmarks/storage.py --images DIR…       on images of yours
 
-Prepares one table a combination with `capt prepare features`, reads each back and prints a Markdown table.
+Prepares one table a combination with `capt prepare features`, reads each back and prints a Markdown table. Beside them
+it puts what people do who save a dataset for training: `tf.data.Dataset.save` of the same features as float32, again
+with each of an image's five captions.
 """
 
 import argparse
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +20,7 @@ from typing import Any, get_args
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 import capt
@@ -24,6 +28,7 @@ from features.store import FeatureTable, open_store
 from schemas.compression import Compression
 from schemas.recipes import Format, StorageDtype
 
+CAPTIONS_AN_IMAGE, TOKENS = 5, 16
 DTYPES = [dtype for dtype in get_args(StorageDtype) if dtype != "uint8"]  # which keeps pixels alone
 FORMATS, COMPRESSIONS = get_args(Format), get_args(Compression)
 
@@ -39,6 +44,7 @@ def main() -> None:
             chosen = {"dtype": dtype, "format": file_format, "compression": compression}
             tables[dtype, file_format, compression] = _prepared(Path(work) / "store", images, options, chosen)
         _print(tables)
+        _print_saved(tables, saved(tables["float32", "tfrecord", "none"], Path(work) / "saved"))
 
 
 def _options() -> Any:
@@ -82,11 +88,38 @@ def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:
     for (dtype, file_format, compression), table in tables.items():
         values = _flat(table, keys)
         errors = np.linalg.norm(values - original, axis=1) / np.linalg.norm(original, axis=1)
-        size = sum(shard.data.bytes + (shard.index.bytes if shard.index else 0) for shard in table.shards)
         print(
-            f"| {dtype} | {file_format} | {compression} | {size / len(keys) / 1024:.1f} | {errors.mean():.2g} "
+            f"| {dtype} | {file_format} | {compression} | {bytes_an_image(table) / 1024:.1f} | {errors.mean():.2g} "
             f"| {errors.max():.2g} | {_cosines(values, original).min():.7f} |"
         )
+
+
+def _print_saved(tables: dict[tuple[str, str, str], FeatureTable], peer: float) -> None:
+    print(f"\n`tf.data.Dataset.save`, float32, {CAPTIONS_AN_IMAGE} captions: {peer / 1024:.1f} KiB an image\n")
+    print("| dtype | format | of that |\n|---|---|---|")
+    for (dtype, file_format, compression), table in tables.items():
+        if compression == "none":
+            print(f"| {dtype} | {file_format} | 1/{peer / bytes_an_image(table):.2f} |")
+
+
+def bytes_an_image(table: FeatureTable) -> float:
+    """What a table's shards take on disk with their indexes, an image."""
+    files = [file for shard in table.shards for file in (shard.data, shard.index) if file]
+    return sum(file.bytes for file in files) / table.rows
+
+
+def saved(table: FeatureTable, path: Path) -> float:
+    """What `tf.data.Dataset.save` takes on disk, an image, for features that are repeated for each of its captions."""
+
+    def captioned() -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
+        for keys in table.key_blocks():
+            for key in keys:
+                features = table.get(key.tobytes()).astype(np.float32)
+                yield from ((features, np.zeros(TOKENS, np.int32)) for _ in range(CAPTIONS_AN_IMAGE))
+
+    signature = (tf.TensorSpec(table.shape, tf.float32), tf.TensorSpec((TOKENS,), tf.int32))
+    tf.data.Dataset.from_generator(captioned, output_signature=signature).save(str(path))
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / table.rows
 
 
 def _flat(table: FeatureTable, keys: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ _COMMON = {
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        DEFAULT: MappingProxyType({**_COMMON, "epochs": 16, "validation_images": 5000}),
+        DEFAULT: MappingProxyType({**_COMMON, "epochs": 12, "validation_images": 5000}),
         "quick": MappingProxyType({**_COMMON, "epochs": 10, "validation_images": 2000}),
     }
 )

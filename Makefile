@@ -8,7 +8,7 @@ PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 STAMP := $(VENV)/installed
 
-.PHONY: help setup demo test test-slow test-large test-all bench lint lock clean
+.PHONY: help setup demo test test-slow test-large test-all test-distributed bench lint lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ test-large: setup  ## What takes 17 GB of memory: VGG16 up to fc2
 	$(PYTHON) -m pytest -m large
 
 test-all: test test-slow test-large  ## Every test that needs no engine
+
+test-distributed: setup  ## The jobs on Prism, Flink and Spark, as far as Go, Java and Maven are here; a table at the end
+	$(PYTHON) -m pytest -m distributed tests/distributed
 
 BENCHMARKS := extraction "extraction --precision float32" reading storage training "training --words 16" captioning \
 	tokenizing nothing_new delta growth "captcha speed"

@@ -289,6 +289,10 @@ def prepare_features(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Download from private addresses too.")
     ] = False,
+    resource_hint: Annotated[
+        list[str],
+        typer.Option("--resource-hint", help="What extraction asks of the engine, such as min_ram=16GB; repeats."),
+    ] = [],  # noqa: B006
     beam_options: BeamOptions = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Extract the features of the images that the store lacks."""

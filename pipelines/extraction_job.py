@@ -6,8 +6,8 @@ run finished, and two stores made from the same images have the same names.
 
 import hashlib
 import shutil
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class ExtractionJob:
         limits: Limits. What one image may measure.
         shards: int or None. Pins the shard count, a power of two.
         doubted: collection of str. Files of the table, by path within it, whose checksums are taken before they count.
+        hints: mapping. What the step that extracts asks of its engine.
     """
 
     root: Path
@@ -53,11 +54,12 @@ class ExtractionJob:
     limits: Limits
     shards: int | None
     doubted: Collection[str] = ()
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row, its framing left out."""
-        return sum(field.nbytes for field in self.recipe.table(self.network.shape).fields)
+        return sum(column.nbytes for column in self.recipe.table(self.network.shape).fields)
 
     def run(self, ledger: Ledger, beam_options: Sequence[str], seen: int) -> tuple[Shard, ...] | None:
         """Extract what the ledger plans and commit it; the shards written.
@@ -103,7 +105,7 @@ class ExtractionJob:
             limits=self.limits,
         )
         with watching("extracting", planned, "images", lambda: done_so_far(plan)):
-            run_units(plan, worker, beam_options, "Extract")
+            run_units(plan, worker, beam_options, "Extract", self.hints)
         return self._enter(ledger, plan, planned)
 
     def _holds(self, data: bytes) -> bool:

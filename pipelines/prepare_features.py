@@ -30,6 +30,7 @@ from pipelines.calibration import calibrate
 from pipelines.extraction_job import ExtractionJob, check_shards
 from pipelines.frozen import FrozenFile, frozen_network, is_network_whole, known_network
 from pipelines.full_disk import full_disk_told
+from pipelines.hints import parse_hints
 from pipelines.intake import Selection, download_records, enter_records, hash_records, recall_dead_links
 from pipelines.ledger import Ledger
 from pipelines.numerics import check_numerics
@@ -81,6 +82,7 @@ class FeatureOptions(Frozen):
     max_image_bytes: PositiveInt | None = None
     allow_mixed: bool = False
     allow_private: bool = False
+    resource_hint: tuple[str, ...] = ()
     beam_options: tuple[str, ...] = ()
 
     @property
@@ -216,6 +218,7 @@ def _check(options: FeatureOptions) -> None:
     if not options.images:
         raise UsageError("no images are named", where="--images", mend="name a directory, a .zip or a .tar")
     check_shards(options.shards)
+    parse_hints(options.resource_hint)
     open_extractor(options.asked)
 
 
@@ -328,4 +331,5 @@ def _job(
         limits=options.limits,
         shards=options.shards,
         doubted=doubted,
+        hints=parse_hints(options.resource_hint),
     )

@@ -8,14 +8,19 @@ import os
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+import grpc
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.portability.api import beam_job_api_pb2
+from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from pipelines.full_disk import tells_full
 from pipelines.workers import quiet_threads
 from schemas.errors import CaptError, UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
+_ANSWER_SECONDS = 60
 
 
 @contextlib.contextmanager
@@ -29,7 +34,7 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
         CaptError: the job failed.
         OSError: no space is left on the disk.
     """
-    _refuse_unknown(beam_options)
+    refuse_unknown(beam_options)
     pipeline = _open_pipeline(beam_options)
     yield pipeline
     try:
@@ -37,6 +42,8 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
             pipeline.run().wait_until_finish()
     except CaptError:
         raise
+    except grpc.FutureTimeoutError as error:
+        raise _no_answer(beam_options) from error
     except Exception as error:
         if str(error).startswith(KeyboardInterrupt.__name__):  # Beam makes a RuntimeError of it.
             raise KeyboardInterrupt from error
@@ -57,7 +64,8 @@ def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
     return beam.Pipeline(options=options)
 
 
-def _refuse_unknown(beam_options: Sequence[str]) -> None:
+def refuse_unknown(beam_options: Sequence[str]) -> None:
+    """UsageError where an option is one that neither Beam nor the engine knows; Beam itself would only log it."""
     stray = [option for option in beam_options[:1] if not option.startswith("--")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
@@ -65,7 +73,35 @@ def _refuse_unknown(beam_options: Sequence[str]) -> None:
     known = {name for action in parser._actions for name in action.option_strings}
     names = [option.partition("=")[0] for option in beam_options if option.startswith("--")]
     unknown = stray + [name for name in names if name not in known]
+    if unknown and not stray:
+        told = _options_of_engine(beam_options)
+        unknown = [name for name in unknown if name not in told]
     if unknown:
         raise UsageError(
             f"{unknown[0]!r} is no option of Beam or its runners", where="after --", mend="see Beam's pipeline options"
         )
+
+
+def _options_of_engine(beam_options: Sequence[str]) -> set[str]:
+    """The options that the job server of a portable runner tells of; none where the runner has no such server."""
+    options = PipelineOptions(list(beam_options))
+    name = options.view_as(StandardOptions).runner
+    runner = create_runner(name) if name else None
+    if not isinstance(runner, PortableRunner):
+        return set()
+    try:
+        service = runner.create_job_service(options).job_service
+        asked = beam_job_api_pb2.DescribePipelineOptionsRequest()
+        told = service.DescribePipelineOptions(asked, timeout=_ANSWER_SECONDS)
+    except grpc.FutureTimeoutError as error:
+        raise _no_answer(beam_options) from error
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return set()
+        raise CaptError(f"the job server gives no answer: {error.details()}", where="after --") from error
+    return {f"--{option.name}" for option in told.options}
+
+
+def _no_answer(beam_options: Sequence[str]) -> CaptError:
+    endpoint = PipelineOptions(list(beam_options)).view_as(PortableOptions).job_endpoint
+    return CaptError("the job server does not answer", where=str(endpoint), mend="start it, or name another")

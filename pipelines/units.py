@@ -49,18 +49,34 @@ def read_unit(unit: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run_units(plan: Path, worker: Worker, beam_options: Sequence[str], label: str) -> None:
+def run_units(
+    plan: Path, worker: Worker, beam_options: Sequence[str], label: str, hints: Mapping[str, str] | None = None
+) -> None:
     """Have an engine do every unit of the plan that has no result yet."""
     if not any(pending_units(plan)):
         return
     with run_pipeline(beam_options) as pipeline:
-        _ = (
-            pipeline
-            | "Plan" >> beam.Create([str(plan)])
-            | "Units" >> beam.FlatMap(_pending_names)
-            | "Spread" >> beam.Reshuffle()
-            | label >> beam.ParDo(DoUnit(worker))
-        )
+        add_units(pipeline, plan, worker, label, hints or {})
+
+
+def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, hints: Mapping[str, str]) -> None:
+    """Add the steps that do a plan's units to a pipeline: paths of units are all that moves between machines.
+
+    Args:
+        pipeline: beam.Pipeline. To add to.
+        plan: Path. The plan.
+        worker: Worker. Does one unit.
+        label: str. Name of the step that does.
+        hints: mapping. What that step asks of the engine, as `pipelines.hints` has it.
+    """
+    work = beam.ParDo(DoUnit(worker)).with_resource_hints(**hints)
+    _ = (
+        pipeline
+        | "Plan" >> beam.Create([str(plan)])
+        | "Units" >> beam.FlatMap(_pending_names).with_output_types(str)
+        | "Spread" >> beam.Reshuffle()
+        | label >> work
+    )
 
 
 def results(plan: Path) -> Iterator[bytes]:

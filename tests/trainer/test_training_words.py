@@ -91,7 +91,8 @@ def test_tensorflow_complains_of_nothing(words_store, tmp_path):
     """In a process of its own: TensorFlow shares CTC's loops between sizes, and complains where a second size comes."""
     training = start(words_store, tmp_path / "run", OF_WORDS, epochs=1, options={**SMALL, "batch_size": 12})
     said = training.communicate()[1].decode()
-    assert training.returncode == 0 and "error: " not in said, said
+    assert training.returncode == 0, said
+    assert "error: " not in said
 
 
 def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):

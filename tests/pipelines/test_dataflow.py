@@ -1,0 +1,96 @@
+"""The job as Dataflow would get it: who asks for a GPU, which image workers run, and what moves between machines."""
+
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+import yaml
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.common_urns import resource_hints
+from apache_beam.runners.dataflow.internal.apiclient import get_container_image_from_options
+from apache_beam.transforms.environments import DockerEnvironment
+
+from pipelines.extracting import EXTRACT_UNIT, ExtractShard
+from pipelines.hints import parse_hints
+from pipelines.prepare_features import FeatureOptions
+from pipelines.runners import refuse_unknown
+from pipelines.units import add_units, write_unit
+from schemas.errors import UsageError
+from schemas.recipes import FeatureRecipe
+
+PRESET = Path(__file__).parents[2] / "examples" / "dataflow" / "options.yaml"
+ACCELERATOR = resource_hints.ACCELERATOR.urn
+
+
+@pytest.fixture
+def preset():
+    return yaml.safe_load(PRESET.read_text())
+
+
+@pytest.fixture
+def job(preset, tmp_path):
+    """The translated pipeline of an extraction of two units with the preset's options."""
+    for number in range(2):
+        write_unit(tmp_path / "plan", f"{number:05d}", [], EXTRACT_UNIT)
+    recipe = FeatureRecipe(
+        extractor="mobilenet_v3_small", weights="random:1", layer="top", height=32, width=32, precision="float32"
+    )
+    worker = ExtractShard("features", "network.pb", recipe, (7,), "0" * 16, 2)
+    options = PipelineOptions(preset["beam_options"])
+    pipeline = beam.Pipeline(runner="DirectRunner", options=options)
+    add_units(pipeline, tmp_path / "plan", worker, "Extract", parse_hints(preset["resource_hint"]))
+    image = get_container_image_from_options(options)
+    return pipeline.to_runner_api(default_environment=DockerEnvironment.from_container_image(image))
+
+
+def steps(job):
+    """The steps that do something themselves, by the name of what they are part of."""
+    parts = job.components.transforms
+    return {one.unique_name: one for one in parts.values() if one.spec.urn and not one.subtransforms}
+
+
+def test_the_step_that_extracts_asks_for_a_gpu_and_no_other_does(job):
+    asking = {
+        name
+        for name, step in steps(job).items()
+        if ACCELERATOR in job.components.environments[step.environment_id].resource_hints
+    }
+    assert asking == {"Extract"}
+    environment = job.components.environments[steps(job)["Extract"].environment_id]
+    assert environment.resource_hints[ACCELERATOR] == b"type:nvidia-l4;count:1;install-nvidia-driver"
+
+
+def test_all_steps_run_in_the_image_that_is_named(job, preset):
+    (image,) = (one.partition("=")[2] for one in preset["beam_options"] if one.startswith("--sdk_container_image="))
+    used = {step.environment_id for step in steps(job).values()}
+    assert {image.encode() in job.components.environments[name].payload for name in used if name} == {True}
+
+
+def test_what_moves_between_machines_is_the_names_of_units(job):
+    parts, values = job.components.transforms, job.components.pcollections
+    shuffles = [one for one in parts.values() if one.spec.urn == "beam:transform:group_by_key:v1"]
+    spread = next(one for one in parts.values() if one.unique_name == "Spread")
+    assert len([one for one in shuffles if not one.unique_name.startswith("Plan")]) == 1
+    (moved,) = spread.inputs.values()
+    assert job.components.coders[values[moved].coder_id].spec.urn == "beam:coder:string_utf8:v1"
+    extract = next(one for one in parts.values() if one.unique_name == "Extract")
+    (given,) = extract.outputs.values()
+    assert not [one for one in parts.values() if given in one.inputs.values()]
+
+
+def test_the_preset_holds_options_of_the_command_and_of_beam_alone(preset):
+    FeatureOptions(store="s", dataset="folder", images=("i",), **preset)
+    refuse_unknown(preset["beam_options"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("min_ram", "'min_ram' is no resource hint"),
+        ("gpus=1", "'gpus=1' is no resource hint"),
+        ("min_ram=lots", "'lots' is no value of min_ram"),
+    ],
+)
+def test_a_hint_that_beam_does_not_know_is_refused(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_hints([text])

@@ -2,16 +2,14 @@
 
 96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 19]
     → of cells that mean the same object the surest → [6, 8, 34]: `places`
-    → the objects from left to right, [3, 31]: `objects`
-    → what there is, where, and what goes with what, 191 values: `scene`
+    → the objects from left to right, 3 × 31 values, and what goes with what, 396 values: `scene`
 
 `places` says at each object's place what it is, which it is from left to right, and how it stands to each of the three,
-for captioners that attend; `objects` lists the same, to measure what the network reads. `scene` is the one vector for
-the other captioners, and pools over the objects: how many are red, or circles; where what is red lies; and, as
-second-order pooling does in bilinear networks (Lin et al., 2015, arXiv:1504.07889), how much of what is red is a
-circle, or large, or left of something. All are read off the cells without weights but for the relations of two objects,
-which a small network learns from how far apart their centres are, as in relation networks (Santoro et al., 2017,
-arXiv:1706.01427). The network sees no caption.
+for captioners that attend. `scene` says the same in one vector for the others: object by object, and as second-order
+pooling, after bilinear networks (Lin et al., 2015, arXiv:1504.07889): how much of what is red is a circle, or large, or
+left of what is blue. Both are read off the cells without weights but for the relations of two objects, which a small
+network learns from how far apart their centres are, as in relation networks (Santoro et al., 2017, arXiv:1706.01427).
+The network sees no caption.
 """
 
 import math
@@ -44,12 +42,13 @@ from features.scenes import (
 
 HEIGHT, WIDTH = 96, 128
 ROWS, COLUMNS = 6, 8
-PLACES_LAYER, OBJECTS_LAYER, SCENE_LAYER = "places", "objects", "scene"
+PLACES_LAYER, SCENE_LAYER = "places", "scene"
 MOST_OBJECTS = 3
 # What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1.
 _PARTS = (1, len(SHAPES), len(COLOURS), len(SIZES), 2)
 _ENDS = np.cumsum(_PARTS)
 _ATTRIBUTES = int(_ENDS[-1])
+_SLOT = _ATTRIBUTES + MOST_OBJECTS * len(RELATIONS)
 _WHERE_WEIGHT = 60.0
 # A cell tells of an object whose centre is at most so many cells from its own middle, per axis: more than half a cell,
 # so that both cells tell of an object on their border.
@@ -96,10 +95,7 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → the three that are told.
-
-    `places` [N, 6, 8, 34], `objects` [N, 3, 31], `scene` [N, 191].
-    """
+    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 489]."""
     told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
     presence, shape, colour, size, centre = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
     there = _surest(presence, centre)
@@ -110,11 +106,10 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     standing = _standing(slots, relations)
     beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(standing)
     places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
-    pooled = [keras.layers.Flatten()(one) for one in _pooled(slots, standing)]
+    scene = [keras.layers.Concatenate()([slots, beside]), *_pairs(slots, standing)]
     outputs = {
         PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
-        OBJECTS_LAYER: keras.layers.Concatenate(name=OBJECTS_LAYER)([slots, beside]),
-        SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)(pooled),
+        SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
     }
     return keras.Model(cells.input, outputs)
 
@@ -151,14 +146,15 @@ def _standing(slots: Any, relations: Any) -> Any:
     return shares * others * ops.expand_dims(there, 1) * ops.expand_dims(there, 2)
 
 
-def _pooled(slots: Any, standing: Any) -> list[Any]:
-    """How often each attribute comes, where, and with which others: 17, 34 and 140 values."""
-    there, shape, colour, size, centre = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
-    stands = ops.max(standing, axis=2)
-    named = keras.layers.Concatenate()([there, shape, colour, size])
-    rest = keras.layers.Concatenate()([size, stands])
-    pairs = ((named, centre), (shape, colour), (colour, rest), (shape, rest), (size, stands))
-    return [ops.sum(named, axis=1), *(keras.layers.Dot(axes=1)(pair) for pair in pairs)]
+def _pairs(slots: Any, standing: Any) -> list[Any]:
+    """Which shape goes with which colour, what else with either, and which colour stands how to which: 396 values."""
+    _, shape, colour, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
+    some = ops.max(standing, axis=2)
+    rest = keras.layers.Concatenate()([size, some])
+    pairs = ((shape, colour), (colour, rest), (shape, rest), (size, some))
+    partners = ops.einsum("nijr,njb->nirb", standing, colour)
+    partners = keras.layers.Reshape((MOST_OBJECTS, len(RELATIONS) * len(COLOURS)))(partners)
+    return [keras.layers.Dot(axes=1)([one, other]) for one, other in (*pairs, (colour, partners))]
 
 
 def cell_loss(truth: Any, said: Any) -> Any:
@@ -214,8 +210,9 @@ def facts_of(objects: Objects) -> Facts:
     )
 
 
-def facts_in(slots: Floats) -> Facts:
-    """What `objects` [3, 31] says is there, and how each thing stands to each: whatever is likelier than not."""
+def facts_in(scene: Floats) -> Facts:
+    """What `scene` [489] says is there, and how each thing stands to each: whatever is likelier than not."""
+    slots = scene[: MOST_OBJECTS * _SLOT].reshape(MOST_OBJECTS, _SLOT)
     things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in slots]
     standing = slots[:, _ATTRIBUTES:].reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
     stand = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(standing > 0.5))
@@ -270,12 +267,12 @@ def train_network(path: Path, seed: int, count: int, epochs: int, rules: Rules) 
     cells = _trained_cells(train, objects[:count], epochs)
     network = build_network(cells, _trained_relations(cells, train, objects[:count]))
     network.save(path)
-    said = network.predict(held_out, batch_size=_BATCH, verbose=0)[OBJECTS_LAYER]
+    said = network.predict(held_out, batch_size=_BATCH, verbose=0)[SCENE_LAYER]
     return {"scenes": count, "epochs": epochs, **shares_right(objects[count:], said)}
 
 
 def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, float]:
-    """Shares of scenes whose things are all right in `objects` [N, 3, 31], and whose things and relations are."""
+    """Shares of scenes whose things are all right in `scene` [N, 489], and whose things and relations are."""
     told = [(facts_of(objects), facts_in(scene)) for objects, scene in zip(scenes_objects, said, strict=True)]
     return {
         "objects": float(np.mean([truth[0] == claim[0] for truth, claim in told])),

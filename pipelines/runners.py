@@ -49,7 +49,8 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
             raise KeyboardInterrupt from error
         if tells_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
+        reason = lines[-1] if lines else type(error).__name__
         raise CaptError(
             f"the job failed: {reason}", mend="run the same command again: what is finished is kept"
         ) from error

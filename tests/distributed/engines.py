@@ -201,10 +201,9 @@ class FlinkCluster:
         """The ids of all jobs, finished ones too."""
         return [job["id"] for job in self._ask("/jobs")["jobs"]]
 
-    def restarts(self, job: str) -> int:
-        """How often a job was started again."""
-        (figure,) = self._ask(f"/jobs/{job}/metrics?get=numRestarts")
-        return int(figure["value"])
+    def failures(self, job: str) -> int:
+        """How often a job, or a part of it, failed and was started again."""
+        return len(self._ask(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"])
 
     def stop(self) -> None:
         """End all, by their ids, the newest first."""

@@ -57,10 +57,10 @@ class Inputs:
         capt.synth_scenes(out=str(self.root / "scenes"), count=self.scenes, seed=5)
         capt.synth_captcha(out=str(self.root / "words"), count=self.captchas, seed=5)
 
-    def features(self, shards: int = 8) -> Job:
-        """Features of the scenes, in so many units of work."""
+    def features(self, shards: int = 8, side: int = 96) -> Job:
+        """Features of the scenes at so many pixels a side, in so many units of work."""
         network = ("--extractor", "mobilenet_v3_small", "--weights", "random:1", "--precision", "float32")
-        sizes = ("--height", "96", "--width", "96", "--shards", str(shards))
+        sizes = ("--height", str(side), "--width", str(side), "--shards", str(shards))
         return Job("prepare features", ("--dataset", "coco", *self._images, *self._annotations, *network, *sizes))
 
     @property

@@ -14,7 +14,8 @@ SHARDS = 32
 
 @pytest.fixture
 def job(inputs):
-    return inputs.features(SHARDS)
+    """Slow enough to be caught in the middle."""
+    return inputs.features(SHARDS, side=448)
 
 
 @pytest.fixture

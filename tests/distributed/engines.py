@@ -242,6 +242,8 @@ class FlinkCluster:
             "taskmanager.memory.network.min": "256m",
             "taskmanager.memory.network.max": "256m",
             "taskmanager.memory.managed.size": "128m",
+            # Each task manager has a part of the job, so that losing any one is felt.
+            "cluster.evenly-spread-out-slots": "true",
             # Lost task managers are noticed within seconds, and a job that loses one is started again.
             "heartbeat.interval": 1000,
             "heartbeat.timeout": 8000,

@@ -172,18 +172,21 @@ class FlinkCluster:
     jars: Path
     logs: Path
     task_managers: list[Process] = field(default_factory=list)
+    _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def start(self) -> None:
         """Start all, and wait until they know of one another."""
         self._rest, rpc = free_ports(2)
         self._write_configuration(rpc)
-        self._manager = self._flink("job-manager", "runtime.entrypoint.StandaloneSessionClusterEntrypoint")
-        self._manager.wait_for(lambda: is_listening(self._rest), _START_SECONDS)
+        manager = self._flink("job-manager", "runtime.entrypoint.StandaloneSessionClusterEntrypoint")
+        manager.wait_for(lambda: is_listening(self._rest), _START_SECONDS)
         for _ in range(TASK_MANAGERS):
             self.add_task_manager()
         self.pool = WorkerPool(self.logs)
+        self._running.callback(self.pool.stop)
         driver = ("org.apache.beam.runners.flink.FlinkJobServerDriver", f"--flink-master={HOST}:{self._rest}")
         self._server = JobServer(self.jars, driver, self.logs)
+        self._running.callback(self._server.stop)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -207,14 +210,13 @@ class FlinkCluster:
 
     def stop(self) -> None:
         """End all, by their ids, the newest first."""
-        started = [getattr(self, name, None) for name in ("_server", "pool")]
-        for one in (*started, *reversed(self.task_managers), getattr(self, "_manager", None)):
-            if one:
-                one.stop()
+        self._running.close()
 
     def _flink(self, name: str, main: str) -> Process:
         command = java(self.jars, 512, f"org.apache.flink.{main}", "--configDir", str(self._configuration.parent))
-        return Process(name, command, self.logs)
+        process = Process(name, command, self.logs)
+        self._running.callback(process.stop)
+        return process
 
     @property
     def _configuration(self) -> Path:

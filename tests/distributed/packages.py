@@ -1,14 +1,15 @@
 """Engines' packages, fetched once by name from where such packages are published: Go's modules and Maven's.
 
-    <engines>/bin/prism        github.com/apache/beam/sdks/v2/go/cmd/prism
-    <engines>/flink/*.jar      what flink.xml names, and what that needs
-    <engines>/spark/*.jar      what spark.xml names, and what that needs
+    <engines>/prism-<version>/prism    github.com/apache/beam/sdks/v2/go/cmd/prism, of Beam's version
+    <engines>/flink/*.jar              what flink.xml names, and what that needs
+    <engines>/spark/*.jar              what spark.xml names, and what that needs
 
 <engines> is `.engines` beside the tests, or what CAPT_ENGINES names.
 """
 
 import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _FETCH_SECONDS = 1800
 
 def fetch_prism() -> Path:
     """The program, built by Go unless it is there."""
-    program = ENGINES / "bin" / "prism"
+    program = ENGINES / f"prism-{apache_beam.__version__}" / "prism"
     if not program.exists():
         module = f"{_PRISM}@v{apache_beam.__version__}"
         _run(["go", "install", module], {"GOBIN": str(program.parent)})
@@ -35,6 +36,7 @@ def fetch_jars(name: str) -> Path:
     digest = hashlib.sha256(asked.read_bytes()).hexdigest()
     folder, done = ENGINES / name, ENGINES / f"{name}.sha256"
     if not done.is_file() or done.read_text() != digest:
+        shutil.rmtree(folder, ignore_errors=True)
         copy = ["dependency:copy-dependencies", f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
         _run(["mvn", "--batch-mode", "--quiet", "--file", str(asked), *copy], {})
         done.write_text(digest)

@@ -72,11 +72,13 @@ class Process:
         return [int(pid) for path in tasks.glob("*/children") for pid in path.read_text().split() if _lives(int(pid))]
 
     def wait_for(self, is_ready: Callable[[], bool], seconds: float) -> None:
-        """Wait until `is_ready`; AssertionError with the end of the log where the program ends, or time runs out."""
+        """Wait until `is_ready`; where it ends or time runs out, stop it: AssertionError with the end of its log."""
         deadline = time.monotonic() + seconds
         while not is_ready():
-            assert self.is_running(), f"{self.name} ended: {self.tail()}"
-            assert time.monotonic() < deadline, f"{self.name} is not ready after {seconds:.0f} s: {self.tail()}"
+            if not self.is_running() or time.monotonic() > deadline:
+                how = f"is not ready after {seconds:.0f} s" if self.is_running() else "ended"
+                self.stop()
+                raise AssertionError(f"{self.name} {how}: {self.tail()}")
             time.sleep(_POLL_SECONDS)
 
     def tail(self) -> str:

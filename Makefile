@@ -19,7 +19,7 @@ $(STAMP): requirements.lock setup.py pyproject.toml
 	@if [ -z "$(PYTHON3)" ]; then echo "capt needs Python 3.11, 3.12 or 3.13; none is on the path"; exit 1; fi
 	@echo "using $$($(PYTHON3) --version) at $$(command -v $(PYTHON3))"
 	$(PYTHON3) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 

@@ -104,6 +104,9 @@ MaxWordsOption = Annotated[int | None, typer.Option("--max-words", help="Words a
 DecodeOption = Annotated[
     str, typer.Option("--decode", help="greedy, beam, or lexicon: words of the train split alone.")
 ]
+WarmFromOption = Annotated[
+    str | None, typer.Option("--warm-from", help="Run of the same model, whose weights are the first ones.")
+]
 Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
@@ -361,6 +364,7 @@ def train_captioner(
     ] = None,
     captions_per_image: Annotated[str | None, typer.Option(help="all in a pass, or one drawn at random.")] = None,
     cell: Annotated[str | None, typer.Option(help="rnn, lstm or gru, for models with a recurrence.")] = None,
+    warm_from: WarmFromOption = None,
     options: Settings = None,
 ) -> dict[str, Any]:
     """Train a captioner; --config may also hold the model's and the training's hyper-parameters."""
@@ -383,6 +387,7 @@ def train_captcha(
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints, besides each epoch's.")
     ] = None,
+    warm_from: WarmFromOption = None,
     options: Settings = None,
 ) -> dict[str, Any]:
     """Train a recognizer of CAPTCHA words; --config may also hold its and the training's hyper-parameters."""

@@ -1,13 +1,14 @@
 """Manifests: what a commit put into a table, file by file.
 
 A manifest is canonical JSON and is named by its own SHA-256. Paths are relative to the table's directory. Nothing in
-it tells the time, the host or the run, so equal commits have equal manifests.
+it tells the time, the host or the run, so equal commits have equal manifests; but for those of models, which are a
+history of decisions and tell when each was taken.
 """
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from schemas.recipes import Frozen, canonical_json, digest_of
 
@@ -101,6 +102,34 @@ class DatasetFacts(Frozen):
     images: dict[str, int]
 
 
+Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "chosen", "rolled back"]
+
+
+class ModelFacts(Frozen):
+    """What a commit of a model says: one decision, and which run answers from then on.
+
+    Args:
+        task: str. What the runs do: `captioner` or `captcha`.
+        decision: str. Of a retraining: the challenger was `promoted` or `rejected`; it was `stopped` by its rules before
+            training, `failed`, or was `abandoned` for newer data. Of a person: a run was `chosen`, or the champion
+            `rolled back`.
+        run: str. The run that it is about: `runs/<run>` in the model's directory.
+        champion: str or None. The run that answers after it; None where there is none yet.
+        why: tuple of str. The reasons, a sentence each.
+        at: str. When, as ISO 8601 has it, in UTC.
+        lineage: dict. What went into it: settings, data, comparison, scores, versions.
+    """
+
+    kind: Literal["model"] = "model"
+    task: Literal["captioner", "captcha"]
+    decision: Decision
+    run: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    champion: str | None
+    why: tuple[str, ...]
+    at: str
+    lineage: dict[str, JsonValue] = Field(default_factory=dict)
+
+
 class DroppedFacts(Frozen):
     """What a commit says that takes out what it replaces and adds nothing."""
 
@@ -111,10 +140,10 @@ class Manifest(Frozen):
     """One commit of one table.
 
     Args:
-        table: str. The fingerprint or dataset name that the table is called by.
+        table: str. The fingerprint, or the dataset's or model's name, that the table is called by.
         replaces: tuple of str. Digests of the manifests that this one stands in for.
         shards: tuple of Shard. The rows it adds.
-        files: dict. Other files by role: `vocabulary`, `catalog`, `failures`, `transform/...`.
+        files: dict. Other files by role: `vocabulary`, `catalog`, `failures`, `transform/...`; of a model, by path.
         facts: what the rows were made with.
         version: int. Version of the store's format.
     """
@@ -124,7 +153,7 @@ class Manifest(Frozen):
     replaces: tuple[Sha256, ...] = ()
     shards: tuple[Shard, ...] = ()
     files: dict[str, FileEntry] = Field(default_factory=dict)
-    facts: Annotated[FeatureFacts | TextFacts | DatasetFacts | DroppedFacts, Field(discriminator="kind")]
+    facts: Annotated[FeatureFacts | TextFacts | DatasetFacts | ModelFacts | DroppedFacts, Field(discriminator="kind")]
 
     @property
     def digest(self) -> str:

@@ -16,6 +16,7 @@ from trainer.inputs.captions import CaptionData, join_captions
 from trainer.inputs.tables import Tables, select_tables
 from trainer.learning.captions import CaptionLesson
 from trainer.learning.epochs import Learning
+from trainer.learning.warming import WarmStart
 from trainer.runs.directory import begin_run, locked, note_store, put_captioner
 from trainer.runs.records import (
     CaptionerRecord,
@@ -43,6 +44,7 @@ def train_captioner(
     checkpoint_every: int | None = None,
     captions_per_image: str | None = None,
     cell: str | None = None,
+    warm_from: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a captioner on tables of a store; where `run_dir` holds the same run unfinished, go on with it.
@@ -60,6 +62,8 @@ def train_captioner(
         checkpoint_every: int or None. As in `TrainingConfig`.
         captions_per_image: str or None. As in `TrainingConfig`.
         cell: str or None. The model's recurrence; not for models without one.
+        warm_from: str, Path or None. Run directory of the same model, whose weights are the first ones; words that both
+            know keep what it learned of them.
         options: mapping or None. Fields of `TrainingConfig` and of the model's configuration.
 
     Returns:
@@ -89,17 +93,18 @@ def train_captioner(
     opened = open_store(store)
     root = Path(run_dir).absolute()
     wanted = PixelInput() if training.extractor else spec
+    warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
     with pinned(opened.path, lambda: select_tables(opened, wanted, dataset, features, captions)) as tables:
         network = open_network(training, spec, tables.features.recipe) if training.extractor else None
         data = join_captions(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, training, data)
         with locked(root):
-            record = captioner_record(spec, sizes, training, tables, data, network)
+            record = captioner_record(spec, sizes, training, tables, data, network, warm)
             begin_run(root, record, lambda: put_captioner(root, tables, network))
             note_store(root, opened.path)
             say_settings(record)
-            return Learning(root, record, CaptionLesson(root, record, tables, data, network)).run()
+            return Learning(root, record, CaptionLesson(root, record, tables, data, network, warm)).run()
 
 
 def captioner_record(
@@ -109,6 +114,7 @@ def captioner_record(
     tables: Tables,
     data: CaptionData,
     network: PixelNetwork | None = None,
+    warm: WarmStart | None = None,
 ) -> CaptionerRecord:
     """What a run is that learns from these captions.
 
@@ -135,6 +141,7 @@ def captioner_record(
         max_words=training.max_words or data.train.max_words,
         libraries=library_versions(),
         extractor=ExtractorOrigin(recipe=network.recipe, shape=network.function.shape) if network else None,
+        warm=warm.run.identity if warm else None,
     )
 
 

@@ -13,6 +13,7 @@ from trainer.config import RecognizerTraining, parse_recognizer
 from trainer.inputs.labelled import WordData, join_words
 from trainer.inputs.tables import LabelledTables, select_labelled
 from trainer.learning.epochs import Learning
+from trainer.learning.warming import WarmStart
 from trainer.learning.words import WordLesson
 from trainer.runs.directory import begin_run, locked, note_store, put_recognizer
 from trainer.runs.records import FeatureOrigin, RecognizerRecord, library_versions
@@ -32,6 +33,7 @@ def train_captcha(
     epochs: int | None = None,
     steps_per_epoch: int | None = None,
     checkpoint_every: int | None = None,
+    warm_from: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a recognizer of words on a store's CAPTCHAs; where `run_dir` holds the same run unfinished, go on with it.
@@ -49,6 +51,7 @@ def train_captcha(
         epochs: int or None. As in `RecognizerTraining`.
         steps_per_epoch: int or None. As in `RecognizerTraining`.
         checkpoint_every: int or None. As in `RecognizerTraining`.
+        warm_from: str, Path or None. Run directory of a recognizer, whose weights are the first ones.
         options: mapping or None. Fields of `RecognizerTraining` and `RecognizerConfig`.
 
     Returns:
@@ -70,6 +73,7 @@ def train_captcha(
     }
     given = {name: value for name, value in named.items() if value is not None}
     training, sizes = parse_recognizer(profile, {**(options or {}), **given})
+    warm = WarmStart.of(warm_from, RecognizerRecord, "recognizer") if warm_from else None
     opened = open_store(store)
     root = Path(run_dir).absolute()
     with pinned(opened.path, lambda: select_labelled(opened, dataset, features)) as tables:
@@ -77,15 +81,19 @@ def train_captcha(
         _say_what_is_left_out(data)
         _check_lengths(sizes, data)
         with locked(root):
-            record = _record(sizes, training, tables, data)
+            record = _record(sizes, training, tables, data, warm)
             begin_run(root, record, lambda: put_recognizer(root, tables.features, data.train.words))
             note_store(root, opened.path)
             say_settings(record)
-            return Learning(root, record, WordLesson(root, record, tables, data)).run()
+            return Learning(root, record, WordLesson(root, record, tables, data, warm)).run()
 
 
 def _record(
-    sizes: RecognizerConfig, training: RecognizerTraining, tables: LabelledTables, data: WordData
+    sizes: RecognizerConfig,
+    training: RecognizerTraining,
+    tables: LabelledTables,
+    data: WordData,
+    warm: WarmStart | None = None,
 ) -> RecognizerRecord:
     validation = data.validation_split
     return RecognizerRecord(
@@ -97,6 +105,7 @@ def _record(
         validation=data.splits[validation].digest if validation else None,
         validation_split=validation,
         words=len(set(data.train.words)),
+        warm=warm.run.identity if warm else None,
         libraries=library_versions(),
     )
 

@@ -3,6 +3,7 @@
     kept      what live commits name, what a pinned snapshot names, all of a table that a job is at work on
     deleted   what a replaced commit named, so long after the log entry that replaced it
     deleted   what killed jobs left: plans, shards and manifests of commits never made, half-written files, old leases
+    deleted   runs of models that were never promoted, or whose champion's time is over: whole, once nothing changes there
 
 Logs, and the manifests they name, are a table's history and stay. Files that capt did not write stay too: `verify`
 lists them. What a killed job left is given an hour at least, since the job may be alive.
@@ -21,9 +22,11 @@ from features.store.layout import (
     COMMIT_NAME,
     FEATURES,
     GRACE_SECONDS,
+    MODELS,
     NETWORK,
     NETWORK_NAME,
     NETWORKS,
+    RUNS,
     WORK,
     files_below,
     is_aside,
@@ -159,9 +162,11 @@ class _Collector:
         live = {entry.path for manifest in history.kept(set()) for entry in manifest.entries()}
         kept = {entry.path for manifest in history.kept(pinned) for entry in manifest.entries()}
         ended = history.last_named()
+        if history.root.parent.name == MODELS:
+            self._collect_runs(history, kept, ended)
         for path in files_below(history.root):
             name = path.relative_to(history.root).as_posix()
-            if name in live or self._is_planned(history.root, name):
+            if name in live or self._is_planned(history.root, name) or name.startswith(f"{RUNS}/"):
                 continue
             if name not in ended:
                 if _is_ours(name, history):
@@ -171,6 +176,16 @@ class _Collector:
                     self.pinned += 1
                 else:
                     self._delete(path)
+
+    def _collect_runs(self, history: _History, kept: set[str], ended: dict[str, float]) -> None:
+        named = {path.split("/")[1] for path in kept}
+        let_go = {path.split("/")[1]: moment for path, moment in ended.items()}
+        for path in sorted((history.root / RUNS).glob("*")):
+            if path.name in named:
+                continue
+            since, age = let_go.get(path.name), max(self.age, GRACE_SECONDS)
+            if self._now - newest_change(path) >= age if since is None else self._now - since >= self.age:
+                self._delete_tree(path)
 
     def _is_planned(self, root: Path, name: str) -> bool:
         """Whether a job, running or killed, may count a file among the shards it has written."""

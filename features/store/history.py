@@ -11,14 +11,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from features.files import sha256_of
-from features.store.layout import DATASETS, FEATURES, NETWORK, NETWORKS, TEXT
+from features.store.layout import DATASETS, FEATURES, MODELS, NETWORK, NETWORKS, TEXT
 from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, hiding_manifests
 from features.store.tables import RECIPE
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
 
-KINDS = {FEATURES: "features", TEXT: "captions", DATASETS: "dataset"}
+KINDS = {FEATURES: "features", TEXT: "captions", DATASETS: "dataset", MODELS: "model"}
 
 _RECIPES: dict[str, type[FeatureRecipe] | type[TextRecipe]] = {FEATURES: FeatureRecipe, TEXT: TextRecipe}
 
@@ -63,7 +63,7 @@ class TableHistory:
     Args:
         root: Path. The table's directory.
         fingerprint: str. What its manifests call it; empty where the recipe is damaged.
-        recipe: the table's recipe; None for a dataset, or where it is damaged.
+        recipe: the table's recipe; None for a dataset or model, or where it is damaged.
         manifests: dict. The manifests that could be read, by digest, oldest first; those that no log entry names last.
         live: set of str. Digests that the log names and no manifest replaces.
         is_whole: bool. Whether all of the log and the manifests could be read.
@@ -78,7 +78,7 @@ class TableHistory:
 
     @property
     def kind(self) -> str:
-        """`features`, `text` or `datasets`."""
+        """`features`, `text`, `datasets` or `models`."""
         return self.root.parent.name
 
     def live_manifests(self) -> list[Manifest]:
@@ -104,7 +104,7 @@ def read_history(root: Path, findings: Findings) -> TableHistory | None:
     if not any((root / part).exists() for part in (LOG, MANIFESTS, RECIPE)):
         return None
     table = TableHistory(root)
-    if table.kind == DATASETS:
+    if table.kind in (DATASETS, MODELS):
         table.fingerprint = root.name
     else:
         _read_recipe(table, findings)

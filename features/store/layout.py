@@ -11,10 +11,12 @@ from features.files import ASIDE
 FEATURES = "features"
 TEXT = "text"
 DATASETS = "datasets"
+MODELS = "models"
 NETWORKS = "networks"
 WORK = "work"
 CACHE = "cache"
 REPORTS = "reports"
+RUNS = "runs"
 NETWORK = "network.json"
 
 COMMIT_NAME = re.compile(r"[0-9a-f]{16}")
@@ -27,8 +29,8 @@ _COMPACTING = "compact-"
 
 
 def table_roots(store: Path) -> list[Path]:
-    """The directories of a store that may be tables, datasets among them."""
-    parents = (store / name for name in (FEATURES, TEXT, DATASETS))
+    """The directories of a store that may be tables, datasets and models among them."""
+    parents = (store / name for name in (FEATURES, TEXT, DATASETS, MODELS))
     return [path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path.is_dir()]
 
 

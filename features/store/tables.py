@@ -4,6 +4,7 @@
     STORE/features/<fingerprint>/     recipe.json, log/, manifests/, <commit>/features-….tfrecord
     STORE/text/<fingerprint>/         recipe.json, log/, manifests/, <commit>/captions-….parquet, transform/, vocabulary
     STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, labels.parquet, reports/
+    STORE/models/<name>/              log/, manifests/, runs/<run>/, see `features.store.models`
     STORE/networks/<sha256>.pb        frozen extractors
     STORE/work/                       plans of running jobs; of no use once they are done
     STORE/pins/                       leases of running jobs on what they read or write

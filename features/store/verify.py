@@ -32,10 +32,12 @@ from features.store.layout import (
     DATASETS,
     FEATURES,
     GRACE_SECONDS,
+    MODELS,
     NETWORK,
     NETWORK_NAME,
     NETWORKS,
     REPORTS,
+    RUNS,
     WORK,
     files_below,
     is_aside,
@@ -376,8 +378,9 @@ def _belongs(table: TableHistory, name: str) -> bool:
     directory, _, rest = name.partition("/")
     if directory in (LOG, MANIFESTS):
         return _matches(ENTRY_NAME if directory == LOG else MANIFEST_NAME, (rest,))
-    notes = {FEATURES: (RECIPE, NETWORK), DATASETS: ()}.get(table.kind, (RECIPE,))
-    return name in notes or (table.kind == DATASETS and directory == REPORTS and bool(rest))
+    notes = {FEATURES: (RECIPE, NETWORK), DATASETS: (), MODELS: ()}.get(table.kind, (RECIPE,))
+    beside = {DATASETS: REPORTS, MODELS: RUNS}.get(table.kind)
+    return name in notes or (directory == beside and bool(rest))
 
 
 def _accounted_commits(store: Path, table: TableHistory) -> Callable[[str], bool]:

@@ -24,6 +24,7 @@ from trainer.learning.epochs import Epoch
 from trainer.learning.figures import CaptionerFigures
 from trainer.learning.judges import CiderJudge
 from trainer.learning.samples import Samples
+from trainer.learning.warming import WarmStart
 from trainer.plots import loss_figure
 from trainer.runs.records import CaptionerRecord
 
@@ -39,6 +40,7 @@ class CaptionLesson:
         tables: Tables. Where features come from.
         data: CaptionData. The captions.
         network: PixelNetwork or None. The extractor in the model, as a run on pixels begins with it.
+        warm: WarmStart or None. The run that it begins with.
     """
 
     unit = "captions"
@@ -51,6 +53,7 @@ class CaptionLesson:
         tables: Tables,
         data: CaptionData,
         network: PixelNetwork | None = None,
+        warm: WarmStart | None = None,
     ) -> None:
         self.root = root
         self.record = record
@@ -63,6 +66,7 @@ class CaptionLesson:
         self._held_out = _reader(data, record.validation_split, tables) if record.validation_split else None
         self._tables = tables
         self._network = network
+        self._warm = warm
         self._augmentation = Augmentation.of(self.config)
 
     def compiled(self) -> tuple[Captioner, list[keras.Metric]]:
@@ -93,6 +97,8 @@ class CaptionLesson:
             model.feature_scale.network.set_weights(self._network.function.network.get_weights())
         counts = np.bincount(self.data.train.tokens, minlength=self.record.vocabulary)
         model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
+        if self._warm:
+            self._warm.put_into(model, self.record, self.root, tuple(self._tables.texts[0].vocabulary()))
 
     def epoch(self, number: int) -> Epoch:
         """As `trainer.learning.epochs.Lesson` has it."""

@@ -17,6 +17,7 @@ from trainer.inputs.word_batches import WordReader, sampled_order, shuffled_orde
 from trainer.learning.compiling import compile_model, making
 from trainer.learning.epochs import Epoch
 from trainer.learning.figures import RecognizerFigures
+from trainer.learning.warming import WarmStart
 from trainer.plots import words_figure
 from trainer.recognizers.recognizer import Recognizer
 from trainer.runs.records import RecognizerRecord
@@ -32,15 +33,24 @@ class WordLesson:
         record: RecognizerRecord. What the run is.
         tables: LabelledTables. Where pixels come from.
         data: WordData. Images and words.
+        warm: WarmStart or None. The run that it begins with.
     """
 
     unit = "images"
     figures = RecognizerFigures
 
-    def __init__(self, root: Path, record: RecognizerRecord, tables: LabelledTables, data: WordData) -> None:
+    def __init__(
+        self,
+        root: Path,
+        record: RecognizerRecord,
+        tables: LabelledTables,
+        data: WordData,
+        warm: WarmStart | None = None,
+    ) -> None:
         self.root = root
         self.record = record
         self.data = data
+        self._warm = warm
         self.config = record.training
         self.steps = self.config.steps_per_epoch or -(-len(data.train) // self.config.batch_size)
         longest = record.config.longest
@@ -67,6 +77,8 @@ class WordLesson:
 
     def begin(self, model: Recognizer) -> None:
         """As `trainer.learning.epochs.Lesson` has it."""
+        if self._warm:
+            self._warm.put_into(model, self.record, self.root)
 
     def epoch(self, number: int) -> Epoch:
         """As `trainer.learning.epochs.Lesson` has it."""

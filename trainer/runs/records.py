@@ -77,6 +77,7 @@ class RunRecord(Frozen):
         train, validation: Sha256. Digests of the labels and images trained and validated on.
         validation_split: str or None. The split validated on.
         libraries: dict. Versions that it was begun with.
+        warm: Sha256 or None. The identity of the run whose weights it began with.
     """
 
     version: Literal[1] = 1
@@ -90,6 +91,7 @@ class RunRecord(Frozen):
     validation: Sha256 | None
     validation_split: str | None
     libraries: dict[str, str]
+    warm: Sha256 | None = None
 
     def build(self, root: Path) -> "keras.Model":
         """The model, with fresh weights.

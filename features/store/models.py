@@ -1,0 +1,295 @@
+"""Models: which trained run answers, and every decision that led there.
+
+    STORE/models/<name>/log/, manifests/          a commit a decision, as of any table
+    STORE/models/<name>/runs/<run>/               a run directory; its files are named by the commit that promoted it
+    STORE/models/<name>/runs/<run>/evaluation/    what `capt evaluate` found; no commit names it
+
+The champion is what the last commit says, so it changes by one log entry: before, the old one answers, after it the
+new. The files of the last `KEPT` champions are kept, for rolling back.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from features.files import ASIDE, entry_of, sync
+from features.store.damage import is_sound
+from features.store.layout import MODELS, RUNS, files_below
+from features.store.log import CommitLog
+from features.store.tables import Store, open_store
+from schemas.errors import DamagedError, StoreError, UsageError
+from schemas.manifests import Decision, FileEntry, Manifest, ModelFacts
+
+KEPT = 5
+RUN_NAME = re.compile(r"[0-9a-f]{16}")
+EVALUATION = "evaluation"
+
+_LOCK = ".lock"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One decision of a model's history.
+
+    Args:
+        number: int. Its place, from 1.
+        facts: ModelFacts. What was decided.
+        manifest: Manifest. The commit that says so.
+    """
+
+    number: int
+    facts: ModelFacts
+    manifest: Manifest
+
+
+class Model:
+    """A model of a store, by name: its runs, its history and its champion.
+
+    Args:
+        store: Store. The store.
+        name: str. The model's name; it need not have a commit.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot name a model", mend="use letters, digits, dash and underscore, 100 at most"
+            )
+        self.name = name
+        self.root = store.path / MODELS / name
+        self._log = CommitLog(self.root)
+
+    def history(self) -> list[Decided]:
+        """Every decision, oldest first; DamagedError where the log or a manifest cannot be read."""
+        known = self._log.known()
+        return [
+            Decided(number, facts, known[digest])
+            for number, digest in enumerate(self._log.entries(), 1)
+            if digest in known and isinstance(facts := known[digest].facts, ModelFacts)
+        ]
+
+    @property
+    def champion(self) -> str | None:
+        """The run that answers; None where there is none yet."""
+        history = self.history()
+        return history[-1].facts.champion if history else None
+
+    def run_path(self, run: str) -> Path:
+        """The directory of a run."""
+        return self.root / RUNS / run
+
+    def runs(self) -> list[str]:
+        """The runs whose directories lie here."""
+        directory = self.root / RUNS
+        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+        return [name for name in names if RUN_NAME.fullmatch(name)]
+
+    def decide(self, facts: ModelFacts) -> None:
+        """Enter a decision that leaves the champion as it is."""
+        self._log.append(Manifest(table=self.name, facts=facts))
+
+    def promote(self, facts: ModelFacts) -> None:
+        """Make `facts.champion` the champion, by one commit that names its files; older champions are let go.
+
+        Raises:
+            DamagedError: a file of the run is not what an earlier commit of it says.
+            StoreError: the run is not there.
+        """
+        assert facts.champion is not None
+        files = self._files(facts.champion)
+        others = list(dict.fromkeys(one.facts.champion for one in reversed(self.history()) if one.facts.champion))
+        kept = {facts.champion, *[run for run in others if run != facts.champion][: KEPT - 1]}
+        replaces = tuple(
+            manifest.digest
+            for manifest in self._log.live()
+            if isinstance(manifest.facts, ModelFacts) and manifest.files and manifest.facts.champion not in kept
+        )
+        self._log.append(Manifest(table=self.name, facts=facts, files=files, replaces=replaces))
+
+    def _files(self, run: str) -> dict[str, FileEntry]:
+        """The files of a run by path: as the commit has them that promoted it first, else as they are."""
+        known = next((one.manifest for one in self.history() if one.manifest.files and one.facts.champion == run), None)
+        if known is None:
+            return self._written(run)
+        damaged = [entry.path for entry in known.files.values() if not is_sound(self.root, entry)]
+        if damaged:
+            raise DamagedError(
+                f"a file of the run {run} is damaged or gone",
+                where=str(self.root / damaged[0]),
+                mend="choose another with `capt models promote`",
+            )
+        return dict(known.files)
+
+    def _written(self, run: str) -> dict[str, FileEntry]:
+        root = self.run_path(run)
+        paths = list(_run_files(root)) if root.is_dir() else []
+        if not paths:
+            raise StoreError(f"the run {run} is not there", where=str(root), mend=f"it has: {', '.join(self.runs())}")
+        for path in paths:
+            sync(path)
+        return {path.relative_to(root).as_posix(): entry_of(path, self.root) for path in paths}
+
+
+def models_of(store: Store) -> list[Model]:
+    """The models of a store that have a history, by name."""
+    logs = sorted((store.path / MODELS).glob("*/log"))
+    return [Model(store, log.parent.name) for log in logs if any(log.glob("*.json"))]
+
+
+def now() -> str:
+    """This moment as `ModelFacts.at` has it."""
+    return datetime.now(UTC).isoformat()
+
+
+# === Commands ===
+
+
+def list_models(store: str) -> dict[str, Any]:
+    """The models of a store.
+
+    Args:
+        store: str. Directory of the store.
+
+    Returns:
+        `store`, and in `models` for each: `name`, `task`, `champion` (its run), `since` (when it became that), `path`
+        of its run directory, `decisions`, how many there were, and `last`, the last one.
+    """
+    opened = open_store(store)
+    return {"store": str(opened.path), "models": [_entry(model) for model in models_of(opened)]}
+
+
+def show_model(store: str, name: str | None = None) -> dict[str, Any]:
+    """One model: what `list_models` says of it, and its `history`, oldest first.
+
+    Args:
+        store: str. Directory of the store.
+        name: str or None. The model; None where there is one.
+
+    Returns:
+        The entry, and `history`: for each decision `number`, `decision`, `run`, `champion`, `why`, `at` and `lineage`.
+
+    Raises:
+        StoreError: there is no such model, or several and none is named.
+    """
+    model = _named(open_store(store), name)
+    history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
+    return {**_entry(model), "history": history}
+
+
+def promote_model(store: str, run: str, name: str | None = None) -> dict[str, Any]:
+    """Make a run the champion, whatever a retraining decided of it.
+
+    Args:
+        store: str. Directory of the store.
+        run: str. The run, or how its name begins: one that was promoted or rejected before.
+        name: str or None. The model; None where there is one.
+
+    Returns:
+        `name`, `champion` and `before`, the champion until now.
+
+    Raises:
+        StoreError: there is no such run, or its files are gone.
+        DamagedError: its files are damaged.
+    """
+    model = _named(open_store(store), name)
+    decided = [one for one in model.history() if one.facts.decision in ("promoted", "rejected")]
+    fitting = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run.startswith(run)))
+    if len(fitting) != 1:
+        names = ", ".join(dict.fromkeys(one.facts.run for one in decided)) or "none"
+        what = "several finished runs have" if fitting else "no finished run has"
+        raise StoreError(f"{what} a name like {run!r}", where=str(model.root), mend=f"it has: {names}")
+    return _change(model, fitting[0], "chosen", "chosen by hand")
+
+
+def rollback_model(store: str, name: str | None = None) -> dict[str, Any]:
+    """Make the champion before the present one the champion again.
+
+    Args:
+        store: str. Directory of the store.
+        name: str or None. The model; None where there is one.
+
+    Returns:
+        As `promote_model`.
+
+    Raises:
+        StoreError: there was no champion before.
+        DamagedError: its files are damaged.
+    """
+    model = _named(open_store(store), name)
+    # What was rolled back is no champion to go back to: a second rollback goes one further.
+    stack: list[str] = []
+    for one in model.history():
+        champion = one.facts.champion
+        if champion is not None and (not stack or stack[-1] != champion):
+            if one.facts.decision == "rolled back" and champion in stack:
+                del stack[stack.index(champion) + 1 :]
+            else:
+                stack.append(champion)
+    if len(stack) < 2:
+        raise StoreError("there is no champion before this one", where=str(model.root))
+    return _change(model, stack[-2], "rolled back", f"rolled back from {stack[-1]}")
+
+
+def print_models(result: dict[str, Any]) -> None:
+    """Print what `list_models` returned."""
+    from features.console import Printer
+
+    printer = Printer()
+    rows = [[one["name"], one["task"], one["champion"], one["since"], one["last"]] for one in result["models"]]
+    printer.table(f"models in {result['store']}", ("name", "task", "champion", "since", "last"), (), rows)
+
+
+def print_model(result: dict[str, Any]) -> None:
+    """Print what `show_model` returned."""
+    from features.console import Printer
+
+    printer = Printer()
+    rows = [
+        [str(one["number"]), one["at"][:16], one["decision"], one["run"], "; ".join(one["why"])]
+        for one in result["history"]
+    ]
+    printer.table(result["name"], ("", "when", "decision", "run", "why"), (), rows)
+    printer.line(f"champion: {result['path'] or 'none yet'}")
+
+
+def _change(model: Model, run: str, decision: Decision, why: str) -> dict[str, Any]:
+    last = model.history()[-1].facts
+    facts = ModelFacts(task=last.task, decision=decision, run=run, champion=run, why=(why,), at=now())
+    model.promote(facts)
+    return {"name": model.name, "champion": run, "before": last.champion}
+
+
+def _entry(model: Model) -> dict[str, Any]:
+    history = model.history()
+    last = history[-1].facts
+    since = next((one.facts.at for one in reversed(history) if one.manifest.files), None)
+    return {
+        "name": model.name,
+        "task": last.task,
+        "champion": last.champion,
+        "since": since,
+        "path": str(model.run_path(last.champion)) if last.champion else None,
+        "decisions": len(history),
+        "last": last.decision,
+    }
+
+
+def _named(store: Store, name: str | None) -> Model:
+    models = models_of(store)
+    fitting = [model for model in models if name in (None, model.name)]
+    if len(fitting) != 1:
+        names = ", ".join(model.name for model in models) or "none; `capt retrain` makes one"
+        what = "there are several models" if fitting else f"there is no model {name!r}" if name else "there is no model"
+        raise StoreError(what, where=str(store.path), mend=f"name one with --name: {names}")
+    return fitting[0]
+
+
+def _run_files(root: Path) -> Iterator[Path]:
+    for path in files_below(root):
+        parts: Sequence[str] = path.relative_to(root).parts
+        if parts[0] not in (EVALUATION, _LOCK) and not any(part.startswith(ASIDE) for part in parts):
+            yield path

@@ -317,6 +317,7 @@ def prepare_captions(
     seed: SeedOption = 0,
     split: SplitOption = "own",
     max_failures: MaxFailuresOption = None,
+    plan: PlanOption = False,
     beam_options: BeamOptions = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Tokenize captions, with a vocabulary learned on the train split."""

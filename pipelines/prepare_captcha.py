@@ -56,5 +56,10 @@ def prepare_captcha(**arguments: Any) -> dict[str, Any]:
         splitter=Splitter(own=True),
         later=Splitter(own=False, shares=counts.shares if counts else _SHARES),
     )
+    return prepare_images(captcha_features(options), published)
+
+
+def captcha_features(options: CaptchaOptions) -> FeatureOptions:
+    """The options of the job that keeps the pixels."""
     given = options.model_dump(exclude={"labels", "splits"})
-    return prepare_images(FeatureOptions(dataset=KIND, extractor="pixels", **given), published)
+    return FeatureOptions(dataset=KIND, extractor="pixels", **given)

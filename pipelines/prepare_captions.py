@@ -6,12 +6,13 @@ source → ledger → vocabulary of the train split (Beam, TFT) → tokenize sha
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
 
 from features.captions import CaptionsDigest, caption_key, learned_from
-from features.store import Store, create_store
+from features.store import Store, create_store, open_store
 from features.store.damage import noted_damage
 from features.store.healing import mend_log, read_catalog, remove_damaged, sound_text_table
 from features.store.pins import lease, table_name
@@ -26,7 +27,7 @@ from pipelines.scratch import claimed, scratch
 from pipelines.sources import CaptionEntry, Malformed, Source, open_source
 from pipelines.splits import parse_split, rank_of
 from pipelines.text_job import TextJob
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, untouched
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.manifests import TextFacts
 from schemas.recipes import Frozen, Standardizer, TextRecipe
@@ -52,6 +53,7 @@ class CaptionOptions(Frozen):
     seed: int = 0
     split: str = "own"
     max_failures: str | None = None
+    plan: bool = False
     beam_options: tuple[str, ...] = ()
 
 
@@ -66,7 +68,7 @@ def prepare_captions(**arguments: Any) -> dict[str, Any]:
     """
     options = CaptionOptions(**arguments)
     with full_disk_told(options.store), settled_heap():
-        return _prepare(options)
+        return _forecast(options) if options.plan else _prepare(options)
 
 
 def _prepare(options: CaptionOptions) -> dict[str, Any]:
@@ -104,6 +106,29 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
         }
     check_failures(result, allowed)
     return result
+
+
+def _forecast(options: CaptionOptions) -> dict[str, Any]:
+    """What a run would do, from a ledger kept aside; changes nothing."""
+    source = open_source(options.dataset, options.annotations)
+    parse_max_failures(options.max_failures or source.max_failures)
+    root = Path(options.store).absolute()
+    with untouched(root) as workspace, workspace.caption_ledger() as ledger:
+        store = open_store(root) if root.exists() else create_store(workspace.root / "store")
+        name = options.name or options.dataset
+        _enter(ledger, options, source, store, name)
+        captions = choose(ledger, workspace.root / "captions.arrows")
+        recipe = _recipe(options, name, captions.train, _given_words(options, store))
+        known = sound_text_table(store, recipe)
+        if known:
+            ledger.add_stored(known.captions())
+        counts = ledger.counts()
+        return figures(counts, ledger.reasons()) | {
+            "plan": True,
+            "hits": counts["cached"],
+            "misses": counts["ok"],
+            "fingerprint": recipe.fingerprint,
+        }
 
 
 def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store: Store, dataset: str) -> None:

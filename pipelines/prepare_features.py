@@ -184,7 +184,9 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
         misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
         if misses and table:
             check_numerics(table, options.allow_mixed)
-        pace, row_bytes = _pace(ledger, options, workspace, store, recipe) if misses else (None, 0)
+        job = _job(options, workspace, recipe, network=_known_network(store, recipe)) if misses else None
+        pace = _pace(ledger, job) if job else None
+        shape = table.shape if table else job.network.shape if job else None
         seconds = time.monotonic() - started
         extracting = misses / pace if pace else None if misses else 0.0
         return figures(counts | {"ok": misses}, ledger.reasons()) | {
@@ -192,26 +194,25 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
             "hits": counts.get("cached", 0),
             "misses": misses,
             **entered,
-            "bytes": misses * row_bytes,
+            "bytes": misses * job.row_bytes if job else 0,
             "images_a_second": round(pace, 1) if pace else None,
             "estimated_seconds": None if extracting is None else round(seconds + extracting, 1),
             "fingerprint": recipe.fingerprint,
             "precision": recipe.precision,
+            "shape": list(shape) if shape else None,
         }
 
 
-def _pace(
-    ledger: Ledger, options: FeatureOptions, workspace: Workspace, store: Store, recipe: FeatureRecipe
-) -> tuple[float | None, int]:
-    """How fast a run would go, None where no image is here yet, and the bytes of a row.
+def _known_network(store: Store, recipe: FeatureRecipe) -> FrozenFile | None:
+    """The network of the recipe's table, so that a plan builds none where there is one."""
+    return known_network(FeatureHealing(store, recipe).root, Workspace(store.path).networks)
 
-    By the table's network, or one built aside.
-    """
-    known = known_network(FeatureHealing(store, recipe).root, Workspace(store.path).networks)
-    job = _job(options, workspace, recipe, network=known)
+
+def _pace(ledger: Ledger, job: ExtractionJob) -> float | None:
+    """How many images a second a run would extract; None where no image is here yet."""
     if not ledger.count_planned():
-        return None, job.row_bytes
-    return calibrate(recipe, job.network, job.batch_size, job.limits, ledger.planned()), job.row_bytes
+        return None
+    return calibrate(job.recipe, job.network, job.batch_size, job.limits, ledger.planned())
 
 
 def _check(options: FeatureOptions) -> None:

@@ -41,6 +41,7 @@ def test_a_plan_says_what_a_run_does(prepared: dict[str, Any]) -> None:
     assert (plan["input"], plan["hits"], plan["misses"], plan["duplicate"]) in ((61, 20, 40, 1), (61, 21, 40, 0))
     assert plan["bytes"] == 40 * (49 * 576 * 2 + 32)
     assert plan["images_a_second"] > 0
+    assert plan["shape"] == [49, 576]
     assert 40 / plan["images_a_second"] < plan["estimated_seconds"] < 60
     assert tree(Path(prepared["store"])) == before
 
@@ -62,3 +63,19 @@ def test_a_plan_takes_the_tables_own_network_and_little_time(prepared: dict[str,
     started = time.monotonic()
     capt.prepare_features(**prepared, plan=True)
     assert time.monotonic() - started < 10
+
+
+def test_a_plan_of_captions_says_what_a_run_does_and_changes_nothing(tmp_path: Path, coco: Any) -> None:
+    options = {"store": str(tmp_path / "store"), "dataset": "coco", "annotations": [str(coco(range(6)))]}
+    plan = capt.prepare_captions(**options, plan=True)
+    assert (plan["hits"], plan["misses"]) == (0, 30)
+    assert not (tmp_path / "store").exists()
+    done = capt.prepare_captions(**options)
+    before = tree(tmp_path / "store")
+    again = capt.prepare_captions(**options, plan=True)
+    assert (again["hits"], again["misses"]) == (30, 0)
+    assert plan["fingerprint"] == done["fingerprint"] == again["fingerprint"]
+    assert tree(tmp_path / "store") == before
+    fewer = capt.prepare_captions(**options, vocab_size=9, plan=True)
+    assert (fewer["hits"], fewer["misses"]) == (0, 30)
+    assert fewer["fingerprint"] != done["fingerprint"]

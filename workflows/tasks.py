@@ -1,0 +1,328 @@
+"""Tasks: what runs learn to do, each prepared, trained and evaluated from plain mappings of options."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from pydantic import ValidationError
+
+from features.store import Store
+from pipelines.prepare_captcha import CaptchaOptions, captcha_features, prepare_captcha
+from pipelines.prepare_captions import CaptionOptions, prepare_captions
+from pipelines.prepare_features import FeatureOptions, prepare_features, recipe_of
+from schemas.errors import UsageError
+from schemas.recipes import Frozen
+from trainer.captioners.models import OF_WORDS, PixelInput, model_spec
+from trainer.config import parse_options, parse_recognizer
+from trainer.evaluation import evaluate
+from trainer.metrics import METRICS, TITLES
+from trainer.recognizers.profiles import DEFAULT
+from trainer.training import train_captioner
+from trainer.training_words import train_captcha
+
+TaskName = Literal["captioner", "captcha"]
+
+# What decides which images and captions a dataset has, and how a job runs; the other options say what a row means.
+_OF_DATASET = (
+    "dataset",
+    "name",
+    "images",
+    "annotations",
+    "labels",
+    "splits",
+    "split",
+    "seed",
+    "limit_images",
+    "limit_captions",
+    "max_failures",
+    "max_image_pixels",
+    "max_image_bytes",
+    "retry_failed",
+    "rehash",
+    "allow_mixed",
+    "allow_private",
+    "beam_options",
+)
+_OF_PLACE = ("store", "plan")
+# Arguments of training that say where it reads and writes, not how it learns.
+_OF_RUN = ("store", "run_dir", "dataset", "features", "captions", "options")
+# The score of captions that best agrees with what people think of them, which tables begin with.
+_TELLING = "cider_d"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A job that fills a table of the store, and a dataset.
+
+    Args:
+        command: str. What `capt prepare` calls it.
+        options: type. Its options.
+        run: function. The job; takes the options as keywords and returns its figures.
+        tells: function of options and store, or None. The fingerprint of the table, known without running the job; None
+            where the job's plan must tell.
+    """
+
+    command: str
+    options: type[Frozen]
+    run: Callable[..., dict[str, Any]]
+    tells: Callable[[Any, Store], str] | None
+
+    @property
+    def of_dataset(self) -> tuple[str, ...]:
+        """Names of the options that decide which records there are: one table's are the same as another's."""
+        return tuple(name for name in self.options.model_fields if name in _OF_DATASET)
+
+    @property
+    def of_rows(self) -> tuple[str, ...]:
+        """Names of the options that decide what a row means, or how its job computes."""
+        return tuple(name for name in self.options.model_fields if name not in (*_OF_DATASET, *_OF_PLACE))
+
+    def prepare(self, store: str | Path, options: Mapping[str, Any], plan: bool = False) -> dict[str, Any]:
+        """Run the job, or say what it would do.
+
+        Args:
+            store: str or Path. The store.
+            options: mapping. Options of the command, by name; a path alone may stand for a list of one.
+            plan: bool. As `--plan` of the command.
+
+        Raises:
+            UsageError: an option is unknown or wrong.
+            CaptError: as the command says.
+        """
+        return self.run(**self.parsed(store, {**options, "plan": plan}).model_dump())
+
+    def fingerprint(self, store: Store, options: Mapping[str, Any]) -> str:
+        """The fingerprint of the table that these options make."""
+        if self.tells is None:
+            return str(self.prepare(store.path, options, plan=True)["fingerprint"])
+        return self.tells(self.parsed(store.path, options), store)
+
+    def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Frozen:
+        """The options, typed; UsageError by name where one is unknown or wrong."""
+        given = {name: self._listed(name, value) for name, value in underscored(options).items()}
+        try:
+            return self.options(store=str(store), **given)
+        except ValidationError as error:
+            raise _refused(error, f"prepare {self.command}", self.options.model_fields) from None
+
+    def _listed(self, name: str, value: Any) -> Any:
+        field = self.options.model_fields.get(name)
+        is_list = field is not None and field.annotation == tuple[str, ...]
+        return (value,) if is_list and isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of a run.
+
+    Args:
+        value: float. As `capt evaluate` has it.
+        interval: (low, high) or None. Where 95 % of the draws of as many images lie; None where that is not known.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+class Task(Protocol):
+    """What runs learn to do.
+
+    Attributes:
+        name: str. What records of runs call it.
+        preparations: mapping of Preparation. By the name under which training takes the table's fingerprint.
+        scores: mapping of str. What scores are called on pages, by name, the telling one first.
+    """
+
+    name: TaskName
+    preparations: Mapping[str, Preparation]
+    scores: Mapping[str, str]
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of a run by name, those included that the options leave at their defaults.
+
+        Args:
+            options: mapping. As `capt train` takes them on the command line and in `--config`, together.
+
+        Raises:
+            UsageError: an option is unknown or wrong.
+        """
+
+    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+        """UsageError where features of this shape are not what the model reads; `where` names their table."""
+
+    def train(
+        self,
+        store: str | Path,
+        run_dir: str | Path,
+        options: Mapping[str, Any],
+        tables: Mapping[str, str],
+        dataset: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Train a run, or go on with it; the figures of the training command.
+
+        Args:
+            store: str or Path. The store.
+            run_dir: str or Path. The run directory.
+            options: mapping. As `settings` takes them.
+            tables: mapping of str. Fingerprints, by the names of `preparations`.
+            dataset: sequence of str or None. Names of the datasets; None where the store holds one that fits.
+        """
+
+    def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
+        """The scores of one run, of what `evaluate_run` returned."""
+
+
+def _features_fingerprint(options: FeatureOptions, store: Store) -> str:
+    return recipe_of(options, store).fingerprint
+
+
+def _pixels_fingerprint(options: CaptchaOptions, store: Store) -> str:
+    return _features_fingerprint(captcha_features(options), store)
+
+
+class CaptionerTask:
+    """Captions of images, from a table of features and one of tokens."""
+
+    name: TaskName = "captioner"
+    preparations: Mapping[str, Preparation] = {
+        "features": Preparation("features", FeatureOptions, prepare_features, _features_fingerprint),
+        "captions": Preparation("captions", CaptionOptions, prepare_captions, None),
+    }
+    scores: Mapping[str, str] = {name: TITLES[name] for name in sorted(METRICS, key=_TELLING.__ne__)}
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Task` says."""
+        given = _of_training(options)
+        model = given.pop("model", "soft_attention")
+        training, sizes = parse_options(model_spec(model).config, given)
+        return {"model": model, **sizes.model_dump(mode="json"), **training.settled().model_dump(mode="json")}
+
+    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+        """As `Task` says."""
+        settings = self.settings(options)
+        wanted = PixelInput() if settings["extractor"] else model_spec(settings["model"])
+        wanted.check_shape(shape, where)
+
+    def train(
+        self,
+        store: str | Path,
+        run_dir: str | Path,
+        options: Mapping[str, Any],
+        tables: Mapping[str, str],
+        dataset: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """As `Task` says."""
+        named, rest = _split(train_captioner, options)
+        return train_captioner(store, run_dir, **named, dataset=dataset, **tables, options=rest)
+
+    def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
+        """As `Task` says."""
+        intervals = evaluated["intervals"]
+        names = [name for name in METRICS if name in evaluated]
+        return {name: Score(evaluated[name], _pair(intervals.get(name))) for name in names}
+
+
+class CaptchaTask:
+    """Words of CAPTCHAs, from a table of pixels."""
+
+    name: TaskName = "captcha"
+    preparations: Mapping[str, Preparation] = {
+        "features": Preparation("captcha", CaptchaOptions, prepare_captcha, _pixels_fingerprint)
+    }
+    scores: Mapping[str, str] = {
+        "exact_match": "words right",
+        "exact_match_beam": "words right, beam",
+        "exact_match_lexicon": "words right, lexicon",
+        "character_error_rate": "wrong letters",
+    }
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Task` says."""
+        given = _of_training(options)
+        profile = given.pop("profile", DEFAULT)
+        training, sizes = parse_recognizer(profile, given)
+        return {"profile": profile, **sizes.model_dump(mode="json"), **training.settled().model_dump(mode="json")}
+
+    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+        """As `Task` says."""
+        OF_WORDS.check_shape(shape, where)
+
+    def train(
+        self,
+        store: str | Path,
+        run_dir: str | Path,
+        options: Mapping[str, Any],
+        tables: Mapping[str, str],
+        dataset: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """As `Task` says."""
+        named, rest = _split(train_captcha, options)
+        return train_captcha(store, run_dir, **named, dataset=dataset, **tables, options=rest)
+
+    def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
+        """As `Task` says."""
+        decoded = {"exact_match": "greedy", "exact_match_beam": "beam", "exact_match_lexicon": "lexicon"}
+        right = {name: Score(evaluated[name], _pair(evaluated[how]["interval"])) for name, how in decoded.items()}
+        return {**right, "character_error_rate": Score(evaluated["greedy"]["character_error_rate"])}
+
+
+TASKS: Mapping[TaskName, Task] = {"captioner": CaptionerTask(), "captcha": CaptchaTask()}
+
+
+def task_of(name: str) -> Task:
+    """The task called `name`; UsageError naming the ones there are."""
+    for task in TASKS.values():
+        if task.name == name:
+            return task
+    raise UsageError(f"there is no task {name!r}", mend=f"use one of {', '.join(get_args(TaskName))}")
+
+
+def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of one run on held-out images of the store, as `capt evaluate` returns them.
+
+    Args:
+        store: str or Path. The store.
+        run_dir: str or Path. The run directory.
+        options: mapping. Options of `capt evaluate`, by name: `split`, `beam`, …
+
+    Raises:
+        UsageError: an option is unknown or wrong.
+    """
+    return evaluate(str(run_dir), store=store, **underscored(options))
+
+
+def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by the names that Python has for them; those of the command line have dashes."""
+    return {str(name).replace("-", "_"): value for name, value in options.items()}
+
+
+def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run, by name; UsageError where one says where it reads or writes."""
+    given = underscored(options)
+    for name in _OF_RUN:
+        if name in given:
+            raise UsageError(f"{name} is not how a run learns", mend="leave it out; it is said elsewhere")
+    return given
+
+
+def _split(train: Callable[..., Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that are arguments of a training function, and the others."""
+    given, arguments = _of_training(options), inspect.signature(train).parameters
+    named = {name: value for name, value in given.items() if name in arguments}
+    return named, {name: value for name, value in given.items() if name not in named}
+
+
+def _pair(interval: Any) -> tuple[float, float] | None:
+    return None if interval is None else (float(interval[0]), float(interval[1]))
+
+
+def _refused(error: ValidationError, where: str, known: Mapping[str, Any]) -> UsageError:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"unknown option {name!r}", where=where, mend=f"it could be one of {', '.join(known)}")
+    if first["type"] == "missing":
+        return UsageError(f"{name} is not said", where=where)
+    return UsageError(f"{name}: {first['msg']}, got {first['input']!r}", where=where)

@@ -43,11 +43,13 @@ app = typer.Typer(
 prepare = typer.Typer(help="Images and captions into the store.", no_args_is_help=True)
 store_app = typer.Typer(help="Look into a store and take care of it.", no_args_is_help=True)
 train = typer.Typer(help="Train from the store.", no_args_is_help=True)
+models = typer.Typer(help="Which trained runs answer, and why.", no_args_is_help=True)
 synth = typer.Typer(help="Make data.", no_args_is_help=True)
 predict = typer.Typer(help="Answers for whole folders.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 app.add_typer(store_app, name="store")
 app.add_typer(train, name="train")
+app.add_typer(models, name="models")
 app.add_typer(synth, name="synth")
 app.add_typer(predict, name="predict")
 
@@ -109,6 +111,7 @@ WarmFromOption = Annotated[
 ]
 Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
+ModelOption = Annotated[str | None, typer.Option("--name", help="Model in the store [the only one].")]
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
 
 
@@ -534,6 +537,38 @@ def synth_captcha(
     words: Annotated[str | None, typer.Option("--words", help="File of words, one a line [2,500 of capt's].")] = None,
 ) -> dict[str, Any]:
     """Make CAPTCHAs like the published ones, with their words."""
+
+
+@command(app, "retrain", runs="workflows.retraining:retrain", show="workflows.retraining:print_retrained")
+def retrain(
+    path: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, see examples/retrain.yaml.")],
+    plan: PlanOption = False,
+) -> dict[str, Any]:
+    """Prepare what is new, train where the rules say so, promote what is better; safe to run from cron."""
+
+
+@command(models, "ls", runs="features.store.models:list_models", show="features.store.models:print_models")
+def models_ls(store: StoreArgument) -> dict[str, Any]:
+    """List models and their champions."""
+
+
+@command(models, "show", runs="features.store.models:show_model", show="features.store.models:print_model")
+def models_show(store: StoreArgument, name: ModelOption = None) -> dict[str, Any]:
+    """Every decision about a model, and why."""
+
+
+@command(models, "promote", runs="features.store.models:promote_model")
+def models_promote(
+    store: StoreArgument,
+    run: Annotated[str, typer.Argument(help="Run that a retraining finished, or how its name begins.")],
+    name: ModelOption = None,
+) -> dict[str, Any]:
+    """Make a run the champion, whatever was decided of it."""
+
+
+@command(models, "rollback", runs="features.store.models:rollback_model")
+def models_rollback(store: StoreArgument, name: ModelOption = None) -> dict[str, Any]:
+    """Make the champion before the present one the champion again."""
 
 
 @command(app, "demo", runs="workflows.demo:demo", show="workflows.demo:show_demo")

@@ -102,6 +102,7 @@ class DatasetFacts(Frozen):
     images: dict[str, int]
 
 
+RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "chosen", "rolled back"]
 
 
@@ -110,10 +111,10 @@ class ModelFacts(Frozen):
 
     Args:
         task: str. What the runs do: `captioner` or `captcha`.
-        decision: str. Of a retraining: the challenger was `promoted` or `rejected`; it was `stopped` by its rules before
+        decision: str. Of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by its rules before
             training, `failed`, or was `abandoned` for newer data. Of a person: a run was `chosen`, or the champion
             `rolled back`.
-        run: str. The run that it is about: `runs/<run>` in the model's directory.
+        run: str or None. The run that it is about, `runs/<run>` in the model's directory; None where none came about.
         champion: str or None. The run that answers after it; None where there is none yet.
         why: tuple of str. The reasons, a sentence each.
         at: str. When, as ISO 8601 has it, in UTC.
@@ -123,8 +124,8 @@ class ModelFacts(Frozen):
     kind: Literal["model"] = "model"
     task: Literal["captioner", "captcha"]
     decision: Decision
-    run: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-    champion: str | None
+    run: RunName | None
+    champion: RunName | None
     why: tuple[str, ...]
     at: str
     lineage: dict[str, JsonValue] = Field(default_factory=dict)

@@ -125,6 +125,7 @@ def captioner_record(
         tables: Tables. What it learns from,
         data: CaptionData. joined.
         network: PixelNetwork or None. The extractor in the model, where it learns from pixels.
+        warm: WarmStart or None. The run that it begins with.
     """
     validation = data.validation_split
     return CaptionerRecord(

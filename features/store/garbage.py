@@ -3,7 +3,7 @@
     kept      what live commits name, what a pinned snapshot names, all of a table that a job is at work on
     deleted   what a replaced commit named, so long after the log entry that replaced it
     deleted   what killed jobs left: plans, shards and manifests of commits never made, half-written files, old leases
-    deleted   runs of models that were never promoted, or whose champion's time is over: whole, once nothing changes there
+    deleted   runs of models that were never promoted, or are champions of long ago: whole, once nothing changes there
 
 Logs, and the manifests they name, are a table's history and stay. Files that capt did not write stay too: `verify`
 lists them. What a killed job left is given an hour at least, since the job may be alive.

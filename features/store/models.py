@@ -141,7 +141,7 @@ def models_of(store: Store) -> list[Model]:
 
 
 def now() -> str:
-    """This moment as `ModelFacts.at` has it."""
+    """The present moment as `ModelFacts.at` has it."""
     return datetime.now(UTC).isoformat()
 
 
@@ -197,11 +197,13 @@ def promote_model(store: str, run: str, name: str | None = None) -> dict[str, An
     """
     model = _named(open_store(store), name)
     decided = [one for one in model.history() if one.facts.decision in ("promoted", "rejected")]
-    fitting = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run.startswith(run)))
+    names = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run))
+    fitting = [name for name in names if name.startswith(run)]
     if len(fitting) != 1:
-        names = ", ".join(dict.fromkeys(one.facts.run for one in decided)) or "none"
         what = "several finished runs have" if fitting else "no finished run has"
-        raise StoreError(f"{what} a name like {run!r}", where=str(model.root), mend=f"it has: {names}")
+        raise StoreError(
+            f"{what} a name like {run!r}", where=str(model.root), mend=f"it has: {', '.join(names) or 'none'}"
+        )
     return _change(model, fitting[0], "chosen", "chosen by hand")
 
 
@@ -249,7 +251,7 @@ def print_model(result: dict[str, Any]) -> None:
 
     printer = Printer()
     rows = [
-        [str(one["number"]), one["at"][:16], one["decision"], one["run"], "; ".join(one["why"])]
+        [str(one["number"]), one["at"][:16], one["decision"], one["run"] or "", "; ".join(one["why"])]
         for one in result["history"]
     ]
     printer.table(result["name"], ("", "when", "decision", "run", "why"), (), rows)

@@ -11,7 +11,7 @@ from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.metrics import METRICS, Scorer, bleu, cider_d, score
 from trainer.scoring import java
-from trainer.scoring.intervals import bootstrap
+from trainer.scoring.intervals import bootstrap, sample_of_captions
 
 # Published with the scorers of COCO's evaluation, or found by running them.
 SENTENCES = (
@@ -212,15 +212,15 @@ def test_means_of_images_are_the_metric(many):
 
 
 def test_an_interval_holds_the_score_and_repeats_with_its_seed(many):
-    intervals = bootstrap(many, 200)
+    intervals = bootstrap(sample_of_captions(many), 200)
     assert list(intervals) == [name for name in METRICS if name != "meteor"]
     for name, (low, high) in intervals.items():
         assert low < many.metrics[name] < high
-    assert bootstrap(many, 200) == intervals
-    assert bootstrap(many, 200, seed=1) != intervals
+    assert bootstrap(sample_of_captions(many), 200) == intervals
+    assert bootstrap(sample_of_captions(many), 200, seed=1) != intervals
 
 
 def test_a_wider_level_is_a_wider_interval(many):
-    for name, (low, high) in bootstrap(many, 500, level=0.5).items():
-        wide = bootstrap(many, 500, level=0.99)[name]
+    for name, (low, high) in bootstrap(sample_of_captions(many), 500, level=0.5).items():
+        wide = bootstrap(sample_of_captions(many), 500, level=0.99)[name]
         assert wide[0] < low < high < wide[1]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from features.locks import LockedError
 from schemas.errors import CaptError, DamagedError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, kill_after, start
 from trainer.learning.checkpoints import Checkpoints
-from trainer.runs.directory import LockedError, locked
+from trainer.runs.directory import locked
 from trainer.runs.records import read_record
 from trainer.runs.run import load_run
 from trainer.training import train_captioner
@@ -178,7 +179,7 @@ def test_a_directory_with_other_things_in_it_is_refused(store, tmp_path):
 
 
 def test_a_run_that_is_being_trained_is_refused(trained, store):
-    with locked(trained[0]), pytest.raises(LockedError, match="another process is training here"):
+    with locked(trained[0]), pytest.raises(LockedError, match="has been training here since"):
         train_captioner(store.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
     assert LockedError.status == 5
 

@@ -12,18 +12,18 @@ R/store.txt         where the store was, for `capt evaluate`; nothing else needs
 R/evaluation/       what `capt evaluate` found, by split
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.files import ASIDE, aside_of, sha256_of, write
+from features.locks import held
 from features.store import FeatureTable
 from features.vocabulary import write_vocabulary
-from schemas.errors import CaptError, DamagedError, ExitStatus, StoreError, UsageError
+from schemas.errors import DamagedError, StoreError, UsageError
 from trainer.inputs.tables import Tables
 from trainer.runs.records import EXTRACTOR, RECORD, RunRecord, refuse_other, write_record
 
@@ -41,12 +41,6 @@ LOGS = "logs"
 EVALUATION = "evaluation"
 _STORE = "store.txt"
 _LOCK = ".lock"
-
-
-class LockedError(CaptError):
-    """Another process is training in the run directory."""
-
-    status = ExitStatus.LOCKED
 
 
 def begin_run(root: Path, record: RunRecord, fill: Callable[[], None]) -> None:
@@ -118,16 +112,9 @@ def noted_store(root: Path) -> Path:
     return store
 
 
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Path) -> AbstractContextManager[None]:
     """Hold a run directory for training; LockedError where another process does. The lock ends with the process."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / _LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError("another process is training here", where=str(root), mend="wait for it") from None
-        yield
+    return held(root / _LOCK, "training here")
 
 
 def _refuse_foreign(root: Path) -> None:

@@ -27,7 +27,7 @@ from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.directory import EVALUATION
 from trainer.runs.run import DECODE_BATCH
 from trainer.scoring.evaluated import SCORES, short, store_of, writing
-from trainer.scoring.intervals import bootstrap
+from trainer.scoring.intervals import bootstrap, sample_of_captions
 from trainer.scoring.results import PAGE, write_page, write_results
 
 
@@ -135,7 +135,7 @@ def _figures(job: _Job, held: HeldOut, scores: Scores) -> dict[str, Any]:
         "datasets": list(record.datasets),
         "split": held.split,
         **scores.figures(),
-        "intervals": bootstrap(scores),
+        "intervals": bootstrap(sample_of_captions(scores)),
         "without_features": held.without_features,
         "without_image": held.without_image,
         "scored_on": held.digest,

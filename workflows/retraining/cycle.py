@@ -1,6 +1,7 @@
 """One retraining, from new data to a decision."""
 
 import importlib.metadata
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -256,7 +257,9 @@ class _Cycle:
         for name in self.model.runs():
             if name not in {*decided, self.run_name}:
                 why = ("the data or the settings changed before it was finished",)
-                self.model.decide(self._bare("abandoned", why, name))
+                task, champion = self.settings.task, self.model.champion
+                facts = ModelFacts(task=task, decision="abandoned", run=name, champion=champion, why=why, at=now())
+                self.model.decide(facts)
 
     def _enter(self, decision: Decision, why: tuple[str, ...]) -> dict[str, Any]:
         """Enter a decision that changes no champion, unless the last one says the same; the outcome."""
@@ -266,13 +269,11 @@ class _Cycle:
         return self._outcome(decision, why)
 
     def _facts(self, decision: Decision, why: tuple[str, ...], champion: str | None) -> ModelFacts:
-        facts = self._bare(decision, why, self.run_name)
-        seconds = round(time.monotonic() - self._started, 3)
-        return facts.model_copy(update={"champion": champion, "lineage": {**self.found, "seconds": seconds}})
-
-    def _bare(self, decision: Decision, why: tuple[str, ...], run: str | None) -> ModelFacts:
-        champion = self.model.champion
-        return ModelFacts(task=self.settings.task, decision=decision, run=run, champion=champion, why=why, at=now())
+        lineage = json.loads(json.dumps({**self.found, "seconds": round(time.monotonic() - self._started, 3)}))
+        task = self.settings.task
+        return ModelFacts(
+            task=task, decision=decision, run=self.run_name, champion=champion, why=why, at=now(), lineage=lineage
+        )
 
     def _lineage(self, prepared: Prepared, seen: Seen, content: str) -> dict[str, Any]:
         return {

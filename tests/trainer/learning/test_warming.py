@@ -1,0 +1,69 @@
+"""A warm start takes what another run learned, word by word."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from schemas.errors import UsageError
+from trainer.runs.run import load_run
+from trainer.training import train_captioner
+from trainer.training_words import train_captcha
+
+TINY = {
+    "embedding": 12,
+    "units": 16,
+    "attention": 10,
+    "projection": 14,
+    "output": 18,
+    "batch_size": 16,
+    "learning_rate": 1e-9,
+    "show_captions": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def cold(store, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "cold"
+    train_captioner(store.path, run, epochs=2, options={**TINY, "learning_rate": 0.01})
+    return load_run(run)
+
+
+def weights(run):
+    return [ops.convert_to_numpy(weight) for weight in run.model.weights]
+
+
+def test_a_run_begins_with_the_weights_of_another(store, cold, tmp_path):
+    train_captioner(store.path, tmp_path / "warm", epochs=1, warm_from=cold.path, options=TINY)
+    for before, after in zip(weights(cold), weights(load_run(tmp_path / "warm")), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+    assert load_run(tmp_path / "warm").record.warm == cold.identity
+
+
+def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, shown, cold, tmp_path):
+    words = [*squares.WORDS[:4], "new", *reversed(squares.WORDS[4:])]
+    other = squares.create_store(tmp_path / "store")
+    squares.add_features(other, shown)
+    squares.add_captions(other, shown, words=words)
+    squares.add_dataset(other, shown)
+    train_captioner(other.path, tmp_path / "warm", epochs=1, warm_from=cold.path, options=TINY)
+    warm = load_run(tmp_path / "warm")
+    moved = 0
+    for before, after in zip(weights(cold), weights(warm), strict=True):
+        if before.shape == after.shape:
+            np.testing.assert_allclose(after, before, atol=1e-6)
+            continue
+        axis = next(a for a, (b, c) in enumerate(zip(before.shape, after.shape, strict=True)) if b != c)
+        old, new = np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0)
+        for word in squares.WORDS:
+            np.testing.assert_allclose(new[words.index(word)], old[squares.WORDS.index(word)], atol=1e-6)
+        moved += 1
+    assert moved >= 2
+
+
+def test_a_run_of_another_model_size_or_task_is_refused(store, cold, tmp_path):
+    with pytest.raises(UsageError, match="the run to begin with is soft_attention, this one transformer"):
+        train_captioner(store.path, tmp_path / "a", "transformer", warm_from=cold.path)
+    with pytest.raises(UsageError, match="has other sizes than this one"):
+        train_captioner(store.path, tmp_path / "b", epochs=1, warm_from=cold.path, options={**TINY, "units": 20})
+    with pytest.raises(UsageError, match="is soft_attention, this one recognizer"):
+        train_captcha(store.path, tmp_path / "c", warm_from=cold.path)

@@ -1,0 +1,75 @@
+"""A model's data as it comes week by week: scenes of one object, and a small network that sees colours."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import yaml
+
+from features.scenes import Rules, make_scenes
+
+SEED = 5
+TRAIN = {
+    "model": "soft_attention",
+    "embedding": 16,
+    "units": 32,
+    "attention": 16,
+    "output": 32,
+    "epochs": 4,
+    "learning_rate": 0.01,
+    "batch_size": 32,
+    "show_captions": 0,
+}
+
+
+def save_network(path: Path) -> Path:
+    """A network that averages colours over a grid of cells: no weights, and all that tells colours apart."""
+    image = keras.Input((48, 64, 3))
+    cells = keras.layers.AveragePooling2D(8, name="cells")(keras.layers.Rescaling(1 / 255)(image))
+    keras.Model(image, cells).save(path)
+    return path
+
+
+def scenes(directory: Path, count: int) -> Path:
+    """So many scenes of one object in COCO's layout; more of them hold the same first ones."""
+    shutil.rmtree(directory, ignore_errors=True)
+    make_scenes(directory, count, SEED, **vars(Rules(objects=(1,))))
+    return directory
+
+
+def spoil(directory: Path, images: int) -> None:
+    """A bad batch: every second picture of the last ones is no image, and the captions of all are no words."""
+    paths = sorted((directory / "images").iterdir())[-images:]
+    for path in paths[::2]:
+        path.write_bytes(b"no image")
+    spoiled = {int(path.stem) for path in paths}
+    for path in (directory / "annotations").glob("captions_*.json"):
+        said = json.loads(path.read_text())
+        for caption in said["annotations"]:
+            if caption["image_id"] in spoiled:
+                caption["caption"] = f"xq{caption['id']} zzv{caption['id']} "
+        path.write_text(json.dumps(said))
+
+
+def settings(root: Path, **changes: Any) -> dict[str, Any]:
+    """A retraining on `root/scenes` with the network `root/network.keras`."""
+    annotations = [str(root / "scenes/annotations" / f"captions_{split}2017.json") for split in ("train", "val")]
+    return {
+        "store": str(root / "store"),
+        "name": "shapes",
+        "data": [
+            {"dataset": "coco", "name": "scenes", "images": [str(root / "scenes/images")], "annotations": annotations}
+        ],
+        "features": {"extractor": f"custom:{root / 'network.keras'}", "layer": "cells", "dtype": "float32"},
+        "train": TRAIN,
+        **changes,
+    }
+
+
+def written(root: Path, **changes: Any) -> Path:
+    """The same as a file."""
+    path = root / "retrain.yaml"
+    path.write_text(yaml.safe_dump(settings(root, **changes)))
+    return path

@@ -9,7 +9,7 @@ Captions are tokenized by PTB's tokenizer where there is Java, else by a plain o
 """
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -98,9 +98,13 @@ class Scorer:
     """Scores several sets of captions; a context, for METEOR takes seconds to start and is then kept.
 
     Once Java has failed, nothing more is asked of it: what follows is scored as without Java.
+
+    Args:
+        metrics: collection of str. Those that are wanted; without `meteor` among them its process is not started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Collection[str] = METRICS) -> None:
+        self._wanted = metrics
         self._cocoeval = _cocoeval()
         self._meteor: Any = None
         self._without_java = ""
@@ -118,10 +122,10 @@ class Scorer:
         tokenizer, tokens = self._tokenize([*said.values(), *(text for texts in told.values() for text in texts)])
         res, gts = _grouped(tokens, told)
         metrics, each, counts = self._count(gts, res)
-        if not self._without_java:
+        if "meteor" in self._wanted and not self._without_java:
             self._add_meteor(gts, res, metrics, each)
-        absent = {"meteor": self._without_java} if "meteor" not in metrics else {}
-        ordered = {name: metrics[name] for name in METRICS if name in metrics}
+        absent = {"meteor": self._without_java} if "meteor" in self._wanted and "meteor" not in metrics else {}
+        ordered = {name: metrics[name] for name in METRICS if name in metrics and name in self._wanted}
         return Scores(ordered, tuple(said), each, counts, sum(map(len, told.values())), tokenizer, absent)
 
     def _tokenize(self, texts: list[str]) -> tuple[Tokenizer, list[str]]:

@@ -73,7 +73,7 @@ def sample_of(run: AnyRun, store: Store, images: Images) -> Sample:
     said = _said(run, store, images)
     if isinstance(run, RecognizerRun):
         return sample_of_words(np.array([words[0] for words in images.told]) == np.array(said))
-    with Scorer() as scorer:
+    with Scorer(CAPTION_METRICS) as scorer:
         return sample_of_captions(scorer.score(said, images.told))
 
 

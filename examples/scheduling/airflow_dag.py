@@ -1,0 +1,27 @@
+"""A model retrained every Monday by Airflow 3.
+
+Status 5, another start is under way, skips the task; any other but 0 fails it. A task that was killed is tried again and
+goes on where it stopped. What the command prints last is JSON and becomes the task's XCom, for tasks after it to act on.
+"""
+
+import json
+from datetime import datetime, timedelta
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG(
+    dag_id="capt_retrain",
+    schedule="0 3 * * 1",
+    start_date=datetime(2026, 1, 5),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=15)},
+) as dag:
+    retrain = BashOperator(
+        task_id="retrain",
+        bash_command="capt retrain {{ var.value.capt_retrain_config }} --json",
+        skip_on_exit_code=5,
+        output_processor=json.loads,
+        execution_timeout=timedelta(hours=12),
+    )

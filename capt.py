@@ -287,6 +287,9 @@ def prepare_features(
     split: SplitOption = "own",
     max_failures: MaxFailuresOption = None,
     plan: PlanOption = False,
+    assume_images: Annotated[
+        int | None, typer.Option(help="With --plan: what so many images like these would take.", min=1)
+    ] = None,
     retry_failed: RetryFailedOption = False,
     rehash: RehashOption = False,
     max_image_pixels: Annotated[int | None, typer.Option(help="Refuse images of more pixels [178956970].")] = None,

@@ -30,6 +30,11 @@ class Database:
         self._db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};")
         self._db.executescript(schema)
 
+    @property
+    def bytes(self) -> int:
+        """Its size on the disk."""
+        return self._one("PRAGMA page_count") * self._one("PRAGMA page_size")
+
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()

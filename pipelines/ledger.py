@@ -193,11 +193,10 @@ class Ledger(Database):
         """Enter what hashing found, and remember it in the stat cache."""
         rows = [(bytes.fromhex(key) if key else None, *failure, i) for i, key, *failure in hashed if i]
         self._insert(
-            "UPDATE record SET key = ?, stage = ?, reason = ?, detail = ?, status = iif(stage IS NULL, NULL, 'failed')"
-            " WHERE image_id = ?",
+            "UPDATE record SET key = ?1, stage = ?2, reason = ?3, detail = ?4, status = iif(?2 IS NULL, NULL, 'failed')"
+            " WHERE image_id = ?5",
             rows,
         )
-        self._db.execute("UPDATE record SET status = 'failed' WHERE stage IS NOT NULL")
         self._insert(
             """INSERT OR REPLACE INTO cache.seen SELECT location, member, size, stamp, key FROM record
             WHERE image_id = ? AND trusted AND key IS NOT NULL""",

@@ -35,6 +35,7 @@ from pipelines.intake import Selection, download_records, enter_records, hash_re
 from pipelines.ledger import Ledger
 from pipelines.numerics import check_numerics
 from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
+from pipelines.scale import Footprint, Scale, scale_of
 from pipelines.sources import Source, open_source
 from pipelines.splits import Splitter, parse_split
 from pipelines.workspace import Workspace, untouched
@@ -76,6 +77,7 @@ class FeatureOptions(Frozen):
     split: str = "own"
     max_failures: str | None = None
     plan: bool = False
+    assume_images: PositiveInt | None = None
     retry_failed: bool = False
     rehash: bool = False
     max_image_pixels: PositiveInt | None = None
@@ -187,6 +189,7 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
         job = _job(options, workspace, recipe, network=_known_network(store, recipe)) if misses else None
         pace = _pace(ledger, job) if job else None
         shape = table.shape if table else job.network.shape if job else None
+        scale = _scale(ledger, options, workspace, recipe, shape, pace) if shape else None
         seconds = time.monotonic() - started
         extracting = misses / pace if pace else None if misses else 0.0
         return figures(counts | {"ok": misses}, ledger.reasons()) | {
@@ -200,7 +203,30 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
             "fingerprint": recipe.fingerprint,
             "precision": recipe.precision,
             "shape": list(shape) if shape else None,
+            "scale": scale.figures() if scale else None,
         }
+
+
+def _scale(
+    ledger: Ledger,
+    options: FeatureOptions,
+    workspace: Workspace,
+    recipe: FeatureRecipe,
+    shape: tuple[int, ...],
+    pace: float | None,
+) -> Scale | None:
+    """What the table takes with these images, or with so many like them; None where there are none."""
+    images = sum(ledger.splits().values())
+    if not images:
+        return None
+    catalog = workspace.root / "catalog.parquet"
+    ledger.write_catalog(catalog)
+    each = Footprint(
+        row=sum(column.nbytes for column in recipe.table(shape).fields),
+        ledger=ledger.bytes / images,
+        catalog=catalog.stat().st_size / images,
+    )
+    return scale_of(options.assume_images or images, each, pace, workspace.root, options.shards)
 
 
 def _known_network(store: Store, recipe: FeatureRecipe) -> FrozenFile | None:
@@ -216,6 +242,8 @@ def _pace(ledger: Ledger, job: ExtractionJob) -> float | None:
 
 
 def _check(options: FeatureOptions) -> None:
+    if options.assume_images and not options.plan:
+        raise UsageError("it is for plans", where="--assume-images", mend="add --plan, or take --limit-images")
     if not options.images:
         raise UsageError("no images are named", where="--images", mend="name a directory, a .zip or a .tar")
     check_shards(options.shards)

@@ -1,7 +1,7 @@
 """A model retrained every Monday by Airflow 3.
 
-Status 5, another start is under way, skips the task; any other but 0 fails it. A task that was killed is tried again and
-goes on where it stopped. What the command prints last is JSON and becomes the task's XCom, for tasks after it to act on.
+Status 5, another start is under way, skips the task; any other but 0 fails it. A task that was killed is tried again
+and goes on where it stopped. What the command prints last is JSON and becomes the task's XCom, for tasks after it.
 """
 
 import json

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import capt
+from schemas.errors import UsageError
 from tests.conftest import noise_image
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
@@ -44,6 +45,22 @@ def test_a_plan_says_what_a_run_does(prepared: dict[str, Any]) -> None:
     assert plan["shape"] == [49, 576]
     assert 40 / plan["images_a_second"] < plan["estimated_seconds"] < 60
     assert tree(Path(prepared["store"])) == before
+
+
+def test_a_plan_says_what_a_table_of_a_billion_such_images_takes(prepared: dict[str, Any]) -> None:
+    small = capt.prepare_features(**prepared, plan=True)["scale"]
+    assert (small["images"], small["shards"], small["listing_requests"], small["put_requests"]) == (61, 1, 1, 4)
+    row = 49 * 576 * 2 + 32
+    assert small["table_bytes"] == 61 * row
+    large = capt.prepare_features(**prepared, plan=True, assume_images=1_000_000_000)["scale"]
+    assert (large["images"], large["shards"]) == (1_000_000_000, 1 << 16)
+    assert large["shard_bytes"] == 1_000_000_000 * row // (1 << 16)
+    assert large["listing_requests"] == 1_000_000
+    assert large["reader_memory"] == 40_000_000_000
+    assert 400 < large["manifest_bytes"] / large["shards"] < 800
+    assert large["extraction_seconds"] > 1e9 / 10_000
+    with pytest.raises(UsageError, match="it is for plans"):
+        capt.prepare_features(**prepared, assume_images=10)
 
 
 def test_a_plan_of_nothing_to_do_loads_neither_tensorflow_nor_keras(prepared: dict[str, Any]) -> None:

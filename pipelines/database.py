@@ -29,10 +29,14 @@ class Database:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
         self._db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};")
         self._db.executescript(schema)
+        self._empty = self._size()
 
     @property
     def bytes(self) -> int:
-        """Its size on the disk."""
+        """Bytes on the disk that its rows take."""
+        return self._size() - self._empty
+
+    def _size(self) -> int:
         return self._one("PRAGMA page_count") * self._one("PRAGMA page_size")
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from trainer.runs.directory import METRICS
 
 Epochs = Sequence[Mapping[str, Any]]
 
-_COLOURS = "tab20"
+_FEW, _MANY = "tab10", "tab20"
 _PANELS = (("loss", "loss, nats"), ("accuracy", "accuracy"))
 _LINE_INCHES = 0.22
 
@@ -51,7 +51,8 @@ def curves_picture(each: Mapping[str, Epochs]) -> bytes | None:
 
 
 def _draw(axes: Axes, each: Mapping[str, Epochs], name: str) -> None:
-    colours = colormaps[_COLOURS]
+    few = colormaps[_FEW]
+    colours = few if len(each) <= few.N else colormaps[_MANY]
     for number, (trial, epochs) in enumerate(each.items()):
         colour = colours(number % colours.N)
         held_out = [(row["epoch"], row[f"val_{name}"]) for row in epochs if row[f"val_{name}"] is not None]

@@ -139,12 +139,16 @@ def _row(name: str, cells: Sequence[object]) -> str:
 def _scores(page: ExperimentPage) -> str:
     scored = [trial for trial in page.trials if trial.scores]
     names = [name for name in page.titles if any(name in (trial.scores or ()) for trial in scored)]
-    best = {name: best_of(scored, name) for name in names}
+    best = {name: best_of(scored, name) for name in names if _differs(scored, name)}
     rows = []
     for trial in scored:
-        cells = "".join(_score(trial, name, best[name]) for name in names)
+        cells = "".join(_score(trial, name, best.get(name)) for name in names)
         rows.append(f"<tr><th scope='row'>{escaped(trial.name)}</th>{cells}<td>{trial.images:,}</td></tr>")
     return _table(("trial", *(page.titles[name] for name in names), "images"), rows)
+
+
+def _differs(trials: Sequence[TrialEntry], name: str) -> bool:
+    return len({trial.scores[name].value for trial in trials if trial.scores and name in trial.scores}) > 1
 
 
 def _score(trial: TrialEntry, name: str, best: float | None) -> str:

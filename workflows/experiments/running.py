@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import keras
 
 from features.console import Printer
 from features.store import Store, open_store
-from schemas.errors import CaptError
+from schemas.errors import CaptError, StoreError
 from schemas.recipes import SHORT_FINGERPRINT
 from trainer.runs.directory import locked
 from workflows.experiments.boards import write_board
@@ -20,7 +20,7 @@ from workflows.experiments.definition import MODEL, Definition, read_definition
 from workflows.experiments.grid import Trial
 from workflows.experiments.planning import Plan, PlannedTable, described, figures_of, identity_of, is_done, plan_of
 from workflows.experiments.records import ExperimentRecord, Place, TableRecord, TrialRecord, TrialResult, keep, kept
-from workflows.tasks import evaluate_run
+from workflows.tasks import evaluate_run, task_of
 
 # What TensorBoard calls the names that the file gives to models; `model` is what they are.
 MODELS = "models"
@@ -36,11 +36,11 @@ def run_experiment(file: str | Path, plan: bool = False) -> dict[str, Any]:
         plan: bool. Say what would be done, and change nothing.
 
     Returns:
-        `experiment`, `store` and `out`; `tables`, for each: `kind`, `names`, `fingerprint`, `hits`, `misses`, `failed`,
-        `bytes`, `estimated_seconds`, `shape` and `trials` that learn from it, all before anything was done; `trials`,
-        for each: `trial`, `state` (`done`, `to resume`, `to do`) and `failed_last`, why it failed the last time, or
-        null; `skipped`; `done`, `to_resume` and `to_do`, how many. Unless this is a plan, the trials' states are those
-        afterwards, `done` or `failed`, with `reason` or `scores`; `failed`, their names; and `seconds`.
+        `experiment`, `task`, `store` and `out`; `tables`, for each: `kind`, `names`, `fingerprint`, `hits`, `misses`,
+        `failed`, `bytes`, `estimated_seconds`, `shape` and `trials` that learn from it, all before anything was done;
+        `trials`, for each: `trial`, `state` (`done`, `to resume`, `to do`) and `failed_last`, why it failed the last
+        time, or null; `skipped`; `done`, `to_resume` and `to_do`, how many. Unless this is a plan, the trials' states
+        are those afterwards, `done` or `failed`, with `reason` or `scores`; `failed`, their names; and `seconds`.
 
     Raises:
         UsageError: the file is wrong, or a model cannot learn from a table of its trials.
@@ -50,7 +50,12 @@ def run_experiment(file: str | Path, plan: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     definition = read_definition(file)
     place = Place(Path(definition.out).absolute())
-    said = {"experiment": str(file), "store": str(Path(definition.store).absolute()), "out": str(place.root)}
+    said = {
+        "experiment": str(file),
+        "task": definition.task,
+        "store": str(Path(definition.store).absolute()),
+        "out": str(place.root),
+    }
     if plan:
         return {**said, "plan": True, **figures_of(plan_of(definition, str(file)))}
     with locked(place.root):
@@ -81,9 +86,9 @@ def print_experiment(result: Mapping[str, Any]) -> None:
         counts = f"{result['done']} done, {result['to_resume']} to resume, {result['to_do']} to do"
         printer.line(f"{counts}, {len(result['skipped'])} skipped")
         return
-    names = list(result["trials"][0]["scores"])
-    rows = [[each["trial"], *(f"{100 * each['scores'][name]:.1f}" for name in names)] for each in result["trials"]]
-    printer.table("scores × 100", ("trial",), names, rows)
+    titles = task_of(result["task"]).scores
+    rows = [[each["trial"], *_hundredths(each["scores"], titles)] for each in result["trials"]]
+    printer.table("scores × 100", ("trial",), tuple(titles.values()), rows)
     printer.line(f"a page of it: capt experiment report {result['out']}")
 
 
@@ -103,6 +108,10 @@ def _table_row(table: Mapping[str, Any]) -> list[Any]:
     ]
 
 
+def _hundredths(scores: Mapping[str, float], names: Iterable[str]) -> list[str | None]:
+    return [f"{100 * scores[name]:.1f}" if name in scores else None for name in names]
+
+
 def _say(plan: Plan) -> None:
     for table in plan.tables:
         figures, trials = table.figures, sum(table.is_of(planned.trial) for planned in plan.trials)
@@ -119,7 +128,7 @@ def _figures(definition: Definition, plan: Plan, results: Mapping[str, TrialResu
     for planned in plan.trials:
         result = results[planned.trial.name]
         found = definition.of_task.scored(result.evaluated) if result.status == "done" else {}
-        scores = {name: score.value for name, score in found.items()}
+        scores = {name: found[name].value for name in definition.of_task.scores if name in found}
         told.append({"trial": result.trial, "state": result.status, "reason": result.reason or None, "scores": scores})
     states = [each["state"] for each in told]
     return {
@@ -218,7 +227,7 @@ class _Run:
         root, task = self.place.run(trial.name), self.definition.of_task
         identity = identity_of(self.definition, trial, fingerprints, store)
         try:
-            trained = task.train(store.path, root, trial.options, fingerprints, [self.definition.dataset])
+            trained = self._train(trial, fingerprints, store)
             started = time.monotonic()
             evaluated = evaluate_run(store.path, root, self.definition.evaluate)
             del evaluated["runs"]  # stands beside it
@@ -241,6 +250,17 @@ class _Run:
         settings = {**named, **task.settings(trial.options)}
         write_board(root, trial.name, settings, task.scored(evaluated))
         return result
+
+    def _train(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> dict[str, Any]:
+        root, task = self.place.run(trial.name), self.definition.of_task
+        try:
+            return task.train(store.path, root, trial.options, fingerprints, [self.definition.dataset])
+        except StoreError as error:
+            if error.where != str(root):
+                raise
+            # It was begun with other settings or data: what `capt train` would mend with --run-dir is a name here.
+            mend = f"call its model otherwise in the file, or delete {root}"
+            raise StoreError(error.what, where=error.where, mend=mend) from None
 
 
 def _told(error: Exception) -> str:

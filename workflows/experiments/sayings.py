@@ -121,7 +121,7 @@ def _image(store: Store | None, dataset: str, name: str) -> bytes | None:
 
 
 def _said(definition: Definition, trial: str, text: str, truth: Sequence[str]) -> Said:
-    if definition.task == "captcha":
-        return Said(trial, (text,), (text not in truth,))
     words = tuple(text.split(" ")) if text else ()
+    if definition.task == "captcha":
+        return Said(trial, words, tuple(word not in truth for word in words))
     return Said(trial, words, tuple(wrong_words(words, truth)) if truth else (False,) * len(words))

@@ -107,6 +107,10 @@ def test_another_way_of_scoring_trains_nothing_again(tmp_path: Path, entries: di
     assert second["seconds"]["training"] == first["seconds"]["training"] > 0
     assert second["bytes"] > 0
 
+    entries["train"]["learning_rate"] = 0.5
+    with pytest.raises(CaptError, match=r"holds another run: training\.learning_rate: .*call its model otherwise"):
+        capt.experiment_run(str(put(file, entries)))
+
 
 def test_models_and_tables_that_do_not_fit_are_refused_by_name_before_anything_runs(
     tmp_path: Path, entries: dict[str, Any]

@@ -1,6 +1,7 @@
 """Intervals: how far scores would lie apart on other images of the same kind, by the bootstrap (Efron, 1979)."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.metrics import MAX_ORDER, Scores, bleu
 
@@ -30,6 +31,21 @@ def bootstrap(
     low, high = np.quantile(columns, [tail, 1 - tail], axis=0)
     names = [*(f"bleu_{order}" for order in range(1, MAX_ORDER + 1)), "rouge_l", "cider_d"]
     return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def drawn_means(values: NDArray[np.float64], samples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """Means over images drawn with replacement, the same images for all columns, so that columns can be compared.
+
+    Args:
+        values: float64 array [N, T]. Scores of each image, a column a run.
+        samples: int. Draws.
+        seed: int. Decides what is drawn.
+
+    Returns:
+        float64 array [samples, T].
+    """
+    generator = np.random.default_rng(seed)
+    return np.array([_drawn(generator, values) for _ in range(samples)]) / len(values)
 
 
 def _drawn(generator: np.random.Generator, table: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.markup import document, escaped, inline, picture, section, spoken, tiles
+from workflows.experiments.comparisons import Comparison
 from workflows.experiments.differences import Change, Settings, changes, own, varying
 from workflows.experiments.sayings import Said, Seen
 from workflows.pages import duration
@@ -64,6 +65,7 @@ class ExperimentPage:
         notices: sequence of str. What a reader must know to judge it.
         figures: mapping. Label to value, a few numbers to take away.
         titles: mapping of str. What scores are called, by name, the telling one first.
+        comparison: Comparison. The trials held against each other in the telling one.
         trials: sequence of TrialEntry. The best first, then those that failed or were not run yet.
         curves: bytes or None. A PNG of how they learned.
         tables: sequence of TableCost. What they learned from.
@@ -75,6 +77,7 @@ class ExperimentPage:
     notices: Sequence[str]
     figures: Mapping[str, object]
     titles: Mapping[str, str]
+    comparison: Comparison
     trials: Sequence[TrialEntry]
     curves: bytes | None
     tables: Sequence[TableCost]
@@ -116,7 +119,12 @@ def hundredths(score: Score) -> str:
     if score.interval is None:
         return f"{100 * score.value:.1f}"
     low, high = score.interval
-    return f"{100 * score.value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{100 * score.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def is_certain(difference: Score) -> bool:
+    """Whether a difference is one on other images of the same kind too: its interval does not hold 0."""
+    return difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
 
 
 # === Parts ===
@@ -239,14 +247,13 @@ def _pairs(page: ExperimentPage) -> str:
     """For each trial a table of what every other one has otherwise, folded away; it works without a script."""
     if len(page.trials) < 2:
         return ""
-    telling = next(iter(page.titles))
-    return "".join(_compared(trial, page.trials, telling, page.titles[telling]) for trial in page.trials)
+    return "".join(_compared(trial, page) for trial in page.trials)
 
 
-def _compared(trial: TrialEntry, trials: Sequence[TrialEntry], telling: str, title: str) -> str:
+def _compared(trial: TrialEntry, page: ExperimentPage) -> str:
     rows = "".join(
-        f"<tr><th scope='row'>{escaped(other.name)}</th><td>{_told(trial, other, telling, title)}</td></tr>"
-        for other in trials
+        f"<tr><th scope='row'>{escaped(other.name)}</th><td>{_told(trial, other, page)}</td></tr>"
+        for other in page.trials
         if other is not trial
     )
     return (
@@ -255,15 +262,24 @@ def _compared(trial: TrialEntry, trials: Sequence[TrialEntry], telling: str, tit
     )
 
 
-def _told(old: TrialEntry, new: TrialEntry, telling: str, title: str) -> str:
+def _told(old: TrialEntry, new: TrialEntry, page: ExperimentPage) -> str:
     told = [_change(change) for change in changes(old.settings, new.settings)] or ["the same settings"]
     for trial, other in ((old, new), (new, old)):
         if alone := own(trial.settings, other.settings):
             told.append(f'<span class="quiet">only {escaped(trial.name)} has {escaped(", ".join(alone))}</span>')
-    if old.scores and new.scores and telling in old.scores and telling in new.scores:
-        score = Change(title, hundredths(old.scores[telling]), hundredths(new.scores[telling]))
-        told.append(f"<b>{_change(score)}</b>")
+    if old.scores and new.scores:
+        told.append(_gained(old.scores, new.scores, page, page.comparison.difference(old.name, new.name)))
     return "<br>".join(told)
+
+
+def _gained(old: Mapping[str, Score], new: Mapping[str, Score], page: ExperimentPage, difference: Score | None) -> str:
+    """The telling score of two trials, and how far they are apart; in bold where that is certain."""
+    telling, title = next(iter(page.titles.items()))
+    told = _change(Change(title, hundredths(old[telling]), hundredths(new[telling])))
+    if difference is None:
+        return told
+    told = f"{told}, difference {escaped(hundredths(difference))}"
+    return f"<b>{told}</b>" if is_certain(difference) else told
 
 
 def _change(change: Change) -> str:

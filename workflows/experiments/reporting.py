@@ -9,10 +9,11 @@ from features.files import write
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT
+from workflows.experiments.comparisons import Comparison, compare
 from workflows.experiments.curves import curves_picture, read_epochs
 from workflows.experiments.definition import Definition
 from workflows.experiments.differences import settings_of
-from workflows.experiments.pages import ExperimentPage, TableCost, TrialEntry, best_of, experiment_page, hundredths
+from workflows.experiments.pages import ExperimentPage, TableCost, TrialEntry, experiment_page, hundredths, is_certain
 from workflows.experiments.records import ExperimentRecord, Place, TableRecord, TrialRecord, TrialResult, kept
 from workflows.experiments.records import results_of as kept_results
 from workflows.experiments.sayings import side_by_side
@@ -32,7 +33,8 @@ def report_experiment(directory: str | Path, out: str | Path | None = None, imag
     Returns:
         `experiment` and `page` (paths); `trials`, for each: `trial`, `state` (`done`, `failed`, `not run yet`),
         `reason`, `scores` and `intervals` by name, `seconds` and `bytes`; `done`, `failed` and `not_run`, how many;
-        `best`, the trial with the best telling score, or null; `notes`, what a reader must know.
+        `best`, the trial with the best telling score, or null, and `not_certainly_worse`, those that a paired bootstrap
+        does not tell from it; `notes`, what a reader must know.
 
     Raises:
         UsageError: `images` or `out` is none.
@@ -61,6 +63,7 @@ def report_experiment(directory: str | Path, out: str | Path | None = None, imag
         "failed": states.count("failed"),
         "not_run": states.count("not run yet"),
         "best": page.trials[0].name if page.trials[0].scores else None,
+        "not_certainly_worse": _near(page.trials, page.comparison) if page.trials[0].scores else [],
         "notes": list(page.notices),
     }
 
@@ -108,12 +111,15 @@ def _page(
     telling = next(iter(definition.of_task.scores))
     ordered = _best_first(entries, telling)
     done = [results[trial.name] for trial in ordered if trial.state == "done"]
+    comparison = compare(place, done, telling)
+    best = _of(ordered[0], telling) if ordered[0].scores else None
     return ExperimentPage(
         title=f"{place.root.name}: {len(entries)} trials of {definition.dataset}",
-        headline=_headline(ordered, telling, definition.of_task.scores[telling]),
+        headline=_headline(ordered, comparison, definition.of_task.scores[telling], best),
         notices=_notices(definition, done, store),
         figures=_tiles(entries, record),
         titles=definition.of_task.scores,
+        comparison=comparison,
         trials=ordered,
         curves=curves_picture({trial.name: read_epochs(place.run(trial.name)) for trial in ordered}),
         tables=_tables(place, record, store),
@@ -151,17 +157,18 @@ def _of(entry: TrialEntry, name: str) -> Score:
     return entry.scores[name]
 
 
-def _headline(trials: Sequence[TrialEntry], telling: str, title: str) -> str:
-    scored = [trial for trial in trials if trial.scores]
-    if best_of(scored, telling) is None:
+def _headline(trials: Sequence[TrialEntry], comparison: Comparison, title: str, best: Score | None) -> str:
+    if best is None:
         return "No trial has a score yet."
-    first, others = scored[0], scored[1:]
-    best = _of(first, telling)
-    told = f"Best in {title}: {first.name}, {hundredths(best)}."
-    if not others or best.interval is None:
-        return told
-    near = [each.name for each in others if (_of(each, telling).interval or (0, 0))[1] >= best.interval[0]]
-    return f"{told} Trials whose intervals overlap its own: {', '.join(near) or 'none'}."
+    told = f"Best in {title}: {trials[0].name}, {hundredths(best)}."
+    near = _near(trials, comparison)
+    return f"{told} Not certain to be worse: {', '.join(near) or 'none'}."
+
+
+def _near(trials: Sequence[TrialEntry], comparison: Comparison) -> list[str]:
+    """Names of the trials that the first, the best, does not score more than for certain."""
+    against = {each.name: comparison.difference(trials[0].name, each.name) for each in trials[1:] if each.scores}
+    return [name for name, difference in against.items() if difference is None or not is_certain(difference)]
 
 
 def _notices(definition: Definition, done: Sequence[TrialResult], store: Store | None) -> list[str]:

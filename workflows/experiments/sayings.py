@@ -1,6 +1,5 @@
 """Sayings: what the trials of an experiment say of the same held-out images, side by side."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from schemas.errors import StoreError
 from trainer.runs.directory import EVALUATION
 from trainer.scoring.predictions import wrong_words
 from trainer.scoring.results import RESULTS
-from trainer.scoring.word_evaluation import READINGS
+from workflows.experiments.comparisons import readings
 from workflows.experiments.definition import Definition
 from workflows.experiments.records import Place, TrialResult
 
@@ -83,13 +82,8 @@ def _answers(root: Path, evaluated: Mapping[str, Any]) -> dict[str, str]:
     """What a run said of each image, by id, as its evaluation left it."""
     place = root / EVALUATION / evaluated["split"]
     if evaluated["task"] == "captcha":
-        return {row["image"]: row["greedy"] for row in _readings(place)}
+        return {row["image"]: row["greedy"] for row in readings(place)}
     return {str(one["image_id"]): one["caption"] for one in json.loads((place / RESULTS).read_bytes())}
-
-
-def _readings(place: Path) -> list[dict[str, str]]:
-    with (place / READINGS).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def _truth(
@@ -100,7 +94,7 @@ def _truth(
         return {}
     first = results[0]
     if definition.task == "captcha":
-        rows = _readings(place.run(first.trial) / EVALUATION / first.evaluated["split"])
+        rows = readings(place.run(first.trial) / EVALUATION / first.evaluated["split"])
         return {row["image"]: (row["word"],) for row in rows}
     try:
         captions = store.text(first.tables["captions"]).captions() if store else None

@@ -78,7 +78,7 @@ def test_the_page_shows_scores_curves_costs_and_captions_of_all_trials(experimen
         assert trial in shown
     assert NASTY in shown
     assert "<b>thing</b>" not in text
-    assert re.search(r"<td[^>]*>\d+\.\d \(\d+\.\d–\d+\.\d\)</td>", text)
+    assert re.search(r"<td[^>]*>\d+\.\d \(\d+\.\d to \d+\.\d\)</td>", text)
 
 
 def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, tmp_path: Path) -> None:
@@ -90,6 +90,8 @@ def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, t
     assert set(others) == {*DONE, FAILED} - {DONE[0]}
     assert "<code>seed</code>: 0 → 1" in others[DONE[1]]
     assert "units" not in others[DONE[1]]
+    assert re.search(r"CIDEr-D</code>: .* → .*, difference -?\d+\.\d \(-?\d+\.\d to -?\d+\.\d\)", others[DONE[1]])
+    assert "difference" not in others[FAILED]
     assert "<code>units</code>: 8 → 12" in others[DONE[2]]
     assert "seed" not in others[DONE[2]]
     assert "<code>learning_rate</code>: 0.001 → 1e+30" in others[FAILED]

@@ -106,7 +106,7 @@ class Preparation:
         """The options, typed; UsageError by name where one is unknown or wrong."""
         given = {name: self._listed(name, value) for name, value in underscored(options).items()}
         try:
-            return self.options(store=str(store), **given)
+            return self.options(**{"store": str(store), **given})
         except ValidationError as error:
             raise _refused(error, f"prepare {self.command}", self.options.model_fields) from None
 
@@ -221,7 +221,7 @@ class CaptionerTask:
     ) -> dict[str, Any]:
         """As `Task` says."""
         named, rest = _split(train_captioner, options)
-        return train_captioner(store, run_dir, **named, dataset=dataset, **tables, options=rest)
+        return train_captioner(store, run_dir, **{**named, **tables}, dataset=dataset, options=rest)
 
     def check_evaluation(self, options: Mapping[str, Any]) -> None:
         """As `Task` says."""
@@ -274,7 +274,7 @@ class CaptchaTask:
     ) -> dict[str, Any]:
         """As `Task` says."""
         named, rest = _split(train_captcha, options)
-        return train_captcha(store, run_dir, **named, dataset=dataset, **tables, options=rest)
+        return train_captcha(store, run_dir, **{**named, **tables}, dataset=dataset, options=rest)
 
     def check_evaluation(self, options: Mapping[str, Any]) -> None:
         """As `Task` says."""

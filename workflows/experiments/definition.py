@@ -1,7 +1,8 @@
 """Definitions: what an experiment's file says, typed, and unknown keys refused by name."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,19 +187,19 @@ def _check_options(definition: Definition, where: str) -> None:
                     raise UsageError(
                         f"{option} is the same for all tables", where=place, mend="say it under `prepare:`"
                     )
-            _told(lambda kind=kind, name=name: _parse(definition, kind, name), place)
+            _told(partial(_parse, definition, kind, name), place)
     for model, options in definition.models.items():
         if SEED in underscored({**definition.train, **options}):
             raise UsageError("seed is one of what trials differ in", where=where, mend="say it under `seeds:`")
-        _told(lambda model=model: task.settings(definition.training(model, 0)), f"{where}: models.{model}")
-    _told(lambda: task.check_evaluation(definition.evaluate), where)
+        _told(partial(task.settings, definition.training(model, 0)), f"{where}: models.{model}")
+    _told(partial(task.check_evaluation, definition.evaluate), where)
 
 
 def _parse(definition: Definition, kind: str, name: str) -> None:
     definition.of_task.preparations[kind].parsed(definition.store, definition.preparing(kind, name))
 
 
-def _told(check: Any, place: str) -> None:
+def _told(check: Callable[[], object], place: str) -> None:
     """Run a check; what it finds wrong is told with the place in the file."""
     try:
         check()

@@ -9,7 +9,7 @@ from features.store import Store, open_store
 from schemas.errors import StoreError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT, canonical_json, digest_of
 from trainer.runs.records import RECORD
-from workflows.experiments.definition import Definition
+from workflows.experiments.definition import MODEL, Definition
 from workflows.experiments.grid import Trial, grid_of
 from workflows.experiments.records import Place, TrialResult, kept
 
@@ -108,6 +108,11 @@ def is_done(
         return False
 
 
+def described(table: PlannedTable) -> str:
+    """A table in a few words."""
+    return f"{table.section} {', '.join(table.names)} ({table.fingerprint[:SHORT_FINGERPRINT]})"
+
+
 def figures_of(plan: Plan) -> dict[str, Any]:
     """A plan as `--json` prints it."""
     states = [planned.state for planned in plan.trials]
@@ -157,27 +162,29 @@ def _refuse_misfits(
     definition: Definition, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], where: str
 ) -> None:
     """UsageError where a model cannot read the features of its trials, naming all such trials."""
-    wrong: dict[str, UsageError] = {}
-    for trial in trials:
-        for table in tables:
-            shape = table.figures.get("shape")
-            if shape and table.is_of(trial):
-                try:
-                    definition.of_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
-                except UsageError as error:
-                    wrong[trial.name] = error
+    wrong = {trial.name: (trial, error) for trial in trials if (error := _misfit(definition, trial, tables))}
     if wrong:
-        first = next(iter(wrong.values()))
-        pairs = dict.fromkeys(
-            (str(trial.at["model"]), trial.tables["features"]) for trial in trials if trial.name in wrong
-        )
         axis = definition.of_task.preparations["features"].command
-        rules = ", ".join(f"{{model: {model}, {axis}: {features}}}" for model, features in pairs)
+        pairs = dict.fromkeys((trial.at[MODEL], trial.tables["features"]) for trial, _ in wrong.values())
+        rules = ", ".join(f"{{{MODEL}: {model}, {axis}: {features}}}" for model, features in pairs)
+        _, first = next(iter(wrong.values()))
         raise UsageError(
             f"{len(wrong)} trials cannot be: {first.where}: {first.what}; they are {', '.join(wrong)}",
             where=where,
             mend=f"leave them out with `skip: [{rules}]`, or give the model such features",
         )
+
+
+def _misfit(definition: Definition, trial: Trial, tables: tuple[PlannedTable, ...]) -> UsageError | None:
+    """Why the trial's model cannot read its features; None where it can, or where nobody knows their shape yet."""
+    for table in tables:
+        shape = table.figures.get("shape")
+        if shape and table.is_of(trial):
+            try:
+                definition.of_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
+            except UsageError as error:
+                return error
+    return None
 
 
 def _store(definition: Definition) -> Store | None:
@@ -198,8 +205,3 @@ def _planned(
             return Planned(trial, "done")
     is_begun = (place.run(trial.name) / RECORD).exists()
     return Planned(trial, "to resume" if is_begun else "to do", result.reason if result else "")
-
-
-def described(table: PlannedTable) -> str:
-    """A table in a few words."""
-    return f"{table.section} {', '.join(table.names)} ({table.fingerprint[:SHORT_FINGERPRINT]})"

@@ -24,6 +24,7 @@ from workflows.tasks import evaluate_run, task_of
 
 # What TensorBoard calls the names that the file gives to models; `model` is what they are.
 MODELS = "models"
+_OF_TABLES = ("trials", "hits", "misses", "MB to add", "seconds")
 
 _log = logging.getLogger("capt.experiment")
 
@@ -90,9 +91,6 @@ def print_experiment(result: Mapping[str, Any]) -> None:
     rows = [[each["trial"], *_hundredths(each["scores"], titles)] for each in result["trials"]]
     printer.table("scores × 100", ("trial",), tuple(titles.values()), rows)
     printer.line(f"a page of it: capt experiment report {result['out']}")
-
-
-_OF_TABLES = ("trials", "hits", "misses", "MB to add", "seconds")
 
 
 def _table_row(table: Mapping[str, Any]) -> list[Any]:

@@ -46,12 +46,14 @@ train = typer.Typer(help="Train from the store.", no_args_is_help=True)
 models = typer.Typer(help="Which trained runs answer, and why.", no_args_is_help=True)
 synth = typer.Typer(help="Make data.", no_args_is_help=True)
 predict = typer.Typer(help="Answers for whole folders.", no_args_is_help=True)
+experiment = typer.Typer(help="Many runs from one store, and what came of them.", no_args_is_help=True)
 app.add_typer(prepare, name="prepare")
 app.add_typer(store_app, name="store")
 app.add_typer(train, name="train")
 app.add_typer(models, name="models")
 app.add_typer(synth, name="synth")
 app.add_typer(predict, name="predict")
+app.add_typer(experiment, name="experiment")
 
 
 # The argument of a command that gets what --config holds besides options; it is no option itself.
@@ -638,6 +640,33 @@ def store_gc(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would go; delete nothing.")] = False,
 ) -> dict[str, Any]:
     """Delete files that no commit has named for a while."""
+
+
+@command(
+    experiment,
+    "run",
+    runs="workflows.experiments.running:run_experiment",
+    show="workflows.experiments.running:print_experiment",
+)
+def experiment_run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML that says store, tables, models and seeds.")],
+    plan: PlanOption = False,
+) -> dict[str, Any]:
+    """Train and score every combination that a file names; what is done already is not done again."""
+
+
+@command(
+    experiment,
+    "report",
+    runs="workflows.experiments.reporting:report_experiment",
+    show="workflows.experiments.reporting:print_report",
+)
+def experiment_report(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Directory of an experiment, its `out`.")],
+    out: Annotated[str | None, typer.Option("--out", help="File to write [DIR/report.html].")] = None,
+    images: Annotated[int, typer.Option("--images", help="Images shown side by side.", min=0)] = 12,
+) -> dict[str, Any]:
+    """Write one page of scores, curves, costs, captions side by side, and what differs between any two trials."""
 
 
 # === For notebooks ===

@@ -168,5 +168,14 @@ table { width: 100%; border-collapse: collapse; }
 th, td { padding: .45rem .8rem .45rem 0; border-top: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; white-space: nowrap; }
 td:last-child { padding-right: 0; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+.numbers td { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.numbers thead th { white-space: normal; vertical-align: bottom; }
+.numbers thead th + th { text-align: right; }
+.numbers .best { font-weight: 700; color: var(--yes); }
+.said th { font-weight: 400; color: var(--quiet); font-size: .85rem; }
+.said td:last-child, .changes td:last-child { text-align: left; white-space: normal; }
+details.changes { margin-bottom: .4rem; }
+details.changes summary { cursor: pointer; }
 tfoot th, tfoot td { color: var(--quiet); border-top-width: 2px; }
 """

@@ -119,7 +119,7 @@ def _forecast(options: CaptionOptions) -> dict[str, Any]:
         _enter(ledger, options, source, store, name)
         captions = choose(ledger, workspace.root / "captions.arrows")
         recipe = _recipe(options, name, captions.train, _given_words(options, store))
-        known = sound_text_table(store, recipe)
+        known = sound_text_table(store, recipe) if store.has_text(recipe) else None
         if known:
             ledger.add_stored(known.captions())
         counts = ledger.counts()

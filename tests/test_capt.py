@@ -151,7 +151,7 @@ def test_the_log_goes_to_a_file_too(tmp_path: Path, photos: Any) -> None:
     assert "fingerprint" in (tmp_path / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("command", [["prepare"], ["store"], ["train"], []])
+@pytest.mark.parametrize("command", [["prepare"], ["store"], ["train"], ["experiment"], []])
 def test_a_group_without_a_command_shows_its_help(command: list[str]) -> None:
     done = capt(*command)
     assert "Usage" in done.stdout + done.stderr

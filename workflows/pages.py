@@ -171,10 +171,10 @@ def _steps(steps: Iterable[Step]) -> str:
     steps = tuple(steps)
     rows = "".join(
         f"<tr><th scope='row'>{escaped(step.name)}</th><td>{escaped(step.done)}</td>"
-        f"<td>{_duration(step.seconds)}</td></tr>"
+        f"<td>{duration(step.seconds)}</td></tr>"
         for step in steps
     )
-    total = _duration(sum(step.seconds for step in steps))
+    total = duration(sum(step.seconds for step in steps))
     foot = f"<tfoot><tr><th scope='row'>together</th><td></td><td>{total}</td></tr></tfoot>"
     return f"<table><tbody>{rows}</tbody>{foot}</table>" if steps else ""
 
@@ -185,7 +185,8 @@ def _loss(report: Report) -> str:
     return f'<figure class="plot">{inline(report.loss_curve, "the loss as training went on")}</figure>'
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people: `3.2 s`, `2 min 05 s`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,7 +1,7 @@
 """Tasks: what runs learn to do, each prepared, trained and evaluated from plain mappings of options."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -14,8 +14,10 @@ from pipelines.prepare_captions import CaptionOptions, prepare_captions
 from pipelines.prepare_features import FeatureOptions, prepare_features, recipe_of
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
+from schemas.tables import SPLITS
 from trainer.captioners.models import OF_WORDS, PixelInput, model_spec
 from trainer.config import parse_options, parse_recognizer
+from trainer.decoding.decoder import Decoding
 from trainer.evaluation import evaluate
 from trainer.metrics import METRICS, TITLES
 from trainer.recognizers.profiles import DEFAULT
@@ -46,6 +48,7 @@ _OF_DATASET = (
     "beam_options",
 )
 _OF_PLACE = ("store", "plan")
+_OF_EVALUATION = ("split", "examples")
 # Arguments of training that say where it reads and writes, not how it learns.
 _OF_RUN = ("store", "run_dir", "dataset", "features", "captions", "options")
 # The score of captions that best agrees with what people think of them, which tables begin with.
@@ -103,7 +106,7 @@ class Preparation:
         """The options, typed; UsageError by name where one is unknown or wrong."""
         given = {name: self._listed(name, value) for name, value in underscored(options).items()}
         try:
-            return self.options(store=str(store), **given)
+            return self.options(**{"store": str(store), **given})
         except ValidationError as error:
             raise _refused(error, f"prepare {self.command}", self.options.model_fields) from None
 
@@ -170,6 +173,9 @@ class Task(Protocol):
             dataset: sequence of str or None. Names of the datasets; None where the store holds one that fits.
         """
 
+    def check_evaluation(self, options: Mapping[str, Any]) -> None:
+        """UsageError where these are no options of `capt evaluate` for such runs, as far as that shows without one."""
+
     def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
         """The scores of one run, of what `evaluate_run` returned."""
 
@@ -215,7 +221,16 @@ class CaptionerTask:
     ) -> dict[str, Any]:
         """As `Task` says."""
         named, rest = _split(train_captioner, options)
-        return train_captioner(store, run_dir, **named, dataset=dataset, **tables, options=rest)
+        return train_captioner(store, run_dir, **{**named, **tables}, dataset=dataset, options=rest)
+
+    def check_evaluation(self, options: Mapping[str, Any]) -> None:
+        """As `Task` says."""
+        decoding = set(Decoding.model_fields) - {"n_best", "banned"}
+        given = _of_evaluation(options, {*_OF_EVALUATION, *decoding, "ban"})
+        try:
+            Decoding(**{"max_words": 1, **{name: given[name] for name in given if name in decoding}})
+        except ValidationError as error:
+            raise _refused(error, "evaluate", Decoding.model_fields) from None
 
     def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
         """As `Task` says."""
@@ -259,7 +274,11 @@ class CaptchaTask:
     ) -> dict[str, Any]:
         """As `Task` says."""
         named, rest = _split(train_captcha, options)
-        return train_captcha(store, run_dir, **named, dataset=dataset, **tables, options=rest)
+        return train_captcha(store, run_dir, **{**named, **tables}, dataset=dataset, options=rest)
+
+    def check_evaluation(self, options: Mapping[str, Any]) -> None:
+        """As `Task` says."""
+        _of_evaluation(options, {*_OF_EVALUATION, "labels"})
 
     def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
         """As `Task` says."""
@@ -304,6 +323,19 @@ def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _OF_RUN:
         if name in given:
             raise UsageError(f"{name} is not how a run learns", mend="leave it out; it is said elsewhere")
+    return given
+
+
+def _of_evaluation(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The options of an evaluation, by name; UsageError where one is unknown, or the split none."""
+    given = underscored(options)
+    for name in given:
+        if name not in known:
+            mend = f"it could be one of {', '.join(sorted(known))}"
+            raise UsageError(f"unknown option {name!r}", where="evaluate", mend=mend)
+    if given.get("split", SPLITS[0]) not in SPLITS:
+        mend = f"use one of {', '.join(SPLITS)}"
+        raise UsageError(f"there is no split {given['split']!r}", where="evaluate", mend=mend)
     return given
 
 

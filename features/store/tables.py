@@ -118,6 +118,10 @@ class Store:
         """Whether the recipe's table has a commit."""
         return CommitLog(self.path / "features" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
+    def has_text(self, recipe: TextRecipe) -> bool:
+        """Whether the recipe's table has a commit."""
+        return CommitLog(self.path / "text" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
+
     def feature_root(self, recipe: FeatureRecipe) -> Path:
         """The directory of the recipe's table, made and marked with the recipe where it is new."""
         return _claim(self.path / "features", recipe)

@@ -82,7 +82,9 @@ def test_a_plan_takes_the_tables_own_network_and_little_time(prepared: dict[str,
     assert time.monotonic() - started < 10
 
 
-def test_a_plan_of_captions_says_what_a_run_does_and_changes_nothing(tmp_path: Path, coco: Any) -> None:
+def test_a_plan_of_captions_says_what_a_run_does_and_changes_nothing(
+    tmp_path: Path, coco: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     options = {"store": str(tmp_path / "store"), "dataset": "coco", "annotations": [str(coco(range(6)))]}
     plan = capt.prepare_captions(**options, plan=True)
     assert (plan["hits"], plan["misses"]) == (0, 30)
@@ -96,3 +98,4 @@ def test_a_plan_of_captions_says_what_a_run_does_and_changes_nothing(tmp_path: P
     fewer = capt.prepare_captions(**options, vocab_size=9, plan=True)
     assert (fewer["hits"], fewer["misses"]) == (0, 30)
     assert fewer["fingerprint"] != done["fingerprint"]
+    assert not [record for record in caplog.records if record.levelname == "WARNING" and "text" in record.message]

@@ -118,6 +118,13 @@ def test_results_are_in_cocos_format(evaluated, held):
     assert [one["image_id"] for one in results] == sorted(int(picture.image_id) for picture in held)
 
 
+def test_every_image_has_a_line_of_its_own_scores(evaluated, held):
+    heads, *lines = (Path(evaluated["scores"]).parent / "images.tsv").read_text().splitlines()
+    rows = [dict(zip(heads.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    assert {row["image"] for row in rows} == {picture.image_id for picture in held}
+    assert sum(float(row["cider_d"]) for row in rows) / len(rows) == pytest.approx(evaluated["cider_d"], rel=1e-4)
+
+
 def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, root, no_java, tmp_path):
     written = Path(evaluated["scores"]).read_text()
     found = json.loads(written)
@@ -135,7 +142,11 @@ def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
     assert (short["decoding"]["beam"], short["decoding"]["max_words"]) == (2, 2)
     captions = [one["caption"] for one in json.loads(Path(short["results"][0]).read_text())]
     assert max(len(caption.split()) for caption in captions) == 2
-    assert sorted(path.name for path in Path(short["scores"]).parent.iterdir()) == ["results.json", "scores.json"]
+    assert sorted(path.name for path in Path(short["scores"]).parent.iterdir()) == [
+        "images.tsv",
+        "results.json",
+        "scores.json",
+    ]
     with pytest.raises(UsageError, match="--beam"):
         evaluate(run, beam=0)
 

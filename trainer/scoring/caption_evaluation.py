@@ -3,6 +3,7 @@
 stored features → captions → scores, and in RUN/evaluation/<split>/
 
     results.json        the captions in COCO's result format; of several datasets one file each, results-NAME.json
+    images.tsv          a line an image: its id and its own scores
     scores.json         the scores and all that decides them
     predictions.html    the best and the worst captions
 """
@@ -28,7 +29,7 @@ from trainer.runs.directory import EVALUATION
 from trainer.runs.run import DECODE_BATCH
 from trainer.scoring.evaluated import SCORES, short, store_of, writing
 from trainer.scoring.intervals import bootstrap, sample_of_captions
-from trainer.scoring.results import PAGE, write_page, write_results
+from trainer.scoring.results import EACH, PAGE, write_each, write_page, write_results
 
 
 def evaluate_captioners(
@@ -96,6 +97,7 @@ def _evaluate(job: _Job, scorer: Scorer) -> dict[str, Any]:
     place = run.path / EVALUATION / held.split
     with writing(place):
         results = write_results(place, run.record.datasets, captions)
+        write_each(place / EACH, run.record.datasets, held.names, scores)
         write(place / SCORES, f"{json.dumps(figures, indent=1)}\n".encode())
         page = place / PAGE
         # One of an earlier evaluation would show other captions than the files beside it.

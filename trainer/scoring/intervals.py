@@ -74,7 +74,17 @@ def sample_of_captions(scores: Scores) -> Sample:
 
 def sample_of_words(right: NDArray[np.bool_]) -> Sample:
     """Words read right: `exact_match`, of whether each is."""
-    return Sample(("exact_match",), right[:, None].astype(np.float64), lambda sums, images: sums / images)
+    return sample_of_means(("exact_match",), right[:, None].astype(np.float64))
+
+
+def sample_of_means(names: tuple[str, ...], values: NDArray[np.float64]) -> Sample:
+    """Scores that are means of the images' own.
+
+    Args:
+        names: tuple of str. The M metrics, or runs with one metric.
+        values: float64 array [N, M]. Those of each image.
+    """
+    return Sample(names, values, lambda sums, images: sums / images)
 
 
 def bootstrap(

@@ -15,6 +15,7 @@ from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.scoring.predictions import Prediction, draw_looks, predictions_page
 
 RESULTS = "results.json"
+EACH = "images.tsv"
 PAGE = "predictions.html"
 
 Captions = Mapping[ImageName, Caption]
@@ -49,6 +50,24 @@ def coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
     whole = all(image_id.isdecimal() and str(int(image_id)) == image_id for image_id in captions)
     kind = int if whole else str
     return [{"image_id": kind(name), "caption": captions[name]} for name in sorted(captions, key=kind)]
+
+
+def write_each(path: Path, datasets: Sequence[str], names: Sequence[ImageName], scores: Scores) -> None:
+    """A line an image: its id and its own scores, tab-separated; of several datasets, ids are `NAME/ID`.
+
+    Args:
+        path: Path. The file.
+        datasets: sequence of str. Those that the run learned from.
+        names: sequence of (dataset, image id). In the order of the scores.
+        scores: Scores. Of the captions.
+    """
+    metrics = [metric for metric in METRICS if metric in scores.each]
+    table = np.column_stack([scores.each[metric] for metric in metrics])
+    lines = ["\t".join(("image", *metrics))]
+    for name, row in zip(names, table.tolist(), strict=True):
+        image = "/".join(name) if len(datasets) > 1 else name[1]
+        lines.append("\t".join((image, *(f"{value:.6g}" for value in row))))
+    write(path, ("\n".join(lines) + "\n").encode())
 
 
 def write_page(

@@ -1,0 +1,35 @@
+"""Experiments that tests run: small networks on pictures of noise, small models."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 64}
+MERGE = {"model": "merge", "embedding": 8, "units": 8}
+
+
+def captions_experiment(root: Path, images: Path, annotations: Path, **entries: Any) -> dict[str, Any]:
+    """An experiment of one small trial, but for what `entries` say."""
+    return {
+        "store": str(root / "store"),
+        "out": str(root / "out"),
+        "prepare": {
+            "dataset": "coco",
+            "images": str(images),
+            "annotations": [str(annotations)],
+            "split": "0.6,0.2,0.2",
+        },
+        "features": {"pooled": {**NETWORK, "pooling": "avg"}},
+        "captions": {"words": None},
+        "models": {"merge": MERGE},
+        "train": {"epochs": 2, "show_captions": 0},
+        "evaluate": {"examples": 0},
+        **entries,
+    }
+
+
+def put(path: Path, entries: dict[str, Any]) -> Path:
+    """The entries as a YAML file."""
+    path.write_text(yaml.safe_dump(entries, sort_keys=False))
+    return path

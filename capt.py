@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import CaptError, ExitStatus, UsageError
+from schemas.settings import read_settings
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -138,25 +139,11 @@ def _read_settings(context: typer.Context, path: Path | None) -> Path | None:
 
 def _take_defaults(context: typer.Context, path: Path) -> dict[str, Any]:
     """Entries that name options become defaults; the others are returned."""
-    entries = _yaml_entries(path)
+    entries = read_settings(path)
     names = {option.lstrip("-"): p.name for p in context.command.params for option in p.opts if p.name}
     names |= {name: name for name in names.values()}
     context.default_map = {names[key]: value for key, value in entries.items() if key in names}
     return {key: value for key, value in entries.items() if key not in names}
-
-
-def _yaml_entries(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UsageError("cannot read the file", where=f"--config {path}", mend=error.strerror or "") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"not YAML: {error}", where=str(path)) from None
-    if not isinstance(entries, dict):
-        raise UsageError("expected `option: value` lines", where=str(path))
-    return {str(key): value for key, value in entries.items()}
 
 
 def _common_options(takes_settings: bool) -> list[inspect.Parameter]:

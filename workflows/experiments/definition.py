@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 
 from schemas.errors import CaptError, UsageError
 from schemas.recipes import Frozen
+from schemas.settings import read_settings
 from workflows.tasks import Task, TaskName, task_of, underscored
 
 MODEL, SEED = "model", "seed"
@@ -109,15 +109,7 @@ def read_definition(path: str | Path) -> Definition:
     Raises:
         UsageError: it cannot be read, a key or an option is unknown, or a value is wrong; the message says which.
     """
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError("cannot read the file", where=str(path), mend=error.strerror or "") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not YAML: {error}", where=str(path)) from None
-    if not isinstance(entries, dict):
-        raise UsageError("expected `key: value` lines", where=str(path))
-    return define(entries, str(path))
+    return define(read_settings(path), str(path))
 
 
 def define(entries: Mapping[str, Any], where: str) -> Definition:

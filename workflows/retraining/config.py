@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
+from schemas.settings import read_settings
 from trainer.scoring.contests import CAPTION_METRICS, EXACT_MATCH
 from workflows.tasks import Task, TaskName, task_of, underscored
 
@@ -190,15 +190,7 @@ def read_config(path: str | Path) -> RetrainConfig:
         UsageError: the file cannot be read, an entry is unknown or wrong; it is named.
     """
     try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError("cannot read the file", where=str(path), mend=error.strerror or "") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"not YAML: {error}", where=str(path)) from None
-    if not isinstance(entries, dict):
-        raise UsageError("expected `key: value` lines", where=str(path), mend="see examples/retrain.yaml")
-    try:
-        config = RetrainConfig(**{str(key): value for key, value in entries.items()})
+        config = RetrainConfig(**read_settings(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

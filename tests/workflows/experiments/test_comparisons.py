@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.scoring.intervals import drawn_means
+from trainer.scoring.intervals import bootstrap, sample_of_means
 from workflows.experiments.comparisons import Comparison
 
 
@@ -20,7 +20,7 @@ def test_a_small_difference_is_certain_where_the_images_are_the_same(comparison:
     found = comparison.difference("some", "more")
     low, high = found.interval
     assert 0 < low < found.value < high < 0.03
-    alone = np.quantile(drawn_means(comparison.values[:, :1]), [0.025, 0.975])
+    [alone] = bootstrap(sample_of_means(("some",), comparison.values[:, :1])).values()
     assert high - low < 0.2 * (alone[1] - alone[0])
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from features.files import aside_of
+from features.remote.paths import ObjectPath
 from features.store.layout import (
     COMMIT_NAME,
     FEATURES,
@@ -213,10 +214,15 @@ class _Collector:
         files = list(files_below(path)) if path.is_dir() else [path]
         self.paths += [one.relative_to(self.store).as_posix() for one in files]
         self.bytes += sum(one.lstat().st_size for one in files)
-        if not self.plan:
-            aside = aside_of(path)
-            path.rename(aside)
-            shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+        if self.plan:
+            return
+        if isinstance(path, ObjectPath):
+            # There is no renaming; a plan that has lost a part is one with more to do.
+            path.remove_tree()
+            return
+        aside = aside_of(path)
+        path.rename(aside)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
 
     def _tidy(self, directory: Path) -> None:
         """Delete the directory of a commit, and those in it, where they are empty now."""

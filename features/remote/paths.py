@@ -159,8 +159,7 @@ class ObjectPath(PosixPath):
 
     def upload(self, source: Path) -> None:
         """Put a local file's bytes, however many; PermissionError where that is not allowed."""
-        with self._in_bucket():
-            upload(source, str(self))
+        upload(source, str(self))
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""

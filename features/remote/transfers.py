@@ -58,6 +58,8 @@ def upload(source: Path, address: str) -> None:
         PermissionError: the service does not allow it.
         CaptError: it cannot be reached.
     """
+    from pyarrow import ArrowInvalid
+
     filesystem, path = service_of(address)
 
     def write() -> None:
@@ -66,7 +68,11 @@ def upload(source: Path, address: str) -> None:
                 out.write(chunk)
 
     def put() -> None:
-        _asked(write, address)
+        try:
+            _asked(write, address)
+        except (FileNotFoundError, ArrowInvalid) as error:
+            # An upload in parts whose last answer was lost is known no more, or refuses to go on.
+            raise TransientError(str(error)) from error
         found = _asked(lambda: filesystem.get_file_info(path), address).size
         if found != source.stat().st_size:
             raise TransientError(f"{found} of {source.stat().st_size} bytes went there")

@@ -55,6 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
     upstream: tuple[str, int]
     writing: threading.Lock
 
+    def handle_expect_100(self) -> bool:
+        """Say at once that the body may come."""
+        said = super().handle_expect_100()
+        self.wfile.flush()
+        return said
+
     def handle_any(self) -> None:
         body = self._body()
         fate = self.faults.next(self.command, self.path)

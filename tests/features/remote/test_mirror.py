@@ -141,7 +141,7 @@ def test_a_killed_fetch_keeps_whole_files_and_the_next_goes_on(wanted: Wanted, f
     process = multiprocessing.get_context("spawn").Process(target=fetch, args=(tmp_path, wanted, 10 * SIZE))
     process.start()
     end = time.monotonic() + 60
-    while not any("3.tfrecord" in one for one in faults.seen) and time.monotonic() < end:
+    while not gets(faults, wanted[3][0]) and time.monotonic() < end:
         time.sleep(0.02)
     process.kill()
     process.join()

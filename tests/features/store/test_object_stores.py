@@ -142,6 +142,7 @@ def compact_often(store: Store) -> None:
         compact_store(str(store.path))
 
 
+@pytest.mark.slow
 def test_two_writers_and_a_compaction_at_once_lose_nothing(store: Store) -> None:
     add_dataset(store, "coco", range(80))
     add_features(store, RECIPE, range(5))

@@ -60,7 +60,7 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # === Options that several commands share ===
 
-StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store.")]
+StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store, or its address: s3://…, gs://….")]
 DatasetOption = Annotated[
     str,
     typer.Option(
@@ -106,7 +106,7 @@ DecodeOption = Annotated[
 ]
 Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
-StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
+StoreArgument = Annotated[str, typer.Argument(help="Directory of the store, or its address.")]
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -600,7 +600,7 @@ def store_gc(
 
 
 def open_store(path: str | Path) -> Store:
-    """The store in a directory; see `features.store`."""
+    """The store in a directory or at an address; see `features.store`."""
     from features import store
 
     return store.open_store(path)

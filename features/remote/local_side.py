@@ -3,6 +3,7 @@
     $CAPT_MIRROR/local/s3/<bucket>/<key>     ledgers, locks, the stat cache, files being written
     $CAPT_MIRROR/mirror/s3/<bucket>/<key>    files of stores, as they lie there
     $CAPT_MIRROR/known/s3/<bucket>/<key>     SHA-256 of objects by their tags
+    $CAPT_MIRROR/small/s3/<bucket>/<key>     logs and manifests by their tags
 
 `CAPT_MIRROR` is `~/.cache/capt` where the environment does not say. A service at an endpoint of its own has a name of
 its own, such as `s3-1f2e3d4c`.
@@ -15,7 +16,7 @@ from typing import Literal
 
 from features.references.services import endpoint_of
 
-Part = Literal["local", "mirror", "known"]
+Part = Literal["local", "mirror", "known", "small"]
 
 
 def mirror_root() -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.files import aside_of
+from features.files import aside_of, local_side
 from features.remote.paths import ObjectPath
 from features.store.layout import (
     COMMIT_NAME,
@@ -140,6 +140,14 @@ class _Collector:
                 self._delete_orphan(path)
         for path in expired_leases(self.store):
             self._delete(path)
+        if local_side(self.store) != self.store and not self.plan:
+            self._sweep(local_side(self.store))
+
+    def _sweep(self, here: Path) -> None:
+        """Delete what killed jobs left half-written on the local side of a store in a bucket."""
+        for path in files_below(here):
+            if is_aside(path) and self._now - newest_change(path) >= GRACE_SECONDS:
+                path.unlink(missing_ok=True)
 
     def _busy(self) -> set[str]:
         """The tables that a job is at work on."""

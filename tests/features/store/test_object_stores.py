@@ -1,6 +1,7 @@
 """Stores in buckets: what holds of a store in a directory holds there, before servers of S3 and GCS on loopback."""
 
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import capt
-from features.files import write
+from features.files import aside_of, write
 from features.remote.local_side import mirror_root
 from features.remote.paths import ObjectPath, place
 from features.store import Store, create_store, open_store
@@ -155,8 +156,14 @@ def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
     add_features(store, RECIPE, range(4))
     orphan = store.feature_root(RECIPE) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
     write(orphan, b"rows")
+    half_written = aside_of(orphan)
+    half_written.write_bytes(b"row")
     assert collect_garbage(str(store.path), "0s")["paths"] == []
     assert orphan.exists()
+    assert half_written.exists()
+    os.utime(half_written, (1000, 1000))
+    collect_garbage(str(store.path), "0s")
+    assert not half_written.exists()
 
 
 def test_a_dataset_is_taken_out(store: Store) -> None:

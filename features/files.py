@@ -13,6 +13,7 @@ from pathlib import Path
 
 from features.remote.mirror import mirror
 from features.remote.paths import ObjectPath
+from schemas.errors import DamagedError
 from schemas.manifests import FileEntry
 
 ASIDE = ".aside-"
@@ -51,10 +52,16 @@ def at_hand(path: Path, sha256: str) -> Path:
     """Where a file of that content can be opened by name: `path` itself, or a checked copy of an object.
 
     Raises:
-        FileNotFoundError: there is no such object.
-        DamagedError: the object has other bytes.
+        DamagedError: there is no such object, or it has other bytes.
     """
-    return mirror().fetch(path, sha256) if isinstance(path, ObjectPath) else path
+    if not isinstance(path, ObjectPath):
+        return path
+    try:
+        return mirror().fetch(path, sha256)
+    except FileNotFoundError:
+        raise DamagedError(
+            "a committed file is missing", where=str(path), mend="run the same prepare command again"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -81,6 +88,7 @@ def publish(aside: Path, path: Path) -> None:
         sha256 = sha256_of(aside)
         path.upload(aside)
         mirror().keep(aside, path, sha256)
+        aside.unlink(missing_ok=True)
         return
     sync(aside)
     aside.replace(path)

@@ -137,9 +137,9 @@ def checked(root: Path, entry: FileEntry) -> Path:
         DamagedError: it is missing, or differs.
     """
     path = root / entry.path
+    if isinstance(path, ObjectPath):
+        return at_hand(path, entry.sha256)
     try:
-        if isinstance(path, ObjectPath):
-            return at_hand(path, entry.sha256)
         got = sha256_of(path)
     except FileNotFoundError:
         raise DamagedError(

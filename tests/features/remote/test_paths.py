@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,8 +74,8 @@ def test_directories_are_what_keys_have_before_a_slash(root: ObjectPath) -> None
 
 def test_more_objects_than_a_page_are_all_listed(root: ObjectPath) -> None:
     names = [f"{number:04d}" for number in range(1003)]
-    for name in names:
-        (root / name).put(b"")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: (root / name).put(b""), names))
     assert [path.name for path in root.iterdir()] == [path.name for path, _ in root.listing()] == names
 
 
@@ -184,6 +186,18 @@ def test_waits_grow_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert max(drawn) <= bound
         assert max(drawn) > 0.8 * bound
         assert min(drawn) < 0.2 * bound
+
+
+@pytest.mark.parametrize(("scheme", "module", "extra"), [("s3", "boto3", "s3"), ("gs", "google.cloud.storage", "gcs")])
+def test_a_client_that_is_not_installed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, module: str, extra: str
+) -> None:
+    import google.cloud
+
+    monkeypatch.delattr(google.cloud, "storage", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=rf'pip install "capt\[{extra}\]"'):
+        place(f"{scheme}://a-bucket-of-nobody/store").exists()
 
 
 def test_what_is_not_there_is_asked_for_once(root: ObjectPath, faults: Faults) -> None:

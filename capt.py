@@ -65,7 +65,7 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # === Options that several commands share ===
 
-StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store.")]
+StoreOption = Annotated[str, typer.Option("--store", help="Directory of the store, or its address: s3://…, gs://….")]
 DatasetOption = Annotated[
     str,
     typer.Option(
@@ -115,7 +115,7 @@ WarmFromOption = Annotated[
 Settings = dict[str, Any] | None
 RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
 ModelOption = Annotated[str | None, typer.Option("--name", help="Model in the store [the only one].")]
-StoreArgument = Annotated[str, typer.Argument(help="Directory of the store.")]
+StoreArgument = Annotated[str, typer.Argument(help="Directory of the store, or its address.")]
 
 
 def _read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -660,7 +660,7 @@ def experiment_report(
 
 
 def open_store(path: str | Path) -> Store:
-    """The store in a directory; see `features.store`."""
+    """The store in a directory or at an address; see `features.store`."""
     from features import store
 
     return store.open_store(path)

@@ -26,11 +26,17 @@ INSTALL = [
 
 EVALUATE = ["pycocoevalcap>=1.2,<2"]
 
+S3 = ["boto3>=1.35"]
+GCS = ["google-cloud-storage>=2.18"]
+
 EXTRAS = {
     "evaluate": EVALUATE,
+    "gcs": GCS,
+    "s3": S3,
     "test": [
         *EVALUATE,
-        "boto3>=1.35",
+        *GCS,
+        *S3,
         "duckdb>=1.1",
         "flask-cors>=5",  # with moto, a server that speaks S3
         "gcp-storage-emulator>=2026.7",

@@ -1,12 +1,19 @@
-"""Writing files so that they are whole or absent: written aside, synced, then made visible in one step."""
+"""Writing files so that they are whole or absent: written aside, synced, then made visible in one step.
+
+In a bucket (`features.remote`) a file is written aside on this machine, and an upload makes it visible.
+"""
 
 import contextlib
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from features.remote.mirror import mirror
+from features.remote.paths import ObjectPath
+from schemas.errors import DamagedError
 from schemas.manifests import FileEntry
 
 ASIDE = ".aside-"
@@ -29,12 +36,60 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def aside_of(path: Path) -> Path:
-    """A name beside `path` that no other writer uses and no reader looks at."""
-    return path.with_name(f"{ASIDE}{uuid.uuid4().hex}")
+    """A name beside `path`, or on the local side of it, that no other writer uses and no reader looks at."""
+    here = local_side(path)
+    if here is not path:
+        here.parent.mkdir(parents=True, exist_ok=True)
+    return here.with_name(f"{ASIDE}{uuid.uuid4().hex}")
+
+
+def local_side(path: Path) -> Path:
+    """Where this machine works on what is at `path`: there, or in a directory of its own for what is in a bucket."""
+    return path.local_side if isinstance(path, ObjectPath) else path
+
+
+def at_hand(path: Path, sha256: str) -> Path:
+    """Where a file of that content can be opened by name: `path` itself, or a checked copy of an object.
+
+    Raises:
+        DamagedError: there is no such object, or it has other bytes.
+    """
+    if not isinstance(path, ObjectPath):
+        return path
+    try:
+        return mirror().fetch(path, sha256)
+    except FileNotFoundError:
+        raise DamagedError(
+            "a committed file is missing", where=str(path), mend="run the same prepare command again"
+        ) from None
+
+
+@contextlib.contextmanager
+def read_again(path: Path) -> Iterator[Path]:
+    """Where a file can be opened by name as it is now: `path` itself, or a copy of an object for as long as the block.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not isinstance(path, ObjectPath):
+        yield path
+        return
+    aside = aside_of(path)
+    try:
+        mirror().read_again(path, aside)
+        yield aside
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def publish(aside: Path, path: Path) -> None:
     """Make the file at `aside` durable and visible as `path`, replacing what was there."""
+    if isinstance(path, ObjectPath):
+        sha256 = sha256_of(aside)
+        path.upload(aside)
+        mirror().keep(aside, path, sha256)
+        aside.unlink(missing_ok=True)
+        return
     sync(aside)
     aside.replace(path)
     sync(path.parent)
@@ -42,12 +97,17 @@ def publish(aside: Path, path: Path) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """Write `path` whole or not at all."""
+    if isinstance(path, ObjectPath):
+        path.put(data)
+        return
     with written_aside(path) as aside:
         aside.write_bytes(data)
 
 
 def put_if_absent(path: Path, data: bytes) -> bool:
     """Write `path` only where nothing is; whether this call wrote it. Of two racing writers exactly one does."""
+    if isinstance(path, ObjectPath):
+        return path.put_if_absent(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = aside_of(path)
     try:
@@ -63,7 +123,9 @@ def put_if_absent(path: Path, data: bytes) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Force a file's bytes, or a directory's entries, to the disk."""
+    """Force a file's bytes, or a directory's entries, to the disk; what is in a bucket is durable already."""
+    if isinstance(path, ObjectPath):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,8 +133,36 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def touch(path: Path, data: bytes) -> None:
+    """Make a file of these bytes as young as can be; on a disk that is full too."""
+    if isinstance(path, ObjectPath):
+        path.put(data)
+        return
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        write(path, data)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory with all that is in it, as far as it is there."""
+    if isinstance(path, ObjectPath):
+        path.remove_tree()
+    shutil.rmtree(local_side(path), ignore_errors=True)
+
+
+def free_space(path: Path) -> int | None:
+    """Bytes that are free where `path` is; None for a bucket, which has no bound."""
+    return None if isinstance(path, ObjectPath) else shutil.disk_usage(path).free
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits, reading a mebibyte at a time."""
+    """SHA-256 of a file's bytes, 64 hexadecimal digits, reading a mebibyte at a time.
+
+    Of an object that has been read before and has its tag still, it is remembered.
+    """
+    if isinstance(path, ObjectPath):
+        return mirror().sha256_of(path)
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from features.extraction import Extractor
+from features.files import at_hand
 from features.limits import Limits
 from features.networks import load_network
 from pipelines.extracting import sources
@@ -29,7 +30,7 @@ def calibrate(
         references: iterable of rows of a unit, one at least. The first ones are taken.
     """
     some = list(islice(references, _TIMED))
-    loaded = load_network(network.path, recipe.precision)
+    loaded = load_network(at_hand(network.path, network.sha256), recipe.precision)
     extractor = Extractor(recipe, loaded, batch_size=batch_size, max_pixels=limits.pixels)
     _extract(extractor, some[:_WARM_UP], limits)
     warm = time.perf_counter()

@@ -16,7 +16,7 @@ from features.progress import watching
 from pipelines.dead_links import Unfetched
 from pipelines.downloading import BUCKETS, DOWNLOAD_UNIT, DownloadImages
 from pipelines.full_disk import full_disk_told
-from pipelines.scratch import claimed, scratch
+from pipelines.scratch import claimed, scratch_plan
 from pipelines.units import done_so_far, results, run_units, write_unit
 from schemas.errors import UsageError
 
@@ -39,7 +39,7 @@ def download_all(
     """
     directory = Path(worker.directory)
     units = min(BUCKETS, -(-count // _UNIT_URLS))
-    with full_disk_told(str(directory)), claimed(directory / _LOCK), scratch(work) as plan:
+    with full_disk_told(str(directory)), claimed(directory / _LOCK), scratch_plan(work) as plan:
         for aside in directory.glob(f"??/{ASIDE}*"):
             aside.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // BUCKETS):

@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from features.extraction import DEFAULT_BATCH, Extracted, Extractor, Failed, Source
+from features.files import at_hand
 from features.images import allow_pixels
 from features.limits import Limits
 from features.networks import shared_network
 from features.references import Reference
+from features.remote.paths import place
 from features.store.shards import ShardWriter
 from pipelines.ledger import CHANGED
 from pipelines.units import Advance, read_unit
@@ -47,7 +49,7 @@ class ExtractShard:
 
     Args:
         root: str. The feature table's directory.
-        network: str. The frozen network's file.
+        network: str. The frozen network's file, named by its SHA-256.
         recipe: FeatureRecipe. What a row means.
         shape: tuple of int. Shape of one row's value.
         commit: str. The directory within the table that the shard goes to.
@@ -67,7 +69,8 @@ class ExtractShard:
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """The result of the unit named by its shard's number."""
-        network = shared_network(Path(self.network), self.recipe.precision)
+        kept = place(self.network)
+        network = shared_network(at_hand(kept, kept.stem), self.recipe.precision)
         allow_pixels(self.limits.pixels)
         extractor = Extractor(self.recipe, network, batch_size=self.batch_size, max_pixels=self.limits.pixels)
         writer = self._writer(int(unit.stem))
@@ -86,7 +89,7 @@ class ExtractShard:
 
     def _writer(self, number: int) -> ShardWriter:
         table = self.recipe.table(self.shape)
-        return ShardWriter(Path(self.root), self.commit, table, self.recipe.format, number, self.count)
+        return ShardWriter(place(self.root), self.commit, table, self.recipe.format, number, self.count)
 
 
 def sources(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[Source]:

@@ -5,12 +5,12 @@ run finished, and two stores made from the same images have the same names.
 """
 
 import hashlib
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from features.files import free_space, remove_tree
 from features.limits import Limits
 from features.networks import numerics_class, toolchain
 from features.progress import watching
@@ -85,7 +85,7 @@ class ExtractionJob:
             self._check_disk(planned - _images_done(plan))
             shards = self._extract(ledger, beam_options, plan, commit, count)
             self._commit(ledger, shards)
-            shutil.rmtree(plan, ignore_errors=True)
+            remove_tree(plan)
         return shards
 
     def _extract(
@@ -152,8 +152,8 @@ class ExtractionJob:
         return commit_name(self.recipe.fingerprint, self.network.sha256, count, keys.hexdigest())
 
     def _check_disk(self, images: int) -> None:
-        need, free = int(images * self.row_bytes * _SPARE), shutil.disk_usage(self.root).free
-        if need > free:
+        need, free = int(images * self.row_bytes * _SPARE), free_space(self.root)
+        if free is not None and need > free:
             raise CaptError(
                 f"{need:,} bytes are needed and {free:,} are free", where=str(self.root), mend="free some, or use int8"
             )

@@ -14,7 +14,7 @@ from pipelines.download_job import download_all, download_directory
 from pipelines.downloading import DownloadImages, bucket_of
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS, HashImages
 from pipelines.ledger import Ledger, Record
-from pipelines.scratch import scratch
+from pipelines.scratch import scratch_plan
 from pipelines.sources import CaptionEntry, ImageEntry, Source, WalkedSource
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
@@ -94,7 +94,7 @@ def hash_records(
     if not rehash:
         ledger.recall_keys()
     references = ledger.unhashed()
-    with scratch(work) as plan:
+    with scratch_plan(work) as plan:
         total = 0
         while some := list(islice(references, HASH_UNIT_ROWS)):
             write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT)

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import PositiveInt
@@ -21,6 +20,7 @@ from features.images import MAX_PIXELS
 from features.limits import Limits
 from features.networks import native_precision
 from features.references import MAX_IMAGE_BYTES
+from features.remote.paths import place
 from features.store import FeatureTable, Store, create_store, open_store
 from features.store.damage import noted_damage
 from features.store.healing import FeatureHealing, mend_log, read_catalog, remove_damaged
@@ -176,7 +176,7 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
     started = time.monotonic()
     parse_max_failures(options.max_failures or published.source.max_failures)
-    root = Path(options.store).absolute()
+    root = place(options.store)
     with untouched(root) as workspace, workspace.ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         recipe = recipe_of(options, store)

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from features.files import local_side, remove_tree
+
 _LOCK = ".lock"
 
 _log = logging.getLogger("capt.prepare")
@@ -16,10 +18,11 @@ _log = logging.getLogger("capt.prepare")
 
 @contextlib.contextmanager
 def scratch(work: Path) -> Iterator[Path]:
-    """A new directory in `work`, removed afterwards; a lock beside it tells that its run is alive."""
-    work.mkdir(parents=True, exist_ok=True)
+    """A new directory on this machine in `work`, removed afterwards; a lock beside it tells that its run is alive."""
+    here = local_side(work)
+    here.mkdir(parents=True, exist_ok=True)
     _sweep(work)
-    directory = work / f"run-{uuid.uuid4().hex}"
+    directory = here / f"run-{uuid.uuid4().hex}"
     lock = directory.with_suffix(_LOCK)
     held = os.open(lock, os.O_CREAT | os.O_RDWR)
     try:
@@ -33,8 +36,20 @@ def scratch(work: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def scratch_plan(work: Path) -> Iterator[Path]:
+    """A new directory in `work` for a plan, which workers on other machines see too where `work` is in a bucket."""
+    with scratch(work) as directory:
+        plan = work / directory.name
+        try:
+            yield plan
+        finally:
+            remove_tree(plan)
+
+
+@contextlib.contextmanager
 def claimed(lock: Path) -> Iterator[None]:
-    """Be the only process in such a block with the lock file `lock`; waits for the one that is there now."""
+    """Be the only process of this machine in such a block with the lock file `lock`; waits for the one there now."""
+    lock = local_side(lock)
     held = _acquire(lock)
     try:
         yield
@@ -70,12 +85,13 @@ def _wait_for(held: int, lock: Path) -> None:
 
 def _sweep(work: Path) -> None:
     """Remove what killed runs left: their locks are free."""
-    for lock in work.glob(f"run-*{_LOCK}"):
+    for lock in local_side(work).glob(f"run-*{_LOCK}"):
         with contextlib.suppress(FileNotFoundError):
             held = os.open(lock, os.O_RDWR)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                remove_tree(work / lock.stem)
                 lock.unlink(missing_ok=True)
             except BlockingIOError:
                 pass

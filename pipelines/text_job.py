@@ -10,13 +10,14 @@ from pathlib import Path
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from features.files import entry_of, written_aside
+from features.files import entry_of, remove_tree, written_aside
 from features.progress import watching
+from features.remote.paths import place
 from features.store import TextTable
 from features.store.damage import files_of, is_sound
 from features.store.log import CommitLog
+from features.store.reading import checked
 from features.store.shards import shard_count, shards_of
 from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary, vocabulary_path
@@ -25,7 +26,7 @@ from pipelines.chosen import Chosen
 from pipelines.runners import run_pipeline
 from pipelines.scratch import scratch
 from pipelines.tokenizing import TokenizedUnit, TokenizeShard
-from pipelines.units import done_so_far, forget_results, results, run_units, write_batches
+from pipelines.units import done_so_far, forget_results, opened_unit, results, run_units, write_batches
 from pipelines.vocabulary import learn_vocabulary
 from schemas.errors import CaptError
 from schemas.manifests import FileEntry, Manifest, TextFacts
@@ -64,14 +65,13 @@ class TextJob:
         for number, batches in groupby(_by_shard(self.captions.batches(), count), lambda part: part[0]):
             write_batches(plan, f"{number:05d}", (batch for _, batch in batches), CHOSEN)
         files = self._transform_files(plan, commit, beam_options)
-        transform = self.root / _transform_directory(files)
         forget_results(plan, self._holds)
-        worker = TokenizeShard(str(self.root), str(transform), self.recipe, commit, count)
+        worker = TokenizeShard(str(self.root), tuple(files.items()), self.recipe, commit, count)
         with watching("tokenizing", self.captions.rows, "captions", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
         manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files)
         CommitLog(self.root).supersede(manifest)
-        shutil.rmtree(plan, ignore_errors=True)
+        remove_tree(plan)
         return manifest
 
     def _transform_files(self, plan: Path, commit: str, beam_options: Sequence[str]) -> dict[str, FileEntry]:
@@ -108,7 +108,7 @@ class TextJob:
         lengths = _by_split(unit.lengths for unit in units)
         facts = TextFacts(
             inputs=self.captions.inputs,
-            words=len(read_vocabulary(self.root / files["vocabulary"].path)),
+            words=len(read_vocabulary(checked(self.root, files["vocabulary"]))),
             captions={split: sum(counts.values()) for split, counts in lengths.items()},
             tokens={split: sum(n * count for n, count in counts.items()) for split, counts in lengths.items()},
             unknown={split: sum(unit.unknown.get(split, 0) for unit in units) for split in lengths},
@@ -142,11 +142,11 @@ def _by_split(parts: Iterable[dict[str, dict[int, int]]]) -> dict[str, dict[int,
 
 
 def _unit_names(plan: str) -> Iterator[str]:
-    return (str(unit) for unit in sorted((Path(plan) / "units").glob("*.parquet")))
+    return (str(unit) for unit in sorted((place(plan) / "units").glob("*.parquet")))
 
 
 def _train_batches(unit: str) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(unit) as file:
+    with opened_unit(place(unit)) as file:
         for batch in file.iter_batches(_LEARNING_BATCH, columns=["split", "caption"]):
             train = batch.filter(pa.compute.equal(batch["split"], "train"))
             if train.num_rows:
@@ -167,8 +167,3 @@ def _publish(made: Path, root: Path, commit: str) -> dict[str, FileEntry]:
 
 def _is_transform(role: str) -> bool:
     return role == "vocabulary" or role.startswith("transform/")
-
-
-def _transform_directory(files: dict[str, FileEntry]) -> str:
-    role, entry = next((role, entry) for role, entry in files.items() if role.startswith("transform/"))
-    return entry.path.removesuffix(role) + "transform"

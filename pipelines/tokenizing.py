@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from features.remote.paths import place
 from features.store.shards import ShardWriter
+from features.store.tables import transform_directory
 from features.text import Tokenizer, Tokens
-from pipelines.units import Advance
-from schemas.manifests import Shard
+from pipelines.units import Advance, opened_unit
+from schemas.manifests import FileEntry, Shard
 from schemas.recipes import UNKNOWN, Frozen, TextRecipe
 from schemas.tables import CAPTIONS
 
 _BATCH = 8192
+
+# The role and the file of each part.
+Transform = tuple[tuple[str, FileEntry], ...]
 
 
 class TokenizedUnit(Frozen):
@@ -35,22 +39,22 @@ class TokenizeShard:
 
     Args:
         root: str. The text table's directory.
-        transform: str. Directory of the saved transform.
+        transform: Transform. The files of the saved transform.
         recipe: TextRecipe. What a row means.
         commit: str. The directory within the table that the shard goes to.
         count: int. How many shards the commit's key ranges divide into.
     """
 
     root: str
-    transform: str
+    transform: Transform
     recipe: TextRecipe
     commit: str
     count: int
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """The result of the unit named by its shard's number."""
-        tokenizer = _tokenizer(self.transform)
-        writer = ShardWriter(Path(self.root), self.commit, CAPTIONS, self.recipe.format, int(unit.stem), self.count)
+        tokenizer = _tokenizer(self.root, self.transform)
+        writer = ShardWriter(place(self.root), self.commit, CAPTIONS, self.recipe.format, int(unit.stem), self.count)
         tally = _Tally()
         try:
             for batch in _batches(unit):
@@ -87,7 +91,7 @@ class _Tally:
 
 
 def _batches(unit: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(unit) as file:
+    with opened_unit(unit) as file:
         yield from file.iter_batches(_BATCH)
 
 
@@ -103,5 +107,5 @@ def _rows(batch: pa.RecordBatch, dataset: str, tokens: Tokens) -> pa.RecordBatch
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(transform: str) -> Tokenizer:
-    return Tokenizer(Path(transform))
+def _tokenizer(root: str, transform: Transform) -> Tokenizer:
+    return Tokenizer(transform_directory(place(root), dict(transform)))

@@ -2,12 +2,13 @@
 
     <plan>/units/00003.parquet    what one worker does in one go
     <plan>/done/00003.json        its result, put once and only when its work is durable
-    <plan>/progress/00003         records handled so far, for whoever watches
+    <plan>/progress/00003         records handled so far, for whoever watches on the same machine
 
 A Beam element is the path of a unit. A unit that has a result is done: the same plan run again goes on where a killed
 run stopped, and of two workers on one unit the first result counts.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -18,7 +19,8 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.files import put_if_absent, written_aside
+from features.files import local_side, put_if_absent, read_again, written_aside
+from features.remote.paths import place
 from pipelines.runners import run_pipeline
 
 _TALLY_SECONDS = 0.3
@@ -45,8 +47,16 @@ def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], sche
 
 def read_unit(unit: Path) -> list[dict[str, Any]]:
     """The references of a unit."""
-    rows: list[dict[str, Any]] = pq.read_table(unit).to_pylist()
+    with opened_unit(unit) as file:
+        rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
+
+
+@contextlib.contextmanager
+def opened_unit(unit: Path) -> Iterator[pq.ParquetFile]:
+    """A unit's file, open."""
+    with read_again(unit) as here, pq.ParquetFile(here) as file:
+        yield file
 
 
 def run_units(
@@ -94,9 +104,8 @@ def forget_results(plan: Path, is_final: Callable[[bytes], bool]) -> None:
 
 def pending_units(plan: Path) -> Iterator[Path]:
     """The units without a result, in order."""
-    for unit in sorted((plan / "units").glob("*.parquet")):
-        if not _result_path(unit).exists():
-            yield unit
+    done = {path.stem for path in (plan / "done").glob("*.json")}
+    yield from (unit for unit in sorted((plan / "units").glob("*.parquet")) if unit.stem not in done)
 
 
 class DoUnit(beam.DoFn):  # type: ignore[misc]
@@ -108,7 +117,7 @@ class DoUnit(beam.DoFn):  # type: ignore[misc]
 
     def process(self, element: str) -> Iterator[str]:
         """Do the unit at the path `element`, unless another worker has."""
-        unit = Path(element)
+        unit = place(element)
         if not _result_path(unit).exists():
             tally = Tally(_progress_path(unit))
             put_if_absent(_result_path(unit), self._worker(unit, tally))
@@ -141,14 +150,14 @@ class Tally:
 
 def done_so_far(plan: Path) -> tuple[int, str]:
     """Records that the plan's workers say they have handled, and a note on those that failed."""
-    counts = [path.read_text(encoding="ascii").split() for path in (plan / "progress").glob("*")]
+    counts = [path.read_text(encoding="ascii").split() for path in local_side(plan / "progress").glob("*")]
     done = sum(int(count[0]) for count in counts if count)
     failed = sum(int(count[1]) for count in counts if count)
     return done, f"{failed} failed" if failed else ""
 
 
 def _pending_names(plan: str) -> Iterator[str]:
-    return (str(unit) for unit in pending_units(Path(plan)))
+    return (str(unit) for unit in pending_units(place(plan)))
 
 
 def _result_path(unit: Path) -> Path:
@@ -156,4 +165,4 @@ def _result_path(unit: Path) -> Path:
 
 
 def _progress_path(unit: Path) -> Path:
-    return unit.parent.parent / "progress" / unit.stem
+    return local_side(unit.parent.parent / "progress" / unit.stem)

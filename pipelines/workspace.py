@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.files import local_side
 from pipelines.caption_ledger import CaptionLedger
 from pipelines.ledger import Ledger, copy_stat_cache
 from pipelines.scratch import scratch
@@ -31,7 +32,7 @@ class Workspace:
     @property
     def stat_cache(self) -> Path:
         """Content keys by file times."""
-        return self.root / "cache" / "stat.sqlite"
+        return local_side(self.root / "cache" / "stat.sqlite")
 
     @property
     def networks(self) -> Path:

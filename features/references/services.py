@@ -12,9 +12,9 @@ from typing import Any
 from schemas.errors import CaptError, UsageError
 
 _SCHEMES = ("s3", "gs")
-_ANONYMOUS = "anonymous"
-_CONNECT_SECONDS = 5
-_REQUEST_SECONDS = 30
+ANONYMOUS = "anonymous"
+CONNECT_SECONDS = 5
+REQUEST_SECONDS = 30
 _ATTEMPTS = 4
 _RETRY_SECONDS = 8
 _SHOWN = 300
@@ -30,7 +30,7 @@ def check_address(address: str) -> None:
         raise UsageError(f"{scheme}:// is not read, only s3:// and gs:// are", where=where, mend="copy it there")
     if not bucket:
         raise UsageError("the address names no bucket", where=where)
-    if at and user != _ANONYMOUS:
+    if at and user != ANONYMOUS:
         raise UsageError("an address holds no credentials", where=where, mend="give them in the environment")
 
 
@@ -43,15 +43,27 @@ def service_of(address: str) -> tuple[Any, str]:
     """
     check_address(address)
     scheme, _, rest = address.partition("://")
-    user, _, path = rest.rpartition("@") if rest.startswith(f"{_ANONYMOUS}@") else ("", "", rest)
+    user, _, path = rest.rpartition("@") if rest.startswith(f"{ANONYMOUS}@") else ("", "", rest)
     path = path.rstrip("/")
     try:
         if scheme == "gs":
-            return _gcs(bool(user), os.environ.get("STORAGE_EMULATOR_HOST", "")), path
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        return _s3(path.partition("/")[0], bool(user), endpoint), path
+            return _gcs(bool(user), endpoint_of(scheme)), path
+        return _s3(path.partition("/")[0], bool(user), endpoint_of(scheme)), path
     except OSError as error:
         raise unreachable(error, address) from error
+
+
+def endpoint_of(scheme: str) -> str:
+    """Where the environment says that a service is; empty for the service's own address."""
+    if scheme == "gs":
+        return os.environ.get("STORAGE_EMULATOR_HOST", "")
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def region_of(endpoint: str) -> str:
+    """The region of S3 that the environment names, or any for an endpoint of its own; empty where neither says."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return region or ("us-east-1" if endpoint else "")
 
 
 def unreachable(error: OSError, address: str) -> CaptError:
@@ -68,15 +80,12 @@ def in_short(error: OSError) -> str:
 def _s3(bucket: str, anonymous: bool, endpoint: str) -> Any:
     from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if not region:
-        region = "us-east-1" if endpoint else resolve_s3_region(bucket)
     return S3FileSystem(
         anonymous=anonymous,
-        region=region,
+        region=region_of(endpoint) or resolve_s3_region(bucket),
         endpoint_override=endpoint or None,
-        connect_timeout=_CONNECT_SECONDS,
-        request_timeout=_REQUEST_SECONDS,
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=REQUEST_SECONDS,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
 

@@ -23,7 +23,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.files import aside_of, entry_of, publish, put_if_absent, sha256_of, sync
+from features.files import (
+    aside_of,
+    entry_of,
+    free_space,
+    local_side,
+    publish,
+    put_if_absent,
+    remove_tree,
+    sha256_of,
+    sync,
+)
 from features.progress import watching
 from features.store.copying import Copier, open_copier
 from features.store.damage import files_of, is_whole
@@ -132,7 +142,7 @@ class _Compaction:
         self._table = table
         self._pinned_count = shards
         self._name = table_name(store.path, table.root)
-        self._scratch = store.path / WORK / f"compact-{uuid.uuid4().hex}"
+        self._scratch = local_side(store.path / WORK / f"compact-{uuid.uuid4().hex}")
         self._merge = Merge(table)
         self._makings = _makings(table)
         self._making_of_shard = _making_of_shard(self._makings, self._merge.shards)
@@ -285,8 +295,8 @@ class _Compaction:
         return sum(field.nbytes for field in self._table.table.fields)
 
     def _check_disk(self, rows: int) -> None:
-        need, free = int(rows * self._row_bytes * _SPARE), shutil.disk_usage(self._table.root).free
-        if need > free:
+        need, free = int(rows * self._row_bytes * _SPARE), free_space(self._table.root)
+        if free is not None and need > free:
             raise CaptError(
                 f"{need:,} bytes are needed and {free:,} are free",
                 where=str(self._table.root),
@@ -303,7 +313,7 @@ class _Compaction:
         self._append(written)
         for manifest in written:
             for commit in {shard.data.path.partition("/")[0] for shard in manifest.shards}:
-                shutil.rmtree(self._plan(commit), ignore_errors=True)
+                remove_tree(self._plan(commit))
         return True
 
     def _append(self, manifests: list[Manifest]) -> None:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.files import sha256_of, write
+from features.remote.bucket import Listed
+from features.remote.mirror import mirror
+from features.remote.paths import ObjectPath
 from features.store.layout import CACHE
 from features.store.log import CommitLog
 from schemas.manifests import FileEntry, Manifest, Shard
@@ -130,18 +133,47 @@ def diagnose(root: Path, noted: Collection[str]) -> Diagnosis:
         DamagedError: the log cannot be read.
     """
     standing = CommitLog(root).standing()
-    manifests, wounds = [], []
+    manifests, wounds, lying = [], [], _Lying.below(root)
     for manifest in standing.live:
-        wound = _examine(root, manifest, noted)
+        wound = _examine(lying, manifest, noted)
         if wound.damaged or manifest.digest in standing.doubtful:
             wounds.append(wound)
         manifests.append(wound.rest if wound.damaged else manifest)
     return Diagnosis(tuple(manifests), tuple(wounds), standing.hiding)
 
 
-def _examine(root: Path, manifest: Manifest, noted: Collection[str]) -> Wound:
+@dataclass(frozen=True)
+class _Lying:
+    """The files of a table, those in a bucket as one listing tells of them.
+
+    Args:
+        root: Path. The table's directory.
+        listed: dict or None. What the bucket says of each, by path within the table; None where there is no bucket.
+    """
+
+    root: Path
+    listed: dict[str, Listed] | None
+
+    @classmethod
+    def below(cls, root: Path) -> "_Lying":
+        if not isinstance(root, ObjectPath):
+            return cls(root, None)
+        return cls(root, {path.relative_to(root).as_posix(): listed for path, listed in root.listing()})
+
+    def is_whole(self, entry: FileEntry, doubted: Collection[str]) -> bool:
+        """As the function of that name."""
+        path = self.root / entry.path
+        if self.listed is None or not isinstance(path, ObjectPath):
+            return is_whole(self.root, entry, doubted)
+        listed = self.listed.get(entry.path)
+        if listed is None or listed.size != entry.bytes:
+            return False
+        return entry.path not in doubted or mirror().sha256_as_listed(path, listed) == entry.sha256
+
+
+def _examine(lying: _Lying, manifest: Manifest, noted: Collection[str]) -> Wound:
     doubted = {*noted, *(entry.path for entry in (*_indexes(manifest), *manifest.files.values()))}
-    damaged = tuple(entry for entry in manifest.entries() if not is_whole(root, entry, doubted))
+    damaged = tuple(entry for entry in manifest.entries() if not lying.is_whole(entry, doubted))
     bad = {entry.path for entry in damaged}
     rest = manifest.model_copy(
         update={

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from features.files import aside_of
+from features.files import aside_of, local_side
+from features.remote.paths import ObjectPath
 from features.store.layout import (
     COMMIT_NAME,
     FEATURES,
@@ -142,6 +143,14 @@ class _Collector:
                 self._delete_orphan(path)
         for path in expired_leases(self.store):
             self._delete(path)
+        if local_side(self.store) != self.store and not self.plan:
+            self._sweep(local_side(self.store))
+
+    def _sweep(self, here: Path) -> None:
+        """Delete what killed jobs left half-written on the local side of a store in a bucket."""
+        for path in files_below(here):
+            if is_aside(path) and self._now - newest_change(path) >= GRACE_SECONDS:
+                path.unlink(missing_ok=True)
 
     def _busy(self) -> set[str]:
         """The tables that a job is at work on."""
@@ -180,12 +189,19 @@ class _Collector:
     def _collect_runs(self, history: _History, kept: set[str], ended: dict[str, float]) -> None:
         named = {path.split("/")[1] for path in kept}
         let_go = {path.split("/")[1]: moment for path, moment in ended.items()}
-        for path in sorted((history.root / RUNS).glob("*")):
-            if path.name in named:
-                continue
+        for path in self._unnamed(history.root, named):
             since, age = let_go.get(path.name), max(self.age, GRACE_SECONDS)
             if self._now - newest_change(path) >= age if since is None else self._now - since >= self.age:
                 self._delete_tree(path)
+        here = local_side(history.root)
+        for path in self._unnamed(here, named) if here != history.root and not self.plan else ():
+            if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
+                shutil.rmtree(path)
+
+    @staticmethod
+    def _unnamed(root: Path, named: set[str]) -> list[Path]:
+        """The runs of a model that no commit names."""
+        return [path for path in sorted((root / RUNS).glob("*")) if path.name not in named]
 
     def _is_planned(self, root: Path, name: str) -> bool:
         """Whether a job, running or killed, may count a file among the shards it has written."""
@@ -228,10 +244,15 @@ class _Collector:
         files = list(files_below(path)) if path.is_dir() else [path]
         self.paths += [one.relative_to(self.store).as_posix() for one in files]
         self.bytes += sum(one.lstat().st_size for one in files)
-        if not self.plan:
-            aside = aside_of(path)
-            path.rename(aside)
-            shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+        if self.plan:
+            return
+        if isinstance(path, ObjectPath):
+            # There is no renaming; a plan that has lost a part is one with more to do.
+            path.remove_tree()
+            return
+        aside = aside_of(path)
+        path.rename(aside)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
 
     def _tidy(self, directory: Path) -> None:
         """Delete the directory of a commit, and those in it, where they are empty now."""

@@ -21,6 +21,7 @@ from features.store.damage import Diagnosis, diagnose, is_sound, noted_damage
 from features.store.layout import DATASETS, FEATURES, TEXT
 from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog
 from features.store.merging import as_keys, contains, shard_numbers
+from features.store.reading import checked
 from features.store.shards import WRITERS, index_bytes, read_index, read_rows
 from features.store.tables import Dataset, FeatureTable, Store, TextTable
 from schemas.errors import DamagedError, StoreError
@@ -192,7 +193,7 @@ class FeatureHealing:
         aside = aside_of(self.root / shard.data.path)
         try:
             writer = WRITERS[self.recipe.format](aside, table)
-            for row in read_rows(self.root / shard.data.path, table, self.recipe.format):
+            for row in read_rows(checked(self.root, shard.data), table, self.recipe.format):
                 writer.append(row)
                 keys.append(row["key"])
             return index_bytes(table, keys, writer.close())
@@ -229,7 +230,7 @@ class FeatureHealing:
             assert isinstance(facts, FeatureFacts)
             for shard in wound.shards:
                 if shard.index and is_sound(self.root, shard.index):
-                    index = read_index(self.root / shard.index.path, self.recipe.table(facts.shape))
+                    index = read_index(checked(self.root, shard.index), self.recipe.table(facts.shape))
                     found |= contains(as_keys(index["key"]), as_keys(keys))
                 else:
                     found |= shard_numbers(keys, shard.count) == shard.number

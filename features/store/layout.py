@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from features.files import ASIDE
+from features.remote.paths import ObjectPath
 
 FEATURES = "features"
 TEXT = "text"
@@ -36,6 +37,9 @@ def table_roots(store: Path) -> list[Path]:
 
 def files_below(root: Path) -> Iterator[Path]:
     """Every file below a directory; links are files and lead nowhere."""
+    if isinstance(root, ObjectPath):
+        yield from (path for path, _ in root.listing())
+        return
     for directory, below, names in os.walk(root):
         links = [name for name in below if (Path(directory) / name).is_symlink()]
         yield from (Path(directory) / name for name in sorted([*names, *links]))
@@ -59,6 +63,9 @@ def planned_commits(store: Path) -> dict[str, Path]:
 
 def newest_change(path: Path) -> float:
     """When a file, or anything in a directory, last changed: seconds since 1970; 0 for what is gone."""
+    if isinstance(path, ObjectPath):
+        found = [listed for _, listed in path.listing()] or [listed for listed in (path.look(),) if listed]
+        return max((listed.modified_ns / 1e9 for listed in found), default=0.0)
     newest = 0.0
     for one in (path, *(path.rglob("*") if path.is_dir() else ())):
         with contextlib.suppress(FileNotFoundError):

@@ -12,13 +12,15 @@ older commit is known to be replaced too; anywhere else the table is damaged.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from features.files import put_if_absent, sha256_of, write
+from features.remote.paths import ObjectPath
+from features.remote.shelf import contents
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import MANIFEST_VERSION, DroppedFacts, Manifest
 from schemas.recipes import canonical_json
@@ -57,17 +59,21 @@ class CommitLog:
 
     def entries(self) -> list[str]:
         """The digests of all commits, oldest first; DamagedError where an entry is damaged or missing."""
+        if isinstance(self._root, ObjectPath):
+            read = contents(self._root / LOG)
+            paths = [self.entry_path(number) for number in range(1, _last(read) + 1)]
+            return [_entry(read.get(path.name), path) for path in paths]
         # A listing made while others write may lack an entry older than one that it has, so it only tells the last.
         return [self.entry(number) for number in range(1, self.last() + 1)]
 
     def entry(self, number: int) -> str:
         """The digest that one entry names; the first is 1."""
-        return _entry(self.entry_path(number))
+        path = self.entry_path(number)
+        return _entry(_bytes(path), path)
 
     def last(self) -> int:
         """The number of the last entry; 0 where there is none."""
-        names = (path.name for path in (self._root / LOG).glob("*.json"))
-        return max((int(name[:8]) for name in names if ENTRY_NAME.fullmatch(name)), default=0)
+        return _last(path.name for path in (self._root / LOG).glob("*.json"))
 
     def entry_path(self, number: int) -> Path:
         """Where the entry of that number lies."""
@@ -88,11 +94,12 @@ class CommitLog:
     def standing(self) -> Standing:
         """Which commits count; DamagedError where the log itself cannot be read."""
         entries = self.entries()
+        read = self._reader()
         known: dict[str, Manifest] = {}
         unreadable: dict[str, StoreError] = {}
         for digest in dict.fromkeys(entries):
             try:
-                known[digest] = self.manifest(digest)
+                known[digest] = read(digest)
             except StoreError as error:
                 if self._is_written(digest):
                     raise
@@ -114,16 +121,14 @@ class CommitLog:
     def manifest(self, digest: str) -> Manifest:
         """The manifest of that digest, checked against it."""
         path = self._manifest_path(digest)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise DamagedError("the log names a manifest that is missing", where=str(path)) from None
-        manifest = _parse(data, path)
-        if manifest.digest != digest or manifest.to_json() != data:
-            raise DamagedError(
-                f"manifest is damaged: expected SHA-256 {digest}, got {manifest.digest}", where=str(path)
-            )
-        return manifest
+        return _manifest(_bytes(path), path)
+
+    def _reader(self) -> Callable[[str], Manifest]:
+        """Reads many manifests as `manifest` reads one."""
+        if not isinstance(self._root, ObjectPath):
+            return self.manifest
+        read = contents(self._root / MANIFESTS)
+        return lambda digest: _manifest(read.get(f"{digest}.json"), self._manifest_path(digest))
 
     def append(self, manifest: Manifest) -> str:
         """Make a commit visible; the digest it has in the log.
@@ -195,17 +200,40 @@ def _replaced_by(manifests: Iterable[Manifest]) -> set[str]:
     return {digest for manifest in manifests for digest in manifest.replaces}
 
 
-def _entry(path: Path) -> str:
+def _bytes(path: Path) -> bytes | None:
+    """A file's bytes; None where it is not there."""
     try:
-        data = path.read_bytes()
-        digest = str(json.loads(data)["manifest"])
+        return path.read_bytes()
     except FileNotFoundError:
-        raise DamagedError("an entry of the log is missing", where=str(path)) from None
+        return None
+
+
+def _last(names: Iterable[str]) -> int:
+    """The number of the last entry among files of a log."""
+    return max((int(name[:8]) for name in names if ENTRY_NAME.fullmatch(name)), default=0)
+
+
+def _entry(data: bytes | None, path: Path) -> str:
+    """The digest that the entry at `path` names."""
+    if data is None:
+        raise DamagedError("an entry of the log is missing", where=str(path))
+    try:
+        digest = str(json.loads(data)["manifest"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError("the log entry is damaged", where=str(path)) from None
     if not MANIFEST_NAME.fullmatch(f"{digest}.json") or canonical_json({"manifest": digest}) != data:
         raise DamagedError("the log entry is damaged", where=str(path))
     return digest
+
+
+def _manifest(data: bytes | None, path: Path) -> Manifest:
+    """The manifest at `path`, checked against the digest that names it."""
+    if data is None:
+        raise DamagedError("the log names a manifest that is missing", where=str(path))
+    manifest = _parse(data, path)
+    if manifest.digest != path.stem or manifest.to_json() != data:
+        raise DamagedError(f"manifest is damaged: expected SHA-256 {path.stem}, got {manifest.digest}", where=str(path))
+    return manifest
 
 
 def _parse(data: bytes, path: Path) -> Manifest:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.store.shards import read_index, shard_of
-from schemas.manifests import Shard
+from schemas.manifests import FileEntry, Shard
 from schemas.tables import KEY_BYTES
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Merge:
 
     def __init__(self, table: "FeatureTable") -> None:
         self._table = table
-        self._checked: set[str] = set()
+        self._checked: dict[str, Path] = {}
         self.shards = table.shards
         self.ranges = range_count(sum(shard.rows for shard in self.shards))
 
@@ -75,18 +75,16 @@ class Merge:
         """The index of one of `shards`, its checksum checked the first time."""
         entry = self.shards[number].index
         assert entry is not None
-        if entry.path not in self._checked:
-            self._table.file(entry)
-            self._checked.add(entry.path)
-        return read_index(self._table.root / entry.path, self._table.table)
+        return read_index(self._file(entry), self._table.table)
 
     def data(self, number: int) -> Path:
         """The data file of one of `shards`, its checksum checked the first time."""
-        entry = self.shards[number].data
+        return self._file(self.shards[number].data)
+
+    def _file(self, entry: FileEntry) -> Path:
         if entry.path not in self._checked:
-            self._table.file(entry)
-            self._checked.add(entry.path)
-        return self._table.root / entry.path
+            self._checked[entry.path] = self._table.file(entry)
+        return self._checked[entry.path]
 
     def _part(self, shard: int, number: int) -> Rows | None:
         if not _meet(self.shards[shard], number, self.ranges):

@@ -5,17 +5,20 @@
     STORE/models/<name>/runs/<run>/evaluation/    what `capt evaluate` found; no commit names it
 
 The champion is what the last commit says, so it changes by one log entry: before, the old one answers, after it the
-new. The files of the last `KEPT` champions are kept, for rolling back.
+new. The files of the last `KEPT` champions are kept, for rolling back. Of a store in a bucket, run directories lie on
+this machine: a promotion puts a champion's files into the bucket, and `bring` has them here.
 """
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from features.files import ASIDE, entry_of, sync
+from features.files import ASIDE, at_hand, entry_of, local_side, sync, written_aside
+from features.remote.paths import ObjectPath
 from features.store.damage import is_sound
 from features.store.layout import MODELS, RUNS, files_below
 from features.store.log import CommitLog
@@ -61,6 +64,7 @@ class Model:
             )
         self.name = name
         self.root = store.path / MODELS / name
+        self._here = local_side(self.root)
         self._log = CommitLog(self.root)
 
     def history(self) -> list[Decided]:
@@ -79,12 +83,22 @@ class Model:
         return history[-1].facts.champion if history else None
 
     def run_path(self, run: str) -> Path:
-        """The directory of a run."""
-        return self.root / RUNS / run
+        """The directory of a run, on this machine."""
+        return self._here / RUNS / run
+
+    def bring(self, run: str) -> Path:
+        """The directory of a run with all its files on this machine; those that are brought are checked."""
+        for entry in self._named(run).values() if self._here != self.root else ():
+            path = self._here / entry.path
+            if not is_sound(self._here, entry):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with written_aside(path) as aside:
+                    shutil.copyfile(at_hand(self.root / entry.path, entry.sha256), aside)
+        return self.run_path(run)
 
     def runs(self) -> list[str]:
-        """The runs whose directories lie here."""
-        directory = self.root / RUNS
+        """The runs whose directories lie on this machine."""
+        directory = self._here / RUNS
         names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
         return [name for name in names if RUN_NAME.fullmatch(name)]
 
@@ -112,26 +126,37 @@ class Model:
 
     def _files(self, run: str) -> dict[str, FileEntry]:
         """The files of a run by path: as the commit has them that promoted it first, else as they are."""
-        known = next((one.manifest for one in self.history() if one.manifest.files and one.facts.champion == run), None)
-        if known is None:
+        known = self._named(run)
+        if not known:
             return self._written(run)
-        damaged = [entry.path for entry in known.files.values() if not is_sound(self.root, entry)]
+        damaged = [entry.path for entry in known.values() if not is_sound(self.root, entry)]
         if damaged:
             raise DamagedError(
                 f"a file of the run {run} is damaged or gone",
                 where=str(self.root / damaged[0]),
                 mend="choose another with `capt models promote`",
             )
-        return dict(known.files)
+        return known
+
+    def _named(self, run: str) -> dict[str, FileEntry]:
+        """The files of a run, as the commit has them that promoted it first; none where none did."""
+        named = (one.manifest.files for one in self.history() if one.facts.champion == run)
+        return dict(next(filter(None, named), {}))
 
     def _written(self, run: str) -> dict[str, FileEntry]:
+        """The files of a run as they are, durable now where the model is."""
         root = self.run_path(run)
         paths = list(_run_files(root)) if root.is_dir() else []
         if not paths:
             raise StoreError(f"the run {run} is not there", where=str(root), mend=f"it has: {', '.join(self.runs())}")
-        for path in paths:
-            sync(path)
-        return {path.relative_to(root).as_posix(): entry_of(path, self.root) for path in paths}
+        files = {path.relative_to(root).as_posix(): entry_of(path, self._here) for path in paths}
+        for path, entry in zip(paths, files.values(), strict=True):
+            place = self.root / entry.path
+            if isinstance(place, ObjectPath):
+                place.upload(path)
+            else:
+                sync(path)
+        return files
 
 
 def models_of(store: Store) -> list[Model]:
@@ -163,7 +188,7 @@ def list_models(store: str) -> dict[str, Any]:
 
 
 def show_model(store: str, name: str | None = None) -> dict[str, Any]:
-    """One model: what `list_models` says of it, and its `history`, oldest first.
+    """One model: what `list_models` says of it, and its `history`, oldest first; its champion is brought to `path`.
 
     Args:
         store: str. Directory of the store.
@@ -177,6 +202,8 @@ def show_model(store: str, name: str | None = None) -> dict[str, Any]:
     """
     model = _named(open_store(store), name)
     history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
+    if model.champion:
+        model.bring(model.champion)
     return {**_entry(model), "history": history}
 
 

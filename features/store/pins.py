@@ -13,7 +13,6 @@ job leaves its lease behind, which ends by itself.
 import contextlib
 import errno
 import logging
-import os
 import threading
 import time
 import uuid
@@ -23,9 +22,9 @@ from typing import Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
-from features.files import write
+from features.files import touch, write
 from features.store.log import CommitLog
-from schemas.errors import StoreError
+from schemas.errors import CaptError, StoreError
 from schemas.manifests import Manifest, Sha256
 from schemas.recipes import Frozen, canonical_json
 
@@ -84,8 +83,8 @@ def lease(
 
     def renew() -> None:
         while not ended.wait(seconds / 3):
-            with contextlib.suppress(OSError):
-                _touch(path, data)
+            with contextlib.suppress(OSError, CaptError):
+                touch(path, data)
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
@@ -161,14 +160,6 @@ def _read_lease(store: Path, digests: Mapping[Path, list[str]], seconds: float) 
 
 def _live(root: Path) -> set[str]:
     return {manifest.digest for manifest in CommitLog(root).live()}
-
-
-def _touch(path: Path, data: bytes) -> None:
-    # Touching needs no space, so that a full disk ends no lease.
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        write(path, data)
 
 
 def _read(path: Path) -> Lease:

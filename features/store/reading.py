@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.files import sha256_of
+from features.files import at_hand, sha256_of
+from features.remote.paths import ObjectPath
 from features.store.shards import read_index, shard_of, value_span
 from schemas.compression import decompress
 from schemas.errors import DamagedError, UsageError
@@ -42,7 +43,7 @@ class OpenShards:
         self._root = root
         self._shards = shards
         self._table = table
-        self._checked: set[str] = set()
+        self._checked: dict[str, Path] = {}
         self._indexes: _Kept[NDArray[Any]] = _Kept()
         self._files: _Kept[_Descriptor] = _Kept()
         self._numbers: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
@@ -92,11 +93,9 @@ class OpenShards:
         return _Descriptor(self._check(self._shards[number].data))
 
     def _check(self, entry: FileEntry) -> Path:
-        if entry.path in self._checked:
-            return self._root / entry.path
-        path = checked(self._root, entry)
-        self._checked.add(entry.path)
-        return path
+        if entry.path not in self._checked:
+            self._checked[entry.path] = checked(self._root, entry)
+        return self._checked[entry.path]
 
 
 class _Descriptor:
@@ -132,8 +131,14 @@ class _Kept(Generic[Value]):
 
 
 def checked(root: Path, entry: FileEntry) -> Path:
-    """A file that a manifest names, checked against its checksum; DamagedError where it is missing or differs."""
+    """A file that a manifest names, checked against its checksum, where it can be opened by name.
+
+    Raises:
+        DamagedError: it is missing, or differs.
+    """
     path = root / entry.path
+    if isinstance(path, ObjectPath):
+        return at_hand(path, entry.sha256)
     try:
         got = sha256_of(path)
     except FileNotFoundError:

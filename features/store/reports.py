@@ -70,6 +70,6 @@ def report_figures(path: Path) -> dict[str, Any]:
 def _rows(path: Path) -> Iterator[tuple[str, str, str, str, str]]:
     """The columns `status, record, stage, reason, detail` of each record."""
     columns = ("status", "record", "stage", "reason", "detail")
-    with pq.ParquetFile(path) as file:
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(columns=list(columns)):
             yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)

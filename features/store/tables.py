@@ -1,4 +1,4 @@
-"""The store: a directory of datasets, feature tables and text tables, each a log of atomic commits.
+"""The store: a directory, or a place in a bucket, of datasets, feature tables and text tables, each a log of commits.
 
     STORE/capt-store.json             what this directory is, and the version of its format
     STORE/features/<fingerprint>/     recipe.json, log/, manifests/, <commit>/features-….tfrecord
@@ -15,6 +15,7 @@ Opening a table takes a snapshot: later commits do not change what an open table
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from features.arrays import aligned_empty
-from features.files import ASIDE, put_if_absent, write
+from features.files import ASIDE, at_hand, put_if_absent, write
+from features.progress import watching
 from features.quantize import Stored, decode
+from features.remote.mirror import mirror
+from features.remote.paths import ObjectPath, place
 from features.store.log import CommitLog
 from features.store.reading import OpenShards, checked, key_bytes
 from features.store.shards import read_index, read_rows, tensor_fields
@@ -60,8 +64,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def open_store(path: str | Path) -> "Store":
-    """The store in a directory; StoreError where there is none, or one that this version cannot read."""
-    root = _local(path)
+    """The store in a directory or at an address; StoreError where there is none, or one this version cannot read."""
+    root = place(path)
     if not root.is_dir():
         raise StoreError("no store is here", where=str(root), mend="make one with `capt prepare features --store …`")
     _check_marker(root)
@@ -69,8 +73,8 @@ def open_store(path: str | Path) -> "Store":
 
 
 def create_store(path: str | Path) -> "Store":
-    """The store in a directory, made where the directory is new or empty."""
-    root = _local(path)
+    """The store in a directory or at an address, made where there is nothing yet."""
+    root = place(path)
     if root.exists() and not root.is_dir():
         raise StoreError("a store is a directory, and this is a file", where=str(root))
     # Another run may be making the store at this moment.
@@ -248,10 +252,7 @@ class TextTable(_Committed):
     @property
     def transform_path(self) -> Path:
         """The directory of the saved transform graph, every file checked."""
-        files = {role: entry for role, entry in self.manifests[-1].files.items() if role.startswith("transform/")}
-        paths = [self.file(entry) for entry in files.values()]
-        role, path = next(iter(files)), paths[0]
-        return path.parents[role.count("/") - 1]
+        return transform_directory(self.root, self.manifests[-1].files)
 
     def vocabulary(self) -> list[str]:
         """The words by id; 0 to 3 are the special ones."""
@@ -343,7 +344,7 @@ class FeatureTable(_Committed):
     @property
     def network_path(self) -> Path:
         """The frozen network that the rows came from."""
-        return self._store.network_path(self.facts.network)
+        return at_hand(self._store.network_path(self.facts.network), self.facts.network)
 
     @property
     def rows(self) -> int:
@@ -449,6 +450,21 @@ class FeatureTable(_Committed):
         """
         return feature_dataset(self, batch_size, prefetch)
 
+    def bring(self, positions: NDArray[np.int64]) -> None:
+        """Have the shards at hand that hold these rows, where the store is at an address: several come at a time.
+
+        Without it each comes when a row of it is read first.
+        """
+        if not isinstance(self.root, ObjectPath):
+            return
+        numbers = np.unique(np.searchsorted(self._starts, positions, side="right") - 1)
+        shards, brought = self.shards, Counter[str]()
+        entries = [shards[number].data for number in numbers.tolist()]
+        total = sum(entry.bytes for entry in entries)
+        with watching("mirroring", total >> 20, "MiB", lambda: (brought["bytes"] >> 20, "")):
+            wanted = [(self.root / entry.path, entry.sha256) for entry in entries]
+            mirror().fetch_all(wanted, lambda size: brought.update(bytes=size))
+
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Remembered permanent failures: key → (stage, reason, detail)."""
         entries = [m.files["failures"] for m in self.manifests if "failures" in m.files]
@@ -491,6 +507,18 @@ class FeatureTable(_Committed):
     def _index(self, shard: Shard) -> NDArray[Any]:
         assert shard.index is not None
         return read_index(self.file(shard.index), self.table)
+
+
+def transform_directory(root: Path, files: Mapping[str, FileEntry]) -> Path:
+    """The directory of the transform graph that the `files` of a commit name, every one of it checked.
+
+    Args:
+        root: Path. The text table's directory.
+        files: mapping. The files of a commit, by role.
+    """
+    paths = {role: checked(root, entry) for role, entry in files.items() if role.startswith("transform/")}
+    role, path = next(iter(paths.items()))
+    return path.parents[role.count("/") - 1]
 
 
 def _as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:
@@ -547,12 +575,6 @@ def _pick(tables: list[Fitting], prefix: str, noun: str, where: Path) -> Fitting
         found = "several" if fitting else "no"
         raise StoreError(f"{found} {noun} has a fingerprint like {prefix!r}", where=str(where), mend=f"it has: {names}")
     return fitting[0]
-
-
-def _local(path: str | Path) -> Path:
-    if "://" in str(path):
-        raise UsageError("a store is a local directory", where=str(path), mend="give a path")
-    return Path(path).absolute()
 
 
 def _check_marker(root: Path) -> None:

@@ -22,8 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.files import sha256_of
+from features.files import read_again, sha256_of
 from features.progress import watching
+from features.remote.paths import place
 from features.store.damage import note_damage
 from features.store.history import KINDS, Damage, Findings, TableHistory, read_history
 from features.store.layout import (
@@ -116,9 +117,9 @@ def verify_store(store: str) -> dict[str, Any]:
         DamagedError: something is damaged or missing; it carries the same figures.
         StoreError: there is no store, or one that this version cannot read.
     """
-    found = verify(Path(store).absolute())
+    found = verify(place(store))
     figures = found.figures()
-    note_damage(Path(store).absolute(), [*figures["damaged"], *figures["missing"]])
+    note_damage(place(store), [*figures["damaged"], *figures["missing"]])
     for damage in found.damaged:
         _log.warning("%s: damaged: expected %s, got %s", damage.path, damage.expected, damage.got)
     for path in figures["missing"]:
@@ -213,14 +214,14 @@ class _Check:
         sha256: str. What its bytes must hash to.
         bytes: int or None. Its size; None where nothing says.
         is_needed: bool. Whether it is a finding that the file is not there.
-        examine: function, or None. What else is wrong with a file whose bytes are right; empty for nothing.
+        examine: function of its path, or None. What else is wrong with a file whose bytes are right; empty for nothing.
     """
 
     path: str
     sha256: str
     bytes: int | None
     is_needed: bool
-    examine: Callable[[], str] | None = None
+    examine: Callable[[Path], str] | None = None
 
 
 def _checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
@@ -285,12 +286,13 @@ class _Reading:
         """The size of a file (None where it is not there), and what was expected and found where that differs."""
         path = self._store / check.path
         try:
-            size, got = path.stat().st_size, sha256_of(path)
-            if got != check.sha256:
-                return size, (f"SHA-256 {check.sha256}", got)
-            if check.bytes not in (None, size):
-                return size, (f"{check.bytes} bytes", f"{size} bytes")
-            problem = check.examine() if check.examine else ""
+            with read_again(path) as here:
+                size, got = here.stat().st_size, sha256_of(here)
+                if got != check.sha256:
+                    return size, (f"SHA-256 {check.sha256}", got)
+                if check.bytes not in (None, size):
+                    return size, (f"{check.bytes} bytes", f"{size} bytes")
+                problem = check.examine(here) if check.examine else ""
             return size, ("what its manifest says", problem) if problem else None
         except FileNotFoundError:
             return None, None
@@ -301,20 +303,20 @@ class _Reading:
 # === Shards against what manifests say of them ===
 
 
-def _examinations(table: TableHistory, manifest: Manifest) -> dict[str, Callable[[], str]]:
+def _examinations(table: TableHistory, manifest: Manifest) -> dict[str, Callable[[Path], str]]:
     """How each file that holds a shard's keys is held against what the manifest says, by path."""
     recipe, facts = table.recipe, manifest.facts
     if isinstance(recipe, FeatureRecipe) and isinstance(facts, FeatureFacts):
         rows = recipe.table(facts.shape)
         indexed = {shard.index.path: shard for shard in manifest.shards if shard.index}
-        return {path: partial(_index_problem, table.root / path, shard, rows) for path, shard in indexed.items()}
+        return {path: partial(_index_problem, shard, rows) for path, shard in indexed.items()}
     if isinstance(recipe, TextRecipe):
         shards = {shard.data.path: shard for shard in manifest.shards}
-        return {path: partial(_captions_problem, table.root / path, shard, recipe) for path, shard in shards.items()}
+        return {path: partial(_captions_problem, shard, recipe) for path, shard in shards.items()}
     return {}
 
 
-def _index_problem(path: Path, shard: Shard, table: Table) -> str:
+def _index_problem(shard: Shard, table: Table, path: Path) -> str:
     """What is wrong with an index of a shard; empty for nothing."""
     dtype = index_dtype(table)
     if path.stat().st_size != shard.rows * dtype.itemsize:
@@ -327,7 +329,7 @@ def _index_problem(path: Path, shard: Shard, table: Table) -> str:
     return _keys_problem(index["key"], shard)
 
 
-def _captions_problem(path: Path, shard: Shard, recipe: TextRecipe) -> str:
+def _captions_problem(shard: Shard, recipe: TextRecipe, path: Path) -> str:
     """What is wrong with the keys of a shard of captions; empty for nothing."""
     if recipe.format == "parquet":
         column = pq.read_table(path, columns=["key"]).column("key").combine_chunks()

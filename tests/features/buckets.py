@@ -11,7 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
+
+from tests.features.faults import Faults, faulty
 
 BUCKET = "pictures"
 _SECONDS = 20
@@ -34,6 +37,23 @@ def s3_server() -> Iterator[dict[str, str]]:
         yield environment
     finally:
         server.stop()
+
+
+@contextmanager
+def bucket(scheme: str, mirror: Path) -> Iterator[Faults]:
+    """A server of S3 (`s3`) or GCS (`gs`) with an empty bucket, behind a proxy whose faults are given.
+
+    The environment of this process, and of those that it starts, leads there; stores are mirrored in `mirror`.
+    """
+    with (
+        {"s3": s3_server, "gs": gs_server}[scheme]() as direct,
+        faulty(direct) as (environment, faults),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("CAPT_MIRROR", str(mirror))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield faults
 
 
 def put_s3(environment: dict[str, str], key: str, data: bytes) -> str:

@@ -30,6 +30,7 @@ class Feed:
     def __init__(self, features: FeatureSource, rows: NDArray[np.int64]) -> None:
         self.features = features
         self.rows = rows
+        features.bring(rows)
         self.dtype = features.read(rows[:1]).dtype
         self.error: CaptError | None = None
 

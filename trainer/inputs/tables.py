@@ -24,6 +24,9 @@ class FeatureSource(Protocol):
     def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Positions of content keys uint8 [N, 32]; −1 where there is none."""
 
+    def bring(self, positions: NDArray[np.int64]) -> None:
+        """Have what is at these positions at hand, where the store is at an address."""
+
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """Features [N, *shape] at these positions."""
 

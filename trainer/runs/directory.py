@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from features.files import ASIDE, aside_of, sha256_of, write
 from features.locks import held
+from features.remote.paths import place
 from features.store import FeatureTable
 from features.vocabulary import write_vocabulary
 from schemas.errors import DamagedError, StoreError, UsageError
@@ -104,7 +105,7 @@ def noted_store(root: Path) -> Path:
     """The store that a run was trained from; UsageError where it is not known, or not there any more."""
     mend = "name the store with --store"
     try:
-        store = Path((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
+        store = place((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
     except FileNotFoundError:
         raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
     if not store.is_dir():

@@ -116,6 +116,7 @@ def _evaluate(job: _Job, scorer: Scorer) -> dict[str, Any]:
 
 def _caption(run: CaptionerRun, features: FeatureTable, held: HeldOut, decoding: Decoding) -> dict[ImageName, Caption]:
     captions: list[Caption] = []
+    features.bring(held.rows)
     with bar(f"captioning {held.split}", len(held.names), "images") as show:
         for start in range(0, len(held.names), DECODE_BATCH):
             stored = features.read(held.rows[start : start + DECODE_BATCH])

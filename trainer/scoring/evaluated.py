@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from features.remote.paths import place
 from schemas.errors import CaptError
 from trainer.runs.directory import noted_store
 from trainer.runs.run import Run
@@ -13,7 +14,7 @@ SCORES = "scores.json"
 
 def store_of(run: Run, store: str | Path | None) -> Path:
     """The store that is named, or else the one that the run was trained from; UsageError where that is not known."""
-    return Path(store) if store else noted_store(run.path)
+    return place(store) if store else noted_store(run.path)
 
 
 @contextmanager

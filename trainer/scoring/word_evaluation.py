@@ -124,6 +124,7 @@ def _evaluate(
 def _read(run: RecognizerRun, tables: LabelledTables, held: HeldOutWords) -> list[Readings]:
     readings: list[Readings] = []
     rows = held.images.rows
+    tables.features.bring(rows)
     with bar(f"reading {held.split}", len(rows), "images") as show:
         for start in range(0, len(rows), _BATCH):
             readings += run.read_pixels(tables.features.read(rows[start : start + _BATCH]))

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from features.drift import Moments
+from features.files import local_side
 from features.locks import held
+from features.remote.paths import place
 from features.store import Store, create_store, open_store
 from features.store.layout import MODELS, WORK
 from features.store.models import Decided, Model, now
@@ -78,7 +80,7 @@ def retrain(path: str | Path, plan: bool = False) -> dict[str, Any]:
         return _forecast(settings)
     store = create_store(settings.store)
     model = Model(store, settings.name)
-    lock = store.path / WORK / f"retrain-{settings.name}.lock"
+    lock = local_side(store.path) / WORK / f"retrain-{settings.name}.lock"
     with held(lock, f"retraining {settings.name}"), lease(store.path, "prepare", {f"{MODELS}/{settings.name}": ()}):
         cycle = _Cycle(settings, store, model)
         try:
@@ -231,7 +233,7 @@ class _Cycle:
     def _champion_run(self) -> Any:
         """The champion's run; None where there is none yet."""
         name = self._history[-1].facts.champion if self._history else None
-        return load_run(self.model.run_path(name)) if name else None
+        return load_run(self.model.bring(name)) if name else None
 
     def _before(self, champion: AnyRun) -> Seen:
         return Seen.load(champion.path / SEEN)
@@ -371,11 +373,12 @@ def _counts(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _forecast(settings: RetrainConfig) -> dict[str, Any]:
     started = time.monotonic()
-    there = Path(settings.store).exists()
-    store = open_store(settings.store) if there else Store(Path(settings.store).absolute())
+    root = place(settings.store)
+    there = root.exists()
+    store = open_store(root) if there else Store(root)
     model = Model(store, settings.name)
     champion = model.champion if there else None
-    run = load_run(model.run_path(champion)) if champion else None
+    run = load_run(model.bring(champion)) if champion else None
     frozen = (
         str(run.record.text[0].fingerprint)
         if settings.vocabulary == "frozen" and isinstance(run, CaptionerRun)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import quantize
-from features.files import entry_of, put_if_absent, sha256_of, write
+from features.files import aside_of, entry_of, publish, put_if_absent, sha256_of, write
 from features.store import Store, create_store
 from features.store.log import CommitLog
 from features.store.shards import ShardWriter, commit_name, shard_of
@@ -228,10 +228,10 @@ def _failures(root: Path, numbers: Sequence[int]) -> FileEntry:
 
 def _named(root: Path, stem: str, rows: pa.Table) -> FileEntry:
     root.mkdir(parents=True, exist_ok=True)
-    aside = root / f"{stem}.parquet"
+    aside = aside_of(root / stem)
     with pq.ParquetWriter(aside, rows.schema) as writer:
         writer.write_table(rows)
     path = root / sha256_of(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
     path.parent.mkdir(exist_ok=True)
-    aside.replace(path)
+    publish(aside, path)
     return entry_of(path, root)

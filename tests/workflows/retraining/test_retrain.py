@@ -1,6 +1,7 @@
 """`capt retrain`: one start trains a champion, the next says nothing new, a bad batch is stopped, all of it is told."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from features.store import open_store
 from features.store.layout import WORK
 from features.store.models import Model
 from schemas.errors import CaptError
+from tests.features.buckets import BUCKET, bucket
 from tests.trainer.words import SMALL
 from tests.workflows.retraining.weeks import save_network, scenes, settings, spoil, written
 from trainer.runs.run import load_run
@@ -170,3 +172,21 @@ def test_recognizers_of_words_are_retrained_alike(tmp_path: Path) -> None:
     assert found["decision"] == "promoted"
     assert found["why"][0].startswith("there was no champion; exact_match 0.")
     assert capt.retrain(path=str(path))["decision"] == "nothing new"
+
+
+@pytest.mark.slow
+def test_a_model_of_a_store_in_a_bucket_is_retrained_and_brought_to_another_machine(root: Path, tmp_path: Path) -> None:
+    scenes(root / "scenes", 100)
+    with bucket("s3", tmp_path / "mirror"):
+        store = f"s3://{BUCKET}/stores/models"
+        config = tmp_path / "retrain.yaml"
+        config.write_text(yaml.safe_dump({**settings(root), "store": store}))
+        found = capt.retrain(path=str(config))
+        assert found["decision"] == "promoted"
+        shutil.rmtree(Path(found["path"]))
+        again = capt.retrain(path=str(config))
+        assert (again["decision"], again["champion"]) == ("nothing new", found["champion"])
+        shown = capt.models_show(store=store)
+        assert load_run(shown["path"]).caption(next((root / "scenes/images").iterdir())).text
+        verified = capt.store_verify(store=store)
+        assert verified["damaged"] == verified["missing"] == verified["foreign"] == []

@@ -1,0 +1,202 @@
+"""Stores in buckets: what holds of a store in a directory holds there, before servers of S3 and GCS on loopback."""
+
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import capt
+from features.files import aside_of, write
+from features.remote.local_side import mirror_root
+from features.remote.paths import ObjectPath, place
+from features.store import Store, create_store, open_store
+from features.store.compact import compact_store
+from features.store.garbage import collect_garbage
+from features.store.log import CommitLog
+from features.store.pins import current_leases, expired_leases, is_busy, lease, table_name
+from features.store.removal import drop_dataset
+from features.store.verify import verify
+from schemas.errors import CaptError, DamagedError, StoreError
+from tests.features.buckets import BUCKET, bucket
+from tests.features.store.stores import (
+    add_captions,
+    add_dataset,
+    add_features,
+    contents,
+    expected_features,
+    feature_recipe,
+    features_of,
+    new_store,
+)
+from tests.features.store.test_log import append_many
+
+RECIPE = feature_recipe("tfrecord")
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def scheme(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with bucket(request.param, tmp_path_factory.mktemp("mirror")):
+        yield request.param
+
+
+@pytest.fixture
+def store(scheme: str, request: pytest.FixtureRequest) -> Store:
+    """An empty store of the test's own."""
+    return create_store(f"{scheme}://{BUCKET}/stores/{request.node.originalname}")
+
+
+def in_processes(*calls: tuple[object, ...]) -> None:
+    """Call functions with arguments, each in a process of its own, all at once."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=call[0], args=call[1:]) for call in calls]  # type: ignore[arg-type]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+
+
+def test_processes_that_commit_at_once_lose_nothing(store: Store) -> None:
+    root = store.dataset_root("raced")
+    names = [[f"{worker}-{number}" for number in range(10)] for worker in range(3)]
+    in_processes(*((append_many, root, some) for some in names))
+    assert len(CommitLog(root).entries()) == 30
+    assert {one.files["catalog"].path for one in CommitLog(root).live()} == {
+        f"c/{name}.parquet" for some in names for name in some
+    }
+
+
+def test_what_was_written_is_read_anywhere(store: Store) -> None:
+    add_features(store, RECIPE, range(40), shards=4)
+    add_dataset(store, "coco", range(40))
+    add_captions(store, "coco", range(40))
+    shutil.rmtree(mirror_root() / "mirror")
+    opened = capt.open_store(str(store.path))
+    assert np.array_equal(features_of(opened, RECIPE, range(40)), expected_features(range(40)))
+    assert len(opened.dataset("coco").catalog()) == len(opened.text_tables()[0].captions()) == 40
+    assert opened.text_tables()[0].transform_path.is_dir()
+    assert len(list(opened.feature_tables()[0].record_batches(16))) == 3
+    found = verify(store.path)
+    assert (found.is_sound, found.rows, found.foreign) == (True, 80, ())
+
+
+def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: Store) -> None:
+    add_features(store, RECIPE, range(64), shards=8)
+    shutil.rmtree(mirror_root() / "mirror")
+    table = open_store(store.path).feature_tables()[0]
+    positions = np.arange(0, 64, 16)
+    here = mirror_root() / "mirror"
+    table.bring(positions)
+    came = list(here.rglob("*.tfrecord"))
+    assert 1 < len(came) < 8
+    table.read(positions)
+    assert list(here.rglob("*.tfrecord")) == came
+    table.read(np.arange(64))
+    assert len(list(here.rglob("*.tfrecord"))) == 8
+
+
+def test_damage_is_told_by_readers_and_by_verification(store: Store) -> None:
+    manifest = add_features(store, RECIPE, range(8))
+    data = manifest.shards[0].data
+    path = store.feature_root(RECIPE) / data.path
+    write(path, b"x" + path.read_bytes()[1:])
+    shutil.rmtree(mirror_root() / "mirror")
+    with pytest.raises(DamagedError, match=f"expected SHA-256 {data.sha256}, got "):
+        features_of(open_store(store.path), RECIPE, range(8))
+    found = verify(store.path)
+    assert [damage.path for damage in found.damaged] == [path.relative_to(store.path).as_posix()]
+    path.unlink()
+    assert verify(store.path).missing == (path.relative_to(store.path).as_posix(),)
+    with pytest.raises(DamagedError, match="a committed file is missing"):
+        features_of(open_store(store.path), RECIPE, range(8))
+
+
+def test_merged_commits_are_those_of_a_store_made_in_one_go(store: Store, tmp_path: Path) -> None:
+    for first in (0, 20):
+        add_features(store, RECIPE, range(first, first + 20))
+    add_dataset(store, "coco", range(40))
+    compacted = compact_store(str(store.path), shards=4)
+    assert (compacted["merged"], compacted["rows"], compacted["shards"]) == (2, 40, 4)
+    whole = new_store(tmp_path / "whole")
+    add_features(whole, RECIPE, range(40), shards=4)
+    assert contents(store.feature_root(RECIPE)) == contents(whole.feature_root(RECIPE))
+    assert not list((store.path / "work").iterdir())
+    collected = collect_garbage(str(store.path), "0s")
+    assert collected["files"] == 4
+    assert len(list(store.feature_root(RECIPE).glob("**/*.tfrecord"))) == 4
+    assert verify(store.path).is_sound
+    assert np.array_equal(features_of(open_store(store.path), RECIPE, range(40)), expected_features(range(40)))
+
+
+def add_many(store: Store, first: int) -> None:
+    for number in range(first, first + 40, 10):
+        add_features(store, RECIPE, range(number, number + 10))
+
+
+def compact_often(store: Store) -> None:
+    for _ in range(4):
+        compact_store(str(store.path))
+
+
+@pytest.mark.slow
+def test_two_writers_and_a_compaction_at_once_lose_nothing(store: Store) -> None:
+    add_dataset(store, "coco", range(80))
+    add_features(store, RECIPE, range(5))
+    in_processes((add_many, store, 0), (add_many, store, 40), (compact_often, store))
+    assert np.array_equal(features_of(open_store(store.path), RECIPE, range(80)), expected_features(range(80)))
+    assert verify(store.path).is_sound
+
+
+def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
+    add_features(store, RECIPE, range(4))
+    orphan = store.feature_root(RECIPE) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
+    write(orphan, b"rows")
+    half_written = aside_of(orphan)
+    half_written.write_bytes(b"row")
+    assert collect_garbage(str(store.path), "0s")["paths"] == []
+    assert orphan.exists()
+    assert half_written.exists()
+    os.utime(half_written, (1000, 1000))
+    collect_garbage(str(store.path), "0s")
+    assert not half_written.exists()
+
+
+def test_a_dataset_is_taken_out(store: Store) -> None:
+    add_dataset(store, "coco", range(4))
+    add_captions(store, "coco", range(4))
+    assert drop_dataset(str(store.path), "coco")["images"] == 4
+    assert (open_store(store.path).datasets(), open_store(store.path).text_tables()) == ([], [])
+
+
+def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
+    table = table_name(store.path, store.feature_root(RECIPE))
+    with lease(store.path, "prepare", {table: ()}, seconds=60) as path:
+        assert is_busy(store.path, table, "prepare")
+        first = path.stat().st_mtime_ns
+    assert current_leases(store.path) == []
+    with lease(store.path, "prepare", {table: ()}, seconds=3) as path:
+        first = path.stat().st_mtime_ns
+        time.sleep(4.5)
+        assert path.stat().st_mtime_ns > first
+        assert len(current_leases(store.path)) == 1
+        data = path.read_bytes()
+    path.put(data)  # type: ignore[attr-defined]
+    time.sleep(4.5)
+    assert expired_leases(store.path) == [path]
+
+
+def test_what_is_no_store_is_one_line(scheme: str) -> None:
+    with pytest.raises(StoreError, match="no store is here"):
+        open_store(f"{scheme}://{BUCKET}/stores/none")
+    other = place(f"{scheme}://{BUCKET}/stores/other")
+    assert isinstance(other, ObjectPath)
+    (other / "file").put(b"x")
+    with pytest.raises(StoreError, match="not a capt store"):
+        create_store(other)
+    with pytest.raises(CaptError, match="there is no such bucket"):
+        create_store(f"{scheme}://no-such-bucket/store")

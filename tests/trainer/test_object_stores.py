@@ -1,0 +1,74 @@
+"""Training from a store in a bucket: from the mirror, at the speed of a disk, whatever fails on the way there."""
+
+import json
+import shutil
+
+import pytest
+
+import capt
+from features.remote import retries
+from features.remote.local_side import mirror_root
+from features.remote.paths import place
+from tests.features.buckets import BUCKET, bucket
+from trainer.evaluation import evaluate
+from trainer.training import train_captioner
+
+OPTIONS = {
+    "units": 16,
+    "embedding": 12,
+    "attention": 10,
+    "projection": 14,
+    "output": 18,
+    "batch_size": 16,
+}
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def remote(request, store, tmp_path_factory):
+    """A copy of the store in a bucket, its address, and the faults of the way there."""
+    with bucket(request.param, tmp_path_factory.mktemp("mirror")) as faults:
+        root = place(f"{request.param}://{BUCKET}/stores/one")
+        for path in sorted(path for path in store.path.rglob("*") if path.is_file()):
+            (root / path.relative_to(store.path)).put(path.read_bytes())
+        yield str(root), faults
+
+
+def learned(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+def shards_asked(faults):
+    return [one for one in faults.seen if one.startswith("GET") and ".tfrecord" in one]
+
+
+def test_a_run_learns_from_a_bucket_what_it_learns_from_a_directory(remote, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)
+    address, faults = remote
+    faults.plan(["half", "busy", "reset", "half"], lambda method, target: method == "GET" and "features-" in target)
+    train_captioner(address, tmp_path / "remote", seed=4, epochs=2, options=OPTIONS)
+    assert faults.fates == []
+    train_captioner(store.path, tmp_path / "local", seed=4, epochs=2, options=OPTIONS)
+    assert learned(tmp_path / "remote") == learned(tmp_path / "local")
+    faults.plan([])
+    train_captioner(address, tmp_path / "again", seed=4, epochs=2, options=OPTIONS)
+    assert learned(tmp_path / "again") == learned(tmp_path / "local")
+    assert shards_asked(faults) == []
+    assert not (place(address) / "pins").exists()
+
+
+def test_a_run_finds_its_store_again_and_is_scored_there(remote, tmp_path):
+    address, _ = remote
+    train_captioner(address, tmp_path / "run", seed=4, epochs=1, options=OPTIONS)
+    assert (tmp_path / "run" / "store.txt").read_text() == f"{address}\n"
+    shutil.rmtree(mirror_root() / "mirror")
+    (scored,) = evaluate([str(tmp_path / "run")], split="val")["runs"]
+    assert scored["images"] > 0
+
+
+def test_a_mirror_that_is_too_small_is_one_line(remote, tmp_path, monkeypatch):
+    address, _ = remote
+    monkeypatch.setenv("CAPT_MIRROR", str(tmp_path / "small"))
+    monkeypatch.setenv("CAPT_MIRROR_SIZE", "20KB")
+    with pytest.raises(capt.CaptError, match="CAPT_MIRROR_SIZE"):
+        train_captioner(address, tmp_path / "run", seed=4, epochs=1, options=OPTIONS)

@@ -22,7 +22,7 @@ PIXELS: dict[str, Any] = {"extractor": "pixels", "dtype": "uint8", "height": 64,
 SPLIT = "0.6,0.2,0.2"
 
 
-@pytest.fixture(scope="module", params=["s3", "gs"])
+@pytest.fixture(scope="module", params=["s3", pytest.param("gs", marks=pytest.mark.slow)])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Faults]]:
     with bucket(request.param, tmp_path_factory.mktemp("mirror")) as faults:
         yield request.param, faults

@@ -23,7 +23,7 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module", params=["s3", "gs"])
+@pytest.fixture(scope="module", params=["s3", pytest.param("gs", marks=pytest.mark.slow)])
 def remote(request, store, tmp_path_factory):
     """A copy of the store in a bucket, its address, and the faults of the way there."""
     with bucket(request.param, tmp_path_factory.mktemp("mirror")) as faults:

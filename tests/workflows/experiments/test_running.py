@@ -53,6 +53,7 @@ def states(result: dict[str, Any]) -> dict[str, str]:
     return {each["trial"]: each["state"] for each in result["trials"]}
 
 
+@pytest.mark.slow
 def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: Path, entries: dict[str, Any]) -> None:
     file = put(tmp_path / "experiment.yaml", entries)
     plan = capt.experiment_run(str(file), plan=True)
@@ -130,6 +131,7 @@ def test_models_and_tables_that_do_not_fit_are_refused_by_name_before_anything_r
     assert capt.experiment_run(str(put(file, entries)), plan=True)["to_do"] == 4
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_made_costs_only_the_trials_that_need_it(
     tmp_path: Path, entries: dict[str, Any]
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_table_that_cannot_be_made_costs_only_the_trials_that_need_it(
     }
 
 
+@pytest.mark.slow
 def test_words_of_captchas_are_an_experiment_too(tmp_path: Path) -> None:
     make_captchas(tmp_path / "data", 60, seed=3)
     made = str(tmp_path / "data" / "words_captcha")
@@ -197,6 +200,7 @@ def killed_after(process: subprocess.Popen[str], run: Path, step: int) -> int:
     raise AssertionError(f"not killed: {process.communicate()[1][-2000:]}")
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_goes_on_within_its_trial_and_two_at_once_do_not_fight(
     tmp_path: Path, entries: dict[str, Any]
 ) -> None:

@@ -113,7 +113,7 @@ WarmFromOption = Annotated[
     str | None, typer.Option("--warm-from", help="Run of the same model, whose weights are the first ones.")
 ]
 Settings = dict[str, Any] | None
-RunArgument = Annotated[str, typer.Argument(help="Directory of a training run.")]
+RunArgument = Annotated[str, typer.Argument(help="Directory of a training run, or STORE/models/NAME: its champion.")]
 ModelOption = Annotated[str | None, typer.Option("--name", help="Model in the store [the only one].")]
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store, or its address.")]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from features.files import ASIDE, at_hand, entry_of, local_side, sync, written_aside
-from features.remote.paths import ObjectPath
+from features.remote.paths import ObjectPath, place
 from features.store.damage import is_sound
 from features.store.layout import MODELS, RUNS, files_below
 from features.store.log import CommitLog
@@ -151,9 +151,9 @@ class Model:
             raise StoreError(f"the run {run} is not there", where=str(root), mend=f"it has: {', '.join(self.runs())}")
         files = {path.relative_to(root).as_posix(): entry_of(path, self._here) for path in paths}
         for path, entry in zip(paths, files.values(), strict=True):
-            place = self.root / entry.path
-            if isinstance(place, ObjectPath):
-                place.upload(path)
+            named = self.root / entry.path
+            if isinstance(named, ObjectPath):
+                named.upload(path)
             else:
                 sync(path)
         return files
@@ -163,6 +163,21 @@ def models_of(store: Store) -> list[Model]:
     """The models of a store that have a history, by name."""
     logs = sorted((store.path / MODELS).glob("*/log"))
     return [Model(store, log.parent.name) for log in logs if any(log.glob("*.json"))]
+
+
+def champion_at(path: str | Path) -> Path | None:
+    """The directory of the champion, on this machine, of the model at a path or address; None where there is no model.
+
+    Raises:
+        StoreError: the model has no champion yet.
+    """
+    root = place(path)
+    if root.parent.name != MODELS or not CommitLog(root).last():
+        return None
+    model = Model(open_store(root.parent.parent), root.name)
+    if model.champion is None:
+        raise StoreError("the model has no champion yet", where=str(root), mend="see `capt models show`")
+    return model.bring(model.champion)
 
 
 def now() -> str:

@@ -20,6 +20,7 @@ from features.extraction import Extracted, Extractor, Failed, Source
 from features.fitting import Fitting
 from features.networks import shared_network
 from features.quantize import decode
+from features.store.models import champion_at
 from schemas.errors import DamagedError, RecordError, UsageError
 from schemas.recipes import digest_of
 from trainer.learning.checkpoints import Checkpoints
@@ -98,8 +99,12 @@ class Run:
 
 
 def load_run(path: str | Path) -> Any:
-    """The run in a directory, of the class of its task; StoreError where there is none."""
-    root = Path(path).absolute()
+    """The run in a directory, of the class of its task; StoreError where there is none.
+
+    Args:
+        path: str or Path. A run directory, or a model of a store, `STORE/models/NAME`, whose champion is the run.
+    """
+    root = champion_at(path) or Path(path).absolute()
     record = read_record(root)
     module, name = _KINDS[record.task].split(".")
     return getattr(importlib.import_module(f"trainer.runs.{module}"), name)(root, record)

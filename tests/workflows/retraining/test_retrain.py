@@ -44,6 +44,8 @@ def test_the_first_run_is_promoted_and_captions(root: Path, promoted: dict[str, 
     assert promoted["decision"] == "promoted"
     assert promoted["why"][0].startswith("there was no champion; cider_d ")
     assert load_run(promoted["path"]).caption(next((root / "scenes/images").iterdir())).text
+    by_model = load_run(root / "store/models/shapes")
+    assert str(by_model.path) == promoted["path"]
     json.dumps(promoted)
 
 
@@ -187,6 +189,7 @@ def test_a_model_of_a_store_in_a_bucket_is_retrained_and_brought_to_another_mach
         again = capt.retrain(path=str(config))
         assert (again["decision"], again["champion"]) == ("nothing new", found["champion"])
         shown = capt.models_show(store=store)
+        assert str(load_run(f"{store}/models/shapes").path) == shown["path"]
         assert load_run(shown["path"]).caption(next((root / "scenes/images").iterdir())).text
         verified = capt.store_verify(store=store)
         assert verified["damaged"] == verified["missing"] == verified["foreign"] == []

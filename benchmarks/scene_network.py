@@ -2,15 +2,15 @@
 
 96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 19]
     → of cells that mean the same object the surest → [6, 8, 34]: `places`
-    → two that surely stand in a relation, and the third: 3 × 17 values, which relation: 2, what goes with what: 76
-    → `scene`, 129 values
+    → two that stand in a relation, and the third: 3 × 17 values, how they stand: 10, what goes with what: 76
+    → `scene`, 137 values
 
 `places` says at each object's place what it is, which it is from left to right, and how it stands to each of the three,
 for captioners that attend. `scene` is one vector for the others. It takes the objects in roles, as a sentence does: of
-the pair whose relation is surest the one that is left of or above the other, that other, and who is left. It tells each
-by itself, and as second-order pooling, after bilinear networks (Lin et al., 2015, arXiv:1504.07889), what goes together
-in the pair: how much of what is red is a circle, or large. Both are read off the cells without weights but for the
-relations of two objects, which a small network learns from how far apart their centres are, as in relation networks
+a pair that stands in a relation the one that is left of or above the other, that other, and who is left. It tells each
+by itself, how they stand, and as second-order pooling, after bilinear networks (Lin et al., 2015, arXiv:1504.07889),
+what goes together: how much of what is red is a circle, or large. Both are read off the cells without weights but for
+the relations of two objects, which a small network learns from how far apart their centres are, as in relation networks
 (Santoro et al., 2017, arXiv:1706.01427). The network sees no caption.
 """
 
@@ -46,7 +46,7 @@ HEIGHT, WIDTH = 96, 128
 ROWS, COLUMNS = 6, 8
 PLACES_LAYER, SCENE_LAYER = "places", "scene"
 MOST_OBJECTS = 3
-_AHEAD: tuple[Relation, ...] = ("left of", "above")  # the relations in which the first object is ahead
+_AHEAD: tuple[Relation, ...] = ("left of", "above")  # the relations in which the first is ahead, the rarer last
 # What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1.
 _PARTS = (1, len(SHAPES), len(COLOURS), len(SIZES), 2)
 _ENDS = np.cumsum(_PARTS)
@@ -97,7 +97,7 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
+    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 137]."""
     told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
     presence, shape, colour, size, centre = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
     there = _surest(presence, centre)
@@ -109,7 +109,10 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(standing)
     places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
     roles, relation = _roles(slots, standing)
-    scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation, *_pairs(slots, roles)]
+    third = keras.layers.Dot(axes=1)([roles[..., 2:], beside])
+    third = keras.layers.Reshape((MOST_OBJECTS, len(RELATIONS)))(third)
+    scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation]
+    scene += [keras.layers.Dot(axes=1)([roles[..., :2], third]), *_pairs(slots)]
     outputs = {
         PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
         SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
@@ -150,27 +153,27 @@ def _standing(slots: Any, relations: Any) -> Any:
 
 
 def _roles(slots: Any, standing: Any) -> tuple[Any, Any]:
-    """Which object is ahead in the surest pair, behind in it, or left over; and how the one stands to the other.
+    """Which object is ahead in a pair, behind in it, or left over; and how the one stands to the other.
 
-    Relations are told from the object that is ahead alone, so that the order of a pair is no choice.
+    Relations are told from the object that is ahead alone, so that the order of a pair is no choice. Of several pairs
+    one above the other goes first, for fewer stand so by chance than side by side; of those of a kind the surest.
 
     Returns:
         [N, 3 objects, 3 roles], and [N, 2], a relation of `_AHEAD`; where nothing is related, all are left over.
     """
     told = ops.stack([standing[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
-    flat = ops.reshape(told, (-1, MOST_OBJECTS * MOST_OBJECTS * len(_AHEAD)))
-    is_surest = ops.one_hot(ops.argmax(flat, axis=-1), flat.shape[-1]) * ops.cast(flat > 0, "float32")
-    surest = ops.reshape(is_surest, (-1, MOST_OBJECTS, MOST_OBJECTS, len(_AHEAD)))
-    ahead, behind = ops.sum(surest, axis=(2, 3)), ops.sum(surest, axis=(1, 3))
-    return ops.stack([ahead, behind, slots[..., 0] - ahead - behind], axis=-1), ops.sum(surest, axis=(1, 2))
+    rarer = ops.cast(told > 0.5, "float32") * np.arange(len(_AHEAD), dtype=np.float32)
+    flat = ops.reshape(told + rarer, (-1, MOST_OBJECTS * MOST_OBJECTS * len(_AHEAD)))
+    is_chosen = ops.one_hot(ops.argmax(flat, axis=-1), flat.shape[-1]) * ops.cast(flat > 0, "float32")
+    chosen = ops.reshape(is_chosen, (-1, MOST_OBJECTS, MOST_OBJECTS, len(_AHEAD)))
+    ahead, behind = ops.sum(chosen, axis=(2, 3)), ops.sum(chosen, axis=(1, 3))
+    return ops.stack([ahead, behind, slots[..., 0] - ahead - behind], axis=-1), ops.sum(chosen, axis=(1, 2))
 
 
-def _pairs(slots: Any, roles: Any) -> list[Any]:
-    """Of the pair, which shape goes with which colour, which size with which colour, and shape with size: 76 values."""
+def _pairs(slots: Any) -> list[Any]:
+    """Which shape goes with which colour, which size with which colour, and which shape with which size: 76 values."""
     _, shape, colour, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
-    is_paired = ops.sum(roles[..., :2], axis=-1, keepdims=True)
-    pairs = ((colour, shape), (colour, size), (size, shape))
-    return [keras.layers.Dot(axes=1)([one * is_paired, other]) for one, other in pairs]
+    return [keras.layers.Dot(axes=1)([one, other]) for one, other in ((colour, shape), (colour, size), (size, shape))]
 
 
 def cell_loss(truth: Any, said: Any) -> Any:

@@ -112,8 +112,6 @@ def test_the_scene_tells_a_pair_from_the_object_that_is_ahead_and_then_the_third
         scene[:51].reshape(3, 17), [role(drawn.thing) for drawn in (cross, star, heart)], atol=1e-3
     )
     np.testing.assert_array_equal(scene[51:53], [0, 1])
-    _, to_behind = scene[53:61].reshape(2, len(RELATIONS))
-    assert RELATIONS[to_behind.argmax()] == relation_between(heart, star) == "right of"
 
 
 @pytest.mark.parametrize("number", range(1, 9))
@@ -128,28 +126,28 @@ def test_the_pair_stands_in_the_relation_that_is_told(module, read, number):
     assert relation_between(ahead, behind) in (told, None)  # this reader tells the nearest where none is true
 
 
-def test_what_goes_with_what_is_told_of_all_objects(module, read):
+def test_what_goes_with_what_is_told_of_the_pair_alone(module, read):
+    _, star, cross = SHOWN
     scene = read(logits(module.cells_of(SHOWN)))["scene"]
     shape, colour, size = slice(1, 7), slice(7, 15), slice(15, 17)
     wanted = [
-        sum(np.outer(thing[one], thing[other]) for thing in (role(drawn.thing) for drawn in SHOWN)).ravel()
+        sum(np.outer(thing[one], thing[other]) for thing in (role(star.thing), role(cross.thing))).ravel()
         for one, other in ((colour, shape), (colour, size), (size, shape))
     ]
-    np.testing.assert_allclose(scene[61:], np.concatenate(wanted), atol=1e-3)
+    np.testing.assert_allclose(scene[53:], np.concatenate(wanted), atol=1e-3)
 
 
 def test_a_missing_third_object_is_all_zeros(module, read):
     scene = read(logits(module.cells_of(SHOWN[:2])))["scene"]
     assert scene[:34].any()
     assert not scene[34:51].any()
-    assert not scene[53:61].any()
 
 
 def test_where_nothing_is_related_every_object_is_left_over(module, read):
     scene = read(logits(module.cells_of(SHOWN[:1])))["scene"]
     assert not scene[:34].any()
     np.testing.assert_allclose(scene[34:51], role(SHOWN[0].thing), atol=1e-3)
-    assert not scene[51:61].any()
+    assert not scene[51:].any()
 
 
 def test_the_saved_network_says_the_same_without_any_code_of_its_own(module, tmp_path):
@@ -157,7 +155,7 @@ def test_the_saved_network_says_the_same_without_any_code_of_its_own(module, tmp
     network.save(tmp_path / "network.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (2, module.HEIGHT, module.WIDTH, 3)).astype(np.float32)
     loaded = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
-    for name, shape in ((module.PLACES_LAYER, (2, 6, 8, 34)), (module.SCENE_LAYER, (2, 137))):
+    for name, shape in ((module.PLACES_LAYER, (2, 6, 8, 34)), (module.SCENE_LAYER, (2, 129))):
         said = loaded.predict(pixels, verbose=0)[name]
         assert said.shape == shape
         np.testing.assert_allclose(said, network.predict(pixels, verbose=0)[name], rtol=1e-5, atol=1e-6)

@@ -2,14 +2,16 @@
 
 96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 19]
     → of cells that mean the same object the surest → [6, 8, 34]: `places`
-    → the objects from left to right, 3 × 31 values, and what goes with what, 396 values: `scene`
+    → two that stand in a relation, and the third: 3 × 17 values, how the two stand: 2, what goes with what: 76
+    → `scene`, 129 values
 
 `places` says at each object's place what it is, which it is from left to right, and how it stands to each of the three,
-for captioners that attend. `scene` says the same in one vector for the others: object by object, and as second-order
-pooling, after bilinear networks (Lin et al., 2015, arXiv:1504.07889): how much of what is red is a circle, or large, or
-left of what is blue. Both are read off the cells without weights but for the relations of two objects, which a small
-network learns from how far apart their centres are, as in relation networks (Santoro et al., 2017, arXiv:1706.01427).
-The network sees no caption.
+for captioners that attend. `scene` is one vector for the others. It takes the objects in roles, as a sentence does: of
+a pair that stands in a relation the one that is left of or above the other, that other, and who is left. It tells each
+by itself, how the pair stands, and as second-order pooling, after bilinear networks (Lin et al., 2015,
+arXiv:1504.07889), what goes together in it: how much of what is red is a circle, or large. Both are read off the cells
+without weights but for the relations of two objects, which a small network learns from how far apart their centres are,
+as in relation networks (Santoro et al., 2017, arXiv:1706.01427). The network sees no caption.
 """
 
 import math
@@ -44,11 +46,11 @@ HEIGHT, WIDTH = 96, 128
 ROWS, COLUMNS = 6, 8
 PLACES_LAYER, SCENE_LAYER = "places", "scene"
 MOST_OBJECTS = 3
+_AHEAD: tuple[Relation, ...] = ("left of", "above")  # the relations in which the first is ahead, the rarer last
 # What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1.
 _PARTS = (1, len(SHAPES), len(COLOURS), len(SIZES), 2)
 _ENDS = np.cumsum(_PARTS)
 _ATTRIBUTES = int(_ENDS[-1])
-_SLOT = _ATTRIBUTES + MOST_OBJECTS * len(RELATIONS)
 _WHERE_WEIGHT = 60.0
 # A cell tells of an object whose centre is at most so many cells from its own middle, per axis: more than half a cell,
 # so that both cells tell of an object on their border.
@@ -95,7 +97,7 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 489]."""
+    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
     told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
     presence, shape, colour, size, centre = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
     there = _surest(presence, centre)
@@ -106,7 +108,8 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     standing = _standing(slots, relations)
     beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(standing)
     places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
-    scene = [keras.layers.Concatenate()([slots, beside]), *_pairs(slots, standing)]
+    roles, relation = _roles(slots, standing)
+    scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation, *_pairs(slots, roles)]
     outputs = {
         PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
         SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
@@ -146,15 +149,30 @@ def _standing(slots: Any, relations: Any) -> Any:
     return shares * others * ops.expand_dims(there, 1) * ops.expand_dims(there, 2)
 
 
-def _pairs(slots: Any, standing: Any) -> list[Any]:
-    """Which shape goes with which colour, what else with either, and which colour stands how to which: 396 values."""
+def _roles(slots: Any, standing: Any) -> tuple[Any, Any]:
+    """Which object is ahead in a pair, behind in it, or left over; and how the one stands to the other.
+
+    Relations are told from the object that is ahead alone, so that the order of a pair is no choice. Of several pairs
+    one above the other goes first, for fewer stand so by chance than side by side; of those of a kind the surest.
+
+    Returns:
+        [N, 3 objects, 3 roles], and [N, 2], a relation of `_AHEAD`; where nothing is related, all are left over.
+    """
+    told = ops.stack([standing[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
+    rarer = ops.cast(told > 0.5, "float32") * np.arange(len(_AHEAD), dtype=np.float32)
+    flat = ops.reshape(told + rarer, (-1, MOST_OBJECTS * MOST_OBJECTS * len(_AHEAD)))
+    is_chosen = ops.one_hot(ops.argmax(flat, axis=-1), flat.shape[-1]) * ops.cast(flat > 0, "float32")
+    chosen = ops.reshape(is_chosen, (-1, MOST_OBJECTS, MOST_OBJECTS, len(_AHEAD)))
+    ahead, behind = ops.sum(chosen, axis=(2, 3)), ops.sum(chosen, axis=(1, 3))
+    return ops.stack([ahead, behind, slots[..., 0] - ahead - behind], axis=-1), ops.sum(chosen, axis=(1, 2))
+
+
+def _pairs(slots: Any, roles: Any) -> list[Any]:
+    """Of the pair, which shape goes with which colour, which size with which colour, and shape with size: 76 values."""
     _, shape, colour, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
-    some = ops.max(standing, axis=2)
-    rest = keras.layers.Concatenate()([size, some])
-    pairs = ((shape, colour), (colour, rest), (shape, rest), (size, some))
-    partners = ops.einsum("nijr,njb->nirb", standing, colour)
-    partners = keras.layers.Reshape((MOST_OBJECTS, len(RELATIONS) * len(COLOURS)))(partners)
-    return [keras.layers.Dot(axes=1)([one, other]) for one, other in (*pairs, (colour, partners))]
+    is_paired = ops.sum(roles[..., :2], axis=-1, keepdims=True)
+    pairs = ((colour, shape), (colour, size), (size, shape))
+    return [keras.layers.Dot(axes=1)([one * is_paired, other]) for one, other in pairs]
 
 
 def cell_loss(truth: Any, said: Any) -> Any:
@@ -210,11 +228,11 @@ def facts_of(objects: Objects) -> Facts:
     )
 
 
-def facts_in(scene: Floats) -> Facts:
-    """What `scene` [489] says is there, and how each thing stands to each: whatever is likelier than not."""
-    slots = scene[: MOST_OBJECTS * _SLOT].reshape(MOST_OBJECTS, _SLOT)
-    things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in slots]
-    standing = slots[:, _ATTRIBUTES:].reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
+def facts_in(places: Floats) -> Facts:
+    """What `places` [6, 8, 34] say is there, and how each thing stands to each: whatever is likelier than not."""
+    told, rank, beside = np.split(places.reshape(ROWS * COLUMNS, -1), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1)
+    things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in rank.T @ told]
+    standing = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
     stand = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(standing > 0.5))
     return (
         frozenset(thing for thing in things if thing),
@@ -267,13 +285,13 @@ def train_network(path: Path, seed: int, count: int, epochs: int, rules: Rules) 
     cells = _trained_cells(train, objects[:count], epochs)
     network = build_network(cells, _trained_relations(cells, train, objects[:count]))
     network.save(path)
-    said = network.predict(held_out, batch_size=_BATCH, verbose=0)[SCENE_LAYER]
+    said = network.predict(held_out, batch_size=_BATCH, verbose=0)[PLACES_LAYER]
     return {"scenes": count, "epochs": epochs, **shares_right(objects[count:], said)}
 
 
 def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, float]:
-    """Shares of scenes whose things are all right in `scene` [N, 489], and whose things and relations are."""
-    told = [(facts_of(objects), facts_in(scene)) for objects, scene in zip(scenes_objects, said, strict=True)]
+    """Shares of scenes whose things are all right in `places` [N, 6, 8, 34], and whose things and relations are."""
+    told = [(facts_of(objects), facts_in(places)) for objects, places in zip(scenes_objects, said, strict=True)]
     return {
         "objects": float(np.mean([truth[0] == claim[0] for truth, claim in told])),
         "relations": float(np.mean([truth == claim for truth, claim in told])),

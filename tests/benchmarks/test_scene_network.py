@@ -1,4 +1,4 @@
-"""The scenes benchmark's network says what its cells tell: each object once, its rank, and whom it stands to."""
+"""The scenes benchmark's network says what its cells tell: each object once, its rank, whom it stands to, its role."""
 
 import importlib
 from pathlib import Path
@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from features.scenes import RELATIONS, Drawn, Rules, Thing, make_scene, relation_between
+from features.scenes import (
+    COLOURS,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Drawn,
+    Rules,
+    Thing,
+    make_scene,
+    relation_between,
+)
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHOWN = (
@@ -59,7 +69,7 @@ def test_a_cell_that_tells_of_no_object_learns_only_that_there_is_none(module):
 @pytest.mark.parametrize("number", range(1, 9))
 def test_all_objects_and_their_relations_are_read_off_the_cells(module, read, number):
     objects = make_scene(3, number, Rules(objects=(2, 3))).objects
-    things, standing = module.facts_in(read(logits(module.cells_of(objects)))["scene"])
+    things, standing = module.facts_in(read(logits(module.cells_of(objects)))["places"])
     wanted_things, wanted = module.facts_of(objects)
     assert things == wanted_things
     assert standing >= wanted  # where none of the four is true, this reader tells the nearest
@@ -72,7 +82,7 @@ def test_an_object_on_a_border_is_told_once_though_neither_cell_is_sure(module, 
     told[row, column - 1 : column + 1, 0] = 0.1, 0.2
     said = read(told)
     assert said["places"][..., 0].sum() == 1
-    assert module.facts_in(said["scene"])[0] == {border.thing}
+    assert module.facts_in(said["places"])[0] == {border.thing}
 
 
 def test_a_place_knows_its_rank_and_how_it_stands_to_the_object_of_each(module, read):
@@ -87,9 +97,57 @@ def test_a_place_knows_its_rank_and_how_it_stands_to_the_object_of_each(module, 
     assert not empty.any()
 
 
+def role(thing):
+    """What `scene` tells of an object: that it is there, its shape, colour and size."""
+    parts = ((SHAPES, thing.shape), (COLOURS, thing.colour), (SIZES, thing.size))
+    return np.concatenate([[1], *(np.eye(len(all_))[all_.index(one)] for all_, one in parts)])
+
+
+def test_the_scene_tells_a_pair_from_the_object_that_is_ahead_and_then_the_third(module, read):
+    heart, star, cross = SHOWN
+    assert relation_between(cross, star) == "above"
+    assert relation_between(star, heart) == "left of"  # does for a pair where none is above another
+    scene = read(logits(module.cells_of(SHOWN)))["scene"]
+    np.testing.assert_allclose(
+        scene[:51].reshape(3, 17), [role(drawn.thing) for drawn in (cross, star, heart)], atol=1e-3
+    )
+    np.testing.assert_array_equal(scene[51:53], [0, 1])
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_the_pair_stands_in_the_relation_that_is_told(module, read, number):
+    objects = make_scene(3, number, Rules(objects=(2, 3))).objects
+    scene = read(logits(module.cells_of(objects)))["scene"]
+    ahead, behind = (
+        next(drawn for drawn in objects if np.allclose(role(drawn.thing), told, atol=1e-3))
+        for told in scene[:34].reshape(2, 17)
+    )
+    told = ("left of", "above")[scene[51:53].argmax()]
+    assert relation_between(ahead, behind) in (told, None)  # this reader tells the nearest where none is true
+
+
+def test_what_goes_with_what_is_told_of_the_pair_alone(module, read):
+    _, star, cross = SHOWN
+    scene = read(logits(module.cells_of(SHOWN)))["scene"]
+    shape, colour, size = slice(1, 7), slice(7, 15), slice(15, 17)
+    wanted = [
+        sum(np.outer(thing[one], thing[other]) for thing in (role(star.thing), role(cross.thing))).ravel()
+        for one, other in ((colour, shape), (colour, size), (size, shape))
+    ]
+    np.testing.assert_allclose(scene[53:], np.concatenate(wanted), atol=1e-3)
+
+
 def test_a_missing_third_object_is_all_zeros(module, read):
     scene = read(logits(module.cells_of(SHOWN[:2])))["scene"]
-    assert not scene[2 * 31 : 3 * 31].any()
+    assert scene[:34].any()
+    assert not scene[34:51].any()
+
+
+def test_where_nothing_is_related_every_object_is_left_over(module, read):
+    scene = read(logits(module.cells_of(SHOWN[:1])))["scene"]
+    assert not scene[:34].any()
+    np.testing.assert_allclose(scene[34:51], role(SHOWN[0].thing), atol=1e-3)
+    assert not scene[51:].any()
 
 
 def test_the_saved_network_says_the_same_without_any_code_of_its_own(module, tmp_path):
@@ -97,7 +155,7 @@ def test_the_saved_network_says_the_same_without_any_code_of_its_own(module, tmp
     network.save(tmp_path / "network.keras")
     pixels = np.random.default_rng(0).integers(0, 256, (2, module.HEIGHT, module.WIDTH, 3)).astype(np.float32)
     loaded = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
-    for name, shape in ((module.PLACES_LAYER, (2, 6, 8, 34)), (module.SCENE_LAYER, (2, 489))):
+    for name, shape in ((module.PLACES_LAYER, (2, 6, 8, 34)), (module.SCENE_LAYER, (2, 129))):
         said = loaded.predict(pixels, verbose=0)[name]
         assert said.shape == shape
         np.testing.assert_allclose(said, network.predict(pixels, verbose=0)[name], rtol=1e-5, atol=1e-6)

@@ -30,7 +30,11 @@ class Table:
     def __init__(self, dtype=np.float16, damaged=-1):
         self.dtype = dtype
         self.damaged = damaged
+        self.brought = []
         self.reads = []
+
+    def bring(self, positions):
+        self.brought += list(positions)
 
     def read(self, positions):
         self.reads.append(list(positions))
@@ -96,6 +100,7 @@ def test_the_plain_order_is_always_the_same_and_whole(captions):
 def test_a_batch_reads_each_image_once_and_points_every_caption_at_its_own(captions):
     table = Table()
     reader = BatchReader(captions, table)
+    assert table.brought == list(captions.rows)
     table.reads.clear()
     numbers = epoch_order(captions, 16, 1, 0)[0]
     features, image, tokens, targets = reader.read(numbers, 16)

@@ -215,9 +215,9 @@ def _scale(
     shape: tuple[int, ...],
     pace: float | None,
 ) -> Scale | None:
-    """What the table takes with these images, or with so many like them; None where there are none."""
+    """What the table takes with these images, or with so many like them; None where none or not all are here yet."""
     images = sum(ledger.splits().values())
-    if not images:
+    if not images or ledger.count_wanted():
         return None
     catalog = workspace.root / "catalog.parquet"
     ledger.write_catalog(catalog)

@@ -113,6 +113,7 @@ def test_another_way_of_scoring_trains_nothing_again(tmp_path: Path, entries: di
         capt.experiment_run(str(put(file, entries)))
 
 
+@pytest.mark.slow
 def test_models_and_tables_that_do_not_fit_are_refused_by_name_before_anything_runs(
     tmp_path: Path, entries: dict[str, Any]
 ) -> None:

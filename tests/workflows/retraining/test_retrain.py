@@ -136,6 +136,7 @@ def test_a_failure_is_entered_and_told(root: Path, promoted: dict[str, Any]) -> 
     assert Model(open_store(root / "store"), "shapes").champion == promoted["champion"]
 
 
+@pytest.mark.slow
 def test_a_warm_start_with_a_frozen_vocabulary_goes_on_from_the_champion(
     root: Path, promoted: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -154,6 +155,7 @@ def test_a_warm_start_with_a_frozen_vocabulary_goes_on_from_the_champion(
         scenes(root / "scenes", 100)
 
 
+@pytest.mark.slow
 def test_recognizers_of_words_are_retrained_alike(tmp_path: Path) -> None:
     make_captchas(tmp_path / "captchas", count=140, labelled=140, seed=3)
     config = {

@@ -283,7 +283,10 @@ def print_models(result: dict[str, Any]) -> None:
     from features.console import Printer
 
     printer = Printer()
-    rows = [[one["name"], one["task"], one["champion"], one["since"], one["last"]] for one in result["models"]]
+    rows = [
+        [one["name"], one["task"], one["champion"] or "", (one["since"] or "")[:16], one["last"]]
+        for one in result["models"]
+    ]
     printer.table(f"models in {result['store']}", ("name", "task", "champion", "since", "last"), (), rows)
 
 

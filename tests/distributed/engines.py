@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -198,7 +199,7 @@ class FlinkCluster:
         number = len(self.task_managers)
         self.task_managers.append(self._flink(f"task-manager-{number}", "runtime.taskexecutor.TaskManagerRunner"))
         alive = sum(one.is_running() for one in self.task_managers)
-        self.task_managers[-1].wait_for(lambda: self._ask("/overview")["taskmanagers"] >= alive, _START_SECONDS)
+        self.task_managers[-1].wait_for(lambda: self._registered() >= alive, _START_SECONDS)
 
     def jobs(self) -> list[str]:
         """The ids of all jobs, finished ones too."""
@@ -259,6 +260,13 @@ class FlinkCluster:
         (self.logs / "tmp").mkdir(parents=True, exist_ok=True)
         self._configuration.parent.mkdir(parents=True, exist_ok=True)
         self._configuration.write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
+
+    def _registered(self) -> int:
+        """How many task managers the job manager knows of; 0 while it does not answer yet."""
+        try:
+            return self._ask("/overview")["taskmanagers"]
+        except urllib.error.URLError:
+            return 0
 
     def _ask(self, path: str) -> dict:
         with urllib.request.urlopen(f"http://{HOST}:{self._rest}{path}", timeout=30) as answer:

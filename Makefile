@@ -46,9 +46,9 @@ test-large: setup  ## What takes 17 GB of memory: VGG16 up to fc2
 test-all: test test-slow test-large  ## Every test that needs no engine
 
 # Some of them: `make test-distributed ENGINES="prism or flink"`.
-ENGINES ?= processes or prism or flink or spark
+ENGINES ?= processes or prism or flink or spark or lost_workers
 test-distributed: setup  ## The jobs on Prism, Flink and Spark, as far as Go, Java and Maven are here; a table at the end
-	$(PYTHON) -m pytest -m distributed -k "$(ENGINES) or lost_workers" tests/distributed
+	$(PYTHON) -m pytest -m distributed -k "$(ENGINES)" tests/distributed
 
 BENCHMARKS := extraction "extraction --precision float32" reading storage training "training --words 16" captioning \
 	tokenizing nothing_new delta growth "captcha speed"

@@ -85,10 +85,11 @@ def retrain(path: str | Path, plan: bool = False) -> dict[str, Any]:
         cycle = _Cycle(settings, store, model)
         try:
             outcome = cycle.run()
-        except CaptError as error:
+        except Exception as error:
             told = cycle.failed(error)
             tell(settings.hooks, told)
-            error.figures = told
+            if isinstance(error, CaptError):
+                error.figures = told
             raise
         tell(settings.hooks, outcome)
     return outcome
@@ -163,11 +164,12 @@ class _Cycle:
         _log.info("retrain %s: decide", self.settings.name)
         return self._decide(passage)
 
-    def failed(self, error: CaptError) -> dict[str, Any]:
+    def failed(self, error: Exception) -> dict[str, Any]:
         """Enter a failure in the history, unless it says the same already; the outcome."""
         if isinstance(error, StoppedError):
             return self._enter("stopped", error.verdict.stops)
-        return self._enter("failed", (str(error),))
+        why = str(error) if isinstance(error, CaptError) else f"{type(error).__name__}: {error}"
+        return self._enter("failed", (why,))
 
     # === Stages ===
 
@@ -249,7 +251,8 @@ class _Cycle:
 
     def _is_too_little(self, comparison: Comparison) -> bool:
         """Whether nothing but too few records has changed since the champion."""
-        made = next((one for one in reversed(self._history) if one.facts.run == one.facts.champion), None)
+        champion = self.model.champion
+        made = next((one for one in self._history if one.facts.run == champion and one.facts.lineage), None)
         is_set_alike = made is not None and made.facts.lineage.get("settings") == self.found["settings"]
         return is_set_alike and comparison.new < self.settings.rules.least_new
 

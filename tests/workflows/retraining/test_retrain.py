@@ -20,6 +20,7 @@ from tests.trainer.words import SMALL
 from tests.workflows.retraining.weeks import save_network, scenes, settings, spoil, written
 from trainer.runs.run import load_run
 from workflows.retraining.cycle import StoppedError
+from workflows.retraining.seen import Seen
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,8 @@ def test_a_bad_batch_is_stopped_once_and_the_same_words_are_not_kept_twice(
 
 
 def test_too_few_new_records_are_nothing_new(root: Path, promoted: dict[str, Any]) -> None:
+    # That a person chose the champion anew does not make its data new.
+    capt.models_promote(store=str(root / "store"), run=promoted["run"])
     try:
         scenes(root / "scenes", 101)
         found = capt.retrain(path=str(written(root, rules={"least_new": 100})))
@@ -130,6 +133,18 @@ def test_too_few_new_records_are_nothing_new(root: Path, promoted: dict[str, Any
         scenes(root / "scenes", 100)
 
 
+def test_what_nobody_foresaw_is_entered_and_told_too(
+    root: Path, promoted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = root / "unforeseen.json"
+    monkeypatch.setattr(Seen, "digest", property(lambda self: 1 // 0))
+    with pytest.raises(ZeroDivisionError):
+        capt.retrain(path=str(written(root, hooks={"command": ["sh", "-c", f"cat > {kept}"]})))
+    told = json.loads(kept.read_text())
+    assert (told["decision"], told["champion"]) == ("failed", promoted["champion"])
+    assert history(root)[-1]["why"] == told["why"] == ["ZeroDivisionError: integer division or modulo by zero"]
+
+
 def test_a_failure_is_entered_and_told(root: Path, promoted: dict[str, Any]) -> None:
     train = {**settings(root)["train"], "learning_rate": 1e30, "seed": 3}
     for _ in range(2):
@@ -137,7 +152,7 @@ def test_a_failure_is_entered_and_told(root: Path, promoted: dict[str, Any]) -> 
             capt.retrain(path=str(written(root, train=train)))
     assert raised.value.figures is not None
     assert raised.value.figures["decision"] == "failed"
-    assert [one["decision"] for one in history(root)].count("failed") == 1
+    assert [one["decision"] for one in history(root) if one["run"] == raised.value.figures["run"]] == ["failed"]
     assert Model(open_store(root / "store"), "shapes").champion == promoted["champion"]
 
 

@@ -74,6 +74,52 @@ def test_a_convolution_that_others_read_too_keeps_its_output():
     np.testing.assert_array_equal(values(copy), values(model))
 
 
+def test_an_average_is_taken_behind_a_convolution_that_leaves_fewer_channels():
+    average = keras.layers.AveragePooling2D(3, strides=1, padding="same")
+    model = network(average, keras.layers.Conv2D(2, 1, use_bias=False), NORMALIZATION(), keras.layers.ReLU())
+    copy = for_inference(model, "float32")
+    assert kinds(copy) == ["Conv2D", "AveragePooling2D", "ReLU"]
+    np.testing.assert_allclose(values(copy), values(model), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.AveragePooling2D(3, strides=1), keras.layers.Conv2D(3, 1)],
+        [keras.layers.AveragePooling2D(3, strides=1), keras.layers.Conv2D(2, 3)],
+        [keras.layers.AveragePooling2D(3, strides=1), keras.layers.Conv2D(2, 1, activation="relu")],
+        [keras.layers.AveragePooling2D(3, strides=1), keras.layers.Conv2D(2, 1, strides=2)],
+        [keras.layers.AveragePooling2D(3), keras.layers.Conv2D(2, 1)],
+        [keras.layers.MaxPooling2D(3, strides=1), keras.layers.Conv2D(2, 1)],
+    ],
+    ids=["as-many", "3x3", "relu", "strided", "fewer-places", "maximum"],
+)
+def test_other_poolings_stay_where_they_are(layers):
+    model = network(*layers)
+    copy = for_inference(model, "float32")
+    assert kinds(copy) == kinds(model)
+    np.testing.assert_array_equal(values(copy), values(model))
+
+
+def test_a_convolution_that_is_called_twice_reads_its_averages():
+    pixels = keras.Input((9, 8, 3))
+    maps = keras.layers.Conv2D(4, 3)(pixels)
+    twice = keras.layers.Conv2D(2, 1)
+    average = keras.layers.AveragePooling2D(3, strides=1, padding="same")
+    model = keras.Model(pixels, keras.layers.Add()([twice(average(maps)), twice(maps)]))
+    np.testing.assert_allclose(values(for_inference(model, "float32")), values(model), rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_that_is_called_twice_keeps_the_normalization_of_one_output():
+    pixels = keras.Input((9, 8, 3))
+    twice = keras.layers.Conv2D(3, 3, padding="same")
+    maps = twice(pixels)
+    model = keras.Model(
+        pixels, keras.layers.Add()([NORMALIZATION(epsilon=0.5)(maps), twice(keras.layers.ReLU()(pixels))])
+    )
+    np.testing.assert_array_equal(values(for_inference(model, "float32")), values(model))
+
+
 def test_a_layer_that_is_called_twice_is_one_layer_in_the_copy():
     pixels = keras.Input((9, 8, 3))
     twice = keras.layers.Conv2D(3, 3, padding="same")

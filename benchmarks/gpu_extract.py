@@ -4,11 +4,12 @@
     KERAS_BACKEND=torch python benchmarks/gpu_extract.py --images DIR…
 
 Needs Keras with one backend, Pillow and what declares a row (pydantic, pyarrow, google-crc32c); neither TensorFlow,
-where that is not the backend, nor Beam. First the batch doubles until that makes nothing faster or the memory ends.
-Then, in turn: the network alone, its pixels on the device already and its features left there; the network with both
-ways; decoding alone; and the whole core, from encoded images to a Parquet shard of float16 features. Last, the batch
-doubles until it does not fit, and the core is given that size: it must halve it and go on. A processor's memory ends
-there only where `--memory` limits it.
+where that is not the backend, nor Beam. First the batch doubles until that makes nothing faster or the memory ends;
+the smallest that is nearly as fast as the fastest is the best. Then, in turn: the network alone, its pixels on the
+device already and its features left there; the network with both ways; decoding alone; and the whole core, from encoded
+images to Parquet shards of float16 features, several units side by side, as a worker has them. Last, the batch doubles
+until it does not fit, and the core is given that size: it must halve it and go on. A processor's memory ends there only
+where `--memory` limits it.
 """
 
 import argparse
@@ -87,14 +88,16 @@ class Core:
         shape: tuple of int. Of one image's features.
         network: CompiledNetwork. On the device.
         encoded: sequence of bytes. Images, taken over and over.
-        threads: int. Decoding threads.
-        calls: int. Calls of the network at a time.
+        units: int. Shards that are made at a time.
+        threads: int. Decoding threads of a unit.
+        calls: int. Calls of the network at a time, of a unit.
     """
 
     recipe: FeatureRecipe
     shape: tuple[int, ...]
     network: CompiledNetwork
     encoded: Sequence[bytes]
+    units: int
     threads: int
     calls: int
 
@@ -111,14 +114,18 @@ class Core:
         """Decoded images."""
         return np.stack([decode(data, Fitting.of(self.recipe)) for data in islice(cycle(self.encoded), batch)])
 
-    def write(self, batch: int, count: int, work: Path) -> int:
-        """Extract images into a shard; how many."""
-        with tempfile.TemporaryDirectory(dir=work) as root:
-            writer = ShardWriter(Path(root), "made", self.recipe.table(self.shape), self.recipe.format, 0, 1)
-            for result in self.extractor(batch).run(self.sources(count)):
-                assert isinstance(result, Extracted), result
-                writer.append({"key": result.key, **result.values})
-            shard = writer.close()
+    def write(self, batch: int, count: int, work: Path | None) -> int:
+        """Extract so many images into as many shards as there are units; how many rows these have."""
+        with tempfile.TemporaryDirectory(dir=work) as root, ThreadPoolExecutor(self.units) as pool:
+            shards = [Path(root) / str(number) for number in range(self.units)]
+            return sum(pool.map(lambda shard: self._write_unit(batch, count // self.units, shard), shards))
+
+    def _write_unit(self, batch: int, count: int, root: Path) -> int:
+        writer = ShardWriter(root, "made", self.recipe.table(self.shape), self.recipe.format, 0, 1)
+        for result in self.extractor(batch).run(self.sources(count)):
+            assert isinstance(result, Extracted), result
+            writer.append({"key": result.key, **result.values})
+        shard = writer.close()
         return shard.rows if shard else 0
 
 
@@ -131,11 +138,12 @@ def main() -> None:
         function.shape,
         compiled_network(function, options.precision),
         read_images(options.images, options.photographs),
-        options.threads,
+        options.units,
+        max(1, options.threads // options.units),
         options.calls,
     )
     tried = sweep(core, options.first_batch, options.max_batch, options.seconds)
-    best = max(tried, key=lambda one: one.rate).batch
+    best = best_of(tried)
     rates = in_turn(_works(core, best, options), options.rounds)
     flops = flops_of(function.network)
     figures = {
@@ -165,8 +173,9 @@ def _options() -> Any:
     parser.add_argument("--images", nargs="*", type=Path, help="directories of images; default: photographs are made")
     parser.add_argument("--photographs", type=int, default=64, help="how many to make, taken over and over")
     parser.add_argument("--count", type=int, default=4096, help="images a round of decoding and of the whole core")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="decoding threads")
-    parser.add_argument("--calls", type=int, default=3, help="calls of the network at a time")
+    parser.add_argument("--units", type=int, default=4, help="shards that are made at a time")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="decoding threads, of all units")
+    parser.add_argument("--calls", type=int, default=2, help="calls of the network at a time, of a unit")
     parser.add_argument("--first-batch", type=int, default=32)
     parser.add_argument("--max-batch", type=int, default=16384)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measure of the network alone")
@@ -218,6 +227,12 @@ def sweep(core: Core, first: int, most: int, seconds: float) -> list[Tried]:
             break
         batch *= 2
     return tried
+
+
+def best_of(tried: Sequence[Tried]) -> int:
+    """The smallest batch that is nearly as fast as the fastest."""
+    fastest = max(one.rate for one in tried)
+    return min(one.batch for one in tried if one.rate * _BETTER >= fastest)
 
 
 def alone(core: Core, batch: int, seconds: float) -> float:

@@ -32,7 +32,7 @@ class CompiledNetwork(ABC):
     device: str
 
     def __init__(self) -> None:
-        self._sizes: set[int] = set()
+        self._sizes: frozenset[int] = frozenset()
 
     def predict(self, pixels: Pixels) -> NDArray[np.float32]:
         """Features float32 [N, ...] of pixels [N, H, W, 3], values 0…255."""
@@ -41,7 +41,7 @@ class CompiledNetwork(ABC):
         if size > count:
             pixels = np.concatenate([pixels, np.zeros((size - count, *pixels.shape[1:]), pixels.dtype)])
         features = self.fetch(self.compute(self.put(pixels)))
-        self._sizes.add(size)  # now that it did not run out of memory
+        self._sizes |= {size}  # now that it did not run out of memory
         return features[:count]
 
     @abstractmethod

@@ -18,7 +18,8 @@ sys.path.insert(0, sys.argv[1])
 runpy.run_path(f"{sys.argv.pop(1)}/gpu_extract.py", run_name="__main__")
 """
 OPTIONS = (
-    "--photographs 2 --count 12 --first-batch 4 --max-batch 1024 --seconds 0.05 --product 64 --rounds 1 --threads 2"
+    "--photographs 2 --count 12 --first-batch 4 --max-batch 1024 --seconds 0.05 --product 64 --rounds 1"
+    " --units 2 --threads 2"
 )
 
 

@@ -51,7 +51,7 @@ test-distributed: setup  ## The jobs on Prism, Flink and Spark, as far as Go, Ja
 	$(PYTHON) -m pytest -m distributed -k "$(ENGINES)" tests/distributed
 
 BENCHMARKS := extraction "extraction --precision float32" reading storage training "training --words 16" captioning \
-	tokenizing nothing_new delta growth "captcha speed"
+	tokenizing nothing_new delta growth precisions "captcha speed"
 bench: setup  ## The benchmarks of docs/performance.md, one after the other: an hour on two quiet cores
 	@set -e; for one in $(BENCHMARKS); do set -- $$one; name=$$1; shift; echo "== $$name $$*"; \
 		$(PYTHON) benchmarks/$$name.py $$*; done

@@ -79,18 +79,18 @@ def _prepared(store: Path, images: list[str], options: Any, chosen: dict[str, st
 def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:
     exact = tables["float32", "tfrecord", "none"]
     keys = np.concatenate(list(exact.key_blocks()))
-    original = _flat(exact, keys)
+    original = flat(exact, keys)
     shape = "×".join(map(str, exact.shape))
     print(f"{len(keys)} images, {exact.recipe.extractor}, {exact.recipe.weights}, {shape} values an image,")
     print(f"{(original == 0).mean():.0%} of them zero.\n")
     print("| dtype | format | compression | KiB an image | relative error, mean | worst | cosine to float32, worst |")
     print("|---|---|---|---|---|---|---|")
     for (dtype, file_format, compression), table in tables.items():
-        values = _flat(table, keys)
+        values = flat(table, keys)
         errors = np.linalg.norm(values - original, axis=1) / np.linalg.norm(original, axis=1)
         print(
             f"| {dtype} | {file_format} | {compression} | {bytes_an_image(table) / 1024:.1f} | {errors.mean():.2g} "
-            f"| {errors.max():.2g} | {_cosines(values, original).min():.7f} |"
+            f"| {errors.max():.2g} | {cosines(values, original).min():.7f} |"
         )
 
 
@@ -122,11 +122,11 @@ def saved(table: FeatureTable, path: Path) -> float:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / table.rows
 
 
-def _flat(table: FeatureTable, keys: NDArray[np.uint8]) -> NDArray[np.float64]:
+def flat(table: FeatureTable, keys: NDArray[np.uint8]) -> NDArray[np.float64]:
     return table.get_many(keys).astype(np.float64).reshape(len(keys), -1)
 
 
-def _cosines(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def cosines(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     cosines: NDArray[np.float64] = (one * other).sum(axis=1) / norms
     return cosines

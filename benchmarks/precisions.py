@@ -1,0 +1,77 @@
+"""How near bfloat16 features come to float32: the cosine of each image, in a network of yours or with drawn weights.
+
+    python benchmarks/precisions.py                                             InceptionV3, random weights, made scenes
+    python benchmarks/precisions.py --extractor custom:NETWORK.keras --layer NAME --images DIR…
+
+Prepares one table a precision with `capt prepare features`, in float32 on disk, and compares them image by image.
+`benchmarks/scenes.py` leaves a network that was trained, `network.keras`, with the layers `places` and `scene`.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, get_args
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from numpy.typing import NDArray
+from storage import cosines, flat
+
+import capt
+from features.store import open_store
+from schemas.recipes import Precision
+
+
+def main() -> None:
+    """Prepare, compare, print."""
+    logging.getLogger("capt").setLevel(logging.ERROR)
+    options = _options()
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        images = options.images or [_scenes(Path(work) / "scenes", options.scenes)]
+        features = {
+            precision: _features(Path(work) / "store", images, options, precision) for precision in get_args(Precision)
+        }
+    near = cosines(features["bfloat16"], features["float32"])
+    print(f"{len(near)} images, {options.extractor}, {options.weights or 'its own weights'}, bfloat16 to float32:")
+    print(f"cosine {near.mean():.6f} in the mean, {near.min():.6f} at worst")
+
+
+def _options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", nargs="*", help="directories or archives of images; default: scenes are made")
+    parser.add_argument("--scenes", type=int, default=64, help="how many scenes to make")
+    parser.add_argument("--extractor", default="inception_v3")
+    parser.add_argument("--layer", help="default: the extractor's own")
+    parser.add_argument("--weights", help="default: random:7, and a custom network's own")
+    parser.add_argument("--work", help="directory for the tables; default: the system's for temporary files")
+    options = parser.parse_args()
+    if not (options.weights or options.extractor.startswith("custom:")):
+        options.weights = "random:7"
+    return options
+
+
+def _scenes(out: Path, count: int) -> str:
+    capt.synth_scenes(out=str(out), count=count, seed=0)
+    return str(out / "images")
+
+
+def _features(store: Path, images: list[str], options: Any, precision: Precision) -> NDArray[np.float64]:
+    asked = {name: value for name in ("layer", "weights") if (value := getattr(options, name))}
+    result = capt.prepare_features(
+        store=str(store),
+        dataset="folder",
+        images=images,
+        extractor=options.extractor,
+        precision=precision,
+        dtype="float32",
+        **asked,
+    )
+    table = open_store(store).features(result["fingerprint"])
+    return flat(table, np.concatenate(list(table.key_blocks())))
+
+
+if __name__ == "__main__":
+    main()

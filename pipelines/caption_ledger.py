@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines.database import Database
+from pipelines.database import Database, rows_of
 from pipelines.sources.base import Malformed
 from schemas.errors import RecordError
 from schemas.tables import CAPTIONS, REPORT
@@ -86,10 +86,9 @@ class CaptionLedger(Database):
         columns = (table[name].to_pylist() for name in ("key", "caption", "split"))
         self._insert("INSERT OR REPLACE INTO stored VALUES (?, ?, ?)", zip(*columns, strict=True))
 
-    def keep_assigned(self, catalog: pa.Table) -> None:
+    def keep_assigned(self, catalog: Iterable[pa.RecordBatch]) -> None:
         """Let the splits of the dataset's images stand."""
-        rows = zip(catalog["split"].to_pylist(), catalog["image_id"].to_pylist(), strict=True)
-        self._insert("UPDATE record SET split = ? WHERE image_id = ?", rows)
+        self._insert("UPDATE record SET split = ? WHERE image_id = ?", rows_of(catalog, "split", "image_id"))
 
     def limit(self, images: int | None, captions: int | None) -> None:
         """Keep the images of smallest rank; of what is malformed, where images fall away, what ranks among those."""

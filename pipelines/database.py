@@ -16,6 +16,12 @@ _CACHE_KIB = 32_768
 _BATCH = 10_000
 
 
+def rows_of(batches: Iterable[pa.RecordBatch], *columns: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of Arrow batches, of these columns, as Python's own values."""
+    for batch in batches:
+        yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
+
+
 class Database:
     """An SQLite database of one run.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from features.references import Found, is_image_name
-from pipelines.database import Database
+from pipelines.database import Database, rows_of
 from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
 
 # The reason of an image whose bytes are not those that were hashed.
@@ -123,10 +123,12 @@ class Ledger(Database):
             ((image_id,) for image_id in image_ids),
         )
 
-    def keep_assigned(self, catalog: pa.Table) -> None:
-        """Let the splits of an earlier commit stand."""
-        rows = zip(catalog["image_id"].to_pylist(), catalog["split"].to_pylist(), strict=True)
-        self._insert("INSERT OR REPLACE INTO assigned VALUES (?, ?)", rows)
+    def add_assigned(self, catalog: Iterable[pa.RecordBatch]) -> None:
+        """Enter the splits of an earlier commit."""
+        self._insert("INSERT OR REPLACE INTO assigned VALUES (?, ?)", rows_of(catalog, "image_id", "split"))
+
+    def keep_assigned(self) -> None:
+        """Let the splits of the earlier commit stand."""
         self._db.execute(
             "UPDATE record SET split = a.split FROM assigned a "
             "WHERE a.image_id = record.image_id AND a.split != record.split"
@@ -218,7 +220,7 @@ class Ledger(Database):
         self._fail_known("status IS NULL")
         self._db.executescript(
             """CREATE TEMP TABLE first AS
-                SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key;
+                SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key ORDER BY 1;
             UPDATE record SET status = 'planned' FROM first WHERE first.image_id = record.image_id;"""
         )
         self._db.execute("UPDATE record SET status = 'duplicate' WHERE status IS NULL")

@@ -289,11 +289,12 @@ def _enter(
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
     catalog = read_catalog(store, options.name or options.dataset)
+    if catalog is not None:
+        ledger.add_assigned(catalog)
     splitter = published.splitter if catalog is None else published.later
     selection = Selection(splitter, options.seed, options.limit_images, options.limit_captions)
     entered = {"unannotated": enter_records(ledger, published.source, options.images, selection)}
-    if catalog is not None:
-        ledger.keep_assigned(catalog)
+    ledger.keep_assigned()
     if ledger.has_addresses():
         entered["downloads"] = _download(ledger, options, workspace)
     hash_records(ledger, workspace.work, options.rehash, options.beam_options, options.limits.bytes)

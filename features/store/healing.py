@@ -27,9 +27,11 @@ from features.store.tables import Dataset, FeatureTable, Store, TextTable
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import DroppedFacts, FeatureFacts, Manifest, Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
-from schemas.tables import KEY_BYTES
+from schemas.records import content_keys
 
 LOST_EXAMPLES = 20
+
+_CATALOG_ROWS = 1 << 16
 
 _log = logging.getLogger("capt.prepare")
 
@@ -208,13 +210,13 @@ class FeatureHealing:
         images: dict[str, list[str]] = {}
         rows: set[bytes] = set()
         for name, catalog in _catalogs(self._store):
-            keys = np.frombuffer(b"".join(catalog["key"].to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
+            keys = content_keys(catalog)
             is_gone = self._was_here(keys)
             if table:
                 is_gone &= table.lookup(keys) < 0
             if is_gone.any():
-                images[name] = [catalog["image_id"][int(row)].as_py() for row in np.flatnonzero(is_gone)]
-                rows.update(keys[row].tobytes() for row in np.flatnonzero(is_gone))
+                images.setdefault(name, []).extend(catalog["image_id"].filter(pa.array(is_gone)).to_pylist())
+                rows.update(key.tobytes() for key in keys[is_gone])
         if rows:
             where = ", ".join(f"{name} ({len(some):,} images)" for name, some in images.items())
             _log.warning("%d rows are lost, whose images this command does not see; dataset %s", len(rows), where)
@@ -237,12 +239,11 @@ class FeatureHealing:
         return found
 
 
-def _catalogs(store: Store) -> Iterator[tuple[str, pa.Table]]:
-    """The datasets of a store that can be read, by name."""
+def _catalogs(store: Store) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The catalogs of a store's datasets that can be read: a name, and some of its rows."""
     for root in sorted((store.path / DATASETS).glob(f"*/{LOG}")):
-        catalog = read_catalog(store, root.parent.name)
-        if catalog is not None:
-            yield root.parent.name, catalog
+        for rows in read_catalog(store, root.parent.name) or ():
+            yield root.parent.name, rows
 
 
 def remove_damaged(root: Path, paths: Collection[str]) -> None:
@@ -270,11 +271,11 @@ def remove_damaged(root: Path, paths: Collection[str]) -> None:
 # === Datasets and text tables ===
 
 
-def read_catalog(store: Store, name: str) -> pa.Table | None:
-    """The catalog of a dataset; None, with a warning, where it is damaged, and None where there is no such dataset."""
+def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
+    """A dataset's catalog, many rows a batch; None, with a warning, where it is damaged, and where there is none."""
     try:
         dataset = Dataset(store.dataset_root(name))
-        return dataset.catalog() if dataset.manifests else None
+        return dataset.record_batches(_CATALOG_ROWS) if dataset.manifests else None
     except StoreError as error:
         _log.warning("%s: goes on without the catalog of %s", error, name)
         return None

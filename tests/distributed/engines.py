@@ -17,6 +17,7 @@ HOST = "localhost"
 TASK_MANAGERS, SLOTS = 2, 2
 PARALLELISM = 2
 _START_SECONDS = 120
+_IDLE_MILLISECONDS = 120_000
 # What Flink and Spark reach into on Java 17, as their own start scripts have it.
 _JAVA_PACKAGES = (
     "java.base/java.io",
@@ -133,8 +134,9 @@ class WorkerPool:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What tells an engine to use it."""
-        return ("--environment_type=EXTERNAL", f"--environment_config={HOST}:{self._port}")
+        """What tells an engine to use it, and to keep a worker from one stage of a job to the next."""
+        where = ("--environment_type=EXTERNAL", f"--environment_config={HOST}:{self._port}")
+        return (*where, f"--environment_cache_millis={_IDLE_MILLISECONDS}")
 
     def stop(self) -> None:
         """End it and its workers."""

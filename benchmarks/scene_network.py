@@ -2,16 +2,16 @@
 
 96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 19]
     → of cells that mean the same object the surest → [6, 8, 34]: `places`
-    → two that stand in a relation, and the third: 3 × 17 values, how the two stand: 2, what goes with what: 132
-    → `scene`, 185 values
+    → two that stand in a relation, and the third: 3 × 17 values, how the two stand: 2, what goes with what: 76
+    → `scene`, 129 values
 
 `places` says at each object's place what it is, which it is from left to right, and how it stands to each of the three,
 for captioners that attend. `scene` is one vector for the others. It takes the objects in roles, as a sentence does: of
 a pair that stands in a relation the one that is left of or above the other, that other, and who is left. It tells each
 by itself, how the pair stands, and as second-order pooling, after bilinear networks (Lin et al., 2015,
-arXiv:1504.07889), what goes together in it: how much of what is red is a circle, or large, or left of the other. Both
-are read off the cells without weights but for the relations of two objects, which a small network learns from how far
-apart their centres are, as in relation networks (Santoro et al., 2017, arXiv:1706.01427). The network sees no caption.
+arXiv:1504.07889), what goes together in it: how much of what is red is a circle, or large. Both are read off the cells
+without weights but for the relations of two objects, which a small network learns from how far apart their centres are,
+as in relation networks (Santoro et al., 2017, arXiv:1706.01427). The network sees no caption.
 """
 
 import math
@@ -97,7 +97,7 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 185]."""
+    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
     told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
     presence, shape, colour, size, centre = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
     there = _surest(presence, centre)
@@ -109,8 +109,7 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(standing)
     places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
     roles, relation = _roles(slots, standing)
-    told_roles = keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]])
-    scene = [told_roles, relation, *_pairs(told_roles[:, :2]), *_stands(told_roles[:, :2], relation)]
+    scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation, *_pairs(slots, roles)]
     outputs = {
         PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
         SCENE_LAYER: keras.layers.Concatenate(name=SCENE_LAYER)([*map(keras.layers.Flatten(), scene)]),
@@ -168,18 +167,12 @@ def _roles(slots: Any, standing: Any) -> tuple[Any, Any]:
     return ops.stack([ahead, behind, slots[..., 0] - ahead - behind], axis=-1), ops.sum(chosen, axis=(1, 2))
 
 
-def _pairs(pair: Any) -> list[Any]:
-    """Of a pair [N, 2, 17], which shape and which size go with which colour, and shape with size: 76 values."""
-    _, shape, colour, size = ops.split(pair, _ENDS[:3].tolist(), axis=-1)
-    return [keras.layers.Dot(axes=1)(both) for both in ((colour, shape), (colour, size), (size, shape))]
-
-
-def _stands(pair: Any, relation: Any) -> list[Any]:
-    """Of a pair [N, 2, 17], how what is of each colour stands to the other, and of each shape: 32 and 24 values."""
-    _, shape, colour, _ = ops.split(pair, _ENDS[:3].tolist(), axis=-1)
-    ahead, behind = (relation[:, None] * np.array(role, np.float32)[:, None] for role in ((1, 0), (0, 1)))
-    stands = ops.concatenate([ahead, behind], axis=-1)
-    return [keras.layers.Dot(axes=1)([one, stands]) for one in (colour, shape)]
+def _pairs(slots: Any, roles: Any) -> list[Any]:
+    """Of the pair, which shape goes with which colour, which size with which colour, and shape with size: 76 values."""
+    _, shape, colour, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
+    is_paired = ops.sum(roles[..., :2], axis=-1, keepdims=True)
+    pairs = ((colour, shape), (colour, size), (size, shape))
+    return [keras.layers.Dot(axes=1)([one * is_paired, other]) for one, other in pairs]
 
 
 def cell_loss(truth: Any, said: Any) -> Any:

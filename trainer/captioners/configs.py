@@ -105,7 +105,7 @@ class NicConfig(ModelConfig):
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
     forget_bias: float = 1.0
-    init_scale: float = Field(0.08, gt=0)
+    init_scale: float | None = Field(0.08, gt=0)
 
 
 class MRnnConfig(ModelConfig):

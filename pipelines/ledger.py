@@ -194,16 +194,17 @@ class Ledger(Database):
     def enter_hashes(self, hashed: Iterable[list[str | None]]) -> None:
         """Enter what hashing found, and remember it in the stat cache."""
         rows = [(bytes.fromhex(key) if key else None, *failure, i) for i, key, *failure in hashed if i]
-        self._insert(
-            "UPDATE record SET key = ?1, stage = ?2, reason = ?3, detail = ?4, status = iif(?2 IS NULL, NULL, 'failed')"
-            " WHERE image_id = ?5",
-            rows,
-        )
-        self._insert(
-            """INSERT OR REPLACE INTO cache.seen SELECT location, member, size, stamp, key FROM record
-            WHERE image_id = ? AND trusted AND key IS NOT NULL""",
-            ((row[-1],) for row in rows),
-        )
+        with self.transaction():
+            self._insert(
+                "UPDATE record SET key = ?1, stage = ?2, reason = ?3, detail = ?4,"
+                " status = iif(?2 IS NULL, NULL, 'failed') WHERE image_id = ?5",
+                rows,
+            )
+            self._insert(
+                """INSERT OR REPLACE INTO cache.seen SELECT location, member, size, stamp, key FROM record
+                WHERE image_id = ? AND trusted AND key IS NOT NULL""",
+                ((row[-1],) for row in rows),
+            )
 
     def settle(self, stored: Iterable[bytes], remembered: Mapping[bytes, tuple[str, str, str]]) -> None:
         """Give every record a status: cached, failed, planned (the first of its key) or duplicate.

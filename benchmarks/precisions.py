@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from numpy.typing import NDArray
-from storage import cosines, flat
+from storage import cosines, flat, scene_images
 
 import capt
 from features.store import open_store
@@ -30,7 +30,7 @@ def main() -> None:
     logging.getLogger("capt").setLevel(logging.ERROR)
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
-        images = options.images or [_scenes(Path(work) / "scenes", options.scenes)]
+        images = options.images or [scene_images(Path(work) / "scenes", options.scenes)]
         features = {
             precision: _features(Path(work) / "store", images, options, precision) for precision in get_args(Precision)
         }
@@ -51,11 +51,6 @@ def _options() -> Any:
     if not (options.weights or options.extractor.startswith("custom:")):
         options.weights = "random:7"
     return options
-
-
-def _scenes(out: Path, count: int) -> str:
-    capt.synth_scenes(out=str(out), count=count, seed=0)
-    return str(out / "images")
 
 
 def _features(store: Path, images: list[str], options: Any, precision: Precision) -> NDArray[np.float64]:

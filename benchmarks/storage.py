@@ -38,7 +38,7 @@ def main() -> None:
     options = _options()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(dir=options.work) as work:
-        images = options.images or [_scenes(Path(work) / "scenes", options.scenes)]
+        images = options.images or [scene_images(Path(work) / "scenes", options.scenes)]
         tables = {}
         for dtype, file_format, compression in product(DTYPES, FORMATS, COMPRESSIONS):
             chosen = {"dtype": dtype, "format": file_format, "compression": compression}
@@ -58,7 +58,8 @@ def _options() -> Any:
     return parser.parse_args()
 
 
-def _scenes(out: Path, count: int) -> str:
+def scene_images(out: Path, count: int) -> str:
+    """Make so many scenes; the directory of their images."""
     capt.synth_scenes(out=str(out), count=count, seed=0)
     return str(out / "images")
 

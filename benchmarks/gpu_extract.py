@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -136,7 +136,7 @@ def main() -> None:
     core = Core(
         recipe,
         function.shape,
-        compiled_network(function, options.precision),
+        compiled_network(replace(function, dtype="float16"), options.precision),
         read_images(options.images, options.photographs),
         options.units,
         max(1, options.threads // options.units),

@@ -34,8 +34,8 @@ class CompiledNetwork(ABC):
     def __init__(self) -> None:
         self._sizes: frozenset[int] = frozenset()
 
-    def predict(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Features float32 [N, ...] of pixels [N, H, W, 3], values 0…255."""
+    def predict(self, pixels: Pixels) -> NDArray[Any]:
+        """Features [N, ...] of pixels [N, H, W, 3], values 0…255."""
         count = len(pixels)
         size = min((size for size in self._sizes if size >= count), default=count)
         if size > count:
@@ -57,7 +57,7 @@ class CompiledNetwork(ABC):
         """Return when features are computed; they stay on the device."""
 
     @abstractmethod
-    def fetch(self, features: Any) -> NDArray[np.float32]:
+    def fetch(self, features: Any) -> NDArray[Any]:
         """Features from the device."""
 
 
@@ -89,7 +89,7 @@ class JaxNetwork(CompiledNetwork):
     def wait(self, features: Any) -> None:
         self._jax.block_until_ready(features)
 
-    def fetch(self, features: Any) -> NDArray[np.float32]:
+    def fetch(self, features: Any) -> NDArray[Any]:
         return np.asarray(features)
 
 
@@ -134,8 +134,8 @@ class TorchNetwork(CompiledNetwork):
         if self._is_gpu:
             self._torch.cuda.synchronize(self._device)
 
-    def fetch(self, features: Any) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = features.cpu().numpy()
+    def fetch(self, features: Any) -> NDArray[Any]:
+        values: NDArray[Any] = features.cpu().numpy()
         return values
 
     def _graph(self, pixels: Any) -> Any:
@@ -165,8 +165,8 @@ class TensorFlowNetwork(CompiledNetwork):
     def wait(self, features: Any) -> None:
         self._tf.test.experimental.sync_devices()
 
-    def fetch(self, features: Any) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = features.numpy()
+    def fetch(self, features: Any) -> NDArray[Any]:
+        values: NDArray[Any] = features.numpy()
         return values
 
 
@@ -181,8 +181,9 @@ def compiled_network(function: NetworkFunction, precision: Precision) -> Compile
     """A network compiled by Keras' backend.
 
     Args:
-        function: NetworkFunction. Built on that backend, with its weights.
-        precision: str. Arithmetic of the network; features are float32 in either.
+        function: NetworkFunction. Built on that backend, with its weights. Features of its dtype are what comes from
+            the device, so float16 is half the way.
+        precision: str. Arithmetic of the network.
     """
     import keras
 

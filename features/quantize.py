@@ -19,23 +19,28 @@ from schemas.tables import features_table
 
 Stored = dict[str, NDArray[np.generic]]
 
+_INFINITE_HALF = 0x7C00
 
-def encode(features: NDArray[np.float32 | np.uint8], dtype: StorageDtype) -> Stored:
+
+def encode(features: NDArray[Any], dtype: StorageDtype) -> Stored:
     """The columns that keep one image's features.
 
     Args:
-        features: float32 array [..., channels]; for `uint8`, whole numbers 0…255 of any dtype.
+        features: float32 array [..., channels]; for `uint8`, whole numbers 0…255 of any dtype; for `float16`, float16
+            too, with infinity where a value did not fit.
         dtype: str. Storage dtype. `int8` is symmetric with one scale a place (the last axis shares it).
 
     Raises:
         RecordError: a value is NaN or infinite, or overflows the storage dtype.
     """
+    if features.dtype == np.float16:
+        return _encode_halves(features)
     peak = np.abs(features).max()  # NaN where there is one
     if not np.isfinite(peak):
         raise RecordError("store", "not finite", "the network gave NaN or infinity")
     if dtype == "int8":
         return _encode_int8(features)
-    stored = features_table(features.shape, dtype).field("value").numpy_dtype
+    stored = _numpy_dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         value = _halves()(features) if dtype == "float16" else features.astype(stored)
         fits = np.isfinite(peak.astype(stored))  # rounding keeps order, so that the others fit where the peak does
@@ -44,6 +49,20 @@ def encode(features: NDArray[np.float32 | np.uint8], dtype: StorageDtype) -> Sto
     if dtype == "uint8" and not np.array_equal(value, features):
         raise RecordError("store", "overflow", "a value is no whole number 0…255, which uint8 keeps")
     return {"value": value}
+
+
+@cache
+def _numpy_dtype(dtype: StorageDtype) -> np.dtype[Any]:
+    return features_table((1, 1), dtype).field("value").numpy_dtype
+
+
+def _encode_halves(features: NDArray[np.float16]) -> Stored:
+    largest = (features.view(np.uint16) & 0x7FFF).max()  # magnitudes are ordered as their bits, NaN beyond infinity
+    if largest > _INFINITE_HALF:
+        raise RecordError("store", "not finite", "the network gave NaN")
+    if largest == _INFINITE_HALF:
+        raise RecordError("store", "overflow", "a value is infinite or does not fit float16; use --dtype float32")
+    return {"value": features}
 
 
 @cache

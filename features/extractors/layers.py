@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from features.extractors.groups import without_groups
 from schemas.errors import UsageError
@@ -69,7 +69,7 @@ def unknown_layer(layer: str, names: list[str], name: str) -> UsageError:
 
 @dataclass(frozen=True)
 class NetworkFunction:
-    """A network as a feature function: pixels [N, height, width, 3], 0…255 of any dtype, to float32 features.
+    """A network as a feature function: pixels [N, height, width, 3], 0…255 of any dtype, to features.
 
     Batch normalization and dropout are as in inference, also where the network's weights go on learning.
 
@@ -80,6 +80,7 @@ class NetworkFunction:
             has none.
         channels: int. Channels of a place, or of the image.
         pooling: str. `avg` averages over places; `none` keeps them on one axis.
+        dtype: str. Of the features. float16 has infinity where a value does not fit.
     """
 
     network: Any
@@ -87,6 +88,7 @@ class NetworkFunction:
     places: int | None
     channels: int
     pooling: Pooling
+    dtype: Literal["float32", "float16"] = "float32"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,10 +102,10 @@ class NetworkFunction:
 
         scaled = self.preprocess(ops.cast(pixels, "float32"))
         maps = ops.cast(self.network(scaled, training=False), "float32")
-        if self.places is None:
-            return maps
-        places = ops.reshape(maps, (-1, self.places, self.channels))
-        return ops.mean(places, axis=1) if self.pooling == "avg" else places
+        if self.places is not None:
+            maps = ops.reshape(maps, (-1, self.places, self.channels))
+            maps = ops.mean(maps, axis=1) if self.pooling == "avg" else maps
+        return ops.cast(maps, self.dtype)
 
 
 def feature_function(

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -75,6 +76,13 @@ def test_features_are_those_of_the_frozen_network(precision, directory, function
     assert rows.dtype == np.float32
     assert rows.shape == (5, *function.shape)
     assert far(rows, frozen) < TOLERANCE[precision]
+
+
+def test_features_may_come_from_the_device_in_float16(directory, function):
+    pixels = np.load(directory / "pixels.npy")
+    rows = compiled_network(replace(function, dtype="float16"), "float32").predict(pixels)
+    assert rows.dtype == np.float16
+    np.testing.assert_array_equal(rows, compiled_network(function, "float32").predict(pixels).astype(np.float16))
 
 
 def test_a_smaller_batch_is_filled_up_to_one_that_is_compiled(directory, function):

@@ -74,6 +74,14 @@ def test_float16_is_the_nearest_and_of_two_the_even_one() -> None:
     assert np.array_equal(stored.view(np.uint16), values.astype(np.float16).view(np.uint16))
 
 
+def test_float16_that_the_device_rounded_is_kept_as_it_is_or_refused() -> None:
+    values = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float16)
+    assert np.array_equal(encode(values, "float16")["value"], values)
+    for value, why in ((np.nan, "not finite"), (np.inf, "overflow"), (-np.inf, "overflow")):
+        with pytest.raises(RecordError, match=why):
+            encode(np.array([1.0, value, -2.0], np.float16), "float16")
+
+
 def test_float16_has_the_same_bits_where_there_is_no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).standard_normal((64, 256), dtype=np.float32)
     known = encode(values, "float16")["value"]

@@ -257,7 +257,9 @@ def prepare_features(
     preprocess: Annotated[
         str | None, typer.Option(help="Scaling for custom: none (0…255), unit (0…1), tf, caffe or torch [none].")
     ] = None,
-    resize: Annotated[str, typer.Option(help="pillow is antialiased, tf is tf.image.resize without it.")] = "pillow",
+    resize: Annotated[
+        str, typer.Option(help="pillow is antialiased, draft too, of JPEGs decoded smaller; tf is tf.image.resize.")
+    ] = "pillow",
     fit: Annotated[str, typer.Option(help="stretch, or in proportion: crop the middle, pad with black.")] = "stretch",
     shorter_side: Annotated[
         int | None, typer.Option("--shorter-side", help="Shorter side before --fit crop [least that covers].", min=1)

@@ -16,6 +16,9 @@ from schemas.recipes import FeatureRecipe, Fit, Resize
 
 MAX_FITTED = 1 << 24
 
+ResizeOption = Literal["pillow", "draft", "tf"]
+_RULES: dict[ResizeOption, Resize] = {"pillow": "pillow-bilinear", "draft": "draft-bilinear", "tf": "tf-bilinear"}
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -70,7 +73,7 @@ class Fitting:
     @property
     def dtype(self) -> Literal["uint8", "float32"]:
         """Of the pixels that it gives."""
-        return "uint8" if self.resize == "pillow-bilinear" else "float32"
+        return "float32" if self.resize == "tf-bilinear" else "uint8"
 
     def __call__(self, image: Image.Image) -> Pixels:
         """A picture's pixels at this size.
@@ -86,6 +89,10 @@ class Fitting:
         pixels: Pixels = np.zeros((self.height, self.width, 3), self.dtype)
         pixels[rows.place, columns.place] = resize(image, rows, columns, self.resize)
         return pixels
+
+    def draft_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Columns and rows that are enough of a picture to begin with, None where all are wanted."""
+        return self._resized(height, width)[::-1] if self.resize == "draft-bilinear" else None
 
     def spans(self, image: Image.Image) -> tuple[Span, Span]:
         """What becomes of a picture's rows, and of its columns."""
@@ -117,9 +124,7 @@ class Fitting:
         return _in_proportion(columns, height, width), columns
 
 
-def fitting_asked(
-    height: int, width: int, resize: Literal["pillow", "tf"], fit: Fit, shorter_side: int | None
-) -> Fitting:
+def fitting_asked(height: int, width: int, resize: ResizeOption, fit: Fit, shorter_side: int | None) -> Fitting:
     """The fitting that a command's options ask for; what would do the same is the same.
 
     Args:
@@ -132,8 +137,7 @@ def fitting_asked(
     Raises:
         UsageError: as `Fitting` does.
     """
-    rule: Resize = "tf-bilinear" if resize == "tf" else "pillow-bilinear"
-    fitting = Fitting(height, width, rule, fit, shorter_side)
+    fitting = Fitting(height, width, _RULES[resize], fit, shorter_side)
     covers_at_least = height == width == shorter_side
     return replace(fitting, shorter_side=None) if covers_at_least else fitting
 

@@ -42,6 +42,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, modul
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+DraftSize = Callable[[int, int], tuple[int, int] | None]
+
+
 def _check_nothing(_: bytes) -> None:
     """For formats whose reader notices by itself that the bytes end early."""
 
@@ -141,6 +144,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_ON_ITS_SIDE = (5, 6, 7, 8)
+
 _WORDS = (
     ("truncated", re.compile(r"truncat|end of file|not enough image data", re.IGNORECASE)),
     ("unsupported", re.compile(r"unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)),
@@ -159,7 +164,7 @@ def decode(data: bytes, fitting: Fitting, *, max_pixels: int = MAX_PIXELS) -> Pi
 
     Raises: RecordError as `open_image` does.
     """
-    image = open_image(data, max_pixels=max_pixels)
+    image = open_image(data, max_pixels=max_pixels, draft_size=fitting.draft_size)
     try:
         return fitting(image)
     except MemoryError:
@@ -167,8 +172,10 @@ def decode(data: bytes, fitting: Fitting, *, max_pixels: int = MAX_PIXELS) -> Pi
         raise RecordError("decode", "no memory", f"while resizing a picture of {size}", permanent=False) from None
 
 
-def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes an image in full, at its own size.
+def open_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, draft_size: DraftSize = lambda width, height: None
+) -> Image.Image:
+    """Decodes an image in full, at its own size or, where less is enough of a JPEG, at a half, a quarter or an eighth.
 
     JPEG, PNG, WebP, GIF, BMP and TIFF are told by their first bytes, whatever the file is called; the first frame or
     page counts. What is transparent shows white, the paper that such pictures are made for: dropping the alpha channel
@@ -180,6 +187,9 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         data: bytes. An encoded image.
         max_pixels: int. Pictures with more pixels than this are refused by their header, before decoding. Pillow's
             `Image.MAX_IMAGE_PIXELS` bounds TIFF and GIF besides; `allow_pixels` raises it.
+        draft_size: function of the upright picture's width and height. The width and height that are enough: a JPEG is
+            decoded at the smallest of its scales (libjpeg's, of the cosine transform) that has as many pixels. None
+            wants all.
 
     Returns: PIL image of mode RGB, upright.
 
@@ -195,6 +205,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with reader(BytesIO(data), "") as image:
             _check_pixels(image, max_pixels)
+            _draft(image, draft_size)
             image.load()
             return _upright(_rgb(image), _orientation(image))
     except RecordError:
@@ -244,6 +255,19 @@ def _reader(data: bytes) -> Callable[[BytesIO, str], ImageFile.ImageFile]:
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise RecordError("decode", "too large", f"{image.width}×{image.height}, {max_pixels} pixels at most")
+
+
+def _draft(image: Image.Image, draft_size: DraftSize) -> None:
+    """Have a JPEG decoded smaller, where that is enough."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        is_on_its_side = _orientation(image) in _ON_ITS_SIDE
+        enough = draft_size(*_turned(image.size, is_on_its_side))
+        if enough:
+            image.draft(None, _turned(enough, is_on_its_side))
+
+
+def _turned(size: tuple[int, int], is_on_its_side: bool) -> tuple[int, int]:
+    return (size[1], size[0]) if is_on_its_side else size
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -59,8 +59,9 @@ def resize(image: Image.Image, rows: Span, columns: Span, rule: Resize) -> Pixel
         rows: Span. What becomes of its rows.
         columns: Span. What becomes of its columns.
         rule: str. `pillow-bilinear` is antialiased (a triangle over all the pixels that a resized pixel covers) and
-            gives uint8. `tf-bilinear` is `tf.image.resize` without antialias, of which a pixel is a mean of four at
-            most; it gives float32, which is not rounded.
+            gives uint8; so does `draft-bilinear`, of a picture that was decoded smaller. `tf-bilinear` is
+            `tf.image.resize` without antialias, of which a pixel is a mean of four at most; it gives float32, which is
+            not rounded.
 
     Returns: array [rows.kept, columns.kept, 3], values 0…255.
 
@@ -122,5 +123,6 @@ def _mix(first: NDArray[np.float32], second: NDArray[np.float32], share: NDArray
 
 _RULES: dict[Resize, Callable[[Image.Image, Span, Span], Pixels]] = {
     "pillow-bilinear": _by_pillow,
+    "draft-bilinear": _by_pillow,
     "tf-bilinear": _by_tensorflow,
 }

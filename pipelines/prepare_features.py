@@ -15,7 +15,7 @@ from features.downloads import DownloadLimits
 from features.extraction import DEFAULT_BATCH
 from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
-from features.fitting import fitting_asked
+from features.fitting import ResizeOption, fitting_asked
 from features.images import MAX_PIXELS
 from features.limits import Limits
 from features.networks import native_precision
@@ -62,7 +62,7 @@ class FeatureOptions(Frozen):
     height: PositiveInt | None = None
     width: PositiveInt | None = None
     preprocess: str | None = None
-    resize: Literal["pillow", "tf"] = "pillow"
+    resize: ResizeOption = "pillow"
     fit: Fit = "stretch"
     shorter_side: PositiveInt | None = None
     precision: Literal["auto"] | Precision = "auto"

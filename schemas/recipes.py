@@ -18,7 +18,7 @@ Precision = Literal["float32", "bfloat16"]
 StorageDtype = Literal["float32", "float16", "bfloat16", "int8", "uint8"]
 Format = Literal["tfrecord", "parquet"]
 Pooling = Literal["none", "avg"]
-Resize = Literal["pillow-bilinear", "tf-bilinear"]
+Resize = Literal["pillow-bilinear", "draft-bilinear", "tf-bilinear"]
 Fit = Literal["stretch", "crop", "pad"]
 Standardizer = Literal["keras", "alnum", "punctuation"]
 

@@ -10,7 +10,7 @@ from features.fitting import Fitting, fitting_asked
 from features.resizing import Span
 from schemas.errors import UsageError
 
-RULES = ("pillow-bilinear", "tf-bilinear")
+RULES = ("pillow-bilinear", "draft-bilinear", "tf-bilinear")
 FITS = ("stretch", "crop", "pad")
 sides = st.integers(1, 90)
 
@@ -109,7 +109,7 @@ def test_every_picture_comes_to_the_size_in_the_dtype_that_is_said(width, height
     fitting = Fitting(rows, columns, rule, fit)
     pixels = fitting(Image.new("RGB", (width, height), (7, 130, 255)))
     assert pixels.shape == (rows, columns, 3)
-    assert pixels.dtype == fitting.dtype == ("uint8" if rule == "pillow-bilinear" else "float32")
+    assert pixels.dtype == fitting.dtype == ("float32" if rule == "tf-bilinear" else "uint8")
     shown = pixels[pixels.any(-1)]
     assert np.array_equal(np.unique(shown, axis=0), [[7, 130, 255]])
     assert fit == "pad" or len(shown) == rows * columns

@@ -430,3 +430,57 @@ def test_a_thumbnail_is_never_larger_than_its_picture():
 def test_a_thumbnail_of_a_damaged_picture_says_why():
     with pytest.raises(RecordError, match="truncated"):
         encode_thumbnail(samples()["jpeg"][:-30], 50)
+
+
+DRAFT = Fitting(20, 30, "draft-bilinear")
+
+
+def photograph(width: int, height: int, form: str = "JPEG", **options) -> bytes:
+    return encode(picture().resize((width, height), Image.Resampling.BICUBIC), form, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((59, 40), (59, 40)),
+        ((60, 39), (60, 39)),
+        ((60, 40), (30, 20)),
+        ((121, 81), (31, 21)),
+        ((480, 100), (120, 25)),
+        ((4000, 2000), (500, 250)),
+    ],
+    ids=str,
+)
+def test_a_jpeg_may_be_decoded_at_the_smallest_scale_that_is_enough(size, decoded):
+    assert open_image(photograph(*size), draft_size=lambda width, height: (30, 20)).size == decoded
+
+
+def test_what_is_enough_is_asked_for_the_upright_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    asked = []
+
+    def enough(width: int, height: int) -> tuple[int, int]:
+        asked.append((width, height))
+        return 50, 100
+
+    image = open_image(photograph(400, 200, exif=exif), draft_size=enough)
+    assert asked == [(200, 400)]
+    assert image.size == (50, 100)
+
+
+def test_a_draft_is_near_the_picture_and_equal_where_it_is_no_smaller():
+    large, small = photograph(960, 640), photograph(50, 35)
+    whole, draft = (decode(large, Fitting(20, 30, rule)).astype(int) for rule in ("pillow-bilinear", "draft-bilinear"))
+    assert 0 < np.abs(whole - draft).max() <= 8
+    assert np.array_equal(decode(small, DRAFT), decode(small, Fitting(20, 30)))
+    png = photograph(960, 640, "PNG")
+    assert np.array_equal(decode(png, DRAFT), decode(png, Fitting(20, 30)))
+
+
+def test_a_draft_is_refused_by_the_size_of_the_whole_picture_and_when_it_ends_early():
+    large = photograph(960, 640)
+    with pytest.raises(RecordError, match="too large"):
+        decode(large, DRAFT, max_pixels=960 * 640 - 1)
+    with pytest.raises(RecordError, match="truncated"):
+        decode(large[: len(large) // 2], DRAFT)

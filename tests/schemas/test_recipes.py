@@ -33,7 +33,9 @@ def test_recipes_of_0_1_0_keep_their_fingerprints(recipe, fingerprint):
     assert recipe.fingerprint == fingerprint
 
 
-@pytest.mark.parametrize("changed", [{"resize": "tf-bilinear"}, {"fit": "crop"}, {"shorter_side": 320}])
+@pytest.mark.parametrize(
+    "changed", [{"resize": "tf-bilinear"}, {"resize": "draft-bilinear"}, {"fit": "crop"}, {"shorter_side": 320}]
+)
 def test_how_an_image_is_resized_is_part_of_the_fingerprint(changed):
     assert INCEPTION.model_copy(update=changed).fingerprint != INCEPTION.fingerprint
 

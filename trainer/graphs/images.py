@@ -166,7 +166,7 @@ def _fit(image: Any, fitting: Fitting) -> Any:
     rows, columns = _resized(shape[0], shape[1], fitting)
     kept = (tf.minimum(rows, fitting.height), tf.minimum(columns, fitting.width))
     first = (tf.maximum(0, rows - fitting.height) // 2, tf.maximum(0, columns - fitting.width) // 2)
-    resize = _by_pillow if fitting.resize == "pillow-bilinear" else _by_tensorflow
+    resize = _by_tensorflow if fitting.resize == "tf-bilinear" else _by_pillow
     pixels = resize(image, (shape[0], rows, first[0], kept[0]), (shape[1], columns, first[1], kept[1]))
     before = ((fitting.height - kept[0]) // 2, (fitting.width - kept[1]) // 2)
     black = [

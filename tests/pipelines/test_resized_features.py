@@ -75,6 +75,7 @@ def test_how_images_are_resized_makes_tables_of_their_own(
     ways: list[dict[str, Any]] = [
         {},
         {"resize": "tf"},
+        {"resize": "draft"},
         {"fit": "crop"},
         {"fit": "crop", "shorter_side": 256},
         {"fit": "pad"},
@@ -83,6 +84,22 @@ def test_how_images_are_resized_makes_tables_of_their_own(
     asked = {"store": str(store.path), "dataset": "folder", "images": (str(images),), "weights": network[1]}
     recipes = [recipe_of(FeatureOptions(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways]
     assert len({recipe.fingerprint for recipe in recipes}) == len(ways)
+
+
+def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
+    network: tuple[Any, str], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    noise_image(1, 900, 700).save(tmp_path / "images" / "large.jpg")
+    for resize in ("pillow", "draft"):
+        assert prepare(tmp_path / "store", tmp_path / "images", network[1], resize=resize)["ok"] == 1
+    whole, draft = (
+        next(table for table in capt.open_store(tmp_path / "store").feature_tables() if table.recipe.resize == rule)
+        for rule in ("pillow-bilinear", "draft-bilinear")
+    )
+    one, other = (table.read(np.arange(1))[0].ravel() for table in (whole, draft))
+    assert 0.99 < one @ other / np.sqrt((one @ one) * (other @ other)) < 1
+    assert not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("options", [{"shorter_side": 256}, {"fit": "crop", "shorter_side": 223}])

@@ -6,10 +6,11 @@
 Needs Keras with one backend, Pillow and what declares a row (pydantic, pyarrow, google-crc32c); neither TensorFlow,
 where that is not the backend, nor Beam. First the batch doubles until that makes nothing faster or the memory ends;
 the smallest that is nearly as fast as the fastest is the best. Then, in turn: the network alone, its pixels on the
-device already and its features left there; the network with both ways; decoding alone; and the whole core, from encoded
-images to Parquet shards of float16 features, several units side by side, as a worker has them. Last, the batch doubles
-until it does not fit, and the core is given that size: it must halve it and go on. A processor's memory ends there only
-where `--memory` limits it.
+device already and its features left there; the network with both ways; decoding alone; the whole core, from encoded
+images to Parquet shards of float16 features, several units side by side, as a worker has them; and the core of a
+network that has its features at once, which is what the host allows. Last, the batch doubles until it does not fit, and
+the core is given that size: it must halve it and go on. A processor's memory ends there only where `--memory` limits
+it.
 """
 
 import argparse
@@ -57,6 +58,7 @@ PEAK_TFLOPS = {
 }
 
 ALONE, MOVED, DECODED, WHOLE = "network alone", "network, both ways", "decoding alone", "the whole core"
+HOST = "the core, its network at once"
 _BETTER = 1.03
 _CALLS_A_WAIT = 4
 
@@ -80,13 +82,24 @@ class BackedOff:
 
 
 @dataclass(frozen=True)
+class Instant:
+    """A network that has the features of a batch already."""
+
+    features: np.ndarray
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Features of as many pixels, whatever they show."""
+        return self.features[: len(pixels)].copy()
+
+
+@dataclass(frozen=True)
 class Core:
     """The extraction core on this device, and the images that it is given.
 
     Args:
         recipe: FeatureRecipe. What a row means.
         shape: tuple of int. Of one image's features.
-        network: CompiledNetwork. On the device.
+        network: CompiledNetwork or Instant. The first is on the device.
         encoded: sequence of bytes. Images, taken over and over.
         units: int. Shards that are made at a time.
         threads: int. Decoding threads of a unit.
@@ -95,7 +108,7 @@ class Core:
 
     recipe: FeatureRecipe
     shape: tuple[int, ...]
-    network: CompiledNetwork
+    network: CompiledNetwork | Instant
     encoded: Sequence[bytes]
     units: int
     threads: int
@@ -159,7 +172,8 @@ def main() -> None:
         limit_memory(options.memory)
     backed_off = back_off(core, best, options.max_batch)
     _print_figures(figures, tried, backed_off)
-    ratios = [ratio(rates, WHOLE, DECODED), ratio(rates, WHOLE, ALONE), ratio(rates, MOVED, ALONE)]
+    pairs = ((WHOLE, DECODED), (HOST, DECODED), (WHOLE, ALONE), (MOVED, ALONE))
+    ratios = [ratio(rates, one, other) for one, other in pairs]
     more = {"tried": [asdict(one) for one in tried], "backed_off": asdict(backed_off) if backed_off else None}
     print_rounds("images", rates, ratios, **figures, **more)
 
@@ -269,6 +283,7 @@ def peak_of(device: str, precision: str) -> float | None:
 
 def _works(core: Core, batch: int, options: Any) -> dict[str, Callable[[], float]]:
     pixels, fitting = core.pixels(batch), Fitting.of(core.recipe)
+    instant = replace(core, network=Instant(core.network.predict(pixels)))
     encoded = list(islice(cycle(core.encoded), options.count))
 
     def decode_all() -> int:
@@ -280,6 +295,7 @@ def _works(core: Core, batch: int, options: Any) -> dict[str, Callable[[], float
         MOVED: lambda: batch * calls_a_second(core.network, lambda: core.network.predict(pixels), options.seconds),
         DECODED: lambda: _rate(decode_all),
         WHOLE: lambda: _rate(lambda: core.write(batch, options.count, options.work)),
+        HOST: lambda: _rate(lambda: instant.write(batch, options.count, options.work)),
     }
 
 

@@ -33,7 +33,7 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint  ## Lint and the fast tests, two files at a time
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=20
 
 test-slow: setup  ## The slow tests: fifty kills, a million references, large networks, JAX
 	# Large networks in a process of their own, which needs 12 GB of memory.

@@ -33,7 +33,7 @@ def encode(features: NDArray[Any], dtype: StorageDtype) -> Stored:
     Raises:
         RecordError: a value is NaN or infinite, or overflows the storage dtype.
     """
-    if features.dtype == np.float16:
+    if features.dtype == np.float16 and dtype == "float16":
         return _encode_halves(features)
     peak = np.abs(features).max()  # NaN where there is one
     if not np.isfinite(peak):

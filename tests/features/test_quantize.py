@@ -77,6 +77,7 @@ def test_float16_is_the_nearest_and_of_two_the_even_one() -> None:
 def test_float16_that_the_device_rounded_is_kept_as_it_is_or_refused() -> None:
     values = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float16)
     assert np.array_equal(encode(values, "float16")["value"], values)
+    assert encode(values, "int8")["value"].dtype == np.int8
     for value, why in ((np.nan, "not finite"), (np.inf, "overflow"), (-np.inf, "overflow")):
         with pytest.raises(RecordError, match=why):
             encode(np.array([1.0, value, -2.0], np.float16), "float16")

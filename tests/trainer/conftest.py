@@ -45,11 +45,11 @@ TINY_SIZES = {
         "doubly_stochastic": 0.1,
     },
     "transformer": {"depth": 1, "units": 16, "dropout": 0.0, "longest": 12},
-    "nic": {"embedding": 12, "units": 16, "dropout": 0.0, "init_scale": 0.5},
+    "nic": {"embedding": 12, "units": 16, "dropout": 0.0, "image_dropout": 0.0, "init_scale": 0.5},
     "m_rnn": {"embedding": 10, "embedding_2": 16, "units": 16, "multimodal": 18},
     "init_inject": {"embedding": 12, "units": 16, "image_bottleneck": 10, "logit_bottleneck": 14},
     "par_inject": {"embedding": 12, "units": 16, "dropout": 0.0},
-    "merge": {"embedding": 12, "units": 16, "dropout": 0.0},
+    "merge": {"embedding": 12, "units": 16, "dropout": 0.0, "image_dropout": 0.0},
 }
 
 

@@ -104,6 +104,7 @@ class NicConfig(ModelConfig):
     embedding: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
+    image_dropout: float = Field(0.3, ge=0, lt=1)
     forget_bias: float = 1.0
     init_scale: float | None = Field(0.08, gt=0)
 
@@ -164,6 +165,8 @@ class MergeConfig(ModelConfig):
     embedding: int = Field(200, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+    image_dropout: float = Field(0.5, ge=0, lt=1)
+    joint_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class RecognizerConfig(ModelConfig):

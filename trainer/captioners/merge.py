@@ -28,7 +28,9 @@ class Merge(RecurrentCaptioner):
         cell: str. `lstm`, `gru` or `rnn`.
         embedding: int. Size of a word's vector.
         units: int. Size of the state, of the image's vector, and of the layer before the logits.
-        dropout: float. Share of the image's and of word vectors' components that training leaves out, 0 to 1.
+        dropout: float. Share of word vectors' components that training leaves out, 0 to 1.
+        image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
+        joint_dropout: float. Share of what the hidden layer reads, h_t + v, that training leaves out, 0 to 1.
 
     Example:
         >>> model = Merge(vocabulary=5000)
@@ -44,10 +46,15 @@ class Merge(RecurrentCaptioner):
         embedding: int = 200,
         units: int = 256,
         dropout: float = 0.5,
+        image_dropout: float = 0.5,
+        joint_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(vocabulary, cell, embedding, units, dropout, **kwargs)
-        self.image_dropout = keras.layers.Dropout(dropout, name="image_dropout")
+        self.image_dropout = image_dropout
+        self.joint_dropout = joint_dropout
+        self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
+        self.joint_dropout_layer = keras.layers.Dropout(joint_dropout, name="joint_dropout")
         self.image_layer = keras.layers.Dense(units, activation="relu", name="image")
         self.output_layer = keras.layers.Dense(units, activation="relu", name="output")
         self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
@@ -59,8 +66,18 @@ class Merge(RecurrentCaptioner):
         self.logits_layer.build((None, self.units))
 
     def begin(self, features: Any, training: bool = False) -> State:
-        image = self.image_layer(self.image_dropout(self.feature_scale(features), training=training))
+        image = self.image_layer(self.image_dropout_layer(self.feature_scale(features), training=training))
         return {"image": image, **self.recurrence.zeros(ops.shape(image)[0])}
 
     def say(self, hidden: Any, read: Any, state: State, training: bool = False) -> Any:
-        return self.logits_layer(self.output_layer(hidden + ops.expand_dims(state["image"], 1)))
+        joint = self.joint_dropout_layer(hidden + ops.expand_dims(state["image"], 1), training=training)
+        return self.logits_layer(self.output_layer(joint))
+
+    # === Config ===
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "image_dropout": self.image_dropout,
+            "joint_dropout": self.joint_dropout,
+        }

@@ -28,7 +28,8 @@ class Nic(RecurrentCaptioner):
         cell: str. `lstm` as in the paper, `gru` or `rnn`.
         embedding: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
-        dropout: float. Share of the LSTM's inputs and outputs that training leaves out, 0 to 1.
+        dropout: float. Share of word vectors' and of the LSTM's outputs' components that training leaves out, 0 to 1.
+        image_dropout: float. Share of the components of the image's vector, W·image, that training leaves out, 0 to 1.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
         init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
 
@@ -46,16 +47,18 @@ class Nic(RecurrentCaptioner):
         embedding: int = 512,
         units: int = 512,
         dropout: float = 0.3,
+        image_dropout: float = 0.3,
         forget_bias: float = 1.0,
         init_scale: float | None = 0.08,
         **kwargs: Any,
     ) -> None:
         super().__init__(vocabulary, cell, embedding, units, dropout, init_scale, forget_bias, **kwargs)
         self.init_scale = init_scale
+        self.image_dropout = image_dropout
         self.image_layer = keras.layers.Dense(
             embedding, use_bias=False, kernel_initializer=uniform(init_scale), name="image"
         )
-        self.image_dropout = keras.layers.Dropout(dropout, name="image_dropout")
+        self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
         self.logits_layer = keras.layers.Dense(
             vocabulary, kernel_initializer=uniform(init_scale), dtype="float32", name="logits"
@@ -67,7 +70,7 @@ class Nic(RecurrentCaptioner):
         self.logits_layer.build((None, self.units))
 
     def begin(self, features: Any, training: bool = False) -> State:
-        image = self.image_dropout(self.image_layer(self.feature_scale(features)), training=training)
+        image = self.image_dropout_layer(self.image_layer(self.feature_scale(features)), training=training)
         return self.recurrence.step(image, self.recurrence.zeros(ops.shape(image)[0]))
 
     def say(self, hidden: Any, read: Any, state: State, training: bool = False) -> Any:
@@ -76,4 +79,9 @@ class Nic(RecurrentCaptioner):
     # === Config ===
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "forget_bias": self.forget_bias, "init_scale": self.init_scale}
+        return {
+            **super().get_config(),
+            "image_dropout": self.image_dropout,
+            "forget_bias": self.forget_bias,
+            "init_scale": self.init_scale,
+        }

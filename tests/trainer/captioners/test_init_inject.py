@@ -30,12 +30,3 @@ def test_both_halves_of_the_first_state_are_made_of_the_image():
     state = model.begin(features)
     np.testing.assert_allclose(state["hidden"], expected, atol=1e-5)
     np.testing.assert_allclose(state["carry"], expected, atol=1e-5)
-
-
-def test_components_of_the_image_are_left_out_in_training_alone():
-    model = built(channels=20, vocabulary=23, image_dropout=0.5)
-    features = np.random.default_rng(0).normal(size=(3, 20)).astype("float32")
-    name = "hidden"
-    first, second = (np.array(model.begin(features)[name]) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert np.abs(np.array(model.begin(features, training=True)[name]) - first).max() > 1e-3

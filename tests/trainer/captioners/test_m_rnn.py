@@ -90,12 +90,3 @@ def test_the_papers_recurrence_needs_as_many_units_as_it_reads():
         parse_options(MRnnConfig, {"embedding_2": 512})
     parse_options(MRnnConfig, {"embedding_2": 512, "cell": "gru"})
     parse_options(MRnnConfig, {"embedding_2": None, "embedding": 256})
-
-
-def test_components_of_the_image_are_left_out_in_training_alone():
-    model = built(channels=20, vocabulary=23, image_dropout=0.5)
-    features = np.random.default_rng(0).normal(size=(3, 20)).astype("float32")
-    name = "image"
-    first, second = (np.array(model.begin(features)[name]) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert np.abs(np.array(model.begin(features, training=True)[name]) - first).max() > 1e-3

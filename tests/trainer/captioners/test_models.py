@@ -26,6 +26,7 @@ CASES = [
     ("merge", {"cell": "rnn"}),
 ]
 IDS = ["-".join((name, *map(str, sizes.values()))) for name, sizes in CASES]
+DROPOUTS = [(n, key) for n, spec in MODELS.items() for key in spec.config.model_fields if key.endswith("dropout")]
 every_case = pytest.mark.parametrize(("name", "sizes"), CASES, ids=IDS)
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -161,9 +162,9 @@ def test_arguments_configuration_and_get_config_are_the_same_names(build, name):
     assert set(arguments) - {"kwargs"} <= set(build(name).get_config())
 
 
-@every_model
-def test_dropout_acts_in_training_alone(build, inputs, name):
-    model = build(name, dropout=0.5)
+@pytest.mark.parametrize(("name", "dropout"), DROPOUTS)
+def test_dropout_acts_in_training_alone(build, inputs, name, dropout):
+    model = build(name, **{dropout: 0.5})
     np.testing.assert_array_equal(logits_of(model, inputs), logits_of(model, inputs))
     assert np.abs(model(inputs, training=True) - model(inputs, training=True)).max() > 0
 

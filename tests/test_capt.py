@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-SMALL = ["--extractor", "mobilenet_v3_small", "--weights", "random:7"]
+PIXELS = ["--extractor", "pixels", "--height", "32", "--width", "32"]
+NETWORK = ["--extractor", "mobilenet_v3_small", "--weights", "random:7"]
 
 
 def capt(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,7 +22,7 @@ def capt(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def features(store: Path, images: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return capt(
-        "prepare", "features", "--store", str(store), "--dataset", "folder", "--images", str(images), *SMALL, *more
+        "prepare", "features", "--store", str(store), "--dataset", "folder", "--images", str(images), *PIXELS, *more
     )
 
 
@@ -56,7 +57,7 @@ def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(tmp_p
 
 
 def test_the_libraries_say_nothing_on_standard_error(tmp_path: Path, photos: Any) -> None:
-    done = features(tmp_path / "store", photos(2), "--quiet", "--json")
+    done = features(tmp_path / "store", photos(2), *NETWORK, "--quiet", "--json")
     assert done.returncode == 0
     assert done.stderr == ""
 
@@ -111,7 +112,7 @@ def test_options_come_from_a_yaml_file_and_the_command_line_wins(tmp_path: Path,
     config = tmp_path / "prepare.yaml"
     config.write_text(
         f"store: {tmp_path / 'store'}\ndataset: folder\nimages: [{photos(3)}]\n"
-        "extractor: mobilenet_v3_small\nweights: random:7\nlimit-images: 1\npooling: avg\n"
+        "extractor: pixels\nheight: 32\nwidth: 32\nlimit-images: 1\n"
     )
     done = capt("prepare", "features", "--config", str(config), "--limit-images", "2", "--json")
     assert done.returncode == 0, done.stderr

@@ -374,6 +374,7 @@ def test_folders_and_archives_repeat_and_annotations_may_lie_in_a_zip(
     assert capt.open_store(store).dataset("coco").facts.images == {"train": 3, "val": 2}
 
 
+@pytest.mark.slow
 def test_eighty_real_photographs_are_prepared_then_cached_and_the_same_from_a_zip(
     tmp_path: Path, real_data: Path
 ) -> None:

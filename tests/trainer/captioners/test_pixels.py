@@ -150,6 +150,7 @@ def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network
     np.testing.assert_allclose(scale.mean, features.mean(axis=0), rtol=0.1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(tuned, pixels, network, tmp_path):
     run, given = tmp_path / "run", options(network, fine_tuning=0.5, **CHANGES)
     kill_after(start(pixels, run, **TUNING, options=given), run, 1, 2)

@@ -17,7 +17,7 @@ HOST = "localhost"
 TASK_MANAGERS, SLOTS = 2, 2
 PARALLELISM = 2
 _START_SECONDS = 120
-_IDLE_MILLISECONDS = 120_000
+_IDLE_MILLISECONDS = 20_000
 # What Flink and Spark reach into on Java 17, as their own start scripts have it.
 _JAVA_PACKAGES = (
     "java.base/java.io",
@@ -254,7 +254,8 @@ class FlinkCluster:
             "heartbeat.timeout": 8000,
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": 5,
-            "restart-strategy.fixed-delay.delay": "1 s",
+            # Longer than a worker is kept unused: Beam offers one that has died until then.
+            "restart-strategy.fixed-delay.delay": f"{_IDLE_MILLISECONDS // 1000 + 5} s",
             # Beam's jars are on the cluster's own class path.
             "classloader.resolve-order": "parent-first",
             "io.tmp.dirs": self.logs / "tmp",

@@ -47,7 +47,8 @@ def test_a_lost_sdk_worker_costs_only_what_it_had_not_finished(flink, job, begun
     process, store = begun
     started, cluster = time.monotonic(), flink.cluster
     before = sum(map(cluster.failures, cluster.jobs()))
-    os.kill(cluster.pool.process.children()[0], signal.SIGKILL)
+    # The newest works for this job; of the job before, which hashed, one may be kept that does nothing.
+    os.kill(max(cluster.pool.process.children()), signal.SIGKILL)
     assert process.wait(400) == 0, process.tail()
     assert sum(map(cluster.failures, cluster.jobs())) > before
     compare(f"{flink.name}, an SDK worker killed", job, store, started)

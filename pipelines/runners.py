@@ -49,11 +49,16 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
             raise KeyboardInterrupt from error
         if tells_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
-        reason = lines[-1] if lines else type(error).__name__
         raise CaptError(
-            f"the job failed: {reason}", mend="run the same command again: what is finished is kept"
+            f"the job failed: {_reason(error)}", mend="run the same command again: what is finished is kept"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
+    reason = lines[-1] if lines else type(error).__name__
+    # What Beam says where a worker's data ends before the worker's own end is seen.
+    return f"a worker process was lost: {reason}" if reason.startswith("Channel closed prematurely") else reason
 
 
 def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:

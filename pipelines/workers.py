@@ -12,7 +12,11 @@ from typing import Any
 
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_fn_api_pb2
-from apache_beam.runners.portability.fn_api_runner.worker_handlers import SubprocessSdkWorkerHandler, WorkerHandler
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
+    BeamFnControlServicer,
+    SubprocessSdkWorkerHandler,
+    WorkerHandler,
+)
 from apache_beam.runners.portability.local_job_service import SubprocessSdkWorker
 
 _POLL_SECONDS = 0.1
@@ -37,6 +41,8 @@ class WatchedWorkerHandler(SubprocessSdkWorkerHandler):  # type: ignore[misc]
     def close(self) -> None:
         """Close the connection and wait for the process to end."""
         self._stopping.set()
+        # Beam tells only a worker that has connected; one that is still starting would wait for work for ever.
+        self.control_conn.push(BeamFnControlServicer._DONE_MARKER)
         try:
             super().close()
         except Exception:  # The connection of a process that was lost gives whatever broke it.

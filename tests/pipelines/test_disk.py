@@ -201,15 +201,16 @@ def test_several_worker_processes_write_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])  # the first to start, the last: the other one is still starting
 def test_a_job_whose_worker_is_lost_ends_with_one_line_and_the_same_command_finishes(
-    images: Path, begun: Path, unbroken: Path
+    images: Path, begun: Path, unbroken: Path, lost: int
 ) -> None:
     process = subprocess.Popen(
         command(begun, images, "--quiet", *MULTIPLE), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and len(workers := worker_processes(process.pid)) < 2:
         time.sleep(0.01)
-    os.kill(workers[0], 9)
+    os.kill(workers[lost], 9)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 1
     assert complaint.count("\n") == 1, complaint

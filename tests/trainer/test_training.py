@@ -28,6 +28,15 @@ SMALL = {
     "batch_size": 16,
     "learning_rate": 0.005,
 }
+LEAVING_OUT = {
+    "units": 48,
+    "embedding": 24,
+    "dropout": 0.2,
+    "recurrent_dropout": 0.3,
+    "batch_size": 16,
+    "optimizer": "adam",
+    "learning_rate": 0.005,
+}
 EPOCHS = 6
 
 
@@ -285,11 +294,16 @@ def test_a_run_on_a_schedule_with_half_precision_resumes_exactly(store, tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_gives(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["soft_attention", "nic"])
+def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_gives(
+    store, shown, squares, tmp_path, monkeypatch, model
+):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     # Nearly all of the time goes into compiling, and half of that into optimizing.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    options = {"seed": 4, "epochs": 2, "checkpoint_every": 2, "options": SMALL}
+    options = {"model": model, "seed": 4, "epochs": 2, "checkpoint_every": 2, "options": SMALL}
+    if model == "nic":
+        store, options["options"] = squares.make_store(tmp_path / "store", shown, pooled=True), LEAVING_OUT
     assert start(store, tmp_path / "unbroken", **options).wait() == 0
     kill_after(start(store, tmp_path / "killed", **options), tmp_path / "killed", 1, 2)
     assert start(store, tmp_path / "killed", **options).wait() == 0

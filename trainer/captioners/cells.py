@@ -4,7 +4,8 @@ state   hidden [B, units], for an LSTM also carry [B, units]
 inputs  → all words at once in training, one word at a time in decoding; the same weights and the same results
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -56,6 +57,9 @@ class Recurrence(keras.layers.Layer):
         init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
         forget_bias: float. Where the bias of an LSTM's forget gate begins: with 1 it keeps 73 % of its carry from one
             word to the next, with 3 it keeps 95 %. Other cells have no such gate.
+        recurrent_dropout: float. Share of the weights from state to state that training leaves out, 0 to 1, the same
+            for all words of a batch (weight-dropped, Merity et al., 2018, arXiv:1708.02182), so that fused kernels
+            can still be used.
 
     Call arguments:
         inputs: float [B, T, C].
@@ -66,13 +70,21 @@ class Recurrence(keras.layers.Layer):
     """
 
     def __init__(
-        self, cell: str, units: int, init_scale: float | None = None, forget_bias: float = 1.0, **kwargs: Any
+        self,
+        cell: str,
+        units: int,
+        init_scale: float | None = None,
+        forget_bias: float = 1.0,
+        recurrent_dropout: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.cell = cell
         self.units = units
         self.init_scale = init_scale
         self.forget_bias = forget_bias
+        self.recurrent_dropout = recurrent_dropout
+        self.kernel_dropout = keras.layers.Dropout(recurrent_dropout, name="kernel_dropout")
         self.state_names = ("hidden", "carry") if cell == "lstm" else ("hidden",)
         self.layer = _LAYERS[cell](units, init_scale)
         if cell == "lstm":
@@ -86,8 +98,9 @@ class Recurrence(keras.layers.Layer):
         """The state of no words: zeros for `batch` captions."""
         return {name: ops.zeros((batch, self.units), dtype=self.compute_dtype) for name in self.state_names}
 
-    def call(self, inputs: Any, state: Mapping[str, Any]) -> Any:
-        return self.layer(inputs, initial_state=[state[name] for name in self.state_names])
+    def call(self, inputs: Any, state: Mapping[str, Any], training: bool = False) -> Any:
+        with self._weights_left_out(training):
+            return self.layer(inputs, initial_state=[state[name] for name in self.state_names])
 
     def step(self, inputs: Any, state: Mapping[str, Any]) -> dict[str, Any]:
         """The state after one more word, whose `hidden` is the output.
@@ -106,7 +119,18 @@ class Recurrence(keras.layers.Layer):
             "units": self.units,
             "init_scale": self.init_scale,
             "forget_bias": self.forget_bias,
+            "recurrent_dropout": self.recurrent_dropout,
         }
+
+    @contextlib.contextmanager
+    def _weights_left_out(self, training: bool) -> Iterator[None]:
+        cell = self.layer.cell
+        kept = cell.recurrent_kernel
+        cell.recurrent_kernel = self.kernel_dropout(ops.convert_to_tensor(kept), training=training)
+        try:
+            yield
+        finally:
+            cell.recurrent_kernel = kept
 
 
 def uniform(scale: float | None, otherwise: str = "glorot_uniform") -> keras.initializers.Initializer:

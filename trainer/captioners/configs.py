@@ -104,6 +104,7 @@ class NicConfig(ModelConfig):
     embedding: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
+    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.3, ge=0, lt=1)
     forget_bias: float = 1.0
     init_scale: float | None = Field(0.08, gt=0)
@@ -120,6 +121,7 @@ class MRnnConfig(ModelConfig):
     units: int = Field(256, ge=1, validate_default=True)
     multimodal: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.0, ge=0, lt=1)
     tied: bool = False
 
@@ -143,6 +145,7 @@ class InitInjectConfig(ModelConfig):
     image_bottleneck: int = Field(120, ge=1)
     logit_bottleneck: int = Field(120, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
     forget_bias: float = 1.0
     image_dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -154,6 +157,7 @@ class ParInjectConfig(ModelConfig):
     embedding: int = Field(256, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class MergeConfig(ModelConfig):
@@ -165,6 +169,7 @@ class MergeConfig(ModelConfig):
     embedding: int = Field(200, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.5, ge=0, lt=1)
     joint_dropout: float = Field(0.0, ge=0, lt=1)
 

@@ -30,6 +30,7 @@ class InitInject(RecurrentCaptioner):
         image_bottleneck: int. Size to which the image is reduced before it becomes a state.
         logit_bottleneck: int. Size of the layer before the logits.
         dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1.
+        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
 
@@ -49,11 +50,21 @@ class InitInject(RecurrentCaptioner):
         image_bottleneck: int = 120,
         logit_bottleneck: int = 120,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         forget_bias: float = 1.0,
         image_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, forget_bias=forget_bias, **kwargs)
+        super().__init__(
+            vocabulary,
+            cell,
+            embedding,
+            units,
+            dropout,
+            forget_bias=forget_bias,
+            recurrent_dropout=recurrent_dropout,
+            **kwargs,
+        )
         self.image_bottleneck = image_bottleneck
         self.logit_bottleneck = logit_bottleneck
         self.image_dropout = image_dropout

@@ -29,6 +29,7 @@ class Merge(RecurrentCaptioner):
         embedding: int. Size of a word's vector.
         units: int. Size of the state, of the image's vector, and of the layer before the logits.
         dropout: float. Share of word vectors' components that training leaves out, 0 to 1.
+        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
         joint_dropout: float. Share of what the hidden layer reads, h_t + v, that training leaves out, 0 to 1.
 
@@ -46,11 +47,12 @@ class Merge(RecurrentCaptioner):
         embedding: int = 200,
         units: int = 256,
         dropout: float = 0.5,
+        recurrent_dropout: float = 0.0,
         image_dropout: float = 0.5,
         joint_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, **kwargs)
+        super().__init__(vocabulary, cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
         self.image_dropout = image_dropout
         self.joint_dropout = joint_dropout
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")

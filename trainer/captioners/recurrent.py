@@ -31,6 +31,7 @@ class RecurrentCaptioner(Captioner):
             time loop.
         init_scale: float or None. As in `trainer.captioners.cells.Recurrence`, for word vectors too.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RecurrentCaptioner(Captioner):
         dropout: float,
         init_scale: float | None = None,
         forget_bias: float = 1.0,
+        recurrent_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -51,11 +53,12 @@ class RecurrentCaptioner(Captioner):
         self.units = units
         self.dropout = dropout
         self.forget_bias = forget_bias
+        self.recurrent_dropout = recurrent_dropout
         self.embedding_layer = keras.layers.Embedding(
             vocabulary, embedding, embeddings_initializer=uniform(init_scale, "uniform"), name="embedding"
         )
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
-        self.recurrence = Recurrence(cell, units, init_scale, forget_bias, name="recurrence")
+        self.recurrence = Recurrence(cell, units, init_scale, forget_bias, recurrent_dropout, name="recurrence")
 
     def build_words(self, input_shape: dict[str, Any], reads: int) -> None:
         """Build what the base class holds; the recurrence reads vectors of `reads` components."""
@@ -69,7 +72,7 @@ class RecurrentCaptioner(Captioner):
             state = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in state.items()}
         words = self.word_dropout(self.embedding_layer(inputs["tokens"]), training=training)
         read = self.read(words, state)
-        return self.say(self.recurrence(read, state), read, state, training=training)
+        return self.say(self.recurrence(read, state, training=training), read, state, training=training)
 
     def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
         read = self.read(ops.expand_dims(self.embedding_layer(token), 1), state)
@@ -102,4 +105,5 @@ class RecurrentCaptioner(Captioner):
             "embedding": self.embedding,
             "units": self.units,
             "dropout": self.dropout,
+            "recurrent_dropout": self.recurrent_dropout,
         }

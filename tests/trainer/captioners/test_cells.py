@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer.captioners.cells import Recurrence
 
@@ -64,6 +65,28 @@ def test_weights_fill_the_range_asked_for_and_no_two_are_drawn_alike():
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_training_leaves_out_weights_between_states_the_same_ones_for_all_words(cell):
+    recurrence = made(cell, units=32, reads=32, recurrent_dropout=0.3)
+    words = np.random.default_rng(0).normal(size=(8, 6, 32)).astype("float32")
+    kernel = recurrence.layer.cell.recurrent_kernel
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(recurrence(words, recurrence.zeros(8), training=True) ** 2)
+    left_out = tape.gradient(loss, kernel.value).numpy() == 0
+    assert left_out.mean() == pytest.approx(0.3, abs=0.05)
+    assert recurrence.layer.cell.recurrent_kernel is kernel
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_is_left_out_but_in_training(cell):
+    words = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
+    whole, dropped = made(cell), made(cell, recurrent_dropout=0.5)
+    dropped.set_weights(whole.get_weights())
+    expected = np.array(whole(words, whole.zeros(3), training=True))
+    np.testing.assert_array_equal(dropped(words, dropped.zeros(3)), expected)
+    assert not np.allclose(dropped(words, dropped.zeros(3), training=True), expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_recurrence_comes_back_from_its_config(cell):
-    config = Recurrence(cell, 6, 0.1, name="words").get_config()
+    config = Recurrence(cell, 6, 0.1, recurrent_dropout=0.2, name="words").get_config()
     assert Recurrence.from_config(config).get_config() == config

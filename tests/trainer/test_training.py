@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,15 @@ def test_a_finished_run_is_not_trained_again(trained, store):
     assert again["resumed_at"] == again["steps"] == figures["steps"]
     assert again["val_loss"] == figures["val_loss"]
     assert lines_of(run) == before
+
+
+def test_a_run_of_before_a_size_was_known_goes_on_with_the_default_of_it(trained, store, tmp_path):
+    run = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    record = json.loads((run / "run.json").read_text())
+    assert record["sizes"].pop("gate") is False
+    (run / "run.json").write_text(json.dumps(record))
+    again = train_captioner(store.path, run, seed=4, epochs=EPOCHS, options=SMALL)
+    assert again["resumed_at"] == again["steps"]
 
 
 def test_more_epochs_go_on_where_the_run_ended(store, tmp_path):

@@ -213,6 +213,8 @@ def refuse_other(root: Path, new: RunRecord) -> None:
 
 def _identity(record: RunRecord) -> dict[str, Any]:
     identity = record.model_dump(mode="json", exclude=_MAY_CHANGE)
+    # A size that the capt of the day did not know yet is what it is by default.
+    identity["sizes"] = record.config.model_dump(mode="json")
     if record.training.schedule == "cosine":
         # The rate at a step depends on how many there are.
         identity["training"]["epochs"] = record.training.epochs

@@ -1,5 +1,6 @@
 """What stands behind `--` is checked before anything starts, and an engine that does not answer is named."""
 
+import apache_beam as beam
 import pytest
 
 from pipelines.runners import refuse_unknown, run_pipeline
@@ -23,3 +24,12 @@ def test_a_job_server_that_does_not_answer_is_named(options):
     with pytest.raises(CaptError, match="the job server does not answer") as failure, run_pipeline(options):
         pass
     assert failure.value.where == "localhost:1"
+
+
+def test_a_worker_whose_data_ends_before_its_end_is_seen_was_lost(monkeypatch):
+    def run(pipeline):
+        raise RuntimeError("Channel closed prematurely.")  # in Beam's words
+
+    monkeypatch.setattr(beam.Pipeline, "run", run)
+    with pytest.raises(CaptError, match="a worker process was lost"), run_pipeline([]):
+        pass

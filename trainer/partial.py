@@ -4,7 +4,8 @@
     0<TAB>…             the number of a line, and the line
     1<TAB>…
 
-A killed run goes on with the lines that are whole. They may come in any order; `OUT` has them by number.
+A killed run goes on with the lines that are whole. They may come in any order, and again, when the last is meant;
+`OUT` has them by number.
 """
 
 import contextlib

@@ -30,7 +30,8 @@ def predict_captions(
         **decoding: as `CaptionerRun.decoding` takes it.
 
     Returns:
-        dict: `out`, `images`, `captions`, `failed`, `resumed` (lines that an earlier, killed run had written).
+        dict: `out`, `images`, `captions`, `failed`, `resumed` (lines that an earlier, killed run had written, in whole
+        batches).
 
     Raises:
         UsageError: an option is out of range.
@@ -40,8 +41,10 @@ def predict_captions(
     chosen = opened.decoding(**decoding)
     pictures = [picture for name in images for picture in find_pictures(name)]
     lines = PartialLines(Path(out), _owner(opened, chosen, pictures), len(pictures))
+    # Scores depend, in their last digits, on the batch that an image comes in.
+    resumed = lines.resumed - lines.resumed % DECODE_BATCH
     with bar("captioning", len(pictures), "images") as show:
-        for batch in _batches(opened, pictures, chosen, lines.resumed):
+        for batch in _batches(opened, pictures, chosen, resumed):
             lines.add(batch)
             show(batch[-1][0] + 1, "")
     lines.finish()
@@ -52,7 +55,7 @@ def predict_captions(
         "images": len(pictures),
         "captions": len(pictures) - failed,
         "failed": failed,
-        "resumed": lines.resumed,
+        "resumed": resumed,
     }
 
 

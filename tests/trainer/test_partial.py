@@ -30,6 +30,15 @@ def test_a_killed_job_goes_on_with_its_whole_lines(tmp_path):
     assert out.read_text() == "a\nb\nc\td\n"
 
 
+def test_of_a_line_that_comes_again_the_last_is_meant(tmp_path):
+    out = tmp_path / "out.txt"
+    PartialLines(out, "me", 2).add([(0, "a"), (1, "b")])
+    again = PartialLines(out, "me", 2)
+    again.add([(1, "c")])
+    again.finish()
+    assert out.read_text() == "a\nc\n"
+
+
 def test_another_jobs_lines_are_not_taken_over(tmp_path):
     PartialLines(tmp_path / "out.txt", "you", 2).add([(0, "x")])
     assert PartialLines(tmp_path / "out.txt", "me", 2).missing == [0, 1]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from trainer.predicting import predict_captions
-from trainer.runs.run import load_run
+from trainer.runs.run import DECODE_BATCH, load_run
 from trainer.training import train_captioner
 
 SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 16, "batch_size": 16}
@@ -55,21 +55,38 @@ def test_a_folder_becomes_a_line_an_image(unbroken, run, folder):
     assert greedy.caption(folder / "0000.png", greedy.decoding(temperature=2.0)).text == rows[0]["text"]
 
 
-def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(unbroken, run, folder, tmp_path):
-    out, part = tmp_path / "c.jsonl", tmp_path / "c.jsonl.part"
+@pytest.fixture(scope="module")
+def killed(run, folder, tmp_path_factory):
+    """What a run left that was killed once it had written more than a batch."""
+    out = tmp_path_factory.mktemp("killed") / "c.jsonl"
+    part = out.with_name("c.jsonl.part")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(run), str(folder), str(out)], env=environment)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if part.exists() and part.read_bytes().count(b"\n") > 1:
+        if part.exists() and part.read_bytes().count(b"\n") > DECODE_BATCH:
             process.kill()
         time.sleep(0.001)
     process.wait()
     assert not out.exists()
-    whole = part.read_bytes()
-    part.write_bytes(whole + b'{"image": "half')
+    return part.read_bytes()
+
+
+def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(unbroken, killed, run, folder, tmp_path):
+    out = tmp_path / "c.jsonl"
+    (tmp_path / "c.jsonl.part").write_bytes(killed)
     figures = predict_captions(run, [str(folder)], out, temperature=2.0)
-    assert 0 < figures["resumed"] == whole.count(b"\n") - 1 < COUNT
+    written = killed.count(b"\n") - 1
+    assert 0 < figures["resumed"] == written - written % DECODE_BATCH < COUNT
+    assert out.read_bytes() == unbroken[0].read_bytes()
+
+
+@pytest.mark.parametrize("written", [0, 9, DECODE_BATCH - 1])
+def test_a_batch_of_which_a_part_was_written_is_made_again(unbroken, killed, run, folder, tmp_path, written):
+    out = tmp_path / "c.jsonl"
+    head, *lines = killed.splitlines(keepends=True)
+    (tmp_path / "c.jsonl.part").write_bytes(head + b"".join(lines[:written]) + lines[written][:9])
+    assert predict_captions(run, [str(folder)], out, temperature=2.0)["resumed"] == 0
     assert out.read_bytes() == unbroken[0].read_bytes()
 
 

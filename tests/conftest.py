@@ -3,7 +3,7 @@
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pytest
 from PIL import Image
+
+from features.extractors.choice import Extractor
+from pipelines import frozen
+from schemas.recipes import FeatureRecipe
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
 
@@ -66,6 +70,22 @@ def zip_of(directory: Path, path: Path) -> Path:
         for file in sorted(directory.iterdir()):
             archive.write(file, f"{directory.name}/{file.name}")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_once() -> Iterator[dict[FeatureRecipe, Any]]:
+    """The frozen networks that stores of this process were begun with: each recipe's is built for the first of them."""
+    built: dict[FeatureRecipe, Any] = {}
+    build = frozen._build
+
+    def once(recipe: FeatureRecipe, extractor: Extractor) -> Any:
+        if recipe not in built:
+            built[recipe] = build(recipe, extractor)
+        return built[recipe]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen, "_build", once)
+        yield built
 
 
 @pytest.fixture(scope="session")

@@ -3,20 +3,16 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
 from trainer.captioners.configs import ModelConfig
 from trainer.captioners.models import ModelSpec, PixelInput, model_spec
-from trainer.captioners.pixels import PixelNetwork, open_network
 from trainer.config import TrainingConfig, parse_options
 from trainer.inputs.captions import CaptionData, join_captions
 from trainer.inputs.tables import Tables, select_tables
-from trainer.learning.captions import CaptionLesson
-from trainer.learning.epochs import Learning
-from trainer.learning.warming import WarmStart
 from trainer.runs.directory import begin_run, locked, note_store, put_captioner
 from trainer.runs.records import (
     CaptionerRecord,
@@ -26,6 +22,10 @@ from trainer.runs.records import (
     TextOrigin,
     library_versions,
 )
+
+if TYPE_CHECKING:
+    from trainer.captioners.pixels import PixelNetwork
+    from trainer.learning.warming import WarmStart
 
 _log = logging.getLogger("capt.training")
 
@@ -93,12 +93,18 @@ def train_captioner(
     opened = open_store(store)
     root = Path(run_dir).absolute()
     wanted = PixelInput() if training.extractor else spec
-    warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
     with pinned(opened.path, lambda: select_tables(opened, wanted, dataset, features, captions)) as tables:
-        network = open_network(training, spec, tables.features.recipe) if training.extractor else None
         data = join_captions(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, training, data)
+        # Keras takes seconds to import, in which nothing should be left to say of the command.
+        from trainer.captioners.pixels import open_network
+        from trainer.learning.captions import CaptionLesson
+        from trainer.learning.epochs import Learning
+        from trainer.learning.warming import WarmStart
+
+        network = open_network(training, spec, tables.features.recipe) if training.extractor else None
+        warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
         with locked(root):
             record = captioner_record(spec, sizes, training, tables, data, network, warm)
             begin_run(root, record, lambda: put_captioner(root, tables, network))
@@ -113,8 +119,8 @@ def captioner_record(
     training: TrainingConfig,
     tables: Tables,
     data: CaptionData,
-    network: PixelNetwork | None = None,
-    warm: WarmStart | None = None,
+    network: "PixelNetwork | None" = None,
+    warm: "WarmStart | None" = None,
 ) -> CaptionerRecord:
     """What a run is that learns from these captions.
 

@@ -33,6 +33,9 @@ from trainer.runs.records import RunRecord
 
 _log = logging.getLogger("capt.training")
 
+# Seconds. A drawing takes a third of one, as much as a short epoch.
+_DRAWN_EVERY = 10.0
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -103,6 +106,7 @@ class Learning:
         self.lesson = lesson
         self.config = record.training
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
+        self._next_drawing = 0.0
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch; the figures that the training command returns."""
@@ -123,7 +127,10 @@ class Learning:
             progress = self._epoch(progress)
             self.lesson.show(progress.epoch)
             self._write_metrics(progress.history)
+            if time.monotonic() >= self._next_drawing:
+                self._draw(progress.history)
             board.add(progress.history[-1])
+        self._draw(progress.history)
         board.close()
         return self._figures(progress, resumed_at, time.monotonic() - started)
 
@@ -203,8 +210,10 @@ class Learning:
     def _write_metrics(self, history: Sequence[Figures]) -> None:
         lines = "".join(json.dumps(figures.model_dump()) + "\n" for figures in history)
         write(self.root / METRICS, lines.encode())
-        if history:
-            save_figure(self.lesson.plot(history), self.root / LOSS_PLOT)
+
+    def _draw(self, history: Sequence[Figures]) -> None:
+        save_figure(self.lesson.plot(history), self.root / LOSS_PLOT)
+        self._next_drawing = time.monotonic() + _DRAWN_EVERY
 
     def _figures(self, progress: Progress, resumed_at: int, seconds: float) -> dict[str, Any]:
         best = progress.best

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import noise_image
+
 PIXELS = ["--extractor", "pixels", "--height", "32", "--width", "32"]
 NETWORK = ["--extractor", "mobilenet_v3_small", "--weights", "random:7"]
 
@@ -46,8 +48,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(tmp_path: Path, photos: Any) -> None:
-    done = features(tmp_path / "store", photos(3), "--json")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """What a command that worked said, and its log file."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "images").mkdir()
+    for number in range(3):
+        noise_image(number).save(root / "images" / f"{number}.jpg")
+    return features(root / "store", root / "images", "--json", "--log-file", str(root / "log.txt")), root / "log.txt"
+
+
+def test_json_is_the_last_line_and_nothing_else_is_said_on_standard_output(
+    prepared: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, _ = prepared
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
     names = {"input", "ok", "cached", "duplicate", "failed", "unannotated", "shards", "bytes", "seconds", "fingerprint"}
@@ -153,9 +167,9 @@ def test_an_option_that_beam_does_not_know_is_wrong_usage(tmp_path: Path, photos
     assert "no option of Beam" in done.stderr
 
 
-def test_the_log_goes_to_a_file_too(tmp_path: Path, photos: Any) -> None:
-    assert features(tmp_path / "store", photos(1), "--log-file", str(tmp_path / "log.txt")).returncode == 0
-    assert "fingerprint" in (tmp_path / "log.txt").read_text()
+def test_the_log_goes_to_a_file_too(prepared: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    _, log = prepared
+    assert "fingerprint" in log.read_text()
 
 
 @pytest.mark.parametrize("command", [["prepare"], ["store"], ["train"], ["experiment"], []])

@@ -198,6 +198,7 @@ def rows(
 
 @every_network
 @every_precision
+@pytest.mark.slow
 def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(name: str, precision: Precision) -> None:
     network = FrozenNetwork(built(name)[1], precision)
     together = rows(name, precision, network, range(13), 16)
@@ -209,6 +210,7 @@ def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(name: str, 
     assert narrow.refused == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [FAST, *(pytest.param(later.values, marks=later.marks) for later in LATER)])
 def test_rows_are_the_same_on_one_thread(kinds: tuple[str, ...], tmp_path: Path) -> None:
     kinds_and_precisions = [(kind, precision) for kind in kinds for precision in PRECISIONS]

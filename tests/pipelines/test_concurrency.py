@@ -62,6 +62,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "store"
 
 
+@pytest.mark.slow
 def test_two_runs_that_are_to_do_the_same_share_the_work(tmp_path: Path) -> None:
     """In a store that is new: both begin it, its table and its network."""
     images, store = images_of(tmp_path / "images", range(24)), tmp_path / "store"
@@ -111,6 +112,7 @@ def captions(path: Path, numbers: Sequence[int]) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
     store = tmp_path / "store"
     train = captions(tmp_path / "captions_train2017.json", range(50))

@@ -121,6 +121,7 @@ def fill_when_a_shard_is_done(disk: Path, store: Path, ended: threading.Event) -
         fill(disk, SPARED_BYTES)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_the_same_command_finishes(
     disk: Path, images: Path, begun: Path, unbroken: Path
 ) -> None:

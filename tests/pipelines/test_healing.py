@@ -17,6 +17,12 @@ IMAGES, SHARDS = 12, 4
 FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "random:7", "shards": SHARDS}
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_built_yet(built_once: dict[Any, Any]) -> None:
+    """A network that is healed is built for it."""
+    built_once.clear()
+
+
 class Place:
     """A store with the data that it is made from."""
 

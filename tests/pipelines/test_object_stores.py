@@ -75,6 +75,7 @@ def test_the_command_line_and_several_processes(address: str, photos: Any, tmp_p
     assert committed(place(address)) == committed(tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_killed_runs_are_finished_by_the_same_command(address: str, photos: Any, tmp_path: Path) -> None:
     options = {"dataset": "folder", "images": [str(photos(24))], "shards": 8, **PIXELS}
     capt.prepare_features(store=str(tmp_path / "store"), **options)

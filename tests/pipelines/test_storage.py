@@ -72,6 +72,7 @@ def check_int8(store: Path, images: Path) -> None:
     assert cosines(flat(small, keys), flat(exact, keys)).min() >= 0.999
 
 
+@pytest.mark.slow
 def test_int8_takes_132_kib_an_image_and_keeps_its_direction(tmp_path: Path) -> None:
     make_scenes(tmp_path / "scenes", 5, 0)
     check_int8(tmp_path / "store", tmp_path / "scenes" / "images")

@@ -46,7 +46,7 @@ def pictures(shown, folder):
     return sorted(folder.iterdir())
 
 
-@pytest.mark.parametrize(("dtype", "beam"), [("float16", 1), ("int8", 3)])
+@pytest.mark.parametrize(("dtype", "beam"), [("float16", 1), pytest.param("int8", 3, marks=pytest.mark.slow)])
 def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, shown, tmp_path, dtype, beam):
     store = squares.make_store(tmp_path / "store", shown, dtype=dtype)
     train_captioner(store.path, tmp_path / "run", epochs=6, options={**SIZES, "learning_rate": 0.006})

@@ -44,6 +44,7 @@ def shards_asked(faults):
     return [one for one in faults.seen if one.startswith("GET") and ".tfrecord" in one]
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_a_bucket_what_it_learns_from_a_directory(remote, store, tmp_path, monkeypatch):
     monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)
     address, faults = remote

@@ -87,6 +87,7 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, 
             np.testing.assert_allclose(got[layer], value, rtol=1e-5, atol=1e-6, err_msg=layer)
 
 
+@pytest.mark.slow
 def test_tensorflow_complains_of_nothing(words_store, tmp_path):
     """In a process of its own: TensorFlow shares CTC's loops between sizes, and complains where a second size comes."""
     training = start(words_store, tmp_path / "run", OF_WORDS, epochs=1, options={**SMALL, "batch_size": 12})

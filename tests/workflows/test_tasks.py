@@ -16,6 +16,7 @@ SMALL_CAPTIONER = {"model": "merge", "embedding": 8, "units": 8, "epochs": 1, "s
 SMALL_RECOGNIZER = {"profile": "quick", "epochs": 1, "widths": [4, 8], "blocks": [0, 0], "units": 8, "batch_size": 8}
 
 
+@pytest.mark.slow
 def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any, coco: Any) -> None:
     task, store = task_of("captioner"), tmp_path / "store"
     data = {"dataset": "coco", "annotations": str(coco(range(12))), "split": "0.5,0.5,0"}
@@ -36,6 +37,7 @@ def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any,
     assert low <= scores["bleu_1"].value <= high
 
 
+@pytest.mark.slow
 def test_a_recognizer_is_prepared_trained_and_scored(tmp_path: Path) -> None:
     task, store = task_of("captcha"), tmp_path / "store"
     make_captchas(tmp_path / "data", 60, seed=3)

@@ -72,6 +72,7 @@ def test_directories_are_what_keys_have_before_a_slash(root: ObjectPath) -> None
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_more_objects_than_a_page_are_all_listed(root: ObjectPath) -> None:
     names = [f"{number:04d}" for number in range(1003)]
     with ThreadPoolExecutor(8) as pool:

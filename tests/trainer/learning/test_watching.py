@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from trainer.learning.watching import Pace
 
 COMMAND = [sys.executable, "-c", "import capt; capt.main()", "train", "captcha"]
@@ -26,6 +28,7 @@ def shown_by(command, environment):
     return b"".join(parts).decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_images_a_second_and_the_time_to_go(words_store, tmp_path):
     from tests.trainer.words import SMALL
 

@@ -51,7 +51,7 @@ def test_an_images_logits_do_not_depend_on_its_neighbours(model, images):
             np.testing.assert_allclose(logits[i], alone[name][0], atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["ctc", "attention"])
+@pytest.mark.parametrize("head", ["ctc", pytest.param("attention", marks=pytest.mark.slow)])
 def test_either_head_learns_to_read_what_it_is_shown(head):
     # A letter is a patch of its own colour.
     rng = np.random.default_rng(1)

@@ -16,7 +16,7 @@ from trainer.training import train_captioner
 SIZES = {"units": 64, "embedding": 32, "attention": 32, "projection": 32, "output": 64}
 
 
-@pytest.fixture(scope="module", params=["float16", "int8"])
+@pytest.fixture(scope="module", params=["float16", pytest.param("int8", marks=pytest.mark.slow)])
 def trained(request, squares, shown, tmp_path_factory):
     """A run whose store is gone, and what it said of the store's features while it was there."""
     root = tmp_path_factory.mktemp("trained")

@@ -70,6 +70,7 @@ def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, cap
     assert "free, beam" in shown
 
 
+@pytest.mark.slow
 def test_runs_stand_side_by_side_and_free_and_lexicon_both_show(run, words_store, truth, tmp_path):
     train_captcha(words_store.path, tmp_path / "other", epochs=1, options={**run.record.sizes, "batch_size": 32})
     result = evaluate([run, tmp_path / "other"], labels=truth)

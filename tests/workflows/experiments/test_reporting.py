@@ -25,6 +25,8 @@ NASTY = 'A <b>thing</b> seen & "said"'
 DONE = ("merge-pooled-words-seed0", "merge-pooled-words-seed1", "wide-pooled-words-seed0", "wide-pooled-words-seed1")
 FAILED = "breaks-pooled-words-seed0"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:

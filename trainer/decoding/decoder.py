@@ -6,16 +6,17 @@ compiled function.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
-from trainer.captioners.captioner import Captioner
+
+if TYPE_CHECKING:
+    from trainer.captioners.captioner import Captioner
 
 # No caption of words that may be said is as unlikely.
 IMPOSSIBLE = -1e8
@@ -79,7 +80,7 @@ class Decoded:
 Decoder = Callable[..., Decoded]
 
 
-def make_decoder(model: Captioner, decoding: Decoding) -> Decoder:
+def make_decoder(model: "Captioner", decoding: Decoding) -> Decoder:
     """The decoder of a model: features [B, *shape], and the images' numbers in a request, to `Decoded`.
 
     Args:
@@ -102,6 +103,8 @@ def make_decoder(model: Captioner, decoding: Decoding) -> Decoder:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as one compiled graph for batches of any size on TensorFlow; as it is on other backends."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

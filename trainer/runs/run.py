@@ -23,12 +23,13 @@ from features.quantize import decode
 from features.store.models import champion_at
 from schemas.errors import DamagedError, RecordError, UsageError
 from schemas.recipes import digest_of
-from trainer.learning.checkpoints import Checkpoints
 from trainer.runs.directory import CHECKPOINTS, NETWORK
 from trainer.runs.records import RunRecord, read_record
 
 if TYPE_CHECKING:
     import keras
+
+    from trainer.learning.checkpoints import Checkpoints
 
 DECODE_BATCH = 64
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -58,7 +59,7 @@ class Run:
     def model(self) -> "keras.Model":
         """The model with the weights of the best epoch."""
         model = self.record.build(self.path)
-        Checkpoints(self.path / CHECKPOINTS).load_best(model)
+        self._checkpoints.load_best(model)
         return model
 
     @property
@@ -69,8 +70,14 @@ class Run:
     @property
     def identity(self) -> str:
         """A digest that changes with whatever decides the run's answers."""
-        state = Checkpoints(self.path / CHECKPOINTS).state()
+        state = self._checkpoints.state()
         return digest_of([self.record.model_dump(mode="json"), state.best if state else ""])
+
+    @property
+    def _checkpoints(self) -> "Checkpoints":
+        from trainer.learning.checkpoints import Checkpoints
+
+        return Checkpoints(self.path / CHECKPOINTS)
 
     def _answers(
         self, sources: Iterable[Source], answer: Callable[[NDArray[Any], Sequence[int]], list[Answer]], first: int = 0

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-
-# The graph's normalizing operation is registered by this import.
-import tensorflow_text  # noqa: F401
 from numpy.typing import NDArray
 
 from features.vocabulary import detokenize, read_vocabulary
@@ -56,6 +52,11 @@ class Tokenizer:
     """
 
     def __init__(self, transform_dir: Path) -> None:
+        import tensorflow as tf
+
+        # The graph's normalizing operation is registered by this import.
+        import tensorflow_text  # noqa: F401
+
         self.words = read_vocabulary(transform_dir)
         try:
             with tf.device("CPU"):
@@ -76,6 +77,8 @@ class Tokenizer:
 
     def tokenize_utf8(self, captions: Sequence[bytes]) -> Tokens:
         """The tokens of captions that are UTF-8 already."""
+        import tensorflow as tf
+
         with tf.device("CPU"):
             texts = tf.constant(captions, tf.string, shape=[len(captions)])
             result = self._saved.transform_fn({"caption": texts})

@@ -26,7 +26,6 @@ from tensorflow_transform import analyzers, impl_helper
 from features.files import ASIDE, write
 from features.standardize import split_words
 from features.vocabulary import VOCABULARY_FILE, write_vocabulary
-from schemas.errors import UsageError
 from schemas.recipes import END, SPECIAL_TOKENS, START, UNKNOWN, TextRecipe
 
 CAPTION = "caption"
@@ -48,7 +47,7 @@ def counting_fn(recipe: TextRecipe) -> Callable[[_Tensors], _Tensors]:
     The counts become the asset `counts` of the transform, one `COUNT WORD` a line, no more of them than
     `recipe.vocab_size` leaves room for and none below `recipe.min_count`.
     """
-    check_recipe(recipe)
+    recipe.check()
 
     def count(inputs: _Tensors) -> _Tensors:
         words = split_words(inputs[CAPTION], recipe.standardizer)
@@ -91,7 +90,7 @@ def transform_for_vocabulary(words: Sequence[str], recipe: TextRecipe, output_di
         StoreError: the words are no vocabulary.
         UsageError: the recipe's bounds leave no room for a word.
     """
-    check_recipe(recipe)
+    recipe.check()
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=ASIDE, dir=output_dir) as aside:
         vocabulary = Path(aside) / VOCABULARY_FILE
@@ -108,25 +107,6 @@ def transform_for_vocabulary(words: Sequence[str], recipe: TextRecipe, output_di
         for part in PARTS:
             shutil.rmtree(output_dir / part, ignore_errors=True)
             (built / part).rename(output_dir / part)
-
-
-def check_recipe(recipe: TextRecipe) -> None:
-    """UsageError where the recipe's bounds leave no room for a word, or mean nothing."""
-    if recipe.special != SPECIAL_TOKENS:
-        raise UsageError(f"the special words are {' '.join(SPECIAL_TOKENS)}, got {' '.join(recipe.special)}")
-    smallest = len(SPECIAL_TOKENS) + 1
-    if recipe.vocab_size and recipe.vocab_size < smallest:
-        raise UsageError(
-            f"a vocabulary of {recipe.vocab_size} holds no word beside the special ones",
-            mend=f"take at least {smallest}, or 0 for no bound",
-        )
-    if recipe.max_length and recipe.max_length < 3:
-        raise UsageError(
-            f"a length of {recipe.max_length} holds no word beside start and end",
-            mend="take at least 3, or 0 for no bound",
-        )
-    if recipe.min_count < 1:
-        raise UsageError(f"a word cannot be seen {recipe.min_count} times", mend="take a minimum count of 1 or more")
 
 
 def _tokenizing_fn(recipe: TextRecipe, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:

@@ -16,7 +16,6 @@ from features.store import Store, create_store, open_store
 from features.store.damage import noted_damage
 from features.store.healing import mend_log, read_catalog, remove_damaged, sound_text_table
 from features.store.pins import lease, table_name
-from features.transform import check_recipe
 from features.vocabulary import given_vocabulary
 from pipelines.caption_ledger import CaptionLedger
 from pipelines.chosen import choose
@@ -221,7 +220,7 @@ def _recipe(options: CaptionOptions, dataset: str, train: CaptionsDigest, words:
         max_length=options.max_length,
         vocabulary=vocabulary,
     )
-    check_recipe(recipe)
+    recipe.check()
     return recipe
 
 

@@ -19,7 +19,6 @@ from features.store.damage import files_of, is_sound
 from features.store.log import CommitLog
 from features.store.reading import checked
 from features.store.shards import shard_count, shards_of
-from features.transform import transform_for_vocabulary
 from features.vocabulary import read_vocabulary, vocabulary_path
 from pipelines.caption_ledger import CHOSEN
 from pipelines.chosen import Chosen
@@ -27,7 +26,6 @@ from pipelines.runners import run_pipeline
 from pipelines.scratch import scratch
 from pipelines.tokenizing import TokenizedUnit, TokenizeShard
 from pipelines.units import done_so_far, forget_results, opened_unit, results, run_units, write_batches
-from pipelines.vocabulary import learn_vocabulary
 from schemas.errors import CaptError
 from schemas.manifests import FileEntry, Manifest, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, SPECIAL_TOKENS, TextRecipe, digest_of
@@ -83,6 +81,10 @@ class TextJob:
             return _publish(self._make_transform(plan, directory, beam_options), self.root, commit)
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
+        # tensorflow-transform takes seconds to import, which a run with nothing new does not wait for.
+        from features.transform import transform_for_vocabulary
+        from pipelines.vocabulary import learn_vocabulary
+
         made = directory / "transform"
         if self.words is not None:
             transform_for_vocabulary(self.words, self.recipe, made)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from schemas.compression import Compression
+from schemas.errors import UsageError
 from schemas.tables import Table, features_table
 
 Precision = Literal["float32", "bfloat16"]
@@ -116,6 +117,24 @@ class TextRecipe(Recipe):
     special: tuple[str, ...] = SPECIAL_TOKENS
     format: Format = "parquet"
     version: Literal[1] = 1
+
+    def check(self) -> None:
+        """UsageError where the bounds leave no room for a word, or mean nothing."""
+        if self.special != SPECIAL_TOKENS:
+            raise UsageError(f"the special words are {' '.join(SPECIAL_TOKENS)}, got {' '.join(self.special)}")
+        smallest = len(SPECIAL_TOKENS) + 1
+        if self.vocab_size and self.vocab_size < smallest:
+            raise UsageError(
+                f"a vocabulary of {self.vocab_size} holds no word beside the special ones",
+                mend=f"take at least {smallest}, or 0 for no bound",
+            )
+        if self.max_length and self.max_length < 3:
+            raise UsageError(
+                f"a length of {self.max_length} holds no word beside start and end",
+                mend="take at least 3, or 0 for no bound",
+            )
+        if self.min_count < 1:
+            raise UsageError(f"a word cannot be seen {self.min_count} times", mend="take a minimum count of 1 or more")
 
 
 def canonical_json(value: Any) -> bytes:

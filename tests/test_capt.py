@@ -155,9 +155,16 @@ def test_settings_of_training_come_from_a_yaml_file_and_unknown_ones_are_refused
     assert "unknown option 'learning_rat'" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["training", "training_words", "captioning", "predicting"])
-def test_a_wrong_store_or_run_is_told_before_keras_is_imported(module: str) -> None:
-    program = f"import sys, trainer.{module}; sys.exit(bool({{'keras', 'tensorflow'}} & {{*sys.modules}}))"
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("trainer.training", "trainer.training_words", "trainer.captioning", "trainer.predicting", "trainer.reading"),
+        *("trainer.predicting_words", "trainer.evaluation", "pipelines.prepare_features", "pipelines.prepare_captions"),
+        *("workflows.retraining", "workflows.experiments.running", "workflows.experiments.reporting"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_told_before_keras_is_imported(module: str) -> None:
+    program = f"import sys, {module}; sys.exit(bool({{'keras', 'tensorflow'}} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -1,6 +1,8 @@
 """Preparing captions: a vocabulary of the train split, tokens for every caption, and reuse of both."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,17 @@ def prepare(tmp_path: Path, *annotations: Path, **options: Any) -> dict[str, Any
     )
     assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
     return result
+
+
+def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Path, train: Path) -> None:
+    prepare(tmp_path, train)
+    program = (
+        "import capt, sys;"
+        f"r = capt.prepare_captions(store={str(tmp_path / 'store')!r}, dataset='coco', annotations=[{str(train)!r}]);"
+        "assert r['cached'] == 4, r;"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_words_of_the_train_split_get_ids_most_frequent_first(tmp_path: Path, train: Path, val: Path) -> None:

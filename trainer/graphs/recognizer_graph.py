@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from trainer.graphs.run_graph import GraphRun
 from trainer.recognizers.alphabet import LETTERS
-from trainer.recognizers.readings import greedy
+from trainer.recognizers.greedy import greedy
 from trainer.runs.recognizer_run import RecognizerRun
 
 

@@ -18,8 +18,8 @@ import keras
 from keras import ops
 
 from trainer.recognizers.alphabet import CLASSES
+from trainer.recognizers.greedy import greedy_ids
 from trainer.recognizers.losses import ctc_losses, letter_losses, padded, position_losses
-from trainer.recognizers.readings import greedy_ids
 
 _PIXELS_A_FRAME = 4
 

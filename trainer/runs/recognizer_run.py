@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from features.extraction import Source
@@ -111,6 +110,8 @@ class RecognizerRun(Run):
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the head that reads gives for images uint8 [N, H, W, 3]: float32 [N, T, 27]."""
+        from keras import ops
+
         logits: NDArray[np.float32] = ops.convert_to_numpy(self._logits(ops.convert_to_tensor(pixels)))
         return logits
 

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from features.console import Printer
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError
 from schemas.recipes import SHORT_FINGERPRINT
 from trainer.runs.directory import locked
-from workflows.experiments.boards import write_board
 from workflows.experiments.costs import bytes_of, training_seconds
 from workflows.experiments.definition import MODEL, Definition, read_definition
 from workflows.experiments.grid import Trial
@@ -222,6 +219,11 @@ class _Run:
         return result
 
     def _learn(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> TrialResult:
+        # Keras takes seconds to import, which neither a wrong file nor an experiment that is done waits for.
+        import keras
+
+        from workflows.experiments.boards import write_board
+
         root, task = self.place.run(trial.name), self.definition.of_task
         identity = identity_of(self.definition, trial, fingerprints, store)
         try:

@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.recognizers.alphabet import CLASSES, LETTERS
-from trainer.recognizers.readings import Reader, Reading, greedy
+from trainer.recognizers.greedy import greedy
+from trainer.recognizers.readings import Reader, Reading
 
 SCORES = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.just(4)), elements=st.floats(-9, 9, width=32, allow_subnormal=False)

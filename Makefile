@@ -36,7 +36,7 @@ test: lint  ## Lint and the fast tests, two files at a time
 	$(PYTHON) -m pytest -n 2 --dist loadfile --durations=20
 
 test-slow: setup  ## The slow tests: fifty kills, a million references, large networks, JAX
-	# Large networks in a process of their own, which needs 12 GB of memory.
+	# Large networks in a process of their own, which needs 14 GB of memory, and 3 GB for another at times.
 	$(PYTHON) -m pytest -m slow tests/features/test_networks.py
 	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations=20 --ignore=tests/features/test_networks.py
 

@@ -13,6 +13,7 @@ from trainer.captioners.models import ModelSpec, PixelInput, model_spec
 from trainer.config import TrainingConfig, parse_options
 from trainer.inputs.captions import CaptionData, join_captions
 from trainer.inputs.tables import Tables, select_tables
+from trainer.learning.warming import WarmStart
 from trainer.runs.directory import begin_run, locked, note_store, put_captioner
 from trainer.runs.records import (
     CaptionerRecord,
@@ -25,7 +26,6 @@ from trainer.runs.records import (
 
 if TYPE_CHECKING:
     from trainer.captioners.pixels import PixelNetwork
-    from trainer.learning.warming import WarmStart
 
 _log = logging.getLogger("capt.training")
 
@@ -90,6 +90,7 @@ def train_captioner(
     }
     given = {name: value for name, value in named.items() if value is not None}
     training, sizes = parse_options(spec.config, {**(options or {}), **given})
+    warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
     opened = open_store(store)
     root = Path(run_dir).absolute()
     wanted = PixelInput() if training.extractor else spec
@@ -97,14 +98,12 @@ def train_captioner(
         data = join_captions(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, training, data)
-        # Keras takes seconds to import, in which nothing should be left to say of the command.
+        # Keras takes seconds to import; what can be told of the command without it has been told.
         from trainer.captioners.pixels import open_network
         from trainer.learning.captions import CaptionLesson
         from trainer.learning.epochs import Learning
-        from trainer.learning.warming import WarmStart
 
         network = open_network(training, spec, tables.features.recipe) if training.extractor else None
-        warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
         with locked(root):
             record = captioner_record(spec, sizes, training, tables, data, network, warm)
             begin_run(root, record, lambda: put_captioner(root, tables, network))
@@ -120,7 +119,7 @@ def captioner_record(
     tables: Tables,
     data: CaptionData,
     network: "PixelNetwork | None" = None,
-    warm: "WarmStart | None" = None,
+    warm: WarmStart | None = None,
 ) -> CaptionerRecord:
     """What a run is that learns from these captions.
 

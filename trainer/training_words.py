@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from features.store import open_store
 from features.store.pins import pinned
@@ -12,12 +12,10 @@ from trainer.captioners.configs import RecognizerConfig
 from trainer.config import RecognizerTraining, parse_recognizer
 from trainer.inputs.labelled import WordData, join_words
 from trainer.inputs.tables import LabelledTables, select_labelled
+from trainer.learning.warming import WarmStart
 from trainer.runs.directory import begin_run, locked, note_store, put_recognizer
 from trainer.runs.records import FeatureOrigin, RecognizerRecord, library_versions
 from trainer.training import say_settings
-
-if TYPE_CHECKING:
-    from trainer.learning.warming import WarmStart
 
 _log = logging.getLogger("capt.training")
 
@@ -73,18 +71,17 @@ def train_captcha(
     }
     given = {name: value for name, value in named.items() if value is not None}
     training, sizes = parse_recognizer(profile, {**(options or {}), **given})
+    warm = WarmStart.of(warm_from, RecognizerRecord, "recognizer") if warm_from else None
     opened = open_store(store)
     root = Path(run_dir).absolute()
     with pinned(opened.path, lambda: select_labelled(opened, dataset, features)) as tables:
         data = join_words(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, data)
-        # Keras takes seconds to import, in which nothing should be left to say of the command.
+        # Keras takes seconds to import; what can be told of the command without it has been told.
         from trainer.learning.epochs import Learning
-        from trainer.learning.warming import WarmStart
         from trainer.learning.words import WordLesson
 
-        warm = WarmStart.of(warm_from, RecognizerRecord, "recognizer") if warm_from else None
         with locked(root):
             record = _record(sizes, training, tables, data, warm)
             begin_run(root, record, lambda: put_recognizer(root, tables.features, data.train.words))
@@ -98,7 +95,7 @@ def _record(
     training: RecognizerTraining,
     tables: LabelledTables,
     data: WordData,
-    warm: "WarmStart | None" = None,
+    warm: WarmStart | None = None,
 ) -> RecognizerRecord:
     validation = data.validation_split
     return RecognizerRecord(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from schemas.errors import UsageError
@@ -60,6 +59,8 @@ class WarmStart:
         Raises:
             UsageError: its sizes are others.
         """
+        from keras import ops
+
         known = {word: number for number, word in enumerate(self.words)}
         shared = np.array([(known[word], number) for number, word in enumerate(words) if word in known], np.int64)
         theirs, ours = self.run.model.weights, model.weights

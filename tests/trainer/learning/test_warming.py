@@ -60,10 +60,10 @@ def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, sho
     assert moved >= 2
 
 
-def test_a_run_of_another_model_size_or_task_is_refused(store, words_store, cold, tmp_path):
+def test_a_run_of_another_model_size_or_task_is_refused(store, cold, tmp_path):
     with pytest.raises(UsageError, match="the run to begin with is soft_attention, this one transformer"):
         train_captioner(store.path, tmp_path / "a", "transformer", warm_from=cold.path)
     with pytest.raises(UsageError, match="has other sizes than this one"):
         train_captioner(store.path, tmp_path / "b", epochs=1, warm_from=cold.path, options={**TINY, "units": 20})
     with pytest.raises(UsageError, match="is soft_attention, this one recognizer"):
-        train_captcha(words_store.path, tmp_path / "c", warm_from=cold.path)
+        train_captcha(store.path, tmp_path / "c", warm_from=cold.path)

@@ -13,7 +13,9 @@ import tensorflow as tf
 from features.locks import LockedError
 from schemas.errors import CaptError, DamagedError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, kill_after, start
+from trainer.learning import epochs
 from trainer.learning.checkpoints import Checkpoints
+from trainer.plots import save_figure
 from trainer.runs.directory import locked
 from trainer.runs.records import read_record
 from trainer.runs.run import load_run
@@ -201,6 +203,15 @@ def test_a_run_that_is_being_trained_is_refused(trained, store):
     with locked(trained[0]), pytest.raises(LockedError, match="has been training here since"):
         train_captioner(store.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
     assert LockedError.status == 5
+
+
+def test_a_run_is_drawn_at_its_end_and_not_after_every_short_epoch(store, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(epochs, "_DRAWN_EVERY", 1e9)
+    monkeypatch.setattr(epochs, "save_figure", lambda *given: drawn.append(given) or save_figure(*given))
+    train_captioner(store.path, tmp_path / "run", epochs=3, steps_per_epoch=1, options=SMALL)
+    assert len(drawn) == 1
+    assert (tmp_path / "run" / "loss.png").is_file()
 
 
 def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):

@@ -106,7 +106,6 @@ class Learning:
         self.lesson = lesson
         self.config = record.training
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
-        self._next_drawing = 0.0
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch; the figures that the training command returns."""
@@ -120,6 +119,7 @@ class Learning:
         resumed_at = self._total(progress)
         if resumed_at:
             _log.info("going on after %d epochs and %d steps", progress.epoch, progress.step)
+        self._next_drawing = time.monotonic() + _DRAWN_EVERY
         self._pace = Pace(resumed_at, self.config.epochs * self.lesson.steps)
         board = Board(self.root / LOGS, progress.history)
         self._write_metrics(progress.history)

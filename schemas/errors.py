@@ -1,8 +1,11 @@
 """The family of errors that capt raises on purpose: what went wrong, where, and how to mend it."""
 
+import logging
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
+
+_log = logging.getLogger("capt")
 
 
 class ExitStatus(IntEnum):
@@ -98,6 +101,23 @@ class RecordError(CaptError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_record_error, (self.stage, self.reason, self.detail, self.permanent))
+
+
+def unexpected(stage: str, error: Exception) -> RecordError:
+    """Turns any exception raised while one record is read into the failure of that record, and logs its traceback.
+
+    Args:
+        stage: Stage of the record, as in `RecordError`.
+        error: The exception.
+
+    Returns:
+        `error` itself if it is a `RecordError`; otherwise a `RecordError` with the reason `unexpected: TYPE`. It is not
+        permanent, because another version of capt or of a library may read the same bytes.
+    """
+    if isinstance(error, RecordError):
+        return error
+    _log.warning("Unexpected %s in stage %s.", type(error).__name__, stage, exc_info=error)
+    return RecordError(stage, f"unexpected: {type(error).__name__}", str(error), permanent=False)
 
 
 def _record_error(stage: str, reason: str, detail: str, permanent: bool) -> RecordError:

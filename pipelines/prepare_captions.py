@@ -24,10 +24,11 @@ from pipelines.heap import settled_heap
 from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
 from pipelines.scratch import claimed, scratch
 from pipelines.sources import CaptionEntry, Malformed, Source, open_source
+from pipelines.sources.fields import MAX_TEXT
 from pipelines.splits import parse_split, rank_of
 from pipelines.text_job import TextJob
 from pipelines.workspace import Workspace, untouched
-from schemas.errors import CaptError, RecordError, UsageError
+from schemas.errors import CaptError, RecordError, UsageError, unexpected
 from schemas.manifests import TextFacts
 from schemas.recipes import Frozen, Standardizer, TextRecipe
 
@@ -155,8 +156,8 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
                 continue
             try:
                 key = _checked_key(dataset, entry)
-            except RecordError as error:
-                ledger.fail(entry.image_id, entry.caption_id, error)
+            except Exception as error:
+                ledger.fail(entry.image_id, entry.caption_id, unexpected("parse", error))
                 continue
             yield key, entry.image_id, entry.caption_id, entry.caption, entry.repaired
 
@@ -183,6 +184,10 @@ def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
     """The caption's key; RecordError where the text is none."""
     if not entry.caption.strip():
         raise RecordError("parse", "empty", "the caption has no text")
+    if len(entry.caption) > MAX_TEXT:
+        raise RecordError("parse", "too long", f"{len(entry.caption):,} characters, the limit is {MAX_TEXT:,}")
+    if "\0" in entry.caption:
+        raise RecordError("parse", "NUL byte", f"at character {entry.caption.index(chr(0))}")
     try:
         entry.caption.encode()
     except UnicodeEncodeError as error:

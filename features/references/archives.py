@@ -6,18 +6,13 @@ import zipfile
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from features.references.compression import unpack_command
 from features.references.entries import Archive
 from features.references.places import open_place
 from features.references.tars import BLOCK, Tar
 from features.references.zips import Zip
 from schemas.errors import UsageError
 
-_COMPRESSED = {
-    b"\x1f\x8b": "gunzip",
-    b"BZh": "bunzip2",
-    b"\xfd7zXZ\0": "unxz",
-    b"\x28\xb5\x2f\xfd": "unzstd",
-}
 _KINDS = "neither a directory nor a zip archive or tar that is whole"
 
 _lock = threading.Lock()
@@ -44,10 +39,9 @@ def open_archive(location: str, *, anew: bool = False) -> Archive:
 def _opened(location: str) -> Archive:
     with open_place(location) as file:
         start = file.read(BLOCK)
-        for magic, command in _COMPRESSED.items():
-            if start.startswith(magic):
-                what = "a compressed file is not read in place"
-                raise UsageError(what, where=location, mend=f"{command} {PurePosixPath(location).name} first")
+        if command := unpack_command(start):
+            what = "a compressed file is not read in place"
+            raise UsageError(what, where=location, mend=f"{command} {PurePosixPath(location).name} first")
         if _is_tar(start):
             return Tar(location)
         if not zipfile.is_zipfile(file):

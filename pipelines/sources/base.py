@@ -49,6 +49,18 @@ class ImageEntry(NamedTuple):
     fault: Malformed | None = None
 
 
+def failed_image(malformed: Malformed) -> ImageEntry:
+    """Returns the image that stands for a record that cannot be read as one.
+
+    Args:
+        malformed: The record.
+
+    Returns:
+        An image without a file, which fails for the record's reason. Its id is the record's place.
+    """
+    return ImageEntry(malformed.place, "", fault=malformed)
+
+
 class Source(Protocol):
     """A dataset as published.
 

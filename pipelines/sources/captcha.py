@@ -10,11 +10,13 @@ space and letters a–z costs its image alone. Images after the last that has a 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from features.captchas.names import image_number, label, line_number
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
 from pipelines.sources.documents import Document, documents
 from pipelines.sources.lines import Line
+from pipelines.sources.records import read_record
 from pipelines.splits import SplitCounts, published_counts
 from schemas.errors import UsageError
 
@@ -37,14 +39,20 @@ class Labels:
     faults: dict[int, Malformed] = field(default_factory=dict)
     strays: list[Malformed] = field(default_factory=list)
 
-    def add(self, line: Line | Malformed) -> None:
-        """Take a line."""
-        if isinstance(line, Malformed):
-            self.strays.append(line)
-        elif (number := line_number(line.text)) is None:
-            self.strays.append(line.malformed("no id", "expected a0, a1, …"))
-        else:
-            self._add(number, line)
+    def add(self, line: Line) -> Malformed | None:
+        """Adds a line.
+
+        Args:
+            line: The line.
+
+        Returns:
+            The line as a failed record if it belongs to no image; else None.
+        """
+        number = line_number(line.text)
+        if number is None:
+            return line.malformed("no id", "expected a0, a1, …")
+        self._add(number, line)
+        return None
 
     def _add(self, number: int, line: Line) -> None:
         labelled = label(line.text)
@@ -113,7 +121,7 @@ class Captcha:
         for name in others:
             yield ImageEntry(name, name, fault=Malformed(name, "name", "an image here is called a0.png, a1.png, …"))
         for stray in labels.strays:
-            yield ImageEntry(stray.place, "", fault=stray)
+            yield failed_image(stray)
 
     def _counts_of(self, images: int) -> SplitCounts:
         counts = self._counts or published_counts(images)
@@ -127,7 +135,9 @@ def read_labels(document: Document) -> Labels:
     """The labels of a file; UsageError where it has none."""
     labels = Labels()
     for line in document.lines():
-        labels.add(line)
+        stray = line if isinstance(line, Malformed) else read_record(line.place, partial(labels.add, line))
+        if stray:
+            labels.strays.append(stray)
     if not (labels.numbers or labels.strays):
         raise UsageError("there is no label in it", where=document.where, mend="check --labels")
     return labels

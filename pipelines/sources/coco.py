@@ -6,10 +6,13 @@ The split is the one in the file's name, train20xx or val20xx. One year is read 
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
-from pipelines.sources.base import CaptionEntry, ImageEntry
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
 from pipelines.sources.documents import Document, documents, required
-from pipelines.sources.fields import records, text_of, value
+from pipelines.sources.fields import caption_of, identifier, name, records, value
+from pipelines.sources.records import read_record
 from schemas.errors import UsageError
 
 _SPLIT = re.compile(r"(train|val|test)(\d{4})")
@@ -28,22 +31,16 @@ class Coco:
     def images(self) -> Iterator[ImageEntry]:
         """The images of all files."""
         for document in self._documents():
+            split = _split_of(document.name)
             for place, image in records(document.json(), "images", document.where, _MEND):
-                yield ImageEntry(
-                    text_of(value(image, "id", place, _MEND)),
-                    text_of(value(image, "file_name", place, _MEND)),
-                    _split_of(document.name),
-                )
+                entry = read_record(place, partial(_image, image, split))
+                yield failed_image(entry) if isinstance(entry, Malformed) else entry
 
-    def captions(self) -> Iterator[CaptionEntry]:
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions of all files."""
         for document in self._documents():
             for place, annotation in records(document.json(), "annotations", document.where, _MEND):
-                yield CaptionEntry(
-                    text_of(value(annotation, "image_id", place, _MEND)),
-                    text_of(value(annotation, "id", place, _MEND)),
-                    str(value(annotation, "caption", place, _MEND)),
-                )
+                yield read_record(place, partial(_caption, annotation))
 
     def _documents(self) -> list[Document]:
         found = list(documents(self._annotations, _CAPTIONS, "captions_*.json"))
@@ -52,6 +49,16 @@ class Coco:
             what = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
             raise UsageError(what, where=", ".join(self._annotations), mend="name the files of one year")
         return found
+
+
+def _image(image: Any, split: str | None) -> ImageEntry:
+    return ImageEntry(identifier(image, "id"), name(image, "file_name"), split)
+
+
+def _caption(annotation: Any) -> CaptionEntry:
+    return CaptionEntry(
+        identifier(annotation, "image_id"), identifier(annotation, "id"), caption_of(value(annotation, "caption"))
+    )
 
 
 def _split_of(name: str) -> str | None:

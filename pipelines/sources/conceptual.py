@@ -49,8 +49,7 @@ class Conceptual:
         """Caption, address and split."""
         for document in documents(self._annotations, _FILES, "*.tsv"):
             split = _split_of(document)
-            for line in document.lines():
-                row = line if isinstance(line, Malformed) else _row(line)
+            for row in document.records(_row):
                 yield row if isinstance(row, Malformed) else (*row, split)
 
 

@@ -5,16 +5,17 @@ or line ends stand in quotes (RFC 4180). A file named `.tsv` is separated by tab
 words.
 """
 
-import csv
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.csv_rows import Fields, read_rows
 from pipelines.sources.documents import Document, documents, required
-from pipelines.sources.fields import Numbering, split_of
+from pipelines.sources.fields import Numbering, checked_split
 from pipelines.sources.lines import shown
+from pipelines.sources.records import read_record
 from schemas.errors import CaptError
 
 _FILES = re.compile(r"\.[ct]sv$", re.IGNORECASE)
@@ -61,23 +62,18 @@ class _Row(NamedTuple):
 def _rows(document: Document) -> Iterator[_Row | Malformed]:
     """The rows after the header."""
     delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
-    rows = _records(document, delimiter)
+    rows = read_rows(document.text(), document.where, delimiter)
     header = next(rows, None)
     if header is None or isinstance(header, Malformed):
         why = f"{header.reason}: {header.detail}" if header else "it is empty"
         raise CaptError(f"no header: {why}", where=document.where, mend="begin it with image and caption")
-    columns = _columns(header[1], document.where)
+    columns = _columns(header.fields, document.where)
     for row in rows:
-        if isinstance(row, Malformed):
-            yield row
-            continue
-        place, fields = row
-        if len(fields) == len(header[1]):
-            yield _row(place, {name: fields[column] for name, column in columns.items()})
-        else:
-            what = "too few columns" if len(fields) < len(header[1]) else "too many columns"
-            detail = f"{len(fields)} where the header has {len(header[1])}: {shown(delimiter.join(fields))}"
-            yield Malformed(place, what, detail)
+        yield (
+            row
+            if isinstance(row, Malformed)
+            else read_record(row.place, partial(_row, row, columns, len(header.fields)))
+        )
 
 
 def _columns(header: Sequence[str], where: str) -> dict[str, int]:
@@ -89,50 +85,14 @@ def _columns(header: Sequence[str], where: str) -> dict[str, int]:
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
-def _records(document: Document, delimiter: str) -> Iterator[tuple[str, list[str]] | Malformed]:
-    """Rows with their first lines' places; where one cannot be read, its first line is lost, and not those after it."""
-    lines, waiting, taken = document.raw_lines(), deque[tuple[int, str]](), list[tuple[int, str]]()
-
-    def feed() -> Iterator[str]:
-        while line := waiting.popleft() if waiting else next(decoded, None):
-            taken.append(line)
-            yield line[1]
-
-    decoded = ((number, line.decode(errors="surrogateescape")) for number, line in lines)
-    while True:
-        taken.clear()
-        try:
-            fields = next(csv.reader(feed(), delimiter=delimiter, strict=True), None)
-        except csv.Error as error:
-            (number, line), *others = taken
-            waiting.extendleft(reversed(others))
-            yield Malformed(f"{document.where}:{number}", "bad quoting", f"{error}: {shown(_printable(line))}")
-            continue
-        if fields is None:
-            return
-        if any(field.strip() for field in fields):
-            yield _sound(f"{document.where}:{taken[0][0]}", fields)
-
-
-def _sound(place: str, fields: list[str]) -> tuple[str, list[str]] | Malformed:
-    text = "".join(fields)
-    if "\0" in text:
-        return Malformed(place, "NUL byte", shown(_printable(text)))
-    if not text.isascii() and _printable(text) != text:
-        return Malformed(place, "not UTF-8", shown(_printable(text)))
-    return place, fields
-
-
-def _printable(line: str) -> str:
-    return line.encode(errors="surrogateescape").decode(errors="replace")
-
-
-def _row(place: str, fields: Mapping[str, str]) -> _Row | Malformed:
-    image = fields["image"].strip()
+def _row(row: Fields, columns: Mapping[str, int], width: int) -> _Row | Malformed:
+    if len(row.fields) != width:
+        what = "too few columns" if len(row.fields) < width else "too many columns"
+        return Malformed(
+            row.place, what, f"{len(row.fields)} where the header has {width}: {shown(' '.join(row.fields))}"
+        )
+    named = {name: row.fields[column] for name, column in columns.items()}
+    image = named["image"].strip()
     if not image:
-        return Malformed(place, "no image", shown(fields["caption"]))
-    try:
-        split = split_of(fields.get("split", ""))
-    except ValueError as error:
-        return Malformed(place, "unknown split", str(error))
-    return _Row(image, fields["caption"], split, fields.get("id", "").strip())
+        return Malformed(row.place, "no image", shown(named["caption"]))
+    return _Row(image, named["caption"], checked_split(named.get("split")), named.get("id", "").strip())

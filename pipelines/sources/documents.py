@@ -1,23 +1,30 @@
 """Annotation files, wherever they lie: plain files, or members of directories and archives, local or remote."""
 
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from features.references import Reference, is_collection, walk
+from features.references.compression import gunzip_within, unpack_command
 from features.references.names import is_address
 from pipelines.sources.base import Malformed
-from pipelines.sources.lines import Line, decoded
+from pipelines.sources.encoding import as_utf8
+from pipelines.sources.lines import Line, decoded, line_end, split_lines
+from pipelines.sources.records import read_record
 from schemas.errors import CaptError, RecordError, UsageError
 
 MAX_BYTES = 2 << 30
 
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_BOM = b"\xef\xbb\xbf"
+_GZIP = ".gz"
+_MAGIC_BYTES = 16
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Document:
 
     Args:
         where: str. What the user named, and the path within it: what messages say.
-        name: str. Path within what was named, with slashes; of a plain file its last part.
+        name: str. Path within what was named, with slashes; of a plain file its last part. Without `.gz`.
         reference: Reference. How to read it.
     """
 
@@ -34,48 +41,86 @@ class Document:
     name: str
     reference: Reference
 
-    def read(self) -> bytes:
-        """The bytes, 2 GiB at most; CaptError where they cannot be had."""
+    def read(self, max_bytes: int) -> bytes:
+        """Reads the file, and unpacks it if it is gzip.
+
+        Args:
+            max_bytes: Maximum number of bytes, packed and unpacked.
+
+        Returns:
+            The unpacked bytes.
+
+        Raises:
+            RecordError: The file is missing, unreadable or too large.
+            UsageError: The file is compressed otherwise.
+        """
+        data = self.reference.read(max_bytes)
+        command = unpack_command(data[:_MAGIC_BYTES])
+        if command == "gunzip":
+            return gunzip_within(data, self.where, max_bytes)
+        if command:
+            what = "of compressed files only gzip is read"
+            raise UsageError(what, where=self.where, mend=f"{command} {PurePosixPath(self.where).name} first")
+        return data
+
+    def text(self) -> bytes:
+        """Reads the text.
+
+        Returns:
+            The text in UTF-8 without a byte order mark, also if the file has it in UTF-16. Bytes without a mark are
+            returned as they are.
+
+        Raises:
+            CaptError: The text cannot be read.
+        """
         try:
-            return self.reference.read(MAX_BYTES)
+            return as_utf8(self.read(MAX_BYTES))
         except RecordError as error:
             if error.reason == "too large":
                 what = f"it holds more than {MAX_BYTES:,} bytes, which are the limit"
                 raise CaptError(what, where=self.where, mend="cut it into several files") from error
             what = f"it cannot be read: {error.reason} ({error.detail})"
             raise CaptError(what, where=self.where, mend="fetch the file again") from error
+        except UnicodeDecodeError as error:
+            what = f"it is not sound {error.encoding.upper()}: {error.reason}"
+            raise CaptError(what, where=self.where, mend="fetch the file again") from error
 
     def json(self) -> Any:
         """The document as JSON; CaptError where it is none."""
         try:
-            return json.loads(self.read())
+            return json.loads(self.text())
         except (ValueError, RecursionError) as error:
             raise CaptError(f"not JSON: {error}", where=self.where, mend="fetch the file again") from error
 
     def lines(self) -> Iterator[Line | Malformed]:
-        """The lines that are not blank, in UTF-8, without what ends them in Windows.
+        """The lines that are not blank, without their ends: LF, CR LF, or CR alone in a file without LF.
 
-        A line that is not UTF-8, or holds a NUL byte, is Malformed.
+        A line that is not UTF-8, holds a NUL byte, or is longer than `lines.MAX_LINE`, is Malformed.
         """
-        for number, line in self.raw_lines():
-            if line.strip():
-                yield decoded(line, f"{self.where}:{number}")
+        data = self.text()
+        for number, line in enumerate(split_lines(data, line_end(data)), 1):
+            yield from decoded(line, f"{self.where}:{number}")
 
-    def raw_lines(self) -> Iterator[tuple[int, bytes]]:
-        """Every line with its end, and its number from 1, without a byte order mark; CaptError where it is UTF-16."""
-        data = self.read()
-        if data.startswith(_UTF16):
-            raise CaptError("it is in UTF-16", where=self.where, mend="save it as UTF-8")
-        file = io.BytesIO(data)
-        file.seek(len(_BOM) if data.startswith(_BOM) else 0)
-        return enumerate(file, 1)
+    def records(self, read: Callable[[Line], _Read | Malformed]) -> Iterator[_Read | Malformed]:
+        """Reads the lines as records.
+
+        Args:
+            read: Reads a line. Any exception that it raises fails the line alone.
+
+        Yields:
+            A record or Malformed per line that is not blank.
+        """
+        for line in self.lines():
+            yield line if isinstance(line, Malformed) else read_record(line.place, partial(read, line))
 
     def beside(self, names: Iterable[str]) -> Iterator["Document"]:
         """The plain files of these names in the document's own directory, as far as they are there."""
         if self.reference.member:
             return
-        for name in names:
-            other = Document(_sibling(self.where, name), name, Reference(_sibling(self.reference.location, name)))
+        for name in chain.from_iterable((name, f"{name}{_GZIP}") for name in names):
+            other = Document(
+                _sibling(self.where, name), _unpacked_name(name), Reference(_sibling(self.reference.location, name))
+            )
             try:
                 other.reference.read(MAX_BYTES)
             except RecordError as error:
@@ -105,13 +150,18 @@ def documents(
         if not name or not (is_address(name) or Path(name).exists()):
             raise UsageError("no such annotation file", where=name or option, mend=f"check {option}")
         if not is_collection(name):
-            yield Document(name, PurePosixPath(name).name, Reference.of(name))
+            yield Document(name, _unpacked_name(PurePosixPath(name).name), Reference.of(name))
             continue
-        found = sorted((one for one in walk(name) if pattern.search(one.name)), key=lambda one: one.name)
+        found = sorted(
+            (one for one in walk(name) if pattern.search(_unpacked_name(one.name))), key=lambda one: one.name
+        )
         if not found:
             raise UsageError(f"it holds no {what}", where=name, mend=f"check {option}")
+        twice = [one for one, count in Counter(_unpacked_name(one.name) for one in found).items() if count > 1]
+        if twice:
+            raise UsageError(f"it holds {twice[0]} both plain and compressed", where=name, mend="remove one of them")
         for one in found:
-            yield Document(f"{name.rstrip('/')}/{one.name}", one.name, one.reference)
+            yield Document(f"{name.rstrip('/')}/{one.name}", _unpacked_name(one.name), one.reference)
 
 
 def required(annotations: Sequence[str], kind: str, example: str) -> tuple[str, ...]:
@@ -119,6 +169,10 @@ def required(annotations: Sequence[str], kind: str, example: str) -> tuple[str, 
     if not annotations:
         raise UsageError(f"{kind} needs its annotation files", where="--annotations", mend=f"name {example}, say")
     return tuple(annotations)
+
+
+def _unpacked_name(name: str) -> str:
+    return name[: -len(_GZIP)] if name.lower().endswith(_GZIP) else name
 
 
 def _sibling(path: str, name: str) -> str:

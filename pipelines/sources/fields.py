@@ -1,10 +1,14 @@
 """Fields of a record as annotation files write them: values by key, text, splits, and captions numbered by image."""
 
+import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from schemas.errors import CaptError
+from schemas.errors import CaptError, RecordError
+
+MAX_TEXT = 131_072
 
 _SPLITS = {name: name for name in ("train", "val", "test", "unused")} | {"dev": "val", "validation": "val"}
 
@@ -17,11 +21,86 @@ def records(data: Any, key: str, where: str, mend: str) -> Iterator[tuple[str, A
         yield f"{where}: {key}[{number}]", record
 
 
-def value(record: Any, key: str, place: str, mend: str) -> Any:
-    """The value under a key of a JSON object; CaptError with the place where there is none."""
-    if not isinstance(record, dict) or key not in record:
-        raise CaptError(f"the key {key!r} is missing", where=place, mend=mend)
+def value(record: Any, key: str) -> Any:
+    """Returns the value under a key of a JSON object.
+
+    Args:
+        record: The object.
+        key: The key.
+
+    Returns:
+        The value.
+
+    Raises:
+        RecordError: The record is not an object, or lacks the key.
+    """
+    if not isinstance(record, dict):
+        raise RecordError("parse", "no object", brief(record))
+    if key not in record:
+        raise RecordError("parse", f"no {key}", f"the key {key!r} is missing")
     return record[key]
+
+
+def identifier(record: Any, key: str) -> str:
+    """Returns an id as text.
+
+    Args:
+        record: A JSON object.
+        key: The key of the id.
+
+    Returns:
+        The id. A whole number, also one that is written `7.0`, has the same text as the number without a point.
+
+    Raises:
+        RecordError: The key is missing, or its value is neither text nor a whole number.
+    """
+    found = value(record, key)
+    if isinstance(found, float) and math.isfinite(found) and found.is_integer():
+        found = int(found)
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise RecordError("parse", f"bad {key}", f"neither text nor a whole number: {brief(found)}")
+    return _bounded(text_of(found), key)
+
+
+def name(record: Any, key: str) -> str:
+    """Returns a name, such as a file's.
+
+    Args:
+        record: A JSON object.
+        key: The key of the name.
+
+    Returns:
+        The name.
+
+    Raises:
+        RecordError: The key is missing, or its value is not text.
+    """
+    found = value(record, key)
+    if not isinstance(found, str):
+        raise RecordError("parse", f"no {key}", f"not text: {brief(found)}")
+    return _bounded(text_of(found), key)
+
+
+def caption_of(found: Any) -> str:
+    """Returns a caption of a JSON file.
+
+    Args:
+        found: The value that stands where a caption should.
+
+    Returns:
+        The caption.
+
+    Raises:
+        RecordError: The value is not text. Words such as "null" are text; null, NaN, lists and objects are not.
+    """
+    if not isinstance(found, str):
+        raise RecordError("parse", "caption is no text", brief(found))
+    return found
+
+
+def brief(found: Any) -> str:
+    """Describes a value of any size in a few characters, for a message."""
+    return reprlib.repr(found)
 
 
 def text_of(value: Any) -> str:
@@ -34,8 +113,38 @@ def split_of(text: str) -> str | None:
     """The split that a field names, None where it is empty; ValueError naming the known ones. Case does not count."""
     name = text.strip().lower()
     if name and name not in _SPLITS:
-        raise ValueError(f"{text!r} is none of {', '.join(_SPLITS)}")
+        raise ValueError(f"{brief(text)} is none of {', '.join(_SPLITS)}")
     return _SPLITS[name] if name else None
+
+
+def checked_split(found: Any) -> str | None:
+    """Returns the split that a field names.
+
+    Args:
+        found: The field; None or empty text if the record names no split.
+
+    Returns:
+        The split; None if the record names none.
+
+    Raises:
+        RecordError: The field is not text, or names an unknown split.
+    """
+    if found is None:
+        return None
+    try:
+        return split_of(found if isinstance(found, str) else brief(found))
+    except ValueError as error:
+        raise RecordError("parse", "unknown split", str(error)) from None
+
+
+def _bounded(text: str, key: str) -> str:
+    if not text.strip():
+        raise RecordError("parse", f"no {key}", "the text is empty")
+    if "\0" in text:
+        raise RecordError("parse", "NUL byte", f"{key}: {brief(text)}")
+    if len(text) > MAX_TEXT:
+        raise RecordError("parse", "too long", f"{key}: {len(text):,} characters, the limit is {MAX_TEXT:,}")
+    return text
 
 
 class Numbering:

@@ -7,6 +7,7 @@ both files, the first is read.
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.documents import Document, documents, required
@@ -48,10 +49,7 @@ def _has_header(document: Document) -> bool:
 
 
 def _rows(document: Document) -> Iterator[CaptionEntry | Malformed]:
-    lines = document.lines()
-    next(lines)
-    for line in lines:
-        yield line if isinstance(line, Malformed) else _caption(line)
+    return islice(document.records(_caption), 1, None)
 
 
 def _caption(line: Line) -> CaptionEntry | Malformed:

@@ -9,11 +9,15 @@ XML itself escapes. An image's id is its path in `<IMAGE>`. There are no splits,
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.documents import Document, documents, required
+from pipelines.sources.encoding import as_utf8, marked_encoding
 from pipelines.sources.lines import shown
+from pipelines.sources.records import read_record
 
+_MAX_BYTES = 16 << 20
 _FILES = re.compile(r"\.eng$")
 _COMPLETE = re.compile(r"(^|/)annotations_complete_eng/")
 _ESCAPED = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
@@ -31,14 +35,14 @@ class Iapr:
     def images(self) -> Iterator[ImageEntry]:
         """The images, by file."""
         for document in self._documents():
-            entry = _read(document)
+            entry = read_record(document.where, partial(_read, document))
             if not isinstance(entry, Malformed):
                 yield ImageEntry(entry[0], entry[0])
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, by file."""
         for document in self._documents():
-            entry = _read(document)
+            entry = read_record(document.where, partial(_read, document))
             if isinstance(entry, Malformed):
                 yield entry
                 continue
@@ -56,7 +60,8 @@ class Iapr:
 
 def _read(document: Document) -> tuple[str, list[str]] | Malformed:
     """The path of the image, and the clauses of its description."""
-    text = document.read().decode("latin-1")
+    data = document.read(_MAX_BYTES)
+    text = as_utf8(data).decode("utf-8", "replace") if marked_encoding(data) else data.decode("latin-1")
     body = _field(text, "DOC")
     if body is None:
         return Malformed(document.where, "no DOC", shown(text))

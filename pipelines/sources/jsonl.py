@@ -7,12 +7,15 @@ Without an `id`, captions are numbered within their image. Of an image's lines t
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.documents import documents, required
-from pipelines.sources.fields import Numbering, split_of, text_of
+from pipelines.sources.fields import Numbering, brief, caption_of, checked_split, identifier, name
 from pipelines.sources.lines import Line
+from pipelines.sources.records import read_record
+from schemas.errors import RecordError
 
 _FILES = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
 
@@ -27,61 +30,64 @@ class JsonLines:
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that lines name."""
-        for line in self._records():
-            if not isinstance(line, Malformed):
-                _, record, split = line
-                yield ImageEntry(text_of(record["image"]), text_of(record["image"]), split)
+        for record in self._records():
+            if not isinstance(record, Malformed):
+                yield ImageEntry(record.image, record.image, record.split)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the files' order."""
         numbering = Numbering()
-        for line in self._records():
-            if isinstance(line, Malformed):
-                yield line
+        for record in self._records():
+            if isinstance(record, Malformed):
+                yield record
             else:
-                yield from _captions(line[0], line[1], numbering)
+                yield from _captions(record, numbering)
 
-    def _records(self) -> Iterator[tuple[Line, dict[str, Any], str | None] | Malformed]:
+    def _records(self) -> Iterator["_Record | Malformed"]:
         for document in documents(self._annotations, _FILES, "*.jsonl"):
-            for line in document.lines():
-                yield line if isinstance(line, Malformed) else _record(line)
+            yield from document.records(_record)
 
 
-def _record(line: Line) -> tuple[Line, dict[str, Any], str | None] | Malformed:
-    """The object of a line and its split, or Malformed."""
+class _Record(NamedTuple):
+    """The object of a line.
+
+    Args:
+        line: The line.
+        image: Name of the image.
+        split: Its split, if the line has one.
+        own_id: Id of the line; empty if it has none.
+        captions: Key, suffix of the id, and value of each caption.
+    """
+
+    line: Line
+    image: str
+    split: str | None
+    own_id: str
+    captions: tuple[tuple[str, str, Any], ...]
+
+
+def _record(line: Line) -> _Record | Malformed:
     try:
         record = json.loads(line.text)
     except (ValueError, RecursionError) as error:
         return line.malformed("not JSON", str(error))
-    if not isinstance(record, dict):
-        return line.malformed("no object")
-    image, split, own_id = record.get("image"), record.get("split"), record.get("id")
-    if not isinstance(image, str) or not image.strip():
-        return line.malformed("no image", "'image' is no text")
-    if not isinstance(record.get("captions") or [], list):
-        return line.malformed("no list", "'captions' is no list")
-    if isinstance(own_id, bool) or not isinstance(own_id, str | int | None):
-        return line.malformed("bad id", "'id' is neither text nor a whole number")
-    try:
-        return line, record, split_of("" if split is None else str(split))
-    except ValueError as error:
-        return line.malformed("unknown split", str(error))
+    image = name(record, "image")
+    several = record.get("captions") or []
+    if not isinstance(several, list):
+        raise RecordError("parse", "no list", f"'captions': {brief(several)}")
+    own_id = "" if record.get("id") in (None, "") else identifier(record, "id")
+    captions = [] if record.get("caption") is None else [("caption", "", record["caption"])]
+    captions += ((f"captions[{number}]", f".{number}", caption) for number, caption in enumerate(several))
+    return _Record(line, image, checked_split(record.get("split")), own_id, tuple(captions))
 
 
-def _captions(line: Line, record: dict[str, Any], numbering: Numbering) -> Iterator[CaptionEntry | Malformed]:
-    image, own_id = text_of(record["image"]), record.get("id")
-    prefix = "" if own_id in (None, "") else text_of(own_id)
-    single, several = record.get("caption"), record.get("captions") or []
-    if single is None and not several:
-        yield line.malformed("no caption", "neither 'caption' nor 'captions'")
-    if single is not None:
-        yield _entry(line, "caption", image, prefix or numbering.take(image), single)
-    for number, caption in enumerate(several):
-        caption_id = f"{prefix}.{number}" if prefix else numbering.take(image)
-        yield _entry(line, f"captions[{number}]", image, caption_id, caption)
+def _captions(record: _Record, numbering: Numbering) -> Iterator[CaptionEntry | Malformed]:
+    if not record.captions:
+        yield record.line.malformed("no caption", "neither 'caption' nor 'captions'")
+    for key, suffix, caption in record.captions:
+        caption_id = f"{record.own_id}{suffix}" if record.own_id else numbering.take(record.image)
+        yield read_record(f"{record.line.place}: {key}", partial(_caption, record.image, caption_id, caption))
 
 
-def _entry(line: Line, key: str, image: str, caption_id: str, caption: Any) -> CaptionEntry | Malformed:
-    if isinstance(caption, str):
-        return CaptionEntry(image, caption_id, caption)
-    return Malformed(f"{line.place}: {key}", "caption is no text", repr(caption)[:80])
+def _caption(image: str, caption_id: str, found: Any) -> CaptionEntry:
+    return CaptionEntry(image, caption_id, caption_of(found))

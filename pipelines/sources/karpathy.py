@@ -7,12 +7,14 @@ own files give, else its `imgid`; a caption's is its `sentid`. `restval` belongs
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from pipelines.sources.base import CaptionEntry, ImageEntry
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
 from pipelines.sources.documents import documents, required
-from pipelines.sources.fields import records, split_of, text_of, value
-from schemas.errors import CaptError, UsageError
+from pipelines.sources.fields import caption_of, checked_split, identifier, name, records, value
+from pipelines.sources.records import read_record
+from schemas.errors import RecordError, UsageError
 
 _DATASET = re.compile(r"(^|/)dataset_[^/]*\.json$")
 _MEND = "is this one of Karpathy's dataset_*.json?"
@@ -29,48 +31,58 @@ class Karpathy:
     def images(self) -> Iterator[ImageEntry]:
         """The images, in the files' order."""
         for place, image in self._images():
-            folder = image.get("filepath")
-            name = text_of(value(image, "filename", place, _MEND))
-            yield ImageEntry(
-                _id_of(image, place), f"{text_of(folder)}/{name}" if folder else name, _split(image, place)
-            )
+            entry = read_record(place, partial(_image, image))
+            yield failed_image(entry) if isinstance(entry, Malformed) else entry
 
-    def captions(self) -> Iterator[CaptionEntry]:
+    def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the files' order."""
         for place, image in self._images():
-            image_id = _id_of(image, place)
-            for at, sentence in records(image, "sentences", place, _MEND):
-                caption_id = text_of(value(sentence, "sentid", at, _MEND))
-                yield CaptionEntry(image_id, caption_id, _text(sentence, at))
+            sentences = read_record(place, partial(_sentences, image))
+            if isinstance(sentences, Malformed):
+                yield sentences
+                continue
+            for number, sentence in enumerate(sentences):
+                yield read_record(f"{place}: sentences[{number}]", partial(_caption, image, sentence))
 
-    def _images(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name in self._annotations:
-            found = list(documents([name], _DATASET, "dataset_*.json"))
+    def _images(self) -> Iterator[tuple[str, Any]]:
+        for path in self._annotations:
+            found = list(documents([path], _DATASET, "dataset_*.json"))
             if len(found) > 1:
                 held = ", ".join(document.name for document in found)
-                raise UsageError(f"it holds {held}, and one is read at a time", where=name, mend="unpack the one meant")
-            for place, image in records(found[0].json(), "images", found[0].where, _MEND):
-                if not isinstance(image, dict):
-                    raise CaptError("it is no object", where=place, mend=_MEND)
-                yield place, image
+                raise UsageError(f"it holds {held}, and one is read at a time", where=path, mend="unpack the one meant")
+            yield from records(found[0].json(), "images", found[0].where, _MEND)
 
 
-def _id_of(image: dict[str, Any], place: str) -> str:
-    return text_of(image["cocoid"] if "cocoid" in image else value(image, "imgid", place, _MEND))
+def _image(image: Any) -> ImageEntry:
+    file_name = name(image, "filename")
+    folder = name(image, "filepath") if image.get("filepath") else ""
+    split = value(image, "split")
+    return ImageEntry(
+        _id_of(image),
+        f"{folder}/{file_name}" if folder else file_name,
+        "train" if split == "restval" else checked_split(split),
+    )
 
 
-def _split(image: dict[str, Any], place: str) -> str | None:
-    name = text_of(value(image, "split", place, _MEND))
-    try:
-        return "train" if name == "restval" else split_of(name)
-    except ValueError as error:
-        raise CaptError(f"unknown split: {error}", where=place, mend=_MEND) from None
+def _id_of(image: Any) -> str:
+    return identifier(image, "cocoid" if "cocoid" in image else "imgid")
 
 
-def _text(sentence: dict[str, Any], place: str) -> str:
-    if isinstance(sentence.get("raw"), str):
-        return str(sentence["raw"])
-    tokens = value(sentence, "tokens", place, _MEND)
+def _sentences(image: Any) -> list[Any]:
+    sentences = value(image, "sentences")
+    if not isinstance(sentences, list):
+        raise RecordError("parse", "no list", "'sentences' is no list")
+    return sentences
+
+
+def _caption(image: Any, sentence: Any) -> CaptionEntry:
+    return CaptionEntry(_id_of(image), identifier(sentence, "sentid"), _text(sentence))
+
+
+def _text(sentence: dict[str, Any]) -> str:
+    if "raw" in sentence:
+        return caption_of(sentence["raw"])
+    tokens = value(sentence, "tokens")
     if not isinstance(tokens, list):
-        raise CaptError("'tokens' is no list", where=place, mend=_MEND)
-    return " ".join(map(str, tokens))
+        raise RecordError("parse", "caption is no text", "'tokens' is no list")
+    return " ".join(map(caption_of, tokens))

@@ -19,8 +19,7 @@ _BARE = re.compile(r"\S.*#\d+")
 
 def token_captions(document: Document) -> Iterator[CaptionEntry | Malformed]:
     """The captions of a token file: the image's id is its file's name, the caption's its number."""
-    for line in document.lines():
-        yield line if isinstance(line, Malformed) else _caption(line)
+    return document.records(_caption)
 
 
 def _caption(line: Line) -> CaptionEntry | Malformed:

@@ -185,7 +185,7 @@ def test_names_in_annotations_lead_nowhere(store: Path, tmp_path: Path, photos: 
     entries = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     annotations.write_text(json.dumps({"images": entries, "annotations": []}))
     result = prepare(store, images, dataset="coco", annotations=[str(annotations)])
-    assert (result["ok"], result["reasons"]) == (1, {"missing": len(names) - 1})
+    assert (result["ok"], result["reasons"]) == (1, {"missing": 6, "NUL byte": 1, "no file_name": 1})
 
 
 # === Archives ===

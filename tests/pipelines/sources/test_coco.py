@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.sources.base import CaptionEntry, ImageEntry
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.coco import Coco
 from schemas.errors import CaptError, UsageError
 
@@ -48,11 +48,8 @@ def test_two_years_together_are_refused(tmp_path: Path) -> None:
     ("data", "line"),
     [
         ([], "the list 'images' is missing"),
-        ({"images": [{}]}, r"images\[0\]: the key 'id' is missing"),
-        ({"images": [{"id": 1}]}, r"images\[0\]: the key 'file_name' is missing"),
-        ({"images": [3]}, r"images\[0\]: the key 'id' is missing"),
+        ({"images": {}}, "the list 'images' is missing"),
         ({"images": []}, "the list 'annotations' is missing"),
-        ({"images": [], "annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: the key 'caption' is missing"),
     ],
 )
 def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line: str) -> None:
@@ -60,6 +57,64 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line:
     source = Coco([str(tmp_path / "captions_train2017.json")])
     with pytest.raises(CaptError, match=line):
         [*source.images(), *source.captions()]
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (3, "no object"),
+        ({}, "no id"),
+        ({"id": None, "file_name": "a.jpg"}, "bad id"),
+        ({"id": True, "file_name": "a.jpg"}, "bad id"),
+        ({"id": float("nan"), "file_name": "a.jpg"}, "bad id"),
+        ({"id": 1.5, "file_name": "a.jpg"}, "bad id"),
+        ({"id": [1], "file_name": "a.jpg"}, "bad id"),
+        ({"id": " ", "file_name": "a.jpg"}, "no id"),
+        ({"id": 1}, "no file_name"),
+        ({"id": 1, "file_name": None}, "no file_name"),
+        ({"id": 1, "file_name": ["a.jpg"]}, "no file_name"),
+        ({"id": 1, "file_name": ""}, "no file_name"),
+        ({"id": 1, "file_name": "a\0.jpg"}, "NUL byte"),
+        ({"id": 1, "file_name": "a" * 200_000}, "too long"),
+    ],
+)
+def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, image: Any, reason: str) -> None:
+    path = tmp_path / "captions_train2017.json"
+    path.write_text(json.dumps({"images": [image, *DATA["images"]], "annotations": []}))
+    failed, sound = Coco([str(path)]).images()
+    assert failed.fault is not None
+    assert (failed.fault.place, failed.fault.reason) == (f"{path}: images[0]", reason)
+    assert (sound.image_id, sound.fault) == ("9", None)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ("A dog", "no object"),
+        ({"id": 1, "image_id": 9}, "no caption"),
+        ({"id": 1, "caption": "A dog"}, "no image_id"),
+        ({"image_id": 9, "caption": "A dog"}, "no id"),
+        ({"id": None, "image_id": 9, "caption": "A dog"}, "bad id"),
+        ({"id": 1, "image_id": {}, "caption": "A dog"}, "bad image_id"),
+        *(
+            ({"id": 1, "image_id": 9, "caption": caption}, "caption is no text")
+            for caption in (None, float("nan"), 7, True, ["a", "cat"], {"en": "a dog"})
+        ),
+    ],
+)
+def test_an_annotation_that_cannot_be_read_costs_itself_alone(tmp_path: Path, annotation: Any, reason: str) -> None:
+    path = tmp_path / "captions_train2017.json"
+    path.write_text(json.dumps({"images": [], "annotations": [annotation, *DATA["annotations"]]}))
+    failed, sound = Coco([str(path)]).captions()
+    assert isinstance(failed, Malformed)
+    assert (failed.place, failed.reason) == (f"{path}: annotations[0]", reason)
+    assert isinstance(sound, CaptionEntry)
+
+
+def test_whole_numbers_that_are_written_with_a_point_are_the_same_ids(tmp_path: Path) -> None:
+    path = tmp_path / "captions_train2017.json"
+    path.write_text('{"images": [], "annotations": [{"id": 1.0, "image_id": 9.0, "caption": "None"}]}')
+    assert list(Coco([str(path)]).captions()) == [CaptionEntry("9", "1", "None")]
 
 
 def test_annotations_are_asked_for(tmp_path: Path) -> None:

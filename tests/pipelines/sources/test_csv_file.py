@@ -81,7 +81,8 @@ def test_quoted_fields_hold_commas_quotes_and_line_ends(tmp_path: Path) -> None:
         (b"a,A\0dog,train", "NUL byte"),
         (b'a,"A" dog,train', "bad quoting"),
         (b'a,"A dog,train', "bad quoting"),
-        (b"a," + b"x" * 200_000 + b",train", "bad quoting"),
+        (b"a," + b"x" * 200_000 + b",train", "too long"),
+        (b'a,"' + b"x" * 200_000 + b'",train', "too long"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_told_with_its_line_and_costs_no_other(
@@ -111,7 +112,7 @@ def test_an_unknown_split_names_the_known_ones(tmp_path: Path) -> None:
         (b"image,caption,Image\n", "2 columns 'image'"),
         (b"image,caption,split,split\n", "2 columns 'split'"),
         (b"im\xff,caption\n", "no header: not UTF-8"),
-        ("image,caption\n".encode("utf-16"), "save it as UTF-8"),
+        ("image,caption\n".encode("utf-16")[:-1], "it is not sound UTF-16"),
     ],
 )
 def test_a_header_that_is_none_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:

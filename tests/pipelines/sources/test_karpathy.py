@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.sources.base import CaptionEntry, ImageEntry
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.karpathy import Karpathy
 from schemas.errors import CaptError, UsageError
 
@@ -61,20 +61,56 @@ def without(key: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("images", "line"),
+    ("record", "reason"),
     [
-        ([image(0, "train"), without("filename")], r"images\[1\]: the key 'filename' is missing"),
-        ([without("imgid")], r"images\[0\]: the key 'imgid' is missing"),
-        ([without("split")], r"images\[0\]: the key 'split' is missing"),
-        ([without("sentences")], r"images\[0\]: the list 'sentences' is missing"),
-        ([image(0, "train", sentences=[{"raw": "a"}])], r"images\[0\]: sentences\[0\]: the key 'sentid' is missing"),
-        ([image(0, "train", sentences=[{"sentid": 1}])], r"images\[0\]: sentences\[0\]: the key 'tokens' is missing"),
-        ([image(0, "train", sentences=[7])], r"images\[0\]: sentences\[0\]: the key 'sentid' is missing"),
-        ([image(0, "training")], r"images\[0\]: unknown split: 'training' is none of train, val"),
-        ([7], r"images\[0\]: it is no object"),
+        (without("filename"), "no filename"),
+        (without("imgid"), "no imgid"),
+        (without("split"), "no split"),
+        (image(0, "training"), "unknown split"),
+        (image(0, "train", cocoid=None), "bad cocoid"),
+        (image(0, "train", filepath=["val2014"]), "no filepath"),
+        ({**image(0, "train"), "split": ["train"]}, "unknown split"),
+        ({**image(0, "train"), "filename": 7}, "no filename"),
+        (7, "no object"),
     ],
 )
-def test_what_is_missing_is_told_with_its_place(tmp_path: Path, images: list[Any], line: str) -> None:
-    source = Karpathy([str(write(tmp_path, *images))])
-    with pytest.raises(CaptError, match=line):
-        [*source.images(), *source.captions()]
+def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record: Any, reason: str) -> None:
+    path = write(tmp_path, record, image(1, "val"))
+    failed, sound = Karpathy([str(path)]).images()
+    assert failed.fault is not None
+    assert (failed.fault.place, failed.fault.reason) == (f"{path}: images[0]", reason)
+    assert (sound.image_id, sound.fault) == ("1", None)
+
+
+@pytest.mark.parametrize(
+    ("record", "place", "reason"),
+    [
+        (without("imgid"), ": sentences[0]", "no imgid"),
+        (without("sentences"), "", "no sentences"),
+        (image(0, "train", sentences={}), "", "no list"),
+        (7, "", "no object"),
+        (image(0, "train", sentences=[7]), ": sentences[0]", "no object"),
+        (image(0, "train", sentences=[{"raw": "a"}]), ": sentences[0]", "no sentid"),
+        (image(0, "train", sentences=[{"sentid": 1}]), ": sentences[0]", "no tokens"),
+        (image(0, "train", sentences=[{"sentid": 1, "tokens": "a b"}]), ": sentences[0]", "caption is no text"),
+        (image(0, "train", sentences=[{"sentid": 1, "tokens": ["a", None]}]), ": sentences[0]", "caption is no text"),
+        (
+            image(0, "train", sentences=[{"sentid": 1, "raw": None, "tokens": ["a"]}]),
+            ": sentences[0]",
+            "caption is no text",
+        ),
+    ],
+)
+def test_a_caption_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record: Any, place: str, reason: str) -> None:
+    path = write(tmp_path, record, image(1, "val"))
+    failed, sound = Karpathy([str(path)]).captions()
+    assert isinstance(failed, Malformed)
+    assert (failed.place, failed.reason) == (f"{path}: images[0]{place}", reason)
+    assert isinstance(sound, CaptionEntry)
+
+
+@pytest.mark.parametrize("data", [[], {}, {"images": 7}, {"images": {}}])
+def test_a_file_without_the_list_is_one_line(tmp_path: Path, data: Any) -> None:
+    (tmp_path / "dataset_x.json").write_text(json.dumps(data))
+    with pytest.raises(CaptError, match="the list 'images' is missing"):
+        list(Karpathy([str(tmp_path / "dataset_x.json")]).images())

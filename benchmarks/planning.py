@@ -69,7 +69,7 @@ class Planning:
         ledger = Ledger(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
-                ledger.add_assigned(file.iter_batches())
+                ledger.add_assigned(file.iter_batches(), is_catalogued=True)
         with self._step(f"{run}: walk"):
             ledger.add_found(
                 Found(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)
@@ -80,7 +80,7 @@ class Planning:
                 Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name in ledger.found_images()
             )
             ledger.limit(None, None)
-            ledger.keep_assigned()
+            ledger.apply_assigned()
         with self._step(f"{run}: locate"):
             ledger.locate()
             ledger.recall_keys()

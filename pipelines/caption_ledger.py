@@ -3,18 +3,20 @@
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipelines.database import Database, rows_of
 from pipelines.sources.base import Malformed
+from pipelines.split_records import TWO_SPLITS, SplitRecords
 from schemas.errors import RecordError
 from schemas.tables import CAPTIONS, REPORT
 
 _BATCH = 8192
 
 _SCHEMA = """
-CREATE TABLE record (image_id TEXT PRIMARY KEY, split TEXT, rank INT, captions INT) WITHOUT ROWID;
+CREATE TABLE record (image_id TEXT PRIMARY KEY, split TEXT, rank INT, stated TEXT, hashed INT, captions INT, other TEXT)
+    WITHOUT ROWID;
 CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, place INT,
     UNIQUE (image_id, caption_id));
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
@@ -33,7 +35,25 @@ _STORED = (
 )
 
 
-class CaptionLedger(Database):
+class CaptionedImage(NamedTuple):
+    """An image of a dataset as it is entered.
+
+    Args:
+        image_id: Its ID.
+        split: Its split.
+        rank: Where a limit places it.
+        stated: The split that the input states; empty if it states none.
+        hashed: Whether a hash of the image ID decides the split.
+    """
+
+    image_id: str
+    split: str
+    rank: int
+    stated: str = ""
+    hashed: bool = False
+
+
+class CaptionLedger(SplitRecords):
     """What one run knows of its captions.
 
     Args:
@@ -44,9 +64,17 @@ class CaptionLedger(Database):
         super().__init__(path, _SCHEMA)
         self._places = count()
 
-    def add_images(self, rows: Iterable[tuple[str, str, int]]) -> None:
-        """Enter images: id, split, rank. The first of an id counts."""
-        self._insert("INSERT OR IGNORE INTO record VALUES (?, ?, ?, 0)", rows)
+    def add_images(self, images: Iterable[CaptionedImage]) -> None:
+        """Enter images. One for which two splits are stated has none."""
+        self._insert(
+            """INSERT INTO record VALUES (?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
+                other = iif(record.stated = '', '', excluded.stated),
+                split = iif(record.stated = '', excluded.split, ''),
+                hashed = 0,
+                stated = iif(record.stated = '', excluded.stated, record.stated)
+            WHERE excluded.stated != '' AND excluded.stated != record.stated""",
+            images,
+        )
 
     def has_image(self, image_id: str) -> bool:
         """Whether the image was entered."""
@@ -69,6 +97,15 @@ class CaptionLedger(Database):
         row = (malformed.place, rank, malformed.reason, malformed.detail)
         self._db.execute("INSERT INTO malformed VALUES (?, ?, ?, ?)", row)
 
+    def refuse_two_splits(self) -> None:
+        """Let the captions fail whose image has two splits."""
+        self._db.executescript(
+            f"""INSERT INTO refused SELECT image_id || '#' || caption_id, 'failed', 'parse', '{TWO_SPLITS}',
+                min(stated, other) || ' and ' || max(stated, other), image_id
+                FROM caption JOIN record USING (image_id) WHERE other != '';
+            DELETE FROM caption WHERE image_id IN (SELECT image_id FROM record WHERE other != '');"""
+        )
+
     def count_captions(self) -> None:
         """Count each image's captions, for limits; a refused one counts, so that limits choose as for features."""
         self._db.executescript(
@@ -85,10 +122,6 @@ class CaptionLedger(Database):
         """Enter the rows that the table holds already."""
         columns = (table[name].to_pylist() for name in ("key", "caption", "split"))
         self._insert("INSERT OR REPLACE INTO stored VALUES (?, ?, ?)", zip(*columns, strict=True))
-
-    def keep_assigned(self, catalog: Iterable[pa.RecordBatch]) -> None:
-        """Let the splits of the dataset's images stand."""
-        self._insert("UPDATE record SET split = ? WHERE image_id = ?", rows_of(catalog, "split", "image_id"))
 
     def limit(self, images: int | None, captions: int | None) -> None:
         """Keep the images of smallest rank; of what is malformed, where images fall away, what ranks among those."""

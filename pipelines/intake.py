@@ -29,12 +29,14 @@ class Selection:
 
     Args:
         splitter: Splitter. Assigns splits.
+        states: Splitter or None. Says which splits the input states; None where it states none.
         seed: int. Decides which images a limit takes.
         limit_images: int or None. Images at most.
         limit_captions: int or None. As many images as have at most so many captions together.
     """
 
     splitter: Splitter
+    states: Splitter | None
     seed: int = 0
     limit_images: int | None = None
     limit_captions: int | None = None
@@ -61,10 +63,23 @@ def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selecti
 
 def _records(entries: Iterable[ImageEntry], selection: Selection) -> Iterator[Record]:
     for one in entries:
-        split = selection.splitter.split_of(one.image_id, one.split)
+        # What is not an image has no split that could stay.
+        split = "" if one.fault and not one.split else selection.splitter.split_of(one.image_id, one.split)
+        stated = selection.states.stated(one.image_id, one.split) if split and selection.states else ""
         reason, detail = (one.fault.reason, f"{one.fault.place}: {one.fault.detail}") if one.fault else ("", "")
         rank = rank_of(selection.seed, one.image_id)
-        yield Record(one.image_id, one.file_name, split, rank, one.url, one.label, reason, detail)
+        yield Record(
+            one.image_id,
+            one.file_name,
+            split,
+            rank,
+            one.url,
+            one.label,
+            stated,
+            selection.splitter.is_hashed(one.split),
+            reason,
+            detail,
+        )
 
 
 def recall_dead_links(ledger: Ledger, images: Sequence[str], max_bytes: int) -> None:

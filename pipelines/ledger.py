@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from features.references import Found, is_image_name
-from pipelines.database import Database, rows_of
+from pipelines.split_records import TWO_SPLITS, SplitRecords
 from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
 
 # The reason of an image whose bytes are not those that were hashed.
@@ -29,12 +27,12 @@ _log = logging.getLogger("capt.prepare")
 _SCHEMA = """
 CREATE TABLE found (name TEXT, base TEXT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, image INT);
 CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, url TEXT, label TEXT,
+    stated TEXT, hashed INT,
     captions INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
     status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
 CREATE TABLE unfetched (url TEXT PRIMARY KEY, reason TEXT, detail TEXT) WITHOUT ROWID;
-CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID;
 """
 
 _STAT_CACHE = """
@@ -49,10 +47,12 @@ class Record(NamedTuple):
     Args:
         image_id: str. Its id.
         file_name: str. Its file's name.
-        split: str. Its split.
+        split: str. Its split; empty where it has none.
         rank: int. Where a limit places it.
         url: str. Its address, or none.
         label: str. The word that it shows, or none.
+        stated: str. The split that the input states, or none.
+        hashed: bool. Whether a hash of the image ID decides the split.
         reason, detail: str. Why it has failed already: its dataset says what cannot be.
     """
 
@@ -62,17 +62,21 @@ class Record(NamedTuple):
     rank: int
     url: str = ""
     label: str = ""
+    stated: str = ""
+    hashed: bool = False
     reason: str = ""
     detail: str = ""
 
 
-class Ledger(Database):
+class Ledger(SplitRecords):
     """What one run knows of its records.
 
     Args:
         path: Path. The database, made anew.
         stat_cache: Path. The store's memory of content keys by file times, shared between runs.
     """
+
+    _CATALOGUED = "SELECT image_id FROM record WHERE status != 'failed'"
 
     def __init__(self, path: Path, stat_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
@@ -101,10 +105,20 @@ class Ledger(Database):
         self._insert("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_records(self, records: Iterable[Record]) -> None:
-        """Enter a dataset's images. The first of an id counts."""
+        """Enter a dataset's images. The first of an id counts; one for which two splits are stated has failed."""
         self._insert(
-            "INSERT OR IGNORE INTO record (image_id, file_name, base, split, rank, url, label, status, stage, reason,"
-            " detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"""INSERT INTO record (image_id, file_name, base, split, rank, url, label, stated, hashed, status, stage,
+                reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (image_id) DO UPDATE SET
+                status = iif(record.stated = '', record.status, 'failed'),
+                stage = iif(record.stated = '', record.stage, 'parse'),
+                reason = iif(record.stated = '', record.reason, '{TWO_SPLITS}'),
+                detail = iif(record.stated = '', record.detail,
+                    min(record.stated, excluded.stated) || ' and ' || max(record.stated, excluded.stated)),
+                split = iif(record.stated = '', excluded.split, ''),
+                hashed = 0,
+                stated = iif(record.stated = '', excluded.stated, record.stated)
+            WHERE excluded.stated != '' AND excluded.stated != record.stated""",
             map(_columns, records),
         )
 
@@ -123,17 +137,6 @@ class Ledger(Database):
             ((image_id,) for image_id in image_ids),
         )
 
-    def add_assigned(self, catalog: Iterable[pa.RecordBatch]) -> None:
-        """Enter the splits of an earlier commit."""
-        self._insert("INSERT OR REPLACE INTO assigned VALUES (?, ?)", rows_of(catalog, "image_id", "split"))
-
-    def keep_assigned(self) -> None:
-        """Let the splits of the earlier commit stand."""
-        self._db.execute(
-            "UPDATE record SET split = a.split FROM assigned a "
-            "WHERE a.image_id = record.image_id AND a.split != record.split"
-        )
-
     def locate(self) -> None:
         """Find each record's file: the name as given before one that ends with it, before any of the same last part.
 
@@ -141,7 +144,7 @@ class Ledger(Database):
         """
         self._db.execute("CREATE INDEX found_base ON found (base)")
         self._find_files()
-        self._db.execute("UPDATE record SET status = 'wanted' WHERE location IS NULL AND url != ''")
+        self._db.execute("UPDATE record SET status = 'wanted' WHERE location IS NULL AND url != '' AND status IS NULL")
         self._fail_missing()
 
     def count_wanted(self) -> int:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from features.files import aside_of, entry_of, publish, sha256_of
-from features.store.log import CommitLog
+from features.store import Dataset
+from features.store.log import CommitLog, Standing, superseding
 from pipelines.ledger import Ledger
+from pipelines.split_records import SplitRecords
 from schemas.errors import CaptError, TooManyFailuresError, UsageError
 from schemas.manifests import DatasetFacts, FileEntry, Manifest
 from schemas.recipes import SHORT_FINGERPRINT
@@ -27,12 +29,40 @@ def figures(counts: dict[str, int], reasons: dict[str, int]) -> dict[str, Any]:
 
 
 def commit_dataset(ledger: Ledger, root: Path, kind: str) -> None:
-    """Make the dataset in `root` what the ledger says, unless it is that already."""
-    files = {"catalog": write_named(root, "catalog", ledger.write_catalog)}
-    if ledger.count_labels():
-        files["labels"] = write_named(root, "labels", ledger.write_labels)
-    facts = DatasetFacts(source=kind, images=ledger.splits())
-    CommitLog(root).supersede(Manifest(table=root.name, files=files, facts=facts))
+    """Make the dataset in `root` what the ledger says, unless it is that already.
+
+    A split that another run has assigned meanwhile stays.
+    """
+
+    def decide(standing: Standing) -> Manifest:
+        ledger.keep_assigned(Dataset(root, standing.live))
+        files = {"catalog": write_named(root, "catalog", ledger.write_catalog)}
+        if ledger.count_labels():
+            files["labels"] = write_named(root, "labels", ledger.write_labels)
+        if ledger.count_absent():
+            files["splits"] = write_named(root, "splits", ledger.write_splits)
+        facts = DatasetFacts(source=kind, images=ledger.splits())
+        return superseding(Manifest(table=root.name, files=files, facts=facts), standing)
+
+    CommitLog(root).update(decide)
+
+
+def commit_splits(records: SplitRecords, root: Path, kind: str) -> None:
+    """Assign the splits of images that the dataset in `root` does not have yet; its catalog stays as it is.
+
+    Nothing is assigned while the dataset's earlier splits cannot be read: `prepare features` repairs them.
+    """
+
+    def decide(standing: Standing) -> Manifest | None:
+        dataset = Dataset(root, standing.live)
+        if standing.hiding or not records.keep_assigned(dataset) or not records.count_unassigned():
+            return None
+        known = dataset.manifest if dataset.manifests else None
+        files = {**(known.files if known else {}), "splits": write_named(root, "splits", records.write_splits)}
+        facts = known.facts if known else DatasetFacts(source=kind, images={})
+        return superseding(Manifest(table=root.name, files=files, facts=facts), standing)
+
+    CommitLog(root).update(decide)
 
 
 def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:

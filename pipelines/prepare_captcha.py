@@ -55,6 +55,7 @@ def prepare_captcha(**arguments: Any) -> dict[str, Any]:
         source=Captcha(options.labels, counts),
         splitter=Splitter(own=True),
         later=Splitter(own=False, shares=counts.shares if counts else _SHARES),
+        states=Splitter(own=True) if counts else None,
     )
     return prepare_images(captcha_features(options), published)
 

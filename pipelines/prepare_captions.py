@@ -6,25 +6,26 @@ source → ledger → vocabulary of the train split (Beam, TFT) → tokenize sha
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
 
 from features.captions import CaptionsDigest, caption_key, learned_from
+from features.remote.paths import place
 from features.store import Store, create_store, open_store
 from features.store.damage import noted_damage
-from features.store.healing import mend_log, read_catalog, remove_damaged, sound_text_table
+from features.store.healing import mend_log, readable_dataset, remove_damaged, sound_text_table
 from features.store.pins import lease, table_name
 from features.vocabulary import given_vocabulary
-from pipelines.caption_ledger import CaptionLedger
+from pipelines.caption_ledger import CaptionedImage, CaptionLedger
 from pipelines.chosen import choose
 from pipelines.full_disk import full_disk_told
 from pipelines.heap import settled_heap
-from pipelines.outcome import check_failures, figures, parse_max_failures, write_named
+from pipelines.outcome import check_failures, commit_splits, figures, parse_max_failures, write_named
 from pipelines.scratch import claimed, scratch
 from pipelines.sources import CaptionEntry, Malformed, Source, open_source
 from pipelines.sources.fields import MAX_TEXT
+from pipelines.split_records import log_splits
 from pipelines.splits import parse_split, rank_of
 from pipelines.text_job import TextJob
 from pipelines.workspace import Workspace, untouched
@@ -80,7 +81,12 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
     dataset = store.dataset_root(options.name or options.dataset)
     with contextlib.ExitStack() as running:
         ledger = running.enter_context(workspace.caption_ledger())
+        mend_log(dataset)
         _enter(ledger, options, source, store, dataset.name)
+        # The captions of the train split make the vocabulary, so splits are assigned before.
+        commit_splits(ledger, dataset, options.dataset)
+        splits = ledger.split_figures()
+        log_splits(splits, dataset.name)
         words = _given_words(options, store)
         captions = choose(ledger, running.enter_context(scratch(workspace.work)) / "captions.arrows")
         recipe = _recipe(options, dataset.name, captions.train, words)
@@ -98,6 +104,7 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
         result = figures(ledger.counts(), ledger.reasons()) | {
             "unannotated": 0,
             "repaired": ledger.repaired(),
+            "splits": splits,
             **written,
             "seconds": round(time.monotonic() - started, 3),
             "fingerprint": recipe.fingerprint,
@@ -112,7 +119,7 @@ def _forecast(options: CaptionOptions) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
     source = open_source(options.dataset, options.annotations)
     parse_max_failures(options.max_failures or source.max_failures)
-    root = Path(options.store).absolute()
+    root = place(options.store)
     with untouched(root) as workspace, workspace.caption_ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         name = options.name or options.dataset
@@ -127,6 +134,7 @@ def _forecast(options: CaptionOptions) -> dict[str, Any]:
             "plan": True,
             "hits": counts["cached"],
             "misses": counts["ok"],
+            "splits": ledger.split_figures(),
             "fingerprint": recipe.fingerprint,
         }
 
@@ -135,16 +143,21 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
     splitter = parse_split(options.split)
     # To enter an image again with each of its captions, or to look for it, would only take time.
-    met: set[str] = set()
+    met: dict[str, str | None] = {}
 
-    def images() -> Iterator[tuple[str, str, int]]:
+    def images() -> Iterator[CaptionedImage]:
         for entry in source.images():
-            if entry.image_id not in met:
+            if entry.image_id not in met or met[entry.image_id] != entry.split:
                 if len(met) == _REMEMBERED_IMAGES:
                     met.clear()
-                met.add(entry.image_id)
-                own = splitter.split_of(entry.image_id, entry.split)
-                yield entry.image_id, own, rank_of(options.seed, entry.image_id)
+                met[entry.image_id] = entry.split
+                yield CaptionedImage(
+                    entry.image_id,
+                    splitter.split_of(entry.image_id, entry.split),
+                    rank_of(options.seed, entry.image_id),
+                    splitter.stated(entry.image_id, entry.split),
+                    splitter.is_hashed(entry.split),
+                )
 
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
@@ -164,10 +177,9 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
     with ledger.transaction():
         ledger.add_images(images())
         ledger.add_captions(accepted())
+    ledger.refuse_two_splits()
     ledger.count_captions()
-    catalog = read_catalog(store, dataset)
-    if catalog is not None:
-        ledger.keep_assigned(catalog)
+    ledger.keep_assigned(readable_dataset(store.dataset_root(dataset)))
     ledger.limit(options.limit_images, options.limit_captions)
     if not ledger.count():
         why = "; ".join(f"{count} {reason}" for reason, count in ledger.reasons().items())

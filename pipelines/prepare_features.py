@@ -23,7 +23,7 @@ from features.references import MAX_IMAGE_BYTES
 from features.remote.paths import place
 from features.store import FeatureTable, Store, create_store, open_store
 from features.store.damage import noted_damage
-from features.store.healing import FeatureHealing, mend_log, read_catalog, remove_damaged
+from features.store.healing import FeatureHealing, mend_log, readable_dataset, remove_damaged
 from features.store.log import CommitLog
 from features.store.pins import lease, table_name
 from pipelines.calibration import calibrate
@@ -37,6 +37,7 @@ from pipelines.numerics import check_numerics
 from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
 from pipelines.scale import Footprint, Scale, scale_of
 from pipelines.sources import Source, open_source
+from pipelines.split_records import log_splits
 from pipelines.splits import Splitter, parse_split
 from pipelines.workspace import Workspace, untouched
 from schemas.compression import Compression
@@ -114,7 +115,9 @@ def prepare_features(**arguments: Any) -> dict[str, Any]:
     """
     options = FeatureOptions(**arguments)
     splitter = parse_split(options.split)
-    return prepare_images(options, Published(open_source(options.dataset, options.annotations), splitter, splitter))
+    return prepare_images(
+        options, Published(open_source(options.dataset, options.annotations), splitter, splitter, splitter)
+    )
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,13 @@ class Published:
         source: Source. The dataset.
         splitter: Splitter. Assigns the splits of a dataset that is new to the store.
         later: Splitter. Assigns those of images that come to one that is there; the others keep theirs.
+        states: Splitter or None. Says which splits the command states; None where it states none.
     """
 
     source: Source
     splitter: Splitter
     later: Splitter
+    states: Splitter | None
 
 
 def prepare_images(options: FeatureOptions, published: Published) -> dict[str, Any]:
@@ -155,10 +160,13 @@ def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
         commit_dataset(ledger, dataset, options.dataset)
+        splits = ledger.split_figures()
+        log_splits(splits, dataset.name)
         remove_damaged(dataset, noted_damage(store.path, dataset))
         report = write_named(dataset, "features", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             **entered,
+            "splits": splits,
             "shards": len(shards),
             "bytes": sum(shard.data.bytes for shard in shards),
             "seconds": round(time.monotonic() - started, 3),
@@ -197,6 +205,7 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
             "hits": counts.get("cached", 0),
             "misses": misses,
             **entered,
+            "splits": ledger.split_figures(),
             "bytes": misses * job.row_bytes if job else 0,
             "images_a_second": round(pace, 1) if pace else None,
             "estimated_seconds": None if extracting is None else round(seconds + extracting, 1),
@@ -288,13 +297,11 @@ def _enter(
     ledger: Ledger, options: FeatureOptions, published: Published, workspace: Workspace, store: Store
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
-    catalog = read_catalog(store, options.name or options.dataset)
-    if catalog is not None:
-        ledger.add_assigned(catalog)
-    splitter = published.splitter if catalog is None else published.later
-    selection = Selection(splitter, options.seed, options.limit_images, options.limit_captions)
+    dataset = readable_dataset(store.dataset_root(options.name or options.dataset))
+    splitter = published.later if dataset.manifests else published.splitter
+    selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
     entered = {"unannotated": enter_records(ledger, published.source, options.images, selection)}
-    ledger.keep_assigned()
+    ledger.keep_assigned(dataset)
     if ledger.has_addresses():
         entered["downloads"] = _download(ledger, options, workspace)
     hash_records(ledger, workspace.work, options.rehash, options.beam_options, options.limits.bytes)

@@ -25,7 +25,8 @@ class Splitter:
 
     def split_of(self, image_id: str, own: str | None) -> str:
         """The split of an image: `train`, `val`, `test` or, from the dataset alone, `unused`."""
-        if self.own and own:
+        if not self.is_hashed(own):
+            assert own is not None
             return own
         place, bound = _unit(f"split:{image_id}"), 0.0
         for name, share in zip(NAMES, self.shares, strict=True):
@@ -33,6 +34,14 @@ class Splitter:
             if place < bound:
                 return name
         return NAMES[-1]
+
+    def is_hashed(self, own: str | None) -> bool:
+        """Whether a hash of the image's id decides, and not the dataset's own split."""
+        return not (self.own and own)
+
+    def stated(self, image_id: str, own: str | None) -> str:
+        """The split that the input states: its own one, or that of the shares given; empty where it states none."""
+        return "" if self.own and not own else self.split_of(image_id, own)
 
 
 class SplitCounts(NamedTuple):

@@ -95,7 +95,7 @@ class TextFacts(Frozen):
 
 
 class DatasetFacts(Frozen):
-    """What a commit of a dataset says: the source kind, and images by split."""
+    """What a commit of a dataset says: the source kind, and images of its catalog by split."""
 
     kind: Literal["dataset"] = "dataset"
     source: str

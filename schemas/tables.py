@@ -163,6 +163,12 @@ CATALOG = Table(
     ),
 )
 
+ASSIGNED_SPLITS = Table(
+    "splits",
+    "The splits of images that the catalog does not contain: images that failed, or were absent from later runs.",
+    (_IMAGE_ID, _SPLIT),
+)
+
 LABELS = Table(
     "labels",
     "The words of a dataset of CAPTCHAs; images whose word is not told have no row.",

@@ -271,11 +271,20 @@ def remove_damaged(root: Path, paths: Collection[str]) -> None:
 # === Datasets and text tables ===
 
 
+def readable_dataset(root: Path) -> Dataset:
+    """The dataset in a directory; with a warning, one without a commit where its log cannot be read."""
+    try:
+        return Dataset(root)
+    except StoreError as error:
+        _log.warning("%s: goes on without what the dataset %s was", error, root.name)
+        return Dataset(root, [])
+
+
 def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
     """A dataset's catalog, many rows a batch; None, with a warning, where it is damaged, and where there is none."""
     try:
         dataset = Dataset(store.dataset_root(name))
-        return dataset.record_batches(_CATALOG_ROWS) if dataset.manifests else None
+        return dataset.record_batches(_CATALOG_ROWS) if dataset.is_catalogued else None
     except StoreError as error:
         _log.warning("%s: goes on without the catalog of %s", error, name)
         return None

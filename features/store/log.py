@@ -42,6 +42,7 @@ class Standing:
         unreadable: dict. Why a manifest cannot be read, by digest, oldest first.
         hiding: tuple of str. The digests among `unreadable` that may count, or may hide what they replaced.
         doubtful: frozenset of str. The digests among `live` that one of `hiding` may have replaced.
+        entries: tuple of str. The digests of all commits, oldest first.
     """
 
     live: tuple[Manifest, ...]
@@ -49,6 +50,12 @@ class Standing:
     unreadable: dict[str, StoreError]
     hiding: tuple[str, ...]
     doubtful: frozenset[str]
+    entries: tuple[str, ...]
+
+    @property
+    def live_digests(self) -> frozenset[str]:
+        """The digests of the live manifests."""
+        return frozenset(manifest.digest for manifest in self.live)
 
 
 class CommitLog:
@@ -85,11 +92,15 @@ class CommitLog:
 
     def known(self) -> dict[str, Manifest]:
         """The manifests of all commits by digest, oldest first, but for those of no account that are gone."""
+        return self.checked().known
+
+    def checked(self) -> Standing:
+        """As `standing`, of a table whose manifests can be read, but for those of no account that are gone."""
         standing = self._whole()
         for digest, error in standing.unreadable.items():
             if self._manifest_path(digest).exists():
                 raise error
-        return standing.known
+        return standing
 
     def standing(self) -> Standing:
         """Which commits count; DamagedError where the log itself cannot be read."""
@@ -116,6 +127,7 @@ class CommitLog:
             unreadable=unreadable,
             hiding=hiding,
             doubtful=frozenset(entries[: entries.index(hiding[-1])] if hiding else ()),
+            entries=tuple(entries),
         )
 
     def manifest(self, digest: str) -> Manifest:
@@ -131,21 +143,36 @@ class CommitLog:
         return lambda digest: _manifest(read.get(f"{digest}.json"), self._manifest_path(digest))
 
     def append(self, manifest: Manifest) -> str:
-        """Make a commit visible; the digest it has in the log.
+        """Make a commit visible, whatever others have committed meanwhile; the digest it has in the log.
 
         A manifest that is live already is not added again. One that was replaced since comes back as a manifest that
         names the same files and replaces its former self.
         """
         while True:
-            entries, digest = self.entries(), manifest.digest
-            if not self._is_written(digest):
-                write(self._manifest_path(digest), manifest.to_json())
-            if digest not in entries:
-                if put_if_absent(self.entry_path(len(entries) + 1), canonical_json({"manifest": digest})):
-                    return digest
-            elif digest in _replaced_by(self.standing().known.values()):
-                manifest = manifest.model_copy(update={"replaces": (*manifest.replaces, digest)})
-            else:
+            digest = self._put(manifest, self.entries())
+            if digest:
+                return digest
+
+    def update(self, decide: Callable[[Standing], Manifest | None]) -> str | None:
+        """Make the commit visible that follows from the log as it is: no other commit comes in between.
+
+        Args:
+            decide: Makes the commit from what the log says; called again if another writer was faster. None is no
+                commit. It may raise.
+
+        Returns:
+            The digest that the commit has in the log; None if there is none.
+
+        Raises:
+            DamagedError: The log cannot be read.
+        """
+        while True:
+            standing = self.standing()
+            manifest = decide(standing)
+            if manifest is None:
+                return None
+            digest = self._put(manifest, list(standing.entries))
+            if digest:
                 return digest
 
     def supersede(self, manifest: Manifest) -> str:
@@ -157,13 +184,21 @@ class CommitLog:
         Args:
             manifest: Manifest. It replaces nothing by itself.
         """
-        standing = self.standing()
-        if not standing.hiding and [one.model_copy(update={"replaces": ()}) for one in standing.live] == [manifest]:
-            return standing.live[0].digest
-        replaces = (*(one.digest for one in standing.live), *standing.hiding)
-        if replaces == (manifest.digest,):
-            return self.append(manifest)
-        return self.append(manifest.model_copy(update={"replaces": replaces}))
+        digest = self.update(lambda standing: superseding(manifest, standing))
+        assert digest is not None
+        return digest
+
+    def _put(self, manifest: Manifest, entries: list[str]) -> str | None:
+        """Put a manifest as the entry after these; its digest in the log, None if another writer was faster."""
+        digest = manifest.digest
+        if digest in entries and digest in _replaced_by(self.standing().known.values()):
+            again = manifest.model_copy(update={"replaces": (*manifest.replaces, digest)})
+            return self._put(again, entries)
+        if not self._is_written(digest):
+            write(self._manifest_path(digest), manifest.to_json())
+        if digest in entries:
+            return digest
+        return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
 
     def _whole(self) -> Standing:
         standing = self.standing()
@@ -177,6 +212,24 @@ class CommitLog:
 
     def _manifest_path(self, digest: str) -> Path:
         return self._root / MANIFESTS / f"{digest}.json"
+
+
+def superseding(manifest: Manifest, standing: Standing) -> Manifest:
+    """A manifest as the only commit that counts, in place of all that a log has; the live one if it says the same.
+
+    Args:
+        manifest: The manifest. It replaces nothing by itself.
+        standing: What the log says.
+    """
+    if not standing.hiding and [one.model_copy(update={"replaces": ()}) for one in standing.live] == [manifest]:
+        return standing.live[0]
+    replaces = (*(one.digest for one in standing.live), *standing.hiding)
+    return manifest if replaces == (manifest.digest,) else manifest.model_copy(update={"replaces": replaces})
+
+
+def entry_bytes(digest: str) -> bytes:
+    """The bytes of a log entry that names a manifest."""
+    return canonical_json({"manifest": digest})
 
 
 def hiding_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> tuple[str, ...]:
@@ -221,7 +274,7 @@ def _entry(data: bytes | None, path: Path) -> str:
         digest = str(json.loads(data)["manifest"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError("the log entry is damaged", where=str(path)) from None
-    if not MANIFEST_NAME.fullmatch(f"{digest}.json") or canonical_json({"manifest": digest}) != data:
+    if not MANIFEST_NAME.fullmatch(f"{digest}.json") or entry_bytes(digest) != data:
         raise DamagedError("the log entry is damaged", where=str(path))
     return digest
 

@@ -48,9 +48,9 @@ from features.store.streaming import (
 from features.vocabulary import read_vocabulary
 from schemas.errors import DamagedError, MissingKeyError, StoreError, UsageError
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json, digest_of
 from schemas.records import to_arrow
-from schemas.tables import CAPTIONS, CATALOG, FAILURES, KEY_BYTES, LABELS, Table
+from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, KEY_BYTES, LABELS, Table
 
 MARKER = "capt-store.json"
 STORE_VERSION = 1
@@ -90,8 +90,8 @@ class Store:
         self.path = path
 
     def datasets(self) -> list["Dataset"]:
-        """All datasets with a live commit, by name."""
-        return _present(Dataset(root) for root in _tables(self.path / "datasets"))
+        """All datasets with images, by name."""
+        return [one for one in map(Dataset, _tables(self.path / "datasets")) if one.is_catalogued]
 
     def dataset(self, name: str) -> "Dataset":
         """The dataset called `name`; StoreError naming the ones there are."""
@@ -191,6 +191,17 @@ class Dataset(_Committed):
         """The commit that holds: a dataset is what its latest commit says."""
         return self.manifests[-1]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the dataset's images and labels. It ignores the splits of absent images."""
+        files = self.manifest.files
+        return digest_of({role: files[role].sha256 for role in (CATALOG.name, LABELS.name) if role in files})
+
+    @property
+    def is_catalogued(self) -> bool:
+        """Whether the dataset has images. Before `prepare features` it may have captions and splits alone."""
+        return bool(self.manifests) and CATALOG.name in self.manifest.files
+
     def catalog(self) -> pa.Table:
         """The rows of `schemas.tables.CATALOG`, by image id, as Arrow; `record_batches` takes less memory."""
         return read_parquet([self._catalog_path], CATALOG)
@@ -202,7 +213,11 @@ class Dataset(_Committed):
 
     def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """The rows of `catalog`, so many a batch and fewer in the last."""
-        return row_batches([self._catalog_path], CATALOG, "parquet", rows)
+        return self._batches(CATALOG, rows)
+
+    def absent_splits(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """The rows of `schemas.tables.ASSIGNED_SPLITS`: the splits of images that the catalog does not contain."""
+        return self._batches(ASSIGNED_SPLITS, rows)
 
     def dataset(self, batch_size: int = 1024, prefetch: int = 2) -> Any:
         """The rows of `catalog` as a tf.data.Dataset of batches, dicts by column: tf.string, `bytes` tf.int64."""
@@ -224,6 +239,10 @@ class Dataset(_Committed):
             raise MissingKeyError(f"the dataset {self.name} has no image {image_id!r}", where=str(self.root))
         row: dict[str, Any] = found[0]
         return row
+
+    def _batches(self, table: Table, rows: int) -> Iterator[pa.RecordBatch]:
+        entry = self.manifest.files.get(table.name)
+        return row_batches([self.file(entry)] if entry else [], table, "parquet", rows)
 
     @property
     def _catalog_path(self) -> Path:

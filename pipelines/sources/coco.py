@@ -1,7 +1,8 @@
 """COCO captions: `captions_{train,val}{2014,2017}.json`, as files or inside their published zip.
 
 Format: https://cocodataset.org/#format-data: `images[{id, file_name}]`, `annotations[{id, image_id, caption}]`.
-The split is the one in the file's name, train20xx or val20xx. One year is read at a time, for both cut the same images.
+The split is the word in the file's name: train, val, validation, dev or test. One year is read
+at a time, for both cut the same images.
 """
 
 import re
@@ -11,11 +12,11 @@ from typing import Any
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
 from pipelines.sources.documents import Document, documents, required
-from pipelines.sources.fields import caption_of, identifier, name, records, value
+from pipelines.sources.fields import caption_of, identifier, name, records, split_named, value
 from pipelines.sources.records import read_record
 from schemas.errors import UsageError
 
-_SPLIT = re.compile(r"(train|val|test)(\d{4})")
+_YEAR = re.compile(r"(train|val|test)(\d{4})")
 _CAPTIONS = re.compile(r"(^|/)captions_[^/]*\.json$")
 _MEND = "is this a COCO captions file?"
 
@@ -31,7 +32,7 @@ class Coco:
     def images(self) -> Iterator[ImageEntry]:
         """The images of all files."""
         for document in self._documents():
-            split = _split_of(document.name)
+            split = split_named(document.name)
             for place, image in records(document.json(), "images", document.where, _MEND):
                 entry = read_record(place, partial(_image, image, split))
                 yield failed_image(entry) if isinstance(entry, Malformed) else entry
@@ -44,7 +45,7 @@ class Coco:
 
     def _documents(self) -> list[Document]:
         found = list(documents(self._annotations, _CAPTIONS, "captions_*.json"))
-        years = {match[2] for document in found if (match := _SPLIT.search(_last_part(document.name)))}
+        years = {match[2] for document in found if (match := _YEAR.search(_last_part(document.name)))}
         if len(years) > 1:
             what = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
             raise UsageError(what, where=", ".join(self._annotations), mend="name the files of one year")
@@ -59,11 +60,6 @@ def _caption(annotation: Any) -> CaptionEntry:
     return CaptionEntry(
         identifier(annotation, "image_id"), identifier(annotation, "id"), caption_of(value(annotation, "caption"))
     )
-
-
-def _split_of(name: str) -> str | None:
-    found = _SPLIT.search(_last_part(name))
-    return found[1] if found else None
 
 
 def _last_part(name: str) -> str:

@@ -12,11 +12,11 @@ from pathlib import PurePosixPath
 
 from features.downloads import downloaded_name
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
-from pipelines.sources.documents import Document, documents, required
+from pipelines.sources.documents import documents, required
+from pipelines.sources.fields import split_named
 from pipelines.sources.lines import Line
 
 _FILES = re.compile(r"\.tsv$", re.IGNORECASE)
-_SPLIT = re.compile(r"(?<![a-z])(train|val)(?:ing|idation)?(?![a-z])", re.IGNORECASE)
 
 
 class Conceptual:
@@ -48,7 +48,7 @@ class Conceptual:
     def _rows(self) -> Iterator[tuple[str, str, str | None] | Malformed]:
         """Caption, address and split."""
         for document in documents(self._annotations, _FILES, "*.tsv"):
-            split = _split_of(document)
+            split = split_named(document.name)
             for row in document.records(_row):
                 yield row if isinstance(row, Malformed) else (*row, split)
 
@@ -60,8 +60,3 @@ def _row(line: Line) -> tuple[str, str] | Malformed:
     if "://" not in url:
         return line.malformed("no address", "expected caption, a tab and the address")
     return caption, url.strip()
-
-
-def _split_of(document: Document) -> str | None:
-    found = _SPLIT.search(PurePosixPath(document.name).name)
-    return found[1].lower() if found else None

@@ -1,6 +1,7 @@
 """Fields of a record as annotation files write them: values by key, text, splits, and captions numbered by image."""
 
 import math
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,11 @@ from schemas.errors import CaptError, RecordError
 MAX_TEXT = 131_072
 
 _SPLITS = {name: name for name in ("train", "val", "test", "unused")} | {"dev": "val", "validation": "val"}
+# A split as one word of a file's name. Its words end at digits too: `train2017`. `test-dev` is a part of a test split.
+_NAMED = re.compile(
+    r"(?<![^\W\d_])(?:(train|training)|(val|valid|validation|dev)|(test|testing)(?:[-_.]?dev)?)(?![^\W\d_])",
+    re.IGNORECASE,
+)
 
 
 def records(data: Any, key: str, where: str, mend: str) -> Iterator[tuple[str, Any]]:
@@ -145,6 +151,19 @@ def _bounded(text: str, key: str) -> str:
     if len(text) > MAX_TEXT:
         raise RecordError("parse", "too long", f"{key}: {len(text):,} characters, the limit is {MAX_TEXT:,}")
     return text
+
+
+def split_named(name: str) -> str | None:
+    """Returns the split that a file's name states, in its last part.
+
+    Args:
+        name: The file's path.
+
+    Returns:
+        `train`, `val` or `test`; None if the name has no such word, or two that differ.
+    """
+    found = {match.lastindex for match in _NAMED.finditer(name.rsplit("/", 1)[-1])}
+    return ("train", "val", "test")[(found.pop() or 1) - 1] if len(found) == 1 else None
 
 
 class Numbering:

@@ -9,7 +9,7 @@ import pytest
 
 import pipelines.caption_ledger
 from features.captions import CaptionsDigest
-from pipelines.caption_ledger import CHOSEN, CaptionLedger
+from pipelines.caption_ledger import CHOSEN, CaptionedImage, CaptionLedger
 from pipelines.chosen import choose
 
 COUNT = 50
@@ -19,7 +19,9 @@ COUNT = 50
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CaptionLedger]:
     monkeypatch.setattr(pipelines.caption_ledger, "_BATCH", 8)
     with closing(CaptionLedger(tmp_path / "ledger.sqlite")) as one:
-        one.add_images((f"{number}.jpg", "val" if number % 5 == 0 else "train", number) for number in range(COUNT))
+        one.add_images(
+            CaptionedImage(f"{number}.jpg", "val" if number % 5 == 0 else "train", number) for number in range(COUNT)
+        )
         one.add_captions((key(n), f"{n}.jpg", "0", f"dog {n} ü", "") for n in [*range(COUNT), 3, 3, COUNT - 1])
         yield one
 

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.errors import CaptError
+from features.store import Dataset, TextTable
+from schemas.errors import CaptError, StoreError
+from schemas.recipes import SHORT_FINGERPRINT
 from schemas.records import content_keys
 from schemas.tables import KEY_BYTES, SPLITS
 from trainer.inputs.tables import FeatureSource, Tables
@@ -111,11 +113,9 @@ def join_captions(tables: Tables) -> CaptionData:
 
     Raises:
         CaptError: the train split has no caption, or none whose image the feature table holds.
+        StoreError: captions are in another split than their images.
     """
-    parts = [
-        _join(text.captions(), dataset.catalog(), tables.features)
-        for text, dataset in zip(tables.texts, tables.datasets, strict=True)
-    ]
+    parts = [_join(text, dataset, tables.features) for text, dataset in zip(tables.texts, tables.datasets, strict=True)]
     joined = _Joined(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
     splits = {split: _select(joined, joined.split == split) for split in USED_SPLITS}
     missing = {split: int(((joined.split == split) & (joined.row < 0)).sum()) for split in USED_SPLITS}
@@ -144,7 +144,36 @@ def _columns(joined: _Joined) -> tuple[NDArray[Any], ...]:
     return joined.key, joined.split, joined.length, joined.tokens, joined.image, joined.row
 
 
-def _join(captions: pa.Table, catalog: pa.Table, features: FeatureSource) -> _Joined:
+def check_splits(text: TextTable, captions: pa.Table, dataset: Dataset, catalog: pa.Table) -> None:
+    """Refuse captions that are in another split than their images.
+
+    Args:
+        text: The captions' table,
+        captions: its rows, with the columns `image_id` and `split`.
+        dataset: The dataset,
+        catalog: its catalog.
+
+    Raises:
+        StoreError: The splits differ.
+    """
+    place = pc.index_in(captions["image_id"], catalog["image_id"].combine_chunks())
+    splits = pc.take(catalog["split"], place)
+    differing = captions.filter(pc.fill_null(pc.not_equal(captions["split"], splits), False))
+    if not len(differing):
+        return
+    image_id, split = differing["image_id"][0].as_py(), differing["split"][0].as_py()
+    other = catalog["split"][pc.index(catalog["image_id"], image_id).as_py()].as_py()
+    raise StoreError(
+        f"{pc.count_distinct(differing['image_id']).as_py()} images have captions in another split than the dataset "
+        f"{dataset.name} assigns: image {image_id} is {other} in the dataset and {split} in the caption table",
+        where=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
+        mend=f"run `capt prepare captions --name {dataset.name}` again and choose the new table with --captions",
+    )
+
+
+def _join(text: TextTable, dataset: Dataset, features: FeatureSource) -> _Joined:
+    captions, catalog = text.captions(), dataset.catalog()
+    check_splits(text, captions, dataset, catalog)
     keys = content_keys(catalog)
     place = pc.index_in(captions.column("image_id"), catalog.column("image_id").combine_chunks())
     place = place.fill_null(-1).to_numpy().astype(np.int64)

@@ -18,6 +18,7 @@ from features.store import Store
 from schemas.errors import CaptError
 from schemas.recipes import canonical_json
 from schemas.tables import KEY_BYTES
+from trainer.inputs.captions import check_splits
 from trainer.inputs.tables import Tables
 from trainer.runs.records import CaptionerRecord
 
@@ -75,6 +76,7 @@ def held_out(tables: Tables, split: str) -> HeldOut:
 
     Raises:
         CaptError: the split has no captions, or none whose image the feature table holds.
+        StoreError: captions are in another split than their images.
     """
     told = _references(tables, split)
     if not told and split == "test":
@@ -105,6 +107,7 @@ def _references(tables: Tables, split: str) -> dict[ImageName, list[str]]:
     told: defaultdict[ImageName, list[str]] = defaultdict(list)
     for dataset, text in zip(tables.datasets, tables.texts, strict=True):
         captions = text.captions().select(["image_id", "caption_id", "split", "caption"])
+        check_splits(text, captions, dataset, dataset.catalog())
         rows = captions.filter(pc.equal(captions["split"], split)).to_pylist()
         for row in sorted(rows, key=lambda row: (len(row["caption_id"]), row["caption_id"])):
             told[dataset.name, row["image_id"]].append(row["caption"])

@@ -91,7 +91,7 @@ def identity_of(definition: Definition, trial: Trial, fingerprints: Mapping[str,
         fingerprints: mapping of str. Of its tables, by kind.
         store: Store. The store, prepared.
     """
-    held = [store.dataset(definition.dataset).manifest.digest]
+    held = [store.dataset(definition.dataset).digest]
     if "captions" in fingerprints:
         held += [manifest.digest for manifest in store.text(fingerprints["captions"]).manifests]
     decides = [definition.task, trial.options, dict(fingerprints), definition.evaluate, held]

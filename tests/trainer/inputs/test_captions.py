@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from features.store import create_store
-from schemas.errors import CaptError
+from schemas.errors import CaptError, StoreError
 from trainer.captioners.models import model_spec
 from trainer.inputs.captions import join_captions, spans
+from trainer.inputs.held_out import held_out
 from trainer.inputs.tables import select_tables
 
 SPEC = model_spec("soft_attention")
@@ -106,3 +107,16 @@ def test_two_datasets_with_one_vocabulary_are_joined(tmp_path, squares):
 
 def test_spans_lists_the_numbers_of_each_span():
     np.testing.assert_array_equal(spans(np.array([5, 0, 9]), np.array([2, 0, 3])), [5, 6, 9, 10, 11])
+
+
+def test_captions_in_another_split_than_their_images_are_refused(tmp_path, shown, squares):
+    made = squares.make_store(tmp_path / "store", shown[:40])
+    moved = [
+        dataclasses.replace(picture, split="test" if picture.split == "train" else "train") for picture in shown[:2]
+    ]
+    squares.add_dataset(made, [*moved, *shown[2:40]])
+    tables = select_tables(made, SPEC)
+    with pytest.raises(StoreError, match="2 images"):
+        join_captions(tables)
+    with pytest.raises(StoreError, match="2 images"):
+        held_out(tables, "test")

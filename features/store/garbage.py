@@ -3,6 +3,7 @@
     kept      what live commits name, what a pinned snapshot names, all of a table that a job is at work on
     deleted   what a replaced commit named, so long after the log entry that replaced it
     deleted   what killed jobs left: plans, shards and manifests of commits never made, half-written files, old leases
+    deleted   run reports of a dataset, but for the newest 10 of each kind
     deleted   runs of models that were never promoted, or are champions of long ago: whole, once nothing changes there
 
 Logs, and the manifests they name, are a table's history and stay. Files that capt did not write stay too: `verify`
@@ -27,6 +28,7 @@ from features.store.layout import (
     NETWORK,
     NETWORK_NAME,
     NETWORKS,
+    REPORTS,
     RUNS,
     WORK,
     files_below,
@@ -37,6 +39,7 @@ from features.store.layout import (
 )
 from features.store.log import MANIFEST_NAME, MANIFESTS, CommitLog
 from features.store.pins import PINS, current_leases, expired_leases, table_name
+from features.store.reports import old_reports
 from features.store.tables import open_store
 from schemas.errors import DamagedError, UsageError
 from schemas.manifests import FeatureFacts, Manifest
@@ -185,6 +188,8 @@ class _Collector:
                     self.pinned += 1
                 else:
                     self._delete(path)
+        for path in old_reports(history.root):
+            self._delete_orphan(path)
 
     def _collect_runs(self, history: _History, kept: set[str], ended: dict[str, float]) -> None:
         named = {path.split("/")[1] for path in kept}
@@ -255,13 +260,18 @@ class _Collector:
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
 
     def _tidy(self, directory: Path) -> None:
-        """Delete the directory of a commit, and those in it, where they are empty now."""
-        while COMMIT_NAME.fullmatch("".join(directory.relative_to(self.store).parts[2:3])):
+        """Delete the directory of a commit or report, and those in it, where they are empty now."""
+        while _is_commit(directory.relative_to(self.store).parts[2:]):
             try:
                 directory.rmdir()
             except OSError:
                 return
             directory = directory.parent
+
+
+def _is_commit(parts: tuple[str, ...]) -> bool:
+    """Whether a path within a table is the directory of a commit or report, or lies in one."""
+    return any(COMMIT_NAME.fullmatch(name) for name in (parts[1:2] if parts[:1] == (REPORTS,) else parts[:1]))
 
 
 def _is_ours(name: str, history: _History) -> bool:

@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.store.layout import REPORTS
 from schemas.errors import DamagedError
 
 EXAMPLES = 3
+KEPT_REPORTS = 10
 
 
 class Failures:
@@ -42,10 +44,27 @@ def last_reports(root: Path) -> list[Path]:
     Args:
         root: Path. The dataset's directory; it need not have a commit.
     """
-    newest: dict[str, Path] = {}
-    for path in sorted((root / "reports").glob("**/*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path)):
-        newest[path.stem] = path
-    return [newest[kind] for kind in sorted(newest)]
+    return [paths[-1] for paths in _by_kind(root)]
+
+
+def old_reports(root: Path) -> list[Path]:
+    """Returns the reports that garbage collection may delete: all but the newest of each kind of run.
+
+    Args:
+        root: The dataset's directory.
+
+    Returns:
+        The files.
+    """
+    return [path for paths in _by_kind(root) for path in paths[:-KEPT_REPORTS]]
+
+
+def _by_kind(root: Path) -> list[list[Path]]:
+    """The reports of each kind of run, oldest first, in the order of the kinds."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((root / REPORTS).glob("**/*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path)):
+        found.setdefault(path.stem, []).append(path)
+    return [found[kind] for kind in sorted(found)]
 
 
 def report_figures(path: Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ ModelOption = Annotated[str | None, typer.Option("--name", help="Model in the st
 StoreArgument = Annotated[str, typer.Argument(help="Directory of the store, or its address.")]
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+def _read_config(context: typer.Context, path: str | None) -> str | None:
     """Take a YAML file's entries as the command's defaults; refuse those that are no options."""
     if path is not None:
         with _one_line_errors(debug=False, as_json=False):
@@ -129,7 +129,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _read_settings(context: typer.Context, path: Path | None) -> Path | None:
+def _read_settings(context: typer.Context, path: str | None) -> str | None:
     """Take a YAML file's entries as the command's defaults; the others are settings for the command to check."""
     if path is not None:
         with _one_line_errors(debug=False, as_json=False):
@@ -137,7 +137,7 @@ def _read_settings(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _take_defaults(context: typer.Context, path: Path) -> dict[str, Any]:
+def _take_defaults(context: typer.Context, path: str) -> dict[str, Any]:
     """Entries that name options become defaults; the others are returned."""
     entries = read_settings(path)
     names = {option.lstrip("-"): p.name for p in context.command.params for option in p.opts if p.name}
@@ -153,9 +153,9 @@ def _common_options(takes_settings: bool) -> list[inspect.Parameter]:
         "json": (bool, False, typer.Option("--json", help="Print the figures as JSON, on the last line.")),
         "quiet": (bool, False, typer.Option("--quiet", "-q", help="Errors only.")),
         "debug": (bool, False, typer.Option("--debug", help="Everything, with tracebacks.")),
-        "log_file": (Path | None, None, typer.Option("--log-file", help="Write the log there too.")),
+        "log_file": (str | None, None, typer.Option("--log-file", help="Write the log there too.")),
         "config": (
-            Path | None,
+            str | None,
             None,
             typer.Option("--config", help=f"YAML with {holds} of the command.", is_eager=True, callback=read),
         ),
@@ -197,14 +197,14 @@ def command(
             json: bool,
             quiet: bool,
             debug: bool,
-            log_file: Path | None,
-            config: Path | None,
+            log_file: str | None,
+            config: str | None,
             **given: Any,
         ) -> None:
             if takes_settings and config:
                 given[SETTINGS] = context.meta[_SETTINGS]
-            _start_logging(quiet, debug, log_file)
             with _one_line_errors(debug, json):
+                _start_logging(quiet, debug, log_file)
                 result = call(**given)
                 if json:
                     print(jsonlib.dumps(result))
@@ -739,18 +739,28 @@ def _complain(line: str, debug: bool) -> None:
     logging.getLogger("capt").debug(line, exc_info=True)
 
 
-def _start_logging(quiet: bool, debug: bool, log_file: Path | None) -> None:
+def _start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     log = logging.getLogger("capt")
     log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file:
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        handlers.append(_log_file(log_file))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
     if not debug:
         _silence_libraries()
+
+
+def _log_file(path: str) -> logging.Handler:
+    where = f"--log-file {path}"
+    if "://" in path:
+        raise UsageError("an address, and a path on this machine is needed", where=where, mend="Name a local path.")
+    try:
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the log cannot be written there: {error.strerror}", where=where) from None
 
 
 def _silence_libraries() -> None:

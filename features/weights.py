@@ -11,6 +11,7 @@ from typing import Any
 from features.extractors.applications import Application, Form
 from features.files import sha256_of
 from features.random_weights import RANDOM_VERSION, randomize
+from features.remote.paths import local_path
 from schemas.errors import CaptError, UsageError
 
 IMAGENET = "imagenet"
@@ -35,7 +36,7 @@ def weights_identity(weights: str, network: Application, form: Form) -> str:
         return network.published(form).identity
     if weights.startswith(_RANDOM):
         return f"{_RANDOM}{_seed(weights)}@{RANDOM_VERSION}"
-    if not Path(weights).is_file():
+    if not local_path(weights, "--weights").is_file():
         raise UsageError("no such weights file", where=weights, mend=f"or {_OTHERWISE}")
     return f"sha256:{sha256_of(Path(weights))}"
 

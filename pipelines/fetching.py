@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from features.console import Printer
+from features.remote.paths import local_path
 from pipelines.checksums import mismatch
 from pipelines.published import PUBLISHED, Publication, PublishedFile
 from pipelines.scratch import claimed
@@ -101,7 +102,7 @@ def _chosen(files: Sequence[PublishedFile], only: Sequence[str], dataset: str) -
 
 
 def _made(directory: str) -> Path:
-    place = Path(directory)
+    place = local_path(directory)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

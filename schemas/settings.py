@@ -10,8 +10,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """The entries of a YAML file, by name; none where the file is empty.
 
     Raises:
-        UsageError: it cannot be read, is no YAML, or holds something else than entries.
+        UsageError: it is an address, cannot be read, is no YAML, or holds something else than entries.
     """
+    if "://" in str(path):
+        what = "an address, and a path on this machine is needed"
+        raise UsageError(what, where=str(path), mend="Name a local path.")
     # Not every command reads settings.
     import yaml
 

@@ -9,6 +9,7 @@ from features.downloads import DownloadLimits
 from features.extraction import Source
 from features.fitting import Fitting
 from features.images import open_image
+from features.remote.paths import local_path
 from schemas.errors import RecordError, UsageError
 from trainer.inputs.pictures import find_pictures
 from trainer.plots import attention_figure, save_figure
@@ -44,6 +45,7 @@ def caption(
     """
     if not images:
         raise UsageError("no image was named")
+    drawn = local_path(attention, "--attention") if attention else None
     opened = open_run(run, CaptionerRun)
     chosen = opened.decoding(**decoding)
     limits = DownloadLimits(allow_private=allow_private)
@@ -52,8 +54,8 @@ def caption(
     results = []
     for number, (picture, made) in enumerate(zip(pictures, captions, strict=True), start=1):
         result = {"image": picture.name, **as_result(made)}
-        if attention and isinstance(made, Caption):
-            path = numbered(Path(attention), number, len(pictures))
+        if drawn and isinstance(made, Caption):
+            path = numbered(drawn, number, len(pictures))
             draw_attention(picture.read(), made, path, opened.fitting)
             result["attention"] = str(path)
         results.append(result)

@@ -12,6 +12,7 @@ from features.files import aside_of
 from features.fitting import Fitting
 from features.networks import load_network
 from features.random_weights import noise_images
+from features.remote.paths import local_path
 from schemas.errors import UsageError
 from trainer.graphs.captioner_graph import GraphCaptioner
 from trainer.graphs.recognizer_graph import GraphRecognizer
@@ -45,8 +46,8 @@ def export_run(run: str | Path | Run, out: str | Path, **decoding: Any) -> dict[
     Raises:
         UsageError: the directory exists, decoding draws or is not the run's, or the backend is not TensorFlow.
     """
+    target = local_path(out).absolute()
     opened = run if isinstance(run, Run) else load_run(run)
-    target = Path(out).absolute()
     _check(target)
     served, vocabulary = (
         _recognizer(opened, decoding) if opened.record.task == "captcha" else _captioner(opened, decoding)

@@ -8,6 +8,7 @@ from typing import Any
 
 from features.extraction import Source
 from features.progress import bar
+from features.remote.paths import local_path
 from schemas.recipes import digest_of
 from trainer.captioning import as_result
 from trainer.decoding.decoder import Decoding
@@ -37,10 +38,11 @@ def predict_captions(
         UsageError: an option is out of range.
         StoreError: the run cannot be used.
     """
+    path = local_path(out, "--out")
     opened = open_run(run, CaptionerRun)
     chosen = opened.decoding(**decoding)
     pictures = [picture for name in images for picture in find_pictures(name)]
-    lines = PartialLines(Path(out), _owner(opened, chosen, pictures), len(pictures))
+    lines = PartialLines(path, _owner(opened, chosen, pictures), len(pictures))
     # Scores depend, in their last digits, on the batch that an image comes in.
     resumed = lines.resumed - lines.resumed % DECODE_BATCH
     with bar("captioning", len(pictures), "images") as show:
@@ -48,7 +50,7 @@ def predict_captions(
             lines.add(batch)
             show(batch[-1][0] + 1, "")
     lines.finish()
-    with Path(out).open("rb") as made:
+    with path.open("rb") as made:
         failed = sum("error" in json.loads(line) for line in made)
     return {
         "out": str(out),

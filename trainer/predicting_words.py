@@ -11,6 +11,7 @@ from typing import Any
 from features.captchas.names import image_number
 from features.extraction import Source
 from features.progress import bar
+from features.remote.paths import local_path
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.recipes import digest_of
 from trainer.inputs.pictures import Picture, find_pictures
@@ -56,7 +57,7 @@ def predict_captcha(
         CaptError: an image is missing or cannot be read, or is there twice.
     """
     check_how(decode)
-    wanted = _range(ids)
+    wanted, path = _range(ids), local_path(out, "--out")
     if on_error is not None and not (on_error and set(on_error) <= set(LETTERS)):
         raise UsageError("it is no word of the letters a to z", where=f"--on-error {on_error}")
     opened = open_run(run, RecognizerRun)
@@ -65,7 +66,7 @@ def predict_captcha(
     if missing and on_error is None:
         raise _incomplete("are not there", missing, "check --images and --ids")
     owner = digest_of([opened.identity, decode, wanted.start, wanted.stop, sorted(images)])
-    lines = PartialLines(Path(out), owner, len(wanted))
+    lines = PartialLines(path, owner, len(wanted))
     faults = _read_all(opened, decode, lines, wanted, pictures)
     if faults and on_error is None:
         raise _incomplete("cannot be read", list(faults), f"the first: {next(iter(faults.values()))}")

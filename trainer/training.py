@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.remote.paths import local_path
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
@@ -89,10 +90,10 @@ def train_captioner(
         "cell": cell,
     }
     given = {name: value for name, value in named.items() if value is not None}
+    root = local_path(run_dir, "--run-dir").absolute()
     training, sizes = parse_options(spec.config, {**(options or {}), **given})
     warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
     opened = open_store(store)
-    root = Path(run_dir).absolute()
     wanted = PixelInput() if training.extractor else spec
     with pinned(opened.path, lambda: select_tables(opened, wanted, dataset, features, captions)) as tables:
         data = join_captions(tables)

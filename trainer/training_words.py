@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from features.remote.paths import local_path
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
@@ -70,10 +71,10 @@ def train_captcha(
         "checkpoint_every": checkpoint_every,
     }
     given = {name: value for name, value in named.items() if value is not None}
+    root = local_path(run_dir, "--run-dir").absolute()
     training, sizes = parse_recognizer(profile, {**(options or {}), **given})
     warm = WarmStart.of(warm_from, RecognizerRecord, "recognizer") if warm_from else None
     opened = open_store(store)
-    root = Path(run_dir).absolute()
     with pinned(opened.path, lambda: select_labelled(opened, dataset, features)) as tables:
         data = join_words(tables)
         _say_what_is_left_out(data)

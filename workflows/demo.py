@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from features.extractors.applications import application
 from features.files import write
 from features.fitting import Fitting
+from features.remote.paths import local_path
 from features.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
 from features.weights import imagenet_available
 from pipelines.prepare_captions import prepare_captions
@@ -87,7 +88,7 @@ def demo(out: str) -> dict[str, Any]:
         The figures that `--json` prints.
     """
     started = time.monotonic()
-    paths = DemoPaths(Path(out).absolute())
+    paths = DemoPaths(local_path(out, "--out").absolute())
     weights, notices = _weights()
     steps: list[Step] = []
     made = _timed(steps, "make scenes", lambda: make_scenes(paths.scenes, SCENES, SEED), _say_scenes)

@@ -17,6 +17,7 @@ from features.console import Printer
 from features.files import write
 from features.originals import read_original
 from features.references import Reference
+from features.remote.paths import local_path
 from features.store import Dataset, Store, TextTable, open_store
 from pipelines.splits import rank_of
 from schemas.errors import CaptError, StoreError, UsageError
@@ -122,7 +123,7 @@ def _check(count: int, split: str | None, out: str | None) -> None:
         raise UsageError(f"{count} examples are none", where="--count", mend="take 1 or more")
     if split is not None and split not in SPLITS:
         raise UsageError(f"there is no split {split!r}", where="--split", mend=f"use one of {', '.join(SPLITS)}")
-    if out is not None and Path(out).is_dir():
+    if out is not None and local_path(out, "--out").is_dir():
         raise UsageError("this is a directory", where=f"--out {out}", mend="name a file, such as page.html")
 
 

@@ -21,6 +21,7 @@ from features.captchas.words import read_words, shipped_words
 from features.files import sha256_of
 from features.made_folders import make_folder
 from features.progress import bar
+from features.remote.paths import local_path
 from schemas.errors import UsageError
 
 FOLDER = "words_captcha"
@@ -73,7 +74,7 @@ def make_captchas_of(look: Look, out: str | Path, count: int, seed: int, labelle
             f"got count {count}, labelled {labelled}, seed {seed}",
             mend="a count of at least 1, labels for at most so many, and a seed of at least 0",
         )
-    out, facts = Path(out).absolute(), _facts(look, count, seed, labelled)
+    out, facts = local_path(out).absolute(), _facts(look, count, seed, labelled)
     make_folder(
         out,
         f"{count} CAPTCHAs of seed {seed} with these words and fonts",

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import ImageFont
 
 from features.captchas.words import LETTERS
+from features.remote.paths import local_path
 from schemas.errors import UsageError
 
 DEFAULT_FONTS = ("cmti10", "DejaVuSerif-Bold", "cmss10", "DejaVuSansMono-BoldOblique")
@@ -28,7 +29,7 @@ def fonts_in(directory: str | Path) -> tuple[str, ...]:
     Raises: UsageError where there is none, or one cannot be read or lacks a letter.
     """
     where = f"--fonts {directory}"
-    if not Path(directory).is_dir():
+    if not local_path(directory, "--fonts").is_dir():
         raise UsageError("there is no such directory", where=where, mend="name one with .ttf or .otf files")
     files = sorted(str(path) for path in Path(directory).iterdir() if path.suffix.lower() in _SUFFIXES)
     if not files:

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from features.remote.paths import place
 from schemas.errors import UsageError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -27,7 +28,7 @@ def read_words(path: str | Path) -> tuple[str, ...]:
     """The words of a file, one a line, in its order; UsageError where a line is no word, or one comes twice."""
     where = f"--words {path}"
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = place(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the file: {error}", where=where) from None
     _check(lines, where)

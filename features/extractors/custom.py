@@ -5,7 +5,6 @@ Safe mode builds the layers that Keras knows and nothing else: no Lambda, no cla
 
 import importlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from features.extractors.choice import Asked, Choice, settled_dtype
@@ -19,6 +18,7 @@ from features.extractors.layers import (
     one_line,
 )
 from features.files import sha256_of
+from features.remote.paths import local_path
 from schemas.errors import CaptError, UsageError
 from schemas.recipes import FeatureRecipe
 
@@ -62,7 +62,7 @@ class CustomNetwork:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._path = Path(asked.extractor.removeprefix(PREFIX))
+        self._path = local_path(asked.extractor.removeprefix(PREFIX), "--extractor")
         if self._path.suffix != ".keras":
             raise UsageError("a custom network is a .keras file", where=asked.extractor, mend="model.save('my.keras')")
         if not self._path.is_file():

@@ -29,6 +29,32 @@ _ROOTS = ("s3:/", "gs:/")
 Answer = TypeVar("Answer")
 
 
+def local_path(name: str | Path, option: str = "") -> Path:
+    """Returns the path of a file or directory that must be on this machine.
+
+    Args:
+        name: What a user names.
+        option: The option that names it, for the message.
+
+    Returns:
+        The path, relative if it is named so.
+
+    Raises:
+        UsageError: It is an address.
+    """
+    _check_slashes(name)
+    if isinstance(name, ObjectPath) or is_address(str(name)):
+        where = f"{option} {name}".strip()
+        raise UsageError("an address, and a path on this machine is needed", where=where, mend="Name a local path.")
+    return Path(name)
+
+
+def _check_slashes(name: str | Path) -> None:
+    """Refuse an address in a `Path`, which has lost a slash: a local directory `s3:` is never meant."""
+    if isinstance(name, Path) and not isinstance(name, ObjectPath) and str(name).startswith(_ROOTS):
+        raise UsageError("a Path is not an address", where=str(name), mend="Pass the address as a string.")
+
+
 def place(name: str | Path) -> Path:
     """What a user names, by path or address, as a path; a relative one is taken from the working directory.
 
@@ -37,6 +63,7 @@ def place(name: str | Path) -> Path:
     """
     if isinstance(name, ObjectPath):
         return name
+    _check_slashes(name)
     if not is_address(str(name)):
         return Path(name).absolute()
     check_address(str(name))

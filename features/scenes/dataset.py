@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from features.made_folders import make_folder
+from features.remote.paths import local_path
 from features.scenes.facts import HEIGHT, WIDTH, Drawn, Scene, Thing
 from features.scenes.grammar import CAPTIONS
 from features.scenes.layout import make_scene
@@ -50,7 +51,7 @@ def make_scenes(
         raise UsageError(f"got count {count}, seed {seed}", mend="a count of at least 5 and a seed of at least 0")
     counts = object_counts(objects) if isinstance(objects, str) else tuple(objects)
     rules = Rules(counts, held_out_combinations)
-    out, info = Path(out).absolute(), _info(count, seed, rules)
+    out, info = local_path(out).absolute(), _info(count, seed, rules)
     make_folder(
         out,
         f"{count} scenes of seed {seed}",

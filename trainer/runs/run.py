@@ -20,6 +20,8 @@ from features.extraction import Extracted, Extractor, Failed, Source
 from features.fitting import Fitting
 from features.networks import shared_network
 from features.quantize import decode
+from features.references import Reference
+from features.remote.paths import local_path
 from features.store.models import champion_at
 from schemas.errors import DamagedError, RecordError, UsageError
 from schemas.recipes import digest_of
@@ -111,7 +113,7 @@ def load_run(path: str | Path) -> Any:
     Args:
         path: str or Path. A run directory, or a model of a store, `STORE/models/NAME`, whose champion is the run.
     """
-    root = champion_at(path) or Path(path).absolute()
+    root = champion_at(path) or local_path(path).absolute()
     record = read_record(root)
     module, name = _KINDS[record.task].split(".")
     return getattr(importlib.import_module(f"trainer.runs.{module}"), name)(root, record)
@@ -156,10 +158,7 @@ def _reader(image: ImageLike) -> Callable[[], bytes]:
             return image
         if isinstance(image, Image.Image):
             return _encoded(image)
-        try:
-            return Path(image).read_bytes()
-        except OSError as error:
-            raise RecordError("read", "unreadable", f"{image}: {error.strerror or error}", permanent=False) from error
+        return Reference.of(str(image)).read()
 
     return read
 

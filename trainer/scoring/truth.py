@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from features.captchas.names import label
+from features.remote.paths import place
 from schemas.errors import UsageError
 
 
@@ -17,7 +18,7 @@ def read_truth(path: str | Path) -> dict[str, str]:
     """
     where = f"--labels {path}"
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = place(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the file: {error}", where=where) from None
     words: dict[str, str] = {}

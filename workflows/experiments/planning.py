@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from features.remote.paths import local_path
 from features.store import Store, open_store
 from schemas.errors import StoreError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT, canonical_json, digest_of
@@ -77,7 +77,7 @@ def plan_of(definition: Definition, where: str) -> Plan:
     grid = grid_of(definition, where)
     tables = _tables(definition, grid.trials)
     _refuse_misfits(definition, grid.trials, tables, where)
-    place, store = Place(Path(definition.out).absolute()), _store(definition)
+    place, store = Place(local_path(definition.out, "out").absolute()), _store(definition)
     planned = [_planned(definition, trial, tables, place, store) for trial in grid.trials]
     return Plan(tables, tuple(planned), grid.skipped)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from features.console import Printer
 from features.files import write
+from features.remote.paths import local_path
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT
@@ -41,8 +42,8 @@ def report_experiment(directory: str | Path, out: str | Path | None = None, imag
         StoreError: there is no experiment, or what it kept cannot be read.
         CaptError: the page cannot be written.
     """
-    place = Place(Path(directory).absolute())
-    path = Path(out) if out else place.report
+    place = Place(local_path(directory).absolute())
+    path = local_path(out, "--out") if out else place.report
     _check(path, images)
     record = kept(place.experiment, ExperimentRecord)
     if record is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from features.console import Printer
+from features.remote import paths
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError
 from schemas.recipes import SHORT_FINGERPRINT
@@ -47,11 +48,11 @@ def run_experiment(file: str | Path, plan: bool = False) -> dict[str, Any]:
     """
     started = time.monotonic()
     definition = read_definition(file)
-    place = Place(Path(definition.out).absolute())
+    place = Place(paths.local_path(definition.out, "out").absolute())
     said = {
         "experiment": str(file),
         "task": definition.task,
-        "store": str(Path(definition.store).absolute()),
+        "store": str(paths.place(definition.store)),
         "out": str(place.root),
     }
     if plan:

@@ -80,6 +80,8 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
     workspace = Workspace(store.path)
     dataset = store.dataset_root(options.name or options.dataset)
     with contextlib.ExitStack() as running:
+        # Before the captions are read it is not known which table they go to.
+        running.enter_context(lease(store.path, "prepare", {table_name(store.path, dataset): ()}))
         ledger = running.enter_context(workspace.caption_ledger())
         mend_log(dataset)
         _enter(ledger, options, source, store, dataset.name)

@@ -151,7 +151,7 @@ def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
     workspace = Workspace(store.path)
     recipe = recipe_of(options, store)
     dataset = store.dataset_root(options.name or options.dataset)
-    leased = {table_name(store.path, store.feature_root(recipe)): ()}
+    leased = {table_name(store.path, root): () for root in (store.feature_root(recipe), dataset)}
     healing = FeatureHealing(store, recipe)
     with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
         healing.begin()

@@ -103,7 +103,7 @@ class DatasetFacts(Frozen):
 
 
 RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "chosen", "rolled back"]
+Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "stale", "chosen", "rolled back"]
 
 
 class ModelFacts(Frozen):
@@ -112,8 +112,8 @@ class ModelFacts(Frozen):
     Args:
         task: str. What the runs do: `captioner` or `captcha`.
         decision: str. Of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by its rules before
-            training, `failed`, or was `abandoned` for newer data. Of a person: a run was `chosen`, or the champion
-            `rolled back`.
+            training, `failed`, was `abandoned` for newer data, or `stale`: the champion changed while it was compared.
+            Of a person: a run was `chosen`, or the champion `rolled back`.
         run: str or None. The run that it is about, `runs/<run>` in the model's directory; None where none came about.
         champion: str or None. The run that answers after it; None where there is none yet.
         why: tuple of str. The reasons, a sentence each.

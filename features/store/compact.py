@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ from features.progress import watching
 from features.store.copying import Copier, open_copier
 from features.store.damage import files_of, is_whole
 from features.store.layout import WORK, compaction_plan
-from features.store.log import CommitLog
+from features.store.log import CommitLog, Standing
 from features.store.merging import Merge, NamedKeys, Rows, as_bytes, contains, iterate
-from features.store.pins import is_busy, lease, table_name
+from features.store.pins import collecting, is_busy, lease, table_name
 from features.store.shards import MAX_SHARDS, ShardWriter, commit_name, shard_count, shard_of
 from features.store.tables import FeatureTable, Store, open_store
 from schemas.errors import CaptError, UsageError
@@ -109,12 +110,16 @@ def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> 
         shards: int or None. Pins the shard count, a power of two.
     """
     name = table_name(store.path, store.features(fingerprint).root)
+    drops = True
     with lease(store.path, "compact", {name: ()}):
         while True:
-            done = _Compaction(store, store.features(fingerprint), shards).run()
+            compaction = _Compaction(store, store.features(fingerprint), shards, drops)
+            done = compaction.run()
             if done:
                 return done
-            _log.info("%s: another compaction was faster; looking again", name)
+            drops = not compaction.is_missed
+            what = "another compaction was faster" if drops else "rows left out came to be wanted meanwhile"
+            _log.info("%s: %s; looking again", name, what)
 
 
 @dataclass(frozen=True)
@@ -135,9 +140,16 @@ class _Group:
 
 
 class _Compaction:
-    """One attempt at one table, as it is at the start."""
+    """One attempt at one table, as it is at the start.
 
-    def __init__(self, store: Store, table: FeatureTable, shards: int | None) -> None:
+    Args:
+        store: The store.
+        table: The table.
+        shards: The shard count; None takes what fits.
+        drops: Whether rows that no dataset names are left out.
+    """
+
+    def __init__(self, store: Store, table: FeatureTable, shards: int | None, drops: bool) -> None:
         self._store = store
         self._table = table
         self._pinned_count = shards
@@ -149,11 +161,13 @@ class _Compaction:
         self._commits = _dataset_commits(store)
         self._named: NamedKeys | None = None
         self._copied = 0
+        self._drops = drops
+        self.is_missed = False
 
     def run(self) -> Compacted | None:
-        """Do it; None where the commits to merge were replaced meanwhile."""
+        """Do it; None where the commits to merge were replaced, or rows left out came to be wanted, meanwhile."""
         try:
-            if not is_busy(self._store.path, self._name, "prepare"):
+            if self._drops and not is_busy(self._store.path, self._name, "prepare"):
                 self._named = self._gather("named")
             groups, repeated = self._survey()
             return self._replace(groups, repeated)
@@ -167,12 +181,8 @@ class _Compaction:
         waiting = [group for group in groups if not group.is_compact(count)]
         merged = [manifest for group in waiting for manifest in group.manifests]
         written = self._write_all(waiting, count)
-        if not self._commit(written, merged):
+        if not (self._commit_dropping(written) if dropped else self._commit(written)):
             return None
-        if written and dropped and self._is_missed():
-            _log.warning("%s: rows left out came to be wanted meanwhile, so they stay; compact again later", self._name)
-            self._append(merged)
-            dropped = 0
         shards = [shard for manifest in written for shard in manifest.shards]
         size = sum(shard.data.bytes for shard in shards)
         return Compacted(len(merged), rows, dropped, repeated, len(shards), size)
@@ -209,10 +219,7 @@ class _Compaction:
         return named
 
     def _is_missed(self) -> bool:
-        """Whether, since the start, a job or a dataset has come to count on a row that was left out.
-
-        Asked after the commit: who comes later sees it, and whoever came before is seen here.
-        """
+        """Whether, since the start, a job or a dataset has come to count on a row that was left out."""
         if is_busy(self._store.path, self._name, "prepare"):
             return True
         if self._named is None or _dataset_commits(self._store) == self._commits:
@@ -305,23 +312,31 @@ class _Compaction:
 
     # === Committing ===
 
-    def _commit(self, written: list[Manifest], merged: list[Manifest]) -> bool:
-        """Put what was written in place of what was merged, if that is still there."""
-        live = {manifest.digest for manifest in CommitLog(self._table.root).live()}
-        if not {manifest.digest for manifest in merged} <= live:
-            return False
-        self._append(written)
+    def _commit_dropping(self, written: list[Manifest]) -> bool:
+        """As `_commit`, where rows are left out: no job can come to count on one between the check and the commit."""
+        if not written:
+            return True
+        with collecting(self._store.path, self._name):
+            self.is_missed = self._is_missed()
+            return not self.is_missed and self._commit(written)
+
+    def _commit(self, written: list[Manifest]) -> bool:
+        """Put what was written in place of what was merged, as far as that is still there; whether all of it was."""
+        log = CommitLog(self._table.root)
+        done = [log.update(partial(_in_place, manifest)) for manifest in written]
         for manifest in written:
             for commit in {shard.data.path.partition("/")[0] for shard in manifest.shards}:
                 remove_tree(self._plan(commit))
-        return True
-
-    def _append(self, manifests: list[Manifest]) -> None:
-        for manifest in manifests:
-            CommitLog(self._table.root).append(manifest)
+        return all(done)
 
 
 # === Parts ===
+
+
+def _in_place(manifest: Manifest, standing: Standing) -> Manifest | None:
+    """The manifest, if all that it replaces is live, or it is already."""
+    is_there = manifest.digest in standing.live_digests or set(manifest.replaces) <= standing.live_digests
+    return manifest if is_there else None
 
 
 def _makings(table: FeatureTable) -> list[tuple[FeatureFacts, list[Manifest]]]:

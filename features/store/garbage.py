@@ -6,6 +6,9 @@
     deleted   run reports of a dataset, but for the newest 10 of each kind
     deleted   runs of models that were never promoted, or are champions of long ago: whole, once nothing changes there
 
+A table is collected under a lease of its own (`features.store.pins`): its log is read, and its files are deleted, while
+no job can write to it. Tables that a job may write to are left alone.
+
 Logs, and the manifests they name, are a table's history and stay. Files that capt did not write stay too: `verify`
 lists them. What a killed job left is given an hour at least, since the job may be alive.
 """
@@ -14,7 +17,9 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +43,7 @@ from features.store.layout import (
     table_roots,
 )
 from features.store.log import MANIFEST_NAME, MANIFESTS, CommitLog
-from features.store.pins import PINS, current_leases, expired_leases, table_name
+from features.store.pins import PINS, collecting, expired_leases, is_writing, pinned_manifests, table_name
 from features.store.reports import old_reports
 from features.store.tables import open_store
 from schemas.errors import DamagedError, UsageError
@@ -128,26 +133,37 @@ class _Collector:
 
     def __post_init__(self) -> None:
         self._now = time.time()
-        self._planned = planned_commits(self.store)
+        self._check: Callable[[], None] = lambda: None
+        self._old_plans: set[Path] = set()
 
     def collect(self) -> None:
         """Delete, or tell, everything."""
-        # Leases are read after the logs: a reader that pins later than this finds in the logs what is found here.
-        histories = [_history(root) for root in table_roots(self.store)]
-        if not self._busy():
-            self._collect_work()
-        for history in histories:
-            if table_name(self.store, history.root) not in self._busy():
-                self._collect_table(history, self._pinned())
-        if not self._busy():
-            self._collect_networks(histories, self._pinned())
+        # What cannot be read stops the collection before anything is deleted.
+        for root in table_roots(self.store):
+            _history(root)
+        self._alone(WORK, self._collect_work)
+        for root in table_roots(self.store):
+            self._alone(table_name(self.store, root), partial(self._collect_table, root))
+        self._alone(NETWORKS, self._collect_networks)
         for path in (*self.store.glob("*"), *(self.store / PINS).glob("*")):
             if is_aside(path):
                 self._delete_orphan(path)
-        for path in expired_leases(self.store):
+        for path in expired_leases(self.store, self._now):
             self._delete(path)
         if local_side(self.store) != self.store and not self.plan:
             self._sweep(local_side(self.store))
+
+    def _alone(self, table: str, collect: Callable[[], None]) -> None:
+        """Collect from a table, or another directory of the store, unless a job may write there."""
+        if self.plan:
+            if not is_writing(self.store, table):
+                collect()
+            return
+        with collecting(self.store, table) as held:
+            if held:
+                self._now, self._check = held.now(), held.check
+                collect()
+        self._check = lambda: None
 
     def _sweep(self, here: Path) -> None:
         """Delete what killed jobs left half-written on the local side of a store in a bucket."""
@@ -155,30 +171,32 @@ class _Collector:
             if is_aside(path) and self._now - newest_change(path) >= GRACE_SECONDS:
                 path.unlink(missing_ok=True)
 
-    def _busy(self) -> set[str]:
-        """The tables that a job is at work on."""
-        return {name for lease in current_leases(self.store) if lease.purpose != "read" for name in lease.tables}
-
-    def _pinned(self) -> set[str]:
-        """The manifests that somebody reads."""
-        return {digest for lease in current_leases(self.store) for some in lease.tables.values() for digest in some}
+    def _pinned(self, root: Path) -> set[str]:
+        """The manifests of a table that somebody reads."""
+        return pinned_manifests(self.store, table_name(self.store, root), self._now)
 
     def _collect_work(self) -> None:
         """Plans go before the shards that they call written, so that no plan outlives them."""
         for path in sorted((self.store / WORK).glob("*")):
             if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
-                self._planned = {name: plan for name, plan in self._planned.items() if plan != path}
+                self._old_plans.add(path)
                 self._delete_tree(path)
 
-    def _collect_table(self, history: _History, pinned: set[str]) -> None:
+    def _collect_table(self, root: Path) -> None:
+        # Leases are read after the log: a reader that pins later than this finds in the log what is found here.
+        history = _history(root)
+        pinned = self._pinned(root)
+        planned = {name for name, plan in planned_commits(self.store).items() if plan not in self._old_plans}
         live = {entry.path for manifest in history.kept(set()) for entry in manifest.entries()}
         kept = {entry.path for manifest in history.kept(pinned) for entry in manifest.entries()}
         ended = history.last_named()
-        if history.root.parent.name == MODELS:
+        if root.parent.name == MODELS:
             self._collect_runs(history, kept, ended)
-        for path in files_below(history.root):
-            name = path.relative_to(history.root).as_posix()
-            if name in live or self._is_planned(history.root, name) or name.startswith(f"{RUNS}/"):
+        for path in files_below(root):
+            name = path.relative_to(root).as_posix()
+            # A job, running or killed, may count a file among the shards that it has written.
+            is_planned = f"{root.name}-{name.partition('/')[0]}" in planned
+            if name in live or is_planned or name.startswith(f"{RUNS}/"):
                 continue
             if name not in ended:
                 if _is_ours(name, history):
@@ -188,7 +206,7 @@ class _Collector:
                     self.pinned += 1
                 else:
                     self._delete(path)
-        for path in old_reports(history.root):
+        for path in old_reports(root):
             self._delete_orphan(path)
 
     def _collect_runs(self, history: _History, kept: set[str], ended: dict[str, float]) -> None:
@@ -201,6 +219,7 @@ class _Collector:
         here = local_side(history.root)
         for path in self._unnamed(here, named) if here != history.root and not self.plan else ():
             if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
+                self._check()
                 shutil.rmtree(path)
 
     @staticmethod
@@ -208,12 +227,9 @@ class _Collector:
         """The runs of a model that no commit names."""
         return [path for path in sorted((root / RUNS).glob("*")) if path.name not in named]
 
-    def _is_planned(self, root: Path, name: str) -> bool:
-        """Whether a job, running or killed, may count a file among the shards it has written."""
-        return f"{root.name}-{name.partition('/')[0]}" in self._planned
-
-    def _collect_networks(self, histories: list[_History], pinned: set[str]) -> None:
-        kept = {digest for history in histories for digest in _networks(history.kept(pinned))}
+    def _collect_networks(self) -> None:
+        histories = [_history(root) for root in table_roots(self.store)]
+        kept = {digest for history in histories for digest in _networks(history.kept(self._pinned(history.root)))}
         kept |= {_remembered(history.root / NETWORK) for history in histories if history.root.parent.name == FEATURES}
         ended: dict[str, float] = {}
         for history in histories:
@@ -237,6 +253,7 @@ class _Collector:
         try:
             size = path.lstat().st_size
             if not self.plan:
+                self._check()
                 path.unlink()
                 self._tidy(path.parent)
         except FileNotFoundError:
@@ -253,8 +270,11 @@ class _Collector:
             return
         if isinstance(path, ObjectPath):
             # There is no renaming; a plan that has lost a part is one with more to do.
-            path.remove_tree()
+            for one in files:
+                self._check()
+                one.unlink(missing_ok=True)
             return
+        self._check()
         aside = aside_of(path)
         path.rename(aside)
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()

@@ -9,6 +9,7 @@ make again is listed as lost.
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.files import aside_of, sha256_of, write
-from features.store.damage import Diagnosis, diagnose, is_sound, noted_damage
+from features.store.damage import Diagnosis, Wound, diagnose, is_sound, noted_damage
+from features.store.held_leases import held_leases
 from features.store.layout import DATASETS, FEATURES, TEXT
-from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog
+from features.store.log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, Standing, entry_bytes
 from features.store.merging import as_keys, contains, shard_numbers
+from features.store.pins import collecting, table_name
 from features.store.reading import checked
 from features.store.shards import WRITERS, index_bytes, read_index, read_rows
 from features.store.tables import Dataset, FeatureTable, Store, TextTable
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import DroppedFacts, FeatureFacts, Manifest, Shard
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe
 from schemas.records import content_keys
 
 LOST_EXAMPLES = 20
@@ -55,7 +58,7 @@ def mend_log(root: Path) -> None:
         unnamed = [digest for digest in _sound_manifests(root) if digest not in named.values()]
         digest = _meant(log.entry_path(number), unnamed, is_readable=bool(named[number]))
         if digest:
-            write(log.entry_path(number), _entry_bytes(digest))
+            write(log.entry_path(number), entry_bytes(digest))
             named[number] = digest
             _log.warning("%s: the log entry was damaged; it names its manifest again", log.entry_path(number))
 
@@ -71,7 +74,7 @@ def _entry(log: CommitLog, number: int) -> str:
 def _meant(path: Path, unnamed: list[str], is_readable: bool) -> str:
     """The manifest that the entry at `path` named before it was damaged; empty where the entry is as it was."""
     data = path.read_bytes() if path.is_file() else b""
-    alike = [digest for digest in unnamed if _is_alike(data, _entry_bytes(digest))]
+    alike = [digest for digest in unnamed if _is_alike(data, entry_bytes(digest))]
     if is_readable and not alike:
         return ""
     candidates = alike or unnamed
@@ -82,10 +85,6 @@ def _meant(path: Path, unnamed: list[str], is_readable: bool) -> str:
             mend=f'write {{"manifest":"<name>"}} there, or put {path.parents[1]} away and prepare again',
         )
     return candidates[0]
-
-
-def _entry_bytes(digest: str) -> bytes:
-    return canonical_json({"manifest": digest})
 
 
 def _is_alike(data: bytes, entry: bytes) -> bool:
@@ -170,12 +169,15 @@ class FeatureHealing:
         log = CommitLog(self.root)
         for wound in found.wounds:
             if wound.rest.entries():
-                log.append(wound.rest)
+                log.update(partial(_rest_of, wound))
         empty = [wound.manifest.digest for wound in found.wounds if not wound.rest.entries()]
+        log.update(partial(self._taking_out, empty))
+
+    def _taking_out(self, empty: list[str], standing: Standing) -> Manifest | None:
+        """A commit that takes out what cannot be read, and of `empty` what is live still."""
         # A rest may be the very commit that could not be read.
-        gone = (*log.standing().hiding, *empty)
-        if gone:
-            log.append(Manifest(table=self.recipe.fingerprint, replaces=gone, facts=DroppedFacts()))
+        gone = (*standing.hiding, *(digest for digest in empty if digest in standing.live_digests))
+        return Manifest(table=self.recipe.fingerprint, replaces=gone, facts=DroppedFacts()) if gone else None
 
     def _mend_index(self, shard: Shard, facts: FeatureFacts) -> None:
         """Make a shard's index again from its rows, where that gives the very bytes."""
@@ -239,6 +241,11 @@ class FeatureHealing:
         return found
 
 
+def _rest_of(wound: Wound, standing: Standing) -> Manifest | None:
+    """What is whole of a commit, unless another commit has taken its place meanwhile."""
+    return wound.rest if wound.manifest.digest in standing.live_digests else None
+
+
 def _catalogs(store: Store) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The catalogs of a store's datasets that can be read: a name, and some of its rows."""
     for root in sorted((store.path / DATASETS).glob(f"*/{LOG}")):
@@ -249,23 +256,37 @@ def _catalogs(store: Store) -> Iterator[tuple[str, pa.RecordBatch]]:
 def remove_damaged(root: Path, paths: Collection[str]) -> None:
     """Delete damaged files of a table that no live commit names, and manifests that cannot be read and count no more.
 
+    While another job may write to the table they stay, for that job may be writing them again.
+
     Args:
         root: Path. The table's directory.
         paths: collection of str. Paths within it that may be damaged.
     """
+    if not _damaged(root, paths):
+        return
+    store = root.parent.parent
+    with collecting(store, table_name(store, root), held_leases()) as held:
+        if held:
+            for path in _damaged(root, paths):
+                held.check()
+                path.unlink(missing_ok=True)
+
+
+def _damaged(root: Path, paths: Collection[str]) -> list[Path]:
+    """The files that `remove_damaged` deletes."""
     standing = CommitLog(root).standing()
     if standing.hiding or not (paths or standing.unreadable):
-        return
+        return []
     live = {entry.path for manifest in standing.live for entry in manifest.entries()}
     named = {entry.path: entry for manifest in standing.known.values() for entry in manifest.entries()}
-    for path in set(paths) - live:
-        if path in named and not is_sound(root, named[path]):
-            (root / path).unlink(missing_ok=True)
+    candidates = {path: root / path for path in set(paths) - live if path in named}
+    found = [path for name, path in candidates.items() if path.is_file() and not is_sound(root, named[name])]
     doubted = {f"{MANIFESTS}/{digest}.json" for digest in standing.unreadable} | set(paths)
     for file in (root / MANIFESTS).glob("*.json"):
         is_doubted = MANIFEST_NAME.fullmatch(file.name) and f"{MANIFESTS}/{file.name}" in doubted
         if is_doubted and sha256_of(file) != file.stem:
-            file.unlink()
+            found.append(file)
+    return found
 
 
 # === Datasets and text tables ===

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from features.files import put_if_absent, sha256_of, write
 from features.remote.paths import ObjectPath
 from features.remote.shelf import contents
+from features.store.held_leases import check_lease
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import MANIFEST_VERSION, DroppedFacts, Manifest
 from schemas.recipes import canonical_json
@@ -198,6 +199,7 @@ class CommitLog:
             write(self._manifest_path(digest), manifest.to_json())
         if digest in entries:
             return digest
+        check_lease(self._root)
         return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
 
     def _whole(self) -> Standing:

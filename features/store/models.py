@@ -7,11 +7,14 @@
 The champion is what the last commit says, so it changes by one log entry: before, the old one answers, after it the
 new. The files of the last `KEPT` champions are kept, for rolling back. Of a store in a bucket, run directories lie on
 this machine: a promotion puts a champion's files into the bucket, and `bring` has them here.
+
+A decision is made from the log as it is when it is entered, so none undoes another that it has not seen.
 """
 
+import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +24,8 @@ from features.files import ASIDE, at_hand, entry_of, local_side, sync, written_a
 from features.remote.paths import ObjectPath, place
 from features.store.damage import is_sound
 from features.store.layout import MODELS, RUNS, files_below
-from features.store.log import CommitLog
+from features.store.log import CommitLog, Standing
+from features.store.pins import lease, table_name
 from features.store.tables import Store, open_store
 from schemas.errors import DamagedError, StoreError, UsageError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelFacts
@@ -29,6 +33,8 @@ from schemas.manifests import Decision, FileEntry, Manifest, ModelFacts
 KEPT = 5
 RUN_NAME = re.compile(r"[0-9a-f]{16}")
 EVALUATION = "evaluation"
+# Decisions about a run that was trained and evaluated.
+FINISHED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
 
 _LOCK = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -49,6 +55,10 @@ class Decided:
     manifest: Manifest
 
 
+class ChampionChangedError(StoreError):
+    """The champion is another one than the decision was made against."""
+
+
 class Model:
     """A model of a store, by name: its runs, its history and its champion.
 
@@ -63,18 +73,14 @@ class Model:
                 f"{name!r} cannot name a model", mend="use letters, digits, dash and underscore, 100 at most"
             )
         self.name = name
+        self._store = store.path
         self.root = store.path / MODELS / name
         self._here = local_side(self.root)
         self._log = CommitLog(self.root)
 
     def history(self) -> list[Decided]:
         """Every decision, oldest first; DamagedError where the log or a manifest cannot be read."""
-        known = self._log.known()
-        return [
-            Decided(number, facts, known[digest])
-            for number, digest in enumerate(self._log.entries(), 1)
-            if digest in known and isinstance(facts := known[digest].facts, ModelFacts)
-        ]
+        return _decisions(self._log.checked())
 
     @property
     def champion(self) -> str | None:
@@ -103,26 +109,72 @@ class Model:
         return [name for name in names if RUN_NAME.fullmatch(name)]
 
     def decide(self, facts: ModelFacts) -> None:
-        """Enter a decision that leaves the champion as it is."""
-        self._log.append(Manifest(table=self.name, facts=facts))
+        """Enter a decision that leaves the champion as it is, whatever `facts` say of it."""
 
-    def promote(self, facts: ModelFacts) -> None:
+        def decision(standing: Standing) -> Manifest:
+            kept = facts.model_copy(update={"champion": _champion(standing)})
+            return Manifest(table=self.name, facts=kept)
+
+        with self._changing():
+            self._log.update(decision)
+
+    def promote(self, facts: ModelFacts) -> str | None:
         """Make `facts.champion` the champion, by one commit that names its files; older champions are let go.
+
+        Returns:
+            The champion until then.
 
         Raises:
             DamagedError: a file of the run is not what an earlier commit of it says.
             StoreError: the run is not there.
         """
+        return self._promote(facts, lambda before: None)
+
+    def promote_over(self, champion: str | None, facts: ModelFacts) -> str | None:
+        """Does what `promote` does, if the champion is still the one that the decision was made against.
+
+        Args:
+            champion: The champion that the decision was made against; None if there was none.
+            facts: What was decided.
+
+        Returns:
+            The champion until then.
+
+        Raises:
+            ChampionChangedError: The champion is another one.
+            DamagedError: A file of the run is corrupt.
+            StoreError: The run is not there.
+        """
+
+        def check(before: str | None) -> None:
+            if before != champion:
+                raise ChampionChangedError(
+                    f"the champion changed from {champion or 'none'} to {before or 'none'} meanwhile",
+                    where=str(self.root),
+                    mend="see `capt models show`, and run the command again",
+                )
+
+        return self._promote(facts, check)
+
+    def _promote(self, facts: ModelFacts, check: Callable[[str | None], None]) -> str | None:
         assert facts.champion is not None
-        files = self._files(facts.champion)
-        others = list(dict.fromkeys(one.facts.champion for one in reversed(self.history()) if one.facts.champion))
-        kept = {facts.champion, *[run for run in others if run != facts.champion][: KEPT - 1]}
-        replaces = tuple(
-            manifest.digest
-            for manifest in self._log.live()
-            if isinstance(manifest.facts, ModelFacts) and manifest.files and manifest.facts.champion not in kept
-        )
-        self._log.append(Manifest(table=self.name, facts=facts, files=files, replaces=replaces))
+        before: list[str | None] = []
+
+        with self._changing():
+            check(self.champion)
+            files = self._files(facts.champion)
+
+            def promotion(standing: Standing) -> Manifest:
+                before[:] = [_champion(standing)]
+                check(before[0])
+                return Manifest(table=self.name, facts=facts, files=files, replaces=_let_go(standing, facts.champion))
+
+            self._log.update(promotion)
+        return before[0]
+
+    def _changing(self) -> contextlib.AbstractContextManager[Path]:
+        """A lease on the model: garbage collection deletes none of its files meanwhile."""
+        return lease(self._store, "change", {table_name(self._store, self.root): ()})
 
     def _files(self, run: str) -> dict[str, FileEntry]:
         """The files of a run by path: as the commit has them that promoted it first, else as they are."""
@@ -227,7 +279,7 @@ def promote_model(store: str, run: str, name: str | None = None) -> dict[str, An
 
     Args:
         store: str. Directory of the store.
-        run: str. The run, or how its name begins: one that was promoted or rejected before.
+        run: str. The run, or how its name begins: one that was trained and evaluated before.
         name: str or None. The model; None where there is one.
 
     Returns:
@@ -238,7 +290,7 @@ def promote_model(store: str, run: str, name: str | None = None) -> dict[str, An
         DamagedError: its files are damaged.
     """
     model = _named(open_store(store), name)
-    decided = [one for one in model.history() if one.facts.decision in ("promoted", "rejected")]
+    decided = [one for one in model.history() if one.facts.decision in FINISHED]
     names = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run))
     fitting = [name for name in names if name.startswith(run)]
     if len(fitting) != 1:
@@ -246,7 +298,8 @@ def promote_model(store: str, run: str, name: str | None = None) -> dict[str, An
         raise StoreError(
             f"{what} a name like {run!r}", where=str(model.root), mend=f"it has: {', '.join(names) or 'none'}"
         )
-    return _change(model, fitting[0], "chosen", "chosen by hand")
+    facts = _chosen(model, fitting[0], "chosen", "chosen by hand")
+    return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}
 
 
 def rollback_model(store: str, name: str | None = None) -> dict[str, Any]:
@@ -261,6 +314,7 @@ def rollback_model(store: str, name: str | None = None) -> dict[str, Any]:
 
     Raises:
         StoreError: there was no champion before.
+        ChampionChangedError: another command changed the champion meanwhile.
         DamagedError: its files are damaged.
     """
     model = _named(open_store(store), name)
@@ -275,7 +329,8 @@ def rollback_model(store: str, name: str | None = None) -> dict[str, Any]:
                 stack.append(champion)
     if len(stack) < 2:
         raise StoreError("there is no champion before this one", where=str(model.root))
-    return _change(model, stack[-2], "rolled back", f"rolled back from {stack[-1]}")
+    facts = _chosen(model, stack[-2], "rolled back", f"rolled back from {stack[-1]}")
+    return {"name": model.name, "champion": facts.champion, "before": model.promote_over(stack[-1], facts)}
 
 
 def print_models(result: dict[str, Any]) -> None:
@@ -303,11 +358,42 @@ def print_model(result: dict[str, Any]) -> None:
     printer.line(f"champion: {result['path'] or 'none yet'}")
 
 
-def _change(model: Model, run: str, decision: Decision, why: str) -> dict[str, Any]:
-    last = model.history()[-1].facts
-    facts = ModelFacts(task=last.task, decision=decision, run=run, champion=run, why=(why,), at=now())
-    model.promote(facts)
-    return {"name": model.name, "champion": run, "before": last.champion}
+def _chosen(model: Model, run: str, decision: Decision, why: str) -> ModelFacts:
+    """A person's decision that makes a run the champion."""
+    task = model.history()[-1].facts.task
+    return ModelFacts(task=task, decision=decision, run=run, champion=run, why=(why,), at=now())
+
+
+def _decisions(standing: Standing) -> list[Decided]:
+    """The decisions that a model's log names, oldest first."""
+    return [
+        Decided(number, facts, standing.known[digest])
+        for number, digest in enumerate(standing.entries, 1)
+        if digest in standing.known and isinstance(facts := standing.known[digest].facts, ModelFacts)
+    ]
+
+
+def _champion(standing: Standing) -> str | None:
+    """The champion that a model's log names last; None if there is none.
+
+    Raises:
+        StoreError: A manifest cannot be read that may name it.
+    """
+    for digest in standing.hiding:
+        raise standing.unreadable[digest]
+    decisions = _decisions(standing)
+    return decisions[-1].facts.champion if decisions else None
+
+
+def _let_go(standing: Standing, champion: str | None) -> tuple[str, ...]:
+    """The commits of champions that are too old to be kept once another run is the champion."""
+    others = list(dict.fromkeys(one.facts.champion for one in reversed(_decisions(standing)) if one.facts.champion))
+    kept = {champion, *[run for run in others if run != champion][: KEPT - 1]}
+    return tuple(
+        manifest.digest
+        for manifest in standing.live
+        if isinstance(manifest.facts, ModelFacts) and manifest.files and manifest.facts.champion not in kept
+    )
 
 
 def _entry(model: Model) -> dict[str, Any]:

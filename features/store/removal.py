@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from features.store.log import CommitLog
+from features.store.log import CommitLog, Standing
+from features.store.pins import lease, table_name
 from features.store.tables import Store, open_store
 from schemas.manifests import DroppedFacts, Manifest
 
@@ -28,12 +29,15 @@ def drop_dataset(store: str, name: str) -> dict[str, Any]:
     """
     started = time.monotonic()
     opened = open_store(store)
+    dataset = opened.dataset_root(name)
     images = _images(opened, name)
-    # The dataset goes last, so that a removal cut short is seen to be unfinished.
     texts = [table for table in opened.text_tables() if table.recipe.dataset == name]
-    for root, fingerprint in ((table.root, table.fingerprint) for table in texts):
-        _take_out(root, fingerprint)
-    _take_out(opened.dataset_root(name), name)
+    roots = [*(table.root for table in texts), dataset]
+    with lease(opened.path, "change", {table_name(opened.path, root): () for root in roots}):
+        # The dataset goes last, so that a removal cut short is seen to be unfinished.
+        for table in texts:
+            _take_out(table.root, table.fingerprint)
+        _take_out(dataset, name)
     return {
         "dataset": name,
         "images": images,
@@ -49,8 +53,12 @@ def _images(store: Store, name: str) -> int:
 
 
 def _take_out(root: Path, table: str) -> None:
-    log = CommitLog(root)
-    live = log.live()
-    if live:
-        replaces = tuple(manifest.digest for manifest in live)
-        log.append(Manifest(table=table, replaces=replaces, facts=DroppedFacts()))
+    CommitLog(root).update(lambda standing: _without(table, standing))
+
+
+def _without(table: str, standing: Standing) -> Manifest | None:
+    """A commit that takes out all that is live."""
+    for error in (standing.unreadable[digest] for digest in standing.hiding):
+        raise error
+    replaces = tuple(manifest.digest for manifest in standing.live)
+    return Manifest(table=table, replaces=replaces, facts=DroppedFacts()) if replaces else None

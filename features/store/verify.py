@@ -48,7 +48,7 @@ from features.store.layout import (
 )
 from features.store.log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS
 from features.store.merging import as_keys, key_column, shard_numbers
-from features.store.pins import PINS, is_busy, table_name
+from features.store.pins import PINS, is_writing, table_name
 from features.store.shards import index_dtype, read_rows, tensor_fields, value_span
 from features.store.tables import MARKER, MARKER_BYTES, RECIPE, STORE_VERSION, open_store
 from schemas.errors import CaptError, DamagedError
@@ -390,7 +390,7 @@ def _accounted_commits(store: Path, table: TableHistory) -> Callable[[str], bool
     planned = planned_commits(store)
     is_open = not table.is_whole
     with contextlib.suppress(CaptError):
-        is_open = is_open or is_busy(store, table_name(store, table.root), "prepare", "compact")
+        is_open = is_open or is_writing(store, table_name(store, table.root))
 
     def is_accounted(directory: str) -> bool:
         return bool(COMMIT_NAME.fullmatch(directory)) and (is_open or f"{table.root.name}-{directory}" in planned)

@@ -94,15 +94,17 @@ class Hooks(Frozen):
     """What is told of the outcome, as the JSON that the command returns.
 
     Args:
-        on: tuple of str. Of which outcomes: `promoted`, `rejected`, `stopped`, `failed`, `nothing new`.
+        on: tuple of str. Of which outcomes: `promoted`, `rejected`, `stale`, `stopped`, `failed`,
+            `nothing new`.
         command: tuple of str. A program with its arguments; the JSON is its standard input.
         url: str or None. An http(s) address that gets the JSON by POST.
         timeout: float. Seconds that either may take.
     """
 
-    on: tuple[Literal["promoted", "rejected", "stopped", "failed", "nothing new"], ...] = (
+    on: tuple[Literal["promoted", "rejected", "stale", "stopped", "failed", "nothing new"], ...] = (
         "promoted",
         "rejected",
+        "stale",
         "stopped",
         "failed",
     )

@@ -16,7 +16,7 @@ from features.locks import held
 from features.remote.paths import place
 from features.store import Store, create_store, open_store
 from features.store.layout import MODELS, WORK
-from features.store.models import Decided, Model, now
+from features.store.models import ChampionChangedError, Decided, Model, now
 from features.store.pins import lease
 from schemas.errors import CaptError, ExitStatus
 from schemas.manifests import Decision, ModelFacts
@@ -65,9 +65,9 @@ def retrain(path: str | Path, plan: bool = False) -> dict[str, Any]:
         plan: bool. Say what would be done; change nothing.
 
     Returns:
-        `decision` (`nothing new`, `promoted` or `rejected`; with `plan` what is to be done), `why`, `name`, `store`,
-        `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared` (figures of each
-        preparation), `comparison`, `warnings`, `gate` (its rounds) and `seconds`, as far as it came.
+        `decision` (`nothing new`, `promoted`, `rejected` or `stale`; with `plan` what is to be done), `why`, `name`,
+        `store`, `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared` (figures
+        of each preparation), `comparison`, `warnings`, `gate` (its rounds) and `seconds`, as far as it came.
 
     Raises:
         UsageError: the configuration is wrong.
@@ -226,7 +226,10 @@ class _Cycle:
         if not passage.passed:
             return self._enter("rejected", passage.why)
         facts = self._facts("promoted", passage.why, self.run_name)
-        self.model.promote(facts)
+        try:
+            self.model.promote_over(self._compared, facts)
+        except ChampionChangedError as error:
+            return self._enter("stale", (f"{error.what}; the next retraining compares with the new one",))
         return self._outcome("promoted", passage.why)
 
     # === The history ===
@@ -234,8 +237,12 @@ class _Cycle:
     @cached_property
     def _champion_run(self) -> Any:
         """The champion's run; None where there is none yet."""
-        name = self._history[-1].facts.champion if self._history else None
-        return load_run(self.model.bring(name)) if name else None
+        return load_run(self.model.bring(self._compared)) if self._compared else None
+
+    @property
+    def _compared(self) -> str | None:
+        """The champion at the start, which the challenger is compared with; None if there was none."""
+        return self._history[-1].facts.champion if self._history else None
 
     def _before(self, champion: AnyRun) -> Seen:
         return Seen.load(champion.path / SEEN)
@@ -251,7 +258,7 @@ class _Cycle:
 
     def _is_too_little(self, comparison: Comparison) -> bool:
         """Whether nothing but too few records has changed since the champion."""
-        champion = self.model.champion
+        champion = self._compared
         made = next((one for one in self._history if one.facts.run == champion and one.facts.lineage), None)
         is_set_alike = made is not None and made.facts.lineage.get("settings") == self.found["settings"]
         return is_set_alike and comparison.new < self.settings.rules.least_new
@@ -262,15 +269,15 @@ class _Cycle:
         for name in self.model.runs():
             if name not in {*decided, self.run_name}:
                 why = ("the data or the settings changed before it was finished",)
-                task, champion = self.settings.task, self.model.champion
-                facts = ModelFacts(task=task, decision="abandoned", run=name, champion=champion, why=why, at=now())
+                task = self.settings.task
+                facts = ModelFacts(task=task, decision="abandoned", run=name, champion=None, why=why, at=now())
                 self.model.decide(facts)
 
     def _enter(self, decision: Decision, why: tuple[str, ...]) -> dict[str, Any]:
         """Enter a decision that changes no champion, unless the last one says the same; the outcome."""
         last = self._history[-1].facts if self._history else None
         if last is None or (last.decision, last.run, last.why) != (decision, self.run_name, why):
-            self.model.decide(self._facts(decision, why, self.model.champion))
+            self.model.decide(self._facts(decision, why, None))
         return self._outcome(decision, why)
 
     def _facts(self, decision: Decision, why: tuple[str, ...], champion: str | None) -> ModelFacts:
@@ -289,7 +296,7 @@ class _Cycle:
             "seen": seen.digest,
             "tables": {**prepared.tables, "texts": list(prepared.texts)},
             "prepared": [_counts(one) for one in prepared.figures],
-            "before": self.model.champion,
+            "before": self._compared,
             "versions": {"capt": importlib.metadata.version("capt"), **library_versions()},
         }
 

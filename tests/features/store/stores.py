@@ -1,11 +1,12 @@
 """Small stores for tests, made as the jobs make theirs, with rows that a number decides instead of a network."""
 
+import contextlib
 import hashlib
 import multiprocessing
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +20,7 @@ from features import quantize
 from features.files import aside_of, entry_of, publish, put_if_absent, sha256_of, write
 from features.store import Store, create_store
 from features.store.log import CommitLog
+from features.store.pins import lease, table_name
 from features.store.shards import ShardWriter, commit_name, shard_of
 from schemas.compression import Compression
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
@@ -77,7 +79,19 @@ def add_features(
     numerics: str = "cpu-avx2",
 ) -> Manifest:
     """Commit the rows of images, as one run of a job does."""
-    root = store.feature_root(recipe)
+    with preparing(store, store.feature_root(recipe)) as root:
+        return _add_features(store, recipe, root, numbers, shards, failed, numerics)
+
+
+def _add_features(
+    store: Store,
+    recipe: FeatureRecipe,
+    root: Path,
+    numbers: Iterable[int],
+    shards: int,
+    failed: Sequence[int],
+    numerics: str,
+) -> Manifest:
     write(store.network_path(NETWORK_SHA), NETWORK)
     put_if_absent(root / "network.json", canonical_json({"network": NETWORK_SHA, "shape": list(SHAPE)}))
     planned = sorted((key_of(number), number) for number in numbers)
@@ -101,7 +115,11 @@ def add_features(
 
 def add_dataset(store: Store, name: str, numbers: Iterable[int]) -> Manifest:
     """Commit a dataset of these images, in place of what it was."""
-    root, numbers = store.dataset_root(name), sorted(numbers, key=str)
+    with preparing(store, store.dataset_root(name)) as root:
+        return _add_dataset(root, sorted(numbers, key=str))
+
+
+def _add_dataset(root: Path, numbers: Sequence[int]) -> Manifest:
     columns = {
         "image_id": [str(number) for number in numbers],
         "key": [key_of(number) for number in numbers],
@@ -113,7 +131,7 @@ def add_dataset(store: Store, name: str, numbers: Iterable[int]) -> Manifest:
     entry = _named(root, "catalog", pa.Table.from_pydict(columns, schema=CATALOG.arrow_schema()))
     log = CommitLog(root)
     manifest = Manifest(
-        table=name,
+        table=root.name,
         replaces=tuple(live.digest for live in log.live()),
         files={"catalog": entry},
         facts=DatasetFacts(source="folder", images={"train": len(numbers)}),
@@ -125,7 +143,12 @@ def add_dataset(store: Store, name: str, numbers: Iterable[int]) -> Manifest:
 def add_captions(store: Store, dataset: str, numbers: Iterable[int]) -> Manifest:
     """Commit a table of captions, with files in the places of a vocabulary and a transform."""
     recipe = TextRecipe(dataset=dataset, vocabulary=f"train:{'0' * 64}")
-    root, rows = store.text_root(recipe), sorted((key_of(number), number) for number in numbers)
+    with preparing(store, store.text_root(recipe)) as root:
+        return _add_captions(recipe, root, sorted((key_of(number), number) for number in numbers))
+
+
+def _add_captions(recipe: TextRecipe, root: Path, rows: Sequence[tuple[bytes, int]]) -> Manifest:
+    dataset = recipe.dataset
     writer = ShardWriter(root, "0123456789abcdef", CAPTIONS, "parquet", 0, 1)
     for key, number in rows:
         ids = {"dataset": dataset, "image_id": str(number), "caption_id": str(number)}
@@ -149,6 +172,13 @@ def add_captions(store: Store, dataset: str, numbers: Iterable[int]) -> Manifest
     manifest = Manifest(table=recipe.fingerprint, shards=(shard_of_writer(writer),), files=files, facts=facts)
     CommitLog(root).append(manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def preparing(store: Store, root: Path) -> Iterator[Path]:
+    """The directory of a table, with the lease of a job that adds to it."""
+    with lease(store.path, "prepare", {table_name(store.path, root): ()}):
+        yield root
 
 
 def shard_of_writer(writer: ShardWriter) -> Shard:

@@ -126,12 +126,11 @@ def log_splits(figures: dict[str, Any], dataset: str) -> None:
         figures: What `SplitRecords.split_figures` returned.
         dataset: The dataset's name.
     """
-    if figures["hashed"]:
-        _log.info("%s: no split is stated for %d images. A hash of the image ID decides.", dataset, figures["hashed"])
-    if figures["kept"]:
+    hashed, kept = figures["hashed"], figures["kept"]
+    if hashed:
+        _log.info("%s: images without a stated split: %d. A hash of the image ID decides.", dataset, hashed)
+    if kept:
+        what = "images that keep their earlier split although the input states another"
         _log.warning(
-            "%s: %d images keep their earlier split although the input states another. To assign the splits anew, run "
-            "`capt store drop` on the dataset and prepare it again.",
-            dataset,
-            figures["kept"],
+            "%s: %s: %d. To assign the splits anew, drop the dataset and prepare it again.", dataset, what, kept
         )

@@ -145,9 +145,9 @@ class Scorer:
         together, alone = bleu.compute_score(option="closest", verbose=0)
         metrics = {f"bleu_{order}": float(value) for order, value in enumerate(together, start=1)}
         each = {f"bleu_{order}": np.asarray(values) for order, values in enumerate(alone, start=1)}
-        for name, scorer in (("rouge_l", self._cocoeval.Rouge()), ("cider_d", self._cocoeval.Cider())):
-            value, each[name] = scorer.compute_score(gts, res)
-            metrics[name] = float(value)
+        for name, compute in (("rouge_l", _rouge_l), ("cider_d", _cider_d)):
+            each[name] = compute(self._cocoeval, gts, res)
+            metrics[name] = float(np.mean(each[name]))
         return metrics, each, np.array([_bleu_counts(row) for row in bleu.ctest], np.int64)
 
     def _add_meteor(
@@ -180,8 +180,7 @@ def cider_d(hypotheses: Hypotheses, references: References) -> float:
     said, told = _by_id(hypotheses, references)
     tokens = plain_tokenize([*said.values(), *(text for texts in told.values() for text in texts)])
     res, gts = _grouped(tokens, told)
-    value, _ = _cocoeval().Cider().compute_score(gts, res)
-    return float(value)
+    return float(np.mean(_cider_d(_cocoeval(), gts, res)))
 
 
 def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
@@ -199,6 +198,23 @@ def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
     ratio = (length + 1e-15) / (closest + 1e-9)
     brevity = np.exp(np.minimum(0, 1 - 1 / ratio))
     return np.cumprod(precision, axis=-1) ** (1 / np.arange(1, MAX_ORDER + 1)) * brevity
+
+
+def _rouge_l(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
+    """Computes ROUGE-L per image.
+
+    A caption without a word has 0. pycocoevalcap takes the empty text for a word, which matches a reference without one.
+    """
+    rouge = cocoeval.Rouge()
+    return np.array([rouge.calc_score(res[name], texts) if res[name][0] else 0.0 for name, texts in gts.items()])
+
+
+def _cider_d(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
+    """Computes CIDEr-D per image; 0 if no reference has a word, which pycocoevalcap cannot count."""
+    if not any(text for texts in gts.values() for text in texts):
+        return np.zeros(len(gts))
+    _, each = cocoeval.Cider().compute_score(gts, res)
+    return np.asarray(each, np.float64)
 
 
 def _cocoeval() -> ModuleType:

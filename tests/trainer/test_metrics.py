@@ -224,3 +224,29 @@ def test_a_wider_level_is_a_wider_interval(many):
     for name, (low, high) in bootstrap(sample_of_captions(many), 500, level=0.5).items():
         wide = bootstrap(sample_of_captions(many), 500, level=0.99)[name]
         assert wide[0] < low < high < wide[1]
+
+
+WORDLESS = pytest.mark.parametrize(
+    ("hypotheses", "references"),
+    [(["a dog"], [["..."]]), (["..."], [["a dog"]]), (["..."], [["..."]]), ([""], [["", "!"]])],
+)
+
+
+@WORDLESS
+def test_texts_without_a_word_score_nothing(scorer, hypotheses, references):
+    metrics = scorer.score(hypotheses, references).metrics
+    assert metrics == pytest.approx(dict.fromkeys(metrics, 0), abs=1e-6)
+
+
+@WORDLESS
+def test_texts_without_a_word_score_nothing_without_java(no_java, hypotheses, references):
+    assert cider_d(hypotheses, references) == 0
+    metrics = score(hypotheses, references)
+    assert [metrics[name] for name in METRICS if name != "meteor"] == pytest.approx([0] * 6, abs=1e-6)
+
+
+def test_a_caption_without_a_word_matches_no_reference_without_one(no_java):
+    with Scorer() as scorer:
+        scores = scorer.score(["", "a dog", "x"], [["...", "a dog"], ["...", "a dog"], ["y"]])
+    assert list(scores.each["rouge_l"]) == [0, 1, 0]
+    assert scores.metrics["rouge_l"] == pytest.approx(1 / 3)

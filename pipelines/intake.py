@@ -7,8 +7,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from features.downloads import DownloadLimits
+from features.image_files import image_by_name
 from features.progress import watching
-from features.references import MAX_IMAGE_BYTES, walk
+from features.references import MAX_IMAGE_BYTES, Found, walk
 from pipelines.dead_links import dead_links
 from pipelines.download_job import download_all, download_directory
 from pipelines.downloading import DownloadImages, bucket_of
@@ -18,6 +19,7 @@ from pipelines.scratch import scratch_plan
 from pipelines.sources import CaptionEntry, ImageEntry, Source, WalkedSource
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
+from schemas.errors import CaptError
 
 # Units whose hashes are entered at a time: every time waits for the disk, and others wait for the stat cache meanwhile.
 UNITS_ENTERED = 64
@@ -49,16 +51,41 @@ def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selecti
     """
     ledger.add_records(_records(source.images(), selection))
     downloads = download_directory(images[0]) if ledger.has_addresses() else None
-    there = images[1:] if downloads and not downloads.exists() else images
-    ledger.add_found(chain.from_iterable(walk(root) for root in there))
+    if downloads and downloads.exists():
+        ledger.add_found(walk(images[0]))
+    there = images[1:] if downloads else images
+    ledger.add_found(chain.from_iterable(walk_images(root) for root in there))
     if isinstance(source, WalkedSource):
         ledger.add_records(_records(source.images_among(ledger.found_images()), selection))
     if selection.limit_captions is not None:
         ledger.add_captions(one.image_id for one in source.captions() if isinstance(one, CaptionEntry))
     unannotated = ledger.unannotated()
     ledger.limit(selection.limit_images, selection.limit_captions)
+    if not ledger.counts():
+        mend = "check --images, --annotations and the limits"
+        raise CaptError("there are no images", where=", ".join(images), mend=mend)
     ledger.locate()
     return unannotated
+
+
+def walk_images(root: str) -> Iterator[Found]:
+    """Walks a root of `--images`.
+
+    Args:
+        root: A directory, an archive, or an address of either.
+
+    Yields:
+        All files in it.
+
+    Raises:
+        CaptError: The root has no file that can be an image; or, as `walk`, it cannot be read.
+    """
+    has_images = False
+    for found in walk(root):
+        has_images = has_images or image_by_name(found.name) is not False
+        yield found
+    if not has_images:
+        raise CaptError("it holds no image", where=root, mend="check --images")
 
 
 def _records(entries: Iterable[ImageEntry], selection: Selection) -> Iterator[Record]:

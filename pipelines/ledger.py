@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from features.references import Found, is_image_name
+from features.image_files import image_by_name
+from features.references import Found
+from pipelines.image_files import tell_images
 from pipelines.split_records import TWO_SPLITS, SplitRecords
 from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
 
@@ -98,7 +100,7 @@ class Ledger(SplitRecords):
                 found.size,
                 found.stamp,
                 now - found.modified_ns > _DISTRUST_NS,
-                is_image_name(found.name),
+                image_by_name(found.name),
             )
             for found in walked
         )
@@ -128,6 +130,7 @@ class Ledger(SplitRecords):
 
     def found_images(self) -> Iterator[str]:
         """The names of the images that walks saw."""
+        tell_images(self._db)
         return (name for (name,) in self._db.execute("SELECT DISTINCT name FROM found WHERE image ORDER BY name"))
 
     def add_captions(self, image_ids: Iterable[str]) -> None:
@@ -174,10 +177,10 @@ class Ledger(SplitRecords):
 
     def unannotated(self) -> int:
         """How many images a walk saw that no record names."""
-        query = """SELECT count(*) FROM found WHERE image AND NOT EXISTS
-            (SELECT 1 FROM record WHERE record.base = found.base)"""
+        unnamed = "NOT EXISTS (SELECT 1 FROM record WHERE record.base = found.base)"
         self._db.execute("CREATE INDEX IF NOT EXISTS record_base ON record (base)")
-        return self._one(query)
+        tell_images(self._db, unnamed)
+        return self._one(f"SELECT count(*) FROM found WHERE image AND {unnamed}")
 
     def recall_keys(self) -> None:
         """Take the content keys of files that the stat cache knows unchanged."""

@@ -203,7 +203,7 @@ def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
 def _rouge_l(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
     """Computes ROUGE-L per image.
 
-    A caption without a word has 0. pycocoevalcap takes the empty text for a word, which matches a reference without one.
+    A caption without a word has 0. pycocoevalcap takes the empty text for a word, found in references without one.
     """
     rouge = cocoeval.Rouge()
     return np.array([rouge.calc_score(res[name], texts) if res[name][0] else 0.0 for name, texts in gts.items()])

@@ -10,6 +10,6 @@ circles or leaves its tree. In an archive a link is a failure, and of several me
 
 from features.references.limits import MAX_IMAGE_BYTES
 from features.references.reference import Found, Reference
-from features.references.walking import is_collection, is_image_name, walk
+from features.references.walking import is_collection, walk
 
-__all__ = ["MAX_IMAGE_BYTES", "Found", "Reference", "is_collection", "is_image_name", "walk"]
+__all__ = ["MAX_IMAGE_BYTES", "Found", "Reference", "is_collection", "walk"]

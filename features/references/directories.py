@@ -18,21 +18,29 @@ def walk_directory(root: Path) -> Iterator[Found]:
     prefix = len(os.fspath(root)) + 1
     waiting = [os.fspath(root)]
     while waiting:
-        with _scan(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif found := _found_file(entry, prefix):
-                    yield found
+        for entry in _scan(waiting.pop()):
+            if entry.name.startswith("."):
+                continue
+            if _is_directory(entry):
+                waiting.append(entry.path)
+            elif found := _found_file(entry, prefix):
+                yield found
 
 
-def _scan(directory: str) -> "os._ScandirIterator[str]":
+def _scan(directory: str) -> "Iterator[os.DirEntry[str]]":
     try:
-        return os.scandir(directory)
+        with os.scandir(directory) as entries:
+            yield from entries
     except OSError as error:
         raise CaptError(f"the directory cannot be read: {error.strerror}", where=printable(directory)) from error
+
+
+def _is_directory(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a directory; what cannot be told is a file, which fails when it is read."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _found_file(entry: "os.DirEntry[str]", prefix: int) -> Found | None:

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from features.references.places import State
 
+# Integers of tables have 64 bits with a sign; the sizes that archives say may have more.
+MAX_SIZE = (1 << 63) - 1
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -14,7 +17,7 @@ class Entry:
     Args:
         name: str. Its name as a walk tells it.
         member: str. What finds it again, which is its name at least.
-        size: int. Bytes, unpacked, as the archive says.
+        size: int. Bytes, unpacked, as the archive says, up to `MAX_SIZE`.
         stamp: str. Changes whenever the content may have.
     """
 
@@ -49,4 +52,19 @@ class Archive(Protocol):
             RecordError: as `Reference.read` tells.
             FileNotFoundError: no such member.
             Exception: nearly any class, where the archive was made to confuse.
+        """
+
+    def read_start(self, member: str, label: str, size: int) -> bytes:
+        """Reads the first bytes of a file in it.
+
+        Args:
+            member: As an entry has it.
+            label: What messages call it.
+            size: Maximum number of bytes.
+
+        Returns:
+            The bytes; fewer if the file is shorter.
+
+        Raises:
+            Exception: As `read`.
         """

@@ -1,15 +1,32 @@
 """A reference to one encoded image or annotation file, and how to read it."""
 
 import re
+import struct
+import tarfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.references.archives import open_archive
 from features.references.limits import MAX_IMAGE_BYTES
 from features.references.names import is_address
-from features.references.places import read_place
-from schemas.errors import CaptError, RecordError
+from features.references.places import open_place, read_place
+from schemas.errors import CaptError, RecordError, unexpected
 
+# What the readers of files and archives raise on damage; RuntimeError is zipfile's for a password that it lacks.
+_DAMAGE = (
+    CaptError,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
@@ -38,26 +55,51 @@ class Reference:
 
         Raises:
             RecordError: stage `read`, with one of the reasons `missing`, `name is not UTF-8`, `too large`, `encrypted`,
-                `symbolic link`, `hard link`, `sparse`, `unsupported compression` and `unreadable`; none permanent, for
-                other bytes may lie there tomorrow.
+                `symbolic link`, `hard link`, `sparse`, `unsupported compression`, `unreadable` and `unexpected: TYPE`;
+                none permanent, for other bytes may lie there tomorrow.
         """
         try:
             if self.member:
                 return open_archive(self.location).read(self.member, self.label, max_bytes)
             return read_place(self.location, max_bytes)
-        except RecordError:
-            raise
-        except FileNotFoundError as error:
-            reason = "name is not UTF-8" if self._is_escaped() else "missing"
-            raise RecordError("read", reason, self.label, permanent=False) from error
-        except Exception as error:  # zipfile and tarfile raise nearly any class on what was made to confuse them.
-            why = error.what if isinstance(error, CaptError) else error
-            raise RecordError("read", "unreadable", f"{self.label}: {why}", permanent=False) from error
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def read_start(self, size: int) -> bytes:
+        """Reads the first bytes.
+
+        Args:
+            size: Maximum number of bytes.
+
+        Returns:
+            The bytes; fewer if the file is shorter.
+
+        Raises:
+            RecordError: As `read`.
+        """
+        try:
+            if self.member:
+                return open_archive(self.location).read_start(self.member, self.label, size)
+            with open_place(self.location, size) as file:
+                return file.read(size)
+        except Exception as error:
+            raise self._failure(error) from error
 
     @property
     def label(self) -> str:
         """The reference as people write it."""
         return f"{self.location}/{self.member}" if self.member else self.location
+
+    def _failure(self, error: Exception) -> RecordError:
+        if isinstance(error, RecordError):
+            return error
+        if isinstance(error, FileNotFoundError):
+            reason = "name is not UTF-8" if self._is_escaped() else "missing"
+            return RecordError("read", reason, self.label, permanent=False)
+        if isinstance(error, _DAMAGE):
+            why = error.what if isinstance(error, CaptError) else error
+            return RecordError("read", "unreadable", f"{self.label}: {why}", permanent=False)
+        return unexpected("read", error)
 
     def _is_escaped(self) -> bool:
         return not self.member and not is_address(self.location) and bool(_ESCAPED.search(self.location))

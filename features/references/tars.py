@@ -24,6 +24,7 @@ from schemas.errors import RecordError, UsageError
 BLOCK = tarfile.BLOCKSIZE
 _PLACE = re.compile(r"(?s)(.+)@(\d{1,18})")
 _HEADER_BYTES = 1 << 20
+_GLOBAL_HEADERS = 1000
 # Over a network one request a header would take longer than reading what lies between small members.
 _BUFFER = 4 << 20
 
@@ -60,21 +61,18 @@ class Tar:
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """The bytes of a member, as `Archive` tells."""
-        place = _PLACE.fullmatch(member)
-        if place is None:
-            raise FileNotFoundError(label)
         with open_place(self._location) as file:
-            file.seek(int(place[2]))
-            info = tarfile.TarFile(fileobj=_Headers(file)).next()
-            if info is None or printable(info.name) != place[1]:
-                raise FileNotFoundError(label)
-            _check_member(info, label)
-            check_size(info.size, label, max_bytes)
-            file.seek(info.offset_data)
-            data = file.read(info.size)
-        if len(data) != info.size:
+            size = _seek_data(file, member, label)
+            check_size(size, label, max_bytes)
+            data = file.read(size)
+        if len(data) != size:
             raise EOFError("the archive ends within it")
         return data
+
+    def read_start(self, member: str, label: str, size: int) -> bytes:
+        """The first bytes of a member, as `Archive` tells."""
+        with open_place(self._location) as file:
+            return file.read(min(size, _seek_data(file, member, label)))
 
     def _rows(self, version: str) -> Iterator[tuple[str, str, int, str]]:
         with open_place(self._location, _BUFFER) as file:
@@ -107,11 +105,36 @@ class _Headers(io.BufferedIOBase):
         return self._file.tell()
 
 
+def _seek_data(file: BinaryIO, member: str, label: str) -> int:
+    """Goes to the data of a member.
+
+    Args:
+        file: The archive.
+        member: Name and place of the member's header.
+        label: Name of the member in messages.
+
+    Returns:
+        The number of bytes there.
+    """
+    place = _PLACE.fullmatch(member)
+    if place is None:
+        raise FileNotFoundError(label)
+    file.seek(int(place[2]))
+    info = tarfile.TarFile(fileobj=_Headers(file)).next()
+    if info is None or printable(info.name) != place[1]:
+        raise FileNotFoundError(label)
+    _check_member(info, label)
+    file.seek(info.offset_data)
+    return info.size
+
+
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The headers of an archive, one after the other; ReadError where it does not end as it should."""
     archive = tarfile.TarFile(fileobj=_Headers(file))
     end = 0
     while info := archive.next():
+        if len(archive.pax_headers) > _GLOBAL_HEADERS:  # Each member gets a copy of them.
+            raise tarfile.ReadError(f"more than {_GLOBAL_HEADERS} global headers")
         if info.size < 0 or archive.offset <= end:
             raise tarfile.ReadError(f"the header at byte {info.offset} leads back")
         end = archive.offset

@@ -1,6 +1,5 @@
 """Walking: everything that a directory, an archive or a bucket holds."""
 
-import mimetypes
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -41,11 +40,6 @@ def walk(root: str) -> Iterator[Found]:
         yield from walk_directory(path)
     else:
         yield from _walk_archive(location)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's suffix is one of an image format, supported or not."""
-    return (mimetypes.guess_type(name)[0] or "").startswith("image/")
 
 
 def is_collection(name: str) -> bool:

@@ -8,8 +8,9 @@ import stat
 import threading
 import zipfile
 from collections.abc import Iterator
+from typing import IO
 
-from features.references.entries import Entry
+from features.references.entries import MAX_SIZE, Entry
 from features.references.limits import check_size, read_within
 from features.references.names import listed_name
 from features.references.places import State, open_place
@@ -46,20 +47,33 @@ class Zip:
         if len(last) < len(listed):
             _log.warning("%s: %d names occur again; the last of each counts", self._location, len(listed) - len(last))
         for name, member in last.items():
-            yield Entry(name, member.filename, member.file_size, f"crc:{member.CRC:08x}:{state.identity}")
+            yield Entry(
+                name, member.filename, min(member.file_size, MAX_SIZE), f"crc:{member.CRC:08x}:{state.identity}"
+            )
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """The bytes of a member, as `Archive` tells."""
+        info = self._member(member, label)
+        check_size(info.file_size, label, max_bytes)
+        with self._open(info) as file:
+            return read_within(file, label, max_bytes)
+
+    def read_start(self, member: str, label: str, size: int) -> bytes:
+        """The first bytes of a member, as `Archive` tells."""
+        with self._open(self._member(member, label)) as file:
+            return file.read(size)
+
+    def _member(self, member: str, label: str) -> zipfile.ZipInfo:
         try:
             info = self._archive.getinfo(member)
         except KeyError as error:
             raise FileNotFoundError(label) from error
         _check_member(info, label)
-        check_size(info.file_size, label, max_bytes)
+        return info
+
+    def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         with self._lock:
-            file = self._archive.open(info)
-        with file:
-            return read_within(file, label, max_bytes)
+            return self._archive.open(info)
 
 
 def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:

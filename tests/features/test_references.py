@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.references import Reference, is_collection, is_image_name, walk
+from features.references import Reference, is_collection, walk
 from schemas.errors import RecordError, UsageError
 
 
@@ -78,11 +78,6 @@ def test_what_is_neither_a_folder_nor_an_archive_is_wrong_usage(tmp_path: Path) 
         list(walk(str(tmp_path / "text")))
     with pytest.raises(UsageError, match="no such directory"):
         list(walk(str(tmp_path / "nowhere")))
-
-
-def test_image_names_are_told_by_their_suffix() -> None:
-    assert all(is_image_name(name) for name in ("a.jpg", "A.JPEG", "b/c.png", "d.webp", "e.tif", "f.svg"))
-    assert not any(is_image_name(name) for name in ("readme.txt", "a", "captions.json"))
 
 
 # === Tars ===

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from features.downloads import DownloadLimits, download
-from features.references import Reference, is_collection, is_image_name, walk
+from features.image_files import is_image
+from features.references import Reference, is_collection, walk
 from schemas.errors import CaptError, RecordError
 
 _WEB = ("http://", "https://")
@@ -36,7 +37,7 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
         yield Picture(name, Reference.of(name).read)
         return
     try:
-        found = sorted((entry for entry in walk(name) if is_image_name(entry.name)), key=lambda entry: entry.name)
+        found = sorted((entry for entry in walk(name) if is_image(entry)), key=lambda entry: entry.name)
     except CaptError as error:
         yield Picture(name, partial(_fail, "unreadable", error.what))
         return

@@ -282,7 +282,8 @@ def test_wrong_usage_is_one_line(store: Path, photos: Any, options: dict[str, An
     [
         ("{", "not JSON"),
         ("{}", "the list 'images' is missing"),
-        ('{"images": [{"id": 1}], "annotations": []}', "images[0]: the key 'file_name' is missing"),
+        ('{"images": [{"id": 1}], "annotations": []}', "1 of 1 records failed (1 no file_name)"),
+        ('{"images": [], "annotations": []}', "there are no images"),
     ],
 )
 def test_a_faulty_annotation_file_is_one_line_with_its_place(

@@ -61,9 +61,6 @@ def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selecti
         ledger.add_captions(one.image_id for one in source.captions() if isinstance(one, CaptionEntry))
     unannotated = ledger.unannotated()
     ledger.limit(selection.limit_images, selection.limit_captions)
-    if not ledger.counts():
-        mend = "check --images, --annotations and the limits"
-        raise CaptError("there are no images", where=", ".join(images), mend=mend)
     ledger.locate()
     return unannotated
 

@@ -41,7 +41,7 @@ from pipelines.split_records import log_splits
 from pipelines.splits import Splitter, parse_split
 from pipelines.workspace import Workspace, untouched
 from schemas.compression import Compression
-from schemas.errors import UsageError
+from schemas.errors import CaptError, UsageError
 from schemas.manifests import Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Fit, Format, Frozen, Pooling, Precision, StorageDtype
 
@@ -301,6 +301,9 @@ def _enter(
     splitter = published.later if dataset.manifests else published.splitter
     selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
     entered = {"unannotated": enter_records(ledger, published.source, options.images, selection)}
+    if not ledger.counts():
+        where = ", ".join(options.annotations or options.images)
+        raise CaptError("there are no images", where=where, mend="check --annotations, --images and the limits")
     ledger.keep_assigned(dataset)
     if ledger.has_addresses():
         entered["downloads"] = _download(ledger, options, workspace)

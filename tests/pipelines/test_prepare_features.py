@@ -282,7 +282,7 @@ def test_wrong_usage_is_one_line(store: Path, photos: Any, options: dict[str, An
     [
         ("{", "not JSON"),
         ("{}", "the list 'images' is missing"),
-        ('{"images": [{"id": 1}], "annotations": []}', "1 of 1 records failed (1 no file_name)"),
+        ('{"images": {}, "annotations": []}', "the list 'images' is missing"),
         ('{"images": [], "annotations": []}', "there are no images"),
     ],
 )

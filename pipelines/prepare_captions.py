@@ -205,7 +205,9 @@ def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
     try:
         entry.caption.encode()
     except UnicodeEncodeError as error:
-        raise RecordError("parse", "no text", f"half a surrogate pair at character {error.start}") from None
+        raise RecordError(
+            "parse", "no text", f"not UTF-8, or half a surrogate pair, at character {error.start}"
+        ) from None
     return caption_key(dataset, entry.image_id, entry.caption_id)
 
 

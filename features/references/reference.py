@@ -14,13 +14,12 @@ from features.references.names import is_address
 from features.references.places import open_place, read_place
 from schemas.errors import CaptError, RecordError, unexpected
 
-# What the readers of files and archives raise on damage; RuntimeError is zipfile's for a password that it lacks.
+# What the readers of files and archives raise on damage.
 _DAMAGE = (
     CaptError,
     OSError,
     EOFError,
     ValueError,
-    RuntimeError,
     NotImplementedError,
     struct.error,
     zlib.error,

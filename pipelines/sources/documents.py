@@ -1,6 +1,7 @@
 """Annotation files, wherever they lie: plain files, or members of directories and archives, local or remote."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ MAX_BYTES = 2 << 30
 
 _GZIP = ".gz"
 _MAGIC_BYTES = 16
+_MOST_DIGITS = 1000
 
 _Read = TypeVar("_Read")
 
@@ -86,9 +88,18 @@ class Document:
             raise CaptError(what, where=self.where, mend="fetch the file again") from error
 
     def json(self) -> Any:
-        """The document as JSON; CaptError where it is none."""
+        """Reads the document as JSON.
+
+        Returns:
+            The document. Bytes that are not UTF-8 become half surrogate pairs, and numbers of more digits than Python
+            converts become infinite, so that either fails one record alone.
+
+        Raises:
+            CaptError: The document cannot be read, or is not JSON.
+        """
+        data = self.text()
         try:
-            return json.loads(self.text())
+            return json.loads(data.decode(json.detect_encoding(data), "surrogateescape"), parse_int=_parse_int)
         except (ValueError, RecursionError) as error:
             raise CaptError(f"not JSON: {error}", where=self.where, mend="fetch the file again") from error
 
@@ -169,6 +180,10 @@ def required(annotations: Sequence[str], kind: str, example: str) -> tuple[str, 
     if not annotations:
         raise UsageError(f"{kind} needs its annotation files", where="--annotations", mend=f"name {example}, say")
     return tuple(annotations)
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
 
 
 def _unpacked_name(name: str) -> str:

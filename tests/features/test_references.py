@@ -6,7 +6,7 @@ import os
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -337,3 +337,65 @@ def test_what_a_name_stands_for_is_told_without_asking_the_network(tmp_path: Pat
 def test_a_reference_to_a_name_keeps_addresses_and_completes_paths() -> None:
     assert Reference.of("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
     assert Reference.of("a.jpg").location == str(Path("a.jpg").absolute())
+
+
+# === Any exception while one file is read ===
+
+
+@pytest.mark.parametrize("error", [OverflowError, MemoryError, RecursionError, AssertionError, KeyError, TypeError])
+@pytest.mark.parametrize("take", [lambda reference: reference.read(), lambda reference: reference.read_start(8)])
+def test_any_exception_while_a_file_or_member_is_read_is_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], take: Callable[[Reference], bytes]
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_bytes(b"data")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed, tarfile.open(tmp_path / "a.tar", "w") as archive:
+        packed.writestr("a", b"data")
+        archive.add(tmp_path / "files" / "a", "a")
+    found = [entry for root in ("files", "a.zip", "a.tar") for entry in walk(str(tmp_path / root))]
+    assert [take(entry.reference) for entry in found] == [b"data"] * 3
+
+    def hostile(*_: object, **__: object) -> bytes:
+        raise error("hostile")
+
+    for target in ("pathlib.Path.open", "zipfile.ZipFile.open", "tarfile.TarFile.next"):
+        monkeypatch.setattr(target, hostile)
+    for entry in found:
+        with pytest.raises(RecordError) as caught:
+            take(entry.reference)
+        assert (caught.value.reason, caught.value.permanent) == (f"unexpected: {error.__name__}", False)
+
+
+def test_a_tar_whose_global_headers_grow_with_its_members_is_refused(tmp_path: Path) -> None:
+    # Each member gets a copy of all of them, so that time would grow with the square of the archive.
+    with (tmp_path / "a.tar").open("wb") as file:
+        for number in range(20):
+            headers = {f"key{number}.{one}": "x" for one in range(100)}
+            file.write(tarfile.TarInfo.create_pax_global_header(headers))
+            file.write(tarfile.TarInfo(f"{number}.jpg").tobuf())
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+    with pytest.raises(UsageError, match="global headers"):
+        list(walk(str(tmp_path / "a.tar")))
+
+
+def test_what_cannot_be_told_to_be_a_directory_is_a_file_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"data")
+    (tmp_path / "b.jpg").write_bytes(b"data")
+    scandir = os.scandir
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self.stat = entry.name, entry.path, entry.stat
+
+        def is_dir(self, follow_symlinks: bool = True) -> bool:
+            raise OSError("stale handle")
+
+    @contextlib.contextmanager
+    def hostile(path: str) -> Iterator[Iterator[Entry]]:
+        with scandir(path) as entries:
+            yield (Entry(entry) for entry in entries)
+
+    monkeypatch.setattr(os, "scandir", hostile)
+    assert sorted(found.name for found in walk(str(tmp_path))) == ["a.jpg", "b.jpg"]

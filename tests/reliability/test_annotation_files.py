@@ -389,6 +389,17 @@ def test_a_hostile_line_of_json_costs_itself_alone(tmp_path: Path, line: str) ->
     assert entries("jsonl", path)[0][:1] == ["A dog"]
 
 
+@pytest.mark.parametrize("kind", ["coco", "karpathy"])
+def test_a_byte_or_number_that_json_cannot_have_costs_its_record_alone(tmp_path: Path, kind: str) -> None:
+    texts = {f"{number}.jpg": f"A dog {number}" for number in range(4)}
+    name, text = FORMATS[kind](texts)
+    data = text.replace("A dog 1", "A d\udcf6g 1").replace('id": 3', 'id": ' + "9" * 10_000)
+    path = put(tmp_path / name, data.encode("utf-8", "surrogateescape"))
+    result = prepare_captions(tmp_path, kind, path)
+    assert (result["input"], result["ok"], result["failed"]) == (4, 2, 2)
+    assert result["reasons"]["no text"] == 1
+
+
 # === Images that a folder, an archive or a root holds ===
 
 

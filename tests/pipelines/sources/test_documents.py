@@ -186,7 +186,7 @@ def test_the_limit_counts_the_unpacked_bytes(tmp_path: Path, monkeypatch: pytest
                 found(tmp_path / "a.txt")[0].text()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 10_000])
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_what_is_not_json_is_one_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.json").write_bytes(data)
     with pytest.raises(CaptError, match=r"a\.json: not JSON") as caught:

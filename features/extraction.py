@@ -23,7 +23,7 @@ from features.images import MAX_PIXELS, decode
 from features.networks import Network
 from features.quantize import Stored, encode
 from features.resizing import Pixels
-from schemas.errors import RecordError
+from schemas.errors import RecordError, unexpected
 from schemas.recipes import FeatureRecipe
 
 PADDING = 8
@@ -38,7 +38,7 @@ _log = logging.getLogger("capt.extraction")
 
 @dataclass(frozen=True)
 class Source:
-    """One encoded image: a label for the caller, and how to get its bytes (which may raise RecordError)."""
+    """One encoded image: a label for the caller, and how to get its bytes; whatever that raises fails this image."""
 
     key: bytes
     read: Callable[[], bytes]
@@ -106,10 +106,13 @@ class Extractor:
             yield from results
 
     def _decode(self, source: Source) -> tuple[bytes, Decoded]:
+        stage = "read"
         try:
-            return source.key, decode(source.read(), self._fitting, max_pixels=self._max_pixels)
-        except RecordError as error:
-            return source.key, error
+            data = source.read()
+            stage = "decode"
+            return source.key, decode(data, self._fitting, max_pixels=self._max_pixels)
+        except Exception as error:
+            return source.key, unexpected(stage, error)
 
     def _extract(self, batch: list[tuple[bytes, Decoded]]) -> list[Extracted | Failed]:
         pixels = [image for _, image in batch if not isinstance(image, RecordError)]
@@ -145,8 +148,8 @@ class Extractor:
             return Failed(key, output)
         try:
             return Extracted(key, encode(output, self._recipe.dtype))
-        except RecordError as error:
-            return Failed(key, error)
+        except Exception as error:
+            return Failed(key, unexpected("store", error))
 
 
 def out_of_memory(error: Exception) -> bool:

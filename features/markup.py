@@ -9,7 +9,7 @@ import html
 from collections.abc import Mapping
 
 from features.images import encode_thumbnail
-from schemas.errors import RecordError
+from schemas.errors import unexpected
 
 THUMBNAIL = 400  # pixels of the longer side: sharp at the width of a card on a phone
 
@@ -60,8 +60,9 @@ def picture(image: bytes | None, alt: str) -> str:
         return '<div class="picture none">the image is not at hand</div>'
     try:
         return f'<div class="picture">{inline(encode_thumbnail(image, THUMBNAIL), alt)}</div>'
-    except RecordError as error:
-        return f'<div class="picture none">the image cannot be shown: {escaped(error.reason)}</div>'
+    except Exception as error:
+        reason = unexpected("decode", error).reason
+        return f'<div class="picture none">the image cannot be shown: {escaped(reason)}</div>'
 
 
 def inline(data: bytes, alt: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from features.references import Reference
-from schemas.errors import RecordError
+from schemas.errors import unexpected
 
 
 def read_original(row: Mapping[str, Any] | None) -> bytes | None:
@@ -21,6 +21,7 @@ def read_original(row: Mapping[str, Any] | None) -> bytes | None:
         return None
     try:
         data = Reference(row["location"], row["member"]).read()
-    except RecordError:
+    except Exception as error:
+        unexpected("read", error)
         return None
     return data if hashlib.sha256(data).digest() == row["key"] else None

@@ -83,6 +83,8 @@ def _halves() -> Callable[[NDArray[Any]], NDArray[np.float16]]:
 def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> Stored:
     peak = np.abs(features).max(axis=-1)
     scale = (peak / np.float32(127)).astype(np.float32)
+    # Subnormal numbers are so far apart that the nearest one to a 127th of the peak may be much too small, or zero.
+    scale = np.where(peak > np.float64(127.5) * scale, np.nextafter(scale, np.float32(np.inf)), scale)
     divisor = np.where(scale > 0, scale, np.float32(1))[..., np.newaxis]
     return {"value": np.rint(features / divisor).astype(np.int8), "scale": scale}
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from features.references import MAX_IMAGE_BYTES, Reference
 from pipelines.units import Advance, read_unit
-from schemas.errors import RecordError
+from schemas.errors import unexpected
 
 HASH_UNIT = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
 HASH_UNIT_ROWS = 1024
@@ -40,6 +40,7 @@ class HashImages:
 def _hash(max_bytes: int, row: dict[str, Any]) -> list[str | None]:
     try:
         data = Reference(row["location"], row["member"]).read(max_bytes)
-    except RecordError as error:
-        return [row["image_id"], None, error.stage, error.reason, error.detail]
+    except Exception as error:
+        failure = unexpected("read", error)
+        return [row["image_id"], None, failure.stage, failure.reason, failure.detail]
     return [row["image_id"], hashlib.sha256(data).hexdigest(), None, None, None]

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from features.console import plain
 from features.downloads import DownloadLimits
 from features.extraction import Source
 from features.fitting import Fitting
 from features.images import open_image
 from features.remote.paths import local_path
-from schemas.errors import RecordError, UsageError
-from trainer.inputs.pictures import find_pictures
+from schemas.errors import RecordError, UsageError, unexpected
+from trainer.inputs.pictures import Picture, find_pictures
 from trainer.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
@@ -36,8 +38,8 @@ def caption(
         **decoding: as `CaptionerRun.decoding` takes it.
 
     Returns:
-        `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`, with `attention` where a picture was made,
-        and `captions` (a list of text and score) where several were asked for.
+        `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`, with `attention` where a picture was made
+        or `attention_error` where it cannot be, and `captions` (a list of text and score) where several were asked for.
 
     Raises:
         UsageError: no image was named, an option is out of range, or the model does not attend.
@@ -56,8 +58,7 @@ def caption(
         result = {"image": picture.name, **as_result(made)}
         if drawn and isinstance(made, Caption):
             path = numbered(drawn, number, len(pictures))
-            draw_attention(picture.read(), made, path, opened.fitting)
-            result["attention"] = str(path)
+            result |= _attention(picture, made, path, opened.fitting)
         results.append(result)
     return {"results": results}
 
@@ -66,6 +67,18 @@ def print_captions(result: dict[str, Any]) -> None:
     """Print what `caption` returned, a line an image: its name, a tab, and its caption or why it has none."""
     for row in result["results"]:
         print(plain(row["image"]), plain(row["text"] if "text" in row else row["error"]), sep="\t")
+
+
+def _attention(picture: Picture, made: Caption, path: Path, fitting: Fitting) -> dict[str, str]:
+    """Draws the attention of one image; an image that cannot be drawn costs no other image."""
+    try:
+        figure = _attention_figure(picture.read(), made, fitting)
+    except UsageError:
+        raise
+    except Exception as error:
+        return {"attention_error": str(unexpected("draw", error))}
+    save_figure(figure, path)
+    return {"attention": str(path)}
 
 
 def draw_attention(data: bytes, made: Caption, path: Path, fitting: Fitting) -> None:
@@ -80,11 +93,15 @@ def draw_attention(data: bytes, made: Caption, path: Path, fitting: Fitting) -> 
     Raises:
         UsageError: the model does not attend, or the path's suffix names no picture format.
     """
+    save_figure(_attention_figure(data, made, fitting), path)
+
+
+def _attention_figure(data: bytes, made: Caption, fitting: Fitting) -> Figure:
     if made.attention is None:
         raise UsageError("the run's model does not attend, so there is nothing to draw", where="--attention")
     image = open_image(data)
     image.thumbnail((600, 600))
-    save_figure(attention_figure(fitting.view(image), made.words, made.attention), path)
+    return attention_figure(fitting.view(image), made.words, made.attention)
 
 
 def numbered(path: Path, number: int, count: int) -> Path:

@@ -21,6 +21,8 @@ from trainer.learning.figures import EpochFigures
 _COLUMNS = 5
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = 2.4
+_MOST_PROPORTION = 4  # of a panel's sides; a longer image leaves the rest of its panel empty
+_MOST_DOTS = 1 << 15  # of a picture's side; Matplotlib and JPEG refuse twice as many
 _TITLE_INCHES = 0.3
 _LEAST_WRONG = 1e-4  # a logarithmic scale has no place for none
 # The Gaussian's deviation: that of the paper's figures, 20 pixels of 224, but never so little that the grid shows.
@@ -99,7 +101,8 @@ def attention_figure(image: Image.Image, words: Sequence[str], attention: NDArra
     panels = len(words) + 1
     columns = min(_COLUMNS, panels)
     rows = -(-panels // columns)
-    height = _PANEL_INCHES * image.height / image.width + _TITLE_INCHES
+    proportion = min(max(image.height / image.width, 1 / _MOST_PROPORTION), _MOST_PROPORTION)
+    height = _PANEL_INCHES * proportion + _TITLE_INCHES
     figure = Figure(figsize=(_PANEL_INCHES * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in axes:
@@ -160,12 +163,17 @@ def save_figure(figure: Figure, path: Path) -> None:
     if kind not in canvas.get_supported_filetypes():
         raise UsageError(f"no picture can be written as {path.suffix}", where=str(path), mend="use .png")
     with written_aside(path) as aside:
-        figure.savefig(aside, format=kind, dpi=_DOTS_PER_INCH)
+        figure.savefig(aside, format=kind, dpi=_dots_per_inch(figure))
 
 
 def encode_figure(figure: Figure, kind: str) -> bytes:
     """A figure as an encoded image: `kind` is `png` or `jpeg`."""
     data = BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(data, format=kind, dpi=_DOTS_PER_INCH)
+    figure.savefig(data, format=kind, dpi=_dots_per_inch(figure))
     return data.getvalue()
+
+
+def _dots_per_inch(figure: Figure) -> float:
+    """Returns the resolution of a figure, lower for one that would be too large to draw."""
+    return min(_DOTS_PER_INCH, _MOST_DOTS / max(figure.get_size_inches()))

@@ -7,14 +7,14 @@ from functools import partial
 from features.downloads import DownloadLimits, download
 from features.image_files import is_image
 from features.references import Reference, is_collection, walk
-from schemas.errors import CaptError, RecordError
+from schemas.errors import CaptError, RecordError, unexpected
 
 _WEB = ("http://", "https://")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that was named: what to call it, and how to get its bytes (which may raise RecordError)."""
+    """An image that was named: what to call it, and how to get its bytes; whatever that raises fails this image."""
 
     name: str
     read: Callable[[], bytes]
@@ -39,10 +39,13 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
     try:
         found = sorted((entry for entry in walk(name) if is_image(entry)), key=lambda entry: entry.name)
     except CaptError as error:
-        yield Picture(name, partial(_fail, "unreadable", error.what))
+        yield Picture(name, partial(_fail, RecordError("find", "unreadable", error.what)))
+        return
+    except Exception as error:
+        yield Picture(name, partial(_fail, unexpected("find", error)))
         return
     if not found:
-        yield Picture(name, partial(_fail, "empty", "it holds no image"))
+        yield Picture(name, partial(_fail, RecordError("find", "empty", "it holds no image")))
     yield from (Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read) for entry in found)
 
 
@@ -59,5 +62,5 @@ class _Once:
         return self._data
 
 
-def _fail(reason: str, detail: str) -> bytes:
-    raise RecordError("find", reason, detail)
+def _fail(error: RecordError) -> bytes:
+    raise error

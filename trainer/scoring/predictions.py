@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from features.fitting import Fitting
 from features.images import open_image
 from features.markup import document, escaped, looked, picture, section, spoken, tiles
-from schemas.errors import CaptError
+from schemas.errors import unexpected
 from trainer.plots import attention_figure, encode_figure
 from trainer.runs.captioner_run import Caption
 from trainer.scoring.tokens import plain_tokens
@@ -89,7 +89,8 @@ def draw_looks(image: bytes | None, made: Caption, fitting: Fitting) -> bytes | 
         seen = open_image(image)
         seen.thumbnail(_DRAWN)
         return encode_figure(attention_figure(fitting.view(seen), made.words, made.attention), "jpeg")
-    except CaptError:
+    except Exception as error:
+        unexpected("draw", error)
         return None
 
 

@@ -88,7 +88,7 @@ def _check_tiff(data: bytes) -> None:
             size = count * _TIFF_SIZES.get(kind, 1)
             if tag in _TIFF_TABLES and size > inline and value + size > len(data):
                 raise _ends_early(data)
-    except struct.error:
+    except (struct.error, OverflowError):
         raise _ends_early(data) from None
 
 

@@ -20,6 +20,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from schemas.errors import RecordError
+from schemas.secrets import without_user
 
 MAX_URL = 8192
 
@@ -36,18 +37,19 @@ def parse_address(url: str) -> Url:
         RecordError: stage `download`, reason `scheme` where it is neither http nor https, or `bad address` where it has
             no host, names a user, or is no URL.
     """
+    shown = without_user(url)
     if len(url) > MAX_URL:
-        raise _refused("bad address", f"{url[:80]}…: more than {MAX_URL} characters")
+        raise _refused("bad address", f"{shown[:80]}…: more than {MAX_URL} characters")
     try:
         parsed = parse_url(url)
     except LocationParseError:
-        raise _refused("bad address", f"{url}: not a URL") from None
+        raise _refused("bad address", f"{shown}: not a URL") from None
     if parsed.scheme not in _PORTS:
-        raise _refused("scheme", f"{url}: neither http nor https")
+        raise _refused("scheme", f"{shown}: neither http nor https")
     if parsed.auth is not None:
-        raise _refused("bad address", f"{url}: it names a user")
+        raise _refused("bad address", f"{shown}: it names a user")
     if not parsed.host:
-        raise _refused("bad address", f"{url}: it names no host")
+        raise _refused("bad address", f"{shown}: it names no host")
     return parsed
 
 

@@ -2,16 +2,19 @@
 
     address → checked → asked → redirected, each hop checked → 200, an image, not encoded → bytes, counted → whole
 
-Only http and https, without a user name, and only to public addresses unless told otherwise (`features.addresses`). The
-proxies that environment variables name are not used: they would resolve hosts where nothing is checked.
+A server's answer raises nothing but RecordError, whatever is in it. Messages name addresses without users, and targets
+of redirects without queries, which often are signatures. Only http and https, without a user name, and only to public
+addresses unless told otherwise (`features.addresses`). The proxies that environment variables name are not used: they
+would resolve hosts where nothing is checked.
 """
 
+import contextlib
 import hashlib
 import http.client
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,9 +29,12 @@ from urllib3.util import Url
 from features.addresses import Deadline, connected, parse_address
 from features.images import begins_as_image
 from features.references import MAX_IMAGE_BYTES
-from schemas.errors import RecordError
+from schemas.errors import RecordError, unexpected
+from schemas.secrets import without_query, without_user
 
 USER_AGENT = "Mozilla/5.0 (compatible; capt)"
+
+MAX_DETAIL = 2000  # characters; a header may have 65,536
 
 _HEADERS = {
     "User-Agent": USER_AGENT,
@@ -77,9 +83,9 @@ class DownloadError(RecordError):
 
     Args:
         reason: str. `http 404` and the like, `timed out`, `too large`, `not an image`, `empty`, `encoded`,
-            `broken off`, `refused`, `no such host`, `no connection`, `certificate`, `too many redirects`,
+            `broken off`, `refused`, `busy`, `no such host`, `no connection`, `certificate`, `too many redirects`,
             `private address`, `scheme` or `bad address`.
-        detail: str. The address and what was seen.
+        detail: str. The address and what was seen; at most `MAX_DETAIL` characters are kept.
         permanent: bool. Whether it would fail again tomorrow, as far as can be told.
         passing: bool. Whether it may succeed when tried again at once.
         retry_after: float or None. Seconds that the server asks to be left alone for.
@@ -88,7 +94,8 @@ class DownloadError(RecordError):
     def __init__(
         self, reason: str, detail: str, *, permanent: bool, passing: bool = False, retry_after: float | None = None
     ) -> None:
-        super().__init__("download", reason, detail, permanent=permanent)
+        kept = detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}…"
+        super().__init__("download", reason, kept, permanent=permanent)
         self.passing = passing
         self.retry_after = retry_after
 
@@ -128,7 +135,10 @@ def download_into(
             sink.seek(0)
             sink.truncate()
             try:
-                _fetch(url, sink, limits, deadline)
+                # Only the file's own errors are raised past this loop as they are.
+                with contextlib.closing(_received(url, limits, deadline)) as chunks:
+                    for chunk in chunks:
+                        sink.write(chunk)
                 return
             except DownloadError as error:
                 wait = _wait(error, pause, limits)
@@ -161,20 +171,27 @@ def _wait(error: DownloadError, pause: float | None, limits: DownloadLimits) -> 
     return max(pause, asked)
 
 
-def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, deadline: Deadline) -> None:
-    target = url
+def _received(url: str, limits: DownloadLimits, deadline: Deadline) -> Generator[bytes, None, None]:
+    """Yields the image in chunks; any exception that an answer causes is the failure of its address."""
+    try:
+        yield from _fetch(url, limits, deadline)
+    except Exception as error:
+        raise unexpected("download", error) from error
+
+
+def _fetch(url: str, limits: DownloadLimits, deadline: Deadline) -> Iterator[bytes]:
+    target, label = url, without_user(url)
     for _ in range(limits.redirects + 1):
-        label = url if target == url else f"{url} → {target}"
         answer = _Answer(target, label, limits, deadline)
         try:
             following = answer.redirect()
             if following is None:
                 answer.check()
-                answer.save(sink)
+                yield from answer.chunks()
                 return
         finally:
             answer.close()
-        target = following
+        target, label = following, f"{without_user(url)} → {without_query(following)}"
     raise DownloadError("too many redirects", f"{label}: more than {limits.redirects}", permanent=True)
 
 
@@ -212,7 +229,11 @@ class _Answer:
         if self._response.status not in _REDIRECTS or not location:
             return None
         # Headers are read as Latin-1, and some servers write UTF-8.
-        return urljoin(self._url, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+        location = location.encode("latin-1", "replace").decode("utf-8", "replace")
+        try:
+            return urljoin(self._url, location)
+        except ValueError as error:
+            raise self._failed("bad address", f"redirected to {without_query(location)!r}: {error}") from error
 
     def check(self) -> None:
         """DownloadError where the head of the answer tells that no image within the limits follows."""
@@ -236,8 +257,8 @@ class _Answer:
         if declared.isdecimal() and len(declared) < 20 and int(declared) > self._limits.max_bytes:
             raise self._too_large()
 
-    def save(self, sink: BinaryIO) -> None:
-        """Write the body."""
+    def chunks(self) -> Iterator[bytes]:
+        """Yields the body."""
         total = 0
         while chunk := self._read():
             if not total and self._kind() in _UNTYPED and not begins_as_image(chunk):
@@ -245,7 +266,7 @@ class _Answer:
             total += len(chunk)
             if total > self._limits.max_bytes:
                 raise self._too_large()
-            sink.write(chunk)
+            yield chunk
         if not total:
             raise self._failed("empty", "zero bytes")
 
@@ -256,10 +277,13 @@ class _Answer:
 
     def _read(self) -> bytes:
         with _Told(self._label, self._deadline):
-            chunk = self._response.read(_CHUNK, decode_content=False)
+            chunk = bytearray()
+            # `read` takes a chunk of a negative size for the whole rest of the connection, into memory.
+            while len(chunk) < _CHUNK and (part := self._response.read1(_CHUNK - len(chunk), decode_content=False)):
+                chunk += part
             # A connection that was broken off here looks like one that has ended.
             self._deadline.check()
-            return chunk
+            return bytes(chunk)
 
     def _kind(self) -> str:
         return self._header("Content-Type").partition(";")[0].strip().lower()
@@ -315,14 +339,17 @@ def _verdict(error: Exception) -> tuple[str, bool, bool]:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """The seconds that a Retry-After header asks for, as a number or a date (RFC 9110, section 10.2.3)."""
+    """The seconds that a Retry-After header asks for, as a number or a date (RFC 9110, section 10.2.3).
+
+    None if it is neither. A date may name a day that no calendar has, or one outside the range of `datetime`.
+    """
     text = retry_after.strip()
     if text.isascii() and text.isdecimal():
-        return float(text[:12])
+        return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -7,7 +7,8 @@ from urllib3 import BaseHTTPResponse
 
 from schemas.errors import CaptError
 
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_DIGITS = r"[0-9]{1,20}"
+_RANGE = re.compile(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS})")
 
 
 class Announcement(BaseModel):
@@ -56,18 +57,24 @@ def announcement(address: str, response: BaseHTTPResponse, published: int | None
             where=address,
             mend="it is another file, or a page that asks for a login",
         )
-    etag = response.headers.get("ETag", "")
+    etag = _validator(response, "ETag")
     return Announcement(
         address=address,
         bytes=size,
         etag="" if etag.startswith("W/") else etag,
-        modified=response.headers.get("Last-Modified", ""),
+        modified=_validator(response, "Last-Modified"),
     )
+
+
+def _validator(response: BaseHTTPResponse, name: str) -> str:
+    """A header that `If-Range` may repeat; empty if it is missing, or holds what no request may."""
+    value = response.headers.get(name, "")
+    return value if value.isprintable() else ""
 
 
 def _length_of(response: BaseHTTPResponse, published: int | None) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isascii() and length.isdigit() else published
+    return int(length) if re.fullmatch(_DIGITS, length) else published
 
 
 def _range_of(response: BaseHTTPResponse) -> tuple[int | None, int | None]:

@@ -21,6 +21,7 @@ from features.files import written_aside
 from pipelines.dead_links import Unfetched, remember_dead
 from pipelines.units import Advance, read_unit
 from schemas.errors import RecordError
+from schemas.secrets import without_user
 
 DOWNLOAD_UNIT = pa.schema([("url", pa.string())])
 BUCKETS = 256
@@ -37,12 +38,15 @@ class Manners:
         connections: int. Downloads at once from one host.
         pause_seconds: float. Between the starts of two from one host, at least.
         patience: int. After so many failures to reach a host in a row the rest of its addresses fail unasked.
+        rest_seconds: float. Seconds that pauses before further tries may take in a row, `Retry-After` included. Then
+            the rest of the host's addresses fail unasked.
     """
 
     threads: int = 32
     connections: int = 2
     pause_seconds: float = 0.1
     patience: int = 10
+    rest_seconds: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class _Host:
         self._lock = threading.Lock()
         self._next = 0.0
         self._unreached = 0
+        self._rested = 0.0
         self._closed: tuple[str, str] | None = None
 
     def turn(self, url: str) -> None:
@@ -93,7 +98,7 @@ class _Host:
         with self._lock:
             if self._closed:
                 reason, why = self._closed
-                raise DownloadError(reason, f"{url}: not asked, {why}", permanent=False)
+                raise DownloadError(reason, f"{without_user(url)}: not asked, {why}", permanent=False)
             start = max(self._next, time.monotonic())
             self._next = start + self._manners.pause_seconds
         time.sleep(max(0.0, start - time.monotonic()))
@@ -101,13 +106,22 @@ class _Host:
     def rest(self, url: str, seconds: float) -> None:
         """Leave the host alone for so long, on every connection, then wait for a turn."""
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            until = time.monotonic() + seconds
+            self._rested += max(0.0, until - max(self._next, time.monotonic()))
+            self._next = max(self._next, until)
+            if self._rested > self._manners.rest_seconds:
+                why = (
+                    f"for the host was left alone for {self._manners.rest_seconds:.0f} seconds and answers nothing else"
+                )
+                self._closed = self._closed or ("busy", why)
         self.turn(url)
 
     def note(self, error: RecordError | None) -> None:
         """Take into account how a download ended: the host may want to be left alone, or be out of reach."""
         with self._lock:
             self._unreached = self._unreached + 1 if error and error.reason in _UNREACHED else 0
+            if not (isinstance(error, DownloadError) and error.passing):
+                self._rested = 0.0
             asked = (error.retry_after or 0.0) if isinstance(error, DownloadError) else 0.0
             if error and asked > self._limits.retry_after_seconds:
                 self._closed = error.reason, f"for the host wants to be left alone for {asked:.0f} seconds"

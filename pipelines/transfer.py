@@ -123,7 +123,8 @@ class Transfer:
     def _append(self, response: BaseHTTPResponse, have: int, total: int) -> None:
         with bar(self.name, total >> 20, "MiB") as show, self._part.open("ab") as part:
             show(have >> 20, "")
-            for chunk in response.stream(_CHUNK, decode_content=False):
+            # `stream` takes a chunk of a negative size for the whole rest of the connection, into memory.
+            while chunk := response.read1(_CHUNK, decode_content=False):
                 have += len(chunk)
                 self.received += len(chunk)
                 if have > total:

@@ -16,6 +16,7 @@ from urllib3.exceptions import TimeoutError as TooSlowError
 from urllib3.util import parse_url
 
 from schemas.errors import CaptError
+from schemas.secrets import without_query, without_user
 
 _TIMEOUT = Timeout(connect=15, read=60)
 _MAX_REDIRECTS = 10
@@ -48,9 +49,10 @@ def answered(address: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPRespo
                 raise CaptError(f"the server says {said}", where=address, mend=_ASIDE)
             yield response
         except (ProtocolError, ProxyError, TooSlowError) as error:
-            raise BrokenError(error.args[0] if error.args else type(error).__name__) from error
+            raise BrokenError(without_user(str(error.args[0] if error.args else type(error).__name__))) from error
         except HTTPError as error:
-            raise CaptError(f"the server cannot be asked: {error}", where=address, mend=_ASIDE) from error
+            what = f"the server cannot be asked: {without_user(str(error))}"
+            raise CaptError(what, where=address, mend=_ASIDE) from error
 
 
 def unreachable(address: str, reason: object) -> CaptError:
@@ -77,12 +79,21 @@ def _followed(address: str, headers: Mapping[str, str], opened: contextlib.ExitS
         onward = response.get_redirect_location()
         if not onward:
             return response
+        here = _redirected(here, onward)
+    raise CaptError(f"more than {_MAX_REDIRECTS} redirects", where=address, mend=_ASIDE)
+
+
+def _redirected(here: str, onward: str) -> str:
+    """The address that a server redirects to; CaptError if it is not an address, or a less safe one."""
+    place = without_query(here)
+    try:
         there = urljoin(here, onward)
         schemes = (urlsplit(here).scheme, urlsplit(there).scheme)
-        if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
-            raise CaptError(f"redirected to {there}, which is no safe address", where=address, mend=_ASIDE)
-        here = there
-    raise CaptError(f"more than {_MAX_REDIRECTS} redirects", where=address, mend=_ASIDE)
+    except ValueError as error:
+        raise CaptError(f"redirected to an address that is not a URL: {error}", where=place, mend=_ASIDE) from error
+    if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
+        raise CaptError(f"redirected to {without_query(there)}, which is no safe address", where=place, mend=_ASIDE)
+    return there
 
 
 def _manager(address: str) -> PoolManager:

@@ -1,0 +1,26 @@
+"""Removes what may be secret from URLs: user names, passwords and tokens must not reach logs, reports or manifests."""
+
+import re
+
+_USER = re.compile(r"(?<=//)[^/?#\s]*@")
+_AFTER_PATH = re.compile(r"[?#].*", re.DOTALL)
+_AFTER_HOST = re.compile(r"(?<=[^/:])[/?#].*", re.DOTALL)
+
+
+def without_user(text: str) -> str:
+    """Removes user names and passwords from the URLs in a text.
+
+    Args:
+        text: A URL, or a text that contains URLs.
+    """
+    return _USER.sub("", text)
+
+
+def without_query(url: str) -> str:
+    """Removes the user, the query and the fragment from a URL: signed URLs carry their signature in the query."""
+    return _AFTER_PATH.sub("", without_user(url))
+
+
+def without_path(url: str) -> str:
+    """Keeps only scheme, host and port of a URL: the path of a webhook is its secret."""
+    return _AFTER_HOST.sub("", without_user(url))

@@ -71,17 +71,20 @@ class Planning:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
                 ledger.add_assigned(file.iter_batches(), is_catalogued=True)
         with self._step(f"{run}: walk"):
+            ledger.add_roots(["/images"])
             ledger.add_found(
-                Found(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)
+                "/images",
+                (Found(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)),
             )
         splitter = Splitter(own=True)
         with self._step(f"{run}: records"):
             ledger.add_records(
-                Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name in ledger.found_images()
+                Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name, _ in ledger.walked_files()
             )
             ledger.limit(None, None)
             ledger.apply_assigned()
         with self._step(f"{run}: locate"):
+            ledger.match()
             ledger.locate()
             ledger.recall_keys()
         return ledger

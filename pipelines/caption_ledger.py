@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipelines.identity import Identities
 from pipelines.sources.base import Malformed
 from pipelines.split_records import TWO_SPLITS, SplitRecords
 from schemas.errors import RecordError
@@ -62,6 +63,7 @@ class CaptionLedger(SplitRecords):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SCHEMA)
+        self.identities = Identities(self._db)
         self._places = count()
 
     def add_images(self, images: Iterable[CaptionedImage]) -> None:
@@ -75,10 +77,6 @@ class CaptionLedger(SplitRecords):
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
             images,
         )
-
-    def has_image(self, image_id: str) -> bool:
-        """Whether the image was entered."""
-        return self._db.execute("SELECT 1 FROM record WHERE image_id = ?", (image_id,)).fetchone() is not None
 
     def add_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
         """Enter captions of images entered: key, image id, caption id, text, what was mended.

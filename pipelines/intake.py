@@ -1,5 +1,6 @@
 """Intake: from what a command names to a ledger in which every record has its file, its content key and its status."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from pipelines.dead_links import dead_links
 from pipelines.download_job import download_all, download_directory
 from pipelines.downloading import DownloadImages, bucket_of
 from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS, HashImages
+from pipelines.identity import Identities, NamedImage
 from pipelines.ledger import Ledger, Record
+from pipelines.matching import distinct_roots
 from pipelines.scratch import scratch_plan
-from pipelines.sources import CaptionEntry, ImageEntry, Source, WalkedSource
+from pipelines.sources import CaptionEntry, Source, WalkedSource
 from pipelines.splits import Splitter, rank_of
 from pipelines.units import done_so_far, results, run_units, write_unit
-from schemas.errors import CaptError
+from schemas.errors import CaptError, RecordError
 
 # Units whose hashes are entered at a time: every time waits for the disk, and others wait for the stat cache meanwhile.
 UNITS_ENTERED = 64
@@ -44,25 +47,35 @@ class Selection:
     limit_captions: int | None = None
 
 
-def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selection: Selection) -> int:
-    """Enter the source's images, with their files; how many images were found that the source does not name.
+def enter_records(ledger: Ledger, source: Source, images: Sequence[str], selection: Selection) -> dict[str, int]:
+    """Enter the source's images, with their files.
 
     Where the source has addresses, the first of `images` may be missing yet: it is where downloads go.
+
+    Returns:
+        `unannotated`, how many images were found that the source does not name, and `shared_ids`, how many of its ids
+        stand for several images.
     """
-    ledger.add_records(_records(source.images(), selection))
-    downloads = download_directory(images[0]) if ledger.has_addresses() else None
-    if downloads and downloads.exists():
-        ledger.add_found(walk(images[0]))
-    there = images[1:] if downloads else images
-    ledger.add_found(chain.from_iterable(walk_images(root) for root in there))
+    with ledger.transaction():
+        ledger.identities.add(source.images())
+    downloads = download_directory(images[0]) if ledger.identities.has_addresses() else None
+    ledger.add_roots(images)
+    for root in distinct_roots(images):
+        if not (downloads and root == images[0]):
+            ledger.add_found(root, walk_images(root))
+        elif downloads.exists():
+            ledger.add_found(root, walk(root))
     if isinstance(source, WalkedSource):
-        ledger.add_records(_records(source.images_among(ledger.found_images()), selection))
+        with ledger.transaction():
+            ledger.identities.add(source.images_among(ledger.walked_files()))
+    ledger.identities.settle()
+    ledger.add_records(_records(ledger.identities.images(), selection))
     if selection.limit_captions is not None:
-        ledger.add_captions(one.image_id for one in source.captions() if isinstance(one, CaptionEntry))
-    unannotated = ledger.unannotated()
+        ledger.add_captions(_captioned(ledger.identities, source))
+    unannotated = ledger.match()
     ledger.limit(selection.limit_images, selection.limit_captions)
     ledger.locate()
-    return unannotated
+    return {"unannotated": unannotated, "shared_ids": ledger.identities.shared_ids()}
 
 
 def walk_images(root: str) -> Iterator[Found]:
@@ -85,25 +98,31 @@ def walk_images(root: str) -> Iterator[Found]:
         raise CaptError("it holds no image", where=root, mend="check --images")
 
 
-def _records(entries: Iterable[ImageEntry], selection: Selection) -> Iterator[Record]:
-    for one in entries:
+def _records(images: Iterable[NamedImage], selection: Selection) -> Iterator[Record]:
+    for one in images:
         # What is not an image has no split that could stay.
-        split = "" if one.fault and not one.split else selection.splitter.split_of(one.image_id, one.split)
-        stated = selection.states.stated(one.image_id, one.split) if split and selection.states else ""
-        reason, detail = (one.fault.reason, f"{one.fault.place}: {one.fault.detail}") if one.fault else ("", "")
-        rank = rank_of(selection.seed, one.image_id)
+        split = "" if one.reason and not one.split else selection.splitter.split_of(one.image_id, one.split)
         yield Record(
             one.image_id,
             one.file_name,
             split,
-            rank,
+            rank_of(selection.seed, one.image_id),
+            one.root,
             one.url,
             one.label,
-            stated,
+            selection.states.stated(one.image_id, one.split) if split and selection.states else "",
             selection.splitter.is_hashed(one.split),
-            reason,
-            detail,
+            one.reason,
+            one.detail,
         )
+
+
+def _captioned(identities: Identities, source: Source) -> Iterator[str]:
+    """The image of each caption."""
+    for one in source.captions():
+        if isinstance(one, CaptionEntry):
+            with contextlib.suppress(RecordError):
+                yield identities.image_of(one.document, one.image_id)
 
 
 def recall_dead_links(ledger: Ledger, images: Sequence[str], max_bytes: int) -> None:
@@ -125,7 +144,7 @@ def download_records(
     unfetched = download_all(ledger.wanted(bucket_of), count, worker, work, beam_options)
     ledger.enter_unfetched((one.url, one.reason, one.detail) for one in unfetched)
     came = ledger.count_wanted()
-    ledger.locate_downloads(walk(str(directory)))
+    ledger.locate_downloads(images[0], walk(str(directory)))
     return came
 
 

@@ -7,13 +7,16 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from features.image_files import image_by_name
 from features.references import Found
+from pipelines.identity import Identities
 from pipelines.image_files import tell_images
+from pipelines.matching import UNANNOTATED, Matcher, distinct_roots
+from pipelines.sources.base import WalkedFile
 from pipelines.split_records import TWO_SPLITS, SplitRecords
 from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
 
@@ -27,14 +30,16 @@ _BUSY_SECONDS = 60.0
 _log = logging.getLogger("capt.prepare")
 
 _SCHEMA = """
-CREATE TABLE found (name TEXT, base TEXT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, image INT);
-CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, base TEXT, split TEXT, rank INT, url TEXT, label TEXT,
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, root TEXT, split TEXT, rank INT, url TEXT, label TEXT,
     stated TEXT, hashed INT,
     captions INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
     status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
 CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
 CREATE TABLE unfetched (url TEXT PRIMARY KEY, reason TEXT, detail TEXT) WITHOUT ROWID;
+CREATE TABLE repeated_record (record TEXT, image_id TEXT);
+CREATE VIEW outcome AS SELECT image_id AS record, status, stage, reason, detail FROM record
+    UNION ALL SELECT r.record, 'duplicate', '', '', '' FROM repeated_record r JOIN record USING (image_id);
 """
 
 _STAT_CACHE = """
@@ -51,6 +56,7 @@ class Record(NamedTuple):
         file_name: str. Its file's name.
         split: str. Its split; empty where it has none.
         rank: int. Where a limit places it.
+        root: str. The label of the root that its file lies in; empty where the name says which file it is.
         url: str. Its address, or none.
         label: str. The word that it shows, or none.
         stated: str. The split that the input states, or none.
@@ -62,6 +68,7 @@ class Record(NamedTuple):
     file_name: str
     split: str
     rank: int
+    root: str = ""
     url: str = ""
     label: str = ""
     stated: str = ""
@@ -82,34 +89,36 @@ class Ledger(SplitRecords):
 
     def __init__(self, path: Path, stat_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
+        self.identities = Identities(self._db)
+        self._matcher = Matcher(self._db)
+        self._roots: list[str] = []
         stat_cache.parent.mkdir(parents=True, exist_ok=True)
         if not self._attach(stat_cache):
             _log.warning("%s is damaged; begun anew", stat_cache)
             stat_cache.unlink(missing_ok=True)
             self._attach(stat_cache)
 
-    def add_found(self, walked: Iterable[Found]) -> None:
-        """Enter what a walk over the images saw."""
-        now = time.time_ns()
-        rows = (
-            (
-                found.name,
-                found.name.rsplit("/", 1)[-1],
-                found.reference.location,
-                found.reference.member,
-                found.size,
-                found.stamp,
-                now - found.modified_ns > _DISTRUST_NS,
-                image_by_name(found.name),
-            )
-            for found in walked
+    def add_roots(self, roots: Sequence[str]) -> None:
+        """Insert the roots of `--images`; one that is named again is one root."""
+        self._roots = distinct_roots(roots)
+        self._matcher.add_roots(self._roots)
+
+    def add_found(self, root: str, walked: Iterable[Found]) -> None:
+        """Insert what a walk over a root saw, in place of what an earlier one saw."""
+        number = self._roots.index(root)
+        tops: set[str] = set()
+        self._db.execute("DELETE FROM found WHERE root = ?", (number,))
+        self._insert(
+            """INSERT INTO found (root, name, base, location, member, size, stamp, trusted, image)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            ((number, *row) for row in _found_rows(walked, tops)),
         )
-        self._insert("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._matcher.set_top(number, tops.pop() if len(tops) == 1 else "")
 
     def add_records(self, records: Iterable[Record]) -> None:
-        """Enter a dataset's images. The first of an id counts; one for which two splits are stated has failed."""
+        """Insert a dataset's images, each under an id of its own. One for which two splits are stated has failed."""
         self._insert(
-            f"""INSERT INTO record (image_id, file_name, base, split, rank, url, label, stated, hashed, status, stage,
+            f"""INSERT INTO record (image_id, file_name, root, split, rank, url, label, stated, hashed, status, stage,
                 reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (image_id) DO UPDATE SET
                 status = iif(record.stated = '', record.status, 'failed'),
@@ -123,15 +132,12 @@ class Ledger(SplitRecords):
             WHERE excluded.stated != '' AND excluded.stated != record.stated""",
             map(_columns, records),
         )
+        self._insert("INSERT INTO repeated_record VALUES (?, ?)", self.identities.repeated())
 
-    def has_addresses(self) -> bool:
-        """Whether any image has an address to be downloaded from."""
-        return bool(self._one("SELECT EXISTS (SELECT 1 FROM record WHERE url != '')"))
-
-    def found_images(self) -> Iterator[str]:
-        """The names of the images that walks saw."""
+    def walked_files(self) -> Iterator[WalkedFile]:
+        """The image files that walks saw, by name."""
         tell_images(self._db)
-        return (name for (name,) in self._db.execute("SELECT DISTINCT name FROM found WHERE image ORDER BY name"))
+        return self._matcher.walked_files()
 
     def add_captions(self, image_ids: Iterable[str]) -> None:
         """Count one caption for each image id given."""
@@ -140,14 +146,19 @@ class Ledger(SplitRecords):
             ((image_id,) for image_id in image_ids),
         )
 
-    def locate(self) -> None:
-        """Find each record's file: the name as given before one that ends with it, before any of the same last part.
+    def match(self) -> int:
+        """Find the files that the records' names may mean; how many images no name means."""
+        self._matcher.match()
+        tell_images(self._db, UNANNOTATED)
+        return self._one(f"SELECT count(*) FROM found WHERE image AND {UNANNOTATED}")
 
-        A record without a file is `wanted` where it has an address, and else has failed.
+    def locate(self) -> None:
+        """Give each record its one file, after `match`.
+
+        A record without a file is `wanted` where it has an address, and else has failed. So has one with several.
         """
-        self._db.execute("CREATE INDEX found_base ON found (base)")
         self._find_files()
-        self._db.execute("UPDATE record SET status = 'wanted' WHERE location IS NULL AND url != '' AND status IS NULL")
+        self._db.execute("UPDATE record SET status = 'wanted' WHERE location IS NULL AND status IS NULL AND url != ''")
         self._fail_missing()
 
     def count_wanted(self) -> int:
@@ -168,19 +179,13 @@ class Ledger(SplitRecords):
             FROM unfetched u WHERE u.url = record.url AND record.status = 'wanted'"""
         )
 
-    def locate_downloads(self, walked: Iterable[Found]) -> None:
+    def locate_downloads(self, root: str, walked: Iterable[Found]) -> None:
         """Find the files of what was wanted, in a walk after the downloads."""
-        self.add_found(walked)
+        self.add_found(root, walked)
+        self._matcher.match()
         self._db.execute("UPDATE record SET status = NULL WHERE status = 'wanted'")
         self._find_files()
         self._fail_missing()
-
-    def unannotated(self) -> int:
-        """How many images a walk saw that no record names."""
-        unnamed = "NOT EXISTS (SELECT 1 FROM record WHERE record.base = found.base)"
-        self._db.execute("CREATE INDEX IF NOT EXISTS record_base ON record (base)")
-        tell_images(self._db, unnamed)
-        return self._one(f"SELECT count(*) FROM found WHERE image AND {unnamed}")
 
     def recall_keys(self) -> None:
         """Take the content keys of files that the stat cache knows unchanged."""
@@ -257,7 +262,7 @@ class Ledger(SplitRecords):
 
     def counts(self) -> dict[str, int]:
         """Records by status."""
-        return dict(self._db.execute("SELECT status, count(*) FROM record GROUP BY status"))
+        return dict(self._db.execute("SELECT status, count(*) FROM outcome GROUP BY status"))
 
     def reasons(self) -> dict[str, int]:
         """Failed records by reason, most frequent first."""
@@ -284,8 +289,8 @@ class Ledger(SplitRecords):
 
     def write_report(self, path: Path) -> None:
         """What became of every record, as Parquet, by image id."""
-        query = """SELECT image_id, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '')
-            FROM record ORDER BY image_id"""
+        query = """SELECT record, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '')
+            FROM outcome ORDER BY 1, 2"""
         self._write(path, REPORT, query)
 
     def write_failures(self, path: Path) -> int:
@@ -310,23 +315,30 @@ class Ledger(SplitRecords):
         return False
 
     def _find_files(self) -> None:
+        for number, one, other in self._matcher.ambiguities():
+            where = "(file_name, root) = (SELECT file_name, root FROM name WHERE number = ?) AND status IS NULL"
+            self._fail("find", "ambiguous", f"{one} and {other}", where, number)
         self._db.execute(
-            """UPDATE record SET (location, member, size, stamp, trusted) =
-            (SELECT location, member, size, stamp, trusted FROM found WHERE found.rowid =
-                (SELECT id FROM (SELECT f.rowid AS id, f.name != record.file_name AS other,
-                    substr(f.name, -1 - length(record.file_name)) != '/' || record.file_name AS elsewhere,
-                    f.location AS place, f.member AS part
-                 FROM found f WHERE f.base = record.base ORDER BY other, elsewhere, place, part LIMIT 1)))
-            WHERE location IS NULL AND status IS NULL"""
+            """UPDATE record SET (location, member, size, stamp, trusted) = (c.location, c.member, c.size, c.stamp,
+            c.trusted) FROM name n JOIN candidate c ON c.name = n.number WHERE n.file_name = record.file_name
+            AND n.root = record.root AND record.location IS NULL AND record.status IS NULL"""
         )
 
     def _fail_missing(self) -> None:
-        self._fail("find", "missing", "no such file in --images", "location IS NULL AND status IS NULL")
+        self._db.create_function("missing", 1, self._missing)
+        self._db.execute(
+            """UPDATE record SET status = 'failed', stage = 'find', reason = 'missing', detail = missing(file_name)
+            WHERE location IS NULL AND status IS NULL"""
+        )
 
-    def _fail(self, stage: str, reason: str, detail: str, where: str) -> None:
+    def _missing(self, file_name: str) -> str:
+        near = self._matcher.near(file_name)
+        return f"no such file in --images; near is {near}" if near else "no such file in --images"
+
+    def _fail(self, stage: str, reason: str, detail: str, where: str, *values: int) -> None:
         self._db.execute(
             f"UPDATE record SET status = 'failed', stage = ?, reason = ?, detail = ? WHERE {where}",
-            (stage, reason, detail),
+            (stage, reason, detail, *values),
         )
 
     def _fail_known(self, where: str) -> None:
@@ -336,10 +348,29 @@ class Ledger(SplitRecords):
         )
 
 
+def _found_rows(walked: Iterable[Found], tops: set[str]) -> Iterator[tuple[Any, ...]]:
+    """The rows of what a walk saw; `tops` takes up to two of the folders that the files lie in, or an empty name."""
+    now = time.time_ns()
+    for found in walked:
+        head, slash, _ = found.name.partition("/")
+        if len(tops) < 2:
+            tops.add(head if slash else "")
+        yield (
+            found.name,
+            found.name.rsplit("/", 1)[-1],
+            found.reference.location,
+            found.reference.member,
+            found.size,
+            found.stamp,
+            now - found.modified_ns > _DISTRUST_NS,
+            image_by_name(found.name),
+        )
+
+
 def _columns(record: Record) -> tuple[str | int | None, ...]:
-    image_id, name, *others, reason, detail = record
+    image_id, name, split, rank, root, *others, reason, detail = record
     failure = ("failed", "parse", reason, detail) if reason else (None, None, None, None)
-    return image_id, name, name.rsplit("/", 1)[-1], *others, *failure
+    return image_id, name, root, split, rank, *others, *failure
 
 
 def copy_stat_cache(source: Path, copy: Path) -> None:

@@ -6,6 +6,7 @@ source → ledger → vocabulary of the train split (Beam, TFT) → tokenize sha
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import PositiveInt
@@ -105,6 +106,7 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
         report = write_named(dataset, "captions", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             "unannotated": 0,
+            "shared_ids": ledger.identities.shared_ids(),
             "repaired": ledger.repaired(),
             "splits": splits,
             **written,
@@ -144,38 +146,39 @@ def _forecast(options: CaptionOptions) -> dict[str, Any]:
 def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store: Store, dataset: str) -> None:
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
     splitter = parse_split(options.split)
-    # To enter an image again with each of its captions, or to look for it, would only take time.
-    met: dict[str, str | None] = {}
+    image_of = lru_cache(_REMEMBERED_IMAGES)(ledger.identities.image_of)
 
     def images() -> Iterator[CaptionedImage]:
-        for entry in source.images():
-            if entry.image_id not in met or met[entry.image_id] != entry.split:
-                if len(met) == _REMEMBERED_IMAGES:
-                    met.clear()
-                met[entry.image_id] = entry.split
-                yield CaptionedImage(
-                    entry.image_id,
-                    splitter.split_of(entry.image_id, entry.split),
-                    rank_of(options.seed, entry.image_id),
-                    splitter.stated(entry.image_id, entry.split),
-                    splitter.is_hashed(entry.split),
-                )
+        for one in ledger.identities.images():
+            yield CaptionedImage(
+                one.image_id,
+                splitter.split_of(one.image_id, one.split),
+                rank_of(options.seed, one.image_id),
+                splitter.stated(one.image_id, one.split),
+                splitter.is_hashed(one.split),
+            )
 
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
             if isinstance(entry, Malformed):
                 ledger.add_malformed(entry, rank_of(options.seed, entry.place))
                 continue
-            if entry.image_id not in met and not ledger.has_image(entry.image_id):
-                ledger.add_malformed(_unknown_image(entry), rank_of(options.seed, entry.image_id))
+            try:
+                image_id = image_of(entry.document, entry.image_id)
+            except RecordError as error:
+                lost = Malformed(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
+                ledger.add_malformed(lost, rank_of(options.seed, entry.image_id))
                 continue
             try:
-                key = _checked_key(dataset, entry)
+                key = _checked_key(dataset, entry._replace(image_id=image_id))
             except Exception as error:
-                ledger.fail(entry.image_id, entry.caption_id, unexpected("parse", error))
+                ledger.fail(image_id, entry.caption_id, unexpected("parse", error))
                 continue
-            yield key, entry.image_id, entry.caption_id, entry.caption, entry.repaired
+            yield key, image_id, entry.caption_id, entry.caption, entry.repaired
 
+    with ledger.transaction():
+        ledger.identities.add(source.images())
+    ledger.identities.settle()
     with ledger.transaction():
         ledger.add_images(images())
         ledger.add_captions(accepted())
@@ -188,10 +191,6 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
         what = f"there are no captions ({why})" if why else "there are no captions"
         where = ", ".join(options.annotations) or options.dataset
         raise CaptError(what, where=where, mend="check --annotations and --dataset")
-
-
-def _unknown_image(entry: CaptionEntry) -> Malformed:
-    return Malformed(f"{entry.image_id}#{entry.caption_id}", "unknown image", "the annotations list no such image")
 
 
 def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:

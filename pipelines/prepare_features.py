@@ -300,12 +300,12 @@ def _enter(
     dataset = readable_dataset(store.dataset_root(options.name or options.dataset))
     splitter = published.later if dataset.manifests else published.splitter
     selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
-    entered = {"unannotated": enter_records(ledger, published.source, options.images, selection)}
+    entered = enter_records(ledger, published.source, options.images, selection)
     if not ledger.counts():
         where = ", ".join(options.annotations or options.images)
         raise CaptError("there are no images", where=where, mend="check --annotations, --images and the limits")
     ledger.keep_assigned(dataset)
-    if ledger.has_addresses():
+    if ledger.identities.has_addresses():
         entered["downloads"] = _download(ledger, options, workspace)
     hash_records(ledger, workspace.work, options.rehash, options.beam_options, options.limits.bytes)
     return entered

@@ -6,12 +6,21 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class CaptionEntry(NamedTuple):
-    """A caption of a dataset: ids, the text as published, and what was mended. Its split is its image's."""
+    """A caption of a dataset. Its split is its image's.
+
+    Args:
+        image_id: Id of its image in its annotation file.
+        caption_id: Its id within its image.
+        caption: The text as published.
+        repaired: What was mended.
+        document: Its annotation file.
+    """
 
     image_id: str
     caption_id: str
     caption: str
     repaired: str = ""
+    document: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,10 @@ class ImageEntry(NamedTuple):
         url: str. Its address, where it has one.
         label: str. The word that it shows, where that is told.
         fault: Malformed or None. Why it is no image of the dataset all the same.
+        document: str. The annotation file that names it. An id means one image within it.
+        place: str. Its place in a file of a format that lists each image once; an entry that comes again is counted
+            as a duplicate. Empty in formats that name an image with each of its captions.
+        root: str. The root that its file lies in, as a `WalkedFile` has it; empty where an annotation names the file.
     """
 
     image_id: str
@@ -47,6 +60,31 @@ class ImageEntry(NamedTuple):
     url: str = ""
     label: str = ""
     fault: Malformed | None = None
+    document: str = ""
+    place: str = ""
+    root: str = ""
+
+
+class WalkedFile(NamedTuple):
+    """An image file that was found in `--images`.
+
+    Args:
+        name: Path relative to its root.
+        root: Label of its root if another root has a file of this name; else empty.
+    """
+
+    name: str
+    root: str = ""
+
+
+def in_document(document: str, entries: Iterable[CaptionEntry | Malformed]) -> Iterator[CaptionEntry | Malformed]:
+    """Yields the captions of an annotation file with the file's name.
+
+    Args:
+        document: The annotation file.
+        entries: Its captions, and what cannot be read as one.
+    """
+    return (one if isinstance(one, Malformed) else one._replace(document=document) for one in entries)
 
 
 def failed_image(malformed: Malformed) -> ImageEntry:
@@ -81,5 +119,5 @@ class Source(Protocol):
 class WalkedSource(Source, Protocol):
     """A dataset that has images by their files' names, besides those that it lists, if any."""
 
-    def images_among(self, names: Iterable[str]) -> Iterator[ImageEntry]:
-        """The images of the dataset, from the names of all image files found, which come in alphabetical order."""
+    def images_among(self, files: Iterable[WalkedFile]) -> Iterator[ImageEntry]:
+        """The images of the dataset, from all image files found, which come in alphabetical order."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from features.captchas.names import image_number, label, line_number
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, WalkedFile, failed_image
 from pipelines.sources.documents import Document, documents
 from pipelines.sources.lines import Line
 from pipelines.sources.records import read_record
@@ -100,26 +100,28 @@ class Captcha:
         """None."""
         return iter(())
 
-    def images_among(self, names: Iterable[str]) -> Iterator[ImageEntry]:
+    def images_among(self, files: Iterable[WalkedFile]) -> Iterator[ImageEntry]:
         """The images, by number; then the files that are none, and the lines of labels that tell of none.
 
         Raises:
             UsageError: there is no label, or the splits take more images than there are.
         """
-        files, others = _numbered(names)
+        numbered, others = _numbered(files)
         labels = read_labels(self._document)
-        numbers = sorted(files.keys() | labels.numbers)
+        numbers = sorted(numbered.keys() | labels.numbers)
         counts = self._counts_of(len(numbers))
-        last = max(files.keys() & labels.numbers, default=-1)
+        last = max(numbered.keys() & labels.numbers, default=-1)
         for position, number in enumerate(numbers):
-            found = files.get(number, [f"a{number}.png"])
+            found = numbered.get(number, [WalkedFile(f"a{number}.png")])
             fault = labels.faults.get(number) or _twofold(found)
             if not fault and number <= last and number not in labels.words:
                 fault = Malformed(self._document.where, "no label", f"no line tells the word of a{number}")
             word = labels.words.get(number, "")
-            yield ImageEntry(f"a{number}", found[0], counts.split_of(position), label=word, fault=fault)
-        for name in others:
-            yield ImageEntry(name, name, fault=Malformed(name, "name", "an image here is called a0.png, a1.png, …"))
+            split, (name, root) = counts.split_of(position), found[0]
+            yield ImageEntry(f"a{number}", name, split, label=word, fault=fault, root=root)
+        for name, root in others:
+            fault = Malformed(name, "name", "an image here is called a0.png, a1.png, …")
+            yield ImageEntry(name, name, fault=fault, root=root)
         for stray in labels.strays:
             yield failed_image(stray)
 
@@ -153,18 +155,21 @@ def _wrong(line: str) -> tuple[str, str]:
     return ("upper case" if _LETTERS.fullmatch(fields[1]) else "not a-z"), "expected a-z"
 
 
-def _numbered(names: Iterable[str]) -> tuple[dict[int, list[str]], list[str]]:
+def _numbered(found: Iterable[WalkedFile]) -> tuple[dict[int, list[WalkedFile]], list[WalkedFile]]:
     """The images' files by their numbers, and other images."""
-    files: dict[int, list[str]] = {}
+    files: dict[int, list[WalkedFile]] = {}
     others = []
-    for name in names:
-        number = image_number(name)
+    for one in found:
+        number = image_number(one.name)
         if number is None:
-            others.append(name)
+            others.append(one)
         else:
-            files.setdefault(number, []).append(name)
+            files.setdefault(number, []).append(one)
     return files, others
 
 
-def _twofold(names: list[str]) -> Malformed | None:
-    return Malformed(names[0], "two files", f"so is {names[1]}") if len(names) > 1 else None
+def _twofold(files: list[WalkedFile]) -> Malformed | None:
+    if len(files) < 2:
+        return None
+    one, other = ("/".join(filter(None, (root, name))) for name, root in files[:2])
+    return Malformed(one, "two files", f"so is {other}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image, in_document
 from pipelines.sources.documents import Document, documents, required
 from pipelines.sources.fields import caption_of, identifier, name, records, split_named, value
 from pipelines.sources.records import read_record
@@ -35,13 +35,15 @@ class Coco:
             split = split_named(document.name)
             for place, image in records(document.json(), "images", document.where, _MEND):
                 entry = read_record(place, partial(_image, image, split))
-                yield failed_image(entry) if isinstance(entry, Malformed) else entry
+                named = failed_image(entry) if isinstance(entry, Malformed) else entry
+                yield named._replace(document=document.where, place=place)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions of all files."""
         for document in self._documents():
-            for place, annotation in records(document.json(), "annotations", document.where, _MEND):
-                yield read_record(place, partial(_caption, annotation))
+            annotations = records(document.json(), "annotations", document.where, _MEND)
+            entries = (read_record(place, partial(_caption, annotation)) for place, annotation in annotations)
+            yield from in_document(document.where, entries)
 
     def _documents(self) -> list[Document]:
         found = list(documents(self._annotations, _CAPTIONS, "captions_*.json"))

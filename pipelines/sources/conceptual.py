@@ -31,9 +31,9 @@ class Conceptual:
         """The images that rows name."""
         for row in self._rows():
             if isinstance(row, tuple):
-                _, url, split = row
+                _, url, split, document = row
                 name = downloaded_name(url)
-                yield ImageEntry(PurePosixPath(name).name, name, split, url)
+                yield ImageEntry(PurePosixPath(name).name, name, split, url, document=document)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, a row each."""
@@ -41,16 +41,16 @@ class Conceptual:
             if isinstance(row, Malformed):
                 yield row
             else:
-                caption, url, _ = row
+                caption, url, _, document = row
                 digest = hashlib.sha256(caption.encode()).hexdigest()
-                yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption)
+                yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption, document=document)
 
-    def _rows(self) -> Iterator[tuple[str, str, str | None] | Malformed]:
-        """Caption, address and split."""
+    def _rows(self) -> Iterator[tuple[str, str, str | None, str] | Malformed]:
+        """Caption, address, split and annotation file."""
         for document in documents(self._annotations, _FILES, "*.tsv"):
             split = split_named(document.name)
             for row in document.records(_row):
-                yield row if isinstance(row, Malformed) else (*row, split)
+                yield row if isinstance(row, Malformed) else (*row, split, document.where)
 
 
 def _row(line: Line) -> tuple[str, str] | Malformed:

@@ -35,7 +35,7 @@ class CsvFile:
         """The images that rows name."""
         for row in self._rows():
             if not isinstance(row, Malformed):
-                yield ImageEntry(row.image, row.image, row.split)
+                yield ImageEntry(row.image, row.image, row.split, document=row.document)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, a row each."""
@@ -45,7 +45,7 @@ class CsvFile:
                 yield row
             else:
                 number = numbering.take(row.image)
-                yield CaptionEntry(row.image, row.id or number, row.caption)
+                yield CaptionEntry(row.image, row.id or number, row.caption, document=row.document)
 
     def _rows(self) -> Iterator["_Row | Malformed"]:
         for document in documents(self._annotations, _FILES, "*.csv or *.tsv"):
@@ -57,6 +57,7 @@ class _Row(NamedTuple):
     caption: str
     split: str | None
     id: str
+    document: str
 
 
 def _rows(document: Document) -> Iterator[_Row | Malformed]:
@@ -72,7 +73,7 @@ def _rows(document: Document) -> Iterator[_Row | Malformed]:
         yield (
             row
             if isinstance(row, Malformed)
-            else read_record(row.place, partial(_row, row, columns, len(header.fields)))
+            else read_record(row.place, partial(_row, document.where, row, columns, len(header.fields)))
         )
 
 
@@ -85,7 +86,7 @@ def _columns(header: Sequence[str], where: str) -> dict[str, int]:
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
-def _row(row: Fields, columns: Mapping[str, int], width: int) -> _Row | Malformed:
+def _row(document: str, row: Fields, columns: Mapping[str, int], width: int) -> _Row | Malformed:
     if len(row.fields) != width:
         what = "too few columns" if len(row.fields) < width else "too many columns"
         return Malformed(
@@ -95,4 +96,4 @@ def _row(row: Fields, columns: Mapping[str, int], width: int) -> _Row | Malforme
     image = named["image"].strip()
     if not image:
         return Malformed(row.place, "no image", shown(named["caption"]))
-    return _Row(image, named["caption"], checked_split(named.get("split")), named.get("id", "").strip())
+    return _Row(image, named["caption"], checked_split(named.get("split")), named.get("id", "").strip(), document)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, in_document
 from pipelines.sources.documents import Document, documents, required
 from pipelines.sources.lines import Line
 from pipelines.sources.tokens import token_captions
@@ -31,8 +31,8 @@ class Flickr30k:
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that have captions, in the file's order."""
-        names = dict.fromkeys(entry.image_id for entry in self.captions() if isinstance(entry, CaptionEntry))
-        return (ImageEntry(name, name) for name in names)
+        names = dict.fromkeys((one.image_id, one.document) for one in self.captions() if isinstance(one, CaptionEntry))
+        return (ImageEntry(name, name, document=document) for name, document in names)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the file's order."""
@@ -40,7 +40,8 @@ class Flickr30k:
             found = list(documents([name], _FILES, "results_20130124.token or results.csv"))
             tokens = [document for document in found if document.name.endswith(".token")]
             for document in tokens or found:
-                yield from _rows(document) if _has_header(document) else token_captions(document)
+                entries = _rows(document) if _has_header(document) else token_captions(document)
+                yield from in_document(document.where, entries)
 
 
 def _has_header(document: Document) -> bool:

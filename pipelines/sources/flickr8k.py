@@ -9,7 +9,7 @@ as missing.
 import re
 from collections.abc import Iterator, Sequence
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, in_document
 from pipelines.sources.documents import Document, documents, required
 from pipelines.sources.fields import split_of
 from pipelines.sources.tokens import token_captions
@@ -30,14 +30,17 @@ class Flickr8k:
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that have captions, in the file's order."""
-        names = dict.fromkeys(entry.image_id for entry in self.captions() if isinstance(entry, CaptionEntry))
+        names = dict.fromkeys((one.image_id, one.document) for one in self.captions() if isinstance(one, CaptionEntry))
         splits = self._splits()
-        return (ImageEntry(name, name, splits.get(name, "unused") if splits else None) for name in names)
+        return (
+            ImageEntry(name, name, splits.get(name, "unused") if splits else None, document=document)
+            for name, document in names
+        )
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the file's order."""
         for document in self._tokens():
-            yield from token_captions(document)
+            yield from in_document(document.where, token_captions(document))
 
     def _documents(self) -> list[Document]:
         return list(documents(self._annotations, _FILES, "Flickr8k.token.txt"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipelines.sources.base import CaptionEntry, ImageEntry
+from pipelines.sources.base import CaptionEntry, ImageEntry, WalkedFile
 from schemas.errors import UsageError
 
 
@@ -21,9 +21,9 @@ class Folder:
         """None: the walk over the images lists them."""
         return iter(())
 
-    def images_among(self, names: Iterable[str]) -> Iterator[ImageEntry]:
+    def images_among(self, files: Iterable[WalkedFile]) -> Iterator[ImageEntry]:
         """Every image file."""
-        return (ImageEntry(name, name) for name in names)
+        return (ImageEntry(name, name, root=root) for name, root in files)
 
     def captions(self) -> Iterator[CaptionEntry]:
         """None."""

@@ -37,7 +37,7 @@ class Iapr:
         for document in self._documents():
             entry = read_record(document.where, partial(_read, document))
             if not isinstance(entry, Malformed):
-                yield ImageEntry(entry[0], entry[0])
+                yield ImageEntry(entry[0], entry[0], document=document.where)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, by file."""
@@ -50,7 +50,7 @@ class Iapr:
             if not clauses:
                 yield Malformed(document.where, "no description", image)
             for number, clause in enumerate(clauses):
-                yield CaptionEntry(image, str(number), clause)
+                yield CaptionEntry(image, str(number), clause, document=document.where)
 
     def _documents(self) -> Iterator[Document]:
         for name in self._annotations:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
-from pipelines.sources.documents import documents, required
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, in_document
+from pipelines.sources.documents import Document, documents, required
 from pipelines.sources.fields import Numbering, brief, caption_of, checked_split, identifier, name
 from pipelines.sources.lines import Line
 from pipelines.sources.records import read_record
@@ -30,22 +30,21 @@ class JsonLines:
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that lines name."""
-        for record in self._records():
-            if not isinstance(record, Malformed):
-                yield ImageEntry(record.image, record.image, record.split)
+        for document in self._documents():
+            for record in document.records(_record):
+                if not isinstance(record, Malformed):
+                    yield ImageEntry(record.image, record.image, record.split, document=document.where)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the files' order."""
         numbering = Numbering()
-        for record in self._records():
-            if isinstance(record, Malformed):
-                yield record
-            else:
-                yield from _captions(record, numbering)
+        for document in self._documents():
+            for record in document.records(_record):
+                entries = (record,) if isinstance(record, Malformed) else _captions(record, numbering)
+                yield from in_document(document.where, entries)
 
-    def _records(self) -> Iterator["_Record | Malformed"]:
-        for document in documents(self._annotations, _FILES, "*.jsonl"):
-            yield from document.records(_record)
+    def _documents(self) -> Iterator[Document]:
+        return documents(self._annotations, _FILES, "*.jsonl")
 
 
 class _Record(NamedTuple):

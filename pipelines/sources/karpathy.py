@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image
-from pipelines.sources.documents import documents, required
+from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, failed_image, in_document
+from pipelines.sources.documents import Document, documents, required
 from pipelines.sources.fields import caption_of, checked_split, identifier, name, records, value
 from pipelines.sources.records import read_record
 from schemas.errors import RecordError, UsageError
@@ -30,27 +30,38 @@ class Karpathy:
 
     def images(self) -> Iterator[ImageEntry]:
         """The images, in the files' order."""
-        for place, image in self._images():
-            entry = read_record(place, partial(_image, image))
-            yield failed_image(entry) if isinstance(entry, Malformed) else entry
+        for document in self._documents():
+            for place, image in _images(document):
+                entry = read_record(place, partial(_image, image))
+                named = failed_image(entry) if isinstance(entry, Malformed) else entry
+                yield named._replace(document=document.where, place=place)
 
     def captions(self) -> Iterator[CaptionEntry | Malformed]:
         """The captions, in the files' order."""
-        for place, image in self._images():
-            sentences = read_record(place, partial(_sentences, image))
-            if isinstance(sentences, Malformed):
-                yield sentences
-                continue
-            for number, sentence in enumerate(sentences):
-                yield read_record(f"{place}: sentences[{number}]", partial(_caption, image, sentence))
+        for document in self._documents():
+            yield from in_document(document.where, _captions(document))
 
-    def _images(self) -> Iterator[tuple[str, Any]]:
+    def _documents(self) -> Iterator[Document]:
         for path in self._annotations:
             found = list(documents([path], _DATASET, "dataset_*.json"))
             if len(found) > 1:
                 held = ", ".join(document.name for document in found)
                 raise UsageError(f"it holds {held}, and one is read at a time", where=path, mend="unpack the one meant")
-            yield from records(found[0].json(), "images", found[0].where, _MEND)
+            yield found[0]
+
+
+def _images(document: Document) -> Iterator[tuple[str, Any]]:
+    return records(document.json(), "images", document.where, _MEND)
+
+
+def _captions(document: Document) -> Iterator[CaptionEntry | Malformed]:
+    for place, image in _images(document):
+        sentences = read_record(place, partial(_sentences, image))
+        if isinstance(sentences, Malformed):
+            yield sentences
+            continue
+        for number, sentence in enumerate(sentences):
+            yield read_record(f"{place}: sentences[{number}]", partial(_caption, image, sentence))
 
 
 def _image(image: Any) -> ImageEntry:

@@ -22,13 +22,15 @@ from pipelines.units import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
 ledger = Ledger(root / "ledger.sqlite", root / "stat.sqlite")
+ledger.add_roots(["/images"])
 ledger.add_found(
-    Found(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count)
+    "/images", (Found(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))
 )
 splitter = Splitter(own=True)
 ledger.add_records(
-    Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name in ledger.found_images()
+    Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name, _ in ledger.walked_files()
 )
+ledger.match()
 ledger.limit(None, None)
 ledger.locate()
 ledger.recall_keys()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.sources.base import ImageEntry
+from pipelines.sources.base import ImageEntry, WalkedFile
 from pipelines.sources.captcha import Captcha
 from pipelines.splits import SplitCounts, parse_counts
 from schemas.errors import CaptError, UsageError
@@ -17,7 +17,7 @@ def entries(directory: Path, labels: str | bytes, names: list[str] | int, **opti
     names = [f"words_captcha/a{number}.png" for number in range(names)] if isinstance(names, int) else names
     path = directory / "labels.txt"
     path.write_bytes(labels.encode() if isinstance(labels, str) else labels)
-    found = list(Captcha(str(path), **options).images_among(sorted(names)))
+    found = list(Captcha(str(path), **options).images_among(map(WalkedFile, sorted(names))))
     assert len({entry.image_id for entry in found}) == len(found)
     return {entry.image_id.replace(f"{path}:", "line "): entry for entry in found}
 

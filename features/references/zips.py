@@ -7,7 +7,7 @@ import logging
 import stat
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import IO
 
 from features.references.entries import MAX_SIZE, Entry
@@ -19,6 +19,7 @@ from schemas.errors import RecordError, UsageError
 # zipfile unpacks the others without a bound on the memory that it takes.
 _UNPACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _LOCAL_HEADER = 30
+_UTF8_FLAG = 0x800
 
 _log = logging.getLogger("capt.references")
 
@@ -42,7 +43,8 @@ class Zip:
         """The files in it; UsageError where members overlap."""
         members = self._archive.infolist()
         _check_overlap(members, self._location)
-        listed = [(name, member) for member in members if (name := listed_name(member.filename))]
+        raw = {member.filename for member in members}
+        listed = [(name, member) for member in members if (name := listed_name(_readable_name(member, raw)))]
         last = dict(listed)
         if len(last) < len(listed):
             _log.warning("%s: %d names occur again; the last of each counts", self._location, len(listed) - len(last))
@@ -74,6 +76,22 @@ class Zip:
     def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         with self._lock:
             return self._archive.open(info)
+
+
+def _readable_name(member: zipfile.ZipInfo, raw: Container[str]) -> str:
+    """Returns the name of a member that was written in UTF-8 without the flag that says so; else the name as it is.
+
+    Args:
+        member: The member. `zipfile` decodes its name as code page 437 without the flag.
+        raw: The names of all members, which a name repaired must not equal.
+    """
+    if member.flag_bits & _UTF8_FLAG or member.filename.isascii():
+        return member.filename
+    try:
+        name = member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+    return member.filename if name in raw else name
 
 
 def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:

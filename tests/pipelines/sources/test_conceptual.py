@@ -8,12 +8,13 @@ import pytest
 from features.downloads import downloaded_name
 from pipelines.sources import CaptionEntry, Malformed, open_source
 from schemas.errors import UsageError
+from tests.pipelines.sources.entries import bare_entries
 
 URL = "http://example.com/a.jpg"
 
 
 def captions(path: Path) -> list[CaptionEntry | Malformed]:
-    return list(open_source("conceptual", [str(path)]).captions())
+    return bare_entries(open_source("conceptual", [str(path)]).captions())
 
 
 def write(path: Path, text: str) -> Path:
@@ -63,7 +64,7 @@ def test_bad_lines_are_told_with_their_places_and_cost_no_other(tmp_path: Path) 
         f"{path}:5": "no address",
         f"{path}:6": "not UTF-8",
     }
-    assert len(list(open_source("conceptual", [str(path)]).images())) == 2
+    assert len(bare_entries(open_source("conceptual", [str(path)]).images())) == 2
 
 
 def test_annotations_are_needed() -> None:

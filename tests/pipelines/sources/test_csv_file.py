@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.csv_file import CsvFile
 from schemas.errors import CaptError
+from tests.pipelines.sources.entries import bare_entries
 
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 ROWS = st.lists(st.tuples(FIELD.filter(str.strip), FIELD, st.sampled_from(["", "train", "val", "test"])), max_size=6)
@@ -18,7 +19,7 @@ ROWS = st.lists(st.tuples(FIELD.filter(str.strip), FIELD, st.sampled_from(["", "
 
 def captions(tmp_path: Path, data: str | bytes, name: str = "a.csv") -> list[CaptionEntry | Malformed]:
     (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
-    return list(CsvFile([str(tmp_path / name)]).captions())
+    return bare_entries(CsvFile([str(tmp_path / name)]).captions())
 
 
 def texts(entries: list[CaptionEntry | Malformed]) -> list[str]:
@@ -34,7 +35,7 @@ def test_columns_come_in_any_order_and_case_and_others_are_left(tmp_path: Path) 
         CaptionEntry("b.jpg", "0", "A cat"),
         CaptionEntry("c.jpg", "9", ""),
     ]
-    images = list(CsvFile([str(tmp_path / "a.csv")]).images())
+    images = bare_entries(CsvFile([str(tmp_path / "a.csv")]).images())
     assert images == [
         ImageEntry("x/a.jpg", "x/a.jpg", "train"),
         ImageEntry("b.jpg", "b.jpg", None),

@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.flickr30k import Flickr30k
+from tests.pipelines.sources.entries import bare_entries
 
 HEADER = "image_name| comment_number| comment\n"
 ROWS = f"""{HEADER}1000092795.jpg| 0| Two young guys with shaggy hair .
@@ -16,7 +17,7 @@ ROWS = f"""{HEADER}1000092795.jpg| 0| Two young guys with shaggy hair .
 
 def captions(tmp_path: Path, text: str, name: str = "results.csv") -> list[CaptionEntry | Malformed]:
     (tmp_path / name).write_text(text)
-    return list(Flickr30k([str(tmp_path / name)]).captions())
+    return bare_entries(Flickr30k([str(tmp_path / name)]).captions())
 
 
 def test_rows_are_read_and_the_one_without_its_separator_is_mended(tmp_path: Path) -> None:
@@ -26,13 +27,13 @@ def test_rows_are_read_and_the_one_without_its_separator_is_mended(tmp_path: Pat
         CaptionEntry("2199200615.jpg", "4", "A dog runs across the grass .", repaired="missing separator"),
     ]
     source = Flickr30k([str(tmp_path / "results.csv")])
-    assert list(source.images()) == [ImageEntry(name, name) for name in ("1000092795.jpg", "2199200615.jpg")]
+    assert bare_entries(source.images()) == [ImageEntry(name, name) for name in ("1000092795.jpg", "2199200615.jpg")]
 
 
 def test_the_token_file_gives_the_same_and_is_preferred(tmp_path: Path) -> None:
     tokens = captions(tmp_path, "1000092795.jpg#0\tTwo young guys with shaggy hair .\n", "results_20130124.token")
     assert tokens == captions(tmp_path, ROWS)[:1]
-    assert list(Flickr30k([str(tmp_path)]).captions()) == tokens
+    assert bare_entries(Flickr30k([str(tmp_path)]).captions()) == tokens
 
 
 @pytest.mark.parametrize("part", [" ", "a ", "| 1", "|1 ", "|", "a" + " " * 99])

@@ -8,6 +8,7 @@ import pytest
 from pipelines.sources.base import CaptionEntry, Malformed
 from pipelines.sources.flickr8k import Flickr8k
 from schemas.errors import CaptError, UsageError
+from tests.pipelines.sources.entries import bare_entries
 
 TOKENS = b"a.jpg#0\tA dog .\na.jpg#1\tA cat .\nb.jpg#0\tA bird .\n2258277193_586949ec62.jpg.1#0\tA ghost .\n"
 
@@ -20,7 +21,7 @@ def write(tmp_path: Path, data: bytes = TOKENS, **lists: str) -> str:
 
 
 def captions(tmp_path: Path, data: bytes) -> list[CaptionEntry | Malformed]:
-    return list(Flickr8k([write(tmp_path, data)]).captions())
+    return bare_entries(Flickr8k([write(tmp_path, data)]).captions())
 
 
 def splits(*annotations: str) -> dict[str, str | None]:
@@ -28,7 +29,7 @@ def splits(*annotations: str) -> dict[str, str | None]:
 
 
 def test_images_come_once_with_their_names_as_ids_the_ghost_too(tmp_path: Path) -> None:
-    images = list(Flickr8k([write(tmp_path)]).images())
+    images = bare_entries(Flickr8k([write(tmp_path)]).images())
     names = ["a.jpg", "b.jpg", "2258277193_586949ec62.jpg.1"]
     assert [(entry.image_id, entry.file_name) for entry in images] == [(name, name) for name in names]
 
@@ -111,7 +112,7 @@ def test_lists_are_taken_from_elsewhere_and_from_the_zip_and_other_files_there_a
         archive.writestr("CrowdFlowerAnnotations.txt", "a.jpg\tb.jpg#2\t0\t0\t3")
         archive.writestr("__MACOSX/._Flickr8k.token.txt", b"\0\5")
     source = Flickr8k([str(tmp_path / "Flickr8k_text.zip")])
-    assert len(list(source.captions())) == 4
+    assert len(bare_entries(source.captions())) == 4
     assert splits(str(tmp_path / "Flickr8k_text.zip"))["b.jpg"] == "test"
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed
 from pipelines.sources.jsonl import JsonLines
+from tests.pipelines.sources.entries import bare_entries
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 RECORDS = st.lists(st.tuples(TEXT.filter(str.strip), st.lists(TEXT, min_size=1, max_size=3)), max_size=5)
@@ -18,7 +19,7 @@ RECORDS = st.lists(st.tuples(TEXT.filter(str.strip), st.lists(TEXT, min_size=1, 
 def captions(tmp_path: Path, *records: Any) -> list[CaptionEntry | Malformed]:
     lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    return list(JsonLines([str(tmp_path / "a.jsonl")]).captions())
+    return bare_entries(JsonLines([str(tmp_path / "a.jsonl")]).captions())
 
 
 def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
         CaptionEntry("c.jpg", "x.0", "Two"),
         CaptionEntry("c.jpg", "x.1", "Three"),
     ]
-    images = list(JsonLines([str(tmp_path / "a.jsonl")]).images())
+    images = bare_entries(JsonLines([str(tmp_path / "a.jsonl")]).images())
     assert images[1] == ImageEntry("b.jpg", "b.jpg", "val")
 
 

@@ -6,14 +6,15 @@ The rules that pixels depend on have a name in `schemas.recipes.FeatureRecipe` (
 new name there.
 """
 
+import ctypes
 import logging
 import re
 import struct
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,11 @@ from PIL import (
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    _imaging,
 )
 from PIL.ExifTags import Base as Tag
 
+from features import png_chunks
 from features.fitting import Fitting
 from features.resizing import Pixels
 from schemas.errors import RecordError
@@ -42,45 +45,44 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, modul
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+def _silence_libtiff() -> None:
+    """Has libtiff print nothing to standard error; Pillow raises an error of its own where libtiff would print one."""
+    # A shared library gives the functions of those that it is linked with, but on Windows, where libtiff prints on.
+    set_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
+    if set_handler:
+        set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        set_handler(None)
+
+
+_silence_libtiff()
+
 DraftSize = Callable[[int, int], tuple[int, int] | None]
 
 
-def _check_nothing(_: bytes) -> None:
+def _as_it_is(data: bytes) -> bytes:
     """For formats whose reader notices by itself that the bytes end early."""
+    return data
 
 
-def _check_png(data: bytes) -> None:
-    """Walks the chunks (PNG specification, section 5).
-
-    Pillow skips the checksums of the pixels, and rows that damage made unreadable stay black.
-    """
-    at, kind = 8, b""
-    while kind != b"IEND":
-        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
-        end = at + 12 + size
-        if end > len(data):
-            raise _ends_early(data)
-        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise RecordError("decode", "corrupt", f"the checksum of the {kind!r} chunk at byte {at} is wrong")
-        at = end
-
-
-def _check_webp(data: bytes) -> None:
+def _checked_webp(data: bytes) -> bytes:
     """Compares the length in the RIFF header."""
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise _ends_early(data)
+    return data
 
 
-def _check_tiff(data: bytes) -> None:
+def _checked_tiff(data: bytes) -> bytes:
     """Looks for the first directory and the tables it needs (TIFF 6.0, section 2; BigTIFF).
 
-    Pillow calls what lies beyond the end unsupported, and libtiff writes of it to standard error.
+    Pillow calls what lies beyond the end unsupported.
     """
     order = "<" if data[:2] == b"II" else ">"
     at, word, counter, inline = (8, "Q", "Q", 8) if b"+" in data[2:4] else (4, "I", "H", 4)
     entry = struct.Struct(f"{order}HH{word}{word}")
     try:
         (start,) = struct.unpack_from(order + word, data, at)
+        if start > len(data):
+            raise _ends_early(data)
         (entries,) = struct.unpack_from(order + counter, data, start)
         first = start + struct.calcsize(order + counter)
         for position in range(first, first + entries * entry.size, entry.size):
@@ -88,8 +90,9 @@ def _check_tiff(data: bytes) -> None:
             size = count * _TIFF_SIZES.get(kind, 1)
             if tag in _TIFF_TABLES and size > inline and value + size > len(data):
                 raise _ends_early(data)
-    except (struct.error, OverflowError):
+    except struct.error:
         raise _ends_early(data) from None
+    return data
 
 
 def _ends_early(data: bytes) -> RecordError:
@@ -112,27 +115,29 @@ _TIFF_TABLES = frozenset(
 
 @dataclass(frozen=True)
 class _Format:
-    """A format that is read: how its files begin, what is checked before, and Pillow's reader of it."""
+    """A format that is read: how its files begin, what its reader gets of a file, and Pillow's reader of it."""
 
     begins: re.Pattern[bytes]
-    check: Callable[[bytes], None]
+    checked: Callable[[bytes], bytes]
     # Called by class, for `Image.open` would apply its process-wide pixel limit, with a warning, before ours.
     reader: Callable[[BytesIO, str], ImageFile.ImageFile]
 
 
 _FORMATS = (
-    _Format(re.compile(rb"\xff\xd8\xff"), _check_nothing, JpegImagePlugin.JpegImageFile),
-    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), _check_png, PngImagePlugin.PngImageFile),
-    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _check_webp, WebPImagePlugin.WebPImageFile),
-    _Format(re.compile(rb"GIF8[79]a"), _check_nothing, GifImagePlugin.GifImageFile),
+    _Format(re.compile(rb"\xff\xd8\xff"), _as_it_is, JpegImagePlugin.JpegImageFile),
+    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), png_chunks.decisive_chunks, PngImagePlugin.PngImageFile),
+    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _checked_webp, WebPImagePlugin.WebPImageFile),
+    _Format(re.compile(rb"GIF8[79]a"), _as_it_is, GifImagePlugin.GifImageFile),
     # "BM" begins many a text; the length of the header after it has few lawful values.
     _Format(
         re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
-        _check_nothing,
+        _as_it_is,
         BmpImagePlugin.BmpImageFile,
     ),
-    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _check_tiff, TiffImagePlugin.TiffImageFile),
+    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _checked_tiff, TiffImagePlugin.TiffImageFile),
 )
+
+_TILE = 1 << 20  # pixels that are converted at once
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -196,18 +201,12 @@ def open_image(
     Raises: RecordError of stage `decode`, with one of the reasons `empty` (no bytes), `unsupported` (another format, or
         samples without a defined white), `truncated` (the bytes end early), `corrupt`, `too large`, `no memory` (not
         permanent). A picture whose bytes end early is never returned in part. Damage in the middle shows where a
-        format has checksums (PNG, deflated TIFF) or the decoder stumbles, and else in the pixels. (Of damage inside a
-        compressed TIFF libtiff writes a line to standard error, which Pillow gives no means to stop.)
+        format has checksums (PNG, deflated TIFF) or the decoder stumbles, and else in the pixels.
     """
     if not data:
         raise RecordError("decode", "empty", "zero bytes")
-    reader = _reader(data)
     try:
-        with reader(BytesIO(data), "") as image:
-            _check_pixels(image, max_pixels)
-            _draft(image, draft_size)
-            image.load()
-            return _upright(_rgb(image), _orientation(image))
+        return _upright(*_read(data, max_pixels, draft_size))
     except RecordError:
         raise
     except MemoryError:
@@ -244,12 +243,19 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
     return jpeg.getvalue()
 
 
-def _reader(data: bytes) -> Callable[[BytesIO, str], ImageFile.ImageFile]:
+def _read(data: bytes, max_pixels: int, draft_size: DraftSize) -> tuple[Image.Image, object]:
+    """Returns the RGB picture as it is stored, and its orientation; the decoded image is free when it is turned."""
     known = next((form for form in _FORMATS if form.begins.match(data)), None)
     if known is None:
         raise RecordError("decode", "unsupported", f"no known image format begins with {data[:8]!r}")
-    known.check(data)
-    return known.reader
+    checked = known.checked(data)
+    with known.reader(BytesIO(checked), "") as image:
+        _check_pixels(image, max_pixels)
+        _draft(image, draft_size)
+        image.load()
+        if known.reader is PngImagePlugin.PngImageFile and png_chunks.has_wide_key(checked):
+            _whiten_wide_key(image, checked)
+        return _rgb(image), _orientation(image)
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -271,24 +277,59 @@ def _turned(size: tuple[int, int], is_on_its_side: bool) -> tuple[int, int]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    image = _eight_bits(image)
+    """Returns a picture as RGB on white, made tile by tile so that what lies between takes little memory."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    if image.width * image.height <= _TILE:
+        return _flat(image, tags)
+    flat = Image.new("RGB", image.size)
+    for box in _tiles(image.size):
+        flat.paste(_flat(image.crop(box), tags), box)
+    return flat
+
+
+def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Yields boxes of at most `_TILE` pixels that cover a picture."""
+    columns = min(size[0], _TILE)
+    rows = _TILE // columns
+    for top in range(0, size[1], rows):
+        for left in range(0, size[0], columns):
+            yield left, top, min(left + columns, size[0]), min(top + rows, size[1])
+
+
+def _flat(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    image = _eight_bits(image, tags)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     paper = Image.new("RGBA", image.size, "white")
-    paper.alpha_composite(image.convert("RGBA"))
-    return paper.convert("RGB")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     if image.mode == "I":
         raise RecordError("decode", "unsupported", "32-bit integer samples, which have no defined white")
     if image.mode != "F" and not image.mode.startswith("I;16"):
         return image
-    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     samples = np.asarray(image)
     gray = _gray_of_float(samples) if image.mode == "F" else samples >> (tags.get(Tag.BitsPerSample, (16,))[0] - 8)
-    white_is_zero = tags.get(Tag.PhotometricInterpretation) == 0
-    return Image.fromarray(np.asarray(255 - gray if white_is_zero else gray, np.uint8))
+    if tags.get(Tag.PhotometricInterpretation) == 0:  # white is zero
+        gray = 255 - gray
+    if "transparency" in image.info:
+        gray = np.where(samples == image.info["transparency"], 255, gray)
+    return Image.fromarray(np.asarray(gray, np.uint8))
+
+
+def _whiten_wide_key(image: Image.Image, data: bytes) -> None:
+    """Makes the transparent pixels of a 16-bit colour PNG white, of which Pillow decodes one byte of a sample."""
+    with PngImagePlugin.PngImageFile(BytesIO(data), "") as low_bytes:
+        low_bytes.tile = [tile._replace(args="RGB;16L") for tile in low_bytes.tile]
+        low_bytes.load()
+        key = np.array(image.info.pop("transparency"))
+        for box in _tiles(image.size):
+            high, low = np.asarray(image.crop(box)), np.asarray(low_bytes.crop(box))
+            is_key = ((high == key >> 8) & (low == key & 0xFF)).all(axis=-1)
+            image.paste((255, 255, 255), box, Image.fromarray(is_key))
 
 
 def _gray_of_float(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 STAMP := $(VENV)/installed
 
-.PHONY: help setup demo test test-slow test-large test-all test-distributed bench lint lock clean
+.PHONY: help setup demo test test-slow test-large test-interleavings test-all test-distributed bench lint lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,11 @@ test-slow: setup  ## The slow tests: fifty kills, a million references, large ne
 
 test-large: setup  ## What takes 17 GB of memory: VGG16 up to fc2
 	$(PYTHON) -m pytest -m large
+
+# How many orders: `make test-interleavings EXAMPLES=20000`.
+test-interleavings: EXAMPLES ?= 5000
+test-interleavings: setup  ## Jobs on one store in many random orders, for a directory and a bucket: half an hour
+	EXAMPLES=$(EXAMPLES) $(PYTHON) -m pytest -m slow tests/reliability/test_interleavings.py
 
 test-all: test test-slow test-large  ## Every test that needs no engine
 

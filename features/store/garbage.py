@@ -13,6 +13,7 @@ Logs, and the manifests they name, are a table's history and stay. Files that ca
 lists them. What a killed job left is given an hour at least, since the job may be alive.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -220,7 +221,7 @@ class _Collector:
         for path in self._unnamed(here, named) if here != history.root and not self.plan else ():
             if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
                 self._check()
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def _unnamed(root: Path, named: set[str]) -> list[Path]:
@@ -262,22 +263,22 @@ class _Collector:
         self.bytes += size
 
     def _delete_tree(self, path: Path) -> None:
-        """Delete a directory so that it is gone at once."""
+        """Delete a directory so that it is gone at once; in a bucket, where nothing is renamed, file by file."""
         files = list(files_below(path)) if path.is_dir() else [path]
-        self.paths += [one.relative_to(self.store).as_posix() for one in files]
-        self.bytes += sum(one.lstat().st_size for one in files)
-        if self.plan:
-            return
-        if isinstance(path, ObjectPath):
-            # There is no renaming; a plan that has lost a part is one with more to do.
+        if self.plan or isinstance(path, ObjectPath):
+            # A plan that has lost a part is one with more to do.
             for one in files:
-                self._check()
-                one.unlink(missing_ok=True)
+                self._delete(one)
             return
-        self._check()
         aside = aside_of(path)
-        path.rename(aside)
-        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+        # Another collection may be deleting the same.
+        with contextlib.suppress(FileNotFoundError):
+            size = sum(one.lstat().st_size for one in files)
+            self._check()
+            path.rename(aside)
+            self.paths += [one.relative_to(self.store).as_posix() for one in files]
+            self.bytes += size
+            shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink()
 
     def _tidy(self, directory: Path) -> None:
         """Delete the directory of a commit or report, and those in it, where they are empty now."""

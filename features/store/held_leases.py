@@ -56,8 +56,13 @@ class HeldLease:
                 self._renewed = started
 
     def now(self) -> float:
-        """Renews the lease and returns when that was, by the clock of the store's file system or service."""
+        """Renews the lease and returns when that was, by the clock of the store's file system or service.
+
+        Raises:
+            StoreError: The lease has run out.
+        """
         self.renew()
+        self.check()
         return self.path.stat().st_mtime
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from features.store.log import CommitLog, Standing
 from features.store.pins import lease, table_name
-from features.store.tables import Store, open_store
+from features.store.tables import Dataset, Store, open_store
 from schemas.manifests import DroppedFacts, Manifest
 
 
@@ -47,9 +47,11 @@ def drop_dataset(store: str, name: str) -> dict[str, Any]:
 
 
 def _images(store: Store, name: str) -> int:
-    if CommitLog(store.dataset_root(name)).entries() and name not in {one.name for one in store.datasets()}:
-        return 0
-    return sum(store.dataset(name).facts.images.values())
+    root = store.dataset_root(name)
+    if not CommitLog(root).last():
+        store.dataset(name)  # it names the datasets there are
+    dataset = Dataset(root)
+    return sum(dataset.facts.images.values()) if dataset.manifests else 0
 
 
 def _take_out(root: Path, table: str) -> None:

@@ -26,7 +26,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     Where the block raises, `path` is as it was and nothing is left beside it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     aside = aside_of(path)
     try:
         yield aside
@@ -95,6 +95,29 @@ def publish(aside: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def publish_tree(aside: Path, path: Path) -> None:
+    """Make the directory at `aside`, with all that is in it, durable and visible as `path`, where nothing is."""
+    for directory, _, names in os.walk(aside):
+        for name in names:
+            sync(Path(directory) / name)
+        sync(Path(directory))
+    aside.rename(path)
+    sync(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and the missing ones above it, so that a power loss keeps them: each one's entry is synced.
+
+    Raises:
+        FileExistsError: A file has that name.
+    """
+    if isinstance(path, ObjectPath) or path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
 def write(path: Path, data: bytes) -> None:
     """Write `path` whole or not at all."""
     if isinstance(path, ObjectPath):
@@ -108,7 +131,7 @@ def put_if_absent(path: Path, data: bytes) -> bool:
     """Write `path` only where nothing is; whether this call wrote it. Of two racing writers exactly one does."""
     if isinstance(path, ObjectPath):
         return path.put_if_absent(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     aside = aside_of(path)
     try:
         aside.write_bytes(data)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from features.files import make_directory
 from schemas.errors import CaptError, ExitStatus
 
 
@@ -29,7 +30,7 @@ def held(path: Path, what: str) -> Iterator[None]:
     Raises:
         LockedError: another process holds it; it says which, where and since when.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from features.files import make_directory
 from schemas.errors import UsageError
 
 
@@ -35,7 +36,7 @@ def _says_yes(holds: Callable[[Path], bool], out: Path) -> bool:
 
 
 def _write_aside(out: Path, write: Callable[[Path], None]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
         made = Path(aside) / out.name
         made.mkdir()

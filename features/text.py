@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from features.plain_paths import PlainPath
 from features.vocabulary import detokenize, read_vocabulary
 from schemas.errors import RecordError, StoreError
 
@@ -58,9 +59,11 @@ class Tokenizer:
         import tensorflow_text  # noqa: F401
 
         self.words = read_vocabulary(transform_dir)
+        # The graph reads its vocabulary at every call, so the path lasts as long as this object.
+        self._plain = PlainPath(transform_dir)
         try:
             with tf.device("CPU"):
-                self._saved = tf.saved_model.load(str(transform_dir / "transform_fn"))
+                self._saved = tf.saved_model.load(str(self._plain.path / "transform_fn"))
         except OSError:
             raise StoreError("there is no transform graph", where=str(transform_dir)) from None
 

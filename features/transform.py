@@ -24,6 +24,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_transform import analyzers, impl_helper
 
 from features.files import ASIDE, write
+from features.plain_paths import plain_path
 from features.standardize import split_words
 from features.vocabulary import VOCABULARY_FILE, write_vocabulary
 from schemas.recipes import END, SPECIAL_TOKENS, START, UNKNOWN, TextRecipe
@@ -92,10 +93,10 @@ def transform_for_vocabulary(words: Sequence[str], recipe: TextRecipe, output_di
     """
     recipe.check()
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=output_dir) as aside:
-        vocabulary = Path(aside) / VOCABULARY_FILE
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=output_dir) as made, plain_path(Path(made)) as aside:
+        vocabulary = aside / VOCABULARY_FILE
         write_vocabulary(vocabulary, words)
-        built = Path(aside) / "built"
+        built = aside / "built"
         impl_helper.analyze_in_place(
             _tokenizing_fn(recipe, vocabulary),
             force_tf_compat_v1=False,

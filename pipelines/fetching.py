@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from features.console import Printer
+from features.files import make_directory
 from features.remote.paths import local_path
 from pipelines.checksums import mismatch
 from pipelines.published import PUBLISHED, Publication, PublishedFile
@@ -104,7 +105,7 @@ def _chosen(files: Sequence[PublishedFile], only: Sequence[str], dataset: str) -
 def _made(directory: str) -> Path:
     place = local_path(directory)
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        make_directory(place)
     except OSError as error:
         raise UsageError(f"cannot make the directory: {error.strerror}", where=directory) from error
     return place

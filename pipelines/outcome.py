@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from features.files import aside_of, entry_of, publish, sha256_of
+from features.files import aside_of, entry_of, make_directory, publish, sha256_of
 from features.store import Dataset
 from features.store.log import CommitLog, Standing, superseding
 from pipelines.ledger import Ledger
@@ -74,12 +74,12 @@ def write_named(root: Path, stem: str, write: Callable[[Path], object], director
         write: function of a path. Writes the file.
         directory: str. Directory within `root`; empty for the root itself.
     """
-    (root / directory).mkdir(parents=True, exist_ok=True)
+    make_directory(root / directory)
     aside = aside_of(root / stem)
     try:
         write(aside)
         path = root / directory / sha256_of(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         publish(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.files import local_side, remove_tree
+from features.files import local_side, make_directory, remove_tree
 
 _LOCK = ".lock"
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("capt.prepare")
 def scratch(work: Path) -> Iterator[Path]:
     """A new directory on this machine in `work`, removed afterwards; a lock beside it tells that its run is alive."""
     here = local_side(work)
-    here.mkdir(parents=True, exist_ok=True)
+    make_directory(here)
     _sweep(work)
     directory = here / f"run-{uuid.uuid4().hex}"
     lock = directory.with_suffix(_LOCK)
@@ -59,7 +59,7 @@ def claimed(lock: Path) -> Iterator[None]:
 
 
 def _acquire(lock: Path) -> int:
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(lock.parent)
     while True:
         held = os.open(lock, os.O_CREAT | os.O_RDWR)
         try:

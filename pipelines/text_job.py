@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.files import entry_of, remove_tree, written_aside
+from features.plain_paths import plain_path
 from features.progress import watching
 from features.remote.paths import place
 from features.store import TextTable
@@ -89,7 +90,7 @@ class TextJob:
         if self.words is not None:
             transform_for_vocabulary(self.words, self.recipe, made)
             return made
-        with run_pipeline(beam_options) as pipeline:
+        with plain_path(directory) as plain, run_pipeline(beam_options) as pipeline:
             batches = (
                 pipeline
                 | "Captions" >> beam.Create([str(plan)])
@@ -97,7 +98,7 @@ class TextJob:
                 | "SpreadCaptions" >> beam.Reshuffle()
                 | "TrainCaptions" >> beam.FlatMap(_train_batches)
             )
-            learn_vocabulary(batches, self.recipe, made, directory / "temporary")
+            learn_vocabulary(batches, self.recipe, made, plain / "temporary")
         if len(read_vocabulary(made)) == len(SPECIAL_TOKENS):
             raise CaptError(
                 f"no word of the train captions is seen {self.recipe.min_count} times", mend="lower --min-count"

@@ -29,7 +29,8 @@ def learn_vocabulary(
             nulls; other columns are ignored.
         recipe: TextRecipe. Its `standardizer`, `vocab_size`, `min_count` and `max_length` count.
         output_dir: Path. Where the transform is saved, as `transform_for_vocabulary` does; every worker must see it.
-        temp_dir: Path. For files of the run, which are left there; every worker must see it.
+        temp_dir: Path. For files of the run, which are left there; every worker must see it, and
+            TensorFlow must take its path literally (`features.plain_paths`).
 
     Returns:
         PCollection of one int: ids in the vocabulary, the special ones included.

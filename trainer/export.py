@@ -1,5 +1,7 @@
 """`capt export`: a run as a SavedModel that takes encoded images, and needs nothing but TensorFlow."""
 
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from features.files import aside_of
+from features.files import aside_of, make_directory, publish_tree
 from features.fitting import Fitting
 from features.networks import load_network
+from features.plain_paths import plain_path
 from features.random_weights import noise_images
 from features.remote.paths import local_path
 from schemas.errors import UsageError
@@ -24,6 +27,9 @@ from trainer.runs.recognizer_run import RecognizerRun, refuse_captions_options
 from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
+_PATTERN = re.compile(r"[\[\]*?\\]")
+
+_log = logging.getLogger("capt.export")
 
 
 def export_run(run: str | Path | Run, out: str | Path, **decoding: Any) -> dict[str, Any]:
@@ -49,10 +55,16 @@ def export_run(run: str | Path | Run, out: str | Path, **decoding: Any) -> dict[
     target = local_path(out).absolute()
     opened = run if isinstance(run, Run) else load_run(run)
     _check(target)
-    served, vocabulary = (
-        _recognizer(opened, decoding) if opened.record.task == "captcha" else _captioner(opened, decoding)
-    )
-    _write(served, target)
+    with plain_path(opened.path) as run_dir:
+        served, vocabulary = (
+            _recognizer(opened, decoding) if opened.record.task == "captcha" else _captioner(opened, decoding, run_dir)
+        )
+        _write(served, target)
+    if _PATTERN.search(str(target)):
+        _log.warning(
+            "%s: TensorFlow takes [ ] * ? \\ in a path for a pattern, so it may not load the SavedModel here. Move it.",
+            target,
+        )
     return {
         "out": str(target),
         "bytes": sum(path.stat().st_size for path in target.rglob("*") if path.is_file()),
@@ -68,12 +80,12 @@ def _check(target: Path) -> None:
         raise UsageError("it exists", where=str(target), mend="name a new directory")
 
 
-def _captioner(run: CaptionerRun, options: dict[str, Any]) -> tuple[GraphRun, int]:
+def _captioner(run: CaptionerRun, options: dict[str, Any], run_dir: Path) -> tuple[GraphRun, int]:
     """The graph of a captioner, and how many word ids it has."""
     decoding = run.decoding(**options)
     if decoding.temperature is not None:
         raise UsageError("an exported captioner does not draw", where="--temperature", mend="leave it out")
-    return GraphCaptioner(run, decoding), len(run.vocabulary)
+    return GraphCaptioner(run, decoding, run_dir), len(run.vocabulary)
 
 
 def _recognizer(run: RecognizerRun, options: dict[str, Any]) -> tuple[GraphRun, int]:
@@ -83,11 +95,12 @@ def _recognizer(run: RecognizerRun, options: dict[str, Any]) -> tuple[GraphRun, 
 
 
 def _write(served: GraphRun, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(target.parent)
     aside = aside_of(target)
     try:
-        tf.saved_model.save(served, str(aside), signatures={"serving_default": served.serve})
-        aside.rename(target)
+        with plain_path(target.parent) as parent:
+            tf.saved_model.save(served, str(parent / aside.name), signatures={"serving_default": served.serve})
+        publish_tree(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

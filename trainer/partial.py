@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.files import written_aside
+from features.files import write, written_aside
 
 
 class PartialLines:
@@ -59,13 +59,12 @@ class PartialLines:
         self._part.unlink()
 
     def _begin(self, head: bytes) -> None:
-        self._part.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             end = self._read(head)
             if end:
                 os.truncate(self._part, end)
                 return
-        self._part.write_bytes(head)
+        write(self._part, head)
 
     def _read(self, head: bytes) -> int:
         """Note where the whole lines begin; where they end, 0 where they are another job's."""

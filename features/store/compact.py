@@ -29,6 +29,7 @@ from features.files import (
     entry_of,
     free_space,
     local_side,
+    make_directory,
     publish,
     put_if_absent,
     remove_tree,
@@ -372,7 +373,7 @@ def _put_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
             for start in range(0, len(rows), _FAILURES_A_WRITE):
                 writer.write_table(rows.slice(start, _FAILURES_A_WRITE))
         path = root / sha256_of(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
-        path.parent.mkdir(exist_ok=True)
+        make_directory(path.parent)
         publish(aside, path)
     finally:
         aside.unlink(missing_ok=True)

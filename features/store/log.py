@@ -18,10 +18,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from features.files import put_if_absent, sha256_of, write
+from features.files import put_if_absent, sha256_of, sync, write
 from features.remote.paths import ObjectPath
 from features.remote.shelf import contents
 from features.store.held_leases import check_lease
+from features.store.layout import NETWORKS
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import MANIFEST_VERSION, DroppedFacts, Manifest
 from schemas.recipes import canonical_json
@@ -200,7 +201,22 @@ class CommitLog:
         if digest in entries:
             return digest
         check_lease(self._root)
+        self._sync_directories(manifest)
         return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
+
+    def _sync_directories(self, manifest: Manifest) -> None:
+        """Sync every directory of the store on the way to what a commit names.
+
+        Its writer may have been killed between making a directory and syncing its entry, or on another machine.
+        """
+        if isinstance(self._root, ObjectPath):
+            return
+        store = self._root.parents[1]
+        named = {(self._root / entry.path).parent for entry in manifest.entries()}
+        named |= {self._root / MANIFESTS, store / NETWORKS}
+        for directory in sorted({one for path in named for one in (path, *path.parents)}):
+            if directory.is_relative_to(store) and directory.is_dir():
+                sync(directory)
 
     def _whole(self) -> Standing:
         standing = self.standing()

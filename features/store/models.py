@@ -97,7 +97,6 @@ class Model:
         for entry in self._named(run).values() if self._here != self.root else ():
             path = self._here / entry.path
             if not is_sound(self._here, entry):
-                path.parent.mkdir(parents=True, exist_ok=True)
                 with written_aside(path) as aside:
                     shutil.copyfile(at_hand(self.root / entry.path, entry.sha256), aside)
         return self.run_path(run)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.files import aside_of, entry_of, publish, sha256_of
+from features.files import aside_of, entry_of, make_directory, publish, sha256_of
 from schemas.manifests import Shard
 from schemas.recipes import SHORT_FINGERPRINT, Format, digest_of
 from schemas.records import Row, from_arrow, from_example, to_arrow, to_example, to_plain
@@ -214,7 +214,7 @@ class ShardWriter:
         self._format = file_format
         self._number = number
         self._count = count
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self._directory)
         self._aside = aside_of(self._directory / "shard")
         self._writer = (make_writer or WRITERS[file_format])(self._aside, table)
         self._keys: list[bytes] = []

@@ -1,5 +1,6 @@
 """A captioner as one TensorFlow graph: features to captions, by beam search."""
 
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -18,16 +19,17 @@ class GraphCaptioner(GraphRun):
     Args:
         run: CaptionerRun. Whose network, model and vocabulary.
         decoding: Decoding. Without a temperature.
+        run_dir: The run directory, by a path that TensorFlow takes literally (`features.plain_paths`).
     """
 
     answers = "captions"
 
-    def __init__(self, run: CaptionerRun, decoding: Decoding) -> None:
+    def __init__(self, run: CaptionerRun, decoding: Decoding, run_dir: Path) -> None:
         super().__init__(run)
         self._decoder = BeamDecoder(run.model, decoding)
         self.words = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(
-                str(run.path / VOCABULARY),
+                str(run_dir / VOCABULARY),
                 key_dtype=tf.int64,
                 key_index=tf.lookup.TextFileIndex.LINE_NUMBER,
                 value_dtype=tf.string,

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 from pydantic import ValidationError
 
-from features.files import ASIDE, aside_of, sync, write
+from features.files import ASIDE, aside_of, make_directory, publish_tree, write
 from schemas.errors import DamagedError
 from schemas.recipes import Frozen
 from trainer.learning.averaging import averaged, keeps_average
@@ -132,20 +132,16 @@ class Checkpoints:
             self.load_best(model)
 
     def _write_weights(self, model: keras.Model, directory: Path) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_directory(self._root)
         aside = aside_of(directory)
         aside.mkdir()
         model.save_weights(aside / WEIGHTS)
-        sync(aside / WEIGHTS)
         if keeps_average(model):
             with averaged(model):
                 model.save_weights(aside / AVERAGE)
-            sync(aside / AVERAGE)
-        sync(aside)
         # What a killed run left under this name was never named by the state.
         shutil.rmtree(directory, ignore_errors=True)
-        aside.rename(directory)
-        sync(self._root)
+        publish_tree(aside, directory)
 
     def _clear(self, state: State) -> None:
         for path in self._root.iterdir():

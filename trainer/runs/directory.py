@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.files import ASIDE, aside_of, sha256_of, write
+from features.files import ASIDE, aside_of, publish, publish_tree, sha256_of, write
 from features.locks import held
 from features.remote.paths import place
 from features.store import FeatureTable
@@ -133,7 +133,7 @@ def _copy_tree(source: Path, target: Path) -> None:
     aside = aside_of(target)
     shutil.copytree(source, aside)
     shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
+    publish_tree(aside, target)
 
 
 def _link(source: Path, target: Path, sha256: str) -> None:
@@ -149,4 +149,4 @@ def _link(source: Path, target: Path, sha256: str) -> None:
         os.link(source, aside)
     except OSError:
         shutil.copyfile(source, aside)
-    aside.replace(target)
+    publish(aside, target)

@@ -1,0 +1,68 @@
+r"""Gives directories a second path that TensorFlow takes literally.
+
+TensorFlow takes the path of a SavedModel for a pattern (`[ ] * ? \`) and allows only ASCII in the path of an asset.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from schemas.errors import CaptError
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._+=,@~-]+")
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+
+
+class PlainPath:
+    """A path of a directory in which every character stands for itself.
+
+    It is the directory's own path if that is plain, otherwise a symbolic link in a temporary directory, which is
+    deleted with this object.
+
+    Args:
+        directory: The directory, on this machine.
+
+    Raises:
+        CaptError: No temporary directory has a plain path.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory.absolute()
+        self._end = contextlib.ExitStack()
+        if not _is_plain(self.path):
+            made = Path(tempfile.mkdtemp(prefix="capt-", dir=_temporary_directory()))
+            self._end.callback(weakref.finalize(self, shutil.rmtree, made, ignore_errors=True))
+            (made / "link").symlink_to(self.path, target_is_directory=True)
+            self.path = made / "link"
+
+    def close(self) -> None:
+        """Deletes the link, if there is one."""
+        self._end.close()
+
+
+@contextlib.contextmanager
+def plain_path(directory: Path) -> Iterator[Path]:
+    """Gives a directory's plain path, as `PlainPath` does, for as long as the block runs."""
+    with contextlib.closing(PlainPath(directory)) as plain:
+        yield plain.path
+
+
+def _is_plain(path: Path) -> bool:
+    return bool(_PLAIN.fullmatch(str(path)))
+
+
+def _temporary_directory() -> Path:
+    named = Path(tempfile.gettempdir()).absolute()
+    for directory in (named, *_TEMPORARY):
+        if _is_plain(directory) and os.access(directory, os.W_OK | os.X_OK):
+            return directory
+    raise CaptError(
+        "TensorFlow cannot read this directory, because no temporary directory has a plain path",
+        where=str(named),
+        mend="set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes",
+    )

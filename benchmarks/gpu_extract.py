@@ -161,12 +161,13 @@ def main() -> None:
     flops = flops_of(function.network)
     figures = {
         "backend": keras.backend.backend(),
-        "device": core.network.device,
+        "device": core.network.device.chip,
+        "numerics": core.network.numerics,
         "best_batch": best,
         "flops_an_image": flops,
         "tflops": median(rates[ALONE]) * flops / 1e12,
         "product_tflops": product_flops(core.network, options.product, options.precision, options.seconds) / 1e12,
-        "peak_tflops": options.peak_tflops or peak_of(core.network.device, options.precision),
+        "peak_tflops": options.peak_tflops or peak_of(core.network.device.chip, options.precision),
     }
     if options.memory:
         limit_memory(options.memory)

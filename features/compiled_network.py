@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from features.extractors.inference import for_inference
 from features.extractors.layers import NetworkFunction
+from features.networks import devices_here
+from features.numerics import Device, numerics_class, processor
 from features.resizing import Pixels
 from schemas.recipes import Precision
 
@@ -26,10 +28,12 @@ class CompiledNetwork(ABC):
     computing does.
 
     Attributes:
-        device: str. What it runs on, as its maker calls it.
+        device: What it runs on.
+        numerics: Numerics class of its features.
     """
 
-    device: str
+    device: Device
+    numerics: str
 
     def __init__(self) -> None:
         self._sizes: frozenset[int] = frozenset()
@@ -67,7 +71,8 @@ class JaxNetwork(CompiledNetwork):
     def __init__(self, function: NetworkFunction) -> None:
         super().__init__()
         import jax
-        import keras
+
+        from features.keras_settings import keras
 
         self._jax: Any = jax
         variables = function.network.variables
@@ -78,7 +83,8 @@ class JaxNetwork(CompiledNetwork):
 
         self._compiled = jax.jit(stateless)
         self._values = [variable.value for variable in variables]
-        self.device = jax.devices()[0].device_kind
+        device = jax.devices()[0]
+        self.device = processor() if device.platform == "cpu" else Device(device.platform, device.device_kind)
 
     def put(self, pixels: Pixels) -> Any:
         return self._jax.device_put(pixels)
@@ -101,8 +107,9 @@ class TorchNetwork(CompiledNetwork):
 
     def __init__(self, function: NetworkFunction) -> None:
         super().__init__()
-        import keras
         import torch
+
+        from features.keras_settings import keras
 
         class Module(torch.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
@@ -117,7 +124,7 @@ class TorchNetwork(CompiledNetwork):
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._device = keras.ops.zeros(()).device
         self._is_gpu = self._device.type == "cuda"
-        self.device = torch.cuda.get_device_name(self._device) if self._is_gpu else str(self._device)
+        self.device = Device("gpu", torch.cuda.get_device_name(self._device)) if self._is_gpu else processor()
 
     def put(self, pixels: Pixels) -> Any:
         tensor = self._torch.from_numpy(pixels)
@@ -154,7 +161,7 @@ class TensorFlowNetwork(CompiledNetwork):
         self._tf = tf
         gpus = tf.config.list_physical_devices("GPU")
         self._compiled = tf.function(function, jit_compile=bool(gpus))
-        self.device = tf.config.experimental.get_device_details(gpus[0])["device_name"] if gpus else "cpu"
+        self.device = devices_here()[0]
 
     def put(self, pixels: Pixels) -> Any:
         return self._tf.constant(pixels)
@@ -185,7 +192,10 @@ def compiled_network(function: NetworkFunction, precision: Precision) -> Compile
             the device, so float16 is half the way.
         precision: str. Arithmetic of the network.
     """
-    import keras
+    from features.keras_settings import keras
 
     network = for_inference(function.network, precision)
-    return _BACKENDS[keras.backend.backend()](replace(function, network=network))
+    backend = keras.backend.backend()
+    compiled = _BACKENDS[backend](replace(function, network=network))
+    compiled.numerics = numerics_class(compiled.device, backend, precision)
+    return compiled

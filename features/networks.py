@@ -4,9 +4,8 @@ A Keras model, its preprocessing and its weights become one TensorFlow graph wit
 digest; workers load it without Keras. bfloat16 is a setting of the session that runs the graph, not of the process.
 """
 
-import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from features.numerics import Device, DeviceKind, processor, remove_variables, tensorflow_class
 from features.resizing import Pixels
 from schemas.errors import DamagedError, UsageError
 from schemas.recipes import Precision
@@ -37,9 +37,13 @@ class FrozenNetwork:
     Args:
         graph: bytes. A serialized GraphDef with placeholder `pixels` and result `features`.
         precision: str. `bfloat16` computes convolutions and products in bfloat16, input and output stay float32.
+
+    Attributes:
+        shape: Shape of the features of one image.
     """
 
     def __init__(self, graph: bytes, precision: Precision) -> None:
+        remove_variables()
         import tensorflow as tf
 
         definition = tf.compat.v1.GraphDef.FromString(graph)
@@ -52,11 +56,49 @@ class FrozenNetwork:
         self._session = tf.compat.v1.Session(graph=loaded, config=config)
         self._call = self._session.make_callable(f"{OUTPUT}:0", [f"{INPUT}:0"])
         self.shape: tuple[int, ...] = tuple(loaded.get_tensor_by_name(f"{OUTPUT}:0").shape[1:])
+        self._precision: Precision = precision
+
+    @property
+    def numerics(self) -> str:
+        """Numerics class of the features."""
+        return numerics_here(self._precision)
 
     def predict(self, pixels: Pixels) -> NDArray[np.float32]:
         """Features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the graph was frozen for."""
         features: NDArray[np.float32] = self._call(pixels)
         return features
+
+
+def numerics_here(precision: Precision) -> str:
+    """Returns the numerics class of what a frozen network computes in this process."""
+    from tensorflow.python.framework.test_util import IsMklEnabled
+
+    return tensorflow_class(devices_here(), IsMklEnabled(), precision)
+
+
+def devices_here() -> list[Device]:
+    """Returns the devices that TensorFlow computes on in this process. The processor is the last one."""
+    import tensorflow as tf
+
+    accelerators = [device for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)]
+    has_tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
+    described = [(one.device_type, tf.config.experimental.get_device_details(one)) for one in accelerators]
+    return [*(accelerator(kind, details, has_tf32) for kind, details in described), processor()]
+
+
+def accelerator(device_type: str, details: Mapping[str, Any], may_use_tf32: bool) -> Device:
+    """Returns an accelerator that TensorFlow describes.
+
+    Args:
+        device_type: `GPU` or `TPU`.
+        details: Name of the chip and its compute capability, if TensorFlow knows them.
+        may_use_tf32: Whether TensorFlow may compute in TF32. A GPU has it from compute capability 8.0.
+    """
+    kind: DeviceKind = "gpu" if device_type == "GPU" else "tpu"
+    capability = details.get("compute_capability")
+    chip = str(details.get("device_name", "unknown"))
+    version = f" ({'.'.join(map(str, capability))})" if capability else ""
+    return Device(kind, f"{chip}{version}", may_use_tf32 and capability is not None and capability >= (8, 0))
 
 
 def load_network(path: Path, precision: Precision) -> FrozenNetwork:
@@ -168,37 +210,3 @@ def _node_of(tensor: str) -> str:
 def _renamed(tensor: str, names: dict[str, str]) -> str:
     port = tensor.partition(":")[2]
     return names[_node_of(tensor)] + (f":{port}" if port not in ("", "0") else "")
-
-
-def numerics_class() -> str:
-    """Device and instruction set that decide the bits of a result, such as `cpu-avx512_bf16`."""
-    for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2"):
-        if flag in _cpu_flags():
-            return f"cpu-{flag}"
-    return f"cpu-{platform.machine()}"
-
-
-def native_precision() -> Precision:
-    """bfloat16 where the processor computes in it, float32 elsewhere."""
-    return "bfloat16" if {"amx_bf16", "avx512_bf16"} & _cpu_flags() else "float32"
-
-
-def toolchain() -> dict[str, str]:
-    """Versions of the libraries that stored bits depend on."""
-    import importlib.metadata
-
-    from PIL import features
-
-    versions = {
-        name: importlib.metadata.version(name) for name in ("keras", "numpy", "pillow", "pyarrow", "tensorflow")
-    }
-    return versions | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.split())

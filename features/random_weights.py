@@ -33,7 +33,7 @@ def randomize(model: Any, seed: int, network: Application, form: Form) -> None:
         network: Application. Gives the preprocessing.
         form: Form. Gives the input size.
     """
-    import keras
+    from features.keras_settings import keras
 
     _draw(model, seed)
     count = max(1, min(_CALIBRATION_IMAGES, _CALIBRATION_PIXELS // (form.height * form.width)))
@@ -96,7 +96,7 @@ def _set(layers: list[Any], name: str, value: Callable[[Any], Any]) -> Iterator[
 
 def _calibrator(layer: Any) -> Callable[[Any], Any]:
     """An activation that first makes each channel of the layer's output of unit variance around the offset."""
-    import keras
+    from features.keras_settings import keras
 
     activation = layer.activation
     is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)

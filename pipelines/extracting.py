@@ -13,10 +13,12 @@ from features.files import at_hand
 from features.images import allow_pixels
 from features.limits import Limits
 from features.networks import shared_network
+from features.numerics import toolchain
 from features.references import Reference
 from features.remote.paths import place
 from features.store.shards import ShardWriter
 from pipelines.ledger import CHANGED
+from pipelines.numerics import Provenance
 from pipelines.units import Advance, read_unit
 from schemas.errors import RecordError
 from schemas.manifests import Shard
@@ -37,10 +39,17 @@ class Failure(Frozen):
 
 
 class UnitResult(Frozen):
-    """What became of a unit: its shard, none where every image failed, and its failures."""
+    """What became of a unit.
+
+    Args:
+        shard: Its shard; None if every image failed.
+        failures: Its failures.
+        provenance: What computed it, as the worker itself found.
+    """
 
     shard: Shard | None
     failures: tuple[Failure, ...]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,8 @@ class ExtractShard:
             shard = writer.close()
         finally:
             writer.abandon()
-        return UnitResult(shard=shard, failures=tuple(failures)).model_dump_json().encode()
+        provenance = Provenance(numerics=network.numerics, toolchain=toolchain())
+        return UnitResult(shard=shard, failures=tuple(failures), provenance=provenance).model_dump_json().encode()
 
     def _writer(self, number: int) -> ShardWriter:
         table = self.recipe.table(self.shape)

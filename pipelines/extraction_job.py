@@ -5,14 +5,13 @@ run finished, and two stores made from the same images have the same names.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 from features.files import free_space, remove_tree
 from features.limits import Limits
-from features.networks import numerics_class, toolchain
 from features.progress import watching
 from features.store.damage import files_of, is_whole
 from features.store.log import CommitLog
@@ -20,7 +19,9 @@ from features.store.shards import MAX_SHARDS, commit_name, shard_count, shard_of
 from pipelines.extracting import EXTRACT_UNIT, ExtractShard, UnitResult
 from pipelines.frozen import FrozenFile
 from pipelines.ledger import Ledger
+from pipelines.numerics import Provenance, check_mixture, provenance_here, provenances
 from pipelines.outcome import write_named
+from pipelines.runners import computes_here
 from pipelines.scratch import claimed
 from pipelines.units import done_so_far, forget_results, results, run_units, write_unit
 from schemas.errors import CaptError, UsageError
@@ -44,6 +45,7 @@ class ExtractionJob:
         shards: int or None. Pins the shard count, a power of two.
         doubted: collection of str. Files of the table, by path within it, whose checksums are taken before they count.
         hints: mapping. What the step that extracts asks of its engine.
+        allow_mixed: Whether the table may contain rows of several numerics classes.
     """
 
     root: Path
@@ -55,6 +57,7 @@ class ExtractionJob:
     shards: int | None
     doubted: Collection[str] = ()
     hints: Mapping[str, str] = field(default_factory=dict)
+    allow_mixed: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -81,16 +84,19 @@ class ExtractionJob:
         with claimed(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != seen:
                 return None
-            forget_results(plan, self._holds)
+            self._forget_results(plan, beam_options)
             self._check_disk(planned - _images_done(plan))
-            shards = self._extract(ledger, beam_options, plan, commit, count)
-            self._commit(ledger, shards)
+            units = self._extract(ledger, beam_options, plan, commit, count)
+            held = provenances(CommitLog(self.root).standing().live)
+            check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
+            self._enter(ledger, plan, units)
+            self._commit(ledger, units)
             remove_tree(plan)
-        return shards
+        return tuple(unit.shard for unit in units if unit.shard)
 
     def _extract(
         self, ledger: Ledger, beam_options: Sequence[str], plan: Path, commit: str, count: int
-    ) -> tuple[Shard, ...]:
+    ) -> list[UnitResult]:
         planned = ledger.count_planned()
         for number, rows in groupby(ledger.planned(), lambda row: shard_of(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT)
@@ -106,11 +112,25 @@ class ExtractionJob:
         )
         with watching("extracting", planned, "images", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Extract", self.hints)
-        return self._enter(ledger, plan, planned)
+        return _unit_results(plan)
 
-    def _holds(self, data: bytes) -> bool:
-        """Whether a unit would come out the same again: its failures are lasting, and its files are there still."""
-        result = UnitResult.model_validate_json(data)
+    def _forget_results(self, plan: Path, beam_options: Sequence[str]) -> None:
+        """Have those units done again that would not come out the same.
+
+        If this machine alone computes, those are also the units that an interrupted run computed on another kind of
+        machine, unless mixing is allowed.
+        """
+        keeps_all = self.allow_mixed or not any(results(plan)) or not computes_here(beam_options)
+        here = None if keeps_all else provenance_here(self.recipe.precision).deciding
+        forget_results(plan, lambda data: self._holds(UnitResult.model_validate_json(data), here))
+
+    def _holds(self, result: UnitResult, here: Mapping[str, str] | None) -> bool:
+        """Whether a unit would come out the same again.
+
+        Its failures are permanent, its files exist, and its rows were computed with `here` if that is given.
+        """
+        if here is not None and result.provenance.deciding != here:
+            return False
         if any(
             not failure.permanent or self.limits.lift(failure.reason, failure.detail) for failure in result.failures
         ):
@@ -118,32 +138,33 @@ class ExtractionJob:
         files = files_of(result.shard) if result.shard else ()
         return all(is_whole(self.root, entry, self.doubted) for entry in files)
 
-    def _enter(self, ledger: Ledger, plan: Path, planned: int) -> tuple[Shard, ...]:
-        shards, failed = [], 0
-        for result in (UnitResult.model_validate_json(data) for data in results(plan)):
-            failed += len(result.failures)
+    def _enter(self, ledger: Ledger, plan: Path, units: Sequence[UnitResult]) -> None:
+        planned = ledger.count_planned()
+        for unit in units:
             ledger.enter_failures(
-                (bytes.fromhex(f.key), f.stage, f.reason, f.detail, f.permanent) for f in result.failures
+                (bytes.fromhex(f.key), f.stage, f.reason, f.detail, f.permanent) for f in unit.failures
             )
-            if result.shard:
-                shards.append(result.shard)
-        if sum(shard.rows for shard in shards) + failed != planned:
+        if sum(map(_images_of, units)) != planned:
             raise CaptError(f"{planned} images were planned, and units account for another number", where=str(plan))
         ledger.finish()
-        return tuple(shards)
 
-    def _commit(self, ledger: Ledger, shards: tuple[Shard, ...]) -> None:
-        failures = {}
+    def _commit(self, ledger: Ledger, units: Sequence[UnitResult]) -> None:
+        """Add one commit per provenance, for a commit records one."""
+        files = {}
         if ledger.counts().get("failed"):
-            failures["failures"] = write_named(self.root, "failures", ledger.write_failures)
-        facts = FeatureFacts(
-            shape=self.network.shape,
-            network=self.network.sha256,
-            numerics=numerics_class(),
-            toolchain=toolchain(),
-        )
-        manifest = Manifest(table=self.recipe.fingerprint, shards=shards, files=failures, facts=facts)
-        CommitLog(self.root).append(manifest)
+            files["failures"] = write_named(self.root, "failures", ledger.write_failures)
+        for provenance in _distinct(unit.provenance for unit in units):
+            facts = FeatureFacts(
+                shape=self.network.shape,
+                network=self.network.sha256,
+                numerics=provenance.numerics,
+                toolchain=provenance.toolchain,
+            )
+            shards = tuple(unit.shard for unit in units if unit.shard and unit.provenance == provenance)
+            if shards or files:
+                manifest = Manifest(table=self.recipe.fingerprint, shards=shards, files=files, facts=facts)
+                CommitLog(self.root).append(manifest)
+                files = {}
 
     def _commit_name(self, ledger: Ledger, count: int) -> str:
         keys = hashlib.sha256()
@@ -159,10 +180,25 @@ class ExtractionJob:
             )
 
 
+def _unit_results(plan: Path) -> list[UnitResult]:
+    return [UnitResult.model_validate_json(data) for data in results(plan)]
+
+
 def _images_done(plan: Path) -> int:
     """How many images the plan's finished units account for."""
-    finished = (UnitResult.model_validate_json(data) for data in results(plan))
-    return sum((unit.shard.rows if unit.shard else 0) + len(unit.failures) for unit in finished)
+    return sum(map(_images_of, _unit_results(plan)))
+
+
+def _images_of(unit: UnitResult) -> int:
+    return (unit.shard.rows if unit.shard else 0) + len(unit.failures)
+
+
+def _distinct(some: Iterable[Provenance]) -> list[Provenance]:
+    found: list[Provenance] = []
+    for one in some:
+        if one not in found:
+            found.append(one)
+    return found
 
 
 def check_shards(shards: int | None) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.extractors.choice import Extractor
+from features.extractors.pixels import NAME as PIXELS
 from features.files import sha256_of, write
 from features.fitting import Fitting
 from features.networks import FrozenNetwork, freeze
 from features.store.layout import NETWORK, NETWORK_NAME
 from features.store.log import CommitLog
-from schemas.errors import StoreError
+from schemas.errors import StoreError, UsageError
 from schemas.manifests import FeatureFacts
 from schemas.recipes import FeatureRecipe, canonical_json
 
@@ -129,6 +130,14 @@ def _put_back(known: FrozenFile, graph: bytes) -> None:
 
 def _build(recipe: FeatureRecipe, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
     """The frozen graph, and the shape of one image's features."""
+    from features.keras_settings import VARIABLE, keras
+
+    if recipe.extractor != PIXELS and keras.backend.backend() != "tensorflow":
+        raise UsageError(
+            f"capt extracts features with TensorFlow, not {keras.backend.backend()}",
+            where=VARIABLE,
+            mend="unset it; a run can be trained on any backend",
+        )
     _log.info("building %s with weights %s", recipe.extractor, recipe.weights)
     graph = freeze(extractor.feature_function(recipe), recipe.height, recipe.width, Fitting.of(recipe).dtype)
     gc.collect()  # Keras models and traced graphs are cycles, and hold their weights several times over

@@ -1,12 +1,15 @@
-"""Numerics: rows whose bits another processor or other libraries made are not mixed into a table unasked."""
+"""Refuses to mix rows into a table that another processor, device or library computed, unless the user allows it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from features.networks import numerics_class, toolchain
+from features.networks import devices_here, numerics_here
+from features.numerics import toolchain, warn_of_emulation
 from features.store import FeatureTable
+from pipelines.runners import computes_here
 from schemas.errors import StoreError
-from schemas.manifests import FeatureFacts
+from schemas.manifests import FeatureFacts, Manifest
+from schemas.recipes import Frozen, Precision
 
 # What a row's bits depend on besides the frozen network. The other libraries of the toolchain do not touch values.
 _DECIDE_BITS = ("pillow", "libjpeg", "tensorflow")
@@ -14,31 +17,81 @@ _DECIDE_BITS = ("pillow", "libjpeg", "tensorflow")
 _log = logging.getLogger("capt.prepare")
 
 
-def check_numerics(table: FeatureTable, allow_mixed: bool) -> None:
-    """StoreError, or with `allow_mixed` a warning, where rows made here would differ in bits from those in the table.
+class Provenance(Frozen):
+    """What computed rows.
 
     Args:
-        table: FeatureTable. The table that is to be added to.
-        allow_mixed: bool. Whether rows of several kinds may be in one table.
+        numerics: Numerics class of the device that computed them.
+        toolchain: Versions of the libraries in the process that computed them.
     """
-    difference = next(_differences(table), None)
+
+    numerics: str
+    toolchain: dict[str, str]
+
+    @property
+    def deciding(self) -> Mapping[str, str]:
+        """What the bits of the rows depend on, by name."""
+        return {"numerics": self.numerics, **{name: self.toolchain.get(name, "unknown") for name in _DECIDE_BITS}}
+
+
+def provenance_here(precision: Precision) -> Provenance:
+    """Returns the provenance of rows that this process computes."""
+    return Provenance(numerics=numerics_here(precision), toolchain=toolchain())
+
+
+def check_launch(table: FeatureTable | None, precision: Precision, options: Iterable[str], allow_mixed: bool) -> None:
+    """Checks, before work begins, whether this machine may add rows to a table.
+
+    Nothing is checked if workers on other machines compute. Their rows are checked before they are committed.
+
+    Args:
+        table: The table; None if it is new.
+        precision: Precision of the features.
+        options: Options of Beam and its runner.
+        allow_mixed: Whether a table may contain rows of several numerics classes.
+
+    Raises:
+        StoreError: The rows would differ in bits from those in the table, and mixing is not allowed.
+    """
+    if not computes_here(options):
+        return
+    if table:
+        check_mixture(str(table.root), provenances(table.manifests), [provenance_here(precision)], allow_mixed)
+    if devices_here()[0].kind == "cpu":
+        warn_of_emulation(precision)
+
+
+def check_mixture(where: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
+    """Checks whether rows that are added, and those that a table contains, come from the same arithmetic.
+
+    Args:
+        where: The table.
+        held: Provenance of the rows in the table.
+        added: Provenance of the rows that are added.
+        allow_mixed: Whether a table may contain rows of several numerics classes.
+
+    Raises:
+        StoreError: They differ, and mixing is not allowed. If it is allowed, a warning is logged.
+    """
+    difference = next(_differences([*held, *added]), None)
     if difference is None:
         return
     name, theirs, ours = difference
-    what = f"the table has rows made with {name} {theirs}, and here they are made with {name} {ours}"
+    what = f"the table has rows made with {name} {theirs}, and others are made with {name} {ours}"
     if not allow_mixed:
-        raise StoreError(what, where=str(table.root), mend="use --allow-mixed to have both, or another --store")
-    _log.warning("%s: %s", table.root, what)
+        raise StoreError(what, where=where, mend="use --allow-mixed to have both, or another --store")
+    _log.warning("%s: %s", where, what)
 
 
-def _differences(table: FeatureTable) -> Iterator[tuple[str, str, str]]:
-    made = toolchain()
-    ours = {"numerics": numerics_class(), **{name: made[name] for name in _DECIDE_BITS}}
-    for manifest in table.manifests:
-        facts = manifest.facts
-        if manifest.shards and isinstance(facts, FeatureFacts):
-            theirs = {
-                "numerics": facts.numerics,
-                **{name: facts.toolchain.get(name, "unknown") for name in _DECIDE_BITS},
-            }
-            yield from ((name, theirs[name], ours[name]) for name in ours if theirs[name] != ours[name])
+def _differences(made: Sequence[Provenance]) -> Iterator[tuple[str, str, str]]:
+    for one in made[1:]:
+        first, other = made[0].deciding, one.deciding
+        yield from ((name, first[name], other[name]) for name in first if first[name] != other[name])
+
+
+def provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
+    """Returns the provenance of the rows of each commit that has rows."""
+    facts = (manifest.facts for manifest in manifests if manifest.shards)
+    return [
+        Provenance(numerics=one.numerics, toolchain=one.toolchain) for one in facts if isinstance(one, FeatureFacts)
+    ]

@@ -18,7 +18,7 @@ from features.extractors.opening import open_extractor
 from features.fitting import ResizeOption, fitting_asked
 from features.images import MAX_PIXELS
 from features.limits import Limits
-from features.networks import native_precision
+from features.numerics import native_precision
 from features.references import MAX_IMAGE_BYTES
 from features.remote.paths import place
 from features.store import FeatureTable, Store, create_store, open_store
@@ -33,7 +33,7 @@ from pipelines.full_disk import full_disk_told
 from pipelines.hints import parse_hints
 from pipelines.intake import Selection, download_records, enter_records, hash_records, recall_dead_links
 from pipelines.ledger import Ledger
-from pipelines.numerics import check_numerics
+from pipelines.numerics import check_launch
 from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
 from pipelines.scale import Footprint, Scale, scale_of
 from pipelines.sources import Source, open_source
@@ -192,8 +192,8 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
         table = _compare(ledger, options, FeatureHealing(store, recipe))
         counts = ledger.counts()
         misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
-        if misses and table:
-            check_numerics(table, options.allow_mixed)
+        if misses:
+            check_launch(table, recipe.precision, options.beam_options, options.allow_mixed)
         job = _job(options, workspace, recipe, network=_known_network(store, recipe)) if misses else None
         pace = _pace(ledger, job) if job else None
         shape = table.shape if table else job.network.shape if job else None
@@ -338,8 +338,7 @@ def _extract(
         table = _compare(ledger, options, healing)
         if not ledger.count_planned():
             break
-        if table:
-            check_numerics(table, options.allow_mixed)
+        check_launch(table, healing.recipe.precision, options.beam_options, options.allow_mixed)
         job = _job(options, workspace, healing.recipe, healing.noted)
         shards = job.run(ledger, options.beam_options, seen)
         if shards is not None:
@@ -372,4 +371,5 @@ def _job(
         shards=options.shards,
         doubted=doubted,
         hints=parse_hints(options.resource_hint),
+        allow_mixed=options.allow_mixed,
     )

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import grpc
@@ -20,6 +20,7 @@ from pipelines.workers import quiet_threads
 from schemas.errors import CaptError, UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
+_LOCAL_RUNNERS = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "PrismRunner")
 _ANSWER_SECONDS = 60
 
 
@@ -68,6 +69,12 @@ def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
     if runner in (None, LOCAL_RUNNER):
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     return beam.Pipeline(options=options)
+
+
+def computes_here(beam_options: Iterable[str]) -> bool:
+    """Whether the runner that the options name computes on this machine alone."""
+    runner = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
+    return runner is None or runner.rpartition(".")[2] in _LOCAL_RUNNERS
 
 
 def refuse_unknown(beam_options: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from features.networks import native_precision
+from features.numerics import native_precision
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
 from trainer.captioners.configs import ModelConfig, RecognizerConfig

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from features.files import aside_of, make_directory, publish_tree
 from features.fitting import Fitting
+from features.keras_settings import keras
 from features.networks import load_network
 from features.plain_paths import plain_path
 from features.random_weights import noise_images

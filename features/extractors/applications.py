@@ -89,7 +89,7 @@ class Application:
 
     def build(self, form: Form, weights: str | None = None) -> Any:
         """The `keras.Model` in a form; `weights` are Keras' own, `imagenet` or none. Its layers' names are stable."""
-        import keras
+        from features.keras_settings import keras
 
         function = getattr(keras.applications, self.function)
         shape = (form.height, form.width, 3)

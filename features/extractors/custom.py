@@ -98,7 +98,7 @@ class CustomNetwork:
         return feature_function(kept, scaling(recipe), recipe.pooling, recipe.height, recipe.width)
 
     def _load(self) -> Any:
-        import keras
+        from features.keras_settings import keras
 
         def load() -> Any:
             return keras.saving.load_model(self._path, compile=False, safe_mode=True)

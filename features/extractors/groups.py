@@ -15,7 +15,7 @@ def without_groups(network: Any) -> Any:
     Args:
         network: keras.Model. Built, with its weights; the layers that stay are shared with it.
     """
-    import keras
+    from features.keras_settings import keras
 
     if not any(map(_is_depthwise, network.layers)):
         return network
@@ -25,7 +25,7 @@ def without_groups(network: Any) -> Any:
 
 
 def _is_depthwise(layer: Any) -> bool:
-    import keras
+    from features.keras_settings import keras
 
     return (
         type(layer) is keras.layers.Conv2D
@@ -37,7 +37,7 @@ def _is_depthwise(layer: Any) -> bool:
 
 
 def _depthwise(layer: Any) -> Any:
-    import keras
+    from features.keras_settings import keras
 
     depthwise = keras.layers.DepthwiseConv2D(
         layer.kernel_size,

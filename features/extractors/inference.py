@@ -27,7 +27,7 @@ def for_inference(network: Any, precision: Precision) -> Any:
         network: keras.Model. Functional, built, with its weights; it stays as it is.
         precision: str. Arithmetic of its layers. A model within it keeps the precision that it was built in.
     """
-    import keras
+    from features.keras_settings import keras
 
     followers = _followers(network)
     folded = _folded(network, followers)
@@ -73,7 +73,7 @@ def _followers(network: Any) -> dict[str, Any]:
 
 def _folded(network: Any, followers: dict[str, Any]) -> dict[str, Any]:
     """The normalization that follows a linear convolution, by the convolution's name."""
-    import keras
+    from features.keras_settings import keras
 
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     return {
@@ -95,34 +95,36 @@ def _postponed(network: Any, followers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_average(layer: Any) -> bool:
-    import keras
+    from features.keras_settings import keras
 
     is_average = type(layer) is keras.layers.AveragePooling2D and layer.strides == (1, 1)
     return is_average and layer.data_format == "channels_last"
 
 
 def _is_pointwise(layer: Any) -> bool:
-    import keras
+    from features.keras_settings import keras
 
     is_pointwise = type(layer) is keras.layers.Conv2D and layer.kernel_size == layer.strides == (1, 1)
     return is_pointwise and _is_linear(layer)
 
 
 def _is_linear(layer: Any) -> bool:
-    import keras
+    from features.keras_settings import keras
 
     return layer.activation is keras.activations.linear and layer.data_format == "channels_last"
 
 
 def _is_normalizer(layer: Any) -> bool:
-    import keras
+    from features.keras_settings import keras
 
     return type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3)
 
 
 def _fold(layer: Any, normalizer: Any) -> list[NDArray[np.float32]]:
     """Kernel and bias of a convolution that gives what the two give one after the other."""
-    from keras.ops import convert_to_numpy
+    from features.keras_settings import ops
+
+    convert_to_numpy = ops.convert_to_numpy
 
     kernel = convert_to_numpy(layer.kernel)
     bias = convert_to_numpy(layer.bias) if layer.use_bias else np.float32(0)

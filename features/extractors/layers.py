@@ -27,6 +27,9 @@ def built_apart(build: Callable[[], Any]) -> Any:
     Keras numbers the layers that have no name of their own by thread, and keeps its policies by thread. So their names
     are the same in every process, whatever else it has built, and the caller's own numbers and policies stay.
     """
+    from features.keras_settings import apply_settings
+
+    apply_settings()
     with ThreadPoolExecutor(1, thread_name_prefix="build") as pool:
         return pool.submit(build).result()
 
@@ -42,7 +45,7 @@ def kept_network(model: Any, layer: str, name: str) -> Any:
     Raises:
         UsageError: there is no such layer, or it has no one output.
     """
-    import keras
+    from features.keras_settings import keras
 
     layers = {one.name: one for one in model.layers}
     if layer == OUTPUT and OUTPUT not in layers:
@@ -98,7 +101,7 @@ class NetworkFunction:
         return self.places, self.channels
 
     def __call__(self, pixels: Any) -> Any:
-        from keras import ops
+        from features.keras_settings import ops
 
         scaled = self.preprocess(ops.cast(pixels, "float32"))
         maps = ops.cast(self.network(scaled, training=False), "float32")

@@ -50,7 +50,7 @@ class Pixels:
     def feature_function(self, recipe: FeatureRecipe) -> FeatureFunction:
         """The function that gives pixels as they are; those that a resizing left between two numbers are rounded."""
         del recipe
-        from keras import ops
+        from features.keras_settings import ops
 
         def features(pixels: Any) -> Any:
             return pixels if pixels.dtype == "uint8" else ops.cast(ops.round(pixels), "uint8")

@@ -10,7 +10,7 @@ import pytest
 import capt
 from features.store.log import CommitLog
 from features.store.verify import verify, verify_store
-from pipelines import extraction_job
+from pipelines import extracting, extraction_job
 from schemas.errors import DamagedError, StoreError
 
 IMAGES, SHARDS = 12, 4
@@ -233,8 +233,8 @@ def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(
 ) -> None:
     shard = place.live_shard(0)
     place.find(f"features/*/{shard.data.path}")[0].unlink()
-    real = extraction_job.toolchain()
-    monkeypatch.setattr(extraction_job, "toolchain", lambda: real | {"keras": "99"})
+    real = extracting.toolchain()
+    monkeypatch.setattr(extracting, "toolchain", lambda: real | {"keras": "99"})
     assert place.features()["ok"] == shard.rows
     (table,) = capt.open_store(place.store).feature_tables()
     made_with = {m.facts.toolchain["keras"]: sum(s.rows for s in m.shards) for m in table.manifests}

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 import capt
+from features import networks
+from features.numerics import native_precision
 from features.store import inventory
-from pipelines import extraction_job, numerics
+from pipelines import extracting, numerics
 from schemas.errors import StoreError
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
@@ -19,10 +21,17 @@ def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
     """Have this machine be of another kind."""
-    numerics_class, toolchain = numerics.numerics_class(), numerics.toolchain()
-    for module in (numerics, extraction_job):
-        monkeypatch.setattr(module, "numerics_class", lambda: made.get("numerics", numerics_class))
+    toolchain = numerics.toolchain()
+    if "numerics" in made:
+        for module in (numerics, networks):
+            monkeypatch.setattr(module, "numerics_here", lambda precision: made["numerics"])
+    for module in (numerics, extracting):
         monkeypatch.setattr(module, "toolchain", lambda: toolchain | {k: v for k, v in made.items() if k != "numerics"})
+
+
+def here() -> numerics.Provenance:
+    """What this machine computes with `--precision auto`."""
+    return numerics.provenance_here(native_precision())
 
 
 @pytest.mark.parametrize(
@@ -37,7 +46,7 @@ def test_a_table_of_other_bits_is_refused_with_both_values(
         pretend(then, **made)
         prepare(store, photos(2), pooling="avg")
     assert prepare(store, photos(2), pooling="avg")["cached"] == 2
-    ours = {"numerics": numerics.numerics_class(), **numerics.toolchain()}[name]
+    ours = here().deciding[name]
     for plan in (False, True):
         with pytest.raises(StoreError, match="--allow-mixed") as caught:
             prepare(store, photos(3), pooling="avg", plan=plan)
@@ -56,7 +65,7 @@ def test_both_kinds_show_in_stats_where_they_are_wanted(
         prepare(store, photos(2), pooling="avg")
     assert prepare(store, photos(5), pooling="avg", allow_mixed=True)["ok"] == 3
     (entry,) = inventory.store_stats(str(store))["features"]
-    assert entry["numerics"] == {"cpu-avx2": 2, numerics.numerics_class(): 3}
+    assert entry["numerics"] == {"cpu-avx2": 2, here().numerics: 3}
     assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", numerics.toolchain()["pillow"]]
 
 

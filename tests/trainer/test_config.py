@@ -1,6 +1,6 @@
 import pytest
 
-from features import networks
+from features import numerics
 from schemas.errors import UsageError
 from trainer.captioners.configs import SoftAttentionConfig
 from trainer.captioners.models import MODELS, model_spec
@@ -54,7 +54,7 @@ def test_pixels_are_refused_and_the_command_that_makes_features_is_named():
     ("flags", "precision"), [("avx2 avx512_bf16", "mixed_bfloat16"), ("avx2 avx512f", "float32"), ("", "float32")]
 )
 def test_precision_auto_is_settled_by_what_the_processor_computes_in(monkeypatch, flags, precision):
-    monkeypatch.setattr(networks, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(numerics, "_cpu_flags", lambda: frozenset(flags.split()))
     training, _ = parse_recognizer("quick", {})
     assert training.settled().precision == precision
     assert training.settled().settled() == training.settled()

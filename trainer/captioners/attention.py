@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import keras
-from keras import ops
+from features.keras_settings import keras, ops
 
 # === Layers ===
 

@@ -8,11 +8,10 @@ Both ways give the same logits for the same words.
 
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
+from features.keras_settings import keras, ops
 from schemas.recipes import PAD
 
 State = dict[str, Any]

@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
+
+from features.keras_settings import keras, ops
 
 # === Layers ===
 

@@ -21,9 +21,7 @@ unbiased; with d = 0 a look stands for its own word alone, which leaves out what
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.captioner import State
 from trainer.captioners.losses import token_losses
 from trainer.captioners.soft_attention import SoftAttention

@@ -10,8 +10,7 @@ bottlenecks around a small LSTM as the exercise of the course Introduction to De
 
 from typing import Any
 
-import keras
-
+from features.keras_settings import keras
 from trainer.captioners.captioner import State
 from trainer.captioners.recurrent import RecurrentCaptioner
 

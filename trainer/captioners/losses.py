@@ -6,10 +6,9 @@ What else counts in none is for the model to say, see `left_out` in `trainer.cap
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
+from features.keras_settings import keras, ops
 from schemas.recipes import PAD, START, UNKNOWN
 
 # What no caption is made of, whatever the model's logits say.

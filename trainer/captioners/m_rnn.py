@@ -15,9 +15,7 @@ The authors later published code with a GRU for the recurrence, one embedding la
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.captioner import State
 from trainer.captioners.recurrent import RecurrentCaptioner
 

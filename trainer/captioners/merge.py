@@ -10,9 +10,7 @@ addition and followed by a hidden layer, as the model is mostly taught:
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.captioner import State
 from trainer.captioners.recurrent import RecurrentCaptioner
 

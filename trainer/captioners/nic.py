@@ -9,9 +9,7 @@ Show and Tell (Vinyals et al., 2015, arXiv:1411.4555), with the sizes and traini
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.captioner import State
 from trainer.captioners.cells import uniform
 from trainer.captioners.recurrent import RecurrentCaptioner

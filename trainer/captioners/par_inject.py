@@ -11,9 +11,7 @@ the image takes no weights of the recurrence's own:
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.captioner import State
 from trainer.captioners.recurrent import RecurrentCaptioner
 

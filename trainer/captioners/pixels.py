@@ -12,15 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from features.extractors.choice import Asked
 from features.extractors.layers import NetworkFunction, feature_function
 from features.extractors.opening import open_extractor, scaling_of
 from features.extractors.pixels import NAME as PIXELS
+from features.keras_settings import keras, ops
 from schemas.errors import DamagedError, UsageError
 from schemas.recipes import FeatureRecipe
 from trainer.captioners.captioner import FeatureScale

@@ -9,9 +9,7 @@ Training reads all words at once, decoding one at a time, through the same three
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.captioner import Captioner, State
 from trainer.captioners.cells import Recurrence, uniform
 

@@ -17,9 +17,7 @@ What the paper has besides is there to be chosen: h₀ = tanh(W·mean f), a gate
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.captioners.attention import AdditiveAttention, weighted_sum
 from trainer.captioners.captioner import Captioner, State
 from trainer.captioners.cells import Recurrence

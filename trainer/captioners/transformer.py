@@ -14,11 +14,10 @@ unknown word, counts in neither loss nor metrics.
 
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
+from features.keras_settings import keras, ops
 from schemas.recipes import PAD, UNKNOWN
 from trainer.captioners.captioner import Captioner, State
 from trainer.captioners.losses import NEVER_SAID

@@ -10,11 +10,10 @@ that did not is given back where none did.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
+from features.keras_settings import keras, ops
 from schemas.recipes import PAD
 from trainer.captioners.captioner import Captioner, State
 from trainer.decoding.constraints import NEVER

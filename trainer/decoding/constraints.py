@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
+from features.keras_settings import ops
 from trainer.captioners.losses import NEVER_SAID
 
 NEVER = -1e9

@@ -103,7 +103,7 @@ def make_decoder(model: "Captioner", decoding: Decoding) -> Decoder:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as one compiled graph for batches of any size on TensorFlow; as it is on other backends."""
-    import keras
+    from features.keras_settings import keras
 
     if keras.backend.backend() != "tensorflow":
         return function

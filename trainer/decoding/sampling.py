@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
+from features.keras_settings import ops
 from schemas.recipes import PAD
 from trainer.captioners.captioner import Captioner, State
 from trainer.decoding.constraints import unlikely_words

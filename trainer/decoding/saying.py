@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from keras import ops
-
+from features.keras_settings import ops
 from schemas.recipes import END, PAD, START
 from trainer.captioners.captioner import Captioner, State
 from trainer.decoding.constraints import banned_logits, repeated_ngrams

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
-from keras import ops
+from features.keras_settings import keras, ops
 
 
 class Averaging:

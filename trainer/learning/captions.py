@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from features.keras_settings import keras
 from schemas.recipes import SHORT_FINGERPRINT
 from trainer.captioners.captioner import Captioner
 from trainer.captioners.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy

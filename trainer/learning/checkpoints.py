@@ -11,12 +11,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
-from keras import ops
 from pydantic import ValidationError
 
 from features.files import ASIDE, aside_of, make_directory, publish_tree, write
+from features.keras_settings import keras, ops
 from schemas.errors import DamagedError
 from schemas.recipes import Frozen
 from trainer.learning.averaging import averaged, keeps_average

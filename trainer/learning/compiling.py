@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import keras
-
+from features.keras_settings import keras
 from trainer.config import LearningConfig
 from trainer.learning.optimizers import make_optimizer
 

@@ -3,8 +3,7 @@
 import contextlib
 from contextlib import AbstractContextManager
 
-import keras
-
+from features.keras_settings import keras
 from schemas.errors import UsageError
 
 

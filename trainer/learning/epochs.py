@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras
 import tensorflow as tf
 from matplotlib.figure import Figure
 
 from features.files import write
+from features.keras_settings import apply_settings, keras
+from features.numerics import warn_of_emulation
 from features.progress import bar
 from schemas.recipes import SHORT_FINGERPRINT
 from trainer.learning.averaging import averaged
@@ -109,6 +110,9 @@ class Learning:
 
     def run(self) -> dict[str, Any]:
         """Train to the last epoch; the figures that the training command returns."""
+        apply_settings()
+        if keras.distribution.list_devices()[0].startswith("cpu"):
+            warn_of_emulation(self.config.precision)
         with computing_on(self.config.devices):
             return self._run()
 

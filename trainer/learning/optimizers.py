@@ -7,9 +7,7 @@ killed goes on at the rate at which it stopped.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.config import LearningConfig
 from trainer.learning.averaging import Averaging
 

@@ -16,7 +16,7 @@ from trainer.runs.records import CaptionerRecord, RunRecord
 from trainer.runs.run import Run, load_run
 
 if TYPE_CHECKING:
-    import keras
+    from features.keras_settings import keras
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class WarmStart:
         Raises:
             UsageError: its sizes are others.
         """
-        from keras import ops
+        from features.keras_settings import ops
 
         known = {word: number for number, word in enumerate(self.words)}
         shared = np.array([(known[word], number) for number, word in enumerate(words) if word in known], np.int64)

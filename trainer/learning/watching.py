@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
-
+from features.keras_settings import keras
 from features.progress import is_shown
 from schemas.errors import CaptError
 from trainer.learning.checkpoints import Progress, metric_sums, random_states, restore_sums

@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from features.keras_settings import keras
 from trainer.inputs.augmentation import Augmentation
 from trainer.inputs.feeding import reading
 from trainer.inputs.labelled import WordData

@@ -4,9 +4,9 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
+from features.keras_settings import ops
 from trainer.decoding.decoder import compiled
 from trainer.recognizers.alphabet import BLANK
 from trainer.recognizers.losses import ctc_losses

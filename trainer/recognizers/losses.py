@@ -3,8 +3,7 @@
 import math
 from typing import Any
 
-from keras import ops
-
+from features.keras_settings import ops
 from trainer.recognizers.alphabet import BLANK, CLASSES
 
 

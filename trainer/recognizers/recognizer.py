@@ -14,9 +14,7 @@ step on; then places are soon found.
 import math
 from typing import Any
 
-import keras
-from keras import ops
-
+from features.keras_settings import keras, ops
 from trainer.recognizers.alphabet import CLASSES
 from trainer.recognizers.greedy import greedy_ids
 from trainer.recognizers.losses import ctc_losses, letter_losses, padded, position_losses

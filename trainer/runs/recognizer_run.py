@@ -110,7 +110,7 @@ class RecognizerRun(Run):
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the head that reads gives for images uint8 [N, H, W, 3]: float32 [N, T, 27]."""
-        from keras import ops
+        from features.keras_settings import ops
 
         logits: NDArray[np.float32] = ops.convert_to_numpy(self._logits(ops.convert_to_tensor(pixels)))
         return logits

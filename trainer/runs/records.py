@@ -17,8 +17,7 @@ from trainer.captioners.models import model_spec
 from trainer.config import LearningConfig, RecognizerTraining, TrainingConfig
 
 if TYPE_CHECKING:
-    import keras
-
+    from features.keras_settings import keras
     from trainer.captioners.captioner import Captioner
     from trainer.recognizers.recognizer import Recognizer
 

@@ -29,8 +29,7 @@ from trainer.runs.directory import CHECKPOINTS, NETWORK
 from trainer.runs.records import RunRecord, read_record
 
 if TYPE_CHECKING:
-    import keras
-
+    from features.keras_settings import keras
     from trainer.learning.checkpoints import Checkpoints
 
 DECODE_BATCH = 64
@@ -60,7 +59,12 @@ class Run:
     @cached_property
     def model(self) -> "keras.Model":
         """The model with the weights of the best epoch."""
-        model = self.record.build(self.path)
+        from features.keras_settings import apply_settings
+        from trainer.learning.compiling import computing_in
+
+        apply_settings()
+        with computing_in("float32"):
+            model = self.record.build(self.path)
         self._checkpoints.load_best(model)
         return model
 

@@ -221,8 +221,7 @@ class _Run:
 
     def _learn(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> TrialResult:
         # Keras takes seconds to import, which neither a wrong file nor an experiment that is done waits for.
-        import keras
-
+        from features.keras_settings import keras
         from workflows.experiments.boards import write_board
 
         root, task = self.place.run(trial.name), self.definition.of_task

@@ -16,8 +16,8 @@ from schemas.tables import CAPTIONS, REPORT
 _BATCH = 8192
 
 _SCHEMA = """
-CREATE TABLE record (image_id TEXT PRIMARY KEY, split TEXT, rank INT, stated TEXT, hashed INT, captions INT, other TEXT)
-    WITHOUT ROWID;
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank INT, stated TEXT, hashed INT,
+    captions INT, other TEXT) WITHOUT ROWID;
 CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, place INT,
     UNIQUE (image_id, caption_id));
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
@@ -41,6 +41,7 @@ class CaptionedImage(NamedTuple):
 
     Args:
         image_id: Its ID.
+        file_name: Its file's name, as the annotations give it.
         split: Its split.
         rank: Where a limit places it.
         stated: The split that the input states; empty if it states none.
@@ -48,6 +49,7 @@ class CaptionedImage(NamedTuple):
     """
 
     image_id: str
+    file_name: str
     split: str
     rank: int
     stated: str = ""
@@ -69,7 +71,7 @@ class CaptionLedger(SplitRecords):
     def add_images(self, images: Iterable[CaptionedImage]) -> None:
         """Enter images. One for which two splits are stated has none."""
         self._insert(
-            """INSERT INTO record VALUES (?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
+            """INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
                 other = iif(record.stated = '', '', excluded.stated),
                 split = iif(record.stated = '', excluded.split, ''),
                 hashed = 0,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.captions import CaptionsDigest, caption_digest
+from features.files import sha256_of
 from pipelines.caption_ledger import CHOSEN, CaptionLedger
 
 
@@ -17,12 +18,14 @@ class Chosen:
 
     Args:
         path: Path. The file, in Arrow's streaming format.
+        names: Path or None. The file of `schemas.tables.FILE_NAMES`; None where ids say which files the images are.
         rows: int. How many captions it holds.
-        inputs: str. SHA-256 over all of them in order of key: `caption_digest` and split of each.
+        inputs: str. SHA-256 over all of them in order of key, `caption_digest` and split of each, and the names' file.
         train: CaptionsDigest. The digest of those in the train split.
     """
 
     path: Path
+    names: Path | None
     rows: int
     inputs: str
     train: CaptionsDigest
@@ -44,4 +47,8 @@ def choose(ledger: CaptionLedger, path: Path) -> Chosen:
             inputs.update(b"".join(d + split.encode() for d, split in zip(digests, splits, strict=True)))
             train.add(b"".join(d for d, split in zip(digests, splits, strict=True) if split == "train"))
             rows += batch.num_rows
-    return Chosen(path, rows, inputs.hexdigest(), train)
+    names = path.with_name("names.parquet") if ledger.count_file_names() else None
+    if names:
+        ledger.write_file_names(names)
+        inputs.update(bytes.fromhex(sha256_of(names)))
+    return Chosen(path, names, rows, inputs.hexdigest(), train)

@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.tables import Table
+from schemas.tables import FILE_NAMES, Table
 
 _CACHE_KIB = 32_768
 _BATCH = 10_000
+_NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
+    AND substr(file_name, -1 - length(image_id)) != '/' || image_id"""
 
 
 def rows_of(batches: Iterable[pa.RecordBatch], *columns: str) -> Iterator[tuple[Any, ...]]:
@@ -27,7 +29,8 @@ class Database:
 
     Args:
         path: Path. The file, made anew.
-        schema: str. Its tables; one is `record` with `image_id`, `rank` and `captions`, which limits choose from.
+        schema: str. Its tables; one is `record` with `image_id`, `file_name`, `rank` and `captions`. Limits choose
+            from it.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
@@ -64,6 +67,14 @@ class Database:
                 WHERE total > ?)""",
                 (captions,),
             )
+
+    def count_file_names(self) -> int:
+        """How many images have an id that does not say which file they are."""
+        return self._one(f"SELECT count(*) {_NAMED}")
+
+    def write_file_names(self, path: Path) -> int:
+        """Write the file names that annotations give these images, as Parquet, by image id; how many there are."""
+        return self._write(path, FILE_NAMES, f"SELECT image_id, file_name {_NAMED} ORDER BY image_id")
 
     def _write(self, path: Path, table: Table, query: str) -> int:
         schema, total = table.arrow_schema(), 0

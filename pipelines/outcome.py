@@ -39,6 +39,8 @@ def commit_dataset(ledger: Ledger, root: Path, kind: str) -> None:
         files = {"catalog": write_named(root, "catalog", ledger.write_catalog)}
         if ledger.count_labels():
             files["labels"] = write_named(root, "labels", ledger.write_labels)
+        if ledger.count_file_names():
+            files["names"] = write_named(root, "names", ledger.write_file_names)
         if ledger.count_absent():
             files["splits"] = write_named(root, "splits", ledger.write_splits)
         facts = DatasetFacts(source=kind, images=ledger.splits())

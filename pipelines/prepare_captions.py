@@ -152,6 +152,7 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
         for one in ledger.identities.images():
             yield CaptionedImage(
                 one.image_id,
+                one.file_name,
                 splitter.split_of(one.image_id, one.split),
                 rank_of(options.seed, one.image_id),
                 splitter.stated(one.image_id, one.split),

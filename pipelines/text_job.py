@@ -31,6 +31,7 @@ from schemas.errors import CaptError
 from schemas.manifests import FileEntry, Manifest, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, SPECIAL_TOKENS, TextRecipe, digest_of
 from schemas.records import content_keys
+from schemas.tables import FILE_NAMES
 
 _ROW_BYTES = 256
 _LEARNING_BATCH = 65_536
@@ -63,11 +64,12 @@ class TextJob:
         plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         for number, batches in groupby(_by_shard(self.captions.batches(), count), lambda part: part[0]):
             write_batches(plan, f"{number:05d}", (batch for _, batch in batches), CHOSEN)
-        files = self._transform_files(plan, commit, beam_options)
+        transform = self._transform_files(plan, commit, beam_options)
         forget_results(plan, self._holds)
-        worker = TokenizeShard(str(self.root), tuple(files.items()), self.recipe, commit, count)
+        worker = TokenizeShard(str(self.root), tuple(transform.items()), self.recipe, commit, count)
         with watching("tokenizing", self.captions.rows, "captions", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
+        files = {**transform, **self._names_file(commit)}
         manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files)
         CommitLog(self.root).supersede(manifest)
         remove_tree(plan)
@@ -80,6 +82,15 @@ class TextJob:
             return {role: entry for role, entry in files.items() if _is_transform(role)}
         with scratch(self.work) as directory:
             return _publish(self._make_transform(plan, directory, beam_options), self.root, commit)
+
+    def _names_file(self, commit: str) -> dict[str, FileEntry]:
+        """The file names of the images, as a manifest entry, where there are any."""
+        if self.captions.names is None:
+            return {}
+        target = self.root / commit / self.captions.names.name
+        with written_aside(target) as aside:
+            shutil.copyfile(self.captions.names, aside)
+        return {FILE_NAMES.name: entry_of(target, self.root)}
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
         # tensorflow-transform takes seconds to import, which a run with nothing new does not wait for.

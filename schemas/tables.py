@@ -169,6 +169,12 @@ ASSIGNED_SPLITS = Table(
     (_IMAGE_ID, _SPLIT),
 )
 
+FILE_NAMES = Table(
+    "names",
+    "The files that annotations name for images. An image whose id is a file name, or its end, has no row.",
+    (_IMAGE_ID, Field("file_name", "text", "the file name, as the annotations give it")),
+)
+
 LABELS = Table(
     "labels",
     "The words of a dataset of CAPTCHAs; images whose word is not told have no row.",

@@ -19,6 +19,7 @@ from features.originals import read_original
 from features.references import Reference
 from features.remote.paths import local_path
 from features.store import Dataset, Store, TextTable, open_store
+from features.store.file_names import check_file_names
 from pipelines.splits import rank_of
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.recipes import SHORT_FINGERPRINT
@@ -194,6 +195,8 @@ def _join(tables: _Tables) -> _Join:
     catalog = tables.dataset.catalog() if tables.dataset else None
     captions = tables.text.captions() if tables.text else None
     labels = tables.dataset.labels() if tables.dataset else None
+    if tables.dataset and tables.text:
+        check_file_names(tables.text, captions, tables.dataset, catalog)
     known, captioned = _splits(catalog), _splits(captions)
     told = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
     if catalog is not None and captions is not None:

@@ -50,7 +50,7 @@ from schemas.errors import DamagedError, MissingKeyError, StoreError, UsageError
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json, digest_of
 from schemas.records import to_arrow
-from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, KEY_BYTES, LABELS, Table
+from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, KEY_BYTES, LABELS, Table
 
 MARKER = "capt-store.json"
 STORE_VERSION = 1
@@ -165,6 +165,11 @@ class _Committed:
         """Size of everything that the live manifests name."""
         entries = {entry.path: entry.bytes for manifest in self.manifests for entry in manifest.entries()}
         return sum(entries.values())
+
+    def file_names(self) -> pa.Table:
+        """The rows of `schemas.tables.FILE_NAMES`: the files that annotations name for images, by image id."""
+        entry = self.manifests[-1].files.get(FILE_NAMES.name)
+        return read_parquet([self.file(entry)] if entry else [], FILE_NAMES)
 
     def file(self, entry: FileEntry) -> Path:
         """A named file, checked against its checksum."""

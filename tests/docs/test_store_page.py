@@ -9,7 +9,7 @@ import pytest
 
 from features.store.damage import NOTE
 from features.store.healing import FeatureHealing
-from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, LABELS, REPORT, Table
+from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, LABELS, REPORT, Table
 from tests.features.store.stores import add_features, expected_features, feature_recipe, key_of, new_store
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def test_the_reader_of_the_page_reads_a_table_that_was_healed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "table", [CAPTIONS, CATALOG, ASSIGNED_SPLITS, LABELS, FAILURES, REPORT], ids=lambda table: table.name
+    "table", [CAPTIONS, CATALOG, ASSIGNED_SPLITS, FILE_NAMES, LABELS, FAILURES, REPORT], ids=lambda table: table.name
 )
 def test_the_tables_of_the_page_are_those_declared(table: Table) -> None:
     assert table.doc_table() in PAGE

@@ -14,7 +14,7 @@ from pipelines.sources import Malformed
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[CaptionLedger]:
     with closing(CaptionLedger(tmp_path / "ledger.sqlite")) as one:
-        one.add_images(CaptionedImage(f"{number}.jpg", "train", number * 10) for number in range(4))
+        one.add_images(CaptionedImage(f"{number}.jpg", f"{number}.jpg", "train", number * 10) for number in range(4))
         one.add_captions((bytes([number]), f"{number}.jpg", "0", "A dog", "") for number in range(4))
         one.add_malformed(Malformed("a.csv:7", "no image", "'x'"), 15)
         one.add_malformed(Malformed("a.csv:9", "no image", "'y'"), 35)

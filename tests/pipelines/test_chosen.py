@@ -20,7 +20,8 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CaptionL
     monkeypatch.setattr(pipelines.caption_ledger, "_BATCH", 8)
     with closing(CaptionLedger(tmp_path / "ledger.sqlite")) as one:
         one.add_images(
-            CaptionedImage(f"{number}.jpg", "val" if number % 5 == 0 else "train", number) for number in range(COUNT)
+            CaptionedImage(f"{number}.jpg", f"{number}.jpg", "val" if number % 5 == 0 else "train", number)
+            for number in range(COUNT)
         )
         one.add_captions((key(n), f"{n}.jpg", "0", f"dog {n} ü", "") for n in [*range(COUNT), 3, 3, COUNT - 1])
         yield one

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.store import Dataset, TextTable
+from features.store.file_names import check_file_names
 from schemas.errors import CaptError, StoreError
 from schemas.recipes import SHORT_FINGERPRINT
 from schemas.records import content_keys
@@ -113,7 +114,7 @@ def join_captions(tables: Tables) -> CaptionData:
 
     Raises:
         CaptError: the train split has no caption, or none whose image the feature table holds.
-        StoreError: captions are in another split than their images.
+        StoreError: captions are in another split than their images, or belong to other images.
     """
     parts = [_join(text, dataset, tables.features) for text, dataset in zip(tables.texts, tables.datasets, strict=True)]
     joined = _Joined(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
@@ -173,6 +174,7 @@ def check_splits(text: TextTable, captions: pa.Table, dataset: Dataset, catalog:
 
 def _join(text: TextTable, dataset: Dataset, features: FeatureSource) -> _Joined:
     captions, catalog = text.captions(), dataset.catalog()
+    check_file_names(text, captions, dataset, catalog)
     check_splits(text, captions, dataset, catalog)
     keys = content_keys(catalog)
     place = pc.index_in(captions.column("image_id"), catalog.column("image_id").combine_chunks())

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.store import Store
+from features.store.file_names import check_file_names
 from schemas.errors import CaptError
 from schemas.recipes import canonical_json
 from schemas.tables import KEY_BYTES
@@ -76,7 +77,7 @@ def held_out(tables: Tables, split: str) -> HeldOut:
 
     Raises:
         CaptError: the split has no captions, or none whose image the feature table holds.
-        StoreError: captions are in another split than their images.
+        StoreError: captions are in another split than their images, or belong to other images.
     """
     told = _references(tables, split)
     if not told and split == "test":
@@ -107,7 +108,9 @@ def _references(tables: Tables, split: str) -> dict[ImageName, list[str]]:
     told: defaultdict[ImageName, list[str]] = defaultdict(list)
     for dataset, text in zip(tables.datasets, tables.texts, strict=True):
         captions = text.captions().select(["image_id", "caption_id", "split", "caption"])
-        check_splits(text, captions, dataset, dataset.catalog())
+        catalog = dataset.catalog()
+        check_file_names(text, captions, dataset, catalog)
+        check_splits(text, captions, dataset, catalog)
         rows = captions.filter(pc.equal(captions["split"], split)).to_pylist()
         for row in sorted(rows, key=lambda row: (len(row["caption_id"]), row["caption_id"])):
             told[dataset.name, row["image_id"]].append(row["caption"])

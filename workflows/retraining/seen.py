@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from features.files import written_aside
 from features.store import Dataset, FeatureTable, Store
+from features.store.file_names import check_file_names
 from schemas.errors import CaptError, DamagedError
 from schemas.recipes import canonical_json
 from schemas.records import content_keys
@@ -57,9 +58,11 @@ class Seen:
         table = store.features(features)
         parts = []
         for name, text in zip(names, texts, strict=True):
-            captions = store.text(text).captions().select(["image_id", "caption_id", "caption"])
+            dataset, captioned = store.dataset(name), store.text(text)
+            captions = captioned.captions().select(["image_id", "caption_id", "caption"])
+            check_file_names(captioned, captions, dataset, dataset.catalog())
             told = captions.rename_columns(["image_id", "told_id", "told"])
-            parts.append(_joined(store.dataset(name), told, table))
+            parts.append(_joined(dataset, told, table))
         return cls(pa.concat_tables(parts))
 
     @classmethod

@@ -170,6 +170,7 @@ class Identities:
             name: Id, file name and root.
             rows: Annotation file, split, URL, label, reason and detail, and the two files of an id that comes twice.
         """
+        rows.sort(key=lambda row: self._names[row[0]])
         sound = [row for row in rows if row[-1] is None]
         if not sound:
             document, *_, one, other = rows[0]

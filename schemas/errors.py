@@ -1,6 +1,7 @@
 """The family of errors that capt raises on purpose: what went wrong, where, and how to mend it."""
 
 import logging
+import traceback
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -116,7 +117,8 @@ def unexpected(stage: str, error: Exception) -> RecordError:
     """
     if isinstance(error, RecordError):
         return error
-    _log.warning("Unexpected %s in stage %s.", type(error).__name__, stage, exc_info=error)
+    lines = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+    _log.warning("Unexpected %s in stage %s.\n%s", type(error).__name__, stage, lines)
     return RecordError(stage, f"unexpected: {type(error).__name__}", str(error), permanent=False)
 
 

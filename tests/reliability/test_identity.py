@@ -244,6 +244,7 @@ ENTRIES = st.lists(
         image_id=st.sampled_from("12"),
         file_name=st.sampled_from(["a.jpg", "b.jpg", "x/a.jpg"]),
         document=st.sampled_from(["one.json", "other.json"]),
+        **{name: st.just(default) for name, default in ImageEntry._field_defaults.items() if name != "document"},
     ),
     max_size=8,
 )
@@ -294,10 +295,27 @@ def test_captions_of_another_annotation_file_than_the_datasets_are_refused(order
     for job in jobs if order == "features first" else jobs[::-1]:
         job()
     with pytest.raises(StoreError):
-        capt.show_store("store", "coco")
+        capt.store_show("store", "coco")
+
+
+@pytest.mark.slow
+def test_training_refuses_captions_of_other_images() -> None:
+    train = coco("captions_train2017.json", [(1, "t1.jpg")], [(1, 1, "a train caption")])
+    other = coco("captions_other2017.json", [(1, "v1.jpg")], [(2, 1, "another caption")])
+    capt.prepare_features(
+        store="store",
+        dataset="coco",
+        images=draw("ph/t1.jpg", "ph/v1.jpg"),
+        annotations=[train],
+        extractor="mobilenet_v3_small",
+        pooling="avg",
+        weights="random:7",
+    )
+    captions("store", "coco", [other], split="1,0,0")
     with pytest.raises(StoreError):
-        capt.train_captioner(store="store", dataset=["coco"], run_dir="run", epochs=1)
-    assert not Path("run").exists() or not list(Path("run").glob("*.keras"))
+        capt.train_captioner(
+            store="store", run_dir="run", model="nic", options={"units": 8, "embedding": 8, "epochs": 1}
+        )
 
 
 def test_captions_under_a_path_and_images_under_its_end_belong_together() -> None:
@@ -316,4 +334,4 @@ def test_captions_under_a_path_and_images_under_its_end_belong_together() -> Non
     Path("dataset_coco.json").write_text(json.dumps({"images": [text, train]}))
     captions("store", "karpathy", ["dataset_coco.json"], name="coco")
     assert captioned("store", "coco") == {"a dog": "val2014/a.jpg"}
-    assert capt.show_store("store", "coco")["examples"]
+    assert capt.store_show("store", "coco")["examples"]

@@ -169,12 +169,13 @@ def test_captchas_keep_their_split_by_position() -> None:
     capt.prepare_captcha(**options)
     before = catalogued(name="captcha")
     assert Counter(before.values()) == {"train": 10, "val": 2, "test": 2}
+    Path("away").mkdir()
     for path in Path("captchas").glob("a*.png"):
         if path.name != "a0.png":
-            path.rename(path.with_suffix(".away"))
+            path.rename(Path("away") / path.name)
     assert capt.prepare_captcha(**options)["failed"] == 11
-    for path in Path("captchas").glob("*.away"):
-        path.rename(path.with_suffix(".png"))
+    for path in Path("away").glob("*.png"):
+        path.rename(Path("captchas") / path.name)
     assert capt.prepare_captcha(**options)["splits"] == {"hashed": 0, "kept": 0}
     assert catalogued(name="captcha") == before
     assert capt.prepare_captcha(splits="8,4,2", **options)["splits"] == {"hashed": 0, "kept": 2}

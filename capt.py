@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import CaptError, ExitStatus, UsageError
+from schemas.printing import printable
 from schemas.settings import read_settings
 
 if TYPE_CHECKING:
@@ -687,11 +688,13 @@ def show_figures(result: dict[str, Any]) -> None:
     """Print a command's figures for people."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=None)
     for key, value in result.items():
         if value or isinstance(value, (int, float)):
-            table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+            is_count = isinstance(value, int) and not isinstance(value, bool)
+            table.add_row(key, Text(f"{value:,}" if is_count else printable(value)))
     Console(stderr=True).print(table)
 
 
@@ -708,7 +711,13 @@ def _validated(target: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
-        raise UsageError(f"{first['msg']}, got {first['input']!r}", where=option) from error
+        # An option of two types, such as `auto` or a number, has an error for each.
+        wanted = [
+            one["msg"].removeprefix("Input should be ") for one in error.errors() if one["loc"][:1] == first["loc"][:1]
+        ]
+        raise UsageError(
+            f"expected {' or '.join(dict.fromkeys(wanted))}, got {first['input']!r}", where=option
+        ) from error
 
 
 @contextlib.contextmanager
@@ -734,9 +743,16 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
 
 def _complain(line: str, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    print(f"capt: {line}", file=sys.stderr)
+        print(printable(traceback.format_exc()), file=sys.stderr, end="")
+    print(printable(f"capt: {line}"), file=sys.stderr)
     logging.getLogger("capt").debug(line, exc_info=True)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats messages and tracebacks without characters that could steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
@@ -747,7 +763,7 @@ def _start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
     if log_file:
         handlers.append(_log_file(log_file))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_PrintableFormatter("%(message)s"))
         log.addHandler(handler)
     if not debug:
         _silence_libraries()

@@ -1,7 +1,6 @@
 """Tables for people, on standard output: commands whose purpose is to show print what they show there."""
 
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schemas.printing import printable
 from schemas.recipes import SHORT_FINGERPRINT
 
 _PIPED_WIDTH = 200
@@ -18,8 +18,8 @@ _WHOLE = SHORT_FINGERPRINT  # cells this short are not broken, so that fingerpri
 class Printer:
     """Prints headings, lines and tables to standard output.
 
-    Texts are shown as they are: brackets are no markup, and control characters, with which a caption could steer a
-    terminal, become spaces.
+    Texts are shown as they are: brackets are not markup, and control characters, with which a caption could steer
+    a terminal, are escaped.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Printer:
 
     def line(self, text: object, style: str = "") -> None:
         """Print one line."""
-        self._console.print(Text(plain(text), style=style), soft_wrap=True)
+        self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def table(self, title: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table under its title; nothing where it has no rows.
@@ -55,12 +55,7 @@ class Printer:
         self.line("")
 
 
-def plain(text: object) -> str:
-    """The value as text whose only control characters are line ends."""
-    return "".join(c if c == "\n" or unicodedata.category(c) != "Cc" else " " for c in str(text))
-
-
 def _cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else plain(value)
+    return f"{value:,}" if isinstance(value, int) else printable(value)

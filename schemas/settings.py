@@ -5,12 +5,15 @@ from typing import Any
 
 from schemas.errors import UsageError
 
+MAX_BYTES = 1 << 20
+
 
 def read_settings(path: str | Path) -> dict[str, Any]:
     """The entries of a YAML file, by name; none where the file is empty.
 
     Raises:
-        UsageError: it is an address, cannot be read, is no YAML, or holds something else than entries.
+        UsageError: It is a URI, cannot be read, is not YAML, or holds something else than entries. It is larger than
+            `MAX_BYTES`, nested too deeply, has an alias, or a key twice.
     """
     if "://" in str(path):
         what = "an address, and a path on this machine is needed"
@@ -18,14 +21,24 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     # Not every command reads settings.
     import yaml
 
+    from schemas.strict_yaml import load_yaml
+
     try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        entries = load_yaml(_read_text(Path(path)))
     except OSError as error:
         raise UsageError("cannot read the file", where=str(path), mend=error.strerror or "") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"not YAML: {error}", where=str(path)) from None
     if entries is None:
         return {}
     if not isinstance(entries, dict):
         raise UsageError("expected `key: value` lines", where=str(path))
     return {str(key): value for key, value in entries.items()}
+
+
+def _read_text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"the file has more than {MAX_BYTES:,} bytes", where=str(path), mend="Name a YAML file.")
+    return data.decode()

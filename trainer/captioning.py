@@ -6,13 +6,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from features.console import plain
 from features.downloads import DownloadLimits
 from features.extraction import Source
 from features.fitting import Fitting
 from features.images import open_image
 from features.remote.paths import local_path
 from schemas.errors import RecordError, UsageError, unexpected
+from schemas.printing import printable
 from trainer.inputs.pictures import Picture, find_pictures
 from trainer.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
@@ -66,7 +66,7 @@ def caption(
 def print_captions(result: dict[str, Any]) -> None:
     """Print what `caption` returned, a line an image: its name, a tab, and its caption or why it has none."""
     for row in result["results"]:
-        print(plain(row["image"]), plain(row["text"] if "text" in row else row["error"]), sep="\t")
+        print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
 def _attention(picture: Picture, made: Caption, path: Path, fitting: Fitting) -> dict[str, str]:

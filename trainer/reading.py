@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from features.console import plain
 from features.downloads import DownloadLimits
 from features.extraction import Source
 from schemas.errors import RecordError, UsageError
+from schemas.printing import printable
 from trainer.inputs.pictures import find_pictures
 from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun, check_how
 from trainer.runs.run import open_run
@@ -50,7 +50,7 @@ def read(
 def print_readings(result: dict[str, Any]) -> None:
     """Print what `read` returned, a line an image: its name, a tab, and its word or why it has none."""
     for row in result["results"]:
-        print(plain(row["image"]), plain(row["text"] if "text" in row else row["error"]), sep="\t")
+        print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
 def as_result(answer: Readings | RecordError, decode: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
+from schemas.secrets import without_path
 from schemas.settings import read_settings
 from trainer.scoring.contests import CAPTION_METRICS, EXACT_MATCH
 from workflows.tasks import Task, TaskName, task_of, underscored
@@ -154,6 +155,13 @@ class RetrainConfig(Frozen):
         if self.task == "captcha" and self.vocabulary == "frozen":
             raise ValueError("captcha has no vocabulary to freeze")
         return self
+
+    def without_secrets(self) -> dict[str, Any]:
+        """Returns the configuration as JSON values; of a webhook's URL, whose path is a secret, the host only."""
+        values = self.model_dump(mode="json")
+        if self.hooks.url:
+            values["hooks"]["url"] = without_path(self.hooks.url)
+        return values
 
     @property
     def metric(self) -> str:

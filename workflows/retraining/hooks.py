@@ -6,12 +6,16 @@ stands. A run that is killed in between does not call them: the history has the 
 
 import json
 import logging
+import os
+import signal
 import subprocess
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import urllib3
 
+from schemas.secrets import without_path
 from workflows.retraining.config import Hooks
 
 _log = logging.getLogger("capt.retrain")
@@ -34,22 +38,52 @@ def tell(hooks: Hooks, outcome: Mapping[str, Any]) -> None:
 
 
 def _run(hooks: Hooks, data: bytes) -> None:
+    program = hooks.command[0]
     try:
-        done = subprocess.run(hooks.command, input=data, timeout=hooks.timeout, check=False, stdout=subprocess.DEVNULL)
-        if done.returncode:
-            _log.warning("the hook %s ended with status %d", hooks.command[0], done.returncode)
+        # A session of its own, so that what the program starts ends with it.
+        with subprocess.Popen(
+            hooks.command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        ) as running:
+            try:
+                running.communicate(data, timeout=hooks.timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)
+                raise
+        if running.returncode:
+            _log.warning("the hook %s ended with status %d", program, running.returncode)
     except (OSError, subprocess.TimeoutExpired) as error:
-        _log.warning("the hook %s could not be run: %s", hooks.command[0], error)
+        _log.warning("the hook %s could not be run: %s", program, error)
 
 
 def _post(hooks: Hooks, data: bytes) -> None:
+    """Posts in a thread: a server that trickles its answer, or a name that is not resolved, outlasts every timeout."""
     assert hooks.url
-    try:
-        headers = {"content-type": "application/json"}
-        answer = urllib3.request(
-            "POST", hooks.url, body=data, headers=headers, timeout=hooks.timeout, retries=False, redirect=False
-        )
+    posting = threading.Thread(target=_send, args=(hooks.url, data, hooks.timeout), daemon=True)
+    posting.start()
+    posting.join(hooks.timeout)
+    if posting.is_alive():
+        _log.warning("the hook %s did not answer within %g seconds", without_path(hooks.url), hooks.timeout)
+
+
+def _send(url: str, data: bytes, timeout: float) -> None:
+    host = without_path(url)
+    headers = {"content-type": "application/json"}
+    with urllib3.PoolManager() as pool:
+        try:
+            # The answer's body is not read: only its status counts.
+            answer = pool.request(
+                "POST",
+                url,
+                body=data,
+                headers=headers,
+                timeout=timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except Exception as error:  # a stranger's answer; the error's text repeats the URL
+            _log.warning("the hook %s could not be reached: %s", host, type(error).__name__)
+            return
         if answer.status >= 300:
-            _log.warning("the hook %s answered %d", hooks.url, answer.status)
-    except urllib3.exceptions.HTTPError as error:
-        _log.warning("the hook %s could not be reached: %s", hooks.url, error)
+            _log.warning("the hook %s answered %d", host, answer.status)
+        answer.close()

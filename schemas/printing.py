@@ -1,0 +1,24 @@
+"""Escapes what must not reach a terminal in text that comes from outside."""
+
+import unicodedata
+
+# Control, format (bidirectional overrides), surrogate, and line and paragraph separators.
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Joiners shape letters and emoji, and steer nothing.
+_KEPT = frozenset("\n\t\u200c\u200d")
+
+
+def printable(text: object) -> str:
+    """Escapes control characters, bidirectional overrides and lone surrogates as Python writes them.
+
+    Args:
+        text: The value to print. Line ends and tabs stay.
+
+    Returns:
+        Text that cannot steer a terminal and that every Unicode encoding has.
+    """
+    return "".join(c if c in _KEPT or unicodedata.category(c) not in _ESCAPED else _escape(c) for c in str(text))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -22,6 +22,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageChops,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -289,6 +290,12 @@ def _rgb(image: Image.Image) -> Image.Image:
     return flat
 
 
+def _from_cmyk(image: Image.Image) -> Image.Image:
+    """Returns CMYK as RGB, ink times black rounded down: what `tf.io.decode_jpeg` has, so exported graphs do too."""
+    *inks, black = (ImageChops.invert(band) for band in image.split())
+    return Image.merge("RGB", [ImageChops.multiply(ink, black) for ink in inks])
+
+
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
     """Yields boxes of at most `_TILE` pixels that cover a picture."""
     columns = min(size[0], _TILE)
@@ -301,7 +308,7 @@ def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
 def _flat(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     image = _eight_bits(image, tags)
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else _from_cmyk(image) if image.mode == "CMYK" else image.convert("RGB")
     paper = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 

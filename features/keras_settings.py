@@ -8,7 +8,6 @@ import importlib.util
 import os
 from typing import Any
 
-from features.numerics import remove_variables
 from schemas.errors import UsageError
 
 VARIABLE = "KERAS_BACKEND"
@@ -43,7 +42,6 @@ def apply_settings() -> None:
 
 
 def _import_keras() -> Any:
-    remove_variables()
     os.environ[VARIABLE] = chosen_backend()
     try:
         import keras

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.numerics import Device, DeviceKind, processor, remove_variables, tensorflow_class
+from features.numerics import Device, DeviceKind, processor, tensorflow_class
 from features.resizing import Pixels
 from schemas.errors import DamagedError, UsageError
 from schemas.recipes import Precision
@@ -43,7 +43,6 @@ class FrozenNetwork:
     """
 
     def __init__(self, graph: bytes, precision: Precision) -> None:
-        remove_variables()
         import tensorflow as tf
 
         definition = tf.compat.v1.GraphDef.FromString(graph)

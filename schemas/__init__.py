@@ -1,1 +1,6 @@
 """What a record is: tables, recipes, manifests, and the one family of errors."""
+
+import os
+
+# TensorFlow imports Keras with it, whatever module asks for TensorFlow first. `features.keras_settings` checks it.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")

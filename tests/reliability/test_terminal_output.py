@@ -39,9 +39,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_hostile_names_are_escaped_in_all_output(
-    tmp_path: Path, archive: Path, debug: list[str]
-) -> None:
+def test_hostile_names_are_escaped_in_all_output(tmp_path: Path, archive: Path, debug: list[str]) -> None:
     (tmp_path / "keys.yaml").write_text(f'"{HOSTILE.encode("unicode_escape").decode()}": 1\n')
     images = ["--dataset", "folder", "--images", str(archive), "--extractor", "pixels", "--height", "8", "--width", "8"]
     commands = [

@@ -85,12 +85,33 @@ def _png_size(data: Any) -> Any:
     return tf.reshape(header, (2,))
 
 
+def _lacks_alpha(data: Any) -> Any:
+    """Whether no chunk before the pixels of a PNG tells transparency (PNG specification, sections 5.3 and 11.3.1)."""
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _HEADER_BYTES), tf.uint8), tf.int32)
+    end = tf.shape(header)[0] - 8
+
+    def is_kind(at: Any, kind: bytes) -> Any:
+        return tf.reduce_all(tf.equal(header[at + 4 : at + 8], list(kind)))
+
+    def follow(at: Any) -> Any:
+        size = tf.reduce_sum(header[at : at + 4] * [1 << 24, 1 << 16, 1 << 8, 1])
+        return (at + 12 + tf.clip_by_value(size, 0, _HEADER_BYTES),)
+
+    def goes_on(at: Any) -> Any:
+        return tf.cond(at <= end, lambda: ~(is_kind(at, b"IDAT") | is_kind(at, b"tRNS")), lambda: False)
+
+    (at,) = tf.while_loop(goes_on, follow, (tf.constant(len(_PNG)),))
+    has_alpha_samples = _byte(header, tf.constant(25)) & 4 > 0  # the header's colour type
+    return ~(has_alpha_samples | tf.cond(at <= end, lambda: is_kind(at, b"tRNS"), lambda: False))
+
+
 def _decoded(data: Any) -> Any:
     """uint8 [H, W, 3]."""
 
     def png() -> Any:
         samples = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
-        alpha = samples[..., 3:]
+        # TensorFlow fills the alpha of samples of fewer than eight bits as if alpha had as few.
+        alpha = tf.where(_lacks_alpha(data), 255, samples[..., 3:])
         # Rounded to the nearest, as Pillow composites.
         return tf.cast((samples[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
 

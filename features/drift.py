@@ -3,7 +3,8 @@
     rows of a table → one vector an image → mean and covariance → distances of the two
 
 Distances are in units of what the features vary anyway, and what chance makes of so few images is taken off: 0 is no
-drift, and a mean distance of 1 is as far as two images commonly lie apart.
+drift. The unit of the mean distance is the root-mean-square distance of an image from the mean of all. Two images
+commonly lie √2 apart in it.
 """
 
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Drift:
     """Distances between two sets of images.
 
     Args:
-        mean: float. Between their means, in deviations over all dimensions together.
+        mean: float. Between their means, divided by the root-mean-square distance of the first images from their mean.
         covariance: float. Between their covariances (Frobenius), as a share of the first's.
     """
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from schemas.errors import RecordError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GRAY, COLOR, PALETTE = 0, 2, 3
+GRAY, COLOR, PALETTE = 0, 2, 3  # colour types
+XMP, RAW_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"  # names of texts that tell an orientation
 
 _DEPTHS = {GRAY: (1, 2, 4, 8, 16), COLOR: (8, 16), PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _CHECKED = (*_CRITICAL, b"tRNS", b"eXIf")
-_XMP, _RAW_EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
 _MOST_TEXT = 1 << 20  # bytes of a text, as Pillow has it
 
 
@@ -127,7 +127,7 @@ def _add(picture: _Picture, chunk: _Chunk) -> None:
         picture.exif = body
     elif kind in (b"tEXt", b"zTXt", b"iTXt") and chunk.is_sound:
         name = body.partition(b"\0")[0]
-        if name in (_XMP, _RAW_EXIF) and _is_short(kind, body):
+        if name in (XMP, RAW_EXIF) and _is_short(kind, body):
             picture.texts.setdefault(name, _written(kind, body))
     elif not kind[0] & 0x20 and kind not in _CRITICAL:
         raise RecordError("decode", "unsupported", f"the critical chunk {kind!r}")

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from schemas.errors import CaptError, UsageError
+from schemas.secrets import without_user
 
 _SCHEMES = ("s3", "gs")
 ANONYMOUS = "anonymous"
@@ -73,7 +74,8 @@ def unreachable(error: OSError, address: str) -> CaptError:
 
 def in_short(error: OSError) -> str:
     """What a service said, without what it says to machines."""
-    return " ".join(str(error).split(" error_info=")[0].split(" (Request ID")[0].split())[:_SHOWN]
+    said = without_user(str(error))  # An endpoint that the environment names may have a password.
+    return " ".join(said.split(" error_info=")[0].split(" (Request ID")[0].split())[:_SHOWN]
 
 
 @lru_cache(maxsize=64)

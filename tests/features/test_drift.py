@@ -28,6 +28,22 @@ def test_a_shift_shows_in_the_mean_in_units_of_the_deviation() -> None:
     assert found.mean == pytest.approx(1.0, abs=0.05)
 
 
+def test_the_unit_of_the_mean_is_the_distance_of_an_image_from_the_mean_and_two_images_lie_root_2_apart() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((20_000, 16)) * generator.uniform(0.5, 2, 16)
+    from_the_mean = np.sqrt(np.mean(np.sum((vectors - vectors.mean(axis=0)) ** 2, axis=1)))
+    of_two = np.sqrt(np.mean(np.sum((vectors[:10_000] - vectors[10_000:]) ** 2, axis=1)))
+
+    def drift_of(distance: float) -> float:
+        shift = np.zeros(16)
+        shift[3] = distance
+        both = [Moments(len(v), v.mean(axis=0), np.cov(v, rowvar=False)) for v in (vectors, vectors + shift)]
+        return drift(*both).mean
+
+    assert drift_of(from_the_mean) == pytest.approx(1, abs=0.01)
+    assert drift_of(of_two) == pytest.approx(np.sqrt(2), abs=0.02)
+
+
 def test_another_spread_shows_in_the_covariance_alone() -> None:
     found = drift(moments(2000, 0), moments(2000, 1, scale=2.0))
     assert found.mean < 0.1

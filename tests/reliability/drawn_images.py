@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -28,6 +27,7 @@ KINDS = [
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))  # Adam7
 
 _ANY_KIND = st.sampled_from(KINDS)
+_ANY_SIDE = st.integers(1, 11)
 
 Pixels = NDArray[np.uint8]
 
@@ -109,10 +109,14 @@ def png(header: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 @st.composite
-def pngs(draw: st.DrawFn, kinds: st.SearchStrategy[tuple[int, int]] = _ANY_KIND) -> Drawn:
+def pngs(
+    draw: st.DrawFn,
+    kinds: st.SearchStrategy[tuple[int, int]] = _ANY_KIND,
+    sides: st.SearchStrategy[int] = _ANY_SIDE,
+) -> Drawn:
     """Draws PNGs of every colour type, depth, palette, transparency and interlacing."""
     color, depth = draw(kinds)
-    width, height = draw(st.integers(1, 11)), draw(st.integers(1, 11))
+    width, height = draw(sides), draw(sides)
     generator = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     few = draw(st.booleans())  # samples with a few values hit a transparent colour often
     most = (1 << depth) - 1
@@ -148,9 +152,9 @@ def encode(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 @st.composite
-def jpegs(draw: st.DrawFn) -> bytes:
+def jpegs(draw: st.DrawFn, sides: st.SearchStrategy[int] = _ANY_SIDE) -> bytes:
     """Draws JPEGs of every subsampling: colour, gray and CMYK, progressive or not, with every orientation."""
-    width, height = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    width, height = draw(sides), draw(sides)
     generator = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     mode = draw(st.sampled_from(["RGB", "L", "CMYK"]))
     channels = {"RGB": 3, "L": 1, "CMYK": 4}[mode]
@@ -162,16 +166,17 @@ def jpegs(draw: st.DrawFn) -> bytes:
     options: dict[str, Any] = {"subsampling": draw(st.integers(0, 2))} if mode == "RGB" else {}
     if restart := draw(st.integers(0, 3)):
         options["restart_marker_blocks"] = restart
-    return encode(
+    if mode == "RGB" and options["subsampling"] == 0 and draw(st.booleans()):
+        options["keep_rgb"] = True
+    data = encode(
         image, "JPEG", quality=draw(st.integers(5, 100)), progressive=draw(st.booleans()), exif=exif, **options
     )
-
-
-def changed(data: bytes, change: Callable[[list[tuple[bytes, bytes]]], list[tuple[bytes, bytes]]]) -> bytes:
-    """Returns a PNG whose chunks after the header were changed."""
-    parts, at = [], 8
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4])
-        parts.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
-        at += 12 + size
-    return png(parts[0][1], *change(parts[1:-1]))
+    adobe = data.find(b"\xff\xee")
+    if mode != "CMYK" or adobe < 0:
+        return data
+    marks = {
+        "CMYK": data,
+        "YCCK": data[: adobe + 15] + b"\2" + data[adobe + 16 :],
+        "no marker": data[:adobe] + data[adobe + 16 :],
+    }
+    return marks[draw(st.sampled_from(sorted(marks)))]

@@ -13,15 +13,21 @@ import tensorflow as tf
 
 from features.fitting import Fitting
 from features.images import MAX_PIXELS
+from features.png_chunks import SIGNATURE
+from trainer.graphs.headers import jpeg_header, orientation, png_header
 
-_EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT = range(1, 5)
-PROBLEMS = ("", "empty", "unsupported: neither JPEG nor PNG", "too large", "corrupt or truncated")
+_EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT, _MISREAD = range(1, 6)
+PROBLEMS = (
+    "",
+    "empty",
+    "unsupported: neither JPEG nor PNG",
+    "too large",
+    "corrupt or truncated",
+    "unsupported: a PNG with EXIF as text or compressed XMP",
+)
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-# EXIF comes before the pixels: a JPEG segment has 65,533 bytes at most, and few come before it.
-_HEADER_BYTES = 1 << 18
-_ENTRIES = 64
-_ORIENTATION = 274
+_JPEG = b"\xff\xd8\xff"
+_ADOBE = b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\0"  # the marker of CMYK
 # Pillow resamples 8-bit samples with coefficients in fixed point (its Resample.c).
 _FIXED = float(1 << 22)
 
@@ -55,7 +61,15 @@ def read_images(data: Any, fitting: Fitting) -> tuple[Any, Any]:
 def _read(data: Any, fitting: Fitting) -> tuple[Any, Any]:
     problem = _problem(data)
     black = tf.zeros((fitting.height, fitting.width, 3), fitting.dtype)
-    pixels = tf.cond(problem > 0, lambda: black, lambda: _fit(_upright(_decoded(data), _orientation(data)), fitting))
+
+    def read(decode: Any) -> Any:
+        misread, image, turn = decode(data)
+        return tf.where(misread, _MISREAD, 0), tf.where(misread, black, _fit(_upright(image, turn), fitting))
+
+    problem, pixels = tf.case(
+        [(problem > 0, lambda: (problem, black)), (_begins(data, SIGNATURE), lambda: read(_png))],
+        lambda: read(_jpeg),
+    )
     return problem, tf.ensure_shape(pixels, (fitting.height, fitting.width, 3))
 
 
@@ -64,7 +78,7 @@ def _read(data: Any, fitting: Fitting) -> tuple[Any, Any]:
 
 def _problem(data: Any) -> Any:
     """What the header tells against an image: int32, 0 for nothing."""
-    is_jpeg, is_png = _begins(data, _JPEG), _begins(data, _PNG)
+    is_jpeg, is_png = _begins(data, _JPEG), _begins(data, SIGNATURE)
     size = tf.case(
         [(is_png, lambda: _png_size(data)), (is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2])],
         lambda: tf.zeros(2, tf.int32),
@@ -85,41 +99,28 @@ def _png_size(data: Any) -> Any:
     return tf.reshape(header, (2,))
 
 
-def _lacks_alpha(data: Any) -> Any:
-    """Whether no chunk before the pixels of a PNG tells transparency (PNG specification, sections 5.3 and 11.3.1)."""
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _HEADER_BYTES), tf.uint8), tf.int32)
-    end = tf.shape(header)[0] - 8
-
-    def is_kind(at: Any, kind: bytes) -> Any:
-        return tf.reduce_all(tf.equal(header[at + 4 : at + 8], list(kind)))
-
-    def follow(at: Any) -> Any:
-        size = tf.reduce_sum(header[at : at + 4] * [1 << 24, 1 << 16, 1 << 8, 1])
-        return (at + 12 + tf.clip_by_value(size, 0, _HEADER_BYTES),)
-
-    def goes_on(at: Any) -> Any:
-        return tf.cond(at <= end, lambda: ~(is_kind(at, b"IDAT") | is_kind(at, b"tRNS")), lambda: False)
-
-    (at,) = tf.while_loop(goes_on, follow, (tf.constant(len(_PNG)),))
-    has_alpha_samples = _byte(header, tf.constant(25)) & 4 > 0  # the header's colour type
-    return ~(has_alpha_samples | tf.cond(at <= end, lambda: is_kind(at, b"tRNS"), lambda: False))
+def _png(data: Any) -> tuple[Any, Any, Any]:
+    """Whether a PNG is misread, its pixels uint8 [H, W, 3], and its orientation."""
+    header = png_header(data)
+    samples = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
+    # What TensorFlow makes up for alpha is white of the file's depth, not of 8 bits.
+    alpha = tf.where(header.has_alpha, samples[..., 3:], 255)
+    # Rounded to the nearest, as Pillow composites.
+    pixels = tf.cast((samples[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
+    return header.is_misread, pixels, orientation(header.exif, header.xmp)
 
 
-def _decoded(data: Any) -> Any:
-    """uint8 [H, W, 3]."""
-
-    def png() -> Any:
-        samples = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
-        # TensorFlow fills the alpha of samples of fewer than eight bits as if alpha had as few.
-        alpha = tf.where(_lacks_alpha(data), 255, samples[..., 3:])
-        # Rounded to the nearest, as Pillow composites.
-        return tf.cast((samples[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
-
+def _jpeg(data: Any) -> tuple[Any, Any, Any]:
+    """As `_png` has it."""
+    header = jpeg_header(data)
+    # CMYK is inverted, as Adobe writes it; TensorFlow takes it so only where the file says that it is Adobe's.
+    rest = tf.strings.substr(data, 2, tf.strings.length(data))
+    marked = tf.cond(
+        header.is_unmarked_cmyk, lambda: tf.strings.join([tf.constant(_JPEG[:2] + _ADOBE), rest]), lambda: data
+    )
     # The method that Pillow uses; TensorFlow's own default is faster and a level or two off.
-    return tf.cond(_begins(data, _PNG), png, lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"))
-
-
-# === Orientation (CIPA DC-008, tag 274) ===
+    pixels = tf.io.decode_jpeg(marked, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.constant(False), pixels, orientation(header.exif, header.xmp)
 
 
 def _upright(image: Any, orientation: Any) -> Any:
@@ -136,47 +137,6 @@ def _upright(image: Any, orientation: Any) -> Any:
     )
     upright = tf.switch_case(tf.where((orientation > 0) & (orientation < 9), orientation - 1, 0), turns)
     return tf.ensure_shape(upright, (None, None, 3))
-
-
-def _orientation(data: Any) -> Any:
-    """int32 scalar: the orientation that an EXIF block says, 1 where there is none or it cannot be read."""
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _HEADER_BYTES), tf.uint8), tf.int32)
-    exif = _find(header, b"Exif\0\0")
-    chunk = _find(header, b"eXIf")
-    start = tf.where(exif >= 0, exif + 6, tf.where(chunk >= 0, chunk + 4, -1))
-    return tf.cond(start >= 0, lambda: _entry(header, start), lambda: tf.constant(1))
-
-
-def _find(values: Any, wanted: bytes) -> Any:
-    """Where bytes are found first; −1 where they are not."""
-    windows = tf.shape(values)[0] - len(wanted) + 1
-    found = tf.fill((tf.maximum(windows, 0),), True)
-    for offset, byte in enumerate(wanted):
-        found &= tf.equal(values[offset : offset + tf.maximum(windows, 0)], byte)
-    places = tf.where(found)[:, 0]
-    return tf.cond(tf.size(places) > 0, lambda: tf.cast(places[0], tf.int32), lambda: tf.constant(-1))
-
-
-def _entry(header: Any, start: Any) -> Any:
-    """The value of the orientation's entry in the first directory (TIFF 6.0, section 2)."""
-    is_little = tf.equal(_byte(header, start), ord("I"))
-
-    def number(place: Any, size: int) -> Any:
-        order = [tf.where(is_little, size - 1 - i, i) for i in range(size)]
-        total = tf.zeros_like(place)
-        for offset in order:
-            total = total * 256 + _byte(header, place + offset)
-        return total
-
-    directory = start + number(start + 4, 4)
-    places = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), _ENTRIES))
-    value = tf.reduce_sum(tf.where(tf.equal(number(places, 2), _ORIENTATION), number(places + 8, 2), 0))
-    return tf.where(value > 0, value, 1)
-
-
-def _byte(values: Any, place: Any) -> Any:
-    last = tf.shape(values)[0] - 1
-    return tf.where((place >= 0) & (place <= last), tf.gather(values, tf.clip_by_value(place, 0, last)), 0)
 
 
 # === Resizing ===

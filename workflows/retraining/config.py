@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_serializer, model_validator
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from schemas.errors import UsageError
 from schemas.recipes import Frozen
@@ -23,6 +25,16 @@ def _pattern(text: str) -> str:
     except re.error as error:
         raise ValueError(f"no regular expression: {error}") from None
     return text
+
+
+def _address(url: str) -> str:
+    try:
+        host = parse_url(url).host
+    except LocationParseError:
+        host = None
+    if not host:
+        raise ValueError("not an address with a host")
+    return url
 
 
 class Rule(Frozen):
@@ -94,12 +106,16 @@ class Gate(Frozen):
 class Hooks(Frozen):
     """What is told of the outcome, as the JSON that the command returns.
 
+    What is written of it, into a model's lineage for example, names only the program and the host: arguments, user and
+    path often are secrets.
+
     Args:
         on: tuple of str. Of which outcomes: `promoted`, `rejected`, `stale`, `stopped`, `failed`,
             `nothing new`.
         command: tuple of str. A program with its arguments; the JSON is its standard input.
         url: str or None. An http(s) address that gets the JSON by POST.
-        timeout: float. Seconds that either may take.
+        timeout: float. Seconds that either may take, at most 3600. Then the program is killed with all that it started,
+            and the connection is broken off.
     """
 
     on: tuple[Literal["promoted", "rejected", "stale", "stopped", "failed", "nothing new"], ...] = (
@@ -109,9 +125,17 @@ class Hooks(Frozen):
         "stopped",
         "failed",
     )
-    command: tuple[str, ...] = ()
-    url: Annotated[str, Field(pattern="^https?://")] | None = None
-    timeout: float = Field(30, gt=0)
+    command: tuple[str, ...] = Field((), repr=False)
+    url: Annotated[str, Field(pattern="^https?://"), AfterValidator(_address)] | None = Field(None, repr=False)
+    timeout: float = Field(30, gt=0, le=3600)
+
+    @field_serializer("command")
+    def _program(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        return command[:1]
+
+    @field_serializer("url")
+    def _host(self, url: str | None) -> str | None:
+        return without_path(url) if url else None
 
 
 class RetrainConfig(Frozen):
@@ -155,13 +179,6 @@ class RetrainConfig(Frozen):
         if self.task == "captcha" and self.vocabulary == "frozen":
             raise ValueError("captcha has no vocabulary to freeze")
         return self
-
-    def without_secrets(self) -> dict[str, Any]:
-        """Returns the configuration as JSON values; of a webhook's URL, whose path is a secret, the host only."""
-        values = self.model_dump(mode="json")
-        if self.hooks.url:
-            values["hooks"]["url"] = without_path(self.hooks.url)
-        return values
 
     @property
     def metric(self) -> str:

@@ -291,7 +291,7 @@ class _Cycle:
         return {
             "content": content,
             "settings": settings_of(self.settings, prepared),
-            "config": self.settings.without_secrets(),
+            "config": self.settings.model_dump(mode="json"),
             "data": {name: self.store.dataset(name).manifest.digest for name in prepared.datasets},
             "seen": seen.digest,
             "tables": {**prepared.tables, "texts": list(prepared.texts)},

@@ -1,20 +1,25 @@
 """Hooks: the outcome of a retraining, told to a program and to an address.
 
 They are called before the command ends and after the decision is kept; one that fails is a warning, for the decision
-stands. A run that is killed in between does not call them: the history has the decision all the same.
+stands. A run that is killed in between does not call them: the history has the decision all the same. Messages name
+programs and hosts only, for arguments and addresses hold secrets.
 """
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
 from typing import Any
+from urllib.parse import unquote
 
-import urllib3
+from urllib3.util import make_headers, parse_url
 
+from features.addresses import Deadline, connected
 from schemas.secrets import without_path
 from workflows.retraining.config import Hooks
 
@@ -32,58 +37,72 @@ def tell(hooks: Hooks, outcome: Mapping[str, Any]) -> None:
         return
     data = json.dumps(outcome).encode()
     if hooks.command:
-        _run(hooks, data)
+        _warned(hooks.command[0], lambda: _run(hooks.command, data, hooks.timeout))
     if hooks.url:
-        _post(hooks, data)
+        url = hooks.url
+        _warned(without_path(url), lambda: _post(url, data, hooks.timeout))
 
 
-def _run(hooks: Hooks, data: bytes) -> None:
-    program = hooks.command[0]
+def _warned(name: str, call: Callable[[], str]) -> None:
+    """Calls a hook; logs what it complains of, or the type of its exception, whose text may repeat secrets."""
     try:
-        # A session of its own, so that what the program starts ends with it.
-        with subprocess.Popen(
-            hooks.command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-        ) as running:
-            try:
-                running.communicate(data, timeout=hooks.timeout)
-            except subprocess.TimeoutExpired:
-                os.killpg(running.pid, signal.SIGKILL)
-                raise
-        if running.returncode:
-            _log.warning("the hook %s ended with status %d", program, running.returncode)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        _log.warning("the hook %s could not be run: %s", program, error)
+        complaint = call()
+    except Exception as error:
+        complaint = f"failed: {type(error).__name__}"
+    if complaint:
+        _log.warning("the hook %s %s", name, complaint)
 
 
-def _post(hooks: Hooks, data: bytes) -> None:
-    """Posts in a thread: a server that trickles its answer, or a name that is not resolved, outlasts every timeout."""
-    assert hooks.url
-    posting = threading.Thread(target=_send, args=(hooks.url, data, hooks.timeout), daemon=True)
-    posting.start()
-    posting.join(hooks.timeout)
-    if posting.is_alive():
-        _log.warning("the hook %s did not answer within %g seconds", without_path(hooks.url), hooks.timeout)
+def _run(command: tuple[str, ...], data: bytes, seconds: float) -> str:
+    """Runs a program and waits for it; after `seconds` it is killed with all that it started.
 
-
-def _send(url: str, data: bytes, timeout: float) -> None:
-    host = without_path(url)
-    headers = {"content-type": "application/json"}
-    with urllib3.PoolManager() as pool:
+    Returns:
+        What is wrong, empty if nothing is.
+    """
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
-            # The answer's body is not read: only its status counts.
-            answer = pool.request(
-                "POST",
-                url,
-                body=data,
-                headers=headers,
-                timeout=timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-        except Exception as error:  # a stranger's answer; the error's text repeats the URL
-            _log.warning("the hook %s could not be reached: %s", host, type(error).__name__)
-            return
-        if answer.status >= 300:
-            _log.warning("the hook %s answered %d", host, answer.status)
-        answer.close()
+            process.communicate(data, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            return f"was killed after {seconds:g} seconds"
+        except BaseException:
+            _kill(process)
+            raise
+    return f"ended with status {process.returncode}" if process.returncode else ""
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _post(url: str, data: bytes, seconds: float) -> str:
+    """Sends data to a URL; all of it, from the look-up of the host to the answer's status, takes at most `seconds`.
+
+    Returns:
+        What is wrong, empty if nothing is.
+    """
+    answers: SimpleQueue[str] = SimpleQueue()
+    # A thread, because the look-up of a host's name cannot be interrupted.
+    threading.Thread(target=lambda: answers.put(_answer(url, data, seconds)), daemon=True).start()
+    try:
+        return answers.get(timeout=seconds)
+    except Empty:
+        return f"did not answer within {seconds:g} seconds"
+
+
+def _answer(url: str, data: bytes, seconds: float) -> str:
+    """Posts, and returns what is wrong; the body of the answer is not read, and redirects are not followed."""
+    address = parse_url(url)
+    login = make_headers(basic_auth=unquote(address.auth)) if address.auth else {}
+    headers = {**login, "Content-Type": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
+    with Deadline(seconds) as deadline:
+        try:
+            with contextlib.closing(connected(address, deadline, seconds, allow_private=True)) as connection:
+                connection.request("POST", address.request_uri, body=data, headers=headers, preload_content=False)
+                with contextlib.closing(connection.getresponse()) as response:
+                    deadline.check()  # headers that were cut off read like an answer
+                    return f"answered {response.status}" if response.status >= 300 else ""
+        except Exception as error:
+            reason = f"failed: {type(error).__name__}"
+            return reason if deadline.left else f"did not answer within {seconds:g} seconds"

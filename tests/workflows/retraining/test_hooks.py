@@ -1,9 +1,7 @@
 """Hooks get the outcome as JSON, and one that fails costs nothing."""
 
-import contextlib
 import json
 import logging
-import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workflows.retraining.config import Hooks, RetrainConfig
+from workflows.retraining.config import Hooks
 from workflows.retraining.hooks import tell
 
 OUTCOME = {"decision": "promoted", "why": ["better"], "champion": "0123456789abcdef"}
@@ -60,38 +58,6 @@ def test_nothing_new_is_told_only_where_it_is_asked_for(server: HTTPServer) -> N
     assert len(server.got) == 1
 
 
-def test_a_server_that_trickles_its_answer_does_not_hold_the_command(caplog: pytest.LogCaptureFixture) -> None:
-    stop = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            connection, _ = listening.accept()
-            with connection, contextlib.suppress(OSError):
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-                while not stop.wait(0.05):
-                    connection.sendall(b"x")
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            url = f"http://user:word@127.0.0.1:{listening.getsockname()[1]}/T0/SECRET"
-            tell(Hooks(url=url, timeout=0.3), OUTCOME)
-            assert not stop.is_set()  # it returned while the server still answers
-        finally:
-            stop.set()
-            thread.join()
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "SECRET" not in said
-    assert "word" not in said
-
-
-def test_the_configuration_that_is_kept_names_the_webhooks_host_only() -> None:
-    url = "https://user:word@hooks.example.com/T0/SECRET?token=x"
-    config = RetrainConfig(store="s", name="m", data=({"dataset": "folder"},), hooks=Hooks(url=url))
-    assert config.without_secrets()["hooks"]["url"] == "https://hooks.example.com"
-
-
 def test_hooks_that_fail_are_warnings(server: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "capt")
     server.status = 500
@@ -103,6 +69,6 @@ def test_hooks_that_fail_are_warnings(server: HTTPServer, caplog: pytest.LogCapt
     said = [record.getMessage() for record in caplog.records]
     assert said[0].endswith("ended with status 3")
     assert said[1] == f"the hook {address.removesuffix('/hook')} answered 500"
-    assert "/no/such/program could not be run" in said[2]
-    assert "could not be run" in said[3]
-    assert "could not be reached" in said[4]
+    assert "/no/such/program failed" in said[2]
+    assert "killed after" in said[3]
+    assert "http://127.0.0.1:9 failed" in said[4]

@@ -13,7 +13,7 @@ from photographs import write_photographs
 
 import capt
 from features.store import FeatureTable, open_store
-from schemas.recipes import Precision
+from schemas.choices import Precision
 
 _ELSEWHERE = 10_000_000  # a photograph that no benchmark takes
 
@@ -49,12 +49,12 @@ class BegunStore:
         started = time.perf_counter()
         figures = capt.prepare_features(
             store=str(self.path),
-            dataset="folder",
+            dataset_type="folder",
             images=[str(images)],
             extractor=self.extractor,
             weights="random:7",
             precision=self.precision,
-            shards=shards,
+            num_shards=shards,
             beam_options=list(beam_options),
         )
         seconds = time.perf_counter() - started

@@ -27,7 +27,7 @@ from typing import Any
 from spending import Cost, cost, timed
 
 import capt
-from features.captchas import DEFAULT_FONTS, Look, make_captchas_of, read_words, shipped_fonts, shipped_words
+from features.captchas import DEFAULT_FONTS, Look, make_captchas, read_words, shipped_fonts, shipped_words
 
 COUNT = 140_000
 FEW = 7
@@ -89,7 +89,7 @@ def main() -> None:
 
 def _make(given: argparse.Namespace) -> None:
     chosen = SETS[given.set]
-    print(json.dumps(make_captchas_of(chosen.look, given.data, given.count, chosen.seed, given.labelled)))
+    print(json.dumps(make_captchas(chosen.look, given.data, given.count, chosen.seed, given.labelled)))
 
 
 # === Results ===
@@ -126,7 +126,7 @@ class Bench:
         pictures, store = self.data / "words_captcha", self.out / "store"
         if not self.data.exists():
             chosen = SETS[self.set]
-            make_captchas_of(chosen.look, self.data, self.count, chosen.seed)
+            make_captchas(chosen.look, self.data, self.count, chosen.seed)
         capt.prepare_captcha(store=str(store), images=[str(pictures)], labels=str(pictures))
         spent = self.out / "run.json"
         with timed(spent) as idle:
@@ -202,7 +202,7 @@ def _costs(directory: Path, count: int) -> dict[str, Cost]:
     data, store = directory / "data", directory / "store"
     folder = data / "words_captcha"
     return {
-        "make": _cost("synth", "captcha", data, "--count", count, "--seed", DEVELOPMENT.seed),
+        "make": _cost("synth", "captcha", data, "--num-images", count, "--seed", DEVELOPMENT.seed),
         "prepare": _cost("prepare", "captcha", "--store", store, "--images", folder, "--labels", folder),
     }
 

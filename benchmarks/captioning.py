@@ -36,7 +36,7 @@ from trainer.captioners.captioner import Captioner
 from trainer.captioners.losses import MaskedCrossEntropy
 from trainer.captioners.models import model_spec
 from trainer.config import parse_options
-from trainer.decoding.decoder import Decoding, make_decoder
+from trainer.decoding.decoder import GenerationConfig, make_decoder
 
 VOCABULARY = 5000
 MEAN_WORDS = 10.8  # of Flickr8k's captions
@@ -103,7 +103,7 @@ def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captio
     for row, words in zip(tokens, captions, strict=True):
         row[: len(words) + 2] = [START, *words, END]
     inputs, targets = {"features": features, "tokens": tokens[:, :-1]}, tokens[:, 1:]
-    decode, wanted = make_decoder(model, Decoding(max_words=tokens.shape[1])), list(map(told, captions))
+    decode, wanted = make_decoder(model, GenerationConfig(max_new_tokens=tokens.shape[1])), list(map(told, captions))
     for _ in range(_LESSONS):
         model.fit(inputs, targets, batch_size=len(captions), epochs=_STEPS, verbose=0)
         if list(map(told, decode(features).words[:, 0])) == wanted:
@@ -120,7 +120,7 @@ def told(ids: Sequence[int]) -> str:
 
 def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[str]]:
     """All images of a table at once, in the order of their keys."""
-    rows, decode = _rows(table), make_decoder(model, Decoding(max_words=most))
+    rows, decode = _rows(table), make_decoder(model, GenerationConfig(max_new_tokens=most))
     return lambda: [told(ids) for ids in decode(table.read(rows)).words[:, 0]]
 
 

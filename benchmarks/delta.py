@@ -22,7 +22,7 @@ from begun_store import BegunStore, begin_store
 from photographs import write_photographs
 from rounds import Work, apart, in_turn, print_rounds, ratio
 
-from schemas.recipes import Precision
+from schemas.choices import Precision
 
 FULL, GROWN, ONE = "full run", "1 % new", "one image"
 

@@ -38,14 +38,14 @@ from photographs import write_photographs
 from rounds import Work, apart, in_turn, print_rounds, ratio
 
 from features.extraction import DEFAULT_BATCH
-from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
 from features.fitting import Fitting
 from features.images import decode
 from features.networks import load_network, shared_network
 from pipelines.extracting import EXTRACT_UNIT, ExtractShard
 from pipelines.units import write_unit
-from schemas.recipes import Precision
+from schemas.choices import Precision
+from schemas.options.extractor import ExtractorOptions
 
 OURS, COMMAND = "ours", "ours, the whole command"
 NOTEBOOK, BEAM = "notebook loop", "plain Beam"
@@ -137,7 +137,7 @@ def make(work: Path, precision: Precision, images: Sequence[Path] | None, count:
     given.few.mkdir()
     for path in given.paths()[:few]:
         shutil.copy2(path, given.few)
-    extractor = open_extractor(Asked(weights="random:7"))
+    extractor = open_extractor(ExtractorOptions(weights="random:7"))
     network = extractor.feature_function(given.store.table.recipe).network
     network.save(given.model)
     return given, flops_of(network)

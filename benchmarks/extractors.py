@@ -23,11 +23,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
 from features.extractors.table import APPLICATIONS
 from features.networks import freeze, load_network
 from features.random_weights import noise_images
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 WEIGHTS = "random:7"
@@ -93,7 +93,7 @@ def _measure(network: str, work: Path) -> None:
     again = facts_file.exists()
     facts: dict[str, Any] = json.loads(facts_file.read_text()) if again else {}
     if not again:
-        extractor = open_extractor(Asked(extractor=name, weights=WEIGHTS, layer=layer or None))
+        extractor = open_extractor(ExtractorOptions(extractor=name, weights=WEIGHTS, layer=layer or None))
         choice = extractor.choice()
         fields = {**vars(choice), "precision": "float32"}
         graph.write_bytes(freeze(extractor.feature_function(FeatureRecipe(**fields)), choice.height, choice.width))

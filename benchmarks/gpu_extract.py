@@ -38,12 +38,12 @@ from rounds import in_turn, print_rounds, ratio
 
 from features.compiled_network import CompiledNetwork, compiled_network
 from features.extraction import Extracted, Extractor, Source, out_of_memory
-from features.extractors.choice import Asked
 from features.extractors.layers import NetworkFunction
 from features.extractors.opening import open_extractor
 from features.fitting import Fitting
 from features.images import decode
 from features.store.shards import ShardWriter
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 # Dense bfloat16, by the makers' data sheets; the first whose name is part of the device's counts.
@@ -206,7 +206,7 @@ def build(options: Any) -> tuple[NetworkFunction, FeatureRecipe]:
     """The network as capt builds it, and what its rows mean."""
     is_custom = options.extractor.startswith("custom:")
     weights = options.weights or (None if is_custom else "random:7")
-    asked = Asked(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
+    asked = ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
     extractor = open_extractor(asked)
     recipe = FeatureRecipe(**{**vars(extractor.choice()), "precision": options.precision, "format": "parquet"})
     return extractor.feature_function(recipe), recipe

@@ -19,9 +19,9 @@ from features.files import entry_of, put_if_absent, write, written_aside
 from features.store import FeatureTable, Store, TextTable
 from features.store.log import CommitLog
 from features.store.shards import ShardWriter, shard_count, shard_of, tensor_fields
-from schemas.compression import Compression
+from schemas.choices import Compression, Format, StorageDtype
 from schemas.manifests import DatasetFacts, FeatureFacts, Manifest
-from schemas.recipes import FeatureRecipe, Format, StorageDtype, canonical_json
+from schemas.recipes import FeatureRecipe, canonical_json
 from schemas.records import to_arrow
 from schemas.tables import CATALOG
 

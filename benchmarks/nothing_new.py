@@ -31,11 +31,12 @@ from features.store import create_store
 from features.store.log import CommitLog
 from features.store.shards import ShardWriter
 from pipelines.frozen import frozen_network
-from pipelines.prepare_features import FeatureOptions, recipe_of
+from pipelines.prepare_features import recipe_of
 from schemas.manifests import FeatureFacts, Manifest
+from schemas.options.prepare import PrepareFeatures
 
 OPTIONS: dict[str, Any] = {
-    "dataset": "folder",
+    "dataset_type": "folder",
     "extractor": "mobilenet_v3_small",
     "weights": "random:7",
     "precision": "float32",
@@ -56,7 +57,7 @@ def make_images(root: Path, count: int) -> None:
 def make_store(path: Path, images: Path, count: int) -> None:
     """A store whose feature table has a row for every image, of two numbers each."""
     store = create_store(path)
-    options = FeatureOptions(store=str(path), images=(str(images),), **OPTIONS)
+    options = PrepareFeatures(store=str(path), images=(str(images),), **OPTIONS)
     recipe = recipe_of(options, store)
     root = store.feature_root(recipe)
     writer = ShardWriter(root, "made", recipe.table((2,)), recipe.format, 0, 1)

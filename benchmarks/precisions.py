@@ -22,7 +22,7 @@ from storage import cosines, flat, scene_images
 
 import capt
 from features.store import open_store
-from schemas.recipes import Precision
+from schemas.choices import Precision
 
 
 def main() -> None:
@@ -57,11 +57,11 @@ def _features(store: Path, images: list[str], options: Any, precision: Precision
     asked = {name: value for name in ("layer", "weights") if (value := getattr(options, name))}
     result = capt.prepare_features(
         store=str(store),
-        dataset="folder",
+        dataset_type="folder",
         images=images,
         extractor=options.extractor,
         precision=precision,
-        dtype="float32",
+        storage_dtype="float32",
         **asked,
     )
     table = open_store(store).features(result["fingerprint"])

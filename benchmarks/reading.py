@@ -33,7 +33,8 @@ from rounds import Work, in_turn, print_rounds, ratio
 
 from features.store import FeatureTable, create_store
 from features.store.shards import read_index, tensor_fields, value_span
-from schemas.recipes import END, START, Format
+from schemas.choices import Format
+from schemas.recipes import END, START
 from schemas.records import parsing_spec
 from trainer.inputs.batches import BatchReader, epoch_order
 from trainer.inputs.captions import Captions

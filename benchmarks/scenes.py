@@ -15,7 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ from trainer.inputs.held_out import held_out, run_tables
 from trainer.metrics import Scorer
 from trainer.runs.captioner_run import Caption
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
 
 SCENES, SEED = 3000, 1
 NETWORK_SCENES, NETWORK_SEED, NETWORK_EPOCHS = 12000, 1001, 12
@@ -103,10 +102,10 @@ class Told:
 
 def prepare(bench: Bench) -> dict[str, Any]:
     """Scenes, network, features and tokens; what the network reached and took, and the tables' fingerprints."""
-    make_scenes(bench.pictures, bench.scenes, SEED, **asdict(RULES))
+    make_scenes(bench.pictures, bench.scenes, SEED, RULES)
     network = _once(bench.out / "network.json", lambda: _network(bench))
     captions = capt.prepare_captions(
-        store=str(bench.store), dataset="coco", name=_DATASET, annotations=bench.annotations
+        store=str(bench.store), dataset_type="coco", dataset_name=_DATASET, annotations=bench.annotations
     )
     return {
         "network": network,
@@ -122,13 +121,13 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
     keras.utils.clear_session()
     spent = bench.out / "runs" / f"{model}.json"
     with timed(spent) as idle:
-        trained = train_captioner(
-            bench.store,
-            bench.run(model),
-            model,
-            features=tables["places" if model_spec(model).spatial else "scene"],
-            captions=tables["captions"],
-            options=options,
+        trained = capt.train_captioner(
+            store=bench.store,
+            run_dir=bench.run(model),
+            model=model,
+            feature_table=tables["places" if model_spec(model).spatial else "scene"],
+            caption_table=tables["captions"],
+            hyperparameters=options,
         )
         if trained["resumed_at"] == trained["steps"]:
             idle.append("trained already")
@@ -183,8 +182,8 @@ def _network(bench: Bench) -> dict[str, Any]:
 def _features(bench: Bench, layer: str) -> str:
     prepared = capt.prepare_features(
         store=str(bench.store),
-        dataset="coco",
-        name=_DATASET,
+        dataset_type="coco",
+        dataset_name=_DATASET,
         images=[str(bench.pictures / "images")],
         annotations=bench.annotations,
         extractor=f"custom:{bench.network}",

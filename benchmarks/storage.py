@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 import capt
 from features.store import FeatureTable, open_store
-from schemas.compression import Compression
-from schemas.recipes import Format, StorageDtype
+from schemas.choices import Compression, Format, StorageDtype
 
 CAPTIONS_AN_IMAGE, TOKENS = 5, 16
 DTYPES = [dtype for dtype in get_args(StorageDtype) if dtype != "uint8"]  # which keeps pixels alone
@@ -60,14 +59,14 @@ def _options() -> Any:
 
 def scene_images(out: Path, count: int) -> str:
     """Make so many scenes; the directory of their images."""
-    capt.synth_scenes(out=str(out), count=count, seed=0)
+    capt.synth_scenes(out=str(out), num_images=count, seed=0)
     return str(out / "images")
 
 
 def _prepared(store: Path, images: list[str], options: Any, chosen: dict[str, str]) -> FeatureTable:
     result = capt.prepare_features(
         store=str(store),
-        dataset="folder",
+        dataset_type="folder",
         images=images,
         extractor=options.extractor,
         weights=options.weights,

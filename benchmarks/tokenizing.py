@@ -90,7 +90,11 @@ def ours(annotations: Path, plan: bool = False) -> int:
     """Prepare the captions into a new store, or plan to; how many there were."""
     with tempfile.TemporaryDirectory() as store:
         result = capt.prepare_captions(
-            store=f"{store}/store", dataset="coco", annotations=[str(annotations)], vocab_size=VOCABULARY, plan=plan
+            store=f"{store}/store",
+            dataset_type="coco",
+            annotations=[str(annotations)],
+            vocab_size=VOCABULARY,
+            dry_run=plan,
         )
         assert result["ok"] == result["input"]
         return int(result["ok"])

@@ -18,7 +18,7 @@ from features.extractors.layers import NetworkFunction
 from features.networks import devices_here
 from features.numerics import Device, numerics_class, processor
 from features.resizing import Pixels
-from schemas.recipes import Precision
+from schemas.choices import Precision
 
 
 class CompiledNetwork(ABC):

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from features.resizing import Pixels, Span, resize
+from schemas.choices import Fit, Resize
 from schemas.errors import UsageError
-from schemas.recipes import FeatureRecipe, Fit, Resize
+from schemas.recipes import FeatureRecipe
 
 MAX_FITTED = 1 << 24
 
@@ -56,12 +57,14 @@ class Fitting:
         least = max(self.height, self.width)
         if self.shorter_side is not None and self.fit != "crop":
             raise UsageError(
-                f"not for --fit {self.fit}", where="--shorter-side", mend="add --fit crop, or leave it out"
+                f"not for --resize-mode {self.fit}",
+                where="--shortest-edge",
+                mend="add --resize-mode crop, or leave it out",
             )
         if self.shorter_side is not None and self.shorter_side < least:
             raise UsageError(
                 f"{self.shorter_side} does not cover a crop of {self.height}×{self.width}",
-                where="--shorter-side",
+                where="--shortest-edge",
                 mend=f"give {least} or more",
             )
 
@@ -130,9 +133,9 @@ def fitting_asked(height: int, width: int, resize: ResizeOption, fit: Fit, short
     Args:
         height: int. Rows of the result.
         width: int. Columns of the result.
-        resize: str. What `--resize` says.
-        fit: str. What `--fit` says.
-        shorter_side: int or None. What `--shorter-side` says.
+        resize: str. What `--resize-method` says.
+        fit: str. What `--resize-mode` says.
+        shorter_side: int or None. What `--shortest-edge` says.
 
     Raises:
         UsageError: as `Fitting` does.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from features.numerics import Device, DeviceKind, processor, tensorflow_class
 from features.resizing import Pixels
+from schemas.choices import Precision
 from schemas.errors import DamagedError, UsageError
-from schemas.recipes import Precision
 
 INPUT = "pixels"
 OUTPUT = "features"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from schemas.recipes import Precision
+from schemas.choices import Precision
 
 DeviceKind = Literal["cpu", "gpu", "tpu"]
 

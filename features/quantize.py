@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.arrays import aligned_empty
+from schemas.choices import StorageDtype
 from schemas.errors import RecordError
-from schemas.recipes import StorageDtype
 from schemas.tables import features_table
 
 Stored = dict[str, NDArray[np.generic]]
@@ -45,7 +45,9 @@ def encode(features: NDArray[Any], dtype: StorageDtype) -> Stored:
         value = _halves()(features) if dtype == "float16" else features.astype(stored)
         fits = np.isfinite(peak.astype(stored))  # rounding keeps order, so that the others fit where the peak does
     if not fits:
-        raise RecordError("store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --dtype float32")
+        raise RecordError(
+            "store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --storage-dtype float32"
+        )
     if dtype == "uint8" and not np.array_equal(value, features):
         raise RecordError("store", "overflow", "a value is no whole number 0…255, which uint8 keeps")
     return {"value": value}
@@ -61,7 +63,9 @@ def _encode_halves(features: NDArray[np.float16]) -> Stored:
     if largest > _INFINITE_HALF:
         raise RecordError("store", "not finite", "the network gave NaN")
     if largest == _INFINITE_HALF:
-        raise RecordError("store", "overflow", "a value is infinite or does not fit float16; use --dtype float32")
+        raise RecordError(
+            "store", "overflow", "a value is infinite or does not fit float16; use --storage-dtype float32"
+        )
     return {"value": features}
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from schemas.choices import Resize
 from schemas.errors import RecordError
-from schemas.recipes import Resize
 
 Pixels = NDArray[np.uint8 | np.float32]
 

@@ -16,7 +16,7 @@ import string
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from schemas.recipes import Standardizer
+from schemas.choices import Standardizer
 
 KERAS_FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 

@@ -6,7 +6,7 @@ DIR/dead/07.jsonl    an `Unfetched` a line, of the hosts whose bucket is 7
 from collections.abc import Iterator
 from pathlib import Path
 
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 
 
 class Unfetched(Frozen):

@@ -21,8 +21,9 @@ from pipelines.ledger import CHANGED
 from pipelines.numerics import Provenance
 from pipelines.units import Advance, read_unit
 from schemas.errors import RecordError
+from schemas.frozen import Frozen
 from schemas.manifests import Shard
-from schemas.recipes import FeatureRecipe, Frozen
+from schemas.recipes import FeatureRecipe
 from schemas.tables import KEY_BYTES
 
 EXTRACT_UNIT = pa.schema([("key", pa.binary(KEY_BYTES)), ("location", pa.string()), ("member", pa.string())])

@@ -204,4 +204,4 @@ def _distinct(some: Iterable[Provenance]) -> list[Provenance]:
 def check_shards(shards: int | None) -> None:
     """UsageError where a pinned shard count is no power of two within bounds."""
     if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
-        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--shards", mend="write 64, say")
+        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--num-shards", mend="write 64, say")

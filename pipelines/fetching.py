@@ -17,20 +17,18 @@ from pipelines.published import PUBLISHED, Publication, PublishedFile
 from pipelines.scratch import claimed
 from pipelines.transfer import Transfer
 from schemas.errors import CaptError, UsageError
+from schemas.options.data import Fetch
 
 _LOCK = ".fetching.lock"
 
 _log = logging.getLogger("capt.fetch")
 
 
-def fetch_dataset(dataset: str, directory: str, only: Sequence[str] = (), mirror: str | None = None) -> dict[str, Any]:
+def fetch_dataset(options: Fetch) -> dict[str, Any]:
     """Fetch the files of a dataset that are not in the directory yet; those that are there are checked, not fetched.
 
     Args:
-        dataset: str. `coco2014`, `coco2017`, `flickr8k` or `conceptual`.
-        directory: str. Where the files go, under their published names.
-        only: sequence of str. Names of the files to take; empty for all but the extra ones.
-        mirror: str or None. http(s) address below which every file lies under its name, in place of its own address.
+        options: The dataset, the directory that the files go to, and which files.
 
     Returns:
         dict. `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes` and `checksum`; `skipped`
@@ -42,10 +40,10 @@ def fetch_dataset(dataset: str, directory: str, only: Sequence[str] = (), mirror
         CaptError: a server that refuses or cannot be reached, too little disk, or a file that is not the published one.
     """
     started = time.monotonic()
-    publication = _published(dataset)
-    files = _chosen(publication.files, only, dataset)
-    place = _made(directory)
-    base = _base(mirror)
+    publication = _published(options.dataset)
+    files = _chosen(publication.files, options.only, options.dataset)
+    place = _made(options.directory)
+    base = _base(options.mirror_url)
     with claimed(place / _LOCK):
         damaged = _damaged(files, place)
         wanted = [
@@ -58,8 +56,8 @@ def fetch_dataset(dataset: str, directory: str, only: Sequence[str] = (), mirror
             transfer.run()
     states = {transfer.name: "resumed" if transfer.resumed else "fetched" for transfer in wanted}
     return {
-        "dataset": dataset,
-        "directory": directory,
+        "dataset": options.dataset,
+        "directory": options.directory,
         "files": {
             file.name: {
                 "state": states.get(file.name, "present"),
@@ -73,7 +71,7 @@ def fetch_dataset(dataset: str, directory: str, only: Sequence[str] = (), mirror
         "resumed": sum(transfer.resumed for transfer in wanted),
         "bytes": sum(transfer.received for transfer in wanted),
         "seconds": round(time.monotonic() - started, 3),
-        "next": _commands(publication, place, directory),
+        "next": _commands(publication, place, options.directory),
     }
 
 
@@ -118,7 +116,7 @@ def _base(mirror: str | None) -> str:
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in mirror for sign in "@?#"):
         raise UsageError(
-            "a mirror is an http or https address without user, query or fragment", where=f"--mirror {mirror}"
+            "a mirror is an http or https address without user, query or fragment", where=f"--mirror-url {mirror}"
         )
     return mirror.rstrip("/")
 

@@ -7,9 +7,10 @@ from features.networks import devices_here, numerics_here
 from features.numerics import toolchain, warn_of_emulation
 from features.store import FeatureTable
 from pipelines.runners import computes_here
+from schemas.choices import Precision
 from schemas.errors import StoreError
+from schemas.frozen import Frozen
 from schemas.manifests import FeatureFacts, Manifest
-from schemas.recipes import Frozen, Precision
 
 # What a row's bits depend on besides the frozen network. The other libraries of the toolchain do not touch values.
 _DECIDE_BITS = ("pillow", "libjpeg", "tensorflow")
@@ -79,7 +80,7 @@ def check_mixture(where: str, held: Iterable[Provenance], added: Iterable[Proven
     name, theirs, ours = difference
     what = f"the table has rows made with {name} {theirs}, and others are made with {name} {ours}"
     if not allow_mixed:
-        raise StoreError(what, where=where, mend="use --allow-mixed to have both, or another --store")
+        raise StoreError(what, where=where, mend="use --allow-mixed-numerics to have both, or another --store")
     _log.warning("%s: %s", where, what)
 
 

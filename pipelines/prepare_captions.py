@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from pydantic import PositiveInt
-
 from features.captions import CaptionsDigest, caption_key, learned_from
 from features.remote.paths import place
 from features.store import Store, create_store, open_store
@@ -32,54 +30,33 @@ from pipelines.text_job import TextJob
 from pipelines.workspace import Workspace, untouched
 from schemas.errors import CaptError, RecordError, UsageError, unexpected
 from schemas.manifests import TextFacts
-from schemas.recipes import Frozen, Standardizer, TextRecipe
+from schemas.options.prepare import PrepareCaptions
+from schemas.recipes import TextRecipe
 
 DEFAULT_VOCAB_SIZE = 5000
 _REMEMBERED_IMAGES = 1 << 17
 
 
-class CaptionOptions(Frozen):
-    """The options of `capt prepare captions`, named and meant as there."""
-
-    store: str
-    dataset: str
-    annotations: tuple[str, ...] = ()
-    name: str | None = None
-    vocab_size: int | None = None
-    min_count: PositiveInt | None = None
-    vocab: str | None = None
-    standardize: Standardizer = "keras"
-    max_length: int = 0
-    limit_images: PositiveInt | None = None
-    limit_captions: PositiveInt | None = None
-    seed: int = 0
-    split: str = "own"
-    max_failures: str | None = None
-    plan: bool = False
-    beam_options: tuple[str, ...] = ()
-
-
-def prepare_captions(**arguments: Any) -> dict[str, Any]:
+def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
     """Tokenize a dataset's captions and commit them.
 
     Args:
-        **arguments: the fields of `CaptionOptions`.
+        options: The options of the command.
 
     Returns:
         The figures that `--json` prints; an input is one caption.
     """
-    options = CaptionOptions(**arguments)
     with full_disk_told(options.store), settled_heap():
-        return _forecast(options) if options.plan else _prepare(options)
+        return _forecast(options) if options.dry_run else _prepare(options)
 
 
-def _prepare(options: CaptionOptions) -> dict[str, Any]:
+def _prepare(options: PrepareCaptions) -> dict[str, Any]:
     started = time.monotonic()
-    source = open_source(options.dataset, options.annotations)
+    source = open_source(options.dataset_type, options.annotations)
     allowed = parse_max_failures(options.max_failures or source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
-    dataset = store.dataset_root(options.name or options.dataset)
+    dataset = store.dataset_root(options.dataset_name or options.dataset_type)
     with contextlib.ExitStack() as running:
         # Before the captions are read it is not known which table they go to.
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, dataset): ()}))
@@ -87,7 +64,7 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
         mend_log(dataset)
         _enter(ledger, options, source, store, dataset.name)
         # The captions of the train split make the vocabulary, so splits are assigned before.
-        commit_splits(ledger, dataset, options.dataset)
+        commit_splits(ledger, dataset, options.dataset_type)
         splits = ledger.split_figures()
         log_splits(splits, dataset.name)
         words = _given_words(options, store)
@@ -119,14 +96,14 @@ def _prepare(options: CaptionOptions) -> dict[str, Any]:
     return result
 
 
-def _forecast(options: CaptionOptions) -> dict[str, Any]:
+def _forecast(options: PrepareCaptions) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
-    source = open_source(options.dataset, options.annotations)
+    source = open_source(options.dataset_type, options.annotations)
     parse_max_failures(options.max_failures or source.max_failures)
     root = place(options.store)
     with untouched(root) as workspace, workspace.caption_ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
-        name = options.name or options.dataset
+        name = options.dataset_name or options.dataset_type
         _enter(ledger, options, source, store, name)
         captions = choose(ledger, workspace.root / "captions.arrows")
         recipe = _recipe(options, name, captions.train, _given_words(options, store))
@@ -135,7 +112,7 @@ def _forecast(options: CaptionOptions) -> dict[str, Any]:
             ledger.add_stored(known.captions())
         counts = ledger.counts()
         return figures(counts, ledger.reasons()) | {
-            "plan": True,
+            "dry_run": True,
             "hits": counts["cached"],
             "misses": counts["ok"],
             "splits": ledger.split_figures(),
@@ -143,9 +120,9 @@ def _forecast(options: CaptionOptions) -> dict[str, Any]:
         }
 
 
-def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store: Store, dataset: str) -> None:
+def _enter(ledger: CaptionLedger, options: PrepareCaptions, source: Source, store: Store, dataset: str) -> None:
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
-    splitter = parse_split(options.split)
+    splitter = parse_split(options.split_ratios)
     image_of = lru_cache(_REMEMBERED_IMAGES)(ledger.identities.image_of)
 
     def images() -> Iterator[CaptionedImage]:
@@ -190,8 +167,8 @@ def _enter(ledger: CaptionLedger, options: CaptionOptions, source: Source, store
     if not ledger.count():
         why = "; ".join(f"{count} {reason}" for reason, count in ledger.reasons().items())
         what = f"there are no captions ({why})" if why else "there are no captions"
-        where = ", ".join(options.annotations) or options.dataset
-        raise CaptError(what, where=where, mend="check --annotations and --dataset")
+        where = ", ".join(options.annotations) or options.dataset_type
+        raise CaptError(what, where=where, mend="check --annotations and --dataset-type")
 
 
 def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
@@ -211,24 +188,24 @@ def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
     return caption_key(dataset, entry.image_id, entry.caption_id)
 
 
-def _given_words(options: CaptionOptions, store: Store) -> list[str] | None:
-    if options.vocab is None:
+def _given_words(options: PrepareCaptions, store: Store) -> list[str] | None:
+    if options.vocab_from is None:
         return None
     if options.vocab_size is not None or options.min_count is not None:
         raise UsageError(
-            "a given vocabulary is used whole", where="--vocab", mend="leave out --vocab-size and --min-count"
+            "a given vocabulary is used whole", where="--vocab-from", mend="leave out --vocab-size and --min-count"
         )
-    return store.text(options.vocab).vocabulary()
+    return store.text(options.vocab_from).vocabulary()
 
 
-def _recipe(options: CaptionOptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None) -> TextRecipe:
+def _recipe(options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None) -> TextRecipe:
     if words is not None:
         vocabulary, vocab_size, min_count = given_vocabulary(words), 0, 1
     else:
         if not len(train):
             raise CaptError(
                 "no caption is in the train split, so there is no vocabulary to learn",
-                mend="add the train annotations, or use --split 0.8,0.1,0.1 or --vocab FINGERPRINT",
+                mend="add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT",
             )
         vocabulary = learned_from(train)
         vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
@@ -245,7 +222,7 @@ def _recipe(options: CaptionOptions, dataset: str, train: CaptionsDigest, words:
     return recipe
 
 
-def _tokenize(job: TextJob, options: CaptionOptions) -> dict[str, Any]:
+def _tokenize(job: TextJob, options: PrepareCaptions) -> dict[str, Any]:
     """Commit what the table lacks; the figures of what was written."""
     if job.known and job.known.facts.inputs == job.captions.inputs:
         return {"shards": 0, "bytes": 0, "words": job.known.facts.words, "truncated": job.known.facts.truncated}

@@ -6,16 +6,13 @@ source + walk → ledger → download → hash → plan → extract shards (Beam
 import logging
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
-
-from pydantic import PositiveInt
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from features.downloads import DownloadLimits
 from features.extraction import DEFAULT_BATCH
-from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
-from features.fitting import ResizeOption, fitting_asked
+from features.fitting import fitting_asked
 from features.images import MAX_PIXELS
 from features.limits import Limits
 from features.numerics import native_precision
@@ -40,84 +37,27 @@ from pipelines.sources import Source, open_source
 from pipelines.split_records import log_splits
 from pipelines.splits import Splitter, parse_split
 from pipelines.workspace import Workspace, untouched
-from schemas.compression import Compression
+from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import Shard
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Fit, Format, Frozen, Pooling, Precision, StorageDtype
+from schemas.options.prepare import PrepareFeatures
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe
 
 _log = logging.getLogger("capt.prepare")
 
 
-class FeatureOptions(Frozen):
-    """The options of `capt prepare features`, named and meant as there; `format` is the shards' file format."""
-
-    store: str
-    dataset: str
-    images: tuple[str, ...]
-    annotations: tuple[str, ...] = ()
-    name: str | None = None
-    extractor: str = "inception_v3"
-    weights: str | None = None
-    layer: str | None = None
-    pooling: Pooling = "none"
-    height: PositiveInt | None = None
-    width: PositiveInt | None = None
-    preprocess: str | None = None
-    resize: ResizeOption = "pillow"
-    fit: Fit = "stretch"
-    shorter_side: PositiveInt | None = None
-    precision: Literal["auto"] | Precision = "auto"
-    dtype: StorageDtype | None = None
-    format: Format = "tfrecord"
-    compression: Compression = "none"
-    batch_size: Literal["auto"] | PositiveInt = "auto"
-    shards: int | None = None
-    limit_images: PositiveInt | None = None
-    limit_captions: PositiveInt | None = None
-    seed: int = 0
-    split: str = "own"
-    max_failures: str | None = None
-    plan: bool = False
-    assume_images: PositiveInt | None = None
-    retry_failed: bool = False
-    rehash: bool = False
-    max_image_pixels: PositiveInt | None = None
-    max_image_bytes: PositiveInt | None = None
-    allow_mixed: bool = False
-    allow_private: bool = False
-    resource_hint: tuple[str, ...] = ()
-    beam_options: tuple[str, ...] = ()
-
-    @property
-    def limits(self) -> Limits:
-        """What one image may measure."""
-        return Limits(self.max_image_pixels or MAX_PIXELS, self.max_image_bytes or MAX_IMAGE_BYTES)
-
-    @property
-    def download_limits(self) -> DownloadLimits:
-        """What one download may take."""
-        return DownloadLimits(max_bytes=self.limits.bytes, allow_private=self.allow_private)
-
-    @property
-    def asked(self) -> Asked:
-        """What is asked of the extractor."""
-        return Asked(**{field.name: getattr(self, field.name) for field in fields(Asked)})
-
-
-def prepare_features(**arguments: Any) -> dict[str, Any]:
+def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
     """Extract the features of a dataset's images that the store lacks, and commit the dataset.
 
     Args:
-        **arguments: the fields of `FeatureOptions`.
+        options: The options of the command.
 
     Returns:
         The figures that `--json` prints.
     """
-    options = FeatureOptions(**arguments)
-    splitter = parse_split(options.split)
-    return prepare_images(
-        options, Published(open_source(options.dataset, options.annotations), splitter, splitter, splitter)
-    )
+    splitter = parse_split(options.split_ratios)
+    source = open_source(options.dataset_type, options.annotations)
+    return prepare_images(options, Published(options.dataset_type, source, splitter, splitter, splitter))
 
 
 @dataclass(frozen=True)
@@ -125,32 +65,34 @@ class Published:
     """A dataset as published, with what assigns splits to its images.
 
     Args:
+        dataset_type: str. Its format.
         source: Source. The dataset.
         splitter: Splitter. Assigns the splits of a dataset that is new to the store.
         later: Splitter. Assigns those of images that come to one that is there; the others keep theirs.
         states: Splitter or None. Says which splits the command states; None where it states none.
     """
 
+    dataset_type: str
     source: Source
     splitter: Splitter
     later: Splitter
     states: Splitter | None
 
 
-def prepare_images(options: FeatureOptions, published: Published) -> dict[str, Any]:
-    """`prepare_features` of a dataset that is opened already, whatever `options` say of kind, annotations and split."""
+def prepare_images(options: PrepareFeatures, published: Published) -> dict[str, Any]:
+    """`prepare_features` of a dataset that is opened already, whatever `options` say of its type, annotations and splits."""
     _check(options)
     with full_disk_told(options.store):
-        return _forecast(options, published) if options.plan else _prepare(options, published)
+        return _forecast(options, published) if options.dry_run else _prepare(options, published)
 
 
-def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
+def _prepare(options: PrepareFeatures, published: Published) -> dict[str, Any]:
     started = time.monotonic()
     allowed = parse_max_failures(options.max_failures or published.source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
     recipe = recipe_of(options, store)
-    dataset = store.dataset_root(options.name or options.dataset)
+    dataset = store.dataset_root(options.dataset_name or published.dataset_type)
     leased = {table_name(store.path, root): () for root in (store.feature_root(recipe), dataset)}
     healing = FeatureHealing(store, recipe)
     with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
@@ -159,7 +101,7 @@ def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
         entered = _enter(ledger, options, published, workspace, store)
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
-        commit_dataset(ledger, dataset, options.dataset)
+        commit_dataset(ledger, dataset, published.dataset_type)
         splits = ledger.split_figures()
         log_splits(splits, dataset.name)
         remove_damaged(dataset, noted_damage(store.path, dataset))
@@ -180,7 +122,7 @@ def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
     return result
 
 
-def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
+def _forecast(options: PrepareFeatures, published: Published) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
     started = time.monotonic()
     parse_max_failures(options.max_failures or published.source.max_failures)
@@ -193,7 +135,7 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
         counts = ledger.counts()
         misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
         if misses:
-            check_launch(table, recipe.precision, options.beam_options, options.allow_mixed)
+            check_launch(table, recipe.precision, options.beam_options, options.allow_mixed_numerics)
         job = _job(options, workspace, recipe, network=_known_network(store, recipe)) if misses else None
         pace = _pace(ledger, job) if job else None
         shape = table.shape if table else job.network.shape if job else None
@@ -201,13 +143,13 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
         seconds = time.monotonic() - started
         extracting = misses / pace if pace else None if misses else 0.0
         return figures(counts | {"ok": misses}, ledger.reasons()) | {
-            "plan": True,
+            "dry_run": True,
             "hits": counts.get("cached", 0),
             "misses": misses,
             **entered,
             "splits": ledger.split_figures(),
             "bytes": misses * job.row_bytes if job else 0,
-            "images_a_second": round(pace, 1) if pace else None,
+            "images_per_second": round(pace, 1) if pace else None,
             "estimated_seconds": None if extracting is None else round(seconds + extracting, 1),
             "fingerprint": recipe.fingerprint,
             "precision": recipe.precision,
@@ -218,7 +160,7 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
 
 def _scale(
     ledger: Ledger,
-    options: FeatureOptions,
+    options: PrepareFeatures,
     workspace: Workspace,
     recipe: FeatureRecipe,
     shape: tuple[int, ...],
@@ -235,7 +177,7 @@ def _scale(
         ledger=ledger.bytes / images,
         catalog=catalog.stat().st_size / images,
     )
-    return scale_of(options.assume_images or images, each, pace, workspace.root, options.shards)
+    return scale_of(options.assume_images or images, each, pace, workspace.root, options.num_shards)
 
 
 def _known_network(store: Store, recipe: FeatureRecipe) -> FrozenFile | None:
@@ -250,20 +192,32 @@ def _pace(ledger: Ledger, job: ExtractionJob) -> float | None:
     return calibrate(job.recipe, job.network, job.batch_size, job.limits, ledger.planned())
 
 
-def _check(options: FeatureOptions) -> None:
-    if options.assume_images and not options.plan:
-        raise UsageError("it is for plans", where="--assume-images", mend="add --plan, or take --limit-images")
+def limits_of(options: PrepareFeatures) -> Limits:
+    """Returns what one image may measure."""
+    return Limits(options.max_image_pixels or MAX_PIXELS, options.max_image_bytes or MAX_IMAGE_BYTES)
+
+
+def download_limits_of(options: PrepareFeatures) -> DownloadLimits:
+    """Returns what one download may take."""
+    return DownloadLimits(max_bytes=limits_of(options).bytes, allow_private=options.allow_private_addresses)
+
+
+def _check(options: PrepareFeatures) -> None:
+    if options.assume_images and not options.dry_run:
+        raise UsageError("only with --dry-run", where="--assume-images", mend="Add --dry-run, or use --limit-images.")
     if not options.images:
         raise UsageError("no images are named", where="--images", mend="name a directory, a .zip or a .tar")
-    check_shards(options.shards)
+    check_shards(options.num_shards)
     parse_hints(options.resource_hint)
-    open_extractor(options.asked)
+    open_extractor(options)
 
 
-def recipe_of(options: FeatureOptions, store: Store) -> FeatureRecipe:
+def recipe_of(options: PrepareFeatures, store: Store) -> FeatureRecipe:
     """What a row of the table that the options ask for means; `auto` is settled by what the store holds."""
-    choice = open_extractor(options.asked).choice()
-    fitting = fitting_asked(choice.height, choice.width, options.resize, options.fit, options.shorter_side)
+    choice = open_extractor(options).choice()
+    fitting = fitting_asked(
+        choice.height, choice.width, options.resize_method, options.resize_mode, options.shortest_edge
+    )
     recipe = FeatureRecipe(
         extractor=choice.extractor,
         weights=choice.weights,
@@ -294,10 +248,10 @@ def _as_stored(recipe: FeatureRecipe, store: Store) -> FeatureRecipe:
 
 
 def _enter(
-    ledger: Ledger, options: FeatureOptions, published: Published, workspace: Workspace, store: Store
+    ledger: Ledger, options: PrepareFeatures, published: Published, workspace: Workspace, store: Store
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
-    dataset = readable_dataset(store.dataset_root(options.name or options.dataset))
+    dataset = readable_dataset(store.dataset_root(options.dataset_name or published.dataset_type))
     splitter = published.later if dataset.manifests else published.splitter
     selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
     entered = enter_records(ledger, published.source, options.images, selection)
@@ -307,30 +261,30 @@ def _enter(
     ledger.keep_assigned(dataset)
     if ledger.identities.has_addresses():
         entered["downloads"] = _download(ledger, options, workspace)
-    hash_records(ledger, workspace.work, options.rehash, options.beam_options, options.limits.bytes)
+    hash_records(ledger, workspace.work, options.rehash, options.beam_options, limits_of(options).bytes)
     return entered
 
 
-def _download(ledger: Ledger, options: FeatureOptions, workspace: Workspace) -> int:
+def _download(ledger: Ledger, options: PrepareFeatures, workspace: Workspace) -> int:
     """Download what is not here, unless this is a plan; how many images."""
     if not options.retry_failed:
-        recall_dead_links(ledger, options.images, options.limits.bytes)
-    if options.plan:
+        recall_dead_links(ledger, options.images, limits_of(options).bytes)
+    if options.dry_run:
         return ledger.count_wanted()
-    return download_records(ledger, options.images, workspace.work, options.download_limits, options.beam_options)
+    return download_records(ledger, options.images, workspace.work, download_limits_of(options), options.beam_options)
 
 
-def _compare(ledger: Ledger, options: FeatureOptions, healing: FeatureHealing) -> FeatureTable | None:
+def _compare(ledger: Ledger, options: PrepareFeatures, healing: FeatureHealing) -> FeatureTable | None:
     """Give every record its status, by what the table has now; the table."""
     table = healing.table()
     failures = table.failures() if table and not options.retry_failed else {}
-    lasting = {key: why for key, why in failures.items() if not options.limits.lift(*why[1:])}
+    lasting = {key: why for key, why in failures.items() if not limits_of(options).lift(*why[1:])}
     ledger.settle(_keys(table) if table else iter(()), lasting)
     return table
 
 
 def _extract(
-    ledger: Ledger, options: FeatureOptions, workspace: Workspace, healing: FeatureHealing
+    ledger: Ledger, options: PrepareFeatures, workspace: Workspace, healing: FeatureHealing
 ) -> tuple[Shard, ...]:
     """Commit the rows that the table lacks, and see that it has its network."""
     while True:
@@ -338,7 +292,7 @@ def _extract(
         table = _compare(ledger, options, healing)
         if not ledger.count_planned():
             break
-        check_launch(table, healing.recipe.precision, options.beam_options, options.allow_mixed)
+        check_launch(table, healing.recipe.precision, options.beam_options, options.allow_mixed_numerics)
         job = _job(options, workspace, healing.recipe, healing.noted)
         shards = job.run(ledger, options.beam_options, seen)
         if shards is not None:
@@ -354,7 +308,7 @@ def _keys(table: FeatureTable) -> Iterator[bytes]:
 
 
 def _job(
-    options: FeatureOptions,
+    options: PrepareFeatures,
     workspace: Workspace,
     recipe: FeatureRecipe,
     doubted: Collection[str] = (),
@@ -365,11 +319,11 @@ def _job(
         root=root,
         work=workspace.work,
         recipe=recipe,
-        network=network or frozen_network(root, workspace.networks, recipe, open_extractor(options.asked)),
+        network=network or frozen_network(root, workspace.networks, recipe, open_extractor(options)),
         batch_size=DEFAULT_BATCH if options.batch_size == "auto" else options.batch_size,
-        limits=options.limits,
-        shards=options.shards,
+        limits=limits_of(options),
+        shards=options.num_shards,
         doubted=doubted,
         hints=parse_hints(options.resource_hint),
-        allow_mixed=options.allow_mixed,
+        allow_mixed=options.allow_mixed_numerics,
     )

@@ -65,7 +65,7 @@ _KARPATHY = PublishedFile(
 def _coco(year: int, files: tuple[PublishedFile, ...]) -> Publication:
     annotations = f"--annotations {{dir}}/annotations_trainval{year}.zip"
     images = f"--images {{dir}}/train{year}.zip --images {{dir}}/val{year}.zip"
-    kind = f"--store STORE --dataset coco --name coco{year}"
+    kind = f"--store STORE --dataset-type coco --dataset-name coco{year}"
     return Publication(
         files, (f"capt prepare features {kind} {images} {annotations}", f"capt prepare captions {kind} {annotations}")
     )
@@ -131,9 +131,9 @@ PUBLISHED: Mapping[str, Publication] = {
             _KARPATHY,
         ),
         (
-            "capt prepare features --store STORE --dataset flickr8k --images {dir}/Flickr8k_Dataset.zip"
+            "capt prepare features --store STORE --dataset-type flickr8k --images {dir}/Flickr8k_Dataset.zip"
             " --annotations {dir}/Flickr8k_text.zip",
-            "capt prepare captions --store STORE --dataset flickr8k --annotations {dir}/Flickr8k_text.zip",
+            "capt prepare captions --store STORE --dataset-type flickr8k --annotations {dir}/Flickr8k_text.zip",
         ),
     ),
     # The dataset's page hands out storage.cloud.google.com addresses, which ask for a login; the same objects lie at
@@ -154,9 +154,9 @@ PUBLISHED: Mapping[str, Publication] = {
             ),
         ),
         (
-            "capt prepare features --store STORE --dataset conceptual --images {dir}/images"
+            "capt prepare features --store STORE --dataset-type conceptual --images {dir}/images"
             " --annotations {dir}/GCC-training.tsv --annotations {dir}/GCC-1.1.0-Validation.tsv",
-            "capt prepare captions --store STORE --dataset conceptual"
+            "capt prepare captions --store STORE --dataset-type conceptual"
             " --annotations {dir}/GCC-training.tsv --annotations {dir}/GCC-1.1.0-Validation.tsv",
         ),
     ),

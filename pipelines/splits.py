@@ -70,26 +70,26 @@ def published_counts(images: int) -> SplitCounts:
 
 
 def parse_counts(text: str) -> SplitCounts:
-    """The counts of `--splits`: train, val and test, such as `100000,20000,20000`."""
+    """The counts of `--split-sizes`: train, val and test, such as `100000,20000,20000`."""
     try:
         counts = SplitCounts(*map(int, text.split(",")))
     except (ValueError, TypeError):
-        raise UsageError(f"cannot read {text!r}", where="--splits", mend="write 100000,20000,20000") from None
+        raise UsageError(f"cannot read {text!r}", where="--split-sizes", mend="write 100000,20000,20000") from None
     if min(counts) < 0 or not sum(counts):
-        raise UsageError(f"{text} are no counts", where="--splits", mend="write 100000,20000,20000")
+        raise UsageError(f"{text} are no counts", where="--split-sizes", mend="write 100000,20000,20000")
     return counts
 
 
 def parse_split(text: str) -> Splitter:
-    """The splitter of `--split`: `own`, or three shares such as `0.8,0.1,0.1`."""
+    """The splitter of `--split-ratios`: `own`, or three shares such as `0.8,0.1,0.1`."""
     if text == "own":
         return Splitter(own=True)
     try:
         train, val, test = (float(share) for share in text.split(","))
     except ValueError:
-        raise UsageError(f"cannot read {text!r}", where="--split", mend="write own, or 0.8,0.1,0.1") from None
+        raise UsageError(f"cannot read {text!r}", where="--split-ratios", mend="write own, or 0.8,0.1,0.1") from None
     if not (min(train, val, test) >= 0 and abs(train + val + test - 1) <= 1e-6):
-        raise UsageError(f"the shares {text} are not positive or do not add up to 1", where="--split")
+        raise UsageError(f"the shares {text} are not positive or do not add up to 1", where="--split-ratios")
     return Splitter(own=False, shares=(train, val, test))
 
 

@@ -14,8 +14,9 @@ from features.store.shards import ShardWriter
 from features.store.tables import transform_directory
 from features.text import Tokenizer, Tokens
 from pipelines.units import Advance, opened_unit
+from schemas.frozen import Frozen
 from schemas.manifests import FileEntry, Shard
-from schemas.recipes import UNKNOWN, Frozen, TextRecipe
+from schemas.recipes import UNKNOWN, TextRecipe
 from schemas.tables import CAPTIONS
 
 _BATCH = 8192

@@ -22,7 +22,7 @@ _TIMEOUT = Timeout(connect=15, read=60)
 _MAX_REDIRECTS = 10
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _OWN_HEADERS = {"User-Agent": "capt", "Accept-Encoding": "identity"}
-_ASIDE = "a file fetched in another way can be put into the directory, or --mirror names another address"
+_ASIDE = "a file fetched in another way can be put into the directory, or --mirror-url names another address"
 
 
 class BrokenError(Exception):

@@ -5,11 +5,11 @@ the same rows, so it must never change without a new name.
 """
 
 from functools import lru_cache
-from typing import Literal, cast
+from typing import cast
 
 import pyarrow as pa
 
-Compression = Literal["none", "zstd"]
+from schemas.choices import Compression
 
 _ZSTD_LEVEL = 1
 

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from schemas.recipes import Frozen, canonical_json, digest_of
+from schemas.frozen import Frozen
+from schemas.recipes import canonical_json, digest_of
 
 MANIFEST_VERSION = 1
 

@@ -9,30 +9,15 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from schemas.compression import Compression
+from schemas.choices import Compression, Fit, Format, Pooling, Precision, Resize, Standardizer, StorageDtype
 from schemas.errors import UsageError
+from schemas.frozen import Frozen
 from schemas.tables import Table, features_table
-
-Precision = Literal["float32", "bfloat16"]
-StorageDtype = Literal["float32", "float16", "bfloat16", "int8", "uint8"]
-Format = Literal["tfrecord", "parquet"]
-Pooling = Literal["none", "avg"]
-Resize = Literal["pillow-bilinear", "draft-bilinear", "tf-bilinear"]
-Fit = Literal["stretch", "crop", "pad"]
-Standardizer = Literal["keras", "alnum", "punctuation"]
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<start>", "<end>")
 PAD, UNKNOWN, START, END = range(4)
 
 SHORT_FINGERPRINT = 16
-
-
-class Frozen(BaseModel):
-    """A typed, immutable value that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Recipe(Frozen):

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pyarrow as pa
 
-from schemas.compression import Compression
+from schemas.choices import Compression
 
 Kind = Literal["bytes", "text", "int", "ints", "tensor"]
 

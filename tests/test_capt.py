@@ -24,7 +24,16 @@ def capt(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def features(store: Path, images: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return capt(
-        "prepare", "features", "--store", str(store), "--dataset", "folder", "--images", str(images), *PIXELS, *more
+        "prepare",
+        "features",
+        "--store",
+        str(store),
+        "--dataset-type",
+        "folder",
+        "--images",
+        str(images),
+        *PIXELS,
+        *more,
     )
 
 
@@ -41,7 +50,7 @@ def test_help_imports_nothing_heavy() -> None:
     heavy = {"tensorflow", "keras", "apache_beam", "numpy", "pyarrow", "PIL", "matplotlib"}
     program = (
         "import sys, capt\n"
-        "try: capt.app(['prepare', 'features', '--help'])\n"
+        "try: capt.application()(['prepare', 'features', '--help'])\n"
         f"except SystemExit: print(sorted({heavy!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
@@ -107,14 +116,25 @@ def test_a_failure_ends_with_status_1(tmp_path: Path, photos: Any) -> None:
 
 
 def test_a_place_that_may_not_be_written_is_one_line() -> None:
-    done = capt("synth", "scenes", "/sys/capt", "--count", "5", "--seed", "0")
+    done = capt("synth", "scenes", "/sys/capt", "--num-images", "5", "--seed", "0")
     assert done.returncode == 1
-    assert re.fullmatch(r"capt: /sys/\S+: [A-Z][a-z -]+ \(check whose it is, or name another place\)\n", done.stderr)
+    assert re.fullmatch(r"capt: /sys/\S+: [A-Z][a-z -]+\. Check its permissions, or choose another path\.\n", done.stderr)
 
 
 def test_which_scenes_there_are_is_said_on_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "scenes"
-    done = capt("synth", "scenes", str(out), "--count", "25", "--objects", "2,3", "--held-out", "0.125", "--json")
+    done = capt(
+        "synth",
+        "scenes",
+        str(out),
+        "--num-images",
+        "25",
+        "--objects-per-scene",
+        "2,3",
+        "--held-out-fraction",
+        "0.125",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert (made["train"], made["val"], made["test"]) == (20, 1, 4)
@@ -125,7 +145,7 @@ def test_which_scenes_there_are_is_said_on_the_command_line(tmp_path: Path) -> N
 def test_options_come_from_a_yaml_file_and_the_command_line_wins(tmp_path: Path, photos: Any) -> None:
     config = tmp_path / "prepare.yaml"
     config.write_text(
-        f"store: {tmp_path / 'store'}\ndataset: folder\nimages: [{photos(3)}]\n"
+        f"store: {tmp_path / 'store'}\ndataset_type: folder\nimages: [{photos(3)}]\n"
         "extractor: pixels\nheight: 32\nwidth: 32\nlimit-images: 1\n"
     )
     done = capt("prepare", "features", "--config", str(config), "--limit-images", "2", "--json")

@@ -1,37 +1,65 @@
-"""The command line and the Python options of a job have the same names and defaults."""
+"""Options are declared once: the command line, Python and the functions that run commands agree."""
 
+import importlib
 import inspect
+import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from typer.testing import CliRunner
 
 import capt
-from pipelines.prepare_captions import CaptionOptions
-from pipelines.prepare_features import FeatureOptions
-from trainer.training import train_captioner
-from trainer.training_words import train_captcha
+from schemas.errors import UsageError
+from schemas.options.commands import COMMANDS, Command
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_a_command_runs_a_function_of_its_options(command: Command) -> None:
+    module, _, name = command.runs.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    (kind,) = [hint for key, hint in typing.get_type_hints(function).items() if key != "return"]
+    assert kind is command.options
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_help_shows_every_option_of_the_python_function(command: Command) -> None:
+    shown = runner.invoke(capt.application(), [*command.name.split(), "--help"], terminal_width=200).output
+    parameters = inspect.signature(getattr(capt, command.function)).parameters
+    for name, _, described in command.options.declared():
+        assert name in parameters
+        assert " ".join(described.help.split()[:3]) in " ".join(shown.split())
+
+
+def test_options_that_were_not_given_take_the_defaults_of_the_model(tmp_path: Path) -> None:
+    done = runner.invoke(capt.application(), ["store", "ls", str(tmp_path / "none"), "--json"])
+    assert done.exit_code == 1
 
 
 @pytest.mark.parametrize(
-    ("declared", "options"), [(capt.prepare_features, FeatureOptions), (capt.prepare_captions, CaptionOptions)]
+    "given",
+    [
+        {"stroe": "s"},
+        {"store": "s", "dataset_type": "coco", "images": ["i"], "batch_size": 0},
+        {"store": "s", "dataset_type": "imagenet", "images": ["i"]},
+        {"store": "s", "dataset_type": "coco", "images": ["i"], "pooling": "max"},
+        {"store": "s", "dataset_type": "coco"},
+    ],
 )
-def test_a_command_and_its_options_agree(declared: Any, options: type[BaseModel]) -> None:
-    parameters = inspect.signature(declared).parameters
-    assert set(parameters) == set(options.model_fields)
-    for name, field in options.model_fields.items():
-        default = parameters[name].default
-        if field.is_required():
-            assert default is inspect.Parameter.empty, name
-        else:
-            assert (tuple(default) if isinstance(default, list) else default) == field.default, name
+def test_a_wrong_option_is_wrong_usage_in_python(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        capt.prepare_features(**given)
 
 
-@pytest.mark.parametrize(
-    ("command", "function"), [(capt.train_captioner, train_captioner), (capt.train_captcha, train_captcha)]
-)
-def test_a_command_that_trains_and_its_function_agree(command: Any, function: Any) -> None:
-    declared, options = (inspect.signature(one).parameters for one in (command, function))
-    assert {name: one.default or None for name, one in declared.items()} == {
-        name: one.default or None for name, one in options.items()
-    }
+def test_a_path_is_taken_for_its_text_and_a_text_for_a_list_of_one(tmp_path: Path) -> None:
+    from schemas.options.prepare import PrepareFeatures
+
+    options = PrepareFeatures.parse({"store": tmp_path, "dataset-type": "folder", "images": tmp_path / "images"})
+    assert (options.store, options.images) == (str(tmp_path), (str(tmp_path / "images"),))
+
+
+def test_the_version_is_shown() -> None:
+    done = runner.invoke(capt.application(), ["--version"])
+    assert (done.exit_code, done.output) == (0, f"capt {capt.__version__}\n")

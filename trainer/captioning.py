@@ -1,6 +1,5 @@
 """`capt caption`: captions of files, folders and archives, and pictures of what the captioner looked at."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from features.fitting import Fitting
 from features.images import open_image
 from features.remote.paths import local_path
 from schemas.errors import RecordError, UsageError, unexpected
+from schemas.options import inference as options_of
 from schemas.printing import printable
 from trainer.inputs.pictures import Picture, find_pictures
 from trainer.plots import attention_figure, save_figure
@@ -19,39 +19,27 @@ from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
 
 
-def caption(
-    run: str | Path | CaptionerRun,
-    images: Sequence[str],
-    attention: str | None = None,
-    *,
-    allow_private: bool = False,
-    **decoding: Any,
-) -> dict[str, Any]:
-    """Captions of images.
+def caption(options: options_of.Caption) -> dict[str, Any]:
+    """Generates captions for images.
 
     Args:
-        run: str, Path or CaptionerRun. A run directory, or an open run.
-        images: sequence of str. As `trainer.inputs.pictures.find_pictures` takes them.
-        attention: str or None. Where to draw what the model looked at; with several images, `OUT.png` becomes
-            `OUT-1.png`, `OUT-2.png` and so on in the order of the results.
-        allow_private: bool. Whether http and https addresses outside the public internet are asked.
-        **decoding: as `CaptionerRun.decoding` takes it.
+        options: The run, the images as `trainer.inputs.pictures.find_pictures` takes them, and how captions are
+            generated. With several images, the attention maps `OUT.png` become `OUT-1.png`, `OUT-2.png` and so on in
+            the order of the results.
 
     Returns:
         `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`, with `attention` where a picture was made
         or `attention_error` where it cannot be, and `captions` (a list of text and score) where several were asked for.
 
     Raises:
-        UsageError: no image was named, an option is out of range, or the model does not attend.
+        UsageError: an option is out of range, or the model does not attend.
         StoreError: the run cannot be used.
     """
-    if not images:
-        raise UsageError("no image was named")
-    drawn = local_path(attention, "--attention") if attention else None
-    opened = open_run(run, CaptionerRun)
-    chosen = opened.decoding(**decoding)
-    limits = DownloadLimits(allow_private=allow_private)
-    pictures = [picture for name in images for picture in find_pictures(name, limits)]
+    drawn = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
+    opened = open_run(options.run, CaptionerRun)
+    chosen = opened.decoding(**options.generation())
+    limits = DownloadLimits(allow_private=options.allow_private_addresses)
+    pictures = [picture for name in options.images for picture in find_pictures(name, limits)]
     captions = opened.caption_sources((Source(b"", picture.read) for picture in pictures), chosen)
     results = []
     for number, (picture, made) in enumerate(zip(pictures, captions, strict=True), start=1):
@@ -98,7 +86,7 @@ def draw_attention(data: bytes, made: Caption, path: Path, fitting: Fitting) -> 
 
 def _attention_figure(data: bytes, made: Caption, fitting: Fitting) -> Figure:
     if made.attention is None:
-        raise UsageError("the run's model does not attend, so there is nothing to draw", where="--attention")
+        raise UsageError("the run's model does not attend, so there is nothing to draw", where="--attention-plot")
     image = open_image(data)
     image.thumbnail((600, 600))
     return attention_figure(fitting.view(image), made.words, made.attention)

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from features.numerics import native_precision
 from schemas.errors import UsageError
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 from trainer.captioners.configs import ModelConfig, RecognizerConfig
 from trainer.recognizers.profiles import profile_settings
 
@@ -42,7 +42,7 @@ class LearningConfig(Frozen):
             `mixed_bfloat16` where the processor computes in it, `float32` elsewhere, see `settled`.
         stop_after: int or None. Epochs without a better one after which training ends early.
         devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
-        checkpoint_every: int or None. Steps between checkpoints, besides the one after each epoch.
+        save_steps: int or None. Steps between checkpoints, besides the one after each epoch.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)
@@ -61,7 +61,7 @@ class LearningConfig(Frozen):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     stop_after: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
-    checkpoint_every: int | None = Field(None, ge=1)
+    save_steps: int | None = Field(None, ge=1)
 
     def settled(self) -> Self:
         """The same with nothing left to the machine: what a run is recorded with, and goes on with elsewhere."""
@@ -78,7 +78,8 @@ class TrainingConfig(LearningConfig):
         label_smoothing: float. Share of each target that is spread over all words that may be said.
         judge: str. What makes an epoch the best: the least `loss` on validation, or the most `cider_d` there.
         show_captions: int. Images of the validation split that are captioned after each epoch.
-        max_words: int or None. Words at most in a caption made by the model; None for the longest of the train split.
+        max_new_tokens: int or None. Tokens at most in a caption made by the model, its end too; None for as many as the
+            longest caption of the train split has.
         extractor: str or None. With a table of pixels: the network that the model has in it, as `--extractor` of `capt
             prepare features` names it; all that follows is for pixels alone.
         extractor_weights: str or None. As `--weights` there.
@@ -95,7 +96,7 @@ class TrainingConfig(LearningConfig):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     judge: Literal["loss", "cider_d"] = "loss"
     show_captions: int = Field(3, ge=0)
-    max_words: int | None = Field(None, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)
     extractor: str | None = None
     extractor_weights: str | None = None
     extractor_layer: str | None = None

@@ -17,13 +17,14 @@ from features.plain_paths import plain_path
 from features.random_weights import noise_images
 from features.remote.paths import local_path
 from schemas.errors import UsageError
+from schemas.options.inference import Export
 from trainer.graphs.captioner_graph import GraphCaptioner
 from trainer.graphs.recognizer_graph import GraphRecognizer
 from trainer.graphs.run_graph import GraphRun
 from trainer.recognizers.alphabet import LETTERS
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import NETWORK
-from trainer.runs.recognizer_run import RecognizerRun, refuse_captions_options
+from trainer.runs.recognizer_run import RecognizerRun, refuse_generation_options
 from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
@@ -32,7 +33,7 @@ _PATTERN = re.compile(r"[\[\]*?\\]")
 _log = logging.getLogger("capt.export")
 
 
-def export_run(run: str | Path | Run, out: str | Path, **decoding: Any) -> dict[str, Any]:
+def export_run(options: Export) -> dict[str, Any]:
     """Write a run as a SavedModel.
 
     Its signature `serving_default` takes `images`, string [N], JPEG or PNG each, and gives `captions`, or `words` of a
@@ -40,24 +41,22 @@ def export_run(run: str | Path | Run, out: str | Path, **decoding: Any) -> dict[
     empty where an image was read. A captioner's vocabulary is an asset; words are read by their likeliest letters.
 
     Args:
-        run: str, Path or Run. A run directory, or an open run.
-        out: str or Path. Directory to make.
-        **decoding: as `CaptionerRun.decoding` takes it, without a temperature; for captioners alone.
+        options: The run, the directory to create, and how captions are chosen.
 
     Returns:
-        dict: `out`, `bytes`, `vocabulary` (ids; letters of a recognizer), and `precision_difference`: how far the
+        dict: `output`, `bytes`, `vocabulary` (ids; letters of a recognizer), and `precision_difference`: how far the
         network's features in float32, as the graph computes them, are from those of the run's precision, relative to
         their norm (0 where that is float32).
 
     Raises:
-        UsageError: the directory exists, decoding draws or is not the run's, or the backend is not TensorFlow.
+        UsageError: the directory exists, an option is not for the run, or the backend is not TensorFlow.
     """
-    target = local_path(out).absolute()
-    opened = run if isinstance(run, Run) else load_run(run)
+    target = local_path(options.out).absolute()
+    opened = load_run(options.run)
     _check(target)
     with plain_path(opened.path) as run_dir:
         served, vocabulary = (
-            _recognizer(opened, decoding) if opened.record.task == "captcha" else _captioner(opened, decoding, run_dir)
+            _recognizer(opened, options) if opened.record.task == "captcha" else _captioner(opened, options, run_dir)
         )
         _write(served, target)
     if _PATTERN.search(str(target)):
@@ -66,7 +65,7 @@ def export_run(run: str | Path | Run, out: str | Path, **decoding: Any) -> dict[
             target,
         )
     return {
-        "out": str(target),
+        "output": str(target),
         "bytes": sum(path.stat().st_size for path in target.rglob("*") if path.is_file()),
         "vocabulary": vocabulary,
         "precision_difference": _precision_difference(opened),
@@ -80,17 +79,14 @@ def _check(target: Path) -> None:
         raise UsageError("it exists", where=str(target), mend="name a new directory")
 
 
-def _captioner(run: CaptionerRun, options: dict[str, Any], run_dir: Path) -> tuple[GraphRun, int]:
+def _captioner(run: CaptionerRun, options: Export, run_dir: Path) -> tuple[GraphRun, int]:
     """The graph of a captioner, and how many word ids it has."""
-    decoding = run.decoding(**options)
-    if decoding.temperature is not None:
-        raise UsageError("an exported captioner does not draw", where="--temperature", mend="leave it out")
-    return GraphCaptioner(run, decoding, run_dir), len(run.vocabulary)
+    return GraphCaptioner(run, run.decoding(**options.generation()), run_dir), len(run.vocabulary)
 
 
-def _recognizer(run: RecognizerRun, options: dict[str, Any]) -> tuple[GraphRun, int]:
+def _recognizer(run: RecognizerRun, options: Export) -> tuple[GraphRun, int]:
     """The graph of a recognizer, and how many letters it knows."""
-    refuse_captions_options(options)
+    refuse_generation_options(options)
     return GraphRecognizer(run), len(LETTERS)
 
 

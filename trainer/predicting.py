@@ -3,45 +3,40 @@
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from features.extraction import Source
 from features.progress import bar
 from features.remote.paths import local_path
+from schemas.options.inference import PredictCaptions
 from schemas.recipes import digest_of
 from trainer.captioning import as_result
-from trainer.decoding.decoder import Decoding
+from trainer.decoding.decoder import GenerationConfig
 from trainer.inputs.pictures import Picture, find_pictures
 from trainer.partial import PartialLines
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
 
-def predict_captions(
-    run: str | Path | CaptionerRun, images: Sequence[str], out: str | Path, **decoding: Any
-) -> dict[str, Any]:
+def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     """Caption folders and archives into a file.
 
     Args:
-        run: str, Path or CaptionerRun. A run directory, or an open run.
-        images: sequence of str. As `trainer.inputs.pictures.find_pictures` takes them.
-        out: str or Path. The file, one JSON object a line: `image` and `text`, `score`, or `error`; the images of each
-            name in `images` by name.
-        **decoding: as `CaptionerRun.decoding` takes it.
+        options: The run, the images as `trainer.inputs.pictures.find_pictures` takes them, and the file: one JSON object
+            per line with `image` and either `text` and `score`, or `error`.
 
     Returns:
-        dict: `out`, `images`, `captions`, `failed`, `resumed` (lines that an earlier, killed run had written, in whole
+        dict: `output`, `images`, `captions`, `failed`, `resumed` (lines that an earlier, killed run had written, in whole
         batches).
 
     Raises:
         UsageError: an option is out of range.
         StoreError: the run cannot be used.
     """
-    path = local_path(out, "--out")
-    opened = open_run(run, CaptionerRun)
-    chosen = opened.decoding(**decoding)
-    pictures = [picture for name in images for picture in find_pictures(name)]
+    path = local_path(options.output, "--output")
+    opened = open_run(options.run, CaptionerRun)
+    chosen = opened.decoding(**options.generation())
+    pictures = [picture for name in options.images for picture in find_pictures(name)]
     lines = PartialLines(path, _owner(opened, chosen, pictures), len(pictures))
     # Scores depend, in their last digits, on the batch that an image comes in.
     resumed = lines.resumed - lines.resumed % DECODE_BATCH
@@ -53,7 +48,7 @@ def predict_captions(
     with path.open("rb") as made:
         failed = sum("error" in json.loads(line) for line in made)
     return {
-        "out": str(out),
+        "output": options.output,
         "images": len(pictures),
         "captions": len(pictures) - failed,
         "failed": failed,
@@ -61,13 +56,13 @@ def predict_captions(
     }
 
 
-def _owner(run: CaptionerRun, decoding: Decoding, pictures: Sequence[Picture]) -> str:
+def _owner(run: CaptionerRun, decoding: GenerationConfig, pictures: Sequence[Picture]) -> str:
     """Digest of what decides the lines: run, decoding, and which images."""
     return digest_of([run.identity, decoding.model_dump(mode="json"), [picture.name for picture in pictures]])
 
 
 def _batches(
-    run: CaptionerRun, pictures: Sequence[Picture], decoding: Decoding, first: int
+    run: CaptionerRun, pictures: Sequence[Picture], decoding: GenerationConfig, first: int
 ) -> Iterator[list[tuple[int, str]]]:
     """The lines from `first` on, with their numbers, a batch of them at a time."""
     made = run.caption_sources((Source(b"", picture.read) for picture in pictures[first:]), decoding, first)

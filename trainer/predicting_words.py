@@ -5,7 +5,6 @@ ids → images by number, all there before the first is read → words → lines
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from features.captchas.names import image_number
@@ -13,59 +12,49 @@ from features.extraction import Source
 from features.progress import bar
 from features.remote.paths import local_path
 from schemas.errors import CaptError, RecordError, UsageError
+from schemas.options.inference import PredictCaptcha
 from schemas.recipes import digest_of
 from trainer.inputs.pictures import Picture, find_pictures
 from trainer.partial import PartialLines
 from trainer.recognizers.alphabet import LETTERS
 from trainer.recognizers.readings import Reading
-from trainer.runs.recognizer_run import RecognizerRun, check_how
+from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
 _NAMED = 5
 
 
-def predict_captcha(
-    run: str | Path | RecognizerRun,
-    images: Sequence[str],
-    ids: str,
-    out: str | Path,
-    decode: str = "greedy",
-    on_error: str | None = None,
-) -> dict[str, Any]:
+def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     """Read the words of a range of ids into a file of lines `a120000 fail`, one an id, in order.
 
     An answer file with a line too few is of no use, and one with a word that nobody read is worse unless it was asked
     for. So where an image is missing or cannot be read, the command reads all others, names it and fails, and there is
-    no file; run again it reads only what is lacking. `on_error` is the word to put for such images instead.
+    no file; run again it reads only what is lacking. `--fallback-label` is the label of such images instead.
     Where a decoder reads no letter at all, the line has the likeliest word of the train split.
 
     Args:
-        run: str, Path or RecognizerRun. A run directory, or an open run.
-        images: sequence of str. Folders and archives that hold `a0.png`, `a1.png`, …, in whatever folder.
-        ids: str. `FROM:TO`, of which TO is not taken.
-        out: str or Path. The file.
-        decode: str. `greedy`, `beam`, or `lexicon` for words of the train split alone.
-        on_error: str or None. The word of an image that is missing or cannot be read.
+        options: The run, the directories and archives that contain `a0.png`, `a1.png`, …, the range of their numbers,
+            and the file.
 
     Returns:
-        dict: `out`, `ids`, `words` (lines that were read), `failed` (lines that say `on_error`), and `resumed` (lines
+        dict: `output`, `ids`, `labels_written` (lines that were recognized), `failed` (lines with the fallback label), and `resumed` (lines
         that an earlier, killed run had written).
 
     Raises:
-        UsageError: the range is none, the decoder is unknown, or `on_error` is no word.
+        UsageError: the range or the fallback label is invalid.
         StoreError: the run cannot be used.
         CaptError: an image is missing or cannot be read, or is there twice.
     """
-    check_how(decode)
-    wanted, path = _range(ids), local_path(out, "--out")
+    on_error, decode = options.fallback_label, options.decoding_strategy
+    wanted, path = _range(options.ids), local_path(options.output, "--output")
     if on_error is not None and not (on_error and set(on_error) <= set(LETTERS)):
-        raise UsageError("it is no word of the letters a to z", where=f"--on-error {on_error}")
-    opened = open_run(run, RecognizerRun)
-    pictures = _pictures(images, wanted)
+        raise UsageError("it is no word of the letters a to z", where=f"--fallback-label {on_error}")
+    opened = open_run(options.run, RecognizerRun)
+    pictures = _pictures(options.images, wanted)
     missing = [number for number in wanted if number not in pictures]
     if missing and on_error is None:
         raise _incomplete("are not there", missing, "check --images and --ids")
-    owner = digest_of([opened.identity, decode, wanted.start, wanted.stop, sorted(images)])
+    owner = digest_of([opened.identity, decode, wanted.start, wanted.stop, sorted(options.images)])
     lines = PartialLines(path, owner, len(wanted))
     faults = _read_all(opened, decode, lines, wanted, pictures)
     if faults and on_error is None:
@@ -74,9 +63,9 @@ def predict_captcha(
     lines.add((place, f"a{wanted[place]} {on_error}") for place in failed)
     lines.finish()
     return {
-        "out": str(out),
+        "output": options.output,
         "ids": len(wanted),
-        "words": len(wanted) - len(failed),
+        "labels_written": len(wanted) - len(failed),
         "failed": len(failed),
         "resumed": lines.resumed,
     }
@@ -144,6 +133,6 @@ def _incomplete(what: str, numbers: Sequence[int], mend: str) -> CaptError:
     more = f" and {len(numbers) - _NAMED:,} more" if len(numbers) > _NAMED else ""
     return CaptError(
         f"no file is written: {len(numbers):,} images {what}: {named}{more}",
-        mend=f"{mend}; or give --on-error WORD for what stands in their place",
+        mend=f"{mend}; or give --fallback-label LABEL for those images",
         figures={"failed": [f"a{number}" for number in numbers]},
     )

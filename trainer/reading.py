@@ -1,54 +1,46 @@
-"""`capt read`: the words in files, folders and archives, by every decoder."""
+"""`capt recognize`: the words in files, folders and archives, by every decoder."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from features.downloads import DownloadLimits
 from features.extraction import Source
-from schemas.errors import RecordError, UsageError
+from schemas.errors import RecordError
+from schemas.options.inference import Recognize
 from schemas.printing import printable
 from trainer.inputs.pictures import find_pictures
-from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun, check_how
+from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun
 from trainer.runs.run import open_run
 
 
-def read(
-    run: str | Path | RecognizerRun, images: Sequence[str], decode: str = "greedy", *, allow_private: bool = False
-) -> dict[str, Any]:
-    """The words in images.
+def recognize(options: Recognize) -> dict[str, Any]:
+    """Recognizes the text in images.
 
     Args:
-        run: str, Path or RecognizerRun. A run directory, or an open run.
-        images: sequence of str. As `trainer.inputs.pictures.find_pictures` takes them.
-        decode: str. `greedy`, `beam` or `lexicon`: what `text` and `score` are.
-        allow_private: bool. Whether http and https addresses outside the public internet are asked.
+        options: The run, the images as `trainer.inputs.pictures.find_pictures` takes them, and the decoding strategy of
+            `text` and `score`.
 
     Returns:
         `{"results": […]}`, an image each: `image` and `text`, `score` (natural logarithm of its probability), and
         `greedy`, `beam` and `lexicon` with a text and score each, whatever was asked for; or `image` and `error`.
 
     Raises:
-        UsageError: no image was named, or there is no such decoder.
+        UsageError: an image cannot be found.
         StoreError: the run cannot be used.
     """
-    if not images:
-        raise UsageError("no image was named")
-    check_how(decode)
-    opened = open_run(run, RecognizerRun)
-    limits = DownloadLimits(allow_private=allow_private)
-    pictures = [picture for name in images for picture in find_pictures(name, limits)]
+    opened = open_run(options.run, RecognizerRun)
+    limits = DownloadLimits(allow_private=options.allow_private_addresses)
+    pictures = [picture for name in options.images for picture in find_pictures(name, limits)]
     answers = opened.all_readings(Source(b"", picture.read) for picture in pictures)
     return {
         "results": [
-            {"image": picture.name, **as_result(answer, decode)}
+            {"image": picture.name, **as_result(answer, options.decoding_strategy)}
             for picture, answer in zip(pictures, answers, strict=True)
         ]
     }
 
 
 def print_readings(result: dict[str, Any]) -> None:
-    """Print what `read` returned, a line an image: its name, a tab, and its word or why it has none."""
+    """Print what `recognize` returned, a line an image: its name, a tab, and its word or why it has none."""
     for row in result["results"]:
         print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 

@@ -1,14 +1,14 @@
 """`capt train captioner`: from a store to a run directory; a killed run goes on from its last checkpoint."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from features.remote.paths import local_path
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
+from schemas.options.training import TrainCaptioner
 from trainer.captioners.configs import ModelConfig
 from trainer.captioners.models import ModelSpec, PixelInput, model_spec
 from trainer.config import TrainingConfig, parse_options
@@ -31,41 +31,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("capt.training")
 
 
-def train_captioner(
-    store: str | Path,
-    run_dir: str | Path,
-    model: str = "soft_attention",
-    *,
-    dataset: Sequence[str] | None = None,
-    features: str | None = None,
-    captions: str | None = None,
-    seed: int | None = None,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    checkpoint_every: int | None = None,
-    captions_per_image: str | None = None,
-    cell: str | None = None,
-    warm_from: str | Path | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train a captioner on tables of a store; where `run_dir` holds the same run unfinished, go on with it.
+def train_captioner(options: TrainCaptioner) -> dict[str, Any]:
+    """Trains a captioner on tables of a store; if the run directory holds the same run unfinished, resumes it.
 
     Args:
-        store: str or Path. The store.
-        run_dir: str or Path. The run directory, see `trainer.runs.directory`.
-        model: str. A name of `trainer.captioners.models`.
-        dataset: sequence of str or None. Datasets to learn from; None where the store holds one with captions.
-        features: str or None. Fingerprint of the feature table, or its beginning; None where one fits.
-        captions: str or None. Fingerprint of the text table, or its beginning; None where one fits.
-        seed: int or None. As in `TrainingConfig`; this and the next five go before `options`.
-        epochs: int or None. As in `TrainingConfig`.
-        steps_per_epoch: int or None. As in `TrainingConfig`.
-        checkpoint_every: int or None. As in `TrainingConfig`.
-        captions_per_image: str or None. As in `TrainingConfig`.
-        cell: str or None. The model's recurrence; not for models without one.
-        warm_from: str, Path or None. Run directory of the same model, whose weights are the first ones; words that both
-            know keep what it learned of them.
-        options: mapping or None. Fields of `TrainingConfig` and of the model's configuration.
+        options: The tables, the run directory, the model and its hyperparameters.
 
     Returns:
         dict: `run`, `model`, `features`, `text`, `datasets`, `epochs`, `steps`, `resumed_at` (steps done before this
@@ -78,24 +48,16 @@ def train_captioner(
         LockedError: another process is training in `run_dir`.
         CaptError: there is nothing to learn from, or the loss is not a number any more.
     """
-    spec = model_spec(model)
-    if cell is not None and "cell" not in spec.config.model_fields:
-        raise UsageError(f"{model} has no recurrence to choose", where="--cell", mend="leave it out")
-    named = {
-        "seed": seed,
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "checkpoint_every": checkpoint_every,
-        "captions_per_image": captions_per_image,
-        "cell": cell,
-    }
-    given = {name: value for name, value in named.items() if value is not None}
-    root = local_path(run_dir, "--run-dir").absolute()
-    training, sizes = parse_options(spec.config, {**(options or {}), **given})
-    warm = WarmStart.of(warm_from, CaptionerRecord, spec.name) if warm_from else None
-    opened = open_store(store)
+    spec = model_spec(options.model)
+    if options.rnn_cell is not None and "rnn_cell" not in spec.config.model_fields:
+        raise UsageError(f"{options.model} has no RNN cell", where="--rnn-cell", mend="Leave it out.")
+    root = local_path(options.run_dir, "--run-dir").absolute()
+    training, sizes = parse_options(spec.config, options.settings())
+    warm = WarmStart.of(options.warm_start_from, CaptionerRecord, spec.name) if options.warm_start_from else None
+    opened = open_store(options.store)
     wanted = PixelInput() if training.extractor else spec
-    with pinned(opened.path, lambda: select_tables(opened, wanted, dataset, features, captions)) as tables:
+    tables_of = partial(select_tables, opened, wanted, options.dataset, options.feature_table, options.caption_table)
+    with pinned(opened.path, tables_of) as tables:
         data = join_captions(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, training, data)
@@ -145,7 +107,7 @@ def captioner_record(
         validation=data.splits[validation].digest if validation else None,
         validation_split=validation,
         vocabulary=len(tables.texts[0].vocabulary()),
-        max_words=training.max_words or data.train.max_words,
+        max_new_tokens=training.max_new_tokens or data.train.max_words + 1,
         libraries=library_versions(),
         extractor=ExtractorOrigin(recipe=network.recipe, shape=network.function.shape) if network else None,
         warm=warm.run.identity if warm else None,
@@ -163,8 +125,10 @@ def _check_lengths(sizes: ModelConfig, training: TrainingConfig, data: CaptionDa
             f"the longest caption has {longest} words, and the model takes {sizes.most_words}",
             mend=f"set longest to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
         )
-    if (training.max_words or 0) > sizes.most_words:
-        raise UsageError(f"max_words is {training.max_words}, and the model says {sizes.most_words} words at most")
+    if (training.max_new_tokens or 0) > sizes.most_words + 1:
+        raise UsageError(
+            f"max_new_tokens is {training.max_new_tokens}, and the model generates at most {sizes.most_words + 1}"
+        )
 
 
 def say_settings(record: RunRecord) -> None:

@@ -1,14 +1,13 @@
 """`capt train captcha`: from a store to a run that reads words; a killed run goes on from its last checkpoint."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from features.remote.paths import local_path
 from features.store import open_store
 from features.store.pins import pinned
 from schemas.errors import UsageError
+from schemas.options.training import TrainCaptcha
 from trainer.captioners.configs import RecognizerConfig
 from trainer.config import RecognizerTraining, parse_recognizer
 from trainer.inputs.labelled import WordData, join_words
@@ -21,37 +20,14 @@ from trainer.training import say_settings
 _log = logging.getLogger("capt.training")
 
 
-def train_captcha(
-    store: str | Path,
-    run_dir: str | Path,
-    profile: str = "default",
-    *,
-    dataset: Sequence[str] | None = None,
-    features: str | None = None,
-    seed: int | None = None,
-    epochs: int | None = None,
-    steps_per_epoch: int | None = None,
-    checkpoint_every: int | None = None,
-    warm_from: str | Path | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train a recognizer of words on a store's CAPTCHAs; where `run_dir` holds the same run unfinished, go on with it.
+def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
+    """Trains a recognizer on CAPTCHAs of a store; if the run directory holds the same run unfinished, resumes it.
 
-    Images whose word is not told are left out. An epoch is the best that reads most words of the validation split right
-    in every letter, greedily.
+    Images without a label are left out. The best epoch is the one with the highest exact match on the validation split,
+    by greedy decoding.
 
     Args:
-        store: str or Path. The store.
-        run_dir: str or Path. The run directory, see `trainer.runs.directory`.
-        profile: str. A name of `trainer.recognizers.profiles`: which defaults `options` are to have.
-        dataset: sequence of str or None. Datasets to learn from; None where the store holds one with words.
-        features: str or None. Fingerprint of the table of pixels, or its beginning; None where one fits.
-        seed: int or None. As in `RecognizerTraining`; this and the next three go before `options`.
-        epochs: int or None. As in `RecognizerTraining`.
-        steps_per_epoch: int or None. As in `RecognizerTraining`.
-        checkpoint_every: int or None. As in `RecognizerTraining`.
-        warm_from: str, Path or None. Run directory of a recognizer, whose weights are the first ones.
-        options: mapping or None. Fields of `RecognizerTraining` and `RecognizerConfig`.
+        options: The tables, the run directory and the hyperparameters.
 
     Returns:
         dict: `run`, `model`, `features`, `datasets`, `epochs`, `steps`, `resumed_at` (steps done before this call),
@@ -64,18 +40,11 @@ def train_captcha(
         LockedError: another process is training in `run_dir`.
         CaptError: there is nothing to learn from, or the loss is not a number any more.
     """
-    named = {
-        "seed": seed,
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "checkpoint_every": checkpoint_every,
-    }
-    given = {name: value for name, value in named.items() if value is not None}
-    root = local_path(run_dir, "--run-dir").absolute()
-    training, sizes = parse_recognizer(profile, {**(options or {}), **given})
-    warm = WarmStart.of(warm_from, RecognizerRecord, "recognizer") if warm_from else None
-    opened = open_store(store)
-    with pinned(opened.path, lambda: select_labelled(opened, dataset, features)) as tables:
+    root = local_path(options.run_dir, "--run-dir").absolute()
+    training, sizes = parse_recognizer(options.profile, options.settings())
+    warm = WarmStart.of(options.warm_start_from, RecognizerRecord, "recognizer") if options.warm_start_from else None
+    opened = open_store(options.store)
+    with pinned(opened.path, lambda: select_labelled(opened, options.dataset, options.feature_table)) as tables:
         data = join_words(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, data)

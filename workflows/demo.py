@@ -17,6 +17,9 @@ from features.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, pa
 from features.weights import imagenet_available
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
+from schemas.options.prepare import PrepareCaptions, PrepareFeatures
+from schemas.options.training import CaptionerName, TrainCaptioner
+from schemas.options.workflows import Demo
 from trainer.captioning import draw_attention
 from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
@@ -30,7 +33,7 @@ EPOCHS = 20
 SIZES = {"embedding": 64, "units": 128, "attention": 128, "output": 128, "dropout": 0.4}
 SHOWN = 12
 NETWORK = "inception_v3"
-MODEL = "soft_attention"
+MODEL: CaptionerName = "soft_attention"
 
 Done = TypeVar("Done")
 
@@ -78,17 +81,17 @@ class DemoPaths:
         return self.out / "report.html"
 
 
-def demo(out: str) -> dict[str, Any]:
+def demo(options: Demo) -> dict[str, Any]:
     """Make scenes, prepare them, train on them, caption the held-out ones, and write `report.html`.
 
     Args:
-        out: str. Directory to leave everything in; where an earlier demo stopped, this one goes on.
+        options: The output directory; an interrupted demo resumes there.
 
     Returns:
         The figures that `--json` prints.
     """
     started = time.monotonic()
-    paths = DemoPaths(local_path(out, "--out").absolute())
+    paths = DemoPaths(local_path(options.output, "--output").absolute())
     weights, notices = _weights()
     steps: list[Step] = []
     made = _timed(steps, "make scenes", lambda: make_scenes(paths.scenes, SCENES, SEED), _say_scenes)
@@ -142,30 +145,38 @@ def _weights() -> tuple[str, tuple[str, ...]]:
 
 def _prepare_features(paths: DemoPaths, weights: str) -> dict[str, Any]:
     return prepare_features(
-        store=str(paths.store),
-        dataset="coco",
-        name="scenes",
-        images=(str(paths.scenes / "images"),),
-        annotations=paths.annotations,
-        extractor=NETWORK,
-        weights=weights,
+        PrepareFeatures(
+            store=str(paths.store),
+            dataset_type="coco",
+            dataset_name="scenes",
+            images=(str(paths.scenes / "images"),),
+            annotations=paths.annotations,
+            extractor=NETWORK,
+            weights=weights,
+        )
     )
 
 
 def _prepare_captions(paths: DemoPaths) -> dict[str, Any]:
-    return prepare_captions(store=str(paths.store), dataset="coco", name="scenes", annotations=paths.annotations)
+    return prepare_captions(
+        PrepareCaptions(
+            store=str(paths.store), dataset_type="coco", dataset_name="scenes", annotations=paths.annotations
+        )
+    )
 
 
 def _train(paths: DemoPaths, features: dict[str, Any], captions: dict[str, Any]) -> dict[str, Any]:
     return train_captioner(
-        paths.store,
-        paths.run,
-        MODEL,
-        features=features["fingerprint"],
-        captions=captions["fingerprint"],
-        seed=SEED,
-        epochs=EPOCHS,
-        options=SIZES,
+        TrainCaptioner(
+            store=str(paths.store),
+            run_dir=str(paths.run),
+            model=MODEL,
+            feature_table=features["fingerprint"],
+            caption_table=captions["fingerprint"],
+            seed=SEED,
+            epochs=EPOCHS,
+            hyperparameters=SIZES,
+        )
     )
 
 

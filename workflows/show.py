@@ -22,20 +22,12 @@ from features.store import Dataset, Store, TextTable, open_store
 from features.store.file_names import check_file_names
 from pipelines.splits import rank_of
 from schemas.errors import CaptError, StoreError, UsageError
+from schemas.options.store import StoreShow
 from schemas.recipes import SHORT_FINGERPRINT
-from schemas.tables import SPLITS
 from workflows.pages import Example, Sentence, examples_page
 
 
-def show_examples(
-    store: str,
-    dataset: str | None = None,
-    captions: str | None = None,
-    out: str | None = None,
-    count: int = 24,
-    split: str | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
+def show_examples(options: StoreShow) -> dict[str, Any]:
     """Some training examples: images with all their captions, splits and tokens.
 
     Where a dataset has images and captions, an example has both; where it has only the one yet, that is shown. The word
@@ -43,33 +35,31 @@ def show_examples(
     something else now, costs no other.
 
     Args:
-        store: str. Directory of the store.
-        dataset: str or None. The dataset's name; None where the store holds exactly one.
-        captions: str or None. Fingerprint of a text table, or its beginning; None where the dataset has at most one.
-        out: str or None. Where an HTML page of the examples is written; None writes nothing.
-        count: int. Examples at most, from 1.
-        split: str or None. `train`, `val`, `test` or `unused`; None takes all.
-        seed: int. Decides which images are drawn; a larger count draws the same ones first.
+        options: The store, and which examples; a larger number of examples begins with the same ones.
 
     Returns:
         `store`, `dataset`, `text` (fingerprint or null), `split`, `images` (examples there are), `without_captions` and
         `without_image` (images of the catalog that nobody says anything of, and captioned images that the catalog
         lacks), `shown`, `lost` (shown
-        images that are not at hand), `out`, and `examples`: `image_id`, `split`, `image` (where it lies, or empty),
+        images that are not at hand), `output`, and `examples`: `image_id`, `split`, `image` (where it lies, or empty),
         `at_hand`, and `captions`, each with `caption`, `tokens` (ids) and `words`.
 
     Raises:
         StoreError: there is no such store, dataset or text table, or several fit; the message names the option that
             picks one.
-        UsageError: `count`, `split` or `out` is none.
+        UsageError: the output is a directory.
         CaptError: the page cannot be written.
     """
-    _check(count, split, out)
-    opened = open_store(store)
-    tables = _choose(opened, dataset, captions)
+    if options.output is not None and local_path(options.output, "--output").is_dir():
+        raise UsageError(
+            "this is a directory", where=f"--output {options.output}", mend="Choose a file, such as page.html."
+        )
+    split = options.split
+    opened = open_store(options.store)
+    tables = _choose(opened, options.dataset, options.caption_table)
     join = _join(tables)
     images = [image_id for image_id, own in join.splits.items() if split in (None, own)]
-    drawn = nsmallest(count, images, key=lambda image_id: (rank_of(seed, image_id), image_id))
+    drawn = nsmallest(options.num_examples, images, key=lambda image_id: (rank_of(options.seed, image_id), image_id))
     rows, sentences = _catalog_rows(join, drawn), _sentences(join, drawn, tables.text)
     examples = [
         Example(read_original(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
@@ -85,19 +75,19 @@ def show_examples(
         "without_image": join.without_image,
         "shown": len(examples),
         "lost": sum(example.image is None for example in examples),
-        "out": out,
+        "output": options.output,
         "examples": [_entry(example, rows.get(example.image_id)) for example in examples],
     }
-    if out:
-        _write_page(Path(out), examples_page(tables.name, examples, _summary(result)))
+    if options.output:
+        _write_page(Path(options.output), examples_page(tables.name, examples, _summary(result)))
     return result
 
 
 def print_examples(result: Mapping[str, Any]) -> None:
     """Print what `show_examples` returned: the examples, or where their page is."""
     printer = Printer()
-    if result["out"]:
-        printer.line(f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}: {result['out']}")
+    if result["output"]:
+        printer.line(f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}: {result['output']}")
     else:
         title = f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}"
         printer.table(title, ("image", "split", "caption", "tokens"), (), _rows(result["examples"]))
@@ -119,15 +109,6 @@ class _Tables:
     text: TextTable | None
 
 
-def _check(count: int, split: str | None, out: str | None) -> None:
-    if count < 1:
-        raise UsageError(f"{count} examples are none", where="--count", mend="take 1 or more")
-    if split is not None and split not in SPLITS:
-        raise UsageError(f"there is no split {split!r}", where="--split", mend=f"use one of {', '.join(SPLITS)}")
-    if out is not None and local_path(out, "--out").is_dir():
-        raise UsageError("this is a directory", where=f"--out {out}", mend="name a file, such as page.html")
-
-
 def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
     datasets, texts = {dataset.name: dataset for dataset in store.datasets()}, store.text_tables()
     asked = store.text(captions) if captions else None
@@ -139,13 +120,13 @@ def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
         raise StoreError(
             f"the text table {asked.fingerprint[:SHORT_FINGERPRINT]} holds captions of {asked.recipe.dataset}",
             where=str(store.path),
-            mend=f"show --dataset {asked.recipe.dataset}, or pick another --captions",
+            mend=f"show --dataset {asked.recipe.dataset}, or pick another --caption-table",
         )
     if len(fitting) > 1:
         raise StoreError(
             f"several text tables fit: {'; '.join(map(_describe, fitting))}",
             where=str(store.path),
-            mend="pick with --captions ID",
+            mend="pick with --caption-table ID",
         )
     if name not in datasets and not fitting:
         store.dataset(name)

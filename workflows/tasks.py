@@ -1,40 +1,43 @@
 """Tasks: what runs learn to do, each prepared, trained and evaluated from plain mappings of options."""
 
-import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from features.store import Store
-from pipelines.prepare_captcha import CaptchaOptions, captcha_features, prepare_captcha
-from pipelines.prepare_captions import CaptionOptions, prepare_captions
-from pipelines.prepare_features import FeatureOptions, prepare_features, recipe_of
+from pipelines.prepare_captcha import captcha_features, prepare_captcha
+from pipelines.prepare_captions import prepare_captions
+from pipelines.prepare_features import prepare_features, recipe_of
 from schemas.errors import UsageError
-from schemas.recipes import Frozen
-from schemas.tables import SPLITS
+from schemas.options.base import Options
+from schemas.options.inference import Evaluate
+from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
+from schemas.options.training import TrainCaptcha, TrainCaptioner, TrainingOptions
 from trainer.captioners.models import OF_WORDS, PixelInput, model_spec
 from trainer.config import parse_options, parse_recognizer
-from trainer.decoding.decoder import Decoding
+from trainer.decoding.decoder import GenerationConfig
 from trainer.evaluation import evaluate
 from trainer.metrics import METRICS, TITLES
 from trainer.recognizers.profiles import DEFAULT
+from trainer.runs.recognizer_run import refuse_generation_options
 from trainer.training import train_captioner
 from trainer.training_words import train_captcha
 
 TaskName = Literal["captioner", "captcha"]
+TrainingKind = TypeVar("TrainingKind", bound=TrainingOptions)
 
 # What decides which images and captions a dataset has, and how a job runs; the other options say what a row means.
 _OF_DATASET = (
-    "dataset",
-    "name",
+    "dataset_type",
+    "dataset_name",
     "images",
     "annotations",
     "labels",
-    "splits",
-    "split",
+    "split_sizes",
+    "split_ratios",
     "seed",
     "limit_images",
     "limit_captions",
@@ -43,14 +46,15 @@ _OF_DATASET = (
     "max_image_bytes",
     "retry_failed",
     "rehash",
-    "allow_mixed",
-    "allow_private",
+    "allow_mixed_numerics",
+    "allow_private_addresses",
     "beam_options",
 )
-_OF_PLACE = ("store", "plan")
-_OF_EVALUATION = ("split", "examples")
+_OF_PLACE = ("store", "dry_run")
 # Arguments of training that say where it reads and writes, not how it learns.
-_OF_RUN = ("store", "run_dir", "dataset", "features", "captions", "options")
+_OF_RUN = ("store", "run_dir", "dataset", "feature_table", "caption_table", "hyperparameters")
+# The option of training that takes the fingerprint of a table, by the kind of the table.
+_TABLE_OPTIONS = {"features": "feature_table", "captions": "caption_table"}
 # The score of captions that best agrees with what people think of them, which tables begin with.
 _TELLING = "cider_d"
 
@@ -62,13 +66,13 @@ class Preparation:
     Args:
         command: str. What `capt prepare` calls it.
         options: type. Its options.
-        run: function. The job; takes the options as keywords and returns its figures.
+        run: function. The job; takes the options and returns its figures.
         tells: function of options and store, or None. The fingerprint of the table, known without running the job; None
             where the job's plan must tell.
     """
 
     command: str
-    options: type[Frozen]
+    options: type[Options]
     run: Callable[..., dict[str, Any]]
     tells: Callable[[Any, Store], str] | None
 
@@ -82,38 +86,29 @@ class Preparation:
         """Names of the options that decide what a row means, or how its job computes."""
         return tuple(name for name in self.options.model_fields if name not in (*_OF_DATASET, *_OF_PLACE))
 
-    def prepare(self, store: str | Path, options: Mapping[str, Any], plan: bool = False) -> dict[str, Any]:
+    def prepare(self, store: str | Path, options: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
         """Run the job, or say what it would do.
 
         Args:
             store: str or Path. The store.
             options: mapping. Options of the command, by name; a path alone may stand for a list of one.
-            plan: bool. As `--plan` of the command.
+            dry_run: bool. As `--dry-run` of the command.
 
         Raises:
             UsageError: an option is unknown or wrong.
             CaptError: as the command says.
         """
-        return self.run(**self.parsed(store, {**options, "plan": plan}).model_dump())
+        return self.run(self.parsed(store, {**options, "dry_run": dry_run}))
 
     def fingerprint(self, store: Store, options: Mapping[str, Any]) -> str:
         """The fingerprint of the table that these options make."""
         if self.tells is None:
-            return str(self.prepare(store.path, options, plan=True)["fingerprint"])
+            return str(self.prepare(store.path, options, dry_run=True)["fingerprint"])
         return self.tells(self.parsed(store.path, options), store)
 
-    def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Frozen:
+    def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Options:
         """The options, typed; UsageError by name where one is unknown or wrong."""
-        given = {name: self._listed(name, value) for name, value in underscored(options).items()}
-        try:
-            return self.options(**{"store": str(store), **given})
-        except ValidationError as error:
-            raise _refused(error, f"prepare {self.command}", self.options.model_fields) from None
-
-    def _listed(self, name: str, value: Any) -> Any:
-        field = self.options.model_fields.get(name)
-        is_list = field is not None and field.annotation == tuple[str, ...]
-        return (value,) if is_list and isinstance(value, str) else value
+        return self.options.parse({"store": str(store), **options}, f"prepare {self.command}")
 
 
 @dataclass(frozen=True)
@@ -180,11 +175,11 @@ class Task(Protocol):
         """The scores of one run, of what `evaluate_run` returned."""
 
 
-def _features_fingerprint(options: FeatureOptions, store: Store) -> str:
+def _features_fingerprint(options: PrepareFeatures, store: Store) -> str:
     return recipe_of(options, store).fingerprint
 
 
-def _pixels_fingerprint(options: CaptchaOptions, store: Store) -> str:
+def _pixels_fingerprint(options: PrepareCaptcha, store: Store) -> str:
     return _features_fingerprint(captcha_features(options), store)
 
 
@@ -193,8 +188,8 @@ class CaptionerTask:
 
     name: TaskName = "captioner"
     preparations: Mapping[str, Preparation] = {
-        "features": Preparation("features", FeatureOptions, prepare_features, _features_fingerprint),
-        "captions": Preparation("captions", CaptionOptions, prepare_captions, None),
+        "features": Preparation("features", PrepareFeatures, prepare_features, _features_fingerprint),
+        "captions": Preparation("captions", PrepareCaptions, prepare_captions, None),
     }
     scores: Mapping[str, str] = {name: TITLES[name] for name in sorted(METRICS, key=_TELLING.__ne__)}
 
@@ -220,17 +215,19 @@ class CaptionerTask:
         dataset: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """As `Task` says."""
-        named, rest = _split(train_captioner, options)
-        return train_captioner(store, run_dir, **{**named, **tables}, dataset=dataset, options=rest)
+        return train_captioner(_parsed(TrainCaptioner, store, run_dir, options, tables, dataset))
 
     def check_evaluation(self, options: Mapping[str, Any]) -> None:
         """As `Task` says."""
-        decoding = set(Decoding.model_fields) - {"n_best", "banned"}
-        given = _of_evaluation(options, {*_OF_EVALUATION, *decoding, "ban"})
+        given = _of_evaluation(options)
+        if given.labels is not None:
+            raise UsageError("captions are in the store", where="evaluate: --labels", mend="Leave it out.")
+        generation = given.generation()
+        generation.pop("bad_words", None)
         try:
-            Decoding(**{"max_words": 1, **{name: given[name] for name in given if name in decoding}})
+            GenerationConfig(**{"max_new_tokens": 1, **generation})
         except ValidationError as error:
-            raise _refused(error, "evaluate", Decoding.model_fields) from None
+            raise UsageError(error.errors()[0]["msg"], where="evaluate") from None
 
     def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
         """As `Task` says."""
@@ -244,7 +241,7 @@ class CaptchaTask:
 
     name: TaskName = "captcha"
     preparations: Mapping[str, Preparation] = {
-        "features": Preparation("captcha", CaptchaOptions, prepare_captcha, _pixels_fingerprint)
+        "features": Preparation("captcha", PrepareCaptcha, prepare_captcha, _pixels_fingerprint)
     }
     scores: Mapping[str, str] = {
         "exact_match": "words right",
@@ -273,12 +270,11 @@ class CaptchaTask:
         dataset: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """As `Task` says."""
-        named, rest = _split(train_captcha, options)
-        return train_captcha(store, run_dir, **{**named, **tables}, dataset=dataset, options=rest)
+        return train_captcha(_parsed(TrainCaptcha, store, run_dir, options, tables, dataset))
 
     def check_evaluation(self, options: Mapping[str, Any]) -> None:
         """As `Task` says."""
-        _of_evaluation(options, {*_OF_EVALUATION, "labels"})
+        refuse_generation_options(_of_evaluation(options))
 
     def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
         """As `Task` says."""
@@ -309,7 +305,7 @@ def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, A
     Raises:
         UsageError: an option is unknown or wrong.
     """
-    return evaluate(str(run_dir), store=store, **underscored(options))
+    return evaluate(Evaluate.parse({**options, "runs": (str(run_dir),), "store": str(store)}, "evaluate"))
 
 
 def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,35 +322,27 @@ def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _of_evaluation(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The options of an evaluation, by name; UsageError where one is unknown, or the split none."""
-    given = underscored(options)
-    for name in given:
-        if name not in known:
-            mend = f"it could be one of {', '.join(sorted(known))}"
-            raise UsageError(f"unknown option {name!r}", where="evaluate", mend=mend)
-    if given.get("split", SPLITS[0]) not in SPLITS:
-        mend = f"use one of {', '.join(SPLITS)}"
-        raise UsageError(f"there is no split {given['split']!r}", where="evaluate", mend=mend)
-    return given
+def _of_evaluation(options: Mapping[str, Any]) -> Evaluate:
+    """The options of an evaluation; UsageError where one is unknown or wrong."""
+    return Evaluate.parse({"runs": ("",), **options}, "evaluate")
 
 
-def _split(train: Callable[..., Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options that are arguments of a training function, and the others."""
-    given, arguments = _of_training(options), inspect.signature(train).parameters
-    named = {name: value for name, value in given.items() if name in arguments}
-    return named, {name: value for name, value in given.items() if name not in named}
+def _parsed(
+    kind: type[TrainingKind],
+    store: str | Path,
+    run_dir: str | Path,
+    options: Mapping[str, Any],
+    tables: Mapping[str, str],
+    dataset: Sequence[str] | None,
+) -> TrainingKind:
+    """The options of a training command: those that are none of its own are hyperparameters."""
+    given = _of_training(options)
+    own = {name: value for name, value in given.items() if name in kind.model_fields}
+    where = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
+    named = {_TABLE_OPTIONS[name]: fingerprint for name, fingerprint in tables.items()}
+    rest = {name: value for name, value in given.items() if name not in own}
+    return kind.parse({**own, **where, **named, "hyperparameters": rest}, "train")
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:
     return None if interval is None else (float(interval[0]), float(interval[1]))
-
-
-def _refused(error: ValidationError, where: str, known: Mapping[str, Any]) -> UsageError:
-    first = error.errors()[0]
-    name = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return UsageError(f"unknown option {name!r}", where=where, mend=f"it could be one of {', '.join(known)}")
-    if first["type"] == "missing":
-        return UsageError(f"{name} is not said", where=where)
-    return UsageError(f"{name}: {first['msg']}, got {first['input']!r}", where=where)

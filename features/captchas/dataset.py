@@ -23,6 +23,7 @@ from features.made_folders import make_folder
 from features.progress import bar
 from features.remote.paths import local_path
 from schemas.errors import UsageError
+from schemas.options.data import SynthCaptcha
 
 FOLDER = "words_captcha"
 LABELS = "spec_train_val.txt"
@@ -33,41 +34,32 @@ _VERSION = 1
 _AT_ONCE = 50  # pictures a task
 
 
-def make_captchas(
-    out: str | Path,
-    count: int,
-    seed: int,
-    *,
-    labelled: int | None = None,
-    fonts: str | Path | None = None,
-    words: str | Path | None = None,
-) -> dict[str, Any]:
+def synth_captcha(options: SynthCaptcha) -> dict[str, Any]:
+    """`capt synth captcha`: see `make_captchas`."""
+    look = Look(
+        words=read_words(options.word_list) if options.word_list else shipped_words(),
+        fonts=fonts_in(options.font_dir) if options.font_dir else shipped_fonts(),
+    )
+    return make_captchas(look, options.out, options.num_images, options.seed, options.num_labelled)
+
+
+def make_captchas(look: Look, out: str | Path, count: int, seed: int, labelled: int | None = None) -> dict[str, Any]:
     """Writes a dataset of CAPTCHAs in the published layout; a folder that holds this very dataset is left as it is.
 
     The same seed, words and fonts give the same bytes (with the same Pillow and NumPy), and a larger count the same
     pictures before others. The folder appears under its name once it is complete. All cores draw.
 
     Args:
+        look: Look. Words and fonts.
         out: Path. The folder; it does not exist yet, or is empty.
         count: int. Number of pictures, at least 1.
         seed: int. At least 0.
         labelled: int or None. How many have their words in `spec_train_val.txt`; None for 6/7 of them.
-        fonts: Path or None. Directory of font files; None for four that come with Matplotlib.
-        words: Path or None. File of words, one a line; None for the 2,500 that come with capt.
 
     Returns: dict with `images`, `labelled`, `words` and `fonts` (how many there are), `bytes` and `seed`.
 
     Raises: UsageError where the folder holds something else, or an argument is out of range.
     """
-    look = Look(
-        words=shipped_words() if words is None else read_words(words),
-        fonts=shipped_fonts() if fonts is None else fonts_in(fonts),
-    )
-    return make_captchas_of(look, out, count, seed, labelled)
-
-
-def make_captchas_of(look: Look, out: str | Path, count: int, seed: int, labelled: int | None = None) -> dict[str, Any]:
-    """`make_captchas` of a look."""
     labelled = count * 6 // 7 if labelled is None else labelled
     if count < 1 or seed < 0 or not 0 <= labelled <= count:
         raise UsageError(

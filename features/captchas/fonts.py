@@ -28,8 +28,8 @@ def fonts_in(directory: str | Path) -> tuple[str, ...]:
 
     Raises: UsageError where there is none, or one cannot be read or lacks a letter.
     """
-    where = f"--fonts {directory}"
-    if not local_path(directory, "--fonts").is_dir():
+    where = f"--font-dir {directory}"
+    if not local_path(directory, "--font-dir").is_dir():
         raise UsageError("there is no such directory", where=where, mend="name one with .ttf or .otf files")
     files = sorted(str(path) for path in Path(directory).iterdir() if path.suffix.lower() in _SUFFIXES)
     if not files:

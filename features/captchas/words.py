@@ -26,7 +26,7 @@ def shipped_words() -> tuple[str, ...]:
 
 def read_words(path: str | Path) -> tuple[str, ...]:
     """The words of a file, one a line, in its order; UsageError where a line is no word, or one comes twice."""
-    where = f"--words {path}"
+    where = f"--word-list {path}"
     try:
         lines = place(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

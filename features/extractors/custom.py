@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from features.extractors.choice import Asked, Choice, settled_dtype
+from features.extractors.choice import Choice, settled_dtype
 from features.extractors.layers import (
     OUTPUT,
     FeatureFunction,
@@ -20,6 +20,7 @@ from features.extractors.layers import (
 from features.files import sha256_of
 from features.remote.paths import local_path
 from schemas.errors import CaptError, UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 NAME = "custom"
@@ -54,13 +55,13 @@ class CustomNetwork:
     """The extractor `custom:FILE.keras`.
 
     Args:
-        asked: Asked. What the command asks.
+        asked: The options.
 
     Raises:
         UsageError: there is no such file, or an option is given that it has no use for.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: ExtractorOptions) -> None:
         self._asked = asked
         self._path = local_path(asked.extractor.removeprefix(PREFIX), "--extractor")
         if self._path.suffix != ".keras":

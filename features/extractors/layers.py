@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from features.extractors.groups import without_groups
+from schemas.choices import Pooling
 from schemas.errors import UsageError
-from schemas.recipes import Pooling
 
 # The network's own output, for networks that do not name their last layer.
 OUTPUT = "output"

@@ -1,10 +1,11 @@
 """A network of `keras.applications` as an extractor."""
 
 from features.extractors.applications import application
-from features.extractors.choice import Asked, Choice, settled_dtype
+from features.extractors.choice import Choice, settled_dtype
 from features.extractors.layers import OUTPUT, NetworkFunction, feature_function, kept_network, unknown_layer
 from features.weights import weights_identity, with_weights
 from schemas.errors import UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 _WEIGHTS = "imagenet"
@@ -14,13 +15,13 @@ class NamedNetwork:
     """The extractor of a name such as `inception_v3`.
 
     Args:
-        asked: Asked. What the command asks.
+        asked: The options.
 
     Raises:
         UsageError: there is no such network, or it cannot do what is asked.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: ExtractorOptions) -> None:
         self._asked = asked
         self._network = application(asked.extractor)
         self._layer = asked.layer or self._network.layer

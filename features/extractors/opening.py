@@ -1,21 +1,22 @@
 """From what a command asks to the extractor that answers."""
 
 from features.extractors.applications import application
-from features.extractors.choice import Asked, Extractor
+from features.extractors.choice import Extractor
 from features.extractors.custom import NAME as CUSTOM
 from features.extractors.custom import PREFIX, CustomNetwork, scaling
 from features.extractors.layers import FeatureFunction
 from features.extractors.named import NamedNetwork
 from features.extractors.pixels import NAME as PIXELS
 from features.extractors.pixels import Pixels
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 
-def open_extractor(asked: Asked) -> Extractor:
+def open_extractor(asked: ExtractorOptions) -> Extractor:
     """The extractor that a command asks for.
 
     Args:
-        asked: Asked. What the command asks.
+        asked: The options.
 
     Raises:
         UsageError: there is no such extractor, or it cannot do what is asked.

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from features.extractors.choice import Asked, Choice, settled_dtype
+from features.extractors.choice import Choice, settled_dtype
 from features.extractors.layers import OUTPUT, FeatureFunction
 from schemas.errors import UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 NAME = "pixels"
@@ -15,13 +16,13 @@ class Pixels:
     """The extractor `pixels`: uint8 rows [height, width, 3], RGB 0…255.
 
     Args:
-        asked: Asked. What the command asks.
+        asked: The options.
 
     Raises:
         UsageError: an option is given that pixels have no use for.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: ExtractorOptions) -> None:
         self._asked = asked
         unwanted = {
             "--weights": asked.weights is not None,

@@ -7,7 +7,7 @@ scenes as a dataset in COCO's layout.
 held against a scene with `Description.holds_in`.
 """
 
-from features.scenes.dataset import load_scenes, make_scenes
+from features.scenes.dataset import load_scenes, make_scenes, synth_scenes
 from features.scenes.facts import (
     COLOURS,
     HEIGHT,
@@ -53,5 +53,6 @@ __all__ = [
     "make_scenes",
     "parse_caption",
     "relation_between",
+    "synth_scenes",
     "write_captions",
 ]

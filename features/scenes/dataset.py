@@ -21,16 +21,16 @@ from features.scenes.layout import make_scene
 from features.scenes.picture import draw
 from features.scenes.rules import PLAIN, Rules, object_counts
 from schemas.errors import UsageError
+from schemas.options.data import SynthScenes
 
 
-def make_scenes(
-    out: str | Path,
-    count: int,
-    seed: int,
-    *,
-    objects: Sequence[int] | str = PLAIN.objects,
-    held_out_combinations: float = PLAIN.held_out_combinations,
-) -> dict[str, Any]:
+def synth_scenes(options: SynthScenes) -> dict[str, Any]:
+    """`capt synth scenes`: see `make_scenes`."""
+    rules = Rules(object_counts(options.objects_per_scene), options.held_out_fraction)
+    return make_scenes(options.out, options.num_images, options.seed, rules)
+
+
+def make_scenes(out: str | Path, count: int, seed: int, rules: Rules = PLAIN) -> dict[str, Any]:
     """Writes a dataset of scenes in COCO's layout; a folder that holds this very dataset is left as it is.
 
     The same seed gives the same bytes (with the same Pillow and NumPy), and a larger count the same scenes before
@@ -40,8 +40,7 @@ def make_scenes(
         out: Path. The folder; it does not exist yet, or is empty.
         count: int. Number of scenes, at least 5, so that there is one to validate on.
         seed: int. At least 0.
-        objects: sequence of int, or str. As in `Rules`, or such as `2,3`.
-        held_out_combinations: float. As in `Rules`.
+        rules: Which scenes there are.
 
     Returns: dict with `images`, `captions`, the images of each split by its name, `bytes` and `seed`.
 
@@ -49,8 +48,6 @@ def make_scenes(
     """
     if count < 5 or seed < 0:
         raise UsageError(f"got count {count}, seed {seed}", mend="a count of at least 5 and a seed of at least 0")
-    counts = object_counts(objects) if isinstance(objects, str) else tuple(objects)
-    rules = Rules(counts, held_out_combinations)
     out, info = local_path(out).absolute(), _info(count, seed, rules)
     make_folder(
         out,

@@ -78,8 +78,10 @@ PLAIN = Rules()
 
 
 def object_counts(text: str) -> tuple[int, ...]:
-    """The counts of objects that `--objects` names, such as `2,3`; UsageError where they are no numbers."""
+    """The counts of objects that `--objects-per-scene` names, such as `2,3`; UsageError where they are no numbers."""
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
-        raise UsageError(f"got {text!r}", where="--objects", mend="counts with commas between, such as 2,3") from None
+        raise UsageError(
+            f"got {text!r}", where="--objects-per-scene", mend="counts with commas between, such as 2,3"
+        ) from None

@@ -47,6 +47,7 @@ from features.store.shards import MAX_SHARDS, ShardWriter, commit_name, shard_co
 from features.store.tables import FeatureTable, Store, open_store
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureFacts, FileEntry, Manifest, Shard
+from schemas.options.store import StoreCompact
 from schemas.recipes import SHORT_FINGERPRINT
 from schemas.tables import FAILURES
 
@@ -77,14 +78,11 @@ class Compacted:
     bytes: int
 
 
-def compact_store(store: str, shards: int | None = None, table: str | None = None) -> dict[str, Any]:
+def compact_store(options: StoreCompact) -> dict[str, Any]:
     """Merge the commits of a store's feature tables.
 
     Args:
-        store: str. Directory of the store.
-        shards: int or None. Pins the shard count, a power of two; None takes the smallest that keeps a shard near
-            128 MiB.
-        table: str or None. How the fingerprint of the one table begins; None takes all.
+        options: The store, which tables, and their number of shards.
 
     Returns:
         `tables`, how many there were, the sums over them of the fields of `Compacted`, and `seconds`.
@@ -94,10 +92,10 @@ def compact_store(store: str, shards: int | None = None, table: str | None = Non
         CaptError: the disk is too full.
     """
     started = time.monotonic()
-    _check_count(shards)
-    opened = open_store(store)
-    tables = [opened.features(table)] if table else opened.feature_tables()
-    done = [asdict(compact_table(opened, chosen.fingerprint, shards)) for chosen in tables]
+    _check_count(options.num_shards)
+    opened = open_store(options.store)
+    tables = [opened.features(options.feature_table)] if options.feature_table else opened.feature_tables()
+    done = [asdict(compact_table(opened, chosen.fingerprint, options.num_shards)) for chosen in tables]
     sums = {field.name: sum(one[field.name] for one in done) for field in fields(Compacted)}
     return {"tables": len(done), **sums, "seconds": round(time.monotonic() - started, 3)}
 
@@ -382,4 +380,4 @@ def _put_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
 
 def _check_count(shards: int | None) -> None:
     if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
-        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--shards", mend="write 64, say")
+        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--num-shards", mend="write 64, say")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from features.store.merging import Merge
 from features.store.shards import MakeWriter, Places, record_end, tensor_fields, value_span
+from schemas.choices import Format
 from schemas.errors import DamagedError
-from schemas.recipes import Format
 from schemas.records import Row
 from schemas.tables import Table
 

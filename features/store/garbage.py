@@ -49,36 +49,35 @@ from features.store.reports import old_reports
 from features.store.tables import open_store
 from schemas.errors import DamagedError, UsageError
 from schemas.manifests import FeatureFacts, Manifest
+from schemas.options.store import StoreGc
 
 DEFAULT_AGE = "24h"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def collect_garbage(store: str, older_than: str = DEFAULT_AGE, plan: bool = False) -> dict[str, Any]:
+def collect_garbage(options: StoreGc) -> dict[str, Any]:
     """Delete what no live commit of a store has named for some time.
 
     Args:
-        store: str. Directory of the store.
-        older_than: str. For how long nothing must have named a file: a number and s, m, h, d or w, such as `24h`.
-        plan: bool. Say what would be deleted; change nothing.
+        options: The store, and for how long a file must have been unreferenced.
 
     Returns:
         `files` and `bytes` deleted, `paths` (theirs, within the store), `pinned` (how many more only a lease keeps),
-        `plan` and `seconds`.
+        `dry_run` and `seconds`.
 
     Raises:
         DamagedError: a log or manifest cannot be read, so that it cannot be told what it names.
     """
     started = time.monotonic()
-    collector = _Collector(open_store(store).path, _parse_age(older_than), plan)
+    collector = _Collector(open_store(options.store).path, _parse_age(options.older_than), options.dry_run)
     collector.collect()
     return {
         "files": len(collector.paths),
         "bytes": collector.bytes,
         "paths": sorted(collector.paths),
         "pinned": collector.pinned,
-        "plan": plan,
+        "dry_run": options.dry_run,
         "seconds": round(time.monotonic() - started, 3),
     }
 

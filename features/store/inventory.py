@@ -19,6 +19,7 @@ from features.store.leaks import Leak, find_leaks
 from features.store.reports import EXAMPLES, Failures, last_reports, report_figures
 from features.store.tables import Dataset, FeatureTable, Store, TextTable, open_store
 from schemas.manifests import FeatureFacts, TextFacts
+from schemas.options.store import StoreLs, StoreStats
 from schemas.recipes import END, SHORT_FINGERPRINT, START
 from schemas.tables import KEY_BYTES, SPLITS
 
@@ -26,11 +27,11 @@ Value = TypeVar("Value")
 _FRAME = len((START, END))
 
 
-def list_store(store: str) -> dict[str, Any]:
+def list_store(options: StoreLs) -> dict[str, Any]:
     """What a store holds, as its manifests say; no row is read.
 
     Args:
-        store: str. Directory of the store.
+        options: The store.
 
     Returns:
         `store`, and one entry each in `datasets` (name, source, images by split), `features` (fingerprint, extractor,
@@ -41,7 +42,7 @@ def list_store(store: str) -> dict[str, Any]:
         StoreError: there is no store, or one that this version cannot read.
         DamagedError: a manifest is damaged.
     """
-    opened = open_store(store)
+    opened = open_store(options.store)
     return {
         "store": str(opened.path),
         "datasets": [_dataset_entry(dataset) for dataset in opened.datasets()],
@@ -50,11 +51,11 @@ def list_store(store: str) -> dict[str, Any]:
     }
 
 
-def store_stats(store: str) -> dict[str, Any]:
+def store_stats(options: StoreStats) -> dict[str, Any]:
     """The figures of a store.
 
     Args:
-        store: str. Directory of the store.
+        options: The store.
 
     Returns:
         The entries of `list_store` with, for a dataset, `bytes` (of its encoded images), `distinct` (contents) and
@@ -70,7 +71,7 @@ def store_stats(store: str) -> dict[str, Any]:
         StoreError: there is no store, or one that this version cannot read.
         DamagedError: a manifest, catalog, index or run report is damaged.
     """
-    opened = open_store(store)
+    opened = open_store(options.store)
     tables = opened.feature_tables()
     catalogs = {dataset.name: dataset.catalog() for dataset in opened.datasets()}
     leaks = find_leaks(catalogs)

@@ -29,6 +29,7 @@ from features.store.pins import lease, table_name
 from features.store.tables import Store, open_store
 from schemas.errors import DamagedError, StoreError, UsageError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelFacts
+from schemas.options.models import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
 
 KEPT = 5
 RUN_NAME = re.compile(r"[0-9a-f]{16}")
@@ -239,26 +240,25 @@ def now() -> str:
 # === Commands ===
 
 
-def list_models(store: str) -> dict[str, Any]:
+def list_models(options: ModelsLs) -> dict[str, Any]:
     """The models of a store.
 
     Args:
-        store: str. Directory of the store.
+        options: The store.
 
     Returns:
         `store`, and in `models` for each: `name`, `task`, `champion` (its run), `since` (when it became that), `path`
         of its run directory, `decisions`, how many there were, and `last`, the last one.
     """
-    opened = open_store(store)
+    opened = open_store(options.store)
     return {"store": str(opened.path), "models": [_entry(model) for model in models_of(opened)]}
 
 
-def show_model(store: str, name: str | None = None) -> dict[str, Any]:
+def show_model(options: ModelsShow) -> dict[str, Any]:
     """One model: what `list_models` says of it, and its `history`, oldest first; its champion is brought to `path`.
 
     Args:
-        store: str. Directory of the store.
-        name: str or None. The model; None where there is one.
+        options: The store and the model.
 
     Returns:
         The entry, and `history`: for each decision `number`, `decision`, `run`, `champion`, `why`, `at` and `lineage`.
@@ -266,20 +266,18 @@ def show_model(store: str, name: str | None = None) -> dict[str, Any]:
     Raises:
         StoreError: there is no such model, or several and none is named.
     """
-    model = _named(open_store(store), name)
+    model = _named(open_store(options.store), options.model_name)
     history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
     if model.champion:
         model.bring(model.champion)
     return {**_entry(model), "history": history}
 
 
-def promote_model(store: str, run: str, name: str | None = None) -> dict[str, Any]:
+def promote_model(options: ModelsPromote) -> dict[str, Any]:
     """Make a run the champion, whatever a retraining decided of it.
 
     Args:
-        store: str. Directory of the store.
-        run: str. The run, or how its name begins: one that was trained and evaluated before.
-        name: str or None. The model; None where there is one.
+        options: The store, the model, and the run: one that was trained and evaluated before.
 
     Returns:
         `name`, `champion` and `before`, the champion until now.
@@ -288,25 +286,24 @@ def promote_model(store: str, run: str, name: str | None = None) -> dict[str, An
         StoreError: there is no such run, or its files are gone.
         DamagedError: its files are damaged.
     """
-    model = _named(open_store(store), name)
+    model = _named(open_store(options.store), options.model_name)
     decided = [one for one in model.history() if one.facts.decision in FINISHED]
     names = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run))
-    fitting = [name for name in names if name.startswith(run)]
+    fitting = [name for name in names if name.startswith(options.run)]
     if len(fitting) != 1:
         what = "several finished runs have" if fitting else "no finished run has"
         raise StoreError(
-            f"{what} a name like {run!r}", where=str(model.root), mend=f"it has: {', '.join(names) or 'none'}"
+            f"{what} a name like {options.run!r}", where=str(model.root), mend=f"it has: {', '.join(names) or 'none'}"
         )
     facts = _chosen(model, fitting[0], "chosen", "chosen by hand")
     return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}
 
 
-def rollback_model(store: str, name: str | None = None) -> dict[str, Any]:
+def rollback_model(options: ModelsRollback) -> dict[str, Any]:
     """Make the champion before the present one the champion again.
 
     Args:
-        store: str. Directory of the store.
-        name: str or None. The model; None where there is one.
+        options: The store and the model.
 
     Returns:
         As `promote_model`.
@@ -316,7 +313,7 @@ def rollback_model(store: str, name: str | None = None) -> dict[str, Any]:
         ChampionChangedError: another command changed the champion meanwhile.
         DamagedError: its files are damaged.
     """
-    model = _named(open_store(store), name)
+    model = _named(open_store(options.store), options.model_name)
     # What was rolled back is no champion to go back to: a second rollback goes one further.
     stack: list[str] = []
     for one in model.history():
@@ -416,7 +413,7 @@ def _named(store: Store, name: str | None) -> Model:
     if len(fitting) != 1:
         names = ", ".join(model.name for model in models) or "none; `capt retrain` makes one"
         what = "there are several models" if fitting else f"there is no model {name!r}" if name else "there is no model"
-        raise StoreError(what, where=str(store.path), mend=f"name one with --name: {names}")
+        raise StoreError(what, where=str(store.path), mend=f"name one with --model-name: {names}")
     return fitting[0]
 
 

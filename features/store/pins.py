@@ -33,8 +33,9 @@ from features.store.held_leases import HeldLease, held_leases, holding
 from features.store.layout import NETWORKS, WORK
 from features.store.log import CommitLog
 from schemas.errors import CaptError, StoreError
+from schemas.frozen import Frozen
 from schemas.manifests import Manifest, Sha256
-from schemas.recipes import Frozen, canonical_json
+from schemas.recipes import canonical_json
 
 PINS = "pins"
 LEASE_SECONDS = 600.0

@@ -12,14 +12,14 @@ from features.store.log import CommitLog, Standing
 from features.store.pins import lease, table_name
 from features.store.tables import Dataset, Store, open_store
 from schemas.manifests import DroppedFacts, Manifest
+from schemas.options.store import StoreDrop
 
 
-def drop_dataset(store: str, name: str) -> dict[str, Any]:
+def drop_dataset(options: StoreDrop) -> dict[str, Any]:
     """Take a dataset out of a store.
 
     Args:
-        store: str. Directory of the store.
-        name: str. The dataset's name. One that was taken out before is none to complain of.
+        options: The store and the dataset. A dataset that was removed before is not an error.
 
     Returns:
         `dataset`, `images` that it had, `text` (fingerprints of the text tables that went with it) and `seconds`.
@@ -28,7 +28,7 @@ def drop_dataset(store: str, name: str) -> dict[str, Any]:
         StoreError: there never was such a dataset.
     """
     started = time.monotonic()
-    opened = open_store(store)
+    opened, name = open_store(options.store), options.dataset
     dataset = opened.dataset_root(name)
     images = _images(opened, name)
     texts = [table for table in opened.text_tables() if table.recipe.dataset == name]

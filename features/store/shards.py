@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.files import aside_of, entry_of, make_directory, publish, sha256_of
+from schemas.choices import Format
 from schemas.manifests import Shard
-from schemas.recipes import SHORT_FINGERPRINT, Format, digest_of
+from schemas.recipes import SHORT_FINGERPRINT, digest_of
 from schemas.records import Row, from_arrow, from_example, to_arrow, to_example, to_plain
 from schemas.tables import KEY_BYTES, Field, Table
 

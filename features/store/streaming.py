@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from features.quantize import Stored, decode
 from features.store.merging import Merge, as_bytes
 from features.store.shards import read_rows, tensor_fields
-from schemas.recipes import Format
+from schemas.choices import Format
 from schemas.records import from_arrow, to_arrow
 from schemas.tables import KEY_BYTES, Field, Table, features_table
 

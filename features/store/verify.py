@@ -53,6 +53,7 @@ from features.store.shards import index_dtype, read_rows, tensor_fields, value_s
 from features.store.tables import MARKER, MARKER_BYTES, RECIPE, STORE_VERSION, open_store
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
+from schemas.options.store import StoreVerify
 from schemas.recipes import FeatureRecipe, TextRecipe
 from schemas.tables import CAPTIONS, KEY_BYTES, Table
 
@@ -103,11 +104,11 @@ class Verification:
         }
 
 
-def verify_store(store: str) -> dict[str, Any]:
+def verify_store(options: StoreVerify) -> dict[str, Any]:
     """Read a store again and hold it against its checksums; what is wrong is noted for the jobs that heal it.
 
     Args:
-        store: str. Directory of the store.
+        options: The store.
 
     Returns:
         `shards`, `rows` (live ones), `files`, `bytes` (read), the lists of paths `damaged`, `missing` and `foreign`,
@@ -117,9 +118,10 @@ def verify_store(store: str) -> dict[str, Any]:
         DamagedError: something is damaged or missing; it carries the same figures.
         StoreError: there is no store, or one that this version cannot read.
     """
-    found = verify(place(store))
+    root = place(options.store)
+    found = verify(root)
     figures = found.figures()
-    note_damage(place(store), [*figures["damaged"], *figures["missing"]])
+    note_damage(root, [*figures["damaged"], *figures["missing"]])
     for damage in found.damaged:
         _log.warning("%s: damaged: expected %s, got %s", damage.path, damage.expected, damage.got)
     for path in figures["missing"]:
@@ -128,7 +130,7 @@ def verify_store(store: str) -> dict[str, Any]:
         first = [*figures["damaged"], *figures["missing"]][0]
         raise DamagedError(
             f"damaged files: {len(figures['damaged'])}, missing: {len(figures['missing'])}, such as {first}",
-            where=store,
+            where=options.store,
             mend="run the same prepare commands again",
             figures=figures,
         )

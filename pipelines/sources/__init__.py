@@ -1,4 +1,4 @@
-"""Source datasets by the name that `--dataset` gives them."""
+"""Source datasets by the name that `--dataset-type` gives them."""
 
 from collections.abc import Callable, Sequence
 
@@ -30,7 +30,9 @@ SOURCES: dict[str, Callable[[Sequence[str]], Source]] = {
 def open_source(kind: str, annotations: Sequence[str]) -> Source:
     """The source of a kind, over its annotation files; UsageError naming the kinds there are."""
     if kind not in SOURCES:
-        raise UsageError(f"unknown dataset kind {kind!r}", where="--dataset", mend=f"use one of {', '.join(SOURCES)}")
+        raise UsageError(
+            f"unknown dataset kind {kind!r}", where="--dataset-type", mend=f"use one of {', '.join(SOURCES)}"
+        )
     return SOURCES[kind](annotations)
 
 

@@ -129,7 +129,7 @@ class Captcha:
         counts = self._counts or published_counts(images)
         if sum(counts) > images:
             what = f"the splits take {sum(counts):,} images, and there are {images:,}"
-            raise UsageError(what, where="--splits", mend="give fewer")
+            raise UsageError(what, where="--split-sizes", mend="give fewer")
         return counts
 
 

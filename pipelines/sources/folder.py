@@ -14,7 +14,9 @@ class Folder:
     def __init__(self, annotations: Sequence[str]) -> None:
         if annotations:
             raise UsageError(
-                "a folder has no annotations", where="--annotations", mend="leave it out, or name the --dataset kind"
+                "a folder has no annotations",
+                where="--annotations",
+                mend="leave it out, or name the --dataset-type kind",
             )
 
     def images(self) -> Iterator[ImageEntry]:

@@ -54,8 +54,8 @@ class Inputs:
 
     def make(self) -> None:
         """Make them."""
-        capt.synth_scenes(out=str(self.root / "scenes"), count=self.scenes, seed=5)
-        capt.synth_captcha(out=str(self.root / "words"), count=self.captchas, seed=5)
+        capt.synth_scenes(out=str(self.root / "scenes"), num_images=self.scenes, seed=5)
+        capt.synth_captcha(out=str(self.root / "words"), num_images=self.captchas, seed=5)
 
     def features(self, shards: int = 8, side: int = 96) -> Job:
         """Features of the scenes at so many pixels a side, in so many units of work."""

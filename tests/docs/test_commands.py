@@ -27,7 +27,7 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_a_documented_command_is_understood(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
-    command: click.Command = typer.main.get_command(capt.app)
+    command: click.Command = typer.main.get_command(capt.application())
     context = click.Context(command)
     rest = words[words.index("capt") + 1 :]
     while isinstance(command, click.Group):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from features.compiled_network import compiled_network
-from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
 from features.networks import FrozenNetwork, freeze
 from features.random_weights import noise_images
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 SIDE = 32
@@ -26,11 +26,11 @@ sys.modules["tensorflow"] = None  # as if it were not installed
 from pathlib import Path
 import keras, numpy as np
 from features.compiled_network import compiled_network
-from features.extractors.choice import Asked
+from schemas.options.extractor import ExtractorOptions
 from features.extractors.opening import open_extractor
 from schemas.recipes import FeatureRecipe
 
-extractor = open_extractor(Asked(extractor="custom:network.keras", preprocess="tf"))
+extractor = open_extractor(ExtractorOptions(extractor="custom:network.keras", preprocess="tf"))
 pixels = np.load("pixels.npy")
 rows = {}
 for precision in ("float32", "bfloat16"):
@@ -56,7 +56,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def function(directory):
-    extractor = open_extractor(Asked(extractor=f"custom:{directory}/network.keras", preprocess="tf"))
+    extractor = open_extractor(ExtractorOptions(extractor=f"custom:{directory}/network.keras", preprocess="tf"))
     return extractor.feature_function(FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"}))
 
 

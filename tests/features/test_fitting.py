@@ -145,9 +145,9 @@ def test_what_is_shown_of_a_picture_is_what_the_network_sees_of_it(fit, width, h
 
 
 def test_a_shorter_side_is_of_a_crop_that_it_covers():
-    with pytest.raises(UsageError, match=r"--shorter-side: not for --fit pad"):
+    with pytest.raises(UsageError, match=r"--shortest-edge: not for --resize-mode pad"):
         Fitting(10, 10, fit="pad", shorter_side=20)
-    with pytest.raises(UsageError, match=r"--shorter-side: 19 does not cover a crop of 10×20 \(give 20 or more\)"):
+    with pytest.raises(UsageError, match=r"--shortest-edge: 19 does not cover a crop of 10×20 \(give 20 or more\)"):
         Fitting(10, 20, fit="crop", shorter_side=19)
 
 

@@ -23,8 +23,9 @@ from features.quantize import encode
 from features.random_weights import noise_images
 from features.scenes import draw, make_scene
 from features.weights import with_weights
+from schemas.choices import Precision
 from schemas.errors import DamagedError
-from schemas.recipes import FeatureRecipe, Precision
+from schemas.recipes import FeatureRecipe
 
 # `NAME`, or `NAME:LAYER` for another layer than its own.
 FAST = ("inception_v3", "mobilenet_v3_small")

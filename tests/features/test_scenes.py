@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import capt
 from features.scenes import (
     CAPTIONS,
     COLOURS,
@@ -329,7 +330,7 @@ def test_a_fifth_of_the_held_out_scenes_tell_unseen_combinations():
 
 
 def test_unseen_combinations_make_a_test_split(tmp_path):
-    facts = make_scenes(tmp_path / "out", 50, 1, objects=(2, 3), held_out_combinations=0.125)
+    facts = make_scenes(tmp_path / "out", 50, 1, RULES)
     assert [facts[split] for split in ("train", "val", "test")] == [40, 2, 8]
     data = json.loads((tmp_path / "out/annotations/captions_test2017.json").read_text())
     assert [image["id"] for image in data["images"]] == [10, 15, 20, 25, 35, 40, 45, 50]
@@ -398,12 +399,14 @@ def test_a_claim_about_several_objects_needs_a_relation(shown):
 
 @pytest.mark.parametrize(("text", "counts"), [("2,3", (2, 3)), ("1", (1,)), ("3, 2", (3, 2))])
 def test_counts_of_objects_are_named_with_commas_between(tmp_path, text, counts):
-    make_scenes(tmp_path / "named", 5, 3, objects=text)
-    make_scenes(tmp_path / "counted", 5, 3, objects=counts)
+    capt.synth_scenes(out=tmp_path / "named", num_images=5, seed=3, objects_per_scene=text)
+    make_scenes(tmp_path / "counted", 5, 3, Rules(objects=counts))
     assert contents(tmp_path / "named") == contents(tmp_path / "counted")
 
 
 def test_counts_of_objects_that_are_no_numbers_are_wrong_usage(tmp_path):
-    with pytest.raises(UsageError, match="--objects: got 'two' \\(counts with commas between, such as 2,3\\)"):
-        make_scenes(tmp_path / "out", 5, 3, objects="two")
+    with pytest.raises(
+        UsageError, match="--objects-per-scene: got 'two' \\(counts with commas between, such as 2,3\\)"
+    ):
+        capt.synth_scenes(out=tmp_path / "out", num_images=5, seed=3, objects_per_scene="two")
     assert not list(tmp_path.iterdir())

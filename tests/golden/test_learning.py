@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotations = write_captions(root / "captions.jsonl", 12)
     common: dict[str, Any] = {
         "store": str(root / "store"),
-        "dataset": "jsonl",
+        "dataset_type": "jsonl",
         "annotations": [str(annotations)],
     }
     for pooling in ("none", "avg"):
@@ -51,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             extractor=f"custom:{network}",
             preprocess="unit",
             pooling=pooling,
-            dtype="float32",
+            storage_dtype="float32",
             precision="float32",
             **common,
         )
@@ -74,11 +74,11 @@ def test_losses_of_three_steps_of_a_captioner(store: Path, tmp_path: Path, model
         store=str(store),
         run_dir=str(tmp_path / "run"),
         model=model,
-        features=table.fingerprint,
+        feature_table=table.fingerprint,
         seed=3,
         epochs=3,
         steps_per_epoch=1,
-        options=options,
+        hyperparameters=options,
     )
     for name, values in losses(tmp_path / "run").items():
         assert values == pytest.approx(EXPECTED["losses"][model][name], rel=1e-4)
@@ -87,7 +87,12 @@ def test_losses_of_three_steps_of_a_captioner(store: Path, tmp_path: Path, model
 def test_losses_of_three_steps_of_the_recognizer(tmp_path: Path) -> None:
     images, labels = write_captchas(tmp_path, 12)
     capt.prepare_captcha(
-        store=str(tmp_path / "store"), images=[str(images)], labels=str(labels), splits="8,4,0", height=16, width=48
+        store=str(tmp_path / "store"),
+        images=[str(images)],
+        labels=str(labels),
+        split_sizes="8,4,0",
+        height=16,
+        width=48,
     )
     options = {"widths": [8, 24], "blocks": [0, 1], "units": 16, "longest": 4, "batch_size": 8, "precision": "float32"}
     capt.train_captcha(
@@ -96,7 +101,7 @@ def test_losses_of_three_steps_of_the_recognizer(tmp_path: Path) -> None:
         seed=3,
         epochs=3,
         steps_per_epoch=1,
-        options=options,
+        hyperparameters=options,
     )
     for name, values in losses(tmp_path / "run").items():
         assert values == pytest.approx(EXPECTED["losses"]["recognizer"][name], rel=1e-4)

@@ -54,7 +54,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checksums(data: Path, tmp_path: Path, **options: Any) -> list[str]:
     """Prepares a table and returns the SHA-256 of its shards, in the order of their keys."""
     capt.prepare_features(
-        store=str(tmp_path), images=[str(data / "images")], dataset="folder", precision="float32", shards=2, **options
+        store=str(tmp_path),
+        images=[str(data / "images")],
+        dataset_type="folder",
+        precision="float32",
+        num_shards=2,
+        **options,
     )
     (table,) = capt.open_store(tmp_path).feature_tables()
     return [shard.data.sha256 for shard in table.shards]
@@ -70,7 +75,7 @@ def test_shards_of_pixels(data: Path, tmp_path: Path, form: str, compression: st
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", ["tfrecord", "parquet"])
 def test_shards_of_a_network(data: Path, tmp_path: Path, form: str, dtype: str) -> None:
-    found = checksums(data, tmp_path, extractor=f"custom:{data / 'network.keras'}", format=form, dtype=dtype)
+    found = checksums(data, tmp_path, extractor=f"custom:{data / 'network.keras'}", format=form, storage_dtype=dtype)
     assert found == EXPECTED["shards"]["network"][form][dtype]
 
 
@@ -80,10 +85,10 @@ def test_tokens_of_captions(tmp_path: Path, standardizer: str) -> None:
     (tmp_path / "train.token.txt").write_text(lines)
     capt.prepare_captions(
         store=str(tmp_path / "store"),
-        dataset="flickr8k",
+        dataset_type="flickr8k",
         annotations=[str(tmp_path / "train.token.txt")],
         standardize=standardizer,
-        split="1,0,0",
+        split_ratios="1,0,0",
         max_length=12,
         vocab_size=20,
     )

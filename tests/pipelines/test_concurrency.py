@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 import capt
-from features.store.verify import verify_store
 from pipelines.scratch import claimed
 from tests.conftest import noise_image
 
-SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
 
 
 def start(function: str, **options: Any) -> subprocess.Popen[str]:
@@ -46,7 +45,7 @@ def images_of(directory: Path, numbers: Sequence[int]) -> Path:
 
 
 def check(store: Path, rows: int) -> None:
-    found = verify_store(str(store))
+    found = capt.store_verify(store=str(store))
     assert [found[kind] for kind in ("damaged", "missing", "foreign")] == [[], [], []]
     for table in capt.open_store(store).feature_tables():
         keys = {key.tobytes() for block in table.key_blocks() for key in block}
@@ -58,7 +57,9 @@ def check(store: Path, rows: int) -> None:
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose table has its network."""
     root = tmp_path_factory.mktemp("begun")
-    capt.prepare_features(store=str(root / "store"), images=[str(images_of(root / "one", [999]))], name="one", **SMALL)
+    capt.prepare_features(
+        store=str(root / "store"), images=[str(images_of(root / "one", [999]))], dataset_name="one", **SMALL
+    )
     return root / "store"
 
 
@@ -116,11 +117,11 @@ def captions(path: Path, numbers: Sequence[int]) -> str:
 def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
     store = tmp_path / "store"
     train = captions(tmp_path / "captions_train2017.json", range(50))
-    options = {"store": str(store), "dataset": "coco"}
+    options = {"store": str(store), "dataset_type": "coco"}
     more = captions(tmp_path / "captions_val2017.json", range(50, 60))
     figures = both("prepare_captions", {**options, "annotations": [train]}, {**options, "annotations": [train, more]})
     assert [one["input"] for one in figures] == [50, 60]
-    found = verify_store(str(store))
+    found = capt.store_verify(store=str(store))
     assert [found[kind] for kind in ("damaged", "missing")] == [[], []]
     (table,) = capt.open_store(store).text_tables()
     keys = table.captions()["key"].to_pylist()
@@ -157,7 +158,7 @@ def test_the_plan_of_a_run_beside_a_run_is_not_disturbed(begun: Path, tmp_path: 
         os.utime(path, (1_000_000_000, 1_000_000_000))
     options = {"store": str(store), "images": [str(images)], **SMALL}
     running = start("prepare_features", **options)
-    plans = [capt.prepare_features(**options, plan=True) for _ in range(2)]
+    plans = [capt.prepare_features(**options, dry_run=True) for _ in range(2)]
     assert running.wait(300) == 0
     assert all(plan["hits"] + plan["misses"] == 6 for plan in plans)
     check(store, 7)

@@ -12,10 +12,10 @@ from apache_beam.transforms.environments import DockerEnvironment
 
 from pipelines.extracting import EXTRACT_UNIT, ExtractShard
 from pipelines.hints import parse_hints
-from pipelines.prepare_features import FeatureOptions
 from pipelines.runners import refuse_unknown
 from pipelines.units import add_units, write_unit
 from schemas.errors import UsageError
+from schemas.options.prepare import PrepareFeatures
 from schemas.recipes import FeatureRecipe
 
 PRESET = Path(__file__).parents[2] / "examples" / "dataflow" / "options.yaml"
@@ -79,7 +79,7 @@ def test_what_moves_between_machines_is_the_names_of_units(job):
 
 
 def test_the_preset_holds_options_of_the_command_and_of_beam_alone(preset):
-    FeatureOptions(store="s", dataset="folder", images=("i",), **preset)
+    PrepareFeatures(store="s", dataset_type="folder", images=("i",), **preset)
     refuse_unknown(preset["beam_options"])
 
 

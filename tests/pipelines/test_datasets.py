@@ -11,8 +11,14 @@ from pipelines.sources import SOURCES, open_source
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.sources.layouts import LAYOUTS, PHOTOS, Layout, csv, flickr8k
 
-PIXELS = {"extractor": "pixels", "dtype": "uint8", "height": 32, "width": 32}
-NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:1", "dtype": "float16", "height": None, "width": None}
+PIXELS = {"extractor": "pixels", "storage_dtype": "uint8", "height": 32, "width": 32}
+NETWORK = {
+    "extractor": "mobilenet_v3_small",
+    "weights": "random:1",
+    "storage_dtype": "float16",
+    "height": None,
+    "width": None,
+}
 TINY = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8, "batch_size": 2}
 CAPTIONED = [kind for kind in LAYOUTS if kind != "folder"]
 
@@ -32,12 +38,12 @@ def words(store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def features(store: str, layout: Layout, **options: Any) -> dict[str, Any]:
     given = {"annotations": layout.annotations, "max_failures": "100%", **PIXELS, **options}
-    return capt.prepare_features(store=store, dataset=layout.kind, images=layout.images, **given)  # type: ignore[no-any-return]
+    return capt.prepare_features(store=store, dataset_type=layout.kind, images=layout.images, **given)  # type: ignore[no-any-return]
 
 
 def captions(store: str, layout: Layout, **options: Any) -> dict[str, Any]:
     given = {"annotations": layout.annotations, "max_failures": "100%", **options}
-    return capt.prepare_captions(store=store, dataset=layout.kind, **given)  # type: ignore[no-any-return]
+    return capt.prepare_captions(store=store, dataset_type=layout.kind, **given)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -93,7 +99,13 @@ def test_lines_that_cannot_be_read_leave_the_images_that_a_limit_chooses(
     layout = flickr8k(tmp_path)
     text = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
     text.write_text("".join(f"{line}\nbad line {n}\n" for n, line in enumerate(text.read_text().splitlines())))
-    limited = {"name": "limited", "annotations": [str(text)], "seed": 5, "limit_captions": 6, "split": "1,0,0"}
+    limited = {
+        "dataset_name": "limited",
+        "annotations": [str(text)],
+        "seed": 5,
+        "limit_captions": 6,
+        "split_ratios": "1,0,0",
+    }
     seen = features(store, layout, **limited)
     told = captions(store, layout, **limited, vocab=words)
     rows = capt.open_store(store).text(told["fingerprint"]).captions()
@@ -135,6 +147,6 @@ def test_every_dataset_trains(kind: str, store: str, words: str, tmp_path: Path)
         "steps_per_epoch": 1,
     }
     run = tmp_path / "run"
-    capt.train_captioner(store=store, run_dir=str(run), **given, options=TINY)
+    capt.train_captioner(store=store, run_dir=str(run), **given, hyperparameters=TINY)
     photo = next(path for path in sorted(tmp_path.rglob("*.jpg")) if path.stat().st_size)
     assert isinstance(capt.load_run(run).caption(photo).text, str)

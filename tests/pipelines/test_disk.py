@@ -24,11 +24,11 @@ SHARDS = 32
 DISK_BYTES = 64 << 20
 SPARED_BYTES = 256 << 10
 OPTIONS: dict[str, Any] = {
-    "dataset": "folder",
+    "dataset_type": "folder",
     "extractor": "mobilenet_v3_small",
     "weights": "random:7",
-    "dtype": "float32",
-    "shards": SHARDS,
+    "storage_dtype": "float32",
+    "num_shards": SHARDS,
 }
 
 
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_finishes(
     disk: Path, images: Path, begun: Path, unbroken: Path
 ) -> None:
     store = Path(shutil.copytree(begun, disk / "store"))
-    prepare(store, images, plan=True)
+    prepare(store, images, dry_run=True)
     process = subprocess.Popen(
         command(store, images, "--quiet"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

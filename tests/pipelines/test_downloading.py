@@ -237,7 +237,7 @@ def rows(tmp_path: Path, server: ImageServer) -> Path:
 def prepare(rows: Path, **options: Any) -> dict[str, Any]:
     root = rows.parent
     given = {"store": str(root / "store"), "images": [str(root / "images")], "annotations": [str(rows)]}
-    limits = {"allow_private": True, "dataset": "conceptual", **SMALL}
+    limits = {"allow_private_addresses": True, "dataset_type": "conceptual", **SMALL}
     result: dict[str, Any] = capt.prepare_features(**{**given, **limits, **options})
     assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
     return result
@@ -246,7 +246,7 @@ def prepare(rows: Path, **options: Any) -> dict[str, Any]:
 def test_conceptual_captions_are_downloaded_and_every_dead_link_is_a_failed_row(
     rows: Path, server: ImageServer
 ) -> None:
-    plan = prepare(rows, plan=True)
+    plan = prepare(rows, dry_run=True)
     assert (plan["input"], plan["downloads"], plan["ok"], server.asked.total()) == (17, 17, 17, 0)
     assert not (rows.parent / "images").exists()
 
@@ -274,7 +274,7 @@ def test_conceptual_captions_are_downloaded_and_every_dead_link_is_a_failed_row(
 
 
 def test_private_addresses_are_refused_unless_allowed(rows: Path, server: ImageServer) -> None:
-    result = prepare(rows, allow_private=False)
+    result = prepare(rows, allow_private_addresses=False)
     assert (result["ok"], result["reasons"]) == (0, {"private address": 17})
     assert server.asked.total() == 0
 
@@ -294,7 +294,7 @@ def test_a_limit_takes_the_same_rows_of_images_and_captions_and_downloads_no_oth
 
 def prepare_captions(rows: Path, **options: Any) -> dict[str, Any]:
     result: dict[str, Any] = capt.prepare_captions(
-        store=str(rows.parent / "store"), dataset="conceptual", annotations=[str(rows)], **options
+        store=str(rows.parent / "store"), dataset_type="conceptual", annotations=[str(rows)], **options
     )
     return result
 

@@ -160,7 +160,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fetch(place: Path, site: Site, *only: str) -> dict[str, Any]:
-    return capt.fetch("tiny", str(place), only=list(only), mirror=f"{site.url}/mirror/")  # type: ignore[no-any-return]
+    return capt.fetch(dataset="tiny", directory=str(place), only=list(only), mirror_url=f"{site.url}/mirror/")  # type: ignore[no-any-return]
 
 
 def names(place: Path) -> list[str]:
@@ -263,7 +263,7 @@ def test_a_part_of_unknown_origin_is_not_gone_on_with(
     if other == "note":
         (tmp_path / "big.zip.part.json").write_text("{")
     mirror = f"{site.url}/{'mirror' if other == 'note' else 'other'}"
-    result = capt.fetch("tiny", str(tmp_path), only=["big.zip"], mirror=mirror)
+    result = capt.fetch(dataset="tiny", directory=str(tmp_path), only=["big.zip"], mirror_url=mirror)
     assert (result["resumed"], result["bytes"]) == (0, len(BIG))
     assert names(tmp_path) == ["big.zip"]
 
@@ -377,13 +377,13 @@ def test_the_environments_proxy_is_used_and_its_exceptions_hold(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", site.url.replace("http://", "http://me:secret@"))
-    capt.fetch("tiny", str(tmp_path), only=["small.tsv"])
+    capt.fetch(dataset="tiny", directory=str(tmp_path), only=["small.tsv"])
     assert (tmp_path / "small.tsv").read_bytes() == SMALL
     assert site.asked[0]["Host"] == "published.invalid"
     assert site.asked[0]["proxy-authorization"] == "Basic bWU6c2VjcmV0"
     monkeypatch.setenv("no_proxy", "published.invalid")
     with pytest.raises(CaptError, match=r"http://published\.invalid/b/big\.zip: no good connection"):
-        capt.fetch("tiny", str(tmp_path), only=["big.zip"])
+        capt.fetch(dataset="tiny", directory=str(tmp_path), only=["big.zip"])
 
 
 def test_two_at_once_do_not_disturb_each_other(site: Site, tmp_path: Path) -> None:
@@ -400,12 +400,12 @@ def test_two_at_once_do_not_disturb_each_other(site: Site, tmp_path: Path) -> No
 @pytest.mark.parametrize("mirror", ["mirror.example/data", "file:///data", "http://me:word@host/", "http://host/?a=b"])
 def test_a_mirror_is_a_plain_web_address(tmp_path: Path, mirror: str) -> None:
     with pytest.raises(UsageError, match="a mirror is an http or https address"):
-        capt.fetch("tiny", str(tmp_path), mirror=mirror)
+        capt.fetch(dataset="tiny", directory=str(tmp_path), mirror_url=mirror)
 
 
 def test_an_unknown_dataset_is_told_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="use one of coco2014, coco2017, flickr8k, conceptual"):
-        capt.fetch("coco", str(tmp_path))
+        capt.fetch(dataset="coco", directory=str(tmp_path))
 
 
 def test_what_is_there_is_shown_with_what_to_do_next(
@@ -419,7 +419,17 @@ def test_what_is_there_is_shown_with_what_to_do_next(
 
 def test_the_command_line_tells_a_wrong_file_in_one_line(tmp_path: Path) -> None:
     with serving(Site({"GCC-1.1.0-Validation.tsv": b""})) as site:
-        command = [sys.executable, "-m", "capt", "fetch", "conceptual", str(tmp_path), "--mirror", site.url, "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "capt",
+            "fetch",
+            "conceptual",
+            str(tmp_path),
+            "--mirror-url",
+            site.url,
+            "--json",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"capt: {site.url}/GCC-1.1.0-Validation.tsv: ")
@@ -437,5 +447,5 @@ def test_the_catalog_is_complete_and_its_commands_are_understood(kind: str) -> N
         for file in publication.files:
             assert file.extra or f"{{dir}}/{file.name}" in " ".join(publication.commands)
         _, group, name, *rest = shlex.split(line.replace("{dir}", "data"))
-        command: Any = typer.main.get_command(capt.app)
+        command: Any = typer.main.get_command(capt.application())
         command.commands[group].commands[name].make_context(name, rest, parent=click.Context(command))

@@ -9,12 +9,12 @@ import pytest
 
 import capt
 from features.store.log import CommitLog
-from features.store.verify import verify, verify_store
+from features.store.verify import verify
 from pipelines import extracting, extraction_job
 from schemas.errors import DamagedError, StoreError
 
 IMAGES, SHARDS = 12, 4
-FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "random:7", "shards": SHARDS}
+FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "random:7", "num_shards": SHARDS}
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,13 @@ class Place:
         self.annotations = annotations
 
     def features(self, **options: Any) -> dict[str, Any]:
-        source = {"dataset": "coco", "images": [str(self.images)], "annotations": [str(self.annotations)]}
+        source = {"dataset_type": "coco", "images": [str(self.images)], "annotations": [str(self.annotations)]}
         result: dict[str, Any] = capt.prepare_features(store=str(self.store), **{**FEATURES, **source, **options})
         return result
 
     def captions(self) -> dict[str, Any]:
         result: dict[str, Any] = capt.prepare_captions(
-            store=str(self.store), dataset="coco", annotations=[str(self.annotations)]
+            store=str(self.store), dataset_type="coco", annotations=[str(self.annotations)]
         )
         return result
 
@@ -107,11 +107,11 @@ def flip(path: Path) -> None:
 
 def assert_found(store: Path) -> None:
     with pytest.raises(DamagedError):
-        verify_store(str(store))
+        capt.store_verify(store=str(store))
 
 
 def assert_sound(store: Path) -> None:
-    figures = verify_store(str(store))
+    figures = capt.store_verify(store=str(store))
     assert (figures["damaged"], figures["missing"]) == ([], [])
 
 
@@ -198,7 +198,7 @@ def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_the
 ) -> None:
     half = tmp_path / "half"
     half.mkdir()
-    place.features(dataset="folder", annotations=[], name="all")
+    place.features(dataset_type="folder", annotations=[], dataset_name="all")
     store = capt.open_store(place.store)
     (table,) = store.feature_tables()
     hit, keys = max(zip(table.shards, table.key_blocks(), strict=True), key=lambda pair: pair[0].rows)
@@ -206,11 +206,11 @@ def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_the
     lost = {named.pop(key.tobytes()) for key in keys[::2]}
     for name in list(named.values()):
         shutil.copy(place.images / name, half)
-    place.features(dataset="folder", annotations=[], name="half", images=[str(half)])
+    place.features(dataset_type="folder", annotations=[], dataset_name="half", images=[str(half)])
     assert 0 < len(lost) < hit.rows
     flip(place.find(f"features/*/{hit.data.path}")[0])
     assert_found(place.store)
-    result = place.features(dataset="folder", annotations=[], name="half", images=[str(half)])
+    result = place.features(dataset_type="folder", annotations=[], dataset_name="half", images=[str(half)])
     assert (result["ok"], result["lost"], result["cached"]) == (
         hit.rows - len(lost),
         len(lost),

@@ -38,7 +38,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("begun")
     (root / "images").mkdir()
     noise_image(99).save(root / "images" / "first.jpg")
-    prepare(root / "store", root / "images", name="first")
+    prepare(root / "store", root / "images", dataset_name="first")
     return root / "store"
 
 
@@ -48,7 +48,9 @@ def store(begun: Path, tmp_path: Path) -> Path:
 
 
 def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
-    return capt.prepare_features(store=str(store), images=[str(images)], **{"dataset": "folder", **SMALL, **options})  # type: ignore[no-any-return]
+    return capt.prepare_features(
+        store=str(store), images=[str(images)], **{"dataset_type": "folder", **SMALL, **options}
+    )  # type: ignore[no-any-return]
 
 
 def reasons(result: dict[str, Any]) -> dict[str, str]:
@@ -184,7 +186,7 @@ def test_names_in_annotations_lead_nowhere(store: Path, tmp_path: Path, photos: 
     annotations = tmp_path / "captions_train2017.json"
     entries = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     annotations.write_text(json.dumps({"images": entries, "annotations": []}))
-    result = prepare(store, images, dataset="coco", annotations=[str(annotations)])
+    result = prepare(store, images, dataset_type="coco", annotations=[str(annotations)])
     assert (result["ok"], result["reasons"]) == (1, {"missing": 6, "NUL byte": 1, "no file_name": 1})
 
 
@@ -331,7 +333,7 @@ def test_annotations_in_an_archive_have_a_limit_too(tmp_path: Path, photos: Any)
     data = path.read_bytes()
     path.write_bytes(data.replace(struct.pack("<I", 1002), struct.pack("<I", (4 << 30) - 2)))
     with pytest.raises(CaptError, match="are the limit"):
-        prepare(tmp_path / "store", photos(1), dataset="coco", annotations=[str(path)])
+        prepare(tmp_path / "store", photos(1), dataset_type="coco", annotations=[str(path)])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' + "[" * 100_000, "\ufeff{}", "NaN", "9" * 10_000])
@@ -339,7 +341,7 @@ def test_json_that_is_made_to_confuse_is_one_line(tmp_path: Path, photos: Any, t
     path = tmp_path / "captions_train2017.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CaptError, match="captions_train2017"):
-        prepare(tmp_path / "store", photos(1), dataset="coco", annotations=[str(path)])
+        prepare(tmp_path / "store", photos(1), dataset_type="coco", annotations=[str(path)])
 
 
 def test_bombs_take_little_memory(tmp_path: Path) -> None:
@@ -393,7 +395,7 @@ def test_a_stat_cache_that_is_none_is_begun_anew(store: Path, tmp_path: Path, ph
         (store / "cache" / "stat.sqlite").write_bytes(junk)
         assert prepare(store, images)["cached"] == 2
         (store / "cache" / "stat.sqlite").write_bytes(junk)
-        assert prepare(store, images, plan=True)["hits"] == 2
+        assert prepare(store, images, dry_run=True)["hits"] == 2
 
 
 # === Fuzz ===

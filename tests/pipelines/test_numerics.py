@@ -8,11 +8,10 @@ import pytest
 import capt
 from features import networks
 from features.numerics import native_precision
-from features.store import inventory
 from pipelines import extracting, numerics
 from schemas.errors import StoreError
 
-SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
 
 
 def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
@@ -48,8 +47,8 @@ def test_a_table_of_other_bits_is_refused_with_both_values(
     assert prepare(store, photos(2), pooling="avg")["cached"] == 2
     ours = here().deciding[name]
     for plan in (False, True):
-        with pytest.raises(StoreError, match="--allow-mixed") as caught:
-            prepare(store, photos(3), pooling="avg", plan=plan)
+        with pytest.raises(StoreError, match="--allow-mixed-numerics") as caught:
+            prepare(store, photos(3), pooling="avg", dry_run=plan)
         assert f"rows made with {name} {value}" in str(caught.value)
         assert f"made with {name} {ours}" in str(caught.value)
     (table,) = capt.open_store(store).feature_tables()
@@ -63,8 +62,8 @@ def test_both_kinds_show_in_stats_where_they_are_wanted(
     with monkeypatch.context() as then:
         pretend(then, numerics="cpu-avx2", pillow="9.0.0")
         prepare(store, photos(2), pooling="avg")
-    assert prepare(store, photos(5), pooling="avg", allow_mixed=True)["ok"] == 3
-    (entry,) = inventory.store_stats(str(store))["features"]
+    assert prepare(store, photos(5), pooling="avg", allow_mixed_numerics=True)["ok"] == 3
+    (entry,) = capt.store_stats(store=str(store))["features"]
     assert entry["numerics"] == {"cpu-avx2": 2, here().numerics: 3}
     assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", numerics.toolchain()["pillow"]]
 

@@ -18,7 +18,7 @@ from tests.features.buckets import BUCKET, bucket
 from tests.features.faults import Faults
 from tests.pipelines.test_resume import begin, kill
 
-PIXELS: dict[str, Any] = {"extractor": "pixels", "dtype": "uint8", "height": 64, "width": 64}
+PIXELS: dict[str, Any] = {"extractor": "pixels", "storage_dtype": "uint8", "height": 64, "width": 64}
 SPLIT = "0.6,0.2,0.2"
 
 
@@ -45,39 +45,47 @@ def test_a_store_in_a_bucket_has_the_files_of_one_in_a_directory(
     address: str, photos: Any, coco: Any, tmp_path: Path
 ) -> None:
     images, annotations = photos(10), coco(range(10))
-    features = {"dataset": "coco", "images": [str(images)], "annotations": [str(annotations)], "split": SPLIT, **PIXELS}
-    captions = {"dataset": "coco", "annotations": [str(annotations)], "split": SPLIT}
+    features = {
+        "dataset_type": "coco",
+        "images": [str(images)],
+        "annotations": [str(annotations)],
+        "split_ratios": SPLIT,
+        **PIXELS,
+    }
+    captions = {"dataset_type": "coco", "annotations": [str(annotations)], "split_ratios": SPLIT}
     for store in (str(tmp_path / "store"), address):
-        assert capt.prepare_features(store=store, shards=2, **features)["ok"] == 10
+        assert capt.prepare_features(store=store, num_shards=2, **features)["ok"] == 10
         assert capt.prepare_captions(store=store, **captions)["ok"] == 50
     assert committed(place(address)) == committed(tmp_path / "store")
     assert capt.prepare_features(store=address, **features)["cached"] == 10
     assert capt.prepare_captions(store=address, **captions)["cached"] == 50
-    assert capt.prepare_features(store=address, plan=True, **features)["hits"] == 10
+    assert capt.prepare_features(store=address, dry_run=True, **features)["hits"] == 10
     verified = capt.store_verify(store=address)
     assert (verified["rows"], verified["damaged"], verified["missing"], verified["foreign"]) == (60, [], [], [])
     (listed,) = capt.store_ls(store=address)["features"]
     assert listed["rows"] == 10
     assert [report["run"] for report in capt.store_stats(store=address)["reports"]] == ["captions", "features"]
-    assert len(capt.store_show(store=address, count=2)["examples"]) == 2
+    assert len(capt.store_show(store=address, num_examples=2)["examples"]) == 2
     assert not (place(address) / "work").exists()
 
 
 @pytest.mark.slow
 def test_the_command_line_and_several_processes(address: str, photos: Any, tmp_path: Path) -> None:
-    words = ["--dataset", "folder", "--images", str(photos(12)), "--shards", "4", "--json"]
+    words = ["--dataset-type", "folder", "--images", str(photos(12)), "--num-shards", "4", "--json"]
     words += [part for name, value in PIXELS.items() for part in (f"--{name}", str(value))]
     several = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     command = [sys.executable, "-m", "capt", "prepare", "features", "--store", address, *words, *several]
     done = subprocess.run(command, capture_output=True, timeout=240, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["ok"] == 12
-    capt.prepare_features(store=str(tmp_path / "store"), dataset="folder", images=[str(photos(12))], shards=4, **PIXELS)
+    capt.prepare_features(
+        store=str(tmp_path / "store"), dataset_type="folder", images=[str(photos(12))], num_shards=4, **PIXELS
+    )
     assert committed(place(address)) == committed(tmp_path / "store")
 
 
 @pytest.mark.slow
 def test_killed_runs_are_finished_by_the_same_command(address: str, photos: Any, tmp_path: Path) -> None:
-    options = {"dataset": "folder", "images": [str(photos(24))], "shards": 8, **PIXELS}
+    options = {"dataset_type": "folder", "images": [str(photos(24))], "num_shards": 8, **PIXELS}
     capt.prepare_features(store=str(tmp_path / "store"), **options)
     for seed in range(3):
         # From the first requests to the commit; a process takes some seconds to import what it needs.
@@ -96,7 +104,9 @@ def test_killed_runs_are_finished_by_the_same_command(address: str, photos: Any,
 def test_two_runs_at_once_show_no_row_twice(address: str, photos: Any) -> None:
     first, second = photos(16), photos(16, "others", 8)
     runs = [
-        begin("prepare_features", store=address, dataset="folder", name=name, images=[str(images)], **PIXELS)
+        begin(
+            "prepare_features", store=address, dataset_type="folder", dataset_name=name, images=[str(images)], **PIXELS
+        )
         for name, images in (("one", first), ("two", second))
     ]
     assert [run.wait(240) for run in runs] == [0, 0]
@@ -106,7 +116,7 @@ def test_two_runs_at_once_show_no_row_twice(address: str, photos: Any) -> None:
 
 
 def test_what_is_damaged_is_healed(address: str, photos: Any, tmp_path: Path) -> None:
-    options = {"dataset": "folder", "images": [str(photos(8))], "shards": 4, **PIXELS}
+    options = {"dataset_type": "folder", "images": [str(photos(8))], "num_shards": 4, **PIXELS}
     capt.prepare_features(store=str(tmp_path / "store"), **options)
     capt.prepare_features(store=address, **options)
     shard = next(path for path in place(address).glob("features/*/*/*.tfrecord"))
@@ -121,7 +131,9 @@ def test_what_is_damaged_is_healed(address: str, photos: Any, tmp_path: Path) ->
 
 def test_faults_on_the_way_cost_time_alone(address: str, served: tuple[str, Faults], photos: Any) -> None:
     served[1].plan(["busy", "pass", "reset", "pass", "lost", "pass", "pass"] * 12)
-    result = capt.prepare_features(store=address, dataset="folder", images=[str(photos(8))], shards=4, **PIXELS)
+    result = capt.prepare_features(
+        store=address, dataset_type="folder", images=[str(photos(8))], num_shards=4, **PIXELS
+    )
     served[1].plan([])
     assert result["ok"] == 8
     assert capt.store_verify(store=address)["damaged"] == []

@@ -13,7 +13,7 @@ from schemas.errors import CaptError
 from tests.conftest import zip_of
 from tests.features.buckets import BUCKET, put_s3, s3_server
 
-PIXELS = {"extractor": "pixels", "dtype": "uint8", "height": 64, "width": 64, "dataset": "folder"}
+PIXELS = {"extractor": "pixels", "storage_dtype": "uint8", "height": 64, "width": 64, "dataset_type": "folder"}
 
 Prepare = Callable[..., dict[str, Any]]
 
@@ -76,7 +76,7 @@ def test_an_image_is_found_by_its_name_in_a_tar_and_remembered_unread(
     prepare: Prepare, photos: Any, coco: Any, tmp_path: Path
 ) -> None:
     tar = tar_of(photos(3), tmp_path / "images.tar")
-    options = {"dataset": "coco", "annotations": [str(coco(range(4)))], "max_failures": "50%"}
+    options = {"dataset_type": "coco", "annotations": [str(coco(range(4)))], "max_failures": "50%"}
     first = prepare(tar, "store", **options)
     assert (first["ok"], first["failed"]) == (3, 1)
     rows = pq.read_table(first["report"]).to_pylist()

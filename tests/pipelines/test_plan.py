@@ -1,4 +1,4 @@
-"""What `--plan` foretells, and that it changes nothing."""
+"""What `--dry-run` foretells, and that it changes nothing."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import capt
 from schemas.errors import UsageError
 from tests.conftest import noise_image
 
-SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset": "folder"}
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
 
 
 def tree(root: Path) -> dict[Path, tuple[bytes, int]]:
@@ -38,21 +38,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_plan_says_what_a_run_does(prepared: dict[str, Any]) -> None:
     before = tree(Path(prepared["store"]))
-    plan = capt.prepare_features(**prepared, plan=True)
+    plan = capt.prepare_features(**prepared, dry_run=True)
     assert (plan["input"], plan["hits"], plan["misses"], plan["duplicate"]) in ((61, 20, 40, 1), (61, 21, 40, 0))
     assert plan["bytes"] == 40 * (49 * 576 * 2 + 32)
-    assert plan["images_a_second"] > 0
+    assert plan["images_per_second"] > 0
     assert plan["shape"] == [49, 576]
-    assert 40 / plan["images_a_second"] < plan["estimated_seconds"] < 60
+    assert 40 / plan["images_per_second"] < plan["estimated_seconds"] < 60
     assert tree(Path(prepared["store"])) == before
 
 
 def test_a_plan_says_what_a_table_of_a_billion_such_images_takes(prepared: dict[str, Any]) -> None:
-    small = capt.prepare_features(**prepared, plan=True)["scale"]
+    small = capt.prepare_features(**prepared, dry_run=True)["scale"]
     assert (small["images"], small["shards"], small["listing_requests"], small["put_requests"]) == (61, 1, 1, 4)
     row = 49 * 576 * 2 + 32
     assert small["table_bytes"] == 61 * row
-    large = capt.prepare_features(**prepared, plan=True, assume_images=1_000_000_000)["scale"]
+    large = capt.prepare_features(**prepared, dry_run=True, assume_images=1_000_000_000)["scale"]
     assert (large["images"], large["shards"]) == (1_000_000_000, 1 << 16)
     assert large["shard_bytes"] == 1_000_000_000 * row // (1 << 16)
     assert large["listing_requests"] == 1_000_000
@@ -66,36 +66,36 @@ def test_a_plan_says_what_a_table_of_a_billion_such_images_takes(prepared: dict[
 def test_a_plan_of_nothing_to_do_loads_neither_tensorflow_nor_keras(prepared: dict[str, Any]) -> None:
     program = (
         "import capt, json, sys;"
-        f"r = capt.prepare_features(**{prepared!r}, limit_images=20, plan=True);"
+        f"r = capt.prepare_features(**{prepared!r}, limit_images=20, dry_run=True);"
         "assert not {'tensorflow', 'keras'} & set(sys.modules);"
         "print(json.dumps(r))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     plan = json.loads(done.stdout)
-    assert (plan["hits"], plan["misses"], plan["bytes"], plan["images_a_second"]) == (20, 0, 0, None)
+    assert (plan["hits"], plan["misses"], plan["bytes"], plan["images_per_second"]) == (20, 0, 0, None)
 
 
 def test_a_plan_takes_the_tables_own_network_and_little_time(prepared: dict[str, Any]) -> None:
-    capt.prepare_features(**prepared, plan=True)
+    capt.prepare_features(**prepared, dry_run=True)
     started = time.monotonic()
-    capt.prepare_features(**prepared, plan=True)
+    capt.prepare_features(**prepared, dry_run=True)
     assert time.monotonic() - started < 10
 
 
 def test_a_plan_of_captions_says_what_a_run_does_and_changes_nothing(
     tmp_path: Path, coco: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"store": str(tmp_path / "store"), "dataset": "coco", "annotations": [str(coco(range(6)))]}
-    plan = capt.prepare_captions(**options, plan=True)
+    options = {"store": str(tmp_path / "store"), "dataset_type": "coco", "annotations": [str(coco(range(6)))]}
+    plan = capt.prepare_captions(**options, dry_run=True)
     assert (plan["hits"], plan["misses"]) == (0, 30)
     assert not (tmp_path / "store").exists()
     done = capt.prepare_captions(**options)
     before = tree(tmp_path / "store")
-    again = capt.prepare_captions(**options, plan=True)
+    again = capt.prepare_captions(**options, dry_run=True)
     assert (again["hits"], again["misses"]) == (30, 0)
     assert plan["fingerprint"] == done["fingerprint"] == again["fingerprint"]
     assert tree(tmp_path / "store") == before
-    fewer = capt.prepare_captions(**options, vocab_size=9, plan=True)
+    fewer = capt.prepare_captions(**options, vocab_size=9, dry_run=True)
     assert (fewer["hits"], fewer["misses"]) == (0, 30)
     assert fewer["fingerprint"] != done["fingerprint"]
     assert not [record for record in caplog.records if record.levelname == "WARNING" and "text" in record.message]

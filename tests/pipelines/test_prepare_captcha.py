@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 
 import capt
-from features.captchas import make_captchas
-from features.store.verify import verify_store
 from schemas.errors import DamagedError, TooManyFailuresError, UsageError
 from tests.conftest import zip_of
 
@@ -24,7 +22,7 @@ SIZE = {"height": 16, "width": 32}
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fourteen CAPTCHAs, twelve of them labelled."""
     out = tmp_path_factory.mktemp("made") / "out"
-    make_captchas(out, COUNT, 5)
+    capt.synth_captcha(out=out, num_images=COUNT, seed=5)
     return out
 
 
@@ -84,7 +82,7 @@ def test_every_picture_is_kept_at_one_size_with_its_word_and_split(store: Path, 
 def test_the_table_is_that_of_the_extractor_pixels(store: Path, made: Path) -> None:
     first = prepare(store, made / "words_captcha")
     other = capt.prepare_features(
-        store=str(store), dataset="folder", images=[str(made / "words_captcha")], extractor="pixels", **SIZE
+        store=str(store), dataset_type="folder", images=[str(made / "words_captcha")], extractor="pixels", **SIZE
     )
     assert other["fingerprint"] == first["fingerprint"]
     assert (other["cached"], other["ok"]) == (COUNT, 0)
@@ -107,8 +105,8 @@ def test_nothing_new_costs_nothing(store: Path, made: Path) -> None:
 
 
 def test_a_plan_changes_nothing(store: Path, made: Path) -> None:
-    result = prepare(store, made / "words_captcha", plan=True)
-    assert (result["plan"], result["misses"]) == (True, COUNT)
+    result = prepare(store, made / "words_captcha", dry_run=True)
+    assert (result["dry_run"], result["misses"]) == (True, COUNT)
     assert not store.exists()
 
 
@@ -156,7 +154,7 @@ def truth(made: Path, tmp_path: Path) -> None:
 def test_a_split_once_assigned_stays_and_what_is_appended_is_hashed(store: Path, folder: Path, tmp_path: Path) -> None:
     prepare(store, folder)
     before = splits(store)
-    make_captchas(tmp_path / "more", 84, 6)
+    capt.synth_captcha(out=tmp_path / "more", num_images=84, seed=6)
     for path in (tmp_path / "more" / "words_captcha").glob("a*.png"):
         number = int(path.stem[1:]) + COUNT
         shutil.copy(path, folder / f"a{number}.png")
@@ -171,11 +169,11 @@ def test_a_split_once_assigned_stays_and_what_is_appended_is_hashed(store: Path,
 
 
 def test_splits_may_be_told_as_counts(store: Path, made: Path) -> None:
-    prepare(store, made / "words_captcha", splits="8,4,1")
+    prepare(store, made / "words_captcha", split_sizes="8,4,1")
     found = [splits(store)[f"a{number}"] for number in range(COUNT)]
     assert found == ["train"] * 8 + ["val"] * 4 + ["test", "unused"]
     with pytest.raises(UsageError, match="the splits take 15 images, and there are 14"):
-        prepare(store, made / "words_captcha", splits="8,4,3", name="other")
+        prepare(store, made / "words_captcha", split_sizes="8,4,3", dataset_name="other")
 
 
 def test_compression_changes_no_value(store: Path, made: Path) -> None:
@@ -197,12 +195,12 @@ def test_damaged_labels_are_found_refused_and_healed(store: Path, made: Path) ->
     with pytest.raises(DamagedError, match="damaged"):
         labels(store)
     with pytest.raises(DamagedError) as caught:
-        verify_store(str(store))
+        capt.store_verify(store=str(store))
     assert caught.value.figures is not None
     assert caught.value.figures["damaged"] == [path.relative_to(store).as_posix()]
     prepare(store, made / "words_captcha")
     assert labels(store) == before
-    assert verify_store(str(store))["damaged"] == []
+    assert capt.store_verify(store=str(store))["damaged"] == []
 
 
 def test_labels_that_were_replaced_are_garbage_and_go_with_the_dataset(store: Path, folder: Path) -> None:
@@ -217,7 +215,7 @@ def test_labels_that_were_replaced_are_garbage_and_go_with_the_dataset(store: Pa
     assert len(labels(store)) == 6
     capt.store_compact(store=str(store))
     assert len(labels(store)) == 6
-    capt.store_drop(store=str(store), name="captcha")
+    capt.store_drop(store=str(store), dataset="captcha")
     capt.store_gc(store=str(store), older_than="0s")
     assert list(store.glob("datasets/*/*/*.parquet")) == [
         path for path in store.glob("datasets/*/*/*.parquet") if "reports" in path.parts

@@ -38,7 +38,7 @@ def val(tmp_path: Path) -> Path:
 
 def prepare(tmp_path: Path, *annotations: Path, **options: Any) -> dict[str, Any]:
     result: dict[str, Any] = capt.prepare_captions(
-        store=str(tmp_path / "store"), dataset="coco", annotations=[str(path) for path in annotations], **options
+        store=str(tmp_path / "store"), dataset_type="coco", annotations=[str(path) for path in annotations], **options
     )
     assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
     return result
@@ -48,7 +48,7 @@ def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Pat
     prepare(tmp_path, train)
     program = (
         "import capt, sys;"
-        f"r = capt.prepare_captions(store={str(tmp_path / 'store')!r}, dataset='coco', annotations=[{str(train)!r}]);"
+        f"r = capt.prepare_captions(store={str(tmp_path / 'store')!r}, dataset_type='coco', annotations=[{str(train)!r}]);"
         "assert r['cached'] == 4, r;"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
@@ -108,7 +108,7 @@ def test_new_train_captions_make_a_new_table(tmp_path: Path, train: Path) -> Non
 def test_two_stores_of_the_same_captions_are_the_same_bytes(tmp_path: Path, train: Path, val: Path) -> None:
     trees = []
     for name in ("one", "other"):
-        capt.prepare_captions(store=str(tmp_path / name), dataset="coco", annotations=[str(train), str(val)])
+        capt.prepare_captions(store=str(tmp_path / name), dataset_type="coco", annotations=[str(train), str(val)])
         root = tmp_path / name / "text"
         trees.append({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()})
     assert trees[0] == trees[1]
@@ -116,11 +116,11 @@ def test_two_stores_of_the_same_captions_are_the_same_bytes(tmp_path: Path, trai
 
 def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: Path, val: Path) -> None:
     first = prepare(tmp_path, train)
-    second = prepare(tmp_path, val, name="other", vocab=first["fingerprint"][:8])
+    second = prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8])
     store = capt.open_store(tmp_path / "store")
     assert store.text(second["fingerprint"]).vocabulary() == store.text(first["fingerprint"]).vocabulary()
     with pytest.raises(UsageError, match="used whole"):
-        prepare(tmp_path, val, name="other", vocab=first["fingerprint"][:8], vocab_size=100)
+        prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8], vocab_size=100)
 
 
 def test_vocab_size_min_count_and_max_length_bound_what_is_kept(tmp_path: Path, train: Path) -> None:
@@ -136,7 +136,7 @@ def test_what_was_cut_is_counted_again_on_a_second_run_and_after_new_captions(
     assert prepare(tmp_path, train, max_length=4)["truncated"] == 4
     grown = prepare(tmp_path, train, val, max_length=4)
     assert (grown["truncated"], grown["ok"], grown["cached"]) == (5, 2, 4)
-    (table,) = capt.store_stats(str(tmp_path / "store"))["text"]
+    (table,) = capt.store_stats(store=str(tmp_path / "store"))["text"]
     assert table["truncated"] == 5
     assert table["captions"] == {"train": 4, "val": 2}
     assert table["tokens"] == {"train": 16, "val": 7}
@@ -184,7 +184,7 @@ def test_a_caption_of_an_image_that_the_annotations_do_not_list_fails(tmp_path: 
     assert (limited["ok"] + limited["cached"], limited["failed"]) == (1, 1)
 
 
-@pytest.mark.parametrize("option", [{"split": "nan,nan,nan"}, {"max_failures": "nan%"}])
+@pytest.mark.parametrize("option", [{"split_ratios": "nan,nan,nan"}, {"max_failures": "nan%"}])
 def test_no_number_is_no_share(tmp_path: Path, train: Path, option: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="nan"):
         prepare(tmp_path, train, **option)
@@ -192,7 +192,7 @@ def test_no_number_is_no_share(tmp_path: Path, train: Path, option: dict[str, st
 
 def test_the_limits_choose_the_images_that_prepare_features_chooses(tmp_path: Path, photos: Any, coco: Any) -> None:
     annotations, images = coco(range(12)), photos(12)
-    common = {"store": str(tmp_path / "store"), "dataset": "coco", "annotations": [str(annotations)], "seed": 3}
+    common = {"store": str(tmp_path / "store"), "dataset_type": "coco", "annotations": [str(annotations)], "seed": 3}
     capt.prepare_features(
         **common, images=[str(images)], extractor="mobilenet_v3_small", weights="random:1", limit_images=5
     )
@@ -205,7 +205,7 @@ def test_the_limits_choose_the_images_that_prepare_features_chooses(tmp_path: Pa
 
 
 def test_captions_without_a_train_split_say_what_to_do(tmp_path: Path, val: Path) -> None:
-    with pytest.raises(CaptError, match="--vocab FINGERPRINT"):
+    with pytest.raises(CaptError, match="--vocab-from FINGERPRINT"):
         prepare(tmp_path, val)
 
 
@@ -216,5 +216,5 @@ def test_a_bound_that_no_word_reaches_is_one_line(tmp_path: Path, train: Path) -
 
 def test_a_store_that_holds_captions_alone_is_sound(tmp_path: Path, train: Path) -> None:
     prepare(tmp_path, train)
-    found = capt.store_verify(str(tmp_path / "store"))
+    found = capt.store_verify(store=str(tmp_path / "store"))
     assert (found["damaged"], found["missing"], found["foreign"]) == ([], [], [])

@@ -22,7 +22,7 @@ SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7"}
 
 
 def prepare(store: Path, images: Path, annotations: Path | None = None, **options: Any) -> dict[str, Any]:
-    kind = {"dataset": "coco", "annotations": [str(annotations)]} if annotations else {"dataset": "folder"}
+    kind = {"dataset_type": "coco", "annotations": [str(annotations)]} if annotations else {"dataset_type": "folder"}
     result: dict[str, Any] = capt.prepare_features(
         store=str(store), images=[str(images)], **{**SMALL, **kind, **options}
     )
@@ -65,7 +65,7 @@ def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(store: Path, 
     prepare(store, images, annotations)
     program = (
         "import capt, sys;"
-        f"r = capt.prepare_features(store={str(store)!r}, dataset='coco', images=[{str(images)!r}],"
+        f"r = capt.prepare_features(store={str(store)!r}, dataset_type='coco', images=[{str(images)!r}],"
         f" annotations=[{str(annotations)!r}], extractor='mobilenet_v3_small', weights='random:7');"
         "assert r['cached'] == 4, r;"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
@@ -109,8 +109,8 @@ def test_renamed_and_removed_images_extract_nothing(store: Path, photos: Any) ->
 
 
 def test_a_second_dataset_extracts_only_its_own(store: Path, photos: Any) -> None:
-    prepare(store, photos(4), name="first")
-    result = prepare(store, photos(6, folder="others", first=2), name="second")
+    prepare(store, photos(4), dataset_name="first")
+    result = prepare(store, photos(6, folder="others", first=2), dataset_name="second")
     assert (result["cached"], result["ok"]) == (2, 4)
     assert [dataset.name for dataset in capt.open_store(store).datasets()] == ["first", "second"]
 
@@ -198,26 +198,28 @@ def test_another_seed_takes_other_images(tmp_path: Path, photos: Any, coco: Any)
 def test_the_split_comes_from_the_annotation_file(store: Path, photos: Any, coco: Any) -> None:
     train, val = coco(range(4), "captions_train2017.json"), coco(range(4, 6), "captions_val2017.json")
     capt.prepare_features(
-        store=str(store), dataset="coco", images=[str(photos(6))], annotations=[str(train), str(val)], **SMALL
+        store=str(store), dataset_type="coco", images=[str(photos(6))], annotations=[str(train), str(val)], **SMALL
     )
     assert capt.open_store(store).dataset("coco").facts.images == {"train": 4, "val": 2}
 
 
 def test_a_split_once_assigned_stays(store: Path, photos: Any) -> None:
     images = photos(12)
-    prepare(store, images, split="0.5,0.25,0.25")
+    prepare(store, images, split_ratios="0.5,0.25,0.25")
     before = capt.open_store(store).dataset("folder").catalog().to_pylist()
-    prepare(store, images, split="0,0,1")
+    prepare(store, images, split_ratios="0,0,1")
     assert capt.open_store(store).dataset("folder").catalog().to_pylist() == before
 
 
-@pytest.mark.parametrize("options", [{"format": "parquet"}, {"dtype": "int8"}, {"pooling": "avg"}, {"shards": 4}])
+@pytest.mark.parametrize(
+    "options", [{"format": "parquet"}, {"storage_dtype": "int8"}, {"pooling": "avg"}, {"num_shards": 4}]
+)
 def test_formats_dtypes_poolings_and_shard_counts_hold_the_same_features(
     tmp_path: Path, photos: Any, options: dict[str, Any]
 ) -> None:
     images = photos(6)
-    prepare(tmp_path / "s", images, dtype="float32", precision="float32")
-    prepare(tmp_path / "s", images, **{"dtype": "float32", "precision": "float32", **options}, name="other")
+    prepare(tmp_path / "s", images, storage_dtype="float32", precision="float32")
+    prepare(tmp_path / "s", images, **{"dtype": "float32", "precision": "float32", **options}, dataset_name="other")
     store = capt.open_store(tmp_path / "s")
     tables = {
         len(table.shape) - 1 if "pooling" in options else table.fingerprint: table for table in store.feature_tables()
@@ -233,14 +235,14 @@ def test_formats_dtypes_poolings_and_shard_counts_hold_the_same_features(
 def test_a_plan_says_hits_and_misses_and_changes_nothing(store: Path, photos: Any, coco: Any) -> None:
     prepare(store, photos(4), coco(range(4)))
     before = files_of(store)
-    plan = prepare(store, photos(9), coco(range(9)), plan=True)
+    plan = prepare(store, photos(9), coco(range(9)), dry_run=True)
     assert (plan["hits"], plan["misses"]) == (4, 5)
     assert plan["bytes"] >= 5 * 49 * 576 * 2
     assert files_of(store) == before
 
 
 def test_a_plan_for_a_store_that_is_not_there_makes_none(store: Path, photos: Any) -> None:
-    assert prepare(store, photos(2), plan=True)["misses"] == 2
+    assert prepare(store, photos(2), dry_run=True)["misses"] == 2
     assert not store.exists()
 
 
@@ -257,15 +259,15 @@ def test_nothing_is_left_in_the_work_directory(store: Path, photos: Any) -> None
     [
         ({"extractor": "resnet_9000"}, "--extractor: unknown extractor 'resnet_9000'"),
         ({"layer": "nowhere"}, "--layer: mobilenet_v3_small has no layer 'nowhere'"),
-        ({"dataset": "cocoa"}, "--dataset: unknown dataset kind 'cocoa'"),
+        ({"dataset_type": "cocoa"}, "--dataset-type: unknown dataset kind 'cocoa'"),
         ({"weights": "random:x"}, "--weights: 'random:x' has no seed"),
         ({"weights": "nowhere.h5"}, "nowhere.h5: no such weights file"),
-        ({"shards": 3}, "--shards: 3 is no power of two"),
-        ({"split": "0.5,0.1"}, "--split: cannot read '0.5,0.1'"),
-        ({"split": "0.5,0.1,0.1"}, "do not add up to 1"),
-        ({"dtype": "float8"}, "--dtype: "),
+        ({"num_shards": 3}, "--num-shards: 3 is no power of two"),
+        ({"split_ratios": "0.5,0.1"}, "--split-ratios: cannot read '0.5,0.1'"),
+        ({"split_ratios": "0.5,0.1,0.1"}, "do not add up to 1"),
+        ({"storage_dtype": "float8"}, "--storage-dtype: "),
         ({"max_failures": "many"}, "--max-failures: cannot read 'many'"),
-        ({"name": "../escape"}, "cannot name a dataset"),
+        ({"dataset_name": "../escape"}, "cannot name a dataset"),
         ({"beam_options": ["--no_such_option=1"]}, "'--no_such_option' is no option of Beam"),
         ({"beam_options": ["stray"]}, "'stray' is no option of Beam"),
     ],
@@ -366,7 +368,7 @@ def test_folders_and_archives_repeat_and_annotations_may_lie_in_a_zip(
         archive.writestr("annotations/instances_val2017.json", "{}")
     result = capt.prepare_features(
         store=str(store),
-        dataset="coco",
+        dataset_type="coco",
         images=[str(train), str(zip_of(val, tmp_path / "val2017.zip"))],
         annotations=[str(tmp_path / "annotations_trainval2017.zip")],
         **SMALL,
@@ -381,7 +383,7 @@ def test_eighty_real_photographs_are_prepared_then_cached_and_the_same_from_a_zi
 ) -> None:
     images = real_data / "coco-mini" / "train2017"
     common = {
-        "dataset": "coco",
+        "dataset_type": "coco",
         "annotations": [str(real_data / "coco-mini" / "annotations" / "captions_train2017.json")],
         "weights": "random:7",
     }

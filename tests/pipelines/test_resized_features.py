@@ -1,4 +1,4 @@
-"""`--resize`, `--fit` and `--shorter-side`: what is stored is what Keras makes of images resized in that way."""
+"""`--resize-method`, `--resize-mode` and `--shortest-edge`: what is stored is what Keras makes of images resized in that way."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from PIL import Image
 
 import capt
 from features.store import create_store
-from pipelines.prepare_features import FeatureOptions, recipe_of
+from pipelines.prepare_features import recipe_of
 from schemas.errors import UsageError
+from schemas.options.prepare import PrepareFeatures
 from tests.conftest import noise_image
 
 SIDE = 224
@@ -39,8 +40,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepare(store: Path, images: Path, weights: str, **options: Any) -> dict[str, Any]:
     result: dict[str, Any] = capt.prepare_features(
-        store=str(store), dataset="folder", images=[str(images)], extractor="mobilenet_v3_small", weights=weights,
-        precision="float32", dtype="float32", **options
+        store=str(store), dataset_type="folder", images=[str(images)], extractor="mobilenet_v3_small", weights=weights,
+        precision="float32", storage_dtype="float32", **options
     )  # fmt: skip
     return result
 
@@ -52,12 +53,12 @@ def cropped(pixels: np.ndarray, shorter: int) -> np.ndarray:
     return tf.image.resize(pixels, (height, width)).numpy()[top : top + SIDE, left : left + SIDE]
 
 
-@pytest.mark.parametrize("options", [{}, {"fit": "crop", "shorter_side": 256}], ids=["stretch", "crop"])
+@pytest.mark.parametrize("options", [{}, {"resize_mode": "crop", "shortest_edge": 256}], ids=["stretch", "crop"])
 def test_tf_rows_are_those_of_a_direct_keras_call(
     network: tuple[Any, str], images: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     model, weights = network
-    assert prepare(tmp_path / "store", images, weights, resize="tf", **options)["ok"] == 3
+    assert prepare(tmp_path / "store", images, weights, resize_method="tf", **options)["ok"] == 3
     (table,) = capt.open_store(tmp_path / "store").feature_tables()
     dataset = capt.open_store(tmp_path / "store").dataset("folder")
     keys = {row["image_id"]: row["key"] for row in dataset.catalog().to_pylist()}
@@ -74,15 +75,15 @@ def test_how_images_are_resized_makes_tables_of_their_own(
 ) -> None:
     ways: list[dict[str, Any]] = [
         {},
-        {"resize": "tf"},
-        {"resize": "draft"},
-        {"fit": "crop"},
-        {"fit": "crop", "shorter_side": 256},
-        {"fit": "pad"},
+        {"resize_method": "tf"},
+        {"resize_method": "draft"},
+        {"resize_mode": "crop"},
+        {"resize_mode": "crop", "shortest_edge": 256},
+        {"resize_mode": "pad"},
     ]
     store = create_store(tmp_path / "store")
-    asked = {"store": str(store.path), "dataset": "folder", "images": (str(images),), "weights": network[1]}
-    recipes = [recipe_of(FeatureOptions(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways]
+    asked = {"store": str(store.path), "dataset_type": "folder", "images": (str(images),), "weights": network[1]}
+    recipes = [recipe_of(PrepareFeatures(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways]
     assert len({recipe.fingerprint for recipe in recipes}) == len(ways)
 
 
@@ -92,7 +93,7 @@ def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
     (tmp_path / "images").mkdir()
     noise_image(1, 900, 700).save(tmp_path / "images" / "large.jpg")
     for resize in ("pillow", "draft"):
-        assert prepare(tmp_path / "store", tmp_path / "images", network[1], resize=resize)["ok"] == 1
+        assert prepare(tmp_path / "store", tmp_path / "images", network[1], resize_method=resize)["ok"] == 1
     whole, draft = (
         next(table for table in capt.open_store(tmp_path / "store").feature_tables() if table.recipe.resize == rule)
         for rule in ("pillow-bilinear", "draft-bilinear")
@@ -102,9 +103,9 @@ def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
     assert not np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("options", [{"shorter_side": 256}, {"fit": "crop", "shorter_side": 223}])
+@pytest.mark.parametrize("options", [{"shortest_edge": 256}, {"resize_mode": "crop", "shortest_edge": 223}])
 def test_a_shorter_side_that_means_nothing_is_wrong_usage(
     network: tuple[Any, str], images: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    with pytest.raises(UsageError, match="--shorter-side"):
+    with pytest.raises(UsageError, match="--shortest-edge"):
         prepare(tmp_path / "store", images, network[1], **options)

@@ -17,10 +17,10 @@ from tests.conftest import noise_image
 IMAGES = 48
 SHARDS = 8
 OPTIONS: dict[str, Any] = {
-    "dataset": "folder",
+    "dataset_type": "folder",
     "extractor": "mobilenet_v3_small",
     "weights": "random:7",
-    "shards": SHARDS,
+    "num_shards": SHARDS,
     "max_failures": "50%",
 }
 
@@ -117,11 +117,11 @@ def test_units_that_a_killed_run_finished_are_not_extracted_again(
 @pytest.mark.slow
 def test_captchas_of_a_killed_run_are_prepared_by_the_same_command_words_and_all(tmp_path: Path) -> None:
     count, chosen = 280, random.Random(3)
-    capt.synth_captcha(out=str(tmp_path / "made"), count=count, seed=1)
+    capt.synth_captcha(out=str(tmp_path / "made"), num_images=count, seed=1)
     folder = tmp_path / "made" / "words_captcha"
     for path in folder.iterdir():
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    given = {"images": [str(folder)], "labels": str(folder), "shards": SHARDS}
+    given = {"images": [str(folder)], "labels": str(folder), "num_shards": SHARDS}
     assert begin("prepare_captcha", store=str(tmp_path / "unbroken"), **given).wait(120) == 0
     store = tmp_path / "store"
     for _ in range(8):

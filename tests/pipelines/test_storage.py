@@ -18,7 +18,7 @@ LARGE = {"extractor": "inception_v3", "weights": "random:7"}
 
 def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
     result: dict[str, Any] = capt.prepare_features(
-        store=str(store), images=[str(images)], dataset="folder", precision="float32", **options
+        store=str(store), images=[str(images)], dataset_type="folder", precision="float32", **options
     )
     return result
 
@@ -54,18 +54,18 @@ def bytes_an_image(table: FeatureTable) -> float:
 
 def test_every_storage_dtype_keeps_features_within_its_error(tmp_path: Path, photos: Any) -> None:
     images, store = photos(5), tmp_path / "store"
-    exact = table_of(store, images, dtype="float32", **SMALL)
+    exact = table_of(store, images, storage_dtype="float32", **SMALL)
     keys, compared = keys_of(store), flat(exact, keys_of(store))
     for dtype, error in ERRORS.items():
-        values = flat(table_of(store, images, exact, dtype=dtype, format="parquet", **SMALL), keys)
+        values = flat(table_of(store, images, exact, storage_dtype=dtype, format="parquet", **SMALL), keys)
         assert (np.linalg.norm(values - compared, axis=1) <= error * np.linalg.norm(compared, axis=1)).all()
         assert cosines(values, compared).min() >= 0.999
 
 
 def check_int8(store: Path, images: Path) -> None:
     """int8 rows of 64×2048 values take at most 132 KiB and point where float32 rows do."""
-    exact = table_of(store, images, dtype="float32", **LARGE)
-    small = table_of(store, images, exact, dtype="int8", **LARGE)
+    exact = table_of(store, images, storage_dtype="float32", **LARGE)
+    small = table_of(store, images, exact, storage_dtype="int8", **LARGE)
     assert exact.shape == small.shape == (64, 2048)
     assert bytes_an_image(small) <= 132 * 1024
     keys = keys_of(store)
@@ -99,12 +99,12 @@ def test_compression_is_a_choice_that_makes_a_table_of_its_own_and_changes_no_va
 
 def test_another_shard_count_extracts_nothing_and_compact_brings_it_about(tmp_path: Path, photos: Any) -> None:
     images, store = photos(12), tmp_path / "store"
-    table = table_of(store, images, shards=1, **SMALL)
+    table = table_of(store, images, num_shards=1, **SMALL)
     keys = keys_of(store)
     before = table.get_many(keys)
-    again = prepare(store, images, shards=4, **SMALL)
+    again = prepare(store, images, num_shards=4, **SMALL)
     assert (again["ok"], again["cached"], again["shards"]) == (0, 12, 0)
-    done = capt.store_compact(store=str(store), shards=4)
+    done = capt.store_compact(store=str(store), num_shards=4)
     assert (done["rows"], done["dropped"]) == (12, 0)
     (table,) = capt.open_store(store).feature_tables()
     assert {shard.count for shard in table.shards} == {4}

@@ -129,7 +129,7 @@ def test_the_captions_of_coco_give_the_known_number_of_ids(tmp_path, real_data):
 
 def prepared_words(tmp_path, dataset, annotations, **options):
     capt.prepare_captions(
-        store=str(tmp_path / "store"), dataset=dataset, annotations=[str(path) for path in annotations], **options
+        store=str(tmp_path / "store"), dataset_type=dataset, annotations=[str(path) for path in annotations], **options
     )
     (table,) = capt.open_store(tmp_path / "store").text_tables()
     return table.vocabulary()

@@ -19,7 +19,7 @@ from tests.features.buckets import BUCKET, bucket
 from trainer.runs.run import load_run
 from trainer.scoring.truth import read_truth
 
-PIXELS: dict[str, Any] = {"extractor": "pixels", "dtype": "uint8", "height": 8, "width": 8}
+PIXELS: dict[str, Any] = {"extractor": "pixels", "storage_dtype": "uint8", "height": 8, "width": 8}
 COUNT = 6
 ELSEWHERE = f"s3://{BUCKET}/elsewhere"
 
@@ -65,12 +65,12 @@ def prepared(served: str) -> str:
 
 
 def features(root: str) -> dict[str, Any]:
-    given = {"dataset": "jsonl", "images": [f"{root}/images"], "annotations": [f"{root}/c.jsonl"], **PIXELS}
+    given = {"dataset_type": "jsonl", "images": [f"{root}/images"], "annotations": [f"{root}/c.jsonl"], **PIXELS}
     return {"store": f"{root}/store", **given}
 
 
 def captions(root: str) -> dict[str, Any]:
-    return {"store": f"{root}/store", "dataset": "jsonl", "annotations": [f"{root}/c.jsonl"]}
+    return {"store": f"{root}/store", "dataset_type": "jsonl", "annotations": [f"{root}/c.jsonl"]}
 
 
 def captchas(root: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_the_plan_of_each_preparation_finds_what_a_store_in_a_bucket_holds(serve
 
 
 def test_the_plan_of_captions_for_a_store_that_is_not_there_yet_makes_none(served: str) -> None:
-    plan = capt.prepare_captions(**{**captions(served), "store": ELSEWHERE}, plan=True)
+    plan = capt.prepare_captions(**{**captions(served), "store": ELSEWHERE}, dry_run=True)
     assert (plan["hits"], plan["misses"]) == (0, COUNT)
     assert not place(ELSEWHERE).exists()
 
@@ -109,7 +109,7 @@ captcha: {{whole: {{}}}}
 models: {{quick: {{profile: quick}}}}
 """
     )
-    plan = capt.experiment_run("e.yaml", plan=True)
+    plan = capt.experiment_run(file="e.yaml", dry_run=True)
     assert plan["store"] == prepared
     assert [(table["hits"], table["misses"]) for table in plan["tables"]] == [(COUNT, 0)]
 
@@ -122,7 +122,7 @@ task: captcha
 data: [{{images: ["{served}/images"], labels: "{served}/labels.txt"}}]
 """
     )
-    plan = capt.retrain("r.yaml", plan=True)
+    plan = capt.retrain(file="r.yaml", dry_run=True)
     assert plan["store"] == prepared
     assert [(one["hits"], one["misses"]) for one in plan["prepared"]] == [(COUNT, 0)]
 
@@ -130,7 +130,7 @@ data: [{{images: ["{served}/images"], labels: "{served}/labels.txt"}}]
 def test_files_of_words_and_labels_are_read_from_a_bucket(served: str) -> None:
     assert read_truth(f"{served}/labels.txt") == {f"a{number}": "word" for number in range(COUNT)}
     assert read_words(f"{served}/words.txt") == ("cat", "dog")
-    assert capt.synth_captcha("made", count=3, words=f"{served}/words.txt")["images"] == 3
+    assert capt.synth_captcha(out="made", num_images=3, word_list=f"{served}/words.txt")["images"] == 3
 
 
 # === Local alone ===
@@ -138,31 +138,33 @@ def test_files_of_words_and_labels_are_read_from_a_bucket(served: str) -> None:
 REFUSED: dict[str, Callable[[], Any]] = {
     "train captioner --run-dir": lambda: capt.train_captioner(store="store", run_dir=ELSEWHERE),
     "train captcha --run-dir": lambda: capt.train_captcha(store="store", run_dir=ELSEWHERE),
-    "train captioner --warm-from": lambda: capt.train_captioner(store="store", run_dir="run", warm_from=ELSEWHERE),
-    "predict captions --out": lambda: capt.predict_captions("run", images=["images"], out=ELSEWHERE),
-    "predict captcha --out": lambda: capt.predict_captcha("run", images=["images"], ids="0:2", out=ELSEWHERE),
-    "caption --attention": lambda: capt.caption("run", images=["a.png"], attention=f"{ELSEWHERE}.png"),
-    "caption RUN": lambda: capt.caption(ELSEWHERE, images=["a.png"]),
-    "read RUN": lambda: capt.read(ELSEWHERE, images=["a.png"]),
-    "evaluate RUN": lambda: capt.evaluate([ELSEWHERE]),
-    "export OUT": lambda: capt.export("run", ELSEWHERE),
-    "synth scenes OUT": lambda: capt.synth_scenes(ELSEWHERE, count=5),
-    "synth captcha OUT": lambda: capt.synth_captcha(ELSEWHERE, count=5),
-    "synth captcha --fonts": lambda: capt.synth_captcha("made", count=5, fonts=ELSEWHERE),
-    "demo --out": lambda: capt.demo(out=ELSEWHERE),
-    "fetch DIR": lambda: capt.fetch("flickr8k", ELSEWHERE),
-    "experiment report DIR": lambda: capt.experiment_report(ELSEWHERE),
-    "experiment report --out": lambda: capt.experiment_report("out", out=ELSEWHERE),
-    "experiment run FILE": lambda: capt.experiment_run(f"{ELSEWHERE}.yaml"),
-    "retrain CONFIG": lambda: capt.retrain(f"{ELSEWHERE}.yaml"),
-    "store show --out": lambda: capt.store_show(store="store", out=ELSEWHERE),
+    "train captioner --warm-from": lambda: capt.train_captioner(
+        store="store", run_dir="run", warm_start_from=ELSEWHERE
+    ),
+    "predict captions --out": lambda: capt.predict_captions(run="run", images=["images"], output=ELSEWHERE),
+    "predict captcha --out": lambda: capt.predict_captcha(run="run", images=["images"], ids="0:2", output=ELSEWHERE),
+    "caption --attention": lambda: capt.caption(run="run", images=["a.png"], attention_plot=f"{ELSEWHERE}.png"),
+    "caption RUN": lambda: capt.caption(run=ELSEWHERE, images=["a.png"]),
+    "read RUN": lambda: capt.recognize(run=ELSEWHERE, images=["a.png"]),
+    "evaluate RUN": lambda: capt.evaluate(runs=[ELSEWHERE]),
+    "export OUT": lambda: capt.export(run="run", out=ELSEWHERE),
+    "synth scenes OUT": lambda: capt.synth_scenes(out=ELSEWHERE, num_images=5),
+    "synth captcha OUT": lambda: capt.synth_captcha(out=ELSEWHERE, num_images=5),
+    "synth captcha --fonts": lambda: capt.synth_captcha(out="made", num_images=5, font_dir=ELSEWHERE),
+    "demo --out": lambda: capt.demo(output=ELSEWHERE),
+    "fetch DIR": lambda: capt.fetch(dataset="flickr8k", directory=ELSEWHERE),
+    "experiment report DIR": lambda: capt.experiment_report(directory=ELSEWHERE),
+    "experiment report --out": lambda: capt.experiment_report(directory="out", output=ELSEWHERE),
+    "experiment run FILE": lambda: capt.experiment_run(file=f"{ELSEWHERE}.yaml"),
+    "retrain CONFIG": lambda: capt.retrain(file=f"{ELSEWHERE}.yaml"),
+    "store show --out": lambda: capt.store_show(store="store", output=ELSEWHERE),
     "--weights": lambda: prepare_with(extractor="mobilenet_v3_small", weights=f"{ELSEWHERE}.h5"),
     "--extractor custom": lambda: prepare_with(extractor=f"custom:{ELSEWHERE}.keras"),
 }
 
 
 def prepare_with(**options: Any) -> Any:
-    return capt.prepare_features(store="store", dataset="folder", images=["images"], **options)
+    return capt.prepare_features(store="store", dataset_type="folder", images=["images"], **options)
 
 
 @pytest.mark.parametrize("named", REFUSED)
@@ -178,12 +180,12 @@ def test_an_experiment_in_a_bucket_is_refused(served: str) -> None:
         f"store: store\nout: {ELSEWHERE}\nprepare: {{dataset: folder, images: [images]}}\nmodels: {{nic: {{}}}}\n"
     )
     with pytest.raises(UsageError):
-        capt.experiment_run("e.yaml", plan=True)
+        capt.experiment_run(file="e.yaml", dry_run=True)
 
 
 @pytest.mark.parametrize("option", ["--config", "--log-file"])
 def test_options_of_every_command_refuse_addresses(option: str) -> None:
-    done = CliRunner().invoke(capt.app, ["store", "ls", "store", option, f"{ELSEWHERE}.yaml"])
+    done = CliRunner().invoke(capt.application(), ["store", "ls", "store", option, f"{ELSEWHERE}.yaml"])
     assert done.exit_code == 2
 
 
@@ -202,12 +204,12 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line() -> None:
 def test_stores_are_named_by_address_in_every_command_on_stores(prepared: str) -> None:
     assert capt.store_ls(store=prepared)["store"] == prepared
     assert capt.store_stats(store=prepared)["store"] == prepared
-    assert capt.store_show(store=prepared, dataset="jsonl", count=1)["store"] == prepared
+    assert capt.store_show(store=prepared, dataset_type="jsonl", num_examples=1)["store"] == prepared
     assert capt.store_verify(store=prepared)["damaged"] == []
-    assert capt.store_gc(store=prepared, plan=True)["paths"] == []
+    assert capt.store_gc(store=prepared, dry_run=True)["paths"] == []
     assert capt.models_ls(store=prepared)["store"] == prepared
     for command in (capt.models_show, capt.models_rollback):
         with pytest.raises(CaptError, match=prepared):
             command(store=prepared)
     assert capt.store_compact(store=prepared)["tables"] is not None
-    assert capt.store_drop(store=prepared, name="captcha")["images"] == COUNT
+    assert capt.store_drop(store=prepared, dataset="captcha")["images"] == COUNT

@@ -118,13 +118,17 @@ def put(path: Path, data: bytes) -> Path:
 
 def prepare_captions(root: Path, kind: str, *annotations: Path, **options: Any) -> dict[str, Any]:
     """The summary of a dry run, which reads the annotations as a run does; with `plan=False` of a run."""
-    named = {"store": str(root / "S"), "dataset": kind_of(kind), "annotations": [str(path) for path in annotations]}
-    defaults = {"split": "1,0,0", "max_failures": "100%", "plan": True}
+    named = {
+        "store": str(root / "S"),
+        "dataset_type": kind_of(kind),
+        "annotations": [str(path) for path in annotations],
+    }
+    defaults = {"split_ratios": "1,0,0", "max_failures": "100%", "dry_run": True}
     return capt.prepare_captions(**{**named, **defaults, **options})  # type: ignore[no-any-return]
 
 
 def prepare_features(root: Path, *images: Path, **options: Any) -> dict[str, Any]:
-    defaults = {"dataset": "folder", "max_failures": "100%", **PIXELS}
+    defaults = {"dataset_type": "folder", "max_failures": "100%", **PIXELS}
     return capt.prepare_features(  # type: ignore[no-any-return]
         store=str(root / "S"), images=[str(image) for image in images], **{**defaults, **options}
     )
@@ -245,7 +249,7 @@ NO_TEXT = (None, float("nan"), 7, 1.5, True, ["a", "cat"], {"en": "a dog"})
 def test_a_caption_that_is_not_text_is_a_failed_row_and_never_a_word(tmp_path: Path, kind: str) -> None:
     texts = {"a.jpg": "null", "b.jpg": "NaN", **{f"{number}.jpg": text for number, text in enumerate(NO_TEXT)}}
     name, data = FORMATS[kind](texts)
-    result = prepare_captions(tmp_path, kind, put(tmp_path / name, data.encode()), plan=False)
+    result = prepare_captions(tmp_path, kind, put(tmp_path / name, data.encode()), dry_run=False)
     assert adds_up(result)
     # JSON lines may have "captions" in place of "caption", so null is none there.
     none = {"no caption": 1} if kind == "jsonl" else {}
@@ -436,7 +440,7 @@ def test_a_folder_has_the_same_images_whatever_they_are_called_and_wherever_they
 def test_images_that_no_annotation_names_are_counted_whatever_they_are_called(tmp_path: Path) -> None:
     images_of_all_names(tmp_path / "web")
     path = put(tmp_path / "a.csv", b"image,caption\na.jpg,A dog\nf,A cat\n")
-    result = prepare_features(tmp_path, tmp_path / "web", dataset="csv", annotations=[str(path)])
+    result = prepare_features(tmp_path, tmp_path / "web", dataset_type="csv", annotations=[str(path)])
     assert (result["input"], result["ok"], result["unannotated"]) == (2, 2, 8)
 
 
@@ -461,10 +465,10 @@ def test_a_root_without_an_image_is_an_error(tmp_path: Path, plan: bool, make: s
     for roots, options in (
         ([root], {}),
         ([tmp_path / "images", root], {}),
-        ([tmp_path / "images", root], {"dataset": "csv", "annotations": [str(annotations)]}),
+        ([tmp_path / "images", root], {"dataset_type": "csv", "annotations": [str(annotations)]}),
     ):
         with pytest.raises(CaptError) as caught:
-            prepare_features(tmp_path, *roots, plan=plan, **options)
+            prepare_features(tmp_path, *roots, dry_run=plan, **options)
         assert caught.value.status is ExitStatus.FAILED
         assert str(root) in str(caught.value)
 
@@ -480,7 +484,7 @@ def test_annotations_that_list_no_image_are_an_error(tmp_path: Path) -> None:
     noise_image(1).save(tmp_path / "images" / "a.jpg")
     path = put(tmp_path / "captions_train2017.json", b'{"images": [], "annotations": []}')
     with pytest.raises(CaptError, match="there are no images"):
-        prepare_features(tmp_path, tmp_path / "images", dataset="coco", annotations=[str(path)])
+        prepare_features(tmp_path, tmp_path / "images", dataset_type="coco", annotations=[str(path)])
 
 
 def test_a_member_that_says_to_have_any_size_is_a_failed_row(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from features.files import ASIDE, make_directory, publish_tree, write
 from features.store import Store
 from features.store.compact import compact_table
 from features.store.models import Model
-from features.store.removal import drop_dataset
 from schemas.errors import CaptError, ExitStatus
 from tests.features.store.stores import add_captions, add_dataset, add_features, feature_recipe, new_store
 from tests.features.store.test_models import facts, put_run, run_name
@@ -166,14 +165,14 @@ def test_no_commit_of_a_preparation_is_visible_before_its_files_are_durable(
     tmp_path: Path, photos: Any, captions: Path, disk: Disk
 ) -> None:
     store = str(tmp_path / "new" / "store")
-    source = {"dataset": "jsonl", "annotations": [str(captions)]}
+    source = {"dataset_type": "jsonl", "annotations": [str(captions)]}
     images = [str(photos(12))]
-    assert capt.prepare_features(store=store, images=images, shards=2, **source, **PIXELS)["ok"] == 12
+    assert capt.prepare_features(store=store, images=images, num_shards=2, **source, **PIXELS)["ok"] == 12
     assert disk.records == 2  # the features' commit and the dataset's
     assert capt.prepare_captions(store=store, **source)["ok"] == 12
     assert disk.records == 3
     photos(4, "more", 20)
-    more = {"dataset": "folder", "name": "more", "images": [str(tmp_path / "more")]}
+    more = {"dataset_type": "folder", "dataset_name": "more", "images": [str(tmp_path / "more")]}
     assert capt.prepare_features(store=store, **more, **PIXELS)["ok"] == 4
     assert disk.records == 5
     assert capt.store_compact(store=store)["merged"] == 2
@@ -184,8 +183,8 @@ def test_no_repair_is_visible_before_its_files_are_durable(
     tmp_path: Path, photos: Any, captions: Path, disk: Disk
 ) -> None:
     store = tmp_path / "store"
-    source = {"dataset": "jsonl", "images": [str(photos(12))], "annotations": [str(captions)]}
-    capt.prepare_features(store=str(store), shards=2, **source, **PIXELS)
+    source = {"dataset_type": "jsonl", "images": [str(photos(12))], "annotations": [str(captions)]}
+    capt.prepare_features(store=str(store), num_shards=2, **source, **PIXELS)
     shard = sorted(store.glob("features/*/*/*.tfrecord"))[0]
     shard.write_bytes(shard.read_bytes()[:-1])
     sorted(store.glob("features/*/*/*.index"))[1].unlink()
@@ -194,7 +193,7 @@ def test_no_repair_is_visible_before_its_files_are_durable(
     with pytest.raises(CaptError) as damaged:
         capt.store_verify(store=str(store))
     assert damaged.value.status == ExitStatus.DAMAGED
-    capt.prepare_features(store=str(store), shards=2, **source, **PIXELS)
+    capt.prepare_features(store=str(store), num_shards=2, **source, **PIXELS)
     assert disk.records > records
     assert capt.store_verify(store=str(store))["damaged"] == []
 
@@ -207,7 +206,7 @@ def test_no_commit_of_a_dataset_or_table_is_visible_before_its_files_are_durable
     add_dataset(store, "photos", range(8))
     add_captions(store, "photos", range(8))
     compact_table(store, recipe.fingerprint)
-    drop_dataset(str(store.path), "photos")
+    capt.store_drop(store=str(store.path), dataset="photos")
     assert disk.records >= 6
 
 
@@ -241,7 +240,7 @@ def store(tmp_path: Path) -> Store:
 def test_a_runs_files_are_durable_before_a_record_names_them(tmp_path: Path, store: Store, disk: Disk) -> None:
     records = disk.records
     run = tmp_path / "new" / "run"
-    capt.train_captioner(store=str(store.path), run_dir=str(run), epochs=2, options=SIZES)
+    capt.train_captioner(store=str(store.path), run_dir=str(run), epochs=2, hyperparameters=SIZES)
     assert disk.records >= records + 3  # run.json and a state per epoch
     disk.check(run_files(run))
     capt.export(run=str(run), out=str(tmp_path / "new" / "served"))
@@ -253,7 +252,12 @@ def test_the_records_of_experiments_and_models_name_durable_files(
     tmp_path: Path, photos: Any, captions: Path, disk: Disk
 ) -> None:
     network = {"extractor": f"custom:{save_network(tmp_path / 'network.keras')}", "precision": "float32"}
-    source = {"dataset": "jsonl", "images": [str(photos(12))], "annotations": [str(captions)], "split": "0.5,0.25,0.25"}
+    source = {
+        "dataset_type": "jsonl",
+        "images": [str(photos(12))],
+        "annotations": [str(captions)],
+        "split_ratios": "0.5,0.25,0.25",
+    }
     experiment = {
         "store": str(tmp_path / "store"),
         "out": str(tmp_path / "new" / "experiment"),
@@ -262,7 +266,7 @@ def test_the_records_of_experiments_and_models_name_durable_files(
         "captions": {"words": None},
         "models": {"merge": {"model": "merge", "embedding": 8, "units": 8}},
         "train": {"epochs": 1, "batch_size": 8, "show_captions": 0},
-        "evaluate": {"split": "val", "examples": 0},
+        "evaluate": {"split": "val", "num_examples": 0},
     }
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
     assert capt.experiment_run(file=str(tmp_path / "experiment.yaml"))["failed"] == []
@@ -275,7 +279,7 @@ def test_the_records_of_experiments_and_models_name_durable_files(
         "train": {"model": "soft_attention", **SIZES, "epochs": 1},
     }
     (tmp_path / "retrain.yaml").write_text(yaml.safe_dump(retraining))
-    assert capt.retrain(path=str(tmp_path / "retrain.yaml"))["decision"] == "promoted"
+    assert capt.retrain(file=str(tmp_path / "retrain.yaml"))["decision"] == "promoted"
     assert disk.records > records
 
 

@@ -13,12 +13,11 @@ import pytest
 import capt
 from features.store import Store, held_leases, open_store, pins
 from features.store.compact import compact_table
-from features.store.garbage import _Collector, collect_garbage
+from features.store.garbage import _Collector
 from features.store.held_leases import HeldLease
 from features.store.log import CommitLog
 from features.store.models import KEPT, Model
 from features.store.pins import collecting, current_leases, is_writing, lease, table_name
-from features.store.removal import drop_dataset
 from schemas.errors import StoreError
 from tests.features.store.stores import (
     add_captions,
@@ -71,7 +70,7 @@ def test_a_catalog_that_a_job_commits_again_meanwhile_stays(store: Store, meanwh
         add_dataset(store, "photos", range(count))
     make_old(store)
     meanwhile(lambda: add_dataset(store, "photos", range(20)))
-    collect_garbage(str(store.path))
+    capt.store_gc(store=str(store.path))
     assert len(open_store(store.path).dataset("photos").catalog()) == 20
 
 
@@ -82,17 +81,17 @@ def test_shards_that_a_job_commits_again_meanwhile_stay(store: Store, meanwhile:
     compact_table(open_store(store.path), RECIPE.fingerprint)
     make_old(store)
     meanwhile(lambda: add_features(store, RECIPE, range(20, 30)))
-    collect_garbage(str(store.path))
+    capt.store_gc(store=str(store.path))
     assert np.array_equal(features_of(open_store(store.path), RECIPE, range(30)), expected_features(range(30)))
 
 
 def test_captions_that_a_job_commits_again_meanwhile_stay(store: Store, meanwhile: Meanwhile) -> None:
     add_dataset(store, "photos", range(4))
     add_captions(store, "photos", range(4))
-    drop_dataset(str(store.path), "photos")
+    capt.store_drop(store=str(store.path), dataset="photos")
     make_old(store)
     meanwhile(lambda: add_captions(store, "photos", range(4)))
-    collect_garbage(str(store.path))
+    capt.store_gc(store=str(store.path))
     assert len(open_store(store.path).text_tables()[0].captions()) == 4
     assert open_store(store.path).text_tables()[0].transform_path.is_dir()
 
@@ -103,7 +102,7 @@ def test_a_run_that_becomes_champion_again_meanwhile_stays(store: Store, meanwhi
         promote(model, number)
     make_old(store)
     meanwhile(lambda: model.promote(facts("chosen", 1, 1)))
-    collect_garbage(str(store.path))
+    capt.store_gc(store=str(store.path))
     assert model.champion == run_name(1)
     assert (model.run_path(run_name(1)) / "run.json").read_text() == "run 1"
     assert set(contents(model.root)) >= {f"runs/{run_name(1)}/run.json"}
@@ -171,7 +170,7 @@ def test_a_collection_that_was_suspended_deletes_nothing_more(store: Store, monk
 
     monkeypatch.setattr(HeldLease, "now", suspended)
     with pytest.raises(StoreError):
-        collect_garbage(str(store.path), "0s")
+        capt.store_gc(store=str(store.path), older_than="0s")
     assert len(list(store.dataset_root("photos").glob("*/catalog.parquet"))) == 2
 
 
@@ -230,21 +229,21 @@ def test_every_command_that_commits_holds_a_lease(tmp_path: Path, bare_commits: 
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
     lines = ["image,caption,split", *(f"{number}.png,an image,train" for number in range(4))]
     (tmp_path / "captions.csv").write_text("\n".join(lines))
-    given = {"store": str(tmp_path / "store"), "dataset": "csv", "annotations": (str(tmp_path / "captions.csv"),)}
+    given = {"store": str(tmp_path / "store"), "dataset_type": "csv", "annotations": (str(tmp_path / "captions.csv"),)}
     images = {"images": (str(tmp_path / "images"),), "extractor": "pixels", "height": 8, "width": 8}
     capt.prepare_features(**given, **images)
     capt.prepare_captions(**given)
     (shard,) = (tmp_path / "store").glob("features/*/*/*.tfrecord")
     shard.unlink()
     capt.prepare_features(**given, **images)
-    capt.store_compact(store=given["store"], shards=2)
+    capt.store_compact(store=given["store"], num_shards=2)
     model = Model(open_store(given["store"]), "shapes")
     promote(model, 1)
     promote(model, 2)
     model.decide(facts("rejected", 3, 2))
     capt.models_rollback(store=given["store"])
     capt.models_promote(store=given["store"], run=run_name(2))
-    drop_dataset(given["store"], "csv")
+    capt.store_drop(store=given["store"], dataset="csv")
     assert bare_commits == []
     assert current_leases(tmp_path / "store") == []
     assert len(CommitLog(model.root).entries()) == 5

@@ -57,14 +57,14 @@ def karpathy(name: str, images: Sequence[tuple[int, str, int]]) -> str:
 
 
 def features(store: str, dataset: str, images: Sequence[str], annotations: Sequence[str] = ()) -> dict[str, Any]:
-    options = {"dataset": dataset, "images": list(images), "annotations": list(annotations), **PIXELS}
+    options = {"dataset_type": dataset, "images": list(images), "annotations": list(annotations), **PIXELS}
     result: dict[str, Any] = capt.prepare_features(store=store, **options)
     assert sum(result[status] for status in STATUSES) == result["input"] == len(report(result))
     return result
 
 
 def captions(store: str, dataset: str, annotations: Sequence[str], **options: Any) -> dict[str, Any]:
-    given = {"dataset": dataset, "annotations": list(annotations), "max_failures": "100%", **options}
+    given = {"dataset_type": dataset, "annotations": list(annotations), "max_failures": "100%", **options}
     result: dict[str, Any] = capt.prepare_captions(store=store, **given)
     assert sum(result[status] for status in STATUSES) == result["input"] == len(report(result))
     return result
@@ -295,7 +295,7 @@ def test_captions_of_another_annotation_file_than_the_datasets_are_refused(order
     for job in jobs if order == "features first" else jobs[::-1]:
         job()
     with pytest.raises(StoreError):
-        capt.store_show("store", "coco")
+        capt.store_show(store="store", dataset_type="coco")
 
 
 @pytest.mark.slow
@@ -304,7 +304,7 @@ def test_training_refuses_captions_of_other_images() -> None:
     other = coco("captions_other2017.json", [(1, "v1.jpg")], [(2, 1, "another caption")])
     capt.prepare_features(
         store="store",
-        dataset="coco",
+        dataset_type="coco",
         images=draw("ph/t1.jpg", "ph/v1.jpg"),
         annotations=[train],
         extractor="mobilenet_v3_small",
@@ -314,7 +314,7 @@ def test_training_refuses_captions_of_other_images() -> None:
     captions("store", "coco", [other], split="1,0,0")
     with pytest.raises(StoreError):
         capt.train_captioner(
-            store="store", run_dir="run", model="nic", options={"units": 8, "embedding": 8, "epochs": 1}
+            store="store", run_dir="run", model="nic", hyperparameters={"units": 8, "embedding": 8, "epochs": 1}
         )
 
 
@@ -334,4 +334,4 @@ def test_captions_under_a_path_and_images_under_its_end_belong_together() -> Non
     Path("dataset_coco.json").write_text(json.dumps({"images": [text, train]}))
     captions("store", "karpathy", ["dataset_coco.json"], name="coco")
     assert captioned("store", "coco") == {"a dog": "val2014/a.jpg"}
-    assert capt.store_show("store", "coco")["examples"]
+    assert capt.store_show(store="store", dataset_type="coco")["examples"]

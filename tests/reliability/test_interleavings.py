@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import capt
 from features.files import sha256_of
 from features.store import Store, create_store
 from features.store.compact import compact_table
-from features.store.garbage import _Collector, collect_garbage
+from features.store.garbage import _Collector
 from features.store.layout import MODELS, table_roots
 from features.store.log import CommitLog
-from features.store.models import KEPT, Model, promote_model, rollback_model
+from features.store.models import KEPT, Model
 from features.store.pins import current_leases, lease, pinned, table_name
-from features.store.removal import drop_dataset
 from features.store.verify import verify
 from schemas.errors import StoreError
 from schemas.manifests import Manifest
@@ -56,7 +56,7 @@ def build(world: World) -> None:
     prepare(store, "old", FEW)
     add_captions(store, "old", FEW)
     compact_table(store, RECIPE.fingerprint)
-    drop_dataset(str(store.path), "old")
+    capt.store_drop(store=str(store.path), dataset="old")
     model = Model(store, "shapes")
     for number in range(1, KEPT + 3):
         promote(model, number)
@@ -101,12 +101,12 @@ JOBS: dict[str, Callable[[Store], object]] = {
     "prepare old": lambda store: prepare(store, "old", FEW),
     "caption old": lambda store: (add_captions(store, "old", FEW), None)[1],
     "compact": lambda store: compact_table(store, RECIPE.fingerprint),
-    "collect": lambda store: collect_garbage(str(store.path)),
-    "collect at once": lambda store: collect_garbage(str(store.path), "0s"),
-    "drop": lambda store: drop_dataset(str(store.path), "photos"),
-    "promote first": lambda store: promote_model(str(store.path), run_name(1)),
-    "promote rejected": lambda store: promote_model(str(store.path), run_name(KEPT + 3)),
-    "roll back": lambda store: rollback_model(str(store.path)),
+    "collect": lambda store: capt.store_gc(store=str(store.path)),
+    "collect at once": lambda store: capt.store_gc(store=str(store.path), older_than="0s"),
+    "drop": lambda store: capt.store_drop(store=str(store.path), dataset="photos"),
+    "promote first": lambda store: capt.models_promote(store=str(store.path), run=run_name(1)),
+    "promote rejected": lambda store: capt.models_promote(store=str(store.path), run=run_name(KEPT + 3)),
+    "roll back": lambda store: capt.models_rollback(store=str(store.path)),
     "read": read,
     "verify": check,
 }
@@ -219,7 +219,7 @@ def explore(template: Template, names: tuple[str, ...], steps: list[Step]) -> No
         for job in world.jobs:
             check_ended(store, job)
         world.pass_time(3 * DAY)
-        collect_garbage(str(store.path))
+        capt.store_gc(store=str(store.path))
         check_live(store)
         check(store)
 
@@ -270,7 +270,7 @@ def test_a_real_server_keeps_what_is_live(tmp_path: Path) -> None:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_Collector, "_alone", during)
-            collect_garbage(str(store.path), "0s")
+            capt.store_gc(store=str(store.path), older_than="0s")
         check_live(store)
         check(store)
         assert np.array_equal(features_of(store, RECIPE, ALL), expected_features(ALL))

@@ -106,7 +106,7 @@ def test_a_url_is_logged_without_its_secrets(warnings: Callable[[], list[str]], 
 
 def test_no_form_of_a_configuration_contains_its_secrets() -> None:
     hooks = Hooks(url="https://user:hidden@hooks.example.com:8443/hidden?hidden", command=("notify", "--token=hidden"))
-    config = RetrainConfig(store="s", name="m", data=({"dataset": "folder"},), hooks=hooks)
+    config = RetrainConfig(store="s", name="m", data=({"dataset_type": "folder"},), hooks=hooks)
     shown = [repr(config), str(config), config.model_dump_json(), str(config.model_dump()), str(hooks)]
     assert "hidden" not in " ".join(shown)
     dumped = config.model_dump(mode="json")["hooks"]
@@ -116,10 +116,10 @@ def test_no_form_of_a_configuration_contains_its_secrets() -> None:
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "https://:80/hidden", "http://a:b:c/hidden"])
 def test_a_url_without_a_host_is_wrong_usage(tmp_path: Path, url: str) -> None:
     path = tmp_path / "retrain.yaml"
-    config = {"store": str(tmp_path / "store"), "name": "m", "data": [{"dataset": "coco"}], "hooks": {"url": url}}
+    config = {"store": str(tmp_path / "store"), "name": "m", "data": [{"dataset_type": "coco"}], "hooks": {"url": url}}
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(capt.UsageError) as caught:
-        capt.retrain(path=str(path))
+        capt.retrain(file=str(path))
     assert "hidden" not in str(caught.value)
     assert not (tmp_path / "store").exists()
 
@@ -140,7 +140,7 @@ def test_a_retraining_keeps_no_secret_anywhere(
     config = {
         "store": str(tmp_path / "store"),
         "name": "shapes",
-        "data": [{"dataset": "coco", "images": [str(images)], "annotations": [str(coco(range(4)))]}],
+        "data": [{"dataset_type": "coco", "images": [str(images)], "annotations": [str(coco(range(4)))]}],
         "features": {"extractor": "pixels", "height": 8, "width": 8},
         "hooks": {
             "url": f"http://user:hidden@127.0.0.1:{server.port}/hidden?hidden",
@@ -150,7 +150,7 @@ def test_a_retraining_keeps_no_secret_anywhere(
     path = tmp_path / "retrain.yaml"
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(StoppedError) as stopped:
-        capt.retrain(path=str(path))
+        capt.retrain(file=str(path))
     assert server.asked["/hidden?hidden"] == 1
     assert json.loads(kept.read_bytes())["decision"] == "stopped"
     (decided,) = Model(open_store(tmp_path / "store"), "shapes").history()

@@ -26,7 +26,7 @@ BIG_TIFF = b"II\x2b\x00\x08\x00\x00\x00" + b"\xff" * 8  # its first directory li
 def _prepare(tmp_path: Path) -> dict[str, object]:
     return capt.prepare_features(
         store=str(tmp_path / "store"),
-        dataset="folder",
+        dataset_type="folder",
         images=(str(tmp_path / "images"),),
         extractor="pixels",
         height=8,

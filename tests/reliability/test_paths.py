@@ -135,7 +135,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A captioner that was trained and exported below odd names, exported on a plain path."""
     root = tmp_path_factory.mktemp("exported")
     store = make_store(root / f"store {ODD}", pictures())
-    capt.train_captioner(store=str(store.path), run_dir=str(root / f"run {ODD}"), epochs=1, options=SIZES)
+    capt.train_captioner(store=str(store.path), run_dir=str(root / f"run {ODD}"), epochs=1, hyperparameters=SIZES)
     capt.export(run=str(root / f"run {ODD}"), out=str(root / "plain"))
     (root / f"run {ODD}").rename(root / "run")
     return root
@@ -183,7 +183,7 @@ def test_a_store_in_a_bucket_below_an_odd_key_works(tmp_path: Path, served: None
     odd = ODD
     names = [f"{number}{odd}.png" for number in range(8)]
     images, annotations = put_photos(tmp_path / odd, names), put_captions(tmp_path / f"{odd}.jsonl", names)
-    source = {"dataset": "jsonl", "annotations": [str(annotations)]}
+    source = {"dataset_type": "jsonl", "annotations": [str(annotations)]}
     store = f"s3://{BUCKET}/{odd}/store"
     pixels = {"extractor": "pixels", "height": 8, "width": 8}
     assert capt.prepare_features(store=store, images=[str(images)], **source, **pixels)["ok"] == 8
@@ -194,7 +194,7 @@ def test_a_store_in_a_bucket_below_an_odd_key_works(tmp_path: Path, served: None
     capt.store_gc(store=store, older_than="0s")
     verified = capt.store_verify(store=store)
     assert (verified["rows"], verified["damaged"], verified["missing"], verified["foreign"]) == (24, [], [], [])
-    assert len(capt.store_show(store=store, count=2)["examples"]) == 2
+    assert len(capt.store_show(store=store, num_examples=2)["examples"]) == 2
 
 
 # === The whole chain ===
@@ -220,19 +220,19 @@ def odd(tmp_path: Path) -> Callable[[str], Path]:
 def test_the_captioning_commands_work_on_any_path(odd: Callable[[str], Path]) -> None:
     names = [f"{number:03d}{ODD}.png" for number in range(16)]
     images, annotations = put_photos(odd("images"), names), put_captions(odd("captions.jsonl"), names)
-    source = {"dataset": "jsonl", "annotations": [str(annotations)]}
+    source = {"dataset_type": "jsonl", "annotations": [str(annotations)]}
     store, run = str(odd("store")), str(odd("run"))
     network = {"extractor": f"custom:{save_network(odd('network.keras'))}", "precision": "float32"}
 
     assert capt.prepare_features(store=store, images=[str(images)], **source, **network)["ok"] == 16
     assert capt.prepare_captions(store=store, **source)["ok"] == 32
-    assert capt.prepare_features(store=store, images=[str(images)], plan=True, **source, **network)["hits"] == 16
-    capt.train_captioner(store=store, run_dir=run, epochs=1, options=SIZES)
+    assert capt.prepare_features(store=store, images=[str(images)], dry_run=True, **source, **network)["hits"] == 16
+    capt.train_captioner(store=store, run_dir=run, epochs=1, hyperparameters=SIZES)
     assert Path(capt.evaluate(runs=[run])["results"][0]).is_file()
     attention = odd("attention.png")
-    assert capt.caption(run=run, images=[str(images / names[0])], attention=str(attention))["results"][0]["text"]
+    assert capt.caption(run=run, images=[str(images / names[0])], attention_plot=str(attention))["results"][0]["text"]
     assert attention.is_file()
-    predicted = capt.predict_captions(run=run, images=[str(images)], out=str(odd("out.jsonl")))
+    predicted = capt.predict_captions(run=run, images=[str(images)], output=str(odd("out.jsonl")))
     assert (predicted["images"], predicted["failed"]) == (16, 0)
     capt.export(run=run, out=str(odd("served")))
     with plain_path(odd("served")) as path:
@@ -244,15 +244,27 @@ def test_the_captioning_commands_work_on_any_path(odd: Callable[[str], Path]) ->
             tar.add(images / name, name)
     for suffix in ("zip", "tar"):
         archived = str(odd(f"images.{suffix}"))
-        done = capt.prepare_features(store=store, dataset="folder", name=suffix, images=[archived], **network)
+        done = capt.prepare_features(
+            store=store, dataset_type="folder", dataset_name=suffix, images=[archived], **network
+        )
         assert (done["cached"], done["failed"]) == (4, 0)
         assert len(capt.caption(run=run, images=[archived])["results"]) == 4
 
     more = put_photos(odd("more"), [f"{number}.png" for number in range(20)])
-    assert capt.prepare_features(store=store, dataset="folder", name="more", images=[str(more)], **network)["ok"] == 4
+    assert (
+        capt.prepare_features(store=store, dataset_type="folder", dataset_name="more", images=[str(more)], **network)[
+            "ok"
+        ]
+        == 4
+    )
     assert capt.store_ls(store=store)["features"][0]["rows"] == 20
     assert capt.store_stats(store=store)
-    assert len(capt.store_show(store=store, dataset="jsonl", out=str(odd("page.html")), count=3)["examples"]) == 3
+    assert (
+        len(
+            capt.store_show(store=store, dataset_type="jsonl", output=str(odd("page.html")), num_examples=3)["examples"]
+        )
+        == 3
+    )
     assert capt.store_compact(store=store)["rows"] == 20
     capt.store_gc(store=store, older_than="0s")
     verified = capt.store_verify(store=store)
@@ -265,7 +277,7 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
     names = [f"{number:03d}{ODD}.png" for number in range(16)]
     images, annotations = put_photos(odd("images"), names), put_captions(odd("captions.jsonl"), names)
     network = {"extractor": f"custom:{save_network(odd('network.keras'))}", "precision": "float32"}
-    source = {"dataset": "jsonl", "images": [str(images)], "annotations": [str(annotations)]}
+    source = {"dataset_type": "jsonl", "images": [str(images)], "annotations": [str(annotations)]}
     experiment = {
         "store": str(odd("experiment's store")),
         "out": str(odd("experiment")),
@@ -274,11 +286,11 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
         "captions": {"words": None},
         "models": {"merge": {"model": "merge", "embedding": 8, "units": 8}},
         "train": {"epochs": 1, "batch_size": 8, "show_captions": 0},
-        "evaluate": {"split": "val", "examples": 1},
+        "evaluate": {"split": "val", "num_examples": 1},
     }
     odd("experiment.yaml").write_text(yaml.safe_dump(experiment))
     assert capt.experiment_run(file=str(odd("experiment.yaml")))["failed"] == []
-    capt.experiment_report(directory=str(odd("experiment")), out=str(odd("report.html")))
+    capt.experiment_report(directory=str(odd("experiment")), output=str(odd("report.html")))
     assert odd("report.html").is_file()
 
     retraining = {
@@ -289,22 +301,22 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
         "train": {"model": "soft_attention", **SIZES, "epochs": 1},
     }
     odd("retrain.yaml").write_text(yaml.safe_dump(retraining))
-    assert capt.retrain(path=str(odd("retrain.yaml")))["decision"] == "promoted"
-    assert capt.retrain(path=str(odd("retrain.yaml")))["decision"] == "nothing new"
+    assert capt.retrain(file=str(odd("retrain.yaml")))["decision"] == "promoted"
+    assert capt.retrain(file=str(odd("retrain.yaml")))["decision"] == "nothing new"
     assert capt.store_verify(store=retraining["store"])["damaged"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("temporary")
 def test_the_captcha_commands_work_on_any_path(odd: Callable[[str], Path]) -> None:
-    capt.synth_captcha(out=str(odd("captchas")), count=28)
+    capt.synth_captcha(out=str(odd("captchas")), num_images=28)
     labels = next(odd("captchas").rglob("spec_train_val.txt"))
     store, run = str(odd("store")), str(odd("run"))
     assert capt.prepare_captcha(store=store, images=[str(labels.parent)], labels=str(labels))["ok"] == 28
     sizes = {"widths": (8, 24), "blocks": (0, 1), "units": 24, "batch_size": 8, "precision": "float32"}
-    capt.train_captcha(store=store, run_dir=run, epochs=1, options=sizes)
-    assert capt.read(run=run, images=[str(labels.parent / "a1.png")])["results"]
-    predicted = capt.predict_captcha(run=run, images=[str(labels.parent)], ids="0:3", out=str(odd("words.txt")))
+    capt.train_captcha(store=store, run_dir=run, epochs=1, hyperparameters=sizes)
+    assert capt.recognize(run=run, images=[str(labels.parent / "a1.png")])["results"]
+    predicted = capt.predict_captcha(run=run, images=[str(labels.parent)], ids="0:3", output=str(odd("words.txt")))
     assert predicted["failed"] == 0
     assert len(odd("words.txt").read_text().splitlines()) == 3
     assert capt.evaluate(runs=[run], split="val")["images"] == 4

@@ -31,7 +31,9 @@ def _cycle(model: Model, run: int) -> _Cycle:
     """A retraining that starts now, and whose challenger is the run of that number."""
     store = create_store(model.root.parent.parent)
     put_run(model, run)
-    cycle = _Cycle(RetrainConfig(store=str(store.path), name=model.name, data=({"dataset": "folder"},)), store, model)
+    cycle = _Cycle(
+        RetrainConfig(store=str(store.path), name=model.name, data=({"dataset_type": "folder"},)), store, model
+    )
     cycle.run_name = run_name(run)
     return cycle
 
@@ -129,11 +131,10 @@ def test_of_two_commits_in_place_of_all_others_one_is_live(store: Store, monkeyp
 def test_a_dropped_dataset_goes_with_what_was_committed_just_before(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from features.store.removal import drop_dataset
 
     add_dataset(store, "photos", range(2))
     _overtaken_by(monkeypatch, lambda: add_dataset(store, "photos", range(3)))
-    drop_dataset(str(store.path), "photos")
+    capt.store_drop(store=str(store.path), dataset="photos")
     assert store.datasets() == []
 
 

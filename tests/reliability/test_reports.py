@@ -29,8 +29,14 @@ def images(tmp_path: Path) -> Path:
 
 def prepare(store: str, images: Path, count: int) -> Path:
     """The report of a run, one that no other run has."""
-    options: dict[str, Any] = {"extractor": "pixels", "dtype": "uint8", "height": 8, "width": 8, "limit_images": count}
-    return place(capt.prepare_features(store=store, dataset="folder", images=[str(images)], **options)["report"])
+    options: dict[str, Any] = {
+        "extractor": "pixels",
+        "storage_dtype": "uint8",
+        "height": 8,
+        "width": 8,
+        "limit_images": count,
+    }
+    return place(capt.prepare_features(store=store, dataset_type="folder", images=[str(images)], **options)["report"])
 
 
 def age(path: Path, days: float) -> None:
@@ -43,7 +49,7 @@ def test_garbage_collection_keeps_the_newest_reports_and_young_ones(tmp_path: Pa
     reports = [prepare(store, images, count) for count in range(1, KEPT_REPORTS + 5)]
     for number, report in enumerate(reports):
         age(report, 1.5 + (len(reports) - number) / 100)
-    planned = capt.store_gc(store=store, older_than="1d", plan=True)
+    planned = capt.store_gc(store=store, older_than="1d", dry_run=True)
     collected = capt.store_gc(store=store, older_than="1d")
     names = {path.relative_to(store).as_posix() for path in reports[:-KEPT_REPORTS]}
     assert names <= set(planned["paths"])

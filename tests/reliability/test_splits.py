@@ -19,12 +19,18 @@ from schemas.errors import StoreError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
 
-PIXELS: dict[str, Any] = {"extractor": "pixels", "dtype": "uint8", "height": 8, "width": 8, "max_failures": "100%"}
+PIXELS: dict[str, Any] = {
+    "extractor": "pixels",
+    "storage_dtype": "uint8",
+    "height": 8,
+    "width": 8,
+    "max_failures": "100%",
+}
 COUNT = 8
 VECTORS: dict[str, Any] = {
     "extractor": "mobilenet_v3_small",
     "weights": "random:7",
-    "dtype": "float32",
+    "storage_dtype": "float32",
     "pooling": "avg",
 }
 VECTORS |= {"height": 32, "width": 32}
@@ -55,14 +61,14 @@ def rows_of(numbers: range, split: str = "") -> list[str]:
 
 
 def features(store: str = "store", **options: Any) -> dict[str, Any]:
-    given = {"dataset": "csv", "images": ["images"], "annotations": ["c.csv"], **PIXELS, **options}
+    given = {"dataset_type": "csv", "images": ["images"], "annotations": ["c.csv"], **PIXELS, **options}
     result: dict[str, Any] = capt.prepare_features(store=store, **given)
     assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
     return result
 
 
 def captions(store: str = "store", **options: Any) -> dict[str, Any]:
-    given = {"dataset": "csv", "annotations": ["c.csv"], "max_failures": "100%", **options}
+    given = {"dataset_type": "csv", "annotations": ["c.csv"], "max_failures": "100%", **options}
     result: dict[str, Any] = capt.prepare_captions(store=store, **given)
     assert sum(result[status] for status in ("ok", "cached", "duplicate", "failed")) == result["input"]
     return result
@@ -178,7 +184,7 @@ def test_captchas_keep_their_split_by_position() -> None:
         path.rename(Path("captchas") / path.name)
     assert capt.prepare_captcha(**options)["splits"] == {"hashed": 0, "kept": 0}
     assert catalogued(name="captcha") == before
-    assert capt.prepare_captcha(splits="8,4,2", **options)["splits"] == {"hashed": 0, "kept": 2}
+    assert capt.prepare_captcha(split_sizes="8,4,2", **options)["splits"] == {"hashed": 0, "kept": 2}
     assert catalogued(name="captcha") == before
 
 
@@ -186,7 +192,7 @@ def test_a_dataset_that_was_dropped_is_assigned_anew() -> None:
     rows(*rows_of(range(COUNT)))
     captions(split="1,0,0")
     features()
-    capt.store_drop(store="store", name="csv")
+    capt.store_drop(store="store", dataset="csv")
     assert features(split="0,0,1")["splits"] == {"hashed": COUNT, "kept": 0}
     assert set(catalogued().values()) == {"test"}
 
@@ -195,7 +201,7 @@ def test_captions_alone_are_dropped_with_their_splits() -> None:
     rows(*rows_of(range(COUNT)))
     captions(split="1,0,0")
     assert capt.store_ls(store="store")["datasets"] == []
-    capt.store_drop(store="store", name="csv")
+    capt.store_drop(store="store", dataset="csv")
     assert (assigned(), capt.open_store("store").text_tables()) == ({}, [])
 
 
@@ -259,7 +265,7 @@ def test_names_of_coco_files_without_a_year_state_splits(names: tuple[str, str])
         told = [{"id": number, "image_id": number, "caption": f"word{number} here"} for number in numbers]
         Path(name).write_text(json.dumps({"images": images, "annotations": told}))
     for job in (captions, features):
-        assert job(dataset="coco", annotations=list(names))["splits"] == {"hashed": 0, "kept": 0}
+        assert job(dataset_type="coco", annotations=list(names))["splits"] == {"hashed": 0, "kept": 0}
     expected = {str(number): "train" if number < 4 else "val" for number in range(COUNT)}
     assert catalogued(name="coco") == captioned() == expected
 
@@ -287,7 +293,10 @@ def test_an_image_in_two_splits_is_a_failure_in_any_order(swapped: bool) -> None
 
 def train() -> dict[str, Any]:
     result: dict[str, Any] = capt.train_captioner(
-        store="store", run_dir="run", model="nic", options={"units": 8, "embedding": 8, "epochs": 1, "batch_size": 4}
+        store="store",
+        run_dir="run",
+        model="nic",
+        hyperparameters={"units": 8, "embedding": 8, "epochs": 1, "batch_size": 4},
     )
     return result
 
@@ -315,10 +324,10 @@ def test_a_run_is_not_evaluated_where_captions_and_images_are_in_different_split
     captions()
     features(**VECTORS)
     train()
-    assert capt.evaluate("run", split="val")["task"] == "captioner"
+    assert capt.evaluate(runs="run", split="val")["task"] == "captioner"
     other_splits()
     with pytest.raises(StoreError):
-        capt.evaluate("run", split="val")
+        capt.evaluate(runs="run", split="val")
 
 
 # === Two jobs at once ===

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+import capt
 from features.extraction import Extractor, Source
-from features.extractors.choice import Asked
 from features.extractors.layers import FeatureFunction
 from features.extractors.opening import open_extractor
 from features.files import entry_of, write, written_aside
@@ -25,6 +25,7 @@ from features.store.shards import ShardWriter
 from features.transform import transform_for_vocabulary
 from features.vocabulary import given_vocabulary, write_vocabulary
 from schemas.manifests import DatasetFacts, FeatureFacts, Manifest, Shard, TextFacts
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import SPECIAL_TOKENS, FeatureRecipe, TextRecipe
 from schemas.records import to_arrow
 from schemas.tables import CAPTIONS, CATALOG
@@ -121,7 +122,7 @@ def add_features(
 
 def add_pixels(store: Store, shown: list[Picture], side: int = SIDE, **rules: str) -> None:
     """A table of the pictures themselves."""
-    extractor = open_extractor(Asked(extractor="pixels", height=side, width=side))
+    extractor = open_extractor(ExtractorOptions(extractor="pixels", height=side, width=side))
     recipe = FeatureRecipe(**asdict(extractor.choice()), **rules)
     add_table(store, shown, recipe, extractor.feature_function(recipe))
 
@@ -247,7 +248,6 @@ def words_store(tmp_path_factory: pytest.TempPathFactory, squares: ModuleType, c
 @pytest.fixture(scope="session")
 def words_run(tmp_path_factory: pytest.TempPathFactory, words_store: Store) -> tuple[Path, dict[str, object]]:
     """A recognizer that reads most words right, with which tests only read, and what its training said."""
-    from trainer.training_words import train_captcha
 
     path = tmp_path_factory.mktemp("words") / "run"
-    return path, train_captcha(words_store.path, path, seed=0, epochs=25, options=SMALL)
+    return path, capt.train_captcha(store=words_store.path, run_dir=path, seed=0, epochs=25, hyperparameters=SMALL)

@@ -10,11 +10,11 @@ from trainer.learning.checkpoints import Checkpoints
 
 PROGRAM = """
 import json, sys
-from trainer.training import train_captioner
+import capt
 store, run, options = sys.argv[1:]
-train_captioner(store, run, **json.loads(options))
+capt.train_captioner(store=store, run_dir=run, **json.loads(options))
 """
-OF_WORDS = PROGRAM.replace("training import train_captioner", "training_words import train_captcha as train_captioner")
+OF_WORDS = PROGRAM.replace("train_captioner", "train_captcha")
 
 
 def start(store, run, program=PROGRAM, **options):

@@ -4,16 +4,17 @@ import sys
 import pytest
 import yaml
 
+import capt
 from schemas.errors import UsageError
 from trainer.captioners.models import MODELS
 from trainer.config import parse_options, parse_recognizer
-from trainer.defaults import model_defaults, print_defaults
+from trainer.defaults import print_defaults
 from trainer.recognizers.profiles import PROFILES
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_printed_can_be_given_to_training_again(model, capsys):
-    print_defaults(model_defaults(model))
+    print_defaults(capt.config(model=model))
     settings = yaml.safe_load(capsys.readouterr().out)
     assert settings.pop("model") == model
     assert parse_options(MODELS[model].config, settings) == parse_options(MODELS[model].config, {})
@@ -21,7 +22,7 @@ def test_what_is_printed_can_be_given_to_training_again(model, capsys):
 
 def test_an_unknown_model_is_refused_with_the_names_there_are():
     with pytest.raises(UsageError, match=r"unknown model 'show_and_tell' \(use one of .*soft_attention"):
-        model_defaults("show_and_tell")
+        capt.config(model="show_and_tell")
 
 
 def test_showing_defaults_imports_nothing_heavy():
@@ -32,7 +33,7 @@ def test_showing_defaults_imports_nothing_heavy():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_recognizers_profile_can_be_given_to_training_again(profile, capsys):
-    print_defaults(model_defaults("recognizer", profile))
+    print_defaults(capt.config(model="recognizer", profile=profile))
     settings = yaml.safe_load(capsys.readouterr().out)
     assert settings.pop("profile") == profile
     assert parse_recognizer("default", settings) == parse_recognizer(profile, {})
@@ -40,4 +41,4 @@ def test_a_recognizers_profile_can_be_given_to_training_again(profile, capsys):
 
 def test_a_captioner_has_no_profiles():
     with pytest.raises(UsageError, match=r"--profile: nic has no profiles \(they are for recognizer\)"):
-        model_defaults("nic", "quick")
+        capt.config(model="nic", profile="quick")

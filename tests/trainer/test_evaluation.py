@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_pages import Page
-from trainer.evaluation import evaluate, print_evaluation
+from trainer.evaluation import print_evaluation
 from trainer.metrics import METRICS, score
 from trainer.runs.run import load_run
 from trainer.scoring.results import best_and_worst, coco_results
-from trainer.training import train_captioner
 
 SIZES = {"units": 48, "embedding": 32, "attention": 32, "projection": 32, "output": 48}
 OPTIONS = {**SIZES, "batch_size": 32, "learning_rate": 0.01, "show_captions": 0}
@@ -22,7 +22,7 @@ ABSENT = {name for name in METRICS if name != "meteor"}
 
 
 def train(store, run, epochs=8, **options):
-    train_captioner(store.path, run, epochs=epochs, options=OPTIONS, **options)
+    capt.train_captioner(store=store.path, run_dir=run, epochs=epochs, hyperparameters=OPTIONS, **options)
     return run
 
 
@@ -72,7 +72,7 @@ def evaluated(root):
     """What was found of a copy of the good run without Java, and the files that it left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(root / "nothing"))
-        return evaluate(shutil.copytree(root / "good", root / "scored"), examples=2)
+        return capt.evaluate(runs=shutil.copytree(root / "good", root / "scored"), num_examples=2)
 
 
 def test_a_run_is_scored_on_all_references_as_published(evaluated, root, held, no_java):
@@ -132,13 +132,13 @@ def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, ro
     assert found["tokenizer"] == "plain"
     assert found["cider_d"] == evaluated["cider_d"]
     assert str(root) not in written
-    again = evaluate(shutil.copytree(root / "good", tmp_path / "again"), examples=0)
+    again = capt.evaluate(runs=shutil.copytree(root / "good", tmp_path / "again"), num_examples=0)
     assert Path(again["scores"]).read_text() == written
 
 
 def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
-    short = evaluate(run, examples=0, beam=2, max_words=2)
+    short = capt.evaluate(runs=run, num_examples=0, num_beams=2, max_new_tokens=2)
     assert (short["decoding"]["beam"], short["decoding"]["max_words"]) == (2, 2)
     captions = [one["caption"] for one in json.loads(Path(short["results"][0]).read_text())]
     assert max(len(caption.split()) for caption in captions) == 2
@@ -148,11 +148,11 @@ def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
         "scores.json",
     ]
     with pytest.raises(UsageError, match="--beam"):
-        evaluate(run, beam=0)
+        capt.evaluate(runs=run, num_beams=0)
 
 
 def test_runs_stand_side_by_side(root, no_java, capsys):
-    result = evaluate([root / "good", root / "poor"], examples=0)
+    result = capt.evaluate(runs=[root / "good", root / "poor"], num_examples=0)
     good, poor = result["runs"]
     assert good["scored_on"] == poor["scored_on"]
     assert good["cider_d"] > poor["cider_d"]
@@ -164,19 +164,19 @@ def test_runs_stand_side_by_side(root, no_java, capsys):
 
 
 def test_runs_that_were_scored_on_different_images_are_said_not_to_compare(root, wide, no_java):
-    notes = evaluate([root / "good", wide], examples=0)["notes"]
+    notes = capt.evaluate(runs=[root / "good", wide], num_examples=0)["notes"]
     assert "the runs were scored on different images or references, so their scores do not compare" in notes
 
 
 def test_images_without_features_are_counted(wide, no_java):
-    result = evaluate(wide, examples=0)
+    result = capt.evaluate(runs=wide, num_examples=0)
     assert (result["images"], result["without_features"], result["without_image"]) == (12, 3, 1)
     assert f"{wide}: captioned images without features, left out: 3" in result["notes"]
     assert f"{wide}: captioned images without an image, left out: 1" in result["notes"]
 
 
 def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_java):
-    result = evaluate(wide, examples=6)
+    result = capt.evaluate(runs=wide, num_examples=6)
     counts = {Path(path).name: len(json.loads(Path(path).read_text())) for path in result["results"]}
     assert counts == {"results-squares.json": 6, "results-others.json": 6}
     page = Page(Path(result["page"]).read_text())
@@ -198,25 +198,25 @@ def test_the_store_is_where_the_run_was_trained_from_or_where_it_is_said_to_be(r
     store = Path(shutil.copytree(root / "store", tmp_path / "moved"))
     (run / "store.txt").write_text(f"{tmp_path}/gone\n")
     with pytest.raises(UsageError, match=r"is not at .*/gone any more \(name the store with --store\)"):
-        evaluate(run)
+        capt.evaluate(runs=run)
     (run / "store.txt").unlink()
     with pytest.raises(UsageError, match=r"does not say which store .*--store"):
-        evaluate(run)
-    assert evaluate(run, store=store, examples=0)["images"] == 16
+        capt.evaluate(runs=run)
+    assert capt.evaluate(runs=run, store=store, num_examples=0)["images"] == 16
 
 
 def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
     with pytest.raises(UsageError, match="no run was named"):
-        evaluate([])
+        capt.evaluate(runs=[])
     with pytest.raises(UsageError, match="there is no split 'dev'"):
-        evaluate(root / "good", "dev")
+        capt.evaluate(runs=root / "good", split="dev")
     with pytest.raises(CaptError, match="no caption is in the split unused"):
-        evaluate(root / "good", "unused")
+        capt.evaluate(runs=root / "good", split="unused")
     with pytest.raises(StoreError, match="no run is here"):
-        evaluate(tmp_path)
+        capt.evaluate(runs=tmp_path)
     empty = squares.create_store(tmp_path / "empty")
     with pytest.raises(StoreError, match="there is no dataset 'squares'"):
-        evaluate(root / "good", store=empty.path)
+        capt.evaluate(runs=root / "good", store=empty.path)
 
 
 def test_ids_are_ints_only_where_all_of_them_are():
@@ -273,7 +273,7 @@ def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
     from pycocoevalcap import eval as cocoeval
     from pycocotools.coco import COCO
 
-    found = evaluate(root / "good", examples=0)
+    found = capt.evaluate(runs=root / "good", num_examples=0)
     coco = COCO(annotations(held, tmp_path / "captions.json"))
     monkeypatch.setattr(cocoeval, "Spice", NoSpice)
     theirs = cocoeval.COCOEvalCap(coco, coco.loadRes(found["results"][0]))

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import capt
 from schemas.errors import RecordError, UsageError
-from trainer.export import export_run
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
 
 SIZES = {"units": 48, "embedding": 24, "attention": 24, "projection": 24, "output": 32, "batch_size": 16}
 
@@ -49,8 +48,10 @@ def pictures(shown, folder):
 @pytest.mark.parametrize(("dtype", "beam"), [("float16", 1), pytest.param("int8", 3, marks=pytest.mark.slow)])
 def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, shown, tmp_path, dtype, beam):
     store = squares.make_store(tmp_path / "store", shown, dtype=dtype)
-    train_captioner(store.path, tmp_path / "run", epochs=6, options={**SIZES, "learning_rate": 0.006})
-    figures = export_run(tmp_path / "run", tmp_path / "served", beam=beam)
+    capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "run", epochs=6, hyperparameters={**SIZES, "learning_rate": 0.006}
+    )
+    figures = capt.export(run=tmp_path / "run", out=tmp_path / "served", num_beams=beam)
     assert figures["precision_difference"] == 0
     (tmp_path / "pictures").mkdir()
     files = pictures(shown, tmp_path / "pictures")
@@ -59,7 +60,7 @@ def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, s
     run = load_run(tmp_path / "run")
     for file, expected, *served in zip(
         files,
-        run.caption_many(files, run.decoding(beam=beam)),
+        run.caption_many(files, run.decoding(num_beams=beam)),
         made["captions"],
         made["scores"],
         made["errors"],
@@ -80,9 +81,9 @@ def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, s
 
 def test_what_cannot_be_exported_is_refused(squares, shown, tmp_path):
     store = squares.make_store(tmp_path / "store", shown[:16])
-    train_captioner(store.path, tmp_path / "run", epochs=1, options=SIZES)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SIZES)
     with pytest.raises(UsageError, match=r"--temperature: an exported captioner does not draw"):
-        export_run(tmp_path / "run", tmp_path / "served", temperature=1.0)
+        capt.export(run=tmp_path / "run", out=tmp_path / "served", temperature=1.0)
     Path(tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match=r"there: it exists \(name a new directory\)"):
-        export_run(tmp_path / "run", tmp_path / "there")
+        capt.export(run=tmp_path / "run", out=tmp_path / "there")

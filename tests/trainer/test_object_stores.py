@@ -11,8 +11,6 @@ from features.remote.local_side import mirror_root
 from features.remote.paths import place
 from features.store.pins import PINS
 from tests.features.buckets import BUCKET, bucket
-from trainer.evaluation import evaluate
-from trainer.training import train_captioner
 
 OPTIONS = {
     "units": 16,
@@ -49,12 +47,12 @@ def test_a_run_learns_from_a_bucket_what_it_learns_from_a_directory(remote, stor
     monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)
     address, faults = remote
     faults.plan(["half", "busy", "reset", "half"], lambda method, target: method == "GET" and "features-" in target)
-    train_captioner(address, tmp_path / "remote", seed=4, epochs=2, options=OPTIONS)
+    capt.train_captioner(store=address, run_dir=tmp_path / "remote", seed=4, epochs=2, hyperparameters=OPTIONS)
     assert faults.fates == []
-    train_captioner(store.path, tmp_path / "local", seed=4, epochs=2, options=OPTIONS)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "local", seed=4, epochs=2, hyperparameters=OPTIONS)
     assert learned(tmp_path / "remote") == learned(tmp_path / "local")
     faults.plan([])
-    train_captioner(address, tmp_path / "again", seed=4, epochs=2, options=OPTIONS)
+    capt.train_captioner(store=address, run_dir=tmp_path / "again", seed=4, epochs=2, hyperparameters=OPTIONS)
     assert learned(tmp_path / "again") == learned(tmp_path / "local")
     assert shards_asked(faults) == []
     assert not (place(address) / "pins").exists()
@@ -62,10 +60,10 @@ def test_a_run_learns_from_a_bucket_what_it_learns_from_a_directory(remote, stor
 
 def test_a_run_finds_its_store_again_and_is_scored_there(remote, tmp_path):
     address, _ = remote
-    train_captioner(address, tmp_path / "run", seed=4, epochs=1, options=OPTIONS)
+    capt.train_captioner(store=address, run_dir=tmp_path / "run", seed=4, epochs=1, hyperparameters=OPTIONS)
     assert (tmp_path / "run" / "store.txt").read_text() == f"{address}\n"
     shutil.rmtree(mirror_root() / "mirror")
-    (scored,) = evaluate([str(tmp_path / "run")], split="val")["runs"]
+    (scored,) = capt.evaluate(runs=[str(tmp_path / "run")], split="val")["runs"]
     assert scored["images"] > 0
 
 
@@ -74,4 +72,4 @@ def test_a_mirror_that_is_too_small_is_one_line(remote, tmp_path, monkeypatch):
     monkeypatch.setenv("CAPT_MIRROR", str(tmp_path / "small"))
     monkeypatch.setenv("CAPT_MIRROR_SIZE", "20KB")
     with pytest.raises(capt.CaptError, match="CAPT_MIRROR_SIZE"):
-        train_captioner(address, tmp_path / "run", seed=4, epochs=1, options=OPTIONS)
+        capt.train_captioner(store=address, run_dir=tmp_path / "run", seed=4, epochs=1, hyperparameters=OPTIONS)

@@ -6,25 +6,24 @@ import time
 
 import pytest
 
-from trainer.predicting import predict_captions
+import capt
 from trainer.runs.run import DECODE_BATCH, load_run
-from trainer.training import train_captioner
 
 SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 16, "batch_size": 16}
 COUNT = 400
 
 PROGRAM = """
 import sys
-from trainer.predicting import predict_captions
+import capt
 run, images, out = sys.argv[1:]
-predict_captions(run, [images], out, temperature=2.0)
+capt.predict_captions(run=run, images=[images], output=out, temperature=2.0)
 """
 
 
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     path = tmp_path_factory.mktemp("predicting") / "run"
-    train_captioner(store.path, path, epochs=2, options=SIZES)
+    capt.train_captioner(store=store.path, run_dir=path, epochs=2, hyperparameters=SIZES)
     return path
 
 
@@ -40,7 +39,7 @@ def folder(shown, tmp_path_factory):
 @pytest.fixture(scope="module")
 def unbroken(run, folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "captions.jsonl"
-    return out, predict_captions(run, [str(folder)], out, temperature=2.0)
+    return out, capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)
 
 
 def test_a_folder_becomes_a_line_an_image(unbroken, run, folder):
@@ -75,7 +74,7 @@ def killed(run, folder, tmp_path_factory):
 def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(unbroken, killed, run, folder, tmp_path):
     out = tmp_path / "c.jsonl"
     (tmp_path / "c.jsonl.part").write_bytes(killed)
-    figures = predict_captions(run, [str(folder)], out, temperature=2.0)
+    figures = capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)
     written = killed.count(b"\n") - 1
     assert 0 < figures["resumed"] == written - written % DECODE_BATCH < COUNT
     assert out.read_bytes() == unbroken[0].read_bytes()
@@ -86,12 +85,12 @@ def test_a_batch_of_which_a_part_was_written_is_made_again(unbroken, killed, run
     out = tmp_path / "c.jsonl"
     head, *lines = killed.splitlines(keepends=True)
     (tmp_path / "c.jsonl.part").write_bytes(head + b"".join(lines[:written]) + lines[written][:9])
-    assert predict_captions(run, [str(folder)], out, temperature=2.0)["resumed"] == 0
+    assert capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)["resumed"] == 0
     assert out.read_bytes() == unbroken[0].read_bytes()
 
 
 def test_what_another_job_left_is_not_taken_for_ones_own(unbroken, run, folder, tmp_path):
     out, part = tmp_path / "c.jsonl", tmp_path / "c.jsonl.part"
     part.write_text('{"job": "another"}\n{"image": "x", "text": "y", "score": 0}\n')
-    assert predict_captions(run, [str(folder)], out, temperature=2.0)["resumed"] == 0
+    assert capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)["resumed"] == 0
     assert out.read_bytes() == unbroken[0].read_bytes()

@@ -2,10 +2,10 @@ import zipfile
 
 import pytest
 
+import capt
 from schemas.errors import DamagedError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
-from trainer.captioning import caption
-from trainer.reading import print_readings, read
+from trainer.reading import print_readings
 from trainer.runs.recognizer_run import HOWS
 from trainer.runs.run import load_run, open_run
 
@@ -35,7 +35,9 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
     (folder / "a9.png").write_bytes(b"no picture")
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("words_captcha/a3.png", captchas[3].data)
-    result = read(run, [str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")], decode="lexicon")
+    result = capt.recognize(
+        run=run, images=[str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")], decoding_strategy="lexicon"
+    )
     names = ["folder/a0.png", "folder/a1.png", "folder/a9.png", "z.zip/words_captcha/a3.png", "none.png"]
     assert [row["image"] for row in result["results"]] == [str(tmp_path / name) for name in names]
     assert ["error" in row for row in result["results"]] == [False, False, True, False, True]
@@ -51,22 +53,23 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
 
 def test_what_cannot_be_done_is_said(run, words_run, captchas):
     with pytest.raises(UsageError, match=r"--decode: there is no decoder 'best' \(use one of greedy, beam, lexicon\)"):
-        read(run, ["a.png"], decode="best")
+        capt.recognize(run=run, images=["a.png"], decoding_strategy="best")
     with pytest.raises(UsageError, match="no image was named"):
-        read(run, [])
-    with pytest.raises(UsageError, match=r"the run reads words; this is for one that captions images \(capt read\)"):
-        caption(words_run[0], ["a.png"])
+        capt.recognize(run=run, images=[])
+    with pytest.raises(
+        UsageError, match=r"the run reads words; this is for one that captions images \(capt recognize\)"
+    ):
+        capt.caption(run=words_run[0], images=["a.png"])
     with pytest.raises(RecordError, match="decode: unsupported"):
         run.read(b"no picture")
 
 
 def test_a_captioner_does_not_read(store, tmp_path):
-    from trainer.training import train_captioner
 
     sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
-    train_captioner(store.path, tmp_path / "run", epochs=1, options=sizes)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
     with pytest.raises(UsageError, match=r"the run captions images; this is for one that reads words \(capt caption\)"):
-        read(tmp_path / "run", ["a.png"])
+        capt.recognize(run=tmp_path / "run", images=["a.png"])
 
 
 def test_lost_words_are_missed(words_run, tmp_path):

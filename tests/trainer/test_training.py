@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import capt
 from features.locks import LockedError
 from schemas.errors import CaptError, DamagedError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, kill_after, start
@@ -19,7 +20,6 @@ from trainer.plots import save_figure
 from trainer.runs.directory import locked
 from trainer.runs.records import read_record
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
 
 SMALL = {
     "units": 48,
@@ -62,7 +62,7 @@ def weights_of(run):
 @pytest.fixture(scope="module")
 def trained(store, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "unbroken"
-    return run, train_captioner(store.path, run, seed=4, epochs=EPOCHS, options=SMALL)
+    return run, capt.train_captioner(store=store.path, run_dir=run, seed=4, epochs=EPOCHS, hyperparameters=SMALL)
 
 
 def test_it_learns_and_says_what_it_gave(trained, shown):
@@ -127,13 +127,13 @@ def test_the_best_epoch_is_what_captions(trained):
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(trained, store, tmp_path):
     unbroken, figures = trained
     run = tmp_path / "killed"
-    options = {"seed": 4, "epochs": EPOCHS, "checkpoint_every": 2, "options": SMALL}
+    options = {"seed": 4, "epochs": EPOCHS, "save_steps": 2, "hyperparameters": SMALL}
     stood = kill_after(start(store, run, **options), run, 1, 2)
     (run / "checkpoints" / ".aside-left").mkdir()
     (run / "metrics.jsonl").write_text("{}\n{}\n{}\n")
     again = kill_after(start(store, run, **options), run, stood.epoch + 1, 4)
     assert (again.epoch, again.step) > (stood.epoch, stood.step)
-    resumed = train_captioner(store.path, run, **options)
+    resumed = capt.train_captioner(store=store.path, run_dir=run, **options)
     assert resumed["resumed_at"] >= again.epoch * (figures["steps"] // EPOCHS) + again.step
     assert learned(lines_of(run)) == learned(lines_of(unbroken))
     expected = weights_of(unbroken)
@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(trained, stor
 def test_a_finished_run_is_not_trained_again(trained, store):
     run, figures = trained
     before = lines_of(run)
-    again = train_captioner(store.path, run, seed=4, epochs=EPOCHS, options=SMALL)
+    again = capt.train_captioner(store=store.path, run_dir=run, seed=4, epochs=EPOCHS, hyperparameters=SMALL)
     assert again["resumed_at"] == again["steps"] == figures["steps"]
     assert again["val_loss"] == figures["val_loss"]
     assert lines_of(run) == before
@@ -158,14 +158,14 @@ def test_a_run_of_before_a_size_was_known_goes_on_with_the_default_of_it(trained
     record = json.loads((run / "run.json").read_text())
     assert record["sizes"].pop("gate") is False
     (run / "run.json").write_text(json.dumps(record))
-    again = train_captioner(store.path, run, seed=4, epochs=EPOCHS, options=SMALL)
+    again = capt.train_captioner(store=store.path, run_dir=run, seed=4, epochs=EPOCHS, hyperparameters=SMALL)
     assert again["resumed_at"] == again["steps"]
 
 
 def test_more_epochs_go_on_where_the_run_ended(store, tmp_path):
     run = tmp_path / "run"
-    train_captioner(store.path, run, epochs=1, options=SMALL)
-    figures = train_captioner(store.path, run, epochs=2, options=SMALL)
+    capt.train_captioner(store=store.path, run_dir=run, epochs=1, hyperparameters=SMALL)
+    figures = capt.train_captioner(store=store.path, run_dir=run, epochs=2, hyperparameters=SMALL)
     assert [row["epoch"] for row in lines_of(run)] == [1, 2]
     assert figures["resumed_at"] * 2 == figures["steps"]
 
@@ -174,14 +174,14 @@ def test_more_epochs_go_on_where_the_run_ended(store, tmp_path):
     ("change", "named"),
     [
         ({"seed": 5}, "training.seed: expected 4, got 5"),
-        ({"options": {**SMALL, "units": 32}}, "sizes.units: expected 48, got 32"),
+        ({"hyperparameters": {**SMALL, "units": 32}}, "sizes.units: expected 48, got 32"),
         ({"steps_per_epoch": 3}, "training.steps_per_epoch: expected None, got 3"),
     ],
 )
 def test_a_directory_of_another_run_is_refused(trained, store, change, named):
-    settings = {"seed": 4, "epochs": EPOCHS, "options": SMALL, **change}
+    settings = {"seed": 4, "epochs": EPOCHS, "hyperparameters": SMALL, **change}
     with pytest.raises(StoreError, match=f"holds another run: {named}"):
-        train_captioner(store.path, trained[0], **settings)
+        capt.train_captioner(store=store.path, run_dir=trained[0], **settings)
 
 
 def test_a_directory_begun_on_other_data_is_refused(trained, shown, squares, tmp_path):
@@ -189,19 +189,19 @@ def test_a_directory_begun_on_other_data_is_refused(trained, shown, squares, tmp
     with pytest.raises(
         StoreError, match=r"the train split's images and captions or words, by digest: expected .*, got "
     ):
-        train_captioner(other.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
+        capt.train_captioner(store=other.path, run_dir=trained[0], seed=4, epochs=EPOCHS, hyperparameters=SMALL)
 
 
 def test_a_directory_with_other_things_in_it_is_refused(store, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"not empty and no run: it holds thesis\.txt"):
-        train_captioner(store.path, tmp_path, epochs=1, options=SMALL)
+        capt.train_captioner(store=store.path, run_dir=tmp_path, epochs=1, hyperparameters=SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_run_that_is_being_trained_is_refused(trained, store):
     with locked(trained[0]), pytest.raises(LockedError, match="has been training here since"):
-        train_captioner(store.path, trained[0], seed=4, epochs=EPOCHS, options=SMALL)
+        capt.train_captioner(store=store.path, run_dir=trained[0], seed=4, epochs=EPOCHS, hyperparameters=SMALL)
     assert LockedError.status == 5
 
 
@@ -209,14 +209,16 @@ def test_a_run_is_drawn_at_its_end_and_not_after_every_short_epoch(store, tmp_pa
     drawn = []
     monkeypatch.setattr(epochs, "_DRAWN_EVERY", 1e9)
     monkeypatch.setattr(epochs, "save_figure", lambda *given: drawn.append(given) or save_figure(*given))
-    train_captioner(store.path, tmp_path / "run", epochs=3, steps_per_epoch=1, options=SMALL)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=3, steps_per_epoch=1, hyperparameters=SMALL)
     assert len(drawn) == 1
     assert (tmp_path / "run" / "loss.png").is_file()
 
 
 def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):
-    choices = {"captions_per_image": "one", "cell": "rnn"}
-    figures = train_captioner(store.path, tmp_path / "run", epochs=2, steps_per_epoch=3, **choices, options=SMALL)
+    choices = {"captions_per_image": "one", "rnn_cell": "rnn"}
+    figures = capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "run", epochs=2, steps_per_epoch=3, **choices, hyperparameters=SMALL
+    )
     assert figures["steps"] == 6
     record = read_record(tmp_path / "run")
     assert (record.training.captions_per_image, record.sizes["cell"]) == ("one", "rnn")
@@ -227,35 +229,35 @@ def test_without_a_val_split_it_validates_on_test_and_says_so(shown, squares, tm
 
     shown = [dataclasses.replace(p, split={"val": "test"}.get(p.split, p.split)) for p in shown]
     store = squares.make_store(tmp_path / "s", shown)
-    figures = train_captioner(store.path, tmp_path / "run", epochs=1, options=SMALL)
+    figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
     assert figures["validation_split"] == "test"
     assert "no val split; validating on test" in caplog.text
 
 
 def test_without_held_out_captions_it_trains_and_says_so(shown, squares, tmp_path, caplog):
     store = squares.make_store(tmp_path / "s", [p for p in shown if p.split == "train"])
-    figures = train_captioner(store.path, tmp_path / "run", epochs=1, options=SMALL)
+    figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
     assert figures["validation_split"] is figures["val_loss"] is None
     assert "neither val nor test has captions" in caplog.text
 
 
 def test_an_unknown_option_is_refused_before_anything_is_written(store, tmp_path):
     with pytest.raises(UsageError, match="unknown option 'unit'"):
-        train_captioner(store.path, tmp_path / "run", options={"unit": 3})
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", hyperparameters={"unit": 3})
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("model", "given", "complaint"),
     [
-        ("transformer", {"cell": "gru"}, r"--cell: transformer has no recurrence to choose"),
-        ("nic", {"cell": "gated"}, r"cell: Input should be 'rnn', 'lstm' or 'gru', got 'gated'"),
+        ("transformer", {"rnn_cell": "gru"}, r"--cell: transformer has no recurrence to choose"),
+        ("nic", {"rnn_cell": "gated"}, r"cell: Input should be 'rnn', 'lstm' or 'gru', got 'gated'"),
         ("nic", {"captions_per_image": "two"}, r"captions_per_image: Input should be 'all' or 'one', got 'two'"),
     ],
 )
 def test_a_choice_that_is_none_is_refused(store, tmp_path, model, given, complaint):
     with pytest.raises(UsageError, match=complaint):
-        train_captioner(store.path, tmp_path / "run", model, **given)
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", model=model, **given)
 
 
 def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
@@ -265,12 +267,14 @@ def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     with pytest.raises(DamagedError, match=r"\.tfrecord: damaged: expected SHA-256 .*, got "):
-        train_captioner(store.path, tmp_path / "run", epochs=1, options=SMALL)
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_no_checkpoint_of_it(store, tmp_path):
     with pytest.raises(CaptError, match=r"not a number any more .*smaller learning_rate"):
-        train_captioner(store.path, tmp_path / "run", epochs=3, options={**SMALL, "learning_rate": 1e30})
+        capt.train_captioner(
+            store=store.path, run_dir=tmp_path / "run", epochs=3, hyperparameters={**SMALL, "learning_rate": 1e30}
+        )
     state = Checkpoints(tmp_path / "run" / "checkpoints").state()
     assert state is None
 
@@ -284,16 +288,18 @@ def test_a_damaged_state_is_one_clear_error(trained, store, tmp_path):
 
 def test_a_run_that_gets_no_better_ends_early(store, tmp_path):
     options = {**SMALL, "learning_rate": 1e-12, "stop_after": 1, "dropout": 0.0}
-    figures = train_captioner(store.path, tmp_path / "run", epochs=20, options=options)
+    figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=20, hyperparameters=options)
     assert figures["epochs"] - figures["best_epoch"] == 1
-    again = train_captioner(store.path, tmp_path / "run", epochs=20, options=options)
+    again = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=20, hyperparameters=options)
     assert again["epochs"] == figures["epochs"]
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_model_learns_in_half_precision_and_captions_in_full(store, tmp_path, precision):
     run = tmp_path / "run"
-    figures = train_captioner(store.path, run, seed=4, epochs=2, options={**SMALL, "precision": precision})
+    figures = capt.train_captioner(
+        store=store.path, run_dir=run, seed=4, epochs=2, hyperparameters={**SMALL, "precision": precision}
+    )
     assert lines_of(run)[1]["val_loss"] < lines_of(run)[0]["val_loss"]
     model = load_run(run).model
     assert model.compute_dtype == "float32"
@@ -305,10 +311,12 @@ def test_a_model_learns_in_half_precision_and_captions_in_full(store, tmp_path, 
 def test_a_run_on_a_schedule_with_half_precision_resumes_exactly(store, tmp_path):
     settings = {"schedule": "cosine", "warmup_steps": 3, "precision": "mixed_float16", "clip_norm": 1.0}
     options = {**SMALL, **settings, "label_smoothing": 0.1, "captions_per_image": "one", "batch_size": 8}
-    train_captioner(store.path, tmp_path / "unbroken", seed=4, epochs=3, checkpoint_every=1, options=options)
-    arguments = {"seed": 4, "epochs": 3, "checkpoint_every": 1, "options": options}
+    capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "unbroken", seed=4, epochs=3, save_steps=1, hyperparameters=options
+    )
+    arguments = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": options}
     kill_after(start(store, tmp_path / "killed", **arguments), tmp_path / "killed", 1, 2)
-    assert train_captioner(store.path, tmp_path / "killed", **arguments)["resumed_at"]
+    assert capt.train_captioner(store=store.path, run_dir=tmp_path / "killed", **arguments)["resumed_at"]
     for got, expected in zip(lines_of(tmp_path / "killed"), lines_of(tmp_path / "unbroken"), strict=True):
         assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert got["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
@@ -322,7 +330,7 @@ def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_give
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     # Nearly all of the time goes into compiling, and half of that into optimizing.
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    options = {"model": model, "seed": 4, "epochs": 2, "checkpoint_every": 2, "options": SMALL}
+    options = {"model": model, "seed": 4, "epochs": 2, "save_steps": 2, "hyperparameters": SMALL}
     if model == "nic":
         store, options["options"] = squares.make_store(tmp_path / "store", shown, pooled=True), LEAVING_OUT
     assert start(store, tmp_path / "unbroken", **options).wait() == 0
@@ -335,14 +343,16 @@ def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_give
 
 def test_more_epochs_of_a_cosine_are_another_run(store, tmp_path):
     options = {**SMALL, "schedule": "cosine"}
-    train_captioner(store.path, tmp_path / "run", epochs=1, options=options)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=options)
     with pytest.raises(StoreError, match=r"training\.epochs: expected 1, got 2"):
-        train_captioner(store.path, tmp_path / "run", epochs=2, options=options)
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=options)
 
 
 def test_the_best_epoch_can_be_the_one_whose_captions_are_liked_most(store, tmp_path):
     options = {**SMALL, "judge": "cider_d", "stop_after": 2}
-    figures = train_captioner(store.path, tmp_path / "run", seed=4, epochs=4, options=options)
+    figures = capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "run", seed=4, epochs=4, hyperparameters=options
+    )
     liked = [row["val_cider_d"] for row in lines_of(tmp_path / "run")]
     assert figures["best_epoch"] == 1 + liked.index(max(liked))
     assert figures["val_cider_d"] == max(liked) > 0
@@ -350,7 +360,9 @@ def test_the_best_epoch_can_be_the_one_whose_captions_are_liked_most(store, tmp_
 
 def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path, caplog):
     with caplog.at_level("INFO", "capt.training"):
-        train_captioner(store.path, tmp_path / "run", epochs=2, options={**SMALL, "show_captions": 2})
+        capt.train_captioner(
+            store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters={**SMALL, "show_captions": 2}
+        )
     told = [line.rsplit(" for ", 1) for line in caplog.messages if "” for “" in line]
     assert len(told) == 4
     assert [reference for _, reference in told[:2]] == [reference for _, reference in told[2:]]
@@ -358,7 +370,9 @@ def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path,
 
 def test_several_devices_are_refused_where_keras_has_no_distribution(store, tmp_path):
     with pytest.raises(UsageError, match="KERAS_BACKEND=jax"):
-        train_captioner(store.path, tmp_path / "run", epochs=1, options={**SMALL, "devices": "all"})
+        capt.train_captioner(
+            store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "devices": "all"}
+        )
 
 
 @pytest.mark.slow
@@ -366,7 +380,7 @@ def test_two_devices_learn_what_one_does(store, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     for devices in ("one", "all"):
-        options = {"seed": 4, "epochs": 2, "options": {**SMALL, "dropout": 0.0, "devices": devices}}
+        options = {"seed": 4, "epochs": 2, "hyperparameters": {**SMALL, "dropout": 0.0, "devices": devices}}
         command = [sys.executable, "-c", PROGRAM, str(store.path), str(tmp_path / devices), json.dumps(options)]
         subprocess.run(command, env=environment, check=True)
     for one, all_ in zip(lines_of(tmp_path / "one"), lines_of(tmp_path / "all"), strict=True):

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
+import capt
 from features.store import open_store
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.killing import OF_WORDS, kill_after, start
@@ -15,7 +16,6 @@ from trainer.inputs.word_batches import WordReader, sampled_order, shuffled_orde
 from trainer.learning.checkpoints import AVERAGE, Checkpoints
 from trainer.runs.records import CaptionerRecord, RecognizerRecord, read_record
 from trainer.runs.run import load_run
-from trainer.training_words import train_captcha
 
 EPOCHS, STEPS = 25, 10
 CHANGING = {**SMALL, "averaging": 0.8, "weight_decay": 0.01, "augment_zoom": 0.1, "augment_hue": True, "dropout": 0.3}
@@ -71,7 +71,7 @@ def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, tmp_path):
-    options = {"seed": 4, "epochs": 3, "checkpoint_every": 1, "options": {**CHANGING, "schedule": "cosine"}}
+    options = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": {**CHANGING, "schedule": "cosine"}}
     unbroken, run = tmp_path / "unbroken", tmp_path / "killed"
     assert start(words_store, unbroken, OF_WORDS, **options).wait() == 0
     stood = kill_after(start(words_store, run, OF_WORDS, **options), run, 0, 2)
@@ -90,14 +90,16 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, 
 @pytest.mark.slow
 def test_tensorflow_complains_of_nothing(words_store, tmp_path):
     """In a process of its own: TensorFlow shares CTC's loops between sizes, and complains where a second size comes."""
-    training = start(words_store, tmp_path / "run", OF_WORDS, epochs=1, options={**SMALL, "batch_size": 12})
+    training = start(words_store, tmp_path / "run", OF_WORDS, epochs=1, hyperparameters={**SMALL, "batch_size": 12})
     said = training.communicate()[1].decode()
     assert training.returncode == 0, said
     assert "error: " not in said
 
 
 def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):
-    train_captcha(words_store.path, tmp_path / "run", epochs=1, options={**SMALL, "averaging": 0.9})
+    capt.train_captcha(
+        store=words_store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "averaging": 0.9}
+    )
     last, average = weights_of(tmp_path / "run", "model.weights.h5"), weights_of(tmp_path / "run", AVERAGE)
     assert any(not np.array_equal(last[name], average[name]) for name in last if not name.startswith("optimizer"))
 
@@ -106,41 +108,43 @@ def test_other_data_or_settings_are_another_run(words_run, words_store, captchas
     run = tmp_path / "run"
     shutil.copytree(words_run[0], run)
     with pytest.raises(StoreError, match=r"another run: sizes\.units: expected 24, got 32"):
-        train_captcha(words_store.path, run, epochs=EPOCHS, options={**SMALL, "units": 32})
+        capt.train_captcha(store=words_store.path, run_dir=run, epochs=EPOCHS, hyperparameters={**SMALL, "units": 32})
     other = tmp_path / "store"
     shutil.copytree(words_store.path, other)
     told = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "zoo") for c in captchas]
     shutil.rmtree(other / "datasets")
     add_words(open_store(other), told, ("train", "val"))
     with pytest.raises(StoreError, match="the train split's images and captions or words, by digest"):
-        train_captcha(other, run, epochs=EPOCHS, options=SMALL)
+        capt.train_captcha(store=other, run_dir=run, epochs=EPOCHS, hyperparameters=SMALL)
 
 
 def test_a_finished_run_can_go_on_for_longer(words_run, words_store, tmp_path):
     shutil.copytree(words_run[0], tmp_path / "run")
-    figures = train_captcha(words_store.path, tmp_path / "run", epochs=EPOCHS + 1, options=SMALL)
+    figures = capt.train_captcha(
+        store=words_store.path, run_dir=tmp_path / "run", epochs=EPOCHS + 1, hyperparameters=SMALL
+    )
     assert (figures["resumed_at"], figures["steps"]) == (EPOCHS * STEPS, (EPOCHS + 1) * STEPS)
 
 
 def test_a_profile_is_a_set_of_defaults(words_store, tmp_path):
     with pytest.raises(UsageError, match=r"--profile: there is no profile 'slow' \(use one of default, quick\)"):
-        train_captcha(words_store.path, tmp_path / "run", "slow")
+        capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", profile="slow")
     with pytest.raises(UsageError, match="unknown option 'unit'"):
-        train_captcha(words_store.path, tmp_path / "run", options={"unit": 3})
+        capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", hyperparameters={"unit": 3})
     assert not (tmp_path / "run").exists()
 
 
 def test_words_longer_than_the_model_reads_are_refused(words_store, tmp_path):
     with pytest.raises(UsageError, match=r"the longest word has 4 letters, and the model reads 3 \(set longest to 4"):
-        train_captcha(words_store.path, tmp_path / "run", options={**SMALL, "longest": 3})
+        capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", hyperparameters={**SMALL, "longest": 3})
 
 
 def test_a_store_without_words_names_the_command_that_makes_some(store, squares, captchas, tmp_path):
     with pytest.raises(StoreError, match=r"no dataset has both images and words \(run `capt prepare captcha`\)"):
-        train_captcha(store.path, tmp_path / "run", options=SMALL)
+        capt.train_captcha(store=store.path, run_dir=tmp_path / "run", hyperparameters=SMALL)
     made = make_words(tmp_path / "store", squares, captchas, told=("val",))
     with pytest.raises(CaptError, match="no image of the split train has a word"):
-        train_captcha(made.path, tmp_path / "run", options=SMALL)
+        capt.train_captcha(store=made.path, run_dir=tmp_path / "run", hyperparameters=SMALL)
 
 
 def test_words_are_joined_to_their_images(words_store, captchas):
@@ -179,10 +183,9 @@ def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):
 
 
 def test_a_run_of_an_older_capt_is_a_captioners_and_goes_on(store, tmp_path):
-    from trainer.training import train_captioner
 
     sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
-    train_captioner(store.path, tmp_path / "run", epochs=1, options=sizes)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
     path = tmp_path / "run" / "run.json"
     record = json.loads(path.read_text())
     del record["task"], record["extractor"]
@@ -196,7 +199,9 @@ def test_a_run_of_an_older_capt_is_a_captioners_and_goes_on(store, tmp_path):
     checkpoints.write_text(json.dumps(state))
     assert isinstance(read_record(tmp_path / "run"), CaptionerRecord)
     assert load_run(tmp_path / "run").model.count_params() > 0
-    assert train_captioner(store.path, tmp_path / "run", epochs=2, options=sizes)["epochs"] == 2
+    assert (
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=sizes)["epochs"] == 2
+    )
     path.write_text(json.dumps({**record, "task": "singing"}))
     with pytest.raises(StoreError, match="this capt knows no runs of the task 'singing'"):
         read_record(tmp_path / "run")

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
 from features.files import entry_of, written_aside
 from features.store import Store, create_store
 from features.store.log import CommitLog
 from schemas.manifests import DatasetFacts, Manifest
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 from schemas.records import to_arrow
 from schemas.tables import CATALOG, LABELS
@@ -71,7 +71,7 @@ def captcha(number: int, split: str) -> Captcha:
 def make_words(root: Path, squares, shown: list[Captcha], told: tuple[str, ...] = ("train", "val")) -> Store:
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
-    extractor = open_extractor(Asked(extractor="pixels", height=HEIGHT, width=WIDTH))
+    extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
     recipe = FeatureRecipe(**asdict(extractor.choice()))
     squares.add_table(store, shown, recipe, extractor.feature_function(recipe))
     add_words(store, shown, told)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import capt
 from features.references import Reference
 from features.store import Store, create_store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.recipes import SPECIAL_TOKENS
 from tests.trainer.words import add_words, captcha, put_images
 from tests.workflows.show_stores import Photo, add_captions, add_dataset, photo, picture
-from workflows.show import print_examples, show_examples
+from workflows.show import print_examples
 
 CAPTIONS = ("a dog runs", "A dog <b>snores</b>", "a dog sleeps")
 
@@ -28,7 +29,7 @@ def photos(tmp_path: Path) -> list[Photo]:
 
 
 def examples(store: Store, **options) -> dict:
-    result = show_examples(str(store.path), **options)
+    result = capt.store_show(store=str(store.path), **options)
     assert json.loads(json.dumps(result)) == result
     return result
 
@@ -64,11 +65,11 @@ def test_captions_come_in_the_order_of_their_ids(store, tmp_path):
 
 def test_a_seed_draws_the_same_examples_and_a_larger_count_the_same_first(store, photos):
     add_dataset(store, photos)
-    few, more = examples(store, count=3), examples(store, count=6)
+    few, more = examples(store, num_examples=3), examples(store, num_examples=6)
     assert (few["shown"], few["images"]) == (3, 9)
     assert ids(more)[:3] == ids(few)
-    assert ids(examples(store, count=3)) == ids(few)
-    assert {tuple(ids(examples(store, count=3, seed=seed))) for seed in range(5)} != {tuple(ids(few))}
+    assert ids(examples(store, num_examples=3)) == ids(few)
+    assert {tuple(ids(examples(store, num_examples=3, seed=seed))) for seed in range(5)} != {tuple(ids(few))}
 
 
 def test_a_split_shows_its_own_examples_only(store, photos):
@@ -84,9 +85,9 @@ def test_the_page_shows_every_example(store, photos, tmp_path):
     add_dataset(store, photos)
     add_captions(store, photos)
     out = tmp_path / "new" / "page.html"
-    result = examples(store, out=str(out), count=4)
+    result = examples(store, output=str(out), num_examples=4)
     page = out.read_text(encoding="utf-8")
-    assert result["out"] == str(out)
+    assert result["output"] == str(out)
     assert page.count("<article") == 4
     assert page.count("<img ") == 4
     assert page.count("a dog runs") == 4
@@ -104,7 +105,7 @@ def test_an_image_that_is_gone_damaged_or_another_now_costs_no_other(store, phot
     Path(photos[0].reference.location).unlink()
     Path(photos[1].reference.location).write_bytes(picture(777))
     out = tmp_path / "page.html"
-    result = examples(store, out=str(out))
+    result = examples(store, output=str(out))
     page = out.read_text(encoding="utf-8")
     assert (result["shown"], result["lost"]) == (10, 2)
     assert {example["image_id"] for example in result["examples"] if not example["at_hand"]} == {"0", "1"}
@@ -134,7 +135,7 @@ def test_images_are_read_in_place_from_an_archive(store, tmp_path):
 def test_a_dataset_without_captions_yet_is_shown_by_its_images(store, photos, tmp_path, capsys):
     add_dataset(store, photos)
     out = tmp_path / "page.html"
-    result = examples(store, out=str(out))
+    result = examples(store, output=str(out))
     assert (result["text"], result["shown"], result["without_captions"]) == (None, 9, 9)
     assert all(example["captions"] == [] for example in result["examples"])
     assert out.read_text(encoding="utf-8").count("<img ") == 9
@@ -145,7 +146,7 @@ def test_a_dataset_without_captions_yet_is_shown_by_its_images(store, photos, tm
 def test_captions_without_images_yet_are_shown_alone(store, photos, tmp_path):
     add_captions(store, photos)
     out = tmp_path / "page.html"
-    result = examples(store, out=str(out), split="train")
+    result = examples(store, output=str(out), split="train")
     assert (result["shown"], result["lost"], result["without_image"]) == (6, 6, 9)
     assert all(example["image"] == "" and len(example["captions"]) == 3 for example in result["examples"])
     page = out.read_text(encoding="utf-8")
@@ -173,11 +174,11 @@ def test_of_several_datasets_the_error_names_them_and_the_option(store, photos):
 def test_of_several_text_tables_the_error_names_them_and_the_option(store, photos):
     add_dataset(store, photos)
     first, second = add_captions(store, photos), add_captions(store, photos, words=(*SPECIAL_TOKENS, "a"))
-    with pytest.raises(StoreError, match=r"several text tables fit: .*pick with --captions ID") as error:
+    with pytest.raises(StoreError, match=r"several text tables fit: .*pick with --caption-table ID") as error:
         examples(store)
     assert first in str(error.value)
     assert second in str(error.value)
-    result = examples(store, captions=second[:6])
+    result = examples(store, caption_table=second[:6])
     assert result["text"] == second
     assert result["examples"][0]["captions"][0]["words"] == ["<start>", "a", "<unk>", "<unk>", "<end>"]
 
@@ -186,9 +187,9 @@ def test_a_text_table_picks_its_dataset(store, photos):
     add_dataset(store, photos)
     add_dataset(store, photos[:2], "flowers")
     text = add_captions(store, photos)
-    assert examples(store, captions=text)["dataset"] == "pets"
+    assert examples(store, caption_table=text)["dataset"] == "pets"
     with pytest.raises(StoreError, match=f"the text table {text} holds captions of pets"):
-        examples(store, captions=text, dataset="flowers")
+        examples(store, caption_table=text, dataset="flowers")
 
 
 def test_an_unknown_dataset_is_told_with_those_there_are(store, photos):
@@ -205,8 +206,8 @@ def test_a_store_without_datasets_says_what_to_run(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "--count"),
-        ({"split": "dev"}, "--split: there is no split 'dev' .use one of train, val, test, unused"),
+        ({"num_examples": 0}, "--num-examples"),
+        ({"split": "dev"}, "--split: .*'dev'"),
     ],
 )
 def test_options_that_mean_nothing_are_wrong_usage(store, options, message):
@@ -217,10 +218,10 @@ def test_options_that_mean_nothing_are_wrong_usage(store, options, message):
 def test_a_page_that_cannot_be_written_is_said_in_one_line(store, photos, tmp_path):
     add_dataset(store, photos)
     with pytest.raises(UsageError, match="this is a directory"):
-        examples(store, out=str(tmp_path))
+        examples(store, output=str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(CaptError, match=r"file/page\.html: the page cannot be written"):
-        examples(store, out=str(tmp_path / "file" / "page.html"))
+        examples(store, output=str(tmp_path / "file" / "page.html"))
 
 
 def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path, capsys):
@@ -233,7 +234,7 @@ def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path,
     assert shown.count("<start>/2 a/4 dog/5 runs/6 <end>/3") == 9
     assert shown.count("A dog <b>snores</b>") == 9
     assert "images that are not at hand: 1" in shown
-    print_examples(examples(store, out=str(tmp_path / "page.html")))
+    print_examples(examples(store, output=str(tmp_path / "page.html")))
     assert f"9 of 9 examples of pets: {tmp_path / 'page.html'}" in capsys.readouterr().out
     print_examples(examples(store, split="test"))
     assert "there are no examples to show" in capsys.readouterr().out
@@ -242,7 +243,7 @@ def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path,
 def test_the_word_of_a_captcha_stands_where_captions_do(store, tmp_path, capsys):
     shown = [captcha(number, split) for number, split in enumerate(("train", "train", "test"))]
     add_words(store, shown, ("train",), put_images(tmp_path / "images", shown))
-    result = examples(store, out=str(tmp_path / "page.html"))
+    result = examples(store, output=str(tmp_path / "page.html"))
     words = {example["image_id"]: [c["caption"] for c in example["captions"]] for example in result["examples"]}
     assert words == {"a0": ["an"], "a1": ["no"], "a2": []}
     assert (result["without_captions"], result["lost"]) == (1, 0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.captchas import make_captchas
+import capt
 from features.store import open_store
 from schemas.errors import UsageError
 from trainer.runs.records import read_record
@@ -19,7 +19,7 @@ SMALL_RECOGNIZER = {"profile": "quick", "epochs": 1, "widths": [4, 8], "blocks":
 @pytest.mark.slow
 def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any, coco: Any) -> None:
     task, store = task_of("captioner"), tmp_path / "store"
-    data = {"dataset": "coco", "annotations": str(coco(range(12))), "split": "0.5,0.5,0"}
+    data = {"dataset_type": "coco", "annotations": str(coco(range(12))), "split_ratios": "0.5,0.5,0"}
     features = {**data, "images": str(photos(12)), **NETWORK, "pooling": "avg"}
     tables = {
         "features": task.preparations["features"].prepare(store, features)["fingerprint"],
@@ -31,7 +31,7 @@ def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any,
     task.check_shape(SMALL_CAPTIONER, opened.features(tables["features"]).shape, "there")
     assert task.train(store, tmp_path / "run", SMALL_CAPTIONER, tables)["epochs"] == 1
     assert task.settings(SMALL_CAPTIONER).items() >= read_record(tmp_path / "run").training.model_dump().items()
-    scores = task.scored(evaluate_run(store, tmp_path / "run", {"split": "val", "examples": 0}))
+    scores = task.scored(evaluate_run(store, tmp_path / "run", {"split": "val", "num_examples": 0}))
     assert next(iter(task.scores)) == "cider_d"
     low, high = scores["bleu_1"].interval
     assert low <= scores["bleu_1"].value <= high
@@ -40,7 +40,7 @@ def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any,
 @pytest.mark.slow
 def test_a_recognizer_is_prepared_trained_and_scored(tmp_path: Path) -> None:
     task, store = task_of("captcha"), tmp_path / "store"
-    make_captchas(tmp_path / "data", 60, seed=3)
+    capt.synth_captcha(out=tmp_path / "data", num_images=60, seed=3)
     made = str(tmp_path / "data" / "words_captcha")
     prepare = task.preparations["features"]
     options = {"images": made, "labels": made, "height": 24, "width": 48}
@@ -48,7 +48,7 @@ def test_a_recognizer_is_prepared_trained_and_scored(tmp_path: Path) -> None:
     assert prepare.fingerprint(open_store(store), options) == table
     task.check_shape(SMALL_RECOGNIZER, open_store(store).features(table).shape, "there")
     assert task.train(store, tmp_path / "run", SMALL_RECOGNIZER, {"features": table})["epochs"] == 1
-    scores = task.scored(evaluate_run(store, tmp_path / "run", {"examples": 0}))
+    scores = task.scored(evaluate_run(store, tmp_path / "run", {"num_examples": 0}))
     assert set(scores) == set(task.scores)
     assert scores["exact_match"].interval[0] <= scores["exact_match"].value
 
@@ -56,15 +56,15 @@ def test_a_recognizer_is_prepared_trained_and_scored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_what_decides_rows_and_what_decides_records_are_apart(task: Any) -> None:
     for each in task.preparations.values():
-        assert {*each.of_rows, *each.of_dataset, "store", "plan"} == set(each.options.model_fields)
+        assert {*each.of_rows, *each.of_dataset, "store", "dry_run"} == set(each.options.model_fields)
         assert not set(each.of_rows) & set(each.of_dataset)
 
 
 def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
     captioner, captcha = TASKS["captioner"], TASKS["captcha"]
     with pytest.raises(UsageError, match="unknown option 'pooler'"):
-        captioner.preparations["features"].prepare(tmp_path, {"dataset": "coco", "images": "x", "pooler": "avg"})
-    with pytest.raises(UsageError, match="labels is not said"):
+        captioner.preparations["features"].prepare(tmp_path, {"dataset_type": "coco", "images": "x", "pooler": "avg"})
+    with pytest.raises(UsageError, match="--labels: missing"):
         captcha.preparations["features"].prepare(tmp_path, {"images": "x"})
     with pytest.raises(UsageError, match="unknown option 'unit'"):
         captioner.settings({"model": "merge", "unit": 3})

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 
 Cell = Literal["rnn", "lstm", "gru"]
 
@@ -29,7 +29,7 @@ class ModelConfig(Frozen):
 class SoftAttentionConfig(ModelConfig):
     """Sizes of `captioners.soft_attention.SoftAttention`, described there; the paper's are in examples/configs."""
 
-    cell: Cell = "gru"
+    rnn_cell: Cell = "gru"
     embedding: int = Field(256, ge=1)
     units: int = Field(512, ge=1)
     attention: int = Field(512, ge=1)
@@ -48,7 +48,7 @@ class HardAttentionConfig(SoftAttentionConfig):
 
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 2e-4})
 
-    cell: Cell = "lstm"
+    rnn_cell: Cell = "lstm"
     embedding: int = Field(512, ge=1)
     units: int = Field(1800, ge=1)
     projection: int | None = Field(None, ge=1)
@@ -100,7 +100,7 @@ class NicConfig(ModelConfig):
         }
     )
 
-    cell: Cell = "lstm"
+    rnn_cell: Cell = "lstm"
     embedding: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
@@ -115,7 +115,7 @@ class MRnnConfig(ModelConfig):
 
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"clip_norm": 10.0})
 
-    cell: Literal["adding", "rnn", "lstm", "gru"] = "adding"
+    rnn_cell: Literal["adding", "rnn", "lstm", "gru"] = "adding"
     embedding: int = Field(128, ge=1)
     embedding_2: int | None = Field(256, ge=1)
     units: int = Field(256, ge=1, validate_default=True)
@@ -129,7 +129,7 @@ class MRnnConfig(ModelConfig):
     @classmethod
     def _adds_what_it_reads(cls, units: int, info: ValidationInfo) -> int:
         reads = info.data.get("embedding_2") or info.data.get("embedding")
-        if info.data.get("cell") == "adding" and reads not in (None, units):
+        if info.data.get("rnn_cell") == "adding" and reads not in (None, units):
             raise ValueError(f"the cell `adding` adds word vectors to its state, so units must be {reads} as well")
         return units
 
@@ -139,7 +139,7 @@ class InitInjectConfig(ModelConfig):
 
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"captions_per_image": "one"})
 
-    cell: Cell = "lstm"
+    rnn_cell: Cell = "lstm"
     embedding: int = Field(100, ge=1)
     units: int = Field(300, ge=1)
     image_bottleneck: int = Field(120, ge=1)
@@ -153,7 +153,7 @@ class InitInjectConfig(ModelConfig):
 class ParInjectConfig(ModelConfig):
     """Sizes of `trainer.captioners.par_inject.ParInject`, described there."""
 
-    cell: Cell = "gru"
+    rnn_cell: Cell = "gru"
     embedding: int = Field(256, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -165,7 +165,7 @@ class MergeConfig(ModelConfig):
 
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"batch_size": 128})
 
-    cell: Cell = "lstm"
+    rnn_cell: Cell = "lstm"
     embedding: int = Field(200, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)

@@ -40,7 +40,7 @@ class HardAttention(SoftAttention):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. As in `SoftAttention`, as are the next twelve; all defaults are those of the authors' code for COCO.
+        rnn_cell: str. As in `SoftAttention`, as are the next twelve; all defaults are those of the authors' code for COCO.
         embedding: int.
         units: int.
         attention: int.
@@ -70,7 +70,7 @@ class HardAttention(SoftAttention):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "lstm",
+        rnn_cell: str = "lstm",
         embedding: int = 512,
         units: int = 1800,
         attention: int = 512,
@@ -89,7 +89,7 @@ class HardAttention(SoftAttention):
     ) -> None:
         super().__init__(
             vocabulary,
-            cell=cell,
+            rnn_cell=rnn_cell,
             embedding=embedding,
             units=units,
             attention=attention,

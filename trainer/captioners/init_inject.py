@@ -23,7 +23,7 @@ class InitInject(RecurrentCaptioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. `lstm`, `gru` or `rnn`.
+        rnn_cell: str. `lstm`, `gru` or `rnn`.
         embedding: int. Size of a word's vector.
         units: int. Size of the state.
         image_bottleneck: int. Size to which the image is reduced before it becomes a state.
@@ -43,7 +43,7 @@ class InitInject(RecurrentCaptioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "lstm",
+        rnn_cell: str = "lstm",
         embedding: int = 100,
         units: int = 300,
         image_bottleneck: int = 120,
@@ -56,7 +56,7 @@ class InitInject(RecurrentCaptioner):
     ) -> None:
         super().__init__(
             vocabulary,
-            cell,
+            rnn_cell,
             embedding,
             units,
             dropout,

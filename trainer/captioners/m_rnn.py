@@ -10,7 +10,7 @@ Deep Captioning with Multimodal Recurrent Neural Networks (Mao et al., 2015, arX
 The image is one vector. The paper takes AlexNet's seventh layer; of the extractors at hand `fc2` of VGG16 is nearest.
 
 The authors later published code with a GRU for the recurrence, one embedding layer, and output weights tied to it
-(logits = E·relu(dense(m_t)) + b); `cell`, `embedding_2` and `tied` give these.
+(logits = E·relu(dense(m_t)) + b); `rnn_cell`, `embedding_2` and `tied` give these.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ class MRnn(RecurrentCaptioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. `adding` as in the paper, `gru` as in the authors' code, `lstm` or `rnn`.
+        rnn_cell: str. `adding` as in the paper, `gru` as in the authors' code, `lstm` or `rnn`.
         embedding: int. Size of the first embedding layer.
         embedding_2: int or None. Size of the second; None for one embedding layer.
         units: int. Size of the recurrence's state; of `adding`, as many as what it reads.
@@ -73,7 +73,7 @@ class MRnn(RecurrentCaptioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "adding",
+        rnn_cell: str = "adding",
         embedding: int = 128,
         embedding_2: int | None = 256,
         units: int = 256,
@@ -84,7 +84,7 @@ class MRnn(RecurrentCaptioner):
         tied: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
+        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
         self.embedding_2 = embedding_2
         self.multimodal = multimodal
         self.image_dropout = image_dropout

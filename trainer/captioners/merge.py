@@ -23,7 +23,7 @@ class Merge(RecurrentCaptioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. `lstm`, `gru` or `rnn`.
+        rnn_cell: str. `lstm`, `gru` or `rnn`.
         embedding: int. Size of a word's vector.
         units: int. Size of the state, of the image's vector, and of the layer before the logits.
         dropout: float. Share of word vectors' components that training leaves out, 0 to 1.
@@ -41,7 +41,7 @@ class Merge(RecurrentCaptioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "lstm",
+        rnn_cell: str = "lstm",
         embedding: int = 200,
         units: int = 256,
         dropout: float = 0.5,
@@ -50,7 +50,7 @@ class Merge(RecurrentCaptioner):
         joint_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
+        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
         self.image_dropout = image_dropout
         self.joint_dropout = joint_dropout
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")

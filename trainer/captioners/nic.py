@@ -23,7 +23,7 @@ class Nic(RecurrentCaptioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. `lstm` as in the paper, `gru` or `rnn`.
+        rnn_cell: str. `lstm` as in the paper, `gru` or `rnn`.
         embedding: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
         dropout: float. Share of word vectors' and of the LSTM's outputs' components that training leaves out, 0 to 1.
@@ -42,7 +42,7 @@ class Nic(RecurrentCaptioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "lstm",
+        rnn_cell: str = "lstm",
         embedding: int = 512,
         units: int = 512,
         dropout: float = 0.3,
@@ -54,7 +54,7 @@ class Nic(RecurrentCaptioner):
     ) -> None:
         super().__init__(
             vocabulary,
-            cell,
+            rnn_cell,
             embedding,
             units,
             dropout,

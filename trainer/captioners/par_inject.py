@@ -24,7 +24,7 @@ class ParInject(RecurrentCaptioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. `gru`, `lstm` or `rnn`.
+        rnn_cell: str. `gru`, `lstm` or `rnn`.
         embedding: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
         dropout: float. Share of the components of image, word vectors and hidden states that training leaves out,
@@ -41,14 +41,14 @@ class ParInject(RecurrentCaptioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "gru",
+        rnn_cell: str = "gru",
         embedding: int = 256,
         units: int = 256,
         dropout: float = 0.5,
         recurrent_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
+        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
         self.image_dropout = keras.layers.Dropout(dropout, name="image_dropout")
         self.image_layer = keras.layers.Dense(embedding, name="image")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")

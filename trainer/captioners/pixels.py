@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.choice import Asked
 from features.extractors.layers import NetworkFunction, feature_function
 from features.extractors.opening import open_extractor, scaling_of
 from features.extractors.pixels import NAME as PIXELS
 from features.keras_settings import keras, ops
 from schemas.errors import DamagedError, UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 from trainer.captioners.captioner import FeatureScale
 from trainer.captioners.models import ModelSpec
@@ -67,7 +67,7 @@ def open_network(training: TrainingConfig, spec: ModelSpec, pixels: FeatureRecip
     """
     if training.extractor == PIXELS:
         raise UsageError("pixels are what the extractor reads", where="extractor", mend="name a network")
-    asked = Asked(
+    asked = ExtractorOptions(
         extractor=training.extractor or "",
         weights=training.extractor_weights,
         layer=training.extractor_layer,

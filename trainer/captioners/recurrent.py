@@ -22,7 +22,7 @@ class RecurrentCaptioner(Captioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. The recurrence, see `trainer.captioners.cells.Recurrence`.
+        rnn_cell: str. The recurrence, see `trainer.captioners.cells.Recurrence`.
         embedding: int. Size of a word's vector.
         units: int. Size of the recurrence's state.
         dropout: float. Share of components that training leaves out, 0 to 1; drawn for all words at once, outside the
@@ -35,7 +35,7 @@ class RecurrentCaptioner(Captioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str,
+        rnn_cell: str,
         embedding: int,
         units: int,
         dropout: float,
@@ -46,7 +46,7 @@ class RecurrentCaptioner(Captioner):
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
-        self.cell = cell
+        self.rnn_cell = rnn_cell
         self.embedding = embedding
         self.units = units
         self.dropout = dropout
@@ -56,7 +56,7 @@ class RecurrentCaptioner(Captioner):
             vocabulary, embedding, embeddings_initializer=uniform(init_scale, "uniform"), name="embedding"
         )
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
-        self.recurrence = Recurrence(cell, units, init_scale, forget_bias, recurrent_dropout, name="recurrence")
+        self.recurrence = Recurrence(rnn_cell, units, init_scale, forget_bias, recurrent_dropout, name="recurrence")
 
     def build_words(self, input_shape: dict[str, Any], reads: int) -> None:
         """Build what the base class holds; the recurrence reads vectors of `reads` components."""
@@ -99,7 +99,7 @@ class RecurrentCaptioner(Captioner):
         return {
             **super().get_config(),
             "vocabulary": self.vocabulary,
-            "cell": self.cell,
+            "rnn_cell": self.rnn_cell,
             "embedding": self.embedding,
             "units": self.units,
             "dropout": self.dropout,

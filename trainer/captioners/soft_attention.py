@@ -32,7 +32,7 @@ class SoftAttention(Captioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        cell: str. `gru`, `lstm` as in the paper, or `rnn`.
+        rnn_cell: str. `gru`, `lstm` as in the paper, or `rnn`.
         embedding: int. Size of a word's vector.
         units: int. Size of the recurrence's state.
         attention: int. Size of the space in which the attention's score is taken.
@@ -60,7 +60,7 @@ class SoftAttention(Captioner):
     def __init__(
         self,
         vocabulary: int,
-        cell: str = "gru",
+        rnn_cell: str = "gru",
         embedding: int = 256,
         units: int = 512,
         attention: int = 512,
@@ -76,7 +76,7 @@ class SoftAttention(Captioner):
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
-        self.cell = cell
+        self.rnn_cell = rnn_cell
         self.embedding = embedding
         self.units = units
         self.attention = attention
@@ -91,7 +91,7 @@ class SoftAttention(Captioner):
         self.projection_layer = projection and keras.layers.Dense(projection, activation="relu", name="projection")
         self.embedding_layer = keras.layers.Embedding(vocabulary, embedding, name="embedding")
         self.attention_layer = AdditiveAttention(attention, name="attention")
-        self.recurrence = Recurrence(cell, units, name="recurrence")
+        self.recurrence = Recurrence(rnn_cell, units, name="recurrence")
         self.init_layers = [
             keras.layers.Dense(units, activation="tanh", name=f"init_{name}")
             for name in (self.recurrence.state_names if init_state == "mean" else ())
@@ -201,7 +201,7 @@ class SoftAttention(Captioner):
         return {
             **super().get_config(),
             "vocabulary": self.vocabulary,
-            "cell": self.cell,
+            "rnn_cell": self.rnn_cell,
             "embedding": self.embedding,
             "units": self.units,
             "attention": self.attention,

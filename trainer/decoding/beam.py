@@ -17,7 +17,7 @@ from features.keras_settings import keras, ops
 from schemas.recipes import PAD
 from trainer.captioners.captioner import Captioner, State
 from trainer.decoding.constraints import NEVER
-from trainer.decoding.decoder import Decoded, Decoding
+from trainer.decoding.decoder import Decoded, GenerationConfig
 from trainer.decoding.saying import Said, WordByWord
 
 # Between beams that hold nothing yet and any that does.
@@ -29,11 +29,11 @@ class BeamDecoder(WordByWord):
 
     Args:
         model: Captioner. Built.
-        decoding: Decoding. Without a temperature.
+        decoding: GenerationConfig. Without a temperature.
     """
 
-    def __init__(self, model: Captioner, decoding: Decoding) -> None:
-        super().__init__(model, decoding, decoding.beam)
+    def __init__(self, model: Captioner, decoding: GenerationConfig) -> None:
+        super().__init__(model, decoding, decoding.num_beams)
 
     def __call__(self, features: NDArray[Any], numbers: Sequence[int] = ()) -> Decoded:
         """The captions of a batch.
@@ -43,7 +43,7 @@ class BeamDecoder(WordByWord):
             numbers: sequence of int. Of no account: nothing is drawn.
         """
         words, scores, attention = map(_array, self.loop(ops.convert_to_tensor(features)))
-        kept = self.decoding.n_best
+        kept = self.decoding.num_return_sequences
         return Decoded(words[:, :kept], scores[:, :kept], attention[:, :kept] if attention.shape[-1] else None)
 
     def decode(self, features: Any) -> tuple[Any, Any, Any]:

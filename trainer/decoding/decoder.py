@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from schemas.errors import UsageError
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 
 if TYPE_CHECKING:
     from trainer.captioners.captioner import Captioner
@@ -22,48 +22,48 @@ if TYPE_CHECKING:
 IMPOSSIBLE = -1e8
 
 
-class Decoding(Frozen):
-    """How captions are chosen: by beam search, or, where a temperature is given, by drawing.
+class GenerationConfig(Frozen):
+    """How captions are generated: by beam search, or, with a temperature, by sampling.
 
     Args:
-        max_words: int. Words at most.
-        beam: int. Captions kept in mind; 1 says the likeliest next word (greedy).
-        length_penalty: float. Captions are compared by their log-probability over words to this power, the end counting
-            as a word: 1 compares the mean, 0 prefers short ones.
-        n_best: int. Captions given back of each image, best first.
-        temperature: float or None. Draws words; the logits are divided by it, so less than 1 is bolder.
-        top_k: int or None. Draws from so many words.
-        top_p: float or None. Draws from the fewest words that have so much of the probability together.
-        seed: int. Decides what is drawn.
-        no_repeat: int or None. No run of so many words is said twice.
-        banned: tuple of int. Word ids that are not said.
+        max_new_tokens: Maximum number of generated tokens per caption; the end token counts.
+        num_beams: Beam width; 1 is greedy decoding.
+        length_penalty: Exponent of the length that divides the log-probability when beams are ranked; the end token
+            counts. 1 ranks by the mean, 0 favors short captions.
+        num_return_sequences: Number of captions per image, best first.
+        temperature: Softmax temperature of sampling: below 1 is more conservative.
+        top_k: Sample only from the k most probable tokens.
+        top_p: Sample from the smallest set of tokens with at least this probability in total.
+        seed: Seed of sampling.
+        no_repeat_ngram_size: No n-gram of this length is generated twice.
+        bad_word_ids: Token IDs that are never generated.
     """
 
-    max_words: int = Field(ge=1)
-    beam: int = Field(1, ge=1)
+    max_new_tokens: int = Field(ge=1)
+    num_beams: int = Field(1, ge=1)
     length_penalty: float = Field(1.0, ge=0)
-    n_best: int = Field(1, ge=1)
+    num_return_sequences: int = Field(1, ge=1)
     temperature: float | None = Field(None, gt=0)
     top_k: int | None = Field(None, ge=1)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int = Field(0, ge=0)
-    no_repeat: int | None = Field(None, ge=1)
-    banned: tuple[int, ...] = ()
+    no_repeat_ngram_size: int | None = Field(None, ge=1)
+    bad_word_ids: tuple[int, ...] = ()
 
     @model_validator(mode="after")
-    def _check(self) -> "Decoding":
+    def _check(self) -> "GenerationConfig":
         if self.temperature is None and (self.top_k or self.top_p):
-            raise ValueError("top_k and top_p are for drawing: give a temperature")
-        if self.temperature is not None and self.beam > 1:
-            raise ValueError("words are drawn or searched for: give a temperature or a beam")
-        if self.temperature is None and self.n_best > self.beam:
-            raise ValueError(f"a beam of {self.beam} gives no {self.n_best} captions")
+            raise ValueError("top_k and top_p require a temperature")
+        if self.temperature is not None and self.num_beams > 1:
+            raise ValueError("a temperature cannot be combined with a beam width above 1")
+        if self.temperature is None and self.num_return_sequences > self.num_beams:
+            raise ValueError(f"{self.num_return_sequences} captions need a beam width of as many")
         return self
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Captions as word ids, `n_best` an image, best first.
+    """Captions as word ids, `num_return_sequences` per image, best first.
 
     Args:
         words: int32 array [B, N, T]. Word ids without start and end, 0 after the last.
@@ -80,20 +80,20 @@ class Decoded:
 Decoder = Callable[..., Decoded]
 
 
-def make_decoder(model: "Captioner", decoding: Decoding) -> Decoder:
+def make_decoder(model: "Captioner", decoding: GenerationConfig) -> Decoder:
     """The decoder of a model: features [B, *shape], and the images' numbers in a request, to `Decoded`.
 
     Args:
         model: Captioner. Built; its weights may go on changing.
-        decoding: Decoding. What it does.
+        decoding: GenerationConfig. What it does.
 
     Raises:
         UsageError: captions are to be longer than the model can make them.
     """
-    if model.most_words is not None and decoding.max_words > model.most_words:
+    if model.most_words is not None and decoding.max_new_tokens > model.most_words + 1:
         raise UsageError(
-            f"captions of {decoding.max_words} words are asked for, and the model says {model.most_words} at most",
-            where="--max-words",
+            f"captions of {decoding.max_new_tokens} words are asked for, and the model says {model.most_words} at most",
+            where="--max-new-tokens",
         )
     from trainer.decoding.beam import BeamDecoder
     from trainer.decoding.sampling import SamplingDecoder

@@ -13,7 +13,7 @@ from features.keras_settings import ops
 from schemas.recipes import PAD
 from trainer.captioners.captioner import Captioner, State
 from trainer.decoding.constraints import unlikely_words
-from trainer.decoding.decoder import Decoded, Decoding
+from trainer.decoding.decoder import Decoded, GenerationConfig
 from trainer.decoding.saying import Said, WordByWord
 
 
@@ -22,11 +22,11 @@ class SamplingDecoder(WordByWord):
 
     Args:
         model: Captioner. Built.
-        decoding: Decoding. With a temperature.
+        decoding: GenerationConfig. With a temperature.
     """
 
-    def __init__(self, model: Captioner, decoding: Decoding) -> None:
-        super().__init__(model, decoding, decoding.n_best)
+    def __init__(self, model: Captioner, decoding: GenerationConfig) -> None:
+        super().__init__(model, decoding, decoding.num_return_sequences)
 
     def __call__(self, features: NDArray[Any], numbers: Sequence[int] = ()) -> Decoded:
         """The captions of a batch, those of an image by their scores.
@@ -65,8 +65,8 @@ class SamplingDecoder(WordByWord):
         return self.with_word({**said, "scores": scores}, position, token, seen), state
 
     def _draws(self, image: int) -> NDArray[np.float32]:
-        """Numbers [n_best, max_words] in 0 … 1, one a word."""
-        shape = (self.captions, self.decoding.max_words)
+        """Numbers [num_return_sequences, max_new_tokens] in 0 … 1, one a word."""
+        shape = (self.captions, self.decoding.max_new_tokens)
         return np.random.default_rng([self.decoding.seed, image]).random(shape, np.float32)
 
     def _drawn(self, allowed: Any, draw: Any) -> tuple[Any, Any]:

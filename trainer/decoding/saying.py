@@ -7,7 +7,7 @@ from features.keras_settings import ops
 from schemas.recipes import END, PAD, START
 from trainer.captioners.captioner import Captioner, State
 from trainer.decoding.constraints import banned_logits, repeated_ngrams
-from trainer.decoding.decoder import Decoding, compiled
+from trainer.decoding.decoder import GenerationConfig, compiled
 
 # What is known of captions while they are said, a row a caption.
 Said = dict[str, Any]
@@ -20,13 +20,13 @@ class WordByWord:
 
     Args:
         model: Captioner. Built.
-        decoding: Decoding. What may be said, and how long it may be.
+        decoding: GenerationConfig. What may be said, and how long it may be.
         captions: int. Captions of an image that are said together.
     """
 
     decode: Callable[..., tuple[Any, Any, Any]]
 
-    def __init__(self, model: Captioner, decoding: Decoding, captions: int) -> None:
+    def __init__(self, model: Captioner, decoding: GenerationConfig, captions: int) -> None:
         self.model = model
         self.decoding = decoding
         self.captions = captions
@@ -43,7 +43,7 @@ class WordByWord:
             features: float [B, *shape].
             more: dict. What else is known before the first word, a row a caption.
         """
-        most = self.decoding.max_words
+        most = self.decoding.max_new_tokens
         state = {name: ops.repeat(value, self.captions, axis=0) for name, value in self.model.begin(features).items()}
         rows = ops.shape(features)[0] * self.captions
         token = ops.full((rows,), START, dtype="int32")
@@ -62,14 +62,14 @@ class WordByWord:
     def allowed(self, logits: Any, words: Any, position: Any) -> Any:
         """float32 [rows, V]: the logits, and far less where the rules forbid a word."""
         rules, vocabulary = self.decoding, logits.shape[-1]
-        allowed = ops.cast(logits, "float32") + banned_logits(vocabulary, rules.banned)
-        if rules.no_repeat:
-            allowed += repeated_ngrams(words, position, rules.no_repeat, vocabulary)
+        allowed = ops.cast(logits, "float32") + banned_logits(vocabulary, rules.bad_word_ids)
+        if rules.no_repeat_ngram_size:
+            allowed += repeated_ngrams(words, position, rules.no_repeat_ngram_size, vocabulary)
         return allowed
 
     def with_word(self, said: Said, position: Any, token: Any, seen: Any) -> Said:
         """What is known with the word `token` int32 [rows] at `position`, said under the weights `seen`, or None."""
-        here = ops.equal(ops.arange(self.decoding.max_words), position)
+        here = ops.equal(ops.arange(self.decoding.max_new_tokens), position)
         word = ops.expand_dims(ops.where(ops.equal(token, END), PAD, token), 1)
         now = {
             **said,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from schemas.recipes import PAD
 from trainer.decoding.beam import BeamDecoder
-from trainer.decoding.decoder import Decoding
+from trainer.decoding.decoder import GenerationConfig
 from trainer.graphs.run_graph import GraphRun
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import VOCABULARY
@@ -18,13 +18,13 @@ class GraphCaptioner(GraphRun):
 
     Args:
         run: CaptionerRun. Whose network, model and vocabulary.
-        decoding: Decoding. Without a temperature.
+        decoding: GenerationConfig. Without a temperature.
         run_dir: The run directory, by a path that TensorFlow takes literally (`features.plain_paths`).
     """
 
     answers = "captions"
 
-    def __init__(self, run: CaptionerRun, decoding: Decoding, run_dir: Path) -> None:
+    def __init__(self, run: CaptionerRun, decoding: GenerationConfig, run_dir: Path) -> None:
         super().__init__(run)
         self._decoder = BeamDecoder(run.model, decoding)
         self.words = tf.lookup.StaticHashTable(

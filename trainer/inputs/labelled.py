@@ -250,6 +250,6 @@ def _nothing_to_learn(data: WordData, tables: LabelledTables) -> CaptError:
         return CaptError(
             f"none of the {missing} labelled images to train on has pixels",
             where=names,
-            mend="run `capt prepare captcha` on them, or pick another table with --features",
+            mend="run `capt prepare captcha` on them, or pick another table with --feature-table",
         )
     return CaptError("no image of the split train has a word", where=names, mend="prepare them with --labels")

@@ -133,7 +133,7 @@ def _datasets(store: Store, texts: list[TextTable], names: Sequence[str] | None)
         return [store.dataset(name) for name in dict.fromkeys(names)]
     captioned = {table.recipe.dataset for table in texts}
     fitting = [dataset for dataset in store.datasets() if dataset.name in captioned]
-    command = "`capt prepare features` and `capt prepare captions` with the same --name"
+    command = "`capt prepare features` and `capt prepare captions` with the same --dataset-name"
     return _only(fitting, store, "captions", command)
 
 
@@ -143,7 +143,7 @@ def _texts(store: Store, tables: list[TextTable], datasets: list[Dataset], prefi
         raise StoreError(
             f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.recipe.dataset}",
             where=str(store.path),
-            mend=f"add --dataset {anchor.recipe.dataset}, or pick another --captions",
+            mend=f"add --dataset {anchor.recipe.dataset}, or pick another --caption-table",
         )
     chosen = [_text(store, tables, dataset.name, anchor) for dataset in datasets]
     words = chosen[0].vocabulary()
@@ -152,8 +152,8 @@ def _texts(store: Store, tables: list[TextTable], datasets: list[Dataset], prefi
             raise StoreError(
                 f"{table.recipe.dataset} and {chosen[0].recipe.dataset} have different vocabularies",
                 where=str(store.path),
-                mend=f"run `capt prepare captions --name {table.recipe.dataset} "
-                f"--vocab {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`",
+                mend=f"run `capt prepare captions --dataset-name {table.recipe.dataset} "
+                f"--vocab-from {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`",
             )
     return chosen
 
@@ -171,12 +171,12 @@ def _text(store: Store, tables: list[TextTable], dataset: str, anchor: TextTable
         raise StoreError(
             f"the dataset {dataset} has no captions",
             where=str(store.path),
-            mend=f"run `capt prepare captions --name {dataset}`",
+            mend=f"run `capt prepare captions --dataset-name {dataset}`",
         )
     raise StoreError(
         f"several text tables fit: {'; '.join(map(_describe_text, fitting))}",
         where=str(store.path),
-        mend="pick with --captions ID",
+        mend="pick with --caption-table ID",
     )
 
 
@@ -200,7 +200,7 @@ def _features(
         raise StoreError(
             f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
             where=str(store.path),
-            mend="pick with --features ID",
+            mend="pick with --feature-table ID",
         )
     for table in holding:
         spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
@@ -208,7 +208,7 @@ def _features(
     raise StoreError(
         f"no feature table holds images of {names}",
         where=str(store.path),
-        mend=f"run `{command} --name {datasets[0].name}`",
+        mend=f"run `{command} --dataset-name {datasets[0].name}`",
     )
 
 

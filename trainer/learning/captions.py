@@ -85,11 +85,11 @@ class CaptionLesson:
         split = self.record.validation_split
         if self.config.judge == "loss" or split is None:
             return None
-        return CiderJudge(model, self._tables, split, self.record.max_words)
+        return CiderJudge(model, self._tables, split, self.record.max_new_tokens)
 
     def _make_samples(self, model: Captioner) -> Samples:
         reader, words = self._held_out or self._reader, self._tables.texts[0].vocabulary()
-        return Samples(model, reader, words, self.config.show_captions, self.record.max_words)
+        return Samples(model, reader, words, self.config.show_captions, self.record.max_new_tokens)
 
     def begin(self, model: Captioner) -> None:
         """As `trainer.learning.epochs.Lesson` has it."""

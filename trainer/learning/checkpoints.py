@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from features.files import ASIDE, aside_of, make_directory, publish_tree, write
 from features.keras_settings import keras, ops
 from schemas.errors import DamagedError
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 from trainer.learning.averaging import averaged, keeps_average
 from trainer.learning.figures import CaptionerFigures, RecognizerFigures
 

@@ -157,9 +157,7 @@ class Learning:
             show_records(min(step * self.config.batch_size, epoch.records), f"{note}, {left}" if left else note)
 
         with bar(label, epoch.records, self.lesson.unit) as show_records:
-            watcher = StepWatcher(
-                progress, self.lesson.steps, self.metrics, self._keep, self.config.checkpoint_every, show
-            )
+            watcher = StepWatcher(progress, self.lesson.steps, self.metrics, self._keep, self.config.save_steps, show)
             logs = self._fit(epoch.batches(progress.step), watcher, progress.epoch)
         ended = self._ended(watcher.progress(), logs, epoch.records)
         self.checkpoints.save(self.model, ended, self._total(ended))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 
 
 class EpochFigures(Frozen):

@@ -2,7 +2,7 @@
 
 from features.vocabulary import detokenize
 from trainer.captioners.captioner import Captioner
-from trainer.decoding.decoder import Decoding, make_decoder
+from trainer.decoding.decoder import GenerationConfig, make_decoder
 from trainer.inputs.held_out import held_out
 from trainer.inputs.tables import Tables
 from trainer.metrics import Scorer, cider_d
@@ -17,18 +17,18 @@ class CiderJudge:
         model: Captioner. Judged with the weights that it has at the time.
         tables: Tables. Where the images' features and captions are.
         split: str. Which images.
-        max_words: int. Words at most.
+        max_new_tokens: int. Tokens at most, the end token too.
 
     Raises:
         CaptError: pycocoevalcap is not installed.
     """
 
-    def __init__(self, model: Captioner, tables: Tables, split: str, max_words: int) -> None:
+    def __init__(self, model: Captioner, tables: Tables, split: str, max_new_tokens: int) -> None:
         Scorer()  # says now, not after an epoch, that it cannot score
         self._images = held_out(tables, split)
         self._features = tables.features
         self._words = tables.texts[0].vocabulary()
-        self._decode = make_decoder(model, Decoding(max_words=max_words))
+        self._decode = make_decoder(model, GenerationConfig(max_new_tokens=max_new_tokens))
 
     def __call__(self) -> float:
         """The score, 0 to 10; as `trainer.metrics` has it."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from features.vocabulary import detokenize
 from trainer.captioners.captioner import Captioner
-from trainer.decoding.decoder import Decoding, make_decoder
+from trainer.decoding.decoder import GenerationConfig, make_decoder
 from trainer.inputs.batches import BatchReader
 
 _log = logging.getLogger("capt.training")
@@ -21,18 +21,18 @@ class Samples:
         reader: BatchReader. The split.
         vocabulary: sequence of str. The words by id.
         count: int. Images, spread over the split; 0 for none.
-        max_words: int. Words at most.
+        max_new_tokens: int. Tokens at most, the end token too.
     """
 
     def __init__(
-        self, model: Captioner, reader: BatchReader, vocabulary: Sequence[str], count: int, max_words: int
+        self, model: Captioner, reader: BatchReader, vocabulary: Sequence[str], count: int, max_new_tokens: int
     ) -> None:
         captions = reader.captions
         images = np.unique(np.linspace(0, len(captions.rows) - 1, count).astype(np.int64))
         self._features = reader.read_images(images) if count else None
         self._vocabulary = vocabulary
         self._told = [self._text(captions.tokens_of(first)) for first in captions.first[images]]
-        self._decoder = make_decoder(model, Decoding(max_words=max_words))
+        self._decoder = make_decoder(model, GenerationConfig(max_new_tokens=max_new_tokens))
 
     def show(self, epoch: int) -> None:
         """Log a line an image."""

@@ -42,7 +42,7 @@ class WarmStart:
         if not isinstance(run.record, record) or run.record.model != model:
             raise UsageError(
                 f"the run to begin with is {run.record.model}, this one {model}",
-                where=f"--warm-from {path}",
+                where=f"--warm-start-from {path}",
                 mend="name a run of the same model, or leave it out",
             )
         return cls(run, tuple(run.vocabulary) if isinstance(run.record, CaptionerRecord) else ())
@@ -76,7 +76,7 @@ class WarmStart:
     def _unlike(self) -> UsageError:
         return UsageError(
             "the run to begin with has other sizes than this one",
-            where=f"--warm-from {self.run.path}",
+            where=f"--warm-start-from {self.run.path}",
             mend="train with its sizes, see its run.json, or leave it out",
         )
 

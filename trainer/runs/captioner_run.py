@@ -17,7 +17,7 @@ from features.extraction import Source
 from features.vocabulary import detokenize, read_vocabulary
 from schemas.errors import DamagedError, RecordError, StoreError, UsageError
 from trainer.captioners.models import MODELS
-from trainer.decoding.decoder import IMPOSSIBLE, Decoded, Decoder, Decoding, make_decoder
+from trainer.decoding.decoder import IMPOSSIBLE, Decoded, Decoder, GenerationConfig, make_decoder
 from trainer.runs.directory import VOCABULARY
 from trainer.runs.records import CaptionerRecord
 from trainer.runs.run import ImageLike, Run, as_sources, only
@@ -60,7 +60,7 @@ class CaptionerRun(Run):
 
     def __init__(self, path: Path, record: CaptionerRecord) -> None:
         super().__init__(path, record)
-        self._decoders: dict[Decoding, Decoder] = {}
+        self._decoders: dict[GenerationConfig, Decoder] = {}
         if record.model not in MODELS:
             raise StoreError(f"the run's model {record.model!r} is unknown to this capt", where=str(path))
 
@@ -74,20 +74,22 @@ class CaptionerRun(Run):
             )
         return words
 
-    def decoding(self, *, ban: Sequence[str] = (), **options: Any) -> Decoding:
-        """How captions are chosen; without options, by the likeliest next word.
+    def decoding(self, *, bad_words: Sequence[str] = (), **options: Any) -> GenerationConfig:
+        """Returns how captions are generated; without options, by greedy decoding.
 
         Args:
-            ban: sequence of str. Words of the vocabulary that are not said.
-            **options: fields of `trainer.decoding.decoder.Decoding`; None is as if the option were not there.
+            bad_words: Words of the vocabulary that are never generated.
+            **options: Fields of `GenerationConfig`; None is as if the option were not there.
 
         Raises:
-            UsageError: an option is unknown or out of range, or a word is not in the vocabulary.
+            UsageError: An option is unknown or out of range, or a word is not in the vocabulary.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        banned = tuple(self._word_id(word) for word in ban)
+        bad = tuple(self._word_id(word) for word in bad_words)
+        if given.get("temperature") == 0:
+            del given["temperature"]  # greedy decoding
         try:
-            return Decoding(**{"max_words": self.record.max_words, "banned": banned, **given})
+            return GenerationConfig(**{"max_new_tokens": self.record.max_new_tokens, "bad_word_ids": bad, **given})
         except ValidationError as error:
             first = error.errors()[0]
             name = "".join(f"--{field}: ".replace("_", "-") for field in first["loc"])
@@ -97,9 +99,9 @@ class CaptionerRun(Run):
         try:
             return self.vocabulary.index(word)
         except ValueError:
-            raise UsageError(f"{word!r} is no word of the run's vocabulary", where="--ban") from None
+            raise UsageError(f"{word!r} is no word of the run's vocabulary", where="--bad-words") from None
 
-    def caption(self, image: ImageLike, decoding: Decoding | None = None) -> Caption:
+    def caption(self, image: ImageLike, decoding: GenerationConfig | None = None) -> Caption:
         """The caption of one image: a path, encoded bytes, or a PIL image.
 
         Raises:
@@ -108,19 +110,19 @@ class CaptionerRun(Run):
         return only(self.caption_many([image], decoding))
 
     def caption_many(
-        self, images: Iterable[ImageLike], decoding: Decoding | None = None
+        self, images: Iterable[ImageLike], decoding: GenerationConfig | None = None
     ) -> Iterator[Caption | RecordError]:
         """The captions of many images, in order; an image that fails gives its error and costs no other."""
         return self.caption_sources(as_sources(images), decoding)
 
     def caption_sources(
-        self, sources: Iterable[Source], decoding: Decoding | None = None, first: int = 0
+        self, sources: Iterable[Source], decoding: GenerationConfig | None = None, first: int = 0
     ) -> Iterator[Caption | RecordError]:
         """The captions of encoded images, in order; extraction and decoding go batch by batch.
 
         Args:
             sources: iterable of Source. The images.
-            decoding: Decoding or None. How captions are chosen; None says the likeliest next word.
+            decoding: GenerationConfig or None. How captions are chosen; None says the likeliest next word.
             first: int. Which image of a longer request the first one is, which decides what is drawn for it.
         """
 
@@ -130,20 +132,20 @@ class CaptionerRun(Run):
         return self._answers(sources, captions, first)
 
     def caption_features(
-        self, features: NDArray[Any], decoding: Decoding | None = None, numbers: Sequence[int] | None = None
+        self, features: NDArray[Any], decoding: GenerationConfig | None = None, numbers: Sequence[int] | None = None
     ) -> list[Caption]:
         """The captions of features [N, *shape] as the run's table holds them.
 
         Args:
             features: float array [N, *shape].
-            decoding: Decoding or None. How captions are chosen; None says the likeliest next word.
+            decoding: GenerationConfig or None. How captions are chosen; None says the likeliest next word.
             numbers: sequence of int or None. Which image of a longer request each is: it decides what is drawn for it.
         """
         places = range(len(features)) if numbers is None else numbers
         decoded = self._decoder(decoding or self.decoding())(features, places)
         return [self._captions(decoded, image) for image in range(len(features))]
 
-    def _decoder(self, decoding: Decoding) -> Decoder:
+    def _decoder(self, decoding: GenerationConfig) -> Decoder:
         if decoding not in self._decoders:
             self._decoders[decoding] = make_decoder(self.model, decoding)
         return self._decoders[decoding]

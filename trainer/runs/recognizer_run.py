@@ -3,7 +3,7 @@
 image → pixels as the run learned from → recognizer → greedily, by beam search, or from the words of the train split
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.extraction import Source
 from schemas.errors import DamagedError, RecordError, UsageError
+from schemas.options.generation import SearchOptions
 from trainer.decoding.decoder import compiled
 from trainer.recognizers.readings import How, Reader, Reading
 from trainer.runs.directory import WORDS
@@ -116,15 +117,17 @@ class RecognizerRun(Run):
         return logits
 
 
-def refuse_captions_options(options: Mapping[str, Any]) -> None:
-    """UsageError where an option is given that decides how captions are chosen."""
-    given = [name for name, value in options.items() if value]
+def refuse_generation_options(options: SearchOptions) -> None:
+    """Raises UsageError if an option is given that decides how captions are generated."""
+    given = options.generation()
     if given:
-        option = f"--{given[0]}".replace("_", "-")
+        option = f"--{next(iter(given))}".replace("_", "-")
         raise UsageError("it is for captions, and the run reads words", where=option, mend="leave it out")
 
 
 def check_how(how: str) -> None:
     """UsageError where there is no such decoder."""
     if how not in HOWS:
-        raise UsageError(f"there is no decoder {how!r}", where="--decode", mend=f"use one of {', '.join(HOWS)}")
+        raise UsageError(
+            f"there is no decoder {how!r}", where="--decoding-strategy", mend=f"use one of {', '.join(HOWS)}"
+        )

@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError
 from features.files import write
 from features.store import FeatureTable
 from schemas.errors import StoreError
+from schemas.frozen import Frozen
 from schemas.manifests import Sha256
-from schemas.recipes import FeatureRecipe, Frozen, TextRecipe
+from schemas.recipes import FeatureRecipe, TextRecipe
 from trainer.captioners.configs import ModelConfig, RecognizerConfig
 from trainer.captioners.models import model_spec
 from trainer.config import LearningConfig, RecognizerTraining, TrainingConfig
@@ -26,7 +27,7 @@ EXTRACTOR = "extractor.json"
 
 # What may change when a run goes on: how long it trains, how often it saves and what it shows or reads of validation do
 # not change what it has learned, and an extractor is known by what its features are, wherever its file lies.
-_HOW_LONG = ("epochs", "checkpoint_every", "show_captions", "validation_images", "stop_after")
+_HOW_LONG = ("epochs", "save_steps", "show_captions", "validation_images", "stop_after")
 _WHERE_FROM = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _MAY_CHANGE: Any = {"training": {*_HOW_LONG, *_WHERE_FROM}, "libraries": True}
 _WORDS = {
@@ -107,7 +108,7 @@ class CaptionerRecord(RunRecord):
     Args:
         text: tuple of TextOrigin. The text table of each dataset.
         vocabulary: int. Number of word ids.
-        max_words: int. Words at most in a caption it makes.
+        max_new_tokens: int. Tokens at most in a caption it makes, the end token too.
         extractor: ExtractorOrigin or None. The extractor in the model, where `features` are pixels.
     """
 
@@ -115,7 +116,7 @@ class CaptionerRecord(RunRecord):
     training: TrainingConfig
     text: tuple[TextOrigin, ...]
     vocabulary: int = Field(ge=4)
-    max_words: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)
     extractor: ExtractorOrigin | None = None
 
     @property

@@ -21,7 +21,8 @@ from features.files import write
 from features.progress import bar
 from features.store import FeatureTable, open_store
 from features.store.pins import pinned
-from trainer.decoding.decoder import Decoding
+from schemas.options.inference import Evaluate
+from trainer.decoding.decoder import GenerationConfig
 from trainer.inputs.held_out import HeldOut, ImageName, held_out, run_tables
 from trainer.metrics import METRICS, TITLES, Scorer, Scores
 from trainer.runs.captioner_run import Caption, CaptionerRun
@@ -32,17 +33,12 @@ from trainer.scoring.intervals import bootstrap, sample_of_captions
 from trainer.scoring.results import EACH, PAGE, write_each, write_page, write_results
 
 
-def evaluate_captioners(
-    runs: Sequence[CaptionerRun], split: str, store: str | Path | None, examples: int, **decoding: Any
-) -> dict[str, Any]:
+def evaluate_captioners(runs: Sequence[CaptionerRun], options: Evaluate) -> dict[str, Any]:
     """Scores of captioners on all images of a split that have features, against all references as published.
 
     Args:
         runs: sequence of CaptionerRun. The runs.
-        split: str. `train`, `val`, `test` or `unused`; where `test` has no captions, `val` is taken.
-        store: str, Path or None. The store; None takes the one that each run was trained from.
-        examples: int. Best captions, and worst, on each run's page; 0 writes none.
-        **decoding: as `CaptionerRun.decoding` takes it.
+        options: What to evaluate them on, and how captions are generated.
 
     Returns:
         dict: `runs`, for each: `run`, `model`, `datasets`, `split`, the metrics by name of `trainer.metrics.METRICS`,
@@ -55,10 +51,15 @@ def evaluate_captioners(
         StoreError: a run cannot be used, or the store lacks a table of it.
         CaptError: there is nothing to score, or pycocoevalcap is not installed.
     """
-    jobs = [_Job(run, store_of(run, store), split, examples, run.decoding(**decoding)) for run in runs]
+    jobs = [
+        _Job(
+            run, store_of(run, options.store), options.split, options.num_examples, run.decoding(**options.generation())
+        )
+        for run in runs
+    ]
     with Scorer() as scorer:
         results = [_evaluate(job, scorer) for job in jobs]
-    return {"runs": results, "notes": _notes(results, split)}
+    return {"runs": results, "notes": _notes(results, options.split)}
 
 
 def print_captioners(result: Mapping[str, Any]) -> None:
@@ -84,7 +85,7 @@ class _Job:
     store: Path
     split: str
     examples: int
-    decoding: Decoding
+    decoding: GenerationConfig
 
 
 def _evaluate(job: _Job, scorer: Scorer) -> dict[str, Any]:
@@ -114,7 +115,9 @@ def _evaluate(job: _Job, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _caption(run: CaptionerRun, features: FeatureTable, held: HeldOut, decoding: Decoding) -> dict[ImageName, Caption]:
+def _caption(
+    run: CaptionerRun, features: FeatureTable, held: HeldOut, decoding: GenerationConfig
+) -> dict[ImageName, Caption]:
     captions: list[Caption] = []
     features.bring(held.rows)
     with bar(f"captioning {held.split}", len(held.names), "images") as show:

@@ -20,6 +20,7 @@ from features.originals import read_original
 from features.progress import bar
 from features.store import open_store
 from features.store.pins import pinned
+from schemas.options.inference import Evaluate
 from trainer.inputs.labelled import HeldOutWords, held_out_words, labelled_tables
 from trainer.inputs.tables import LabelledTables
 from trainer.plots import confusion_figure, encode_figure
@@ -39,21 +40,12 @@ _BATCH = 256
 _TITLES = {"greedy": "free", "beam": "free, beam", "lexicon": "lexicon"}
 
 
-def evaluate_recognizers(
-    runs: Sequence[RecognizerRun],
-    split: str,
-    store: str | Path | None,
-    examples: int,
-    labels: str | Path | None = None,
-) -> dict[str, Any]:
+def evaluate_recognizers(runs: Sequence[RecognizerRun], options: Evaluate) -> dict[str, Any]:
     """Scores of recognizers on all images of a split whose word is known, by every decoder.
 
     Args:
         runs: sequence of RecognizerRun. The runs.
-        split: str. `train`, `val`, `test` or `unused`; where nobody says a word of `test`, `val` is taken.
-        store: str, Path or None. The store; None takes the one that each run was trained from.
-        examples: int. Words read worst on each run's page; 0 writes none.
-        labels: str, Path or None. A file of words that the store does not know, see `trainer.scoring.truth`.
+        options: What to evaluate them on.
 
     Returns:
         dict: `runs`, for each: `run`, `model`, `datasets`, `split`, `images`, `exact_match` (greedy: free of any list
@@ -68,9 +60,9 @@ def evaluate_recognizers(
         StoreError: a run cannot be used, or the store lacks a table of it.
         CaptError: no image of the split has a word and pixels.
     """
-    told = read_truth(labels) if labels else None
-    results = [_evaluate(run, store_of(run, store), split, examples, told) for run in runs]
-    notes = [note for one in results for note in _notes(one, split)]
+    told = read_truth(options.labels) if options.labels else None
+    results = [_evaluate(run, store_of(run, options.store), options.split, options.num_examples, told) for run in runs]
+    notes = [note for one in results for note in _notes(one, options.split)]
     if len({one["scored_on"] for one in results}) > 1:
         notes.append("the runs were scored on different images or words, so their scores do not compare")
     return {"runs": results, "notes": list(dict.fromkeys(notes))}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 
 from schemas.errors import CaptError, UsageError
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 from schemas.settings import read_settings
 from workflows.tasks import Task, TaskName, task_of, underscored
 
@@ -83,7 +83,8 @@ class Definition(Frozen):
     @property
     def dataset(self) -> str:
         """The dataset's name in the store."""
-        return str(self.prepare.get("name") or self.prepare.get("dataset") or self.task)
+        given = underscored(self.prepare)
+        return str(given.get("dataset_name") or given.get("dataset_type") or self.task)
 
     def preparing(self, kind: str, name: str) -> dict[str, Any]:
         """The options of the job that makes a table.

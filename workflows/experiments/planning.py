@@ -150,7 +150,7 @@ def _tables(definition: Definition, trials: tuple[Trial, ...]) -> tuple[PlannedT
             options = definition.preparing(kind, name)
             said = canonical_json(options)
             if said not in known:
-                known[said] = preparation.prepare(definition.store, options, plan=True)
+                known[said] = preparation.prepare(definition.store, options, dry_run=True)
             figures = known[said]
             at = (kind, str(figures["fingerprint"]))
             names = (*tables[at].names, name) if at in tables else (name,)

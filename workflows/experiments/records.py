@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from features.files import write
 from schemas.errors import StoreError
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 from workflows.experiments.definition import Definition
 
 Kept = TypeVar("Kept", bound=Frozen)

@@ -9,6 +9,7 @@ from features.files import write
 from features.remote.paths import local_path
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError, UsageError
+from schemas.options.workflows import ExperimentReport
 from schemas.recipes import SHORT_FINGERPRINT
 from workflows.experiments.comparisons import Comparison, compare
 from workflows.experiments.curves import curves_picture, read_epochs
@@ -21,15 +22,13 @@ from workflows.experiments.sayings import side_by_side
 from workflows.tasks import Score
 
 
-def report_experiment(directory: str | Path, out: str | Path | None = None, images: int = 12) -> dict[str, Any]:
+def report_experiment(options: ExperimentReport) -> dict[str, Any]:
     """Write the page of an experiment: scores, learning curves, costs, captions side by side, and what differs.
 
     It may be written at any time, also while the experiment runs: trials without scores are said to have none.
 
     Args:
-        directory: str or Path. The experiment's directory, `out` of its file.
-        out: str or Path or None. The page; None writes `report.html` there.
-        images: int. Images shown side by side, at most.
+        options: The experiment's directory, and the page.
 
     Returns:
         `experiment` and `page` (paths); `trials`, for each: `trial`, `state` (`done`, `failed`, `not run yet`),
@@ -38,19 +37,21 @@ def report_experiment(directory: str | Path, out: str | Path | None = None, imag
         does not tell from it; `notes`, what a reader must know.
 
     Raises:
-        UsageError: `images` or `out` is none.
+        UsageError: the output is a directory.
         StoreError: there is no experiment, or what it kept cannot be read.
         CaptError: the page cannot be written.
     """
-    place = Place(local_path(directory).absolute())
-    path = local_path(out, "--out") if out else place.report
-    _check(path, images)
+    place = Place(local_path(options.directory).absolute())
+    path = local_path(options.output, "--output") if options.output else place.report
+    _check(path)
     record = kept(place.experiment, ExperimentRecord)
     if record is None:
-        raise StoreError("no experiment is here", where=str(directory), mend="run one with `capt experiment run FILE`")
+        raise StoreError(
+            "no experiment is here", where=options.directory, mend="run one with `capt experiment run FILE`"
+        )
     results = kept_results(place, record.trials)
     store = _store(record.definition)
-    page = _page(place, record, results, store, images)
+    page = _page(place, record, results, store, options.num_images)
     try:
         write(path, experiment_page(page).encode())
     except OSError as error:
@@ -77,11 +78,9 @@ def print_report(result: Mapping[str, Any]) -> None:
     printer.line(result["page"])
 
 
-def _check(path: Path, images: int) -> None:
-    if images < 0:
-        raise UsageError("less than no image", where="--images")
+def _check(path: Path) -> None:
     if path.is_dir():
-        raise UsageError("this is a directory", where=f"--out {path}", mend="name a file, such as page.html")
+        raise UsageError("this is a directory", where=f"--output {path}", mend="Choose a file, such as page.html.")
 
 
 def _store(definition: Definition) -> Store | None:

@@ -4,13 +4,13 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from features.console import Printer
 from features.remote import paths
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError
+from schemas.options.workflows import ExperimentRun
 from schemas.recipes import SHORT_FINGERPRINT
 from trainer.runs.directory import locked
 from workflows.experiments.costs import bytes_of, training_seconds
@@ -27,12 +27,11 @@ _OF_TABLES = ("trials", "hits", "misses", "MB to add", "seconds")
 _log = logging.getLogger("capt.experiment")
 
 
-def run_experiment(file: str | Path, plan: bool = False) -> dict[str, Any]:
+def run_experiment(options: ExperimentRun) -> dict[str, Any]:
     """Run what is left of an experiment: its tables, then its trials; a trial that fails costs no other.
 
     Args:
-        file: str or Path. The YAML file that defines it; see docs/experiments.md.
-        plan: bool. Say what would be done, and change nothing.
+        options: The YAML file that defines it; see docs/experiments.md.
 
     Returns:
         `experiment`, `task`, `store` and `out`; `tables`, for each: `kind`, `names`, `fingerprint`, `hits`, `misses`,
@@ -47,18 +46,19 @@ def run_experiment(file: str | Path, plan: bool = False) -> dict[str, Any]:
         CaptError: trials failed; the figures say which, and why.
     """
     started = time.monotonic()
+    file = options.file
     definition = read_definition(file)
     place = Place(paths.local_path(definition.out, "out").absolute())
     said = {
-        "experiment": str(file),
+        "experiment": file,
         "task": definition.task,
         "store": str(paths.place(definition.store)),
         "out": str(place.root),
     }
-    if plan:
-        return {**said, "plan": True, **figures_of(plan_of(definition, str(file)))}
+    if options.dry_run:
+        return {**said, "dry_run": True, **figures_of(plan_of(definition, file))}
     with locked(place.root):
-        planned = plan_of(definition, str(file))
+        planned = plan_of(definition, file)
         _say(planned)
         run = _Run(definition, place, planned)
         results = run.run()
@@ -68,7 +68,7 @@ def run_experiment(file: str | Path, plan: bool = False) -> dict[str, Any]:
         reasons = "; ".join(f"{name}: {results[name].reason}" for name in result["failed"][:3])
         raise CaptError(
             f"{len(result['failed'])} of {len(results)} trials failed: {reasons}",
-            where=str(file),
+            where=file,
             mend="the same command tries them again, and leaves the others as they are",
             figures=result,
         )
@@ -79,7 +79,7 @@ def print_experiment(result: Mapping[str, Any]) -> None:
     """Print what `run_experiment` returned: the tables, and the trials with their states or scores."""
     printer = Printer()
     printer.table("tables", ("table", "fingerprint"), _OF_TABLES, [_table_row(table) for table in result["tables"]])
-    if "plan" in result:
+    if "dry_run" in result:
         rows = [[each["trial"], each["state"], each["failed_last"] or ""] for each in result["trials"]]
         printer.table("trials", ("trial", "state", "failed the last time"), (), rows)
         counts = f"{result['done']} done, {result['to_resume']} to resume, {result['to_do']} to do"

@@ -10,7 +10,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from schemas.errors import UsageError
-from schemas.recipes import Frozen
+from schemas.frozen import Frozen
 from schemas.secrets import without_path
 from schemas.settings import read_settings
 from trainer.scoring.contests import CAPTION_METRICS, EXACT_MATCH

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from features.drift import Moments
@@ -20,6 +19,7 @@ from features.store.models import ChampionChangedError, Decided, Model, now
 from features.store.pins import lease
 from schemas.errors import CaptError, ExitStatus
 from schemas.manifests import Decision, ModelFacts
+from schemas.options.workflows import Retrain
 from schemas.recipes import SHORT_FINGERPRINT, digest_of
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.records import library_versions
@@ -57,15 +57,14 @@ class StoppedError(CaptError):
             self.status = ExitStatus.TOO_MANY_FAILURES
 
 
-def retrain(path: str | Path, plan: bool = False) -> dict[str, Any]:
+def retrain(options: Retrain) -> dict[str, Any]:
     """Prepare what is new, and train, score and promote a challenger where the rules and the gate say so.
 
     Args:
-        path: str or Path. The YAML file, see `workflows.retraining.config.RetrainConfig`.
-        plan: bool. Say what would be done; change nothing.
+        options: The YAML file, see `workflows.retraining.config.RetrainConfig`.
 
     Returns:
-        `decision` (`nothing new`, `promoted`, `rejected` or `stale`; with `plan` what is to be done), `why`, `name`,
+        `decision` (`nothing new`, `promoted`, `rejected` or `stale`; with `--dry-run` what is to be done), `why`, `name`,
         `store`, `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared` (figures
         of each preparation), `comparison`, `warnings`, `gate` (its rounds) and `seconds`, as far as it came.
 
@@ -75,8 +74,8 @@ def retrain(path: str | Path, plan: bool = False) -> dict[str, Any]:
         StoppedError: the rules stopped it; it carries the same figures.
         CaptError: something failed; it is entered in the model's history.
     """
-    settings = read_config(path)
-    if plan:
+    settings = read_config(options.file)
+    if options.dry_run:
         return _forecast(settings)
     store = create_store(settings.store)
     model = Model(store, settings.name)
@@ -319,14 +318,14 @@ class _Cycle:
 # === Data ===
 
 
-def prepare(settings: RetrainConfig, store: Store, frozen: str | None, plan: bool = False) -> Prepared:
+def prepare(settings: RetrainConfig, store: Store, frozen: str | None, dry_run: bool = False) -> Prepared:
     """Prepare every dataset; too many failures are for the rules to judge.
 
     Args:
         settings: RetrainConfig. Which datasets, and how.
         store: Store. The store.
         frozen: str or None. The text table whose vocabulary is taken; None learns one from the first dataset.
-        plan: bool. As `--plan` of the commands.
+        dry_run: bool. As `--dry-run` of the commands.
     """
     figures: list[dict[str, Any]] = []
     texts: list[str] = []
@@ -339,9 +338,9 @@ def prepare(settings: RetrainConfig, store: Store, frozen: str | None, plan: boo
             if table == "captions" and vocabulary:
                 learned = ("vocab_size", "vocab-size", "min_count", "min-count")
                 options = {name: value for name, value in options.items() if name not in learned} | {
-                    "vocab": vocabulary
+                    "vocab_from": vocabulary
                 }
-            done = job.prepare(store.path, options, plan)
+            done = job.prepare(store.path, options, dry_run)
             figures.append(done)
             tables.setdefault(table, str(done["fingerprint"]))
             if table == "captions":
@@ -352,7 +351,7 @@ def prepare(settings: RetrainConfig, store: Store, frozen: str | None, plan: boo
 
 
 def _name(settings: RetrainConfig, options: Mapping[str, Any]) -> str:
-    return str(options.get("name") or options.get("dataset") or settings.task)
+    return str(options.get("dataset_name") or options.get("dataset_type") or settings.task)
 
 
 def see(store: Store, prepared: Prepared) -> Seen:
@@ -394,12 +393,12 @@ def _forecast(settings: RetrainConfig) -> dict[str, Any]:
         if settings.vocabulary == "frozen" and isinstance(run, CaptionerRun)
         else None
     )
-    prepared = prepare(settings, store, frozen, plan=True)
+    prepared = prepare(settings, store, frozen, dry_run=True)
     decision, why = (
         _expected(settings, store, model, prepared) if there else ("prepare and train", "there is no store yet")
     )
     return {
-        "plan": True,
+        "dry_run": True,
         "decision": decision,
         "why": [why],
         "name": settings.name,

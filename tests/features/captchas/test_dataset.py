@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from features.captchas import Look, draw, make_captchas, make_captchas_of, png, shipped_fonts, shipped_words
+import capt
+from features.captchas import Look, draw, make_captchas, png, shipped_fonts, shipped_words
 from schemas.errors import UsageError
 
 
@@ -16,7 +17,7 @@ from schemas.errors import UsageError
 def made(tmp_path_factory):
     """Fourteen CAPTCHAs of seed 5."""
     out = tmp_path_factory.mktemp("made") / "out"
-    make_captchas(out, 14, 5)
+    capt.synth_captcha(out=out, num_images=14, seed=5)
     return out
 
 
@@ -36,7 +37,7 @@ def test_the_layout_is_the_published_one_with_the_truth_beside_it(made):
 
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_labels_are_as_many_as_asked(made, tmp_path):
-    figures = make_captchas(tmp_path / "few", 4, 5, labelled=1)
+    figures = capt.synth_captcha(out=tmp_path / "few", num_images=4, seed=5, num_labelled=1)
     assert (figures["images"], figures["labelled"], figures["words"], figures["fonts"]) == (4, 1, 2500, 4)
     few, many = files_of(tmp_path / "few"), files_of(made)
     assert all(few[f"words_captcha/a{number}.png"] == many[f"words_captcha/a{number}.png"] for number in range(4))
@@ -45,40 +46,42 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_labels_are_as_many_a
 
 def test_the_same_set_again_is_left_as_it_is(made):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
-    make_captchas(made, 14, 5)
+    capt.synth_captcha(out=made, num_images=14, seed=5)
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
 
-@pytest.mark.parametrize("other", [{"count": 13}, {"seed": 6}, {"labelled": 14}])
+@pytest.mark.parametrize("other", [{"num_images": 13}, {"seed": 6}, {"num_labelled": 14}])
 def test_a_folder_of_something_else_is_refused(made, other):
     with pytest.raises(UsageError, match="holds something else"):
-        make_captchas(made, **{"count": 14, "seed": 5, **other})
+        capt.synth_captcha(out=made, **{"num_images": 14, "seed": 5, **other})
 
 
 def test_other_words_are_another_set(made):
     with pytest.raises(UsageError, match="holds something else"):
-        make_captchas_of(Look(("null",), shipped_fonts()), made, 14, 5)
+        make_captchas(Look(("null",), shipped_fonts()), made, 14, 5)
 
 
 def test_words_and_fonts_of_ones_own_are_taken(tmp_path):
     (tmp_path / "words.txt").write_text("null\nwww\n")
     (tmp_path / "fonts").mkdir()
     (tmp_path / "fonts" / "one.ttf").symlink_to(shipped_fonts()[1])
-    figures = make_captchas(tmp_path / "out", 6, 1, words=tmp_path / "words.txt", fonts=tmp_path / "fonts")
+    figures = capt.synth_captcha(
+        out=tmp_path / "out", num_images=6, seed=1, word_list=tmp_path / "words.txt", font_dir=tmp_path / "fonts"
+    )
     assert (figures["words"], figures["fonts"]) == (2, 1)
     words = [line.split()[1] for line in (tmp_path / "out" / "truth.txt").read_text().splitlines()]
     assert set(words) == {"null", "www"}
 
 
-@pytest.mark.parametrize("wrong", [{"count": 0}, {"seed": -1}, {"labelled": 15}, {"labelled": -1}])
+@pytest.mark.parametrize("wrong", [{"num_images": 0}, {"seed": -1}, {"num_labelled": 15}, {"num_labelled": -1}])
 def test_arguments_out_of_range_are_refused(tmp_path, wrong):
-    with pytest.raises(UsageError, match="count of at least 1"):
-        make_captchas(tmp_path / "out", **{"count": 14, "seed": 5, **wrong})
+    with pytest.raises(UsageError):
+        capt.synth_captcha(out=tmp_path / "out", **{"num_images": 14, "seed": 5, **wrong})
     assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_run_shows_nothing_under_the_name(tmp_path):
-    program = f"from features.captchas import make_captchas; make_captchas({str(tmp_path / 'out')!r}, 5000, 1)"
+    program = f"import capt; capt.synth_captcha(out={str(tmp_path / 'out')!r}, num_images=5000, seed=1)"
     run = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.*/out/words_captcha/a*.png")) and time.monotonic() < deadline:
@@ -87,4 +90,4 @@ def test_a_killed_run_shows_nothing_under_the_name(tmp_path):
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     assert not (tmp_path / "out").exists()
-    assert make_captchas(tmp_path / "out", 2, 1)["images"] == 2
+    assert capt.synth_captcha(out=tmp_path / "out", num_images=2, seed=1)["images"] == 2

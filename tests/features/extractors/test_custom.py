@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import capt
-from features.extractors.choice import Asked
 from features.extractors.custom import SCALINGS
 from features.extractors.layers import built_apart
 from features.extractors.opening import open_extractor
@@ -18,6 +17,7 @@ from features.fitting import Fitting
 from features.images import decode
 from features.networks import FrozenNetwork, freeze
 from schemas.errors import CaptError, UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 
@@ -46,14 +46,14 @@ def small(tmp_path: Path) -> Path:
 
 
 def open_file(path: Path, **options: Any) -> Any:
-    return open_extractor(Asked(extractor=f"custom:{path}", **options))
+    return open_extractor(ExtractorOptions(extractor=f"custom:{path}", **options))
 
 
 def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Path, photos: Callable[..., Path]) -> None:
     images = photos(3)
     figures = capt.prepare_features(
-        store=str(tmp_path / "store"), dataset="folder", images=[str(images)], extractor=f"custom:{small}",
-        height=24, width=32, layer="second", preprocess="unit", dtype="float32", precision="float32",
+        store=str(tmp_path / "store"), dataset_type="folder", images=[str(images)], extractor=f"custom:{small}",
+        height=24, width=32, layer="second", preprocess="unit", storage_dtype="float32", precision="float32",
     )  # fmt: skip
     store = capt.open_store(tmp_path / "store")
     table = store.features(figures["fingerprint"])
@@ -177,8 +177,7 @@ def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"weights": "imagenet"}, "--weights: a custom network has its own"),
-        ({"preprocess": "imagenet"}, "--preprocess: unknown scaling 'imagenet'.*caffe"),
-        ({"dtype": "uint8"}, "--dtype: uint8 keeps pixels"),
+        ({"storage_dtype": "uint8"}, "--storage-dtype: uint8 keeps pixels"),
         ({"layer": "secnd", "height": 24, "width": 32}, "--layer: .*no layer 'secnd'.*second"),
     ],
 )

@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 
 from features.extractors.applications import application
-from features.extractors.choice import Asked
 from features.extractors.layers import built_apart, feature_function, kept_network
 from features.extractors.opening import open_extractor
 from features.networks import FrozenNetwork, freeze
 from schemas.errors import CaptError, UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 96}
 
 
-def recipe_of(asked: Asked) -> FeatureRecipe:
+def recipe_of(asked: ExtractorOptions) -> FeatureRecipe:
     return FeatureRecipe(**{**vars(open_extractor(asked).choice()), "precision": "float32"}, pooling=asked.pooling)
 
 
 def graph_of(**options: Any) -> bytes:
-    asked = Asked(**options)
+    asked = ExtractorOptions(**options)
     recipe = recipe_of(asked)
     return freeze(open_extractor(asked).feature_function(recipe), recipe.height, recipe.width)
 
@@ -132,11 +132,11 @@ def test_a_layer_with_several_outputs_is_refused() -> None:
     [
         ({"height": 31}, "--height: .*takes 32 pixels at least, not 31"),
         ({"preprocess": "tf"}, "--preprocess: .*its own scaling"),
-        ({"dtype": "uint8"}, "--dtype: .*uint8 keeps pixels"),
+        ({"storage_dtype": "uint8"}, "--storage-dtype: .*uint8 keeps pixels"),
         ({"weights": "nowhere.h5"}, "nowhere.h5: no such weights file"),
     ],
 )
 def test_what_a_network_cannot_do_is_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CaptError, match=message) as raised:
-        recipe_of(Asked(**{**SMALL, **options}))
+        recipe_of(ExtractorOptions(**{**SMALL, **options}))
     assert "\n" not in str(raised.value)

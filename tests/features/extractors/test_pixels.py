@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import capt
-from features.extractors.choice import Asked
 from features.extractors.opening import open_extractor
 from features.fitting import Fitting
 from features.images import decode
 from schemas.errors import UsageError
+from schemas.options.extractor import ExtractorOptions
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
@@ -23,7 +23,7 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
 ) -> None:
     images = photos(5)
     figures = capt.prepare_features(
-        store=str(tmp_path / "store"), dataset="folder", images=[str(images)], extractor="pixels", height=24, width=32,
+        store=str(tmp_path / "store"), dataset_type="folder", images=[str(images)], extractor="pixels", height=24, width=32,
         format=file_format, compression=compression,
     )  # fmt: skip
     assert (figures["ok"], figures["precision"]) == (5, "float32")
@@ -42,8 +42,8 @@ def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path:
     (tmp_path / "images").mkdir()
     Image.fromarray(values).save(tmp_path / "images" / "a.png")
     figures = capt.prepare_features(
-        store=str(tmp_path / "store"), dataset="folder", images=[str(tmp_path / "images")], extractor="pixels",
-        height=24, width=32, resize="tf",
+        store=str(tmp_path / "store"), dataset_type="folder", images=[str(tmp_path / "images")], extractor="pixels",
+        height=24, width=32, resize_method="tf",
     )  # fmt: skip
     table = capt.open_store(tmp_path / "store").features(figures["fingerprint"])
     floats = decode((tmp_path / "images" / "a.png").read_bytes(), Fitting(24, 32, "tf-bilinear"))
@@ -58,9 +58,9 @@ def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path:
         ({"pooling": "avg"}, "--pooling: pixels are no network"),
         ({"preprocess": "unit"}, "--preprocess: pixels are no network"),
         ({"precision": "bfloat16"}, "--precision: pixels are no network"),
-        ({"dtype": "float16"}, "--dtype: pixels are kept as uint8"),
+        ({"storage_dtype": "float16"}, "--storage-dtype: pixels are kept as uint8"),
     ],
 )
 def test_options_that_pixels_have_no_use_for_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        open_extractor(Asked(extractor="pixels", **options))
+        open_extractor(ExtractorOptions(extractor="pixels", **options))

@@ -22,9 +22,9 @@ from features.store import Store, create_store
 from features.store.log import CommitLog
 from features.store.pins import lease, table_name
 from features.store.shards import ShardWriter, commit_name, shard_of
-from schemas.compression import Compression
+from schemas.choices import Compression, Format, StorageDtype
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Format, StorageDtype, TextRecipe, canonical_json
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
 from schemas.tables import CAPTIONS, CATALOG, FAILURES
 
 SHAPE = (4, 16)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import capt
 from features.store import Store, compact, copying, merging, open_store, shards
 from features.store.compact import compact_store, compact_table
-from features.store.garbage import collect_garbage
 from features.store.log import CommitLog
 from features.store.pins import lease, pinned, table_name
 from features.store.verify import verify
 from schemas.errors import CaptError, DamagedError, UsageError
+from schemas.options.store import StoreCompact
 from tests.features.store import stores
 from tests.features.store.stores import (
     add_dataset,
@@ -63,7 +64,7 @@ def test_a_store_grown_by_deltas_equals_one_made_in_one_go(
 ) -> None:
     recipe = feature_recipe(file_format, dtype, compression)
     store, other = grown(tmp_path / "grown", recipe), in_one_go(tmp_path / "whole", recipe)
-    result = compact_store(str(store.path), shards=8)
+    result = capt.store_compact(store=str(store.path), num_shards=8)
     assert contents(store.feature_root(recipe)) == contents(other.feature_root(recipe))
     assert result == result | {"tables": 1, "merged": 3, "rows": 64, "dropped": 0, "repeated": 10, "shards": 8}
     assert np.array_equal(features_of(store, recipe, range(64)), expected_features(range(64), dtype))
@@ -74,7 +75,7 @@ def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: py
     recipe = feature_recipe()
     monkeypatch.setattr(shards, "SHARD_BYTES", 20 * (32 + 128))
     store, other = grown(tmp_path / "grown", recipe), in_one_go(tmp_path / "whole", recipe, shard_count=4)
-    compact_store(str(store.path))
+    capt.store_compact(store=str(store.path))
     assert contents(store.feature_root(recipe)) == contents(other.feature_root(recipe))
 
 
@@ -84,7 +85,7 @@ def test_rows_are_merged_range_by_range(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(merging, "_RANGE_ROWS", range_rows)
     monkeypatch.setattr(copying, "_OPEN_SHARDS", 2)
     store, other = grown(tmp_path / "grown", recipe), in_one_go(tmp_path / "whole", recipe)
-    compact_store(str(store.path), shards=8)
+    capt.store_compact(store=str(store.path), num_shards=8)
     assert contents(store.feature_root(recipe)) == contents(other.feature_root(recipe))
 
 
@@ -92,16 +93,16 @@ def test_changing_the_shard_count_copies_and_a_compact_table_is_left_alone(tmp_p
     recipe = feature_recipe()
     store = in_one_go(tmp_path / "store", recipe, rows=40, shard_count=1)
     before = contents(store.feature_root(recipe))
-    assert compact_store(str(store.path), shards=16)["shards"] == 16
-    assert compact_store(str(store.path), shards=16) == {
-        **compact_store(str(store.path), shards=16, table=recipe.fingerprint[:8]),
+    assert capt.store_compact(store=str(store.path), num_shards=16)["shards"] == 16
+    assert capt.store_compact(store=str(store.path), num_shards=16) == {
+        **capt.store_compact(store=str(store.path), num_shards=16, feature_table=recipe.fingerprint[:8]),
         "seconds": pytest.approx(0, abs=10),
     }
     assert len(CommitLog(store.feature_root(recipe)).entries()) == 2
-    compact_store(str(store.path), shards=1)
+    capt.store_compact(store=str(store.path), num_shards=1)
     assert contents(store.feature_root(recipe)) == before
     with pytest.raises(UsageError, match="no power of two"):
-        compact_store(str(store.path), shards=3)
+        capt.store_compact(store=str(store.path), num_shards=3)
 
 
 def test_rows_that_no_dataset_names_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -142,11 +143,11 @@ def test_commits_of_different_makings_stay_apart(tmp_path: Path) -> None:
     for numbers, numerics in ((range(8), "cpu-avx2"), (range(6, 16), "cpu-amx_bf16"), (range(16, 20), "cpu-avx2")):
         add_features(store, recipe, numbers, numerics=numerics)
     add_dataset(store, "some", range(20))
-    compact_store(str(store.path))
+    capt.store_compact(store=str(store.path))
     table = store.features(recipe.fingerprint)
     rows = {one.facts.numerics: sum(shard.rows for shard in one.shards) for one in table.manifests}  # type: ignore[union-attr]
     assert rows == {"cpu-avx2": 12, "cpu-amx_bf16": 8}
-    assert compact_store(str(store.path))["merged"] == 0
+    assert capt.store_compact(store=str(store.path))["merged"] == 0
     assert np.array_equal(features_of(store, recipe, range(20)), expected_features(range(20)))
 
 
@@ -159,7 +160,7 @@ def test_a_damaged_shard_is_not_copied(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(DamagedError, match=f"{path.name}.*expected SHA-256"):
-        compact_store(str(store.path), shards=8)
+        capt.store_compact(store=str(store.path), num_shards=8)
     assert len(CommitLog(root).entries()) == 3
     left = [path for part in ("features", "pins", "work") for path in (store.path / part).rglob("*") if path.is_file()]
     assert not [path for path in left if path.name.startswith(".aside-") or path.parent.name == "pins"]
@@ -171,7 +172,7 @@ def test_a_full_disk_is_told_before_anything_is_copied(tmp_path: Path, monkeypat
     usage = compact.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(compact.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(CaptError, match="bytes are needed and 1,000 are free"):
-        compact_store(str(store.path), shards=8)
+        capt.store_compact(store=str(store.path), num_shards=8)
 
 
 # === Beside others ===
@@ -249,13 +250,13 @@ def test_an_open_reader_keeps_its_snapshot(tmp_path: Path) -> None:
     store = grown(tmp_path / "store", recipe)
     with pinned(store.path, lambda: [store.features(recipe.fingerprint)]) as (table,):
         add_dataset(store, "others", [1])
-        compact_store(str(store.path), shards=8)
-        collect_garbage(str(store.path), "0s")
+        capt.store_compact(store=str(store.path), num_shards=8)
+        capt.store_gc(store=str(store.path), older_than="0s")
         positions = table.lookup(keys_of(range(64)))
         assert np.array_equal(table.read(positions), expected_features(range(64)))
         assert not verify(store.path).foreign
     root, live = store.feature_root(recipe), contents(store.feature_root(recipe))
-    assert collect_garbage(str(store.path), "0s")["files"] > 0
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] > 0
     assert {path.relative_to(root).as_posix() for path in root.glob("*/*.*") if path.suffix != ".json"} == set(live)
     assert np.array_equal(features_of(store, recipe, range(30)), expected_features(range(30)))
 
@@ -275,9 +276,9 @@ def test_two_writers_and_a_compaction_at_once_lose_nothing(tmp_path: Path) -> No
         writer.start()
     compactions = 0
     while any(writer.is_alive() for writer in writers):
-        compactions += bool(compact_store(str(store.path))["merged"])
+        compactions += bool(capt.store_compact(store=str(store.path))["merged"])
     assert [writer.exitcode for writer in writers] == [0, 0]
-    compact_store(str(store.path))
+    capt.store_compact(store=str(store.path))
     assert np.array_equal(features_of(store, recipe, range(170)), expected_features(range(170)))
     assert store.features(recipe.fingerprint).rows == sum(shard.rows for shard in store.features("").shards) == 170
     assert verify(store.path).is_sound
@@ -292,13 +293,13 @@ def test_a_killed_compaction_leaves_a_sound_store_and_is_finished_by_the_next(tm
     store, other = grown(tmp_path / "grown", recipe), in_one_go(tmp_path / "whole", recipe, 64 + KILLS, 16)
     add_dataset(store, "later", range(64, 64 + KILLS))
     shutil.copytree(store.path, tmp_path / "copy")
-    within, kills = timed(compact_store, str(tmp_path / "copy"), 16), 0
+    within, kills = timed(compact_store, StoreCompact(store=str(tmp_path / "copy"), num_shards=16)), 0
     for number in range(KILLS):
         add_features(store, recipe, [64 + number])
-        kills += killed(number, within, compact_store, str(store.path), 16)
+        kills += killed(number, within, compact_store, StoreCompact(store=str(store.path), num_shards=16))
         assert verify(store.path).is_sound
         assert np.array_equal(features_of(store, recipe, range(65 + number)), expected_features(range(65 + number)))
-    compact_store(str(store.path), shards=16)
+    capt.store_compact(store=str(store.path), num_shards=16)
     live = contents(store.feature_root(recipe))
     assert {path: sha256 for path, sha256 in live.items() if "failures" not in path} == contents(
         other.feature_root(recipe)
@@ -324,10 +325,10 @@ def test_shards_that_a_killed_compaction_wrote_are_not_copied_again(
     with monkeypatch.context() as patch:
         patch.setattr(compact, "ShardWriter", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            compact_store(str(store.path), shards=8)
+            capt.store_compact(store=str(store.path), num_shards=8)
     assert not verify(store.path).foreign
     before = {path: path.stat().st_ino for path in store.feature_root(recipe).rglob("features-0000[0-4]-of-00008*")}
-    compact_store(str(store.path), shards=8)
+    capt.store_compact(store=str(store.path), num_shards=8)
     assert len(before) == 10
     assert before == {path: path.stat().st_ino for path in before}
     assert contents(store.feature_root(recipe)) == contents(other.feature_root(recipe))
@@ -337,13 +338,13 @@ def test_shards_that_a_killed_compaction_wrote_are_not_copied_again(
 
 _MEASURED = """
 import sys
-from features.store.compact import compact_store
+import capt
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 before = peak()
-compact_store(sys.argv[1], shards=4)
+capt.store_compact(store=sys.argv[1], num_shards=4)
 print(peak() - before, "tensorflow" in sys.modules)
 """
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import capt
 from features.store import Store
-from features.store.compact import compact_store
 from features.store.garbage import collect_garbage
 from features.store.log import CommitLog
 from features.store.pins import lease, pinned, table_name
-from features.store.removal import drop_dataset
 from features.store.verify import verify
 from schemas.errors import DamagedError, UsageError
+from schemas.options.store import StoreGc
 from tests.features.store.stores import (
     NETWORK_SHA,
     add_captions,
@@ -43,7 +43,7 @@ def compacted(path: Path, deltas: int = 3) -> Store:
         add_features(store, RECIPE, range(number * 8, number * 8 + 8), shards=4)
     add_dataset(store, "some", range(4))
     add_dataset(store, "some", range(deltas * 8))
-    compact_store(str(store.path))
+    capt.store_compact(store=str(store.path))
     return store
 
 
@@ -64,11 +64,11 @@ def test_what_was_replaced_goes_when_its_time_has_passed(tmp_path: Path) -> None
     store = compacted(tmp_path / "store")
     log = CommitLog(store.feature_root(RECIPE))
     before = files(store)
-    assert collect_garbage(str(store.path))["files"] == 0
+    assert capt.store_gc(store=str(store.path))["files"] == 0
     make_old(log.entry_path(4), 25 * HOUR)
-    result = collect_garbage(str(store.path))
+    result = capt.store_gc(store=str(store.path))
     gone = before - files(store)
-    assert result == result | {"files": len(gone), "paths": sorted(gone), "pinned": 0, "plan": False}
+    assert result == result | {"files": len(gone), "paths": sorted(gone), "pinned": 0, "dry_run": False}
     assert gone == {path for path in gone if path.endswith((".parquet", ".index"))}
     assert not [path for path in gone if "catalog" in path]
     assert set(contents(store.feature_root(RECIPE))) == {
@@ -83,18 +83,18 @@ def test_the_time_is_counted_from_the_commit_that_stopped_naming_a_file(tmp_path
     log = CommitLog(store.feature_root(RECIPE))
     make_old(store.feature_root(RECIPE), 30 * DAY)
     make_old(log.entry_path(4), 2 * DAY)
-    assert collect_garbage(str(store.path), "3d")["files"] == 0
-    assert collect_garbage(str(store.path), "36h")["files"] > 0
+    assert capt.store_gc(store=str(store.path), older_than="3d")["files"] == 0
+    assert capt.store_gc(store=str(store.path), older_than="36h")["files"] > 0
 
 
 def test_a_plan_changes_nothing(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     before = files(store)
-    planned = collect_garbage(str(store.path), "0s", plan=True)
+    planned = capt.store_gc(store=str(store.path), older_than="0s", dry_run=True)
     assert files(store) == before
-    assert planned["plan"]
-    done = collect_garbage(str(store.path), "0s")
-    assert {**done, "plan": True, "seconds": 0} == {**planned, "seconds": 0}
+    assert planned["dry_run"]
+    done = capt.store_gc(store=str(store.path), older_than="0s")
+    assert {**done, "dry_run": True, "seconds": 0} == {**planned, "seconds": 0}
     assert before - files(store) == set(done["paths"])
 
 
@@ -102,19 +102,19 @@ def test_what_a_later_commit_names_again_stays(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     add_features(store, RECIPE, range(8))
     add_dataset(store, "some", range(8))
-    drop_dataset(str(store.path), "some")
-    compact_store(str(store.path))
+    capt.store_drop(store=str(store.path), dataset="some")
+    capt.store_compact(store=str(store.path))
     add_features(store, RECIPE, range(8))
     add_dataset(store, "some", range(8))
-    assert collect_garbage(str(store.path), "0s")["files"] == 0
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 0
     assert reads(store, 8)
 
 
 def test_a_dropped_dataset_goes_with_its_captions(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     add_captions(store, "some", range(4))
-    drop_dataset(str(store.path), "some")
-    gone = collect_garbage(str(store.path), "0s")["paths"]
+    capt.store_drop(store=str(store.path), dataset="some")
+    gone = capt.store_gc(store=str(store.path), older_than="0s")["paths"]
     assert {path.split("/")[0] for path in gone} == {"datasets", "features", "text"}
     assert {Path(path).name for path in gone} >= {"catalog.parquet", "vocabulary.txt", "graph"}
     assert verify(store.path).is_sound
@@ -126,12 +126,12 @@ def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
     add_features(store, RECIPE, range(8, 16))
     add_dataset(store, "some", range(16))
     with pinned(store.path, store.feature_tables) as (table,):
-        compact_store(str(store.path))
-        result = collect_garbage(str(store.path), "0s")
+        capt.store_compact(store=str(store.path))
+        result = capt.store_gc(store=str(store.path), older_than="0s")
         assert (result["files"], result["pinned"]) == (0, 6)
         assert table.rows == 16
         assert reads(store, 16)
-    assert collect_garbage(str(store.path), "0s")["files"] == 6
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 6
 
 
 @pytest.mark.parametrize("purpose", ["prepare", "compact"])
@@ -143,8 +143,10 @@ def test_a_table_that_a_job_works_on_is_left_alone(tmp_path: Path, purpose: Any)
     ledger.touch()
     make_old(ledger.parent, 2 * DAY)
     with lease(store.path, purpose, {name: ()}):
-        assert {path.split("/")[0] for path in collect_garbage(str(store.path), "0s")["paths"]} == {"datasets"}
-    assert collect_garbage(str(store.path), "0s")["files"] > 0
+        assert {path.split("/")[0] for path in capt.store_gc(store=str(store.path), older_than="0s")["paths"]} == {
+            "datasets"
+        }
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] > 0
 
 
 def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path) -> None:
@@ -155,11 +157,11 @@ def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path
     plan = store.path / "work" / f"{root.name}-{abandoned.name}" / "done" / "00000.json"
     plan.parent.mkdir(parents=True)
     plan.write_text("{}")
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     make_old(abandoned, 2 * DAY)
-    assert collect_garbage(str(store.path))["files"] == 0
+    assert capt.store_gc(store=str(store.path))["files"] == 0
     make_old(plan.parent.parent, 2 * DAY)
-    gone = collect_garbage(str(store.path))["paths"]
+    gone = capt.store_gc(store=str(store.path))["paths"]
     assert {path.rsplit("/", 1)[0] for path in gone} == {
         f"features/{root.name}/{abandoned.name}",
         f"work/{root.name}-{abandoned.name}/done",
@@ -171,7 +173,7 @@ def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path
 
 def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     root = store.feature_root(RECIPE)
     left = [
         store.path / ".aside-0",
@@ -186,12 +188,12 @@ def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    assert collect_garbage(str(store.path), "0s")["files"] == 0
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 0
     for path in left:
         make_old(path, 2 * HOUR)
     make_old(store.path / "work", 2 * HOUR)
-    assert collect_garbage(str(store.path), "3h")["files"] == 0
-    assert collect_garbage(str(store.path), "0s")["paths"] == sorted(
+    assert capt.store_gc(store=str(store.path), older_than="3h")["files"] == 0
+    assert capt.store_gc(store=str(store.path), older_than="0s")["paths"] == sorted(
         path.relative_to(store.path).as_posix() for path in left
     )
     assert verify(store.path).is_sound
@@ -199,25 +201,25 @@ def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
 
 def test_files_of_others_and_all_that_a_store_needs_stay(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     notes = [store.path / "notes.txt", store.feature_root(RECIPE) / "notes.txt", store.path / "cache" / "stat.sqlite"]
     for path in notes:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     make_old(store.path, 900 * DAY)
-    assert collect_garbage(str(store.path), "0s")["files"] == 0
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 0
     assert all(path.exists() for path in notes)
     assert store.network_path(NETWORK_SHA).exists()
 
 
 def test_a_lease_that_has_ended_is_deleted(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     with lease(store.path, "read", {}, seconds=30) as path:
         data = path.read_bytes()
     path.write_bytes(data)
     make_old(path, 31)
-    assert collect_garbage(str(store.path))["paths"] == [f"pins/{path.name}"]
+    assert capt.store_gc(store=str(store.path))["paths"] == [f"pins/{path.name}"]
 
 
 def test_nothing_is_deleted_where_a_manifest_is_damaged(tmp_path: Path) -> None:
@@ -226,27 +228,27 @@ def test_nothing_is_deleted_where_a_manifest_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     before = files(store)
     with pytest.raises(DamagedError, match="damaged"):
-        collect_garbage(str(store.path), "0s")
+        capt.store_gc(store=str(store.path), older_than="0s")
     assert files(store) == before
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1y", "1 h"])
 def test_an_age_that_cannot_be_read_is_wrong_usage(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="write 24h, 7d or 0s"):
-        collect_garbage(str(compacted(tmp_path / "store", 1).path), text)
+        capt.store_gc(store=str(compacted(tmp_path / "store", 1).path), older_than=text)
 
 
 def test_a_killed_collection_leaves_a_sound_store_and_is_finished_by_the_next(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store", deltas=12)
     shutil.copytree(store.path, tmp_path / "copy")
-    within, kills = timed(collect_garbage, str(tmp_path / "copy"), "0s"), 0
+    within, kills = timed(collect_garbage, StoreGc(store=str(tmp_path / "copy"), older_than="0s")), 0
     shutil.copytree(store.path, tmp_path / "again")
     for seed in range(KILLS):
-        kills += killed(seed, within, collect_garbage, str(store.path), "0s")
+        kills += killed(seed, within, collect_garbage, StoreGc(store=str(store.path), older_than="0s"))
         assert verify(store.path).is_sound
         assert reads(store, 96)
         shutil.copytree(tmp_path / "again", store.path, dirs_exist_ok=True)
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     assert set(contents(store.feature_root(RECIPE))) == {
         path.relative_to(store.feature_root(RECIPE)).as_posix() for path in store.feature_root(RECIPE).glob("*/feat*")
     }

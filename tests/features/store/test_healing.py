@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import capt
 from features.store import Store, open_store
 from features.store.damage import diagnose, note_damage, noted_damage
-from features.store.garbage import collect_garbage
 from features.store.healing import FeatureHealing, mend_log, remove_damaged
 from features.store.log import CommitLog
-from features.store.verify import verify, verify_store
+from features.store.verify import verify
 from schemas.errors import DamagedError
 from tests.features.store.stores import (
     add_dataset,
@@ -129,7 +129,7 @@ def test_a_commit_in_place_of_all_heals_what_cannot_be_read(tmp_path: Path) -> N
     remove_damaged(root, ())
     assert verify(store.path).is_sound
     assert not verify(store.path).foreign
-    assert collect_garbage(str(store.path), "0s")["files"] == 1
+    assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 1
 
 
 def test_a_commit_that_says_the_same_is_none(tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_what_is_whole_of_a_damaged_commit_stays_as_it_was_made(store: Store) ->
     hit = CommitLog(root).live()[0].shards[1]
     flip(root / hit.data.path)
     with pytest.raises(DamagedError):
-        verify_store(str(store.path))
+        capt.store_verify(store=str(store.path))
     figures = heal(store)
     left = contents(root)
     assert set(before) - set(left) == {hit.data.path, hit.index.path if hit.index else ""}
     assert {path: before[path] for path in left} == left
-    assert verify_store(str(store.path))["damaged"] == []
+    assert capt.store_verify(store=str(store.path))["damaged"] == []
     assert figures["lost"] == hit.rows
     assert noted_damage(store.path, root) == frozenset()
 
@@ -242,12 +242,12 @@ def test_verification_notes_what_it_found_until_it_finds_nothing(store: Store) -
     path = next(root.glob("*/*.tfrecord"))
     flip(path)
     with pytest.raises(DamagedError):
-        verify_store(str(store.path))
+        capt.store_verify(store=str(store.path))
     note = store.path / "cache" / "damage.json"
     assert json.loads(note.read_bytes()) == {"paths": [path.relative_to(store.path).as_posix()], "version": 1}
     assert noted_damage(store.path, root) == {path.relative_to(root).as_posix()}
     flip(path)
-    verify_store(str(store.path))
+    capt.store_verify(store=str(store.path))
     assert not note.exists()
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import capt
 from features.store import Store, create_store
-from features.store.inventory import list_store, store_stats
 from features.store.inventory_tables import _fitting, print_list, print_stats
 from features.store.log import CommitLog
 from schemas.errors import DamagedError, StoreError
@@ -40,13 +40,13 @@ def photos(tmp_path: Path) -> list[Photo]:
 
 
 def figures(store: Store) -> dict:
-    result = store_stats(str(store.path))
+    result = capt.store_stats(store=str(store.path))
     assert json.loads(json.dumps(result)) == result
     return result
 
 
 def listing(store: Store) -> dict:
-    result = list_store(str(store.path))
+    result = capt.store_ls(store=str(store.path))
     assert json.loads(json.dumps(result)) == result
     return result
 
@@ -97,7 +97,7 @@ def test_the_list_reads_no_row_so_that_a_damaged_shard_does_not_stop_it(store, p
         path.unlink()
     assert listing(store)["features"][0]["rows"] == 8
     with pytest.raises(DamagedError, match="missing"):
-        store_stats(str(store.path))
+        capt.store_stats(store=str(store.path))
 
 
 def test_an_empty_store_has_an_empty_inventory(store, capsys):
@@ -110,9 +110,9 @@ def test_an_empty_store_has_an_empty_inventory(store, capsys):
 
 def test_what_is_no_store_is_said_in_one_line(tmp_path):
     with pytest.raises(StoreError, match="not a capt store"):
-        list_store(str(tmp_path))
+        capt.store_ls(store=str(tmp_path))
     with pytest.raises(StoreError, match="no store is here"):
-        store_stats(str(tmp_path / "nothing"))
+        capt.store_stats(store=str(tmp_path / "nothing"))
 
 
 def test_coverage_counts_the_images_that_have_rows_in_each_table(store, photos):
@@ -227,7 +227,7 @@ def test_of_each_kind_of_run_the_newest_report_counts(store):
 def test_a_damaged_report_is_said_in_one_line(store):
     add_report(store, [("1", "ok")]).write_bytes(b"nothing that Parquet knows")
     with pytest.raises(DamagedError, match=r"reports/0/features\.parquet: the run report is damaged.*delete it"):
-        store_stats(str(store.path))
+        capt.store_stats(store=str(store.path))
 
 
 def test_leaks_within_and_across_datasets_are_found(store, tmp_path):

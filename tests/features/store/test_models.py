@@ -137,9 +137,9 @@ def test_a_model_is_asked_for_by_name_where_there_are_several(store: Store) -> N
         capt.models_show(store=str(store.path))
     promote(Model(store, "shapes"), 1)
     promote(Model(store, "words"), 1)
-    with pytest.raises(StoreError, match=r"there are several models .*--name: shapes, words"):
+    with pytest.raises(StoreError, match=r"there are several models .*--model-name: shapes, words"):
         capt.models_show(store=str(store.path))
-    assert capt.models_show(store=str(store.path), name="words")["name"] == "words"
+    assert capt.models_show(store=str(store.path), model_name="words")["name"] == "words"
     with pytest.raises(UsageError, match="cannot name a model"):
         Model(store, "../away")
 

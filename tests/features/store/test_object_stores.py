@@ -15,11 +15,8 @@ from features.files import aside_of, write
 from features.remote.local_side import mirror_root
 from features.remote.paths import ObjectPath, place
 from features.store import Store, create_store, open_store
-from features.store.compact import compact_store
-from features.store.garbage import collect_garbage
 from features.store.log import CommitLog
 from features.store.pins import current_leases, expired_leases, is_busy, lease, table_name
-from features.store.removal import drop_dataset
 from features.store.verify import verify
 from schemas.errors import CaptError, DamagedError, StoreError
 from tests.features.buckets import BUCKET, bucket
@@ -120,13 +117,13 @@ def test_merged_commits_are_those_of_a_store_made_in_one_go(store: Store, tmp_pa
     for first in (0, 20):
         add_features(store, RECIPE, range(first, first + 20))
     add_dataset(store, "coco", range(40))
-    compacted = compact_store(str(store.path), shards=4)
+    compacted = capt.store_compact(store=str(store.path), num_shards=4)
     assert (compacted["merged"], compacted["rows"], compacted["shards"]) == (2, 40, 4)
     whole = new_store(tmp_path / "whole")
     add_features(whole, RECIPE, range(40), shards=4)
     assert contents(store.feature_root(RECIPE)) == contents(whole.feature_root(RECIPE))
     assert not list((store.path / "work").iterdir())
-    collected = collect_garbage(str(store.path), "0s")
+    collected = capt.store_gc(store=str(store.path), older_than="0s")
     assert collected["files"] == 4
     assert len(list(store.feature_root(RECIPE).glob("**/*.tfrecord"))) == 4
     assert verify(store.path).is_sound
@@ -140,7 +137,7 @@ def add_many(store: Store, first: int) -> None:
 
 def compact_often(store: Store) -> None:
     for _ in range(4):
-        compact_store(str(store.path))
+        capt.store_compact(store=str(store.path))
 
 
 @pytest.mark.slow
@@ -158,18 +155,18 @@ def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
     write(orphan, b"rows")
     half_written = aside_of(orphan)
     half_written.write_bytes(b"row")
-    assert collect_garbage(str(store.path), "0s")["paths"] == []
+    assert capt.store_gc(store=str(store.path), older_than="0s")["paths"] == []
     assert orphan.exists()
     assert half_written.exists()
     os.utime(half_written, (1000, 1000))
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     assert not half_written.exists()
 
 
 def test_a_dataset_is_taken_out(store: Store) -> None:
     add_dataset(store, "coco", range(4))
     add_captions(store, "coco", range(4))
-    assert drop_dataset(str(store.path), "coco")["images"] == 4
+    assert capt.store_drop(store=str(store.path), dataset="coco")["images"] == 4
     assert (open_store(store.path).datasets(), open_store(store.path).text_tables()) == ([], [])
 
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+import capt
 from features.store import Store
 from features.store.log import CommitLog
 from features.store.removal import drop_dataset
 from features.store.verify import verify
 from schemas.errors import StoreError
 from schemas.manifests import DroppedFacts
+from schemas.options.store import StoreDrop
 from tests.features.store.stores import (
     add_captions,
     add_dataset,
@@ -39,7 +41,7 @@ def names(store: Store) -> tuple[list[str], list[str]]:
 def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     texts = [table.fingerprint for table in store.text_tables() if table.recipe.dataset == "one"]
-    result = drop_dataset(str(store.path), "one")
+    result = capt.store_drop(store=str(store.path), dataset="one")
     assert result == result | {"dataset": "one", "images": 8, "text": texts}
     assert names(store) == (["two"], ["two"])
     assert store.features("").rows == 12
@@ -51,24 +53,24 @@ def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) 
 def test_who_has_the_dataset_open_keeps_it(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     dataset = store.dataset("one")
-    drop_dataset(str(store.path), "one")
+    capt.store_drop(store=str(store.path), dataset="one")
     assert dataset.catalog().num_rows == 8
 
 
 def test_a_dataset_that_is_gone_is_none_to_complain_of_but_one_that_never_was_is(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
-    drop_dataset(str(store.path), "one")
+    capt.store_drop(store=str(store.path), dataset="one")
     entries = CommitLog(store.dataset_root("one")).entries()
-    assert drop_dataset(str(store.path), "one")["images"] == 0
+    assert capt.store_drop(store=str(store.path), dataset="one")["images"] == 0
     assert CommitLog(store.dataset_root("one")).entries() == entries
     with pytest.raises(StoreError, match=r"no dataset 'three'.*it has: two"):
-        drop_dataset(str(store.path), "three")
+        capt.store_drop(store=str(store.path), dataset="three")
 
 
 def test_a_dataset_comes_back_as_often_as_it_is_prepared_again(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     for _ in range(3):
-        drop_dataset(str(store.path), "one")
+        capt.store_drop(store=str(store.path), dataset="one")
         assert names(store) == (["two"], ["two"])
         add_dataset(store, "one", range(8))
         add_captions(store, "one", range(8))
@@ -88,13 +90,13 @@ def test_a_dataset_committed_meanwhile_is_not_taken_out(tmp_path: Path) -> None:
 
 def test_a_killed_removal_leaves_a_sound_store_and_is_finished_by_the_next(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
-    within, kills = timed(drop_dataset, str(prepared(tmp_path / "other").path), "one"), 0
+    within, kills = timed(drop_dataset, StoreDrop(store=str(prepared(tmp_path / "other").path), dataset="one")), 0
     for seed in range(KILLS):
-        kills += killed(seed, within, drop_dataset, str(store.path), "one")
+        kills += killed(seed, within, drop_dataset, StoreDrop(store=str(store.path), dataset="one"))
         assert verify(store.path).is_sound
         datasets, texts = names(store)
         assert "one" in datasets or texts == ["two"]
-        drop_dataset(str(store.path), "one")
+        capt.store_drop(store=str(store.path), dataset="one")
         assert names(store) == (["two"], ["two"])
         add_dataset(store, "one", range(8))
         add_captions(store, "one", range(8))

@@ -22,7 +22,8 @@ from features.store.shards import (
     tensor_fields,
     value_span,
 )
-from schemas.compression import Compression, decompress
+from schemas.choices import Compression
+from schemas.compression import decompress
 from schemas.manifests import Shard
 from schemas.records import parsing_spec, to_arrow
 from schemas.tables import CAPTIONS, features_table

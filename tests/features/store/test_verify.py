@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
+import capt
 from features.files import write
 from features.store import Store
-from features.store.compact import compact_store
-from features.store.garbage import collect_garbage
 from features.store.log import CommitLog
 from features.store.pins import lease, table_name
-from features.store.verify import verify, verify_store
+from features.store.verify import verify
 from schemas.errors import DamagedError, ExitStatus, StoreError
 from schemas.recipes import canonical_json
 from tests.features.store.stores import (
@@ -42,7 +41,7 @@ def store(tmp_path: Path) -> Store:
     add_dataset(store, "some", range(4))
     add_dataset(store, "some", range(16))
     add_captions(store, "some", range(16))
-    compact_store(str(store.path), table=PARQUET.fingerprint, shards=4)
+    capt.store_compact(store=str(store.path), feature_table=PARQUET.fingerprint, num_shards=4)
     return store
 
 
@@ -57,7 +56,7 @@ def within(store: Store, path: Path) -> str:
 
 
 def test_a_sound_store_is_sound(store: Store) -> None:
-    result = verify_store(str(store.path))
+    result = capt.store_verify(store=str(store.path))
     assert result == result | {"shards": 7, "rows": 44, "damaged": [], "missing": [], "foreign": []}
     assert result["files"] == 25
     assert result["bytes"] > 10_000
@@ -87,7 +86,7 @@ def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) 
     flip(shard, 50)
     index.unlink()
     with pytest.raises(DamagedError, match=r"damaged files: 1, missing: 1, such as features/.*prepare") as raised:
-        verify_store(str(store.path))
+        capt.store_verify(store=str(store.path))
     assert raised.value.status == ExitStatus.DAMAGED == 4
     figures = raised.value.figures
     assert figures is not None
@@ -128,7 +127,7 @@ def test_that_a_replaced_file_is_gone_is_no_finding_but_that_it_is_damaged_is(st
     flip(replaced[1], 10)
     found = verify(store.path)
     assert (found.missing, [damage.path for damage in found.damaged]) == ((), [within(store, replaced[1])])
-    collect_garbage(str(store.path), "0s")
+    capt.store_gc(store=str(store.path), older_than="0s")
     assert verify(store.path).is_sound
 
 
@@ -148,7 +147,7 @@ def test_files_that_nothing_names_are_foreign_and_no_damage(store: Store) -> Non
         path.parent.mkdir(exist_ok=True)
         path.write_text("stray")
     (store.path / "link").symlink_to("/")
-    result = verify_store(str(store.path))
+    result = capt.store_verify(store=str(store.path))
     assert result["foreign"] == sorted([*(within(store, path) for path in strays), "link"])
 
 
@@ -239,10 +238,10 @@ def test_a_damaged_marker_is_found_and_a_newer_store_is_refused(store: Store) ->
 
 def test_a_directory_that_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store is here"):
-        verify_store(str(tmp_path / "nowhere"))
+        capt.store_verify(store=str(tmp_path / "nowhere"))
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="not a capt store"):
-        verify_store(str(tmp_path))
+        capt.store_verify(store=str(tmp_path))
 
 
 def test_what_is_compacted_and_collected_meanwhile_is_no_finding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +253,8 @@ def test_what_is_compacted_and_collected_meanwhile_is_no_finding(store: Store, m
         found = checks(*arguments)
         if pending and pending.pop():
             add_features(store, TFRECORD, range(12, 16))
-            compact_store(str(store.path), shards=2)
-            collect_garbage(str(store.path), "0s")
+            capt.store_compact(store=str(store.path), num_shards=2)
+            capt.store_gc(store=str(store.path), older_than="0s")
         return found
 
     monkeypatch.setattr(module, "_checks", listed)

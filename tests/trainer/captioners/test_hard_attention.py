@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import capt
 from schemas.recipes import END, START
 from trainer.captioners.hard_attention import HardAttention, costs_to_go, drawn_place
 from trainer.captioners.losses import MaskedCrossEntropy
 from trainer.captioners.soft_attention import SoftAttention
 from trainer.learning.checkpoints import random_states
-from trainer.training import train_captioner
 
 VOCABULARY, PLACES, CHANNELS = 7, 3, 4
-SIZES = {"cell": "gru", "embedding": 3, "units": 4, "attention": 5, "output": 4, "dropout": 0.0}
+SIZES = {"rnn_cell": "gru", "embedding": 3, "units": 4, "attention": 5, "output": 4, "dropout": 0.0}
 PLAIN = {**SIZES, "gate": False, "doubly_stochastic": 0.0, "entropy": 0.0}
 
 
@@ -202,7 +202,9 @@ def test_a_run_that_goes_on_draws_what_an_unbroken_one_draws(store, tmp_path, ti
     options = {**tiny_sizes["hard_attention"], "dropout": 0.3, "batch_size": 32, "show_captions": 0}
     for run, parts in (("unbroken", (3,)), ("resumed", (1, 3))):
         for epochs in parts:
-            train_captioner(store.path, tmp_path / run, "hard_attention", epochs=epochs, options=options)
+            capt.train_captioner(
+                store=store.path, run_dir=tmp_path / run, model="hard_attention", epochs=epochs, hyperparameters=options
+            )
     unbroken, resumed = (
         [json.loads(line)["loss"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("unbroken", "resumed")

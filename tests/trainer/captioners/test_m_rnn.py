@@ -73,7 +73,7 @@ def test_the_scaled_tanh_leaves_one_where_it_is():
 
 
 def test_tied_output_weights_are_the_word_vectors():
-    model = built(cell="gru", embedding=4, embedding_2=None, units=5, multimodal=6, tied=True)
+    model = built(rnn_cell="gru", embedding=4, embedding_2=None, units=5, multimodal=6, tied=True)
     inputs = {"features": np.ones((1, 20), "float32"), "tokens": np.array([[2, 9]], "int32")}
     before = np.array(model(inputs))
     table = np.array(model.embedding_layer.embeddings)
@@ -88,5 +88,5 @@ def test_tied_output_weights_are_the_word_vectors():
 def test_the_papers_recurrence_needs_as_many_units_as_it_reads():
     with pytest.raises(UsageError, match=r"units: .*units must be 512 as well, got 256"):
         parse_options(MRnnConfig, {"embedding_2": 512})
-    parse_options(MRnnConfig, {"embedding_2": 512, "cell": "gru"})
+    parse_options(MRnnConfig, {"embedding_2": 512, "rnn_cell": "gru"})
     parse_options(MRnnConfig, {"embedding_2": None, "embedding": 256})

@@ -15,15 +15,15 @@ from trainer.captioners.models import MODELS, model_spec
 VOCABULARY, PLACES, CHANNELS, WORDS = 23, 9, 20, 7
 CASES = [
     *((name, {}) for name in MODELS),
-    ("soft_attention", {"cell": "lstm", "projection": None, "init_state": "mean", "gate": True}),
-    ("hard_attention", {"cell": "gru", "projection": 14, "init_state": "zeros"}),
+    ("soft_attention", {"rnn_cell": "lstm", "projection": None, "init_state": "mean", "gate": True}),
+    ("hard_attention", {"rnn_cell": "gru", "projection": 14, "init_state": "zeros"}),
     ("transformer", {"depth": 2, "heads": 4}),
-    ("nic", {"cell": "gru"}),
-    ("m_rnn", {"cell": "gru", "embedding_2": None, "units": 14, "tied": True}),
-    ("m_rnn", {"cell": "lstm"}),
-    ("init_inject", {"cell": "rnn"}),
-    ("par_inject", {"cell": "lstm"}),
-    ("merge", {"cell": "rnn"}),
+    ("nic", {"rnn_cell": "gru"}),
+    ("m_rnn", {"rnn_cell": "gru", "embedding_2": None, "units": 14, "tied": True}),
+    ("m_rnn", {"rnn_cell": "lstm"}),
+    ("init_inject", {"rnn_cell": "rnn"}),
+    ("par_inject", {"rnn_cell": "lstm"}),
+    ("merge", {"rnn_cell": "rnn"}),
 ]
 IDS = ["-".join((name, *map(str, sizes.values()))) for name, sizes in CASES]
 DROPOUTS = [(n, key) for n, spec in MODELS.items() for key in spec.config.model_fields if key.endswith("dropout")]

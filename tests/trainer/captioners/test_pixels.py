@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from features.extractors.choice import Asked
+import capt
 from features.extractors.opening import open_extractor
 from features.store import open_store
 from schemas.errors import DamagedError, StoreError, UsageError
+from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
 from tests.trainer.killing import kill_after, start
 from trainer.captioners.models import MODELS, PixelInput, model_spec
 from trainer.captioners.pixels import PixelFeatures, load_layers, open_network
 from trainer.config import TrainingConfig, parse_options
-from trainer.export import export_run
 from trainer.inputs.tables import select_tables
 from trainer.runs.records import read_record
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
 
 SIDE = 16
 SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 24, "dropout": 0.2}
@@ -95,16 +94,18 @@ def published(network):
 @pytest.fixture(scope="module")
 def frozen(pixels, network, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "frozen"
-    return run, train_captioner(pixels.path, run, seed=4, epochs=3, options=options(network))
+    return run, capt.train_captioner(store=pixels.path, run_dir=run, seed=4, epochs=3, hyperparameters=options(network))
 
 
-TUNING = {"seed": 4, "epochs": 2, "checkpoint_every": 2}
+TUNING = {"seed": 4, "epochs": 2, "save_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def tuned(pixels, network, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "tuned"
-    train_captioner(pixels.path, run, **TUNING, options=options(network, fine_tuning=0.5, **CHANGES))
+    capt.train_captioner(
+        store=pixels.path, run_dir=run, **TUNING, hyperparameters=options(network, fine_tuning=0.5, **CHANGES)
+    )
     return run
 
 
@@ -135,7 +136,7 @@ def test_fine_tuning_opens_the_eyes_of_a_blind_network(pixels, network, tmp_path
     least = {}
     for share in (0.0, 1.0):
         given = options(tmp_path / "blind.keras", fine_tuning=share)
-        train_captioner(pixels.path, tmp_path / f"{share}", seed=4, epochs=20, options=given)
+        capt.train_captioner(store=pixels.path, run_dir=tmp_path / f"{share}", seed=4, epochs=20, hyperparameters=given)
         least[share] = min(row["val_loss"] for row in lines_of(tmp_path / f"{share}"))
     assert least[1.0] < 0.8 * least[0.0], least
 
@@ -156,7 +157,7 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(tuned, pixels
     kill_after(start(pixels, run, **TUNING, options=given), run, 1, 2)
     moved = shutil.copy(network, tmp_path / "moved.keras")
     again = {**given, "extractor": f"custom:{moved}"}
-    assert train_captioner(pixels.path, run, **TUNING, options=again)["resumed_at"]
+    assert capt.train_captioner(store=pixels.path, run_dir=run, **TUNING, hyperparameters=again)["resumed_at"]
     for got, expected in zip(lines_of(run), lines_of(tuned), strict=True):
         assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert got["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
@@ -170,7 +171,7 @@ def test_another_extractor_is_another_run(frozen, pixels, network, tmp_path):
     model.layers[0].kernel.assign(model.layers[0].kernel * 2)
     model.save(other)
     with pytest.raises(StoreError, match=r"another run: extractor\.recipe\.weights: expected sha256:.*, got sha256:"):
-        train_captioner(pixels.path, frozen[0], seed=4, epochs=3, options=options(other))
+        capt.train_captioner(store=pixels.path, run_dir=frozen[0], seed=4, epochs=3, hyperparameters=options(other))
 
 
 @contextlib.contextmanager
@@ -193,7 +194,7 @@ def test_it_captions_and_exports_when_store_and_network_are_gone(tuned, pixels, 
     with away(pixels.path, network):
         run = load_run(tuned)
         made = list(run.caption_many(images))
-        export_run(run, tmp_path / "served")
+        capt.export(run=run, out=tmp_path / "served")
     for one, expected in zip(made, run.caption_features(stored), strict=True):
         assert (one.text, one.score) == (expected.text, pytest.approx(expected.score, abs=1e-5))
         assert one.attention.shape == (len(one.words), 16)
@@ -206,7 +207,7 @@ def test_it_captions_and_exports_when_store_and_network_are_gone(tuned, pixels, 
 @pytest.mark.slow
 def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, shown, tmp_path):
     given = options(network, fine_tuning=0.5, precision="mixed_bfloat16", **CHANGES)
-    arguments = json.dumps({**TUNING, "options": given})
+    arguments = json.dumps({**TUNING, "hyperparameters": given})
     program = "import json, sys; from trainer.training import train_captioner as train; "
     program += "train(*sys.argv[1:3], **json.loads(sys.argv[3]))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "KERAS_BACKEND": "jax"}
@@ -265,7 +266,7 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
     larger = recipe.model_copy(update={"height": 32, "width": 32})
     opened = open_network(training, model_spec("nic"), larger)
     assert opened.recipe.weights == "random:1@1"
-    asked = Asked("mobilenet", "random:1", "conv_pw_1_relu", "avg", 32, 32, dtype="float32")
+    asked = ExtractorOptions("mobilenet", "random:1", "conv_pw_1_relu", "avg", 32, 32, dtype="float32")
     choice = open_extractor(asked).choice()
     table = FeatureRecipe(**{**vars(choice), "precision": "float32"}, pooling="avg")
     assert opened.recipe == table

@@ -117,7 +117,7 @@ def test_a_closed_gate_hides_the_image_and_an_open_one_is_no_gate(batch, tiny_si
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_the_first_state_can_be_made_of_the_mean_of_the_values(batch, tiny_sizes, cell):
-    model = SoftAttention(23, **tiny_sizes["soft_attention"], cell=cell, init_state="mean")
+    model = SoftAttention(23, **tiny_sizes["soft_attention"], rnn_cell=cell, init_state="mean")
     model(batch)
     state = model.begin(batch["features"])
     for name, layer in zip(model.recurrence.state_names, model.init_layers, strict=True):

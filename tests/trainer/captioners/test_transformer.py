@@ -2,13 +2,13 @@ import keras
 import numpy as np
 import pytest
 
+import capt
 from schemas.errors import UsageError
 from schemas.recipes import END, PAD, START, UNKNOWN
 from trainer.captioners.losses import NEVER_SAID, CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.captioners.models import MODELS, model_spec
 from trainer.captioners.transformer import DecoderLayer, MultiHeadAttention, Transformer
-from trainer.decoding.decoder import Decoding, make_decoder
-from trainer.training import train_captioner
+from trainer.decoding.decoder import GenerationConfig, make_decoder
 
 VOCABULARY, PLACES, CHANNELS = 23, 9, 20
 
@@ -141,24 +141,28 @@ def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
 
 
 def test_more_words_than_positions_are_refused_before_decoding(model):
-    make_decoder(model, Decoding(max_words=model.longest))
+    make_decoder(model, GenerationConfig(max_new_tokens=model.longest))
     with pytest.raises(UsageError, match="--max-words: captions of 13 words are asked for, and the model says 12"):
-        make_decoder(model, Decoding(max_words=13))
+        make_decoder(model, GenerationConfig(max_new_tokens=13))
 
 
 def test_captions_longer_than_the_positions_are_refused_before_training(store, tmp_path):
     for options, message in (
         ({"longest": 8}, "longest caption has 9 words, and the model takes 8 .set longest to 9, or .* --max-length 10"),
-        ({"longest": 9, "max_words": 10}, "max_words is 10, and the model says 9 words at most"),
+        ({"longest": 9, "max_new_tokens": 10}, "max_words is 10, and the model says 9 words at most"),
     ):
         with pytest.raises(UsageError, match=message):
-            train_captioner(store.path, tmp_path / "run", "transformer", options={"units": 8, **options})
+            capt.train_captioner(
+                store=store.path, run_dir=tmp_path / "run", model="transformer", hyperparameters={"units": 8, **options}
+            )
     assert not (tmp_path / "run").exists()
 
 
 def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, tiny_sizes):
     options = {**tiny_sizes["transformer"], "learning_rate": 1e-9, "show_captions": 0}
-    figures = train_captioner(store.path, tmp_path / "run", "transformer", epochs=1, options=options)
+    figures = capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "run", model="transformer", epochs=1, hyperparameters=options
+    )
     tokens = np.concatenate([row["tokens"][1:] for row in store.text_tables()[0].captions().to_pylist()
                              if row["split"] == "train"])  # fmt: skip
     shares = np.bincount(tokens) / len(tokens)

@@ -12,7 +12,7 @@ from schemas.recipes import END, PAD, START, UNKNOWN
 from trainer.captioners.captioner import Captioner
 from trainer.captioners.configs import SoftAttentionConfig
 from trainer.captioners.models import model_spec
-from trainer.decoding.decoder import IMPOSSIBLE, Decoding, make_decoder
+from trainer.decoding.decoder import IMPOSSIBLE, GenerationConfig, make_decoder
 
 VOCABULARY, PLACES, CHANNELS = 15, 4, 6
 
@@ -34,7 +34,7 @@ def features():
 
 
 def decode(model, features, most=7, **options):
-    return make_decoder(model, Decoding(max_words=most, **options))(features)
+    return make_decoder(model, GenerationConfig(max_new_tokens=most, **options))(features)
 
 
 def best_words(decoded):
@@ -68,7 +68,9 @@ def test_a_beam_of_one_is_greedy_with_the_whole_caption_read_again(model, featur
     assert len(lengths) > 1, "the test wants captions of several lengths"
 
 
-@pytest.mark.parametrize("options", [{}, {"beam": 3, "n_best": 2}, {"temperature": 1.0, "n_best": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3, "num_return_sequences": 2}, {"temperature": 1.0, "num_return_sequences": 2}]
+)
 def test_attention_rows_sum_to_one(model, features, options):
     decoded = decode(model, features, **options)
     said = decoded.words > 0
@@ -76,9 +78,9 @@ def test_attention_rows_sum_to_one(model, features, options):
     np.testing.assert_allclose(decoded.attention.sum(-1)[said], 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"beam": 3}, {"temperature": 1.0}])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 1.0}])
 def test_batches_of_every_size_decode_alike(model, features, options):
-    decoder = make_decoder(model, Decoding(max_words=7, **options))
+    decoder = make_decoder(model, GenerationConfig(max_new_tokens=7, **options))
     whole = decoder(features)
     for size in (1, 3, 16):
         np.testing.assert_array_equal(decoder(features[:size]).words, whole.words[:size])
@@ -136,7 +138,7 @@ def all_captions(words, most):
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0])
 def test_a_beam_as_wide_as_the_space_finds_the_best_captions_of_all(penalty):
     toy, most = Bigrams(), 4
-    decoded = decode(toy, IMAGES, most, beam=512, n_best=5, length_penalty=penalty)
+    decoded = decode(toy, IMAGES, most, num_beams=512, num_return_sequences=5, length_penalty=penalty)
     for image, words, scores in zip(IMAGES[:, 0], decoded.words, decoded.scores, strict=True):
         ended = [c for c in all_captions(4, most) if c[-1:] == [END]]
         ranked = sorted(ended, key=lambda c: -toy.score(c, image) / len(c) ** penalty)[:5]
@@ -146,14 +148,14 @@ def test_a_beam_as_wide_as_the_space_finds_the_best_captions_of_all(penalty):
 
 def test_a_wider_beam_finds_captions_that_are_no_worse():
     toy = Bigrams(words=8, seed=3)
-    found = [decode(toy, IMAGES, 6, beam=beam, length_penalty=0.0).scores[:, 0] for beam in (1, 4, 2000)]
+    found = [decode(toy, IMAGES, 6, num_beams=beam, length_penalty=0.0).scores[:, 0] for beam in (1, 4, 2000)]
     assert (found[1] >= found[0] - 1e-5).all()
     assert (found[2] >= found[1] - 1e-5).all()
     assert (found[2] > found[0] + 1e-3).any()
 
 
 def test_captions_that_ended_come_first_and_of_each_kind_the_best():
-    decoded = decode(Bigrams(), IMAGES, 4, beam=8, n_best=8, length_penalty=0.0)
+    decoded = decode(Bigrams(), IMAGES, 4, num_beams=8, num_return_sequences=8, length_penalty=0.0)
     for words, scores in zip(decoded.words, decoded.scores, strict=True):
         ended = (words == 0).any(axis=1)
         assert ended.tolist() == sorted(ended, reverse=True)
@@ -165,28 +167,28 @@ def test_a_beam_that_never_ends_is_given_back():
     logits = np.zeros((6, 8), np.float32)
     logits[:, 6], logits[:, END] = 5, -1e5
     for beam in (1, 3):
-        decoded = decode(Scripted(logits), NO_FEATURES, 5, beam=beam)
+        decoded = decode(Scripted(logits), NO_FEATURES, 5, num_beams=beam)
         np.testing.assert_array_equal(decoded.words[:, 0], np.full((2, 5), 6))
 
 
 def test_fewer_captions_than_beams_leave_the_rest_impossible():
     logits = np.full((3, 5), -50, np.float32)
     logits[:, END] = 0
-    decoded = decode(Scripted(logits), NO_FEATURES, 1, beam=8, n_best=8)
+    decoded = decode(Scripted(logits), NO_FEATURES, 1, num_beams=8, num_return_sequences=8)
     assert (decoded.scores[:, :2] > IMPOSSIBLE).all()
     assert (decoded.scores[:, 2:] < IMPOSSIBLE).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"beam": 2}, {"temperature": 2.0}])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"temperature": 2.0}])
 def test_padding_unknown_start_and_banned_words_are_never_said(options):
     logits = np.zeros((6, 8), np.float32)
     logits[:, [PAD, UNKNOWN, START, 7]] = 50
     logits[:, END] = -100
-    decoded = decode(Scripted(logits), NO_FEATURES, 5, banned=(7,), **options)
+    decoded = decode(Scripted(logits), NO_FEATURES, 5, bad_word_ids=(7,), **options)
     assert set(decoded.words.ravel()) <= {4, 5, 6}
 
 
-@pytest.mark.parametrize("options", [{}, {"beam": 2}])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
 def test_nothing_is_said_after_the_end_and_the_end_counts_in_the_score(options):
     logits = np.full((6, 8), -20, np.float32)
     logits[0, 5] = logits[1, END] = logits[2, 7] = 20
@@ -202,12 +204,12 @@ def test_a_caption_that_ends_at_once_is_empty():
     assert not decode(Scripted(logits), NO_FEATURES, 5).words.any()
 
 
-@pytest.mark.parametrize("options", [{}, {"beam": 3}, {"temperature": 1.0}])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 1.0}])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_no_run_of_words_is_said_twice(size, options):
     toy = Bigrams(words=4, seed=5)
     toy.table[:, END] = -20
-    decoded = decode(toy, IMAGES, 9 if size > 1 else 4, no_repeat=size, **options)
+    decoded = decode(toy, IMAGES, 9 if size > 1 else 4, no_repeat_ngram_size=size, **options)
     for row in decoded.words[:, 0]:
         said = [int(word) for word in row if word]
         grams = [tuple(said[i : i + size]) for i in range(len(said) - size + 1)]
@@ -224,17 +226,17 @@ def test_repeating_is_what_it_does_without():
 def test_a_seed_repeats_what_is_drawn_and_another_draws_otherwise():
     toy = Bigrams(words=8)
     first, again, other = (
-        decode(toy, IMAGES, 8, temperature=1.0, n_best=4, seed=seed).words.tolist() for seed in (3, 3, 4)
+        decode(toy, IMAGES, 8, temperature=1.0, num_return_sequences=4, seed=seed).words.tolist() for seed in (3, 3, 4)
     )
     assert first == again != other
 
 
 def test_words_are_drawn_as_often_as_they_are_likely():
     logits = np.array([[0, 0, 0, -100, 0, np.log(2), np.log(5)]] * 2, np.float32)
-    decoded = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, n_best=4000)
+    decoded = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, num_return_sequences=4000)
     shares = np.bincount(decoded.words[0, :, 0], minlength=7)[4:] / 4000
     np.testing.assert_allclose(shares, [1 / 8, 2 / 8, 5 / 8], atol=0.03)
-    cold = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=0.5, n_best=4000)
+    cold = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=0.5, num_return_sequences=4000)
     shares = np.bincount(cold.words[0, :, 0], minlength=7)[4:] / 4000
     np.testing.assert_allclose(shares, [1 / 30, 4 / 30, 25 / 30], atol=0.03)
 
@@ -251,7 +253,9 @@ def test_words_are_drawn_as_often_as_they_are_likely():
 )
 def test_unlikely_words_can_be_left_out(options, words):
     logits = np.array([[0, 0, 0, -100, 0, np.log(2), np.log(5)]] * 2, np.float32)
-    decoded = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, n_best=500, **options)
+    decoded = decode(
+        Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, num_return_sequences=500, **options
+    )
     assert set(decoded.words.ravel()) == words
 
 
@@ -259,11 +263,11 @@ def test_unlikely_words_can_be_left_out(options, words):
     ("options", "complaint"),
     [
         ({"top_k": 3}, "give a temperature"),
-        ({"temperature": 1.0, "beam": 2}, "a temperature or a beam"),
-        ({"beam": 2, "n_best": 3}, "a beam of 2 gives no 3 captions"),
-        ({"beam": 0}, "greater than or equal to 1"),
+        ({"temperature": 1.0, "num_beams": 2}, "a temperature or a beam"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "a beam of 2 gives no 3 captions"),
+        ({"num_beams": 0}, "greater than or equal to 1"),
     ],
 )
 def test_what_cannot_be_decoded_is_refused(options, complaint):
     with pytest.raises(ValidationError, match=complaint):
-        Decoding(max_words=5, **options)
+        GenerationConfig(max_new_tokens=5, **options)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+import capt
 from schemas.errors import UsageError
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
-from trainer.training_words import train_captcha
 
 TINY = {
     "embedding": 12,
@@ -24,7 +23,7 @@ TINY = {
 @pytest.fixture(scope="module")
 def cold(store, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "cold"
-    train_captioner(store.path, run, epochs=2, options={**TINY, "learning_rate": 0.01})
+    capt.train_captioner(store=store.path, run_dir=run, epochs=2, hyperparameters={**TINY, "learning_rate": 0.01})
     return load_run(run)
 
 
@@ -33,7 +32,9 @@ def weights(run):
 
 
 def test_a_run_begins_with_the_weights_of_another(store, cold, tmp_path):
-    train_captioner(store.path, tmp_path / "warm", epochs=1, warm_from=cold.path, options=TINY)
+    capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "warm", epochs=1, warm_start_from=cold.path, hyperparameters=TINY
+    )
     for before, after in zip(weights(cold), weights(load_run(tmp_path / "warm")), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6)
     assert load_run(tmp_path / "warm").record.warm == cold.identity
@@ -45,7 +46,9 @@ def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, sho
     squares.add_features(other, shown)
     squares.add_captions(other, shown, words=words)
     squares.add_dataset(other, shown)
-    train_captioner(other.path, tmp_path / "warm", epochs=1, warm_from=cold.path, options=TINY)
+    capt.train_captioner(
+        store=other.path, run_dir=tmp_path / "warm", epochs=1, warm_start_from=cold.path, hyperparameters=TINY
+    )
     warm = load_run(tmp_path / "warm")
     moved = 0
     for before, after in zip(weights(cold), weights(warm), strict=True):
@@ -62,8 +65,14 @@ def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, sho
 
 def test_a_run_of_another_model_size_or_task_is_refused(store, cold, tmp_path):
     with pytest.raises(UsageError, match="the run to begin with is soft_attention, this one transformer"):
-        train_captioner(store.path, tmp_path / "a", "transformer", warm_from=cold.path)
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "a", model="transformer", warm_start_from=cold.path)
     with pytest.raises(UsageError, match="has other sizes than this one"):
-        train_captioner(store.path, tmp_path / "b", epochs=1, warm_from=cold.path, options={**TINY, "units": 20})
+        capt.train_captioner(
+            store=store.path,
+            run_dir=tmp_path / "b",
+            epochs=1,
+            warm_start_from=cold.path,
+            hyperparameters={**TINY, "units": 20},
+        )
     with pytest.raises(UsageError, match="is soft_attention, this one recognizer"):
-        train_captcha(store.path, tmp_path / "c", warm_from=cold.path)
+        capt.train_captcha(store=store.path, run_dir=tmp_path / "c", warm_start_from=cold.path)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import capt
 from schemas.errors import DamagedError, RecordError, StoreError, UsageError
-from trainer.captioning import caption, print_captions
+from trainer.captioning import print_captions
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
 
 SIZES = {"units": 64, "embedding": 32, "attention": 32, "projection": 32, "output": 64}
 
@@ -22,7 +22,7 @@ def trained(request, squares, shown, tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     store = squares.make_store(root / "store", shown, dtype=request.param)
     options = {**SIZES, "batch_size": 16, "learning_rate": 0.006}
-    train_captioner(store.path, root / "first", epochs=20, options=options)
+    capt.train_captioner(store=store.path, run_dir=root / "first", epochs=20, hyperparameters=options)
     table = store.feature_tables()[0]
     rows = table.lookup(np.frombuffer(b"".join(p.key for p in shown), np.uint8).reshape(-1, 32))
     said = load_run(root / "first").caption_features(table.read(rows))
@@ -46,7 +46,9 @@ def test_it_captions_after_the_store_has_gone_as_it_did_from_stored_features(tra
 
 def test_images_are_resized_as_those_of_the_table_were(squares, shown, tmp_path):
     store = squares.make_store(tmp_path / "store", shown[:16], resize="tf-bilinear", fit="crop")
-    train_captioner(store.path, tmp_path / "run", epochs=1, options={**SIZES, "batch_size": 16})
+    capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SIZES, "batch_size": 16}
+    )
     table, run = store.feature_tables()[0], load_run(tmp_path / "run")
     (stored,) = run.caption_features(table.read(table.lookup(np.frombuffer(shown[0].key, np.uint8)[None])))
     made = run.caption(shown[0].data)
@@ -119,7 +121,7 @@ def test_files_folders_and_archives_are_captioned(run, shown, tmp_path):
         archive.writestr("in/bad.jpg", b"no picture")
     (tmp_path / "broken.zip").write_bytes(b"PK no archive")
     names = [str(tmp_path / name) for name in ("a.png", "folder", "broken.zip", "z.zip", "gone.png")]
-    results = caption(run, names)["results"]
+    results = capt.caption(run=run, images=names)["results"]
     assert [os.path.relpath(result["image"], tmp_path) for result in results] == [
         "a.png",
         "folder/b.png",
@@ -139,7 +141,7 @@ def test_files_folders_and_archives_are_captioned(run, shown, tmp_path):
 
 def test_a_run_given_by_its_path_is_opened(trained, shown, tmp_path):
     (tmp_path / "a.png").write_bytes(shown[0].data)
-    (result,) = caption(str(trained[0]), [str(tmp_path / "a.png")])["results"]
+    (result,) = capt.caption(run=str(trained[0]), images=[str(tmp_path / "a.png")])["results"]
     assert result["text"]
 
 
@@ -147,11 +149,11 @@ def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, t
     names = [str(tmp_path / name) for name in ("a.png", "bad.png", "c.png")]
     for name, data in zip(names, (shown[0].data, b"", shown[1].data), strict=True):
         Path(name).write_bytes(data)
-    (one,) = caption(run, names[:1], str(tmp_path / "out.png"))["results"]
+    (one,) = capt.caption(run=run, images=names[:1], attention_plot=str(tmp_path / "out.png"))["results"]
     assert one["attention"] == str(tmp_path / "out.png")
     panels = 1 + len(one["text"].split())
     assert Image.open(tmp_path / "out.png").width > 100 * min(5, panels)
-    several = caption(run, names, str(tmp_path / "all.png"))["results"]
+    several = capt.caption(run=run, images=names, attention_plot=str(tmp_path / "all.png"))["results"]
     drawn = [result.get("attention") for result in several]
     assert drawn == [str(tmp_path / "all-1.png"), None, str(tmp_path / "all-3.png")]
     assert (tmp_path / "all-3.png").is_file()
@@ -160,7 +162,7 @@ def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, t
 def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     (tmp_path / "b.png").write_bytes(b"")
-    result = caption(run, [str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    result = capt.caption(run=run, images=[str(tmp_path / "a.png"), str(tmp_path / "b.png")])
     print_captions(result)
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{tmp_path}/a.png\t{result['results'][0]['text']}"
@@ -169,7 +171,7 @@ def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
 
 def test_no_image_is_wrong_usage(run):
     with pytest.raises(UsageError, match="no image was named"):
-        caption(run, [])
+        capt.caption(run=run, images=[])
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
@@ -213,7 +215,7 @@ def test_nothing_in_a_run_leads_out_of_it(trained):
 
 def test_several_captions_come_best_first(run, shown, tmp_path):
     (tmp_path / "a.png").write_bytes(shown[0].data)
-    (result,) = caption(run, [str(tmp_path / "a.png")], beam=4, n_best=3)["results"]
+    (result,) = capt.caption(run=run, images=[str(tmp_path / "a.png")], num_beams=4, num_return_sequences=3)["results"]
     assert result["text"] == result["captions"][0]["text"]
     assert len({one["text"] for one in result["captions"]}) == 3
     per_word = [one["score"] / (len(one["text"].split()) + 1) for one in result["captions"]]
@@ -233,19 +235,19 @@ def test_what_is_drawn_for_an_image_depends_on_its_place_and_not_on_its_batch(ru
 
 def test_a_banned_word_is_not_said(run, shown):
     said = run.caption(shown[0].data)
-    assert said.words[1] not in run.caption(shown[0].data, run.decoding(ban=[said.words[1]])).words
+    assert said.words[1] not in run.caption(shown[0].data, run.decoding(bad_words=[said.words[1]])).words
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"ban": ["elephant"]}, "--ban: 'elephant' is no word of the run's vocabulary"),
-        ({"beam": 0}, "--beam: .*greater than or equal to 1"),
+        ({"bad_words": ["elephant"]}, "--ban: 'elephant' is no word of the run's vocabulary"),
+        ({"num_beams": 0}, "--beam: .*greater than or equal to 1"),
         ({"top_k": 5}, "give a temperature"),
-        ({"beam": 2, "temperature": 1.0}, "a temperature or a beam"),
+        ({"num_beams": 2, "temperature": 1.0}, "a temperature or a beam"),
     ],
 )
 def test_wrong_decoding_is_wrong_usage(run, shown, tmp_path, options, complaint):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     with pytest.raises(UsageError, match=complaint):
-        caption(run, [str(tmp_path / "a.png")], **options)
+        capt.caption(run=run, images=[str(tmp_path / "a.png")], **options)

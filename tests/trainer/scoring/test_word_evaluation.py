@@ -3,11 +3,11 @@ import json
 import pytest
 from PIL import Image
 
+import capt
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import WORDS, add_words, make_words, put_images, truth_lines
-from trainer.evaluation import evaluate, print_evaluation
+from trainer.evaluation import print_evaluation
 from trainer.runs.run import load_run
-from trainer.training_words import train_captcha
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def truth(captchas, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(run, truth):
-    return evaluate(run, labels=truth)
+    return capt.evaluate(runs=run, labels=truth)
 
 
 def test_words_of_the_unlabelled_split_are_scored_by_a_file_of_truth(scored, run, captchas):
@@ -60,7 +60,7 @@ def test_what_is_left_behind_can_be_read(scored, run, captchas):
 
 
 def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, capsys):
-    result = evaluate(run, examples=0)
+    result = capt.evaluate(runs=run, num_examples=0)
     assert result["split"] == "val"
     assert result["page"] is None
     print_evaluation(result)
@@ -72,8 +72,13 @@ def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, cap
 
 @pytest.mark.slow
 def test_runs_stand_side_by_side_and_free_and_lexicon_both_show(run, words_store, truth, tmp_path):
-    train_captcha(words_store.path, tmp_path / "other", epochs=1, options={**run.record.sizes, "batch_size": 32})
-    result = evaluate([run, tmp_path / "other"], labels=truth)
+    capt.train_captcha(
+        store=words_store.path,
+        run_dir=tmp_path / "other",
+        epochs=1,
+        hyperparameters={**run.record.sizes, "batch_size": 32},
+    )
+    result = capt.evaluate(runs=[run, tmp_path / "other"], labels=truth)
     assert len(result["runs"]) == 2
     assert result["runs"][0]["scored_on"] == result["runs"][1]["scored_on"]
     assert "exact_match" not in result
@@ -86,7 +91,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
 
     shutil.rmtree(store.dataset_root("captcha"))
     add_words(store, captchas, ("train", "val"), folder)
-    result = evaluate(run, store=store.path, labels=truth, examples=3)
+    result = capt.evaluate(runs=run, store=store.path, labels=truth, num_examples=3)
     page = (run.path / "evaluation" / "test" / "misreadings.html").read_text()
     assert page.count("<article") == min(3, 40 - result["greedy"]["right"])
     assert "data:image/" in page
@@ -96,7 +101,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
 def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):
     path = tmp_path / "truth.txt"
     path.write_text(truth_lines([one for one in captchas if one.split == "val"]).replace(" an\n", " zoo\n"))
-    result = evaluate(run, "val", labels=path, examples=0)
+    result = capt.evaluate(runs=run, split="val", labels=path, num_examples=0)
     assert result["differing"] > 0
     assert any("another in the store than in --labels" in note for note in result["notes"])
     assert result["outside_lexicon"] == result["differing"]
@@ -105,17 +110,16 @@ def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):
 
 def test_options_of_captions_are_refused(run):
     with pytest.raises(UsageError, match="--beam: it is for captions, and the run reads words"):
-        evaluate(run, beam=3)
+        capt.evaluate(runs=run, num_beams=3)
     with pytest.raises(CaptError, match="no image of the split unused has a word"):
-        evaluate(run, "unused")
+        capt.evaluate(runs=run, split="unused")
 
 
 def test_runs_of_different_tasks_are_not_compared(run, store, tmp_path):
-    from trainer.training import train_captioner
 
     sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
-    train_captioner(store.path, tmp_path / "squares", epochs=1, options=sizes)
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "squares", epochs=1, hyperparameters=sizes)
     with pytest.raises(UsageError, match="the runs do different things: run reads words, squares captions images"):
-        evaluate([run, tmp_path / "squares"])
+        capt.evaluate(runs=[run, tmp_path / "squares"])
     with pytest.raises(UsageError, match="--labels: captions are in the store"):
-        evaluate(tmp_path / "squares", labels="truth.txt")
+        capt.evaluate(runs=tmp_path / "squares", labels="truth.txt")

@@ -15,16 +15,16 @@ def captions_experiment(root: Path, images: Path, annotations: Path, **entries: 
         "store": str(root / "store"),
         "out": str(root / "out"),
         "prepare": {
-            "dataset": "coco",
+            "dataset_type": "coco",
             "images": str(images),
             "annotations": [str(annotations)],
-            "split": "0.6,0.2,0.2",
+            "split_ratios": "0.6,0.2,0.2",
         },
         "features": {"pooled": {**NETWORK, "pooling": "avg"}},
         "captions": {"words": None},
         "models": {"merge": MERGE},
         "train": {"epochs": 2, "show_captions": 0},
-        "evaluate": {"examples": 0},
+        "evaluate": {"num_examples": 0},
         **entries,
     }
 

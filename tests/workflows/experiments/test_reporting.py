@@ -52,14 +52,14 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["PATH"] = "/nothing"  # METEOR's program takes seconds to start
     try:
         with pytest.raises(CaptError, match="1 of 5 trials failed"):
-            capt.experiment_run(str(put(root / "experiment.yaml", entries)))
+            capt.experiment_run(file=str(put(root / "experiment.yaml", entries)))
     finally:
         os.environ["PATH"] = path
     return root / "out"
 
 
 def test_the_page_shows_scores_curves_costs_and_captions_of_all_trials(experiment: Path) -> None:
-    report = capt.experiment_report(str(experiment), images=3)
+    report = capt.experiment_report(directory=str(experiment), num_images=3)
     assert report["page"] == str(experiment / "report.html")
     assert (report["done"], report["failed"], report["not_run"]) == (4, 1, 0)
     assert report["best"] in DONE
@@ -84,7 +84,7 @@ def test_the_page_shows_scores_curves_costs_and_captions_of_all_trials(experimen
 
 
 def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, tmp_path: Path) -> None:
-    capt.experiment_report(str(experiment), out=str(tmp_path / "page.html"), images=0)
+    capt.experiment_report(directory=str(experiment), output=str(tmp_path / "page.html"), num_images=0)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     parts = dict(re.findall(r"from <b>([^<]+)</b> to …</summary>(.*?)</details>", text, re.DOTALL))
     assert set(parts) == {*DONE, FAILED}
@@ -101,13 +101,13 @@ def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, t
 
 def test_a_report_of_what_has_moved_or_is_not_there(experiment: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no experiment is here \(run one with"):
-        capt.experiment_report(str(tmp_path))
+        capt.experiment_report(directory=str(tmp_path))
     with pytest.raises(UsageError, match="--out"):
-        capt.experiment_report(str(experiment), out=str(tmp_path))
+        capt.experiment_report(directory=str(experiment), output=str(tmp_path))
     store = experiment.parent / "store"
     moved = store.rename(tmp_path / "store")
     try:
-        report = capt.experiment_report(str(experiment), out=str(tmp_path / "page.html"))
+        report = capt.experiment_report(directory=str(experiment), output=str(tmp_path / "page.html"))
     finally:
         moved.rename(store)
     assert any("The store is not at" in note for note in report["notes"])

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 import capt
-from features.captchas import make_captchas
 from schemas.errors import CaptError, ExitStatus, UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment, put
 from trainer.learning.checkpoints import Checkpoints
@@ -56,7 +55,7 @@ def states(result: dict[str, Any]) -> dict[str, str]:
 @pytest.mark.slow
 def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: Path, entries: dict[str, Any]) -> None:
     file = put(tmp_path / "experiment.yaml", entries)
-    plan = capt.experiment_run(str(file), plan=True)
+    plan = capt.experiment_run(file=str(file), dry_run=True)
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "out").exists()
     tables = {tuple(table["names"]): table for table in plan["tables"]}
@@ -67,7 +66,7 @@ def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: P
     assert (plan["to_do"], plan["done"], len(plan["skipped"])) == (4, 0, 5)
 
     with pytest.raises(CaptError, match=r"1 of 4 trials failed: breaks-spatial-words-seed0: .*longest") as failure:
-        capt.experiment_run(str(file))
+        capt.experiment_run(file=str(file))
     result = failure.value.figures
     assert failure.value.status == ExitStatus.FAILED
     assert result["failed"] == ["breaks-spatial-words-seed0"]
@@ -76,7 +75,7 @@ def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: P
     assert kept["status"] == "failed"
     assert "the longest caption has" in kept["reason"]
 
-    plan = capt.experiment_run(str(file), plan=True)
+    plan = capt.experiment_run(file=str(file), dry_run=True)
     assert (plan["done"], plan["to_do"]) == (3, 1)
     assert all(table["misses"] == 0 for table in plan["tables"])
     (broken,) = (each for each in plan["trials"] if each["failed_last"])
@@ -84,7 +83,7 @@ def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: P
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").iterdir()}
     entries["models"]["breaks"] = {**BREAKS, "longest": 12}
-    result = capt.experiment_run(str(put(file, entries)))
+    result = capt.experiment_run(file=str(put(file, entries)))
     assert result["failed"] == []
     assert set(states(result).values()) == {"done"}
     changed = [path.stem for path, time_ns in before.items() if path.stat().st_mtime_ns != time_ns]
@@ -95,22 +94,22 @@ def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: P
 def test_another_way_of_scoring_trains_nothing_again(tmp_path: Path, entries: dict[str, Any]) -> None:
     entries |= {"models": {"merge": MERGE}, "features": {"pooled": entries["features"]["pooled"]}, "skip": []}
     file = put(tmp_path / "experiment.yaml", entries)
-    capt.experiment_run(str(file))
+    capt.experiment_run(file=str(file))
     result = tmp_path / "out" / "results" / "merge-pooled-words-seed0.json"
     first = json.loads(result.read_text())
-    entries["evaluate"] = {"beam": 2, "examples": 0}
+    entries["evaluate"] = {"num_beams": 2, "num_examples": 0}
     put(file, entries)
-    assert capt.experiment_run(str(file), plan=True)["to_resume"] == 1
-    capt.experiment_run(str(file))
+    assert capt.experiment_run(file=str(file), dry_run=True)["to_resume"] == 1
+    capt.experiment_run(file=str(file))
     second = json.loads(result.read_text())
     assert second["trained"]["resumed_at"] == first["trained"]["steps"] > 0
-    assert second["evaluated"]["decoding"]["beam"] == 2
+    assert second["evaluated"]["decoding"]["num_beams"] == 2
     assert second["seconds"]["training"] == first["seconds"]["training"] > 0
     assert second["bytes"] > 0
 
     entries["train"]["learning_rate"] = 0.5
     with pytest.raises(CaptError, match=r"holds another run: training\.learning_rate: .*call its model otherwise"):
-        capt.experiment_run(str(put(file, entries)))
+        capt.experiment_run(file=str(put(file, entries)))
 
 
 @pytest.mark.slow
@@ -120,7 +119,7 @@ def test_models_and_tables_that_do_not_fit_are_refused_by_name_before_anything_r
     file = put(tmp_path / "experiment.yaml", {**entries, "skip": SKIP[1:]})
     for plan in (True, False):
         with pytest.raises(UsageError) as refused:
-            capt.experiment_run(str(file), plan=plan)
+            capt.experiment_run(file=str(file), dry_run=plan)
         line = str(refused.value)
         assert "4 trials cannot be: " in line
         assert "soft_attention wants spatial features" in line
@@ -129,7 +128,7 @@ def test_models_and_tables_that_do_not_fit_are_refused_by_name_before_anything_r
         assert {"model": "attends", "features": "pooled"} in rules
     assert not (tmp_path / "store").exists()
     entries["skip"] = [*SKIP[1:], *rules]
-    assert capt.experiment_run(str(put(file, entries)), plan=True)["to_do"] == 4
+    assert capt.experiment_run(file=str(put(file, entries)), dry_run=True)["to_do"] == 4
 
 
 @pytest.mark.slow
@@ -146,8 +145,8 @@ def test_a_table_that_cannot_be_made_costs_only_the_trials_that_need_it(
     entries |= {"models": {"merge": MERGE}, "skip": []}
     file = put(tmp_path / "experiment.yaml", entries)
     with pytest.raises(CaptError, match=r"1 of 2 trials failed: merge-far-words-seed0: features far .* records failed"):
-        capt.experiment_run(str(file))
-    assert states(capt.experiment_run(str(file), plan=True)) == {
+        capt.experiment_run(file=str(file))
+    assert states(capt.experiment_run(file=str(file), dry_run=True)) == {
         "merge-far-words-seed0": "to do",
         "merge-pooled-words-seed0": "done",
     }
@@ -155,7 +154,7 @@ def test_a_table_that_cannot_be_made_costs_only_the_trials_that_need_it(
 
 @pytest.mark.slow
 def test_words_of_captchas_are_an_experiment_too(tmp_path: Path) -> None:
-    make_captchas(tmp_path / "data", 60, seed=3)
+    capt.synth_captcha(out=tmp_path / "data", num_images=60, seed=3)
     made = str(tmp_path / "data" / "words_captcha")
     entries = {
         "task": "captcha",
@@ -167,11 +166,11 @@ def test_words_of_captchas_are_an_experiment_too(tmp_path: Path) -> None:
         "train": {"epochs": 1},
     }
     file = put(tmp_path / "experiment.yaml", entries)
-    result = capt.experiment_run(str(file))
+    result = capt.experiment_run(file=str(file))
     assert list(states(result)) == ["narrow-small-seed0", "narrow-large-seed0"]
     assert set(result["trials"][0]["scores"]) >= {"exact_match", "character_error_rate"}
-    assert capt.experiment_run(str(file), plan=True)["done"] == 2
-    report = capt.experiment_report(str(tmp_path / "out"))
+    assert capt.experiment_run(file=str(file), dry_run=True)["done"] == 2
+    report = capt.experiment_report(directory=str(tmp_path / "out"))
     page = Path(report["page"]).read_text()
     assert "words right, lexicon" in page
     assert "<code>captcha.height</code>: 16 → 24" in page
@@ -206,7 +205,7 @@ def test_a_killed_experiment_goes_on_within_its_trial_and_two_at_once_do_not_fig
     tmp_path: Path, entries: dict[str, Any]
 ) -> None:
     entries |= {"features": {"pooled": entries["features"]["pooled"]}, "skip": [], "seeds": [0, 1]}
-    entries["models"] = {"merge": {**MERGE, "batch_size": 1, "checkpoint_every": 1, "epochs": 1}}
+    entries["models"] = {"merge": {**MERGE, "batch_size": 1, "save_steps": 1, "epochs": 1}}
     file = put(tmp_path / "experiment.yaml", entries)
     runs = tmp_path / "out" / "runs"
     first = subprocess.Popen(

@@ -40,7 +40,7 @@ def test_the_example_is_one() -> None:
         ({"train": {"model": "none"}}, "none"),
         ({"features": {"extractor": "inception_v3", "resise": "tf"}}, "unknown option 'resise'"),
         ({"data": []}, "data: Tuple should have at least 1 item"),
-        ({"data": [{"dataset": "coco", "pictures": ["x"]}]}, "unknown option 'pictures'"),
+        ({"data": [{"dataset_type": "coco", "pictures": ["x"]}]}, "unknown option 'pictures'"),
         ({"task": "captcha", "captions": {"vocab_size": 5}}, "captions are not for captcha"),
         ({"hooks": {"url": "file:///etc/passwd"}}, "hooks.url: String should match pattern"),
     ],

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 import capt
-from features.captchas import make_captchas
 from features.locks import LockedError, held
 from features.store import open_store
 from features.store.layout import WORK
@@ -34,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def promoted(root: Path) -> dict[str, Any]:
-    return capt.retrain(path=str(written(root)))
+    return capt.retrain(file=str(written(root)))
 
 
 def rows(root: Path) -> int:
@@ -68,9 +67,9 @@ def test_the_history_says_what_went_in(root: Path, promoted: dict[str, Any]) -> 
 
 def test_a_second_start_says_nothing_new_and_a_plan_says_so_before(root: Path, promoted: dict[str, Any]) -> None:
     before = sorted(path for path in (root / "store").rglob("*") if path.is_file())
-    planned = capt.retrain(path=str(written(root)), plan=True)
+    planned = capt.retrain(file=str(written(root)), dry_run=True)
     assert sorted(path for path in (root / "store").rglob("*") if path.is_file()) == before
-    again = capt.retrain(path=str(written(root)))
+    again = capt.retrain(file=str(written(root)))
     assert planned["decision"] == again["decision"] == "nothing new"
     assert again["champion"] == promoted["champion"]
     assert len(history(root)) == 1
@@ -78,13 +77,13 @@ def test_a_second_start_says_nothing_new_and_a_plan_says_so_before(root: Path, p
 
 def test_other_settings_are_something_new_and_a_plan_says_so(root: Path, promoted: dict[str, Any]) -> None:
     changed = written(root, train={**settings(root)["train"], "units": 40})
-    assert capt.retrain(path=str(changed), plan=True)["decision"].startswith("compare and train")
+    assert capt.retrain(file=str(changed), dry_run=True)["decision"].startswith("compare and train")
 
 
 def test_a_plan_without_a_store_trains(tmp_path: Path, root: Path) -> None:
     config = tmp_path / "retrain.yaml"
     config.write_text(yaml.safe_dump({**settings(root), "store": str(tmp_path / "store")}))
-    planned = capt.retrain(path=str(config), plan=True)
+    planned = capt.retrain(file=str(config), dry_run=True)
     assert planned["decision"] == "prepare and train"
     assert not (tmp_path / "store").exists()
 
@@ -94,7 +93,7 @@ def test_a_second_start_at_once_is_told_who_holds_the_lock(root: Path, promoted:
         held(root / "store" / WORK / "retrain-shapes.lock", "retraining shapes"),
         pytest.raises(LockedError, match="has been retraining shapes since"),
     ):
-        capt.retrain(path=str(written(root)))
+        capt.retrain(file=str(written(root)))
 
 
 def test_a_bad_batch_is_stopped_once_and_the_same_words_are_not_kept_twice(
@@ -106,7 +105,7 @@ def test_a_bad_batch_is_stopped_once_and_the_same_words_are_not_kept_twice(
         spoil(scenes(root / "scenes", 140), 40)
         for _ in range(2):
             with pytest.raises(StoppedError) as raised:
-                capt.retrain(path=str(written(root, hooks=hook)))
+                capt.retrain(file=str(written(root, hooks=hook)))
             assert raised.value.status == 3
             assert raised.value.figures is not None
             assert raised.value.figures["decision"] == "stopped"
@@ -117,7 +116,7 @@ def test_a_bad_batch_is_stopped_once_and_the_same_words_are_not_kept_twice(
         assert told["champion"] == promoted["champion"]
     finally:
         scenes(root / "scenes", 100)
-    assert capt.retrain(path=str(written(root)))["decision"] == "nothing new"
+    assert capt.retrain(file=str(written(root)))["decision"] == "nothing new"
     assert capt.store_verify(store=str(root / "store"))["damaged"] == []
 
 
@@ -126,7 +125,7 @@ def test_too_few_new_records_are_nothing_new(root: Path, promoted: dict[str, Any
     capt.models_promote(store=str(root / "store"), run=promoted["run"])
     try:
         scenes(root / "scenes", 101)
-        found = capt.retrain(path=str(written(root, rules={"least_new": 100})))
+        found = capt.retrain(file=str(written(root, rules={"least_new": 100})))
         assert found["decision"] == "nothing new"
         assert found["why"] == ["6 new records, 100 wanted"]
     finally:
@@ -139,7 +138,7 @@ def test_what_nobody_foresaw_is_entered_and_told_too(
     kept = root / "unforeseen.json"
     monkeypatch.setattr(Seen, "digest", property(lambda self: 1 // 0))
     with pytest.raises(ZeroDivisionError):
-        capt.retrain(path=str(written(root, hooks={"command": ["sh", "-c", f"cat > {kept}"]})))
+        capt.retrain(file=str(written(root, hooks={"command": ["sh", "-c", f"cat > {kept}"]})))
     told = json.loads(kept.read_text())
     assert (told["decision"], told["champion"]) == ("failed", promoted["champion"])
     assert history(root)[-1]["why"] == told["why"] == ["ZeroDivisionError: integer division or modulo by zero"]
@@ -149,7 +148,7 @@ def test_a_failure_is_entered_and_told(root: Path, promoted: dict[str, Any]) -> 
     train = {**settings(root)["train"], "learning_rate": 1e30, "seed": 3}
     for _ in range(2):
         with pytest.raises(CaptError) as raised:
-            capt.retrain(path=str(written(root, train=train)))
+            capt.retrain(file=str(written(root, train=train)))
     assert raised.value.figures is not None
     assert raised.value.figures["decision"] == "failed"
     assert [one["decision"] for one in history(root) if one["run"] == raised.value.figures["run"]] == ["failed"]
@@ -163,7 +162,7 @@ def test_a_warm_start_with_a_frozen_vocabulary_goes_on_from_the_champion(
     before = rows(root)
     try:
         scenes(root / "scenes", 300)
-        found = capt.retrain(path=str(written(root, start="warm", vocabulary="frozen", gate={"level": 0.9})))
+        found = capt.retrain(file=str(written(root, start="warm", vocabulary="frozen", gate={"level": 0.9})))
         run = load_run(Path(promoted["path"]).parent / found["run"])
         assert found["decision"] == "promoted"
         assert run.record.warm == load_run(promoted["path"]).identity
@@ -177,7 +176,7 @@ def test_a_warm_start_with_a_frozen_vocabulary_goes_on_from_the_champion(
 
 @pytest.mark.slow
 def test_recognizers_of_words_are_retrained_alike(tmp_path: Path) -> None:
-    make_captchas(tmp_path / "captchas", count=140, labelled=140, seed=3)
+    capt.synth_captcha(out=tmp_path / "captchas", num_images=140, num_labelled=140, seed=3)
     config = {
         "store": str(tmp_path / "store"),
         "name": "words",
@@ -192,10 +191,10 @@ def test_recognizers_of_words_are_retrained_alike(tmp_path: Path) -> None:
     }
     path = tmp_path / "retrain.yaml"
     path.write_text(yaml.safe_dump(config))
-    found = capt.retrain(path=str(path))
+    found = capt.retrain(file=str(path))
     assert found["decision"] == "promoted"
     assert found["why"][0].startswith("there was no champion; exact_match 0.")
-    assert capt.retrain(path=str(path))["decision"] == "nothing new"
+    assert capt.retrain(file=str(path))["decision"] == "nothing new"
 
 
 @pytest.mark.slow
@@ -205,10 +204,10 @@ def test_a_model_of_a_store_in_a_bucket_is_retrained_and_brought_to_another_mach
         store = f"s3://{BUCKET}/stores/models"
         config = tmp_path / "retrain.yaml"
         config.write_text(yaml.safe_dump({**settings(root), "store": store}))
-        found = capt.retrain(path=str(config))
+        found = capt.retrain(file=str(config))
         assert found["decision"] == "promoted"
         shutil.rmtree(Path(found["path"]))
-        again = capt.retrain(path=str(config))
+        again = capt.retrain(file=str(config))
         assert (again["decision"], again["champion"]) == ("nothing new", found["champion"])
         shown = capt.models_show(store=store)
         assert str(load_run(f"{store}/models/shapes").path) == shown["path"]

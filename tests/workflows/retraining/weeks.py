@@ -35,7 +35,7 @@ def save_network(path: Path) -> Path:
 def scenes(directory: Path, count: int) -> Path:
     """So many scenes of one object in COCO's layout; more of them hold the same first ones."""
     shutil.rmtree(directory, ignore_errors=True)
-    make_scenes(directory, count, SEED, **vars(Rules(objects=(1,))))
+    make_scenes(directory, count, SEED, Rules(objects=(1,)))
     return directory
 
 
@@ -60,9 +60,14 @@ def settings(root: Path, **changes: Any) -> dict[str, Any]:
         "store": str(root / "store"),
         "name": "shapes",
         "data": [
-            {"dataset": "coco", "name": "scenes", "images": [str(root / "scenes/images")], "annotations": annotations}
+            {
+                "dataset_type": "coco",
+                "dataset_name": "scenes",
+                "images": [str(root / "scenes/images")],
+                "annotations": annotations,
+            }
         ],
-        "features": {"extractor": f"custom:{root / 'network.keras'}", "layer": "cells", "dtype": "float32"},
+        "features": {"extractor": f"custom:{root / 'network.keras'}", "layer": "cells", "storage_dtype": "float32"},
         "train": TRAIN,
         **changes,
     }

@@ -1,0 +1,12 @@
+"""The names that options and table configs choose from."""
+
+from typing import Literal
+
+Precision = Literal["float32", "bfloat16"]
+StorageDtype = Literal["float32", "float16", "bfloat16", "int8", "uint8"]
+Format = Literal["tfrecord", "parquet"]
+Compression = Literal["none", "zstd"]
+Pooling = Literal["none", "avg"]
+Resize = Literal["pillow-bilinear", "draft-bilinear", "tf-bilinear"]
+Fit = Literal["stretch", "crop", "pad"]
+Standardizer = Literal["keras", "alnum", "punctuation"]

@@ -1,0 +1,60 @@
+"""Options as parameters of a Typer command."""
+
+import inspect
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from schemas.options.base import Argument, Option, Options
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+_METAVARS = {int: "N", float: "X"}
+
+
+def parameters_of(options: type[Options]) -> list[inspect.Parameter]:
+    """Returns the parameters that declare a command's options to Typer.
+
+    An option that is not given is None, so that the model tells which ones were given, and applies its own defaults.
+    """
+    return [_parameter(name, field, described) for name, field, described in options.declared()]
+
+
+def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parameter:
+    kind = _kind(field.annotation)
+    shown = described.default or _shown(field)
+    details: dict[str, Any] = {
+        "help": f"{described.help} [default: {shown}]" if shown else described.help,
+        "metavar": described.metavar or _METAVARS.get(kind),
+        "show_default": False,
+    }
+    if isinstance(described, Argument):
+        info = typer.Argument(**details)
+    else:
+        info = typer.Option(f"--{name.replace('_', '-')}", **details)
+    default: Any = inspect.Parameter.empty if field.is_required() else False if kind is bool else None
+    annotation = kind | None if default is None else kind
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
+    )
+
+
+def _shown(field: FieldInfo) -> str:
+    """Returns the default as the help shows it; empty if there is nothing to show."""
+    is_absent = field.is_required() or field.default is None or field.default is False or field.default == ()
+    return "" if is_absent else str(field.default)
+
+
+def _kind(annotation: Any) -> Any:
+    """Returns the type that the command line parses: `bool`, `int`, `float`, `str`, `list[str]` or a literal."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [_kind(one) for one in get_args(annotation) if one is not type(None)]
+        if all(get_origin(one) is Literal for one in kinds):
+            return Literal[tuple(value for one in kinds for value in get_args(one))]
+        return kinds[0] if len(kinds) == 1 else str
+    if get_origin(annotation) is tuple:
+        return list[str]
+    return annotation

@@ -1,0 +1,83 @@
+"""Options of `capt store`."""
+
+from typing import Annotated
+
+from schemas.options.base import Argument, Count, Natural, Option, Options
+from schemas.options.shared import CaptionTable, NumShards, Split, StoreArgument
+
+
+class StoreLs(Options):
+    """List datasets, feature tables and caption tables."""
+
+    store: StoreArgument
+
+
+class StoreStats(Options):
+    """Print counts, sizes, caption lengths, out-of-vocabulary rates, failures and train/test leakage."""
+
+    store: StoreArgument
+
+
+class StoreShow(Options):
+    """Show training examples: image, captions, split and tokens."""
+
+    store: StoreArgument
+    dataset: Annotated[str | None, Option("Dataset in the store.", "NAME", default="the only dataset")] = None
+    caption_table: CaptionTable = None
+    output: Annotated[str | None, Option("Write the examples to this HTML file.", "FILE", default="print a table")] = (
+        None
+    )
+    num_examples: Annotated[Count, Option("Number of examples.")] = 24
+    split: Annotated[
+        Split | None, Option("Show only examples of this split: train, val, test or unused.", default="all")
+    ] = None
+    seed: Annotated[Natural, Option("Seed that decides which examples are selected.")] = 0
+
+
+class StoreVerify(Options):
+    """Recompute the checksum of every file.
+
+    Report corrupt, missing and unreferenced files, and record them for the next `capt prepare`. Exit code 4 if
+    any file is corrupt or missing.
+    """
+
+    store: StoreArgument
+
+
+class StoreCompact(Options):
+    """Merge the commits of feature tables.
+
+    Rows that no dataset references are removed from the table. Nothing is extracted again.
+    """
+
+    store: StoreArgument
+    num_shards: NumShards = None
+    feature_table: Annotated[
+        str | None,
+        Option("Feature table to compact, by fingerprint or the beginning of one.", "FINGERPRINT", default="all"),
+    ] = None
+
+
+class StoreDrop(Options):
+    """Remove a dataset and its caption tables from the store.
+
+    `capt store compact` and `capt store gc` then free the space.
+    """
+
+    store: StoreArgument
+    dataset: Annotated[str, Argument("Dataset to remove.", "NAME")]
+
+
+class StoreGc(Options):
+    """Delete files that no commit references and that are older than --older-than."""
+
+    store: StoreArgument
+    older_than: Annotated[
+        str,
+        Option(
+            "Minimum time for which a file must have been unreferenced: a number and s, m, h, d or w. Files "
+            "of killed jobs are kept for at least 1h.",
+            "TIME",
+        ),
+    ] = "24h"
+    dry_run: Annotated[bool, Option("List the files that would be deleted. Delete nothing.")] = False

@@ -1,0 +1,112 @@
+"""Options of `capt config` and `capt train`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from schemas.options.base import Argument, Count, Hyperparameters, Natural, Option, Options
+from schemas.options.shared import CaptionTable, Datasets, RunDir, SaveSteps, StepsPerEpoch, StoreToRead, WarmStartFrom
+
+CaptionsPerImage = Literal["all", "one"]
+RnnCell = Literal["rnn", "lstm", "gru", "adding"]
+Profile = Literal["default", "quick"]
+CaptionerName = Literal[
+    "soft_attention", "hard_attention", "transformer", "nic", "m_rnn", "init_inject", "par_inject", "merge"
+]
+ModelName = CaptionerName | Literal["recognizer"]
+
+
+class Config(Options):
+    """Print the default settings of a model as YAML, in the form that `capt train --config` reads."""
+
+    model: Annotated[
+        ModelName,
+        Argument(
+            "soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge, or recognizer.",
+            "MODEL",
+        ),
+    ]
+    profile: Annotated[
+        Profile | None,
+        Option("Profile of the recognizer: default or quick. Not valid for captioners.", default="default"),
+    ] = None
+
+
+class TrainingOptions(Options):
+    """What every training command takes."""
+
+    hyperparameters: Hyperparameters = Field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the hyperparameters, those that are options included; options take precedence."""
+        given = self.model_dump(include=set(_HYPERPARAMETERS), exclude_none=True)
+        return {**self.hyperparameters, **given}
+
+
+_HYPERPARAMETERS = ("seed", "epochs", "steps_per_epoch", "save_steps", "captions_per_image", "rnn_cell")
+
+
+class TrainCaptioner(TrainingOptions):
+    """Train a captioning model. Hyperparameters are read from --config; `capt config MODEL` lists them."""
+
+    store: StoreToRead
+    run_dir: RunDir
+    model: Annotated[
+        CaptionerName,
+        Option("soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.", "MODEL"),
+    ] = "soft_attention"
+    dataset: Datasets = ()
+    feature_table: Annotated[
+        str | None,
+        Option(
+            "Feature table, by fingerprint or the beginning of one.", "FINGERPRINT", default="the only table that fits"
+        ),
+    ] = None
+    caption_table: CaptionTable = None
+    seed: Annotated[
+        Natural | None,
+        Option("Seed for weight initialization, shuffling, dropout, augmentation and caption sampling.", default="0"),
+    ] = None
+    epochs: Annotated[Count | None, Option("Number of epochs.", default="20, unless --config sets it")] = None
+    steps_per_epoch: StepsPerEpoch = None
+    save_steps: SaveSteps = None
+    captions_per_image: Annotated[
+        CaptionsPerImage | None,
+        Option(
+            "all uses every caption of an image in each epoch; one samples a single caption per image and epoch.",
+            default="all; init_inject: one",
+        ),
+    ] = None
+    rnn_cell: Annotated[
+        RnnCell | None,
+        Option(
+            "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer.", default="that of the model"
+        ),
+    ] = None
+    warm_start_from: WarmStartFrom = None
+
+
+class TrainCaptcha(TrainingOptions):
+    """Train a CAPTCHA recognizer. Hyperparameters are read from --config; `capt config recognizer` lists them."""
+
+    store: StoreToRead
+    run_dir: RunDir
+    profile: Annotated[
+        Profile, Option("Set of default hyperparameters: default (for 100,000 images) or quick (for 20,000 images).")
+    ] = "default"
+    dataset: Datasets = ()
+    feature_table: Annotated[
+        str | None,
+        Option(
+            "Feature table with pixels, by fingerprint or the beginning of one.",
+            "FINGERPRINT",
+            default="the only table that fits",
+        ),
+    ] = None
+    seed: Annotated[
+        Natural | None, Option("Seed for weight initialization, shuffling, dropout and augmentation.", default="0")
+    ] = None
+    epochs: Annotated[Count | None, Option("Number of epochs.", default="12; quick: 10")] = None
+    steps_per_epoch: StepsPerEpoch = None
+    save_steps: SaveSteps = None
+    warm_start_from: WarmStartFrom = None

@@ -107,7 +107,6 @@ class Checkpoints:
         state = self.state()
         if state is None:
             return None
-        model.optimizer.build(model.trainable_variables)
         load_weights(model, self._root / state.last / WEIGHTS)
         restore_random(model, state.progress.random)
         return state.progress

@@ -189,6 +189,7 @@ def command(
         def call(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            _load("features.keras_backend:choose_backend")()
             return _validated(_load(runs), bound.arguments)
 
         takes_settings = SETTINGS in signature.parameters

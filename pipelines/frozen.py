@@ -130,7 +130,8 @@ def _put_back(known: FrozenFile, graph: bytes) -> None:
 
 def _build(recipe: FeatureRecipe, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
     """The frozen graph, and the shape of one image's features."""
-    from features.keras_settings import VARIABLE, keras
+    from features.keras_backend import VARIABLE
+    from features.keras_settings import keras
 
     if recipe.extractor != PIXELS and keras.backend.backend() != "tensorflow":
         raise UsageError(

@@ -140,11 +140,24 @@ def _read_settings(context: typer.Context, path: str | None) -> str | None:
 
 def _take_defaults(context: typer.Context, path: str) -> dict[str, Any]:
     """Entries that name options become defaults; the others are returned."""
-    entries = read_settings(path)
-    names = {option.lstrip("-"): p.name for p in context.command.params for option in p.opts if p.name}
-    names |= {name: name for name in names.values()}
-    context.default_map = {names[key]: value for key, value in entries.items() if key in names}
-    return {key: value for key, value in entries.items() if key not in names}
+    # A file that names another is read no further.
+    options = [option for option in context.command.params if option.name and option.name != "config"]
+    by_name = {name.lstrip("-"): option for option in options for name in (*option.opts, option.name or "")}
+    defaults: dict[str, Any] = {}
+    rest = {}
+    for key, value in read_settings(path).items():
+        option = by_name.get(key)
+        if option is None or not option.name:
+            rest[key] = value
+            continue
+        if option.name in defaults:
+            raise UsageError(f"{key!r} stands there with a dash and with an underscore", where=path)
+        if isinstance(value, bool) and not getattr(option, "is_flag", False):
+            mend = "YAML reads yes, no, on and off so: write text in quotes"
+            raise UsageError(f"{key}: expected a value, got {str(value).lower()}", where=path, mend=mend)
+        defaults[option.name] = value
+    context.default_map = defaults
+    return rest
 
 
 def _common_options(takes_settings: bool) -> list[inspect.Parameter]:
@@ -189,6 +202,7 @@ def command(
         def call(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            _refuse_empty(bound.arguments)
             _load("features.keras_backend:choose_backend")()
             return _validated(_load(runs), bound.arguments)
 
@@ -702,6 +716,13 @@ def show_figures(result: dict[str, Any]) -> None:
 def _load(place: str) -> Callable[..., Any]:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _refuse_empty(arguments: dict[str, Any]) -> None:
+    """Refuse empty text, such as a shell's variable that is not set, which would count as an option left out."""
+    for name, value in arguments.items():
+        if value == "" or (isinstance(value, (list, tuple)) and "" in value):
+            raise UsageError("it is empty", where="--" + name.replace("_", "-"), mend="leave it out, or give a value")
 
 
 def _validated(target: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -42,9 +42,11 @@ def predict_captions(
     opened = open_run(run, CaptionerRun)
     chosen = opened.decoding(**decoding)
     pictures = [picture for name in images for picture in find_pictures(name)]
-    lines = PartialLines(path, _owner(opened, chosen, pictures), len(pictures))
+    owner = digest_of([opened.identity, chosen.model_dump(mode="json")])
+    lines = PartialLines(path, owner, pictures)
+    first = min(lines.missing, default=len(pictures))
     # Scores depend, in their last digits, on the batch that an image comes in.
-    resumed = lines.resumed - lines.resumed % DECODE_BATCH
+    resumed = first - first % DECODE_BATCH
     with bar("captioning", len(pictures), "images") as show:
         for batch in _batches(opened, pictures, chosen, resumed):
             lines.add(batch)
@@ -59,11 +61,6 @@ def predict_captions(
         "failed": failed,
         "resumed": resumed,
     }
-
-
-def _owner(run: CaptionerRun, decoding: Decoding, pictures: Sequence[Picture]) -> str:
-    """Digest of what decides the lines: run, decoding, and which images."""
-    return digest_of([run.identity, decoding.model_dump(mode="json"), [picture.name for picture in pictures]])
 
 
 def _batches(

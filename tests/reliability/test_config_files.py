@@ -1,8 +1,10 @@
 """A YAML file that is not what it seems is wrong usage, in one line, whatever command reads it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import capt
 from schemas.errors import UsageError
@@ -36,3 +38,46 @@ def test_equal_keys_of_different_mappings_are_fine(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     path.write_text("a: {x: 1}\nb: [{x: 2}, {x: 3}]\nx: 4\n")
     assert read_settings(path) == {"a": {"x": 1}, "b": [{"x": 2}, {"x": 3}], "x": 4}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "limit_images: 5\nlimit-images: 7",
+        "limit-images: yes",
+        "seed: true",
+        "name: no",
+        "split: off",
+        "images: on",
+        "config: other.yaml",
+    ],
+)
+def test_an_entry_that_would_be_ignored_or_read_as_something_else_is_wrong_usage(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(f"store: {tmp_path / 'store'}\ndataset: folder\n{line}\n")
+    done = CliRunner().invoke(capt.app, ["prepare", "features", "--images", str(tmp_path), "--config", str(path)])
+    assert done.exit_code == 2
+    assert not (tmp_path / "store").exists()
+
+
+EMPTY: dict[str, tuple[Any, dict[str, Any]]] = {
+    "a store": (capt.prepare_features, {"store": "", "dataset": "folder", "images": ["."]}),
+    "a name": (capt.prepare_features, {"store": "store", "dataset": "folder", "images": ["."], "name": ""}),
+    "an image": (capt.prepare_features, {"store": "store", "dataset": "folder", "images": [".", ""]}),
+    "weights": (capt.prepare_features, {"store": "store", "dataset": "folder", "images": ["."], "weights": ""}),
+    "a vocabulary": (capt.prepare_captions, {"store": "store", "dataset": "csv", "annotations": ["a"], "vocab": ""}),
+    "a run to begin with": (capt.train_captioner, {"store": "store", "run_dir": "run", "warm_from": ""}),
+    "a run directory": (capt.train_captioner, {"store": "store", "run_dir": ""}),
+    "labels": (capt.evaluate, {"runs": ["run"], "labels": ""}),
+    "the store of a run": (capt.evaluate, {"runs": ["run"], "store": ""}),
+}
+
+
+@pytest.mark.parametrize(("command", "arguments"), EMPTY.values(), ids=EMPTY.keys())
+def test_an_empty_value_is_not_taken_for_an_option_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any, arguments: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        command(**arguments)
+    assert list(tmp_path.iterdir()) == []

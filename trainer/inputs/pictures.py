@@ -7,6 +7,7 @@ from functools import partial
 from features.downloads import DownloadLimits, download
 from features.image_files import is_image
 from features.references import Reference, is_collection, walk
+from features.references.places import state_of
 from schemas.errors import CaptError, RecordError, unexpected
 
 _WEB = ("http://", "https://")
@@ -14,10 +15,17 @@ _WEB = ("http://", "https://")
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that was named: what to call it, and how to get its bytes; whatever that raises fails this image."""
+    """An image that was named.
+
+    Args:
+        name: What to call it.
+        read: How to get its bytes; whatever that raises fails this image.
+        stamp: Changes whenever its bytes may have; empty where that is not known.
+    """
 
     name: str
     read: Callable[[], bytes]
+    stamp: str = ""
 
 
 def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[Picture]:
@@ -34,7 +42,8 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
         yield Picture(name, _Once(partial(download, name, limits)))
         return
     if not is_collection(name):
-        yield Picture(name, Reference.of(name).read)
+        reference = Reference.of(name)
+        yield Picture(name, reference.read, _stamp_of(reference.location))
         return
     try:
         found = sorted((entry for entry in walk(name) if is_image(entry)), key=lambda entry: entry.name)
@@ -46,7 +55,8 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
         return
     if not found:
         yield Picture(name, partial(_fail, RecordError("find", "empty", "it holds no image")))
-    yield from (Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read) for entry in found)
+    for entry in found:
+        yield Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read, f"{entry.size}:{entry.stamp}")
 
 
 class _Once:
@@ -60,6 +70,13 @@ class _Once:
         if self._data is None:
             self._data = self._ask()
         return self._data
+
+
+def _stamp_of(location: str) -> str:
+    try:
+        return state_of(location).version
+    except (OSError, CaptError):  # Reading it says so.
+        return ""
 
 
 def _fail(error: RecordError) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, get_args
 
 from pydantic import ValidationError
 
+from features.files import sha256_of
+from features.remote.paths import place
 from features.store import Store
 from pipelines.prepare_captcha import CaptchaOptions, captcha_features, prepare_captcha
 from pipelines.prepare_captions import CaptionOptions, prepare_captions
@@ -49,6 +51,8 @@ _OF_DATASET = (
 )
 _OF_PLACE = ("store", "plan")
 _OF_EVALUATION = ("split", "examples")
+# Options of training and evaluation that may name a file.
+_FILES = ("extractor", "extractor_weights", "labels")
 # Arguments of training that say where it reads and writes, not how it learns.
 _OF_RUN = ("store", "run_dir", "dataset", "features", "captions", "options")
 # The score of captions that best agrees with what people think of them, which tables begin with.
@@ -94,7 +98,7 @@ class Preparation:
             UsageError: an option is unknown or wrong.
             CaptError: as the command says.
         """
-        return self.run(**self.parsed(store, {**options, "plan": plan}).model_dump())
+        return self.run(**{**self.parsed(store, options).model_dump(), "plan": plan})
 
     def fingerprint(self, store: Store, options: Mapping[str, Any]) -> str:
         """The fingerprint of the table that these options make."""
@@ -103,8 +107,13 @@ class Preparation:
         return self.tells(self.parsed(store.path, options), store)
 
     def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Frozen:
-        """The options, typed; UsageError by name where one is unknown or wrong."""
+        """The options, typed; UsageError by name where one is unknown, wrong, or said elsewhere."""
         given = {name: self._listed(name, value) for name, value in underscored(options).items()}
+        for name in _OF_PLACE:
+            if name in given:
+                raise UsageError(
+                    f"{name} is no option of a table", where=f"prepare {self.command}", mend="leave it out"
+                )
         try:
             return self.options(**{"store": str(store), **given})
         except ValidationError as error:
@@ -313,8 +322,31 @@ def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, A
 
 
 def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by the names that Python has for them; those of the command line have dashes."""
-    return {str(name).replace("-", "_"): value for name, value in options.items()}
+    """Options by the names that Python has for them; those of the command line have dashes.
+
+    Raises:
+        UsageError: An option stands there with a dash and with an underscore, and one would be ignored.
+    """
+    named: dict[str, Any] = {}
+    for name, value in options.items():
+        own = str(name).replace("-", "_")
+        if own in named:
+            raise UsageError(
+                f"{own} stands there twice, with a dash and with an underscore", mend="keep one of the two"
+            )
+        named[own] = value
+    return named
+
+
+def files_named(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the SHA-256 of each file that options name, by option: it decides results, and its path does not.
+
+    Args:
+        options: Options of training or evaluation.
+    """
+    named = {name: str(value).removeprefix("custom:") for name, value in underscored(options).items() if value}
+    files = {name: place(path) for name, path in named.items() if name in _FILES}
+    return {name: sha256_of(path) for name, path in files.items() if path.is_file()}
 
 
 def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,10 @@ from typer.testing import CliRunner
 import capt
 from schemas.errors import UsageError
 from schemas.settings import MAX_BYTES, read_settings
+from tests.conftest import noise_image
+from workflows.experiments.definition import read_definition
+from workflows.experiments.grid import grid_of
+from workflows.experiments.planning import identity_of
 
 WRONG = {
     "nested deeply": b"a: " + b"[" * 3000 + b"]" * 3000,
@@ -81,3 +85,74 @@ def test_an_empty_value_is_not_taken_for_an_option_left_out(
     with pytest.raises(UsageError):
         command(**arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+EXPERIMENT = """
+store: store
+out: out
+prepare: {dataset: csv, images: photos, annotations: c.csv}
+features: {pixels: {extractor: pixels, height: 8, width: 8}}
+captions: {words: {}}
+models: {nic: {extractor: "custom:own.keras", epochs: 1}}
+"""
+RETRAINING = """
+store: store
+name: mine
+data: [{dataset: csv, images: photos, annotations: c.csv}]
+features: {extractor: pixels, height: 8, width: 8}
+train: {model: nic, epochs: 1}
+"""
+BATCHES = "batch-size: 2, batch_size: 3"
+LIMITS = "limit-images: 2, limit_images: 3"
+DOUBLED: dict[str, tuple[Any, str, str, str]] = {
+    "a model of an experiment": (capt.experiment_run, EXPERIMENT, "epochs: 1", BATCHES),
+    "a table of an experiment": (capt.experiment_run, EXPERIMENT, "width: 8", f"width: 8, {BATCHES}"),
+    "the data of an experiment": (capt.experiment_run, EXPERIMENT, "dataset: csv", f"dataset: csv, {LIMITS}"),
+    "the store of a table": (capt.experiment_run, EXPERIMENT, "width: 8", "width: 8, store: other"),
+    "the plan of a table": (capt.experiment_run, EXPERIMENT, "{words: {}}", "{words: {plan: true}}"),
+    "the data of a retraining": (capt.retrain, RETRAINING, "dataset: csv", f"dataset: csv, {LIMITS}"),
+    "the features of a retraining": (capt.retrain, RETRAINING, "width: 8", f"width: 8, {BATCHES}"),
+    "the training of a retraining": (capt.retrain, RETRAINING, "epochs: 1", f"epochs: 1, {BATCHES}"),
+    "the store of the data": (capt.retrain, RETRAINING, "dataset: csv", "dataset: csv, store: other"),
+    "the plan of the data": (capt.retrain, RETRAINING, "dataset: csv", "dataset: csv, plan: true"),
+}
+
+
+@pytest.mark.parametrize(("command", "content", "old", "new"), DOUBLED.values(), ids=DOUBLED.keys())
+def test_an_option_that_would_be_ignored_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any, content: str, old: str, new: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "file.yaml"
+    assert content.count(old) == 1
+    path.write_text(content.replace(old, new))
+    with pytest.raises(UsageError) as caught:
+        command(str(path))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    noise_image(1).save("photos/a.png")
+    Path("c.csv").write_text("image,caption,split\na.png,some words,train\n")
+    Path("file.yaml").write_text(EXPERIMENT)
+    tables = {
+        "features": capt.prepare_features("store", "csv", ["photos"], ["c.csv"], extractor="pixels", height=8, width=8),
+        "captions": capt.prepare_captions("store", "csv", ["c.csv"]),
+    }
+    fingerprints = {kind: figures["fingerprint"] for kind, figures in tables.items()}
+    definition = read_definition("file.yaml")
+    (trial,) = grid_of(definition, "file.yaml").trials
+
+    def identity() -> str:
+        return identity_of(definition, trial, fingerprints, capt.open_store("store"))
+
+    Path("own.keras").write_bytes(b"one network")
+    one = identity()
+    assert identity() == one
+    Path("own.keras").write_bytes(b"another network")
+    assert identity() != one

@@ -181,7 +181,7 @@ def _check_options(definition: Definition, where: str) -> None:
                     )
             _told(partial(_parse, definition, kind, name), place)
     for model, options in definition.models.items():
-        if SEED in underscored({**definition.train, **options}):
+        if SEED in {**underscored(definition.train), **underscored(options)}:
             raise UsageError("seed is one of what trials differ in", where=where, mend="say it under `seeds:`")
         _told(partial(task.settings, definition.training(model, 0)), f"{where}: models.{model}")
     _told(partial(task.check_evaluation, definition.evaluate), where)

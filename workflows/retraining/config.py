@@ -207,7 +207,7 @@ class RetrainConfig(Frozen):
             raise UsageError(f"unknown option {unknown[0]!r}", where="data", mend=f"known: {', '.join(sorted(known))}")
         own = self.doing.preparations[table].options.model_fields
         shared = {name: value for name, value in given.items() if name in own}
-        return {**shared, **(self.features if table == "features" else self.captions)}
+        return {**shared, **underscored(self.features if table == "features" else self.captions)}
 
 
 def read_config(path: str | Path) -> RetrainConfig:

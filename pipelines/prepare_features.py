@@ -160,12 +160,17 @@ def _prepare(options: FeatureOptions, published: Published) -> dict[str, Any]:
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
         commit_dataset(ledger, dataset, options.dataset)
-        splits = ledger.split_figures()
+        splits, replaced = ledger.split_figures(), ledger.count_replaced()
         log_splits(splits, dataset.name)
+        if replaced:
+            what = "images with another content than in the dataset's last commit"
+            mend = "If their captions are others now, prepare the captions again."
+            _log.warning("%s: %s: %d. %s", dataset.name, what, replaced, mend)
         remove_damaged(dataset, noted_damage(store.path, dataset))
         report = write_named(dataset, "features", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             **entered,
+            "replaced": replaced,
             "splits": splits,
             "shards": len(shards),
             "bytes": sum(shard.data.bytes for shard in shards),
@@ -205,6 +210,7 @@ def _forecast(options: FeatureOptions, published: Published) -> dict[str, Any]:
             "hits": counts.get("cached", 0),
             "misses": misses,
             **entered,
+            "replaced": ledger.count_replaced(),
             "splits": ledger.split_figures(),
             "bytes": misses * job.row_bytes if job else 0,
             "images_a_second": round(pace, 1) if pace else None,

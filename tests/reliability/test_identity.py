@@ -335,3 +335,18 @@ def test_captions_under_a_path_and_images_under_its_end_belong_together() -> Non
     captions("store", "karpathy", ["dataset_coco.json"], name="coco")
     assert captioned("store", "coco") == {"a dog": "val2014/a.jpg"}
     assert capt.store_show("store", "coco")["examples"]
+
+
+# === Images that change between runs ===
+
+
+def test_images_that_were_replaced_under_their_id_are_counted() -> None:
+    Path("c.csv").write_text("image,caption,split\n1.png,a flower,train\n2.png,another flower,train\n")
+    flowers, dogs = draw("flowers/1.png", "flowers/2.png"), draw("dogs/1.png", "dogs/3.png")
+    assert features("store", "csv", flowers, ["c.csv"])["replaced"] == 0
+    assert features("store", "csv", flowers, ["c.csv"])["replaced"] == 0
+    Path("d.csv").write_text("image,caption,split\n1.png,a dog,train\n3.png,another dog,train\n")
+    given = {"dataset": "csv", "images": dogs, "annotations": ["d.csv"], **PIXELS}
+    assert capt.prepare_features(store="store", plan=True, **given)["replaced"] == 1
+    assert features("store", "csv", dogs, ["d.csv"])["replaced"] == 1
+    assert features("store", "csv", dogs, ["d.csv"])["replaced"] == 0

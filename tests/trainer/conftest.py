@@ -28,7 +28,7 @@ from schemas.manifests import DatasetFacts, FeatureFacts, Manifest, Shard, TextF
 from schemas.recipes import SPECIAL_TOKENS, FeatureRecipe, TextRecipe
 from schemas.records import to_arrow
 from schemas.tables import CAPTIONS, CATALOG
-from tests.trainer.words import SMALL, Captcha, make_words
+from tests.trainer.words import EPOCHS, SMALL, STEPS, Captcha, make_words
 from tests.trainer.words import captchas as make_captchas
 
 COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
@@ -250,4 +250,4 @@ def words_run(tmp_path_factory: pytest.TempPathFactory, words_store: Store) -> t
     from trainer.training_words import train_captcha
 
     path = tmp_path_factory.mktemp("words") / "run"
-    return path, train_captcha(words_store.path, path, seed=0, epochs=25, options=SMALL)
+    return path, train_captcha(words_store.path, path, seed=0, epochs=EPOCHS, steps_per_epoch=STEPS, options=SMALL)

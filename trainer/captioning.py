@@ -13,7 +13,7 @@ from features.images import open_image
 from features.remote.paths import local_path
 from schemas.errors import RecordError, UsageError, unexpected
 from schemas.printing import printable
-from trainer.inputs.pictures import Picture, find_pictures
+from trainer.inputs.pictures import Picture, checked, find_pictures
 from trainer.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
@@ -44,6 +44,7 @@ def caption(
     Raises:
         UsageError: no image was named, an option is out of range, or the model does not attend.
         StoreError: the run cannot be used.
+        NoAnswerError: no image can be captioned.
     """
     if not images:
         raise UsageError("no image was named")
@@ -60,7 +61,7 @@ def caption(
             path = numbered(drawn, number, len(pictures))
             result |= _attention(picture, made, path, opened.fitting)
         results.append(result)
-    return {"results": results}
+    return checked({"results": results})
 
 
 def print_captions(result: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from features.extraction import Source
 from features.progress import bar
 from features.remote.paths import local_path
+from schemas.errors import NoAnswerError
 from schemas.recipes import digest_of
 from trainer.captioning import as_result
 from trainer.decoding.decoder import Decoding
@@ -37,6 +38,7 @@ def predict_captions(
     Raises:
         UsageError: an option is out of range.
         StoreError: the run cannot be used.
+        NoAnswerError: no image can be captioned; the file says why.
     """
     path = local_path(out, "--out")
     opened = open_run(run, CaptionerRun)
@@ -53,14 +55,17 @@ def predict_captions(
             show(batch[-1][0] + 1, "")
     lines.finish()
     with path.open("rb") as made:
-        failed = sum("error" in json.loads(line) for line in made)
-    return {
+        errors = [error for line in made if (error := json.loads(line).get("error"))]
+    figures = {
         "out": str(out),
         "images": len(pictures),
-        "captions": len(pictures) - failed,
-        "failed": failed,
+        "captions": len(pictures) - len(errors),
+        "failed": len(errors),
         "resumed": resumed,
     }
+    if len(errors) == len(pictures):
+        raise NoAnswerError(len(pictures), errors[0], figures)
+    return figures
 
 
 def _batches(

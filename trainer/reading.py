@@ -8,7 +8,7 @@ from features.downloads import DownloadLimits
 from features.extraction import Source
 from schemas.errors import RecordError, UsageError
 from schemas.printing import printable
-from trainer.inputs.pictures import find_pictures
+from trainer.inputs.pictures import checked, find_pictures
 from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun, check_how
 from trainer.runs.run import open_run
 
@@ -31,6 +31,7 @@ def read(
     Raises:
         UsageError: no image was named, or there is no such decoder.
         StoreError: the run cannot be used.
+        NoAnswerError: no image can be read.
     """
     if not images:
         raise UsageError("no image was named")
@@ -39,12 +40,10 @@ def read(
     limits = DownloadLimits(allow_private=allow_private)
     pictures = [picture for name in images for picture in find_pictures(name, limits)]
     answers = opened.all_readings(Source(b"", picture.read) for picture in pictures)
-    return {
-        "results": [
-            {"image": picture.name, **as_result(answer, decode)}
-            for picture, answer in zip(pictures, answers, strict=True)
-        ]
-    }
+    results = [
+        {"image": picture.name, **as_result(answer, decode)} for picture, answer in zip(pictures, answers, strict=True)
+    ]
+    return checked({"results": results})
 
 
 def print_readings(result: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import capt
 from features.images import open_image
-from schemas.errors import RecordError
+from schemas.errors import ExitStatus, NoAnswerError, RecordError
 from tests.conftest import noise_image
 from trainer.partial import PartialLines
 from trainer.runs.run import DECODE_BATCH, as_sources
@@ -212,6 +212,24 @@ def test_captions_of_images_that_were_replaced_meanwhile_are_made_again(monkeypa
     assert capt.predict_captions(run="run", images=["many"], out="out.jsonl")["resumed"] == 0
     capt.predict_captions(run="run", images=["many"], out="unbroken.jsonl")
     assert Path("out.jsonl").read_bytes() == Path("unbroken.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_command_that_answers_for_no_image_fails() -> None:
+    captions(*["train"] * 4, "val", "test")
+    capt.train_captioner(store="store", run_dir="run", **CAPTIONER)
+    Path("empty").mkdir()
+    Path("bad.png").write_bytes(b"no image")
+    for images in (["missing"], ["empty"], ["bad.png"], ["missing", "bad.png"]):
+        with pytest.raises(NoAnswerError) as told:
+            capt.caption("run", images)
+        assert len(told.value.figures["results"]) == len(images)
+        with pytest.raises(NoAnswerError) as told:
+            capt.predict_captions("run", images, "out.jsonl")
+        assert (told.value.status, told.value.figures["failed"]) == (ExitStatus.TOO_MANY_FAILURES, len(images))
+        assert len(Path("out.jsonl").read_text().splitlines()) == len(images)
+    assert capt.predict_captions("run", ["photos", "missing"], "out.jsonl")["failed"] == 1
+    assert len(capt.caption("run", ["photos", "missing"])["results"]) == 7
 
 
 @pytest.mark.slow

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from features.downloads import DownloadLimits, download
 from features.image_files import is_image
 from features.references import Reference, is_collection, walk
 from features.references.places import state_of
-from schemas.errors import CaptError, RecordError, unexpected
+from schemas.errors import CaptError, NoAnswerError, RecordError, unexpected
 
 _WEB = ("http://", "https://")
 
@@ -57,6 +58,21 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
         yield Picture(name, partial(_fail, RecordError("find", "empty", "it holds no image")))
     for entry in found:
         yield Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read, f"{entry.size}:{entry.stamp}")
+
+
+def checked(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a command found out about pictures, unless it found out nothing.
+
+    Args:
+        result: `results`, a mapping per picture, with `error` if the picture has no answer.
+
+    Raises:
+        NoAnswerError: No picture has an answer.
+    """
+    rows = result["results"]
+    if all("error" in row for row in rows):
+        raise NoAnswerError(len(rows), rows[0]["error"], result)
+    return result
 
 
 class _Once:

@@ -31,6 +31,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(young, old, 50)
 
 
+def pytest_sessionfinish() -> None:
+    """Let everything be collected as the process ends."""
+    gc.unfreeze()
+
+
 def noise_image(seed: int, width: int = 96, height: int = 72) -> Image.Image:
     """A smooth seeded colour image; no two seeds give the same."""
     generator = np.random.default_rng(seed)

@@ -21,6 +21,7 @@ from features.scenes.layout import make_scene
 from features.scenes.picture import draw
 from features.scenes.rules import PLAIN, Rules, object_counts
 from schemas.errors import UsageError
+from schemas.strict_json import parse_json
 
 
 def make_scenes(
@@ -55,7 +56,7 @@ def make_scenes(
     make_folder(
         out,
         f"{count} scenes of seed {seed}",
-        holds=lambda made: json.loads(_annotations(made, "train").read_text())["info"] == info,
+        holds=lambda made: parse_json(_annotations(made, "train").read_bytes())["info"] == info,
         write=lambda made: _write(made, count, seed, rules),
     )
     return {

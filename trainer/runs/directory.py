@@ -115,7 +115,7 @@ def noted_store(root: Path) -> Path:
     mend = "name the store with --store"
     try:
         store = place((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
     if not store.is_dir():
         raise UsageError(f"the store that it was trained from is not at {store} any more", where=str(root), mend=mend)

@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from schemas.errors import DamagedError, RecordError, UsageError
+from schemas.errors import DamagedError, NoAnswerError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
 from trainer.captioning import caption
 from trainer.reading import print_readings, read
@@ -85,3 +85,10 @@ def test_a_run_opens_once(run):
     from trainer.runs.recognizer_run import RecognizerRun
 
     assert open_run(run, RecognizerRun) is run
+
+
+def test_a_command_that_reads_no_image_fails(run, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(NoAnswerError) as told:
+        read(run, [str(tmp_path / "bad.png"), str(tmp_path / "none.png")])
+    assert len(told.value.figures["results"]) == 2

@@ -11,7 +11,7 @@ from pipelines.prepare_features import FeatureOptions, Published, prepare_images
 from pipelines.sources.captcha import Captcha
 from pipelines.splits import Splitter, parse_counts, published_counts
 from schemas.compression import Compression
-from schemas.recipes import Format, Frozen
+from schemas.recipes import Format, Settings
 
 KIND = "captcha"
 HEIGHT, WIDTH = 80, 160
@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 80, 160
 _SHARES = published_counts(7).shares
 
 
-class CaptchaOptions(Frozen):
+class CaptchaOptions(Settings):
     """The options of `capt prepare captcha`, named and meant as there."""
 
     store: str

@@ -32,13 +32,13 @@ from pipelines.text_job import TextJob
 from pipelines.workspace import Workspace, untouched
 from schemas.errors import CaptError, RecordError, UsageError, unexpected
 from schemas.manifests import TextFacts
-from schemas.recipes import Frozen, Standardizer, TextRecipe
+from schemas.recipes import Settings, Standardizer, TextRecipe
 
 DEFAULT_VOCAB_SIZE = 5000
 _REMEMBERED_IMAGES = 1 << 17
 
 
-class CaptionOptions(Frozen):
+class CaptionOptions(Settings):
     """The options of `capt prepare captions`, named and meant as there."""
 
     store: str

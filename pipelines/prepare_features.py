@@ -43,12 +43,12 @@ from pipelines.workspace import Workspace, untouched
 from schemas.compression import Compression
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import Shard
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Fit, Format, Frozen, Pooling, Precision, StorageDtype
+from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, Fit, Format, Pooling, Precision, Settings, StorageDtype
 
 _log = logging.getLogger("capt.prepare")
 
 
-class FeatureOptions(Frozen):
+class FeatureOptions(Settings):
     """The options of `capt prepare features`, named and meant as there; `format` is the shards' file format."""
 
     store: str

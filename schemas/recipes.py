@@ -7,9 +7,10 @@ other new field changes every fingerprint, and is added only together with a new
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.compression import Compression
 from schemas.errors import UsageError
@@ -33,6 +34,20 @@ class Frozen(BaseModel):
     """A typed, immutable value that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Settings(Frozen):
+    """Values that a person writes: true and false are no numbers."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would take true for 1 and false for 0.
+        kind = cls.model_fields[str(info.field_name)].annotation
+        kinds = {kind, *get_args(kind)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise PydanticCustomError("number_expected", "Input should be a number")
+        return value
 
 
 class Recipe(Frozen):

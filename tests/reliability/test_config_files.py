@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import capt
 from schemas.errors import UsageError
+from schemas.recipes import Settings
 from schemas.settings import MAX_BYTES, read_settings
 from tests.conftest import noise_image
+from trainer.captioners.configs import NicConfig
+from trainer.config import TrainingConfig
 from workflows.experiments.definition import read_definition
 from workflows.experiments.grid import grid_of
 from workflows.experiments.planning import identity_of
@@ -156,3 +160,12 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
     assert identity() == one
     Path("own.keras").write_bytes(b"another network")
     assert identity() != one
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [(TrainingConfig, "batch_size"), (TrainingConfig, "clip_norm"), (NicConfig, "units"), (NicConfig, "dropout")],
+)
+def test_true_is_not_taken_for_the_number_one(config: type[Settings], name: str) -> None:
+    with pytest.raises(ValidationError):
+        config(**{name: True})

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from schemas.recipes import Frozen
+from schemas.recipes import Settings
 
 Cell = Literal["rnn", "lstm", "gru"]
 
 
-class ModelConfig(Frozen):
+class ModelConfig(Settings):
     """The sizes of a model; every field is an argument of the model's class.
 
     Attributes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from schemas.errors import UsageError
-from schemas.recipes import Frozen
+from schemas.recipes import Settings
 
 if TYPE_CHECKING:
     from trainer.captioners.captioner import Captioner
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IMPOSSIBLE = -1e8
 
 
-class Decoding(Frozen):
+class Decoding(Settings):
     """How captions are chosen: by beam search, or, where a temperature is given, by drawing.
 
     Args:

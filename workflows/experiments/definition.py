@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 
 from schemas.errors import CaptError, UsageError
-from schemas.recipes import Frozen
+from schemas.recipes import Settings
 from schemas.settings import read_settings
 from workflows.tasks import Task, TaskName, task_of, underscored
 
@@ -31,7 +31,7 @@ Names = Annotated[tuple[str | int, ...], BeforeValidator(_listed)]
 Choice = dict[str, Names]
 
 
-class Definition(Frozen):
+class Definition(Settings):
     """What an experiment's file says; see docs/experiments.md.
 
     Args:

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from schemas.errors import CaptError, ExitStatus, UsageError
-from schemas.options.base import HYPERPARAMETERS, Options
+from schemas.errors import CaptError, ExitStatus
 from schemas.options.command_line import HELP_NAMES, parameters_of
 from schemas.options.commands import COMMANDS, GROUPS, Command
 from schemas.printing import printable
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUMMARY = "Prepare image-caption datasets once, and train captioning models on them many times."
-_UNKNOWN_KEYS = "capt.unknown_keys"
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
@@ -83,8 +81,10 @@ def _function(command: Command) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def _run(command: Command, options: Mapping[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = _load(command.runs)(command.options.parse(options))
+def _run(command: Command, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    parsed = command.options.parse(options, where)
+    _load("features.keras_backend:choose_backend")()
+    result: dict[str, Any] = _load(command.runs)(parsed)
     return result
 
 
@@ -145,7 +145,6 @@ def _entry(command: Command) -> Callable[..., None]:
     """Returns the function that Typer calls: its parameters are the options of the command and the common ones."""
 
     def run(
-        context: typer.Context,
         json: bool,
         quiet: bool,
         debug: bool,
@@ -154,18 +153,16 @@ def _entry(command: Command) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         given = {name: value for name, value in options.items() if not (value is None or value is False or value == [])}
-        if context.meta.get(_UNKNOWN_KEYS):
-            given[HYPERPARAMETERS] = context.meta[_UNKNOWN_KEYS]
         with _one_line_errors(debug, json):
             start_logging(quiet, debug, log_file)
-            result = _run(command, given)
+            from_file = command.options.named(read_settings(config), config) if config else {}
+            result = _run(command, {**from_file, **given}, config or "")
             if json:
                 print(jsonlib.dumps(result))
             elif not quiet:
                 (_load(command.prints) if command.prints else print_summary)(result)
 
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    parameters = [context, *parameters_of(command.options), *_common_options(command)]
+    parameters = [*parameters_of(command.options), *_common_options(command)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.options.__doc__
@@ -174,8 +171,8 @@ def _entry(command: Command) -> Callable[..., None]:
 
 def _common_options(command: Command) -> list[inspect.Parameter]:
     """Returns the options that every command has."""
-    values = "option values and hyperparameters" if _takes_hyperparameters(command.options) else "option values"
-    read = _reader(command.options)
+    has_hyperparameters = "hyperparameters" in command.options.model_fields
+    values = "option values and hyperparameters" if has_hyperparameters else "option values"
     options = {
         "json": (bool, False, typer.Option("--json", help="Print the result as one line of JSON on standard output.")),
         "quiet": (
@@ -201,8 +198,6 @@ def _common_options(command: Command) -> list[inspect.Parameter]:
                 "--config",
                 metavar="FILE",
                 help=f"Read {values} from a YAML file. Command-line options take precedence.",
-                is_eager=True,
-                callback=read,
             ),
         ),
     }
@@ -210,30 +205,6 @@ def _common_options(command: Command) -> list[inspect.Parameter]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
         for name, (kind, default, option) in options.items()
     ]
-
-
-def _takes_hyperparameters(options: type[Options]) -> bool:
-    return HYPERPARAMETERS in options.model_fields
-
-
-def _reader(options: type[Options]) -> Callable[[typer.Context, str | None], str | None]:
-    """Returns the callback of `--config`: entries that name options become defaults of the command."""
-
-    def read(context: typer.Context, path: str | None) -> str | None:
-        if path is None:
-            return None
-        with _one_line_errors(debug=False, as_json=False):
-            entries = {key.replace("-", "_"): value for key, value in read_settings(path).items()}
-            known = {parameter.name for parameter in context.command.params}
-            unknown = {key: value for key, value in entries.items() if key not in known}
-            if unknown and not _takes_hyperparameters(options):
-                names = ", ".join(name for name, _, _ in options.declared())
-                raise UsageError(f"unknown key {next(iter(unknown))!r}", where=str(path), mend=f"The keys are {names}.")
-            context.default_map = {key: value for key, value in entries.items() if key in known}
-            context.meta[_UNKNOWN_KEYS] = unknown
-        return path
-
-    return read
 
 
 def print_summary(result: Mapping[str, Any]) -> None:

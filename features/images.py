@@ -6,6 +6,7 @@ The rules that pixels depend on have a name in `schemas.recipes.FeatureRecipe` (
 new name there.
 """
 
+import contextlib
 import ctypes
 import logging
 import re
@@ -206,12 +207,36 @@ def open_image(
     """
     if not data:
         raise RecordError("decode", "empty", "zero bytes")
-    try:
+    with _decoding(f"{len(data)} bytes"):
         return _upright(*_read(data, max_pixels, draft_size))
+
+
+def rgb_of(image: Image.Image) -> Image.Image:
+    """Converts a picture that Pillow has opened, or that was made of an array, by the rules of `open_image`.
+
+    Args:
+        image: The picture, of any mode. Of several frames the present one counts.
+
+    Returns:
+        The picture in mode RGB, upright.
+
+    Raises:
+        RecordError: As by `open_image`.
+    """
+    with _decoding(f"a picture of {image.width}×{image.height}"):
+        image.load()
+        return _upright(_rgb(image), _orientation(image))
+
+
+@contextlib.contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """A block in which any exception fails the picture."""
+    try:
+        yield
     except RecordError:
         raise
     except MemoryError:
-        raise RecordError("decode", "no memory", f"while decoding {len(data)} bytes", permanent=False) from None
+        raise RecordError("decode", "no memory", f"while decoding {what}", permanent=False) from None
     except Exception as error:  # Pillow's readers raise nearly any class on bytes that were made to confuse them.
         raise RecordError("decode", _reason(error), _detail(error)) from error
 

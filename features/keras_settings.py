@@ -4,32 +4,10 @@ Every module takes `keras` and `ops` from here. `keras.json` names a number type
 backend; environment variables can end training early. Only `KERAS_BACKEND` is a supported choice.
 """
 
-import importlib.util
-import os
 from typing import Any
 
+from features.keras_backend import choose_backend
 from schemas.errors import UsageError
-
-VARIABLE = "KERAS_BACKEND"
-BACKENDS = ("tensorflow", "jax", "torch")
-
-
-def chosen_backend() -> str:
-    """Returns the backend that `KERAS_BACKEND` names, TensorFlow by default.
-
-    Raises:
-        UsageError: capt does not support the backend, or its package is not installed.
-    """
-    backend = os.environ.get(VARIABLE) or BACKENDS[0]
-    if backend not in BACKENDS:
-        raise UsageError(
-            f"capt does not support the backend {backend!r}", where=VARIABLE, mend=f"use one of {', '.join(BACKENDS)}"
-        )
-    if importlib.util.find_spec(backend) is None:
-        raise UsageError(
-            f"the package {backend!r} is not installed", where=VARIABLE, mend="install it, or unset the variable"
-        )
-    return backend
 
 
 def apply_settings() -> None:
@@ -42,7 +20,7 @@ def apply_settings() -> None:
 
 
 def _import_keras() -> Any:
-    os.environ[VARIABLE] = chosen_backend()
+    choose_backend()
     try:
         import keras
     except Exception as error:  # what a wrong value in keras.json raises has no class of its own

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from features.files import make_directory
 from schemas.errors import CaptError, ExitStatus
+from schemas.strict_json import parse_json
 
 
 class LockedError(CaptError):
@@ -45,7 +46,7 @@ def held(path: Path, what: str) -> Iterator[None]:
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = parse_json(path.read_bytes())
         return f"process {holder['process']} on {holder['host']} has been {holder['what']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process holds the lock"

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.numerics import Device, DeviceKind, processor, tensorflow_class
+from features.numerics import Device, DeviceKind, onednn_precision, processor, tensorflow_class, usable_flags
 from features.resizing import Pixels
 from schemas.choices import Precision
 from schemas.errors import DamagedError, UsageError
@@ -36,7 +36,8 @@ class FrozenNetwork:
 
     Args:
         graph: bytes. A serialized GraphDef with placeholder `pixels` and result `features`.
-        precision: str. `bfloat16` computes convolutions and products in bfloat16, input and output stay float32.
+        precision: str. `bfloat16` computes convolutions and products in bfloat16, input and output stay float32. A
+            processor that cannot do so computes in float32, and the numerics class says so.
 
     Attributes:
         shape: Shape of the features of one image.
@@ -47,7 +48,7 @@ class FrozenNetwork:
 
         definition = tf.compat.v1.GraphDef.FromString(graph)
         config = tf.compat.v1.ConfigProto()
-        if precision == "bfloat16":
+        if onednn_precision(precision, usable_flags()) == "bfloat16":
             config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
         loaded = tf.Graph()
         with loaded.as_default():
@@ -72,7 +73,7 @@ def numerics_here(precision: Precision) -> str:
     """Returns the numerics class of what a frozen network computes in this process."""
     from tensorflow.python.framework.test_util import IsMklEnabled
 
-    return tensorflow_class(devices_here(), IsMklEnabled(), precision)
+    return tensorflow_class(devices_here(), IsMklEnabled(), onednn_precision(precision, usable_flags()))
 
 
 def devices_here() -> list[Device]:

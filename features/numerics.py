@@ -19,6 +19,8 @@ DeviceKind = Literal["cpu", "gpu", "tpu"]
 # The first flag that a processor has names its class. The list covers x86 and ARM.
 _INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd")
 _BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
+# oneDNN emulates bfloat16 with them.
+_EMULATE_BFLOAT16 = frozenset(("avx512f", "avx_ne_convert", "asimd"))
 _FLOAT16 = frozenset(("amx_fp16", "avx512_fp16", "asimdhp"))
 # What oneDNN is allowed to use at most, by the start of the value of its variable; the longest start counts.
 _ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -120,6 +122,16 @@ def emulates(precision: str, flags: frozenset[str]) -> bool:
     return native is not None and not native & flags
 
 
+def onednn_precision(precision: Precision, flags: frozenset[str]) -> Precision:
+    """Returns the precision that oneDNN computes in on a processor.
+
+    Args:
+        precision: The precision that is asked for.
+        flags: Flags of the processor. oneDNN cannot even emulate bfloat16 on an x86 processor without AVX-512.
+    """
+    return precision if flags & (_BFLOAT16 | _EMULATE_BFLOAT16) else "float32"
+
+
 def warn_of_emulation(precision: str) -> None:
     """Warns that this machine's processor has no instructions for a precision, if so.
 
@@ -128,7 +140,7 @@ def warn_of_emulation(precision: str) -> None:
     """
     if emulates(precision, usable_flags()):
         name = precision.removeprefix("mixed_")
-        _log.warning("This processor only emulates %s. The work takes longer than in float32.", name)
+        _log.warning("This processor has no instructions for %s. The work takes at least as long as in float32.", name)
 
 
 def usable_flags() -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import json
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from features.store.log import CommitLog
 from schemas.errors import StoreError, UsageError
 from schemas.manifests import FeatureFacts
 from schemas.recipes import FeatureRecipe, canonical_json
+from schemas.strict_json import parse_json
 
 _log = logging.getLogger("capt.prepare")
 
@@ -95,9 +95,9 @@ def _noted(root: Path, networks: Path) -> FrozenFile | None:
     """The network that is noted; None where there is no note that can be read."""
     try:
         data = (root / NETWORK).read_bytes()
-        note = json.loads(data)
+        note = parse_json(data)
         known = FrozenFile(networks / f"{note['network']}.pb", str(note["network"]), tuple(note["shape"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return known if _note_bytes(known) == data and NETWORK_NAME.fullmatch(known.path.name) else None
 
@@ -130,7 +130,8 @@ def _put_back(known: FrozenFile, graph: bytes) -> None:
 
 def _build(recipe: FeatureRecipe, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
     """The frozen graph, and the shape of one image's features."""
-    from features.keras_settings import VARIABLE, keras
+    from features.keras_backend import VARIABLE
+    from features.keras_settings import keras
 
     if recipe.extractor != PIXELS and keras.backend.backend() != "tensorflow":
         raise UsageError(

@@ -279,6 +279,10 @@ class Ledger(SplitRecords):
         query = "SELECT image_id, key, split, location, member, size FROM record WHERE status != 'failed' ORDER BY 1"
         self._write(path, CATALOG, query)
 
+    def count_replaced(self) -> int:
+        """Returns how many images have another content than in the dataset's last commit."""
+        return self._one("SELECT count(*) FROM record JOIN assigned a USING (image_id) WHERE a.key != record.key")
+
     def count_labels(self) -> int:
         """Usable images whose words are told."""
         return self._one(f"SELECT count(*) FROM record WHERE {_LABELLED}")

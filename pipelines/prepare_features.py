@@ -80,7 +80,7 @@ class Published:
 
 
 def prepare_images(options: PrepareFeatures, published: Published) -> dict[str, Any]:
-    """`prepare_features` of a dataset that is opened already, whatever `options` say of its type, annotations and splits."""
+    """`prepare_features` of a dataset that is open, whatever `options` say of its type, annotations and splits."""
     _check(options)
     with full_disk_told(options.store):
         return _forecast(options, published) if options.dry_run else _prepare(options, published)
@@ -102,12 +102,17 @@ def _prepare(options: PrepareFeatures, published: Published) -> dict[str, Any]:
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
         commit_dataset(ledger, dataset, published.dataset_type)
-        splits = ledger.split_figures()
+        splits, replaced = ledger.split_figures(), ledger.count_replaced()
         log_splits(splits, dataset.name)
+        if replaced:
+            what = "images with another content than in the dataset's last commit"
+            mend = "If their captions are others now, prepare the captions again."
+            _log.warning("%s: %s: %d. %s", dataset.name, what, replaced, mend)
         remove_damaged(dataset, noted_damage(store.path, dataset))
         report = write_named(dataset, "features", ledger.write_report, "reports")
         result = figures(ledger.counts(), ledger.reasons()) | {
             **entered,
+            "replaced": replaced,
             "splits": splits,
             "shards": len(shards),
             "bytes": sum(shard.data.bytes for shard in shards),
@@ -147,6 +152,7 @@ def _forecast(options: PrepareFeatures, published: Published) -> dict[str, Any]:
             "hits": counts.get("cached", 0),
             "misses": misses,
             **entered,
+            "replaced": ledger.count_replaced(),
             "splits": ledger.split_figures(),
             "bytes": misses * job.row_bytes if job else 0,
             "images_per_second": round(pace, 1) if pace else None,

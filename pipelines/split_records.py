@@ -14,7 +14,7 @@ from schemas.tables import ASSIGNED_SPLITS
 
 _log = logging.getLogger("capt.prepare")
 
-_ASSIGNED = "CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT, catalogued INT) WITHOUT ROWID;"
+_ASSIGNED = """CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT, catalogued INT, key BLOB) WITHOUT ROWID;"""
 _BATCH = 1 << 16
 _NEW = "split != '' AND NOT EXISTS (SELECT 1 FROM assigned a WHERE a.image_id = record.image_id)"
 
@@ -60,11 +60,13 @@ class SplitRecords(Database):
         """Insert splits that a commit has assigned.
 
         Args:
-            rows: The columns `image_id` and `split`.
+            rows: The columns `image_id` and `split`, and `key` of the catalog.
             is_catalogued: Whether they are those of the catalog.
         """
-        pairs = rows_of(rows, "image_id", "split")
-        self._insert("INSERT OR REPLACE INTO assigned VALUES (?, ?, ?)", ((*pair, is_catalogued) for pair in pairs))
+        columns = ("image_id", "split", "key") if is_catalogued else ("image_id", "split")
+        assigned = ((image_id, split, is_catalogued, *key) for image_id, split, *key in rows_of(rows, *columns))
+        keys = "?" if is_catalogued else "NULL"
+        self._insert(f"INSERT OR REPLACE INTO assigned VALUES (?, ?, ?, {keys})", assigned)
 
     def apply_assigned(self) -> None:
         """Replace the splits of the run's images by those that were assigned."""

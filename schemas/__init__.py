@@ -2,5 +2,5 @@
 
 import os
 
-# TensorFlow imports Keras with it, whatever module asks for TensorFlow first. `features.keras_settings` checks it.
+# TensorFlow imports Keras with it, whatever module asks for TensorFlow first. `features.keras_backend` checks it.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -67,6 +67,22 @@ class TooManyFailuresError(CaptError):
         super().__init__(what, where=where, mend="mend the records, or raise --max-failures", figures=figures)
 
 
+class NoAnswerError(CaptError):
+    """None of the images that were named has an answer.
+
+    Args:
+        images: How many images were named.
+        first: Why the first one has none.
+        figures: The answers, printed all the same.
+    """
+
+    status = ExitStatus.TOO_MANY_FAILURES
+
+    def __init__(self, images: int, first: str, figures: Mapping[str, Any]) -> None:
+        what = f"none of {images} images has an answer; the first: {first}"
+        super().__init__(what, mend="check the names of the images", figures=figures)
+
+
 class StoreError(CaptError):
     """A store, table or run directory that cannot be used as it is."""
 

@@ -32,7 +32,10 @@ class _Loader(yaml.SafeLoader):
                     what = f"the key {key.value!r} stands twice"
                     raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
                 keys.add(key.value)
-        return super().construct_mapping(node, deep)
+        entries = super().construct_mapping(node, deep)
+        if len(entries) < len(node.value):  # such as 10 and 0xA
+            raise yaml.constructor.ConstructorError(None, None, "two keys are equal", node.start_mark)
+        return entries
 
 
 def load_yaml(text: str) -> Any:

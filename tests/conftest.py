@@ -1,9 +1,11 @@
 """Data that the tests make for themselves: photographs of noise, folders, COCO annotations, archives."""
 
+import gc
 import json
 import os
+import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,23 @@ from PIL import Image
 
 from features.extractors.choice import Extractor
 from pipelines import frozen
+from pipelines.text_job import TextJob
 from schemas.recipes import FeatureRecipe
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over what imports have made, a million objects, and walk the rest less often."""
+    gc.collect()
+    gc.freeze()
+    young, old, _ = gc.get_threshold()
+    gc.set_threshold(young, old, 50)
+
+
+def pytest_sessionfinish() -> None:
+    """Let everything be collected as the process ends."""
+    gc.unfreeze()
 
 
 def noise_image(seed: int, width: int = 96, height: int = 72) -> Image.Image:
@@ -73,6 +89,14 @@ def zip_of(directory: Path, path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def left_to_the_cache() -> Iterator[None]:
+    """What tests write need not outlive the machine's next crash: nothing is forced to the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def built_once() -> Iterator[dict[FeatureRecipe, Any]]:
     """The frozen networks that stores of this process were begun with: each recipe's is built for the first of them."""
     built: dict[FeatureRecipe, Any] = {}
@@ -86,6 +110,25 @@ def built_once() -> Iterator[dict[FeatureRecipe, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frozen, "_build", once)
         yield built
+
+
+@pytest.fixture(scope="session", autouse=True)
+def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
+    """The transforms that text tables of this process were begun with: each is made for the first of its recipe."""
+    made: dict[Any, Path] = {}
+    make = TextJob._make_transform
+
+    def once(job: TextJob, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
+        wanted = (job.recipe, job.words and tuple(job.words))
+        if wanted not in made:
+            new = make(job, plan, directory, beam_options)
+            made[wanted] = shutil.copytree(new, tmp_path_factory.mktemp("transforms") / new.name)
+            return new
+        return Path(shutil.copytree(made[wanted], directory / made[wanted].name))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TextJob, "_make_transform", once)
+        yield made
 
 
 @pytest.fixture(scope="session")

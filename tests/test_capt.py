@@ -118,7 +118,9 @@ def test_a_failure_ends_with_status_1(tmp_path: Path, photos: Any) -> None:
 def test_a_place_that_may_not_be_written_is_one_line() -> None:
     done = capt("synth", "scenes", "/sys/capt", "--num-images", "5", "--seed", "0")
     assert done.returncode == 1
-    assert re.fullmatch(r"capt: /sys/\S+: [A-Z][a-z -]+\. Check its permissions, or choose another path\.\n", done.stderr)
+    assert re.fullmatch(
+        r"capt: /sys/\S+: [A-Z][a-z -]+\. Check its permissions, or choose another path\.\n", done.stderr
+    )
 
 
 def test_which_scenes_there_are_is_said_on_the_command_line(tmp_path: Path) -> None:

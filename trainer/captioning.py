@@ -13,7 +13,7 @@ from features.remote.paths import local_path
 from schemas.errors import RecordError, UsageError, unexpected
 from schemas.options import inference as options_of
 from schemas.printing import printable
-from trainer.inputs.pictures import Picture, find_pictures
+from trainer.inputs.pictures import Picture, checked, find_pictures
 from trainer.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
@@ -34,6 +34,7 @@ def caption(options: options_of.Caption) -> dict[str, Any]:
     Raises:
         UsageError: an option is out of range, or the model does not attend.
         StoreError: the run cannot be used.
+        NoAnswerError: no image can be captioned.
     """
     drawn = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
     opened = open_run(options.run, CaptionerRun)
@@ -48,7 +49,7 @@ def caption(options: options_of.Caption) -> dict[str, Any]:
             path = numbered(drawn, number, len(pictures))
             result |= _attention(picture, made, path, opened.fitting)
         results.append(result)
-    return {"results": results}
+    return checked({"results": results})
 
 
 def print_captions(result: dict[str, Any]) -> None:

@@ -7,18 +7,18 @@ from pydantic import Field, ValidationError
 
 from features.numerics import native_precision
 from schemas.errors import UsageError
-from schemas.frozen import Frozen
+from schemas.frozen import Settings
 from trainer.captioners.configs import ModelConfig, RecognizerConfig
 from trainer.recognizers.profiles import profile_settings
 
-Part = TypeVar("Part", bound=Frozen)
-OtherPart = TypeVar("OtherPart", bound=Frozen)
+Part = TypeVar("Part", bound=Settings)
+OtherPart = TypeVar("OtherPart", bound=Settings)
 
 _PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 _OF_PIXELS = ("extractor_", "fine_tuning", "augment_")
 
 
-class LearningConfig(Frozen):
+class LearningConfig(Settings):
     """How a model is trained, whatever its task.
 
     Args:

@@ -1,22 +1,24 @@
 """Partial files: lines gather in `OUT.part`, and become `OUT` when the last is there.
 
     {"job": "…"}        whose lines these are: another job's are not taken over
-    0<TAB>…             the number of a line, and the line
-    1<TAB>…
+    0<TAB>…<TAB>…       the number of a line, a digest of the picture that it tells of, and the line
+    1<TAB>…<TAB>…
 
-A killed run goes on with the lines that are whole. They may come in any order, and again, when the last is meant;
-`OUT` has them by number.
+A killed run goes on with the lines that are whole and tell of the same pictures. They may come in any order, and
+again, when the last is meant; `OUT` has them by number.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from features.files import write, written_aside
+from schemas.recipes import digest_of
+from trainer.inputs.pictures import Picture
 
 
 class PartialLines:
@@ -24,15 +26,16 @@ class PartialLines:
 
     Args:
         out: Path. The file that they become.
-        owner: str. A digest of all that decides the lines.
-        count: int. How many there are to be.
+        owner: str. A digest of all that decides the lines, besides the pictures.
+        pictures: Sequence of Picture or None. What each line tells of; None if there is none.
     """
 
-    def __init__(self, out: Path, owner: str, count: int) -> None:
+    def __init__(self, out: Path, owner: str, pictures: Sequence[Picture | None]) -> None:
         self._out = out
         self._part = out.with_name(f"{out.name}.part")
-        self._places = np.full(count, -1, np.int64)
-        self._begin(json.dumps({"job": owner}).encode() + b"\n")
+        self._digests = [digest_of([one.name, one.stamp] if one else []) for one in pictures]
+        self._places = np.full(len(pictures), -1, np.int64)
+        self._begin(json.dumps({"job": digest_of([owner, len(pictures)])}).encode() + b"\n")
         self.resumed = int((self._places >= 0).sum())
 
     @property
@@ -45,17 +48,23 @@ class PartialLines:
         with self._part.open("ab") as file:
             for number, line in lines:
                 self._places[number] = file.tell()
-                file.write(f"{number}\t{line}\n".encode())
+                file.write(f"{number}\t{self._digests[number]}\t{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self) -> None:
-        """Give the lines their place, by number; all must be there."""
-        assert not self.missing
+    def finish(self, instead: Callable[[int], str] | None = None) -> None:
+        """Give the lines their place, by number.
+
+        Args:
+            instead: Makes a line that is missing, which is kept nowhere else; None where all must be there.
+        """
+        assert instead or not self.missing
         with written_aside(self._out) as aside, self._part.open("rb") as part, aside.open("wb") as file:
-            for place in self._places.tolist():
-                part.seek(place)
-                file.write(part.readline().partition(b"\t")[2])
+            for number, place in enumerate(self._places.tolist()):
+                part.seek(max(place, 0))
+                file.write(
+                    f"{instead(number)}\n".encode() if instead and place < 0 else part.readline().split(b"\t", 2)[2]
+                )
         self._part.unlink()
 
     def _begin(self, head: bytes) -> None:
@@ -75,6 +84,8 @@ class PartialLines:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                self._places[int(line.partition(b"\t")[0])] = end
+                number, digest, _ = line.split(b"\t", 2)
+                if self._digests[int(number)].encode() == digest:
+                    self._places[int(number)] = end
                 end += len(line)
             return end

@@ -8,6 +8,7 @@ from typing import Any
 from features.extraction import Source
 from features.progress import bar
 from features.remote.paths import local_path
+from schemas.errors import NoAnswerError
 from schemas.options.inference import PredictCaptions
 from schemas.recipes import digest_of
 from trainer.captioning import as_result
@@ -22,43 +23,44 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     """Caption folders and archives into a file.
 
     Args:
-        options: The run, the images as `trainer.inputs.pictures.find_pictures` takes them, and the file: one JSON object
-            per line with `image` and either `text` and `score`, or `error`.
+        options: The run, the images as `trainer.inputs.pictures.find_pictures` takes them, and the file: one JSON
+            object per line with `image` and either `text` and `score`, or `error`.
 
     Returns:
-        dict: `output`, `images`, `captions`, `failed`, `resumed` (lines that an earlier, killed run had written, in whole
+        dict: `output`, `images`, `captions`, `failed`, `resumed` (lines that an interrupted run had written, in whole
         batches).
 
     Raises:
         UsageError: an option is out of range.
         StoreError: the run cannot be used.
+        NoAnswerError: no image can be captioned; the file says why.
     """
     path = local_path(options.output, "--output")
     opened = open_run(options.run, CaptionerRun)
     chosen = opened.decoding(**options.generation())
     pictures = [picture for name in options.images for picture in find_pictures(name)]
-    lines = PartialLines(path, _owner(opened, chosen, pictures), len(pictures))
+    owner = digest_of([opened.identity, chosen.model_dump(mode="json")])
+    lines = PartialLines(path, owner, pictures)
+    first = min(lines.missing, default=len(pictures))
     # Scores depend, in their last digits, on the batch that an image comes in.
-    resumed = lines.resumed - lines.resumed % DECODE_BATCH
+    resumed = first - first % DECODE_BATCH
     with bar("captioning", len(pictures), "images") as show:
         for batch in _batches(opened, pictures, chosen, resumed):
             lines.add(batch)
             show(batch[-1][0] + 1, "")
     lines.finish()
     with path.open("rb") as made:
-        failed = sum("error" in json.loads(line) for line in made)
-    return {
+        errors = [error for line in made if (error := json.loads(line).get("error"))]
+    figures = {
         "output": options.output,
         "images": len(pictures),
-        "captions": len(pictures) - failed,
-        "failed": failed,
+        "captions": len(pictures) - len(errors),
+        "failed": len(errors),
         "resumed": resumed,
     }
-
-
-def _owner(run: CaptionerRun, decoding: GenerationConfig, pictures: Sequence[Picture]) -> str:
-    """Digest of what decides the lines: run, decoding, and which images."""
-    return digest_of([run.identity, decoding.model_dump(mode="json"), [picture.name for picture in pictures]])
+    if len(errors) == len(pictures):
+        raise NoAnswerError(len(pictures), errors[0], figures)
+    return figures
 
 
 def _batches(

@@ -37,8 +37,8 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
             and the file.
 
     Returns:
-        dict: `output`, `ids`, `labels_written` (lines that were recognized), `failed` (lines with the fallback label), and `resumed` (lines
-        that an earlier, killed run had written).
+        dict: `output`, `ids`, `labels_written` (lines that were recognized), `failed` (lines with the fallback label),
+        and `resumed` (lines that an interrupted run had written).
 
     Raises:
         UsageError: the range or the fallback label is invalid.
@@ -54,14 +54,13 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     missing = [number for number in wanted if number not in pictures]
     if missing and on_error is None:
         raise _incomplete("are not there", missing, "check --images and --ids")
-    owner = digest_of([opened.identity, decode, wanted.start, wanted.stop, sorted(options.images)])
-    lines = PartialLines(path, owner, len(wanted))
+    owner = digest_of([opened.identity, decode, wanted.start, wanted.stop])
+    lines = PartialLines(path, owner, [pictures.get(number) for number in wanted])
     faults = _read_all(opened, decode, lines, wanted, pictures)
     if faults and on_error is None:
         raise _incomplete("cannot be read", list(faults), f"the first: {next(iter(faults.values()))}")
     failed = lines.missing
-    lines.add((place, f"a{wanted[place]} {on_error}") for place in failed)
-    lines.finish()
+    lines.finish(lambda place: f"a{wanted[place]} {on_error}")
     return {
         "output": options.output,
         "ids": len(wanted),

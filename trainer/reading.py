@@ -7,7 +7,7 @@ from features.extraction import Source
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
 from schemas.printing import printable
-from trainer.inputs.pictures import find_pictures
+from trainer.inputs.pictures import checked, find_pictures
 from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun
 from trainer.runs.run import open_run
 
@@ -26,17 +26,17 @@ def recognize(options: Recognize) -> dict[str, Any]:
     Raises:
         UsageError: an image cannot be found.
         StoreError: the run cannot be used.
+        NoAnswerError: no image can be read.
     """
     opened = open_run(options.run, RecognizerRun)
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     pictures = [picture for name in options.images for picture in find_pictures(name, limits)]
     answers = opened.all_readings(Source(b"", picture.read) for picture in pictures)
-    return {
-        "results": [
-            {"image": picture.name, **as_result(answer, options.decoding_strategy)}
-            for picture, answer in zip(pictures, answers, strict=True)
-        ]
-    }
+    results = [
+        {"image": picture.name, **as_result(answer, options.decoding_strategy)}
+        for picture, answer in zip(pictures, answers, strict=True)
+    ]
+    return checked({"results": results})
 
 
 def print_readings(result: dict[str, Any]) -> None:

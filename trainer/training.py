@@ -14,7 +14,7 @@ from trainer.captioners.models import ModelSpec, PixelInput, model_spec
 from trainer.config import TrainingConfig, parse_options
 from trainer.inputs.captions import CaptionData, join_captions
 from trainer.inputs.tables import Tables, select_tables
-from trainer.learning.warming import WarmStart
+from trainer.learning.warming import WarmStart, learned_by
 from trainer.runs.directory import begin_run, locked, note_store, put_captioner
 from trainer.runs.records import (
     CaptionerRecord,
@@ -69,7 +69,7 @@ def train_captioner(options: TrainCaptioner) -> dict[str, Any]:
         network = open_network(training, spec, tables.features.recipe) if training.extractor else None
         with locked(root):
             record = captioner_record(spec, sizes, training, tables, data, network, warm)
-            begin_run(root, record, lambda: put_captioner(root, tables, network))
+            begin_run(root, record, lambda: put_captioner(root, tables, network, learned_by(data.train.keys, warm)))
             note_store(root, opened.path)
             say_settings(record)
             return Learning(root, record, CaptionLesson(root, record, tables, data, network, warm)).run()

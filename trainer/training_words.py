@@ -12,7 +12,7 @@ from trainer.captioners.configs import RecognizerConfig
 from trainer.config import RecognizerTraining, parse_recognizer
 from trainer.inputs.labelled import WordData, join_words
 from trainer.inputs.tables import LabelledTables, select_labelled
-from trainer.learning.warming import WarmStart
+from trainer.learning.warming import WarmStart, learned_by
 from trainer.runs.directory import begin_run, locked, note_store, put_recognizer
 from trainer.runs.records import FeatureOrigin, RecognizerRecord, library_versions
 from trainer.training import say_settings
@@ -54,7 +54,8 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
 
         with locked(root):
             record = _record(sizes, training, tables, data, warm)
-            begin_run(root, record, lambda: put_recognizer(root, tables.features, data.train.words))
+            learned = learned_by(data.train.keys, warm)
+            begin_run(root, record, lambda: put_recognizer(root, tables.features, data.train.words, learned))
             note_store(root, opened.path)
             say_settings(record)
             return Learning(root, record, WordLesson(root, record, tables, data, warm)).run()

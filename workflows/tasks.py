@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from features.files import sha256_of
+from features.remote.paths import place
 from features.store import Store
 from pipelines.prepare_captcha import captcha_features, prepare_captcha
 from pipelines.prepare_captions import prepare_captions
@@ -51,6 +53,8 @@ _OF_DATASET = (
     "beam_options",
 )
 _OF_PLACE = ("store", "dry_run")
+# Options of training and evaluation that may name a file.
+_FILES = ("extractor", "extractor_weights", "labels")
 # Arguments of training that say where it reads and writes, not how it learns.
 _OF_RUN = ("store", "run_dir", "dataset", "feature_table", "caption_table", "hyperparameters")
 # The option of training that takes the fingerprint of a table, by the kind of the table.
@@ -98,7 +102,7 @@ class Preparation:
             UsageError: an option is unknown or wrong.
             CaptError: as the command says.
         """
-        return self.run(self.parsed(store, {**options, "dry_run": dry_run}))
+        return self.run(self.parsed(store, options).model_copy(update={"dry_run": dry_run}))
 
     def fingerprint(self, store: Store, options: Mapping[str, Any]) -> str:
         """The fingerprint of the table that these options make."""
@@ -107,8 +111,12 @@ class Preparation:
         return self.tells(self.parsed(store.path, options), store)
 
     def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Options:
-        """The options, typed; UsageError by name where one is unknown or wrong."""
-        return self.options.parse({"store": str(store), **options}, f"prepare {self.command}")
+        """The options, typed; UsageError by name where one is unknown, wrong, or said elsewhere."""
+        where = f"prepare {self.command}"
+        for name in underscored(options):
+            if name in _OF_PLACE:
+                raise UsageError(f"{name} is not an option of a table", where=where, mend="Leave it out.")
+        return self.options.parse({**options, "store": str(store)}, where)
 
 
 @dataclass(frozen=True)
@@ -309,8 +317,31 @@ def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, A
 
 
 def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by the names that Python has for them; those of the command line have dashes."""
-    return {str(name).replace("-", "_"): value for name, value in options.items()}
+    """Options by the names that Python has for them; those of the command line have dashes.
+
+    Raises:
+        UsageError: An option stands there with a dash and with an underscore, and one would be ignored.
+    """
+    named: dict[str, Any] = {}
+    for name, value in options.items():
+        own = str(name).replace("-", "_")
+        if own in named:
+            raise UsageError(
+                f"{own} stands there twice, with a dash and with an underscore", mend="keep one of the two"
+            )
+        named[own] = value
+    return named
+
+
+def files_named(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the SHA-256 of each file that options name, by option: it decides results, and its path does not.
+
+    Args:
+        options: Options of training or evaluation.
+    """
+    named = {name: str(value).removeprefix("custom:") for name, value in underscored(options).items() if value}
+    files = {name: place(path) for name, path in named.items() if name in _FILES}
+    return {name: sha256_of(path) for name, path in files.items() if path.is_file()}
 
 
 def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,12 +367,9 @@ def _parsed(
     dataset: Sequence[str] | None,
 ) -> TrainingKind:
     """The options of a training command: those that are none of its own are hyperparameters."""
-    given = _of_training(options)
-    own = {name: value for name, value in given.items() if name in kind.model_fields}
     where = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
     named = {_TABLE_OPTIONS[name]: fingerprint for name, fingerprint in tables.items()}
-    rest = {name: value for name, value in given.items() if name not in own}
-    return kind.parse({**own, **where, **named, "hyperparameters": rest}, "train")
+    return kind.parse({**_of_training(options), **where, **named}, "train")
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:

@@ -24,6 +24,7 @@ from features.progress import bar
 from features.remote.paths import local_path
 from schemas.errors import UsageError
 from schemas.options.data import SynthCaptcha
+from schemas.strict_json import parse_json
 
 FOLDER = "words_captcha"
 LABELS = "spec_train_val.txt"
@@ -70,7 +71,7 @@ def make_captchas(look: Look, out: str | Path, count: int, seed: int, labelled: 
     make_folder(
         out,
         f"{count} CAPTCHAs of seed {seed} with these words and fonts",
-        holds=lambda made: bool(json.loads((made / _MADE).read_text()) == facts),
+        holds=lambda made: bool(parse_json((made / _MADE).read_bytes()) == facts),
         write=lambda made: _write(made, look, facts),
     )
     return {

@@ -41,7 +41,7 @@ def _check(words: Sequence[str], where: str) -> None:
     seen: set[str] = set()
     for number, word in enumerate(words, 1):
         if not _WORD.fullmatch(word):
-            raise UsageError(f"line {number}: {word!r} is not three to five letters a-z", where=where)
+            raise UsageError(f"line {number}: {word[:40]!r} is not three to five letters a-z", where=where)
         if word in seen:
             raise UsageError(f"line {number}: {word!r} is there twice", where=where)
         seen.add(word)

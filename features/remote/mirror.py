@@ -25,6 +25,7 @@ from features.remote.local_side import mirror_root, place_of
 from features.remote.paths import ObjectPath
 from features.remote.transfers import digest_of, download
 from schemas.errors import CaptError, DamagedError, UsageError
+from schemas.strict_json import parse_json
 
 AT_ONCE = 4
 DEFAULT_SIZE = "100GB"
@@ -110,7 +111,7 @@ class Mirror:
     def sha256_as_listed(self, path: ObjectPath, listed: Listed) -> str:
         """As `sha256_of`, of an object that a listing told of."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(place_of(str(path), "known").read_bytes())
+            known = parse_json(place_of(str(path), "known").read_bytes())
             if known["tag"] == listed.tag:
                 return str(known["sha256"])
         sha256 = digest_of(str(path), listed.size)

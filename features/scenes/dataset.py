@@ -22,6 +22,7 @@ from features.scenes.picture import draw
 from features.scenes.rules import PLAIN, Rules, object_counts
 from schemas.errors import UsageError
 from schemas.options.data import SynthScenes
+from schemas.strict_json import parse_json
 
 
 def synth_scenes(options: SynthScenes) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def make_scenes(out: str | Path, count: int, seed: int, rules: Rules = PLAIN) ->
     make_folder(
         out,
         f"{count} scenes of seed {seed}",
-        holds=lambda made: json.loads(_annotations(made, "train").read_text())["info"] == info,
+        holds=lambda made: parse_json(_annotations(made, "train").read_bytes())["info"] == info,
         write=lambda made: _write(made, count, seed, rules),
     )
     return {

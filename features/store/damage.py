@@ -6,7 +6,6 @@ The note tells where to look, and what lies there decides: a file that was heale
 """
 
 import errno
-import json
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from features.store.layout import CACHE
 from features.store.log import CommitLog
 from schemas.manifests import FileEntry, Manifest, Shard
 from schemas.recipes import canonical_json
+from schemas.strict_json import parse_json
 
 NOTE = "damage.json"
 
@@ -43,12 +43,12 @@ def note_damage(store: Path, paths: Iterable[str]) -> None:
 def noted_damage(store: Path, root: Path) -> frozenset[str]:
     """The files noted that lie in the directory `root`, by path within it."""
     try:
-        listed = json.loads((store / CACHE / NOTE).read_bytes())["paths"]
+        listed = parse_json((store / CACHE / NOTE).read_bytes())["paths"]
         prefix = "" if root == store else f"{root.relative_to(store).as_posix()}/"
         return frozenset(path.removeprefix(prefix) for path in listed if path.startswith(prefix))
     except FileNotFoundError:
         return frozenset()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         _log.warning("%s cannot be read; verify the store again", store / CACHE / NOTE)
         return frozenset()
 

@@ -14,7 +14,6 @@ lists them. What a killed job left is given an hour at least, since the job may 
 """
 
 import contextlib
-import json
 import re
 import shutil
 import time
@@ -50,6 +49,7 @@ from features.store.tables import open_store
 from schemas.errors import DamagedError, UsageError
 from schemas.manifests import FeatureFacts, Manifest
 from schemas.options.store import StoreGc
+from schemas.strict_json import parse_json
 
 DEFAULT_AGE = "24h"
 
@@ -311,7 +311,7 @@ def _networks(manifests: list[Manifest]) -> set[str]:
 def _remembered(path: Path) -> str:
     """The network that a feature table was begun with; nothing where it has none yet."""
     try:
-        return str(json.loads(path.read_bytes())["network"])
+        return str(parse_json(path.read_bytes())["network"])
     except FileNotFoundError:
         return ""
     except (ValueError, KeyError, TypeError):

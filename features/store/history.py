@@ -4,7 +4,6 @@ Opening a table refuses one that is damaged; this reads what is left of it.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from features.store.tables import RECIPE
 from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
+from schemas.strict_json import parse_json
 
 KINDS = {FEATURES: "features", TEXT: "captions", DATASETS: "dataset", MODELS: "model"}
 
@@ -197,7 +197,7 @@ def _check_network(table: TableHistory, findings: Findings) -> None:
         return
     data = path.read_bytes()
     try:
-        note = json.loads(data)
+        note = parse_json(data)
         network, shape = str(note["network"]), tuple(note["shape"])
         is_whole = canonical_json({"network": network, "shape": shape}) == data
     except (ValueError, KeyError, TypeError):

@@ -10,7 +10,6 @@ A manifest that cannot be read hides what it replaced. It is of no account where
 older commit is known to be replaced too; anywhere else the table is damaged.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from features.store.layout import NETWORKS
 from schemas.errors import DamagedError, StoreError
 from schemas.manifests import MANIFEST_VERSION, DroppedFacts, Manifest
 from schemas.recipes import canonical_json
+from schemas.strict_json import parse_json
 
 LOG = "log"
 MANIFESTS = "manifests"
@@ -289,8 +289,8 @@ def _entry(data: bytes | None, path: Path) -> str:
     if data is None:
         raise DamagedError("an entry of the log is missing", where=str(path))
     try:
-        digest = str(json.loads(data)["manifest"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        digest = str(parse_json(data)["manifest"])
+    except (ValueError, KeyError, TypeError):
         raise DamagedError("the log entry is damaged", where=str(path)) from None
     if not MANIFEST_NAME.fullmatch(f"{digest}.json") or entry_bytes(digest) != data:
         raise DamagedError("the log entry is damaged", where=str(path))
@@ -309,8 +309,8 @@ def _manifest(data: bytes | None, path: Path) -> Manifest:
 
 def _parse(data: bytes, path: Path) -> Manifest:
     try:
-        version = json.loads(data).get("version")
-    except (ValueError, AttributeError, RecursionError):
+        version = parse_json(data).get("version")
+    except (ValueError, AttributeError):
         raise DamagedError("manifest is damaged: not JSON", where=str(path)) from None
     if isinstance(version, int) and version > MANIFEST_VERSION:
         raise StoreError(

@@ -156,11 +156,6 @@ def _await_collection(store: Path, mine: Lease, held: HeldLease) -> None:
         held.check()
 
 
-def _is_collected(store: Path, mine: Lease, held: HeldLease) -> bool:
-    others = _others(store, held, held_leases())
-    return any(one.purpose == "collect" and any(map(mine.is_writing, one.tables)) for one in others)
-
-
 def _others(store: Path, held: HeldLease, job: Collection[HeldLease]) -> Iterator[Lease]:
     """The leases that hold now, but for those of a job."""
     own = {one.path for one in job}

@@ -13,7 +13,6 @@ Opening a table takes a snapshot: later commits do not change what an open table
 """
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +49,7 @@ from schemas.errors import DamagedError, MissingKeyError, StoreError, UsageError
 from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
 from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json, digest_of
 from schemas.records import to_arrow
+from schemas.strict_json import parse_json
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, KEY_BYTES, LABELS, Table
 
 MARKER = "capt-store.json"
@@ -603,9 +603,9 @@ def _pick(tables: list[Fitting], prefix: str, noun: str, where: Path) -> Fitting
 
 def _check_marker(root: Path) -> None:
     try:
-        marker: Mapping[str, Any] = json.loads((root / MARKER).read_bytes())
+        marker: Mapping[str, Any] = parse_json((root / MARKER).read_bytes())
         ours, version = marker["format"] == _MARKER["format"], int(marker["version"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         ours, version = False, 0
     if not ours and any(_tables(root / kind) for kind in ("features", "text", "datasets")):
         raise DamagedError(

@@ -6,7 +6,6 @@ Files that only replaced commits name are checked while they are there; that the
 """
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -55,6 +54,7 @@ from schemas.errors import CaptError, DamagedError
 from schemas.manifests import FeatureFacts, Manifest, Shard
 from schemas.options.store import StoreVerify
 from schemas.recipes import FeatureRecipe, TextRecipe
+from schemas.strict_json import parse_json
 from schemas.tables import CAPTIONS, KEY_BYTES, Table
 
 _AT_ONCE = 1024
@@ -185,8 +185,8 @@ def _marker(store: Path) -> bytes:
 
 def _version(marker: bytes) -> int:
     try:
-        return int(json.loads(marker)["version"])
-    except (ValueError, KeyError, TypeError):
+        return int(parse_json(marker)["version"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return 0
 
 

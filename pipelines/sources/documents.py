@@ -16,6 +16,7 @@ from features.references.compression import gunzip_within, unpack_command
 from features.references.names import is_address
 from pipelines.sources.base import Malformed
 from pipelines.sources.encoding import as_utf8
+from pipelines.sources.fields import distinct_keys
 from pipelines.sources.lines import Line, decoded, line_end, split_lines
 from pipelines.sources.records import read_record
 from schemas.errors import CaptError, RecordError, UsageError
@@ -92,14 +93,15 @@ class Document:
 
         Returns:
             The document. Bytes that are not UTF-8 become half surrogate pairs, and numbers of more digits than Python
-            converts become infinite, so that either fails one record alone.
+            converts become infinite, so that either fails one record alone. So does an object with a key twice.
 
         Raises:
             CaptError: The document cannot be read, or is not JSON.
         """
         data = self.text()
         try:
-            return json.loads(data.decode(json.detect_encoding(data), "surrogateescape"), parse_int=_parse_int)
+            text = data.decode(json.detect_encoding(data), "surrogateescape")
+            return json.loads(text, parse_int=_parse_int, object_pairs_hook=distinct_keys)
         except (ValueError, RecursionError) as error:
             raise CaptError(f"not JSON: {error}", where=self.where, mend="fetch the file again") from error
 

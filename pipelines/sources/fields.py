@@ -5,6 +5,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import CaptError, RecordError
@@ -19,8 +20,36 @@ _NAMED = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class DoubledKey:
+    """Stands for a JSON object in which a key stands twice, so that nobody reads one value of two.
+
+    Args:
+        key: The key.
+    """
+
+    key: str
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DoubledKey:
+    """Makes a JSON object of its pairs: the `object_pairs_hook` of all annotation files.
+
+    Args:
+        pairs: Keys and values, in order.
+
+    Returns:
+        The object; or what stands for an object with a key twice.
+    """
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    return DoubledKey(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+
+
 def records(data: Any, key: str, where: str, mend: str) -> Iterator[tuple[str, Any]]:
     """The list under a key of a JSON object, each with its place, `file: images[17]`; CaptError where it is none."""
+    if isinstance(data, DoubledKey):
+        raise CaptError(f"the key {brief(data.key)} stands twice", where=where, mend="keep one of the two")
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
         raise CaptError(f"the list {key!r} is missing", where=where, mend=mend)
     for number, record in enumerate(data[key]):
@@ -38,8 +67,10 @@ def value(record: Any, key: str) -> Any:
         The value.
 
     Raises:
-        RecordError: The record is not an object, or lacks the key.
+        RecordError: The record is not an object, lacks the key, or has a key twice.
     """
+    if isinstance(record, DoubledKey):
+        raise RecordError("parse", "key comes twice", brief(record.key))
     if not isinstance(record, dict):
         raise RecordError("parse", "no object", brief(record))
     if key not in record:

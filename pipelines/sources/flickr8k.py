@@ -6,6 +6,7 @@ splits are hashed. One image that has captions was never published, `2258277193_
 as missing.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +15,8 @@ from pipelines.sources.documents import Document, documents, required
 from pipelines.sources.fields import split_of
 from pipelines.sources.tokens import token_captions
 from schemas.errors import CaptError, UsageError
+
+_log = logging.getLogger("capt.prepare")
 
 _LISTS = tuple(f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test"))
 _LIST = re.compile(r"(train|dev|test)Images\.txt$")
@@ -32,6 +35,10 @@ class Flickr8k:
         """The images that have captions, in the file's order."""
         names = dict.fromkeys((one.image_id, one.document) for one in self.captions() if isinstance(one, CaptionEntry))
         splits = self._splits()
+        strays = splits.keys() - {name for name, _ in names}
+        if strays:
+            what = "names in the split lists that no caption has"
+            _log.warning("%s: %d, such as %s. They decide no split.", what, len(strays), min(strays))
         return (
             ImageEntry(name, name, splits.get(name, "unused") if splits else None, document=document)
             for name, document in names

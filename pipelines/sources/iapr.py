@@ -65,6 +65,8 @@ def _read(document: Document) -> tuple[str, list[str]] | Malformed:
     body = _field(text, "DOC")
     if body is None:
         return Malformed(document.where, "no DOC", shown(text))
+    if text.count("<DOC>") > 1:
+        return Malformed(document.where, "several DOC", "a file describes one image")
     image = _plain(_field(body, "IMAGE"))
     if not image:
         return Malformed(document.where, "no IMAGE", shown(body))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pipelines.sources.base import CaptionEntry, ImageEntry, Malformed, in_document
 from pipelines.sources.documents import Document, documents, required
-from pipelines.sources.fields import Numbering, brief, caption_of, checked_split, identifier, name
+from pipelines.sources.fields import Numbering, brief, caption_of, checked_split, distinct_keys, identifier, name
 from pipelines.sources.lines import Line
 from pipelines.sources.records import read_record
 from schemas.errors import RecordError
@@ -67,7 +67,7 @@ class _Record(NamedTuple):
 
 def _record(line: Line) -> _Record | Malformed:
     try:
-        record = json.loads(line.text)
+        record = json.loads(line.text, object_pairs_hook=distinct_keys)
     except (ValueError, RecursionError) as error:
         return line.malformed("not JSON", str(error))
     image = name(record, "image")

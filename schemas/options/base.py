@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from schemas.errors import UsageError
-from schemas.frozen import Frozen
+from schemas.frozen import Settings
 
 Count = PositiveInt
 Natural = NonNegativeInt
@@ -35,22 +36,36 @@ class Argument(Option):
     """Describes a positional argument, as metadata of its type."""
 
 
-class Options(Frozen):
+class Options(Settings):
     """Options of one command; the docstring of a subclass is the help of its command.
 
-    Each field is an `Annotated` type with an `Option` or an `Argument`. A field `hyperparameters` takes the keys of
-    `--config` that are not options.
+    Each field is an `Annotated` type with an `Option` or an `Argument`.
     """
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_text(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if "" in values:
+            raise PydanticCustomError("empty", "it is empty")
         is_list = cls.model_fields[str(info.field_name)].annotation == tuple[str, ...]
-        if is_list and isinstance(value, (list, tuple)):
-            return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in value)
-        return (value,) if is_list and isinstance(value, str) else value
+        texts = tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
+        return texts if is_list and value is not None else value if isinstance(value, (list, tuple)) else texts[0]
+
+    @classmethod
+    def named(cls, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """Returns values by the names of options: with underscores instead of dashes.
+
+        Raises:
+            UsageError: A name is there in both spellings.
+        """
+        named: dict[str, Any] = {}
+        for key, value in values.items():
+            name = str(key).replace("-", "_")
+            if name in named:
+                raise UsageError(f"{name} is there with a dash and with an underscore", where=where)
+            named[name] = value
+        return named
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
@@ -63,22 +78,31 @@ class Options(Frozen):
         Raises:
             UsageError: An option is unknown, missing or wrong.
         """
-        named = {str(name).replace("-", "_"): value for name, value in values.items()}
         try:
-            return cls(**named)
+            return cls(**cls.named(values, where))
         except ValidationError as error:
             raise cls._refusal(error, where) from None
+
+    @classmethod
+    def _shown(cls, name: str) -> str:
+        """Returns what the command line calls an option; empty for no option."""
+        described = next((one for option, _, one in cls.declared() if option == name), None)
+        if isinstance(described, Argument):
+            return described.metavar or name.upper()
+        return f"--{name.replace('_', '-')}" if name else ""
 
     @classmethod
     def _refusal(cls, error: ValidationError, where: str) -> UsageError:
         errors = error.errors()
         name = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
-        location = ": ".join(part for part in (where, f"--{name.replace('_', '-')}" if name else "") if part)
+        location = ": ".join(part for part in (where, cls._shown(name)) if part)
         if errors[0]["type"] == "extra_forbidden":
             names = ", ".join(known for known, _, _ in cls.declared())
             return UsageError(f"unknown option {name!r}", where=where, mend=f"The options are {names}.")
         if errors[0]["type"] == "missing":
-            return UsageError("missing", where=location)
+            return UsageError("it is missing", where=location, mend="Give a value.")
+        if errors[0]["type"] == "empty":
+            return UsageError("it is empty", where=location, mend="Leave it out, or give a value.")
         # An option of two types, such as `auto` or a number, has an error for each.
         wanted = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
         problem = f"expected {' or '.join(dict.fromkeys(wanted))}, got {errors[0]['input']!r}"
@@ -93,7 +117,3 @@ class Options(Frozen):
             described = next((item for item in field.metadata if isinstance(item, Option)), None) if field else None
             if field and described:
                 yield name, field, described
-
-
-HYPERPARAMETERS = "hyperparameters"
-Hyperparameters = dict[str, Any]

@@ -23,9 +23,9 @@ def parameters_of(options: type[Options]) -> list[inspect.Parameter]:
 
 def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parameter:
     kind = _kind(field.annotation)
-    shown = described.default or _shown(field)
+    shown = "required" if field.is_required() else _default(described, field)
     details: dict[str, Any] = {
-        "help": f"{described.help} [default: {shown}]" if shown else described.help,
+        "help": f"{described.help} [{shown}]" if shown else described.help,
         "metavar": described.metavar or _METAVARS.get(kind),
         "show_default": False,
     }
@@ -33,17 +33,19 @@ def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parame
         info = typer.Argument(**details)
     else:
         info = typer.Option(f"--{name.replace('_', '-')}", **details)
-    default: Any = inspect.Parameter.empty if field.is_required() else False if kind is bool else None
-    annotation = kind | None if default is None else kind
+    # What is required may stand in a file of options instead.
+    default = False if kind is bool else None
+    annotation = kind if kind is bool else kind | None
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
     )
 
 
-def _shown(field: FieldInfo) -> str:
+def _default(described: Option, field: FieldInfo) -> str:
     """Returns the default as the help shows it; empty if there is nothing to show."""
-    is_absent = field.is_required() or field.default is None or field.default is False or field.default == ()
-    return "" if is_absent else str(field.default)
+    is_absent = field.default is None or field.default is False or field.default == ()
+    shown = described.default or ("" if is_absent else str(field.default))
+    return f"default: {shown}" if shown else ""
 
 
 def _kind(annotation: Any) -> Any:

@@ -1,10 +1,11 @@
 """Options of `capt config` and `capt train`."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.options.base import Argument, Count, Hyperparameters, Natural, Option, Options
+from schemas.options.base import Argument, Count, Natural, Option, Options
 from schemas.options.shared import CaptionTable, Datasets, RunDir, SaveSteps, StepsPerEpoch, StoreToRead, WarmStartFrom
 
 CaptionsPerImage = Literal["all", "one"]
@@ -35,7 +36,15 @@ class Config(Options):
 class TrainingOptions(Options):
     """What every training command takes."""
 
-    hyperparameters: Hyperparameters = Field(default_factory=dict)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def named(cls, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """Returns values by the names of options; those of no option are hyperparameters."""
+        named = super().named(values, where)
+        own = {name: value for name, value in named.items() if name in cls.model_fields}
+        rest = {name: value for name, value in named.items() if name not in own}
+        return {**own, "hyperparameters": {**own.get("hyperparameters", {}), **rest}}
 
     def settings(self) -> dict[str, Any]:
         """Returns the hyperparameters, those that are options included; options take precedence."""

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -27,26 +28,34 @@ from schemas.choices import Precision
 from schemas.errors import DamagedError
 from schemas.recipes import FeatureRecipe
 
-# `NAME`, or `NAME:LAYER` for another layer than its own.
-FAST = ("inception_v3", "mobilenet_v3_small")
-SLOW = ("vgg16", "vgg19", "inception_resnet_v2", "efficientnet_b0", "nasnet_mobile", "convnext_tiny")
+# `NAME`, `NAME:LAYER` for another layer than its own, or `NAME@SIDE` for images of another size than its own.
+FAST = ("inception_v3@107", "mobilenet_v3_small")
+SLOW = ("inception_v3", "vgg16", "vgg19", "inception_resnet_v2", "efficientnet_b0", "nasnet_mobile", "convnext_tiny")
 LATER = [
     *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     pytest.param("vgg16:fc2", marks=pytest.mark.large),
 ]
 NETWORKS = [*FAST, *LATER]
-HEAVY = ("inception_v3", "vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2")
+HEAVY = ("inception_v3@107", "inception_v3", "vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2")
 PRECISIONS = get_args(Precision)
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
+def name_of(kind: str) -> str:
+    return re.split("[:@]", kind)[0]
+
+
+def layer_of(kind: str) -> str:
+    return kind.partition(":")[2]
+
+
 def build(kind: str) -> tuple[Any, bytes]:
     """A network with weights random:7, and its frozen graph up to the layer."""
-    name, _, layer = kind.partition(":")
+    name, layer = name_of(kind), layer_of(kind)
     network = application(name)
-    form = network.form(layer)
+    form = network.form(layer, side_of(kind), side_of(kind))
     model = with_weights(network.build(form), "random:7", network, form)
     kept = kept_network(model, layer or network.layer, name)
     function = feature_function(kept, network.preprocess(), "none", form.height, form.width)
@@ -65,7 +74,7 @@ def encoded(number: int) -> bytes:
 
 @cache
 def side_of(kind: str) -> int:
-    return application(kind.partition(":")[0]).side
+    return int(kind.partition("@")[2] or 0) or application(name_of(kind)).side
 
 
 def scenes(kind: str, numbers: Iterable[int]) -> NDArray[Any]:
@@ -84,12 +93,12 @@ def test_stored_features_are_those_of_a_direct_keras_call(name: str) -> None:
     import keras
 
     model, graph = built(name)
-    network = application(name.partition(":")[0])
+    network = application(name_of(name))
     direct = getattr(keras.applications, network.function)(
-        weights=None, include_top=":" in name, input_shape=(network.side, network.side, 3)
+        weights=None, include_top=":" in name, input_shape=(side_of(name), side_of(name), 3)
     )
     direct.set_weights(model.get_weights())
-    layer = name.partition(":")[2] or network.layer
+    layer = layer_of(name) or network.layer
     if layer != "output":
         direct = keras.Model(direct.input, direct.get_layer(layer).output)
     pixels = scenes(name, range(3))
@@ -190,7 +199,13 @@ def rows(
     """The stored bytes of scenes, by their numbers."""
     side = side_of(name)
     recipe = FeatureRecipe(
-        extractor=name, weights="random:7@1", layer="x", height=side, width=side, precision=precision, dtype="float16"
+        extractor=name_of(name),
+        weights="random:7@1",
+        layer="x",
+        height=side,
+        width=side,
+        precision=precision,
+        dtype="float16",
     )
     sources = [Source(bytes([number]), lambda number=number: encoded(number)) for number in numbers]  # type: ignore[misc]
     results = Extractor(recipe, network, batch_size=batch).run(sources)

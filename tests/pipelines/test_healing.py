@@ -18,9 +18,10 @@ FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "rando
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_built_yet(built_once: dict[Any, Any]) -> None:
-    """A network that is healed is built for it."""
+def nothing_is_built_yet(built_once: dict[Any, Any], learned_once: dict[Any, Path]) -> None:
+    """A network or a transform that is healed is built for it."""
     built_once.clear()
+    learned_once.clear()
 
 
 class Place:

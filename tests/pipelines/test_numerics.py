@@ -74,3 +74,48 @@ def test_libraries_that_touch_no_value_may_differ(tmp_path: Path, photos: Any, m
         pretend(then, keras="3.0", pyarrow="1.0", numpy="2.0")
         prepare(store, photos(2), pooling="avg")
     assert prepare(store, photos(3), pooling="avg")["ok"] == 1
+
+
+def compute_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the worker that computes be of another kind than this machine, which launches."""
+    monkeypatch.setattr(networks, "numerics_here", lambda precision: "gpu/some chip/tensorflow/float32")
+
+
+def test_rows_that_a_worker_of_another_kind_computed_are_refused_at_commit(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    prepare(store, photos(2), pooling="avg")
+    with monkeypatch.context() as then:
+        compute_elsewhere(then)
+        with pytest.raises(StoreError):
+            prepare(store, photos(3), pooling="avg")
+        (table,) = capt.open_store(store).feature_tables()
+        assert table.rows == 2
+        assert prepare(store, photos(3), pooling="avg", allow_mixed_numerics=True)["ok"] == 1
+    (entry,) = capt.store_stats(store=str(store))["features"]
+    assert entry["numerics"] == {here().numerics: 2, "gpu/some chip/tensorflow/float32": 1}
+
+
+def test_rows_of_a_new_table_are_recorded_as_the_worker_computed_them(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        compute_elsewhere(then)
+        prepare(tmp_path / "store", photos(2), pooling="avg")
+    (entry,) = inventory.store_stats(str(tmp_path / "store"))["features"]
+    assert entry["numerics"] == {"gpu/some chip/tensorflow/float32": 2}
+
+
+def test_units_that_another_kind_of_machine_finished_are_computed_again(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    prepare(store, photos(2), pooling="avg")
+    with monkeypatch.context() as then:
+        compute_elsewhere(then)
+        with pytest.raises(StoreError):
+            prepare(store, photos(3), pooling="avg")
+    assert prepare(store, photos(3), pooling="avg")["ok"] == 1
+    (entry,) = capt.store_stats(store=str(store))["features"]
+    assert entry["numerics"] == {here().numerics: 3}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import capt
+from features.remote import retries
 from features.remote.local_side import mirror_root
 from features.remote.paths import ObjectPath, place
 from tests.features.buckets import BUCKET, bucket
@@ -129,7 +130,10 @@ def test_what_is_damaged_is_healed(address: str, photos: Any, tmp_path: Path) ->
     assert capt.open_store(address).feature_tables()[0].rows == 8
 
 
-def test_faults_on_the_way_cost_time_alone(address: str, served: tuple[str, Faults], photos: Any) -> None:
+def test_faults_on_the_way_cost_time_alone(
+    address: str, served: tuple[str, Faults], photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)
     served[1].plan(["busy", "pass", "reset", "pass", "lost", "pass", "pass"] * 12)
     result = capt.prepare_features(
         store=address, dataset_type="folder", images=[str(photos(8))], num_shards=4, **PIXELS

@@ -404,6 +404,35 @@ def test_a_byte_or_number_that_json_cannot_have_costs_its_record_alone(tmp_path:
     assert result["reasons"]["no text"] == 1
 
 
+@pytest.mark.parametrize("kind", ["coco", "karpathy", "jsonl"])
+def test_a_record_with_a_key_twice_fails_alone(tmp_path: Path, kind: str) -> None:
+    texts = {f"{number}.jpg": f"A dog {number}" for number in range(4)}
+    name, text = FORMATS[kind](texts)
+    key = "raw" if kind == "karpathy" else "caption"
+    doubled = text.replace('"A dog 1"', f'"A dog 1", "{key}": "A cat"')
+    assert doubled != text
+    result = prepare_captions(tmp_path, kind, put(tmp_path / name, doubled.encode()))
+    assert (result["input"], result["ok"], result["failed"]) == (4, 3, 1)
+    assert result["reasons"] == {"key comes twice": 1}
+
+
+@pytest.mark.parametrize("kind", ["coco", "karpathy"])
+def test_a_list_that_stands_twice_is_one_line(tmp_path: Path, kind: str) -> None:
+    name, text = FORMATS[kind]({"a.jpg": "A dog"})
+    doubled = text.replace('"images"', '"images": [], "images"')
+    with pytest.raises(CaptError) as caught:
+        prepare_captions(tmp_path, kind, put(tmp_path / name, doubled.encode()))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_iapr_that_describes_two_images_fails(tmp_path: Path) -> None:
+    doc = "<DOC><IMAGE>images/00/{0}.jpg</IMAGE><DESCRIPTION>a dog {0}</DESCRIPTION></DOC>"
+    put(tmp_path / "annotations_complete_eng/00/1.eng", doc.format(1).encode())
+    put(tmp_path / "annotations_complete_eng/00/2.eng", (doc.format(2) + doc.format(3)).encode())
+    result = prepare_captions(tmp_path, "iapr", tmp_path / "annotations_complete_eng")
+    assert (result["input"], result["ok"], result["reasons"]) == (2, 1, {"several DOC": 1})
+
+
 # === Images that a folder, an archive or a root holds ===
 
 

@@ -230,9 +230,8 @@ def test_a_captcha_of_two_roots_fails_and_its_label_reaches_neither_file() -> No
 # === The rule itself ===
 
 
-def settled(path: Path, entries: Sequence[ImageEntry]) -> Identities:
-    path.unlink(missing_ok=True)
-    identities = Identities(sqlite3.connect(path, isolation_level=None))
+def settled(entries: Sequence[ImageEntry]) -> Identities:
+    identities = Identities(sqlite3.connect(":memory:", isolation_level=None))
     identities.add(entries)
     identities.settle()
     return identities
@@ -252,16 +251,13 @@ ENTRIES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(entries=ENTRIES)
-def test_ids_are_a_function_of_the_set_of_entries_and_distinct(
-    entries: list[ImageEntry], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("identity") / "db.sqlite"
-    images = sorted(settled(path, entries).images())
-    assert sorted(settled(path, entries[::-1]).images()) == images
+def test_ids_are_a_function_of_the_set_of_entries_and_distinct(entries: list[ImageEntry]) -> None:
+    images = sorted(settled(entries).images())
+    assert sorted(settled(entries[::-1]).images()) == images
     assert len({image.image_id for image in images}) == len(images)
     files = {(entry.image_id, entry.file_name) for entry in entries}
     assert sorted(image.file_name for image in images) == sorted(file for _, file in files)
-    identities = settled(path, entries)
+    identities = settled(entries)
     by_id = {image.image_id: image for image in images}
     for document, image_id in itertools.product(["one.json", "other.json"], "12"):
         named = {one.file_name for one in entries if (one.document, one.image_id) == (document, image_id)}
@@ -274,10 +270,10 @@ def test_ids_are_a_function_of_the_set_of_entries_and_distinct(
             assert caught.value.reason == ("id comes twice" if named else "unknown image")
 
 
-def test_an_id_that_is_another_made_distinct_is_refused(tmp_path: Path) -> None:
+def test_an_id_that_is_another_made_distinct_is_refused() -> None:
     entries = [ImageEntry("1", "a"), ImageEntry("1", "b", document="other"), ImageEntry("1@a", "c")]
     with pytest.raises(CaptError):
-        settled(tmp_path / "db.sqlite", entries)
+        settled(entries)
 
 
 # === Annotations of one run and of another ===
@@ -335,3 +331,18 @@ def test_captions_under_a_path_and_images_under_its_end_belong_together() -> Non
     captions("store", "karpathy", ["dataset_coco.json"], name="coco")
     assert captioned("store", "coco") == {"a dog": "val2014/a.jpg"}
     assert capt.store_show(store="store", dataset_type="coco")["examples"]
+
+
+# === Images that change between runs ===
+
+
+def test_images_that_were_replaced_under_their_id_are_counted() -> None:
+    Path("c.csv").write_text("image,caption,split\n1.png,a flower,train\n2.png,another flower,train\n")
+    flowers, dogs = draw("flowers/1.png", "flowers/2.png"), draw("dogs/1.png", "dogs/3.png")
+    assert features("store", "csv", flowers, ["c.csv"])["replaced"] == 0
+    assert features("store", "csv", flowers, ["c.csv"])["replaced"] == 0
+    Path("d.csv").write_text("image,caption,split\n1.png,a dog,train\n3.png,another dog,train\n")
+    given = {"dataset_type": "csv", "images": dogs, "annotations": ["d.csv"], **PIXELS}
+    assert capt.prepare_features(store="store", dry_run=True, **given)["replaced"] == 1
+    assert features("store", "csv", dogs, ["d.csv"])["replaced"] == 1
+    assert features("store", "csv", dogs, ["d.csv"])["replaced"] == 0

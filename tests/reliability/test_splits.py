@@ -270,6 +270,17 @@ def test_names_of_coco_files_without_a_year_state_splits(names: tuple[str, str])
     assert catalogued(name="coco") == captioned() == expected
 
 
+@pytest.mark.parametrize(("listed", "warnings"), [("a0.png", 0), ("images/a0.png", 1)])
+def test_names_of_split_lists_that_no_caption_has_are_told(
+    listed: str, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("Flickr8k.token.txt").write_text("a0.png#0\tone word\na1.png#0\tother word\n")
+    Path("Flickr_8k.trainImages.txt").write_text(f"{listed}\na1.png\n")
+    with caplog.at_level("WARNING", logger="capt"):
+        captions(dataset_type="flickr8k", annotations=["Flickr8k.token.txt"])
+    assert len([one for one in caplog.records if one.name.startswith("capt")]) == warnings
+
+
 # === Two splits of one image ===
 
 

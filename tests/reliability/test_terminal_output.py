@@ -1,6 +1,9 @@
 """Text from outside cannot steer a terminal."""
 
+import json
 import os
+import pty
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.printing import printable
+from tests.conftest import noise_image
 
 CAPT = Path(sys.executable).with_name("capt")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
@@ -38,19 +42,87 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_hostile_names_are_escaped_in_all_output(tmp_path: Path, archive: Path, debug: list[str]) -> None:
+def test_hostile_names_are_escaped_in_all_output(tmp_path: Path, archive: Path) -> None:
     (tmp_path / "keys.yaml").write_text(f'"{HOSTILE.encode("unicode_escape").decode()}": 1\n')
     images = ["--dataset", "folder", "--images", str(archive), "--extractor", "pixels", "--height", "8", "--width", "8"]
-    commands = [
-        ["store", "ls", f"{tmp_path}/{HOSTILE}", *debug],
-        ["prepare", "features", "--store", f"{tmp_path}/s", *images, *debug],
-        ["retrain", str(tmp_path / "keys.yaml"), *debug],
-    ]
-    for command in commands:
+    stores, retraining = ["store", "ls", f"{tmp_path}/{HOSTILE}"], ["retrain", str(tmp_path / "keys.yaml")]
+    # What --debug says, it says besides.
+    preparing = ["prepare", "features", "--store", f"{tmp_path}/s", *images, "--debug"]
+    for command in (stores, retraining, [*stores, "--debug"], [*retraining, "--debug"], preparing):
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         done = subprocess.run([CAPT, *command], capture_output=True, env=environment, check=False, cwd=tmp_path)
         assert done.returncode in (1, 2, 3)
         assert done.stderr
         assert _is_clean(done.stdout)
         assert _is_clean(done.stderr)
+
+
+def _on_terminal(command: list[str], cwd: Path) -> tuple[int, bytes]:
+    """Exit code and output of a command that runs on a terminal."""
+    own, terminal = pty.openpty()
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TERM": "xterm-256color", "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [CAPT, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment, cwd=cwd
+    )
+    os.close(terminal)
+    output = b""
+    while True:
+        try:
+            read = os.read(own, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+        if not read:
+            break
+        output += read
+    os.close(own)
+    return process.wait(), output
+
+
+# What a table on a terminal is made of: colors, and the movements of a line that is written again.
+_OWN_SEQUENCES = re.compile(rb"\x1b\[[0-9;]*[mKABG]|\x1b\[\?25[hl]|[\r\n]")
+
+
+def test_hostile_names_are_escaped_on_a_terminal(tmp_path: Path) -> None:
+    store, images = tmp_path / f"s{HOSTILE}", tmp_path / f"i{HOSTILE}"
+    images.mkdir()
+    for number in range(2):
+        noise_image(number).save(images / f"{number}{HOSTILE}.png")
+    pixels = ["--extractor", "pixels", "--height", "8", "--width", "8"]
+    prepare = [
+        "prepare",
+        "features",
+        "--store",
+        str(store),
+        "--dataset-type",
+        "folder",
+        "--images",
+        str(images),
+        *pixels,
+    ]
+    for command in (
+        prepare,
+        ["store", "ls", str(store)],
+        ["store", "verify", str(store)],
+        ["store", "show", str(store), "--dataset", HOSTILE],
+    ):
+        status, output = _on_terminal(command, tmp_path)
+        assert status == (1 if command[-1] == HOSTILE else 0), output
+        text = _OWN_SEQUENCES.sub(b"", output).decode()
+        assert "owned" not in text or "\\x1b]0;owned" in text
+        assert all(c >= " " and not "\x7f" <= c <= "\x9f" and c != "\u202e" for c in text), output
+
+
+def test_json_of_hostile_names_has_no_control_character_and_keeps_the_names(tmp_path: Path) -> None:
+    images = tmp_path / f"i{HOSTILE}"
+    images.mkdir()
+    noise_image(1).save(images / "a.png")
+    pixels = ["--extractor", "pixels", "--height", "8", "--width", "8", "--json"]
+    store = str(tmp_path / f"s{HOSTILE}")
+    command = [CAPT, "prepare", "features", "--store", store, "--dataset-type", "folder", "--images", images, *pixels]
+    done = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    assert _is_clean(done.stdout)
+    assert done.stdout.isascii()
+    assert HOSTILE in json.loads(done.stdout)["report"]
+    shown = subprocess.run([CAPT, "store", "stats", store, "--json"], capture_output=True, check=True)
+    assert _is_clean(shown.stdout)
+    assert json.loads(shown.stdout)["store"] == store

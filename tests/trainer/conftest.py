@@ -29,7 +29,7 @@ from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import SPECIAL_TOKENS, FeatureRecipe, TextRecipe
 from schemas.records import to_arrow
 from schemas.tables import CAPTIONS, CATALOG
-from tests.trainer.words import SMALL, Captcha, make_words
+from tests.trainer.words import EPOCHS, SMALL, STEPS, Captcha, make_words
 from tests.trainer.words import captchas as make_captchas
 
 COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
@@ -250,4 +250,6 @@ def words_run(tmp_path_factory: pytest.TempPathFactory, words_store: Store) -> t
     """A recognizer that reads most words right, with which tests only read, and what its training said."""
 
     path = tmp_path_factory.mktemp("words") / "run"
-    return path, capt.train_captcha(store=words_store.path, run_dir=path, seed=0, epochs=25, hyperparameters=SMALL)
+    return path, capt.train_captcha(
+        store=words_store.path, run_dir=path, seed=0, epochs=EPOCHS, steps_per_epoch=STEPS, hyperparameters=SMALL
+    )

@@ -3,7 +3,7 @@ import zipfile
 import pytest
 
 import capt
-from schemas.errors import DamagedError, RecordError, UsageError
+from schemas.errors import DamagedError, NoAnswerError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
 from trainer.reading import print_readings
 from trainer.runs.recognizer_run import HOWS
@@ -88,3 +88,10 @@ def test_a_run_opens_once(run):
     from trainer.runs.recognizer_run import RecognizerRun
 
     assert open_run(run, RecognizerRun) is run
+
+
+def test_a_command_that_reads_no_image_fails(run, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(NoAnswerError) as told:
+        capt.recognize(run=run.path, images=[str(tmp_path / "bad.png"), str(tmp_path / "none.png")])
+    assert len(told.value.figures["results"]) == 2

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -305,6 +306,26 @@ def test_a_model_learns_in_half_precision_and_captions_in_full(store, tmp_path, 
     assert model.compute_dtype == "float32"
     assert {str(weight.dtype) for weight in model.weights} == {"float32"}
     assert figures["epochs"] == 2
+
+
+@pytest.mark.parametrize(("precision", "warnings"), [("mixed_bfloat16", 1), ("float32", 0)])
+def test_emulated_arithmetic_is_told_before_training_begins(store, tmp_path, monkeypatch, precision, warnings):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    run = tmp_path / "run"
+    losses_at_warnings = []
+
+    class Watching(logging.Handler):
+        def emit(self, record):
+            if record.name == "capt":
+                losses_at_warnings.append(len(lines_of(run)) if (run / "metrics.jsonl").exists() else 0)
+
+    watching = Watching(logging.WARNING)
+    logging.getLogger("capt").addHandler(watching)
+    try:
+        train_captioner(store.path, run, seed=4, epochs=1, options={**SMALL, "precision": precision})
+    finally:
+        logging.getLogger("capt").removeHandler(watching)
+    assert losses_at_warnings == [0] * warnings
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import capt
 from features.store import open_store
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.killing import OF_WORDS, kill_after, start
-from tests.trainer.words import SMALL, WORDS, add_words, make_words
+from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.inputs.labelled import join_words
 from trainer.inputs.tables import select_labelled
 from trainer.inputs.word_batches import WordReader, sampled_order, shuffled_order
@@ -17,7 +17,7 @@ from trainer.learning.checkpoints import AVERAGE, Checkpoints
 from trainer.runs.records import CaptionerRecord, RecognizerRecord, read_record
 from trainer.runs.run import load_run
 
-EPOCHS, STEPS = 25, 10
+OF_A_PASS = 10
 CHANGING = {**SMALL, "averaging": 0.8, "weight_decay": 0.01, "augment_zoom": 0.1, "augment_hue": True, "dropout": 0.3}
 
 
@@ -97,9 +97,10 @@ def test_tensorflow_complains_of_nothing(words_store, tmp_path):
 
 
 def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):
-    capt.train_captcha(
+    figures = capt.train_captcha(
         store=words_store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "averaging": 0.9}
     )
+    assert figures["steps"] == OF_A_PASS
     last, average = weights_of(tmp_path / "run", "model.weights.h5"), weights_of(tmp_path / "run", AVERAGE)
     assert any(not np.array_equal(last[name], average[name]) for name in last if not name.startswith("optimizer"))
 
@@ -108,21 +109,26 @@ def test_other_data_or_settings_are_another_run(words_run, words_store, captchas
     run = tmp_path / "run"
     shutil.copytree(words_run[0], run)
     with pytest.raises(StoreError, match=r"another run: sizes\.units: expected 24, got 32"):
-        capt.train_captcha(store=words_store.path, run_dir=run, epochs=EPOCHS, hyperparameters={**SMALL, "units": 32})
+        capt.train_captcha(
+            store=words_store.path,
+            run_dir=run,
+            epochs=EPOCHS,
+            steps_per_epoch=STEPS,
+            hyperparameters={**SMALL, "units": 32},
+        )
     other = tmp_path / "store"
     shutil.copytree(words_store.path, other)
     told = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "zoo") for c in captchas]
     shutil.rmtree(other / "datasets")
     add_words(open_store(other), told, ("train", "val"))
     with pytest.raises(StoreError, match="the train split's images and captions or words, by digest"):
-        capt.train_captcha(store=other, run_dir=run, epochs=EPOCHS, hyperparameters=SMALL)
+        capt.train_captcha(store=other, run_dir=run, epochs=EPOCHS, steps_per_epoch=STEPS, hyperparameters=SMALL)
 
 
 def test_a_finished_run_can_go_on_for_longer(words_run, words_store, tmp_path):
     shutil.copytree(words_run[0], tmp_path / "run")
-    figures = capt.train_captcha(
-        store=words_store.path, run_dir=tmp_path / "run", epochs=EPOCHS + 1, hyperparameters=SMALL
-    )
+    longer = {"epochs": EPOCHS + 1, "steps_per_epoch": STEPS}
+    figures = capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", **longer, hyperparameters=SMALL)
     assert (figures["resumed_at"], figures["steps"]) == (EPOCHS * STEPS, (EPOCHS + 1) * STEPS)
 
 

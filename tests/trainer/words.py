@@ -21,6 +21,8 @@ from schemas.tables import CATALOG, LABELS
 
 WORDS = ("an", "no", "on", "to", "tan", "not", "ant", "oat", "null", "noon")
 HEIGHT, WIDTH = 24, 64
+# Few epochs, for each is validated and kept; a pass over the train split is a fifth of one.
+EPOCHS, STEPS = 5, 50
 SMALL = {
     "widths": (8, 24),
     "blocks": (0, 1),

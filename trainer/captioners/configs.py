@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from schemas.frozen import Frozen
+from schemas.frozen import Settings
 
 Cell = Literal["rnn", "lstm", "gru"]
 
 
-class ModelConfig(Frozen):
+class ModelConfig(Settings):
     """The sizes of a model; every field is an argument of the model's class.
 
     Attributes:

@@ -40,7 +40,7 @@ class HardAttention(SoftAttention):
 
     Args:
         vocabulary: int. Number of word ids.
-        rnn_cell: str. As in `SoftAttention`, as are the next twelve; all defaults are those of the authors' code for COCO.
+        rnn_cell: str. As in `SoftAttention`, as are the next twelve; all defaults are those of the authors for COCO.
         embedding: int.
         units: int.
         attention: int.

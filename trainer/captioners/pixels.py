@@ -22,6 +22,7 @@ from features.keras_settings import keras, ops
 from schemas.errors import DamagedError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.recipes import FeatureRecipe
+from schemas.strict_json import parse_json
 from trainer.captioners.captioner import FeatureScale
 from trainer.captioners.models import ModelSpec
 from trainer.config import TrainingConfig
@@ -156,7 +157,7 @@ def load_layers(path: Path, recipe: FeatureRecipe, learns: bool) -> PixelFeature
         DamagedError: the file is missing or damaged.
     """
     try:
-        network = keras.saving.deserialize_keras_object(json.loads(path.read_bytes()), safe_mode=True)
+        network = keras.saving.deserialize_keras_object(parse_json(path.read_bytes()), safe_mode=True)
         function = feature_function(network, scaling_of(recipe), recipe.pooling, recipe.height, recipe.width)
     except FileNotFoundError:
         raise DamagedError("the extractor's layers are missing", where=str(path)) from None

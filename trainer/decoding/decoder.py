@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from schemas.errors import UsageError
-from schemas.frozen import Frozen
+from schemas.frozen import Settings
 
 if TYPE_CHECKING:
     from trainer.captioners.captioner import Captioner
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 IMPOSSIBLE = -1e8
 
 
-class GenerationConfig(Frozen):
+class GenerationConfig(Settings):
     """How captions are generated: by beam search, or, with a temperature, by sampling.
 
     Args:

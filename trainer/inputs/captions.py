@@ -168,7 +168,7 @@ def check_splits(text: TextTable, captions: pa.Table, dataset: Dataset, catalog:
         f"{pc.count_distinct(differing['image_id']).as_py()} images have captions in another split than the dataset "
         f"{dataset.name} assigns: image {image_id} is {other} in the dataset and {split} in the caption table",
         where=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
-        mend=f"run `capt prepare captions --dataset-name {dataset.name}` again and choose the new table with --caption-table",
+        mend=f"run `capt prepare captions --dataset-name {dataset.name}` again and choose its --caption-table",
     )
 
 
@@ -226,7 +226,7 @@ def _nothing_to_learn(missing: int, tables: Tables) -> CaptError:
         return CaptError(
             f"none of the {missing} captions to train on has features",
             where=names,
-            mend="run `capt prepare features` on the images of the train split, or pick another table with --feature-table",
+            mend="run `capt prepare features` on the images of the train split, or pick another --feature-table",
         )
     return CaptError("no caption is in the split train", where=names, mend="prepare captions of a train split")
 

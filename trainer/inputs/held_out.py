@@ -49,6 +49,13 @@ class HeldOut:
     without_image: int
 
     @property
+    def keys(self) -> NDArray[np.uint8]:
+        """The content keys of the images, uint8 [N, 32]."""
+        return np.frombuffer(b"".join(self.catalog[name]["key"] for name in self.names), np.uint8).reshape(
+            -1, KEY_BYTES
+        )
+
+    @property
     def digest(self) -> str:
         """SHA-256 of images and references: equal for runs that are scored on the same."""
         told = sorted([*name, self.references[name]] for name in self.names)

@@ -124,6 +124,7 @@ class HeldOutWords:
         without_label: int. Images of the split left out because nobody says what their word is.
         without_features: int. Images of the split left out because the feature table lacks them.
         differing: int. Images whose word is another in the store than in what was told.
+        unused: int. Words that were told of what is no image of the split.
     """
 
     split: str
@@ -131,6 +132,7 @@ class HeldOutWords:
     without_label: int
     without_features: int
     differing: int
+    unused: int
 
 
 def labelled_tables(store: Store, record: RecognizerRecord) -> LabelledTables:
@@ -170,6 +172,7 @@ def held_out_words(tables: LabelledTables, split: str, told: Mapping[str, str] |
         differing=_count(
             [one.of(split) for one in joined], lambda part: _differ(part.word, part.told(told or {}).word)
         ),
+        unused=len(set(told or ()).difference(*(part.name.tolist() for part in parts))),
     )
 
 

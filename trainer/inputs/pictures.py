@@ -3,21 +3,30 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from features.downloads import DownloadLimits, download
 from features.image_files import is_image
 from features.references import Reference, is_collection, walk
-from schemas.errors import CaptError, RecordError, unexpected
+from features.references.places import state_of
+from schemas.errors import CaptError, NoAnswerError, RecordError, unexpected
 
 _WEB = ("http://", "https://")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that was named: what to call it, and how to get its bytes; whatever that raises fails this image."""
+    """An image that was named.
+
+    Args:
+        name: What to call it.
+        read: How to get its bytes; whatever that raises fails this image.
+        stamp: Changes whenever its bytes may have; empty where that is not known.
+    """
 
     name: str
     read: Callable[[], bytes]
+    stamp: str = ""
 
 
 def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[Picture]:
@@ -34,7 +43,8 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
         yield Picture(name, _Once(partial(download, name, limits)))
         return
     if not is_collection(name):
-        yield Picture(name, Reference.of(name).read)
+        reference = Reference.of(name)
+        yield Picture(name, reference.read, _stamp_of(reference.location))
         return
     try:
         found = sorted((entry for entry in walk(name) if is_image(entry)), key=lambda entry: entry.name)
@@ -46,7 +56,23 @@ def find_pictures(name: str, limits: DownloadLimits | None = None) -> Iterator[P
         return
     if not found:
         yield Picture(name, partial(_fail, RecordError("find", "empty", "it holds no image")))
-    yield from (Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read) for entry in found)
+    for entry in found:
+        yield Picture(f"{name.rstrip('/')}/{entry.name}", entry.reference.read, f"{entry.size}:{entry.stamp}")
+
+
+def checked(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a command found out about pictures, unless it found out nothing.
+
+    Args:
+        result: `results`, a mapping per picture, with `error` if the picture has no answer.
+
+    Raises:
+        NoAnswerError: No picture has an answer.
+    """
+    rows = result["results"]
+    if all("error" in row for row in rows):
+        raise NoAnswerError(len(rows), rows[0]["error"], result)
+    return result
 
 
 class _Once:
@@ -60,6 +86,13 @@ class _Once:
         if self._data is None:
             self._data = self._ask()
         return self._data
+
+
+def _stamp_of(location: str) -> str:
+    try:
+        return state_of(location).version
+    except (OSError, CaptError):  # Reading it says so.
+        return ""
 
 
 def _fail(error: RecordError) -> bytes:

@@ -18,6 +18,7 @@ from features.files import ASIDE, aside_of, make_directory, publish_tree, write
 from features.keras_settings import keras, ops
 from schemas.errors import DamagedError
 from schemas.frozen import Frozen
+from schemas.strict_json import parse_json
 from trainer.learning.averaging import averaged, keeps_average
 from trainer.learning.figures import CaptionerFigures, RecognizerFigures
 
@@ -75,11 +76,15 @@ class Checkpoints:
         """What was saved last; None before the first checkpoint, DamagedError where it cannot be read."""
         path = self._root / STATE
         try:
-            return State.model_validate_json(path.read_bytes())
+            data = path.read_bytes()
+            parse_json(data)
+            return State.model_validate_json(data)
         except FileNotFoundError:
             return None
         except ValidationError as error:
             raise DamagedError(f"damaged: {error.errors()[0]['msg']}", where=str(path)) from None
+        except ValueError as error:
+            raise DamagedError(f"damaged: {error}", where=str(path)) from None
 
     def save(self, model: keras.Model, progress: Progress, total_steps: int) -> None:
         """Keep the model as it is now, and forget checkpoints that are neither last nor best.
@@ -107,7 +112,6 @@ class Checkpoints:
         state = self.state()
         if state is None:
             return None
-        model.optimizer.build(model.trainable_variables)
         load_weights(model, self._root / state.last / WEIGHTS)
         restore_random(model, state.progress.random)
         return state.progress

@@ -26,7 +26,7 @@ def compile_model(
     slow: Sequence[keras.Variable] = (),
     share: float = 1.0,
 ) -> None:
-    """Give a model its loss, its metrics, and the optimizer that its run is set to.
+    """Give a model its loss, its metrics, and the optimizer that its run is set to, built.
 
     Args:
         model: keras.Model. Built.
@@ -44,6 +44,8 @@ def compile_model(
         # XLA was measured no faster on the CPU, and it compiles for 8 s at every new shape.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
+    # TensorFlow traces a step twice where variables are made within it.
+    model.optimizer.build(model.trainable_variables)
 
 
 @contextmanager

@@ -81,6 +81,16 @@ class WarmStart:
         )
 
 
+def learned_by(keys: NDArray[np.uint8], warm: WarmStart | None) -> NDArray[np.uint8]:
+    """Returns the content keys of the images that a run learns from, those of the run that it begins with included.
+
+    Args:
+        keys: Those of its train split, uint8 [N, 32].
+        warm: The run that it begins with.
+    """
+    return keys if warm is None else np.concatenate([keys, warm.run.learned])
+
+
 def _word_axes(record: RunRecord, root: Path, weights: list[Any]) -> list[int | None]:
     """Of each weight the axis that is as long as the vocabulary, told by a model of one word more."""
     if not isinstance(record, CaptionerRecord):

@@ -6,6 +6,7 @@ R/vocabulary.txt    of a captioner: one word a line, line number = id
 R/transform/        of a captioner: the saved graph that tokenizes captions
 R/extractor.json    of a captioner on pixels: the layers of the extractor that is in the model
 R/words.txt         of a recognizer: the words of the train split, one a line, by alphabet
+R/learned.keys      the images that it learned from: `trainer.runs.learned`
 R/checkpoints/      weights, see `trainer.learning.checkpoints`
 R/metrics.jsonl     one line an epoch;  R/loss.png the same as a picture;  R/logs/ the same for TensorBoard
 R/store.txt         where the store was, for `capt evaluate`; nothing else needs it
@@ -19,6 +20,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from features.files import ASIDE, aside_of, publish, publish_tree, sha256_of, write
 from features.locks import held
 from features.remote.paths import place
@@ -26,6 +30,7 @@ from features.store import FeatureTable
 from features.vocabulary import write_vocabulary
 from schemas.errors import DamagedError, StoreError, UsageError
 from trainer.inputs.tables import Tables
+from trainer.runs.learned import LEARNED, write_learned
 from trainer.runs.records import EXTRACTOR, RECORD, RunRecord, refuse_other, write_record
 
 if TYPE_CHECKING:
@@ -63,31 +68,35 @@ def begin_run(root: Path, record: RunRecord, fill: Callable[[], None]) -> None:
     write_record(root, record)
 
 
-def put_captioner(root: Path, tables: Tables, extractor: "PixelNetwork | None") -> None:
+def put_captioner(root: Path, tables: Tables, extractor: "PixelNetwork | None", learned: NDArray[np.uint8]) -> None:
     """Put into a run directory what a captioner needs besides its weights.
 
     Args:
         root: Path. The run directory.
         tables: Tables. Where vocabulary, transform and network are copied from.
         extractor: PixelNetwork or None. The network in the model, where it learns from pixels.
+        learned: uint8 array [N, 32]. The content keys of the images that it learns from.
     """
     text = tables.texts[0]
     write_vocabulary(root / VOCABULARY, text.vocabulary())
     _copy_tree(text.transform_path, root / TRANSFORM)
     put_network(root, tables.features)
+    write_learned(root, learned)
     if extractor:
         write(root / EXTRACTOR, extractor.layers)
 
 
-def put_recognizer(root: Path, features: FeatureTable, words: Sequence[str]) -> None:
+def put_recognizer(root: Path, features: FeatureTable, words: Sequence[str], learned: NDArray[np.uint8]) -> None:
     """Put into a run directory what a recognizer of words needs besides its weights.
 
     Args:
         root: Path. The run directory.
         features: FeatureTable. The table of pixels.
         words: sequence of str. Those of the train split.
+        learned: uint8 array [N, 32]. The content keys of the images that it learns from.
     """
     write(root / WORDS, "".join(f"{word}\n" for word in sorted(set(words))).encode())
+    write_learned(root, learned)
     put_network(root, features)
 
 
@@ -106,7 +115,7 @@ def noted_store(root: Path) -> Path:
     mend = "name the store with --store"
     try:
         store = place((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
     if not store.is_dir():
         raise UsageError(f"the store that it was trained from is not at {store} any more", where=str(root), mend=mend)
@@ -119,7 +128,7 @@ def locked(root: Path) -> AbstractContextManager[None]:
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, _LOCK}
+    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, LEARNED, _LOCK}
     foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(ASIDE)]
     if foreign:
         raise StoreError(

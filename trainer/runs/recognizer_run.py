@@ -67,6 +67,8 @@ class RecognizerRun(Run):
             words = tuple(path.read_text(encoding="utf-8").split())
         except FileNotFoundError:
             raise DamagedError("the words of the train split are missing", where=str(path)) from None
+        except UnicodeDecodeError:
+            raise DamagedError("the words of the train split are not UTF-8", where=str(path)) from None
         if len(words) != self.record.words:
             raise DamagedError(f"damaged: expected {self.record.words} words, got {len(words)}", where=str(path))
         return words

@@ -9,10 +9,11 @@ from pydantic import Field, ValidationError
 
 from features.files import write
 from features.store import FeatureTable
-from schemas.errors import StoreError
+from schemas.errors import DamagedError, StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import Sha256
 from schemas.recipes import FeatureRecipe, TextRecipe
+from schemas.strict_json import parse_json
 from trainer.captioners.configs import ModelConfig, RecognizerConfig
 from trainer.captioners.models import model_spec
 from trainer.config import LearningConfig, RecognizerTraining, TrainingConfig
@@ -176,10 +177,11 @@ def library_versions() -> dict[str, str]:
 
 
 def read_record(root: Path) -> RunRecord:
-    """What run.json says; StoreError where there is none or it cannot be used."""
+    """What run.json says; StoreError where there is none or it cannot be used, DamagedError where it is not JSON."""
     path = root / RECORD
     try:
         data = path.read_bytes()
+        parse_json(data)
         task = _Task.model_validate_json(data).task
         if task not in _RECORDS:
             raise StoreError(f"this capt knows no runs of the task {task!r}", where=str(path))
@@ -192,6 +194,8 @@ def read_record(root: Path) -> RunRecord:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise StoreError(f"not a run that this capt reads: {place}: {first['msg']}", where=str(path)) from None
+    except ValueError as error:
+        raise DamagedError(f"damaged: {error}", where=str(path)) from None
 
 
 def write_record(root: Path, record: RunRecord) -> None:

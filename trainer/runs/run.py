@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from features.extraction import Extracted, Extractor, Failed, Source
 from features.fitting import Fitting
+from features.images import rgb_of
 from features.networks import shared_network
 from features.quantize import decode
 from features.references import Reference
@@ -25,7 +26,9 @@ from features.remote.paths import local_path
 from features.store.models import champion_at
 from schemas.errors import DamagedError, RecordError, UsageError
 from schemas.recipes import digest_of
+from trainer.inputs.captions import as_strings
 from trainer.runs.directory import CHECKPOINTS, NETWORK
+from trainer.runs.learned import read_learned
 from trainer.runs.records import RunRecord, read_record
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from trainer.learning.checkpoints import Checkpoints
 
 DECODE_BATCH = 64
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _KINDS = {"captioner": "captioner_run.CaptionerRun", "captcha": "recognizer_run.RecognizerRun"}
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
@@ -78,6 +80,19 @@ class Run:
         """A digest that changes with whatever decides the run's answers."""
         state = self._checkpoints.state()
         return digest_of([self.record.model_dump(mode="json"), state.best if state else ""])
+
+    @cached_property
+    def learned(self) -> NDArray[np.uint8]:
+        """The content keys of the images that it learned from, uint8 [N, 32]."""
+        return read_learned(self.path)
+
+    def count_learned(self, keys: NDArray[np.uint8]) -> int:
+        """Returns how many of some images the run learned from.
+
+        Args:
+            keys: Their content keys, uint8 [N, 32].
+        """
+        return int(np.isin(as_strings(keys), as_strings(self.learned)).sum())
 
     @property
     def _checkpoints(self) -> "Checkpoints":
@@ -169,6 +184,5 @@ def _reader(image: ImageLike) -> Callable[[], bytes]:
 
 def _encoded(image: Image.Image) -> bytes:
     data = BytesIO()
-    upright = ImageOps.exif_transpose(image)
-    (upright if upright.mode in _PNG_MODES else upright.convert("RGB")).save(data, "PNG")
+    rgb_of(image).save(data, "PNG")
     return data.getvalue()

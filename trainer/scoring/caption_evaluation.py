@@ -28,7 +28,7 @@ from trainer.metrics import METRICS, TITLES, Scorer, Scores
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.directory import EVALUATION
 from trainer.runs.run import DECODE_BATCH
-from trainer.scoring.evaluated import SCORES, short, store_of, writing
+from trainer.scoring.evaluated import SCORES, learned_note, short, store_of, writing
 from trainer.scoring.intervals import bootstrap, sample_of_captions
 from trainer.scoring.results import EACH, PAGE, write_each, write_page, write_results
 
@@ -43,8 +43,9 @@ def evaluate_captioners(runs: Sequence[CaptionerRun], options: Evaluate) -> dict
     Returns:
         dict: `runs`, for each: `run`, `model`, `datasets`, `split`, the metrics by name of `trainer.metrics.METRICS`,
         `intervals` (95 % by metric), `images`, `references`, `tokenizer`, `absent`, `without_features` and
-        `without_image` (images left out), `scored_on` (digest of images and references), `decoding`, `results`,
-        `scores` and `page` (paths); `notes`, what a reader must know to judge them.
+        `without_image` (images left out), `learned_from` (images that the run learned from), `scored_on` (digest of
+        images and references), `decoding`, `results`, `scores` and `page` (paths); `notes`, what a reader must know to
+        judge them.
 
     Raises:
         UsageError: an option is out of range, or it is not known where the store is.
@@ -123,7 +124,7 @@ def _caption(
     with bar(f"captioning {held.split}", len(held.names), "images") as show:
         for start in range(0, len(held.names), DECODE_BATCH):
             stored = features.read(held.rows[start : start + DECODE_BATCH])
-            captions += map(_compact, run.caption_features(stored, decoding, start))
+            captions += map(_compact, run.caption_features(stored, decoding, range(start, start + len(stored))))
             show(len(captions), "")
     return dict(zip(held.names, captions, strict=True))
 
@@ -144,6 +145,7 @@ def _figures(job: _Job, held: HeldOut, scores: Scores) -> dict[str, Any]:
         "intervals": bootstrap(sample_of_captions(scores)),
         "without_features": held.without_features,
         "without_image": held.without_image,
+        "learned_from": job.run.count_learned(held.keys),
         "scored_on": held.digest,
         "decoding": job.decoding.model_dump(mode="json"),
     }
@@ -167,7 +169,7 @@ def _notes_of(one: Mapping[str, Any], split: str) -> list[str]:
     for label, count in (("features", one["without_features"]), ("an image", one["without_image"])):
         if count:
             notes.append(f"{one['run']}: captioned images without {label}, left out: {count:,}")
-    return notes
+    return [*notes, *learned_note(one)]
 
 
 def _hundredths(one: Mapping[str, Any]) -> list[str | None]:

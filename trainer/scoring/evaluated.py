@@ -1,8 +1,9 @@
 """What evaluations of every task share: where a run's store is, where results go, how they are told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from features.remote.paths import place
 from schemas.errors import CaptError
@@ -30,3 +31,14 @@ def short(path: str | Path) -> str:
     """A path as seen from where the command runs."""
     here = Path.cwd()
     return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
+
+
+def learned_note(one: Mapping[str, Any]) -> list[str]:
+    """Returns what must be said of the images that a run learned from and is scored on; nothing if there is none.
+
+    Args:
+        one: The figures of an evaluation, with `run`, `images` and `learned_from`.
+    """
+    count = one["learned_from"]
+    told = f"{one['run']}: {count:,} of {one['images']:,} images are among those that the run learned from"
+    return [f"{told}, so its scores are flattered"] if count else []

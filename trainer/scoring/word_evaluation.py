@@ -27,7 +27,7 @@ from trainer.plots import confusion_figure, encode_figure
 from trainer.recognizers.alphabet import LETTERS
 from trainer.runs.directory import EVALUATION
 from trainer.runs.recognizer_run import HOWS, Readings, RecognizerRun
-from trainer.scoring.evaluated import SCORES, short, store_of, writing
+from trainer.scoring.evaluated import SCORES, learned_note, short, store_of, writing
 from trainer.scoring.misreadings import Misreading, misreadings_page
 from trainer.scoring.truth import read_truth
 from trainer.scoring.word_scores import WordScores, worst_first
@@ -52,8 +52,10 @@ def evaluate_recognizers(runs: Sequence[RecognizerRun], options: Evaluate) -> di
         of words), `exact_match_beam` (free as well) and `exact_match_lexicon` (of the train split's words alone), by
         `greedy`, `beam` and `lexicon` what `WordScores.figures` says, `outside_lexicon` (images whose word is not
         among those), `by_length` and `by_letter` (`right` and `all`, by decoder and greedily), `without_label`,
-        `without_features` (images left out), `scored_on` (digest of images and words), and `readings`, `scores`,
-        `confusion` and `page` (paths); `notes`, what a reader must know to judge them.
+        `without_features` (images left out), `differing` and `unused_labels` (words of `labels` that the store knows
+        otherwise, or that are of no image of the split), `learned_from` (images that the run learned from), `scored_on`
+        (digest of images and words), and `readings`, `scores`, `confusion` and `page` (paths); `notes`, what a reader
+        must know to judge them.
 
     Raises:
         UsageError: the file of labels is wrong, or it is not known where the store is.
@@ -146,6 +148,8 @@ def _figures(made: _Read) -> dict[str, Any]:
         "without_label": held.without_label,
         "without_features": held.without_features,
         "differing": held.differing,
+        "unused_labels": held.unused,
+        "learned_from": made.run.count_learned(held.images.keys),
         "scored_on": held.images.digest,
     }
 
@@ -219,7 +223,9 @@ def _notes(one: Mapping[str, Any], split: str) -> list[str]:
             notes.append(f"{one['run']}: images without {what}, left out: {one[name]:,}")
     if one["differing"]:
         notes.append(f"{one['run']}: images whose word is another in the store than in --labels: {one['differing']:,}")
-    return notes
+    if one["unused_labels"]:
+        notes.append(f"{one['run']}: words of --labels that are of no image of the split: {one['unused_labels']:,}")
+    return [*notes, *learned_note(one)]
 
 
 def _row(one: Mapping[str, Any]) -> list[str | int]:

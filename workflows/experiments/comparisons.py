@@ -14,6 +14,7 @@ from trainer.runs.directory import EVALUATION
 from trainer.scoring.intervals import LEVEL, SAMPLES, sample_of_means
 from trainer.scoring.results import EACH
 from trainer.scoring.word_evaluation import READINGS
+from workflows.experiments.left_files import reading
 from workflows.experiments.records import Place, TrialResult
 from workflows.tasks import Score
 
@@ -67,7 +68,8 @@ def compare(place: Place, results: Sequence[TrialResult], telling: str) -> Compa
 
 def readings(place: Path) -> list[dict[str, str]]:
     """What a recognizer read in each image, as its evaluation left it."""
-    return _rows(place / READINGS)
+    with reading(place / READINGS):
+        return [{name: row[name] for name in ("image", "word", "greedy")} for row in _rows(place / READINGS)]
 
 
 def _values(root: Path, evaluated: Mapping[str, Any], telling: str) -> dict[str, float]:
@@ -75,11 +77,15 @@ def _values(root: Path, evaluated: Mapping[str, Any], telling: str) -> dict[str,
     place = root / EVALUATION / evaluated["split"]
     if evaluated["task"] == "captcha":
         return {row["image"]: float(row["greedy"] == row["word"]) for row in readings(place)}
-    return {row["image"]: float(row[telling]) for row in _rows(place / EACH)}
+    with reading(place / EACH):
+        return {row["image"]: float(row[telling]) for row in _rows(place / EACH)}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError("a line has more or fewer columns than the first")
+    return rows

@@ -1,6 +1,5 @@
 """Curves: how the trials of an experiment learned, epoch by epoch, in one picture."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from schemas.strict_json import parse_json
 from trainer.plots import encode_figure
 from trainer.runs.directory import METRICS
+from workflows.experiments.left_files import reading
 
 Epochs = Sequence[Mapping[str, Any]]
 
@@ -25,7 +26,8 @@ def read_epochs(root: Path) -> list[dict[str, Any]]:
     path = root / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with reading(path):
+        return [dict(parse_json(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def curves_picture(each: Mapping[str, Epochs]) -> bytes | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 
 from schemas.errors import CaptError, UsageError
-from schemas.frozen import Frozen
+from schemas.frozen import Settings
 from schemas.settings import read_settings
 from workflows.tasks import Task, TaskName, task_of, underscored
 
@@ -31,7 +31,7 @@ Names = Annotated[tuple[str | int, ...], BeforeValidator(_listed)]
 Choice = dict[str, Names]
 
 
-class Definition(Frozen):
+class Definition(Settings):
     """What an experiment's file says; see docs/experiments.md.
 
     Args:
@@ -182,7 +182,7 @@ def _check_options(definition: Definition, where: str) -> None:
                     )
             _told(partial(_parse, definition, kind, name), place)
     for model, options in definition.models.items():
-        if SEED in underscored({**definition.train, **options}):
+        if SEED in {**underscored(definition.train), **underscored(options)}:
             raise UsageError("seed is one of what trials differ in", where=where, mend="say it under `seeds:`")
         _told(partial(task.settings, definition.training(model, 0)), f"{where}: models.{model}")
     _told(partial(task.check_evaluation, definition.evaluate), where)

@@ -12,6 +12,7 @@ from trainer.runs.records import RECORD
 from workflows.experiments.definition import MODEL, Definition
 from workflows.experiments.grid import Trial, grid_of
 from workflows.experiments.records import Place, TrialResult, kept
+from workflows.tasks import files_named
 
 State = Literal["done", "to resume", "to do"]
 
@@ -83,7 +84,7 @@ def plan_of(definition: Definition, where: str) -> Plan:
 
 
 def identity_of(definition: Definition, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
-    """A digest of all that decides a trial's scores: options, tables, and which images and captions they hold.
+    """A digest of all that decides a trial's scores: options, the files they name, tables, and what these hold.
 
     Args:
         definition: Definition. The experiment.
@@ -94,7 +95,8 @@ def identity_of(definition: Definition, trial: Trial, fingerprints: Mapping[str,
     held = [store.dataset(definition.dataset).digest]
     if "captions" in fingerprints:
         held += [manifest.digest for manifest in store.text(fingerprints["captions"]).manifests]
-    decides = [definition.task, trial.options, dict(fingerprints), definition.evaluate, held]
+    files = [files_named(trial.options), files_named(definition.evaluate)]
+    decides = [definition.task, trial.options, dict(fingerprints), definition.evaluate, held, files]
     return digest_of(decides)
 
 

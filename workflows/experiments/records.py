@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from features.files import write
-from schemas.errors import StoreError
+from schemas.errors import DamagedError, StoreError
 from schemas.frozen import Frozen
+from schemas.strict_json import parse_json
 from workflows.experiments.definition import Definition
 
 Kept = TypeVar("Kept", bound=Frozen)
@@ -133,9 +134,11 @@ def keep(path: Path, record: Frozen) -> None:
 
 
 def kept(path: Path, kind: type[Kept]) -> Kept | None:
-    """A record; None where there is none, StoreError where it cannot be read."""
+    """A record; None where there is none, StoreError where it cannot be used, DamagedError where it is not JSON."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
+        parse_json(data)
+        return kind.model_validate_json(data)
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -144,6 +147,8 @@ def kept(path: Path, kind: type[Kept]) -> Kept | None:
         raise StoreError(
             f"not what this capt wrote: {place}: {first['msg']}", where=str(path), mend="delete it"
         ) from None
+    except ValueError as error:
+        raise DamagedError(f"damaged: {error}", where=str(path), mend="delete it") from None
 
 
 def results_of(place: Place, trials: tuple[TrialRecord, ...]) -> Mapping[str, TrialResult]:

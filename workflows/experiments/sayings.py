@@ -1,6 +1,5 @@
 """Sayings: what the trials of an experiment say of the same held-out images, side by side."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ from features.originals import read_original
 from features.store import Store
 from pipelines.splits import rank_of
 from schemas.errors import StoreError
+from schemas.strict_json import parse_json
 from trainer.runs.directory import EVALUATION
 from trainer.scoring.predictions import wrong_words
 from trainer.scoring.results import RESULTS
 from workflows.experiments.comparisons import readings
 from workflows.experiments.definition import Definition
+from workflows.experiments.left_files import reading
 from workflows.experiments.records import Place, TrialResult
 
 
@@ -83,7 +84,8 @@ def _answers(root: Path, evaluated: Mapping[str, Any]) -> dict[str, str]:
     place = root / EVALUATION / evaluated["split"]
     if evaluated["task"] == "captcha":
         return {row["image"]: row["greedy"] for row in readings(place)}
-    return {str(one["image_id"]): one["caption"] for one in json.loads((place / RESULTS).read_bytes())}
+    with reading(place / RESULTS):
+        return {str(one["image_id"]): str(one["caption"]) for one in parse_json((place / RESULTS).read_bytes())}
 
 
 def _truth(

@@ -10,7 +10,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from schemas.errors import UsageError
-from schemas.frozen import Frozen
+from schemas.frozen import Settings
 from schemas.secrets import without_path
 from schemas.settings import read_settings
 from trainer.scoring.contests import CAPTION_METRICS, EXACT_MATCH
@@ -37,7 +37,7 @@ def _address(url: str) -> str:
     return url
 
 
-class Rule(Frozen):
+class Rule(Settings):
     """From which figure on a comparison warns, and from which it stops; None for never.
 
     Args:
@@ -49,7 +49,7 @@ class Rule(Frozen):
     stop: float | None = Field(None, ge=0)
 
 
-class Rules(Frozen):
+class Rules(Settings):
     """What new data must be like.
 
     Args:
@@ -71,7 +71,7 @@ class Rules(Frozen):
     drift_covariance: Rule = Rule(warn=1.0)
 
 
-class Slice(Frozen):
+class Slice(Settings):
     """Images among the tested ones that are looked at apart.
 
     Args:
@@ -83,7 +83,7 @@ class Slice(Frozen):
     tolerance: float | None = Field(None, ge=0)
 
 
-class Gate(Frozen):
+class Gate(Settings):
     """What a challenger must reach.
 
     Args:
@@ -103,7 +103,7 @@ class Gate(Frozen):
     slices: dict[str, Slice] = Field(default_factory=dict)
 
 
-class Hooks(Frozen):
+class Hooks(Settings):
     """What is told of the outcome, as the JSON that the command returns.
 
     What is written of it, into a model's lineage for example, names only the program and the host: arguments, user and
@@ -138,7 +138,7 @@ class Hooks(Frozen):
         return without_path(url) if url else None
 
 
-class RetrainConfig(Frozen):
+class RetrainConfig(Settings):
     """A retraining.
 
     Args:
@@ -207,7 +207,7 @@ class RetrainConfig(Frozen):
             raise UsageError(f"unknown option {unknown[0]!r}", where="data", mend=f"known: {', '.join(sorted(known))}")
         own = self.doing.preparations[table].options.model_fields
         shared = {name: value for name, value in given.items() if name in own}
-        return {**shared, **(self.features if table == "features" else self.captions)}
+        return {**shared, **underscored(self.features if table == "features" else self.captions)}
 
 
 def read_config(path: str | Path) -> RetrainConfig:

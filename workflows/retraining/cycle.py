@@ -32,6 +32,7 @@ from workflows.retraining.gate import Passage
 from workflows.retraining.hooks import tell
 from workflows.retraining.rules import Verdict, judge, judge_failures
 from workflows.retraining.seen import Seen
+from workflows.tasks import files_named
 
 SEEN, MOMENTS = "seen.parquet", "moments.npz"
 NOTHING_NEW = "nothing new"
@@ -64,8 +65,8 @@ def retrain(options: Retrain) -> dict[str, Any]:
         options: The YAML file, see `workflows.retraining.config.RetrainConfig`.
 
     Returns:
-        `decision` (`nothing new`, `promoted`, `rejected` or `stale`; with `--dry-run` what is to be done), `why`, `name`,
-        `store`, `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared` (figures
+        `decision` (`nothing new`, `promoted`, `rejected` or `stale`; with `--dry-run` what would be done), `why`,
+        `name`, `store`, `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared` (figures
         of each preparation), `comparison`, `warnings`, `gate` (its rounds) and `seconds`, as far as it came.
 
     Raises:
@@ -336,7 +337,7 @@ def prepare(settings: RetrainConfig, store: Store, frozen: str | None, dry_run: 
             options = {"max_failures": "100%", **settings.options(table, data)}
             vocabulary = frozen or (texts[0] if texts else None)
             if table == "captions" and vocabulary:
-                learned = ("vocab_size", "vocab-size", "min_count", "min-count")
+                learned = ("vocab_size", "min_count")
                 options = {name: value for name, value in options.items() if name not in learned} | {
                     "vocab_from": vocabulary
                 }
@@ -364,7 +365,7 @@ def see(store: Store, prepared: Prepared) -> Seen:
 def settings_of(settings: RetrainConfig, prepared: Prepared) -> str:
     """A digest of how a run learns, whatever from."""
     how = [settings.task, settings.doing.settings(settings.train), settings.start, settings.vocabulary]
-    return digest_of([*how, settings.captions, prepared.tables["features"]])
+    return digest_of([*how, settings.captions, prepared.tables["features"], files_named(settings.train)])
 
 
 def content_of(settings: RetrainConfig, prepared: Prepared, seen: Seen) -> str:

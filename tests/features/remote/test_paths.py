@@ -145,11 +145,13 @@ def test_bulk_transfers_are_made_again(root: ObjectPath, faults: Faults, fate: s
     data = os.urandom(9 << 20)
     aside = aside_of(root / fate)
     aside.write_bytes(data)
+    # The client waits longer with every answer that the service is busy, by a clock of its own.
+    fates = [fate] if fate == "busy" else [fate, fate]
     if fate != "half":
-        faults.plan([fate, fate], lambda method, _: method in ("PUT", "POST"))
+        faults.plan(fates, lambda method, _: method in ("PUT", "POST"))
     publish(aside, root / fate)
     assert faults.fates == []
-    faults.plan([fate, fate], lambda method, _: method == "GET")
+    faults.plan(fates, lambda method, _: method == "GET")
     with read_again(root / fate) as here:
         assert here.read_bytes() == data
     assert faults.fates == []

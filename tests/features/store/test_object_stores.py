@@ -172,19 +172,20 @@ def test_a_dataset_is_taken_out(store: Store) -> None:
 
 def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
     table = table_name(store.path, store.feature_root(RECIPE))
-    with lease(store.path, "prepare", {table: ()}, seconds=60) as path:
+    with lease(store.path, "prepare", {table: ()}, seconds=60):
         assert is_busy(store.path, table, "prepare")
-        first = path.stat().st_mtime_ns
     assert current_leases(store.path) == []
     with lease(store.path, "prepare", {table: ()}, seconds=3) as path:
-        first = path.stat().st_mtime_ns
-        time.sleep(4.5)
+        first, end = path.stat().st_mtime_ns, time.monotonic() + 30
+        while path.stat().st_mtime_ns == first and time.monotonic() < end:
+            time.sleep(0.1)
         assert path.stat().st_mtime_ns > first
         assert len(current_leases(store.path)) == 1
         data = path.read_bytes()
     path.put(data)  # type: ignore[attr-defined]
-    time.sleep(4.5)
-    assert expired_leases(store.path) == [path]
+    ends = path.stat().st_mtime + 3
+    assert expired_leases(store.path, ends - 0.5) == []
+    assert expired_leases(store.path, ends) == [path]
 
 
 def test_what_is_no_store_is_one_line(scheme: str) -> None:

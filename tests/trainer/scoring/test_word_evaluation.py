@@ -108,6 +108,16 @@ def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):
     assert "zoo" not in WORDS
 
 
+def test_words_of_what_is_no_image_of_the_split_are_counted(run, captchas, tmp_path):
+    path = tmp_path / "truth.txt"
+    lines = truth_lines([one for one in captchas if one.split in ("train", "val")])
+    path.write_text(f"{lines}a99990 an\na99991 an\n")
+    result = evaluate(run, "val", labels=path, examples=0)
+    others = sum(one.split == "train" for one in captchas) + 2
+    assert (result["unused_labels"], result["differing"]) == (others, 0)
+    assert len(result["notes"]) == len(evaluate(run, "val", examples=0)["notes"]) + 1
+
+
 def test_options_of_captions_are_refused(run):
     with pytest.raises(UsageError, match="--beam: it is for captions, and the run reads words"):
         capt.evaluate(runs=run, num_beams=3)

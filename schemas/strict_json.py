@@ -1,0 +1,26 @@
+"""Reads JSON of files that a person may edit, or that another program damaged, so that only ValueError is raised."""
+
+import json
+from typing import Any
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Parses JSON.
+
+    Args:
+        data: The text, or its bytes in UTF-8.
+
+    Raises:
+        ValueError: It is not UTF-8 or not JSON, is nested too deeply, or an object has a key twice.
+    """
+    try:
+        return json.loads(data, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a key comes twice")
+    return entries

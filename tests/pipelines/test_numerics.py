@@ -103,7 +103,7 @@ def test_rows_of_a_new_table_are_recorded_as_the_worker_computed_them(
     with monkeypatch.context() as then:
         compute_elsewhere(then)
         prepare(tmp_path / "store", photos(2), pooling="avg")
-    (entry,) = inventory.store_stats(str(tmp_path / "store"))["features"]
+    (entry,) = capt.store_stats(store=tmp_path / "store")["features"]
     assert entry["numerics"] == {"gpu/some chip/tensorflow/float32": 2}
 
 

@@ -86,7 +86,7 @@ def test_the_plan_of_each_preparation_finds_what_a_store_in_a_bucket_holds(serve
         (capt.prepare_captions, captions(served)),
         (capt.prepare_captcha, captchas(served)),
     ):
-        assert {key: job(plan=True, **given)[key] for key in ("hits", "misses", "cached")} == {
+        assert {key: job(dry_run=True, **given)[key] for key in ("hits", "misses", "cached")} == {
             "hits": COUNT,
             "misses": 0,
             "cached": COUNT,

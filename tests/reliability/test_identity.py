@@ -128,14 +128,14 @@ def test_an_id_that_names_one_file_in_two_annotation_files_is_one_image() -> Non
     other = coco("captions_other.json", [(7, "a.jpg")], [(2, 7, "other words")])
     result = features("store", "coco", draw("ph/a.jpg"), [one, other])
     assert (result["input"], result["ok"], result["shared_ids"]) == (1, 1, 0)
-    assert captions("store", "coco", [one, other], split="1,0,0")["ok"] == 2
+    assert captions("store", "coco", [one, other], split_ratios="1,0,0")["ok"] == 2
     assert captioned("store", "coco") == {"first words": "ph/a.jpg", "other words": "ph/a.jpg"}
 
 
 def test_a_caption_of_an_image_of_another_annotation_file_fails() -> None:
     one = coco("captions_one.json", [(1, "a.jpg")], [(1, 1, "right"), (2, 5, "stray")])
     other = coco("captions_other.json", [(5, "b.jpg")], [])
-    result = captions("store", "coco", [one, other], split="1,0,0")
+    result = captions("store", "coco", [one, other], split_ratios="1,0,0")
     assert (result["ok"], result["reasons"]) == (1, {"unknown image": 1})
 
 
@@ -286,7 +286,7 @@ def test_captions_of_another_annotation_file_than_the_datasets_are_refused(order
     other = coco("captions_other2017.json", [(1, "v1.jpg")], [(2, 1, "another caption")])
     jobs = [
         lambda: features("store", "coco", images, [train]),
-        lambda: captions("store", "coco", [other], split="1,0,0"),
+        lambda: captions("store", "coco", [other], split_ratios="1,0,0"),
     ]
     for job in jobs if order == "features first" else jobs[::-1]:
         job()
@@ -307,7 +307,7 @@ def test_training_refuses_captions_of_other_images() -> None:
         pooling="avg",
         weights="random:7",
     )
-    captions("store", "coco", [other], split="1,0,0")
+    captions("store", "coco", [other], split_ratios="1,0,0")
     with pytest.raises(StoreError):
         capt.train_captioner(
             store="store", run_dir="run", model="nic", hyperparameters={"units": 8, "embedding": 8, "epochs": 1}
@@ -328,7 +328,7 @@ def test_captions_under_a_path_and_images_under_its_end_belong_together() -> Non
     }
     train = text | {"filename": "b.jpg", "cocoid": 10, "split": "train", "sentences": [{"raw": "a cat", "sentid": 2}]}
     Path("dataset_coco.json").write_text(json.dumps({"images": [text, train]}))
-    captions("store", "karpathy", ["dataset_coco.json"], name="coco")
+    captions("store", "karpathy", ["dataset_coco.json"], dataset_name="coco")
     assert captioned("store", "coco") == {"a dog": "val2014/a.jpg"}
     assert capt.store_show(store="store", dataset_type="coco")["examples"]
 

@@ -105,9 +105,9 @@ def captioned(store: str = "store") -> dict[str, str]:
 def test_features_and_captions_agree_whichever_is_prepared_first(first: str) -> None:
     rows(*rows_of(range(COUNT)))
     jobs: dict[str, Job] = {"captions": captions, "features": features}
-    jobs.pop(first)(split="1,0,0")
+    jobs.pop(first)(split_ratios="1,0,0")
     (second,) = jobs.values()
-    result = second(split="0,1,0")
+    result = second(split_ratios="0,1,0")
     assert set(captioned().values()) == {"train"}
     assert catalogued() == captioned()
     assert result["splits"] == {"hashed": 0, "kept": COUNT}
@@ -115,27 +115,27 @@ def test_features_and_captions_agree_whichever_is_prepared_first(first: str) -> 
 
 def test_captions_of_new_images_take_splits_that_features_take_later() -> None:
     rows(*rows_of(range(4)))
-    features(split="1,0,0")
+    features(split_ratios="1,0,0")
     rows(*rows_of(range(COUNT)))
-    captions(split="0.5,0.25,0.25")
+    captions(split_ratios="0.5,0.25,0.25")
     before = assigned()
     assert catalogued() == {f"a{number}.png": "train" for number in range(4)}
-    features(split="0,0,1")
+    features(split_ratios="0,0,1")
     assert assigned() == before == captioned() == catalogued()
 
 
 @pytest.mark.parametrize("runs", [1, 2])
 def test_an_image_that_was_missing_for_some_runs_comes_back_in_its_split(runs: int) -> None:
     rows(*rows_of(range(COUNT)))
-    features(split="0,0,1")
+    features(split_ratios="0,0,1")
     for number in (2, 5):
         Path(f"images/a{number}.png").rename(f"a{number}.away")
     for _ in range(runs):
-        assert features(split="1,0,0")["failed"] == 2
+        assert features(split_ratios="1,0,0")["failed"] == 2
         assert set(catalogued()) == {f"a{number}.png" for number in (0, 1, 3, 4, 6, 7)}
     for number in (2, 5):
         Path(f"a{number}.away").rename(f"images/a{number}.png")
-    result = features(split="1,0,0")
+    result = features(split_ratios="1,0,0")
     assert (result["failed"], result["splits"]["kept"]) == (0, COUNT)
     assert set(catalogued().values()) == {"test"}
 
@@ -156,15 +156,15 @@ def test_an_image_that_failed_from_the_first_run_on_keeps_its_split() -> None:
     assert features()["failed"] == 1
     noise_image(0, 12, 9).save("images/a0.png")
     rows(*rows_of(range(COUNT)))
-    features(split="1,0,0", retry_failed=True)
+    features(split_ratios="1,0,0", retry_failed=True)
     assert catalogued()["a0.png"] == "val"
 
 
 def test_a_limit_assigns_no_split_to_images_that_it_leaves_out() -> None:
     rows(*rows_of(range(COUNT)))
-    features(limit_images=3, split="0,0,1")
+    features(limit_images=3, split_ratios="0,0,1")
     assert len(assigned()) == 3
-    features(split="1,0,0")
+    features(split_ratios="1,0,0")
     assert Counter(catalogued().values()) == {"test": 3, "train": COUNT - 3}
 
 
@@ -190,16 +190,16 @@ def test_captchas_keep_their_split_by_position() -> None:
 
 def test_a_dataset_that_was_dropped_is_assigned_anew() -> None:
     rows(*rows_of(range(COUNT)))
-    captions(split="1,0,0")
+    captions(split_ratios="1,0,0")
     features()
     capt.store_drop(store="store", dataset="csv")
-    assert features(split="0,0,1")["splits"] == {"hashed": COUNT, "kept": 0}
+    assert features(split_ratios="0,0,1")["splits"] == {"hashed": COUNT, "kept": 0}
     assert set(catalogued().values()) == {"test"}
 
 
 def test_captions_alone_are_dropped_with_their_splits() -> None:
     rows(*rows_of(range(COUNT)))
-    captions(split="1,0,0")
+    captions(split_ratios="1,0,0")
     assert capt.store_ls(store="store")["datasets"] == []
     capt.store_drop(store="store", dataset="csv")
     assert (assigned(), capt.open_store("store").text_tables()) == ({}, [])
@@ -213,13 +213,13 @@ def test_a_changed_split_column_tells_how_many_images_keep_their_split() -> None
     assert features()["splits"] == {"hashed": 0, "kept": 0}
     rows("a0.png,one,train", "a1.png,two,test")
     for job, plan in ((features, True), (features, False), (captions, True), (captions, False), (captions, False)):
-        assert job(plan=plan)["splits"] == {"hashed": 0, "kept": 1}
+        assert job(dry_run=plan)["splits"] == {"hashed": 0, "kept": 1}
     assert catalogued() == captioned() == {"a0.png": "train", "a1.png": "train"}
 
 
 def test_splits_that_nobody_states_are_counted_as_hashed_once() -> None:
     rows(*rows_of(range(5)), *rows_of(range(5, COUNT), "val"))
-    assert features(plan=True)["splits"] == {"hashed": 5, "kept": 0}
+    assert features(dry_run=True)["splits"] == {"hashed": 5, "kept": 0}
     assert features()["splits"] == {"hashed": 5, "kept": 0}
     assert features()["splits"] == {"hashed": 0, "kept": 0}
     assert captions()["splits"] == {"hashed": 0, "kept": 0}
@@ -315,13 +315,13 @@ def train() -> dict[str, Any]:
 def other_splits() -> None:
     """Make the dataset anew, as if its directory had been lost, so that its splits are others."""
     shutil.rmtree("store/datasets/csv")
-    features(**VECTORS, split="0,0.5,0.5")
+    features(**VECTORS, split_ratios="0,0.5,0.5")
 
 
 @pytest.mark.slow
 def test_training_refuses_captions_in_another_split_than_their_images() -> None:
     rows(*rows_of(range(COUNT)))
-    captions(split="1,0,0")
+    captions(split_ratios="1,0,0")
     features(**VECTORS)
     other_splits()
     with pytest.raises(StoreError) as caught:
@@ -368,11 +368,11 @@ def test_a_job_that_commits_while_another_is_about_to_keeps_its_splits(
     def interrupted(path: Path, data: bytes) -> bool:
         if f"/{DATASETS}/" in str(path) and not met:
             met.append(path)
-            jobs[quick](store, annotations=["quick.csv"], split="1,0,0")
+            jobs[quick](store, annotations=["quick.csv"], split_ratios="1,0,0")
         return put(path, data)
 
     monkeypatch.setattr(log, "put_if_absent", interrupted)
-    jobs[slow](store, annotations=["slow.csv"], split="0.5,0.5,0")
+    jobs[slow](store, annotations=["slow.csv"], split_ratios="0.5,0.5,0")
     assert met
     splits = assigned(store)
     assert {splits[f"a{number}.png"] for number in range(3, COUNT)} == {"train"}

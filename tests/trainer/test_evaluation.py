@@ -128,7 +128,7 @@ def test_every_image_has_a_line_of_its_own_scores(evaluated, held):
 def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, root, no_java, tmp_path):
     written = Path(evaluated["scores"]).read_text()
     found = json.loads(written)
-    assert found["decoding"]["beam"] == 1
+    assert found["decoding"]["num_beams"] == 1
     assert found["tokenizer"] == "plain"
     assert found["cider_d"] == evaluated["cider_d"]
     assert str(root) not in written
@@ -139,7 +139,7 @@ def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, ro
 def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     short = capt.evaluate(runs=run, num_examples=0, num_beams=2, max_new_tokens=2)
-    assert (short["decoding"]["beam"], short["decoding"]["max_words"]) == (2, 2)
+    assert (short["decoding"]["num_beams"], short["decoding"]["max_words"]) == (2, 2)
     captions = [one["caption"] for one in json.loads(Path(short["results"][0]).read_text())]
     assert max(len(caption.split()) for caption in captions) == 2
     assert sorted(path.name for path in Path(short["scores"]).parent.iterdir()) == [

@@ -35,7 +35,7 @@ def run(words_run):
 @pytest.fixture(scope="module")
 def served(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("served") / "model"
-    return out, capt.export(run=run, out=out)
+    return out, capt.export(run=run.path, out=out)
 
 
 def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, served, captchas, tmp_path):
@@ -79,6 +79,6 @@ def test_any_number_of_images_is_taken_at_once(served, captchas):
 
 
 def test_options_of_captions_are_refused(run, tmp_path):
-    with pytest.raises(UsageError, match="--beam: it is for captions, and the run reads words"):
-        capt.export(run=run, out=tmp_path / "model", num_beams=3)
+    with pytest.raises(UsageError, match="--num-beams: it is for captions, and the run reads words"):
+        capt.export(run=run.path, out=tmp_path / "model", num_beams=3)
     assert not (tmp_path / "model").exists()

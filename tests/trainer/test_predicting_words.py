@@ -15,7 +15,7 @@ PROGRAM = """
 import sys
 import capt
 run, images, out = sys.argv[1:]
-capt.predict_captcha(run=run, images=[images], ids="10:90", output=out)
+capt.predict_captcha(run=run.path, images=[images], ids="10:90", output=out)
 """
 
 
@@ -41,7 +41,7 @@ def expected(run, captchas):
 
 def test_every_id_of_the_range_has_its_line_in_order(run, folder, tmp_path, expected):
     out = tmp_path / "answers.txt"
-    figures = capt.predict_captcha(run=run, images=[str(folder)], ids="10:90", output=out)
+    figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert out.read_text() == expected
     assert figures == {"out": str(out), "ids": 80, "words": 80, "failed": 0, "resumed": 0}
     assert [path.name for path in tmp_path.iterdir()] == ["answers.txt"]
@@ -52,7 +52,7 @@ def test_images_come_from_archives_in_whatever_folder_and_others_are_left_alone(
         for one in captchas:
             archive.writestr(f"words_captcha/{one.image_id}.png", one.data)
         archive.writestr("words_captcha/cover.png", b"no picture")
-    capt.predict_captcha(run=run, images=[str(tmp_path / "z.zip")], ids="10:90", output=tmp_path / "answers.txt")
+    capt.predict_captcha(run=run.path, images=[str(tmp_path / "z.zip")], ids="10:90", output=tmp_path / "answers.txt")
     assert (tmp_path / "answers.txt").read_text() == expected
 
 
@@ -66,11 +66,13 @@ def test_with_the_lexicon_all_words_are_the_train_splits(run, folder, tmp_path):
 def test_an_unreadable_image_costs_no_other_and_is_named_and_there_is_no_file(run, captchas, tmp_path, expected):
     folder, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
     (folder / "a20.png").write_bytes(b"no picture")
-    with pytest.raises(CaptError, match=r"1 images cannot be read: a20 \(the first: decode: unsupported.*--on-error"):
-        capt.predict_captcha(run=run, images=[str(folder)], ids="10:90", output=out)
+    with pytest.raises(
+        CaptError, match=r"1 images cannot be read: a20 \(the first: decode: unsupported.*--fallback-label"
+    ):
+        capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert not out.exists()
     (folder / "a20.png").write_bytes(captchas[20].data)
-    figures = capt.predict_captcha(run=run, images=[str(folder)], ids="10:90", output=out)
+    figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert figures["resumed"] == 79
     assert out.read_text() == expected
 
@@ -80,8 +82,8 @@ def test_a_word_can_stand_for_what_is_missing_or_cannot_be_read(run, captchas, t
     (folder / "a20.png").write_bytes(b"no picture")
     (folder / "a30.png").unlink()
     with pytest.raises(CaptError, match=r"no file is written: 1 images are not there: a30 \(check --images and --ids"):
-        capt.predict_captcha(run=run, images=[str(folder)], ids="10:90", output=out)
-    figures = capt.predict_captcha(run=run, images=[str(folder)], ids="10:90", output=out, fallback_label="null")
+        capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
+    figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out, fallback_label="null")
     assert figures["failed"] == 2
     lines, wanted = out.read_text().splitlines(), expected.splitlines()
     assert (lines[10], lines[20]) == ("a20 null", "a30 null")
@@ -102,7 +104,7 @@ def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(words_run, 
         time.sleep(0.0005)
     process.wait()
     assert not out.exists()
-    figures = capt.predict_captcha(run=run, images=[str(folder)], ids="10:90", output=out)
+    figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert 0 < figures["resumed"] < 80
     assert out.read_text() == expected
 
@@ -110,12 +112,12 @@ def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(words_run, 
 @pytest.mark.parametrize("ids", ["10", "10:", "10:10", "20:10", "a10:a20", "-1:3"])
 def test_a_range_that_is_none_is_refused(run, folder, tmp_path, ids):
     with pytest.raises(UsageError, match=f"--ids: '{ids}' is no range"):
-        capt.predict_captcha(run=run, images=[str(folder)], ids=ids, output=tmp_path / "answers.txt")
+        capt.predict_captcha(run=run.path, images=[str(folder)], ids=ids, output=tmp_path / "answers.txt")
 
 
 def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
     for word in ("", "Null", "two words"):
-        with pytest.raises(UsageError, match=r"--on-error .*: it is no word"):
+        with pytest.raises(UsageError, match=r"--fallback-label .*: it is no word"):
             capt.predict_captcha(
                 run=run, images=[str(folder)], ids="0:4", output=tmp_path / "answers.txt", fallback_label=word
             )
@@ -124,4 +126,4 @@ def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
 def test_an_image_that_is_there_twice_is_refused(run, folder, tmp_path, captchas):
     again = put_images(tmp_path / "again", captchas[:1])
     with pytest.raises(CaptError, match="a0 is there twice"):
-        capt.predict_captcha(run=run, images=[str(folder), str(again)], ids="0:4", output=tmp_path / "answers.txt")
+        capt.predict_captcha(run=run.path, images=[str(folder), str(again)], ids="0:4", output=tmp_path / "answers.txt")

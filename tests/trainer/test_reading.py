@@ -53,9 +53,9 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
 
 def test_what_cannot_be_done_is_said(run, words_run, captchas):
     with pytest.raises(UsageError, match=r"--decode: there is no decoder 'best' \(use one of greedy, beam, lexicon\)"):
-        capt.recognize(run=run, images=["a.png"], decoding_strategy="best")
+        capt.recognize(run=run.path, images=["a.png"], decoding_strategy="best")
     with pytest.raises(UsageError, match="no image was named"):
-        capt.recognize(run=run, images=[])
+        capt.recognize(run=run.path, images=[])
     with pytest.raises(
         UsageError, match=r"the run reads words; this is for one that captions images \(capt recognize\)"
     ):

@@ -251,7 +251,7 @@ def test_an_unknown_option_is_refused_before_anything_is_written(store, tmp_path
 @pytest.mark.parametrize(
     ("model", "given", "complaint"),
     [
-        ("transformer", {"rnn_cell": "gru"}, r"--cell: transformer has no recurrence to choose"),
+        ("transformer", {"rnn_cell": "gru"}, r"--rnn-cell: transformer has no RNN cell"),
         ("nic", {"rnn_cell": "gated"}, r"cell: Input should be 'rnn', 'lstm' or 'gru', got 'gated'"),
         ("nic", {"captions_per_image": "two"}, r"captions_per_image: Input should be 'all' or 'one', got 'two'"),
     ],
@@ -322,7 +322,9 @@ def test_emulated_arithmetic_is_told_before_training_begins(store, tmp_path, mon
     watching = Watching(logging.WARNING)
     logging.getLogger("capt").addHandler(watching)
     try:
-        train_captioner(store.path, run, seed=4, epochs=1, options={**SMALL, "precision": precision})
+        capt.train_captioner(
+            store=store.path, run_dir=run, seed=4, epochs=1, hyperparameters={**SMALL, "precision": precision}
+        )
     finally:
         logging.getLogger("capt").removeHandler(watching)
     assert losses_at_warnings == [0] * warnings

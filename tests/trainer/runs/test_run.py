@@ -121,7 +121,7 @@ def test_files_folders_and_archives_are_captioned(run, shown, tmp_path):
         archive.writestr("in/bad.jpg", b"no picture")
     (tmp_path / "broken.zip").write_bytes(b"PK no archive")
     names = [str(tmp_path / name) for name in ("a.png", "folder", "broken.zip", "z.zip", "gone.png")]
-    results = capt.caption(run=run, images=names)["results"]
+    results = capt.caption(run=run.path, images=names)["results"]
     assert [os.path.relpath(result["image"], tmp_path) for result in results] == [
         "a.png",
         "folder/b.png",
@@ -149,11 +149,11 @@ def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, t
     names = [str(tmp_path / name) for name in ("a.png", "bad.png", "c.png")]
     for name, data in zip(names, (shown[0].data, b"", shown[1].data), strict=True):
         Path(name).write_bytes(data)
-    (one,) = capt.caption(run=run, images=names[:1], attention_plot=str(tmp_path / "out.png"))["results"]
+    (one,) = capt.caption(run=run.path, images=names[:1], attention_plot=str(tmp_path / "out.png"))["results"]
     assert one["attention"] == str(tmp_path / "out.png")
     panels = 1 + len(one["text"].split())
     assert Image.open(tmp_path / "out.png").width > 100 * min(5, panels)
-    several = capt.caption(run=run, images=names, attention_plot=str(tmp_path / "all.png"))["results"]
+    several = capt.caption(run=run.path, images=names, attention_plot=str(tmp_path / "all.png"))["results"]
     drawn = [result.get("attention") for result in several]
     assert drawn == [str(tmp_path / "all-1.png"), None, str(tmp_path / "all-3.png")]
     assert (tmp_path / "all-3.png").is_file()
@@ -162,7 +162,7 @@ def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, t
 def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     (tmp_path / "b.png").write_bytes(b"")
-    result = capt.caption(run=run, images=[str(tmp_path / "a.png"), str(tmp_path / "b.png")])
+    result = capt.caption(run=run.path, images=[str(tmp_path / "a.png"), str(tmp_path / "b.png")])
     print_captions(result)
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{tmp_path}/a.png\t{result['results'][0]['text']}"
@@ -171,7 +171,7 @@ def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
 
 def test_no_image_is_wrong_usage(run):
     with pytest.raises(UsageError, match="no image was named"):
-        capt.caption(run=run, images=[])
+        capt.caption(run=run.path, images=[])
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
@@ -215,7 +215,9 @@ def test_nothing_in_a_run_leads_out_of_it(trained):
 
 def test_several_captions_come_best_first(run, shown, tmp_path):
     (tmp_path / "a.png").write_bytes(shown[0].data)
-    (result,) = capt.caption(run=run, images=[str(tmp_path / "a.png")], num_beams=4, num_return_sequences=3)["results"]
+    (result,) = capt.caption(run=run.path, images=[str(tmp_path / "a.png")], num_beams=4, num_return_sequences=3)[
+        "results"
+    ]
     assert result["text"] == result["captions"][0]["text"]
     assert len({one["text"] for one in result["captions"]}) == 3
     per_word = [one["score"] / (len(one["text"].split()) + 1) for one in result["captions"]]
@@ -241,7 +243,7 @@ def test_a_banned_word_is_not_said(run, shown):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"bad_words": ["elephant"]}, "--ban: 'elephant' is no word of the run's vocabulary"),
+        ({"bad_words": ["elephant"]}, "--bad-words: 'elephant' is no word of the run's vocabulary"),
         ({"num_beams": 0}, "--beam: .*greater than or equal to 1"),
         ({"top_k": 5}, "give a temperature"),
         ({"num_beams": 2, "temperature": 1.0}, "a temperature or a beam"),
@@ -250,4 +252,4 @@ def test_a_banned_word_is_not_said(run, shown):
 def test_wrong_decoding_is_wrong_usage(run, shown, tmp_path, options, complaint):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     with pytest.raises(UsageError, match=complaint):
-        capt.caption(run=run, images=[str(tmp_path / "a.png")], **options)
+        capt.caption(run=run.path, images=[str(tmp_path / "a.png")], **options)

@@ -24,7 +24,7 @@ def truth(captchas, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scored(run, truth):
-    return capt.evaluate(runs=run, labels=truth)
+    return capt.evaluate(runs=run.path, labels=truth)
 
 
 def test_words_of_the_unlabelled_split_are_scored_by_a_file_of_truth(scored, run, captchas):
@@ -60,7 +60,7 @@ def test_what_is_left_behind_can_be_read(scored, run, captchas):
 
 
 def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, capsys):
-    result = capt.evaluate(runs=run, num_examples=0)
+    result = capt.evaluate(runs=run.path, num_examples=0)
     assert result["split"] == "val"
     assert result["page"] is None
     print_evaluation(result)
@@ -91,7 +91,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
 
     shutil.rmtree(store.dataset_root("captcha"))
     add_words(store, captchas, ("train", "val"), folder)
-    result = capt.evaluate(runs=run, store=store.path, labels=truth, num_examples=3)
+    result = capt.evaluate(runs=run.path, store=store.path, labels=truth, num_examples=3)
     page = (run.path / "evaluation" / "test" / "misreadings.html").read_text()
     assert page.count("<article") == min(3, 40 - result["greedy"]["right"])
     assert "data:image/" in page
@@ -101,7 +101,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
 def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):
     path = tmp_path / "truth.txt"
     path.write_text(truth_lines([one for one in captchas if one.split == "val"]).replace(" an\n", " zoo\n"))
-    result = capt.evaluate(runs=run, split="val", labels=path, num_examples=0)
+    result = capt.evaluate(runs=run.path, split="val", labels=path, num_examples=0)
     assert result["differing"] > 0
     assert any("another in the store than in --labels" in note for note in result["notes"])
     assert result["outside_lexicon"] == result["differing"]
@@ -112,17 +112,17 @@ def test_words_of_what_is_no_image_of_the_split_are_counted(run, captchas, tmp_p
     path = tmp_path / "truth.txt"
     lines = truth_lines([one for one in captchas if one.split in ("train", "val")])
     path.write_text(f"{lines}a99990 an\na99991 an\n")
-    result = evaluate(run, "val", labels=path, examples=0)
+    result = capt.evaluate(runs=run.path, split="val", labels=path, num_examples=0)
     others = sum(one.split == "train" for one in captchas) + 2
     assert (result["unused_labels"], result["differing"]) == (others, 0)
-    assert len(result["notes"]) == len(evaluate(run, "val", examples=0)["notes"]) + 1
+    assert len(result["notes"]) == len(capt.evaluate(runs=run.path, split="val", num_examples=0)["notes"]) + 1
 
 
 def test_options_of_captions_are_refused(run):
-    with pytest.raises(UsageError, match="--beam: it is for captions, and the run reads words"):
-        capt.evaluate(runs=run, num_beams=3)
+    with pytest.raises(UsageError, match="--num-beams: it is for captions, and the run reads words"):
+        capt.evaluate(runs=run.path, num_beams=3)
     with pytest.raises(CaptError, match="no image of the split unused has a word"):
-        capt.evaluate(runs=run, split="unused")
+        capt.evaluate(runs=run.path, split="unused")
 
 
 def test_runs_of_different_tasks_are_not_compared(run, store, tmp_path):

@@ -16,12 +16,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
 from schemas.errors import CaptError, ExitStatus
+from schemas.options.base import Options
 from schemas.options.command_line import HELP_NAMES, parameters_of
 from schemas.options.commands import COMMANDS, GROUPS, Command
 from schemas.printing import printable
@@ -72,13 +73,27 @@ def __dir__() -> list[str]:
 
 
 def _function(command: Command) -> Callable[..., dict[str, Any]]:
-    def run(**options: Any) -> dict[str, Any]:
-        return _run(command, options)
+    signature = _signature(command.options)
+
+    def run(*values: Any, **options: Any) -> dict[str, Any]:
+        # Values without a name are those of the first options.
+        return _run(command, {**signature.bind_partial(*values).arguments, **options})
 
     run.__name__ = run.__qualname__ = command.function
     run.__doc__ = command.options.__doc__
-    run.__signature__ = inspect.signature(command.options)  # type: ignore[attr-defined]
+    run.__signature__ = signature  # type: ignore[attr-defined]
     return run
+
+
+def _signature(options: type[Options]) -> inspect.Signature:
+    """Returns the signature of a command in Python: its options in the order of its help."""
+    shown, kinds = inspect.signature(options).parameters, get_type_hints(options)
+    names = [name for name, _, _ in options.declared()]
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ordered = [shown[name].replace(kind=either, annotation=kinds[name]) for name in names]
+    ordered += [shown[name] for name in shown if name not in names]
+    required = [parameter for parameter in ordered if parameter.default is inspect.Parameter.empty]
+    return inspect.Signature([*required, *(parameter for parameter in ordered if parameter not in required)])
 
 
 def _run(command: Command, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:

@@ -355,7 +355,7 @@ def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_evaluation(options: Mapping[str, Any]) -> Evaluate:
     """The options of an evaluation; UsageError where one is unknown or wrong."""
-    return Evaluate.parse({"runs": ("",), **options}, "evaluate")
+    return Evaluate.parse({"runs": ("RUN",), **options}, "evaluate")
 
 
 def _parsed(

@@ -48,7 +48,10 @@ class Options(Settings):
         values = value if isinstance(value, (list, tuple)) else [value]
         if "" in values:
             raise PydanticCustomError("empty", "it is empty")
-        is_list = cls.model_fields[str(info.field_name)].annotation == tuple[str, ...]
+        field = cls.model_fields[str(info.field_name)]
+        is_list = field.annotation == tuple[str, ...]
+        if is_list and field.is_required() and not values:
+            raise PydanticCustomError("missing", "it is missing")
         texts = tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in values)
         return texts if is_list and value is not None else value if isinstance(value, (list, tuple)) else texts[0]
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import capt
 from schemas.errors import UsageError
-from schemas.recipes import Settings
+from schemas.frozen import Settings
 from schemas.settings import MAX_BYTES, read_settings
 from tests.conftest import noise_image
 from trainer.captioners.configs import NicConfig

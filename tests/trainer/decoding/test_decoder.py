@@ -262,9 +262,9 @@ def test_unlikely_words_can_be_left_out(options, words):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"top_k": 3}, "give a temperature"),
-        ({"temperature": 1.0, "num_beams": 2}, "a temperature or a beam"),
-        ({"num_beams": 2, "num_return_sequences": 3}, "a beam of 2 gives no 3 captions"),
+        ({"top_k": 3}, "require a temperature"),
+        ({"temperature": 1.0, "num_beams": 2}, "cannot be combined with a beam"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "3 captions need a beam"),
         ({"num_beams": 0}, "greater than or equal to 1"),
     ],
 )

@@ -170,7 +170,7 @@ def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
 
 
 def test_no_image_is_wrong_usage(run):
-    with pytest.raises(UsageError, match="no image was named"):
+    with pytest.raises(UsageError, match="PATH: "):
         capt.caption(run=run.path, images=[])
 
 
@@ -244,9 +244,9 @@ def test_a_banned_word_is_not_said(run, shown):
     ("options", "complaint"),
     [
         ({"bad_words": ["elephant"]}, "--bad-words: 'elephant' is no word of the run's vocabulary"),
-        ({"num_beams": 0}, "--beam: .*greater than or equal to 1"),
-        ({"top_k": 5}, "give a temperature"),
-        ({"num_beams": 2, "temperature": 1.0}, "a temperature or a beam"),
+        ({"num_beams": 0}, "--num-beams: "),
+        ({"top_k": 5}, "require a temperature"),
+        ({"num_beams": 2, "temperature": 1.0}, "cannot be combined with a beam"),
     ],
 )
 def test_wrong_decoding_is_wrong_usage(run, shown, tmp_path, options, complaint):

@@ -77,7 +77,8 @@ def _function(command: Command) -> Callable[..., dict[str, Any]]:
 
     def run(*values: Any, **options: Any) -> dict[str, Any]:
         # Values without a name are those of the first options.
-        return _run(command, {**signature.bind_partial(*values).arguments, **options})
+        named = {**signature.bind_partial(*values).arguments, **options}
+        return _run(command, command.options.parse(named))
 
     run.__name__ = run.__qualname__ = command.function
     run.__doc__ = command.options.__doc__
@@ -96,10 +97,9 @@ def _signature(options: type[Options]) -> inspect.Signature:
     return inspect.Signature([*required, *(parameter for parameter in ordered if parameter not in required)])
 
 
-def _run(command: Command, options: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    parsed = command.options.parse(options, where)
+def _run(command: Command, options: Options) -> dict[str, Any]:
     _load("features.keras_backend:choose_backend")()
-    result: dict[str, Any] = _load(command.runs)(parsed)
+    result: dict[str, Any] = _load(command.runs)(options)
     return result
 
 
@@ -169,9 +169,10 @@ def _entry(command: Command) -> Callable[..., None]:
     ) -> None:
         given = {name: value for name, value in options.items() if not (value is None or value is False or value == [])}
         with _one_line_errors(debug, json):
-            start_logging(quiet, debug, log_file)
             from_file = command.options.named(read_settings(config), config) if config else {}
-            result = _run(command, {**from_file, **given}, config or "")
+            parsed = command.options.parse({**from_file, **given}, config or "")
+            start_logging(quiet, debug, log_file)
+            result = _run(command, parsed)
             if json:
                 print(jsonlib.dumps(result))
             elif not quiet:

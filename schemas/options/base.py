@@ -96,7 +96,8 @@ class Options(Settings):
 
     @classmethod
     def _refusal(cls, error: ValidationError, where: str) -> UsageError:
-        errors = error.errors()
+        # An unknown name explains a missing one.
+        errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         name = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
         location = ": ".join(part for part in (where, cls._shown(name)) if part)
         if errors[0]["type"] == "extra_forbidden":

@@ -139,7 +139,7 @@ def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, ro
 def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     short = capt.evaluate(runs=run, num_examples=0, num_beams=2, max_new_tokens=2)
-    assert (short["decoding"]["num_beams"], short["decoding"]["max_words"]) == (2, 2)
+    assert (short["decoding"]["num_beams"], short["decoding"]["max_new_tokens"]) == (2, 2)
     captions = [one["caption"] for one in json.loads(Path(short["results"][0]).read_text())]
     assert max(len(caption.split()) for caption in captions) == 2
     assert sorted(path.name for path in Path(short["scores"]).parent.iterdir()) == [
@@ -147,7 +147,7 @@ def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
         "results.json",
         "scores.json",
     ]
-    with pytest.raises(UsageError, match="--beam"):
+    with pytest.raises(UsageError, match="--num-beams"):
         capt.evaluate(runs=run, num_beams=0)
 
 
@@ -206,9 +206,9 @@ def test_the_store_is_where_the_run_was_trained_from_or_where_it_is_said_to_be(r
 
 
 def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
-    with pytest.raises(UsageError, match="no run was named"):
+    with pytest.raises(UsageError, match="RUN: it is missing"):
         capt.evaluate(runs=[])
-    with pytest.raises(UsageError, match="there is no split 'dev'"):
+    with pytest.raises(UsageError, match="--split: "):
         capt.evaluate(runs=root / "good", split="dev")
     with pytest.raises(CaptError, match="no caption is in the split unused"):
         capt.evaluate(runs=root / "good", split="unused")

@@ -48,7 +48,7 @@ def test_a_folder_becomes_a_line_an_image(unbroken, run, folder):
     assert [row["image"] for row in rows] == [str(folder / f"{number:04d}.png") for number in range(COUNT)]
     assert "error" in rows[7]
     assert all(set(row) == {"image", "text", "score"} for row in rows[:7])
-    assert figures == {"out": str(out), "images": COUNT, "captions": COUNT - 1, "failed": 1, "resumed": 0}
+    assert figures == {"output": str(out), "images": COUNT, "captions": COUNT - 1, "failed": 1, "resumed": 0}
     assert not out.with_name(f"{out.name}.part").exists()
     greedy = load_run(run)
     assert greedy.caption(folder / "0000.png", greedy.decoding(temperature=2.0)).text == rows[0]["text"]

@@ -117,7 +117,7 @@ def test_a_range_that_is_none_is_refused(run, folder, tmp_path, ids):
 
 def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
     for word in ("", "Null", "two words"):
-        with pytest.raises(UsageError, match=r"--fallback-label .*: it is no word"):
+        with pytest.raises(UsageError, match="--fallback-label"):
             capt.predict_captcha(
                 run=run.path, images=[str(folder)], ids="0:4", output=tmp_path / "answers.txt", fallback_label=word
             )

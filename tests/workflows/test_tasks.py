@@ -68,8 +68,8 @@ def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
         captcha.preparations["features"].prepare(tmp_path, {"images": "x"})
     with pytest.raises(UsageError, match="unknown option 'unit'"):
         captioner.settings({"model": "merge", "unit": 3})
-    with pytest.raises(UsageError, match="features is not how a run learns"):
-        captcha.settings({"features": "00"})
+    with pytest.raises(UsageError, match="feature_table is not how a run learns"):
+        captcha.settings({"feature_table": "00"})
     with pytest.raises(UsageError, match="merge wants pooled features"):
         captioner.check_shape({"model": "merge"}, (64, 2048), "there")
     with pytest.raises(UsageError, match="there is no task 'speech' \\(use one of captioner, captcha\\)"):

@@ -57,7 +57,7 @@ class RecognizerRun(Run):
     record: RecognizerRecord
     model: "Recognizer"
     does = "reads words"
-    command = "capt read"
+    command = "capt recognize"
 
     @cached_property
     def words(self) -> tuple[str, ...]:

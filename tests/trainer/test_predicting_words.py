@@ -15,7 +15,7 @@ PROGRAM = """
 import sys
 import capt
 run, images, out = sys.argv[1:]
-capt.predict_captcha(run=run.path, images=[images], ids="10:90", output=out)
+capt.predict_captcha(run=run, images=[images], ids="10:90", output=out)
 """
 
 

@@ -78,7 +78,7 @@ def test_runs_stand_side_by_side_and_free_and_lexicon_both_show(run, words_store
         epochs=1,
         hyperparameters={**run.record.sizes, "batch_size": 32},
     )
-    result = capt.evaluate(runs=[run, tmp_path / "other"], labels=truth)
+    result = capt.evaluate(runs=[run.path, tmp_path / "other"], labels=truth)
     assert len(result["runs"]) == 2
     assert result["runs"][0]["scored_on"] == result["runs"][1]["scored_on"]
     assert "exact_match" not in result
@@ -130,6 +130,6 @@ def test_runs_of_different_tasks_are_not_compared(run, store, tmp_path):
     sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "squares", epochs=1, hyperparameters=sizes)
     with pytest.raises(UsageError, match="the runs do different things: run reads words, squares captions images"):
-        capt.evaluate(runs=[run, tmp_path / "squares"])
+        capt.evaluate(runs=[run.path, tmp_path / "squares"])
     with pytest.raises(UsageError, match="--labels: captions are in the store"):
         capt.evaluate(runs=tmp_path / "squares", labels="truth.txt")

@@ -7,7 +7,9 @@ other new field changes every fingerprint, and is added only together with a new
 
 import hashlib
 import json
-from typing import Any, Literal, get_args
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -43,11 +45,21 @@ class Settings(Frozen):
     @classmethod
     def _is_no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic would take true for 1 and false for 0.
-        kind = cls.model_fields[str(info.field_name)].annotation
-        kinds = {kind, *get_args(kind)}
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
         if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             raise PydanticCustomError("number_expected", "Input should be a number")
         return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Iterates over the types that a union is made of."""
+    if get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for kind in get_args(annotation):
+            yield from _kinds(kind)
+    else:
+        yield annotation
 
 
 class Recipe(Frozen):

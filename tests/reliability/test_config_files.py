@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import capt
+from pipelines.prepare_features import FeatureOptions
 from schemas.errors import UsageError
 from schemas.recipes import Settings
 from schemas.settings import MAX_BYTES, read_settings
@@ -164,8 +165,17 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [(TrainingConfig, "batch_size"), (TrainingConfig, "clip_norm"), (NicConfig, "units"), (NicConfig, "dropout")],
+    [
+        (TrainingConfig, "batch_size"),
+        (TrainingConfig, "clip_norm"),
+        (NicConfig, "units"),
+        (NicConfig, "dropout"),
+        (FeatureOptions, "limit_images"),
+        (FeatureOptions, "batch_size"),
+        (FeatureOptions, "seed"),
+    ],
 )
 def test_true_is_not_taken_for_the_number_one(config: type[Settings], name: str) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError) as caught:
         config(**{name: True})
+    assert name in [one["loc"][0] for one in caught.value.errors()]

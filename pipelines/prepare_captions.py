@@ -4,6 +4,7 @@ source → ledger → vocabulary of the train split (Beam, TFT) → tokenize sha
 """
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -32,6 +33,8 @@ from schemas.errors import CaptError, RecordError, UsageError, unexpected
 from schemas.manifests import TextFacts
 from schemas.options.prepare import PrepareCaptions
 from schemas.recipes import TextRecipe
+
+_log = logging.getLogger("capt.prepare")
 
 DEFAULT_VOCAB_SIZE = 5000
 _REMEMBERED_IMAGES = 1 << 17
@@ -225,13 +228,15 @@ def _recipe(options: PrepareCaptions, dataset: str, train: CaptionsDigest, words
 def _tokenize(job: TextJob, options: PrepareCaptions) -> dict[str, Any]:
     """Commit what the table lacks; the figures of what was written."""
     if job.known and job.known.facts.inputs == job.captions.inputs:
-        return {"shards": 0, "bytes": 0, "words": job.known.facts.words, "truncated": job.known.facts.truncated}
+        return {"shards": 0, "bytes": 0, **_text_figures(job.known.facts)}
     manifest = job.run(options.beam_options)
-    facts = manifest.facts
-    assert isinstance(facts, TextFacts)
-    return {
-        "shards": len(manifest.shards),
-        "bytes": sum(shard.data.bytes for shard in manifest.shards),
-        "words": facts.words,
-        "truncated": facts.truncated,
-    }
+    assert isinstance(manifest.facts, TextFacts)
+    written = sum(shard.data.bytes for shard in manifest.shards)
+    return {"shards": len(manifest.shards), "bytes": written, **_text_figures(manifest.facts)}
+
+
+def _text_figures(facts: TextFacts) -> dict[str, int]:
+    if facts.without_words:
+        what = "captions without a word after standardization: %d. A model learns from them to say nothing."
+        _log.warning(what, facts.without_words)
+    return {"words": facts.words, "truncated": facts.truncated, "without_words": facts.without_words}

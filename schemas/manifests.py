@@ -94,6 +94,11 @@ class TextFacts(Frozen):
     longest: int
     lengths: dict[str, dict[int, int]] | None = Field(default=None, exclude_if=lambda lengths: lengths is None)
 
+    @property
+    def without_words(self) -> int:
+        """Captions that have a start and an end token and nothing between."""
+        return sum(counts.get(2, 0) for counts in (self.lengths or {}).values())
+
 
 class DatasetFacts(Frozen):
     """What a commit of a dataset says: the source kind, and images of its catalog by split."""

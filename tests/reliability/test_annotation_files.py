@@ -117,7 +117,7 @@ def put(path: Path, data: bytes) -> Path:
 
 
 def prepare_captions(root: Path, kind: str, *annotations: Path, **options: Any) -> dict[str, Any]:
-    """The summary of a dry run, which reads the annotations as a run does; with `plan=False` of a run."""
+    """The summary of a dry run, which reads the annotations as a run does; with `dry_run=False` of a run."""
     named = {
         "store": str(root / "S"),
         "dataset_type": kind_of(kind),
@@ -527,3 +527,11 @@ def test_a_member_that_says_to_have_any_size_is_a_failed_row(tmp_path: Path) -> 
         info.file_size = (1 << 64) - 1
     result = prepare_features(tmp_path, tmp_path / "a.zip")
     assert outcomes(result) == {"a.jpg": "ok", "b.jpg": "too large"}
+
+
+def test_captions_without_a_word_are_counted(tmp_path: Path) -> None:
+    path = put(tmp_path / "c.csv", "image,caption\na.png,!!!\nb.png,a dog\nc.png,…\nd.png,😀\n".encode())
+    result = prepare_captions(tmp_path, "csv", path, dry_run=False, standardize="alnum")
+    assert (result["ok"], result["without_words"]) == (4, 3)
+    again = prepare_captions(tmp_path, "csv", path, dry_run=False, standardize="alnum")
+    assert (again["cached"], again["without_words"]) == (4, 3)

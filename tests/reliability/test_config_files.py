@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import capt
 from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.options.prepare import PrepareFeatures
 from schemas.settings import MAX_BYTES, read_settings
 from tests.conftest import noise_image
 from trainer.captioners.configs import NicConfig
@@ -180,8 +181,17 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [(TrainingConfig, "batch_size"), (TrainingConfig, "clip_norm"), (NicConfig, "units"), (NicConfig, "dropout")],
+    [
+        (TrainingConfig, "batch_size"),
+        (TrainingConfig, "clip_norm"),
+        (NicConfig, "units"),
+        (NicConfig, "dropout"),
+        (PrepareFeatures, "limit_images"),
+        (PrepareFeatures, "batch_size"),
+        (PrepareFeatures, "seed"),
+    ],
 )
 def test_true_is_not_taken_for_the_number_one(config: type[Settings], name: str) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError) as caught:
         config(**{name: True})
+    assert name in [one["loc"][0] for one in caught.value.errors()]

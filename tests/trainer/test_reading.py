@@ -36,7 +36,9 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("words_captcha/a3.png", captchas[3].data)
     result = capt.recognize(
-        run=run.path, images=[str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")], decoding_strategy="lexicon"
+        run=run.path,
+        images=[str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")],
+        decoding_strategy="lexicon",
     )
     names = ["folder/a0.png", "folder/a1.png", "folder/a9.png", "z.zip/words_captcha/a3.png", "none.png"]
     assert [row["image"] for row in result["results"]] == [str(tmp_path / name) for name in names]

@@ -48,7 +48,8 @@ def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Pat
     prepare(tmp_path, train)
     program = (
         "import capt, sys;"
-        f"r = capt.prepare_captions(store={str(tmp_path / 'store')!r}, dataset_type='coco', annotations=[{str(train)!r}]);"
+        f"options = {{'store': {str(tmp_path / 'store')!r}, 'annotations': [{str(train)!r}]}};"
+        "r = capt.prepare_captions(dataset_type='coco', **options);"
         "assert r['cached'] == 4, r;"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )

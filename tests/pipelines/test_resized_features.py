@@ -1,4 +1,4 @@
-"""`--resize-method`, `--resize-mode` and `--shortest-edge`: what is stored is what Keras makes of images resized in that way."""
+"""`--resize-method`, `--resize-mode` and `--shortest-edge`: features are what Keras makes of images resized so."""
 
 from pathlib import Path
 from typing import Any

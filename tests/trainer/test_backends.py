@@ -33,7 +33,8 @@ for name, sizes in json.loads(sys.argv[1]).items():
     model.load_weights(f"{name}.weights.h5")
     inputs = {"features": features, **{part: given[part] for part in ("tokens", "image", "targets")}}
     results[f"{name}/logits"] = keras.ops.convert_to_numpy(model(inputs))
-    results[f"{name}/words"] = make_decoder(model, GenerationConfig(max_new_tokens=given["tokens"].shape[1]))(features).words
+    decode = make_decoder(model, GenerationConfig(max_new_tokens=given["tokens"].shape[1]))
+    results[f"{name}/words"] = decode(features).words
     model.compile(keras.optimizers.SGD(0.1), MaskedCrossEntropy(), metrics=[CrossEntropy(), MaskedAccuracy()])
     before = MaskedCrossEntropy()(given["targets"], model(inputs))
     figures = model.train_on_batch(inputs, given["targets"], return_dict=True)

@@ -21,12 +21,12 @@ def test_what_is_printed_can_be_given_to_training_again(model, capsys):
 
 
 def test_an_unknown_model_is_refused_with_the_names_there_are():
-    with pytest.raises(UsageError, match="MODEL: .*soft_attention"):
+    with pytest.raises(UsageError, match=r"MODEL: .*soft_attention"):
         capt.config(model="show_and_tell")
 
 
 def test_showing_defaults_imports_nothing_heavy():
-    show = "import sys, trainer.defaults as d; import capt; capt.config(model='soft_attention'); capt.config(model='recognizer')"
+    show = "import sys, capt; capt.config('soft_attention'); capt.config('recognizer')"
     program = f"{show}; print({{'keras', 'tensorflow'}} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "set()"
 

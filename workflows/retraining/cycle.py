@@ -66,8 +66,8 @@ def retrain(options: Retrain) -> dict[str, Any]:
 
     Returns:
         `decision` (`nothing new`, `promoted`, `rejected` or `stale`; with `--dry-run` what would be done), `why`,
-        `name`, `store`, `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared` (figures
-        of each preparation), `comparison`, `warnings`, `gate` (its rounds) and `seconds`, as far as it came.
+        `name`, `store`, `champion` and `run` (both by name, and `path`, where the champion's directory is), `prepared`
+        (figures of each preparation), `comparison`, `warnings`, `gate` (its rounds) and `seconds`, as far as it came.
 
     Raises:
         UsageError: the configuration is wrong.

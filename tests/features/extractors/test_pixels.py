@@ -23,9 +23,15 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
 ) -> None:
     images = photos(5)
     figures = capt.prepare_features(
-        store=str(tmp_path / "store"), dataset_type="folder", images=[str(images)], extractor="pixels", height=24, width=32,
-        format=file_format, compression=compression,
-    )  # fmt: skip
+        store=str(tmp_path / "store"),
+        dataset_type="folder",
+        images=[str(images)],
+        extractor="pixels",
+        height=24,
+        width=32,
+        format=file_format,
+        compression=compression,
+    )
     assert (figures["ok"], figures["precision"]) == (5, "float32")
     store = capt.open_store(tmp_path / "store")
     table = store.features(figures["fingerprint"])

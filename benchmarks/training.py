@@ -138,7 +138,7 @@ class Ours:
 
     def __init__(self, store: Store, root: Path, per_image: str) -> None:
         spec = model_spec("soft_attention")
-        given = {**SIZES, "batch_size": BATCH, "captions_per_image": per_image, "show_captions": 0}
+        given = {**SIZES, "batch_size": BATCH, "captions_per_image": per_image, "num_sample_captions": 0}
         training, sizes = parse_options(spec.config, given)
         tables = select_tables(store, spec)
         data = join_captions(tables)

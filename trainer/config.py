@@ -15,7 +15,7 @@ Part = TypeVar("Part", bound=Settings)
 OtherPart = TypeVar("OtherPart", bound=Settings)
 
 _PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
-_OF_PIXELS = ("extractor_", "fine_tuning", "augment_")
+_OF_PIXELS = ("extractor_", "extractor_lr_multiplier", "augment_")
 
 
 class LearningConfig(Settings):
@@ -28,19 +28,19 @@ class LearningConfig(Settings):
         batch_size: int. Captions, or images with a word each, a step.
         optimizer: str. `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
         learning_rate: float. Of the optimizer, where the schedule begins.
-        schedule: str. `constant`; `step`: times `decay` every `decay_epochs`; `cosine`: down to 0 at the last epoch
+        lr_schedule: str. `constant`; `step`: times `lr_decay_rate` every `lr_decay_epochs`; `cosine`: down to 0 at the last epoch
             (Loshchilov and Hutter, 2017).
-        decay: float. Factor of `step`.
-        decay_epochs: int. Epochs between two steps of `step`.
+        lr_decay_rate: float. Factor of `step`.
+        lr_decay_epochs: int. Epochs between two steps of `step`.
         warmup_steps: int. Steps over which the learning rate first rises from 0, in a straight line.
         weight_decay: float. Share of themselves, times the learning rate, that weights lose a step, biases and scales
             left out; with `adam` this is AdamW (Loshchilov and Hutter, 2019).
-        clip_norm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
-        averaging: float. What the running average of the weights keeps of itself a step; the average is what is
+        global_clipnorm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
+        ema_momentum: float. What the running average of the weights keeps of itself a step; the average is what is
             validated and what answers. 0 for none.
         precision: str. `float32`, or the half in which the model computes while its weights stay float32; `auto` is
             `mixed_bfloat16` where the processor computes in it, `float32` elsewhere, see `settled`.
-        stop_after: int or None. Epochs without a better one after which training ends early.
+        early_stopping_patience: int or None. Epochs without a better one after which training ends early.
         devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
         save_steps: int or None. Steps between checkpoints, besides the one after each epoch.
     """
@@ -51,15 +51,15 @@ class LearningConfig(Settings):
     batch_size: int = Field(64, ge=1)
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "step", "cosine"] = "constant"
-    decay: float = Field(0.5, gt=0, le=1)
-    decay_epochs: int = Field(8, ge=1)
+    lr_schedule: Literal["constant", "step", "cosine"] = "constant"
+    lr_decay_rate: float = Field(0.5, gt=0, le=1)
+    lr_decay_epochs: int = Field(8, ge=1)
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float | None = Field(None, gt=0)
-    averaging: float = Field(0.0, ge=0, lt=1)
+    global_clipnorm: float | None = Field(None, gt=0)
+    ema_momentum: float = Field(0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    stop_after: int | None = Field(None, ge=1)
+    early_stopping_patience: int | None = Field(None, ge=1)
     devices: Literal["one", "all"] = "one"
     save_steps: int | None = Field(None, ge=1)
 
@@ -76,8 +76,8 @@ class TrainingConfig(LearningConfig):
     Args:
         captions_per_image: str. `all` captions of an image in a pass, together, or `one` drawn at random.
         label_smoothing: float. Share of each target that is spread over all words that may be said.
-        judge: str. What makes an epoch the best: the least `loss` on validation, or the most `cider_d` there.
-        show_captions: int. Images of the validation split that are captioned after each epoch.
+        monitor: str. What makes an epoch the best: the least `val_loss`, or the most `val_cider_d`.
+        num_sample_captions: int. Images of the validation split that are captioned after each epoch.
         max_new_tokens: int or None. Tokens at most in a caption made by the model, its end too; None for as many as the
             longest caption of the train split has.
         extractor: str or None. With a table of pixels: the network that the model has in it, as `--extractor` of `capt
@@ -85,48 +85,48 @@ class TrainingConfig(LearningConfig):
         extractor_weights: str or None. As `--weights` there.
         extractor_layer: str or None. As `--layer` there.
         extractor_preprocess: str or None. As `--preprocess` there.
-        fine_tuning: float. Learning rate of the extractor, as a share of the others'; 0 leaves it as it is.
-        augment_shift: float. Share of an image's side by which it is moved at most, its edges repeated.
+        extractor_lr_multiplier: float. Learning rate of the extractor, as a share of the others'; 0 leaves it as it is.
+        augment_translation: float. Share of an image's side by which it is moved at most, its edges repeated.
         augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
-        augment_colour: float. Share by which brightness, contrast and saturation are changed at most.
-        augment_flip: bool. Whether half the images are mirrored, left for right, whatever their captions say.
+        augment_color_jitter: float. Share by which brightness, contrast and saturation are changed at most.
+        augment_horizontal_flip: bool. Whether half the images are mirrored, left for right, whatever their captions say.
     """
 
     captions_per_image: Literal["all", "one"] = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    judge: Literal["loss", "cider_d"] = "loss"
-    show_captions: int = Field(3, ge=0)
+    monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
+    num_sample_captions: int = Field(3, ge=0)
     max_new_tokens: int | None = Field(None, ge=1)
     extractor: str | None = None
     extractor_weights: str | None = None
     extractor_layer: str | None = None
     extractor_preprocess: str | None = None
-    fine_tuning: float = Field(0.0, ge=0, le=1)
-    augment_shift: float = Field(0.0, ge=0, le=0.5)
+    extractor_lr_multiplier: float = Field(0.0, ge=0, le=1)
+    augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
-    augment_colour: float = Field(0.0, ge=0, lt=1)
-    augment_flip: bool = False
+    augment_color_jitter: float = Field(0.0, ge=0, lt=1)
+    augment_horizontal_flip: bool = False
 
 
 class RecognizerTraining(LearningConfig):
     """How a recognizer of words is trained, beside what every run has by `LearningConfig`.
 
     Args:
-        validation_images: int or None. Images of the validation split that are read after each epoch, always the same
+        num_validation_images: int or None. Images of the validation split that are read after each epoch, always the same
             ones; None for all.
-        augment_shift: float. Share of an image's side by which it is moved at most, its edges repeated.
+        augment_translation: float. Share of an image's side by which it is moved at most, its edges repeated.
         augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
-        augment_colour: float. Share by which brightness, contrast and saturation are changed at most.
-        augment_hue: bool. Whether red, green and blue change places.
-        augment_cover: float. Share of an image's area that a bar of one colour covers at most.
+        augment_color_jitter: float. Share by which brightness, contrast and saturation are changed at most.
+        augment_channel_permutation: bool. Whether red, green and blue change places.
+        augment_random_erasing: float. Share of an image's area that a bar of one colour covers at most.
     """
 
-    validation_images: int | None = Field(None, ge=1)
-    augment_shift: float = Field(0.0, ge=0, le=0.5)
+    num_validation_images: int | None = Field(None, ge=1)
+    augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
-    augment_colour: float = Field(0.0, ge=0, lt=1)
-    augment_hue: bool = False
-    augment_cover: float = Field(0.0, ge=0, lt=1)
+    augment_color_jitter: float = Field(0.0, ge=0, lt=1)
+    augment_channel_permutation: bool = False
+    augment_random_erasing: float = Field(0.0, ge=0, lt=1)
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:

@@ -27,4 +27,4 @@ def test_the_settings_of_the_example_are_accepted() -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     training, _ = parse_options(SoftAttentionConfig, yaml.safe_load(example))
     assert training.extractor == "mobilenet_v2"
-    assert training.fine_tuning == 0.1
+    assert training.extractor_lr_multiplier == 0.1

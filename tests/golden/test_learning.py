@@ -69,7 +69,7 @@ def test_losses_of_three_steps_of_a_captioner(store: Path, tmp_path: Path, model
     table = next(
         table for table in capt.open_store(store).feature_tables() if (len(table.shape) == 2) == MODELS[model].spatial
     )
-    options = {**TINY[model], "batch_size": 8, "precision": "float32", "show_captions": 0}
+    options = {**TINY[model], "batch_size": 8, "precision": "float32", "num_sample_captions": 0}
     capt.train_captioner(
         store=str(store),
         run_dir=str(tmp_path / "run"),

@@ -183,7 +183,7 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
     ("config", "name"),
     [
         (TrainingConfig, "batch_size"),
-        (TrainingConfig, "clip_norm"),
+        (TrainingConfig, "global_clipnorm"),
         (NicConfig, "units"),
         (NicConfig, "dropout"),
         (PrepareFeatures, "limit_images"),

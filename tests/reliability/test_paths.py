@@ -29,7 +29,7 @@ ODD = "é写 [a]{b}*?\\#%2F:'\""
 PATTERNS = set("[]*?\\")
 WORDS = [*SPECIAL_TOKENS, "a", "dog"]
 RECIPE = TextRecipe(dataset="d", vocabulary="given:00")
-SIZES = {"embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8, "batch_size": 8, "show_captions": 0}
+SIZES = {"embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8, "batch_size": 8, "num_sample_captions": 0}
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -285,7 +285,7 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
         "features": {"pooled": {**network, "pooling": "avg"}},
         "captions": {"words": None},
         "models": {"merge": {"model": "merge", "embedding": 8, "units": 8}},
-        "train": {"epochs": 1, "batch_size": 8, "show_captions": 0},
+        "train": {"epochs": 1, "batch_size": 8, "num_sample_captions": 0},
         "evaluate": {"split": "val", "num_examples": 1},
     }
     odd("experiment.yaml").write_text(yaml.safe_dump(experiment))

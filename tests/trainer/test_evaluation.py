@@ -17,7 +17,7 @@ from trainer.runs.run import load_run
 from trainer.scoring.results import best_and_worst, coco_results
 
 SIZES = {"units": 48, "embedding": 32, "attention": 32, "projection": 32, "output": 48}
-OPTIONS = {**SIZES, "batch_size": 32, "learning_rate": 0.01, "show_captions": 0}
+OPTIONS = {**SIZES, "batch_size": 32, "learning_rate": 0.01, "num_sample_captions": 0}
 ABSENT = {name for name in METRICS if name != "meteor"}
 
 

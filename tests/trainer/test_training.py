@@ -36,7 +36,7 @@ LEAVING_OUT = {
     "units": 48,
     "embedding": 24,
     "dropout": 0.2,
-    "recurrent_dropout": 0.3,
+    "recurrent_weight_dropout": 0.3,
     "batch_size": 16,
     "optimizer": "adam",
     "learning_rate": 0.005,
@@ -288,7 +288,7 @@ def test_a_damaged_state_is_one_clear_error(trained, store, tmp_path):
 
 
 def test_a_run_that_gets_no_better_ends_early(store, tmp_path):
-    options = {**SMALL, "learning_rate": 1e-12, "stop_after": 1, "dropout": 0.0}
+    options = {**SMALL, "learning_rate": 1e-12, "early_stopping_patience": 1, "dropout": 0.0}
     figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=20, hyperparameters=options)
     assert figures["epochs"] - figures["best_epoch"] == 1
     again = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=20, hyperparameters=options)
@@ -332,7 +332,7 @@ def test_emulated_arithmetic_is_told_before_training_begins(store, tmp_path, mon
 
 @pytest.mark.slow
 def test_a_run_on_a_schedule_with_half_precision_resumes_exactly(store, tmp_path):
-    settings = {"schedule": "cosine", "warmup_steps": 3, "precision": "mixed_float16", "clip_norm": 1.0}
+    settings = {"lr_schedule": "cosine", "warmup_steps": 3, "precision": "mixed_float16", "global_clipnorm": 1.0}
     options = {**SMALL, **settings, "label_smoothing": 0.1, "captions_per_image": "one", "batch_size": 8}
     capt.train_captioner(
         store=store.path, run_dir=tmp_path / "unbroken", seed=4, epochs=3, save_steps=1, hyperparameters=options
@@ -365,14 +365,14 @@ def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_give
 
 
 def test_more_epochs_of_a_cosine_are_another_run(store, tmp_path):
-    options = {**SMALL, "schedule": "cosine"}
+    options = {**SMALL, "lr_schedule": "cosine"}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=options)
     with pytest.raises(StoreError, match=r"training\.epochs: expected 1, got 2"):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=options)
 
 
 def test_the_best_epoch_can_be_the_one_whose_captions_are_liked_most(store, tmp_path):
-    options = {**SMALL, "judge": "cider_d", "stop_after": 2}
+    options = {**SMALL, "monitor": "val_cider_d", "early_stopping_patience": 2}
     figures = capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", seed=4, epochs=4, hyperparameters=options
     )
@@ -384,7 +384,7 @@ def test_the_best_epoch_can_be_the_one_whose_captions_are_liked_most(store, tmp_
 def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path, caplog):
     with caplog.at_level("INFO", "capt.training"):
         capt.train_captioner(
-            store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters={**SMALL, "show_captions": 2}
+            store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters={**SMALL, "num_sample_captions": 2}
         )
     told = [line.rsplit(" for ", 1) for line in caplog.messages if "” for “" in line]
     assert len(told) == 4

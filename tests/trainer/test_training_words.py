@@ -18,7 +18,7 @@ from trainer.runs.records import CaptionerRecord, RecognizerRecord, read_record
 from trainer.runs.run import load_run
 
 OF_A_PASS = 10
-CHANGING = {**SMALL, "averaging": 0.8, "weight_decay": 0.01, "augment_zoom": 0.1, "augment_hue": True, "dropout": 0.3}
+CHANGING = {**SMALL, "ema_momentum": 0.8, "weight_decay": 0.01, "augment_zoom": 0.1, "augment_channel_permutation": True, "dropout": 0.3}
 
 
 def lines_of(run):
@@ -71,7 +71,7 @@ def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, tmp_path):
-    options = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": {**CHANGING, "schedule": "cosine"}}
+    options = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": {**CHANGING, "lr_schedule": "cosine"}}
     unbroken, run = tmp_path / "unbroken", tmp_path / "killed"
     assert start(words_store, unbroken, OF_WORDS, **options).wait() == 0
     stood = kill_after(start(words_store, run, OF_WORDS, **options), run, 0, 2)
@@ -98,7 +98,7 @@ def test_tensorflow_complains_of_nothing(words_store, tmp_path):
 
 def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):
     figures = capt.train_captcha(
-        store=words_store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "averaging": 0.9}
+        store=words_store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "ema_momentum": 0.9}
     )
     assert figures["steps"] == OF_A_PASS
     last, average = weights_of(tmp_path / "run", "model.weights.h5"), weights_of(tmp_path / "run", AVERAGE)

@@ -31,9 +31,9 @@ SMALL = {
     "dropout": 0.1,
     "batch_size": 16,
     "learning_rate": 0.01,
-    "augment_shift": 0.02,
-    "averaging": 0.9,
-    "schedule": "constant",
+    "augment_translation": 0.02,
+    "ema_momentum": 0.9,
+    "lr_schedule": "constant",
     "warmup_steps": 0,
     "precision": "float32",
 }

@@ -57,7 +57,7 @@ class Recurrence(keras.layers.Layer):
         init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
         forget_bias: float. Where the bias of an LSTM's forget gate begins: with 1 it keeps 73 % of its carry from one
             word to the next, with 3 it keeps 95 %. Other cells have no such gate.
-        recurrent_dropout: float. Share of the weights from state to state that training leaves out, 0 to 1, the same
+        recurrent_weight_dropout: float. Share of the weights from state to state that training leaves out, 0 to 1, the same
             for all words of a batch (weight-dropped, Merity et al., 2018, arXiv:1708.02182), so that fused kernels
             can still be used.
 
@@ -75,7 +75,7 @@ class Recurrence(keras.layers.Layer):
         units: int,
         init_scale: float | None = None,
         forget_bias: float = 1.0,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,8 +83,8 @@ class Recurrence(keras.layers.Layer):
         self.units = units
         self.init_scale = init_scale
         self.forget_bias = forget_bias
-        self.recurrent_dropout = recurrent_dropout
-        self.kernel_dropout = keras.layers.Dropout(recurrent_dropout, name="kernel_dropout")
+        self.recurrent_weight_dropout = recurrent_weight_dropout
+        self.kernel_dropout = keras.layers.Dropout(recurrent_weight_dropout, name="kernel_dropout")
         self.state_names = ("hidden", "carry") if cell == "lstm" else ("hidden",)
         self.layer = _LAYERS[cell](units, init_scale)
         if cell == "lstm":
@@ -119,7 +119,7 @@ class Recurrence(keras.layers.Layer):
             "units": self.units,
             "init_scale": self.init_scale,
             "forget_bias": self.forget_bias,
-            "recurrent_dropout": self.recurrent_dropout,
+            "recurrent_weight_dropout": self.recurrent_weight_dropout,
         }
 
     @contextlib.contextmanager

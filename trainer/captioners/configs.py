@@ -93,10 +93,10 @@ class NicConfig(ModelConfig):
             "batch_size": 32,
             "optimizer": "sgd",
             "learning_rate": 2.0,
-            "schedule": "step",
-            "decay": 0.5,
-            "decay_epochs": 8,
-            "clip_norm": 5.0,
+            "lr_schedule": "step",
+            "lr_decay_rate": 0.5,
+            "lr_decay_epochs": 8,
+            "global_clipnorm": 5.0,
         }
     )
 
@@ -104,7 +104,7 @@ class NicConfig(ModelConfig):
     embedding: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
-    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.3, ge=0, lt=1)
     forget_bias: float = 1.0
     init_scale: float | None = Field(0.08, gt=0)
@@ -113,7 +113,7 @@ class NicConfig(ModelConfig):
 class MRnnConfig(ModelConfig):
     """Sizes of `trainer.captioners.m_rnn.MRnn`, described there; those of the authors' code are in examples/configs."""
 
-    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"clip_norm": 10.0})
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({"global_clipnorm": 10.0})
 
     rnn_cell: Literal["adding", "rnn", "lstm", "gru"] = "adding"
     embedding: int = Field(128, ge=1)
@@ -121,7 +121,7 @@ class MRnnConfig(ModelConfig):
     units: int = Field(256, ge=1, validate_default=True)
     multimodal: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.0, ge=0, lt=1)
     tied: bool = False
 
@@ -145,7 +145,7 @@ class InitInjectConfig(ModelConfig):
     image_bottleneck: int = Field(120, ge=1)
     logit_bottleneck: int = Field(120, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
     forget_bias: float = 1.0
     image_dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -157,7 +157,7 @@ class ParInjectConfig(ModelConfig):
     embedding: int = Field(256, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class MergeConfig(ModelConfig):
@@ -169,9 +169,9 @@ class MergeConfig(ModelConfig):
     embedding: int = Field(200, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-    recurrent_dropout: float = Field(0.0, ge=0, lt=1)
+    recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.5, ge=0, lt=1)
-    joint_dropout: float = Field(0.0, ge=0, lt=1)
+    merge_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class RecognizerConfig(ModelConfig):
@@ -183,8 +183,8 @@ class RecognizerConfig(ModelConfig):
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     longest: int = Field(5, ge=1)
-    letters_weight: float = Field(3.0, ge=0)
-    other_head_weight: float = Field(0.5, ge=0)
+    ace_loss_weight: float = Field(3.0, ge=0)
+    auxiliary_loss_weight: float = Field(0.5, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
     @field_validator("blocks")

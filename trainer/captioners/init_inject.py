@@ -29,7 +29,7 @@ class InitInject(RecurrentCaptioner):
         image_bottleneck: int. Size to which the image is reduced before it becomes a state.
         logit_bottleneck: int. Size of the layer before the logits.
         dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1.
-        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
 
@@ -49,7 +49,7 @@ class InitInject(RecurrentCaptioner):
         image_bottleneck: int = 120,
         logit_bottleneck: int = 120,
         dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         forget_bias: float = 1.0,
         image_dropout: float = 0.0,
         **kwargs: Any,
@@ -61,7 +61,7 @@ class InitInject(RecurrentCaptioner):
             units,
             dropout,
             forget_bias=forget_bias,
-            recurrent_dropout=recurrent_dropout,
+            recurrent_weight_dropout=recurrent_weight_dropout,
             **kwargs,
         )
         self.image_bottleneck = image_bottleneck

@@ -59,7 +59,7 @@ class MRnn(RecurrentCaptioner):
         multimodal: int. Size of the multimodal layer.
         dropout: float. Share of the components of word vectors, recurrence and multimodal layer that training leaves
             out, 0 to 1.
-        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
         tied: bool. Whether a word's output weights are its vector in the first embedding layer.
 
@@ -79,12 +79,12 @@ class MRnn(RecurrentCaptioner):
         units: int = 256,
         multimodal: int = 512,
         dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         image_dropout: float = 0.0,
         tied: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
+        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_weight_dropout=recurrent_weight_dropout, **kwargs)
         self.embedding_2 = embedding_2
         self.multimodal = multimodal
         self.image_dropout = image_dropout

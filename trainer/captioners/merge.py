@@ -27,9 +27,9 @@ class Merge(RecurrentCaptioner):
         embedding: int. Size of a word's vector.
         units: int. Size of the state, of the image's vector, and of the layer before the logits.
         dropout: float. Share of word vectors' components that training leaves out, 0 to 1.
-        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
-        joint_dropout: float. Share of what the hidden layer reads, h_t + v, that training leaves out, 0 to 1.
+        merge_dropout: float. Share of what the hidden layer reads, h_t + v, that training leaves out, 0 to 1.
 
     Example:
         >>> model = Merge(vocabulary=5000)
@@ -45,16 +45,16 @@ class Merge(RecurrentCaptioner):
         embedding: int = 200,
         units: int = 256,
         dropout: float = 0.5,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         image_dropout: float = 0.5,
-        joint_dropout: float = 0.0,
+        merge_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
+        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_weight_dropout=recurrent_weight_dropout, **kwargs)
         self.image_dropout = image_dropout
-        self.joint_dropout = joint_dropout
+        self.merge_dropout = merge_dropout
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
-        self.joint_dropout_layer = keras.layers.Dropout(joint_dropout, name="joint_dropout")
+        self.joint_dropout_layer = keras.layers.Dropout(merge_dropout, name="merge_dropout")
         self.image_layer = keras.layers.Dense(units, activation="relu", name="image")
         self.output_layer = keras.layers.Dense(units, activation="relu", name="output")
         self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
@@ -79,5 +79,5 @@ class Merge(RecurrentCaptioner):
         return {
             **super().get_config(),
             "image_dropout": self.image_dropout,
-            "joint_dropout": self.joint_dropout,
+            "merge_dropout": self.merge_dropout,
         }

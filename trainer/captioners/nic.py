@@ -27,7 +27,7 @@ class Nic(RecurrentCaptioner):
         embedding: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
         dropout: float. Share of word vectors' and of the LSTM's outputs' components that training leaves out, 0 to 1.
-        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the components of the image's vector, W·image, that training leaves out, 0 to 1.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
         init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
@@ -46,7 +46,7 @@ class Nic(RecurrentCaptioner):
         embedding: int = 512,
         units: int = 512,
         dropout: float = 0.3,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         image_dropout: float = 0.3,
         forget_bias: float = 1.0,
         init_scale: float | None = 0.08,
@@ -60,7 +60,7 @@ class Nic(RecurrentCaptioner):
             dropout,
             init_scale,
             forget_bias,
-            recurrent_dropout=recurrent_dropout,
+            recurrent_weight_dropout=recurrent_weight_dropout,
             **kwargs,
         )
         self.init_scale = init_scale

@@ -29,7 +29,7 @@ class ParInject(RecurrentCaptioner):
         units: int. Size of the state.
         dropout: float. Share of the components of image, word vectors and hidden states that training leaves out,
             0 to 1.
-        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
 
     Example:
         >>> model = ParInject(vocabulary=5000)
@@ -45,10 +45,10 @@ class ParInject(RecurrentCaptioner):
         embedding: int = 256,
         units: int = 256,
         dropout: float = 0.5,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_dropout=recurrent_dropout, **kwargs)
+        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_weight_dropout=recurrent_weight_dropout, **kwargs)
         self.image_dropout = keras.layers.Dropout(dropout, name="image_dropout")
         self.image_layer = keras.layers.Dense(embedding, name="image")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")

@@ -29,7 +29,7 @@ class RecurrentCaptioner(Captioner):
             time loop.
         init_scale: float or None. As in `trainer.captioners.cells.Recurrence`, for word vectors too.
         forget_bias: float. As in `trainer.captioners.cells.Recurrence`.
-        recurrent_dropout: float. As in `trainer.captioners.cells.Recurrence`.
+        recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RecurrentCaptioner(Captioner):
         dropout: float,
         init_scale: float | None = None,
         forget_bias: float = 1.0,
-        recurrent_dropout: float = 0.0,
+        recurrent_weight_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -51,12 +51,12 @@ class RecurrentCaptioner(Captioner):
         self.units = units
         self.dropout = dropout
         self.forget_bias = forget_bias
-        self.recurrent_dropout = recurrent_dropout
+        self.recurrent_weight_dropout = recurrent_weight_dropout
         self.embedding_layer = keras.layers.Embedding(
             vocabulary, embedding, embeddings_initializer=uniform(init_scale, "uniform"), name="embedding"
         )
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
-        self.recurrence = Recurrence(rnn_cell, units, init_scale, forget_bias, recurrent_dropout, name="recurrence")
+        self.recurrence = Recurrence(rnn_cell, units, init_scale, forget_bias, recurrent_weight_dropout, name="recurrence")
 
     def build_words(self, input_shape: dict[str, Any], reads: int) -> None:
         """Build what the base class holds; the recurrence reads vectors of `reads` components."""
@@ -103,5 +103,5 @@ class RecurrentCaptioner(Captioner):
             "embedding": self.embedding,
             "units": self.units,
             "dropout": self.dropout,
-            "recurrent_dropout": self.recurrent_dropout,
+            "recurrent_weight_dropout": self.recurrent_weight_dropout,
         }

@@ -76,20 +76,20 @@ class CaptionLesson:
             learning = model.feature_scale.network.trainable_variables if self.record.extractor else ()
             metrics = [CrossEntropy(model.left_out), MaskedAccuracy(model.left_out)]
             loss = MaskedCrossEntropy(self.config.label_smoothing, model.left_out)
-            compile_model(model, self.config, self.steps, loss, metrics, learning, self.config.fine_tuning)
+            compile_model(model, self.config, self.steps, loss, metrics, learning, self.config.extractor_lr_multiplier)
         self._samples = self._make_samples(model)
         self._judge = self._make_judge(model)
         return model, metrics
 
     def _make_judge(self, model: Captioner) -> CiderJudge | None:
         split = self.record.validation_split
-        if self.config.judge == "loss" or split is None:
+        if self.config.monitor == "val_loss" or split is None:
             return None
         return CiderJudge(model, self._tables, split, self.record.max_new_tokens)
 
     def _make_samples(self, model: Captioner) -> Samples:
         reader, words = self._held_out or self._reader, self._tables.texts[0].vocabulary()
-        return Samples(model, reader, words, self.config.show_captions, self.record.max_new_tokens)
+        return Samples(model, reader, words, self.config.num_sample_captions, self.record.max_new_tokens)
 
     def begin(self, model: Captioner) -> None:
         """As `trainer.learning.epochs.Lesson` has it."""

@@ -139,8 +139,8 @@ class Learning:
         return self._figures(progress, resumed_at, time.monotonic() - started)
 
     def _gave_up(self, progress: Progress) -> bool:
-        """Whether the last `stop_after` epochs were no better than one before."""
-        best, patience = progress.best, self.config.stop_after
+        """Whether the last `early_stopping_patience` epochs were no better than one before."""
+        best, patience = progress.best, self.config.early_stopping_patience
         return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
 
     def _begin(self) -> Progress:

@@ -80,11 +80,11 @@ def make_optimizer(
     rate = _schedule(config, steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
     kind = _OPTIMIZERS[config.optimizer]
-    mixed = (*((_TwoRates,) if slow else ()), *((Averaging,) if config.averaging else ()))
+    mixed = (*((_TwoRates,) if slow else ()), *((Averaging,) if config.ema_momentum else ()))
     kind = type(kind.__name__, (*mixed, kind), {}) if mixed else kind
-    options = {"use_ema": True, "ema_momentum": config.averaging} if config.averaging else {}
+    options = {"use_ema": True, "ema_momentum": config.ema_momentum} if config.ema_momentum else {}
     decay = config.weight_decay or None
-    optimizer = kind(rate, global_clipnorm=config.clip_norm, weight_decay=decay, **options)
+    optimizer = kind(rate, global_clipnorm=config.global_clipnorm, weight_decay=decay, **options)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=_NEVER_DECAY)
     if slow:
@@ -94,10 +94,10 @@ def make_optimizer(
 
 def _schedule(config: LearningConfig, steps: int) -> Any:
     schedules = keras.optimizers.schedules
-    if config.schedule == "step":
+    if config.lr_schedule == "step":
         return schedules.ExponentialDecay(
-            config.learning_rate, config.decay_epochs * steps, config.decay, staircase=True
+            config.learning_rate, config.lr_decay_epochs * steps, config.lr_decay_rate, staircase=True
         )
-    if config.schedule == "cosine":
+    if config.lr_schedule == "cosine":
         return schedules.CosineDecay(config.learning_rate, config.epochs * steps)
     return config.learning_rate

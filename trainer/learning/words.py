@@ -57,15 +57,15 @@ class WordLesson:
         self._reader = WordReader(data.train, tables.features, longest)
         self._augmentation = Augmentation(
             seed=self.config.seed,
-            shift=self.config.augment_shift,
+            shift=self.config.augment_translation,
             zoom=self.config.augment_zoom,
-            colour=self.config.augment_colour,
-            hue=self.config.augment_hue,
-            cover=self.config.augment_cover,
+            colour=self.config.augment_color_jitter,
+            hue=self.config.augment_channel_permutation,
+            cover=self.config.augment_random_erasing,
         )
         self._held_out = None
         if record.validation_split:
-            read = data.splits[record.validation_split].first(self.config.validation_images)
+            read = data.splits[record.validation_split].first(self.config.num_validation_images)
             self._held_out = WordReader(read, tables.features, longest)
 
     def compiled(self) -> tuple[Recognizer, list[keras.Metric]]:

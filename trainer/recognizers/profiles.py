@@ -15,19 +15,19 @@ DEFAULT = "default"
 _COMMON = {
     "batch_size": 32,
     "learning_rate": 1.5e-3,
-    "schedule": "cosine",
+    "lr_schedule": "cosine",
     "warmup_steps": 100,
     "weight_decay": 0.01,
-    "clip_norm": 5.0,
+    "global_clipnorm": 5.0,
     "precision": "auto",
-    "augment_shift": 0.05,
+    "augment_translation": 0.05,
     "augment_zoom": 0.1,
-    "augment_hue": True,
+    "augment_channel_permutation": True,
 }
 PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        DEFAULT: MappingProxyType({**_COMMON, "epochs": 12, "validation_images": 5000}),
-        "quick": MappingProxyType({**_COMMON, "epochs": 10, "validation_images": 2000}),
+        DEFAULT: MappingProxyType({**_COMMON, "epochs": 12, "num_validation_images": 5000}),
+        "quick": MappingProxyType({**_COMMON, "epochs": 10, "num_validation_images": 2000}),
     }
 )
 

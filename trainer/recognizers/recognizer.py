@@ -164,8 +164,8 @@ class Recognizer(keras.Model):
         units: int. Size of the recurrence's state, each way.
         dropout: float. Share of the context's components that training leaves out, 0 to 1.
         longest: int. Letters of a word at most.
-        letters_weight: float. Weight of the loss of how often letters come anywhere.
-        other_head_weight: float. Weight of the loss of the head that does not read.
+        ace_loss_weight: float. Weight of the loss of how often letters come anywhere.
+        auxiliary_loss_weight: float. Weight of the loss of the head that does not read.
         label_smoothing: float. Share of each position's target that is spread over all letters.
 
     Call arguments:
@@ -186,8 +186,8 @@ class Recognizer(keras.Model):
         units: int = 96,
         dropout: float = 0.1,
         longest: int = 5,
-        letters_weight: float = 3.0,
-        other_head_weight: float = 0.5,
+        ace_loss_weight: float = 3.0,
+        auxiliary_loss_weight: float = 0.5,
         label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -198,8 +198,8 @@ class Recognizer(keras.Model):
         self.units = units
         self.dropout = dropout
         self.longest = longest
-        self.letters_weight = letters_weight
-        self.other_head_weight = other_head_weight
+        self.ace_loss_weight = ace_loss_weight
+        self.auxiliary_loss_weight = auxiliary_loss_weight
         self.label_smoothing = label_smoothing
         frames_a_column = 2 ** len(self.widths) // _PIXELS_A_FRAME
         self.trunk = keras.Sequential(self._trunk(), name="trunk")
@@ -256,7 +256,7 @@ class Recognizer(keras.Model):
         (other,) = losses.values()
         self.head_loss.update_state(own)
         letters = letter_losses(words, y_pred["cells"])
-        return ops.mean(own + self.other_head_weight * other + self.letters_weight * letters)
+        return ops.mean(own + self.auxiliary_loss_weight * other + self.ace_loss_weight * letters)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """`loss`, `head_loss` and `word_accuracy`, of what has been seen since the epoch began."""
@@ -273,8 +273,8 @@ class Recognizer(keras.Model):
             "units": self.units,
             "dropout": self.dropout,
             "longest": self.longest,
-            "letters_weight": self.letters_weight,
-            "other_head_weight": self.other_head_weight,
+            "ace_loss_weight": self.ace_loss_weight,
+            "auxiliary_loss_weight": self.auxiliary_loss_weight,
             "label_smoothing": self.label_smoothing,
         }
 

@@ -28,7 +28,7 @@ EXTRACTOR = "extractor.json"
 
 # What may change when a run goes on: how long it trains, how often it saves and what it shows or reads of validation do
 # not change what it has learned, and an extractor is known by what its features are, wherever its file lies.
-_HOW_LONG = ("epochs", "save_steps", "show_captions", "validation_images", "stop_after")
+_HOW_LONG = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
 _WHERE_FROM = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _MAY_CHANGE: Any = {"training": {*_HOW_LONG, *_WHERE_FROM}, "libraries": True}
 _WORDS = {
@@ -132,7 +132,7 @@ class CaptionerRecord(RunRecord):
             return spec.build(self.config, self.vocabulary, self.features.shape)
         from trainer.captioners.pixels import load_layers
 
-        layers = load_layers(root / EXTRACTOR, self.extractor.recipe, learns=self.training.fine_tuning > 0)
+        layers = load_layers(root / EXTRACTOR, self.extractor.recipe, learns=self.training.extractor_lr_multiplier > 0)
         return spec.build(self.config, self.vocabulary, self.extractor.shape, layers)
 
 
@@ -219,7 +219,7 @@ def _identity(record: RunRecord) -> dict[str, Any]:
     identity = record.model_dump(mode="json", exclude=_MAY_CHANGE)
     # A size that the capt of the day did not know yet is what it is by default.
     identity["sizes"] = record.config.model_dump(mode="json")
-    if record.training.schedule == "cosine":
+    if record.training.lr_schedule == "cosine":
         # The rate at a step depends on how many there are.
         identity["training"]["epochs"] = record.training.epochs
     return identity

@@ -66,7 +66,7 @@ def test_weights_fill_the_range_asked_for_and_no_two_are_drawn_alike():
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_leaves_out_weights_between_states_the_same_ones_for_all_words(cell):
-    recurrence = made(cell, units=32, reads=32, recurrent_dropout=0.3)
+    recurrence = made(cell, units=32, reads=32, recurrent_weight_dropout=0.3)
     words = np.random.default_rng(0).normal(size=(8, 6, 32)).astype("float32")
     kernel = recurrence.layer.cell.recurrent_kernel
     with tf.GradientTape() as tape:
@@ -79,7 +79,7 @@ def test_training_leaves_out_weights_between_states_the_same_ones_for_all_words(
 @pytest.mark.parametrize("cell", CELLS)
 def test_nothing_is_left_out_but_in_training(cell):
     words = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
-    whole, dropped = made(cell), made(cell, recurrent_dropout=0.5)
+    whole, dropped = made(cell), made(cell, recurrent_weight_dropout=0.5)
     dropped.set_weights(whole.get_weights())
     expected = np.array(whole(words, whole.zeros(3), training=True))
     np.testing.assert_array_equal(dropped(words, dropped.zeros(3)), expected)
@@ -88,5 +88,5 @@ def test_nothing_is_left_out_but_in_training(cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_recurrence_comes_back_from_its_config(cell):
-    config = Recurrence(cell, 6, 0.1, recurrent_dropout=0.2, name="words").get_config()
+    config = Recurrence(cell, 6, 0.1, recurrent_weight_dropout=0.2, name="words").get_config()
     assert Recurrence.from_config(config).get_config() == config

@@ -17,8 +17,8 @@ def test_what_a_paper_sets_otherwise_reaches_the_training(spec):
 
 def test_nic_is_trained_as_its_authors_train_it():
     training, _ = parse_options(MODELS["nic"].config, {})
-    assert (training.optimizer, training.learning_rate, training.clip_norm) == ("sgd", 2.0, 5.0)
-    assert (training.schedule, training.decay, training.decay_epochs) == ("step", 0.5, 8)
+    assert (training.optimizer, training.learning_rate, training.global_clipnorm) == ("sgd", 2.0, 5.0)
+    assert (training.lr_schedule, training.lr_decay_rate, training.lr_decay_epochs) == ("step", 0.5, 8)
 
 
 def test_an_option_goes_before_the_papers_training():

@@ -199,7 +199,7 @@ def test_places_are_drawn_by_their_weights():
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_draws_what_an_unbroken_one_draws(store, tmp_path, tiny_sizes):
-    options = {**tiny_sizes["hard_attention"], "dropout": 0.3, "batch_size": 32, "show_captions": 0}
+    options = {**tiny_sizes["hard_attention"], "dropout": 0.3, "batch_size": 32, "num_sample_captions": 0}
     for run, parts in (("unbroken", (3,)), ("resumed", (1, 3))):
         for epochs in parts:
             capt.train_captioner(

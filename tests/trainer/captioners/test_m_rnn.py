@@ -45,7 +45,7 @@ def test_the_authors_sizes_give_the_parameters_counted_by_hand():
 
 def test_the_authors_training_is_what_their_code_says():
     training, config = parse_options(MRnnConfig, yaml.safe_load(AUTHOR.read_text()))
-    assert (training.optimizer, training.learning_rate, training.clip_norm) == ("sgd", 1.0, 10.0)
+    assert (training.optimizer, training.learning_rate, training.global_clipnorm) == ("sgd", 1.0, 10.0)
     assert (training.batch_size, config.dropout, config.cell, config.tied) == (64, 0.5, "gru", True)
 
 

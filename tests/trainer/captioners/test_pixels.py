@@ -26,8 +26,8 @@ from trainer.runs.run import load_run
 
 SIDE = 16
 SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 24, "dropout": 0.2}
-QUICK = {**SIZES, "batch_size": 16, "learning_rate": 0.01, "show_captions": 1, "extractor_preprocess": "tf"}
-CHANGES = {"augment_shift": 0.1, "augment_zoom": 0.1, "augment_colour": 0.2}
+QUICK = {**SIZES, "batch_size": 16, "learning_rate": 0.01, "num_sample_captions": 1, "extractor_preprocess": "tf"}
+CHANGES = {"augment_translation": 0.1, "augment_zoom": 0.1, "augment_color_jitter": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ TUNING = {"seed": 4, "epochs": 2, "save_steps": 2}
 def tuned(pixels, network, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "tuned"
     capt.train_captioner(
-        store=pixels.path, run_dir=run, **TUNING, hyperparameters=options(network, fine_tuning=0.5, **CHANGES)
+        store=pixels.path, run_dir=run, **TUNING, hyperparameters=options(network, extractor_lr_multiplier=0.5, **CHANGES)
     )
     return run
 
@@ -135,7 +135,7 @@ def test_fine_tuning_opens_the_eyes_of_a_blind_network(pixels, network, tmp_path
     blind.save(tmp_path / "blind.keras")
     least = {}
     for share in (0.0, 1.0):
-        given = options(tmp_path / "blind.keras", fine_tuning=share)
+        given = options(tmp_path / "blind.keras", extractor_lr_multiplier=share)
         capt.train_captioner(store=pixels.path, run_dir=tmp_path / f"{share}", seed=4, epochs=20, hyperparameters=given)
         least[share] = min(row["val_loss"] for row in lines_of(tmp_path / f"{share}"))
     assert least[1.0] < 0.8 * least[0.0], least
@@ -153,7 +153,7 @@ def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(tuned, pixels, network, tmp_path):
-    run, given = tmp_path / "run", options(network, fine_tuning=0.5, **CHANGES)
+    run, given = tmp_path / "run", options(network, extractor_lr_multiplier=0.5, **CHANGES)
     kill_after(start(pixels, run, **TUNING, options=given), run, 1, 2)
     moved = shutil.copy(network, tmp_path / "moved.keras")
     again = {**given, "extractor": f"custom:{moved}"}
@@ -206,7 +206,7 @@ def test_it_captions_and_exports_when_store_and_network_are_gone(tuned, pixels, 
 
 @pytest.mark.slow
 def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, shown, tmp_path):
-    given = options(network, fine_tuning=0.5, precision="mixed_bfloat16", **CHANGES)
+    given = options(network, extractor_lr_multiplier=0.5, precision="mixed_bfloat16", **CHANGES)
     arguments = json.dumps({**TUNING, "hyperparameters": given})
     program = "import json, sys; from trainer.training import train_captioner as train; "
     program += "train(*sys.argv[1:3], **json.loads(sys.argv[3]))"
@@ -261,7 +261,7 @@ def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(ne
 
 def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
     training = TrainingConfig(
-        extractor="mobilenet", extractor_weights="random:1", extractor_layer="conv_pw_1_relu", fine_tuning=0.1
+        extractor="mobilenet", extractor_weights="random:1", extractor_layer="conv_pw_1_relu", extractor_lr_multiplier=0.1
     )
     larger = recipe.model_copy(update={"height": 32, "width": 32})
     opened = open_network(training, model_spec("nic"), larger)
@@ -311,7 +311,7 @@ def test_pixels_are_taken_with_an_extractor_and_features_without(pixels, network
         select_tables(pixels, model_spec("nic"), features=taken)
 
 
-@pytest.mark.parametrize("name", ["extractor_layer", "fine_tuning", "augment_shift"])
+@pytest.mark.parametrize("name", ["extractor_layer", "extractor_lr_multiplier", "augment_translation"])
 def test_options_of_pixels_are_refused_where_no_extractor_is_named(name):
     value = "mixed9" if name == "extractor_layer" else 0.1
     with pytest.raises(UsageError, match=f"{name} is for a model that learns from pixels"):

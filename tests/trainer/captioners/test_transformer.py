@@ -159,7 +159,7 @@ def test_captions_longer_than_the_positions_are_refused_before_training(store, t
 
 
 def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, tiny_sizes):
-    options = {**tiny_sizes["transformer"], "learning_rate": 1e-9, "show_captions": 0}
+    options = {**tiny_sizes["transformer"], "learning_rate": 1e-9, "num_sample_captions": 0}
     figures = capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", model="transformer", epochs=1, hyperparameters=options
     )

@@ -23,18 +23,18 @@ def test_a_constant_rate_stays():
 
 
 def test_steps_halve_the_rate_every_so_many_epochs():
-    assert rates(2, learning_rate=2.0, schedule="step", decay=0.5, decay_epochs=1) == [2, 2, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert rates(2, learning_rate=2.0, lr_schedule="step", lr_decay_rate=0.5, lr_decay_epochs=1) == [2, 2, 1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_a_cosine_ends_at_nothing_with_the_last_epoch():
-    seen = rates(2, learning_rate=1.0, schedule="cosine", epochs=4)
+    seen = rates(2, learning_rate=1.0, lr_schedule="cosine", epochs=4)
     np.testing.assert_allclose(seen, (1 + np.cos(np.pi * np.arange(8) / 8)) / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_warming_up_rises_in_a_straight_line_and_goes_on_with_the_schedule(schedule):
-    warm = rates(2, learning_rate=1.0, schedule=schedule, warmup_steps=4, epochs=4)
-    plain = rates(2, learning_rate=1.0, schedule=schedule, epochs=4)
+    warm = rates(2, learning_rate=1.0, lr_schedule=schedule, warmup_steps=4, epochs=4)
+    plain = rates(2, learning_rate=1.0, lr_schedule=schedule, epochs=4)
     np.testing.assert_allclose(warm, np.minimum(np.arange(1, 9) / 4, 1) * plain, rtol=1e-5)
 
 
@@ -46,13 +46,13 @@ def test_a_schedule_survives_saving():
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_gradients_are_scaled_down_to_the_norm_over_all_weights(name):
-    optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=1.0, clip_norm=5.0), 1)
+    optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=1.0, global_clipnorm=5.0), 1)
     assert type(optimizer).__name__.lower() == name
     assert optimizer.global_clipnorm == 5.0
 
 
 def test_plain_descent_goes_the_clipped_way():
-    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, clip_norm=5.0), 1)
+    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, global_clipnorm=5.0), 1)
     weights = [keras.Variable([0.0]), keras.Variable([0.0])]
     optimizer.build(weights)
     optimizer.apply([np.array([30.0], np.float32), np.array([40.0], np.float32)])
@@ -63,8 +63,8 @@ def test_plain_descent_goes_the_clipped_way():
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
 def test_an_extractor_learns_at_its_share_of_the_rate(name, precision):
     weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0, 0.0])]
-    config = TrainingConfig(optimizer=name, learning_rate=0.1, extractor="vgg16", fine_tuning=0.2)
-    optimizer = make_optimizer(config, 1, weights[1:], config.fine_tuning)
+    config = TrainingConfig(optimizer=name, learning_rate=0.1, extractor="vgg16", extractor_lr_multiplier=0.2)
+    optimizer = make_optimizer(config, 1, weights[1:], config.extractor_lr_multiplier)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
     optimizer.build(weights)
@@ -88,7 +88,7 @@ def test_weights_decay_and_biases_and_scales_do_not(name):
 def test_an_average_answers_and_training_goes_on_from_the_weights(precision):
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.layers.Input((1,)), layer])
-    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, averaging=0.5), 1)
+    optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, ema_momentum=0.5), 1)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
     model.compile(optimizer)

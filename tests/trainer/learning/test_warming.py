@@ -16,7 +16,7 @@ TINY = {
     "output": 18,
     "batch_size": 16,
     "learning_rate": 1e-9,
-    "show_captions": 0,
+    "num_sample_captions": 0,
 }
 
 

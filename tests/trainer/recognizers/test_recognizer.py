@@ -74,7 +74,7 @@ def test_either_head_learns_to_read_what_it_is_shown(head):
 def test_the_loss_is_the_weighted_sum_of_its_parts(images):
     words = encode(["a", "null", "zzz", "on", "who", "what"])
     whole = figures(made(), images, words)
-    head = figures(made(letters_weight=0.0, other_head_weight=0.0), images, words)
+    head = figures(made(ace_loss_weight=0.0, auxiliary_loss_weight=0.0), images, words)
     assert head["loss"] == pytest.approx(head["head_loss"], rel=1e-5)
     assert whole["head_loss"] == pytest.approx(head["head_loss"], rel=1e-5)
     assert whole["loss"] > head["loss"] + 1

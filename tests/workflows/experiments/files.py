@@ -23,7 +23,7 @@ def captions_experiment(root: Path, images: Path, annotations: Path, **entries: 
         "features": {"pooled": {**NETWORK, "pooling": "avg"}},
         "captions": {"words": None},
         "models": {"merge": MERGE},
-        "train": {"epochs": 2, "show_captions": 0},
+        "train": {"epochs": 2, "num_sample_captions": 0},
         "evaluate": {"num_examples": 0},
         **entries,
     }

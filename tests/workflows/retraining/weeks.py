@@ -20,7 +20,7 @@ TRAIN = {
     "epochs": 4,
     "learning_rate": 0.01,
     "batch_size": 32,
-    "show_captions": 0,
+    "num_sample_captions": 0,
 }
 
 

@@ -48,7 +48,7 @@ from trainer.learning.watching import StepWatcher
 from trainer.training import captioner_record
 
 BATCH = 64
-SIZES = {"embedding": 256, "units": 512, "attention": 512, "projection": 256, "output": 512}
+SIZES = {"embedding_dim": 256, "units": 512, "attention_dim": 512, "projection_dim": 256, "output_dim": 512}
 VOCABULARY = 5000
 CAPTIONS_AN_IMAGE = 5
 DATASET = "flickr8k"

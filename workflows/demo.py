@@ -30,7 +30,7 @@ from workflows.pages import Report, Step, Telling, report_page
 SCENES = 400
 SEED = 7
 EPOCHS = 20
-SIZES = {"embedding": 64, "units": 128, "attention": 128, "output": 128, "dropout": 0.4}
+SIZES = {"embedding_dim": 64, "units": 128, "attention_dim": 128, "output_dim": 128, "dropout": 0.4}
 SHOWN = 12
 NETWORK = "inception_v3"
 MODEL: CaptionerName = "soft_attention"

@@ -73,10 +73,12 @@ def test_the_benchmark_runs_from_scenes_to_its_table_and_does_nothing_twice(prog
     benchmark = program("scenes")
     bench = benchmark.Bench(tmp_path / "out", scenes=50, network_scenes=20, network_epochs=1)
     sizes = {
-        "soft_attention": {"embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8},
-        "par_inject": {"embedding": 8, "units": 8},
+        "soft_attention": {"embedding_dim": 8, "units": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8},
+        "par_inject": {"embedding_dim": 8, "units": 8},
     }
-    options = {name: {**chosen, "epochs": 1, "batch_size": 16, "num_sample_captions": 0} for name, chosen in sizes.items()}
+    options = {
+        name: {**chosen, "epochs": 1, "batch_size": 16, "num_sample_captions": 0} for name, chosen in sizes.items()
+    }
     figures = benchmark.measure(bench, list(options), options.__getitem__)
     for name, one in figures["models"].items():
         assert (one["scenes"], one["unseen_scenes"]) == (8, 2)

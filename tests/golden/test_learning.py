@@ -13,14 +13,14 @@ from trainer.captioners.models import MODELS
 from trainer.metrics import score
 
 TINY: dict[str, dict[str, Any]] = {
-    "soft_attention": {"embedding": 12, "units": 16, "attention": 10, "projection": 14, "output": 18},
-    "hard_attention": {"embedding": 12, "units": 16, "attention": 10, "output": 18},
-    "transformer": {"depth": 2, "units": 16, "longest": 12},
-    "nic": {"embedding": 12, "units": 16},
-    "m_rnn": {"embedding": 10, "embedding_2": 16, "units": 16, "multimodal": 18},
-    "init_inject": {"embedding": 12, "units": 16, "image_bottleneck": 10, "logit_bottleneck": 14},
-    "par_inject": {"embedding": 12, "units": 16},
-    "merge": {"embedding": 12, "units": 16},
+    "soft_attention": {"embedding_dim": 12, "units": 16, "attention_dim": 10, "projection_dim": 14, "output_dim": 18},
+    "hard_attention": {"embedding_dim": 12, "units": 16, "attention_dim": 10, "output_dim": 18},
+    "transformer": {"num_layers": 2, "units": 16, "max_length": 12},
+    "nic": {"embedding_dim": 12, "units": 16},
+    "m_rnn": {"embedding_dim": 10, "embedding_dim_2": 16, "units": 16, "multimodal": 18},
+    "init_inject": {"embedding_dim": 12, "units": 16, "image_bottleneck": 10, "logit_bottleneck": 14},
+    "par_inject": {"embedding_dim": 12, "units": 16},
+    "merge": {"embedding_dim": 12, "units": 16},
 }
 HYPOTHESES = {
     1: "a man in a red hat rides a horse",
@@ -94,7 +94,14 @@ def test_losses_of_three_steps_of_the_recognizer(tmp_path: Path) -> None:
         height=16,
         width=48,
     )
-    options = {"widths": [8, 24], "blocks": [0, 1], "units": 16, "longest": 4, "batch_size": 8, "precision": "float32"}
+    options = {
+        "filters": [8, 24],
+        "blocks_per_stage": [0, 1],
+        "units": 16,
+        "max_label_length": 4,
+        "batch_size": 8,
+        "precision": "float32",
+    }
     capt.train_captcha(
         store=str(tmp_path / "store"),
         run_dir=str(tmp_path / "run"),

@@ -19,7 +19,7 @@ NETWORK = {
     "height": None,
     "width": None,
 }
-TINY = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8, "batch_size": 2}
+TINY = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8, "batch_size": 2}
 CAPTIONED = [kind for kind in LAYOUTS if kind != "folder"]
 
 

@@ -27,7 +27,15 @@ from tests.reliability.test_paths import save_network
 from tests.trainer.conftest import make_store, pictures
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "height": 8, "width": 8}
-SIZES = {"embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8, "batch_size": 8, "num_sample_captions": 0}
+SIZES = {
+    "embedding_dim": 8,
+    "units": 8,
+    "attention_dim": 8,
+    "projection_dim": 8,
+    "output_dim": 8,
+    "batch_size": 8,
+    "num_sample_captions": 0,
+}
 
 Inode = tuple[int, int]
 
@@ -264,7 +272,7 @@ def test_the_records_of_experiments_and_models_name_durable_files(
         "prepare": source,
         "features": {"pooled": {**network, "pooling": "avg"}},
         "captions": {"words": None},
-        "models": {"merge": {"model": "merge", "embedding": 8, "units": 8}},
+        "models": {"merge": {"model": "merge", "embedding_dim": 8, "units": 8}},
         "train": {"epochs": 1, "batch_size": 8, "num_sample_captions": 0},
         "evaluate": {"split": "val", "num_examples": 0},
     }

@@ -310,7 +310,7 @@ def test_training_refuses_captions_of_other_images() -> None:
     captions("store", "coco", [other], split_ratios="1,0,0")
     with pytest.raises(StoreError):
         capt.train_captioner(
-            store="store", run_dir="run", model="nic", hyperparameters={"units": 8, "embedding": 8, "epochs": 1}
+            store="store", run_dir="run", model="nic", hyperparameters={"units": 8, "embedding_dim": 8, "epochs": 1}
         )
 
 

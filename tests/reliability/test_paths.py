@@ -29,7 +29,15 @@ ODD = "é写 [a]{b}*?\\#%2F:'\""
 PATTERNS = set("[]*?\\")
 WORDS = [*SPECIAL_TOKENS, "a", "dog"]
 RECIPE = TextRecipe(dataset="d", vocabulary="given:00")
-SIZES = {"embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8, "batch_size": 8, "num_sample_captions": 0}
+SIZES = {
+    "embedding_dim": 8,
+    "units": 8,
+    "attention_dim": 8,
+    "projection_dim": 8,
+    "output_dim": 8,
+    "batch_size": 8,
+    "num_sample_captions": 0,
+}
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -284,7 +292,7 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
         "prepare": source,
         "features": {"pooled": {**network, "pooling": "avg"}},
         "captions": {"words": None},
-        "models": {"merge": {"model": "merge", "embedding": 8, "units": 8}},
+        "models": {"merge": {"model": "merge", "embedding_dim": 8, "units": 8}},
         "train": {"epochs": 1, "batch_size": 8, "num_sample_captions": 0},
         "evaluate": {"split": "val", "num_examples": 1},
     }
@@ -313,7 +321,7 @@ def test_the_captcha_commands_work_on_any_path(odd: Callable[[str], Path]) -> No
     labels = next(odd("captchas").rglob("spec_train_val.txt"))
     store, run = str(odd("store")), str(odd("run"))
     assert capt.prepare_captcha(store=store, images=[str(labels.parent)], labels=str(labels))["ok"] == 28
-    sizes = {"widths": (8, 24), "blocks": (0, 1), "units": 24, "batch_size": 8, "precision": "float32"}
+    sizes = {"filters": (8, 24), "blocks_per_stage": (0, 1), "units": 24, "batch_size": 8, "precision": "float32"}
     capt.train_captcha(store=store, run_dir=run, epochs=1, hyperparameters=sizes)
     assert capt.recognize(run=run, images=[str(labels.parent / "a1.png")])["results"]
     predicted = capt.predict_captcha(run=run, images=[str(labels.parent)], ids="0:3", output=str(odd("words.txt")))

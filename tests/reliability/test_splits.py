@@ -307,7 +307,7 @@ def train() -> dict[str, Any]:
         store="store",
         run_dir="run",
         model="nic",
-        hyperparameters={"units": 8, "embedding": 8, "epochs": 1, "batch_size": 4},
+        hyperparameters={"units": 8, "embedding_dim": 8, "epochs": 1, "batch_size": 4},
     )
     return result
 

@@ -21,7 +21,7 @@ WORDS = [chr(ord("a") + number) * 2 for number in range(COUNT)]
 LEARNING: dict[str, Any] = {"profile": "quick", "epochs": 1, "batch_size": 4}
 CAPTIONER: dict[str, Any] = {
     "model": "nic",
-    "hyperparameters": {"units": 8, "embedding": 8, "epochs": 1, "batch_size": 4, "num_sample_captions": 0},
+    "hyperparameters": {"units": 8, "embedding_dim": 8, "epochs": 1, "batch_size": 4, "num_sample_captions": 0},
 }
 VECTORS: dict[str, Any] = {
     "extractor": "mobilenet_v3_small",

@@ -36,21 +36,21 @@ COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), 
 WORDS = [*SPECIAL_TOKENS, "a", "square", "at", "the", *COLOURS, "left", "right", "top", "bottom", "there", "is"]
 SIDE, CELLS = 32, 4
 TINY_SIZES = {
-    "soft_attention": {"embedding": 12, "units": 16, "attention": 10, "projection": 14, "output": 18},
+    "soft_attention": {"embedding_dim": 12, "units": 16, "attention_dim": 10, "projection_dim": 14, "output_dim": 18},
     "hard_attention": {
-        "embedding": 12,
+        "embedding_dim": 12,
         "units": 16,
-        "attention": 10,
-        "output": 18,
+        "attention_dim": 10,
+        "output_dim": 18,
         "dropout": 0.0,
         "doubly_stochastic": 0.1,
     },
-    "transformer": {"depth": 1, "units": 16, "dropout": 0.0, "longest": 12},
-    "nic": {"embedding": 12, "units": 16, "dropout": 0.0, "image_dropout": 0.0, "init_scale": 0.5},
-    "m_rnn": {"embedding": 10, "embedding_2": 16, "units": 16, "multimodal": 18},
-    "init_inject": {"embedding": 12, "units": 16, "image_bottleneck": 10, "logit_bottleneck": 14},
-    "par_inject": {"embedding": 12, "units": 16, "dropout": 0.0},
-    "merge": {"embedding": 12, "units": 16, "dropout": 0.0, "image_dropout": 0.0},
+    "transformer": {"num_layers": 1, "units": 16, "dropout": 0.0, "max_length": 12},
+    "nic": {"embedding_dim": 12, "units": 16, "dropout": 0.0, "image_dropout": 0.0, "init_scale": 0.5},
+    "m_rnn": {"embedding_dim": 10, "embedding_dim_2": 16, "units": 16, "multimodal": 18},
+    "init_inject": {"embedding_dim": 12, "units": 16, "image_bottleneck": 10, "logit_bottleneck": 14},
+    "par_inject": {"embedding_dim": 12, "units": 16, "dropout": 0.0},
+    "merge": {"embedding_dim": 12, "units": 16, "dropout": 0.0, "image_dropout": 0.0},
 }
 
 

@@ -16,7 +16,7 @@ from trainer.metrics import METRICS, score
 from trainer.runs.run import load_run
 from trainer.scoring.results import best_and_worst, coco_results
 
-SIZES = {"units": 48, "embedding": 32, "attention": 32, "projection": 32, "output": 48}
+SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
 OPTIONS = {**SIZES, "batch_size": 32, "learning_rate": 0.01, "num_sample_captions": 0}
 ABSENT = {name for name in METRICS if name != "meteor"}
 

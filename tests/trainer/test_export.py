@@ -12,7 +12,14 @@ import capt
 from schemas.errors import RecordError, UsageError
 from trainer.runs.run import load_run
 
-SIZES = {"units": 48, "embedding": 24, "attention": 24, "projection": 24, "output": 32, "batch_size": 16}
+SIZES = {
+    "units": 48,
+    "embedding_dim": 24,
+    "attention_dim": 24,
+    "projection_dim": 24,
+    "output_dim": 32,
+    "batch_size": 16,
+}
 
 SERVE = """
 import json, sys

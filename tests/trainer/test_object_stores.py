@@ -14,10 +14,10 @@ from tests.features.buckets import BUCKET, bucket
 
 OPTIONS = {
     "units": 16,
-    "embedding": 12,
-    "attention": 10,
-    "projection": 14,
-    "output": 18,
+    "embedding_dim": 12,
+    "attention_dim": 10,
+    "projection_dim": 14,
+    "output_dim": 18,
     "batch_size": 16,
 }
 

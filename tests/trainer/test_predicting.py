@@ -9,7 +9,14 @@ import pytest
 import capt
 from trainer.runs.run import DECODE_BATCH, load_run
 
-SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 16, "batch_size": 16}
+SIZES = {
+    "units": 32,
+    "embedding_dim": 16,
+    "attention_dim": 16,
+    "projection_dim": 16,
+    "output_dim": 16,
+    "batch_size": 16,
+}
 COUNT = 400
 
 PROGRAM = """

@@ -68,7 +68,7 @@ def test_what_cannot_be_done_is_said(run, words_run, captchas):
 
 def test_a_captioner_does_not_read(store, tmp_path):
 
-    sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
+    sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
     with pytest.raises(UsageError, match=r"the run captions images; this is for one that reads words \(capt caption\)"):
         capt.recognize(run=tmp_path / "run", images=["a.png"])

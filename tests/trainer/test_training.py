@@ -24,17 +24,17 @@ from trainer.runs.run import load_run
 
 SMALL = {
     "units": 48,
-    "embedding": 24,
-    "attention": 24,
-    "projection": 24,
-    "output": 32,
+    "embedding_dim": 24,
+    "attention_dim": 24,
+    "projection_dim": 24,
+    "output_dim": 32,
     "dropout": 0.2,
     "batch_size": 16,
     "learning_rate": 0.005,
 }
 LEAVING_OUT = {
     "units": 48,
-    "embedding": 24,
+    "embedding_dim": 24,
     "dropout": 0.2,
     "recurrent_weight_dropout": 0.3,
     "batch_size": 16,

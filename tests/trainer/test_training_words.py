@@ -18,7 +18,14 @@ from trainer.runs.records import CaptionerRecord, RecognizerRecord, read_record
 from trainer.runs.run import load_run
 
 OF_A_PASS = 10
-CHANGING = {**SMALL, "ema_momentum": 0.8, "weight_decay": 0.01, "augment_zoom": 0.1, "augment_channel_permutation": True, "dropout": 0.3}
+CHANGING = {
+    **SMALL,
+    "ema_momentum": 0.8,
+    "weight_decay": 0.01,
+    "augment_zoom": 0.1,
+    "augment_channel_permutation": True,
+    "dropout": 0.3,
+}
 
 
 def lines_of(run):
@@ -190,7 +197,7 @@ def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):
 
 def test_a_run_of_an_older_capt_is_a_captioners_and_goes_on(store, tmp_path):
 
-    sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
+    sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
     path = tmp_path / "run" / "run.json"
     record = json.loads(path.read_text())

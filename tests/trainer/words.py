@@ -24,10 +24,10 @@ HEIGHT, WIDTH = 24, 64
 # Few epochs, for each is validated and kept; a pass over the train split is a fifth of one.
 EPOCHS, STEPS = 5, 50
 SMALL = {
-    "widths": (8, 24),
-    "blocks": (0, 1),
+    "filters": (8, 24),
+    "blocks_per_stage": (0, 1),
     "units": 24,
-    "longest": 4,
+    "max_label_length": 4,
     "dropout": 0.1,
     "batch_size": 16,
     "learning_rate": 0.01,

@@ -12,8 +12,15 @@ from trainer.runs.records import read_record
 from workflows.tasks import TASKS, evaluate_run, task_of
 
 NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 64}
-SMALL_CAPTIONER = {"model": "merge", "embedding": 8, "units": 8, "epochs": 1, "show-captions": 0}
-SMALL_RECOGNIZER = {"profile": "quick", "epochs": 1, "widths": [4, 8], "blocks": [0, 0], "units": 8, "batch_size": 8}
+SMALL_CAPTIONER = {"model": "merge", "embedding_dim": 8, "units": 8, "epochs": 1, "num-sample-captions": 0}
+SMALL_RECOGNIZER = {
+    "profile": "quick",
+    "epochs": 1,
+    "filters": [4, 8],
+    "blocks_per_stage": [0, 0],
+    "units": 8,
+    "batch_size": 8,
+}
 
 
 @pytest.mark.slow

@@ -30,16 +30,16 @@ class SoftAttentionConfig(ModelConfig):
     """Sizes of `captioners.soft_attention.SoftAttention`, described there; the paper's are in examples/configs."""
 
     rnn_cell: Cell = "gru"
-    embedding: int = Field(256, ge=1)
+    embedding_dim: int = Field(256, ge=1)
     units: int = Field(512, ge=1)
-    attention: int = Field(512, ge=1)
-    projection: int | None = Field(256, ge=1)
-    output: int = Field(512, ge=1)
+    attention_dim: int = Field(512, ge=1)
+    projection_dim: int | None = Field(256, ge=1)
+    output_dim: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.0, ge=0, lt=1)
-    query: Literal["state", "word"] = "state"
+    attention_query: Literal["state", "word"] = "state"
     init_state: Literal["zeros", "mean"] = "zeros"
-    gate: bool = False
+    use_context_gate: bool = False
     doubly_stochastic: float = Field(0.0, ge=0)
 
 
@@ -49,15 +49,15 @@ class HardAttentionConfig(SoftAttentionConfig):
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 2e-4})
 
     rnn_cell: Cell = "lstm"
-    embedding: int = Field(512, ge=1)
+    embedding_dim: int = Field(512, ge=1)
     units: int = Field(1800, ge=1)
-    projection: int | None = Field(None, ge=1)
+    projection_dim: int | None = Field(None, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
     init_state: Literal["zeros", "mean"] = "mean"
-    gate: bool = True
+    use_context_gate: bool = True
     doubly_stochastic: float = Field(1.0, ge=0)
-    reinforce: float = Field(0.1, ge=0)
-    entropy: float = Field(0.002, ge=0)
+    reinforce_weight: float = Field(0.1, ge=0)
+    entropy_weight: float = Field(0.002, ge=0)
     discount: float | None = Field(None, ge=0, le=1)
 
 
@@ -66,18 +66,18 @@ class TransformerConfig(ModelConfig):
 
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 1e-4})
 
-    depth: int = Field(2, ge=1)
+    num_layers: int = Field(2, ge=1)
     units: int = Field(256, ge=1)
-    heads: int = Field(2, ge=1)
+    num_heads: int = Field(2, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-    longest: int = Field(50, ge=1)
+    max_length: int = Field(50, ge=1)
 
     @property
     def most_words(self) -> int:
         """Words at most in a caption: there are positions for so many."""
-        return self.longest
+        return self.max_length
 
-    @field_validator("heads")
+    @field_validator("num_heads")
     @classmethod
     def _divides_units(cls, heads: int, info: ValidationInfo) -> int:
         if info.data.get("units", heads) % heads:
@@ -101,7 +101,7 @@ class NicConfig(ModelConfig):
     )
 
     rnn_cell: Cell = "lstm"
-    embedding: int = Field(512, ge=1)
+    embedding_dim: int = Field(512, ge=1)
     units: int = Field(512, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
     recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
@@ -116,19 +116,19 @@ class MRnnConfig(ModelConfig):
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"global_clipnorm": 10.0})
 
     rnn_cell: Literal["adding", "rnn", "lstm", "gru"] = "adding"
-    embedding: int = Field(128, ge=1)
-    embedding_2: int | None = Field(256, ge=1)
+    embedding_dim: int = Field(128, ge=1)
+    embedding_dim_2: int | None = Field(256, ge=1)
     units: int = Field(256, ge=1, validate_default=True)
     multimodal: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
     image_dropout: float = Field(0.0, ge=0, lt=1)
-    tied: bool = False
+    tie_word_embeddings: bool = False
 
     @field_validator("units")
     @classmethod
     def _adds_what_it_reads(cls, units: int, info: ValidationInfo) -> int:
-        reads = info.data.get("embedding_2") or info.data.get("embedding")
+        reads = info.data.get("embedding_dim_2") or info.data.get("embedding_dim")
         if info.data.get("rnn_cell") == "adding" and reads not in (None, units):
             raise ValueError(f"the cell `adding` adds word vectors to its state, so units must be {reads} as well")
         return units
@@ -140,7 +140,7 @@ class InitInjectConfig(ModelConfig):
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"captions_per_image": "one"})
 
     rnn_cell: Cell = "lstm"
-    embedding: int = Field(100, ge=1)
+    embedding_dim: int = Field(100, ge=1)
     units: int = Field(300, ge=1)
     image_bottleneck: int = Field(120, ge=1)
     logit_bottleneck: int = Field(120, ge=1)
@@ -154,7 +154,7 @@ class ParInjectConfig(ModelConfig):
     """Sizes of `trainer.captioners.par_inject.ParInject`, described there."""
 
     rnn_cell: Cell = "gru"
-    embedding: int = Field(256, ge=1)
+    embedding_dim: int = Field(256, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
     recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
@@ -166,7 +166,7 @@ class MergeConfig(ModelConfig):
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({"batch_size": 128})
 
     rnn_cell: Cell = "lstm"
-    embedding: int = Field(200, ge=1)
+    embedding_dim: int = Field(200, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
     recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
@@ -178,18 +178,18 @@ class RecognizerConfig(ModelConfig):
     """Sizes of `trainer.recognizers.recognizer.Recognizer`, described there."""
 
     head: Literal["ctc", "attention"] = "ctc"
-    widths: tuple[int, ...] = Field((32, 64, 128), min_length=2)
-    blocks: tuple[int, ...] = (0, 1, 2)
+    filters: tuple[int, ...] = Field((32, 64, 128), min_length=2)
+    blocks_per_stage: tuple[int, ...] = (0, 1, 2)
     units: int = Field(96, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    longest: int = Field(5, ge=1)
+    max_label_length: int = Field(5, ge=1)
     ace_loss_weight: float = Field(3.0, ge=0)
     auxiliary_loss_weight: float = Field(0.5, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
 
-    @field_validator("blocks")
+    @field_validator("blocks_per_stage")
     @classmethod
     def _one_a_width(cls, blocks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len(blocks) != len(info.data.get("widths", blocks)):
+        if len(blocks) != len(info.data.get("filters", blocks)):
             raise ValueError(f"blocks must be as many numbers as widths, {len(info.data['widths'])}")
         return blocks

@@ -41,19 +41,19 @@ class HardAttention(SoftAttention):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. As in `SoftAttention`, as are the next twelve; all defaults are those of the authors for COCO.
-        embedding: int.
+        embedding_dim: int.
         units: int.
-        attention: int.
-        projection: int or None.
-        output: int.
+        attention_dim: int.
+        projection_dim: int or None.
+        output_dim: int.
         dropout: float.
         image_dropout: float.
-        query: str.
+        attention_query: str.
         init_state: str.
-        gate: bool.
+        use_context_gate: bool.
         doubly_stochastic: float.
-        reinforce: float. Weight of (c − b)·log α_t[s_t].
-        entropy: float. Weight of Σ α·log α, the less of which, the more places are tried.
+        reinforce_weight: float. Weight of (c − b)·log α_t[s_t].
+        entropy_weight: float. Weight of Σ α·log α, the less of which, the more places are tried.
         discount: float or None. None credits every look with its whole caption's cost, as the authors' code does; a
             number d in 0 … 1 with the words from it on, each counting d times as much as the one before.
 
@@ -71,40 +71,40 @@ class HardAttention(SoftAttention):
         self,
         vocabulary: int,
         rnn_cell: str = "lstm",
-        embedding: int = 512,
+        embedding_dim: int = 512,
         units: int = 1800,
-        attention: int = 512,
-        projection: int | None = None,
-        output: int = 512,
+        attention_dim: int = 512,
+        projection_dim: int | None = None,
+        output_dim: int = 512,
         dropout: float = 0.5,
         image_dropout: float = 0.0,
-        query: str = "state",
+        attention_query: str = "state",
         init_state: str = "mean",
-        gate: bool = True,
+        use_context_gate: bool = True,
         doubly_stochastic: float = 1.0,
-        reinforce: float = 0.1,
-        entropy: float = 0.002,
+        reinforce_weight: float = 0.1,
+        entropy_weight: float = 0.002,
         discount: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             vocabulary,
             rnn_cell=rnn_cell,
-            embedding=embedding,
+            embedding_dim=embedding_dim,
             units=units,
-            attention=attention,
-            projection=projection,
-            output=output,
+            attention_dim=attention_dim,
+            projection_dim=projection_dim,
+            output_dim=output_dim,
             dropout=dropout,
             image_dropout=image_dropout,
-            query=query,
+            attention_query=attention_query,
             init_state=init_state,
-            gate=gate,
+            use_context_gate=use_context_gate,
             doubly_stochastic=doubly_stochastic,
             **kwargs,
         )
-        self.reinforce = reinforce
-        self.entropy = entropy
+        self.reinforce_weight = reinforce_weight
+        self.entropy_weight = entropy_weight
         self.discount = discount
         self.seeds = keras.random.SeedGenerator(name="seeds")
 
@@ -152,7 +152,7 @@ class HardAttention(SoftAttention):
             advantage = captions * self._of_the_caption(costs, real, captions)
         else:
             advantage = self._of_the_words_from_it_on(inputs["targets"], costs, real)
-        terms = self.reinforce * advantage * looks["chosen"] + captions * self.entropy * negative_entropy
+        terms = self.reinforce_weight * advantage * looks["chosen"] + captions * self.entropy_weight * negative_entropy
         self.add_loss(ops.sum(terms * real) / ops.maximum(ops.sum(real), 1.0))
 
     def _of_the_caption(self, costs: Any, real: Any, captions: Any) -> Any:
@@ -178,7 +178,12 @@ class HardAttention(SoftAttention):
     # === Config ===
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "reinforce": self.reinforce, "entropy": self.entropy, "discount": self.discount}
+        return {
+            **super().get_config(),
+            "reinforce_weight": self.reinforce_weight,
+            "entropy_weight": self.entropy_weight,
+            "discount": self.discount,
+        }
 
 
 def costs_to_go(costs: Any, discount: float) -> Any:

@@ -24,7 +24,7 @@ class InitInject(RecurrentCaptioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. `lstm`, `gru` or `rnn`.
-        embedding: int. Size of a word's vector.
+        embedding_dim: int. Size of a word's vector.
         units: int. Size of the state.
         image_bottleneck: int. Size to which the image is reduced before it becomes a state.
         logit_bottleneck: int. Size of the layer before the logits.
@@ -44,7 +44,7 @@ class InitInject(RecurrentCaptioner):
         self,
         vocabulary: int,
         rnn_cell: str = "lstm",
-        embedding: int = 100,
+        embedding_dim: int = 100,
         units: int = 300,
         image_bottleneck: int = 120,
         logit_bottleneck: int = 120,
@@ -57,7 +57,7 @@ class InitInject(RecurrentCaptioner):
         super().__init__(
             vocabulary,
             rnn_cell,
-            embedding,
+            embedding_dim,
             units,
             dropout,
             forget_bias=forget_bias,
@@ -75,7 +75,7 @@ class InitInject(RecurrentCaptioner):
         self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
 
     def build(self, input_shape: dict[str, Any]) -> None:
-        self.build_words(input_shape, reads=self.embedding)
+        self.build_words(input_shape, reads=self.embedding_dim)
         self.image_layer.build(tuple(input_shape["features"]))
         self.first_state_layer.build((None, self.image_bottleneck))
         self.output_layer.build((None, self.units))

@@ -53,15 +53,15 @@ class MRnn(RecurrentCaptioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. `adding` as in the paper, `gru` as in the authors' code, `lstm` or `rnn`.
-        embedding: int. Size of the first embedding layer.
-        embedding_2: int or None. Size of the second; None for one embedding layer.
+        embedding_dim: int. Size of the first embedding layer.
+        embedding_dim_2: int or None. Size of the second; None for one embedding layer.
         units: int. Size of the recurrence's state; of `adding`, as many as what it reads.
         multimodal: int. Size of the multimodal layer.
         dropout: float. Share of the components of word vectors, recurrence and multimodal layer that training leaves
             out, 0 to 1.
         recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
         image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
-        tied: bool. Whether a word's output weights are its vector in the first embedding layer.
+        tie_word_embeddings: bool. Whether a word's output weights are its vector in the first embedding layer.
 
     Example:
         >>> model = MRnn(vocabulary=5000)
@@ -74,31 +74,39 @@ class MRnn(RecurrentCaptioner):
         self,
         vocabulary: int,
         rnn_cell: str = "adding",
-        embedding: int = 128,
-        embedding_2: int | None = 256,
+        embedding_dim: int = 128,
+        embedding_dim_2: int | None = 256,
         units: int = 256,
         multimodal: int = 512,
         dropout: float = 0.0,
         recurrent_weight_dropout: float = 0.0,
         image_dropout: float = 0.0,
-        tied: bool = False,
+        tie_word_embeddings: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_weight_dropout=recurrent_weight_dropout, **kwargs)
-        self.embedding_2 = embedding_2
+        super().__init__(
+            vocabulary,
+            rnn_cell,
+            embedding_dim,
+            units,
+            dropout,
+            recurrent_weight_dropout=recurrent_weight_dropout,
+            **kwargs,
+        )
+        self.embedding_dim_2 = embedding_dim_2
         self.multimodal = multimodal
         self.image_dropout = image_dropout
-        self.tied = tied
-        self.reads = embedding_2 or embedding
-        self.second_layer = keras.layers.Dense(embedding_2, name="embedding_2") if embedding_2 else None
+        self.tie_word_embeddings = tie_word_embeddings
+        self.reads = embedding_dim_2 or embedding_dim
+        self.second_layer = keras.layers.Dense(embedding_dim_2, name="embedding_2") if embedding_dim_2 else None
         self.from_word = keras.layers.Dense(multimodal, name="from_word")
         self.from_state = keras.layers.Dense(multimodal, use_bias=False, name="from_state")
         self.from_image = keras.layers.Dense(multimodal, use_bias=False, name="from_image")
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
         self.multimodal_dropout = keras.layers.Dropout(dropout, name="multimodal_dropout")
-        if tied:
-            self.output_layer = keras.layers.Dense(embedding, activation="relu", name="output")
+        if tie_word_embeddings:
+            self.output_layer = keras.layers.Dense(embedding_dim, activation="relu", name="output")
             self.logits_layer = TiedLogits(dtype="float32", name="logits")
         else:
             self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
@@ -106,13 +114,13 @@ class MRnn(RecurrentCaptioner):
     def build(self, input_shape: dict[str, Any]) -> None:
         self.build_words(input_shape, reads=self.reads)
         if self.second_layer:
-            self.second_layer.build((None, self.embedding))
+            self.second_layer.build((None, self.embedding_dim))
         self.from_word.build((None, self.reads))
         self.from_state.build((None, self.units))
         self.from_image.build(tuple(input_shape["features"]))
-        if self.tied:
+        if self.tie_word_embeddings:
             self.output_layer.build((None, self.multimodal))
-            self.logits_layer.build((None, self.embedding), (self.vocabulary, self.embedding))
+            self.logits_layer.build((None, self.embedding_dim), (self.vocabulary, self.embedding_dim))
         else:
             self.logits_layer.build((None, self.multimodal))
 
@@ -127,7 +135,7 @@ class MRnn(RecurrentCaptioner):
         hidden = self.state_dropout(hidden, training=training)
         met = self.from_word(read) + self.from_state(hidden) + ops.expand_dims(state["image"], 1)
         met = self.multimodal_dropout(scaled_tanh(met), training=training)
-        if not self.tied:
+        if not self.tie_word_embeddings:
             return self.logits_layer(met)
         return self.logits_layer(self.output_layer(met), ops.convert_to_tensor(self.embedding_layer.embeddings))
 
@@ -136,8 +144,8 @@ class MRnn(RecurrentCaptioner):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "embedding_2": self.embedding_2,
+            "embedding_dim_2": self.embedding_dim_2,
             "multimodal": self.multimodal,
             "image_dropout": self.image_dropout,
-            "tied": self.tied,
+            "tie_word_embeddings": self.tie_word_embeddings,
         }

@@ -24,7 +24,7 @@ class Merge(RecurrentCaptioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. `lstm`, `gru` or `rnn`.
-        embedding: int. Size of a word's vector.
+        embedding_dim: int. Size of a word's vector.
         units: int. Size of the state, of the image's vector, and of the layer before the logits.
         dropout: float. Share of word vectors' components that training leaves out, 0 to 1.
         recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
@@ -42,7 +42,7 @@ class Merge(RecurrentCaptioner):
         self,
         vocabulary: int,
         rnn_cell: str = "lstm",
-        embedding: int = 200,
+        embedding_dim: int = 200,
         units: int = 256,
         dropout: float = 0.5,
         recurrent_weight_dropout: float = 0.0,
@@ -50,7 +50,15 @@ class Merge(RecurrentCaptioner):
         merge_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_weight_dropout=recurrent_weight_dropout, **kwargs)
+        super().__init__(
+            vocabulary,
+            rnn_cell,
+            embedding_dim,
+            units,
+            dropout,
+            recurrent_weight_dropout=recurrent_weight_dropout,
+            **kwargs,
+        )
         self.image_dropout = image_dropout
         self.merge_dropout = merge_dropout
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
@@ -60,7 +68,7 @@ class Merge(RecurrentCaptioner):
         self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
 
     def build(self, input_shape: dict[str, Any]) -> None:
-        self.build_words(input_shape, reads=self.embedding)
+        self.build_words(input_shape, reads=self.embedding_dim)
         self.image_layer.build(tuple(input_shape["features"]))
         self.output_layer.build((None, self.units))
         self.logits_layer.build((None, self.units))

@@ -24,7 +24,7 @@ class Nic(RecurrentCaptioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. `lstm` as in the paper, `gru` or `rnn`.
-        embedding: int. Size of a word's vector, and of the image's.
+        embedding_dim: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
         dropout: float. Share of word vectors' and of the LSTM's outputs' components that training leaves out, 0 to 1.
         recurrent_weight_dropout: float. As in `trainer.captioners.cells.Recurrence`.
@@ -43,7 +43,7 @@ class Nic(RecurrentCaptioner):
         self,
         vocabulary: int,
         rnn_cell: str = "lstm",
-        embedding: int = 512,
+        embedding_dim: int = 512,
         units: int = 512,
         dropout: float = 0.3,
         recurrent_weight_dropout: float = 0.0,
@@ -55,7 +55,7 @@ class Nic(RecurrentCaptioner):
         super().__init__(
             vocabulary,
             rnn_cell,
-            embedding,
+            embedding_dim,
             units,
             dropout,
             init_scale,
@@ -66,7 +66,7 @@ class Nic(RecurrentCaptioner):
         self.init_scale = init_scale
         self.image_dropout = image_dropout
         self.image_layer = keras.layers.Dense(
-            embedding, use_bias=False, kernel_initializer=uniform(init_scale), name="image"
+            embedding_dim, use_bias=False, kernel_initializer=uniform(init_scale), name="image"
         )
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
@@ -75,7 +75,7 @@ class Nic(RecurrentCaptioner):
         )
 
     def build(self, input_shape: dict[str, Any]) -> None:
-        self.build_words(input_shape, reads=self.embedding)
+        self.build_words(input_shape, reads=self.embedding_dim)
         self.image_layer.build(tuple(input_shape["features"]))
         self.logits_layer.build((None, self.units))
 

@@ -25,7 +25,7 @@ class ParInject(RecurrentCaptioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. `gru`, `lstm` or `rnn`.
-        embedding: int. Size of a word's vector, and of the image's.
+        embedding_dim: int. Size of a word's vector, and of the image's.
         units: int. Size of the state.
         dropout: float. Share of the components of image, word vectors and hidden states that training leaves out,
             0 to 1.
@@ -42,20 +42,28 @@ class ParInject(RecurrentCaptioner):
         self,
         vocabulary: int,
         rnn_cell: str = "gru",
-        embedding: int = 256,
+        embedding_dim: int = 256,
         units: int = 256,
         dropout: float = 0.5,
         recurrent_weight_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(vocabulary, rnn_cell, embedding, units, dropout, recurrent_weight_dropout=recurrent_weight_dropout, **kwargs)
+        super().__init__(
+            vocabulary,
+            rnn_cell,
+            embedding_dim,
+            units,
+            dropout,
+            recurrent_weight_dropout=recurrent_weight_dropout,
+            **kwargs,
+        )
         self.image_dropout = keras.layers.Dropout(dropout, name="image_dropout")
-        self.image_layer = keras.layers.Dense(embedding, name="image")
+        self.image_layer = keras.layers.Dense(embedding_dim, name="image")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
         self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
 
     def build(self, input_shape: dict[str, Any]) -> None:
-        self.build_words(input_shape, reads=self.embedding)
+        self.build_words(input_shape, reads=self.embedding_dim)
         self.image_layer.build(tuple(input_shape["features"]))
         self.logits_layer.build((None, self.units))
 

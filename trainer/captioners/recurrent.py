@@ -23,7 +23,7 @@ class RecurrentCaptioner(Captioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. The recurrence, see `trainer.captioners.cells.Recurrence`.
-        embedding: int. Size of a word's vector.
+        embedding_dim: int. Size of a word's vector.
         units: int. Size of the recurrence's state.
         dropout: float. Share of components that training leaves out, 0 to 1; drawn for all words at once, outside the
             time loop.
@@ -36,7 +36,7 @@ class RecurrentCaptioner(Captioner):
         self,
         vocabulary: int,
         rnn_cell: str,
-        embedding: int,
+        embedding_dim: int,
         units: int,
         dropout: float,
         init_scale: float | None = None,
@@ -47,16 +47,18 @@ class RecurrentCaptioner(Captioner):
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
         self.rnn_cell = rnn_cell
-        self.embedding = embedding
+        self.embedding_dim = embedding_dim
         self.units = units
         self.dropout = dropout
         self.forget_bias = forget_bias
         self.recurrent_weight_dropout = recurrent_weight_dropout
         self.embedding_layer = keras.layers.Embedding(
-            vocabulary, embedding, embeddings_initializer=uniform(init_scale, "uniform"), name="embedding"
+            vocabulary, embedding_dim, embeddings_initializer=uniform(init_scale, "uniform"), name="embedding"
         )
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
-        self.recurrence = Recurrence(rnn_cell, units, init_scale, forget_bias, recurrent_weight_dropout, name="recurrence")
+        self.recurrence = Recurrence(
+            rnn_cell, units, init_scale, forget_bias, recurrent_weight_dropout, name="recurrence"
+        )
 
     def build_words(self, input_shape: dict[str, Any], reads: int) -> None:
         """Build what the base class holds; the recurrence reads vectors of `reads` components."""
@@ -100,7 +102,7 @@ class RecurrentCaptioner(Captioner):
             **super().get_config(),
             "vocabulary": self.vocabulary,
             "rnn_cell": self.rnn_cell,
-            "embedding": self.embedding,
+            "embedding_dim": self.embedding_dim,
             "units": self.units,
             "dropout": self.dropout,
             "recurrent_weight_dropout": self.recurrent_weight_dropout,

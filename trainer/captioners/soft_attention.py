@@ -33,17 +33,17 @@ class SoftAttention(Captioner):
     Args:
         vocabulary: int. Number of word ids.
         rnn_cell: str. `gru`, `lstm` as in the paper, or `rnn`.
-        embedding: int. Size of a word's vector.
+        embedding_dim: int. Size of a word's vector.
         units: int. Size of the recurrence's state.
-        attention: int. Size of the space in which the attention's score is taken.
-        projection: int or None. Size to which each place's features are reduced; None leaves them as they are.
-        output: int. Size of the layer before the logits.
+        attention_dim: int. Size of the space in which the attention's score is taken.
+        projection_dim: int or None. Size to which each place's features are reduced; None leaves them as they are.
+        output_dim: int. Size of the layer before the logits.
         dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1. Both are
             drawn outside the time loop, for all words at once.
         image_dropout: float. Share of the places' components that training leaves out, 0 to 1.
-        query: str. What decides where to look: the `state` before the word, or that and the `word` itself.
+        attention_query: str. What decides where to look: the `state` before the word, or that and the `word` itself.
         init_state: str. The state before the first word: `zeros`, or made of the `mean` of the values.
-        gate: bool. Whether the context is multiplied by a number in 0 … 1 that the state decides.
+        use_context_gate: bool. Whether the context is multiplied by a number in 0 … 1 that the state decides.
         doubly_stochastic: float. Weight of Σ_i (1 − Σ_t α_ti)² over a caption's real words. The paper adds it to a
             caption's loss; ours is a word's, so it is divided by the words that a caption has.
 
@@ -61,64 +61,66 @@ class SoftAttention(Captioner):
         self,
         vocabulary: int,
         rnn_cell: str = "gru",
-        embedding: int = 256,
+        embedding_dim: int = 256,
         units: int = 512,
-        attention: int = 512,
-        projection: int | None = 256,
-        output: int = 512,
+        attention_dim: int = 512,
+        projection_dim: int | None = 256,
+        output_dim: int = 512,
         dropout: float = 0.0,
         image_dropout: float = 0.0,
-        query: str = "state",
+        attention_query: str = "state",
         init_state: str = "zeros",
-        gate: bool = False,
+        use_context_gate: bool = False,
         doubly_stochastic: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
         self.rnn_cell = rnn_cell
-        self.embedding = embedding
+        self.embedding_dim = embedding_dim
         self.units = units
-        self.attention = attention
-        self.projection = projection
-        self.output_units = output
+        self.attention_dim = attention_dim
+        self.projection_dim = projection_dim
+        self.output_dim = output_dim
         self.dropout = dropout
         self.image_dropout = image_dropout
-        self.query = query
+        self.attention_query = attention_query
         self.init_state = init_state
-        self.gate = gate
+        self.use_context_gate = use_context_gate
         self.doubly_stochastic = doubly_stochastic
-        self.projection_layer = projection and keras.layers.Dense(projection, activation="relu", name="projection")
-        self.embedding_layer = keras.layers.Embedding(vocabulary, embedding, name="embedding")
-        self.attention_layer = AdditiveAttention(attention, name="attention")
+        self.projection_layer = projection_dim and keras.layers.Dense(
+            projection_dim, activation="relu", name="projection"
+        )
+        self.embedding_layer = keras.layers.Embedding(vocabulary, embedding_dim, name="embedding")
+        self.attention_layer = AdditiveAttention(attention_dim, name="attention")
         self.recurrence = Recurrence(rnn_cell, units, name="recurrence")
         self.init_layers = [
             keras.layers.Dense(units, activation="tanh", name=f"init_{name}")
             for name in (self.recurrence.state_names if init_state == "mean" else ())
         ]
-        self.gate_layer = keras.layers.Dense(1, activation="sigmoid", name="gate") if gate else None
+        self.gate_layer = keras.layers.Dense(1, activation="sigmoid", name="gate") if use_context_gate else None
         self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
         self.word_dropout = keras.layers.Dropout(dropout, name="word_dropout")
         self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
-        self.output_layer = keras.layers.Dense(output, name="output")
+        self.output_layer = keras.layers.Dense(output_dim, name="output")
         self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
 
     def build(self, input_shape: dict[str, Any]) -> None:
         features = tuple(input_shape["features"])
-        channels = self.projection or features[-1]
+        channels = self.projection_dim or features[-1]
         self.feature_scale.build(features)
-        if self.projection:
+        if self.projection_dim:
             self.projection_layer.build(features)
         self.embedding_layer.build(tuple(input_shape["tokens"]))
-        query = self.units + (self.embedding if self.query == "word" else 0)
+        query = self.units + (self.embedding_dim if self.attention_query == "word" else 0)
         self.attention_layer.build((None, query), (*features[:-1], channels))
-        self.recurrence.build((None, None, channels + self.embedding))
+        self.recurrence.build((None, None, channels + self.embedding_dim))
         for layer in self.init_layers:
             layer.build((None, channels))
-        if self.gate:
+        if self.use_context_gate:
             self.gate_layer.build((None, self.units))
         self.output_layer.build((None, self.units))
-        self.logits_layer.build((None, self.output_units))
+        self.logits_layer.build((None, self.output_dim))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         memory = self.begin(inputs["features"], training=training)
@@ -148,7 +150,7 @@ class SoftAttention(Captioner):
 
     def begin(self, features: Any, training: bool = False) -> State:
         values = self.image_dropout_layer(self.feature_scale(features), training=training)
-        if self.projection:
+        if self.projection_dim:
             values = self.projection_layer(values)
         keys = self.attention_layer.keys(values)
         return {"values": values, "keys": keys, **self._first(values)}
@@ -167,10 +169,10 @@ class SoftAttention(Captioner):
 
     def _advance(self, state: State, word: Any, memory: State, draw: Any = None) -> tuple[State, State]:
         """The recurrence's state after one more word, and what `_look` says of where it looked."""
-        query = ops.concatenate([state["hidden"], word], axis=-1) if self.query == "word" else state["hidden"]
+        query = ops.concatenate([state["hidden"], word], axis=-1) if self.attention_query == "word" else state["hidden"]
         used, look = self._look(query, memory, draw)
         context = weighted_sum(used, memory["values"])
-        if self.gate:
+        if self.use_context_gate:
             context *= self.gate_layer(state["hidden"])
         return self.recurrence.step(ops.concatenate([context, word], axis=-1), state), look
 
@@ -202,15 +204,15 @@ class SoftAttention(Captioner):
             **super().get_config(),
             "vocabulary": self.vocabulary,
             "rnn_cell": self.rnn_cell,
-            "embedding": self.embedding,
+            "embedding_dim": self.embedding_dim,
             "units": self.units,
-            "attention": self.attention,
-            "projection": self.projection,
-            "output": self.output_units,
+            "attention_dim": self.attention_dim,
+            "projection_dim": self.projection_dim,
+            "output_dim": self.output_dim,
             "dropout": self.dropout,
             "image_dropout": self.image_dropout,
-            "query": self.query,
+            "attention_query": self.attention_query,
             "init_state": self.init_state,
-            "gate": self.gate,
+            "use_context_gate": self.use_context_gate,
             "doubly_stochastic": self.doubly_stochastic,
         }

@@ -38,7 +38,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     Args:
         units: int. Size of queries, keys, values and output, all heads together.
-        heads: int. Heads; they divide `units`.
+        num_heads: int. Heads; they divide `units`.
         dropout: float. Share of the weights that training leaves out, 0 to 1.
 
     Call arguments:
@@ -51,10 +51,10 @@ class MultiHeadAttention(keras.layers.Layer):
         float [B, T, units], and the weights float32 [B, heads, T, S], before dropout, which sum to 1 over S.
     """
 
-    def __init__(self, units: int, heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, units: int, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
-        self.heads = heads
+        self.num_heads = num_heads
         self.dropout = dropout
         self.query_layer = keras.layers.Dense(units, name="query")
         self.key_layer = keras.layers.Dense(units, use_bias=False, name="key")
@@ -74,7 +74,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def call(self, queries: Any, memory: tuple[Any, Any], seen: Any = None, training: bool = False) -> tuple[Any, Any]:
         query, key, value = (self._by_head(part) for part in (self.query_layer(queries), *memory))
-        scores = ops.matmul(query / (self.units // self.heads) ** 0.5, ops.transpose(key, (0, 1, 3, 2)))
+        scores = ops.matmul(query / (self.units // self.num_heads) ** 0.5, ops.transpose(key, (0, 1, 3, 2)))
         scores = ops.cast(scores, "float32")
         weights = ops.softmax(scores if seen is None else ops.where(seen, scores, _NOT_SEEN), axis=-1)
         kept = ops.cast(self.weight_dropout(weights, training=training), self.compute_dtype)
@@ -83,11 +83,11 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def _by_head(self, values: Any) -> Any:
         """[B, S, units] → [B, heads, S, units of a head]."""
-        shape = (-1, ops.shape(values)[1], self.heads, self.units // self.heads)
+        shape = (-1, ops.shape(values)[1], self.num_heads, self.units // self.num_heads)
         return ops.transpose(ops.reshape(values, shape), (0, 2, 1, 3))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "heads": self.heads, "dropout": self.dropout}
+        return {**super().get_config(), "units": self.units, "num_heads": self.num_heads, "dropout": self.dropout}
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -96,7 +96,7 @@ class DecoderLayer(keras.layers.Layer):
 
     Args:
         units: int. Size of a word's vector.
-        heads: int. Heads of both attentions.
+        num_heads: int. Heads of both attentions.
         dropout: float. Share of attention weights, and of the dense part's output, that training leaves out.
 
     Call arguments:
@@ -110,14 +110,14 @@ class DecoderLayer(keras.layers.Layer):
         float [B, T, units], and the weights over places float32 [B, heads, T, places].
     """
 
-    def __init__(self, units: int, heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, units: int, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
-        self.heads = heads
+        self.num_heads = num_heads
         self.dropout = dropout
-        self.self_attention = MultiHeadAttention(units, heads, dropout, name="self_attention")
+        self.self_attention = MultiHeadAttention(units, num_heads, dropout, name="self_attention")
         self.self_norm = keras.layers.LayerNormalization(name="self_norm")
-        self.image_attention = MultiHeadAttention(units, heads, dropout, name="image_attention")
+        self.image_attention = MultiHeadAttention(units, num_heads, dropout, name="image_attention")
         self.image_norm = keras.layers.LayerNormalization(name="image_norm")
         self.wide_layer = keras.layers.Dense(2 * units, activation="relu", name="wide")
         self.narrow_layer = keras.layers.Dense(units, name="narrow")
@@ -142,7 +142,7 @@ class DecoderLayer(keras.layers.Layer):
         return self.dense_norm(words + added), weights
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "heads": self.heads, "dropout": self.dropout}
+        return {**super().get_config(), "units": self.units, "num_heads": self.num_heads, "dropout": self.dropout}
 
 
 # === Model ===
@@ -154,11 +154,11 @@ class Transformer(Captioner):
 
     Args:
         vocabulary: int. Number of word ids.
-        depth: int. Layers.
+        num_layers: int. Layers.
         units: int. Size of a word's vector.
-        heads: int. Heads of each attention; they divide `units`.
+        num_heads: int. Heads of each attention; they divide `units`.
         dropout: float. Share of attention weights, and of the dense parts' outputs, that training leaves out, 0 to 1.
-        longest: int. Words at most in a caption.
+        max_length: int. Words at most in a caption.
 
     Example:
         >>> model = Transformer(vocabulary=5000)
@@ -172,25 +172,25 @@ class Transformer(Captioner):
     def __init__(
         self,
         vocabulary: int,
-        depth: int = 2,
+        num_layers: int = 2,
         units: int = 256,
-        heads: int = 2,
+        num_heads: int = 2,
         dropout: float = 0.5,
-        longest: int = 50,
+        max_length: int = 50,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
-        self.depth = depth
+        self.num_layers = num_layers
         self.units = units
-        self.heads = heads
+        self.num_heads = num_heads
         self.dropout = dropout
-        self.longest = longest
-        self.most_words = longest
+        self.max_length = max_length
+        self.most_words = max_length
         self.embedding_layer = keras.layers.Embedding(vocabulary, units, name="embedding")
         # The start token takes a position as well.
-        self.position_layer = keras.layers.Embedding(longest + 1, units, name="position")
-        self.decoder_layers = [DecoderLayer(units, heads, dropout, name=f"decoder_{i}") for i in range(depth)]
+        self.position_layer = keras.layers.Embedding(max_length + 1, units, name="position")
+        self.decoder_layers = [DecoderLayer(units, num_heads, dropout, name=f"decoder_{i}") for i in range(num_layers)]
         self.logits_layer = keras.layers.Dense(
             vocabulary,
             kernel_initializer=keras.initializers.RandomNormal(stddev=_FIRST_KERNEL),
@@ -230,15 +230,15 @@ class Transformer(Captioner):
     def begin(self, features: Any) -> State:
         memory = self._remember(features)
         batch = ops.shape(features)[0]
-        nothing = ops.zeros((batch, self.longest + 1, self.units), dtype=self.compute_dtype)
-        words = {f"word_{part}_{i}": nothing for i in range(self.depth) for part in ("keys", "values")}
+        nothing = ops.zeros((batch, self.max_length + 1, self.units), dtype=self.compute_dtype)
+        words = {f"word_{part}_{i}": nothing for i in range(self.num_layers) for part in ("keys", "values")}
         return {**memory, **words, "said": ops.zeros((batch,), dtype="int32")}
 
     def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
         said = ops.expand_dims(state["said"], 1)
-        places = ops.expand_dims(ops.arange(self.longest + 1, dtype="int32"), 0)
+        places = ops.expand_dims(ops.arange(self.max_length + 1, dtype="int32"), 0)
         here = ops.expand_dims(ops.equal(places, said), -1)
-        seen = ops.reshape(places <= said, (-1, 1, 1, self.longest + 1))
+        seen = ops.reshape(places <= said, (-1, 1, 1, self.max_length + 1))
         word = self._embed(ops.expand_dims(token, 1), said)
         after, looks = {"said": state["said"] + 1}, []
         for i, layer in enumerate(self.decoder_layers):
@@ -247,7 +247,7 @@ class Transformer(Captioner):
             after[f"word_keys_{i}"], after[f"word_values_{i}"] = before
             word, weights = layer(word, (before[0], before[1]), _pair(state, "image", i), seen)
             looks.append(ops.mean(weights[:, :, 0], axis=1))
-        return ops.squeeze(self._say(word), 1), {**state, **after}, sum(looks) / self.depth
+        return ops.squeeze(self._say(word), 1), {**state, **after}, sum(looks) / self.num_layers
 
     def _remember(self, features: Any) -> State:
         """Each layer's keys and values of the places, once an image."""
@@ -259,7 +259,7 @@ class Transformer(Captioner):
 
     def _embed(self, tokens: Any, position: Any) -> Any:
         # Batches may be padded beyond the last position that a caption can have.
-        return self.embedding_layer(tokens) + self.position_layer(ops.minimum(position, self.longest))
+        return self.embedding_layer(tokens) + self.position_layer(ops.minimum(position, self.max_length))
 
     def _say(self, words: Any) -> Any:
         return self.logits_layer(words) + banned_logits(self.vocabulary)
@@ -270,11 +270,11 @@ class Transformer(Captioner):
         return {
             **super().get_config(),
             "vocabulary": self.vocabulary,
-            "depth": self.depth,
+            "num_layers": self.num_layers,
             "units": self.units,
-            "heads": self.heads,
+            "num_heads": self.num_heads,
             "dropout": self.dropout,
-            "longest": self.longest,
+            "max_length": self.max_length,
         }
 
 

@@ -43,7 +43,12 @@ class Augmentation:
     @classmethod
     def of(cls, training: TrainingConfig) -> "Augmentation | None":
         """The augmentation of a run; None where nothing is changed."""
-        amounts = (training.augment_translation, training.augment_zoom, training.augment_color_jitter, training.augment_horizontal_flip)
+        amounts = (
+            training.augment_translation,
+            training.augment_zoom,
+            training.augment_color_jitter,
+            training.augment_horizontal_flip,
+        )
         return cls(training.seed, *amounts) if any(amounts) else None
 
     def of_epoch(self, epoch: int) -> Change:

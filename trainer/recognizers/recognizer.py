@@ -159,11 +159,11 @@ class Recognizer(keras.Model):
 
     Args:
         head: str. Which head reads, `ctc` or `attention`.
-        widths: sequence of int. Channels of each stage; a stage begins by halving the size. At least two.
-        blocks: sequence of int. Residual blocks of each stage.
+        filters: sequence of int. Channels of each stage; a stage begins by halving the size. At least two.
+        blocks_per_stage: sequence of int. Residual blocks of each stage.
         units: int. Size of the recurrence's state, each way.
         dropout: float. Share of the context's components that training leaves out, 0 to 1.
-        longest: int. Letters of a word at most.
+        max_label_length: int. Letters of a word at most.
         ace_loss_weight: float. Weight of the loss of how often letters come anywhere.
         auxiliary_loss_weight: float. Weight of the loss of the head that does not read.
         label_smoothing: float. Share of each position's target that is spread over all letters.
@@ -181,11 +181,11 @@ class Recognizer(keras.Model):
     def __init__(
         self,
         head: str = "ctc",
-        widths: tuple[int, ...] = (32, 64, 128),
-        blocks: tuple[int, ...] = (0, 1, 2),
+        filters: tuple[int, ...] = (32, 64, 128),
+        blocks_per_stage: tuple[int, ...] = (0, 1, 2),
         units: int = 96,
         dropout: float = 0.1,
-        longest: int = 5,
+        max_label_length: int = 5,
         ace_loss_weight: float = 3.0,
         auxiliary_loss_weight: float = 0.5,
         label_smoothing: float = 0.0,
@@ -193,29 +193,29 @@ class Recognizer(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.head = head
-        self.widths = tuple(widths)
-        self.blocks = tuple(blocks)
+        self.filters = tuple(filters)
+        self.blocks_per_stage = tuple(blocks_per_stage)
         self.units = units
         self.dropout = dropout
-        self.longest = longest
+        self.max_label_length = max_label_length
         self.ace_loss_weight = ace_loss_weight
         self.auxiliary_loss_weight = auxiliary_loss_weight
         self.label_smoothing = label_smoothing
-        frames_a_column = 2 ** len(self.widths) // _PIXELS_A_FRAME
+        frames_a_column = 2 ** len(self.filters) // _PIXELS_A_FRAME
         self.trunk = keras.Sequential(self._trunk(), name="trunk")
         self.cell_layer = keras.layers.Dense(CLASSES, dtype="float32", name="cells")
         self.column_attention = ColumnAttention(name="columns")
         self.context = keras.layers.Bidirectional(keras.layers.GRU(units, return_sequences=True), name="context")
         self.context_dropout = keras.layers.Dropout(dropout, name="context_dropout")
         self.ctc_layer = keras.layers.Dense(frames_a_column * CLASSES, dtype="float32", name="ctc")
-        self.position_attention = PositionAttention(longest, name="positions")
+        self.position_attention = PositionAttention(max_label_length, name="positions")
         self.attention_layer = keras.layers.Dense(CLASSES, dtype="float32", name="attention")
         self.head_loss = keras.metrics.Mean(name="head_loss")
         self.word_accuracy = keras.metrics.Mean(name="word_accuracy")
 
     def _trunk(self) -> list[keras.layers.Layer]:
         layers: list[keras.layers.Layer] = []
-        for width, blocks in zip(self.widths, self.blocks, strict=True):
+        for width, blocks in zip(self.filters, self.blocks_per_stage, strict=True):
             layers += [Convolution(width, stride=2), keras.layers.ReLU(), *(Residual(width) for _ in range(blocks))]
         return layers
 
@@ -229,7 +229,7 @@ class Recognizer(keras.Model):
         self.context.build(columns)
         self.ctc_layer.build(context)
         self.position_attention.build(context)
-        self.attention_layer.build((None, self.longest, 2 * self.units))
+        self.attention_layer.build((None, self.max_label_length, 2 * self.units))
         self.built = True
 
     def call(self, images: Any, training: bool = False) -> dict[str, Any]:
@@ -247,7 +247,7 @@ class Recognizer(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """The weighted sum of the three outputs' losses, a scalar; y is int32 [B, L], letter ids padded with 0."""
-        words = padded(y, self.longest)
+        words = padded(y, self.max_label_length)
         losses = {
             "ctc": ctc_losses(words, y_pred["ctc"]),
             "attention": position_losses(words, y_pred["attention"], self.label_smoothing),
@@ -268,11 +268,11 @@ class Recognizer(keras.Model):
         return {
             **super().get_config(),
             "head": self.head,
-            "widths": self.widths,
-            "blocks": self.blocks,
+            "filters": self.filters,
+            "blocks_per_stage": self.blocks_per_stage,
             "units": self.units,
             "dropout": self.dropout,
-            "longest": self.longest,
+            "max_label_length": self.max_label_length,
             "ace_loss_weight": self.ace_loss_weight,
             "auxiliary_loss_weight": self.auxiliary_loss_weight,
             "label_smoothing": self.label_smoothing,

@@ -14,8 +14,8 @@ from trainer.captioners.soft_attention import SoftAttention
 from trainer.learning.checkpoints import random_states
 
 VOCABULARY, PLACES, CHANNELS = 7, 3, 4
-SIZES = {"rnn_cell": "gru", "embedding": 3, "units": 4, "attention": 5, "output": 4, "dropout": 0.0}
-PLAIN = {**SIZES, "gate": False, "doubly_stochastic": 0.0, "entropy": 0.0}
+SIZES = {"rnn_cell": "gru", "embedding_dim": 3, "units": 4, "attention_dim": 5, "output_dim": 4, "dropout": 0.0}
+PLAIN = {**SIZES, "use_context_gate": False, "doubly_stochastic": 0.0, "entropy_weight": 0.0}
 
 
 def make(seed=1, **sizes):
@@ -157,7 +157,9 @@ def test_rows_without_a_word_are_no_captions():
 
 def test_validation_and_decoding_look_softly():
     hard = make()
-    soft = SoftAttention(VOCABULARY, **{**SIZES, "init_state": "mean", "gate": True, "projection": None})
+    soft = SoftAttention(
+        VOCABULARY, **{**SIZES, "init_state": "mean", "use_context_gate": True, "projection_dim": None}
+    )
     inputs = make_inputs(2, words=4)
     soft(inputs)
     soft.set_weights([w for w in hard.get_weights() if w.shape != ()])

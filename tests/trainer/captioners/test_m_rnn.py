@@ -36,7 +36,7 @@ def test_the_authors_sizes_give_the_parameters_counted_by_hand():
     assert (config.embedding, config.embedding_2, config.units, config.multimodal) == (1024, None, 2048, 2048)
     # A sixteenth of each, for the first weights of so large a GRU take seconds to draw.
     vocabulary, channels, embedding, units, multimodal = 300, 20, 64, 128, 128
-    small = {**config.model_dump(), "embedding": embedding, "units": units, "multimodal": multimodal}
+    small = {**config.model_dump(), "embedding_dim": embedding, "units": units, "multimodal": multimodal}
     gru = 3 * ((embedding + units) * units + 2 * units)
     met = (embedding + 1) * multimodal + units * multimodal + channels * multimodal
     tied = vocabulary * embedding + (multimodal + 1) * embedding + vocabulary
@@ -50,7 +50,7 @@ def test_the_authors_training_is_what_their_code_says():
 
 
 def test_logits_are_those_of_the_published_equations():
-    model = built(embedding=4, embedding_2=6, units=6, multimodal=8)
+    model = built(embedding_dim=4, embedding_dim_2=6, units=6, multimodal=8)
     features = np.random.default_rng(0).normal(size=(1, 20)).astype("float32")
     tokens = [2, 9, 5]
     table, (second, bias) = np.array(model.embedding_layer.embeddings), model.second_layer.get_weights()
@@ -73,7 +73,9 @@ def test_the_scaled_tanh_leaves_one_where_it_is():
 
 
 def test_tied_output_weights_are_the_word_vectors():
-    model = built(rnn_cell="gru", embedding=4, embedding_2=None, units=5, multimodal=6, tied=True)
+    model = built(
+        rnn_cell="gru", embedding_dim=4, embedding_dim_2=None, units=5, multimodal=6, tie_word_embeddings=True
+    )
     inputs = {"features": np.ones((1, 20), "float32"), "tokens": np.array([[2, 9]], "int32")}
     before = np.array(model(inputs))
     table = np.array(model.embedding_layer.embeddings)
@@ -88,5 +90,5 @@ def test_tied_output_weights_are_the_word_vectors():
 def test_the_papers_recurrence_needs_as_many_units_as_it_reads():
     with pytest.raises(UsageError, match=r"units: .*units must be 512 as well, got 256"):
         parse_options(MRnnConfig, {"embedding_2": 512})
-    parse_options(MRnnConfig, {"embedding_2": 512, "rnn_cell": "gru"})
-    parse_options(MRnnConfig, {"embedding_2": None, "embedding": 256})
+    parse_options(MRnnConfig, {"embedding_dim_2": 512, "rnn_cell": "gru"})
+    parse_options(MRnnConfig, {"embedding_dim_2": None, "embedding_dim": 256})

@@ -15,11 +15,11 @@ from trainer.captioners.models import MODELS, model_spec
 VOCABULARY, PLACES, CHANNELS, WORDS = 23, 9, 20, 7
 CASES = [
     *((name, {}) for name in MODELS),
-    ("soft_attention", {"rnn_cell": "lstm", "projection": None, "init_state": "mean", "gate": True}),
-    ("hard_attention", {"rnn_cell": "gru", "projection": 14, "init_state": "zeros"}),
-    ("transformer", {"depth": 2, "heads": 4}),
+    ("soft_attention", {"rnn_cell": "lstm", "projection_dim": None, "init_state": "mean", "use_context_gate": True}),
+    ("hard_attention", {"rnn_cell": "gru", "projection_dim": 14, "init_state": "zeros"}),
+    ("transformer", {"num_layers": 2, "num_heads": 4}),
     ("nic", {"rnn_cell": "gru"}),
-    ("m_rnn", {"rnn_cell": "gru", "embedding_2": None, "units": 14, "tied": True}),
+    ("m_rnn", {"rnn_cell": "gru", "embedding_dim_2": None, "units": 14, "tie_word_embeddings": True}),
     ("m_rnn", {"rnn_cell": "lstm"}),
     ("init_inject", {"rnn_cell": "rnn"}),
     ("par_inject", {"rnn_cell": "lstm"}),

@@ -21,7 +21,7 @@ def test_the_parameters_are_those_counted_by_hand():
 
 
 def test_the_image_is_read_as_the_word_before_the_first():
-    model = built(embedding=6, units=8)
+    model = built(embedding_dim=6, units=8)
     model.embedding_layer.embeddings.assign(model.embedding_layer.embeddings * 5)
     features = np.random.default_rng(0).normal(size=(1, 20)).astype("float32")
     model.image_layer.kernel.assign(np.outer(features, model.embedding_layer.embeddings[7]) / (features**2).sum())
@@ -31,7 +31,7 @@ def test_the_image_is_read_as_the_word_before_the_first():
 
 
 def test_all_weights_begin_within_the_published_range():
-    model = built(embedding=32, units=32)
+    model = built(embedding_dim=32, units=32)
     matrices = [variable for variable in model.trainable_variables if len(variable.shape) == 2]
     assert len(matrices) == 5
     for matrix in matrices:

@@ -25,7 +25,7 @@ from trainer.runs.records import read_record
 from trainer.runs.run import load_run
 
 SIDE = 16
-SIZES = {"units": 32, "embedding": 16, "attention": 16, "projection": 16, "output": 24, "dropout": 0.2}
+SIZES = {"units": 32, "embedding_dim": 16, "attention_dim": 16, "projection_dim": 16, "output_dim": 24, "dropout": 0.2}
 QUICK = {**SIZES, "batch_size": 16, "learning_rate": 0.01, "num_sample_captions": 1, "extractor_preprocess": "tf"}
 CHANGES = {"augment_translation": 0.1, "augment_zoom": 0.1, "augment_color_jitter": 0.2}
 
@@ -104,7 +104,10 @@ TUNING = {"seed": 4, "epochs": 2, "save_steps": 2}
 def tuned(pixels, network, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "tuned"
     capt.train_captioner(
-        store=pixels.path, run_dir=run, **TUNING, hyperparameters=options(network, extractor_lr_multiplier=0.5, **CHANGES)
+        store=pixels.path,
+        run_dir=run,
+        **TUNING,
+        hyperparameters=options(network, extractor_lr_multiplier=0.5, **CHANGES),
     )
     return run
 
@@ -261,7 +264,10 @@ def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(ne
 
 def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
     training = TrainingConfig(
-        extractor="mobilenet", extractor_weights="random:1", extractor_layer="conv_pw_1_relu", extractor_lr_multiplier=0.1
+        extractor="mobilenet",
+        extractor_weights="random:1",
+        extractor_layer="conv_pw_1_relu",
+        extractor_lr_multiplier=0.1,
     )
     larger = recipe.model_copy(update={"height": 32, "width": 32})
     opened = open_network(training, model_spec("nic"), larger)

@@ -142,7 +142,9 @@ def looks(model, features, words):
 @pytest.mark.parametrize(("query", "differ"), [("state", False), ("word", True)])
 def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, differ):
     keras.utils.set_random_seed(2)
-    model = SoftAttention(23, embedding=8, units=6, attention=5, projection=None, output=6, query=query)
+    model = SoftAttention(
+        23, embedding_dim=8, units=6, attention_dim=5, projection_dim=None, output_dim=6, attention_query=query
+    )
     features = np.random.default_rng(0).normal(size=(1, 9, 20)).astype("float32")
     model.build({"features": (None, 9, 20), "tokens": (None, None)})
     model.embedding_layer.embeddings.assign(20 * model.embedding_layer.embeddings)
@@ -152,7 +154,9 @@ def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, dif
 
 def test_components_of_places_are_left_out_in_training_alone():
     keras.utils.set_random_seed(2)
-    model = SoftAttention(23, embedding=4, units=6, attention=5, projection=None, output=6, image_dropout=0.5)
+    model = SoftAttention(
+        23, embedding_dim=4, units=6, attention_dim=5, projection_dim=None, output_dim=6, image_dropout=0.5
+    )
     model.build({"features": (None, 9, 20), "tokens": (None, None)})
     features = np.ones((2, 9, 20), "float32")
     np.testing.assert_array_equal(model.begin(features)["values"], features)

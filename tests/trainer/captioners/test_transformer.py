@@ -16,7 +16,7 @@ VOCABULARY, PLACES, CHANNELS = 23, 9, 20
 @pytest.fixture
 def model(tiny_sizes):
     keras.utils.set_random_seed(5)
-    model = Transformer(VOCABULARY, **{**tiny_sizes["transformer"], "depth": 2})
+    model = Transformer(VOCABULARY, **{**tiny_sizes["transformer"], "num_layers": 2})
     model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
     # As after training: logits that depend on what is read.
     model.logits_layer.kernel.assign(300 * model.logits_layer.kernel)
@@ -48,7 +48,7 @@ def attention_by_hand(layer, queries, values, seen):
 def test_attention_is_the_published_one():
     rng = np.random.default_rng(1)
     queries, values = rng.normal(size=(2, 3, 8)).astype("float32"), rng.normal(size=(2, 5, 6)).astype("float32")
-    layer = MultiHeadAttention(8, heads=2)
+    layer = MultiHeadAttention(8, num_heads=2)
     layer.build((None, None, 8), (None, None, 6))
     layer.value_layer.bias.assign(rng.normal(size=8))
     seen = np.tri(3, 5, 1, dtype=bool)
@@ -171,7 +171,7 @@ def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, 
 
 def test_heads_that_do_not_divide_the_units_are_refused():
     with pytest.raises(ValueError, match="heads must divide the units, 256"):
-        MODELS["transformer"].config(heads=3)
+        MODELS["transformer"].config(num_heads=3)
 
 
 @pytest.mark.parametrize("layer", [MultiHeadAttention(8, 2, 0.1), DecoderLayer(8, 2, 0.1)])

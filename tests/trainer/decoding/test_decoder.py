@@ -20,7 +20,7 @@ VOCABULARY, PLACES, CHANNELS = 15, 4, 6
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(11)
-    sizes = {"embedding": 8, "units": 12, "attention": 8, "projection": 8, "output": 8}
+    sizes = {"embedding_dim": 8, "units": 12, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
     made = model_spec("soft_attention").build(SoftAttentionConfig(**sizes), VOCABULARY, (PLACES, CHANNELS))
     made.embedding_layer.embeddings.assign(made.embedding_layer.embeddings * 40)
     made.logits_layer.kernel.assign(made.logits_layer.kernel * 20)

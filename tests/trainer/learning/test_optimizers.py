@@ -23,7 +23,16 @@ def test_a_constant_rate_stays():
 
 
 def test_steps_halve_the_rate_every_so_many_epochs():
-    assert rates(2, learning_rate=2.0, lr_schedule="step", lr_decay_rate=0.5, lr_decay_epochs=1) == [2, 2, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert rates(2, learning_rate=2.0, lr_schedule="step", lr_decay_rate=0.5, lr_decay_epochs=1) == [
+        2,
+        2,
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
 
 
 def test_a_cosine_ends_at_nothing_with_the_last_epoch():

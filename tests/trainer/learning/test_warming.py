@@ -9,11 +9,11 @@ from schemas.errors import UsageError
 from trainer.runs.run import load_run
 
 TINY = {
-    "embedding": 12,
+    "embedding_dim": 12,
     "units": 16,
-    "attention": 10,
-    "projection": 14,
-    "output": 18,
+    "attention_dim": 10,
+    "projection_dim": 14,
+    "output_dim": 18,
     "batch_size": 16,
     "learning_rate": 1e-9,
     "num_sample_captions": 0,

@@ -8,7 +8,7 @@ from trainer.recognizers.readings import Reader
 from trainer.recognizers.recognizer import ColumnAttention, Convolution, PositionAttention, Recognizer, Residual
 
 HEIGHT, WIDTH = 32, 48
-SIZES = {"widths": (8, 12, 16), "blocks": (0, 1, 1), "units": 12}
+SIZES = {"filters": (8, 12, 16), "blocks_per_stage": (0, 1, 1), "units": 12}
 
 
 def made(**fields):
@@ -108,4 +108,4 @@ def test_the_layers_come_back_from_their_config(layer):
 
 def test_blocks_are_as_many_as_widths():
     with pytest.raises(ValueError, match="blocks must be as many numbers as widths, 3"):
-        RecognizerConfig(blocks=(1, 2))
+        RecognizerConfig(blocks_per_stage=(1, 2))

@@ -13,7 +13,7 @@ from schemas.errors import DamagedError, RecordError, StoreError, UsageError
 from trainer.captioning import print_captions
 from trainer.runs.run import load_run
 
-SIZES = {"units": 64, "embedding": 32, "attention": 32, "projection": 32, "output": 64}
+SIZES = {"units": 64, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 64}
 
 
 @pytest.fixture(scope="module", params=["float16", pytest.param("int8", marks=pytest.mark.slow)])

@@ -127,7 +127,7 @@ def test_options_of_captions_are_refused(run):
 
 def test_runs_of_different_tasks_are_not_compared(run, store, tmp_path):
 
-    sizes = {"units": 8, "embedding": 8, "attention": 8, "projection": 8, "output": 8}
+    sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "squares", epochs=1, hyperparameters=sizes)
     with pytest.raises(UsageError, match="the runs do different things: run reads words, squares captions images"):
         capt.evaluate(runs=[run.path, tmp_path / "squares"])

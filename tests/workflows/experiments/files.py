@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 64}
-MERGE = {"model": "merge", "embedding": 8, "units": 8}
+MERGE = {"model": "merge", "embedding_dim": 8, "units": 8}
 
 
 def captions_experiment(root: Path, images: Path, annotations: Path, **entries: Any) -> dict[str, Any]:

@@ -19,9 +19,16 @@ from schemas.errors import CaptError, ExitStatus, UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment, put
 from trainer.learning.checkpoints import Checkpoints
 
-ATTENDS = {"model": "soft_attention", "embedding": 8, "units": 8, "attention": 8, "projection": 8, "output": 8}
+ATTENDS = {
+    "model": "soft_attention",
+    "embedding_dim": 8,
+    "units": 8,
+    "attention_dim": 8,
+    "projection_dim": 8,
+    "output_dim": 8,
+}
 # Takes no caption of more than two words, which training finds out.
-BREAKS = {"model": "transformer", "depth": 1, "units": 8, "longest": 2}
+BREAKS = {"model": "transformer", "num_layers": 1, "units": 8, "max_length": 2}
 SKIP = [{"model": ["attends", "breaks"], "features": ["pooled", "same"]}, {"model": "merge", "features": "spatial"}]
 
 
@@ -162,7 +169,9 @@ def test_words_of_captchas_are_an_experiment_too(tmp_path: Path) -> None:
         "out": str(tmp_path / "out"),
         "prepare": {"images": made, "labels": made},
         "captcha": {"small": {"height": 16, "width": 32}, "large": {"height": 24, "width": 48}},
-        "models": {"narrow": {"profile": "quick", "widths": [4, 8], "blocks": [0, 0], "units": 8, "batch_size": 8}},
+        "models": {
+            "narrow": {"profile": "quick", "filters": [4, 8], "blocks_per_stage": [0, 0], "units": 8, "batch_size": 8}
+        },
         "train": {"epochs": 1},
     }
     file = put(tmp_path / "experiment.yaml", entries)

@@ -185,7 +185,7 @@ def test_recognizers_of_words_are_retrained_alike(tmp_path: Path) -> None:
         "features": {"height": 24, "width": 64},
         "train": {
             **{key: list(v) if isinstance(v, tuple) else v for key, v in SMALL.items()},
-            "longest": 5,
+            "max_length": 5,
             "epochs": 1,
         },
     }

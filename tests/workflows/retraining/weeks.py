@@ -13,10 +13,10 @@ from features.scenes import Rules, make_scenes
 SEED = 5
 TRAIN = {
     "model": "soft_attention",
-    "embedding": 16,
+    "embedding_dim": 16,
     "units": 32,
-    "attention": 16,
-    "output": 32,
+    "attention_dim": 16,
+    "output_dim": 32,
     "epochs": 4,
     "learning_rate": 0.01,
     "batch_size": 32,

@@ -126,7 +126,7 @@ def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[
 
 def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:
     """One image after the other, with the weights of our model."""
-    encoder, decoder = Encoder(model.embedding), RememberingDecoder(VOCABULARY, model.embedding, model.units)
+    encoder, decoder = Encoder(model.embedding_dim), RememberingDecoder(VOCABULARY, model.embedding_dim, model.units)
     caption(encoder, decoder, arrays[0], _WORDS, START, END, 1)  # builds them
     _copy_weights(model, encoder, decoder)
     return lambda: [" ".join(caption(encoder, decoder, path, _WORDS, START, END, most)[0]) for path in arrays]

@@ -87,9 +87,9 @@ def _check_lengths(sizes: RecognizerConfig, data: WordData) -> None:
     """UsageError where words have more letters than the model can read."""
     used = ("train", data.validation_split) if data.validation_split else ("train",)
     longest = max(data.splits[split].longest for split in used)
-    if longest > sizes.longest:
+    if longest > sizes.max_label_length:
         raise UsageError(
-            f"the longest word has {longest} letters, and the model reads {sizes.longest}",
+            f"the longest word has {longest} letters, and the model reads {sizes.max_label_length}",
             mend=f"set longest to {longest} in --config",
         )
 

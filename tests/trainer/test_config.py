@@ -9,7 +9,7 @@ from trainer.config import TrainingConfig, parse_options, parse_recognizer
 
 def test_the_defaults_are_the_published_sizes():
     training, model = parse_options(SoftAttentionConfig, {})
-    assert (model.embedding, model.units, model.projection, training.batch_size) == (256, 512, 256, 64)
+    assert (model.embedding_dim, model.units, model.projection_dim, training.batch_size) == (256, 512, 256, 64)
 
 
 def test_options_reach_both_parts():

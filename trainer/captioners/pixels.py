@@ -76,7 +76,7 @@ def open_network(training: TrainingConfig, spec: ModelSpec, pixels: FeatureRecip
         pooling="none" if spec.spatial else "avg",
         height=pixels.height,
         width=pixels.width,
-        dtype="float32",
+        storage_dtype="float32",
     )
     try:
         extractor = open_extractor(asked)

@@ -53,7 +53,7 @@ class WordLesson:
         self._warm = warm
         self.config = record.training
         self.steps = self.config.steps_per_epoch or -(-len(data.train) // self.config.batch_size)
-        longest = record.config.longest
+        longest = record.config.max_label_length
         self._reader = WordReader(data.train, tables.features, longest)
         self._augmentation = Augmentation(
             seed=self.config.seed,

@@ -75,7 +75,7 @@ def paths_of(model, inputs):
 @pytest.mark.parametrize("discount", [None, 1.0])
 def test_the_estimate_is_the_gradient_of_the_expected_cost(discount):
     captions, words, weight = 20_000, 2, 0.3
-    model, inputs = make(**PLAIN, reinforce=weight, discount=discount), make_inputs(captions, words)
+    model, inputs = make(**PLAIN, reinforce_weight=weight, discount=discount), make_inputs(captions, words)
     looks = model.attention_layer.trainable_variables
     with tf.GradientTape() as tape:
         expected = sum(tf.exp(logarithm) * tf.stop_gradient(cost) for logarithm, cost in paths_of(model, inputs))
@@ -92,7 +92,7 @@ def test_the_estimate_is_the_gradient_of_the_expected_cost(discount):
 
 
 def test_what_a_hard_batch_adds_is_the_published_term():
-    model, inputs = make(**PLAIN, reinforce=0.1), make_inputs(6, words=1)
+    model, inputs = make(**PLAIN, reinforce_weight=0.1), make_inputs(6, words=1)
     model.baseline.assign(0.5)
     costs = costs_of(call_until(model, inputs, hard=True), inputs["targets"])[:, 0]
     added = float(sum(model.losses))
@@ -120,7 +120,7 @@ def test_the_baseline_of_a_word_follows_its_mean_cost_and_that_of_others_stays()
 
 
 def test_a_soft_batch_adds_the_entropy_alone():
-    model, inputs = make(**{**PLAIN, "entropy": 0.002}), make_inputs(4, words=1)
+    model, inputs = make(**{**PLAIN, "entropy_weight": 0.002}), make_inputs(4, words=1)
     state = model.begin(inputs["features"])
     weights = np.array(model.attention_layer(state["hidden"], state["keys"]))[0]
     call_until(model, inputs, hard=False)
@@ -143,7 +143,7 @@ def test_the_baseline_follows_the_mean_cost():
 
 
 def test_rows_without_a_word_are_no_captions():
-    model, inputs = make(entropy=0.1), make_inputs(3, words=4)
+    model, inputs = make(entropy_weight=0.1), make_inputs(3, words=4)
     padded = {
         name: np.concatenate([inputs[name], np.zeros_like(inputs[name])]) for name in ("image", "tokens", "targets")
     }

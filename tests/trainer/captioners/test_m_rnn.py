@@ -33,7 +33,7 @@ def test_the_parameters_are_those_counted_by_hand():
 
 def test_the_authors_sizes_give_the_parameters_counted_by_hand():
     _, config = parse_options(MRnnConfig, yaml.safe_load(AUTHOR.read_text()))
-    assert (config.embedding, config.embedding_2, config.units, config.multimodal) == (1024, None, 2048, 2048)
+    assert (config.embedding_dim, config.embedding_dim_2, config.units, config.multimodal) == (1024, None, 2048, 2048)
     # A sixteenth of each, for the first weights of so large a GRU take seconds to draw.
     vocabulary, channels, embedding, units, multimodal = 300, 20, 64, 128, 128
     small = {**config.model_dump(), "embedding_dim": embedding, "units": units, "multimodal": multimodal}
@@ -46,7 +46,7 @@ def test_the_authors_sizes_give_the_parameters_counted_by_hand():
 def test_the_authors_training_is_what_their_code_says():
     training, config = parse_options(MRnnConfig, yaml.safe_load(AUTHOR.read_text()))
     assert (training.optimizer, training.learning_rate, training.global_clipnorm) == ("sgd", 1.0, 10.0)
-    assert (training.batch_size, config.dropout, config.cell, config.tied) == (64, 0.5, "gru", True)
+    assert (training.batch_size, config.dropout, config.rnn_cell, config.tie_word_embeddings) == (64, 0.5, "gru", True)
 
 
 def test_logits_are_those_of_the_published_equations():
@@ -89,6 +89,6 @@ def test_tied_output_weights_are_the_word_vectors():
 
 def test_the_papers_recurrence_needs_as_many_units_as_it_reads():
     with pytest.raises(UsageError, match=r"units: .*units must be 512 as well, got 256"):
-        parse_options(MRnnConfig, {"embedding_2": 512})
+        parse_options(MRnnConfig, {"embedding_dim_2": 512})
     parse_options(MRnnConfig, {"embedding_dim_2": 512, "rnn_cell": "gru"})
     parse_options(MRnnConfig, {"embedding_dim_2": None, "embedding_dim": 256})

@@ -35,8 +35,8 @@ def attention_by_hand(layer, queries, values, seen):
     (wq, bq), (wk,), (wv, bv), (wo, bo) = (
         part.get_weights() for part in (layer.query_layer, layer.key_layer, layer.value_layer, layer.output_layer)
     )
-    size, contexts, looks = layer.units // layer.heads, [], []
-    for head in range(layer.heads):
+    size, contexts, looks = layer.units // layer.num_heads, [], []
+    for head in range(layer.num_heads):
         part = slice(head * size, (head + 1) * size)
         scores = (queries @ wq + bq)[..., part] @ (values @ wk)[..., part].swapaxes(1, 2) / np.sqrt(size)
         weights = np.exp(np.where(seen, scores, -np.inf))
@@ -74,7 +74,7 @@ def test_words_keep_their_order(model, inputs):
 
 def test_the_kept_keys_and_values_give_the_logits_of_the_whole_to_the_last_position(model, inputs):
     rng = np.random.default_rng(2)
-    tokens = rng.integers(4, VOCABULARY, (4, model.longest + 1)).astype(np.int32)
+    tokens = rng.integers(4, VOCABULARY, (4, model.max_length + 1)).astype(np.int32)
     whole = np.array(model({**inputs, "tokens": tokens}))
     state = model.begin(inputs["features"])
     for t in range(tokens.shape[1]):
@@ -141,7 +141,7 @@ def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
 
 
 def test_more_words_than_positions_are_refused_before_decoding(model):
-    make_decoder(model, GenerationConfig(max_new_tokens=model.longest))
+    make_decoder(model, GenerationConfig(max_new_tokens=model.max_length))
     with pytest.raises(UsageError, match="--max-words: captions of 13 words are asked for, and the model says 12"):
         make_decoder(model, GenerationConfig(max_new_tokens=13))
 

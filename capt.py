@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from schemas.errors import CaptError, ExitStatus
+from schemas.errors import CaptError, ExitStatus, UsageError
 from schemas.options.base import Options
 from schemas.options.command_line import HELP_NAMES, parameters_of
 from schemas.options.commands import COMMANDS, GROUPS, Command
@@ -40,7 +40,7 @@ _SUMMARY = "Prepare image-caption datasets once, and train captioning models on 
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
-__all__ = ["load_run", "open_store", *_FUNCTIONS]  # noqa: PLE0604
+__all__ = ["CaptError", "UsageError", "load_run", "open_store", *_FUNCTIONS]  # noqa: PLE0604
 
 
 # === Python ===

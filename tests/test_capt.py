@@ -160,7 +160,7 @@ def test_an_unknown_key_in_the_yaml_file_is_refused_by_name(tmp_path: Path) -> N
     config.write_text("stoer: x\n")
     done = capt("prepare", "features", "--config", str(config))
     assert done.returncode == 2
-    assert "unknown key 'stoer'" in done.stderr
+    assert "unknown option 'stoer'" in done.stderr
 
 
 @pytest.mark.parametrize("task", ["captioner", "captcha"])

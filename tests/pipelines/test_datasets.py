@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def words(store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A vocabulary for all, for learning one takes longer than using it."""
-    learned = captions(store, LAYOUTS["coco"](tmp_path_factory.mktemp("coco")), name="words")
+    learned = captions(store, LAYOUTS["coco"](tmp_path_factory.mktemp("coco")), dataset_name="words")
     return str(learned["fingerprint"])
 
 
@@ -52,7 +52,7 @@ def test_every_dataset_is_prepared_and_each_fault_costs_itself_alone(
 ) -> None:
     layout = LAYOUTS[kind](tmp_path)
     split = "own" if layout.splits else "1,0,0"
-    seen = features(store, layout, name=kind, split=split)
+    seen = features(store, layout, dataset_name=kind, split_ratios=split)
     assert seen["ok"] + seen["cached"] == PHOTOS - 1
     assert seen["reasons"] == {"truncated": 1, **({"missing": 1} if layout.missing else {})}
     catalog = capt.open_store(store).dataset(kind).catalog()
@@ -60,7 +60,7 @@ def test_every_dataset_is_prepared_and_each_fault_costs_itself_alone(
         found = catalog["split"].to_pylist()
         assert {split: found.count(split) for split in set(found)} == layout.splits
     if layout.captions:
-        told = captions(store, layout, name=kind, split=split, vocab=words)
+        told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
         assert (told["ok"], told["failed"]) == (layout.captions, sum(layout.malformed.values()))
         assert (told["repaired"], told["reasons"]) == (layout.repaired, layout.malformed)
         rows = capt.open_store(store).text(told["fingerprint"]).captions()
@@ -71,7 +71,7 @@ def test_every_dataset_is_prepared_and_each_fault_costs_itself_alone(
 
 
 def test_a_folder_has_no_captions(tmp_path: Path) -> None:
-    with pytest.raises(CaptError, match="folder: there are no captions"):
+    with pytest.raises(CaptError, match="--dataset-type: "):
         captions(str(tmp_path / "store"), LAYOUTS["folder"](tmp_path))
 
 
@@ -80,7 +80,7 @@ def test_the_report_names_the_line_and_too_many_fail_the_run_after_the_good_are_
 ) -> None:
     layout = csv(tmp_path)
     with pytest.raises(CaptError, match=r"2 of 10 records failed \(1 too many columns, 1 unknown split\)") as caught:
-        captions(store, layout, name="report", vocab=words, max_failures=None)
+        captions(store, layout, dataset_name="report", vocab_from=words, max_failures=None)
     figures = caught.value.figures
     assert figures is not None
     rows = [row for row in pq.read_table(figures["report"]).to_pylist() if row["status"] == "failed"]
@@ -107,7 +107,7 @@ def test_lines_that_cannot_be_read_leave_the_images_that_a_limit_chooses(
         "split_ratios": "1,0,0",
     }
     seen = features(store, layout, **limited)
-    told = captions(store, layout, **limited, vocab=words)
+    told = captions(store, layout, **limited, vocab_from=words)
     rows = capt.open_store(store).text(told["fingerprint"]).captions()
     assert len(set(rows["image_id"].to_pylist())) == seen["input"] == 3
     assert 0 < told["reasons"]["no image#number"] < 14
@@ -138,7 +138,7 @@ def test_every_dataset_trains(kind: str, store: str, words: str, tmp_path: Path)
     layout = LAYOUTS[kind](tmp_path)
     split = "own" if layout.splits else "1,0,0"
     seen = features(store, layout, name=kind, split=split, **NETWORK)
-    told = captions(store, layout, name=kind, split=split, vocab=words)
+    told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
     given = {
         "dataset": [kind],
         "features": seen["fingerprint"],

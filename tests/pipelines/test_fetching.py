@@ -277,7 +277,7 @@ def test_what_a_killed_process_had_is_gone_on_with(site: Site, tmp_path: Path) -
         "import sys, capt; from pipelines.published import *; "
         f"file = PublishedFile('http://published.invalid/big.zip', '', {sha256(BIG)!r}); "
         "PUBLISHED['tiny'] = Publication((file,), ()); "
-        "capt.fetch('tiny', sys.argv[1], mirror=sys.argv[2])"
+        "capt.fetch('tiny', sys.argv[1], mirror_url=sys.argv[2])"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), f"{site.url}/mirror"])
     part = tmp_path / "big.zip.part"

@@ -226,7 +226,7 @@ def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_the
     assert "coco (" in line
     assert_sound(place.store)
     assert capt.open_store(place.store).feature_tables()[0].rows == IMAGES - len(lost)
-    assert place.features(name="coco")["ok"] == len(lost)
+    assert place.features(dataset_name="coco")["ok"] == len(lost)
 
 
 def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(

@@ -223,7 +223,7 @@ def test_labels_that_were_replaced_are_garbage_and_go_with_the_dataset(store: Pa
 
 
 def test_pictures_and_labels_are_needed(store: Path, made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no images are named"):
+    with pytest.raises(UsageError, match="--images: it is missing"):
         capt.prepare_captcha(store=str(store), images=[], labels=str(made / "truth.txt"))
     with pytest.raises(UsageError, match="--labels"):
         prepare(store, made / "words_captcha", labels=str(tmp_path / "none.txt"))

@@ -204,7 +204,7 @@ def test_a_log_that_cannot_be_written_is_told_in_one_line() -> None:
 def test_stores_are_named_by_address_in_every_command_on_stores(prepared: str) -> None:
     assert capt.store_ls(store=prepared)["store"] == prepared
     assert capt.store_stats(store=prepared)["store"] == prepared
-    assert capt.store_show(store=prepared, dataset_type="jsonl", num_examples=1)["store"] == prepared
+    assert capt.store_show(store=prepared, dataset="jsonl", num_examples=1)["store"] == prepared
     assert capt.store_verify(store=prepared)["damaged"] == []
     assert capt.store_gc(store=prepared, dry_run=True)["paths"] == []
     assert capt.models_ls(store=prepared)["store"] == prepared

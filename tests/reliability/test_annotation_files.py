@@ -290,7 +290,7 @@ def test_images_without_a_readable_id_or_name_are_failed_rows(tmp_path: Path, ki
     (tmp_path / "images").mkdir()
     for number, image in enumerate(names):
         noise_image(number).save(tmp_path / "images" / image)
-    result = prepare_features(tmp_path, tmp_path / "images", dataset=kind, annotations=[str(path)])
+    result = prepare_features(tmp_path, tmp_path / "images", dataset_type=kind, annotations=[str(path)])
     assert (result["input"], result["ok"], result["failed"]) == (len(names), 1, 2 * len(wrong))
     assert outcomes(result)["0"] == "ok"
     result = prepare_captions(tmp_path, kind, path)

@@ -291,7 +291,7 @@ def test_captions_of_another_annotation_file_than_the_datasets_are_refused(order
     for job in jobs if order == "features first" else jobs[::-1]:
         job()
     with pytest.raises(StoreError):
-        capt.store_show(store="store", dataset_type="coco")
+        capt.store_show(store="store", dataset="coco")
 
 
 @pytest.mark.slow
@@ -330,7 +330,7 @@ def test_captions_under_a_path_and_images_under_its_end_belong_together() -> Non
     Path("dataset_coco.json").write_text(json.dumps({"images": [text, train]}))
     captions("store", "karpathy", ["dataset_coco.json"], dataset_name="coco")
     assert captioned("store", "coco") == {"a dog": "val2014/a.jpg"}
-    assert capt.store_show(store="store", dataset_type="coco")["examples"]
+    assert capt.store_show(store="store", dataset="coco")["examples"]
 
 
 # === Images that change between runs ===

@@ -60,13 +60,13 @@ class Inputs:
     def features(self, shards: int = 8, side: int = 96) -> Job:
         """Features of the scenes at so many pixels a side, in so many units of work."""
         network = ("--extractor", "mobilenet_v3_small", "--weights", "random:1", "--precision", "float32")
-        sizes = ("--height", str(side), "--width", str(side), "--shards", str(shards))
-        return Job("prepare features", ("--dataset", "coco", *self._images, *self._annotations, *network, *sizes))
+        sizes = ("--height", str(side), "--width", str(side), "--num-shards", str(shards))
+        return Job("prepare features", ("--dataset-type", "coco", *self._images, *self._annotations, *network, *sizes))
 
     @property
     def captions(self) -> Job:
         """Tokens of the captions."""
-        return Job("prepare captions", ("--dataset", "coco", *self._annotations))
+        return Job("prepare captions", ("--dataset-type", "coco", *self._annotations))
 
     @property
     def captcha(self) -> Job:

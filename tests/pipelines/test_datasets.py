@@ -137,7 +137,7 @@ def test_no_real_caption_is_lost(real_data: Path, tmp_path: Path) -> None:
 def test_every_dataset_trains(kind: str, store: str, words: str, tmp_path: Path) -> None:
     layout = LAYOUTS[kind](tmp_path)
     split = "own" if layout.splits else "1,0,0"
-    seen = features(store, layout, name=kind, split=split, **NETWORK)
+    seen = features(store, layout, dataset_name=kind, split_ratios=split, **NETWORK)
     told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
     given = {
         "dataset": [kind],

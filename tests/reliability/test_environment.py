@@ -45,7 +45,7 @@ def _prepare(root: Path, environment: dict[str, str], *, cpus: set[int], umask: 
     if "KERAS_HOME" in environment:
         (root / ".keras/keras.json").write_text(json.dumps(KERAS))
         given["KERAS_HOME"] = str(root / ".keras")
-    data = ["--store", str(root / "s"), "--dataset", "csv", "--annotations", "../c.csv", "-q"]
+    data = ["--store", str(root / "s"), "--dataset-type", "csv", "--annotations", "../c.csv", "-q"]
     network = ["--images", "../ph", "--extractor", "mobilenet_v3_small", "--pooling", "avg", "--weights", "random:7"]
 
     def confine() -> None:

@@ -29,7 +29,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def run(images: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    where = ["--store", str(images.parent / "store"), "--dataset", "folder", "--images", str(images)]
+    where = ["--store", str(images.parent / "store"), "--dataset-type", "folder", "--images", str(images)]
     given = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
     return subprocess.run(
         [CAPT, "prepare", "features", *where, *options], capture_output=True, text=True, env=given, check=False

@@ -102,7 +102,7 @@ def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, t
 def test_a_report_of_what_has_moved_or_is_not_there(experiment: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no experiment is here \(run one with"):
         capt.experiment_report(directory=str(tmp_path))
-    with pytest.raises(UsageError, match="--out"):
+    with pytest.raises(UsageError, match="--output"):
         capt.experiment_report(directory=str(experiment), output=str(tmp_path))
     store = experiment.parent / "store"
     moved = store.rename(tmp_path / "store")

@@ -28,8 +28,8 @@ class LearningConfig(Settings):
         batch_size: int. Captions, or images with a word each, a step.
         optimizer: str. `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
         learning_rate: float. Of the optimizer, where the schedule begins.
-        lr_schedule: str. `constant`; `step`: times `lr_decay_rate` every `lr_decay_epochs`; `cosine`: down to 0 at the last epoch
-            (Loshchilov and Hutter, 2017).
+        lr_schedule: str. `constant`; `step`: times `lr_decay_rate` every `lr_decay_epochs`; `cosine`: down to 0 at the
+            last epoch (Loshchilov and Hutter, 2017).
         lr_decay_rate: float. Factor of `step`.
         lr_decay_epochs: int. Epochs between two steps of `step`.
         warmup_steps: int. Steps over which the learning rate first rises from 0, in a straight line.
@@ -89,7 +89,7 @@ class TrainingConfig(LearningConfig):
         augment_translation: float. Share of an image's side by which it is moved at most, its edges repeated.
         augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
         augment_color_jitter: float. Share by which brightness, contrast and saturation are changed at most.
-        augment_horizontal_flip: bool. Whether half the images are mirrored, left for right, whatever their captions say.
+        augment_horizontal_flip: bool. Whether half the images are mirrored, whatever their captions say.
     """
 
     captions_per_image: Literal["all", "one"] = "all"
@@ -112,8 +112,8 @@ class RecognizerTraining(LearningConfig):
     """How a recognizer of words is trained, beside what every run has by `LearningConfig`.
 
     Args:
-        num_validation_images: int or None. Images of the validation split that are read after each epoch, always the same
-            ones; None for all.
+        num_validation_images: int or None. Images of the validation split that are read after each epoch, always the
+            same ones; None for all.
         augment_translation: float. Share of an image's side by which it is moved at most, its edges repeated.
         augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
         augment_color_jitter: float. Share by which brightness, contrast and saturation are changed at most.

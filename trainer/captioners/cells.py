@@ -57,8 +57,8 @@ class Recurrence(keras.layers.Layer):
         init_scale: float or None. Weights are drawn evenly from −init_scale to init_scale; None for Keras' defaults.
         forget_bias: float. Where the bias of an LSTM's forget gate begins: with 1 it keeps 73 % of its carry from one
             word to the next, with 3 it keeps 95 %. Other cells have no such gate.
-        recurrent_weight_dropout: float. Share of the weights from state to state that training leaves out, 0 to 1, the same
-            for all words of a batch (weight-dropped, Merity et al., 2018, arXiv:1708.02182), so that fused kernels
+        recurrent_weight_dropout: float. Fraction of the weights from state to state that training drops, 0 to 1, the
+            same for all words of a batch (weight-dropped, Merity et al., 2018, arXiv:1708.02182), so that fused kernels
             can still be used.
 
     Call arguments:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 from features.numerics import native_precision
 from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.options.extractor import Preprocess
 from trainer.captioners.configs import ModelConfig, RecognizerConfig
 from trainer.recognizers.profiles import profile_settings
 
@@ -100,7 +101,7 @@ class TrainingConfig(LearningConfig):
     extractor: str | None = None
     extractor_weights: str | None = None
     extractor_layer: str | None = None
-    extractor_preprocess: str | None = None
+    extractor_preprocess: Preprocess | None = None
     extractor_lr_multiplier: float = Field(0.0, ge=0, le=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)

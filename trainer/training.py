@@ -123,7 +123,7 @@ def _check_lengths(sizes: ModelConfig, training: TrainingConfig, data: CaptionDa
     if longest > sizes.most_words:
         raise UsageError(
             f"the longest caption has {longest} words, and the model takes {sizes.most_words}",
-            mend=f"set longest to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
+            mend=f"set max_length to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
         )
     if (training.max_new_tokens or 0) > sizes.most_words + 1:
         raise UsageError(

@@ -90,7 +90,7 @@ def _check_lengths(sizes: RecognizerConfig, data: WordData) -> None:
     if longest > sizes.max_label_length:
         raise UsageError(
             f"the longest word has {longest} letters, and the model reads {sizes.max_label_length}",
-            mend=f"set longest to {longest} in --config",
+            mend=f"set max_label_length to {longest} in --config",
         )
 
 

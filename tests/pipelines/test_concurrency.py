@@ -67,8 +67,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_runs_that_are_to_do_the_same_share_the_work(tmp_path: Path) -> None:
     """In a store that is new: both begin it, its table and its network."""
     images, store = images_of(tmp_path / "images", range(24)), tmp_path / "store"
-    options = {"store": str(store), "images": [str(images)], "shards": 4, **SMALL}
-    figures = both("prepare_features", {**options, "name": "one"}, {**options, "name": "other"})
+    options = {"store": str(store), "images": [str(images)], "num_shards": 4, **SMALL}
+    figures = both("prepare_features", {**options, "dataset_name": "one"}, {**options, "dataset_name": "other"})
     assert sum(one["ok"] for one in figures) == 24
     assert sum(one["cached"] for one in figures) == 24
     check(store, 24)
@@ -83,8 +83,8 @@ def test_two_runs_that_overlap_show_no_row_twice(begun: Path, tmp_path: Path) ->
     options = {"store": str(store), **SMALL}
     figures = both(
         "prepare_features",
-        {**options, "images": [str(one)], "name": "one", "shards": 2},
-        {**options, "images": [str(other)], "name": "other"},
+        {**options, "images": [str(one)], "dataset_name": "one", "num_shards": 2},
+        {**options, "images": [str(other)], "dataset_name": "other"},
     )
     assert [one["ok"] + one["cached"] for one in figures] == [20, 20]
     check(store, 31)
@@ -98,7 +98,9 @@ def test_two_runs_that_overlap_show_no_row_twice(begun: Path, tmp_path: Path) ->
 def test_two_runs_on_different_tables_of_one_store(tmp_path: Path) -> None:
     images, store = images_of(tmp_path / "images", range(12)), tmp_path / "store"
     options = {"store": str(store), "images": [str(images)], **SMALL}
-    figures = both("prepare_features", {**options, "pooling": "avg"}, {**options, "format": "parquet", "dtype": "int8"})
+    figures = both(
+        "prepare_features", {**options, "pooling": "avg"}, {**options, "format": "parquet", "storage_dtype": "int8"}
+    )
     assert [one["ok"] for one in figures] == [12, 12]
     assert len(capt.open_store(store).feature_tables()) == 2
     check(store, 12)

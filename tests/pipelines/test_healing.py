@@ -285,7 +285,7 @@ def test_units_that_a_killed_run_did_are_done_again_where_their_shards_are_gone(
 def test_a_damaged_table_of_another_recipe_stands_in_nobodys_way(place: Place) -> None:
     for path in (*place.find("features/*/recipe.json"), *place.find("features/*/log/*.json")):
         path.write_bytes(b"")
-    assert place.features(dtype="int8")["ok"] == IMAGES
+    assert place.features(storage_dtype="int8")["ok"] == IMAGES
 
 
 def test_opening_a_table_with_a_damaged_recipe_is_one_line(place: Place) -> None:
@@ -307,7 +307,7 @@ def test_a_plan_over_a_damaged_table_counts_what_is_to_be_made_again_and_changes
     shard = place.live_shard(3)
     place.find(f"features/*/{shard.data.path}")[0].unlink()
     before = {path: path.read_bytes() for path in place.find("**/*")}
-    plan = place.features(plan=True)
+    plan = place.features(dry_run=True)
     assert (plan["misses"], plan["hits"]) == (shard.rows, IMAGES - shard.rows)
     assert {path: path.read_bytes() for path in place.find("**/*")} == before
 

@@ -89,7 +89,7 @@ def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, s
 def test_what_cannot_be_exported_is_refused(squares, shown, tmp_path):
     store = squares.make_store(tmp_path / "store", shown[:16])
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SIZES)
-    with pytest.raises(UsageError, match=r"--temperature: an exported captioner does not draw"):
+    with pytest.raises(UsageError, match="unknown option 'temperature'"):
         capt.export(run=tmp_path / "run", out=tmp_path / "served", temperature=1.0)
     Path(tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match=r"there: it exists \(name a new directory\)"):

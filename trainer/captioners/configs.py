@@ -191,5 +191,5 @@ class RecognizerConfig(ModelConfig):
     @classmethod
     def _one_a_width(cls, blocks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         if len(blocks) != len(info.data.get("filters", blocks)):
-            raise ValueError(f"blocks must be as many numbers as widths, {len(info.data['widths'])}")
+            raise ValueError(f"blocks_per_stage must have as many numbers as filters, {len(info.data['filters'])}")
         return blocks

@@ -92,7 +92,7 @@ def make_decoder(model: "Captioner", decoding: GenerationConfig) -> Decoder:
     """
     if model.most_words is not None and decoding.max_new_tokens > model.most_words + 1:
         raise UsageError(
-            f"captions of {decoding.max_new_tokens} words are asked for, and the model says {model.most_words} at most",
+            f"{decoding.max_new_tokens} is more than the {model.most_words + 1} tokens that the model can generate",
             where="--max-new-tokens",
         )
     from trainer.decoding.beam import BeamDecoder

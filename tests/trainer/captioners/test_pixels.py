@@ -197,7 +197,7 @@ def test_it_captions_and_exports_when_store_and_network_are_gone(tuned, pixels, 
     with away(pixels.path, network):
         run = load_run(tuned)
         made = list(run.caption_many(images))
-        capt.export(run=run, out=tmp_path / "served")
+        capt.export(run=run.path, out=tmp_path / "served")
     for one, expected in zip(made, run.caption_features(stored), strict=True):
         assert (one.text, one.score) == (expected.text, pytest.approx(expected.score, abs=1e-5))
         assert one.attention.shape == (len(one.words), 16)
@@ -272,7 +272,15 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
     larger = recipe.model_copy(update={"height": 32, "width": 32})
     opened = open_network(training, model_spec("nic"), larger)
     assert opened.recipe.weights == "random:1@1"
-    asked = ExtractorOptions("mobilenet", "random:1", "conv_pw_1_relu", "avg", 32, 32, dtype="float32")
+    asked = ExtractorOptions(
+        extractor="mobilenet",
+        weights="random:1",
+        layer="conv_pw_1_relu",
+        pooling="avg",
+        height=32,
+        width=32,
+        storage_dtype="float32",
+    )
     choice = open_extractor(asked).choice()
     table = FeatureRecipe(**{**vars(choice), "precision": "float32"}, pooling="avg")
     assert opened.recipe == table
@@ -290,7 +298,6 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
         ({"extractor_layer": "lost"}, r"extractor_layer: small\.keras has no layer 'lost' \(it has last"),
         ({"extractor_layer": "flat"}, r"extractor_layer: soft_attention wants spatial features, and flat gives \[96\]"),
         ({"extractor_weights": "imagenet"}, r"extractor_weights: a custom network has its own weights"),
-        ({"extractor_preprocess": "half"}, r"extractor_preprocess: unknown scaling 'half' \(use one of none, unit"),
     ],
 )
 def test_a_network_that_will_not_do_is_one_line_that_names_the_option(network, recipe, changes, complaint):

@@ -103,14 +103,14 @@ def test_rows_without_a_word_are_no_captions_to_the_regularizer(batch, tiny_size
 
 
 def test_a_closed_gate_hides_the_image_and_an_open_one_is_no_gate(batch, tiny_sizes):
-    model = SoftAttention(23, **tiny_sizes["soft_attention"], gate=True)
+    model = SoftAttention(23, **tiny_sizes["soft_attention"], use_context_gate=True)
     other = {**batch, "features": batch["features"][::-1].copy()}
     ajar = np.array(model(batch))
     model.gate_layer.bias.assign([-1e4])
     np.testing.assert_array_equal(model(batch), model(other))
     model.gate_layer.bias.assign([1e4])
     opened = np.array(model(batch))
-    model.gate = False
+    model.use_context_gate = False
     np.testing.assert_allclose(opened, model(batch), atol=1e-6)
     assert np.abs(opened - ajar).max() > 1e-6
 
@@ -129,7 +129,12 @@ def test_the_first_state_can_be_made_of_the_mean_of_the_values(batch, tiny_sizes
 def test_the_committed_paper_config_is_one_that_training_takes():
     options = yaml.safe_load((ROOT / "examples/configs/show_attend_tell.yaml").read_text())
     training, sizes = parse_options(MODELS["soft_attention"].config, options)
-    assert (sizes.gate, sizes.init_state, sizes.doubly_stochastic, sizes.dropout) == (True, "mean", 1.0, 0.5)
+    assert (sizes.use_context_gate, sizes.init_state, sizes.doubly_stochastic, sizes.dropout) == (
+        True,
+        "mean",
+        1.0,
+        0.5,
+    )
     assert training.batch_size == 64
 
 

@@ -141,15 +141,19 @@ def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
 
 
 def test_more_words_than_positions_are_refused_before_decoding(model):
-    make_decoder(model, GenerationConfig(max_new_tokens=model.max_length))
-    with pytest.raises(UsageError, match="--max-words: captions of 13 words are asked for, and the model says 12"):
-        make_decoder(model, GenerationConfig(max_new_tokens=13))
+    # The end token comes after the longest caption.
+    make_decoder(model, GenerationConfig(max_new_tokens=model.max_length + 1))
+    with pytest.raises(UsageError, match="--max-new-tokens"):
+        make_decoder(model, GenerationConfig(max_new_tokens=model.max_length + 2))
 
 
 def test_captions_longer_than_the_positions_are_refused_before_training(store, tmp_path):
     for options, message in (
-        ({"longest": 8}, "longest caption has 9 words, and the model takes 8 .set longest to 9, or .* --max-length 10"),
-        ({"longest": 9, "max_new_tokens": 10}, "max_words is 10, and the model says 9 words at most"),
+        (
+            {"max_length": 8},
+            "longest caption has 9 words, and the model takes 8 .set max_length to 9, or .* --max-length 10",
+        ),
+        ({"max_length": 9, "max_new_tokens": 11}, "max_new_tokens is 11, and the model generates at most 10"),
     ):
         with pytest.raises(UsageError, match=message):
             capt.train_captioner(

@@ -35,7 +35,7 @@ def test_a_pooled_table_alone_is_refused_with_the_command_that_makes_the_right_o
 
 def test_several_feature_tables_are_listed_with_the_option_that_picks_one(own_store, squares):
     squares.add_features(own_store, squares.pictures(8), dtype="float32")
-    with pytest.raises(StoreError, match=r"several feature tables fit: .*float.*float.*--features ID"):
+    with pytest.raises(StoreError, match=r"several feature tables fit: .*float.*float.*--feature-table ID"):
         select_tables(own_store, SPEC)
     for table in own_store.feature_tables():
         assert select_tables(own_store, SPEC, features=table.fingerprint[:10]).features.fingerprint == table.fingerprint
@@ -43,7 +43,7 @@ def test_several_feature_tables_are_listed_with_the_option_that_picks_one(own_st
 
 def test_several_text_tables_are_listed_with_the_option_that_picks_one(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), max_length=6)
-    with pytest.raises(StoreError, match=r"several text tables fit: .*18 words.*--captions ID"):
+    with pytest.raises(StoreError, match=r"several text tables fit: .*18 words.*--caption-table ID"):
         select_tables(own_store, SPEC)
     for table in own_store.text_tables():
         chosen = select_tables(own_store, SPEC, captions=table.fingerprint[:10])
@@ -61,7 +61,9 @@ def test_several_datasets_are_listed_with_the_option_that_picks_one(own_store, s
 def test_datasets_with_different_vocabularies_are_refused(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), "more", words=[*squares.WORDS, "also"])
     squares.add_dataset(own_store, squares.pictures(8), "more")
-    with pytest.raises(StoreError, match=r"more and squares have different vocabularies .*--name more --vocab"):
+    with pytest.raises(
+        StoreError, match=r"more and squares have different vocabularies .*--dataset-name more --vocab-from"
+    ):
         select_tables(own_store, SPEC, ["squares", "more"])
 
 
@@ -78,7 +80,7 @@ def test_a_store_without_captions_or_features_says_which_command_is_missing(tmp_
     squares.add_dataset(store, squares.pictures(8))
     with pytest.raises(StoreError, match=r"no dataset has both .*prepare captions"):
         select_tables(store, SPEC)
-    with pytest.raises(StoreError, match=r"squares has no captions .*prepare captions --name squares"):
+    with pytest.raises(StoreError, match=r"squares has no captions .*prepare captions --dataset-name squares"):
         select_tables(store, SPEC, ["squares"])
     squares.add_captions(store, squares.pictures(8))
     with pytest.raises(StoreError, match=r"no feature table holds images of squares .*prepare features"):

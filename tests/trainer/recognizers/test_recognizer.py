@@ -107,5 +107,5 @@ def test_the_layers_come_back_from_their_config(layer):
 
 
 def test_blocks_are_as_many_as_widths():
-    with pytest.raises(ValueError, match="blocks must be as many numbers as widths, 3"):
+    with pytest.raises(ValueError, match="blocks_per_stage must have as many numbers as filters, 3"):
         RecognizerConfig(blocks_per_stage=(1, 2))

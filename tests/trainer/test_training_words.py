@@ -148,9 +148,7 @@ def test_a_profile_is_a_set_of_defaults(words_store, tmp_path):
 
 
 def test_words_longer_than_the_model_reads_are_refused(words_store, tmp_path):
-    with pytest.raises(
-        UsageError, match=r"the longest word has 4 letters, and the model reads 3 \(set max_label_length to 4"
-    ):
+    with pytest.raises(UsageError, match="set max_label_length to 4"):
         capt.train_captcha(
             store=words_store.path, run_dir=tmp_path / "run", hyperparameters={**SMALL, "max_label_length": 3}
         )

@@ -151,9 +151,9 @@ def _take_defaults(context: typer.Context, path: str) -> dict[str, Any]:
             rest[key] = value
             continue
         if option.name in defaults:
-            raise UsageError(f"{key!r} stands there with a dash and with an underscore", where=path)
+            raise UsageError(f"{key} is set twice, with a dash and with an underscore", where=path)
         if isinstance(value, bool) and not getattr(option, "is_flag", False):
-            mend = "YAML reads yes, no, on and off so: write text in quotes"
+            mend = "YAML reads yes, no, on and off as true and false. Quote text."
             raise UsageError(f"{key}: expected a value, got {str(value).lower()}", where=path, mend=mend)
         defaults[option.name] = value
     context.default_map = defaults

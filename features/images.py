@@ -48,8 +48,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _silence_libtiff() -> None:
-    """Has libtiff print nothing to standard error; Pillow raises an error of its own where libtiff would print one."""
-    # A shared library gives the functions of those that it is linked with, but on Windows, where libtiff prints on.
+    """Silences libtiff, which prints errors to standard error. Pillow raises its own error for the same image."""
+    # A shared library exports the functions of the libraries that it links to, except on Windows.
     set_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
     if set_handler:
         set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -237,6 +237,6 @@ def _tokenize(job: TextJob, options: PrepareCaptions) -> dict[str, Any]:
 
 def _text_figures(facts: TextFacts) -> dict[str, int]:
     if facts.without_words:
-        what = "captions without a word after standardization: %d. A model learns from them to say nothing."
+        what = "%d captions contain no word after standardization. A model learns to generate empty captions from them."
         _log.warning(what, facts.without_words)
     return {"words": facts.words, "truncated": facts.truncated, "without_words": facts.without_words}

@@ -8,7 +8,7 @@ MAX_DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, which multiply what they name, deep nesting, and keys that stand twice."""
+    """Refuses aliases, which multiply what they name, deep nesting, and keys that are set twice."""
 
     _depth = 0
 
@@ -25,16 +25,15 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in keys:
-                    what = f"the key {key.value!r} stands twice"
-                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
-                keys.add(key.value)
         entries = super().construct_mapping(node, deep)
-        if len(entries) < len(node.value):  # such as 10 and 0xA
-            raise yaml.constructor.ConstructorError(None, None, "two keys are equal", node.start_mark)
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is set twice", key_node.start_mark
+                )
+            seen.add(key)
         return entries
 
 

@@ -66,7 +66,7 @@ class Options(Settings):
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name in named:
-                raise UsageError(f"{name} is there with a dash and with an underscore", where=where)
+                raise UsageError(f"{name} is set twice, with a dash and with an underscore", where=where)
             named[name] = value
         return named
 

@@ -135,7 +135,7 @@ def test_the_result_is_the_callers_own(rule):
 @given(width=sides, height=sides)
 @settings(max_examples=60, deadline=None)
 def test_what_is_shown_of_a_picture_is_what_the_network_sees_of_it(fit, width, height):
-    assume(max(width, height) < 2 * min(width, height) and min(width, height) > 8)
+    assume(max(width, height) < 2 * min(width, height) and min(width, height) > 24)
     fitting, picture = Fitting(24, 24, fit=fit), ramp(width, height)
     view = fitting.view(picture)
     seen = fitting(picture).astype(int)

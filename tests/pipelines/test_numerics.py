@@ -81,15 +81,20 @@ def compute_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "numerics_here", lambda precision: "gpu/some chip/tensorflow/float32")
 
 
+def refuse_elsewhere(store: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare two images here; a third, that a worker of another kind computes, is refused."""
+    prepare(store, photos(2), pooling="avg")
+    compute_elsewhere(monkeypatch)
+    with pytest.raises(StoreError):
+        prepare(store, photos(3), pooling="avg")
+
+
 def test_rows_that_a_worker_of_another_kind_computed_are_refused_at_commit(
     tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
-    prepare(store, photos(2), pooling="avg")
     with monkeypatch.context() as then:
-        compute_elsewhere(then)
-        with pytest.raises(StoreError):
-            prepare(store, photos(3), pooling="avg")
+        refuse_elsewhere(store, photos, then)
         (table,) = capt.open_store(store).feature_tables()
         assert table.rows == 2
         assert prepare(store, photos(3), pooling="avg", allow_mixed_numerics=True)["ok"] == 1
@@ -111,11 +116,8 @@ def test_units_that_another_kind_of_machine_finished_are_computed_again(
     tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
-    prepare(store, photos(2), pooling="avg")
     with monkeypatch.context() as then:
-        compute_elsewhere(then)
-        with pytest.raises(StoreError):
-            prepare(store, photos(3), pooling="avg")
+        refuse_elsewhere(store, photos, then)
     assert prepare(store, photos(3), pooling="avg")["ok"] == 1
     (entry,) = capt.store_stats(store=str(store))["features"]
     assert entry["numerics"] == {here().numerics: 3}

@@ -1,6 +1,6 @@
-"""Learned images: the content keys of the images that a run learned from, so that its scores tell of images it knows.
+"""Stores the content keys of the images that a run was trained on, so that an evaluation counts those it scores.
 
-A run that begins with the weights of another has learned from the other's images as well.
+A run that starts from the weights of another was trained on the images of the other as well.
 """
 
 from pathlib import Path

@@ -14,8 +14,8 @@ from trainer.runs.directory import EVALUATION
 from trainer.scoring.intervals import LEVEL, SAMPLES, sample_of_means
 from trainer.scoring.results import EACH
 from trainer.scoring.word_evaluation import READINGS
-from workflows.experiments.left_files import reading
 from workflows.experiments.records import Place, TrialResult
+from workflows.experiments.run_files import reading
 from workflows.tasks import Score
 
 _SEED = 0

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from schemas.strict_json import parse_json
 from trainer.plots import encode_figure
 from trainer.runs.directory import METRICS
-from workflows.experiments.left_files import reading
+from workflows.experiments.run_files import reading
 
 Epochs = Sequence[Mapping[str, Any]]
 

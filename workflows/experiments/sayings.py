@@ -18,8 +18,8 @@ from trainer.scoring.predictions import wrong_words
 from trainer.scoring.results import RESULTS
 from workflows.experiments.comparisons import readings
 from workflows.experiments.definition import Definition
-from workflows.experiments.left_files import reading
 from workflows.experiments.records import Place, TrialResult
+from workflows.experiments.run_files import reading
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tells damage to files that a run or an evaluation left from an error of capt."""
+"""Reports a damaged file of a run or an evaluation as such, and not as an error of capt."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from schemas.errors import DamagedError
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """A block that reads a file which a run or an evaluation left.
+    """Wraps the code that reads a file of a run or an evaluation.
 
     Args:
         path: The file.
 
     Raises:
-        DamagedError: The block raised ValueError, KeyError, TypeError or AttributeError.
+        DamagedError: The code raised ValueError, KeyError, TypeError or AttributeError.
     """
     try:
         yield

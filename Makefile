@@ -37,8 +37,8 @@ test: lint  ## Lint and the fast tests, two files at a time
 
 test-slow: setup  ## The slow tests: fifty kills, a million references, large networks, JAX
 	# Large networks in a process of their own, which needs 14 GB of memory, and 3 GB for another at times.
-	$(PYTHON) -m pytest -m slow tests/features/test_networks.py
-	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations=20 --ignore=tests/features/test_networks.py
+	$(PYTHON) -m pytest -m slow tests/features/extractors/test_frozen_graph.py
+	$(PYTHON) -m pytest -m slow -n 2 --dist loadfile --durations=20 --ignore=tests/features/extractors/test_frozen_graph.py
 
 test-large: setup  ## What takes 17 GB of memory: VGG16 up to fc2
 	$(PYTHON) -m pytest -m large

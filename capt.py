@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from schemas.errors import CaptError, ExitStatus, UsageError
+from schemas.errors import CaptError, ExitCode, UsageError
 from schemas.options.base import Options
 from schemas.options.command_line import HELP_NAMES, parameters_of
 from schemas.options.commands import COMMANDS, GROUPS, Command
-from schemas.printing import printable
 from schemas.settings import read_settings
-from schemas.terminal import start_logging
+from schemas.terminal.logs import start_logging
+from schemas.terminal.printable import printable
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -98,7 +98,7 @@ def _signature(options: type[Options]) -> inspect.Signature:
 
 
 def _run(command: Command, options: Options) -> dict[str, Any]:
-    _load("features.keras_backend:choose_backend")()
+    _load("features.runtime.keras_backend:choose_backend")()
     result: dict[str, Any] = _load(command.runs)(options)
     return result
 
@@ -257,14 +257,14 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
         raise typer.Exit(error.status) from None
     except KeyboardInterrupt:
         _complain("Interrupted. The same command resumes.", debug)
-        raise typer.Exit(ExitStatus.INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
             line = f"{error.filename}: {error.strerror}. Check its permissions, or choose another path."
         else:
             line = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}. --debug shows where."
         _complain(line, debug)
-        raise typer.Exit(ExitStatus.FAILED) from None
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 def _complain(line: str, debug: bool) -> None:

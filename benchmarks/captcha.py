@@ -10,7 +10,7 @@ already is not made or trained again, and a training that was stopped goes on.
 
 All tuning is done on `DEVELOPMENT`; results are those on `HELD_OUT`, which shares with it neither word nor font nor
 seed. Both were settled before any tuning. A set is made of one specification, train, val and test alike, as the
-published set is. The words of `HELD_OUT` are of SCOWL, as `features.captchas.words` tells.
+published set is. The words of `HELD_OUT` are of SCOWL, as `features.synthetic.captchas.word_list` tells.
 """
 
 import argparse
@@ -27,7 +27,14 @@ from typing import Any
 from spending import Cost, cost, timed
 
 import capt
-from features.captchas import DEFAULT_FONTS, Look, make_captchas, read_words, shipped_fonts, shipped_words
+from features.synthetic.captchas import (
+    DEFAULT_FONTS,
+    CaptchaStyle,
+    make_captchas,
+    read_words,
+    shipped_fonts,
+    shipped_words,
+)
 
 COUNT = 140_000
 FEW = 7
@@ -48,9 +55,9 @@ class Specification:
     seed: int
 
     @property
-    def look(self) -> Look:
+    def look(self) -> CaptchaStyle:
         """The words and the font files."""
-        return Look(self.words, shipped_fonts(self.fonts))
+        return CaptchaStyle(self.words, shipped_fonts(self.fonts))
 
 
 DEVELOPMENT = Specification(shipped_words(), DEFAULT_FONTS, seed=1)

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from rounds import Work, in_turn, print_rounds, ratio
 
 from features.store import FeatureTable, create_store
-from features.vocabulary import detokenize
-from schemas.recipes import END, PAD, SPECIAL_TOKENS, START
-from trainer.captioners.captioner import Captioner
-from trainer.captioners.losses import MaskedCrossEntropy
-from trainer.captioners.models import model_spec
+from features.text.vocabulary import detokenize
+from schemas.table_config import END, PAD, SPECIAL_TOKENS, START
 from trainer.config import parse_options
-from trainer.decoding.decoder import GenerationConfig, make_decoder
+from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.models.captioner import Captioner
+from trainer.models.losses import MaskedCrossEntropy
+from trainer.models.model_specs import model_spec
 
 VOCABULARY = 5000
 MEAN_WORDS = 10.8  # of Flickr8k's captions

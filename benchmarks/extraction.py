@@ -37,13 +37,13 @@ from numpy.typing import NDArray
 from photographs import write_photographs
 from rounds import Work, apart, in_turn, print_rounds, ratio
 
-from features.extraction import DEFAULT_BATCH
-from features.extractors.opening import open_extractor
-from features.fitting import Fitting
-from features.images import decode
-from features.networks import load_network, shared_network
-from pipelines.extracting import EXTRACT_UNIT, ExtractShard
-from pipelines.units import write_unit
+from features.extractors.extraction import DEFAULT_BATCH
+from features.extractors.factory import open_extractor
+from features.extractors.frozen_graph import load_extractor_model, shared_extractor_model
+from features.images.decode import decode
+from features.images.resizer import Resizer
+from pipelines.beam.work_units import write_unit
+from pipelines.jobs.extract_shard import EXTRACT_UNIT, ExtractShard
 from schemas.choices import Precision
 from schemas.options.extractor import ExtractorOptions
 
@@ -152,7 +152,7 @@ def core(given: Given) -> float:
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
     write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT)
     network, size = (
-        shared_network(table.network_path, table.recipe.precision),
+        shared_extractor_model(table.network_path, table.recipe.precision),
         (table.recipe.height, table.recipe.width),
     )
     network.predict(np.zeros((DEFAULT_BATCH, *size, 3), np.uint8))  # the first call optimizes the graph
@@ -191,7 +191,7 @@ def without_start_up(given: Given, run: Callable[[Path], float]) -> float:
 def bare_network(given: Given) -> Work:
     """The frozen network alone, in batches as the core makes them, on pixels in memory."""
     table = given.store.table
-    network, fitting = load_network(table.network_path, table.recipe.precision), Fitting.of(table.recipe)
+    network, fitting = load_extractor_model(table.network_path, table.recipe.precision), Resizer.of(table.recipe)
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
 
     def call() -> None:
@@ -263,9 +263,9 @@ def read_ours(given: Given, store: BegunStore) -> Features:
 def on_pixels(given: Given, precision: Precision) -> Features:
     """The frozen network's features of a few images."""
     table = given.store.table
-    paths, fitting = sorted(given.few.iterdir()), Fitting.of(table.recipe)
+    paths, fitting = sorted(given.few.iterdir()), Resizer.of(table.recipe)
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in paths])
-    features = load_network(table.network_path, precision).predict(pixels)
+    features = load_extractor_model(table.network_path, precision).predict(pixels)
     return dict(zip((path.stem for path in paths), features, strict=True))
 
 

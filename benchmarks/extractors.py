@@ -23,12 +23,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.opening import open_extractor
-from features.extractors.table import APPLICATIONS
-from features.networks import freeze, load_network
-from features.random_weights import noise_images
+from features.extractors.application_table import APPLICATIONS
+from features.extractors.factory import open_extractor
+from features.extractors.frozen_graph import freeze, load_extractor_model
+from features.extractors.random_weights import noise_images
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import FeatureRecipe
+from schemas.table_config import FeatureTableConfig
 
 WEIGHTS = "random:7"
 SEED = 11
@@ -96,7 +96,7 @@ def _measure(network: str, work: Path) -> None:
         extractor = open_extractor(ExtractorOptions(extractor=name, weights=WEIGHTS, layer=layer or None))
         choice = extractor.choice()
         fields = {**vars(choice), "precision": "float32"}
-        graph.write_bytes(freeze(extractor.feature_function(FeatureRecipe(**fields)), choice.height, choice.width))
+        graph.write_bytes(freeze(extractor.feature_function(FeatureTableConfig(**fields)), choice.height, choice.width))
         facts |= {"layer": choice.layer, "side": choice.height}
     for precision in PRECISIONS:
         _call(graph, precision, work, again, facts)
@@ -104,7 +104,7 @@ def _measure(network: str, work: Path) -> None:
 
 
 def _call(graph: Path, precision: Any, work: Path, again: bool, facts: dict[str, Any]) -> None:
-    frozen = load_network(graph, precision)
+    frozen = load_extractor_model(graph, precision)
     images = noise_images(16, facts["side"], facts["side"], SEED)
     arrays = {"eight": frozen.predict(images[8:])}
     if not again:

@@ -36,15 +36,15 @@ from flops import flops_of
 from photographs import photographs
 from rounds import in_turn, print_rounds, ratio
 
-from features.compiled_network import CompiledNetwork, compiled_network
-from features.extraction import Extracted, Extractor, Source, out_of_memory
-from features.extractors.layers import NetworkFunction
-from features.extractors.opening import open_extractor
-from features.fitting import Fitting
-from features.images import decode
+from features.extractors.compiled_model import CompiledModel, compile_model
+from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, out_of_memory
+from features.extractors.factory import open_extractor
+from features.extractors.output_layers import ModelFunction
+from features.images.decode import decode
+from features.images.resizer import Resizer
 from features.store.shards import ShardWriter
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import FeatureRecipe
+from schemas.table_config import FeatureTableConfig
 
 # Dense bfloat16, by the makers' data sheets; the first whose name is part of the device's counts.
 PEAK_TFLOPS = {
@@ -97,35 +97,35 @@ class Core:
     """The extraction core on this device, and the images that it is given.
 
     Args:
-        recipe: FeatureRecipe. What a row means.
+        recipe: FeatureTableConfig. What a row means.
         shape: tuple of int. Of one image's features.
-        network: CompiledNetwork or Instant. The first is on the device.
+        network: CompiledModel or Instant. The first is on the device.
         encoded: sequence of bytes. Images, taken over and over.
         units: int. Shards that are made at a time.
         threads: int. Decoding threads of a unit.
         calls: int. Calls of the network at a time, of a unit.
     """
 
-    recipe: FeatureRecipe
+    recipe: FeatureTableConfig
     shape: tuple[int, ...]
-    network: CompiledNetwork | Instant
+    network: CompiledModel | Instant
     encoded: Sequence[bytes]
     units: int
     threads: int
     calls: int
 
-    def extractor(self, batch: int) -> Extractor:
+    def extractor(self, batch: int) -> ExtractionCore:
         """The core at a batch size."""
-        return Extractor(self.recipe, self.network, batch_size=batch, threads=self.threads, calls=self.calls)
+        return ExtractionCore(self.recipe, self.network, batch_size=batch, threads=self.threads, calls=self.calls)
 
-    def sources(self, count: int) -> list[Source]:
+    def sources(self, count: int) -> list[EncodedImage]:
         """So many encoded images, in the order of their keys."""
         keys = sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count))
-        return [Source(key, lambda data=data: data) for key, data in zip(keys, cycle(self.encoded), strict=False)]  # type: ignore[misc]
+        return [EncodedImage(key, lambda data=data: data) for key, data in zip(keys, cycle(self.encoded), strict=False)]  # type: ignore[misc]
 
     def pixels(self, batch: int) -> np.ndarray:
         """Decoded images."""
-        return np.stack([decode(data, Fitting.of(self.recipe)) for data in islice(cycle(self.encoded), batch)])
+        return np.stack([decode(data, Resizer.of(self.recipe)) for data in islice(cycle(self.encoded), batch)])
 
     def write(self, batch: int, count: int, work: Path | None) -> int:
         """Extract so many images into as many shards as there are units; how many rows these have."""
@@ -136,7 +136,7 @@ class Core:
     def _write_unit(self, batch: int, count: int, root: Path) -> int:
         writer = ShardWriter(root, "made", self.recipe.table(self.shape), self.recipe.format, 0, 1)
         for result in self.extractor(batch).run(self.sources(count)):
-            assert isinstance(result, Extracted), result
+            assert isinstance(result, ExtractedRow), result
             writer.append({"key": result.key, **result.values})
         shard = writer.close()
         return shard.rows if shard else 0
@@ -149,7 +149,7 @@ def main() -> None:
     core = Core(
         recipe,
         function.shape,
-        compiled_network(replace(function, dtype="float16"), options.precision),
+        compile_model(replace(function, dtype="float16"), options.precision),
         read_images(options.images, options.photographs),
         options.units,
         max(1, options.threads // options.units),
@@ -202,13 +202,13 @@ def _options() -> Any:
     return parser.parse_args()
 
 
-def build(options: Any) -> tuple[NetworkFunction, FeatureRecipe]:
+def build(options: Any) -> tuple[ModelFunction, FeatureTableConfig]:
     """The network as capt builds it, and what its rows mean."""
     is_custom = options.extractor.startswith("custom:")
     weights = options.weights or (None if is_custom else "random:7")
     asked = ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
     extractor = open_extractor(asked)
-    recipe = FeatureRecipe(**{**vars(extractor.choice()), "precision": options.precision, "format": "parquet"})
+    recipe = FeatureTableConfig(**{**vars(extractor.choice()), "precision": options.precision, "format": "parquet"})
     return extractor.feature_function(recipe), recipe
 
 
@@ -257,7 +257,7 @@ def alone(core: Core, batch: int, seconds: float) -> float:
     return batch * calls_a_second(network, lambda: network.compute(pixels), seconds)
 
 
-def calls_a_second(network: CompiledNetwork, call: Callable[[], Any], seconds: float) -> float:
+def calls_a_second(network: CompiledModel, call: Callable[[], Any], seconds: float) -> float:
     """Calls a second, a few of them on their way at once, after one that does not count."""
     network.wait(call())
     calls, started = 0, time.perf_counter()
@@ -269,7 +269,7 @@ def calls_a_second(network: CompiledNetwork, call: Callable[[], Any], seconds: f
     return calls / (time.perf_counter() - started)
 
 
-def product_flops(network: CompiledNetwork, rows: int, precision: str, seconds: float) -> float:
+def product_flops(network: CompiledModel, rows: int, precision: str, seconds: float) -> float:
     """Operations a second of a square matrix product in a precision."""
     values = np.random.default_rng(0).standard_normal((2, rows, rows), dtype=np.float32)
     one, other = (keras.ops.convert_to_tensor(value, dtype=precision) for value in values)
@@ -283,7 +283,7 @@ def peak_of(device: str, precision: str) -> float | None:
 
 
 def _works(core: Core, batch: int, options: Any) -> dict[str, Callable[[], float]]:
-    pixels, fitting = core.pixels(batch), Fitting.of(core.recipe)
+    pixels, fitting = core.pixels(batch), Resizer.of(core.recipe)
     instant = replace(core, network=Instant(core.network.predict(pixels)))
     encoded = list(islice(cycle(core.encoded), options.count))
 
@@ -313,7 +313,7 @@ def back_off(core: Core, batch: int, most: int) -> BackedOff | None:
             return None
     extractor = core.extractor(batch)
     results = list(extractor.run(core.sources(batch)))
-    return BackedOff(batch, extractor.batch_size, len(results), sum(isinstance(one, Extracted) for one in results))
+    return BackedOff(batch, extractor.batch_size, len(results), sum(isinstance(one, ExtractedRow) for one in results))
 
 
 def _fits(core: Core, batch: int) -> bool:

@@ -14,15 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features import quantize
-from features.files import entry_of, put_if_absent, write, written_aside
-from features.store import FeatureTable, Store, TextTable
-from features.store.log import CommitLog
-from features.store.shards import ShardWriter, shard_count, shard_of, tensor_fields
+from features.io.atomic_files import atomic_write, describe_file, put_if_absent, write
+from features.store import CaptionTable, FeatureTable, Store, storage_dtypes
+from features.store.commit_log import CommitLog
+from features.store.shards import ShardWriter, find_shard, shard_count, tensor_fields
 from schemas.choices import Compression, Format, StorageDtype
-from schemas.manifests import DatasetFacts, FeatureFacts, Manifest
-from schemas.recipes import FeatureRecipe, canonical_json
+from schemas.manifests import DatasetMetadata, FeatureMetadata, Manifest
 from schemas.records import to_arrow
+from schemas.table_config import FeatureTableConfig, canonical_json
 from schemas.tables import CATALOG
 
 PLACES = (64, 2048)
@@ -51,7 +50,7 @@ def feature_table(
     compression: Compression = "none",
 ) -> FeatureTable:
     """A table of the features of images, as a run of `capt prepare features` leaves it."""
-    recipe = FeatureRecipe(
+    recipe = FeatureTableConfig(
         extractor="inception_v3",
         weights="random:0",
         layer="mixed10",
@@ -68,12 +67,12 @@ def feature_table(
     put_if_absent(root / "network.json", canonical_json({"network": sha256, "shape": list(shape)}))
     count = shard_count(len(names), sum(field.nbytes for field in tensor_fields(table)))
     shards = []
-    for prefix, keys in groupby(sorted(map(key_of, names)), lambda key: shard_of(key, count)):
+    for prefix, keys in groupby(sorted(map(key_of, names)), lambda key: find_shard(key, count)):
         writer = ShardWriter(root, _COMMIT, table, file_format, prefix, count)
         for key in keys:
-            writer.append({"key": key, **quantize.encode(features_of(key, shape), recipe.dtype)})
+            writer.append({"key": key, **storage_dtypes.encode(features_of(key, shape), recipe.dtype)})
         shards.append(writer.close())
-    facts = FeatureFacts(shape=shape, network=sha256, numerics="none", toolchain={})
+    facts = FeatureMetadata(shape=shape, network=sha256, numerics="none", toolchain={})
     written = tuple(shard for shard in shards if shard)
     CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=written, facts=facts))
     return store.features(recipe.fingerprint)
@@ -87,13 +86,13 @@ def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:
         for name in names
     ]
     path = root / _COMMIT / "catalog.parquet"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         pq.write_table(to_arrow(CATALOG, rows), aside)
-    facts = DatasetFacts(source=dataset, images={"train": len(rows)})
-    CommitLog(root).append(Manifest(table=dataset, files={"catalog": entry_of(path, root)}, facts=facts))
+    facts = DatasetMetadata(source=dataset, images={"train": len(rows)})
+    CommitLog(root).append(Manifest(table=dataset, files={"catalog": describe_file(path, root)}, facts=facts))
 
 
-def train_images(text: TextTable) -> list[str]:
+def train_images(text: CaptionTable) -> list[str]:
     """The names of the images whose captions are to learn from, by name."""
     captions = text.captions().select(["image_id", "split"])
     return sorted(set(captions.filter(pc.equal(captions["split"], "train"))["image_id"].to_pylist()))

@@ -26,13 +26,13 @@ from photographs import write_photographs
 from rounds import Work, in_turn, print_rounds, ratio
 
 import capt
-from features.extractors.opening import open_extractor
+from features.extractors.factory import open_extractor
 from features.store import create_store
-from features.store.log import CommitLog
+from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter
-from pipelines.frozen import frozen_network
-from pipelines.prepare_features import recipe_of
-from schemas.manifests import FeatureFacts, Manifest
+from pipelines.jobs.extractor_graph import find_or_freeze_graph
+from pipelines.prepare_features import build_table_config
+from schemas.manifests import FeatureMetadata, Manifest
 from schemas.options.prepare import PrepareFeatures
 
 OPTIONS: dict[str, Any] = {
@@ -58,15 +58,15 @@ def make_store(path: Path, images: Path, count: int) -> None:
     """A store whose feature table has a row for every image, of two numbers each."""
     store = create_store(path)
     options = PrepareFeatures(store=str(path), images=(str(images),), **OPTIONS)
-    recipe = recipe_of(options, store)
+    recipe = build_table_config(options, store)
     root = store.feature_root(recipe)
     writer = ShardWriter(root, "made", recipe.table((2,)), recipe.format, 0, 1)
     for key in sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count)):
         writer.append({"key": key, "value": np.zeros(2, np.float16)})
     shard = writer.close()
     assert shard is not None
-    network = frozen_network(root, store.path / "networks", recipe, open_extractor(options.asked))
-    facts = FeatureFacts(shape=(2,), network=network.sha256, numerics="made", toolchain={})
+    network = find_or_freeze_graph(root, store.path / "networks", recipe, open_extractor(options.asked))
+    facts = FeatureMetadata(shape=(2,), network=network.sha256, numerics="made", toolchain={})
     CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=(shard,), facts=facts))
 
 

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from features.references import Found, Reference
-from pipelines.extracting import EXTRACT_UNIT
-from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS
-from pipelines.intake import UNITS_ENTERED
-from pipelines.ledger import Ledger, Record
-from pipelines.splits import Splitter, rank_of
-from pipelines.units import read_unit, write_unit
+from features.references import ListedFile, Reference
+from pipelines.beam.work_units import read_unit, write_unit
+from pipelines.datasets.splits import Splitter, compute_rank
+from pipelines.ingest.hash_images import HASH_UNIT, HASH_UNIT_ROWS
+from pipelines.ingest.ingestion import UNITS_ENTERED
+from pipelines.ingest.job_database import InputRecord, JobDatabase
+from pipelines.jobs.extract_shard import EXTRACT_UNIT
 
 _STORED_STEP = 2
 _KEY_BITS = 32
@@ -65,8 +65,8 @@ class Planning:
         self._settle(ledger, "again", 1)
         return self._finish(ledger, "again")
 
-    def _enter(self, run: str, catalog: Path | None = None) -> Ledger:
-        ledger = Ledger(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
+    def _enter(self, run: str, catalog: Path | None = None) -> JobDatabase:
+        ledger = JobDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
                 ledger.add_assigned(file.iter_batches(), is_catalogued=True)
@@ -74,12 +74,13 @@ class Planning:
             ledger.add_roots(["/images"])
             ledger.add_found(
                 "/images",
-                (Found(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)),
+                (ListedFile(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)),
             )
         splitter = Splitter(own=True)
         with self._step(f"{run}: records"):
             ledger.add_records(
-                Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name, _ in ledger.walked_files()
+                InputRecord(name, name, splitter.split_of(name, None), compute_rank(0, name))
+                for name, _ in ledger.walked_files()
             )
             ledger.limit(None, None)
             ledger.apply_assigned()
@@ -89,7 +90,7 @@ class Planning:
             ledger.recall_keys()
         return ledger
 
-    def _hash(self, ledger: Ledger) -> None:
+    def _hash(self, ledger: JobDatabase) -> None:
         unhashed, plan = ledger.unhashed(), self.root / "hash"
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
             write_unit(plan, some[0]["image_id"], some, HASH_UNIT)
@@ -103,13 +104,13 @@ class Planning:
             for unit in some:
                 unit.unlink()
 
-    def _settle(self, ledger: Ledger, run: str, step: int) -> None:
+    def _settle(self, ledger: JobDatabase, run: str, step: int) -> None:
         with self._step(f"{run}: settle"):
             ledger.settle(ordered_keys(self.references, step), {})
         with self._step(f"{run}: units"):
             write_unit(self.root / run, "00000", ledger.planned(), EXTRACT_UNIT)
 
-    def _finish(self, ledger: Ledger, run: str) -> dict[str, int]:
+    def _finish(self, ledger: JobDatabase, run: str) -> dict[str, int]:
         with self._step(f"{run}: finish"):
             ledger.finish()
             ledger.write_catalog(self.root / f"{run}.catalog.parquet")

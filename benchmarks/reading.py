@@ -6,7 +6,8 @@ Makes one table a format with the same seeded rows, half of their values zero as
 turn, round by round, so that what else the machine does falls on all alike. Tables and files fit the page cache: this
 compares readers, not disks.
 
-`training` reads in a random order as training does: `trainer.inputs.batches` from the TFRecord table, one caption an
+`training` reads in a random order as training does: `trainer.data.caption_batches` from the TFRecord table, one
+caption an
 image. Its peer is the reader of the reference notebooks, a float32 `.npy` file an image, shuffled and batched by
 tf.data. Its limit is `readinto` of the same rows in random order into one buffer, and a copy of that; on one thread, as
 programs do it, and on two, as many as tf.data has for `training`.
@@ -34,10 +35,10 @@ from rounds import Work, in_turn, print_rounds, ratio
 from features.store import FeatureTable, create_store
 from features.store.shards import read_index, tensor_fields, value_span
 from schemas.choices import Format
-from schemas.recipes import END, START
 from schemas.records import parsing_spec
-from trainer.inputs.batches import BatchReader, epoch_order
-from trainer.inputs.captions import Captions
+from schemas.table_config import END, START
+from trainer.data.caption_batches import BatchReader, epoch_order
+from trainer.data.caption_data import Captions
 
 Reader = Callable[[], int]
 

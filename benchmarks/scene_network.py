@@ -28,18 +28,18 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from features import scenes
-from features.scenes import (
+from features.synthetic import scenes
+from features.synthetic.scenes import (
     COLOURS,
     RELATIONS,
     SHAPES,
     SIZES,
-    Drawn,
+    PlacedObject,
     Relation,
-    Rules,
-    Thing,
+    SceneDatasetConfig,
+    SceneObject,
+    find_relation,
     make_scene,
-    relation_between,
 )
 
 HEIGHT, WIDTH = 96, 128
@@ -63,8 +63,8 @@ _LEARNING_RATE = 2e-3
 _RELATION_EPOCHS = 20
 
 Floats = NDArray[np.float32]
-Objects = Sequence[Drawn]
-Facts = tuple[frozenset[Thing], frozenset[tuple[Thing, Relation, Thing]]]
+Objects = Sequence[PlacedObject]
+Facts = tuple[frozenset[SceneObject], frozenset[tuple[SceneObject, Relation, SceneObject]]]
 
 
 def build_cells() -> keras.Model:
@@ -215,13 +215,13 @@ def cells_of(objects: Objects) -> Floats:
     return cells
 
 
-def _where(drawn: Drawn) -> tuple[float, float]:
+def _where(drawn: PlacedObject) -> tuple[float, float]:
     return drawn.centre[0] / scenes.WIDTH, drawn.centre[1] / scenes.HEIGHT
 
 
 def facts_of(objects: Objects) -> Facts:
     """What is there, and how each thing stands to each."""
-    stand = ((one, relation_between(one, other), other) for one, other in permutations(objects, 2))
+    stand = ((one, find_relation(one, other), other) for one, other in permutations(objects, 2))
     return (
         frozenset(drawn.thing for drawn in objects),
         frozenset((one.thing, relation, other.thing) for one, relation, other in stand if relation),
@@ -240,15 +240,17 @@ def facts_in(places: Floats) -> Facts:
     )
 
 
-def _thing_in(slot: Floats) -> Thing:
+def _thing_in(slot: Floats) -> SceneObject:
     shape, colour, size = (int(part.argmax()) for part in np.split(slot, _ENDS)[1:4])
-    return Thing(SIZES[size], COLOURS[colour], SHAPES[shape])
+    return SceneObject(SIZES[size], COLOURS[colour], SHAPES[shape])
 
 
-def drawn_scenes(seed: int, count: int, rules: Rules) -> tuple[NDArray[np.uint8], list[tuple[Drawn, ...]]]:
+def drawn_scenes(
+    seed: int, count: int, rules: SceneDatasetConfig
+) -> tuple[NDArray[np.uint8], list[tuple[PlacedObject, ...]]]:
     """Pixels [count, 96, 128, 3] of scenes made for the network alone, and their objects."""
 
-    def one(number: int) -> tuple[NDArray[np.uint8], tuple[Drawn, ...]]:
+    def one(number: int) -> tuple[NDArray[np.uint8], tuple[PlacedObject, ...]]:
         scene = make_scene(seed, number, rules)
         picture = Image.open(BytesIO(scenes.draw(scene, seed)))
         return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), scene.objects
@@ -258,12 +260,14 @@ def drawn_scenes(seed: int, count: int, rules: Rules) -> tuple[NDArray[np.uint8]
     return np.stack(pixels), list(objects)
 
 
-def mirrored(objects: Objects) -> tuple[Drawn, ...]:
+def mirrored(objects: Objects) -> tuple[PlacedObject, ...]:
     """The objects of the scene as a mirror shows it."""
-    return tuple(Drawn(one.thing, (scenes.WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.turn) for one in objects)
+    return tuple(
+        PlacedObject(one.thing, (scenes.WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.turn) for one in objects
+    )
 
 
-def train_network(path: Path, seed: int, count: int, epochs: int, rules: Rules) -> dict[str, Any]:
+def train_network(path: Path, seed: int, count: int, epochs: int, rules: SceneDatasetConfig) -> dict[str, Any]:
     """Train the network on scenes of its own, as drawn or mirrored, and save it as `.keras`.
 
     They are mirrored left to right only: a triangle on its tip looks like a heart.
@@ -346,7 +350,7 @@ def _steps(said: Floats, scenes_objects: Sequence[Objects]) -> Iterator[tuple[Fl
     for cells, objects in zip(said, scenes_objects, strict=True):
         for one, other in permutations(objects, 2):
             here, there = (cells[int(y * ROWS), int(x * COLUMNS), -2:] for x, y in map(_where, (one, other)))
-            stands = relation_between(one, other)
+            stands = find_relation(one, other)
             yield (there - here) * np.array(_ASPECT, np.float32), (*RELATIONS, None).index(stands)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from features.scenes import HEIGHT, WIDTH, Drawn, Scene, parse_caption
+from features.synthetic.scenes import HEIGHT, WIDTH, PlacedObject, Scene, parse_caption
 
 Look = tuple[bool, bool, float]
 
@@ -59,7 +59,7 @@ def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: 
     return looks
 
 
-def _peaks_in_box(weights: NDArray[Any], drawn: Drawn, rows: int, columns: int) -> bool:
+def _peaks_in_box(weights: NDArray[Any], drawn: PlacedObject, rows: int, columns: int) -> bool:
     """Whether the middle of the place with the most weight lies in the object's box."""
     row, column = divmod(int(weights.argmax()), columns)
     across, down = (column + 0.5) * WIDTH / columns, (row + 0.5) * HEIGHT / rows

@@ -29,17 +29,17 @@ from scene_scores import fault_of, looks_of
 from spending import timed
 
 import capt
-from features.scenes import Rules, Scene, load_scenes, make_scenes
 from features.store import open_store
-from trainer.captioners.models import MODELS, model_spec
-from trainer.inputs.held_out import held_out, run_tables
+from features.synthetic.scenes import Scene, SceneDatasetConfig, load_scenes, make_scenes
+from trainer.data.held_out_images import load_held_out_images, run_tables
 from trainer.metrics import Scorer
+from trainer.models.model_specs import MODELS, model_spec
 from trainer.runs.captioner_run import Caption
 from trainer.runs.run import load_run
 
 SCENES, SEED = 3000, 1
 NETWORK_SCENES, NETWORK_SEED, NETWORK_EPOCHS = 12000, 1001, 12
-RULES = Rules(objects=(2, 3), held_out_combinations=0.125)
+RULES = SceneDatasetConfig(objects=(2, 3), held_out_combinations=0.125)
 SPLIT = "test"
 CONFIGS = Path(__file__).parent / "configs"
 CORES = 2
@@ -138,7 +138,7 @@ def tell(bench: Bench, model: str) -> list[Told]:
     """What a trained captioner says of the held-out scenes, in the order of their numbers."""
     run, store = load_run(bench.run(model)), open_store(bench.store)
     tables = run_tables(store, run.record)
-    held = held_out(tables, SPLIT)
+    held = load_held_out_images(tables, SPLIT)
     captions = run.caption_features(tables.features.read(held.rows))
     scenes = {str(scene.number): scene for scene in load_scenes(bench.pictures)}
     told = [

@@ -36,16 +36,16 @@ from tokenizing import made_captions
 
 import capt
 from features.store import Store, create_store
-from schemas.recipes import PAD, START
-from trainer.captioners.models import model_spec
+from schemas.table_config import PAD, START
 from trainer.config import TrainingConfig, parse_options
-from trainer.inputs.batches import epoch_order
-from trainer.inputs.captions import Captions, join_captions
-from trainer.inputs.tables import select_tables
-from trainer.learning.captions import CaptionLesson
-from trainer.learning.checkpoints import Progress
-from trainer.learning.watching import StepWatcher
-from trainer.training import captioner_record
+from trainer.data.caption_batches import epoch_order
+from trainer.data.caption_data import Captions, join_captions
+from trainer.data.table_selection import select_tables
+from trainer.models.model_specs import model_spec
+from trainer.tasks.captioning_training import CaptioningTask
+from trainer.tasks.train_captioner import captioner_metadata
+from trainer.training.callbacks import StepCallback
+from trainer.training.checkpoints import Progress
 
 BATCH = 64
 SIZES = {"embedding_dim": 256, "units": 512, "attention_dim": 512, "projection_dim": 256, "output_dim": 512}
@@ -144,7 +144,7 @@ class Ours:
         data = join_captions(tables)
         self.captions, self.features = data.train, tables.features
         self.positions = _positions(self.captions, training)
-        self._lesson = CaptionLesson(root, captioner_record(spec, sizes, training, tables, data), tables, data)
+        self._lesson = CaptioningTask(root, captioner_metadata(spec, sizes, training, tables, data), tables, data)
         self._model, self._metrics = self._lesson.compiled()
         self._lesson.begin(self._model)
         self._epoch, self._step = 0, 0
@@ -167,7 +167,7 @@ class Ours:
         return self._lesson.epoch(self._epoch).batches(first).take(steps)
 
     def _train(self, batches: tf.data.Dataset, steps: int) -> float:
-        watcher = StepWatcher(Progress(), steps, self._metrics, lambda _: None, None, lambda *_: None)
+        watcher = StepCallback(Progress(), steps, self._metrics, lambda _: None, None, lambda *_: None)
         self._model.fit(batches, callbacks=[watcher], shuffle=False, verbose=0)
         return watcher.progress().seconds
 

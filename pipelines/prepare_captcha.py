@@ -5,9 +5,9 @@ The same job as `capt prepare features --extractor pixels`, on a dataset whose s
 
 from typing import Any
 
-from pipelines.prepare_features import Published, prepare_images
-from pipelines.sources.captcha import Captcha
-from pipelines.splits import Splitter, parse_counts, published_counts
+from pipelines.datasets.captcha import CaptchaReader
+from pipelines.datasets.splits import Splitter, parse_counts, published_counts
+from pipelines.prepare_features import PreparedImages, prepare_images
 from schemas.options.prepare import PrepareCaptcha, PrepareFeatures
 
 KIND = "captcha"
@@ -25,9 +25,9 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
         The figures that `--json` prints.
     """
     counts = parse_counts(options.split_sizes) if options.split_sizes else None
-    published = Published(
+    published = PreparedImages(
         dataset_type=KIND,
-        source=Captcha(options.labels, counts),
+        source=CaptchaReader(options.labels, counts),
         splitter=Splitter(own=True),
         later=Splitter(own=False, shares=counts.shares if counts else _SHARES),
         states=Splitter(own=True) if counts else None,

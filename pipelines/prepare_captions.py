@@ -10,29 +10,29 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from features.captions import CaptionsDigest, caption_key, learned_from
-from features.remote.paths import place
+from features.io.locations import parse_location
 from features.store import Store, create_store, open_store
-from features.store.damage import noted_damage
-from features.store.healing import mend_log, readable_dataset, remove_damaged, sound_text_table
-from features.store.pins import lease, table_name
-from features.vocabulary import given_vocabulary
-from pipelines.caption_ledger import CaptionedImage, CaptionLedger
-from pipelines.chosen import choose
-from pipelines.full_disk import full_disk_told
-from pipelines.heap import settled_heap
-from pipelines.outcome import check_failures, commit_splits, figures, parse_max_failures, write_named
-from pipelines.scratch import claimed, scratch
-from pipelines.sources import CaptionEntry, Malformed, Source, open_source
-from pipelines.sources.fields import MAX_TEXT
-from pipelines.split_records import log_splits
-from pipelines.splits import parse_split, rank_of
-from pipelines.text_job import TextJob
-from pipelines.workspace import Workspace, untouched
+from features.store.corruption import recorded_corruption
+from features.store.leases import lease, table_name
+from features.store.repair import intact_caption_table, readable_dataset, remove_corrupt, repair_log
+from features.text.caption_keys import CaptionsDigest, caption_key, training_captions_digest
+from features.text.vocabulary import given_vocabulary
+from pipelines.beam.disk_errors import report_full_disk
+from pipelines.beam.gc_freeze import freeze_heap
+from pipelines.beam.scratch import claim_job, scratch
+from pipelines.datasets import CaptionEntry, DatasetReader, MalformedRecord, open_reader
+from pipelines.datasets.record_fields import MAX_TEXT
+from pipelines.datasets.splits import compute_rank, parse_split
+from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage
+from pipelines.ingest.selected_captions import select_captions
+from pipelines.ingest.split_records import log_splits
+from pipelines.ingest.workspace import Workspace, dry_run_workspace
+from pipelines.jobs.caption_job import CaptionJob
+from pipelines.jobs.summary import build_summary, check_failures, commit_splits, parse_max_failures, write_named
 from schemas.errors import CaptError, RecordError, UsageError, unexpected
-from schemas.manifests import TextFacts
+from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions
-from schemas.recipes import TextRecipe
+from schemas.table_config import CaptionTableConfig
 
 _log = logging.getLogger("capt.prepare")
 
@@ -49,13 +49,13 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
     Returns:
         The figures that `--json` prints; an input is one caption.
     """
-    with full_disk_told(options.store), settled_heap():
+    with report_full_disk(options.store), freeze_heap():
         return _forecast(options) if options.dry_run else _prepare(options)
 
 
 def _prepare(options: PrepareCaptions) -> dict[str, Any]:
     started = time.monotonic()
-    source = open_source(options.dataset_type, options.annotations)
+    source = open_reader(options.dataset_type, options.annotations)
     allowed = parse_max_failures(options.max_failures or source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
@@ -64,27 +64,27 @@ def _prepare(options: PrepareCaptions) -> dict[str, Any]:
         # Before the captions are read it is not known which table they go to.
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, dataset): ()}))
         ledger = running.enter_context(workspace.caption_ledger())
-        mend_log(dataset)
+        repair_log(dataset)
         _enter(ledger, options, source, store, dataset.name)
         # The captions of the train split make the vocabulary, so splits are assigned before.
         commit_splits(ledger, dataset, options.dataset_type)
         splits = ledger.split_figures()
         log_splits(splits, dataset.name)
         words = _given_words(options, store)
-        captions = choose(ledger, running.enter_context(scratch(workspace.work)) / "captions.arrows")
+        captions = select_captions(ledger, running.enter_context(scratch(workspace.work)) / "captions.arrows")
         recipe = _recipe(options, dataset.name, captions.train, words)
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(recipe)): ()}))
         root = store.text_root(recipe)
         # Each run puts its captions in the place of all others, so of several the last counts.
-        running.enter_context(claimed(workspace.work / f"{root.name}.lock"))
-        mend_log(root)
-        known = sound_text_table(store, recipe)
+        running.enter_context(claim_job(workspace.work / f"{root.name}.lock"))
+        repair_log(root)
+        known = intact_caption_table(store, recipe)
         if known:
             ledger.add_stored(known.captions())
-        written = _tokenize(TextJob(root, workspace.work, recipe, words, captions, known), options)
-        remove_damaged(root, noted_damage(store.path, root))
+        written = _tokenize(CaptionJob(root, workspace.work, recipe, words, captions, known), options)
+        remove_corrupt(root, recorded_corruption(store.path, root))
         report = write_named(dataset, "captions", ledger.write_report, "reports")
-        result = figures(ledger.counts(), ledger.reasons()) | {
+        result = build_summary(ledger.counts(), ledger.reasons()) | {
             "unannotated": 0,
             "shared_ids": ledger.identities.shared_ids(),
             "repaired": ledger.repaired(),
@@ -101,20 +101,20 @@ def _prepare(options: PrepareCaptions) -> dict[str, Any]:
 
 def _forecast(options: PrepareCaptions) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
-    source = open_source(options.dataset_type, options.annotations)
+    source = open_reader(options.dataset_type, options.annotations)
     parse_max_failures(options.max_failures or source.max_failures)
-    root = place(options.store)
-    with untouched(root) as workspace, workspace.caption_ledger() as ledger:
+    root = parse_location(options.store)
+    with dry_run_workspace(root) as workspace, workspace.caption_ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         name = options.dataset_name or options.dataset_type
         _enter(ledger, options, source, store, name)
-        captions = choose(ledger, workspace.root / "captions.arrows")
+        captions = select_captions(ledger, workspace.root / "captions.arrows")
         recipe = _recipe(options, name, captions.train, _given_words(options, store))
-        known = sound_text_table(store, recipe) if store.has_text(recipe) else None
+        known = intact_caption_table(store, recipe) if store.has_text(recipe) else None
         if known:
             ledger.add_stored(known.captions())
         counts = ledger.counts()
-        return figures(counts, ledger.reasons()) | {
+        return build_summary(counts, ledger.reasons()) | {
             "dry_run": True,
             "hits": counts["cached"],
             "misses": counts["ok"],
@@ -123,7 +123,9 @@ def _forecast(options: PrepareCaptions) -> dict[str, Any]:
         }
 
 
-def _enter(ledger: CaptionLedger, options: PrepareCaptions, source: Source, store: Store, dataset: str) -> None:
+def _enter(
+    ledger: CaptionDatabase, options: PrepareCaptions, source: DatasetReader, store: Store, dataset: str
+) -> None:
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
     splitter = parse_split(options.split_ratios)
     image_of = lru_cache(_REMEMBERED_IMAGES)(ledger.identities.image_of)
@@ -134,21 +136,21 @@ def _enter(ledger: CaptionLedger, options: PrepareCaptions, source: Source, stor
                 one.image_id,
                 one.file_name,
                 splitter.split_of(one.image_id, one.split),
-                rank_of(options.seed, one.image_id),
+                compute_rank(options.seed, one.image_id),
                 splitter.stated(one.image_id, one.split),
                 splitter.is_hashed(one.split),
             )
 
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
-            if isinstance(entry, Malformed):
-                ledger.add_malformed(entry, rank_of(options.seed, entry.place))
+            if isinstance(entry, MalformedRecord):
+                ledger.add_malformed(entry, compute_rank(options.seed, entry.place))
                 continue
             try:
                 image_id = image_of(entry.document, entry.image_id)
             except RecordError as error:
-                lost = Malformed(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
-                ledger.add_malformed(lost, rank_of(options.seed, entry.image_id))
+                lost = MalformedRecord(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
+                ledger.add_malformed(lost, compute_rank(options.seed, entry.image_id))
                 continue
             try:
                 key = _checked_key(dataset, entry._replace(image_id=image_id))
@@ -201,7 +203,9 @@ def _given_words(options: PrepareCaptions, store: Store) -> list[str] | None:
     return store.text(options.vocab_from).vocabulary()
 
 
-def _recipe(options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None) -> TextRecipe:
+def _recipe(
+    options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None
+) -> CaptionTableConfig:
     if words is not None:
         vocabulary, vocab_size, min_count = given_vocabulary(words), 0, 1
     else:
@@ -210,10 +214,10 @@ def _recipe(options: PrepareCaptions, dataset: str, train: CaptionsDigest, words
                 "no caption is in the train split, so there is no vocabulary to learn",
                 mend="add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT",
             )
-        vocabulary = learned_from(train)
+        vocabulary = training_captions_digest(train)
         vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
-    recipe = TextRecipe(
+    recipe = CaptionTableConfig(
         dataset=dataset,
         standardizer=options.standardize,
         vocab_size=vocab_size,
@@ -225,17 +229,17 @@ def _recipe(options: PrepareCaptions, dataset: str, train: CaptionsDigest, words
     return recipe
 
 
-def _tokenize(job: TextJob, options: PrepareCaptions) -> dict[str, Any]:
+def _tokenize(job: CaptionJob, options: PrepareCaptions) -> dict[str, Any]:
     """Commit what the table lacks; the figures of what was written."""
     if job.known and job.known.facts.inputs == job.captions.inputs:
         return {"shards": 0, "bytes": 0, **_text_figures(job.known.facts)}
     manifest = job.run(options.beam_options)
-    assert isinstance(manifest.facts, TextFacts)
+    assert isinstance(manifest.facts, CaptionMetadata)
     written = sum(shard.data.bytes for shard in manifest.shards)
     return {"shards": len(manifest.shards), "bytes": written, **_text_figures(manifest.facts)}
 
 
-def _text_figures(facts: TextFacts) -> dict[str, int]:
+def _text_figures(facts: CaptionMetadata) -> dict[str, int]:
     if facts.without_words:
         what = "%d captions contain no word after standardization. A model learns to generate empty captions from them."
         _log.warning(what, facts.without_words)

@@ -9,39 +9,39 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from features.downloads import DownloadLimits
-from features.extraction import DEFAULT_BATCH
-from features.extractors.opening import open_extractor
-from features.fitting import fitting_asked
-from features.images import MAX_PIXELS
-from features.limits import Limits
-from features.numerics import native_precision
+from features.extractors.extraction import DEFAULT_BATCH
+from features.extractors.factory import open_extractor
+from features.images.decode import MAX_PIXELS
+from features.images.resizer import make_resizer
+from features.io.locations import parse_location
 from features.references import MAX_IMAGE_BYTES
-from features.remote.paths import place
+from features.references.downloads import DownloadLimits
+from features.references.image_limits import ImageLimits
+from features.runtime.numerics import native_precision
 from features.store import FeatureTable, Store, create_store, open_store
-from features.store.damage import noted_damage
-from features.store.healing import FeatureHealing, mend_log, readable_dataset, remove_damaged
-from features.store.log import CommitLog
-from features.store.pins import lease, table_name
-from pipelines.calibration import calibrate
-from pipelines.extraction_job import ExtractionJob, check_shards
-from pipelines.frozen import FrozenFile, frozen_network, is_network_whole, known_network
-from pipelines.full_disk import full_disk_told
-from pipelines.hints import parse_hints
-from pipelines.intake import Selection, download_records, enter_records, hash_records, recall_dead_links
-from pipelines.ledger import Ledger
-from pipelines.numerics import check_launch
-from pipelines.outcome import check_failures, commit_dataset, figures, parse_max_failures, write_named
-from pipelines.scale import Footprint, Scale, scale_of
-from pipelines.sources import Source, open_source
-from pipelines.split_records import log_splits
-from pipelines.splits import Splitter, parse_split
-from pipelines.workspace import Workspace, untouched
+from features.store.commit_log import CommitLog
+from features.store.corruption import recorded_corruption
+from features.store.leases import lease, table_name
+from features.store.repair import FeatureTableRepair, readable_dataset, remove_corrupt, repair_log
+from pipelines.beam.disk_errors import report_full_disk
+from pipelines.beam.resource_hints import parse_hints
+from pipelines.datasets import DatasetReader, open_reader
+from pipelines.datasets.splits import Splitter, parse_split
+from pipelines.ingest.ingestion import Selection, download_records, hash_records, insert_records, skip_failed_urls
+from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.split_records import log_splits
+from pipelines.ingest.workspace import Workspace, dry_run_workspace
+from pipelines.jobs.calibration import calibrate
+from pipelines.jobs.estimate import Footprint, TableEstimate, estimate_table
+from pipelines.jobs.extraction_job import ExtractionJob, check_shards
+from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
+from pipelines.jobs.provenance import check_launch
+from pipelines.jobs.summary import build_summary, check_failures, commit_dataset, parse_max_failures, write_named
 from schemas.choices import Precision
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import Shard
 from schemas.options.prepare import PrepareFeatures
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe
+from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 
 _log = logging.getLogger("capt.prepare")
 
@@ -56,12 +56,12 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         The figures that `--json` prints.
     """
     splitter = parse_split(options.split_ratios)
-    source = open_source(options.dataset_type, options.annotations)
-    return prepare_images(options, Published(options.dataset_type, source, splitter, splitter, splitter))
+    source = open_reader(options.dataset_type, options.annotations)
+    return prepare_images(options, PreparedImages(options.dataset_type, source, splitter, splitter, splitter))
 
 
 @dataclass(frozen=True)
-class Published:
+class PreparedImages:
     """A dataset as published, with what assigns splits to its images.
 
     Args:
@@ -73,31 +73,31 @@ class Published:
     """
 
     dataset_type: str
-    source: Source
+    source: DatasetReader
     splitter: Splitter
     later: Splitter
     states: Splitter | None
 
 
-def prepare_images(options: PrepareFeatures, published: Published) -> dict[str, Any]:
+def prepare_images(options: PrepareFeatures, published: PreparedImages) -> dict[str, Any]:
     """`prepare_features` of a dataset that is open, whatever `options` say of its type, annotations and splits."""
     _check(options)
-    with full_disk_told(options.store):
+    with report_full_disk(options.store):
         return _forecast(options, published) if options.dry_run else _prepare(options, published)
 
 
-def _prepare(options: PrepareFeatures, published: Published) -> dict[str, Any]:
+def _prepare(options: PrepareFeatures, published: PreparedImages) -> dict[str, Any]:
     started = time.monotonic()
     allowed = parse_max_failures(options.max_failures or published.source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
-    recipe = recipe_of(options, store)
+    recipe = build_table_config(options, store)
     dataset = store.dataset_root(options.dataset_name or published.dataset_type)
     leased = {table_name(store.path, root): () for root in (store.feature_root(recipe), dataset)}
-    healing = FeatureHealing(store, recipe)
+    healing = FeatureTableRepair(store, recipe)
     with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
         healing.begin()
-        mend_log(dataset)
+        repair_log(dataset)
         entered = _enter(ledger, options, published, workspace, store)
         shards = _extract(ledger, options, workspace, healing)
         lost = healing.finish()
@@ -108,9 +108,9 @@ def _prepare(options: PrepareFeatures, published: Published) -> dict[str, Any]:
             what = "images with another content than in the dataset's last commit"
             mend = "If their captions are others now, prepare the captions again."
             _log.warning("%s: %s: %d. %s", dataset.name, what, replaced, mend)
-        remove_damaged(dataset, noted_damage(store.path, dataset))
+        remove_corrupt(dataset, recorded_corruption(store.path, dataset))
         report = write_named(dataset, "features", ledger.write_report, "reports")
-        result = figures(ledger.counts(), ledger.reasons()) | {
+        result = build_summary(ledger.counts(), ledger.reasons()) | {
             **entered,
             "replaced": replaced,
             "splits": splits,
@@ -127,16 +127,16 @@ def _prepare(options: PrepareFeatures, published: Published) -> dict[str, Any]:
     return result
 
 
-def _forecast(options: PrepareFeatures, published: Published) -> dict[str, Any]:
+def _forecast(options: PrepareFeatures, published: PreparedImages) -> dict[str, Any]:
     """What a run would do, from a ledger kept aside; changes nothing."""
     started = time.monotonic()
     parse_max_failures(options.max_failures or published.source.max_failures)
-    root = place(options.store)
-    with untouched(root) as workspace, workspace.ledger() as ledger:
+    root = parse_location(options.store)
+    with dry_run_workspace(root) as workspace, workspace.ledger() as ledger:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
-        recipe = recipe_of(options, store)
+        recipe = build_table_config(options, store)
         entered = _enter(ledger, options, published, workspace, store)
-        table = _compare(ledger, options, FeatureHealing(store, recipe))
+        table = _compare(ledger, options, FeatureTableRepair(store, recipe))
         counts = ledger.counts()
         misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
         if misses:
@@ -147,7 +147,7 @@ def _forecast(options: PrepareFeatures, published: Published) -> dict[str, Any]:
         scale = _scale(ledger, options, workspace, recipe, shape, pace) if shape else None
         seconds = time.monotonic() - started
         extracting = misses / pace if pace else None if misses else 0.0
-        return figures(counts | {"ok": misses}, ledger.reasons()) | {
+        return build_summary(counts | {"ok": misses}, ledger.reasons()) | {
             "dry_run": True,
             "hits": counts.get("cached", 0),
             "misses": misses,
@@ -165,13 +165,13 @@ def _forecast(options: PrepareFeatures, published: Published) -> dict[str, Any]:
 
 
 def _scale(
-    ledger: Ledger,
+    ledger: JobDatabase,
     options: PrepareFeatures,
     workspace: Workspace,
-    recipe: FeatureRecipe,
+    recipe: FeatureTableConfig,
     shape: tuple[int, ...],
     pace: float | None,
-) -> Scale | None:
+) -> TableEstimate | None:
     """What the table takes with these images, or with so many like them; None where none or not all are here yet."""
     images = sum(ledger.splits().values())
     if not images or ledger.count_wanted():
@@ -183,29 +183,29 @@ def _scale(
         ledger=ledger.bytes / images,
         catalog=catalog.stat().st_size / images,
     )
-    return scale_of(options.assume_images or images, each, pace, workspace.root, options.num_shards)
+    return estimate_table(options.assume_images or images, each, pace, workspace.root, options.num_shards)
 
 
-def _known_network(store: Store, recipe: FeatureRecipe) -> FrozenFile | None:
+def _known_network(store: Store, recipe: FeatureTableConfig) -> GraphFile | None:
     """The network of the recipe's table, so that a plan builds none where there is one."""
-    return known_network(FeatureHealing(store, recipe).root, Workspace(store.path).networks)
+    return find_graph(FeatureTableRepair(store, recipe).root, Workspace(store.path).networks)
 
 
-def _pace(ledger: Ledger, job: ExtractionJob) -> float | None:
+def _pace(ledger: JobDatabase, job: ExtractionJob) -> float | None:
     """How many images a second a run would extract; None where no image is here yet."""
     if not ledger.count_planned():
         return None
     return calibrate(job.recipe, job.network, job.batch_size, job.limits, ledger.planned())
 
 
-def limits_of(options: PrepareFeatures) -> Limits:
+def image_limits(options: PrepareFeatures) -> ImageLimits:
     """Returns what one image may measure."""
-    return Limits(options.max_image_pixels or MAX_PIXELS, options.max_image_bytes or MAX_IMAGE_BYTES)
+    return ImageLimits(options.max_image_pixels or MAX_PIXELS, options.max_image_bytes or MAX_IMAGE_BYTES)
 
 
-def download_limits_of(options: PrepareFeatures) -> DownloadLimits:
+def download_limits(options: PrepareFeatures) -> DownloadLimits:
     """Returns what one download may take."""
-    return DownloadLimits(max_bytes=limits_of(options).bytes, allow_private=options.allow_private_addresses)
+    return DownloadLimits(max_bytes=image_limits(options).bytes, allow_private=options.allow_private_addresses)
 
 
 def _check(options: PrepareFeatures) -> None:
@@ -218,13 +218,13 @@ def _check(options: PrepareFeatures) -> None:
     open_extractor(options)
 
 
-def recipe_of(options: PrepareFeatures, store: Store) -> FeatureRecipe:
+def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableConfig:
     """What a row of the table that the options ask for means; `auto` is settled by what the store holds."""
     choice = open_extractor(options).choice()
-    fitting = fitting_asked(
+    fitting = make_resizer(
         choice.height, choice.width, options.resize_method, options.resize_mode, options.shortest_edge
     )
-    recipe = FeatureRecipe(
+    recipe = FeatureTableConfig(
         extractor=choice.extractor,
         weights=choice.weights,
         layer=choice.layer,
@@ -246,7 +246,7 @@ def recipe_of(options: PrepareFeatures, store: Store) -> FeatureRecipe:
     return recipe
 
 
-def _as_stored(recipe: FeatureRecipe, store: Store) -> FeatureRecipe:
+def _as_stored(recipe: FeatureTableConfig, store: Store) -> FeatureTableConfig:
     """The recipe in the precision of the table that it fits otherwise, where the store has one."""
     options = [recipe.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
     known = [option for option in options if store.has_features(option)]
@@ -254,43 +254,43 @@ def _as_stored(recipe: FeatureRecipe, store: Store) -> FeatureRecipe:
 
 
 def _enter(
-    ledger: Ledger, options: PrepareFeatures, published: Published, workspace: Workspace, store: Store
+    ledger: JobDatabase, options: PrepareFeatures, published: PreparedImages, workspace: Workspace, store: Store
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
     dataset = readable_dataset(store.dataset_root(options.dataset_name or published.dataset_type))
     splitter = published.later if dataset.manifests else published.splitter
     selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
-    entered = enter_records(ledger, published.source, options.images, selection)
+    entered = insert_records(ledger, published.source, options.images, selection)
     if not ledger.counts():
         where = ", ".join(options.annotations or options.images)
         raise CaptError("there are no images", where=where, mend="check --annotations, --images and the limits")
     ledger.keep_assigned(dataset)
     if ledger.identities.has_addresses():
         entered["downloads"] = _download(ledger, options, workspace)
-    hash_records(ledger, workspace.work, options.rehash, options.beam_options, limits_of(options).bytes)
+    hash_records(ledger, workspace.work, options.rehash, options.beam_options, image_limits(options).bytes)
     return entered
 
 
-def _download(ledger: Ledger, options: PrepareFeatures, workspace: Workspace) -> int:
+def _download(ledger: JobDatabase, options: PrepareFeatures, workspace: Workspace) -> int:
     """Download what is not here, unless this is a plan; how many images."""
     if not options.retry_failed:
-        recall_dead_links(ledger, options.images, limits_of(options).bytes)
+        skip_failed_urls(ledger, options.images, image_limits(options).bytes)
     if options.dry_run:
         return ledger.count_wanted()
-    return download_records(ledger, options.images, workspace.work, download_limits_of(options), options.beam_options)
+    return download_records(ledger, options.images, workspace.work, download_limits(options), options.beam_options)
 
 
-def _compare(ledger: Ledger, options: PrepareFeatures, healing: FeatureHealing) -> FeatureTable | None:
+def _compare(ledger: JobDatabase, options: PrepareFeatures, healing: FeatureTableRepair) -> FeatureTable | None:
     """Give every record its status, by what the table has now; the table."""
     table = healing.table()
     failures = table.failures() if table and not options.retry_failed else {}
-    lasting = {key: why for key, why in failures.items() if not limits_of(options).lift(*why[1:])}
+    lasting = {key: why for key, why in failures.items() if not image_limits(options).lift(*why[1:])}
     ledger.settle(_keys(table) if table else iter(()), lasting)
     return table
 
 
 def _extract(
-    ledger: Ledger, options: PrepareFeatures, workspace: Workspace, healing: FeatureHealing
+    ledger: JobDatabase, options: PrepareFeatures, workspace: Workspace, healing: FeatureTableRepair
 ) -> tuple[Shard, ...]:
     """Commit the rows that the table lacks, and see that it has its network."""
     while True:
@@ -303,7 +303,7 @@ def _extract(
         shards = job.run(ledger, options.beam_options, seen)
         if shards is not None:
             return shards
-    if not is_network_whole(healing.root, workspace.networks, noted_damage(workspace.root, workspace.networks)):
+    if not is_graph_intact(healing.root, workspace.networks, recorded_corruption(workspace.root, workspace.networks)):
         _job(options, workspace, healing.recipe)
     return ()
 
@@ -316,18 +316,18 @@ def _keys(table: FeatureTable) -> Iterator[bytes]:
 def _job(
     options: PrepareFeatures,
     workspace: Workspace,
-    recipe: FeatureRecipe,
+    recipe: FeatureTableConfig,
     doubted: Collection[str] = (),
-    network: FrozenFile | None = None,
+    network: GraphFile | None = None,
 ) -> ExtractionJob:
     root = Store(workspace.root).feature_root(recipe)
     return ExtractionJob(
         root=root,
         work=workspace.work,
         recipe=recipe,
-        network=network or frozen_network(root, workspace.networks, recipe, open_extractor(options)),
+        network=network or find_or_freeze_graph(root, workspace.networks, recipe, open_extractor(options)),
         batch_size=DEFAULT_BATCH if options.batch_size == "auto" else options.batch_size,
-        limits=limits_of(options),
+        limits=image_limits(options),
         shards=options.num_shards,
         doubted=doubted,
         hints=parse_hints(options.resource_hint),

@@ -2,5 +2,6 @@
 
 import os
 
-# TensorFlow imports Keras with it, whatever module asks for TensorFlow first. `features.keras_backend` checks it.
+# TensorFlow imports Keras with it, whatever module asks for TensorFlow first. `features.runtime.keras_backend`
+# checks it.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

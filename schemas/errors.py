@@ -9,7 +9,7 @@ from typing import Any
 _log = logging.getLogger("capt")
 
 
-class ExitStatus(IntEnum):
+class ExitCode(IntEnum):
     """Exit statuses that scripts may rely on."""
 
     DONE = 0
@@ -31,7 +31,7 @@ class CaptError(Exception):
         figures: mapping or None. What the command found all the same, printed before the error.
     """
 
-    status = ExitStatus.FAILED
+    status = ExitCode.FAILED
 
     def __init__(self, what: str, *, where: str = "", mend: str = "", figures: Mapping[str, Any] | None = None) -> None:
         super().__init__(what, where, mend)
@@ -49,7 +49,7 @@ class CaptError(Exception):
 class UsageError(CaptError):
     """The command was called wrongly."""
 
-    status = ExitStatus.USAGE
+    status = ExitCode.USAGE
 
 
 class TooManyFailuresError(CaptError):
@@ -61,7 +61,7 @@ class TooManyFailuresError(CaptError):
         where: str. The run report.
     """
 
-    status = ExitStatus.TOO_MANY_FAILURES
+    status = ExitCode.TOO_MANY_FAILURES
 
     def __init__(self, what: str, figures: Mapping[str, Any], *, where: str) -> None:
         super().__init__(what, where=where, mend="mend the records, or raise --max-failures", figures=figures)
@@ -76,7 +76,7 @@ class NoAnswerError(CaptError):
         figures: The answers, printed all the same.
     """
 
-    status = ExitStatus.TOO_MANY_FAILURES
+    status = ExitCode.TOO_MANY_FAILURES
 
     def __init__(self, images: int, first: str, figures: Mapping[str, Any]) -> None:
         what = f"none of {images} images has an answer; the first: {first}"
@@ -93,10 +93,10 @@ class MissingKeyError(StoreError, KeyError):
     __str__ = CaptError.__str__
 
 
-class DamagedError(StoreError):
+class CorruptFileError(StoreError):
     """Stored bytes differ from what their manifest names."""
 
-    status = ExitStatus.DAMAGED
+    status = ExitCode.DAMAGED
 
 
 class RecordError(CaptError):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from schemas.frozen import Frozen
-from schemas.recipes import canonical_json, digest_of
+from schemas.table_config import canonical_json, digest_of
 
 MANIFEST_VERSION = 1
 
@@ -55,7 +55,7 @@ class Shard(Frozen):
     index: FileEntry | None = None
 
 
-class FeatureFacts(Frozen):
+class FeatureMetadata(Frozen):
     """What a commit of features was made with.
 
     Args:
@@ -72,7 +72,7 @@ class FeatureFacts(Frozen):
     toolchain: dict[str, str]
 
 
-class TextFacts(Frozen):
+class CaptionMetadata(Frozen):
     """What a commit of captions holds.
 
     Args:
@@ -100,7 +100,7 @@ class TextFacts(Frozen):
         return sum(counts.get(2, 0) for counts in (self.lengths or {}).values())
 
 
-class DatasetFacts(Frozen):
+class DatasetMetadata(Frozen):
     """What a commit of a dataset says: the source kind, and images of its catalog by split."""
 
     kind: Literal["dataset"] = "dataset"
@@ -112,7 +112,7 @@ RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "stale", "chosen", "rolled back"]
 
 
-class ModelFacts(Frozen):
+class ModelMetadata(Frozen):
     """What a commit of a model says: one decision, and which run answers from then on.
 
     Args:
@@ -137,7 +137,7 @@ class ModelFacts(Frozen):
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class DroppedFacts(Frozen):
+class DroppedMetadata(Frozen):
     """What a commit says that takes out what it replaces and adds nothing."""
 
     kind: Literal["dropped"] = "dropped"
@@ -160,7 +160,10 @@ class Manifest(Frozen):
     replaces: tuple[Sha256, ...] = ()
     shards: tuple[Shard, ...] = ()
     files: dict[str, FileEntry] = Field(default_factory=dict)
-    facts: Annotated[FeatureFacts | TextFacts | DatasetFacts | ModelFacts | DroppedFacts, Field(discriminator="kind")]
+    facts: Annotated[
+        FeatureMetadata | CaptionMetadata | DatasetMetadata | ModelMetadata | DroppedMetadata,
+        Field(discriminator="kind"),
+    ]
 
     @property
     def digest(self) -> str:

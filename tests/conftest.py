@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.extractors.choice import Extractor
-from pipelines import frozen
-from pipelines.text_job import TextJob
-from schemas.recipes import FeatureRecipe
+from features.extractors.extractor import Extractor
+from pipelines.jobs import extractor_graph
+from pipelines.jobs.caption_job import CaptionJob
+from schemas.table_config import FeatureTableConfig
 
 REAL_DATA = os.environ.get("CAPT_TEST_DATA", "")
 
@@ -97,18 +97,18 @@ def left_to_the_cache() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def built_once() -> Iterator[dict[FeatureRecipe, Any]]:
+def built_once() -> Iterator[dict[FeatureTableConfig, Any]]:
     """The frozen networks that stores of this process were begun with: each recipe's is built for the first of them."""
-    built: dict[FeatureRecipe, Any] = {}
-    build = frozen._build
+    built: dict[FeatureTableConfig, Any] = {}
+    build = extractor_graph._build
 
-    def once(recipe: FeatureRecipe, extractor: Extractor) -> Any:
+    def once(recipe: FeatureTableConfig, extractor: Extractor) -> Any:
         if recipe not in built:
             built[recipe] = build(recipe, extractor)
         return built[recipe]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frozen, "_build", once)
+        patch.setattr(extractor_graph, "_build", once)
         yield built
 
 
@@ -116,9 +116,9 @@ def built_once() -> Iterator[dict[FeatureRecipe, Any]]:
 def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any, Path]]:
     """The transforms that text tables of this process were begun with: each is made for the first of its recipe."""
     made: dict[Any, Path] = {}
-    make = TextJob._make_transform
+    make = CaptionJob._make_transform
 
-    def once(job: TextJob, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
+    def once(job: CaptionJob, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
         wanted = (job.recipe, job.words and tuple(job.words))
         if wanted not in made:
             new = make(job, plan, directory, beam_options)
@@ -127,7 +127,7 @@ def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any,
         return Path(shutil.copytree(made[wanted], directory / made[wanted].name))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TextJob, "_make_transform", once)
+        patch.setattr(CaptionJob, "_make_transform", once)
         yield made
 
 

@@ -179,10 +179,20 @@ def test_settings_of_training_come_from_a_yaml_file_and_unknown_ones_are_refused
 
 def test_what_is_wrong_with_a_command_is_told_before_keras_is_imported() -> None:
     modules = (
-        *("pipelines.prepare_features", "pipelines.prepare_captions", "trainer.training", "trainer.training_words"),
-        *("trainer.captioning", "trainer.predicting", "trainer.reading", "trainer.predicting_words"),
-        *("trainer.evaluation", "workflows.retraining", "workflows.experiments.running"),
-        "workflows.experiments.reporting",
+        *(
+            "pipelines.prepare_features",
+            "pipelines.prepare_captions",
+            "trainer.tasks.train_captioner",
+            "trainer.tasks.train_recognizer",
+        ),
+        *(
+            "trainer.inference.caption_images",
+            "trainer.inference.predict_captions",
+            "trainer.inference.recognize_images",
+            "trainer.inference.predict_captcha",
+        ),
+        *("trainer.evaluation.evaluate", "workflows.retraining", "workflows.experiments.run"),
+        "workflows.experiments.report",
     )
     program = (
         "import importlib, sys\n"

@@ -5,12 +5,12 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from features.numerics import native_precision
+from features.runtime.numerics import native_precision
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.extractor import Preprocess
-from trainer.captioners.configs import ModelConfig, RecognizerConfig
-from trainer.recognizers.profiles import profile_settings
+from trainer.models.configs import ModelConfig, RecognizerConfig
+from trainer.models.recognizer_profiles import profile_settings
 
 Part = TypeVar("Part", bound=Settings)
 OtherPart = TypeVar("OtherPart", bound=Settings)
@@ -19,7 +19,7 @@ _PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
 _OF_PIXELS = ("extractor_", "extractor_lr_multiplier", "augment_")
 
 
-class LearningConfig(Settings):
+class LoopConfig(Settings):
     """How a model is trained, whatever its task.
 
     Args:
@@ -71,8 +71,8 @@ class LearningConfig(Settings):
         return self.model_copy(update={"precision": _PRECISIONS[native_precision()]})
 
 
-class TrainingConfig(LearningConfig):
-    """How a captioner is trained, whatever its model, beside what every run has by `LearningConfig`.
+class TrainingConfig(LoopConfig):
+    """How a captioner is trained, whatever its model, beside what every run has by `LoopConfig`.
 
     Args:
         captions_per_image: str. `all` captions of an image in a pass, together, or `one` drawn at random.
@@ -109,8 +109,8 @@ class TrainingConfig(LearningConfig):
     augment_horizontal_flip: bool = False
 
 
-class RecognizerTraining(LearningConfig):
-    """How a recognizer of words is trained, beside what every run has by `LearningConfig`.
+class RecognizerTraining(LoopConfig):
+    """How a recognizer of words is trained, beside what every run has by `LoopConfig`.
 
     Args:
         num_validation_images: int or None. Images of the validation split that are read after each epoch, always the
@@ -150,7 +150,7 @@ def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[Recogniz
     """The configuration of a recognizer of words; what the options leave out is as in the profile.
 
     Args:
-        profile: str. A name of `trainer.recognizers.profiles`.
+        profile: str. A name of `trainer.models.recognizer_profiles`.
         options: mapping. Fields of `RecognizerTraining` and of `RecognizerConfig`, by name.
 
     Raises:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import CaptError, UsageError
-from trainer.scoring.tokens import Tokenizer, one_line, plain_tokenize
+from trainer.evaluation.caption_tokenizer import Tokenizer, one_line, plain_tokenize
 
 TITLES = {
     "bleu_1": "BLEU-1",
@@ -219,14 +219,14 @@ def _cider_d(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.flo
 
 def _cocoeval() -> ModuleType:
     try:
-        from trainer.scoring import cocoeval
+        from trainer.evaluation import coco_scorers
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise
         raise CaptError(
             "captions are scored by pycocoevalcap, which is not installed", mend="pip install 'capt[evaluate]'"
         ) from None
-    return cocoeval
+    return coco_scorers
 
 
 def _by_id(hypotheses: Hypotheses, references: References) -> tuple[dict[Hashable, str], dict[Hashable, list[str]]]:

@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from features.extractors.applications import application
-from features.files import write
-from features.fitting import Fitting
-from features.remote.paths import local_path
-from features.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
-from features.weights import imagenet_available
+from features.extractors.application import find_application
+from features.extractors.weights import imagenet_available
+from features.images.resizer import Resizer
+from features.io.atomic_files import write
+from features.io.locations import local_path
+from features.synthetic.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
 from schemas.options.prepare import PrepareCaptions, PrepareFeatures
 from schemas.options.training import CaptionerName, TrainCaptioner
 from schemas.options.workflows import Demo
-from trainer.captioning import draw_attention
+from trainer.inference.caption_images import draw_attention
 from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run
-from trainer.training import train_captioner
-from workflows.pages import Report, Step, Telling, report_page
+from trainer.tasks.train_captioner import train_captioner
+from workflows.html_reports import CaptionedImage, Report, Step, report_page
 
 SCENES = 400
 SEED = 7
@@ -133,7 +133,7 @@ def _timed(steps: list[Step], name: str, do: Callable[[], Done], say: Callable[[
 
 
 def _weights() -> tuple[str, tuple[str, ...]]:
-    if imagenet_available(application(NETWORK)):
+    if imagenet_available(find_application(NETWORK)):
         return "imagenet", ()
     notice = (
         f"The ImageNet weights of {NETWORK} could not be had, so seeded random weights stand in: the features carry "
@@ -181,7 +181,7 @@ def _train(paths: DemoPaths, features: dict[str, Any], captions: dict[str, Any])
 
 
 @dataclass(frozen=True)
-class Told:
+class CaptionedScene:
     """A held-out scene, its picture, and what the captioner said of it."""
 
     scene: Scene
@@ -200,24 +200,24 @@ class Told:
         return description is not None and description.holds_in(scene)
 
 
-def _tell(paths: DemoPaths) -> list[Told]:
+def _tell(paths: DemoPaths) -> list[CaptionedScene]:
     run = load_run(paths.run)
     held_out = {str(image["id"]) for image in json.loads(Path(paths.annotations[1]).read_bytes())["images"]}
     scenes = [scene for scene in load_scenes(paths.scenes) if str(scene.number) in held_out]
     images = [(paths.scenes / "images" / f"{scene.number:012d}.jpg").read_bytes() for scene in scenes]
     captions = run.caption_many(images)
     return [
-        Told(scene, image, made)
+        CaptionedScene(scene, image, made)
         for scene, image, made in zip(scenes, images, captions, strict=True)
         if isinstance(made, Caption)
     ]
 
 
-def _shares(told: list[Told]) -> dict[str, tuple[float, float]]:
+def _shares(told: list[CaptionedScene]) -> dict[str, tuple[float, float]]:
     """Share of captions with right colours, right shapes, and true in all; and the same against another's scene."""
     others = [one.scene for one in told[_SHIFT:] + told[:_SHIFT]]
 
-    def share(is_right: Callable[[Told, Scene], bool]) -> tuple[float, float]:
+    def share(is_right: Callable[[CaptionedScene, Scene], bool]) -> tuple[float, float]:
         own = sum(is_right(one, one.scene) for one in told)
         control = sum(is_right(one, other) for one, other in zip(told, others, strict=True))
         return own / len(told), control / len(told)
@@ -225,11 +225,11 @@ def _shares(told: list[Told]) -> dict[str, tuple[float, float]]:
     return {
         "colours": share(lambda one, scene: one.names_rightly("colour", scene)),
         "shapes": share(lambda one, scene: one.names_rightly("shape", scene)),
-        "everything": share(Told.is_true),
+        "everything": share(CaptionedScene.is_true),
     }
 
 
-def _attention(image: bytes, made: Caption, fitting: Fitting) -> bytes:
+def _attention(image: bytes, made: Caption, fitting: Resizer) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "attention.png"
         draw_attention(image, made, path, fitting)
@@ -237,7 +237,7 @@ def _attention(image: bytes, made: Caption, fitting: Fitting) -> bytes:
 
 
 def _page(
-    paths: DemoPaths, notices: tuple[str, ...], figures: dict[str, Any], steps: list[Step], told: list[Told]
+    paths: DemoPaths, notices: tuple[str, ...], figures: dict[str, Any], steps: list[Step], told: list[CaptionedScene]
 ) -> str:
     right, fitting = figures["right"], load_run(paths.run).fitting
     return report_page(
@@ -258,9 +258,9 @@ def _page(
     )
 
 
-def _telling(one: Told, fitting: Fitting) -> Telling:
+def _telling(one: CaptionedScene, fitting: Resizer) -> CaptionedImage:
     drawn = _attention(one.image, one.caption, fitting)
-    return Telling(one.image, one.caption.text, one.scene.captions, drawn, one.is_true(one.scene))
+    return CaptionedImage(one.image, one.caption.text, one.scene.captions, drawn, one.is_true(one.scene))
 
 
 def _headline(right: dict[str, tuple[float, float]]) -> str:
@@ -287,5 +287,5 @@ def _say_training(done: dict[str, Any]) -> str:
     return f"{done['epochs']} epochs, best validation loss {done['val_loss']:.3f}"
 
 
-def _say_told(told: list[Told]) -> str:
+def _say_told(told: list[CaptionedScene]) -> str:
     return f"{len(told)} captions"

@@ -7,26 +7,26 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from features.files import sha256_of
-from features.remote.paths import place
+from features.io.atomic_files import hash_file
+from features.io.locations import parse_location
 from features.store import Store
 from pipelines.prepare_captcha import captcha_features, prepare_captcha
 from pipelines.prepare_captions import prepare_captions
-from pipelines.prepare_features import prepare_features, recipe_of
+from pipelines.prepare_features import build_table_config, prepare_features
 from schemas.errors import UsageError
 from schemas.options.base import Options
 from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
 from schemas.options.training import TrainCaptcha, TrainCaptioner, TrainingOptions
-from trainer.captioners.models import OF_WORDS, PixelInput, model_spec
 from trainer.config import parse_options, parse_recognizer
-from trainer.decoding.decoder import GenerationConfig
-from trainer.evaluation import evaluate
+from trainer.decoding.generation import GenerationConfig
+from trainer.evaluation.evaluate import evaluate
 from trainer.metrics import METRICS, TITLES
-from trainer.recognizers.profiles import DEFAULT
+from trainer.models.model_specs import OF_WORDS, PixelInput, model_spec
+from trainer.models.recognizer_profiles import DEFAULT
 from trainer.runs.recognizer_run import refuse_generation_options
-from trainer.training import train_captioner
-from trainer.training_words import train_captcha
+from trainer.tasks.train_captioner import train_captioner
+from trainer.tasks.train_recognizer import train_captcha
 
 TaskName = Literal["captioner", "captcha"]
 TrainingKind = TypeVar("TrainingKind", bound=TrainingOptions)
@@ -184,7 +184,7 @@ class Task(Protocol):
 
 
 def _features_fingerprint(options: PrepareFeatures, store: Store) -> str:
-    return recipe_of(options, store).fingerprint
+    return build_table_config(options, store).fingerprint
 
 
 def _pixels_fingerprint(options: PrepareCaptcha, store: Store) -> str:
@@ -340,8 +340,8 @@ def files_named(options: Mapping[str, Any]) -> dict[str, str]:
         options: Options of training or evaluation.
     """
     named = {name: str(value).removeprefix("custom:") for name, value in underscored(options).items() if value}
-    files = {name: place(path) for name, path in named.items() if name in _FILES}
-    return {name: sha256_of(path) for name, path in files.items() if path.is_file()}
+    files = {name: parse_location(path) for name, path in named.items() if name in _FILES}
+    return {name: hash_file(path) for name, path in files.items() if path.is_file()}
 
 
 def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:

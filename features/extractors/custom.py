@@ -7,21 +7,21 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from features.extractors.choice import Choice, settled_dtype
-from features.extractors.layers import (
+from features.extractors.extractor import ExtractorConfig, resolve_dtype
+from features.extractors.output_layers import (
     OUTPUT,
     FeatureFunction,
-    NetworkFunction,
+    ModelFunction,
     built_apart,
     feature_function,
-    kept_network,
     one_line,
+    truncate_model,
 )
-from features.files import sha256_of
-from features.remote.paths import local_path
+from features.io.atomic_files import hash_file
+from features.io.locations import local_path
 from schemas.errors import CaptError, UsageError
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import FeatureRecipe
+from schemas.table_config import FeatureTableConfig
 
 NAME = "custom"
 PREFIX = f"{NAME}:"
@@ -46,12 +46,12 @@ SCALINGS: dict[str, Callable[[], FeatureFunction]] = {
 }
 
 
-def scaling(recipe: FeatureRecipe) -> FeatureFunction:
+def scaling(recipe: FeatureTableConfig) -> FeatureFunction:
     """How a recipe of a custom network scales float pixels 0…255."""
     return SCALINGS[recipe.preprocess or _PLAIN]()
 
 
-class CustomNetwork:
+class CustomModel:
     """The extractor `custom:FILE.keras`.
 
     Args:
@@ -74,32 +74,32 @@ class CustomNetwork:
             raise UsageError(
                 f"unknown scaling {asked.preprocess!r}", where="--preprocess", mend=f"use one of {', '.join(SCALINGS)}"
             )
-        settled_dtype(asked, pixels=False)
+        resolve_dtype(asked, pixels=False)
 
-    def choice(self) -> Choice:
+    def choice(self) -> ExtractorConfig:
         """What the recipe records of it, the input size read off the file."""
         model = self._load()
         height, width = self._size(model)
         layer = self._asked.layer or OUTPUT
-        kept = kept_network(model, layer, self._path.name)
+        kept = truncate_model(model, layer, self._path.name)
         feature_function(kept, SCALINGS[_PLAIN](), self._asked.pooling, height, width)
-        return Choice(
+        return ExtractorConfig(
             extractor=NAME,
-            weights=f"sha256:{sha256_of(self._path)}",
+            weights=f"sha256:{hash_file(self._path)}",
             layer=layer,
             height=height,
             width=width,
-            dtype=settled_dtype(self._asked, pixels=False),
+            dtype=resolve_dtype(self._asked, pixels=False),
             preprocess=self._asked.preprocess or _PLAIN,
         )
 
-    def feature_function(self, recipe: FeatureRecipe) -> NetworkFunction:
+    def feature_function(self, recipe: FeatureTableConfig) -> ModelFunction:
         """The network up to the recipe's layer, after the recipe's scaling."""
-        kept = kept_network(self._load(), recipe.layer, self._path.name)
+        kept = truncate_model(self._load(), recipe.layer, self._path.name)
         return feature_function(kept, scaling(recipe), recipe.pooling, recipe.height, recipe.width)
 
     def _load(self) -> Any:
-        from features.keras_settings import keras
+        from features.runtime.keras_settings import keras
 
         def load() -> Any:
             return keras.saving.load_model(self._path, compile=False, safe_mode=True)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from features.extractors.choice import Choice, settled_dtype
-from features.extractors.layers import OUTPUT, FeatureFunction
+from features.extractors.extractor import ExtractorConfig, resolve_dtype
+from features.extractors.output_layers import OUTPUT, FeatureFunction
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import FeatureRecipe
+from schemas.table_config import FeatureTableConfig
 
 NAME = "pixels"
 _SIDE = 299
@@ -34,24 +34,24 @@ class Pixels:
         for option, given in unwanted.items():
             if given:
                 raise UsageError("pixels are no network, and have no use for it", where=option, mend="leave it out")
-        settled_dtype(asked, pixels=True)
+        resolve_dtype(asked, pixels=True)
 
-    def choice(self) -> Choice:
+    def choice(self) -> ExtractorConfig:
         """What the recipe records of it."""
-        return Choice(
+        return ExtractorConfig(
             extractor=NAME,
             weights="none",
             layer=OUTPUT,
             height=self._asked.height or _SIDE,
             width=self._asked.width or _SIDE,
-            dtype=settled_dtype(self._asked, pixels=True),
+            dtype=resolve_dtype(self._asked, pixels=True),
             precision="float32",
         )
 
-    def feature_function(self, recipe: FeatureRecipe) -> FeatureFunction:
+    def feature_function(self, recipe: FeatureTableConfig) -> FeatureFunction:
         """The function that gives pixels as they are; those that a resizing left between two numbers are rounded."""
         del recipe
-        from features.keras_settings import ops
+        from features.runtime.keras_settings import ops
 
         def features(pixels: Any) -> Any:
             return pixels if pixels.dtype == "uint8" else ops.cast(ops.round(pixels), "uint8")

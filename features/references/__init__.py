@@ -8,8 +8,8 @@ folder made them, and shared disks are full of such folders. Links to directorie
 circles or leaves its tree. In an archive a link is a failure, and of several members with one name the last counts.
 """
 
-from features.references.limits import MAX_IMAGE_BYTES
-from features.references.reference import Found, Reference
-from features.references.walking import is_collection, walk
+from features.io.read_limits import MAX_IMAGE_BYTES
+from features.references.listing import is_collection, list_files
+from features.references.reference import ListedFile, Reference
 
-__all__ = ["MAX_IMAGE_BYTES", "Found", "Reference", "is_collection", "walk"]
+__all__ = ["MAX_IMAGE_BYTES", "ListedFile", "Reference", "is_collection", "list_files"]

@@ -6,9 +6,9 @@ import zipfile
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from features.io.open_files import open_file
+from features.references.archive_members import Archive
 from features.references.compression import unpack_command
-from features.references.entries import Archive
-from features.references.places import open_place
 from features.references.tars import BLOCK, Tar
 from features.references.zips import Zip
 from schemas.errors import UsageError
@@ -37,7 +37,7 @@ def open_archive(location: str, *, anew: bool = False) -> Archive:
 
 @lru_cache(maxsize=8)
 def _opened(location: str) -> Archive:
-    with open_place(location) as file:
+    with open_file(location) as file:
         start = file.read(BLOCK)
         if command := unpack_command(start):
             what = "a compressed file is not read in place"

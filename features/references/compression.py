@@ -5,7 +5,7 @@ import io
 import re
 import zlib
 
-from features.references.limits import read_within
+from features.io.read_limits import read_within
 from schemas.errors import RecordError
 
 _COMMANDS = {

@@ -6,14 +6,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.references.names import printable
-from features.references.reference import Found, Reference
+from features.io.names import printable
+from features.references.reference import ListedFile, Reference
 from schemas.errors import CaptError
 
 _log = logging.getLogger("capt.references")
 
 
-def walk_directory(root: Path) -> Iterator[Found]:
+def list_directory(root: Path) -> Iterator[ListedFile]:
     """The files below an absolute directory, hidden ones left out; CaptError where one cannot be read."""
     prefix = len(os.fspath(root)) + 1
     waiting = [os.fspath(root)]
@@ -43,17 +43,17 @@ def _is_directory(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _found_file(entry: "os.DirEntry[str]", prefix: int) -> Found | None:
+def _found_file(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
     """The file, also where a link leads to nothing, so that it fails as missing; None for what is no file."""
     path = printable(entry.path)
     name = path[prefix:]
     try:
         status = entry.stat()
     except OSError:
-        return Found(name, Reference(path), 0, "", 0)
+        return ListedFile(name, Reference(path), 0, "", 0)
     if stat.S_ISDIR(status.st_mode):
         _log.warning("%s: a link to a directory is not followed", path)
     if not stat.S_ISREG(status.st_mode):
         return None
     stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
-    return Found(name, Reference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))
+    return ListedFile(name, Reference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))

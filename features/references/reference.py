@@ -8,10 +8,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.io.names import is_address
+from features.io.open_files import open_file, read_file
+from features.io.read_limits import MAX_IMAGE_BYTES
 from features.references.archives import open_archive
-from features.references.limits import MAX_IMAGE_BYTES
-from features.references.names import is_address
-from features.references.places import open_place, read_place
 from schemas.errors import CaptError, RecordError, unexpected
 
 # What the readers of files and archives raise on damage.
@@ -60,7 +60,7 @@ class Reference:
         try:
             if self.member:
                 return open_archive(self.location).read(self.member, self.label, max_bytes)
-            return read_place(self.location, max_bytes)
+            return read_file(self.location, max_bytes)
         except Exception as error:
             raise self._failure(error) from error
 
@@ -79,7 +79,7 @@ class Reference:
         try:
             if self.member:
                 return open_archive(self.location).read_start(self.member, self.label, size)
-            with open_place(self.location, size) as file:
+            with open_file(self.location, size) as file:
                 return file.read(size)
         except Exception as error:
             raise self._failure(error) from error
@@ -105,7 +105,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedFile:
     """What a walk found.
 
     Args:

@@ -15,10 +15,10 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from features.references.entries import Entry
-from features.references.limits import check_size
-from features.references.names import listed_name, printable
-from features.references.places import State, open_place
+from features.io.names import listed_name, printable
+from features.io.open_files import FileState, open_file
+from features.io.read_limits import check_size
+from features.references.archive_members import ArchiveMember
 from schemas.errors import RecordError, UsageError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -41,7 +41,7 @@ class Tar:
     def __init__(self, location: str) -> None:
         self._location = location
 
-    def entries(self, state: State) -> Iterator[Entry]:
+    def entries(self, state: FileState) -> Iterator[ArchiveMember]:
         """The files and links in it, from one pass over the headers; the names wait on disk, not in memory."""
         with contextlib.closing(sqlite3.connect("")) as database:
             database.execute("CREATE TABLE entry (name TEXT PRIMARY KEY, member, size, stamp) WITHOUT ROWID")
@@ -57,11 +57,11 @@ class Tar:
                 again = written.rowcount - count
                 _log.warning("%s: %d names occur again; the last of each counts", self._location, again)
             for row in database.execute("SELECT name, member, size, stamp FROM entry"):
-                yield Entry(*row)
+                yield ArchiveMember(*row)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
         """The bytes of a member, as `Archive` tells."""
-        with open_place(self._location) as file:
+        with open_file(self._location) as file:
             size = _seek_data(file, member, label)
             check_size(size, label, max_bytes)
             data = file.read(size)
@@ -71,11 +71,11 @@ class Tar:
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
         """The first bytes of a member, as `Archive` tells."""
-        with open_place(self._location) as file:
+        with open_file(self._location) as file:
             return file.read(min(size, _seek_data(file, member, label)))
 
     def _rows(self, version: str) -> Iterator[tuple[str, str, int, str]]:
-        with open_place(self._location, _BUFFER) as file:
+        with open_file(self._location, _BUFFER) as file:
             for info in _headers(file):
                 raw = printable(info.name)
                 name = listed_name(raw)

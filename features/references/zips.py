@@ -10,10 +10,10 @@ import zipfile
 from collections.abc import Container, Iterator
 from typing import IO
 
-from features.references.entries import MAX_SIZE, Entry
-from features.references.limits import check_size, read_within
-from features.references.names import listed_name
-from features.references.places import State, open_place
+from features.io.names import listed_name
+from features.io.open_files import FileState, open_file
+from features.io.read_limits import check_size, read_within
+from features.references.archive_members import MAX_SIZE, ArchiveMember
 from schemas.errors import RecordError, UsageError
 
 # zipfile unpacks the others without a bound on the memory that it takes.
@@ -35,11 +35,11 @@ class Zip:
         self._location = location
         self._lock = threading.Lock()
         try:
-            self._archive = zipfile.ZipFile(open_place(location))
+            self._archive = zipfile.ZipFile(open_file(location))
         except Exception as error:  # zipfile raises nearly any class on archives that were made to confuse it.
             raise UsageError(f"the archive cannot be read: {error}", where=location) from error
 
-    def entries(self, state: State) -> Iterator[Entry]:
+    def entries(self, state: FileState) -> Iterator[ArchiveMember]:
         """The files in it; UsageError where members overlap."""
         members = self._archive.infolist()
         _check_overlap(members, self._location)
@@ -49,7 +49,7 @@ class Zip:
         if len(last) < len(listed):
             _log.warning("%s: %d names occur again; the last of each counts", self._location, len(listed) - len(last))
         for name, member in last.items():
-            yield Entry(
+            yield ArchiveMember(
                 name, member.filename, min(member.file_size, MAX_SIZE), f"crc:{member.CRC:08x}:{state.identity}"
             )
 

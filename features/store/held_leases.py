@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 
-from features.files import touch, write
+from features.io.atomic_files import touch, write
 from schemas.errors import StoreError
 
 # Fraction of a lease's time after which its holder gives it up. The rest is for requests that are under way.

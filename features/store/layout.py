@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.files import ASIDE
-from features.remote.paths import ObjectPath
+from features.io.atomic_files import ASIDE
+from features.io.locations import ObjectPath
 
 FEATURES = "features"
 TEXT = "text"
@@ -45,7 +45,7 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(directory) / name for name in sorted([*names, *links]))
 
 
-def is_aside(path: Path) -> bool:
+def is_temporary(path: Path) -> bool:
     """Whether a file is one that is being written, or was when its writer died."""
     return path.name.startswith(ASIDE)
 

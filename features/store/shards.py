@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.files import aside_of, entry_of, make_directory, publish, sha256_of
+from features.io.atomic_files import describe_file, hash_file, make_directory, replace_atomically, temporary_path
 from schemas.choices import Format
 from schemas.manifests import Shard
-from schemas.recipes import SHORT_FINGERPRINT, digest_of
 from schemas.records import Row, from_arrow, from_example, to_arrow, to_example, to_plain
+from schemas.table_config import SHORT_FINGERPRINT, digest_of
 from schemas.tables import KEY_BYTES, Field, Table
 
 MAX_SHARDS = 1 << 16
@@ -49,12 +49,12 @@ def shard_count(rows: int, row_bytes: int) -> int:
     return count
 
 
-def shard_of(key: bytes, count: int) -> int:
+def find_shard(key: bytes, count: int) -> int:
     """The number of the shard that a key belongs to, out of `count`."""
     return int.from_bytes(key[:4], "big") * count >> 32
 
 
-def shards_of(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+def group_by_shard(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     """`shard_of` of many keys, uint8 [N, 32]."""
     heads = np.ascontiguousarray(keys[:, :4]).view(">u4")[:, 0]
     return heads.astype(np.int64) * count >> 32
@@ -216,7 +216,7 @@ class ShardWriter:
         self._number = number
         self._count = count
         make_directory(self._directory)
-        self._aside = aside_of(self._directory / "shard")
+        self._aside = temporary_path(self._directory / "shard")
         self._writer = (make_writer or WRITERS[file_format])(self._aside, table)
         self._keys: list[bytes] = []
 
@@ -247,10 +247,10 @@ class ShardWriter:
         if not self._keys:
             self._aside.unlink()
             return None
-        data = self._publish(self._aside, sha256_of(self._aside), self._format)
+        data = self._publish(self._aside, hash_file(self._aside), self._format)
         index = None
         if tensor_fields(self._table):
-            aside = aside_of(self._directory / "index")
+            aside = temporary_path(self._directory / "index")
             aside.write_bytes(index_bytes(self._table, self._keys, places))
             index = self._publish(aside, data.name.split(".")[1], "index")
         return Shard(
@@ -259,8 +259,8 @@ class ShardWriter:
             rows=len(self._keys),
             first_key=self._keys[0].hex(),
             last_key=self._keys[-1].hex(),
-            data=entry_of(data, self._root),
-            index=entry_of(index, self._root) if index else None,
+            data=describe_file(data, self._root),
+            index=describe_file(index, self._root) if index else None,
         )
 
     def abandon(self) -> None:
@@ -268,12 +268,12 @@ class ShardWriter:
         self._aside.unlink(missing_ok=True)
 
     def _check_shard(self, key: bytes) -> None:
-        if shard_of(key, self._count) != self._number:
+        if find_shard(key, self._count) != self._number:
             raise ValueError(f"key {key.hex()[:8]} does not belong to shard {self._number} of {self._count}")
 
     def _publish(self, aside: Path, sha256: str, suffix: str) -> Path:
         path = self._directory / shard_name(self._table.name, self._number, self._count, sha256, suffix)
-        publish(aside, path)
+        replace_atomically(aside, path)
         return path
 
 

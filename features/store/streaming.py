@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.quantize import Stored, decode
-from features.store.merging import Merge, as_bytes
+from features.store.merge import Merge, as_bytes
 from features.store.shards import read_rows, tensor_fields
+from features.store.storage_dtypes import Stored, decode
 from schemas.choices import Format
 from schemas.records import from_arrow, to_arrow
 from schemas.tables import KEY_BYTES, Field, Table, features_table

@@ -4,7 +4,7 @@
     STORE/features/<fingerprint>/     recipe.json, log/, manifests/, <commit>/features-….tfrecord
     STORE/text/<fingerprint>/         recipe.json, log/, manifests/, <commit>/captions-….parquet, transform/, vocabulary
     STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, labels.parquet, reports/
-    STORE/models/<name>/              log/, manifests/, runs/<run>/, see `features.store.models`
+    STORE/models/<name>/              log/, manifests/, runs/<run>/, see `workflows.model_registry`
     STORE/networks/<sha256>.pb        frozen extractors
     STORE/work/                       plans of running jobs; of no use once they are done
     STORE/pins/                       leases of running jobs on what they read or write
@@ -26,15 +26,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from features.arrays import aligned_empty
-from features.files import ASIDE, at_hand, put_if_absent, write
-from features.progress import watching
-from features.quantize import Stored, decode
-from features.remote.mirror import mirror
-from features.remote.paths import ObjectPath, place
-from features.store.log import CommitLog
-from features.store.reading import OpenShards, checked, key_bytes
+from features.io.atomic_files import ASIDE, ensure_local, put_if_absent, write
+from features.io.cache import local_cache
+from features.io.locations import ObjectPath, parse_location
+from features.runtime.aligned_arrays import empty_aligned
+from features.store.commit_log import CommitLog
+from features.store.random_access import OpenShards, checked, key_bytes
 from features.store.shards import read_index, read_rows, tensor_fields
+from features.store.storage_dtypes import Stored, decode
 from features.store.streaming import (
     feature_batches,
     feature_dataset,
@@ -44,28 +43,29 @@ from features.store.streaming import (
     row_batches,
     row_dataset,
 )
-from features.vocabulary import read_vocabulary
-from schemas.errors import DamagedError, MissingKeyError, StoreError, UsageError
-from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json, digest_of
+from features.text.vocabulary import read_vocabulary
+from schemas.errors import CorruptFileError, MissingKeyError, StoreError, UsageError
+from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.records import to_arrow
 from schemas.strict_json import parse_json
+from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json, digest_of
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, KEY_BYTES, LABELS, Table
+from schemas.terminal.progress import watching
 
 MARKER = "capt-store.json"
 STORE_VERSION = 1
 RECIPE = "recipe.json"
 _MARKER = {"format": "capt-store", "version": STORE_VERSION}
 MARKER_BYTES = canonical_json(_MARKER)
-Fitting = TypeVar("Fitting", "FeatureTable", "TextTable")
+Fitting = TypeVar("Fitting", "FeatureTable", "CaptionTable")
 Opened = TypeVar("Opened", bound="_Committed")
-AnyRecipe = TypeVar("AnyRecipe", FeatureRecipe, TextRecipe)
+AnyRecipe = TypeVar("AnyRecipe", FeatureTableConfig, CaptionTableConfig)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def open_store(path: str | Path) -> "Store":
     """The store in a directory or at an address; StoreError where there is none, or one this version cannot read."""
-    root = place(path)
+    root = parse_location(path)
     if not root.is_dir():
         raise StoreError("no store is here", where=str(root), mend="make one with `capt prepare features --store …`")
     _check_marker(root)
@@ -74,7 +74,7 @@ def open_store(path: str | Path) -> "Store":
 
 def create_store(path: str | Path) -> "Store":
     """The store in a directory or at an address, made where there is nothing yet."""
-    root = place(path)
+    root = parse_location(path)
     if root.exists() and not root.is_dir():
         raise StoreError("a store is a directory, and this is a file", where=str(root))
     # Another run may be making the store at this moment.
@@ -110,27 +110,27 @@ class Store:
         """The feature table whose fingerprint begins with `prefix`."""
         return _pick(self.feature_tables(), prefix, "feature table", self.path)
 
-    def text_tables(self) -> list["TextTable"]:
+    def text_tables(self) -> list["CaptionTable"]:
         """All text tables with a live commit, by fingerprint."""
-        return _present(TextTable(root) for root in _tables(self.path / "text"))
+        return _present(CaptionTable(root) for root in _tables(self.path / "text"))
 
-    def text(self, prefix: str) -> "TextTable":
+    def text(self, prefix: str) -> "CaptionTable":
         """The text table whose fingerprint begins with `prefix`."""
         return _pick(self.text_tables(), prefix, "text table", self.path)
 
-    def has_features(self, recipe: FeatureRecipe) -> bool:
+    def has_features(self, recipe: FeatureTableConfig) -> bool:
         """Whether the recipe's table has a commit."""
         return CommitLog(self.path / "features" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
-    def has_text(self, recipe: TextRecipe) -> bool:
+    def has_text(self, recipe: CaptionTableConfig) -> bool:
         """Whether the recipe's table has a commit."""
         return CommitLog(self.path / "text" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
-    def feature_root(self, recipe: FeatureRecipe) -> Path:
+    def feature_root(self, recipe: FeatureTableConfig) -> Path:
         """The directory of the recipe's table, made and marked with the recipe where it is new."""
         return _claim(self.path / "features", recipe)
 
-    def text_root(self, recipe: TextRecipe) -> Path:
+    def text_root(self, recipe: CaptionTableConfig) -> Path:
         """The directory of the recipe's table, made and marked with the recipe where it is new."""
         return _claim(self.path / "text", recipe)
 
@@ -185,10 +185,10 @@ class Dataset(_Committed):
         return self.root.name
 
     @property
-    def facts(self) -> DatasetFacts:
+    def facts(self) -> DatasetMetadata:
         """What the latest commit says of the dataset as a whole."""
         facts = self.manifests[-1].facts
-        assert isinstance(facts, DatasetFacts)
+        assert isinstance(facts, DatasetMetadata)
         return facts
 
     @property
@@ -254,12 +254,12 @@ class Dataset(_Committed):
         return self.file(self.manifest.files["catalog"])
 
 
-class TextTable(_Committed):
+class CaptionTable(_Committed):
     """The captions of a dataset and their tokens."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.recipe = _read_recipe(root, TextRecipe)
+        self.recipe = _read_recipe(root, CaptionTableConfig)
 
     @property
     def fingerprint(self) -> str:
@@ -267,10 +267,10 @@ class TextTable(_Committed):
         return self.recipe.fingerprint
 
     @property
-    def facts(self) -> TextFacts:
+    def facts(self) -> CaptionMetadata:
         """Counts of the latest commit."""
         facts = self.manifests[-1].facts
-        assert isinstance(facts, TextFacts)
+        assert isinstance(facts, CaptionMetadata)
         return facts
 
     @property
@@ -328,7 +328,7 @@ class FeatureTable(_Committed):
     Args:
         store: Store. The store.
         root: Path. The table's directory.
-        recipe: FeatureRecipe or None. What a row means; None reads it.
+        recipe: FeatureTableConfig or None. What a row means; None reads it.
         manifests: sequence of Manifest, or None. The commits to show; None takes the live ones.
     """
 
@@ -336,11 +336,11 @@ class FeatureTable(_Committed):
         self,
         store: Store,
         root: Path,
-        recipe: FeatureRecipe | None = None,
+        recipe: FeatureTableConfig | None = None,
         manifests: Sequence[Manifest] | None = None,
     ) -> None:
         super().__init__(root, manifests)
-        self.recipe = recipe or _read_recipe(root, FeatureRecipe)
+        self.recipe = recipe or _read_recipe(root, FeatureTableConfig)
         self._store = store
 
     @property
@@ -349,10 +349,10 @@ class FeatureTable(_Committed):
         return self.recipe.fingerprint
 
     @property
-    def facts(self) -> FeatureFacts:
+    def facts(self) -> FeatureMetadata:
         """What the latest commit was made with."""
         facts = self.manifests[-1].facts
-        assert isinstance(facts, FeatureFacts)
+        assert isinstance(facts, FeatureMetadata)
         return facts
 
     @property
@@ -368,7 +368,7 @@ class FeatureTable(_Committed):
     @property
     def network_path(self) -> Path:
         """The frozen network that the rows came from."""
-        return at_hand(self._store.network_path(self.facts.network), self.facts.network)
+        return ensure_local(self._store.network_path(self.facts.network), self.facts.network)
 
     @property
     def rows(self) -> int:
@@ -487,7 +487,7 @@ class FeatureTable(_Committed):
         total = sum(entry.bytes for entry in entries)
         with watching("mirroring", total >> 20, "MiB", lambda: (brought["bytes"] >> 20, "")):
             wanted = [(self.root / entry.path, entry.sha256) for entry in entries]
-            mirror().fetch_all(wanted, lambda size: brought.update(bytes=size))
+            local_cache().fetch_all(wanted, lambda size: brought.update(bytes=size))
 
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Remembered permanent failures: key → (stage, reason, detail)."""
@@ -499,7 +499,7 @@ class FeatureTable(_Committed):
 
     def _stored(self, rows: list[tuple[int, int]]) -> Stored:
         """The columns of rows, each a shard's number and the row's within it."""
-        columns = {f: aligned_empty((len(rows), *f.shape), f.numpy_dtype) for f in tensor_fields(self.table)}
+        columns = {f: empty_aligned((len(rows), *f.shape), f.numpy_dtype) for f in tensor_fields(self.table)}
         for field, out in columns.items():
             self._opened.read(rows, field, out)
         return {field.name: out for field, out in columns.items()}
@@ -561,7 +561,7 @@ def _tables(parent: Path) -> list[Path]:
     return sorted(log.parent for log in parent.glob("*/log") if any(log.glob("*.json")))
 
 
-def _claim(parent: Path, recipe: FeatureRecipe | TextRecipe) -> Path:
+def _claim(parent: Path, recipe: FeatureTableConfig | CaptionTableConfig) -> Path:
     root, data = parent / recipe.fingerprint[:SHORT_FINGERPRINT], recipe.canonical
     if not (root / RECIPE).exists() or (root / RECIPE).read_bytes() != data:
         write(root / RECIPE, data)
@@ -569,15 +569,17 @@ def _claim(parent: Path, recipe: FeatureRecipe | TextRecipe) -> Path:
 
 
 def _read_recipe(root: Path, kind: type[AnyRecipe]) -> AnyRecipe:
-    """The recipe of the table in a directory; DamagedError where it is missing, or not the one the directory is for."""
+    """The recipe of the table in a directory; CorruptFileError where it is missing, or not the one the directory is
+    for.
+    """
     path, mend = root / RECIPE, "run the same prepare command again"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DamagedError("the table's recipe is missing", where=str(path), mend=mend) from None
+        raise CorruptFileError("the table's recipe is missing", where=str(path), mend=mend) from None
     got = hashlib.sha256(data).hexdigest()
     if got[:SHORT_FINGERPRINT] != root.name:
-        raise DamagedError(
+        raise CorruptFileError(
             f"the recipe is damaged: expected SHA-256 {root.name}…, got {got}", where=str(path), mend=mend
         )
     try:
@@ -608,7 +610,7 @@ def _check_marker(root: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         ours, version = False, 0
     if not ours and any(_tables(root / kind) for kind in ("features", "text", "datasets")):
-        raise DamagedError(
+        raise CorruptFileError(
             "what marks this directory as a store is damaged or missing",
             where=str(root / MARKER),
             mend=f"write {MARKER_BYTES.decode()} into it",

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from features.scenes import (
+from features.synthetic.scenes import (
     COLOURS,
     RELATIONS,
     SHAPES,
     SIZES,
-    Drawn,
-    Rules,
-    Thing,
+    PlacedObject,
+    SceneDatasetConfig,
+    SceneObject,
+    find_relation,
     make_scene,
-    relation_between,
 )
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHOWN = (
-    Drawn(Thing("large", "blue", "heart"), (200, 130, 90, 90), 0),
-    Drawn(Thing("small", "red", "star"), (20, 150, 40, 40), 0),
-    Drawn(Thing("small", "black", "cross"), (30, 20, 40, 40), 0),
+    PlacedObject(SceneObject("large", "blue", "heart"), (200, 130, 90, 90), 0),
+    PlacedObject(SceneObject("small", "red", "star"), (20, 150, 40, 40), 0),
+    PlacedObject(SceneObject("small", "black", "cross"), (30, 20, 40, 40), 0),
 )
 RED, BLACK, BLUE = range(3)  # from left to right
 
@@ -68,7 +68,7 @@ def test_a_cell_that_tells_of_no_object_learns_only_that_there_is_none(module):
 
 @pytest.mark.parametrize("number", range(1, 9))
 def test_all_objects_and_their_relations_are_read_off_the_cells(module, read, number):
-    objects = make_scene(3, number, Rules(objects=(2, 3))).objects
+    objects = make_scene(3, number, SceneDatasetConfig(objects=(2, 3))).objects
     things, standing = module.facts_in(read(logits(module.cells_of(objects)))["places"])
     wanted_things, wanted = module.facts_of(objects)
     assert things == wanted_things
@@ -76,7 +76,9 @@ def test_all_objects_and_their_relations_are_read_off_the_cells(module, read, nu
 
 
 def test_an_object_on_a_border_is_told_once_though_neither_cell_is_sure(module, read):
-    border = Drawn(Thing("large", "blue", "heart"), (195, 120, 90, 90), 0)  # its centre is on a border of columns
+    border = PlacedObject(
+        SceneObject("large", "blue", "heart"), (195, 120, 90, 90), 0
+    )  # its centre is on a border of columns
     told = logits(module.cells_of([border]))
     row, column = np.argwhere(told[..., 0] > 0)[0]
     told[row, column - 1 : column + 1, 0] = 0.1, 0.2
@@ -91,8 +93,8 @@ def test_a_place_knows_its_rank_and_how_it_stands_to_the_object_of_each(module, 
     np.testing.assert_array_equal(star[19:22], np.eye(3)[RED])
     standing = star[22:].reshape(3, len(RELATIONS))
     assert not standing[RED].any()
-    assert RELATIONS[standing[BLACK].argmax()] == relation_between(SHOWN[1], SHOWN[2]) == "below"
-    assert RELATIONS[standing[BLUE].argmax()] == relation_between(SHOWN[1], SHOWN[0]) == "left of"
+    assert RELATIONS[standing[BLACK].argmax()] == find_relation(SHOWN[1], SHOWN[2]) == "below"
+    assert RELATIONS[standing[BLUE].argmax()] == find_relation(SHOWN[1], SHOWN[0]) == "left of"
     empty = np.delete(places.reshape(48, -1), [4 * 8 + 1, 1 * 8 + 1, 4 * 8 + 6], axis=0)
     assert not empty.any()
 
@@ -105,8 +107,8 @@ def role(thing):
 
 def test_the_scene_tells_a_pair_from_the_object_that_is_ahead_and_then_the_third(module, read):
     heart, star, cross = SHOWN
-    assert relation_between(cross, star) == "above"
-    assert relation_between(star, heart) == "left of"  # does for a pair where none is above another
+    assert find_relation(cross, star) == "above"
+    assert find_relation(star, heart) == "left of"  # does for a pair where none is above another
     scene = read(logits(module.cells_of(SHOWN)))["scene"]
     np.testing.assert_allclose(
         scene[:51].reshape(3, 17), [role(drawn.thing) for drawn in (cross, star, heart)], atol=1e-3
@@ -116,14 +118,14 @@ def test_the_scene_tells_a_pair_from_the_object_that_is_ahead_and_then_the_third
 
 @pytest.mark.parametrize("number", range(1, 9))
 def test_the_pair_stands_in_the_relation_that_is_told(module, read, number):
-    objects = make_scene(3, number, Rules(objects=(2, 3))).objects
+    objects = make_scene(3, number, SceneDatasetConfig(objects=(2, 3))).objects
     scene = read(logits(module.cells_of(objects)))["scene"]
     ahead, behind = (
         next(drawn for drawn in objects if np.allclose(role(drawn.thing), told, atol=1e-3))
         for told in scene[:34].reshape(2, 17)
     )
     told = ("left of", "above")[scene[51:53].argmax()]
-    assert relation_between(ahead, behind) in (told, None)  # this reader tells the nearest where none is true
+    assert find_relation(ahead, behind) in (told, None)  # this reader tells the nearest where none is true
 
 
 def test_what_goes_with_what_is_told_of_the_pair_alone(module, read):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.scenes import Drawn, Scene, Thing
+from features.synthetic.scenes import PlacedObject, Scene, SceneObject
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TRUE = "a small red star is left of a large blue heart and there is a small black cross"
@@ -22,9 +22,9 @@ def program(monkeypatch):
 @pytest.fixture
 def shown():
     objects = (
-        Drawn(Thing("small", "red", "star"), (20, 150, 40, 40), 0),
-        Drawn(Thing("large", "blue", "heart"), (200, 130, 90, 90), 0),
-        Drawn(Thing("small", "black", "cross"), (20, 20, 40, 40), 0),
+        PlacedObject(SceneObject("small", "red", "star"), (20, 150, 40, 40), 0),
+        PlacedObject(SceneObject("large", "blue", "heart"), (200, 130, 90, 90), 0),
+        PlacedObject(SceneObject("small", "black", "cross"), (20, 20, 40, 40), 0),
     )
     return Scene(1, objects, (), "test")
 
@@ -60,8 +60,8 @@ def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program,
 
 
 def test_every_model_has_committed_options_that_it_knows(program):
-    from trainer.captioners.models import MODELS
     from trainer.config import parse_options
+    from trainer.models.model_specs import MODELS
 
     benchmark = program("scenes")
     for name, spec in MODELS.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.inputs.captions import Captions
+from trainer.data.caption_data import Captions
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

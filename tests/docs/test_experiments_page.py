@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflows.experiments.definition import define
-from workflows.experiments.grid import grid_of
+from workflows.experiments.config import parse_experiment_config
+from workflows.experiments.grid import build_grid
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
@@ -19,8 +19,8 @@ SHOWN = {
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_experiment_that_is_shown_is_accepted(name: str) -> None:
-    definition = define(yaml.safe_load(SHOWN[name]), name)
-    trials = grid_of(definition, name).trials
+    definition = parse_experiment_config(yaml.safe_load(SHOWN[name]), name)
+    trials = build_grid(definition, name).trials
     assert len(trials) > 1
     for trial in trials:
         definition.of_task.settings(trial.options)

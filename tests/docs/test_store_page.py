@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.store.damage import NOTE
-from features.store.healing import FeatureHealing
+from features.store.corruption import NOTE
+from features.store.repair import FeatureTableRepair
 from schemas.tables import ASSIGNED_SPLITS, CAPTIONS, CATALOG, FAILURES, FILE_NAMES, LABELS, REPORT, Table
 from tests.features.store.stores import add_features, expected_features, feature_recipe, key_of, new_store
 
@@ -41,7 +41,7 @@ def test_the_reader_of_the_page_reads_a_table_that_was_healed(tmp_path: Path) ->
     lost = add_features(store, recipe, range(8, 12))
     root = store.feature_root(recipe)
     (root / "manifests" / f"{lost.digest}.json").unlink()
-    healing = FeatureHealing(store, recipe)
+    healing = FeatureTableRepair(store, recipe)
     healing.begin()
     healing.table()
     healing.finish()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from trainer.captioners.configs import SoftAttentionConfig
-from trainer.captioners.models import MODELS
 from trainer.config import TrainingConfig, parse_options
+from trainer.models.configs import SoftAttentionConfig
+from trainer.models.model_specs import MODELS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""A bucket in memory that has the interface of `features.remote.bucket.Bucket`, for tests that make many requests."""
+"""A bucket in memory that has the interface of `features.io.bucket.Bucket`, for tests that make many requests."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from features.remote.bucket import Listed
+from features.io.bucket import Listed
 
 BUCKET = "memory"
 
@@ -90,9 +90,9 @@ def serving(bucket: MemoryBucket) -> Iterator[str]:
         return hashlib.sha256(bucket.read(bucket_of(address)[1])).hexdigest()
 
     with (
-        mock.patch("features.remote.paths.bucket_of", bucket_of),
-        mock.patch("features.remote.paths.upload", upload),
-        mock.patch("features.remote.mirror.download", download),
-        mock.patch("features.remote.mirror.digest_of", digest_of),
+        mock.patch("features.io.locations.bucket_of", bucket_of),
+        mock.patch("features.io.locations.upload", upload),
+        mock.patch("features.io.cache.download", download),
+        mock.patch("features.io.cache.digest_of", digest_of),
     ):
         yield f"s3://{BUCKET}/store"

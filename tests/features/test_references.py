@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.references import Reference, is_collection, walk
+from features.references import Reference, is_collection, list_files
 from schemas.errors import RecordError, UsageError
 
 
@@ -21,7 +21,7 @@ def test_a_folder_is_walked_with_its_subfolders_but_not_its_hidden_files(tmp_pat
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for name in ("a.jpg", "deep/b.jpg", "deep/er/c.jpg", ".hidden.jpg"):
         (tmp_path / name).write_bytes(name.encode())
-    found = {entry.name: entry for entry in walk(str(tmp_path))}
+    found = {entry.name: entry for entry in list_files(str(tmp_path))}
     assert set(found) == {"a.jpg", "deep/b.jpg", "deep/er/c.jpg"}
     assert found["deep/b.jpg"].reference.read() == b"deep/b.jpg"
 
@@ -31,7 +31,7 @@ def test_a_zip_is_read_in_place(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images/a.jpg", b"first")
         archive.writestr("__MACOSX/images/._a.jpg", b"noise")
-    (entry,) = walk(str(path))
+    (entry,) = list_files(str(path))
     assert (entry.name, entry.reference.read(), entry.size) == ("images/a.jpg", b"first", 5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["images.zip"]
 
@@ -39,10 +39,10 @@ def test_a_zip_is_read_in_place(tmp_path: Path) -> None:
 def test_the_stamp_changes_with_the_content(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"one")
-    (before,) = walk(str(tmp_path))
+    (before,) = list_files(str(tmp_path))
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
-    (after,) = walk(str(tmp_path))
+    (after,) = list_files(str(tmp_path))
     assert before.stamp != after.stamp
 
 
@@ -50,7 +50,7 @@ def test_a_member_named_to_escape_stays_inside_its_archive(tmp_path: Path) -> No
     path = tmp_path / "evil.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("../../escaped.jpg", b"data")
-    (entry,) = walk(str(path))
+    (entry,) = list_files(str(path))
     assert entry.reference.read() == b"data"
     assert not (tmp_path.parent / "escaped.jpg").exists()
 
@@ -75,9 +75,9 @@ def test_what_cannot_be_read_is_a_passing_failure_with_its_reason(tmp_path: Path
 def test_what_is_neither_a_folder_nor_an_archive_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("x")
     with pytest.raises(UsageError, match="neither a directory nor a zip"):
-        list(walk(str(tmp_path / "text")))
+        list(list_files(str(tmp_path / "text")))
     with pytest.raises(UsageError, match="no such directory"):
-        list(walk(str(tmp_path / "nowhere")))
+        list(list_files(str(tmp_path / "nowhere")))
 
 
 # === Tars ===
@@ -95,7 +95,7 @@ def tar_of(path: Path, members: list[tuple[str | tarfile.TarInfo, bytes]], form:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {entry.name: entry.reference.read() for entry in walk(str(root))}
+    return {entry.name: entry.reference.read() for entry in list_files(str(root))}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -103,7 +103,7 @@ def test_a_tar_of_any_usual_format_is_read_in_place(tmp_path: Path, form: int) -
     long = "/".join(["a" * 60] * 3) + ".jpg"
     path = tar_of(tmp_path / "a.tar", [("./b/c.jpg", b"first"), ("é.jpg", b"second"), (long, b"x" * 2000)], form)
     assert contents(path) == {"b/c.jpg": b"first", "é.jpg": b"second", long: b"x" * 2000}
-    assert {entry.size for entry in walk(str(path))} == {5, 6, 2000}
+    assert {entry.size for entry in list_files(str(path))} == {5, 6, 2000}
     assert [one.name for one in tmp_path.iterdir()] == ["a.tar"]
 
 
@@ -131,9 +131,9 @@ def test_hidden_members_and_directories_are_left_out_of_a_tar(tmp_path: Path) ->
 
 def test_a_tar_that_is_packed_anew_has_other_stamps_and_old_references_miss(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", [("a.jpg", b"one"), ("b.jpg", b"two")])
-    before = {entry.name: entry for entry in walk(str(path))}
+    before = {entry.name: entry for entry in list_files(str(path))}
     tar_of(path, [("b.jpg", b"two"), ("a.jpg", b"one")])
-    after = {entry.name: entry for entry in walk(str(path))}
+    after = {entry.name: entry for entry in list_files(str(path))}
     assert all(before[name].stamp != after[name].stamp for name in before)
     with pytest.raises(RecordError, match="missing"):
         before["a.jpg"].reference.read()
@@ -149,7 +149,7 @@ def test_a_compressed_tar_names_the_command_that_makes_it_plain(tmp_path: Path, 
     with tarfile.open(path, f"w:{suffix}") as archive:
         archive.addfile(tarfile.TarInfo("a.jpg"))
     with pytest.raises(UsageError, match=f"{command} a.tar.{suffix} first"):
-        list(walk(str(path)))
+        list(list_files(str(path)))
 
 
 # What macOS adds to archives is no image.
@@ -203,7 +203,7 @@ def summed(header: bytearray) -> bytes:
 
 
 def reason(path: Path, max_bytes: int = 1 << 20) -> str:
-    (entry,) = walk(str(path))
+    (entry,) = list_files(str(path))
     with pytest.raises(RecordError) as caught:
         entry.reference.read(max_bytes)
     assert not caught.value.permanent
@@ -286,7 +286,7 @@ def test_a_tar_that_is_not_whole_is_one_line_and_not_a_part_of_its_images(
     path = tar_of(tmp_path / "a.tar", [("a.jpg", bytes(10)), ("b.jpg", bytes(1000))])
     path.write_bytes(damage(bytearray(path.read_bytes())))
     with pytest.raises(UsageError, match="not whole") as caught:
-        next(walk(str(path)))
+        next(list_files(str(path)))
     assert "\n" not in str(caught.value)
 
 
@@ -312,7 +312,7 @@ def test_tars_that_are_changed_at_random_are_read_or_refused(changes: list[tuple
         file.write(data)
         file.flush()
         try:
-            found = list(walk(file.name))
+            found = list(list_files(file.name))
         except UsageError:
             return
         for entry in found:
@@ -325,7 +325,7 @@ def test_tars_that_are_changed_at_random_are_read_or_refused(changes: list[tuple
 
 def test_an_empty_name_is_nothing_and_not_the_directory_at_hand() -> None:
     with pytest.raises(UsageError, match="--images: no such directory or archive"):
-        list(walk(""))
+        list(list_files(""))
 
 
 def test_what_a_name_stands_for_is_told_without_asking_the_network(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_any_exception_while_a_file_or_member_is_read_is_its_failure(
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed, tarfile.open(tmp_path / "a.tar", "w") as archive:
         packed.writestr("a", b"data")
         archive.add(tmp_path / "files" / "a", "a")
-    found = [entry for root in ("files", "a.zip", "a.tar") for entry in walk(str(tmp_path / root))]
+    found = [entry for root in ("files", "a.zip", "a.tar") for entry in list_files(str(tmp_path / root))]
     assert [take(entry.reference) for entry in found] == [b"data"] * 3
 
     def hostile(*_: object, **__: object) -> bytes:
@@ -375,7 +375,7 @@ def test_a_tar_whose_global_headers_grow_with_its_members_is_refused(tmp_path: P
             file.write(tarfile.TarInfo(f"{number}.jpg").tobuf())
         file.write(bytes(2 * tarfile.BLOCKSIZE))
     with pytest.raises(UsageError, match="global headers"):
-        list(walk(str(tmp_path / "a.tar")))
+        list(list_files(str(tmp_path / "a.tar")))
 
 
 def test_what_cannot_be_told_to_be_a_directory_is_a_file_that_fails(
@@ -398,4 +398,4 @@ def test_what_cannot_be_told_to_be_a_directory_is_a_file_that_fails(
             yield (Entry(entry) for entry in entries)
 
     monkeypatch.setattr(os, "scandir", hostile)
-    assert sorted(found.name for found in walk(str(tmp_path))) == ["a.jpg", "b.jpg"]
+    assert sorted(found.name for found in list_files(str(tmp_path))) == ["a.jpg", "b.jpg"]

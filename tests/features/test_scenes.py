@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import capt
-from features.scenes import (
+from features.synthetic.scenes import (
     CAPTIONS,
     COLOURS,
     HEIGHT,
@@ -23,24 +23,24 @@ from features.scenes import (
     SIZES,
     WIDTH,
     Description,
-    Drawn,
-    Rules,
+    PlacedObject,
     Scene,
-    Thing,
-    combinations_of,
+    SceneDatasetConfig,
+    SceneObject,
     dataset,
     draw,
+    find_relation,
+    list_combinations,
     load_scenes,
     make_scene,
     make_scenes,
     parse_caption,
-    picture,
-    relation_between,
+    renderer,
     write_captions,
 )
 from schemas.errors import UsageError
 
-things = st.builds(Thing, st.sampled_from(SIZES), st.sampled_from(COLOURS), st.sampled_from(SHAPES))
+things = st.builds(SceneObject, st.sampled_from(SIZES), st.sampled_from(COLOURS), st.sampled_from(SHAPES))
 some_scenes = st.builds(make_scene, st.integers(0, 2**63), st.integers(1, 2**40))
 
 
@@ -51,7 +51,7 @@ def descriptions(draw_from):
     return Description(tuple(seen), relation)
 
 
-RULES = Rules(objects=(2, 3), held_out_combinations=0.125)
+RULES = SceneDatasetConfig(objects=(2, 3), held_out_combinations=0.125)
 
 
 def contents(folder):
@@ -114,7 +114,12 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
 def test_pictures_stay_the_same_from_release_to_release():
     pixels = np.asarray(Image.open(BytesIO(draw(make_scene(7, 1), 7)))).mean(axis=(0, 1))
     assert make_scene(7, 1).description == Description(
-        (Thing("small", "green", "circle"), Thing("small", "black", "circle"), Thing("small", "blue", "star")), "above"
+        (
+            SceneObject("small", "green", "circle"),
+            SceneObject("small", "black", "circle"),
+            SceneObject("small", "blue", "star"),
+        ),
+        "above",
     )
     assert np.allclose(pixels, [161.3, 144.8, 169.9], atol=0.5)
 
@@ -194,7 +199,7 @@ def test_whatever_is_said_parses_back(description, seed):
 
 
 def test_a_scene_can_be_said_in_many_ways():
-    pair = Description((Thing("small", "red", "star"), Thing("large", "blue", "heart")), "above")
+    pair = Description((SceneObject("small", "red", "star"), SceneObject("large", "blue", "heart")), "above")
     random = np.random.default_rng(0)
     assert len({caption for _ in range(200) for caption in write_captions(pair, random)}) > 100
 
@@ -234,7 +239,7 @@ def test_what_the_grammar_cannot_say_is_no_claim(caption):
 def test_a_relation_reads_the_same_from_either_side():
     one = parse_caption("A big red circle is over a little blue star.")
     other = parse_caption("A small blue star below a large red circle")
-    assert one == Description((Thing("large", "red", "circle"), Thing("small", "blue", "star")), "above")
+    assert one == Description((SceneObject("large", "red", "circle"), SceneObject("small", "blue", "star")), "above")
     assert one != other
     assert one == other.canonical
 
@@ -253,8 +258,8 @@ def test_objects_lie_inside_apart_and_in_their_relation(scene):
     assert taken.max() == 1
     if len(boxes) > 1:
         first, second = scene.objects[:2]
-        assert relation_between(first, second) == scene.description.relation
-        assert relation_between(second, first) == OPPOSITE[scene.description.relation]
+        assert find_relation(first, second) == scene.description.relation
+        assert find_relation(second, first) == OPPOSITE[scene.description.relation]
 
 
 def test_all_sorts_of_scenes_occur():
@@ -277,9 +282,9 @@ def test_the_picture_shows_each_object_in_its_colour_and_box():
         for drawn in scene.objects:
             x, y, width, height = drawn.box
             area = pixels[y : y + height, x : x + width]
-            cover = picture._cover(drawn)
+            cover = renderer._cover(drawn)
             inside = np.median(area[cover == 1], axis=0)
-            distance = {colour: np.abs(inside - paint).sum() for colour, paint in picture._PAINT.items()}
+            distance = {colour: np.abs(inside - paint).sum() for colour, paint in renderer._PAINT.items()}
             assert min(distance, key=distance.get) == drawn.thing.colour
             assert all(edge.max() > 0 for edge in (cover[0], cover[-1], cover[:, 0], cover[:, -1]))
             assert 0.2 < cover.mean() <= 1
@@ -294,7 +299,7 @@ def test_large_is_larger_than_small():
 
 
 def test_objects_are_as_many_as_the_rules_say():
-    counts = Counter(len(make_scene(3, number, Rules(objects=(2, 3))).objects) for number in range(1, 201))
+    counts = Counter(len(make_scene(3, number, SceneDatasetConfig(objects=(2, 3))).objects) for number in range(1, 201))
     assert set(counts) == {2, 3}
     assert min(counts.values()) > 40
 
@@ -304,11 +309,11 @@ def test_training_never_shows_an_unseen_combination():
     for number in range(1, 401):
         scene = make_scene(5, number, RULES)
         if scene.split != "test":
-            assert RULES.unseen.isdisjoint(combinations_of(scene.objects))
+            assert RULES.unseen.isdisjoint(list_combinations(scene.objects))
 
 
 def test_training_shows_all_other_combinations_and_every_pair_of_colour_and_shape():
-    shown = [combinations_of(make_scene(5, number, RULES).objects) for number in range(1, 1001) if number % 5]
+    shown = [list_combinations(make_scene(5, number, RULES).objects) for number in range(1, 1001) if number % 5]
     combinations = frozenset().union(*shown)
     assert combinations == {(c, s, r) for c in COLOURS for s in SHAPES for r in RELATIONS} - RULES.unseen
     assert len({(colour, shape) for colour, shape, _ in combinations}) == len(COLOURS) * len(SHAPES)
@@ -350,16 +355,16 @@ def test_unseen_combinations_make_a_test_split(tmp_path):
 )
 def test_rules_out_of_range_are_refused(rules):
     with pytest.raises(UsageError):
-        Rules(**rules)
+        SceneDatasetConfig(**rules)
 
 
 @pytest.fixture
 def shown():
     """A small red star left of a large blue heart, above both a black cross."""
     objects = (
-        Drawn(Thing("small", "red", "star"), (20, 150, 40, 40), 0),
-        Drawn(Thing("large", "blue", "heart"), (200, 130, 90, 90), 0),
-        Drawn(Thing("small", "black", "cross"), (20, 20, 40, 40), 0),
+        PlacedObject(SceneObject("small", "red", "star"), (20, 150, 40, 40), 0),
+        PlacedObject(SceneObject("large", "blue", "heart"), (200, 130, 90, 90), 0),
+        PlacedObject(SceneObject("small", "black", "cross"), (20, 20, 40, 40), 0),
     )
     return Scene(1, objects, (), "test")
 
@@ -400,7 +405,7 @@ def test_a_claim_about_several_objects_needs_a_relation(shown):
 @pytest.mark.parametrize(("text", "counts"), [("2,3", (2, 3)), ("1", (1,)), ("3, 2", (3, 2))])
 def test_counts_of_objects_are_named_with_commas_between(tmp_path, text, counts):
     capt.synth_scenes(out=tmp_path / "named", num_images=5, seed=3, objects_per_scene=text)
-    make_scenes(tmp_path / "counted", 5, 3, Rules(objects=counts))
+    make_scenes(tmp_path / "counted", 5, 3, SceneDatasetConfig(objects=counts))
     assert contents(tmp_path / "named") == contents(tmp_path / "counted")
 
 

@@ -9,8 +9,8 @@ import pytest
 import capt
 from tests.golden.data import write_captchas, write_captions, write_images, write_network
 from tests.golden.expected import EXPECTED
-from trainer.captioners.models import MODELS
 from trainer.metrics import score
+from trainer.models.model_specs import MODELS
 
 TINY: dict[str, dict[str, Any]] = {
     "soft_attention": {"embedding_dim": 12, "units": 16, "attention_dim": 10, "projection_dim": 14, "output_dim": 18},

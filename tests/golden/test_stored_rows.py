@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 import capt
-from schemas.recipes import FeatureRecipe, TextRecipe
+from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 from tests.golden.data import CAPTIONS, SIDE, write_images, write_network
 from tests.golden.expected import EXPECTED
 
-INCEPTION = FeatureRecipe(
+INCEPTION = FeatureTableConfig(
     extractor="inception_v3", weights="imagenet:00", layer="mixed10", height=299, width=299, precision="float32"
 )
-CAPTION_TABLE = TextRecipe(dataset="coco", vocabulary="train:00")
+CAPTION_TABLE = CaptionTableConfig(dataset="coco", vocabulary="train:00")
 CONFIGS = {
     "inception_v3": INCEPTION,
     "random weights": INCEPTION.model_copy(update={"weights": "random:7"}),

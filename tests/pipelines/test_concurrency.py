@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import capt
-from pipelines.scratch import claimed
+from pipelines.beam.scratch import claim_job
 from tests.conftest import noise_image
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
@@ -134,7 +134,7 @@ def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
 def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Path) -> None:
     lock, note = tmp_path / "work" / "x.lock", tmp_path / "note"
     program = (
-        "import sys, time, pathlib; from pipelines.scratch import claimed\n"
+        "import sys, time, pathlib; from pipelines.beam.scratch import claimed\n"
         f"with claimed(pathlib.Path({str(lock)!r})):\n"
         f"    pathlib.Path({str(note)!r}).write_text('in')\n"
         "    time.sleep(float(sys.argv[1]))\n"
@@ -147,7 +147,7 @@ def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Pat
     assert waiter.poll() is None
     holder.kill()
     assert waiter.wait(10) == 0
-    with claimed(lock):
+    with claim_job(lock):
         assert lock.exists()
     assert not lock.exists()
     holder.wait()

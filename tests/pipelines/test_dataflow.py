@@ -10,13 +10,13 @@ from apache_beam.portability.common_urns import resource_hints
 from apache_beam.runners.dataflow.internal.apiclient import get_container_image_from_options
 from apache_beam.transforms.environments import DockerEnvironment
 
-from pipelines.extracting import EXTRACT_UNIT, ExtractShard
-from pipelines.hints import parse_hints
-from pipelines.runners import refuse_unknown
-from pipelines.units import add_units, write_unit
+from pipelines.beam.resource_hints import parse_hints
+from pipelines.beam.runners import refuse_unknown
+from pipelines.beam.work_units import add_units, write_unit
+from pipelines.jobs.extract_shard import EXTRACT_UNIT, ExtractShard
 from schemas.errors import UsageError
 from schemas.options.prepare import PrepareFeatures
-from schemas.recipes import FeatureRecipe
+from schemas.table_config import FeatureTableConfig
 
 PRESET = Path(__file__).parents[2] / "examples" / "dataflow" / "options.yaml"
 ACCELERATOR = resource_hints.ACCELERATOR.urn
@@ -32,7 +32,7 @@ def job(preset, tmp_path):
     """The translated pipeline of an extraction of two units with the preset's options."""
     for number in range(2):
         write_unit(tmp_path / "plan", f"{number:05d}", [], EXTRACT_UNIT)
-    recipe = FeatureRecipe(
+    recipe = FeatureTableConfig(
         extractor="mobilenet_v3_small", weights="random:1", layer="top", height=32, width=32, precision="float32"
     )
     worker = ExtractShard("features", "network.pb", recipe, (7,), "0" * 16, 2)

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from pipelines.sources import SOURCES, open_source
+from pipelines.datasets import SOURCES, open_reader
 from schemas.errors import CaptError, UsageError
-from tests.pipelines.sources.layouts import LAYOUTS, PHOTOS, Layout, csv, flickr8k
+from tests.pipelines.datasets.layouts import LAYOUTS, PHOTOS, Layout, csv, flickr8k
 
 PIXELS = {"extractor": "pixels", "storage_dtype": "uint8", "height": 32, "width": 32}
 NETWORK = {
@@ -121,7 +121,7 @@ def test_a_file_of_faults_alone_says_which(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match=", ".join(SOURCES)):
-        open_source("cocoa", [])
+        open_reader("cocoa", [])
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import capt
-from features.store.log import CommitLog
-from features.store.verify import verify
-from pipelines import extracting, extraction_job
-from schemas.errors import DamagedError, StoreError
+from features.store.commit_log import CommitLog
+from features.store.verification import verify
+from pipelines.jobs import extract_shard, extraction_job
+from schemas.errors import CorruptFileError, StoreError
 
 IMAGES, SHARDS = 12, 4
 FEATURES: dict[str, Any] = {"extractor": "mobilenet_v3_small", "weights": "random:7", "num_shards": SHARDS}
@@ -107,7 +107,7 @@ def flip(path: Path) -> None:
 
 
 def assert_found(store: Path) -> None:
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         capt.store_verify(store=str(store))
 
 
@@ -234,8 +234,8 @@ def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(
 ) -> None:
     shard = place.live_shard(0)
     place.find(f"features/*/{shard.data.path}")[0].unlink()
-    real = extracting.toolchain()
-    monkeypatch.setattr(extracting, "toolchain", lambda: real | {"keras": "99"})
+    real = extract_shard.toolchain()
+    monkeypatch.setattr(extract_shard, "toolchain", lambda: real | {"keras": "99"})
     assert place.features()["ok"] == shard.rows
     (table,) = capt.open_store(place.store).feature_tables()
     made_with = {m.facts.toolchain["keras"]: sum(s.rows for s in m.shards) for m in table.manifests}
@@ -244,12 +244,12 @@ def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(
 
 
 def test_a_network_that_comes_out_as_another_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import frozen
+    from pipelines.jobs import extractor_graph
 
     (network,) = place.find("networks/*.pb")
     network.unlink()
-    build = frozen._build
-    monkeypatch.setattr(frozen, "_build", lambda *arguments: (build(*arguments)[0] + b"\0", (1,)))
+    build = extractor_graph._build
+    monkeypatch.setattr(extractor_graph, "_build", lambda *arguments: (build(*arguments)[0] + b"\0", (1,)))
     with pytest.raises(StoreError, match=f"expected SHA-256 {network.stem}, got "):
         place.features()
     assert not network.exists()
@@ -294,11 +294,11 @@ def test_opening_a_table_with_a_damaged_recipe_is_one_line(place: Place) -> None
         whole = path.read_bytes()
         flip(path)
         with pytest.raises(
-            DamagedError, match=f"recipe.json: the recipe is damaged: expected SHA-256 {path.parent.name}"
+            CorruptFileError, match=f"recipe.json: the recipe is damaged: expected SHA-256 {path.parent.name}"
         ):
             getattr(capt.open_store(place.store), tables)()
         path.unlink()
-        with pytest.raises(DamagedError, match=r"recipe\.json: the table's recipe is missing"):
+        with pytest.raises(CorruptFileError, match=r"recipe\.json: the table's recipe is missing"):
             getattr(capt.open_store(place.store), tables)()
         path.write_bytes(whole)
 

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import capt
-from features.references import walk
-from features.store.log import CommitLog
-from schemas.errors import CaptError, DamagedError, RecordError, StoreError, UsageError
+from features.references import list_files
+from features.store.commit_log import CommitLog
+from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError, UsageError
 from tests.conftest import noise_image
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "max_failures": "100%"}
@@ -351,8 +351,8 @@ def test_bombs_take_little_memory(tmp_path: Path) -> None:
     archive_of(images, [(squeezed, bytes(60 << 20)), ("c.png", png_of(30_000, 30_000))], compression=8)
     code = f"""
 import resource
-from features.fitting import Fitting
-from features.images import decode
+from features.images.resizer import Fitting
+from features.images.decode import decode
 from features.references import walk
 from schemas.errors import RecordError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -423,7 +423,7 @@ def changed(data: bytes, changes: list[tuple[int, bytes]]) -> bytes:
 def walk_and_read(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     try:
-        found = list(walk(str(path)))
+        found = list(list_files(str(path)))
     except UsageError:
         return
     for one in found:
@@ -440,18 +440,18 @@ def read_manifest(root: Path, data: bytes) -> None:
 
 def read_entry(root: Path, data: bytes) -> None:
     (root / "log" / "00000001.json").write_bytes(data)
-    with contextlib.suppress(DamagedError):
+    with contextlib.suppress(CorruptFileError):
         assert CommitLog(root).entry(1)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table with one commit."""
-    from schemas.manifests import DatasetFacts, FileEntry, Manifest
+    from schemas.manifests import DatasetMetadata, FileEntry, Manifest
 
     root = tmp_path_factory.mktemp("table")
     entry = FileEntry(path="c/catalog.parquet", bytes=1, sha256="ab" * 32)
-    facts = DatasetFacts(source="folder", images={"train": 1})
+    facts = DatasetMetadata(source="folder", images={"train": 1})
     CommitLog(root).append(Manifest(table="folder", files={"catalog": entry}, facts=facts))
     return root
 

@@ -14,11 +14,11 @@ from itertools import islice
 from pathlib import Path
 
 from features.references import Found, Reference
-from pipelines.extracting import EXTRACT_UNIT
-from pipelines.ledger import Ledger, Record
-from pipelines.splits import Splitter, rank_of
-from pipelines.hashing import HASH_UNIT, HASH_UNIT_ROWS
-from pipelines.units import read_unit, write_unit
+from pipelines.jobs.extract_shard import EXTRACT_UNIT
+from pipelines.ingest.job_database import Ledger, Record
+from pipelines.datasets.splits import Splitter, rank_of
+from pipelines.ingest.hash_images import HASH_UNIT, HASH_UNIT_ROWS
+from pipelines.beam.work_units import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
 ledger = Ledger(root / "ledger.sqlite", root / "stat.sqlite")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import capt
-from features.remote import retries
-from features.remote.local_side import mirror_root
-from features.remote.paths import ObjectPath, place
+from features.io import retries
+from features.io.cache_paths import cache_root
+from features.io.locations import ObjectPath, parse_location
 from tests.features.buckets import BUCKET, bucket
 from tests.features.faults import Faults
 from tests.pipelines.test_resume import begin, kill
@@ -57,7 +57,7 @@ def test_a_store_in_a_bucket_has_the_files_of_one_in_a_directory(
     for store in (str(tmp_path / "store"), address):
         assert capt.prepare_features(store=store, num_shards=2, **features)["ok"] == 10
         assert capt.prepare_captions(store=store, **captions)["ok"] == 50
-    assert committed(place(address)) == committed(tmp_path / "store")
+    assert committed(parse_location(address)) == committed(tmp_path / "store")
     assert capt.prepare_features(store=address, **features)["cached"] == 10
     assert capt.prepare_captions(store=address, **captions)["cached"] == 50
     assert capt.prepare_features(store=address, dry_run=True, **features)["hits"] == 10
@@ -67,7 +67,7 @@ def test_a_store_in_a_bucket_has_the_files_of_one_in_a_directory(
     assert listed["rows"] == 10
     assert [report["run"] for report in capt.store_stats(store=address)["reports"]] == ["captions", "features"]
     assert len(capt.store_show(store=address, num_examples=2)["examples"]) == 2
-    assert not (place(address) / "work").exists()
+    assert not (parse_location(address) / "work").exists()
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_the_command_line_and_several_processes(address: str, photos: Any, tmp_p
     capt.prepare_features(
         store=str(tmp_path / "store"), dataset_type="folder", images=[str(photos(12))], num_shards=4, **PIXELS
     )
-    assert committed(place(address)) == committed(tmp_path / "store")
+    assert committed(parse_location(address)) == committed(tmp_path / "store")
 
 
 @pytest.mark.slow
@@ -92,12 +92,12 @@ def test_killed_runs_are_finished_by_the_same_command(address: str, photos: Any,
         # From the first requests to the commit; a process takes some seconds to import what it needs.
         process = begin("prepare_features", store=address, **options)
         waited = time.monotonic()
-        while not place(address).exists() and time.monotonic() - waited < 60:
+        while not parse_location(address).exists() and time.monotonic() - waited < 60:
             time.sleep(0.05)
         kill(process, random.Random(seed).uniform(0, 3))
     result = capt.prepare_features(store=address, **options)
     assert result["ok"] + result["cached"] == 24
-    assert committed(place(address)) == committed(tmp_path / "store")
+    assert committed(parse_location(address)) == committed(tmp_path / "store")
     assert capt.store_verify(store=address)["damaged"] == []
 
 
@@ -120,7 +120,7 @@ def test_what_is_damaged_is_healed(address: str, photos: Any, tmp_path: Path) ->
     options = {"dataset_type": "folder", "images": [str(photos(8))], "num_shards": 4, **PIXELS}
     capt.prepare_features(store=str(tmp_path / "store"), **options)
     capt.prepare_features(store=address, **options)
-    shard = next(path for path in place(address).glob("features/*/*/*.tfrecord"))
+    shard = next(path for path in parse_location(address).glob("features/*/*/*.tfrecord"))
     shard.put(shard.read_bytes()[:-1] + b"x")  # type: ignore[attr-defined]
     with pytest.raises(capt.CaptError, match="damaged files: 1"):
         capt.store_verify(store=address)
@@ -141,4 +141,4 @@ def test_faults_on_the_way_cost_time_alone(
     served[1].plan([])
     assert result["ok"] == 8
     assert capt.store_verify(store=address)["damaged"] == []
-    assert len(list((mirror_root() / "mirror").rglob("*.tfrecord"))) >= 4
+    assert len(list((cache_root() / "mirror").rglob("*.tfrecord"))) >= 4

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import capt
-from schemas.errors import DamagedError, TooManyFailuresError, UsageError
+from schemas.errors import CorruptFileError, TooManyFailuresError, UsageError
 from tests.conftest import zip_of
 
 COUNT = 14
@@ -192,9 +192,9 @@ def test_damaged_labels_are_found_refused_and_healed(store: Path, made: Path) ->
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DamagedError, match="damaged"):
+    with pytest.raises(CorruptFileError, match="damaged"):
         labels(store)
-    with pytest.raises(DamagedError) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         capt.store_verify(store=str(store))
     assert caught.value.figures is not None
     assert caught.value.figures["damaged"] == [path.relative_to(store).as_posix()]

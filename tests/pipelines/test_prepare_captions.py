@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.text import Tokenizer
-from pipelines.splits import rank_of
+from features.text.tokenizer import Tokenizer
+from pipelines.datasets.splits import compute_rank
 from schemas.errors import CaptError, UsageError
 
 
@@ -183,7 +183,7 @@ def test_a_caption_of_an_image_that_the_annotations_do_not_list_fails(tmp_path: 
     assert (result["input"], result["ok"], result["reasons"]) == (4, 3, {"unknown image": 1})
     lost = [row for row in pq.read_table(result["report"]).to_pylist() if row["status"] == "failed"]
     assert [(row["record"], row["stage"]) for row in lost] == [("77#99", "parse")]
-    seed = next(seed for seed in range(99) if min(("1", "2", "3", "77"), key=partial(rank_of, seed)) == "77")
+    seed = next(seed for seed in range(99) if min(("1", "2", "3", "77"), key=partial(compute_rank, seed)) == "77")
     limited = prepare(tmp_path, path, max_failures="50%", limit_images=1, seed=seed)
     assert (limited["ok"] + limited["cached"], limited["failed"]) == (1, 1)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import capt
 from features.store import create_store
-from pipelines.prepare_features import recipe_of
+from pipelines.prepare_features import build_table_config
 from schemas.errors import UsageError
 from schemas.options.prepare import PrepareFeatures
 from tests.conftest import noise_image
@@ -83,7 +83,9 @@ def test_how_images_are_resized_makes_tables_of_their_own(
     ]
     store = create_store(tmp_path / "store")
     asked = {"store": str(store.path), "dataset_type": "folder", "images": (str(images),), "weights": network[1]}
-    recipes = [recipe_of(PrepareFeatures(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways]
+    recipes = [
+        build_table_config(PrepareFeatures(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways
+    ]
     assert len({recipe.fingerprint for recipe in recipes}) == len(ways)
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-from features.remote.local_side import mirror_root
-from features.store import Store, create_store, held_leases, open_store, pins
+from features.io.cache_paths import cache_root
+from features.store import Store, create_store, held_leases, leases, open_store
 from features.store.held_leases import HeldLease
 from tests.features.memory_bucket import MemoryBucket, serving
 
@@ -123,7 +123,7 @@ class World:
         self.seconds += seconds
         for job in self.jobs:
             if job is suspended:
-                job.was_suspended = job.was_suspended or seconds > pins.COLLECT_SECONDS / 2
+                job.was_suspended = job.was_suspended or seconds > leases.COLLECT_SECONDS / 2
             elif not job.is_done:
                 for lease in job.leases:
                     self._renew(lease)
@@ -214,9 +214,9 @@ class Template:
         worlds: list[World] = []
         with ExitStack() as stack:
             stack.enter_context(mock.patch.dict(os.environ, {"CAPT_MIRROR": str(root / "mirror")}))
-            assert str(mirror_root()).startswith(str(root))
+            assert str(cache_root()).startswith(str(root))
             stack.enter_context(mock.patch.object(HeldLease, "__init__", registered))
-            stack.enter_context(mock.patch.object(pins, "pause", partial(_pause, "wait")))
+            stack.enter_context(mock.patch.object(leases, "pause", partial(_pause, "wait")))
 
             def clock() -> float:
                 return time.monotonic() + (worlds[0].seconds if worlds else 0.0)

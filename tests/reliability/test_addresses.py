@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 import capt
-from features.captchas.words import read_words
-from features.remote.paths import place
+from features.io.locations import parse_location
+from features.synthetic.captchas.word_list import read_words
 from schemas.errors import CaptError, UsageError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
+from trainer.evaluation.label_file import read_label_file
 from trainer.runs.run import load_run
-from trainer.scoring.truth import read_truth
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "storage_dtype": "uint8", "height": 8, "width": 8}
 COUNT = 6
@@ -32,7 +32,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         local = tmp_path_factory.mktemp("images")
         for number in range(COUNT):
             noise_image(number, 12, 9).save(local / f"a{number}.png")
-            place(f"{root}/images/a{number}.png").put((local / f"a{number}.png").read_bytes())  # type: ignore[attr-defined]
+            parse_location(f"{root}/images/a{number}.png").put((local / f"a{number}.png").read_bytes())  # type: ignore[attr-defined]
         rows = [
             {"image": f"a{number}.png", "caption": f"word{number} here", "split": "train"} for number in range(COUNT)
         ]
@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "words.txt": "cat\ndog\n",
         }
         for name, text in files.items():
-            place(f"{root}/{name}").put(text.encode())  # type: ignore[attr-defined]
+            parse_location(f"{root}/{name}").put(text.encode())  # type: ignore[attr-defined]
         yield root
 
 
@@ -96,7 +96,7 @@ def test_the_plan_of_each_preparation_finds_what_a_store_in_a_bucket_holds(serve
 def test_the_plan_of_captions_for_a_store_that_is_not_there_yet_makes_none(served: str) -> None:
     plan = capt.prepare_captions(**{**captions(served), "store": ELSEWHERE}, dry_run=True)
     assert (plan["hits"], plan["misses"]) == (0, COUNT)
-    assert not place(ELSEWHERE).exists()
+    assert not parse_location(ELSEWHERE).exists()
 
 
 def test_an_experiment_names_its_store_by_address_and_finds_its_tables(served: str, prepared: str) -> None:
@@ -128,7 +128,7 @@ data: [{{images: ["{served}/images"], labels: "{served}/labels.txt"}}]
 
 
 def test_files_of_words_and_labels_are_read_from_a_bucket(served: str) -> None:
-    assert read_truth(f"{served}/labels.txt") == {f"a{number}": "word" for number in range(COUNT)}
+    assert read_label_file(f"{served}/labels.txt") == {f"a{number}": "word" for number in range(COUNT)}
     assert read_words(f"{served}/words.txt") == ("cat", "dog")
     assert capt.synth_captcha(out="made", num_images=3, word_list=f"{served}/words.txt")["images"] == 3
 
@@ -189,7 +189,7 @@ def test_options_of_every_command_refuse_addresses(option: str) -> None:
     assert done.exit_code == 2
 
 
-@pytest.mark.parametrize("use", [capt.open_store, capt.load_run, load_run, place])
+@pytest.mark.parametrize("use", [capt.open_store, capt.load_run, load_run, parse_location])
 def test_an_address_in_a_path_is_refused_for_it_has_lost_a_slash(use: Callable[[Path], Any]) -> None:
     with pytest.raises(UsageError):
         use(Path(ELSEWHERE))

@@ -18,8 +18,8 @@ import pytest
 
 import capt
 from features.store import open_store
-from pipelines.sources import SOURCES
-from schemas.errors import CaptError, ExitStatus, UsageError
+from pipelines.datasets import SOURCES
+from schemas.errors import CaptError, ExitCode, UsageError
 from tests.conftest import noise_image
 
 ERRORS = (
@@ -224,7 +224,7 @@ def test_a_file_that_cannot_be_unpacked_is_one_line(
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_bomb_is_refused_by_its_unpacked_bytes(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.documents.MAX_BYTES", 100_000)
+    monkeypatch.setattr("pipelines.datasets.annotation_files.MAX_BYTES", 100_000)
     name, text = FORMATS[kind](SOUND)
     path = put(tmp_path / name, gzip.compress(text.encode() + b" " * 1_000_000))
     assert path.stat().st_size < 10_000
@@ -301,13 +301,13 @@ def test_images_without_a_readable_id_or_name_are_failed_rows(tmp_path: Path, ki
 
 # The innermost call while a record of each kind is read, which is given what it reads; "b.jpg" or "A café" is in one.
 INNERMOST = {
-    "coco": "pipelines.sources.coco.caption_of",
-    "karpathy": "pipelines.sources.karpathy.caption_of",
-    "flickr8k": "pipelines.sources.tokens.CaptionEntry",
-    "flickr30k": "pipelines.sources.flickr30k.CaptionEntry",
-    "conceptual": "pipelines.sources.conceptual._row",
-    "csv": "pipelines.sources.csv_file._Row",
-    "jsonl": "pipelines.sources.jsonl.caption_of",
+    "coco": "pipelines.datasets.coco.caption_of",
+    "karpathy": "pipelines.datasets.karpathy.caption_of",
+    "flickr8k": "pipelines.datasets.token_files.CaptionEntry",
+    "flickr30k": "pipelines.datasets.flickr30k.CaptionEntry",
+    "conceptual": "pipelines.datasets.conceptual._row",
+    "csv": "pipelines.datasets.csv_file._Row",
+    "jsonl": "pipelines.datasets.jsonl.caption_of",
 }
 
 
@@ -344,7 +344,7 @@ def test_any_exception_while_a_file_of_iapr_is_read_fails_that_file_alone(
     for number in range(3):
         text = f"<DOC><DESCRIPTION>a dog;</DESCRIPTION><IMAGE>images/{number}.jpg</IMAGE></DOC>"
         put(tmp_path / "texts" / f"{number}.eng", text.encode())
-    from pipelines.sources import iapr
+    from pipelines.datasets import iapr
 
     original = iapr._field
 
@@ -498,7 +498,7 @@ def test_a_root_without_an_image_is_an_error(tmp_path: Path, plan: bool, make: s
     ):
         with pytest.raises(CaptError) as caught:
             prepare_features(tmp_path, *roots, dry_run=plan, **options)
-        assert caught.value.status is ExitStatus.FAILED
+        assert caught.value.status is ExitCode.FAILED
         assert str(root) in str(caught.value)
 
 

@@ -13,11 +13,11 @@ from schemas.frozen import Settings
 from schemas.options.prepare import PrepareFeatures
 from schemas.settings import MAX_BYTES, read_settings
 from tests.conftest import noise_image
-from trainer.captioners.configs import NicConfig
 from trainer.config import TrainingConfig
-from workflows.experiments.definition import read_definition
-from workflows.experiments.grid import grid_of
-from workflows.experiments.planning import identity_of
+from trainer.models.configs import NicConfig
+from workflows.experiments.config import read_experiment_config
+from workflows.experiments.grid import build_grid
+from workflows.experiments.planning import identify_trial
 
 WRONG = {
     "nested deeply": b"a: " + b"[" * 3000 + b"]" * 3000,
@@ -166,11 +166,11 @@ def test_a_trial_is_another_when_a_file_changes_that_its_options_name(
         "captions": capt.prepare_captions(store="store", dataset_type="csv", annotations=["c.csv"]),
     }
     fingerprints = {kind: figures["fingerprint"] for kind, figures in tables.items()}
-    definition = read_definition("file.yaml")
-    (trial,) = grid_of(definition, "file.yaml").trials
+    definition = read_experiment_config("file.yaml")
+    (trial,) = build_grid(definition, "file.yaml").trials
 
     def identity() -> str:
-        return identity_of(definition, trial, fingerprints, capt.open_store("store"))
+        return identify_trial(definition, trial, fingerprints, capt.open_store("store"))
 
     Path("own.keras").write_bytes(b"one network")
     one = identity()

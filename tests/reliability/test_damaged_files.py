@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import capt
-from schemas.errors import CaptError, DamagedError, StoreError, UsageError
+from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from schemas.strict_json import parse_json
 from tests.conftest import noise_image
-from trainer.learning.checkpoints import STATE, Checkpoints
-from trainer.runs.records import read_record
-from workflows.experiments.comparisons import compare, readings
+from trainer.runs.metadata import read_metadata
+from trainer.training.checkpoints import STATE, Checkpoints
+from workflows.experiments.comparison import compare, readings
 from workflows.experiments.curves import read_epochs
-from workflows.experiments.records import Place, TrialResult, kept
+from workflows.experiments.records import RunLocation, TrialResult, read_result
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 NOT_JSON = {
@@ -117,7 +117,7 @@ def test_a_damaged_file_of_a_store_ends_verify_with_status_4(
     (path,) = store.glob(pattern)
     path.chmod(0o644)
     path.write_bytes(content)
-    with pytest.raises(DamagedError) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         capt.store_verify(store=str(store))
     assert caught.value.status == 4
 
@@ -143,13 +143,13 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, content: bytes, monkeypatch: 
         assert caught.value.status == status
         assert "\n" not in str(caught.value)
     with pytest.raises(StoreError):
-        read_record(tmp_path / "run")
+        read_metadata(tmp_path / "run")
 
 
 @every_content
 def test_a_damaged_state_of_training_is_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / STATE).write_bytes(content)
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         Checkpoints(tmp_path).state()
 
 
@@ -157,14 +157,14 @@ def test_a_damaged_state_of_training_is_corrupt(tmp_path: Path, content: bytes) 
 def test_a_damaged_record_of_an_experiment_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(StoreError) as caught:
-        kept(tmp_path / "r.json", TrialResult)
+        read_result(tmp_path / "r.json", TrialResult)
     assert caught.value.status == (4 if content in NOT_JSON.values() else 1)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1, 2]\n", b"7\n", b"\xff", b'{"a": 1, "a": 2}', DEEP])
 def test_damaged_metrics_of_a_run_are_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         read_epochs(tmp_path)
 
 
@@ -180,20 +180,20 @@ DAMAGED_SCORES = [
 
 @pytest.mark.parametrize("content", DAMAGED_SCORES)
 def test_damaged_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
-    place = Place(tmp_path)
+    place = RunLocation(tmp_path)
     scores = place.run("one") / "evaluation" / "val" / "images.tsv"
     scores.parent.mkdir(parents=True)
     scores.write_bytes(b"image\tcider_d\na\t0.5\n")
     assert compare(place, [RESULT], "cider_d").values.tolist() == [[0.5]]
     scores.write_bytes(content)
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         compare(place, [RESULT], "cider_d")
 
 
 @pytest.mark.parametrize("content", [b"image\tword\na\tb\n", b"image\tword\tgreedy\na\tb\n", b"\xff\n"])
 def test_damaged_readings_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "readings.tsv").write_bytes(content)
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         readings(tmp_path)
 
 

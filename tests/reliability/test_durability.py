@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.features.store.test_models import facts, put_run, run_name
 
 import capt
-from features.files import ASIDE, make_directory, publish_tree, write
+from features.io.atomic_files import ASIDE, make_directory, replace_tree_atomically, write
 from features.store import Store
-from features.store.compact import compact_table
-from features.store.models import Model
-from schemas.errors import CaptError, ExitStatus
+from features.store.compaction import compact_table
+from schemas.errors import CaptError, ExitCode
 from tests.features.store.stores import add_captions, add_dataset, add_features, feature_recipe, new_store
-from tests.features.store.test_models import facts, put_run, run_name
 from tests.reliability.test_paths import save_network
 from tests.trainer.conftest import make_store, pictures
+from workflows.model_registry import RegisteredModel
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "height": 8, "width": 8}
 SIZES = {
@@ -200,7 +200,7 @@ def test_no_repair_is_visible_before_its_files_are_durable(
     records = disk.records
     with pytest.raises(CaptError) as damaged:
         capt.store_verify(store=str(store))
-    assert damaged.value.status == ExitStatus.DAMAGED
+    assert damaged.value.status == ExitCode.DAMAGED
     capt.prepare_features(store=str(store), num_shards=2, **source, **PIXELS)
     assert disk.records > records
     assert capt.store_verify(store=str(store))["damaged"] == []
@@ -220,7 +220,7 @@ def test_no_commit_of_a_dataset_or_table_is_visible_before_its_files_are_durable
 
 def test_a_champions_files_are_durable_before_it_is_promoted(tmp_path: Path, disk: Disk) -> None:
     store = new_store(tmp_path / "store")
-    model = Model(store, "shapes")
+    model = RegisteredModel(store, "shapes")
     for number in (1, 2):
         put_run(model, number)
         model.promote(facts("promoted", number, number))
@@ -306,7 +306,7 @@ def test_a_new_directory_and_those_above_it_are_durable(tmp_path: Path, disk: Di
 def test_a_published_directory_is_durable_with_all_that_is_in_it(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "aside" / "inner").mkdir(parents=True)
     (tmp_path / "aside" / "inner" / "file").write_text("text")
-    publish_tree(tmp_path / "aside", tmp_path / "made")
+    replace_tree_atomically(tmp_path / "aside", tmp_path / "made")
     disk.check([tmp_path / "made" / "inner" / "file"])
 
 

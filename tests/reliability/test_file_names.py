@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.references import Found, Reference
-from pipelines.ledger import Ledger, Record
+from features.references import ListedFile, Reference
+from pipelines.ingest.job_database import InputRecord, JobDatabase
 from tests.conftest import noise_image
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "height": 8, "width": 8, "max_failures": "100%"}
@@ -163,10 +163,10 @@ def test_a_missing_file_names_the_one_that_is_near() -> None:
 # === Cost ===
 
 
-def _walked(root: str, count: int) -> Iterator[Found]:
+def _walked(root: str, count: int) -> Iterator[ListedFile]:
     for number in range(count):
         name = f"item{number:06d}/image.jpg"
-        yield Found(name, Reference(f"{root}/{name}"), 1, "s", 0)
+        yield ListedFile(name, Reference(f"{root}/{name}"), 1, "s", 0)
 
 
 def _steps(count: int, named: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -181,11 +181,11 @@ def _steps(count: int, named: str, path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", counting)
-        ledger = Ledger(path / f"{count}.sqlite", path / "cache.sqlite")
+        ledger = JobDatabase(path / f"{count}.sqlite", path / "cache.sqlite")
     ledger.add_roots(["/d"])
     ledger.add_found("/d", _walked("/d", count))
     names = [named.format(f"item{number:06d}") for number in range(count)]
-    ledger.add_records(Record(name, name, "train", 0) for name in names)
+    ledger.add_records(InputRecord(name, name, "train", 0) for name in names)
     taken[0] = 0
     ledger.match()
     ledger.locate()

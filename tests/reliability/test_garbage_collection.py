@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.features.store.test_models import facts, promote, run_name
 
 import capt
-from features.store import Store, held_leases, open_store, pins
-from features.store.compact import compact_table
-from features.store.garbage import _Collector
+from features.store import Store, held_leases, leases, open_store
+from features.store.commit_log import CommitLog
+from features.store.compaction import compact_table
+from features.store.garbage_collection import _Collector
 from features.store.held_leases import HeldLease
-from features.store.log import CommitLog
-from features.store.models import KEPT, Model
-from features.store.pins import collecting, current_leases, is_writing, lease, table_name
+from features.store.leases import collecting, current_leases, is_writing, lease, table_name
 from schemas.errors import StoreError
 from tests.features.store.stores import (
     add_captions,
@@ -29,7 +29,7 @@ from tests.features.store.stores import (
     features_of,
     new_store,
 )
-from tests.features.store.test_models import facts, promote, run_name
+from workflows.model_registry import KEPT, RegisteredModel
 
 DAY = 86_400
 RECIPE = feature_recipe()
@@ -97,7 +97,7 @@ def test_captions_that_a_job_commits_again_meanwhile_stay(store: Store, meanwhil
 
 
 def test_a_run_that_becomes_champion_again_meanwhile_stays(store: Store, meanwhile: Meanwhile) -> None:
-    model = Model(store, "shapes")
+    model = RegisteredModel(store, "shapes")
     for number in range(1, KEPT + 3):
         promote(model, number)
     make_old(store)
@@ -131,7 +131,7 @@ def test_a_writer_waits_until_a_collection_of_its_table_has_ended(store: Store) 
 
     thread = threading.Thread(target=commit)
     with pytest.MonkeyPatch.context() as patch, collecting(store.path, "datasets/photos") as held:
-        patch.setattr(pins, "pause", lambda: (waiting.set(), time.sleep(0.01)))
+        patch.setattr(leases, "pause", lambda: (waiting.set(), time.sleep(0.01)))
         assert held
         thread.start()
         assert waiting.wait(10)
@@ -175,7 +175,7 @@ def test_a_collection_that_was_suspended_deletes_nothing_more(store: Store, monk
 
 
 def test_damaged_files_stay_while_another_job_may_write_them_again(store: Store) -> None:
-    from features.store.healing import remove_damaged
+    from features.store.repair import remove_corrupt
 
     manifest = add_features(store, RECIPE, range(4))
     root = store.feature_root(RECIPE)
@@ -189,11 +189,11 @@ def test_damaged_files_stay_while_another_job_may_write_them_again(store: Store)
     other.start()
     while not is_writing(store.path, table_name(store.path, root)):
         time.sleep(0.01)
-    remove_damaged(root, {manifest.shards[0].data.path})
+    remove_corrupt(root, {manifest.shards[0].data.path})
     assert path.exists()
     done.set()
     other.join()
-    remove_damaged(root, {manifest.shards[0].data.path})
+    remove_corrupt(root, {manifest.shards[0].data.path})
     assert not path.exists()
 
 
@@ -237,7 +237,7 @@ def test_every_command_that_commits_holds_a_lease(tmp_path: Path, bare_commits: 
     shard.unlink()
     capt.prepare_features(**given, **images)
     capt.store_compact(store=given["store"], num_shards=2)
-    model = Model(open_store(given["store"]), "shapes")
+    model = RegisteredModel(open_store(given["store"]), "shapes")
     promote(model, 1)
     promote(model, 2)
     model.decide(facts("rejected", 3, 2))

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import addresses
-from features.downloads import DownloadLimits, download, download_into, downloaded_name
-from pipelines.downloading import DOWNLOAD_UNIT, DownloadImages, Manners
-from pipelines.units import write_unit
+from features.io import http_addresses
+from features.references.downloads import DownloadLimits, download, download_into, downloaded_name
+from pipelines.beam.work_units import write_unit
+from pipelines.ingest.download_images import DOWNLOAD_UNIT, DownloadImages, HostLimits
 from schemas.errors import RecordError
 from tests.hostile_server import HostileServer, Script, hostile_server
 from tests.image_server import jpeg
@@ -29,7 +29,7 @@ LIMITS = DownloadLimits(
     backoff_seconds=0.01,
     retry_after_seconds=0.05,
 )
-MANNERS = Manners(threads=16, connections=16, pause_seconds=0.0, patience=1000)
+MANNERS = HostLimits(threads=16, connections=16, pause_seconds=0.0, patience=1000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
 GOOD = Script(OK + b"Content-Length: %d\r\n\r\n" % len(jpeg(1)) + jpeg(1))
 
@@ -37,13 +37,13 @@ GOOD = Script(OK + b"Content-Length: %d\r\n\r\n" % len(jpeg(1)) + jpeg(1))
 @pytest.fixture(scope="module")
 def server() -> Iterator[HostileServer]:
     """A hostile server, the one private address that downloads may go to."""
-    public = addresses.is_public
+    public = http_addresses.is_public
     with pytest.MonkeyPatch.context() as patch, hostile_server() as server:
-        patch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1" or public(address))
+        patch.setattr(http_addresses, "is_public", lambda address: address == "127.0.0.1" or public(address))
         yield server
 
 
-def fetch(urls: list[str], manners: Manners = MANNERS, limits: DownloadLimits = LIMITS) -> dict[str, str]:
+def fetch(urls: list[str], manners: HostLimits = MANNERS, limits: DownloadLimits = LIMITS) -> dict[str, str]:
     """Runs one work unit; the reasons of the URLs that failed. Every other URL has its file."""
     with tempfile.TemporaryDirectory() as root:
         images, plan = Path(root) / "images", Path(root) / "plan"
@@ -160,7 +160,7 @@ def test_an_unforeseen_exception_fails_one_url(
     def fail(_: str) -> float:
         raise kind("unforeseen")
 
-    monkeypatch.setattr("features.downloads._seconds", fail)
+    monkeypatch.setattr("features.references.downloads._seconds", fail)
     assert one_of(server, Script(head(status=b"503 Busy"))) == f"unexpected: {kind.__name__}"
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import capt
-from pipelines.identity import Identities
-from pipelines.sources.base import ImageEntry
+from pipelines.datasets.base import ImageEntry
+from pipelines.ingest.image_identity import Identities
 from schemas.errors import CaptError, RecordError, StoreError
 from tests.conftest import noise_image
 

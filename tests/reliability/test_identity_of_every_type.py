@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.downloads import downloaded_name
+from features.references.downloads import downloaded_name
 from tests.reliability.test_identity import captioned, captions, catalog, draw, failures, features
 
 
@@ -130,7 +130,7 @@ def digest(path: str) -> bytes:
 
 
 def test_no_type_is_left_out() -> None:
-    from pipelines.sources import SOURCES
+    from pipelines.datasets import SOURCES
 
     # Images of a folder and CAPTCHAs have no annotations; `test_identity.py` tests their roots.
     known: set[Any] = set(SOURCES) - {"folder", "captcha"}

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests.features.store.test_models import facts, promote, put_run, run_name
 
 import capt
-from features.files import sha256_of
+from features.io.atomic_files import hash_file
 from features.store import Store, create_store
-from features.store.compact import compact_table
-from features.store.garbage import _Collector
+from features.store.commit_log import CommitLog
+from features.store.compaction import compact_table
+from features.store.garbage_collection import _Collector
 from features.store.layout import MODELS, table_roots
-from features.store.log import CommitLog
-from features.store.models import KEPT, Model
-from features.store.pins import current_leases, lease, pinned, table_name
-from features.store.verify import verify
+from features.store.leases import current_leases, hold_snapshot, lease, table_name
+from features.store.verification import verify
 from schemas.errors import StoreError
 from schemas.manifests import Manifest
 from tests.features.buckets import BUCKET, bucket
@@ -36,8 +36,8 @@ from tests.features.store.stores import (
     features_of,
     keys_of,
 )
-from tests.features.store.test_models import facts, promote, put_run, run_name
 from tests.reliability.interleaving import Job, Template, World
+from workflows.model_registry import KEPT, RegisteredModel
 
 RECIPE = feature_recipe()
 DAY = 86_400
@@ -57,7 +57,7 @@ def build(world: World) -> None:
     add_captions(store, "old", FEW)
     compact_table(store, RECIPE.fingerprint)
     capt.store_drop(store=str(store.path), dataset="old")
-    model = Model(store, "shapes")
+    model = RegisteredModel(store, "shapes")
     for number in range(1, KEPT + 3):
         promote(model, number)
     put_run(model, KEPT + 3)
@@ -82,10 +82,10 @@ def prepare(store: Store, name: str, numbers: range) -> tuple[Path, Manifest]:
 
 def read(store: Store) -> None:
     """Reads a snapshot from the first row to the last."""
-    with pinned(store.path, store.feature_tables) as tables:
+    with hold_snapshot(store.path, store.feature_tables) as tables:
         for table in tables:
             entries = [entry for manifest in table.manifests for entry in manifest.entries()]
-            assert all(sha256_of(table.root / entry.path) == entry.sha256 for entry in entries)
+            assert all(hash_file(table.root / entry.path) == entry.sha256 for entry in entries)
             assert table.rows == len(table.read(np.arange(table.rows)))
 
 
@@ -135,7 +135,7 @@ def check_live(store: Store) -> None:
         live_rows |= {bytes(key) for keys in table.key_blocks() for key in keys} if table else set()
         assert named <= live_rows, f"{dataset.name} names rows that the table has lost"
     if (store.path / MODELS / "shapes").is_dir():
-        assert Model(store, "shapes").champion is not None
+        assert RegisteredModel(store, "shapes").champion is not None
 
 
 def check_ended(store: Store, job: Job) -> None:

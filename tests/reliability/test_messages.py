@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import capt
-from features.keras_backend import choose_backend
+from features.runtime.keras_backend import choose_backend
 from schemas.errors import UsageError
 from tests.conftest import noise_image
 

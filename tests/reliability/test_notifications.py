@@ -15,11 +15,11 @@ import yaml
 
 import capt
 from features.store import open_store
-from features.store.models import Model
 from tests.hostile_server import HostileServer, Script, hostile_server
-from workflows.retraining.config import Hooks, RetrainConfig
-from workflows.retraining.cycle import StoppedError
-from workflows.retraining.hooks import tell
+from workflows.model_registry import RegisteredModel
+from workflows.retraining.config import NotificationsConfig, RetrainConfig
+from workflows.retraining.notifications import notify
+from workflows.retraining.pipeline import StoppedError
 
 OUTCOME = {"decision": "promoted"}
 SECONDS = 0.5
@@ -57,7 +57,7 @@ def test_no_answer_holds_a_retraining_up(
     server: HostileServer, warnings: Callable[[], list[str]], script: Script, warned: bool
 ) -> None:
     started = time.monotonic()
-    tell(Hooks(url=server.on("/hook", script), timeout=SECONDS), OUTCOME)
+    notify(NotificationsConfig(url=server.on("/hook", script), timeout=SECONDS), OUTCOME)
     # Servers that trickle would go on until the test ends.
     assert time.monotonic() - started < 10 * SECONDS
     assert bool(warnings()) == warned
@@ -67,7 +67,7 @@ def test_no_answer_holds_a_retraining_up(
 def test_a_server_that_takes_no_data_is_left_after_the_time_limit(warnings: Callable[[], list[str]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        tell(Hooks(url=url, timeout=SECONDS), {**OUTCOME, "why": ["x" * 50_000_000]})
+        notify(NotificationsConfig(url=url, timeout=SECONDS), {**OUTCOME, "why": ["x" * 50_000_000]})
     assert len(warnings()) == 1
 
 
@@ -75,7 +75,7 @@ def test_a_program_is_killed_with_all_that_it_started(tmp_path: Path, warnings: 
     beats = tmp_path / "beats"
     child = f"import time\nwhile True: open({str(beats)!r}, 'a').write('x'); time.sleep(0.02)"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    tell(Hooks(command=(sys.executable, "-c", program), timeout=2), OUTCOME)
+    notify(NotificationsConfig(command=(sys.executable, "-c", program), timeout=2), OUTCOME)
     assert len(warnings()) == 1
     size = beats.stat().st_size
     assert size > 0
@@ -85,7 +85,7 @@ def test_a_program_is_killed_with_all_that_it_started(tmp_path: Path, warnings: 
 
 def test_a_program_that_cannot_be_started_is_a_warning(warnings: Callable[[], list[str]]) -> None:
     for command in (("/no/such/program", "hidden"), ("a\0b", "hidden"), ("/etc/passwd", "hidden")):
-        tell(Hooks(command=command), OUTCOME)
+        notify(NotificationsConfig(command=command), OUTCOME)
     assert len(warnings()) == 3
     assert "hidden" not in " ".join(warnings())
 
@@ -99,13 +99,15 @@ def test_a_program_that_cannot_be_started_is_a_warning(warnings: Callable[[], li
     ],
 )
 def test_a_url_is_logged_without_its_secrets(warnings: Callable[[], list[str]], url: str) -> None:
-    tell(Hooks(url=url, timeout=SECONDS), OUTCOME)
+    notify(NotificationsConfig(url=url, timeout=SECONDS), OUTCOME)
     assert len(warnings()) == 1
     assert "hidden" not in warnings()[0]
 
 
 def test_no_form_of_a_configuration_contains_its_secrets() -> None:
-    hooks = Hooks(url="https://user:hidden@hooks.example.com:8443/hidden?hidden", command=("notify", "--token=hidden"))
+    hooks = NotificationsConfig(
+        url="https://user:hidden@hooks.example.com:8443/hidden?hidden", command=("notify", "--token=hidden")
+    )
     config = RetrainConfig(store="s", name="m", data=({"dataset_type": "folder"},), hooks=hooks)
     shown = [repr(config), str(config), config.model_dump_json(), str(config.model_dump()), str(hooks)]
     assert "hidden" not in " ".join(shown)
@@ -153,7 +155,7 @@ def test_a_retraining_keeps_no_secret_anywhere(
         capt.retrain(file=str(path))
     assert server.asked["/hidden?hidden"] == 1
     assert json.loads(kept.read_bytes())["decision"] == "stopped"
-    (decided,) = Model(open_store(tmp_path / "store"), "shapes").history()
+    (decided,) = RegisteredModel(open_store(tmp_path / "store"), "shapes").history()
     assert decided.facts.lineage["config"]["hooks"]["url"] == f"http://127.0.0.1:{server.port}"
     written = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())
     secrets = [b"hidden", base64.b64encode(b"user:hidden")]

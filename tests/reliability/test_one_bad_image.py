@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import capt
-from features import quantize
-from features.fitting import fitting_asked
-from features.images import decode
+from features.images.decode import decode
+from features.images.resizer import make_resizer
+from features.store import storage_dtypes
 from schemas.errors import RecordError
 from tests.conftest import noise_image
+from trainer.evaluation.prediction_pages import draw_attention_maps
 from trainer.runs.captioner_run import Caption
-from trainer.scoring.predictions import draw_looks
 
 EXCEPTIONS = [OverflowError, MemoryError, RecursionError, struct.error, KeyError, AssertionError, UnicodeError]
 BIG_TIFF = b"II\x2b\x00\x08\x00\x00\x00" + b"\xff" * 8  # its first directory lies at 2^64 - 1
@@ -61,7 +61,7 @@ def test_any_exception_of_the_decoder_fails_one_image(
             raise error
         return decode(data, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("features.extraction.decode", decode_or_raise)
+    monkeypatch.setattr("features.extractors.extraction.decode", decode_or_raise)
     result = _prepare(tmp_path)
     assert (result["input"], result["ok"], result["failed"]) == (2, 1, 1)
     assert result["reasons"] == {f"unexpected: {error.__name__}": 1}
@@ -80,7 +80,7 @@ def test_any_exception_while_an_image_is_hashed_fails_one_image(
             raise error
         return read(self, *arguments)
 
-    monkeypatch.setattr("pipelines.hashing.Reference.read", read_or_raise)
+    monkeypatch.setattr("pipelines.ingest.hash_images.Reference.read", read_or_raise)
     result = _prepare(tmp_path)
     assert (result["input"], result["ok"], result["failed"]) == (2, 1, 1)
     assert result["reasons"] == {f"unexpected: {error.__name__}": 1}
@@ -92,7 +92,7 @@ def test_attention_is_drawn_over_an_image_of_any_shape(size: tuple[int, int]) ->
     Image.new("RGB", size, "red").save(data, "PNG")
     words = tuple("abcdefghijkl")
     made = Caption(" ".join(words), words, 0.0, np.full((len(words), 64), 1 / 64, np.float32))
-    drawn = draw_looks(data.getvalue(), made, fitting_asked(299, 299, "pillow", "stretch", None))
+    drawn = draw_attention_maps(data.getvalue(), made, make_resizer(299, 299, "pillow", "stretch", None))
     assert drawn is not None
     assert max(Image.open(io.BytesIO(drawn)).size) < 1 << 16
 
@@ -101,7 +101,7 @@ def test_attention_is_drawn_over_an_image_of_any_shape(size: tuple[int, int]) ->
 def test_int8_features_keep_their_sign_at_every_scale(value: float, exponent: int) -> None:
     peak = np.ldexp(np.float32(1), exponent).astype(np.float32)
     features = np.array([[peak, np.float32(value) * peak]], np.float32)
-    stored = quantize.encode(features, "int8")
+    stored = storage_dtypes.encode(features, "int8")
     kept = stored["value"].astype(np.float64) * stored["scale"].astype(np.float64)[..., np.newaxis]
     step = stored["scale"].astype(np.float64)
     assert (np.abs(stored["value"]) <= 127).all()
@@ -110,4 +110,4 @@ def test_int8_features_keep_their_sign_at_every_scale(value: float, exponent: in
 
 def test_a_record_error_keeps_its_reason() -> None:
     with pytest.raises(RecordError):
-        decode(BIG_TIFF, fitting_asked(8, 8, "pillow", "stretch", None))
+        decode(BIG_TIFF, make_resizer(8, 8, "pillow", "stretch", None))

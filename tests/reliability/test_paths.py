@@ -14,12 +14,12 @@ import tensorflow as tf
 import yaml
 
 import capt
-from features.plain_paths import plain_path
+from features.io.plain_paths import plain_path
 from features.store import open_store
-from features.text import Tokenizer
-from features.transform import transform_for_vocabulary
+from features.text.tokenizer import Tokenizer
+from features.text.transform import transform_for_vocabulary
 from schemas.errors import CaptError
-from schemas.recipes import SPECIAL_TOKENS, TextRecipe
+from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
 from tests.trainer.conftest import make_store, pictures
@@ -28,7 +28,7 @@ CHARACTERS = ["é", "写", " ", *"[]{}*?\\#%:'\""]
 ODD = "é写 [a]{b}*?\\#%2F:'\""
 PATTERNS = set("[]*?\\")
 WORDS = [*SPECIAL_TOKENS, "a", "dog"]
-RECIPE = TextRecipe(dataset="d", vocabulary="given:00")
+RECIPE = CaptionTableConfig(dataset="d", vocabulary="given:00")
 SIZES = {
     "embedding_dim": 8,
     "units": 8,
@@ -119,7 +119,7 @@ def test_the_temporary_directory_may_have_an_odd_name_too(
 def test_without_any_plain_temporary_directory_one_line_says_so(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("features.plain_paths._TEMPORARY", ())
+    monkeypatch.setattr("features.io.plain_paths._TEMPORARY", ())
     with pytest.raises(CaptError, match="TMPDIR"), plain_path(tmp_path / ODD):
         pass
 

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import resource, struct, sys, zlib
-from features.fitting import Fitting
-from features.images import decode
+from features.images.resizer import Fitting
+from features.images.decode import decode
 
 side, depth, color = map(int, sys.argv[1:4])
 extra, pixel = map(bytes.fromhex, sys.argv[4:])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from features.images import open_image
+from features.images.decode import open_image
 from schemas.errors import RecordError
 from tests.reliability.drawn_images import KINDS, PALETTE, Drawn, chunk, encode, png, pngs
 
@@ -124,7 +124,7 @@ def test_a_damaged_tiff_writes_nothing_to_standard_error() -> None:
         data[60:90] = bytes(range(200, 230))
         damaged.append(bytes(data))
     code = f"""
-from features.images import open_image
+from features.images.decode import open_image
 from schemas.errors import RecordError
 for data in {damaged!r}:
     try:

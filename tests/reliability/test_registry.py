@@ -5,29 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.features.store.test_models import facts, promote, put_run, run_name
 
 import capt
 from features.store import Store, create_store
-from features.store.log import CommitLog
-from features.store.models import ChampionChangedError, Model
+from features.store.commit_log import CommitLog
 from schemas.manifests import Manifest
 from tests.features.store.stores import add_dataset, new_store
-from tests.features.store.test_models import facts, promote, put_run, run_name
+from workflows.model_registry import ChampionChangedError, RegisteredModel
 from workflows.retraining.config import RetrainConfig
-from workflows.retraining.cycle import _Cycle
-from workflows.retraining.gate import Passage
+from workflows.retraining.pipeline import _Cycle
+from workflows.retraining.promotion_gate import GateResult
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Model:
+def model(tmp_path: Path) -> RegisteredModel:
     """A model with champion 2, and champion 1 before it."""
-    model = Model(new_store(tmp_path / "store"), "shapes")
+    model = RegisteredModel(new_store(tmp_path / "store"), "shapes")
     promote(model, 1)
     promote(model, 2)
     return model
 
 
-def _cycle(model: Model, run: int) -> _Cycle:
+def _cycle(model: RegisteredModel, run: int) -> _Cycle:
     """A retraining that starts now, and whose challenger is the run of that number."""
     store = create_store(model.root.parent.parent)
     put_run(model, run)
@@ -38,48 +38,50 @@ def _cycle(model: Model, run: int) -> _Cycle:
     return cycle
 
 
-def test_retraining_does_not_overwrite_a_rollback(model: Model) -> None:
+def test_retraining_does_not_overwrite_a_rollback(model: RegisteredModel) -> None:
     cycle = _cycle(model, 3)
     capt.models_rollback(store=str(cycle.store.path))
-    told = cycle._decide(Passage(True, ("better than champion 2",)))
+    told = cycle._decide(GateResult(True, ("better than champion 2",)))
     assert (told["decision"], told["champion"], model.champion) == ("stale", run_name(1), run_name(1))
     last = model.history()[-1].facts
     assert (last.decision, last.run, last.champion) == ("stale", run_name(3), run_name(1))
     assert capt.models_promote(store=str(cycle.store.path), run=run_name(3))["before"] == run_name(1)
 
 
-def test_retraining_promotes_over_the_champion_that_it_compared_with(model: Model) -> None:
+def test_retraining_promotes_over_the_champion_that_it_compared_with(model: RegisteredModel) -> None:
     cycle = _cycle(model, 3)
-    assert cycle._decide(Passage(True, ("better",)))["decision"] == "promoted"
+    assert cycle._decide(GateResult(True, ("better",)))["decision"] == "promoted"
     assert model.champion == run_name(3)
 
 
 @pytest.mark.parametrize("passed", [False, None])
-def test_a_rejection_or_failure_leaves_a_rollback_in_effect(model: Model, passed: bool | None) -> None:
+def test_a_rejection_or_failure_leaves_a_rollback_in_effect(model: RegisteredModel, passed: bool | None) -> None:
     cycle = _cycle(model, 3)
     capt.models_rollback(store=str(cycle.store.path))
-    told = cycle.failed(RuntimeError("x")) if passed is None else cycle._decide(Passage(passed, ("worse",)))
+    told = cycle.failed(RuntimeError("x")) if passed is None else cycle._decide(GateResult(passed, ("worse",)))
     assert told["decision"] == ("failed" if passed is None else "rejected")
     assert told["champion"] == model.champion == run_name(1)
 
 
-def test_of_two_rollbacks_at_once_one_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_rollbacks_at_once_one_is_refused(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:
     promote(model, 3)
     store = str(model.root.parent.parent)
-    promote_over = Model.promote_over
+    promote_over = RegisteredModel.promote_over
 
-    def second(self: Model, *arguments: Any) -> str | None:
-        monkeypatch.setattr(Model, "promote_over", promote_over)
+    def second(self: RegisteredModel, *arguments: Any) -> str | None:
+        monkeypatch.setattr(RegisteredModel, "promote_over", promote_over)
         capt.models_rollback(store=store)
         return promote_over(self, *arguments)
 
-    monkeypatch.setattr(Model, "promote_over", second)
+    monkeypatch.setattr(RegisteredModel, "promote_over", second)
     with pytest.raises(ChampionChangedError):
         capt.models_rollback(store=store)
     assert model.champion == run_name(2)
 
 
-def test_a_decision_that_another_overtakes_is_made_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_that_another_overtakes_is_made_again(
+    model: RegisteredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put = CommitLog._put
 
     def overtaken(self: CommitLog, *arguments: Any) -> str | None:
@@ -138,7 +140,7 @@ def test_a_dropped_dataset_goes_with_what_was_committed_just_before(
     assert store.datasets() == []
 
 
-def test_decisions_of_many_threads_are_all_entered(model: Model) -> None:
+def test_decisions_of_many_threads_are_all_entered(model: RegisteredModel) -> None:
     threads = [threading.Thread(target=model.decide, args=(facts("rejected", 10 + n, 1),)) for n in range(6)]
     for thread in threads:
         thread.start()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import capt
-from features.remote.paths import place
+from features.io.locations import parse_location
 from features.store.held_leases import HeldLease
-from features.store.reports import KEPT_REPORTS, last_reports
+from features.store.run_reports import KEPT_REPORTS, last_reports
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
 
@@ -36,7 +36,9 @@ def prepare(store: str, images: Path, count: int) -> Path:
         "width": 8,
         "limit_images": count,
     }
-    return place(capt.prepare_features(store=store, dataset_type="folder", images=[str(images)], **options)["report"])
+    return parse_location(
+        capt.prepare_features(store=store, dataset_type="folder", images=[str(images)], **options)["report"]
+    )
 
 
 def age(path: Path, days: float) -> None:

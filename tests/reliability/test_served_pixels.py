@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from features.fitting import Fitting
-from features.images import decode
+from features.images.decode import decode
+from features.images.resizer import Resizer
 from schemas.errors import RecordError
 from tests.reliability.drawn_images import KINDS, Drawn, chunk, encode, jpegs, png, pngs
-from trainer.graphs.images import PROBLEMS, read_images
+from trainer.export.image_graph import PROBLEMS, read_images
 
 SIDE = 16  # images of the size that is wanted are not resized, so that each level is compared
-FITTING = Fitting(SIDE, SIDE)
+FITTING = Resizer(SIDE, SIDE)
 REFUSED = "unsupported: a PNG with EXIF as text or compressed XMP"
 SAMPLE = Drawn(2, 8, np.arange(SIDE * SIDE * 3).reshape(SIDE, SIDE, 3) % 256)
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.remote.paths import place
-from features.store import Dataset, log
+from features.io.locations import parse_location
+from features.store import Dataset, commit_log
 from features.store.layout import DATASETS
-from pipelines.sources.fields import split_named
+from pipelines.datasets.record_fields import split_named
 from schemas.errors import StoreError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
@@ -76,7 +76,7 @@ def captions(store: str = "store", **options: Any) -> dict[str, Any]:
 
 def assigned(store: str = "store", name: str = "csv") -> dict[str, str]:
     """The splits that the dataset has assigned, those of absent images included."""
-    dataset = Dataset(place(store) / DATASETS / name)
+    dataset = Dataset(parse_location(store) / DATASETS / name)
     if not dataset.manifests:
         return {}
     batches = [*(dataset.record_batches() if dataset.is_catalogued else ()), *dataset.absent_splits()]
@@ -363,7 +363,7 @@ def test_a_job_that_commits_while_another_is_about_to_keeps_its_splits(
     jobs: dict[str, Job] = {"features": features, "captions": captions}
     rows(*rows_of(range(5)), file="slow.csv")
     rows(*rows_of(range(3, COUNT)), file="quick.csv")
-    put, met = log.put_if_absent, []
+    put, met = commit_log.put_if_absent, []
 
     def interrupted(path: Path, data: bytes) -> bool:
         if f"/{DATASETS}/" in str(path) and not met:
@@ -371,7 +371,7 @@ def test_a_job_that_commits_while_another_is_about_to_keeps_its_splits(
             jobs[quick](store, annotations=["quick.csv"], split_ratios="1,0,0")
         return put(path, data)
 
-    monkeypatch.setattr(log, "put_if_absent", interrupted)
+    monkeypatch.setattr(commit_log, "put_if_absent", interrupted)
     jobs[slow](store, annotations=["slow.csv"], split_ratios="0.5,0.5,0")
     assert met
     splits = assigned(store)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.printing import printable
+from schemas.terminal.printable import printable
 from tests.conftest import noise_image
 
 CAPT = Path(sys.executable).with_name("capt")

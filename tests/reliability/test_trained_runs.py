@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import capt
-from features.images import open_image
-from schemas.errors import ExitStatus, NoAnswerError, RecordError
+from features.images.decode import open_image
+from schemas.errors import ExitCode, NoAnswerError, RecordError
 from tests.conftest import noise_image
-from trainer.partial import PartialLines
+from trainer.inference.partial_output import PartialOutput
 from trainer.runs.run import DECODE_BATCH, as_sources
 
 COUNT = 24
@@ -194,14 +194,14 @@ def test_what_is_transparent_shows_white(mode: str) -> None:
 
 def kill_after_a_batch(monkeypatch: pytest.MonkeyPatch, **job: Any) -> None:
     """Caption folders, and stop when the first lines are kept."""
-    add = PartialLines.add
+    add = PartialOutput.add
 
-    def stop(self: PartialLines, lines: Any) -> None:
+    def stop(self: PartialOutput, lines: Any) -> None:
         add(self, lines)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(PartialLines, "add", stop)
+        patch.setattr(PartialOutput, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             capt.predict_captions(**job)
 
@@ -231,7 +231,7 @@ def test_a_command_that_answers_for_no_image_fails() -> None:
         assert len(told.value.figures["results"]) == len(images)
         with pytest.raises(NoAnswerError) as told:
             capt.predict_captions(run="run", images=images, output="out.jsonl")
-        assert (told.value.status, told.value.figures["failed"]) == (ExitStatus.TOO_MANY_FAILURES, len(images))
+        assert (told.value.status, told.value.figures["failed"]) == (ExitCode.TOO_MANY_FAILURES, len(images))
         assert len(Path("out.jsonl").read_text().splitlines()) == len(images)
     assert capt.predict_captions(run="run", images=["photos", "missing"], output="out.jsonl")["failed"] == 1
     assert len(capt.caption(run="run", images=["photos", "missing"])["results"]) == 7

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from trainer.recognizers.alphabet import BLANK, CLASSES, LETTERS
+from trainer.models.charset import BLANK, CLASSES, LETTERS
 
 LIVE = "abc"
 # The logit of the letters that are out of the question; small enough that all of them together are nothing.

@@ -13,21 +13,21 @@ import pytest
 from PIL import Image, ImageDraw
 
 import capt
-from features.extraction import Extractor, Source
-from features.extractors.layers import FeatureFunction
-from features.extractors.opening import open_extractor
-from features.files import entry_of, write, written_aside
-from features.fitting import Fitting
-from features.networks import freeze, load_network
+from features.extractors.extraction import EncodedImage, ExtractionCore
+from features.extractors.factory import open_extractor
+from features.extractors.frozen_graph import freeze, load_extractor_model
+from features.extractors.output_layers import FeatureFunction
+from features.images.resizer import Resizer
+from features.io.atomic_files import atomic_write, describe_file, write
 from features.store import Store, create_store
-from features.store.log import CommitLog
+from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter
-from features.transform import transform_for_vocabulary
-from features.vocabulary import given_vocabulary, write_vocabulary
-from schemas.manifests import DatasetFacts, FeatureFacts, Manifest, Shard, TextFacts
+from features.text.transform import transform_for_vocabulary
+from features.text.vocabulary import given_vocabulary, write_vocabulary
+from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, Manifest, Shard
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import SPECIAL_TOKENS, FeatureRecipe, TextRecipe
 from schemas.records import to_arrow
+from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig, FeatureTableConfig
 from schemas.tables import CAPTIONS, CATALOG
 from tests.trainer.words import EPOCHS, SMALL, STEPS, Captcha, make_words
 from tests.trainer.words import captchas as make_captchas
@@ -106,7 +106,7 @@ def add_features(
         values = tf.concat([means, places], -1)
         return tf.reduce_mean(values, 1) if pooled else values
 
-    recipe = FeatureRecipe(
+    recipe = FeatureTableConfig(
         extractor="inception_v3",
         weights="random:1",
         layer="mixed10",
@@ -123,30 +123,30 @@ def add_features(
 def add_pixels(store: Store, shown: list[Picture], side: int = SIDE, **rules: str) -> None:
     """A table of the pictures themselves."""
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=side, width=side))
-    recipe = FeatureRecipe(**asdict(extractor.choice()), **rules)
+    recipe = FeatureTableConfig(**asdict(extractor.choice()), **rules)
     add_table(store, shown, recipe, extractor.feature_function(recipe))
 
 
-def add_table(store: Store, shown: list[Picture], recipe: FeatureRecipe, features: FeatureFunction) -> None:
+def add_table(store: Store, shown: list[Picture], recipe: FeatureTableConfig, features: FeatureFunction) -> None:
     """A table of what a function makes of the pictures."""
-    graph = freeze(features, recipe.height, recipe.width, Fitting.of(recipe).dtype)
+    graph = freeze(features, recipe.height, recipe.width, Resizer.of(recipe).dtype)
     network = hashlib.sha256(graph).hexdigest()
     write(store.network_path(network), graph)
-    loaded = load_network(store.network_path(network), "float32")
+    loaded = load_extractor_model(store.network_path(network), "float32")
     root = store.feature_root(recipe)
     unique = {picture.key: picture for picture in shown}
     writer = ShardWriter(root, "first", recipe.table(loaded.shape), recipe.format, 0, 1)
-    sources = (Source(key, lambda data=unique[key].data: data) for key in sorted(unique))
-    for row in Extractor(recipe, loaded).run(sources):
+    sources = (EncodedImage(key, lambda data=unique[key].data: data) for key in sorted(unique))
+    for row in ExtractionCore(recipe, loaded).run(sources):
         writer.append({"key": row.key, **row.values})
-    facts = FeatureFacts(shape=loaded.shape, network=network, numerics="test", toolchain={})
+    facts = FeatureMetadata(shape=loaded.shape, network=network, numerics="test", toolchain={})
     _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), facts=facts))
 
 
 def add_captions(
     store: Store, shown: list[Picture], name: str = "squares", *, max_length: int = 0, words: list[str] = WORDS
 ) -> None:
-    recipe = TextRecipe(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    recipe = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
     root = store.text_root(recipe)
     write_vocabulary(root / "first" / "vocabulary.txt", words)
     transform_for_vocabulary(words, recipe, root / "first" / "transform")
@@ -162,9 +162,11 @@ def add_captions(
     for row in rows:
         writer.append(row)
     paths = sorted(path for path in (root / "first" / "transform").rglob("*") if path.is_file())
-    files = {path.relative_to(root / "first").as_posix(): entry_of(path, root) for path in paths}
-    files["vocabulary"] = entry_of(root / "first" / "vocabulary.txt", root)
-    facts = TextFacts(inputs="0" * 64, words=len(words), captions={}, tokens={}, unknown={}, truncated=0, longest=0)
+    files = {path.relative_to(root / "first").as_posix(): describe_file(path, root) for path in paths}
+    files["vocabulary"] = describe_file(root / "first" / "vocabulary.txt", root)
+    facts = CaptionMetadata(
+        inputs="0" * 64, words=len(words), captions={}, tokens={}, unknown={}, truncated=0, longest=0
+    )
     _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), files=files, facts=facts))
 
 
@@ -182,10 +184,10 @@ def add_dataset(store: Store, shown: list[Picture], name: str = "squares", folde
         for picture in shown
     ]
     path = root / f"catalog-{len(rows)}" / "catalog.parquet"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         pq.write_table(to_arrow(CATALOG, rows), aside)
-    facts = DatasetFacts(source="folder", images={})
-    _commit(root, Manifest(table=name, files={"catalog": entry_of(path, root)}, facts=facts))
+    facts = DatasetMetadata(source="folder", images={})
+    _commit(root, Manifest(table=name, files={"catalog": describe_file(path, root)}, facts=facts))
 
 
 def _caption(name: str, picture: Picture, caption_id: str, caption: str, words: list[str]) -> dict[str, object]:

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.captioners.models import MODELS
-from trainer.decoding.decoder import GenerationConfig, make_decoder
+from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.models.model_specs import MODELS
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY, PLACES, CHANNELS, WORDS = 17, 4, 6, 5
@@ -20,9 +20,9 @@ VOCABULARY, PLACES, CHANNELS, WORDS = 17, 4, 6, 5
 SCRIPT = """
 import json, sys
 import keras, numpy as np
-from trainer.decoding.decoder import GenerationConfig, make_decoder
-from trainer.captioners.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
-from trainer.captioners.models import MODELS
+from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.models.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.models.model_specs import MODELS
 
 given = np.load("given.npz")
 results = {}

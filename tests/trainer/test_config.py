@@ -1,10 +1,10 @@
 import pytest
 
-from features import numerics
+from features.runtime import numerics
 from schemas.errors import UsageError
-from trainer.captioners.configs import SoftAttentionConfig
-from trainer.captioners.models import MODELS, model_spec
 from trainer.config import TrainingConfig, parse_options, parse_recognizer
+from trainer.models.configs import SoftAttentionConfig
+from trainer.models.model_specs import MODELS, model_spec
 
 
 def test_the_defaults_are_the_published_sizes():

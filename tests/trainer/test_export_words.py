@@ -10,7 +10,7 @@ from PIL import Image
 
 import capt
 from schemas.errors import RecordError, UsageError
-from trainer.graphs.images import read_images
+from trainer.export.image_graph import read_images
 from trainer.runs.run import load_run
 
 SERVE = """

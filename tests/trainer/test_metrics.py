@@ -4,14 +4,14 @@ import sys
 import numpy as np
 import pytest
 
-import trainer.scoring
+import trainer.evaluation
 from schemas.errors import CaptError, UsageError
 from tests.trainer.programs import DIES, HANGS, TOKENIZES, are_gone, needs_java
 from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.trainer.programs import no_java as no_java  # a fixture
+from trainer.evaluation import java
+from trainer.evaluation.bootstrap import bootstrap, sample_captions
 from trainer.metrics import METRICS, Scorer, bleu, cider_d, score
-from trainer.scoring import java
-from trainer.scoring.intervals import bootstrap, sample_of_captions
 
 # Published with the scorers of COCO's evaluation, or found by running them.
 SENTENCES = (
@@ -177,8 +177,8 @@ def test_without_pycocoevalcap_one_line_says_how_to_get_it(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     for name in ("cocoeval", "java"):
-        monkeypatch.delitem(sys.modules, f"trainer.scoring.{name}", raising=False)
-        monkeypatch.delattr(trainer.scoring, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"trainer.evaluation.{name}", raising=False)
+        monkeypatch.delattr(trainer.evaluation, name, raising=False)
     with pytest.raises(CaptError, match=r"not installed \(pip install 'capt\[evaluate\]'\)"):
         score(*GOOD_TEST[:2])
 
@@ -212,17 +212,17 @@ def test_means_of_images_are_the_metric(many):
 
 
 def test_an_interval_holds_the_score_and_repeats_with_its_seed(many):
-    intervals = bootstrap(sample_of_captions(many), 200)
+    intervals = bootstrap(sample_captions(many), 200)
     assert list(intervals) == [name for name in METRICS if name != "meteor"]
     for name, (low, high) in intervals.items():
         assert low < many.metrics[name] < high
-    assert bootstrap(sample_of_captions(many), 200) == intervals
-    assert bootstrap(sample_of_captions(many), 200, seed=1) != intervals
+    assert bootstrap(sample_captions(many), 200) == intervals
+    assert bootstrap(sample_captions(many), 200, seed=1) != intervals
 
 
 def test_a_wider_level_is_a_wider_interval(many):
-    for name, (low, high) in bootstrap(sample_of_captions(many), 500, level=0.5).items():
-        wide = bootstrap(sample_of_captions(many), 500, level=0.99)[name]
+    for name, (low, high) in bootstrap(sample_captions(many), 500, level=0.5).items():
+        wide = bootstrap(sample_captions(many), 500, level=0.99)[name]
         assert wide[0] < low < high < wide[1]
 
 

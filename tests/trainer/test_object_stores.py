@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 import capt
-from features.remote import retries
-from features.remote.local_side import mirror_root
-from features.remote.paths import place
-from features.store.pins import PINS
+from features.io import retries
+from features.io.cache_paths import cache_root
+from features.io.locations import parse_location
+from features.store.leases import PINS
 from tests.features.buckets import BUCKET, bucket
 
 OPTIONS = {
@@ -26,7 +26,7 @@ OPTIONS = {
 def remote(request, store, tmp_path_factory):
     """A copy of the store in a bucket, its address, and the faults of the way there."""
     with bucket(request.param, tmp_path_factory.mktemp("mirror")) as faults:
-        root = place(f"{request.param}://{BUCKET}/stores/one")
+        root = parse_location(f"{request.param}://{BUCKET}/stores/one")
         # Tests that kill a run leave its lease in the store that all share.
         for path in sorted(path for path in store.path.rglob("*") if path.is_file() and path.parent.name != PINS):
             (root / path.relative_to(store.path)).put(path.read_bytes())
@@ -55,14 +55,14 @@ def test_a_run_learns_from_a_bucket_what_it_learns_from_a_directory(remote, stor
     capt.train_captioner(store=address, run_dir=tmp_path / "again", seed=4, epochs=2, hyperparameters=OPTIONS)
     assert learned(tmp_path / "again") == learned(tmp_path / "local")
     assert shards_asked(faults) == []
-    assert not (place(address) / "pins").exists()
+    assert not (parse_location(address) / "pins").exists()
 
 
 def test_a_run_finds_its_store_again_and_is_scored_there(remote, tmp_path):
     address, _ = remote
     capt.train_captioner(store=address, run_dir=tmp_path / "run", seed=4, epochs=1, hyperparameters=OPTIONS)
     assert (tmp_path / "run" / "store.txt").read_text() == f"{address}\n"
-    shutil.rmtree(mirror_root() / "mirror")
+    shutil.rmtree(cache_root() / "mirror")
     (scored,) = capt.evaluate(runs=[str(tmp_path / "run")], split="val")["runs"]
     assert scored["images"] > 0
 

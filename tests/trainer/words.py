@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont
 
-from features.extractors.opening import open_extractor
-from features.files import entry_of, written_aside
+from features.extractors.factory import open_extractor
+from features.io.atomic_files import atomic_write, describe_file
 from features.store import Store, create_store
-from features.store.log import CommitLog
-from schemas.manifests import DatasetFacts, Manifest
+from features.store.commit_log import CommitLog
+from schemas.manifests import DatasetMetadata, Manifest
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import FeatureRecipe
 from schemas.records import to_arrow
+from schemas.table_config import FeatureTableConfig
 from schemas.tables import CATALOG, LABELS
 
 WORDS = ("an", "no", "on", "to", "tan", "not", "ant", "oat", "null", "noon")
@@ -74,7 +74,7 @@ def make_words(root: Path, squares, shown: list[Captcha], told: tuple[str, ...] 
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
-    recipe = FeatureRecipe(**asdict(extractor.choice()))
+    recipe = FeatureTableConfig(**asdict(extractor.choice()))
     squares.add_table(store, shown, recipe, extractor.feature_function(recipe))
     add_words(store, shown, told)
     return store
@@ -99,10 +99,10 @@ def add_words(store: Store, shown: list[Captcha], told: tuple[str, ...], folder:
     files = {}
     for role, table, content in (("catalog", CATALOG, rows), ("labels", LABELS, labels)):
         path = root / "first" / f"{role}.parquet"
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             pq.write_table(to_arrow(table, content), aside)
-        files[role] = entry_of(path, root)
-    CommitLog(root).append(Manifest(table="captcha", files=files, facts=DatasetFacts(source="captcha", images={})))
+        files[role] = describe_file(path, root)
+    CommitLog(root).append(Manifest(table="captcha", files=files, facts=DatasetMetadata(source="captcha", images={})))
 
 
 def put_images(folder: Path, shown: list[Captcha]) -> Path:

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from features.captions import caption_key
-from features.files import entry_of, write, written_aside
+from features.io.atomic_files import atomic_write, describe_file, write
 from features.references import Reference
 from features.store import Store
-from features.store.log import CommitLog
-from features.store.shards import ShardWriter, shard_of
-from features.vocabulary import given_vocabulary, write_vocabulary
-from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
-from schemas.recipes import END, SPECIAL_TOKENS, START, UNKNOWN, FeatureRecipe, TextRecipe
+from features.store.commit_log import CommitLog
+from features.store.shards import ShardWriter, find_shard
+from features.text.caption_keys import caption_key
+from features.text.vocabulary import given_vocabulary, write_vocabulary
+from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.records import Row, to_arrow
+from schemas.table_config import END, SPECIAL_TOKENS, START, UNKNOWN, CaptionTableConfig, FeatureTableConfig
 from schemas.tables import CAPTIONS, CATALOG, FAILURES, REPORT, Table
 
 WORDS = (*SPECIAL_TOKENS, "a", "dog", "runs", "sleeps")
@@ -75,7 +75,7 @@ def add_dataset(store: Store, photos: Sequence[Photo], name: str = "pets") -> No
         for photo in sorted(photos, key=lambda photo: photo.image_id)
     ]
     entry = _parquet(root, f"{len(CommitLog(root).entries())}/catalog", CATALOG, rows)
-    facts = DatasetFacts(source="folder", images=Counter(photo.split for photo in photos))
+    facts = DatasetMetadata(source="folder", images=Counter(photo.split for photo in photos))
     replaces = tuple(manifest.digest for manifest in CommitLog(root).live())
     CommitLog(root).append(Manifest(table=name, replaces=replaces, files={"catalog": entry}, facts=facts))
 
@@ -90,7 +90,7 @@ def add_features(
     failures: Mapping[bytes, tuple[str, str, str]] | None = None,
 ) -> str:
     """Commit a row for each key, and remembered failures; the table's short fingerprint."""
-    recipe = FeatureRecipe(
+    recipe = FeatureTableConfig(
         extractor="inception_v3", weights=weights, layer="mixed10", height=299, width=299, precision="float32"
     )
     root, table = store.feature_root(recipe), recipe.table(SHAPE)
@@ -101,7 +101,7 @@ def add_features(
         names = ("stage", "reason", "detail")
         failed = [{"key": key, **dict(zip(names, why, strict=True))} for key, why in sorted(failures.items())]
         files["failures"] = _parquet(root, f"{commit}/failures", FAILURES, failed)
-    facts = FeatureFacts(shape=SHAPE, network="0" * 64, numerics=numerics, toolchain=toolchain or {"keras": "3.15"})
+    facts = FeatureMetadata(shape=SHAPE, network="0" * 64, numerics=numerics, toolchain=toolchain or {"keras": "3.15"})
     shards = _shards(root, commit, table, rows, recipe.format)
     CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=shards, files=files, facts=facts))
     return root.name
@@ -111,12 +111,14 @@ def add_captions(
     store: Store, photos: Sequence[Photo], name: str = "pets", *, words: Sequence[str] = WORDS, max_length: int = 0
 ) -> str:
     """Commit the photos' captions, tokenized at spaces; the table's short fingerprint."""
-    recipe = TextRecipe(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    recipe = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
     root = store.text_root(recipe)
     rows = [_caption(name, photo, i, words) for photo in photos for i in range(len(photo.captions))]
     write_vocabulary(root / "0" / "transform" / "vocabulary.txt", words)
     write(root / "0" / "transform" / "graph.pb", b"a graph")
-    files = {f"transform/{path.name}": entry_of(path, root) for path in sorted((root / "0" / "transform").glob("*"))}
+    files = {
+        f"transform/{path.name}": describe_file(path, root) for path in sorted((root / "0" / "transform").glob("*"))
+    }
     files["vocabulary"] = files["transform/vocabulary.txt"]
     shards = _shards(root, "0", CAPTIONS, sorted(rows, key=lambda row: row["key"]), recipe.format)
     manifest = Manifest(table=recipe.fingerprint, shards=shards, files=files, facts=_text_facts(rows, words))
@@ -147,7 +149,7 @@ def _caption(name: str, photo: Photo, number: int, words: Sequence[str]) -> dict
     }
 
 
-def _text_facts(rows: Sequence[Row], words: Sequence[str]) -> TextFacts:
+def _text_facts(rows: Sequence[Row], words: Sequence[str]) -> CaptionMetadata:
     captions, tokens, unknown = Counter(), Counter(), Counter()
     lengths: dict[str, Counter[int]] = {row["split"]: Counter() for row in rows}
     for row in rows:
@@ -156,7 +158,7 @@ def _text_facts(rows: Sequence[Row], words: Sequence[str]) -> TextFacts:
         tokens[row["split"]] += len(row["tokens"])
         unknown[row["split"]] += row["tokens"].count(UNKNOWN)
     longest = max(len(row["tokens"]) for row in rows)
-    return TextFacts(
+    return CaptionMetadata(
         inputs="0" * 64,
         words=len(words),
         captions=captions,
@@ -171,12 +173,12 @@ def _text_facts(rows: Sequence[Row], words: Sequence[str]) -> TextFacts:
 def _shards(root: Path, commit: str, table: Table, rows: Sequence[Row], file_format: str) -> tuple[Shard, ...]:
     writers = [ShardWriter(root, commit, table, file_format, number, SHARDS) for number in range(SHARDS)]
     for row in rows:
-        writers[shard_of(row["key"], SHARDS)].append(row)
+        writers[find_shard(row["key"], SHARDS)].append(row)
     return tuple(shard for shard in (writer.close() for writer in writers) if shard)
 
 
 def _parquet(root: Path, name: str, table: Table, rows: Sequence[Row]) -> FileEntry:
     path = root / f"{name}.parquet"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         pq.write_table(to_arrow(table, rows), aside)
-    return entry_of(path, root)
+    return describe_file(path, root)

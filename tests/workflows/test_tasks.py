@@ -8,7 +8,7 @@ import pytest
 import capt
 from features.store import open_store
 from schemas.errors import UsageError
-from trainer.runs.records import read_record
+from trainer.runs.metadata import read_metadata
 from workflows.tasks import TASKS, evaluate_run, task_of
 
 NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 64}
@@ -37,7 +37,7 @@ def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any,
     assert task.preparations["captions"].fingerprint(opened, data) == tables["captions"]
     task.check_shape(SMALL_CAPTIONER, opened.features(tables["features"]).shape, "there")
     assert task.train(store, tmp_path / "run", SMALL_CAPTIONER, tables)["epochs"] == 1
-    assert task.settings(SMALL_CAPTIONER).items() >= read_record(tmp_path / "run").training.model_dump().items()
+    assert task.settings(SMALL_CAPTIONER).items() >= read_metadata(tmp_path / "run").training.model_dump().items()
     scores = task.scored(evaluate_run(store, tmp_path / "run", {"split": "val", "num_examples": 0}))
     assert next(iter(task.scores)) == "cider_d"
     low, high = scores["bleu_1"].interval

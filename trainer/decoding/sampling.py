@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.keras_settings import ops
-from schemas.recipes import PAD
-from trainer.captioners.captioner import Captioner, State
-from trainer.decoding.constraints import unlikely_words
-from trainer.decoding.decoder import Decoded, GenerationConfig
-from trainer.decoding.saying import Said, WordByWord
+from features.runtime.keras_settings import ops
+from schemas.table_config import PAD
+from trainer.decoding.decoding_loop import AutoregressiveDecoder, Said
+from trainer.decoding.generation import GenerationConfig, GenerationOutput
+from trainer.decoding.logits_processors import top_k_top_p_mask
+from trainer.models.captioner import Captioner, State
 
 
-class SamplingDecoder(WordByWord):
+class SamplingDecoder(AutoregressiveDecoder):
     """Draws captions.
 
     Args:
@@ -28,7 +28,7 @@ class SamplingDecoder(WordByWord):
     def __init__(self, model: Captioner, decoding: GenerationConfig) -> None:
         super().__init__(model, decoding, decoding.num_return_sequences)
 
-    def __call__(self, features: NDArray[Any], numbers: Sequence[int] = ()) -> Decoded:
+    def __call__(self, features: NDArray[Any], numbers: Sequence[int] = ()) -> GenerationOutput:
         """The captions of a batch, those of an image by their scores.
 
         Args:
@@ -44,7 +44,7 @@ class SamplingDecoder(WordByWord):
             np.take_along_axis(array, order.reshape(order.shape + (1,) * (array.ndim - 2)), axis=1)
             for array in (words, scores, attention)
         )
-        return Decoded(words, scores, attention if attention.shape[-1] else None)
+        return GenerationOutput(words, scores, attention if attention.shape[-1] else None)
 
     def decode(self, features: Any, draws: Any) -> tuple[Any, Any, Any]:
         """Words [B, N, T], scores [B, N] and attention [B, N, T, places], as tensors.
@@ -73,7 +73,7 @@ class SamplingDecoder(WordByWord):
         """Words int32 [rows], and their log-probabilities among all that may be said, at temperature 1."""
         rules = self.decoding
         bold = allowed / rules.temperature
-        reach = ops.cumsum(ops.softmax(bold + unlikely_words(bold, rules.top_k, rules.top_p), axis=-1), axis=-1)
+        reach = ops.cumsum(ops.softmax(bold + top_k_top_p_mask(bold, rules.top_k, rules.top_p), axis=-1), axis=-1)
         # The last sum may be a little less than 1.
         token = ops.sum(ops.cast(reach <= draw * reach[:, -1:], "int32"), axis=-1)
         token = ops.minimum(token, allowed.shape[-1] - 1)

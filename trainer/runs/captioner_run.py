@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from features.extraction import Source
-from features.vocabulary import detokenize, read_vocabulary
-from schemas.errors import DamagedError, RecordError, StoreError, UsageError
-from trainer.captioners.models import MODELS
-from trainer.decoding.decoder import IMPOSSIBLE, Decoded, Decoder, GenerationConfig, make_decoder
+from features.extractors.extraction import EncodedImage
+from features.text.vocabulary import detokenize, read_vocabulary
+from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
+from trainer.decoding.generation import IMPOSSIBLE, Decoder, GenerationConfig, GenerationOutput, make_decoder
+from trainer.models.model_specs import MODELS
 from trainer.runs.directory import VOCABULARY
-from trainer.runs.records import CaptionerRecord
+from trainer.runs.metadata import CaptionerMetadata
 from trainer.runs.run import ImageLike, Run, as_sources, only
 
 if TYPE_CHECKING:
-    from trainer.captioners.captioner import Captioner
+    from trainer.models.captioner import Captioner
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class CaptionerRun(Run):
         print(caption.text)
     """
 
-    record: CaptionerRecord
+    record: CaptionerMetadata
     model: "Captioner"
     does = "captions images"
     command = "capt caption"
 
-    def __init__(self, path: Path, record: CaptionerRecord) -> None:
+    def __init__(self, path: Path, record: CaptionerMetadata) -> None:
         super().__init__(path, record)
         self._decoders: dict[GenerationConfig, Decoder] = {}
         if record.model not in MODELS:
@@ -69,7 +69,7 @@ class CaptionerRun(Run):
         """The words by id; 0 to 3 are the special ones."""
         words = read_vocabulary(self.path / VOCABULARY)
         if len(words) != self.record.vocabulary:
-            raise DamagedError(
+            raise CorruptFileError(
                 f"damaged: expected {self.record.vocabulary} words, got {len(words)}", where=str(self.path / VOCABULARY)
             )
         return words
@@ -116,7 +116,7 @@ class CaptionerRun(Run):
         return self.caption_sources(as_sources(images), decoding)
 
     def caption_sources(
-        self, sources: Iterable[Source], decoding: GenerationConfig | None = None, first: int = 0
+        self, sources: Iterable[EncodedImage], decoding: GenerationConfig | None = None, first: int = 0
     ) -> Iterator[Caption | RecordError]:
         """The captions of encoded images, in order; extraction and decoding go batch by batch.
 
@@ -150,7 +150,7 @@ class CaptionerRun(Run):
             self._decoders[decoding] = make_decoder(self.model, decoding)
         return self._decoders[decoding]
 
-    def _captions(self, decoded: Decoded, image: int) -> Caption:
+    def _captions(self, decoded: GenerationOutput, image: int) -> Caption:
         seen = decoded.attention
         best, *others = [
             self._caption(words, score, None if seen is None else seen[image, place])

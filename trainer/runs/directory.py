@@ -1,13 +1,13 @@
 """The run directory: all that a trained model needs, after the store it was trained from has moved.
 
-R/run.json          what it was trained on and how: `trainer.runs.records`
+R/run.json          what it was trained on and how: `trainer.runs.metadata`
 R/network.pb        the frozen network that makes features of images, or their pixels
 R/vocabulary.txt    of a captioner: one word a line, line number = id
 R/transform/        of a captioner: the saved graph that tokenizes captions
 R/extractor.json    of a captioner on pixels: the layers of the extractor that is in the model
 R/words.txt         of a recognizer: the words of the train split, one a line, by alphabet
-R/learned.keys      the images that it learned from: `trainer.runs.learned`
-R/checkpoints/      weights, see `trainer.learning.checkpoints`
+R/learned.keys      the images that it learned from: `trainer.runs.training_images`
+R/checkpoints/      weights, see `trainer.training.checkpoints`
 R/metrics.jsonl     one line an epoch;  R/loss.png the same as a picture;  R/logs/ the same for TensorBoard
 R/store.txt         where the store was, for `capt evaluate`; nothing else needs it
 R/evaluation/       what `capt evaluate` found, by split
@@ -23,18 +23,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from features.files import ASIDE, aside_of, publish, publish_tree, sha256_of, write
-from features.locks import held
-from features.remote.paths import place
+from features.io.atomic_files import (
+    ASIDE,
+    hash_file,
+    replace_atomically,
+    replace_tree_atomically,
+    temporary_path,
+    write,
+)
+from features.io.locations import parse_location
+from features.io.locks import hold_lock
 from features.store import FeatureTable
-from features.vocabulary import write_vocabulary
-from schemas.errors import DamagedError, StoreError, UsageError
-from trainer.inputs.tables import Tables
-from trainer.runs.learned import LEARNED, write_learned
-from trainer.runs.records import EXTRACTOR, RECORD, RunRecord, refuse_other, write_record
+from features.text.vocabulary import write_vocabulary
+from schemas.errors import CorruptFileError, StoreError, UsageError
+from trainer.data.table_selection import Tables
+from trainer.runs.metadata import EXTRACTOR, RECORD, RunMetadata, refuse_other, write_metadata
+from trainer.runs.training_images import LEARNED, write_training_images
 
 if TYPE_CHECKING:
-    from trainer.captioners.pixels import PixelNetwork
+    from trainer.models.backbone import Backbone
 
 VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
@@ -49,12 +56,12 @@ _STORE = "store.txt"
 _LOCK = ".lock"
 
 
-def begin_run(root: Path, record: RunRecord, fill: Callable[[], None]) -> None:
+def start_run(root: Path, record: RunMetadata, fill: Callable[[], None]) -> None:
     """Make the run directory, or find that it holds the same run already.
 
     Args:
         root: Path. The run directory; new, empty, or of the same run.
-        record: RunRecord. What is to be trained.
+        record: RunMetadata. What is to be trained.
         fill: function. Puts into a new directory what the run needs besides.
 
     Raises:
@@ -65,23 +72,23 @@ def begin_run(root: Path, record: RunRecord, fill: Callable[[], None]) -> None:
     else:
         _refuse_foreign(root)
         fill()
-    write_record(root, record)
+    write_metadata(root, record)
 
 
-def put_captioner(root: Path, tables: Tables, extractor: "PixelNetwork | None", learned: NDArray[np.uint8]) -> None:
+def put_captioner(root: Path, tables: Tables, extractor: "Backbone | None", learned: NDArray[np.uint8]) -> None:
     """Put into a run directory what a captioner needs besides its weights.
 
     Args:
         root: Path. The run directory.
         tables: Tables. Where vocabulary, transform and network are copied from.
-        extractor: PixelNetwork or None. The network in the model, where it learns from pixels.
+        extractor: Backbone or None. The network in the model, where it learns from pixels.
         learned: uint8 array [N, 32]. The content keys of the images that it learns from.
     """
     text = tables.texts[0]
     write_vocabulary(root / VOCABULARY, text.vocabulary())
     _copy_tree(text.transform_path, root / TRANSFORM)
     put_network(root, tables.features)
-    write_learned(root, learned)
+    write_training_images(root, learned)
     if extractor:
         write(root / EXTRACTOR, extractor.layers)
 
@@ -96,7 +103,7 @@ def put_recognizer(root: Path, features: FeatureTable, words: Sequence[str], lea
         learned: uint8 array [N, 32]. The content keys of the images that it learns from.
     """
     write(root / WORDS, "".join(f"{word}\n" for word in sorted(set(words))).encode())
-    write_learned(root, learned)
+    write_training_images(root, learned)
     put_network(root, features)
 
 
@@ -105,16 +112,16 @@ def put_network(root: Path, features: FeatureTable) -> None:
     _link(features.network_path, root / NETWORK, features.facts.network)
 
 
-def note_store(root: Path, store: Path) -> None:
+def record_store(root: Path, store: Path) -> None:
     """Note in a run directory which store it was trained from."""
     write(root / _STORE, f"{store}\n".encode())
 
 
-def noted_store(root: Path) -> Path:
+def recorded_store(root: Path) -> Path:
     """The store that a run was trained from; UsageError where it is not known, or not there any more."""
     mend = "name the store with --store"
     try:
-        store = place((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
+        store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
     except (FileNotFoundError, UnicodeDecodeError):
         raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
     if not store.is_dir():
@@ -122,9 +129,9 @@ def noted_store(root: Path) -> Path:
     return store
 
 
-def locked(root: Path) -> AbstractContextManager[None]:
+def lock_run(root: Path) -> AbstractContextManager[None]:
     """Hold a run directory for training; LockedError where another process does. The lock ends with the process."""
-    return held(root / _LOCK, "training here")
+    return hold_lock(root / _LOCK, "training here")
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -139,23 +146,23 @@ def _refuse_foreign(root: Path) -> None:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    aside = aside_of(target)
+    aside = temporary_path(target)
     shutil.copytree(source, aside)
     shutil.rmtree(target, ignore_errors=True)
-    publish_tree(aside, target)
+    replace_tree_atomically(aside, target)
 
 
 def _link(source: Path, target: Path, sha256: str) -> None:
-    if not source.exists() or sha256_of(source) != sha256:
-        raise DamagedError(
+    if not source.exists() or hash_file(source) != sha256:
+        raise CorruptFileError(
             f"the frozen network is missing or damaged: expected SHA-256 {sha256}",
             where=str(source),
             mend="run the same `capt prepare features` again",
         )
-    aside = aside_of(target)
+    aside = temporary_path(target)
     try:
         # The store never changes a network in place, so one copy on the disk serves both.
         os.link(source, aside)
     except OSError:
         shutil.copyfile(source, aside)
-    publish(aside, target)
+    replace_atomically(aside, target)

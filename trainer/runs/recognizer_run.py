@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extraction import Source
-from schemas.errors import DamagedError, RecordError, UsageError
+from features.extractors.extraction import EncodedImage
+from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.options.generation import SearchOptions
-from trainer.decoding.decoder import compiled
-from trainer.recognizers.readings import How, Reader, Reading
+from trainer.decoding.ctc_decoder import CtcDecoder, How, Prediction
+from trainer.decoding.generation import compile_function
 from trainer.runs.directory import WORDS
-from trainer.runs.records import RecognizerRecord
+from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.run import ImageLike, Run, as_sources, only
 
 if TYPE_CHECKING:
-    from trainer.recognizers.recognizer import Recognizer
+    from trainer.models.recognizer import Recognizer
 
 HOWS: tuple[How, ...] = get_args(How)
 
 
 @dataclass(frozen=True)
-class Readings:
+class RecognizedImages:
     """What a run reads in an image: a word each by itself, by search, and of the words that it has learned.
 
     Args:
@@ -36,13 +36,13 @@ class Readings:
         lexicon: Reading. The likeliest of the train split's words.
     """
 
-    greedy: Reading
-    beam: Reading
-    lexicon: Reading
+    greedy: Prediction
+    beam: Prediction
+    lexicon: Prediction
 
-    def by(self, how: How) -> Reading:
+    def by(self, how: How) -> Prediction:
         """The one that is decoded so."""
-        reading: Reading = getattr(self, how)
+        reading: Prediction = getattr(self, how)
         return reading
 
 
@@ -54,7 +54,7 @@ class RecognizerRun(Run):
         print(reading.text, reading.score)
     """
 
-    record: RecognizerRecord
+    record: RecognizerMetadata
     model: "Recognizer"
     does = "reads words"
     command = "capt recognize"
@@ -66,25 +66,25 @@ class RecognizerRun(Run):
         try:
             words = tuple(path.read_text(encoding="utf-8").split())
         except FileNotFoundError:
-            raise DamagedError("the words of the train split are missing", where=str(path)) from None
+            raise CorruptFileError("the words of the train split are missing", where=str(path)) from None
         except UnicodeDecodeError:
-            raise DamagedError("the words of the train split are not UTF-8", where=str(path)) from None
+            raise CorruptFileError("the words of the train split are not UTF-8", where=str(path)) from None
         if len(words) != self.record.words:
-            raise DamagedError(f"damaged: expected {self.record.words} words, got {len(words)}", where=str(path))
+            raise CorruptFileError(f"damaged: expected {self.record.words} words, got {len(words)}", where=str(path))
         return words
 
     @cached_property
-    def _readers(self) -> dict[How, Reader]:
+    def _readers(self) -> dict[How, CtcDecoder]:
         head = self.record.config.head
-        return {how: Reader(head, how, self.words) for how in HOWS}
+        return {how: CtcDecoder(head, how, self.words) for how in HOWS}
 
     @cached_property
     def _logits(self) -> Any:
         # Taken here, for weights that are loaded while a graph is being traced stay behind in it.
         model, head = self.model, self.record.config.head
-        return compiled(lambda images: model(images, training=False)[head])
+        return compile_function(lambda images: model(images, training=False)[head])
 
-    def read(self, image: ImageLike, how: How = "greedy") -> Reading:
+    def read(self, image: ImageLike, how: How = "greedy") -> Prediction:
         """The word in one image: a path, encoded bytes, or a PIL image.
 
         Raises:
@@ -92,28 +92,28 @@ class RecognizerRun(Run):
         """
         return only(self.read_many([image], how))
 
-    def read_many(self, images: Iterable[ImageLike], how: How = "greedy") -> Iterator[Reading | RecordError]:
+    def read_many(self, images: Iterable[ImageLike], how: How = "greedy") -> Iterator[Prediction | RecordError]:
         """The words in many images, in order; an image that fails gives its error and costs no other."""
         return self.read_sources(as_sources(images), how)
 
-    def read_sources(self, sources: Iterable[Source], how: How = "greedy") -> Iterator[Reading | RecordError]:
+    def read_sources(self, sources: Iterable[EncodedImage], how: How = "greedy") -> Iterator[Prediction | RecordError]:
         """The words in encoded images, in order; decoding and reading go batch by batch."""
-        check_how(how)
+        check_decoding_strategy(how)
         return self._answers(sources, lambda pixels, _: self._readers[how](self.logits(pixels)))
 
-    def all_readings(self, sources: Iterable[Source]) -> Iterator[Readings | RecordError]:
+    def all_readings(self, sources: Iterable[EncodedImage]) -> Iterator[RecognizedImages | RecordError]:
         """What every decoder reads in encoded images, in order."""
         return self._answers(sources, lambda pixels, _: self.read_pixels(pixels))
 
-    def read_pixels(self, pixels: NDArray[np.uint8]) -> list[Readings]:
+    def read_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImages]:
         """What every decoder reads in images uint8 [N, H, W, 3] as the run's table holds them."""
         logits = self.logits(pixels)
         readings = zip(*(self._readers[how](logits) for how in HOWS), strict=True)
-        return [Readings(*each) for each in readings]
+        return [RecognizedImages(*each) for each in readings]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the head that reads gives for images uint8 [N, H, W, 3]: float32 [N, T, 27]."""
-        from features.keras_settings import ops
+        from features.runtime.keras_settings import ops
 
         logits: NDArray[np.float32] = ops.convert_to_numpy(self._logits(ops.convert_to_tensor(pixels)))
         return logits
@@ -127,7 +127,7 @@ def refuse_generation_options(options: SearchOptions) -> None:
         raise UsageError("it is for captions, and the run reads words", where=option, mend="leave it out")
 
 
-def check_how(how: str) -> None:
+def check_decoding_strategy(how: str) -> None:
     """UsageError where there is no such decoder."""
     if how not in HOWS:
         raise UsageError(

@@ -16,24 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.extraction import Extracted, Extractor, Failed, Source
-from features.fitting import Fitting
-from features.images import rgb_of
-from features.networks import shared_network
-from features.quantize import decode
+from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
+from features.extractors.frozen_graph import shared_extractor_model
+from features.images.decode import to_rgb
+from features.images.resizer import Resizer
+from features.io.locations import local_path
 from features.references import Reference
-from features.remote.paths import local_path
-from features.store.models import champion_at
-from schemas.errors import DamagedError, RecordError, UsageError
-from schemas.recipes import digest_of
-from trainer.inputs.captions import as_strings
+from features.store.storage_dtypes import decode
+from schemas.errors import CorruptFileError, RecordError, UsageError
+from schemas.table_config import digest_of
+from trainer.data.caption_data import as_strings
 from trainer.runs.directory import CHECKPOINTS, NETWORK
-from trainer.runs.learned import read_learned
-from trainer.runs.records import RunRecord, read_record
+from trainer.runs.metadata import RunMetadata, read_metadata
+from trainer.runs.training_images import read_training_images
+from workflows.model_registry import champion_at
 
 if TYPE_CHECKING:
-    from features.keras_settings import keras
-    from trainer.learning.checkpoints import Checkpoints
+    from features.runtime.keras_settings import keras
+    from trainer.training.checkpoints import Checkpoints
 
 DECODE_BATCH = 64
 _KINDS = {"captioner": "captioner_run.CaptionerRun", "captcha": "recognizer_run.RecognizerRun"}
@@ -54,15 +54,15 @@ class Run:
     does: ClassVar[str]
     command: ClassVar[str]
 
-    def __init__(self, path: Path, record: RunRecord) -> None:
+    def __init__(self, path: Path, record: RunMetadata) -> None:
         self.path = path
         self.record = record
 
     @cached_property
     def model(self) -> "keras.Model":
         """The model with the weights of the best epoch."""
-        from features.keras_settings import apply_settings
-        from trainer.learning.compiling import computing_in
+        from features.runtime.keras_settings import apply_settings
+        from trainer.training.compile_model import computing_in
 
         apply_settings()
         with computing_in("float32"):
@@ -71,9 +71,9 @@ class Run:
         return model
 
     @property
-    def fitting(self) -> Fitting:
+    def fitting(self) -> Resizer:
         """How images are brought to the network's size."""
-        return Fitting.of(self.record.features.recipe)
+        return Resizer.of(self.record.features.recipe)
 
     @property
     def identity(self) -> str:
@@ -84,7 +84,7 @@ class Run:
     @cached_property
     def learned(self) -> NDArray[np.uint8]:
         """The content keys of the images that it learned from, uint8 [N, 32]."""
-        return read_learned(self.path)
+        return read_training_images(self.path)
 
     def count_learned(self, keys: NDArray[np.uint8]) -> int:
         """Returns how many of some images the run learned from.
@@ -96,12 +96,15 @@ class Run:
 
     @property
     def _checkpoints(self) -> "Checkpoints":
-        from trainer.learning.checkpoints import Checkpoints
+        from trainer.training.checkpoints import Checkpoints
 
         return Checkpoints(self.path / CHECKPOINTS)
 
     def _answers(
-        self, sources: Iterable[Source], answer: Callable[[NDArray[Any], Sequence[int]], list[Answer]], first: int = 0
+        self,
+        sources: Iterable[EncodedImage],
+        answer: Callable[[NDArray[Any], Sequence[int]], list[Answer]],
+        first: int = 0,
     ) -> Iterator[Answer | RecordError]:
         """The answers for encoded images, in order; extraction and answering go batch by batch.
 
@@ -112,18 +115,20 @@ class Run:
         """
         results = self._extractor().run(sources)
         while batch := list(islice(results, DECODE_BATCH)):
-            extracted = {number: result for number, result in enumerate(batch, first) if isinstance(result, Extracted)}
+            extracted = {
+                number: result for number, result in enumerate(batch, first) if isinstance(result, ExtractedRow)
+            }
             answers = iter(answer(_features(extracted.values()), list(extracted)) if extracted else ())
             first += len(batch)
             for result in batch:
-                yield result.error if isinstance(result, Failed) else next(answers)
+                yield result.error if isinstance(result, FailedImage) else next(answers)
 
-    def _extractor(self) -> Extractor:
+    def _extractor(self) -> ExtractionCore:
         recipe = self.record.features.recipe
         path = self.path / NETWORK
         if not path.is_file():
-            raise DamagedError("the frozen network is missing", where=str(path))
-        return Extractor(recipe, shared_network(path, recipe.precision))
+            raise CorruptFileError("the frozen network is missing", where=str(path))
+        return ExtractionCore(recipe, shared_extractor_model(path, recipe.precision))
 
 
 def load_run(path: str | Path) -> Any:
@@ -133,7 +138,7 @@ def load_run(path: str | Path) -> Any:
         path: str or Path. A run directory, or a model of a store, `STORE/models/NAME`, whose champion is the run.
     """
     root = champion_at(path) or local_path(path).absolute()
-    record = read_record(root)
+    record = read_metadata(root)
     module, name = _KINDS[record.task].split(".")
     return getattr(importlib.import_module(f"trainer.runs.{module}"), name)(root, record)
 
@@ -153,9 +158,9 @@ def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
     return opened
 
 
-def as_sources(images: Iterable[ImageLike]) -> Iterator[Source]:
+def as_sources(images: Iterable[ImageLike]) -> Iterator[EncodedImage]:
     """Images as the extraction takes them: paths, encoded bytes, or PIL images."""
-    return (Source(b"", _reader(image)) for image in images)
+    return (EncodedImage(b"", _reader(image)) for image in images)
 
 
 def only(answers: Iterable[Answer | RecordError]) -> Answer:
@@ -166,7 +171,7 @@ def only(answers: Iterable[Answer | RecordError]) -> Answer:
     return answer
 
 
-def _features(rows: Iterable[Extracted]) -> NDArray[Any]:
+def _features(rows: Iterable[ExtractedRow]) -> NDArray[Any]:
     values = [row.values for row in rows]
     return decode({name: np.stack([row[name] for row in values]) for name in values[0]})
 
@@ -184,5 +189,5 @@ def _reader(image: ImageLike) -> Callable[[], bytes]:
 
 def _encoded(image: Image.Image) -> bytes:
     data = BytesIO()
-    rgb_of(image).save(data, "PNG")
+    to_rgb(image).save(data, "PNG")
     return data.getvalue()

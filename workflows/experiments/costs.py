@@ -11,7 +11,7 @@ def training_seconds(root: Path) -> float:
     return round(seconds, 3)
 
 
-def bytes_of(root: Path) -> int:
+def measure_bytes(root: Path) -> int:
     """Bytes of the files below a directory; those that lie elsewhere too, such as a network of the store, left out."""
     files = [path.stat() for path in root.rglob("*") if path.is_file()]
     return sum(file.st_size for file in files if file.st_nlink == 1)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from schemas.strict_json import parse_json
-from trainer.plots import encode_figure
+from trainer.reports.plots import encode_figure
 from trainer.runs.directory import METRICS
 from workflows.experiments.run_files import reading
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workflows.experiments.definition import Definition
+from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.records import TrialRecord
 
 Settings = Mapping[str, Any]
@@ -19,7 +19,7 @@ class Change:
     new: Any
 
 
-def settings_of(definition: Definition, trial: TrialRecord) -> dict[str, Any]:
+def list_settings(definition: ExperimentConfig, trial: TrialRecord) -> dict[str, Any]:
     """All that decides a trial, by name, defaults included: how its tables are made, what is trained, and how.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import UsageError
-from workflows.experiments.definition import MODEL, SEED, Choice, Definition
+from workflows.experiments.config import MODEL, SEED, Choice, ExperimentConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Grid:
     skipped: tuple[str, ...]
 
 
-def grid_of(definition: Definition, where: str) -> Grid:
+def build_grid(definition: ExperimentConfig, where: str) -> Grid:
     """The trials that an experiment is made of.
 
     Args:
@@ -68,13 +68,13 @@ def grid_of(definition: Definition, where: str) -> Grid:
     return Grid(tuple(kept), tuple(trial.name for trial in skipped))
 
 
-def _places(definition: Definition, choice: Choice) -> Iterator[tuple[tuple[str, str | int], ...]]:
+def _places(definition: ExperimentConfig, choice: Choice) -> Iterator[tuple[tuple[str, str | int], ...]]:
     """The places of the grid that a choice names; an axis that it does not say, it takes whole."""
     axes = [[(axis, name) for name in choice.get(axis, names)] for axis, names in definition.axes.items()]
     return itertools.product(*axes)
 
 
-def _trial(definition: Definition, at: Mapping[str, str | int]) -> Trial:
+def _trial(definition: ExperimentConfig, at: Mapping[str, str | int]) -> Trial:
     each = definition.of_task.preparations.items()
     return Trial(
         at=at,

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from features.remote.paths import local_path
+from features.io.locations import local_path
 from features.store import Store, open_store
 from schemas.errors import StoreError, UsageError
-from schemas.recipes import SHORT_FINGERPRINT, canonical_json, digest_of
-from trainer.runs.records import RECORD
-from workflows.experiments.definition import MODEL, Definition
-from workflows.experiments.grid import Trial, grid_of
-from workflows.experiments.records import Place, TrialResult, kept
+from schemas.table_config import SHORT_FINGERPRINT, canonical_json, digest_of
+from trainer.runs.metadata import RECORD
+from workflows.experiments.config import MODEL, ExperimentConfig
+from workflows.experiments.grid import Trial, build_grid
+from workflows.experiments.records import RunLocation, TrialResult, read_result
 from workflows.tasks import files_named
 
 State = Literal["done", "to resume", "to do"]
@@ -41,7 +41,7 @@ class PlannedTable:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedTrial:
     """A trial, how far it is, and why it failed the last time, if it did."""
 
     trial: Trial
@@ -60,11 +60,11 @@ class Plan:
     """
 
     tables: tuple[PlannedTable, ...]
-    trials: tuple[Planned, ...]
+    trials: tuple[PlannedTrial, ...]
     skipped: tuple[str, ...]
 
 
-def plan_of(definition: Definition, where: str) -> Plan:
+def plan_experiment(definition: ExperimentConfig, where: str) -> Plan:
     """What an experiment has to do; changes nothing.
 
     Args:
@@ -75,15 +75,15 @@ def plan_of(definition: Definition, where: str) -> Plan:
         UsageError: a model cannot learn from a table of its trials; the message names them.
         CaptError: a job's plan fails.
     """
-    grid = grid_of(definition, where)
+    grid = build_grid(definition, where)
     tables = _tables(definition, grid.trials)
     _refuse_misfits(definition, grid.trials, tables, where)
-    place, store = Place(local_path(definition.out, "out").absolute()), _store(definition)
+    place, store = RunLocation(local_path(definition.out, "out").absolute()), _store(definition)
     planned = [_planned(definition, trial, tables, place, store) for trial in grid.trials]
     return Plan(tables, tuple(planned), grid.skipped)
 
 
-def identity_of(definition: Definition, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
+def identify_trial(definition: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
     """A digest of all that decides a trial's scores: options, the files they name, tables, and what these hold.
 
     Args:
@@ -101,11 +101,11 @@ def identity_of(definition: Definition, trial: Trial, fingerprints: Mapping[str,
 
 
 def is_done(
-    result: TrialResult, definition: Definition, trial: Trial, fingerprints: Mapping[str, str], store: Store
+    result: TrialResult, definition: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store
 ) -> bool:
     """Whether a result is what the trial would give again."""
     try:
-        return result.status == "done" and result.identity == identity_of(definition, trial, fingerprints, store)
+        return result.status == "done" and result.identity == identify_trial(definition, trial, fingerprints, store)
     except StoreError:  # the dataset, or its captions, are there no more
         return False
 
@@ -143,7 +143,7 @@ def _table_figures(table: PlannedTable, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _tables(definition: Definition, trials: tuple[Trial, ...]) -> tuple[PlannedTable, ...]:
+def _tables(definition: ExperimentConfig, trials: tuple[Trial, ...]) -> tuple[PlannedTable, ...]:
     """The tables of the trials, each once; a table that no trial learns from is not prepared."""
     tables: dict[tuple[str, str], PlannedTable] = {}
     for kind, preparation in definition.of_task.preparations.items():
@@ -161,7 +161,7 @@ def _tables(definition: Definition, trials: tuple[Trial, ...]) -> tuple[PlannedT
 
 
 def _refuse_misfits(
-    definition: Definition, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], where: str
+    definition: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], where: str
 ) -> None:
     """UsageError where a model cannot read the features of its trials, naming all such trials."""
     wrong = {trial.name: (trial, error) for trial in trials if (error := _misfit(definition, trial, tables))}
@@ -177,7 +177,7 @@ def _refuse_misfits(
         )
 
 
-def _misfit(definition: Definition, trial: Trial, tables: tuple[PlannedTable, ...]) -> UsageError | None:
+def _misfit(definition: ExperimentConfig, trial: Trial, tables: tuple[PlannedTable, ...]) -> UsageError | None:
     """Why the trial's model cannot read its features; None where it can, or where nobody knows their shape yet."""
     for table in tables:
         shape = table.figures.get("shape")
@@ -189,7 +189,7 @@ def _misfit(definition: Definition, trial: Trial, tables: tuple[PlannedTable, ..
     return None
 
 
-def _store(definition: Definition) -> Store | None:
+def _store(definition: ExperimentConfig) -> Store | None:
     try:
         return open_store(definition.store)
     except StoreError:
@@ -197,13 +197,17 @@ def _store(definition: Definition) -> Store | None:
 
 
 def _planned(
-    definition: Definition, trial: Trial, tables: tuple[PlannedTable, ...], place: Place, store: Store | None
-) -> Planned:
+    definition: ExperimentConfig,
+    trial: Trial,
+    tables: tuple[PlannedTable, ...],
+    place: RunLocation,
+    store: Store | None,
+) -> PlannedTrial:
     own = [table for table in tables if table.is_of(trial)]
-    result = kept(place.result(trial.name), TrialResult)
+    result = read_result(place.result(trial.name), TrialResult)
     if result and store and not any(table.figures["misses"] for table in own):
         fingerprints = {table.kind: table.fingerprint for table in own}
         if is_done(result, definition, trial, fingerprints, store):
-            return Planned(trial, "done")
+            return PlannedTrial(trial, "done")
     is_begun = (place.run(trial.name) / RECORD).exists()
-    return Planned(trial, "to resume" if is_begun else "to do", result.reason if result else "")
+    return PlannedTrial(trial, "to resume" if is_begun else "to do", result.reason if result else "")

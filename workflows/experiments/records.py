@@ -13,17 +13,17 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from features.files import write
-from schemas.errors import DamagedError, StoreError
+from features.io.atomic_files import write
+from schemas.errors import CorruptFileError, StoreError
 from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
-from workflows.experiments.definition import Definition
+from workflows.experiments.config import ExperimentConfig
 
 Kept = TypeVar("Kept", bound=Frozen)
 
 
 @dataclass(frozen=True)
-class Place:
+class RunLocation:
     """An experiment's directory.
 
     Args:
@@ -81,7 +81,7 @@ class ExperimentRecord(Frozen):
     """
 
     version: Literal[1] = 1
-    definition: Definition
+    definition: ExperimentConfig
     trials: tuple[TrialRecord, ...]
     skipped: tuple[str, ...]
 
@@ -128,13 +128,13 @@ class TrialResult(Frozen):
     bytes: int = 0
 
 
-def keep(path: Path, record: Frozen) -> None:
+def write_result(path: Path, record: Frozen) -> None:
     """Write a record, whole or not at all."""
     write(path, record.model_dump_json(indent=1).encode() + b"\n")
 
 
-def kept(path: Path, kind: type[Kept]) -> Kept | None:
-    """A record; None where there is none, StoreError where it cannot be used, DamagedError where it is not JSON."""
+def read_result(path: Path, kind: type[Kept]) -> Kept | None:
+    """A record; None where there is none, StoreError where it cannot be used, CorruptFileError where it is not JSON."""
     try:
         data = path.read_bytes()
         parse_json(data)
@@ -148,10 +148,10 @@ def kept(path: Path, kind: type[Kept]) -> Kept | None:
             f"not what this capt wrote: {place}: {first['msg']}", where=str(path), mend="delete it"
         ) from None
     except ValueError as error:
-        raise DamagedError(f"damaged: {error}", where=str(path), mend="delete it") from None
+        raise CorruptFileError(f"damaged: {error}", where=str(path), mend="delete it") from None
 
 
-def results_of(place: Place, trials: tuple[TrialRecord, ...]) -> Mapping[str, TrialResult]:
+def read_results(place: RunLocation, trials: tuple[TrialRecord, ...]) -> Mapping[str, TrialResult]:
     """What became of trials, by name, of those that something did."""
-    found = {trial.name: kept(place.result(trial.name), TrialResult) for trial in trials}
+    found = {trial.name: read_result(place.result(trial.name), TrialResult) for trial in trials}
     return {name: result for name, result in found.items() if result is not None}

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from schemas.errors import DamagedError
+from schemas.errors import CorruptFileError
 
 
 @contextlib.contextmanager
@@ -15,10 +15,10 @@ def reading(path: Path) -> Iterator[None]:
         path: The file.
 
     Raises:
-        DamagedError: The code raised ValueError, KeyError, TypeError or AttributeError.
+        CorruptFileError: The code raised ValueError, KeyError, TypeError or AttributeError.
     """
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"damaged: {type(error).__name__} while it was read"
-        raise DamagedError(what, where=str(path), mend="evaluate the run again") from error
+        raise CorruptFileError(what, where=str(path), mend="evaluate the run again") from error

@@ -6,6 +6,6 @@ A run is named by what it learns from and how, so nothing is learned twice, and 
 commit that ends it changes the champion and says why, at once.
 """
 
-from workflows.retraining.cycle import print_retrained, retrain
+from workflows.retraining.pipeline import print_retrained, retrain
 
 __all__ = ["print_retrained", "retrain"]

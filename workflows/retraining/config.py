@@ -13,7 +13,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.secrets import without_path
 from schemas.settings import read_settings
-from trainer.scoring.contests import CAPTION_METRICS, EXACT_MATCH
+from trainer.evaluation.paired_evaluation import CAPTION_METRICS, EXACT_MATCH
 from workflows.tasks import Task, TaskName, task_of, underscored
 
 Options = dict[str, Any]
@@ -37,7 +37,7 @@ def _address(url: str) -> str:
     return url
 
 
-class Rule(Settings):
+class DataCheck(Settings):
     """From which figure on a comparison warns, and from which it stops; None for never.
 
     Args:
@@ -49,7 +49,7 @@ class Rule(Settings):
     stop: float | None = Field(None, ge=0)
 
 
-class Rules(Settings):
+class DataChecksConfig(Settings):
     """What new data must be like.
 
     Args:
@@ -58,20 +58,21 @@ class Rules(Settings):
         failed: Rule. Share of the records of the preparation that failed.
         length: Rule. By which share of the champion's what is newly told is longer or shorter, in words or letters.
         unknown: Rule. Share of the words newly told that the champion does not know.
-        drift_mean: Rule. How far the features of new images lie from those that the champion saw, `features.drift`.
+        drift_mean: Rule. How far the features of new images lie from those that the champion saw,
+            `workflows.retraining.drift`.
         drift_covariance: Rule. How differently they are spread.
     """
 
     least_new: int = Field(1, ge=1)
-    lost: Rule = Rule(warn=0.02, stop=0.2)
-    failed: Rule = Rule(warn=0.01, stop=0.05)
-    length: Rule = Rule(warn=0.25, stop=1.0)
-    unknown: Rule = Rule(warn=0.05, stop=0.25)
-    drift_mean: Rule = Rule(warn=0.5)
-    drift_covariance: Rule = Rule(warn=1.0)
+    lost: DataCheck = DataCheck(warn=0.02, stop=0.2)
+    failed: DataCheck = DataCheck(warn=0.01, stop=0.05)
+    length: DataCheck = DataCheck(warn=0.25, stop=1.0)
+    unknown: DataCheck = DataCheck(warn=0.05, stop=0.25)
+    drift_mean: DataCheck = DataCheck(warn=0.5)
+    drift_covariance: DataCheck = DataCheck(warn=1.0)
 
 
-class Slice(Settings):
+class SliceConfig(Settings):
     """Images among the tested ones that are looked at apart.
 
     Args:
@@ -83,7 +84,7 @@ class Slice(Settings):
     tolerance: float | None = Field(None, ge=0)
 
 
-class Gate(Settings):
+class GateConfig(Settings):
     """What a challenger must reach.
 
     Args:
@@ -100,10 +101,10 @@ class Gate(Settings):
     margin: float = 0.0
     level: float = Field(0.95, ge=0.5, lt=1)
     draws: int = Field(1000, ge=100)
-    slices: dict[str, Slice] = Field(default_factory=dict)
+    slices: dict[str, SliceConfig] = Field(default_factory=dict)
 
 
-class Hooks(Settings):
+class NotificationsConfig(Settings):
     """What is told of the outcome, as the JSON that the command returns.
 
     What is written of it, into a model's lineage for example, names only the program and the host: arguments, user and
@@ -165,9 +166,9 @@ class RetrainConfig(Settings):
     train: Options = Field(default_factory=dict)
     start: Literal["scratch", "warm"] = "scratch"
     vocabulary: Literal["grown", "frozen"] = "grown"
-    rules: Rules = Rules()
-    gate: Gate = Gate()
-    hooks: Hooks = Hooks()
+    rules: DataChecksConfig = DataChecksConfig()
+    gate: GateConfig = GateConfig()
+    hooks: NotificationsConfig = NotificationsConfig()
 
     @model_validator(mode="after")
     def _is_of_its_task(self) -> Self:

@@ -11,14 +11,14 @@ import pytest
 
 import capt
 from features.extractors.custom import SCALINGS
-from features.extractors.layers import built_apart
-from features.extractors.opening import open_extractor
-from features.fitting import Fitting
-from features.images import decode
-from features.networks import FrozenNetwork, freeze
+from features.extractors.factory import open_extractor
+from features.extractors.frozen_graph import FrozenGraph, freeze
+from features.extractors.output_layers import built_apart
+from features.images.decode import decode
+from features.images.resizer import Resizer
 from schemas.errors import CaptError, UsageError
 from schemas.options.extractor import ExtractorOptions
-from schemas.recipes import FeatureRecipe
+from schemas.table_config import FeatureTableConfig
 
 
 def saved(path: Path, *layers: Callable[[], Any], size: Any = (24, 32, 3), **inputs: Any) -> Path:
@@ -64,7 +64,7 @@ def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Pat
     kept = keras.Model(model.inputs[0], model.get_layer("second").output)
     catalog = store.dataset("folder").catalog()
     for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
-        pixels = decode((images / Path(name).name).read_bytes(), Fitting(24, 32))[np.newaxis] / np.float32(255)
+        pixels = decode((images / Path(name).name).read_bytes(), Resizer(24, 32))[np.newaxis] / np.float32(255)
         assert np.allclose(table.get(key), np.asarray(kept(pixels)).reshape(-1, 16), rtol=1e-5, atol=1e-6)
 
 
@@ -87,14 +87,14 @@ def test_an_open_size_is_asked_for(small: Path) -> None:
 def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
     extractor = open_file(path, preprocess=name)
-    recipe = FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"})
+    recipe = FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"})
     graph = freeze(extractor.feature_function(recipe), 24, 32)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
     floats = pixels.astype(np.float32)
     expected = {"none": lambda: floats, "unit": lambda: floats / 255}.get(
         name, lambda: keras.applications.imagenet_utils.preprocess_input(floats, data_format="channels_last", mode=name)
     )()
-    rows = FrozenNetwork(graph, "float32").predict(pixels)
+    rows = FrozenGraph(graph, "float32").predict(pixels)
     assert np.allclose(rows, expected.reshape(8, -1, 3), rtol=1e-5, atol=1e-4)
 
 
@@ -106,14 +106,14 @@ def test_a_grouped_convolution_is_taken_where_it_is_depthwise(tmp_path: Path, gr
         lambda: keras.layers.Conv2D(filters, 3, groups=groups, padding="same", activation="relu", name="grouped"),
     )
     extractor = open_file(path, preprocess="unit")
-    function = extractor.feature_function(FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"}))
+    function = extractor.feature_function(FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"}))
     if groups == 3:
         with pytest.raises(UsageError, match="grouped convolution's, and cannot be frozen"):
             freeze(function, 24, 32)
         return
     pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
     expected = np.asarray(keras.saving.load_model(path)(pixels / np.float32(255)))
-    rows = FrozenNetwork(freeze(function, 24, 32), "float32").predict(pixels)
+    rows = FrozenGraph(freeze(function, 24, 32), "float32").predict(pixels)
     assert np.allclose(rows, expected.reshape(8, -1, filters), rtol=1e-5, atol=1e-5)
 
 
@@ -122,9 +122,11 @@ def test_a_network_with_a_loop_is_refused_and_one_without_is_not(tmp_path: Path)
         rows = keras.layers.Reshape((24, 96))
         path = saved(tmp_path / "loop.keras", lambda rows=rows: rows, lambda u=unroll: keras.layers.GRU(4, unroll=u))  # type: ignore[misc]
         extractor = open_file(path)
-        function = extractor.feature_function(FeatureRecipe(**{**vars(extractor.choice()), "precision": "float32"}))
+        function = extractor.feature_function(
+            FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"})
+        )
         if unroll:
-            assert FrozenNetwork(freeze(function, 24, 32), "float32").shape == (4,)
+            assert FrozenGraph(freeze(function, 24, 32), "float32").shape == (4,)
         else:
             with pytest.raises(UsageError, match=r"--extractor: the network has a loop.*unroll=True"):
                 freeze(function, 24, 32)

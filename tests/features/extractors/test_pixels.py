@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import capt
-from features.extractors.opening import open_extractor
-from features.fitting import Fitting
-from features.images import decode
+from features.extractors.factory import open_extractor
+from features.images.decode import decode
+from features.images.resizer import Resizer
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
 
@@ -40,7 +40,7 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
     for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
         row = table.get(key)
         assert row.dtype == np.uint8
-        assert np.array_equal(row, decode((images / Path(name).name).read_bytes(), Fitting(24, 32)))
+        assert np.array_equal(row, decode((images / Path(name).name).read_bytes(), Resizer(24, 32)))
 
 
 def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path:
         height=24, width=32, resize_method="tf",
     )  # fmt: skip
     table = capt.open_store(tmp_path / "store").features(figures["fingerprint"])
-    floats = decode((tmp_path / "images" / "a.png").read_bytes(), Fitting(24, 32, "tf-bilinear"))
+    floats = decode((tmp_path / "images" / "a.png").read_bytes(), Resizer(24, 32, "tf-bilinear"))
     assert np.array_equal(table.read(np.array([0]))[0], np.rint(floats).astype(np.uint8))
 
 

@@ -16,15 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import quantize
-from features.files import aside_of, entry_of, publish, put_if_absent, sha256_of, write
-from features.store import Store, create_store
-from features.store.log import CommitLog
-from features.store.pins import lease, table_name
-from features.store.shards import ShardWriter, commit_name, shard_of
+from features.io.atomic_files import describe_file, hash_file, put_if_absent, replace_atomically, temporary_path, write
+from features.store import Store, create_store, storage_dtypes
+from features.store.commit_log import CommitLog
+from features.store.leases import lease, table_name
+from features.store.shards import ShardWriter, commit_name, find_shard
 from schemas.choices import Compression, Format, StorageDtype
-from schemas.manifests import DatasetFacts, FeatureFacts, FileEntry, Manifest, Shard, TextFacts
-from schemas.recipes import SHORT_FINGERPRINT, FeatureRecipe, TextRecipe, canonical_json
+from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
+from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
 from schemas.tables import CAPTIONS, CATALOG, FAILURES
 
 SHAPE = (4, 16)
@@ -39,9 +38,9 @@ def new_store(path: Path) -> Store:
 
 def feature_recipe(
     file_format: Format = "parquet", dtype: StorageDtype = "float16", compression: Compression = "none"
-) -> FeatureRecipe:
+) -> FeatureTableConfig:
     """The recipe of a table of features of shape `SHAPE`."""
-    return FeatureRecipe(
+    return FeatureTableConfig(
         extractor="inception_v3",
         weights="random:0",
         layer="mixed10",
@@ -64,14 +63,14 @@ def keys_of(numbers: Iterable[int]) -> Any:
     return np.frombuffer(b"".join(map(key_of, numbers)), np.uint8).reshape(-1, 32)
 
 
-def values_of(number: int, dtype: StorageDtype = "float16") -> quantize.Stored:
+def values_of(number: int, dtype: StorageDtype = "float16") -> storage_dtypes.Stored:
     """What an extractor would have made of the image of that number."""
-    return quantize.encode(np.random.default_rng(number).standard_normal(SHAPE, dtype=np.float32), dtype)
+    return storage_dtypes.encode(np.random.default_rng(number).standard_normal(SHAPE, dtype=np.float32), dtype)
 
 
 def add_features(
     store: Store,
-    recipe: FeatureRecipe,
+    recipe: FeatureTableConfig,
     numbers: Iterable[int],
     *,
     shards: int = 1,
@@ -85,7 +84,7 @@ def add_features(
 
 def _add_features(
     store: Store,
-    recipe: FeatureRecipe,
+    recipe: FeatureTableConfig,
     root: Path,
     numbers: Iterable[int],
     shards: int,
@@ -98,7 +97,7 @@ def _add_features(
     digest = hashlib.sha256(b"".join(key for key, _ in planned)).hexdigest()
     commit = commit_name(recipe.fingerprint, NETWORK_SHA, shards, digest)
     written = []
-    for prefix, some in groupby(planned, lambda pair: shard_of(pair[0], shards)):
+    for prefix, some in groupby(planned, lambda pair: find_shard(pair[0], shards)):
         writer = ShardWriter(root, commit, recipe.table(SHAPE), recipe.format, prefix, shards)
         for key, number in some:
             writer.append({"key": key, **values_of(number, recipe.dtype)})
@@ -107,7 +106,7 @@ def _add_features(
         table=recipe.fingerprint,
         shards=tuple(written),
         files={"failures": _failures(root, failed)} if failed else {},
-        facts=FeatureFacts(shape=SHAPE, network=NETWORK_SHA, numerics=numerics, toolchain={"pillow": "12"}),
+        facts=FeatureMetadata(shape=SHAPE, network=NETWORK_SHA, numerics=numerics, toolchain={"pillow": "12"}),
     )
     CommitLog(root).append(manifest)
     return manifest
@@ -134,7 +133,7 @@ def _add_dataset(root: Path, numbers: Sequence[int]) -> Manifest:
         table=root.name,
         replaces=tuple(live.digest for live in log.live()),
         files={"catalog": entry},
-        facts=DatasetFacts(source="folder", images={"train": len(numbers)}),
+        facts=DatasetMetadata(source="folder", images={"train": len(numbers)}),
     )
     log.append(manifest)
     return manifest
@@ -142,12 +141,12 @@ def _add_dataset(root: Path, numbers: Sequence[int]) -> Manifest:
 
 def add_captions(store: Store, dataset: str, numbers: Iterable[int]) -> Manifest:
     """Commit a table of captions, with files in the places of a vocabulary and a transform."""
-    recipe = TextRecipe(dataset=dataset, vocabulary=f"train:{'0' * 64}")
+    recipe = CaptionTableConfig(dataset=dataset, vocabulary=f"train:{'0' * 64}")
     with preparing(store, store.text_root(recipe)) as root:
         return _add_captions(recipe, root, sorted((key_of(number), number) for number in numbers))
 
 
-def _add_captions(recipe: TextRecipe, root: Path, rows: Sequence[tuple[bytes, int]]) -> Manifest:
+def _add_captions(recipe: CaptionTableConfig, root: Path, rows: Sequence[tuple[bytes, int]]) -> Manifest:
     dataset = recipe.dataset
     writer = ShardWriter(root, "0123456789abcdef", CAPTIONS, "parquet", 0, 1)
     for key, number in rows:
@@ -159,8 +158,8 @@ def _add_captions(recipe: TextRecipe, root: Path, rows: Sequence[tuple[bytes, in
     for role, place in roles.items():
         path = root / "0123456789abcdef" / place
         write(path, f"contents of {role}\n".encode())
-        files[role] = entry_of(path, root)
-    facts = TextFacts(
+        files[role] = describe_file(path, root)
+    facts = CaptionMetadata(
         inputs="0" * 64,
         words=5,
         captions={"train": len(rows)},
@@ -191,10 +190,10 @@ def shard_of_writer(writer: ShardWriter) -> Shard:
 def contents(root: Path) -> dict[str, str]:
     """The SHA-256 of every file of the table's live commits, by path within the table."""
     named = {entry.path for manifest in CommitLog(root).live() for entry in manifest.entries()}
-    return {path: sha256_of(root / path) for path in sorted(named)}
+    return {path: hash_file(root / path) for path in sorted(named)}
 
 
-def features_of(store: Store, recipe: FeatureRecipe, numbers: Sequence[int]) -> Any:
+def features_of(store: Store, recipe: FeatureTableConfig, numbers: Sequence[int]) -> Any:
     """The features of images as a reader sees them; KeyError where one has none."""
     table = store.features(recipe.fingerprint)
     positions = table.lookup(keys_of(numbers))
@@ -205,7 +204,7 @@ def features_of(store: Store, recipe: FeatureRecipe, numbers: Sequence[int]) -> 
 
 def expected_features(numbers: Sequence[int], dtype: StorageDtype = "float16") -> Any:
     """What `features_of` must give."""
-    return np.stack([quantize.decode(values_of(number, dtype)) for number in numbers])
+    return np.stack([storage_dtypes.decode(values_of(number, dtype)) for number in numbers])
 
 
 def timed(function: Callable[..., object], *arguments: Any) -> float:
@@ -258,10 +257,10 @@ def _failures(root: Path, numbers: Sequence[int]) -> FileEntry:
 
 def _named(root: Path, stem: str, rows: pa.Table) -> FileEntry:
     root.mkdir(parents=True, exist_ok=True)
-    aside = aside_of(root / stem)
+    aside = temporary_path(root / stem)
     with pq.ParquetWriter(aside, rows.schema) as writer:
         writer.write_table(rows)
-    path = root / sha256_of(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+    path = root / hash_file(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
     path.parent.mkdir(exist_ok=True)
-    publish(aside, path)
-    return entry_of(path, root)
+    replace_atomically(aside, path)
+    return describe_file(path, root)

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.features.store.test_log import append_many
 
 import capt
-from features.files import aside_of, write
-from features.remote.local_side import mirror_root
-from features.remote.paths import ObjectPath, place
+from features.io.atomic_files import temporary_path, write
+from features.io.cache_paths import cache_root
+from features.io.locations import ObjectPath, parse_location
 from features.store import Store, create_store, open_store
-from features.store.log import CommitLog
-from features.store.pins import current_leases, expired_leases, is_busy, lease, table_name
-from features.store.verify import verify
-from schemas.errors import CaptError, DamagedError, StoreError
+from features.store.commit_log import CommitLog
+from features.store.leases import current_leases, expired_leases, is_busy, lease, table_name
+from features.store.verification import verify
+from schemas.errors import CaptError, CorruptFileError, StoreError
 from tests.features.buckets import BUCKET, bucket
 from tests.features.store.stores import (
     add_captions,
@@ -30,7 +31,6 @@ from tests.features.store.stores import (
     features_of,
     new_store,
 )
-from tests.features.store.test_log import append_many
 
 RECIPE = feature_recipe("tfrecord")
 
@@ -72,7 +72,7 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
     add_features(store, RECIPE, range(40), shards=4)
     add_dataset(store, "coco", range(40))
     add_captions(store, "coco", range(40))
-    shutil.rmtree(mirror_root() / "mirror")
+    shutil.rmtree(cache_root() / "mirror")
     opened = capt.open_store(str(store.path))
     assert np.array_equal(features_of(opened, RECIPE, range(40)), expected_features(range(40)))
     assert len(opened.dataset("coco").catalog()) == len(opened.text_tables()[0].captions()) == 40
@@ -84,10 +84,10 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
 
 def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: Store) -> None:
     add_features(store, RECIPE, range(64), shards=8)
-    shutil.rmtree(mirror_root() / "mirror")
+    shutil.rmtree(cache_root() / "mirror")
     table = open_store(store.path).feature_tables()[0]
     positions = np.arange(0, 64, 16)
-    here = mirror_root() / "mirror"
+    here = cache_root() / "mirror"
     table.bring(positions)
     came = list(here.rglob("*.tfrecord"))
     assert 1 < len(came) < 8
@@ -102,14 +102,14 @@ def test_damage_is_told_by_readers_and_by_verification(store: Store) -> None:
     data = manifest.shards[0].data
     path = store.feature_root(RECIPE) / data.path
     write(path, b"x" + path.read_bytes()[1:])
-    shutil.rmtree(mirror_root() / "mirror")
-    with pytest.raises(DamagedError, match=f"expected SHA-256 {data.sha256}, got "):
+    shutil.rmtree(cache_root() / "mirror")
+    with pytest.raises(CorruptFileError, match=f"expected SHA-256 {data.sha256}, got "):
         features_of(open_store(store.path), RECIPE, range(8))
     found = verify(store.path)
     assert [damage.path for damage in found.damaged] == [path.relative_to(store.path).as_posix()]
     path.unlink()
     assert verify(store.path).missing == (path.relative_to(store.path).as_posix(),)
-    with pytest.raises(DamagedError, match="a committed file is missing"):
+    with pytest.raises(CorruptFileError, match="a committed file is missing"):
         features_of(open_store(store.path), RECIPE, range(8))
 
 
@@ -153,7 +153,7 @@ def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
     add_features(store, RECIPE, range(4))
     orphan = store.feature_root(RECIPE) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
     write(orphan, b"rows")
-    half_written = aside_of(orphan)
+    half_written = temporary_path(orphan)
     half_written.write_bytes(b"row")
     assert capt.store_gc(store=str(store.path), older_than="0s")["paths"] == []
     assert orphan.exists()
@@ -191,7 +191,7 @@ def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
 def test_what_is_no_store_is_one_line(scheme: str) -> None:
     with pytest.raises(StoreError, match="no store is here"):
         open_store(f"{scheme}://{BUCKET}/stores/none")
-    other = place(f"{scheme}://{BUCKET}/stores/other")
+    other = parse_location(f"{scheme}://{BUCKET}/stores/other")
     assert isinstance(other, ObjectPath)
     (other / "file").put(b"x")
     with pytest.raises(StoreError, match="not a capt store"):

@@ -9,16 +9,16 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from features import quantize
+from features.store import storage_dtypes
 from features.store.shards import (
     SHARD_BYTES,
     ShardWriter,
+    find_shard,
+    group_by_shard,
     read_index,
     read_records,
     read_rows,
     shard_count,
-    shard_of,
-    shards_of,
     tensor_fields,
     value_span,
 )
@@ -35,7 +35,9 @@ DTYPES = ("float32", "float16", "bfloat16", "int8")
 def some_rows(count: int, shape: tuple[int, ...], dtype: Any) -> list[dict[str, Any]]:
     generator = np.random.default_rng(0)
     keys = sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count))
-    return [{"key": key, **quantize.encode(generator.standard_normal(shape, dtype=np.float32), dtype)} for key in keys]
+    return [
+        {"key": key, **storage_dtypes.encode(generator.standard_normal(shape, dtype=np.float32), dtype)} for key in keys
+    ]
 
 
 def write(
@@ -159,17 +161,17 @@ def test_a_shard_without_rows_leaves_no_file(tmp_path: Path) -> None:
 
 def test_shards_are_nested_key_prefixes() -> None:
     for key in (hashlib.sha256(bytes([n])).digest() for n in range(64)):
-        assert shard_of(key, 1) == 0
+        assert find_shard(key, 1) == 0
         for count in (2, 16, 1024):
-            assert shard_of(key, 2 * count) // 2 == shard_of(key, count)
-            assert shard_of(key, count) == int.from_bytes(key, "big") >> (256 - count.bit_length() + 1)
+            assert find_shard(key, 2 * count) // 2 == find_shard(key, count)
+            assert find_shard(key, count) == int.from_bytes(key, "big") >> (256 - count.bit_length() + 1)
 
 
 def test_the_shards_of_many_keys_are_those_of_each() -> None:
     keys = [hashlib.sha256(bytes([n])).digest() for n in range(64)]
     for count in (1, 16, 1 << 16):
-        together = shards_of(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), count)
-        assert together.tolist() == [shard_of(key, count) for key in keys]
+        together = group_by_shard(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), count)
+        assert together.tolist() == [find_shard(key, count) for key in keys]
 
 
 @pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 1), (512, 1), (513, 2), (1024, 2), (5000, 16), (82_783, 256)])

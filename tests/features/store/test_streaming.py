@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.quantize import decode
 from features.store import FeatureTable, open_store
 from features.store.shards import tensor_fields
+from features.store.storage_dtypes import decode
 from schemas.compression import decompress
 from schemas.tables import CAPTIONS, CATALOG
 from tests.features.store.stores import (

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import capt
-from schemas.errors import DamagedError, RecordError, StoreError, UsageError
-from trainer.captioning import print_captions
+from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
+from trainer.inference.caption_images import print_captions
 from trainer.runs.run import load_run
 
 SIZES = {"units": 64, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 64}
@@ -198,7 +198,7 @@ def test_damaged_weights_are_one_clear_error(trained, shown, tmp_path):
     shutil.copytree(trained[0], tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").rglob("*.h5"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DamagedError, match=r"model\.weights\.h5: the weights cannot be read"):
+    with pytest.raises(CorruptFileError, match=r"model\.weights\.h5: the weights cannot be read"):
         load_run(tmp_path / "run").caption(shown[0].data)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from schemas.errors import UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment
-from workflows.experiments.definition import define
-from workflows.experiments.grid import Grid, grid_of
+from workflows.experiments.config import parse_experiment_config
+from workflows.experiments.grid import Grid, build_grid
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def names(entries: dict[str, Any]) -> list[str]:
 
 
 def grid(entries: dict[str, Any]) -> Grid:
-    return grid_of(define(entries, "file"), "file")
+    return build_grid(parse_experiment_config(entries, "file"), "file")
 
 
 def test_the_grid_is_the_product_and_its_names_can_be_read(entries: dict[str, Any]) -> None:

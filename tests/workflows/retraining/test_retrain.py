@@ -9,17 +9,17 @@ import pytest
 import yaml
 
 import capt
-from features.locks import LockedError, held
+from features.io.locks import LockedError, hold_lock
 from features.store import open_store
 from features.store.layout import WORK
-from features.store.models import Model
 from schemas.errors import CaptError
 from tests.features.buckets import BUCKET, bucket
 from tests.trainer.words import SMALL
 from tests.workflows.retraining.weeks import save_network, scenes, settings, spoil, written
 from trainer.runs.run import load_run
-from workflows.retraining.cycle import StoppedError
-from workflows.retraining.seen import Seen
+from workflows.model_registry import RegisteredModel
+from workflows.retraining.data_snapshot import DataSnapshot
+from workflows.retraining.pipeline import StoppedError
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_plan_without_a_store_trains(tmp_path: Path, root: Path) -> None:
 
 def test_a_second_start_at_once_is_told_who_holds_the_lock(root: Path, promoted: dict[str, Any]) -> None:
     with (
-        held(root / "store" / WORK / "retrain-shapes.lock", "retraining shapes"),
+        hold_lock(root / "store" / WORK / "retrain-shapes.lock", "retraining shapes"),
         pytest.raises(LockedError, match="has been retraining shapes since"),
     ):
         capt.retrain(file=str(written(root)))
@@ -136,7 +136,7 @@ def test_what_nobody_foresaw_is_entered_and_told_too(
     root: Path, promoted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = root / "unforeseen.json"
-    monkeypatch.setattr(Seen, "digest", property(lambda self: 1 // 0))
+    monkeypatch.setattr(DataSnapshot, "digest", property(lambda self: 1 // 0))
     with pytest.raises(ZeroDivisionError):
         capt.retrain(file=str(written(root, hooks={"command": ["sh", "-c", f"cat > {kept}"]})))
     told = json.loads(kept.read_text())
@@ -152,7 +152,7 @@ def test_a_failure_is_entered_and_told(root: Path, promoted: dict[str, Any]) -> 
     assert raised.value.figures is not None
     assert raised.value.figures["decision"] == "failed"
     assert [one["decision"] for one in history(root) if one["run"] == raised.value.figures["run"]] == ["failed"]
-    assert Model(open_store(root / "store"), "shapes").champion == promoted["champion"]
+    assert RegisteredModel(open_store(root / "store"), "shapes").champion == promoted["champion"]
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_a_warm_start_with_a_frozen_vocabulary_goes_on_from_the_champion(
         assert run.vocabulary == load_run(promoted["path"]).vocabulary
         assert found["prepared"][0]["ok"] == rows(root) - before
         capt.models_rollback(store=str(root / "store"))
-        assert Model(open_store(root / "store"), "shapes").champion == promoted["champion"]
+        assert RegisteredModel(open_store(root / "store"), "shapes").champion == promoted["champion"]
     finally:
         scenes(root / "scenes", 100)
 

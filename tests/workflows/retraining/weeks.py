@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import yaml
 
-from features.scenes import Rules, make_scenes
+from features.synthetic.scenes import SceneDatasetConfig, make_scenes
 
 SEED = 5
 TRAIN = {
@@ -35,7 +35,7 @@ def save_network(path: Path) -> Path:
 def scenes(directory: Path, count: int) -> Path:
     """So many scenes of one object in COCO's layout; more of them hold the same first ones."""
     shutil.rmtree(directory, ignore_errors=True)
-    make_scenes(directory, count, SEED, Rules(objects=(1,)))
+    make_scenes(directory, count, SEED, SceneDatasetConfig(objects=(1,)))
     return directory
 
 

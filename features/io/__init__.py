@@ -1,0 +1,1 @@
+"""Paths and URIs, atomic files, locks, object storage, the local cache, and HTTP address checks."""

@@ -1,0 +1,1 @@
+"""The Keras backend, Keras settings and numerics of this process."""

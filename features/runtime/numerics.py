@@ -1,0 +1,179 @@
+"""Describes the arithmetic that computes features, and removes environment variables that change it.
+
+The bits of a row depend on the device, on its instruction set or chip, on the library that computes and on the
+precision in which it computes. Together they are the numerics class. It is taken in the process that computes.
+"""
+
+import logging
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from schemas.choices import Precision
+
+DeviceKind = Literal["cpu", "gpu", "tpu"]
+
+# The first flag that a processor has names its class. The list covers x86 and ARM.
+_INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd")
+_BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
+# oneDNN emulates bfloat16 with them.
+_EMULATE_BFLOAT16 = frozenset(("avx512f", "avx_ne_convert", "asimd"))
+_FLOAT16 = frozenset(("amx_fp16", "avx512_fp16", "asimdhp"))
+# What oneDNN is allowed to use at most, by the start of the value of its variable; the longest start counts.
+_ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_ALLOWED = {
+    "SSE41": frozenset[str](),
+    "AVX": frozenset[str](),
+    "AVX2": frozenset(("avx2",)),
+    "AVX512_CORE": frozenset(("avx2", "avx512f")),
+    "AVX512_CORE_BF16": frozenset(("avx2", "avx512f", "avx512_bf16")),
+}
+# They lower the precision of TensorFlow, or make another compiler compute, without a word.
+_HARMFUL = (
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_",
+    "TF_ENABLE_AUTO_MIXED_PRECISION",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "TF_XLA_FLAGS",
+)
+
+_log = logging.getLogger("capt")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that can compute features.
+
+    Args:
+        kind: `cpu`, `gpu` or `tpu`.
+        chip: Instruction set of a processor, name of an accelerator.
+        has_tf32: Whether float32 products may be computed in TF32 there.
+    """
+
+    kind: DeviceKind
+    chip: str
+    has_tf32: bool = False
+
+
+def numerics_class(device: Device, library: str, precision: str) -> str:
+    """Returns the numerics class, such as `cpu/avx512_bf16/tensorflow-onednn/float32`.
+
+    Args:
+        device: The device that computes.
+        library: The library that computes.
+        precision: The precision that is asked for.
+    """
+    effective = "tf32" if device.has_tf32 and precision == "float32" else precision
+    return "/".join((device.kind, device.chip.replace("/", "-"), library, effective))
+
+
+def tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Precision) -> str:
+    """Returns the numerics class of a frozen network in a session of TensorFlow.
+
+    Args:
+        devices: Devices of the session. TensorFlow places a network on the first one that is not a processor.
+        has_onednn: Whether TensorFlow computes with oneDNN. Only oneDNN computes in bfloat16, on processors.
+        precision: The precision that is asked for.
+    """
+    device = next((device for device in devices if device.kind != "cpu"), devices[0])
+    if device.kind != "cpu":
+        return numerics_class(device, "tensorflow", "float32")
+    return numerics_class(
+        device,
+        "tensorflow-onednn" if has_onednn else "tensorflow-eigen",
+        precision if has_onednn else "float32",
+    )
+
+
+def processor() -> Device:
+    """Returns the processor of this machine."""
+    return Device("cpu", instruction_set(usable_flags()))
+
+
+def instruction_set(flags: frozenset[str], machine: str = platform.machine()) -> str:
+    """Returns the name of the instruction set that decides the bits of a result.
+
+    Args:
+        flags: Flags of the processor.
+        machine: Name of its architecture, which is returned if no flag is known.
+    """
+    best = next((flag for flag in _INSTRUCTION_SETS if flag in flags), machine)
+    return f"{best}+bf16" if "bf16" in flags else best
+
+
+def native_precision() -> Precision:
+    """Returns bfloat16 if the processor computes in it, float32 otherwise."""
+    return "float32" if emulates("bfloat16", usable_flags()) else "bfloat16"
+
+
+def emulates(precision: str, flags: frozenset[str]) -> bool:
+    """Whether a processor has no instructions for a precision.
+
+    Args:
+        precision: `float32`, `bfloat16`, `float16`, or a Keras policy such as `mixed_bfloat16`.
+        flags: Flags of the processor.
+    """
+    native = {"bfloat16": _BFLOAT16, "float16": _FLOAT16}.get(precision.removeprefix("mixed_"))
+    return native is not None and not native & flags
+
+
+def onednn_precision(precision: Precision, flags: frozenset[str]) -> Precision:
+    """Returns the precision that oneDNN computes in on a processor.
+
+    Args:
+        precision: The precision that is asked for.
+        flags: Flags of the processor. oneDNN cannot even emulate bfloat16 on an x86 processor without AVX-512.
+    """
+    return precision if flags & (_BFLOAT16 | _EMULATE_BFLOAT16) else "float32"
+
+
+def warn_about_emulation(precision: str) -> None:
+    """Warns that this machine's processor has no instructions for a precision, if so.
+
+    Args:
+        precision: As `emulates` accepts it.
+    """
+    if emulates(precision, usable_flags()):
+        name = precision.removeprefix("mixed_")
+        _log.warning("This processor has no instructions for %s. The work takes at least as long as in float32.", name)
+
+
+def usable_flags() -> frozenset[str]:
+    """Returns the flags of this machine's processor, without those that oneDNN is told not to use."""
+    limit = next((os.environ[name] for name in _ISA_VARIABLES if os.environ.get(name)), "").upper()
+    flags = _cpu_flags()
+    start = max((start for start in _ALLOWED if limit.startswith(start)), key=len, default=None)
+    return flags if start is None or limit.endswith("AMX") else flags & _ALLOWED[start]
+
+
+def toolchain() -> dict[str, str]:
+    """Returns the versions of the libraries that stored bits depend on."""
+    import importlib.metadata
+
+    from PIL import features
+
+    versions = {
+        name: importlib.metadata.version(name) for name in ("keras", "numpy", "pillow", "pyarrow", "tensorflow")
+    }
+    return versions | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
+
+
+def remove_variables() -> None:
+    """Removes the environment variables that change how TensorFlow computes, and warns of each."""
+    for name in [name for name in os.environ if name.startswith(_HARMFUL)]:
+        value = os.environ.pop(name)
+        _log.warning("The environment variable %s=%s is ignored. It would change results.", name, value)
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(flags.split())

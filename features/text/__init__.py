@@ -1,0 +1,1 @@
+"""Standardizes captions, builds vocabularies, and converts captions to token IDs."""

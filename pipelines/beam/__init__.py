@@ -1,0 +1,1 @@
+"""Runs Beam pipelines: runners, workers, work units, resource hints."""

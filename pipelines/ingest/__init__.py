@@ -1,0 +1,1 @@
+"""Lists, hashes and classifies the inputs of a job."""

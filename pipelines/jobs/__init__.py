@@ -1,0 +1,1 @@
+"""The extraction job and the caption job: planned work in, committed shards out."""

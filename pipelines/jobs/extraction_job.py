@@ -1,0 +1,207 @@
+"""The extraction job: planned references in, committed shards out.
+
+The commit's name is the digest of what it is to hold, so that the same command run again finds the units that a killed
+run finished, and two stores made from the same images have the same names.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from features.io.atomic_files import free_space, remove_tree
+from features.references.image_limits import ImageLimits
+from features.store.commit_log import CommitLog
+from features.store.corruption import is_whole, list_files
+from features.store.shards import MAX_SHARDS, commit_name, find_shard, shard_count
+from pipelines.beam.runners import computes_here
+from pipelines.beam.scratch import claim_job
+from pipelines.beam.work_units import done_so_far, forget_results, results, run_units, write_unit
+from pipelines.ingest.job_database import JobDatabase
+from pipelines.jobs.extract_shard import EXTRACT_UNIT, ExtractShard, UnitResult
+from pipelines.jobs.extractor_graph import GraphFile
+from pipelines.jobs.provenance import Provenance, check_mixture, local_provenance, provenances
+from pipelines.jobs.summary import write_named
+from schemas.errors import CaptError, UsageError
+from schemas.manifests import FeatureMetadata, Manifest, Shard
+from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
+from schemas.terminal.progress import watching
+
+_SPARE = 1.05
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """One run's extraction into one table.
+
+    Args:
+        root: Path. The table's directory.
+        work: Path. Where plans lie.
+        recipe: FeatureTableConfig. What a row means.
+        network: GraphFile. The extractor.
+        batch_size: int. Images a call at most.
+        limits: Limits. What one image may measure.
+        shards: int or None. Pins the shard count, a power of two.
+        doubted: collection of str. Files of the table, by path within it, whose checksums are taken before they count.
+        hints: mapping. What the step that extracts asks of its engine.
+        allow_mixed: Whether the table may contain rows of several numerics classes.
+    """
+
+    root: Path
+    work: Path
+    recipe: FeatureTableConfig
+    network: GraphFile
+    batch_size: int
+    limits: ImageLimits
+    shards: int | None
+    doubted: Collection[str] = ()
+    hints: Mapping[str, str] = field(default_factory=dict)
+    allow_mixed: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, its framing left out."""
+        return sum(column.nbytes for column in self.recipe.table(self.network.shape).fields)
+
+    def run(self, ledger: JobDatabase, beam_options: Sequence[str], seen: int) -> tuple[Shard, ...] | None:
+        """Extract what the ledger plans and commit it; the shards written.
+
+        Of several runs that are to do the very same one does it, and the others wait.
+
+        Args:
+            ledger: Ledger. Says what is planned.
+            beam_options: sequence of str. Options of Beam and its runner.
+            seen: int. The number of the table's last commit when the ledger was settled.
+
+        Returns:
+            None where the table has got another commit since, so that less may be left to do.
+        """
+        planned = ledger.count_planned()
+        count = self.shards or shard_count(planned, self.row_bytes)
+        commit = self._commit_name(ledger, count)
+        plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
+        with claim_job(plan.with_suffix(".lock")):
+            if CommitLog(self.root).last() != seen:
+                return None
+            self._forget_results(plan, beam_options)
+            self._check_disk(planned - _images_done(plan))
+            units = self._extract(ledger, beam_options, plan, commit, count)
+            held = provenances(CommitLog(self.root).standing().live)
+            check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
+            self._enter(ledger, plan, units)
+            self._commit(ledger, units)
+            remove_tree(plan)
+        return tuple(unit.shard for unit in units if unit.shard)
+
+    def _extract(
+        self, ledger: JobDatabase, beam_options: Sequence[str], plan: Path, commit: str, count: int
+    ) -> list[UnitResult]:
+        planned = ledger.count_planned()
+        for number, rows in groupby(ledger.planned(), lambda row: find_shard(row["key"], count)):
+            write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT)
+        worker = ExtractShard(
+            root=str(self.root),
+            network=str(self.network.path),
+            recipe=self.recipe,
+            shape=self.network.shape,
+            commit=commit,
+            count=count,
+            batch_size=self.batch_size,
+            limits=self.limits,
+        )
+        with watching("extracting", planned, "images", lambda: done_so_far(plan)):
+            run_units(plan, worker, beam_options, "Extract", self.hints)
+        return _unit_results(plan)
+
+    def _forget_results(self, plan: Path, beam_options: Sequence[str]) -> None:
+        """Have those units done again that would not come out the same.
+
+        If this machine alone computes, those are also the units that an interrupted run computed on another kind of
+        machine, unless mixing is allowed.
+        """
+        keeps_all = self.allow_mixed or not any(results(plan)) or not computes_here(beam_options)
+        here = None if keeps_all else local_provenance(self.recipe.precision).deciding
+        forget_results(plan, lambda data: self._holds(UnitResult.model_validate_json(data), here))
+
+    def _holds(self, result: UnitResult, here: Mapping[str, str] | None) -> bool:
+        """Whether a unit would come out the same again.
+
+        Its failures are permanent, its files exist, and its rows were computed with `here` if that is given.
+        """
+        if here is not None and result.provenance.deciding != here:
+            return False
+        if any(
+            not failure.permanent or self.limits.lift(failure.reason, failure.detail) for failure in result.failures
+        ):
+            return False
+        files = list_files(result.shard) if result.shard else ()
+        return all(is_whole(self.root, entry, self.doubted) for entry in files)
+
+    def _enter(self, ledger: JobDatabase, plan: Path, units: Sequence[UnitResult]) -> None:
+        planned = ledger.count_planned()
+        for unit in units:
+            ledger.enter_failures(
+                (bytes.fromhex(f.key), f.stage, f.reason, f.detail, f.permanent) for f in unit.failures
+            )
+        if sum(map(_images_of, units)) != planned:
+            raise CaptError(f"{planned} images were planned, and units account for another number", where=str(plan))
+        ledger.finish()
+
+    def _commit(self, ledger: JobDatabase, units: Sequence[UnitResult]) -> None:
+        """Add one commit per provenance, for a commit records one."""
+        files = {}
+        if ledger.counts().get("failed"):
+            files["failures"] = write_named(self.root, "failures", ledger.write_failures)
+        for provenance in _distinct(unit.provenance for unit in units):
+            facts = FeatureMetadata(
+                shape=self.network.shape,
+                network=self.network.sha256,
+                numerics=provenance.numerics,
+                toolchain=provenance.toolchain,
+            )
+            shards = tuple(unit.shard for unit in units if unit.shard and unit.provenance == provenance)
+            if shards or files:
+                manifest = Manifest(table=self.recipe.fingerprint, shards=shards, files=files, facts=facts)
+                CommitLog(self.root).append(manifest)
+                files = {}
+
+    def _commit_name(self, ledger: JobDatabase, count: int) -> str:
+        keys = hashlib.sha256()
+        for row in ledger.planned():
+            keys.update(row["key"])
+        return commit_name(self.recipe.fingerprint, self.network.sha256, count, keys.hexdigest())
+
+    def _check_disk(self, images: int) -> None:
+        need, free = int(images * self.row_bytes * _SPARE), free_space(self.root)
+        if free is not None and need > free:
+            raise CaptError(
+                f"{need:,} bytes are needed and {free:,} are free", where=str(self.root), mend="free some, or use int8"
+            )
+
+
+def _unit_results(plan: Path) -> list[UnitResult]:
+    return [UnitResult.model_validate_json(data) for data in results(plan)]
+
+
+def _images_done(plan: Path) -> int:
+    """How many images the plan's finished units account for."""
+    return sum(map(_images_of, _unit_results(plan)))
+
+
+def _images_of(unit: UnitResult) -> int:
+    return (unit.shard.rows if unit.shard else 0) + len(unit.failures)
+
+
+def _distinct(some: Iterable[Provenance]) -> list[Provenance]:
+    found: list[Provenance] = []
+    for one in some:
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def check_shards(shards: int | None) -> None:
+    """UsageError where a pinned shard count is no power of two within bounds."""
+    if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
+        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--num-shards", mend="write 64, say")

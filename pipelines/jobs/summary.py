@@ -1,0 +1,110 @@
+"""The outcome of a run: its figures, its report, the dataset's commit, and whether too much failed."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from features.io.atomic_files import describe_file, hash_file, make_directory, replace_atomically, temporary_path
+from features.store import Dataset
+from features.store.commit_log import CommitLog, LogState, superseding
+from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.split_records import SplitRecords
+from schemas.errors import CaptError, TooManyFailuresError, UsageError
+from schemas.manifests import DatasetMetadata, FileEntry, Manifest
+from schemas.table_config import SHORT_FINGERPRINT
+
+STATUSES = ("ok", "cached", "duplicate", "failed")
+
+_log = logging.getLogger("capt.prepare")
+
+
+def build_summary(counts: dict[str, int], reasons: dict[str, int]) -> dict[str, Any]:
+    """Input records and what became of them; CaptError where they do not add up."""
+    unknown = set(counts) - set(STATUSES)
+    if unknown:
+        raise CaptError(f"{sum(counts[status] for status in unknown)} records have no status; this is a fault in capt")
+    by_status = {status: counts.get(status, 0) for status in STATUSES}
+    return {"input": sum(by_status.values()), **by_status, "reasons": reasons}
+
+
+def commit_dataset(ledger: JobDatabase, root: Path, kind: str) -> None:
+    """Make the dataset in `root` what the ledger says, unless it is that already.
+
+    A split that another run has assigned meanwhile stays.
+    """
+
+    def decide(standing: LogState) -> Manifest:
+        ledger.keep_assigned(Dataset(root, standing.live))
+        files = {"catalog": write_named(root, "catalog", ledger.write_catalog)}
+        if ledger.count_labels():
+            files["labels"] = write_named(root, "labels", ledger.write_labels)
+        if ledger.count_file_names():
+            files["names"] = write_named(root, "names", ledger.write_file_names)
+        if ledger.count_absent():
+            files["splits"] = write_named(root, "splits", ledger.write_splits)
+        facts = DatasetMetadata(source=kind, images=ledger.splits())
+        return superseding(Manifest(table=root.name, files=files, facts=facts), standing)
+
+    CommitLog(root).update(decide)
+
+
+def commit_splits(records: SplitRecords, root: Path, kind: str) -> None:
+    """Assign the splits of images that the dataset in `root` does not have yet; its catalog stays as it is.
+
+    Nothing is assigned while the dataset's earlier splits cannot be read: `prepare features` repairs them.
+    """
+
+    def decide(standing: LogState) -> Manifest | None:
+        dataset = Dataset(root, standing.live)
+        if standing.hiding or not records.keep_assigned(dataset) or not records.count_unassigned():
+            return None
+        known = dataset.manifest if dataset.manifests else None
+        files = {**(known.files if known else {}), "splits": write_named(root, "splits", records.write_splits)}
+        facts = known.facts if known else DatasetMetadata(source=kind, images={})
+        return superseding(Manifest(table=root.name, files=files, facts=facts), standing)
+
+    CommitLog(root).update(decide)
+
+
+def write_named(root: Path, stem: str, write: Callable[[Path], object], directory: str = "") -> FileEntry:
+    """A Parquet file under a name that tells its content: written aside, then `<digest>/<stem>.parquet`.
+
+    Args:
+        root: Path. The table's directory.
+        stem: str. The file's name without suffix.
+        write: function of a path. Writes the file.
+        directory: str. Directory within `root`; empty for the root itself.
+    """
+    make_directory(root / directory)
+    aside = temporary_path(root / stem)
+    try:
+        write(aside)
+        path = root / directory / hash_file(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+        make_directory(path.parent)
+        replace_atomically(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return describe_file(path, root)
+
+
+def parse_max_failures(text: str) -> Callable[[int], float]:
+    """How many of so many records may fail, as `--max-failures` says: a share such as `5%`, or a count."""
+    number = text.removesuffix("%")
+    try:
+        value = float(number)
+    except ValueError:
+        raise UsageError(f"cannot read {text!r}", where="--max-failures", mend="write 5%, or 100") from None
+    if not value >= 0:
+        raise UsageError(f"{text} is no share or count", where="--max-failures", mend="write 5%, or 100")
+    return (lambda records: records * value / 100) if text.endswith("%") else (lambda _: value)
+
+
+def check_failures(result: dict[str, Any], allowed: Callable[[int], float]) -> None:
+    """TooManyFailuresError, with the figures, where more failed than is allowed."""
+    failed, records = result["failed"], result["input"]
+    if failed > allowed(records):
+        most = ", ".join(f"{count} {reason}" for reason, count in list(result["reasons"].items())[:3])
+        raise TooManyFailuresError(
+            f"{failed} of {records} records failed ({most}); the others are committed", result, where=result["report"]
+        )

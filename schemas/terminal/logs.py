@@ -1,0 +1,64 @@
+"""Sends log messages to standard error and to a file, and silences the libraries."""
+
+import logging
+import os
+import sys
+import warnings
+
+from schemas.errors import UsageError
+from schemas.terminal.printable import printable
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats messages and tracebacks without characters that could steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
+    """Starts the log of a command.
+
+    Args:
+        quiet: Whether only warnings and errors are logged.
+        debug: Whether debug messages and the output of libraries are shown.
+        log_file: File that the log is appended to as well.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    logging.getLogger().addHandler(logging.NullHandler())
+    log = logging.getLogger("capt")
+    log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file:
+        handlers.append(_log_file(log_file))
+    for handler in handlers:
+        handler.setFormatter(_PrintableFormatter("%(message)s"))
+        log.addHandler(handler)
+    if not debug:
+        _silence_libraries()
+
+
+def _log_file(path: str) -> logging.Handler:
+    where = f"--log-file {path}"
+    if "://" in path:
+        raise UsageError("not a local path", where=where, mend="Choose a local path.")
+    try:
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the log cannot be written: {error.strerror}", where=where) from None
+
+
+def _silence_libraries() -> None:
+    """Discards what libraries write to standard error, also from native code."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    own = os.dup(sys.stderr.fileno())
+    sys.stderr = os.fdopen(own, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    for handler in logging.getLogger("capt").handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stderr)

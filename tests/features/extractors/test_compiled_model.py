@@ -1,0 +1,108 @@
+"""A network compiled on any backend of Keras gives what the frozen network gives, to within rounding."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from features.extractors.compiled_model import compile_model
+from features.extractors.factory import open_extractor
+from features.extractors.frozen_graph import FrozenGraph, freeze
+from features.extractors.random_weights import noise_images
+from schemas.options.extractor import ExtractorOptions
+from schemas.table_config import FeatureTableConfig
+
+SIDE = 32
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.02}  # of an image's features, relative, in norm
+
+SCRIPT = """
+import sys
+sys.modules["tensorflow"] = None  # as if it were not installed
+from pathlib import Path
+import keras, numpy as np
+from features.extractors.compiled_model import compiled_network
+from schemas.options.extractor import ExtractorOptions
+from features.extractors.factory import open_extractor
+from schemas.table_config import FeatureTableConfig
+
+extractor = open_extractor(ExtractorOptions(extractor="custom:network.keras", preprocess="tf"))
+pixels = np.load("pixels.npy")
+rows = {}
+for precision in ("float32", "bfloat16"):
+    recipe = FeatureTableConfig(**{**vars(extractor.choice()), "precision": precision})
+    rows[precision] = compiled_network(extractor.feature_function(recipe), precision).predict(pixels)
+np.savez("rows.npz", backend=keras.backend.backend(), **rows)
+"""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A network, `network.keras`, and images for it, `pixels.npy`."""
+    path = tmp_path_factory.mktemp("compiled")
+    keras.utils.set_random_seed(3)
+    image = keras.Input((SIDE, SIDE, 3))
+    maps = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(image)
+    maps = keras.layers.ReLU()(keras.layers.BatchNormalization(beta_initializer="ones")(maps))
+    maps = keras.layers.SeparableConv2D(12, 3, padding="same", activation="relu")(maps)
+    keras.Model(image, maps).save(path / "network.keras")
+    np.save(path / "pixels.npy", noise_images(5, SIDE, SIDE, 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def function(directory):
+    extractor = open_extractor(ExtractorOptions(extractor=f"custom:{directory}/network.keras", preprocess="tf"))
+    return extractor.feature_function(FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"}))
+
+
+@pytest.fixture(scope="module")
+def frozen(directory, function):
+    """The frozen network's features of the images."""
+    return FrozenGraph(freeze(function, SIDE, SIDE), "float32").predict(np.load(directory / "pixels.npy"))
+
+
+def far(rows, frozen):
+    return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(rows, frozen, strict=True))
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_features_are_those_of_the_frozen_network(precision, directory, function, frozen):
+    rows = compile_model(function, precision).predict(np.load(directory / "pixels.npy"))
+    assert rows.dtype == np.float32
+    assert rows.shape == (5, *function.shape)
+    assert far(rows, frozen) < TOLERANCE[precision]
+
+
+def test_features_may_come_from_the_device_in_float16(directory, function):
+    pixels = np.load(directory / "pixels.npy")
+    rows = compile_model(replace(function, dtype="float16"), "float32").predict(pixels)
+    assert rows.dtype == np.float16
+    np.testing.assert_array_equal(rows, compile_model(function, "float32").predict(pixels).astype(np.float16))
+
+
+def test_a_smaller_batch_is_filled_up_to_one_that_is_compiled(directory, function):
+    pixels = np.load(directory / "pixels.npy")
+    network = compile_model(function, "float32")
+    computed, compute = [], network.compute
+    network.compute = lambda pixels: computed.append(len(pixels)) or compute(pixels)
+    together = network.predict(pixels)
+    assert len(network.predict(pixels[:2])) == 2
+    np.testing.assert_array_equal(network.predict(pixels[3:]), together[3:])
+    assert computed == [5, 5, 5]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_need_no_tensorflow_and_give_the_same(backend, directory, frozen):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": backend}
+    subprocess.run([sys.executable, "-c", SCRIPT], cwd=directory, env=environment, check=True)
+    rows = np.load(directory / "rows.npz")
+    assert rows["backend"] == backend
+    for precision, tolerance in TOLERANCE.items():
+        assert far(rows[precision], frozen) < tolerance

@@ -1,0 +1,110 @@
+"""Resized pixels are Pillow's own, or TensorFlow's own bit for bit, without the parts of them that nobody keeps."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from features.images.resize import Span, resize
+from features.images.resizer import Resizer
+from schemas.errors import RecordError
+
+ODD_SIZES = [(480, 640), (37, 53), (299, 299), (5, 331), (1, 1), (200, 3)]
+FITS = ("stretch", "crop", "pad")
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * 1009 + width).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def kept(whole: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
+    """The part that is kept, where it lands, of a whole resized picture."""
+    pixels = np.zeros((rows.wanted, columns.wanted, 3), whole.dtype)
+    middle = whole[rows.first : rows.first + rows.kept, columns.first : columns.first + columns.kept]
+    pixels[rows.place, columns.place] = middle
+    return pixels
+
+
+def by_tensorflow(fitting: Resizer, picture: np.ndarray) -> np.ndarray:
+    rows, columns = fitting.spans(Image.fromarray(picture))
+    whole = tf.image.resize(picture, (rows.resized, columns.resized))
+    return kept(tf.cast(whole, tf.float32).numpy(), rows, columns)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", ODD_SIZES)
+@pytest.mark.parametrize("wanted", [(299, 299), (64, 101), (1, 2)])
+def test_tf_is_tf_image_resize_bit_for_bit(fit, size, wanted):
+    picture, fitting = noise(*size), Resizer(*wanted, "tf-bilinear", fit)
+    assert np.array_equal(fitting(Image.fromarray(picture)), by_tensorflow(fitting, picture))
+
+
+@given(
+    size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    wanted=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    fit=st.sampled_from(FITS),
+    more=st.integers(0, 30),
+)
+@settings(max_examples=150, deadline=None)
+def test_tf_is_tf_image_resize_at_every_size(size, wanted, fit, more):
+    shorter = max(wanted) + more if fit == "crop" and more else None
+    picture, fitting = noise(*size), Resizer(*wanted, "tf-bilinear", fit, shorter)
+    assert np.array_equal(fitting(Image.fromarray(picture)), by_tensorflow(fitting, picture))
+
+
+def test_tf_does_not_average_what_it_shrinks_and_pillow_does():
+    checks = Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB")
+    assert np.abs(Resizer(8, 8)(checks).astype(int) - 127).max() <= 2
+    stripes = Image.fromarray((np.indices((81, 81))[1] % 9 == 4).astype(np.uint8) * 255).convert("RGB")
+    assert (Resizer(9, 9, "tf-bilinear")(stripes) == 255).all()
+    assert Resizer(9, 9)(stripes).max() < 60
+
+
+@pytest.mark.parametrize("size", ODD_SIZES)
+def test_pillow_stretched_is_a_direct_resize(size):
+    image = Image.fromarray(noise(*size))
+    wanted = np.asarray(image.resize((101, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(Resizer(64, 101)(image), wanted)
+
+
+@pytest.mark.parametrize("size", ODD_SIZES)
+def test_pillow_padded_is_a_direct_resize_on_black(size):
+    image, fitting = Image.fromarray(noise(*size)), Resizer(64, 101, fit="pad")
+    rows, columns = fitting.spans(image)
+    whole = np.asarray(image.resize((columns.resized, rows.resized), Image.Resampling.BILINEAR))
+    assert np.array_equal(fitting(image), kept(whole, rows, columns))
+
+
+@pytest.mark.parametrize("size", [(480, 640), (337, 253), (64, 331)])
+def test_pillow_cropped_is_the_middle_of_a_direct_resize_within_rounding(size):
+    smooth = Image.fromarray(noise(9, 9)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    fitting = Resizer(64, 101, fit="crop", shorter_side=117)
+    rows, columns = fitting.spans(smooth)
+    whole = np.asarray(smooth.resize((columns.resized, rows.resized), Image.Resampling.BILINEAR))
+    assert np.abs(fitting(smooth).astype(int) - kept(whole, rows, columns)).max() <= 1
+
+
+def test_a_strip_that_would_fill_the_memory_on_the_way_is_refused():
+    strip = Image.new("RGB", (1, 1_000_000))
+    with pytest.raises(RecordError, match="too large: a strip of 1×1000000") as caught:
+        resize(strip, Span(1_000_000, 299, 299), Span(1, 299, 299), "pillow-bilinear")
+    assert caught.value.permanent
+    assert resize(strip, Span(1_000_000, 299, 299), Span(1, 299, 299), "tf-bilinear").shape == (299, 299, 3)
+
+
+def test_decoding_never_loads_tensorflow():
+    code = """
+import sys
+from PIL import Image
+from features.images.resizer import Fitting
+import features.images.decode
+Fitting(8, 8, "tf-bilinear")(Image.new("RGB", (9, 9)))
+print("tensorflow" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

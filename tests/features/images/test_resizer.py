@@ -1,0 +1,162 @@
+"""Pictures come to a network's size by the recipe's rules: what is kept, where it lands, and what may be asked."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from features.images.resize import Span
+from features.images.resizer import Resizer, make_resizer
+from schemas.errors import UsageError
+
+RULES = ("pillow-bilinear", "draft-bilinear", "tf-bilinear")
+FITS = ("stretch", "crop", "pad")
+sides = st.integers(1, 90)
+
+
+def ramp(width: int, height: int) -> Image.Image:
+    """Red tells the column and green the row, in 0…240; blue is full, which black is not."""
+    x, y = np.meshgrid(np.linspace(0, 240, width), np.linspace(0, 240, height))
+    return Image.fromarray(np.rint(np.stack([x, y, np.full_like(x, 255)], axis=-1)).astype(np.uint8))
+
+
+def spans(fitting: Resizer, width: int, height: int) -> tuple[Span, Span]:
+    return fitting.spans(Image.new("RGB", (width, height)))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_stretching_ignores_the_proportions(rule):
+    pixels = Resizer(20, 30, rule)(ramp(90, 40))
+    assert pixels.shape == (20, 30, 3)
+    assert pixels[0, 0, :2].max() < 12
+    assert pixels[-1, -1, :2].min() > 228
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_crop_takes_the_middle_of_a_wide_and_of_a_tall_picture(rule):
+    wide = Resizer(20, 20, rule, "crop")(ramp(80, 40)).astype(int)
+    assert abs(wide[:, :, 0].min() - 60) < 5
+    assert abs(wide[:, :, 0].max() - 180) < 5
+    assert wide[0, 0, 1] < 12
+    tall = Resizer(20, 20, rule, "crop")(ramp(40, 80)).astype(int)
+    assert abs(tall[:, :, 1].min() - 60) < 5
+    assert abs(tall[:, :, 1].max() - 180) < 5
+    assert tall[0, 0, 0] < 12
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_longer_shorter_side_crops_closer(rule):
+    close = Resizer(20, 20, rule, "crop", 40)(ramp(40, 40)).astype(int)
+    assert abs(close[:, :, 0].min() - 60) < 6
+    assert abs(close[:, :, 1].max() - 180) < 6
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_pad_shows_all_of_the_picture_in_the_middle_of_black(rule):
+    pixels = Resizer(20, 20, rule, "pad")(ramp(80, 40))
+    assert not pixels[:5].any()
+    assert not pixels[15:].any()
+    assert (pixels[5:15, :, 2] > 254).all()
+    assert pixels[5, 0, :2].max() < 14
+    assert pixels[14, -1, :2].min() > 226
+
+
+def test_halves_round_up_and_the_end_has_the_odd_pixel():
+    assert spans(Resizer(10, 10, fit="pad"), 4, 3) == (Span(3, 8, 10), Span(4, 10, 10))
+    assert Span(3, 8, 10).place == slice(1, 9)
+    assert Span(3, 7, 10).place == slice(1, 8)
+    rows, columns = spans(Resizer(10, 10, fit="crop"), 3, 4)
+    assert (rows, columns) == (Span(4, 13, 10), Span(3, 10, 10))
+    assert (rows.first, rows.kept, rows.place) == (1, 10, slice(0, 10))
+
+
+def test_the_scale_is_that_of_the_side_that_needs_it_where_the_size_is_no_square():
+    assert spans(Resizer(10, 30, fit="crop"), 20, 10) == (Span(10, 15, 10), Span(20, 30, 30))
+    assert spans(Resizer(10, 30, fit="pad"), 20, 10) == (Span(10, 10, 10), Span(20, 20, 30))
+
+
+@given(width=sides, height=sides, rows=sides, columns=sides, more=st.integers(0, 40), has_side=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_crop_covers_the_size_and_a_pad_fits_into_it(width, height, rows, columns, more, has_side):
+    shorter = max(rows, columns) + more if has_side else None
+    crop = spans(Resizer(rows, columns, fit="crop", shorter_side=shorter), width, height)
+    pad = spans(Resizer(rows, columns, fit="pad"), width, height)
+    assert all(span.kept == span.wanted for span in crop)
+    assert all(span.kept == span.resized for span in pad)
+    if shorter:
+        assert min(span.resized for span in crop) == shorter
+    else:
+        assert any(span.resized == span.wanted for span in crop)
+    assert any(span.resized == span.wanted for span in pad)
+    for one, other in (crop, pad):
+        rounding = 0.5 if min(one.resized, other.resized) > 1 else 1
+        by_rows = other.source * one.resized / one.source - other.resized
+        by_columns = one.source * other.resized / other.source - one.resized
+        assert min(abs(by_rows), abs(by_columns)) <= rounding
+
+
+@given(
+    width=sides,
+    height=sides,
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    rule=st.sampled_from(RULES),
+    fit=st.sampled_from(FITS),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_picture_comes_to_the_size_in_the_dtype_that_is_said(width, height, rows, columns, rule, fit):
+    fitting = Resizer(rows, columns, rule, fit)
+    pixels = fitting(Image.new("RGB", (width, height), (7, 130, 255)))
+    assert pixels.shape == (rows, columns, 3)
+    assert pixels.dtype == fitting.dtype == ("float32" if rule == "tf-bilinear" else "uint8")
+    shown = pixels[pixels.any(-1)]
+    assert np.array_equal(np.unique(shown, axis=0), [[7, 130, 255]])
+    assert fit == "pad" or len(shown) == rows * columns
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 30_000), (3, 65_535)])
+def test_strips_cost_no_more_than_other_pictures(rule, fit, size):
+    pixels = Resizer(224, 224, rule, fit, 256 if fit == "crop" else None)(Image.new("RGB", size, "white"))
+    assert pixels.max() == 255
+    assert fit == "pad" or pixels.min() == 255
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_result_is_the_callers_own(rule):
+    pixels = Resizer(32, 48, rule)(ramp(48, 32))
+    pixels[:] = 0
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("fit", FITS)
+@given(width=sides, height=sides)
+@settings(max_examples=60, deadline=None)
+def test_what_is_shown_of_a_picture_is_what_the_network_sees_of_it(fit, width, height):
+    assume(max(width, height) < 2 * min(width, height) and min(width, height) > 24)
+    fitting, picture = Resizer(24, 24, fit=fit), ramp(width, height)
+    view = fitting.view(picture)
+    seen = fitting(picture).astype(int)
+    assert np.abs(np.asarray(view.resize((24, 24), Image.Resampling.BILINEAR)).astype(int) - seen).mean() < 14
+    pixel = max(width, height) / 24  # of the network's, in the picture's: rounding to whole ones distorts a little
+    assert view.size == picture.size if fit == "stretch" else abs(view.width - view.height) <= pixel + 2
+
+
+def test_a_shorter_side_is_of_a_crop_that_it_covers():
+    with pytest.raises(UsageError, match=r"--shortest-edge: not for --resize-mode pad"):
+        Resizer(10, 10, fit="pad", shorter_side=20)
+    with pytest.raises(UsageError, match=r"--shortest-edge: 19 does not cover a crop of 10×20 \(give 20 or more\)"):
+        Resizer(10, 20, fit="crop", shorter_side=19)
+
+
+def test_more_pixels_than_any_network_takes_are_refused():
+    with pytest.raises(UsageError, match=r"--height, --width: 1000000×20 are more than 16,777,216 pixels"):
+        make_resizer(1_000_000, 20, "pillow", "stretch", None)
+
+
+def test_options_that_do_the_same_ask_for_the_same():
+    assert make_resizer(10, 10, "tf", "crop", 10) == make_resizer(10, 10, "tf", "crop", None)
+    assert make_resizer(10, 20, "tf", "crop", 20) != make_resizer(10, 20, "tf", "crop", None)
+    assert make_resizer(10, 10, "pillow", "stretch", None) == Resizer(10, 10)

@@ -1,0 +1,149 @@
+"""References into buckets, read from real servers on loopback."""
+
+import io
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from features.io import object_stores
+from features.references import Reference, list_files
+from schemas.errors import CaptError, RecordError, UsageError
+from tests.features.buckets import BUCKET, gs_server, put_gs, put_s3, s3_server
+
+Put = Callable[[str, bytes], str]
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def put(request: pytest.FixtureRequest) -> Iterator[Put]:
+    """Puts an object into a bucket of a server, `put(key, data)`, and gives its address."""
+    server, put_one = {"s3": (s3_server, put_s3), "gs": (gs_server, put_gs)}[request.param]
+    with server() as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield lambda key, data: put_one(environment, key, data)
+
+
+def contents(address: str) -> dict[str, bytes]:
+    return {entry.name: entry.reference.read() for entry in list_files(address)}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+FILES = {"a.jpg": b"first", "deep/er/b.jpg": b"second" * 50_000, "odd ?#%20é.jpg": b"third"}
+
+
+def test_a_prefix_is_walked_as_a_folder_is(put: Put) -> None:
+    before = time.time_ns()
+    for name, data in {**FILES, ".hidden.jpg": b"x", ".git/d.jpg": b"x"}.items():
+        address = put(f"walked/{name}", data)
+    put("walked-not/e.jpg", b"x")
+    root = f"{address.split('://')[0]}://{BUCKET}/walked"
+    assert contents(root) == contents(f"{root}/") == FILES
+    (found,) = (entry for entry in list_files(root) if entry.name == "deep/er/b.jpg")
+    assert (found.size, found.reference) == (300_000, Reference(f"{root}/deep/er/b.jpg"))
+    assert found.modified_ns > before - 2_000_000_000
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_archives_in_a_bucket_are_read_in_place(put: Put, pack: Callable[[dict[str, bytes]], bytes]) -> None:
+    address = put(f"archives/{pack.__name__}", pack(FILES))
+    assert contents(address) == FILES
+
+
+def test_another_object_of_the_same_name_has_another_stamp(put: Put) -> None:
+    for pack in (zipped, tarred):
+        (before,) = list_files(put("again/archive", pack({"a.jpg": b"one"})))
+        (after,) = list_files(put("again/archive", pack({"a.jpg": b"two"})))
+        assert before.stamp != after.stamp
+
+
+def test_a_single_object_is_read_within_its_limit(put: Put) -> None:
+    reference = Reference(put("captions.json", b"{}" * 50))
+    assert reference.read(100) == b"{}" * 50
+    with pytest.raises(RecordError, match="too large"):
+        reference.read(99)
+
+
+def test_what_is_not_in_a_bucket_is_told_in_one_line(put: Put) -> None:
+    scheme = put("here.jpg", b"x").split("://")[0]
+    for name in (f"{BUCKET}/nothing", "no-such-bucket", "no-such-bucket/images"):
+        with pytest.raises(UsageError, match="no such bucket, or nothing in it"):
+            list(list_files(f"{scheme}://{name}"))
+        with pytest.raises(RecordError) as caught:
+            Reference(f"{scheme}://{name}/a.jpg").read()
+        assert (caught.value.reason, caught.value.permanent) == ("missing", False)
+    with pytest.raises(UsageError, match="neither a directory nor"):
+        list(list_files(f"{scheme}://{BUCKET}/here.jpg"))
+
+
+def test_a_damaged_or_compressed_archive_in_a_bucket_is_one_line(put: Put) -> None:
+    with pytest.raises(UsageError, match="not whole"):
+        list(list_files(put("cut.tar", tarred(FILES)[:3000])))
+    with pytest.raises(UsageError, match=r"gunzip a\.tgz first"):
+        list(list_files(put("a.tgz", b"\x1f\x8b" + bytes(100))))
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_service_that_does_not_answer_is_one_line_soon(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setattr(object_stores, "_RETRY_SECONDS", 1)
+    monkeypatch.setattr(object_stores, "_ATTEMPTS", 2)
+    object_stores._gcs.cache_clear()
+    for name in ("AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(CaptError, match="cannot be reached") as caught:
+        list(list_files(f"{scheme}://bucket/images"))
+    with pytest.raises(RecordError, match="unreadable"):
+        Reference(f"{scheme}://bucket/a.jpg").read()
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 20
+
+
+def test_credentials_that_are_refused_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The server checks the signature once it is told to."""
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        put_s3(environment, "a.jpg", b"")
+        monkeypatch.setattr("moto.core.responses.ActionAuthenticatorMixin.request_count", 0)
+        monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        with pytest.raises(CaptError, match="check the address, the credentials") as caught:
+            list(list_files(f"s3://{BUCKET}/a"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("ftp://host/images", "only s3:// and gs:// are"),
+        ("http://host/a.zip", "only s3:// and gs:// are"),
+        ("s3:///images", "names no bucket"),
+        ("s3://key:secret@bucket/images", "holds no credentials"),
+    ],
+)
+def test_addresses_that_are_not_read_are_one_line_and_no_secret_is_told(address: str, line: str) -> None:
+    with pytest.raises(UsageError, match=line) as caught:
+        list(list_files(address))
+    assert "secret" not in str(caught.value)
+    with pytest.raises(RecordError, match="unreadable"):
+        Reference(address).read()

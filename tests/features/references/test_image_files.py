@@ -1,0 +1,116 @@
+"""Image files are told by their suffix, or by their first bytes, alike on every machine and wherever they lie."""
+
+import io
+import mimetypes
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from features.references import Reference, list_files
+from features.references.image_files import image_by_name, is_image
+from schemas.errors import RecordError
+from tests.conftest import noise_image
+from tests.features.buckets import put_s3, s3_server
+
+
+def encoded(form: str) -> bytes:
+    file = io.BytesIO()
+    noise_image(1).save(file, form)
+    return file.getvalue()
+
+
+NAMED = (
+    *("a.jpg", "A.JPEG", "b.jfif", "c.pjpeg", "d.mpo", "e.webp", "f.tif", "g.svg", "h.heic", "i.cr2"),
+    *("data:x.jpg", "deep/er/j.png"),
+)
+# By name: what the file holds, and whether it is an image.
+FILES = {
+    **dict.fromkeys(NAMED, (b"anything", True)),
+    **{name: (encoded("JPEG"), False) for name in ("readme.txt", "captions.json", "archive.tar.gz")},
+    **{f"{form}.unknown": (encoded(form), True) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")},
+    **{name: (encoded("PNG"), True) for name in ("a", "a.jpg?w=500", "a.jpg ", "jpg", "v1.2/0", "a.1")},
+    **dict.fromkeys(("LICENSE", "a.txt2", "empty.d/b"), (b"no image", False)),
+    "nothing": (b"", False),
+}
+IMAGES = {name for name, (_, expected) in FILES.items() if expected}
+
+
+def folder(root: Path) -> Path:
+    for name, (data, _) in FILES.items():
+        path = root / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root / "files"
+
+
+def zipped(root: Path) -> Path:
+    with zipfile.ZipFile(root / "files.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (data, _) in FILES.items():
+            archive.writestr(name, data)
+    return root / "files.zip"
+
+
+def tarred(root: Path) -> Path:
+    with tarfile.open(root / "files.tar", "w") as archive:
+        for name, (data, _) in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return root / "files.tar"
+
+
+@pytest.mark.parametrize("make", [folder, zipped, tarred])
+def test_the_same_files_are_images_wherever_they_lie(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    assert {found.name for found in list_files(str(make(tmp_path))) if is_image(found)} == IMAGES
+
+
+def test_the_machines_table_of_types_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.webp", "a.jfif", "a.jpg", "a.txt"]
+    before = [image_by_name(name) for name in names]
+    monkeypatch.setattr(mimetypes, "guess_type", lambda *_, **__: (None, None))
+    assert [image_by_name(name) for name in names] == before == [True, True, True, False]
+
+
+def test_only_files_without_a_known_suffix_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    read_start = Reference.read_start
+
+    def noted(self: Reference, size: int) -> bytes:
+        read.append(self.location)
+        return read_start(self, size)
+
+    monkeypatch.setattr(Reference, "read_start", noted)
+    root = folder(tmp_path)
+    assert {found.name for found in list_files(str(root)) if is_image(found)} == IMAGES
+    assert {path.removeprefix(f"{root}/") for path in read} == {name for name in FILES if image_by_name(name) is None}
+
+
+def test_the_first_bytes_are_those_of_the_file(tmp_path: Path) -> None:
+    for make in (folder, zipped, tarred):
+        for found in list_files(str(make(tmp_path))):
+            assert found.reference.read_start(10) == FILES[found.name][0][:10]
+            assert found.reference.read_start(1 << 20) == FILES[found.name][0]
+    with pytest.raises(RecordError, match="missing"):
+        Reference(str(tmp_path / "no")).read_start(10)
+    with pytest.raises(RecordError, match="missing"):
+        Reference(str(tmp_path / "files.tar"), "no@0").read_start(10)
+
+
+def test_what_cannot_be_read_counts_as_an_image_and_fails_later(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "lost").symlink_to(tmp_path / "nowhere")
+    (found,) = list_files(str(tmp_path / "files"))
+    assert is_image(found)
+
+
+def test_objects_in_a_bucket_are_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        keys = list(FILES)
+        root = put_s3(environment, "files/a.jpg", FILES["a.jpg"][0]).removesuffix("/a.jpg")
+        for name in keys:
+            put_s3(environment, f"files/{name}", FILES[name][0])
+        assert {found.name for found in list_files(root) if is_image(found)} == IMAGES & set(keys)

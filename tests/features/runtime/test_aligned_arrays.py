@@ -1,0 +1,84 @@
+"""Aligned arrays become tensors without a copy, in memory that is used again once nobody holds it."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from features.runtime import aligned_arrays
+from features.runtime.aligned_arrays import empty_aligned
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16, ml_dtypes.bfloat16, np.float32])
+@pytest.mark.parametrize("shape", [(0, 3), (1,), (7, 5, 3), (64, 64, 2048)])
+def test_an_aligned_array_is_as_asked_for(shape, dtype):
+    array = empty_aligned(shape, dtype)
+    assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+    assert array.size == 0 or array.ctypes.data % 64 == 0
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+
+
+def test_a_tensor_that_a_numpy_function_gives_has_the_array_s_own_memory():
+    places = []
+
+    def make():
+        array = empty_aligned((33, 7), np.float16)
+        places.append(array.ctypes.data)
+        return array
+
+    (tensor,) = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(make, [], tf.float16))
+    assert np.asarray(tensor).ctypes.data == places[0]
+
+
+LARGE = (1 << 20,)
+
+
+def place_of(array):
+    return np.asarray(array).ctypes.data
+
+
+def test_memory_is_used_again_once_nobody_holds_it():
+    array = empty_aligned(LARGE, np.float32)
+    part = array[5:7]
+    place = place_of(array)
+    del array
+    assert place_of(empty_aligned(LARGE, np.float32)) != place  # a part of it is held
+    del part
+    assert place_of(empty_aligned(LARGE, np.float32)) == place
+
+
+def test_memory_that_a_tensor_holds_is_not_used_again():
+    (tensor,) = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(lambda: filled(3), [], tf.float32))
+    others = [filled(value) for value in range(4)]
+    assert np.all(np.asarray(tensor) == 3)
+    assert place_of(tensor) not in map(place_of, others)
+
+
+def test_threads_do_not_share_memory():
+    def hold(value):
+        array = filled(value)
+        time.sleep(0.001)
+        return bool(np.all(array == value))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(hold, range(200)))
+
+
+def test_so_much_memory_stays_and_no_more():
+    for _ in range(2):
+        held = [empty_aligned((48 << 20,), np.uint8) for _ in range(9)]
+        del held
+        assert len(aligned_arrays._kept) == 5
+        assert sum(map(len, aligned_arrays._kept)) <= 256 << 20
+    empty_aligned((300 << 20,), np.uint8)
+    assert not aligned_arrays._kept
+
+
+def filled(value):
+    array = empty_aligned(LARGE, np.float32)
+    array.fill(value)
+    return array

@@ -1,0 +1,117 @@
+"""The numerics class names what decides a row's bits: device, chip, library and precision."""
+
+import logging
+
+import pytest
+
+from features.extractors.frozen_graph import FrozenGraph, accelerator, local_devices, local_numerics
+from features.runtime.numerics import (
+    Device,
+    emulates,
+    instruction_set,
+    numerics_class,
+    onednn_precision,
+    tensorflow_class,
+    warn_about_emulation,
+)
+
+CPU = Device("cpu", "avx512f")
+A100 = accelerator("GPU", {"device_name": "NVIDIA A100", "compute_capability": (8, 0)}, True)
+T4 = accelerator("GPU", {"device_name": "Tesla T4", "compute_capability": (7, 5)}, True)
+TPU = accelerator("TPU", {}, True)
+
+
+@pytest.mark.parametrize(
+    ("devices", "has_onednn", "precision", "expected"),
+    [
+        ([CPU], True, "float32", "cpu/avx512f/tensorflow-onednn/float32"),
+        ([CPU], True, "bfloat16", "cpu/avx512f/tensorflow-onednn/bfloat16"),
+        ([CPU], False, "bfloat16", "cpu/avx512f/tensorflow-eigen/float32"),
+        ([A100, CPU], True, "bfloat16", "gpu/NVIDIA A100 (8.0)/tensorflow/tf32"),
+        ([T4, CPU], True, "float32", "gpu/Tesla T4 (7.5)/tensorflow/float32"),
+        ([TPU, CPU], True, "float32", "tpu/unknown/tensorflow/float32"),
+    ],
+)
+def test_rows_of_another_device_library_or_precision_are_of_another_class(
+    devices: list[Device], has_onednn: bool, precision: str, expected: str
+) -> None:
+    assert tensorflow_class(devices, has_onednn, precision) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
+def test_each_backend_is_a_class_of_its_own(backend: str) -> None:
+    assert numerics_class(A100, backend, "bfloat16") == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
+
+
+def test_a_chip_with_a_slash_in_its_name_stays_one_part() -> None:
+    assert numerics_class(Device("gpu", "a/b"), "jax", "float32").count("/") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx2 avx512f avx512_bf16 amx_bf16", "amx_bf16"),
+        ("avx2 avx512f avx512_bf16", "avx512_bf16"),
+        ("avx2 avx512f", "avx512f"),
+        ("avx2", "avx2"),
+        ("fp asimd", "asimd"),
+        ("asimd sve", "sve"),
+        ("asimd bf16", "asimd+bf16"),
+        ("", "riscv64"),
+    ],
+)
+def test_processors_of_any_kind_have_a_class(flags: str, expected: str) -> None:
+    assert instruction_set(frozenset(flags.split()), "riscv64") == expected
+
+
+def test_the_class_is_that_of_the_process_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    if len(local_devices()) == 1:
+        assert local_numerics("float32").split("/")[:2] == ["cpu", local_devices()[0].chip]
+    with tf.Graph().as_default() as graph:
+        pixels = tf.compat.v1.placeholder(tf.uint8, [None, 2, 2, 3], "pixels")
+        tf.cast(pixels, tf.float32, "features")
+    network = FrozenGraph(graph.as_graph_def().SerializeToString(), "float32")
+    assert network.numerics == local_numerics("float32")
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "expected"),
+    [
+        ("float32", "", False),
+        ("bfloat16", "avx2 avx512f", True),
+        ("mixed_bfloat16", "avx2", True),
+        ("mixed_bfloat16", "amx_bf16", False),
+        ("bfloat16", "asimd bf16", False),
+        ("mixed_float16", "avx512_bf16", True),
+        ("mixed_float16", "asimdhp", False),
+    ],
+)
+def test_a_precision_without_instructions_is_emulated(precision: str, flags: str, expected: bool) -> None:
+    assert emulates(precision, frozenset(flags.split())) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx2", "float32"),
+        ("avx2 avx512f", "bfloat16"),
+        ("amx_bf16", "bfloat16"),
+        ("asimd", "bfloat16"),
+        ("", "float32"),
+    ],
+)
+def test_a_processor_that_cannot_compute_in_bfloat16_is_recorded_with_float32(flags: str, expected: str) -> None:
+    assert onednn_precision("bfloat16", frozenset(flags.split())) == expected
+    assert onednn_precision("float32", frozenset(flags.split())) == "float32"
+
+
+def test_only_emulation_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with caplog.at_level(logging.WARNING, "capt"):
+        warn_about_emulation("float32")
+        assert not caplog.records
+        warn_about_emulation("bfloat16")
+    assert len(caplog.records) == 1

@@ -1,0 +1,104 @@
+"""A dataset taken out is gone for who opens the store, comes back when it is prepared again, and leaves no half."""
+
+from pathlib import Path
+
+import pytest
+
+import capt
+from features.store import Store
+from features.store.commit_log import CommitLog
+from features.store.drop import drop_dataset
+from features.store.verification import verify
+from schemas.errors import StoreError
+from schemas.manifests import DroppedMetadata
+from schemas.options.store import StoreDrop
+from tests.features.store.stores import (
+    add_captions,
+    add_dataset,
+    add_features,
+    feature_recipe,
+    killed,
+    new_store,
+    timed,
+)
+
+KILLS = 6
+
+
+def prepared(path: Path) -> Store:
+    store = new_store(path)
+    add_features(store, feature_recipe(), range(12))
+    for name, numbers in (("one", range(8)), ("two", range(6, 12))):
+        add_dataset(store, name, numbers)
+        add_captions(store, name, numbers)
+    return store
+
+
+def names(store: Store) -> tuple[list[str], list[str]]:
+    return [one.name for one in store.datasets()], sorted(table.recipe.dataset for table in store.text_tables())
+
+
+def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) -> None:
+    store = prepared(tmp_path / "store")
+    texts = [table.fingerprint for table in store.text_tables() if table.recipe.dataset == "one"]
+    result = capt.store_drop(store=str(store.path), dataset="one")
+    assert result == result | {"dataset": "one", "images": 8, "text": texts}
+    assert names(store) == (["two"], ["two"])
+    assert store.features("").rows == 12
+    found = verify(store.path)
+    assert found.is_sound
+    assert not found.foreign
+
+
+def test_who_has_the_dataset_open_keeps_it(tmp_path: Path) -> None:
+    store = prepared(tmp_path / "store")
+    dataset = store.dataset("one")
+    capt.store_drop(store=str(store.path), dataset="one")
+    assert dataset.catalog().num_rows == 8
+
+
+def test_a_dataset_that_is_gone_is_none_to_complain_of_but_one_that_never_was_is(tmp_path: Path) -> None:
+    store = prepared(tmp_path / "store")
+    capt.store_drop(store=str(store.path), dataset="one")
+    entries = CommitLog(store.dataset_root("one")).entries()
+    assert capt.store_drop(store=str(store.path), dataset="one")["images"] == 0
+    assert CommitLog(store.dataset_root("one")).entries() == entries
+    with pytest.raises(StoreError, match=r"no dataset 'three'.*it has: two"):
+        capt.store_drop(store=str(store.path), dataset="three")
+
+
+def test_a_dataset_comes_back_as_often_as_it_is_prepared_again(tmp_path: Path) -> None:
+    store = prepared(tmp_path / "store")
+    for _ in range(3):
+        capt.store_drop(store=str(store.path), dataset="one")
+        assert names(store) == (["two"], ["two"])
+        add_dataset(store, "one", range(8))
+        add_captions(store, "one", range(8))
+        assert names(store) == (["one", "two"], ["one", "two"])
+    assert store.dataset("one").catalog().num_rows == 8
+    assert verify(store.path).is_sound
+
+
+def test_a_dataset_committed_meanwhile_is_not_taken_out(tmp_path: Path) -> None:
+    store = prepared(tmp_path / "store")
+    log = CommitLog(store.dataset_root("one"))
+    seen = tuple(manifest.digest for manifest in log.live())
+    newer = add_dataset(store, "one", range(3))
+    log.append(newer.model_copy(update={"files": {}, "replaces": seen, "facts": DroppedMetadata()}))
+    assert store.dataset("one").catalog().num_rows == 3
+
+
+def test_a_killed_removal_leaves_a_sound_store_and_is_finished_by_the_next(tmp_path: Path) -> None:
+    store = prepared(tmp_path / "store")
+    within, kills = timed(drop_dataset, StoreDrop(store=str(prepared(tmp_path / "other").path), dataset="one")), 0
+    for seed in range(KILLS):
+        kills += killed(seed, within, drop_dataset, StoreDrop(store=str(store.path), dataset="one"))
+        assert verify(store.path).is_sound
+        datasets, texts = names(store)
+        assert "one" in datasets or texts == ["two"]
+        capt.store_drop(store=str(store.path), dataset="one")
+        assert names(store) == (["two"], ["two"])
+        add_dataset(store, "one", range(8))
+        add_captions(store, "one", range(8))
+    assert verify(store.path).is_sound
+    assert kills >= KILLS // 3

@@ -1,0 +1,95 @@
+"""Leases hold while their job lives, end by themselves when it dies, and pin the snapshot that is live."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.store import FeatureTable
+from features.store.compaction import compact_table
+from features.store.leases import current_leases, expired_leases, hold_snapshot, is_busy, lease, table_name
+from schemas.errors import StoreError
+from tests.features.store.stores import add_dataset, add_features, feature_recipe, new_store
+
+
+def test_a_lease_holds_while_its_block_runs(tmp_path: Path) -> None:
+    with lease(tmp_path, "prepare", {"features/a": ()}) as path:
+        (held,) = current_leases(tmp_path)
+        assert (held.purpose, held.tables) == ("prepare", {"features/a": ()})
+        assert is_busy(tmp_path, "features/a", "prepare", "compact")
+        assert not is_busy(tmp_path, "features/b", "prepare")
+        assert not is_busy(tmp_path, "features/a", "compact")
+        assert path.parent == tmp_path / "pins"
+    assert not path.exists()
+    assert current_leases(tmp_path) == []
+
+
+def test_a_lease_is_renewed_as_long_as_its_job_lives(tmp_path: Path) -> None:
+    with lease(tmp_path, "read", {}, seconds=0.3) as path:
+        time.sleep(0.6)
+        assert len(current_leases(tmp_path)) == 1
+        path.unlink()
+        time.sleep(0.3)
+        assert len(current_leases(tmp_path)) == 1
+        assert expired_leases(tmp_path) == []
+
+
+def _hold(path: str) -> None:
+    with lease(Path(path), "read", {}, seconds=60):
+        time.sleep(60)
+
+
+def test_the_lease_of_a_killed_job_ends_by_itself(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("forkserver").Process(target=_hold, args=(str(tmp_path),))
+    process.start()
+    while not (paths := list((tmp_path / "pins").glob("*.json"))) and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    (path,) = paths
+    assert len(current_leases(tmp_path)) == 1
+    os.utime(path, (time.time() - 61,) * 2)
+    assert current_leases(tmp_path) == []
+    assert expired_leases(tmp_path) == [path]
+
+
+def test_a_lease_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pins").mkdir()
+    (tmp_path / "pins" / "stray.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"stray\.json: the lease cannot be read"):
+        current_leases(tmp_path)
+
+
+def test_a_snapshot_that_was_replaced_before_it_was_pinned_is_opened_again(tmp_path: Path) -> None:
+    recipe, store = feature_recipe(), new_store(tmp_path / "store")
+    add_features(store, recipe, range(4))
+    add_features(store, recipe, range(4, 8))
+    add_dataset(store, "some", range(8))
+    opened: list[FeatureTable] = []
+
+    def choose() -> list[FeatureTable]:
+        opened.append(store.features(recipe.fingerprint))
+        if len(opened) == 1:
+            compact_table(store, recipe.fingerprint)
+        return opened[-1:]
+
+    with hold_snapshot(store.path, choose) as (table,):
+        assert len(opened) == 2
+        (held,) = current_leases(store.path)
+        assert held.tables == {table_name(store.path, table.root): (table.manifests[0].digest,)}
+
+
+def test_a_store_that_cannot_be_written_to_is_read_unpinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, store = feature_recipe(), new_store(tmp_path / "store")
+    add_features(store, recipe, range(4))
+
+    def refuse(path: Path, data: bytes) -> Any:
+        raise PermissionError(13, "read-only", str(path))
+
+    monkeypatch.setattr("features.store.held_leases.write", refuse)
+    with hold_snapshot(store.path, store.feature_tables) as tables:
+        assert [table.rows for table in tables] == [4]
+        assert list((store.path / "pins").iterdir()) == []

@@ -1,0 +1,196 @@
+"""One key costs one look-up: one shard's index, a few of its keys, one row."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from features.store import FeatureTable, open_store, random_access
+from features.store.random_access import first_row
+from schemas.errors import CorruptFileError, MissingKeyError, StoreError, UsageError
+from tests.features.store.stores import (
+    SHAPE,
+    add_captions,
+    add_dataset,
+    add_features,
+    expected_features,
+    feature_recipe,
+    key_of,
+    keys_of,
+    new_store,
+)
+
+EVERY_RECIPE = [
+    feature_recipe(file_format, dtype, compression)  # type: ignore[arg-type]
+    for file_format in ("tfrecord", "parquet")
+    for dtype in ("float32", "float16", "bfloat16", "int8")
+    for compression in ("none", "zstd")
+]
+
+
+def table_of(path: Path, recipe: Any = None, rows: int = 64, shards: int = 8) -> FeatureTable:
+    """A table whose rows came in two commits of different shard counts."""
+    recipe, store = recipe or feature_recipe(), new_store(path)
+    add_features(store, recipe, range(rows // 2), shards=shards)
+    add_features(store, recipe, range(rows // 2, rows), shards=shards // 2)
+    return open_store(path).features(recipe.fingerprint)
+
+
+class CountedKeys:
+    """Keys that count how often they are looked at."""
+
+    def __init__(self, keys: Any) -> None:
+        self.keys = keys
+        self.looks = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, row: int) -> Any:
+        self.looks += 1
+        return self.keys[row]
+
+
+@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+def test_get_gives_one_image_s_features(tmp_path: Path, recipe: Any) -> None:
+    table = table_of(tmp_path, recipe)
+    for number in (0, 31, 32, 63):
+        features = table.get(key_of(number))
+        assert features.shape == SHAPE
+        assert np.array_equal(features, expected_features([number], recipe.dtype)[0])
+        assert np.array_equal(table.get(key_of(number).hex()), features)
+
+
+@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+def test_many_rows_lie_where_tensorflow_takes_them_as_they_are(tmp_path: Path, recipe: Any) -> None:
+    table = table_of(tmp_path, recipe)
+    assert all(table.read(table.lookup(keys_of(range(rows)))).ctypes.data % 64 == 0 for rows in (1, 3, 64))
+
+
+def test_get_reads_nothing_of_the_shards_that_the_key_cannot_be_in(tmp_path: Path) -> None:
+    recipe, store = feature_recipe(), new_store(tmp_path)
+    manifest = add_features(store, recipe, range(64), shards=8)
+    wanted = key_of(5)
+    others = [shard for shard in manifest.shards if shard.number != wanted[0] >> 5]
+    assert len(others) == 7
+    for shard in others:
+        assert shard.index is not None
+        (store.feature_root(recipe) / shard.data.path).unlink()
+        (store.feature_root(recipe) / shard.index.path).unlink()
+    table = open_store(tmp_path).features(recipe.fingerprint)
+    assert np.array_equal(table.get(wanted), expected_features([5])[0])
+    with pytest.raises(CorruptFileError, match="missing"):
+        table.get(next(key_of(number) for number in range(64) if key_of(number)[0] >> 5 == others[0].number))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 1000, 65536])
+def test_a_look_up_looks_at_about_log2_of_the_shard_s_keys(rows: int) -> None:
+    numbers = np.arange(rows, dtype=">u4").view(np.uint8).reshape(rows, 4)
+    keys = CountedKeys(np.pad(numbers, ((0, 0), (0, 28))))
+    for row in {0, rows // 3, rows - 1}:
+        keys.looks = 0
+        assert first_row(keys, keys.keys[row].tobytes()) == row  # type: ignore[arg-type]
+        assert keys.looks <= math.log2(rows) + 1
+    assert first_row(keys, b"\xff" * 32) == rows  # type: ignore[arg-type]
+
+
+def test_a_shard_is_checked_once_and_only_when_it_is_first_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, hashed = table_of(tmp_path), list[str]()
+    original = random_access.sha256_of
+    monkeypatch.setattr(random_access, "sha256_of", lambda path: (hashed.append(path.name), original(path))[1])
+    for _ in range(3):
+        table.get(key_of(1))
+    assert len(hashed) == len(set(hashed)) <= 3
+    table.get_many(keys_of(range(64)))
+    assert len(hashed) == len(set(hashed)) == 2 * len(table.shards)
+
+
+def test_more_shards_than_may_be_open_at_once_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_access, "_KEPT_OPEN", 2)
+    table, numbers = table_of(tmp_path), list(range(64)) * 5
+    np.random.default_rng(0).shuffle(numbers)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: table.get(key_of(number)), numbers))
+    assert np.array_equal(np.stack(found), expected_features(numbers))
+    descriptors = [link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in _target(link)]
+    assert len(descriptors) <= 4
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
+
+
+def test_a_row_that_two_commits_have_is_the_older_one_s(tmp_path: Path) -> None:
+    recipe, store = feature_recipe(), new_store(tmp_path)
+    add_features(store, recipe, range(10))
+    add_features(store, recipe, range(5, 12), shards=2)
+    table = open_store(tmp_path).features(recipe.fingerprint)
+    assert all(np.array_equal(table.get(key_of(n)), expected_features([n])[0]) for n in range(12))
+    assert table.get_many(keys_of(range(12))).shape == (12, *SHAPE)
+
+
+def test_get_many_takes_arrays_bytes_and_hexadecimal_digits(tmp_path: Path) -> None:
+    table, numbers = table_of(tmp_path), [7, 40, 7]
+    expected = expected_features(numbers)
+    assert np.array_equal(table.get_many(keys_of(numbers)), expected)
+    assert np.array_equal(table.get_many([key_of(number) for number in numbers]), expected)
+    assert np.array_equal(table.get_many([key_of(number).hex() for number in numbers]), expected)
+    assert table.get_many([]).shape == (0, *SHAPE)
+
+
+def test_a_key_that_the_table_lacks_is_one_line_and_a_key_error(tmp_path: Path) -> None:
+    table = table_of(tmp_path)
+    for call in (lambda: table.get(key_of(99)), lambda: table.get_many(keys_of([3, 99]))):
+        with pytest.raises(MissingKeyError, match=f"no row has the key {key_of(99).hex()}") as caught:
+            call()
+        assert isinstance(caught.value, KeyError)
+        assert isinstance(caught.value, StoreError)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MissingKeyError):
+        table.get(b"\xff" * 32)
+
+
+def test_positions_of_keys_that_were_not_found_are_not_read(tmp_path: Path) -> None:
+    table = table_of(tmp_path)
+    with pytest.raises(MissingKeyError, match="did not find its key"):
+        table.read(table.lookup(keys_of([3, 99])))
+
+
+@pytest.mark.parametrize("key", [b"short", "abc", "x" * 64, ""])
+def test_what_is_no_key_is_refused(tmp_path: Path, key: Any) -> None:
+    with pytest.raises(UsageError, match="is no key"):
+        table_of(tmp_path).get(key)
+
+
+def test_a_shard_that_is_too_short_is_damage(tmp_path: Path) -> None:
+    table = table_of(tmp_path, shards=2)
+    table.get(key_of(3))
+    for shard in table.shards:
+        path = table.root / shard.data.path
+        with path.open("r+b") as file:
+            file.truncate(10)
+    with pytest.raises(CorruptFileError, match="ends within a row"):
+        table.get(key_of(3))
+
+
+def test_captions_and_catalogs_are_looked_up_by_their_keys(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    add_dataset(store, "some", range(20))
+    add_captions(store, "some", range(20))
+    add_features(store, feature_recipe(), range(20))
+    dataset, text, features = store.dataset("some"), store.text_tables()[0], store.feature_tables()[0]
+    assert text.get(key_of(7))["caption"] == "caption 7"
+    assert text.get(key_of(7).hex())["tokens"] == [2, 11, 3]
+    assert np.array_equal(features.get(dataset.get("7")["key"]), expected_features([7])[0])
+    with pytest.raises(MissingKeyError, match="no caption has the key"):
+        text.get(key_of(99))
+    with pytest.raises(MissingKeyError, match="has no image '99'"):
+        dataset.get("99")

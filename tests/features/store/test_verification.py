@@ -1,0 +1,263 @@
+"""Verification finds every byte that is not as it was, what is missing, and what nothing names."""
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capt
+from features.io.atomic_files import write
+from features.store import Store
+from features.store.commit_log import CommitLog
+from features.store.leases import lease, table_name
+from features.store.verification import verify
+from schemas.errors import CorruptFileError, ExitCode, StoreError
+from schemas.table_config import canonical_json
+from tests.features.store.stores import (
+    NETWORK_SHA,
+    add_captions,
+    add_dataset,
+    add_features,
+    feature_recipe,
+    new_store,
+)
+
+PLACES = 200
+PARQUET, TFRECORD = feature_recipe("parquet"), feature_recipe("tfrecord", "int8")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with a table of each kind, replaced commits among them."""
+    store = new_store(tmp_path / "store")
+    add_features(store, TFRECORD, range(12), shards=2)
+    add_features(store, PARQUET, range(8), shards=2, failed=[100])
+    add_features(store, PARQUET, range(8, 16))
+    add_dataset(store, "some", range(4))
+    add_dataset(store, "some", range(16))
+    add_captions(store, "some", range(16))
+    capt.store_compact(store=str(store.path), feature_table=PARQUET.fingerprint, num_shards=4)
+    return store
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def within(store: Store, path: Path) -> str:
+    return path.relative_to(store.path).as_posix()
+
+
+def test_a_sound_store_is_sound(store: Store) -> None:
+    result = capt.store_verify(store=str(store.path))
+    assert result == result | {"shards": 7, "rows": 44, "damaged": [], "missing": [], "foreign": []}
+    assert result["files"] == 25
+    assert result["bytes"] > 10_000
+
+
+def test_a_flipped_byte_is_found_in_each_of_200_places(store: Store) -> None:
+    chance = random.Random(0)
+    paths = sorted(path for path in store.path.rglob("*") if path.is_file() and path.name != "capt-store.json")
+    kinds = {"tfrecord", "parquet", "index", "pb", "json", "txt"}
+    assert {path.suffix.removeprefix(".") for path in paths} >= kinds
+    for number in range(PLACES):
+        path = paths[number % len(paths)]
+        whole = path.read_bytes()
+        flip(path, chance.randrange(len(whole)), chance.randrange(8))
+        found = verify(store.path)
+        path.write_bytes(whole)
+        damaged = [damage.path for damage in found.damaged]
+        is_pointer = path.parent.name == "log" or path.name == "network.json"
+        assert damaged == [within(store, path)] or (is_pointer and found.missing), (path, damaged, found.missing)
+        assert not found.foreign
+    assert verify(store.path).is_sound
+
+
+def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) -> None:
+    shard = next(store.path.glob("features/*/*/*.tfrecord"))
+    index = next(store.path.glob("features/*/*/*-of-00004*.index"))
+    flip(shard, 50)
+    index.unlink()
+    with pytest.raises(CorruptFileError, match=r"damaged files: 1, missing: 1, such as features/.*prepare") as raised:
+        capt.store_verify(store=str(store.path))
+    assert raised.value.status == ExitCode.DAMAGED == 4
+    figures = raised.value.figures
+    assert figures is not None
+    assert (figures["damaged"], figures["missing"]) == ([within(store, shard)], [within(store, index)])
+    assert figures["rows"] == 44
+
+
+@pytest.mark.parametrize("change", ["cut", "grown", "empty"])
+def test_a_file_of_another_length_is_damaged(store: Store, change: str) -> None:
+    path = next(store.path.glob("datasets/some/*/catalog.parquet"))
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[:-1], "grown": data + b"\0", "empty": b""}[change])
+    assert [damage.path for damage in verify(store.path).damaged] == [within(store, path)]
+
+
+MISSING: dict[str, Callable[[Store], Path]] = {
+    "a shard": lambda store: next(store.path.glob("features/*/*/*-of-00004*.parquet")),
+    "a vocabulary": lambda store: next(store.path.rglob("vocabulary.txt")),
+    "a recipe": lambda store: next(store.path.glob("text/*/recipe.json")),
+    "an entry": lambda store: next(store.path.glob("features/*/log/00000002.json")),
+    "a manifest": lambda store: next(store.path.glob("text/*/manifests/*.json")),
+    "a network": lambda store: store.network_path(NETWORK_SHA),
+    "the note of a network": lambda store: next(store.path.glob("features/*/network.json")),
+    "the marker": lambda store: store.path / "capt-store.json",
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_what_is_missing_is_named(store: Store, what: str) -> None:
+    path = MISSING[what](store)
+    path.unlink()
+    assert verify(store.path).missing == (within(store, path),)
+
+
+def test_that_a_replaced_file_is_gone_is_no_finding_but_that_it_is_damaged_is(store: Store) -> None:
+    replaced = sorted(store.path.glob("features/*/*/*-of-00002*.parquet"))
+    replaced[0].unlink()
+    flip(replaced[1], 10)
+    found = verify(store.path)
+    assert (found.missing, [damage.path for damage in found.damaged]) == ((), [within(store, replaced[1])])
+    capt.store_gc(store=str(store.path), older_than="0s")
+    assert verify(store.path).is_sound
+
+
+def test_files_that_nothing_names_are_foreign_and_no_damage(store: Store) -> None:
+    root = store.feature_root(PARQUET)
+    strays = [
+        store.path / "notes.txt",
+        store.path / "features" / "notes" / "a.txt",
+        store.path / "networks" / "note.pb",
+        root / "notes.txt",
+        root / "log" / "1.json",
+        root / "manifests" / "1.json",
+        root / "stray.parquet",
+        next(root.glob("*/*.index")).parent / "stray.index",
+    ]
+    for path in strays:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("stray")
+    (store.path / "link").symlink_to("/")
+    result = capt.store_verify(store=str(store.path))
+    assert result["foreign"] == sorted([*(within(store, path) for path in strays), "link"])
+
+
+def test_what_running_jobs_write_is_not_foreign_until_they_are_long_dead(store: Store) -> None:
+    root = store.feature_root(PARQUET)
+    asides = [root / "log" / ".aside-1", store.path / "networks" / ".aside-2", root / "0123456789abcdef" / ".aside-3"]
+    kept = [store.path / "work" / "a", store.path / "cache" / "b", store.path / "pins" / "c", root.parent / ".aside-4"]
+    kept.append(store.path / "datasets" / "some" / "reports" / "0" / "features.parquet")
+    for path in (*asides, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    kept[-2].unlink()
+    kept[2].unlink()
+    assert not verify(store.path).foreign
+    for path in asides:
+        os.utime(path, (time.time() - 7200,) * 2)
+    assert sorted(verify(store.path).foreign) == sorted(within(store, path) for path in asides)
+
+
+def test_shards_of_a_commit_that_is_being_made_are_not_foreign(store: Store) -> None:
+    root = store.feature_root(PARQUET)
+    commit = root / "0123456789abcdef"
+    shutil.copytree(next(root.glob("*/*.index")).parent, commit)
+    assert len(verify(store.path).foreign) > 0
+    with lease(store.path, "prepare", {table_name(store.path, root): ()}):
+        assert not verify(store.path).foreign
+    (store.path / "work" / f"{root.name}-{commit.name}").mkdir(parents=True)
+    assert not verify(store.path).foreign
+
+
+def test_good_shards_are_not_called_foreign_where_their_manifest_is_damaged(store: Store) -> None:
+    path = next(store.path.glob("text/*/manifests/*.json"))
+    flip(path, 5)
+    found = verify(store.path)
+    assert [damage.path for damage in found.damaged] == [within(store, path)]
+    assert not found.foreign
+
+
+def restated(store: Store, **changes: Any) -> str:
+    """Commit a manifest that says something else of a table's first shard."""
+    log = CommitLog(store.feature_root(TFRECORD))
+    (manifest,) = log.live()
+    shard = manifest.shards[0].model_copy(update=changes)
+    log.append(manifest.model_copy(update={"shards": (shard,), "replaces": (manifest.digest,)}))
+    assert shard.index is not None
+    return f"{table_name(store.path, store.feature_root(TFRECORD))}/{shard.index.path}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rows": 1}, {"first_key": "0" * 64}, {"last_key": "f" * 64}, {"number": 1}, {"count": 1 << 16}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_manifest_that_says_something_else_of_a_shard_is_found(store: Store, changes: dict[str, Any]) -> None:
+    path = restated(store, **changes)
+    assert path in {damage.path for damage in verify(store.path).damaged}
+
+
+def test_a_manifest_of_another_table_is_damage(store: Store) -> None:
+    mine, other = store.feature_root(PARQUET), store.feature_root(TFRECORD)
+    digest = CommitLog(other).append(CommitLog(mine).live()[0])
+    damaged = {damage.path: damage.expected for damage in verify(store.path).damaged}
+    assert damaged[within(store, other / "manifests" / f"{digest}.json")] == f"a manifest of {TFRECORD.fingerprint}"
+
+
+def test_a_recipe_of_another_table_is_damage(store: Store) -> None:
+    mine, other = store.feature_root(PARQUET), store.feature_root(TFRECORD)
+    shutil.copyfile(mine / "recipe.json", other / "recipe.json")
+    (damage,) = verify(store.path).damaged
+    assert (damage.path, damage.expected) == (within(store, other / "recipe.json"), f"SHA-256 {other.name}…")
+    assert damage.got == PARQUET.fingerprint
+
+
+def test_a_changed_note_of_a_network_is_found(store: Store) -> None:
+    path = store.feature_root(PARQUET) / "network.json"
+    path.write_bytes(canonical_json({"network": NETWORK_SHA, "shape": [4, 17]}))
+    assert [damage.path for damage in verify(store.path).damaged] == [within(store, path)]
+
+
+def test_a_damaged_marker_is_found_and_a_newer_store_is_refused(store: Store) -> None:
+    marker = store.path / "capt-store.json"
+    flip(marker, 3)
+    assert [damage.path for damage in verify(store.path).damaged] == ["capt-store.json"]
+    write(marker, canonical_json({"format": "capt-store", "version": 2}))
+    with pytest.raises(StoreError, match="version 2, this capt reads up to 1"):
+        verify(store.path)
+
+
+def test_a_directory_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store is here"):
+        capt.store_verify(store=str(tmp_path / "nowhere"))
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="not a capt store"):
+        capt.store_verify(store=str(tmp_path))
+
+
+def test_what_is_compacted_and_collected_meanwhile_is_no_finding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from features.store import verification as module
+
+    pending, checks = [True], module._checks
+
+    def listed(*arguments: Any) -> Any:
+        found = checks(*arguments)
+        if pending and pending.pop():
+            add_features(store, TFRECORD, range(12, 16))
+            capt.store_compact(store=str(store.path), num_shards=2)
+            capt.store_gc(store=str(store.path), older_than="0s")
+        return found
+
+    monkeypatch.setattr(module, "_checks", listed)
+    found = verify(store.path)
+    assert found.is_sound
+    assert not found.foreign

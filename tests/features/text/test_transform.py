@@ -1,0 +1,142 @@
+import hashlib
+import shutil
+import threading
+import time
+
+import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from features.text.tokenizer import Tokenizer
+from features.text.transform import ordered_words, transform_for_vocabulary
+from features.text.vocabulary import read_vocabulary
+from schemas.errors import StoreError, UsageError
+from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
+
+WORDS = [*SPECIAL_TOKENS, "a", "dog", "runs", "café"]
+
+
+def recipe(**settings):
+    return CaptionTableConfig(**({"dataset": "d", "vocabulary": "given:00"} | settings))
+
+
+def rows(transform_dir, *captions):
+    return [row.tolist() for row in Tokenizer(transform_dir).tokenize(captions).rows()]
+
+
+def digests(directory):
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_words_become_their_ids_between_start_and_end(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path)
+    assert rows(tmp_path, "A DOG runs.", "Cafe\u0301 cat", "") == [[2, 4, 5, 6, 3], [2, 7, 1, 3], [2, 3]]
+
+
+def test_the_vocabulary_is_kept_beside_the_graph(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path)
+    assert read_vocabulary(tmp_path) == WORDS
+
+
+def test_a_long_caption_is_cut_and_keeps_its_end(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(max_length=4), tmp_path)
+    tokens = Tokenizer(tmp_path).tokenize(["a dog runs a dog", "a dog", "a", ""])
+    assert [row.tolist() for row in tokens.rows()] == [[2, 4, 5, 3], [2, 4, 5, 3], [2, 4, 3], [2, 3]]
+    assert tokens.lengths.tolist() == [4, 4, 3, 2]
+    assert tokens.untruncated.tolist() == [7, 4, 3, 2]
+    assert tokens.truncated == 1
+
+
+@pytest.mark.parametrize("standardizer", ["keras", "alnum", "punctuation"])
+def test_the_standardizer_of_the_recipe_is_built_in(tmp_path, standardizer):
+    words = [*SPECIAL_TOKENS, "t", "shirt", "tshirt", "girl's", "girls", "girl", "s"]
+    transform_for_vocabulary(words, recipe(standardizer=standardizer), tmp_path)
+    expected = {"keras": [2, 4, 5, 7, 3], "alnum": [2, 4, 5, 9, 10, 3], "punctuation": [2, 6, 8, 3]}
+    assert rows(tmp_path, "T-shirt, girl's") == [expected[standardizer]]
+
+
+def test_equal_words_give_equal_bytes_wherever_and_whenever(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path / "one")
+    tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: -x))(tf.constant(1))
+    worker = threading.Thread(target=transform_for_vocabulary, args=(WORDS, recipe(), tmp_path / "deep" / "two"))
+    worker.start()
+    worker.join()
+    assert digests(tmp_path / "one") == digests(tmp_path / "deep" / "two")
+    assert str(tmp_path).encode() not in (tmp_path / "one/transform_fn/saved_model.pb").read_bytes()
+
+
+def test_nothing_but_the_transform_is_left_behind(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path)
+    assert sorted(digests(tmp_path)) == [
+        "transform_fn/assets/vocabulary.txt",
+        "transform_fn/saved_model.pb",
+        "transform_fn/variables/variables.data-00000-of-00001",
+        "transform_fn/variables/variables.index",
+        "transformed_metadata/schema.pbtxt",
+    ]
+
+
+def test_a_moved_transform_tokenizes_as_before(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert rows(tmp_path / "there", "a café") == [[2, 4, 7, 3]]
+
+
+def test_two_transforms_that_lay_at_one_place_keep_their_words_apart(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path)
+    first = Tokenizer(tmp_path)
+    (tmp_path / "kept.txt").write_text("beside the transform")
+    transform_for_vocabulary([*SPECIAL_TOKENS, "dog", "a"], recipe(), tmp_path)
+    second = Tokenizer(tmp_path)
+    assert first.tokenize(["a dog"]).ids.tolist() == [2, 4, 5, 3]
+    assert second.tokenize(["a dog"]).ids.tolist() == [2, 5, 4, 3]
+    assert (tmp_path / "kept.txt").exists()
+
+
+def test_tensorflow_transform_reads_what_is_saved(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(max_length=4), tmp_path)
+    output = tft.TFTransformOutput(str(tmp_path))
+    features = output.transform_raw_features({"caption": tf.constant(["a dog runs", "café"])})
+    assert features["tokens"].to_list() == [[2, 4, 5, 3], [2, 7, 3]]
+    assert features["untruncated"].numpy().tolist() == [5, 3]
+    assert set(output.transformed_feature_spec()) == {"tokens", "untruncated"}
+
+
+def test_a_vocabulary_without_words_makes_every_word_unknown(tmp_path):
+    transform_for_vocabulary(SPECIAL_TOKENS, recipe(), tmp_path)
+    assert rows(tmp_path, "a dog") == [[2, 1, 1, 3]]
+
+
+def test_counts_in_any_order_give_the_most_frequent_first_and_ties_in_reverse():
+    counts = "2 cat\n2 ant\n10 bee\n2 élan\n2 car\n1 zoo\n".encode()
+    assert ordered_words(counts) == [*SPECIAL_TOKENS, "bee", "élan", "cat", "car", "ant", "zoo"]
+
+
+def test_words_that_are_no_vocabulary_are_refused(tmp_path):
+    with pytest.raises(StoreError, match="begins with"):
+        transform_for_vocabulary(["a", "dog"], recipe(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"vocab_size": 4}, "a vocabulary of 4 holds no word"),
+        ({"max_length": 2}, "a length of 2 holds no word"),
+        ({"min_count": 0}, "seen 0 times"),
+        ({"special": ("<p>", "<u>", "<s>", "<e>")}, "the special words are <pad>"),
+    ],
+)
+def test_bounds_that_leave_no_room_for_a_word_are_refused(tmp_path, settings, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        transform_for_vocabulary(WORDS, recipe(**settings), tmp_path)
+
+
+def test_ten_thousand_captions_take_a_moment(tmp_path):
+    transform_for_vocabulary(WORDS, recipe(), tmp_path)
+    tokenizer = Tokenizer(tmp_path)
+    captions = ["A dog runs to a café with its friends ."] * 10_000
+    tokenizer.tokenize(captions[:10])
+    start = time.perf_counter()
+    tokenizer.tokenize(captions)
+    assert time.perf_counter() - start < 2

@@ -1,0 +1,35 @@
+"""What stands behind `--` is checked before anything starts, and an engine that does not answer is named."""
+
+import apache_beam as beam
+import pytest
+
+from pipelines.beam.runners import refuse_unknown, run_pipeline
+from schemas.errors import CaptError, UsageError
+
+NOBODY = ("--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server_timeout=1")
+
+
+@pytest.mark.parametrize("option", ["--parallelsim=2", "parallelism=2", "--parallelsim"])
+def test_an_option_that_nobody_knows_is_refused(option):
+    with pytest.raises(UsageError, match="is no option of Beam or its runners"):
+        refuse_unknown([option])
+
+
+def test_options_of_beam_and_of_its_runners_are_known():
+    refuse_unknown(["--runner=FlinkRunner", "--flink_master=host:8081", "--parallelism=2", "--temp_location", "gs://b"])
+
+
+@pytest.mark.parametrize("options", [NOBODY, (*NOBODY, "--an_option_of_its_own=1")])
+def test_a_job_server_that_does_not_answer_is_named(options):
+    with pytest.raises(CaptError, match="the job server does not answer") as failure, run_pipeline(options):
+        pass
+    assert failure.value.where == "localhost:1"
+
+
+def test_a_worker_whose_data_ends_before_its_end_is_seen_was_lost(monkeypatch):
+    def run(pipeline):
+        raise RuntimeError("Channel closed prematurely.")  # in Beam's words
+
+    monkeypatch.setattr(beam.Pipeline, "run", run)
+    with pytest.raises(CaptError, match="a worker process was lost"), run_pipeline([]):
+        pass

@@ -1,0 +1,185 @@
+"""Labels of CAPTCHAs are taken as they are or not at all, and each fault costs its image alone."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.datasets.base import ImageEntry, ListedImage
+from pipelines.datasets.captcha import CaptchaReader
+from pipelines.datasets.splits import SplitCounts, parse_counts
+from schemas.errors import CaptError, UsageError
+
+
+def entries(directory: Path, labels: str | bytes, names: list[str] | int, **options) -> dict[str, ImageEntry]:
+    """What becomes of images of these names, or of so many, by image id."""
+    names = [f"words_captcha/a{number}.png" for number in range(names)] if isinstance(names, int) else names
+    path = directory / "labels.txt"
+    path.write_bytes(labels.encode() if isinstance(labels, str) else labels)
+    found = list(CaptchaReader(str(path), **options).images_among(map(ListedImage, sorted(names))))
+    assert len({entry.image_id for entry in found}) == len(found)
+    return {entry.image_id.replace(f"{path}:", "line "): entry for entry in found}
+
+
+def faults(found: dict[str, ImageEntry]) -> dict[str, str]:
+    return {image_id: entry.fault.reason for image_id, entry in found.items() if entry.fault}
+
+
+def test_words_are_those_of_the_lines_and_the_last_images_have_none(tmp_path):
+    found = entries(tmp_path, "a0 thus\na1 null\na2 www\n", 5)
+    assert {image_id: entry.label for image_id, entry in found.items()} == {
+        "a0": "thus",
+        "a1": "null",
+        "a2": "www",
+        "a3": "",
+        "a4": "",
+    }
+    assert faults(found) == {}
+    assert found["a1"].file_name == "words_captcha/a1.png"
+
+
+def test_images_are_ordered_by_number_not_by_name(tmp_path):
+    found = entries(tmp_path, "a0 thus\n", 12)
+    assert list(found) == [f"a{number}" for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("a1", "no word"),
+        ("a1 ", "no word"),
+        ("a1\tthus", "separator"),
+        ("a1  thus", "separator"),
+        ("a1,thus", "separator"),
+        ("a1;thus", "separator"),
+        ("a1 thus ", "separator"),
+        ("a1 th us", "separator"),
+        ("a1 Thus", "upper case"),
+        ("a1 THUS", "upper case"),
+        ("a1 th1s", "not a-z"),
+        ("a1 thüs", "not a-z"),
+        ("a1 it's", "not a-z"),
+        ("a1 other\na1 thus", "doubled id"),
+        ("a1 thus\na1 thus", "doubled id"),
+        ("", "no label"),
+    ],
+)
+def test_a_faulty_line_costs_its_image_alone(tmp_path, line, reason):
+    found = entries(tmp_path, f"a0 null\n{line}\na2 book\n", 4)
+    assert faults(found) == {"a1": reason}
+    assert [found[image_id].label for image_id in ("a0", "a2", "a3")] == ["null", "book", ""]
+    assert not found["a1"].label or reason == "no label"
+    assert str(tmp_path / "labels.txt") in found["a1"].fault.place
+
+
+@pytest.mark.parametrize(
+    "line", ["thus", "b1 thus", "a01 thus", "a1.png thus", "A1 thus", " a1 thus", "a-1 thus", "id word"]
+)
+def test_a_line_without_an_id_is_a_failed_row_of_its_own(tmp_path, line):
+    found = entries(tmp_path, f"a0 null\n{line}\na1 book\n", 2)
+    assert faults(found) == {"line 2": "no id"}
+    assert (found["a0"].label, found["a1"].label) == ("null", "book")
+
+
+def test_a_line_that_is_no_text_is_a_failed_row_of_its_own(tmp_path):
+    found = entries(tmp_path, b"a0 null\n\xff\xfe\na1 book\n", 2)
+    assert faults(found) == {"line 2": "not UTF-8"}
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_no_faults(tmp_path):
+    found = entries(tmp_path, b"\xef\xbb\xbfa0 null\r\na1 book\r\n", 2)
+    assert [entry.label for entry in found.values()] == ["null", "book"]
+    assert faults(found) == {}
+
+
+def test_a_label_of_an_unknown_image_names_the_file_that_it_lacks_and_leaves_the_last_images_unlabelled(tmp_path):
+    found = entries(tmp_path, "a0 null\na99 book\n", 3)
+    assert (found["a99"].file_name, found["a99"].label) == ("a99.png", "book")
+    assert faults(found) == {}
+
+
+def test_images_of_other_names_are_failed_rows(tmp_path):
+    names = ["a0.png", "thumb.png", "a01.png", "a1.jpg", "x/a.png", "a2.PNG"]
+    found = entries(tmp_path, "a0 null\n", names)
+    assert faults(found) == dict.fromkeys(sorted(names[1:]), "name")
+
+
+def test_two_files_of_one_number_are_a_fault(tmp_path):
+    found = entries(tmp_path, "a0 null\n", ["one/a0.png", "other/a0.png", "one/a1.png"])
+    assert faults(found) == {"a0": "two files"}
+    assert "other/a0.png" in found["a0"].fault.detail
+
+
+def test_labels_without_any_line_are_one_clear_line(tmp_path):
+    with pytest.raises(UsageError, match="there is no label in it"):
+        entries(tmp_path, "\n\n", 3)
+    assert entries(tmp_path, "a0 null\n".encode("utf-16"), 1)["a0"].label == "null"
+
+
+def test_a_file_of_labels_that_is_not_there_is_one_clear_line(tmp_path):
+    with pytest.raises(UsageError, match=r"no such annotation file \(check --labels\)"):
+        CaptchaReader(str(tmp_path / "labels.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"it holds no spec_train_val\.txt \(check --labels\)"):
+        CaptchaReader(str(tmp_path / "empty"))
+
+
+def splits(found: dict[str, ImageEntry]) -> list[str | None]:
+    return [entry.split for entry in found.values()]
+
+
+def test_splits_go_by_position_in_the_published_shares(tmp_path):
+    assert splits(entries(tmp_path, "a0 null\n", 14)) == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
+    names = [f"a{number}.png" for number in (3, 100, 7, 2000, 9, 8, 5)]
+    found = entries(tmp_path, "a3 null\n", names)
+    assert list(found) == ["a3", "a5", "a7", "a8", "a9", "a100", "a2000"]
+    assert splits(found) == ["train"] * 5 + ["val", "test"]
+
+
+def test_an_image_that_is_missing_moves_no_other_into_another_split(tmp_path):
+    labels = "".join(f"a{number} thus\n" for number in range(12))
+    names = [f"a{number}.png" for number in range(14) if number != 4]
+    assert splits(entries(tmp_path, labels, names)) == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
+
+
+def test_splits_go_by_the_counts_that_are_given_and_the_rest_is_unused(tmp_path):
+    found = entries(tmp_path, "a0 null\n", 7, counts=SplitCounts(3, 0, 2))
+    assert splits(found) == ["train"] * 3 + ["test"] * 2 + ["unused"] * 2
+    with pytest.raises(UsageError, match="the splits take 8 images, and there are 7"):
+        entries(tmp_path, "a0 null\n", 7, counts=SplitCounts(4, 2, 2))
+
+
+def test_counts_are_three_whole_numbers():
+    assert parse_counts("100000,20000,20000") == (100_000, 20_000, 20_000)
+    for text in ("", "1,2", "1,2,3,4", "a,b,c", "1,-2,3", "0,0,0", "0.8,0.1,0.1"):
+        with pytest.raises(UsageError, match="--split-sizes"):
+            parse_counts(text)
+
+
+NUMBERS = st.integers(0, 30)
+WORDS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(words=st.dictionaries(NUMBERS, WORDS, min_size=1), end=st.sampled_from(["\n", "\r\n"]), data=st.data())
+def test_labels_in_any_order_come_back_as_they_were_written(tmp_path_factory, words, end, data):
+    lines = data.draw(st.permutations([f"a{number} {word}" for number, word in words.items()]))
+    found = entries(tmp_path_factory.getbasetemp(), end.join(lines), max(words) + 2)
+    assert {image_id: entry.label for image_id, entry in found.items() if entry.label} == {
+        f"a{number}": word for number, word in words.items()
+    }
+    holes = {f"a{number}" for number in range(max(words)) if number not in words}
+    assert faults(found) == dict.fromkeys(holes, "no label")
+
+
+@settings(deadline=None)
+@given(labels=st.one_of(st.binary(max_size=200), st.text("a01 \t\r\nTbc,.é", max_size=200).map(str.encode)))
+def test_whatever_a_file_of_labels_holds_every_image_is_accounted_for(tmp_path_factory, labels):
+    try:
+        found = entries(tmp_path_factory.getbasetemp(), labels, 3)
+    except CaptError:
+        return
+    assert {"a0", "a1", "a2"} <= set(found)
+    for entry in found.values():
+        assert not entry.label or (entry.label.isascii() and entry.label.isalpha() and entry.label.islower())

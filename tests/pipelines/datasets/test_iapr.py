@@ -1,0 +1,84 @@
+"""IAPR TC-12: clauses as captions, Latin-1, bare ampersands, files that are none, and the light annotations beside."""
+
+from pathlib import Path
+
+from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.iapr import IaprReader
+from tests.pipelines.datasets.entries import bare_entries
+
+DOC = """<DOC>
+<DOCNO>annotations/00/25.eng</DOCNO>
+<TITLE>Plaza de Armas</TITLE>
+<DESCRIPTION>a café & a bar; two palm
+trees &amp; a bench;;  ;</DESCRIPTION>
+<NOTES>None</NOTES>
+<LOCATION>Cochabamba, Bolivia</LOCATION>
+<DATE>1 February 2002</DATE>
+<IMAGE>images/00/25.jpg</IMAGE>
+<THUMBNAIL>thumbnails/00/25.jpg</THUMBNAIL>
+</DOC>
+"""
+IMAGE = "images/00/25.jpg"
+
+
+def write(tmp_path: Path, **texts: str) -> IaprReader:
+    for name, text in texts.items():
+        path = tmp_path / "annotations_complete_eng" / "00" / f"{name}.eng"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("latin-1"))
+    return IaprReader([str(tmp_path)])
+
+
+def test_each_clause_is_a_caption_of_the_image(tmp_path: Path) -> None:
+    source = write(tmp_path, a=DOC)
+    assert bare_entries(source.images()) == [ImageEntry(IMAGE, IMAGE)]
+    assert bare_entries(source.captions()) == [
+        CaptionEntry(IMAGE, "0", "a café & a bar"),
+        CaptionEntry(IMAGE, "1", "two palm\ntrees & a bench"),
+    ]
+
+
+def test_files_that_are_no_annotation_are_told_and_cost_no_other(tmp_path: Path) -> None:
+    imageless = DOC.replace(IMAGE, "")
+    source = write(tmp_path, a="", b="<DOC>", c=imageless, d=DOC)
+    *bad, good, _ = source.captions()
+    where = f"{tmp_path}/annotations_complete_eng/00"
+    assert [(one.place, one.reason) for one in bad if isinstance(one, MalformedRecord)] == [
+        (f"{where}/a.eng", "no DOC"),
+        (f"{where}/b.eng", "no DOC"),
+        (f"{where}/c.eng", "no IMAGE"),
+    ]
+    assert isinstance(good, CaptionEntry)
+    assert len(bare_entries(source.images())) == 1
+
+
+def test_an_image_without_a_description_is_an_image_and_no_caption(tmp_path: Path) -> None:
+    source = write(tmp_path, a=DOC.replace("DESCRIPTION", "SUMMARY"))
+    assert len(bare_entries(source.images())) == 1
+    (entry,) = source.captions()
+    assert isinstance(entry, MalformedRecord)
+    assert (entry.reason, entry.detail) == ("no description", IMAGE)
+
+
+def test_entities_are_not_expanded(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY b "boom"><!ENTITY c SYSTEM "file:///etc/passwd">]>\n'
+    source = write(tmp_path, a=bomb + DOC.replace("a café", "&b;x &c"))
+    assert [entry.caption for entry in source.captions() if isinstance(entry, CaptionEntry)][:2] == [
+        "&b",
+        "x &c & a bar",
+    ]
+
+
+def test_tags_that_never_close_take_no_longer_than_their_length(tmp_path: Path) -> None:
+    source = write(tmp_path, a="<DOC>" * 100_000, b=DOC.replace("<DESCRIPTION>", "<DESCRIPTION>" * 100_000))
+    assert [type(entry) for entry in source.captions()] == [MalformedRecord, CaptionEntry, CaptionEntry]
+
+
+def test_light_annotations_beside_complete_ones_are_left(tmp_path: Path) -> None:
+    source = write(tmp_path, a=DOC)
+    light = tmp_path / "annotations" / "00" / "25.eng"
+    light.parent.mkdir(parents=True)
+    light.write_text("<DOC><IMAGE>images/00/25.jpg</IMAGE></DOC>")
+    assert all(isinstance(entry, CaptionEntry) for entry in source.captions())
+    (entry,) = IaprReader([str(light.parent)]).captions()
+    assert isinstance(entry, MalformedRecord)

@@ -1,0 +1,123 @@
+"""Rows of other bits are not mixed into a table unasked, and show where they are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import capt
+from features.extractors import frozen_graph
+from features.runtime.numerics import native_precision
+from pipelines.jobs import extract_shard, provenance
+from schemas.errors import StoreError
+
+SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
+
+
+def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
+    return capt.prepare_features(store=str(store), images=[str(images)], **{**SMALL, **options})  # type: ignore[no-any-return]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
+    """Have this machine be of another kind."""
+    toolchain = provenance.toolchain()
+    if "numerics" in made:
+        for module in (provenance, frozen_graph):
+            monkeypatch.setattr(module, "numerics_here", lambda precision: made["numerics"])
+    for module in (provenance, extract_shard):
+        monkeypatch.setattr(module, "toolchain", lambda: toolchain | {k: v for k, v in made.items() if k != "numerics"})
+
+
+def here() -> provenance.Provenance:
+    """What this machine computes with `--precision auto`."""
+    return provenance.local_provenance(native_precision())
+
+
+@pytest.mark.parametrize(
+    "made", [{"numerics": "cpu-avx2"}, {"pillow": "9.0.0"}, {"tensorflow": "2.0"}, {"libjpeg": "1"}]
+)
+def test_a_table_of_other_bits_is_refused_with_both_values(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch, made: dict[str, str]
+) -> None:
+    store = tmp_path / "store"
+    ((name, value),) = made.items()
+    with monkeypatch.context() as then:
+        pretend(then, **made)
+        prepare(store, photos(2), pooling="avg")
+    assert prepare(store, photos(2), pooling="avg")["cached"] == 2
+    ours = here().deciding[name]
+    for plan in (False, True):
+        with pytest.raises(StoreError, match="--allow-mixed-numerics") as caught:
+            prepare(store, photos(3), pooling="avg", dry_run=plan)
+        assert f"rows made with {name} {value}" in str(caught.value)
+        assert f"made with {name} {ours}" in str(caught.value)
+    (table,) = capt.open_store(store).feature_tables()
+    assert table.rows == 2
+
+
+def test_both_kinds_show_in_stats_where_they_are_wanted(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    with monkeypatch.context() as then:
+        pretend(then, numerics="cpu-avx2", pillow="9.0.0")
+        prepare(store, photos(2), pooling="avg")
+    assert prepare(store, photos(5), pooling="avg", allow_mixed_numerics=True)["ok"] == 3
+    (entry,) = capt.store_stats(store=str(store))["features"]
+    assert entry["numerics"] == {"cpu-avx2": 2, here().numerics: 3}
+    assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", provenance.toolchain()["pillow"]]
+
+
+def test_libraries_that_touch_no_value_may_differ(tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store"
+    with monkeypatch.context() as then:
+        pretend(then, keras="3.0", pyarrow="1.0", numpy="2.0")
+        prepare(store, photos(2), pooling="avg")
+    assert prepare(store, photos(3), pooling="avg")["ok"] == 1
+
+
+def compute_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the worker that computes be of another kind than this machine, which launches."""
+    monkeypatch.setattr(frozen_graph, "numerics_here", lambda precision: "gpu/some chip/tensorflow/float32")
+
+
+def refuse_elsewhere(store: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare two images here; a third, that a worker of another kind computes, is refused."""
+    prepare(store, photos(2), pooling="avg")
+    compute_elsewhere(monkeypatch)
+    with pytest.raises(StoreError):
+        prepare(store, photos(3), pooling="avg")
+
+
+def test_rows_that_a_worker_of_another_kind_computed_are_refused_at_commit(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    with monkeypatch.context() as then:
+        refuse_elsewhere(store, photos, then)
+        (table,) = capt.open_store(store).feature_tables()
+        assert table.rows == 2
+        assert prepare(store, photos(3), pooling="avg", allow_mixed_numerics=True)["ok"] == 1
+    (entry,) = capt.store_stats(store=str(store))["features"]
+    assert entry["numerics"] == {here().numerics: 2, "gpu/some chip/tensorflow/float32": 1}
+
+
+def test_rows_of_a_new_table_are_recorded_as_the_worker_computed_them(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        compute_elsewhere(then)
+        prepare(tmp_path / "store", photos(2), pooling="avg")
+    (entry,) = capt.store_stats(store=tmp_path / "store")["features"]
+    assert entry["numerics"] == {"gpu/some chip/tensorflow/float32": 2}
+
+
+def test_units_that_another_kind_of_machine_finished_are_computed_again(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    with monkeypatch.context() as then:
+        refuse_elsewhere(store, photos, then)
+    assert prepare(store, photos(3), pooling="avg")["ok"] == 1
+    (entry,) = capt.store_stats(store=str(store))["features"]
+    assert entry["numerics"] == {here().numerics: 3}

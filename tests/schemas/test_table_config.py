@@ -1,0 +1,47 @@
+"""Fingerprints: pinned, so that tables made by earlier versions stay the ones that the same command finds."""
+
+import pytest
+
+from schemas.table_config import CaptionTableConfig, FeatureTableConfig
+
+INCEPTION = FeatureTableConfig(
+    extractor="inception_v3", weights="random:0", layer="mixed10", height=299, width=299, precision="float32"
+)
+MOBILENET = FeatureTableConfig(
+    extractor="mobilenet_v3_small",
+    weights="imagenet:abc",
+    layer="output",
+    pooling="avg",
+    height=224,
+    width=224,
+    precision="bfloat16",
+    dtype="int8",
+    format="parquet",
+    compression="zstd",
+)
+TEXT = CaptionTableConfig(dataset="coco", vocabulary="train:00")
+
+KNOWN = (
+    (INCEPTION, "9baa5cb1623d316c56f0ae27c639cc0976e7688b1ffc031ad69418981df9beca"),
+    (MOBILENET, "3996b8e29851f17cf7627afd78ccf41ea74a7a885374b1b88df478df1952186e"),
+    (TEXT, "dae204f6b360e689c2ecd805bfaa23f6705c5a4500dfb29afcbc249416b53b41"),
+)
+
+
+@pytest.mark.parametrize(("recipe", "fingerprint"), KNOWN, ids=["inception_v3", "mobilenet_v3_small", "text"])
+def test_recipes_of_0_1_0_keep_their_fingerprints(recipe, fingerprint):
+    assert recipe.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize(
+    "changed", [{"resize": "tf-bilinear"}, {"resize": "draft-bilinear"}, {"fit": "crop"}, {"shorter_side": 320}]
+)
+def test_how_an_image_is_resized_is_part_of_the_fingerprint(changed):
+    assert INCEPTION.model_copy(update=changed).fingerprint != INCEPTION.fingerprint
+
+
+def test_a_recipe_comes_back_from_its_canonical_form_and_says_nothing_of_what_it_has_not():
+    assert FeatureTableConfig.model_validate_json(INCEPTION.canonical) == INCEPTION
+    assert b"shorter_side" not in INCEPTION.canonical
+    cropped = INCEPTION.model_copy(update={"fit": "crop", "shorter_side": 320})
+    assert FeatureTableConfig.model_validate_json(cropped.canonical) == cropped

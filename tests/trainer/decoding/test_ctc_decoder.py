@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.trainer.alignments import frames_of, word_probabilities
+from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
+from trainer.decoding.ctc_greedy import greedy
+from trainer.models.charset import CLASSES, LETTERS
+
+SCORES = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 5), st.just(4)), elements=st.floats(-9, 9, width=32, allow_subnormal=False)
+)
+
+
+def spelled(frames):
+    """Logits [1, T, 27] whose likeliest classes are those written, `-` for the blank."""
+    return 8 * np.eye(CLASSES, dtype=np.float32)[[1 + LETTERS.index(c) if c != "-" else 0 for c in frames]][None]
+
+
+@pytest.mark.parametrize(
+    ("frames", "word"),
+    [("--nn-uu--l-l-", "null"), ("www", "w"), ("w-ww-w", "www"), ("------", ""), ("bookk", "bok"), ("-a", "a")],
+)
+def test_greedy_joins_what_repeats_and_leaves_blanks_out(frames, word):
+    (reading,) = CtcDecoder("ctc", "greedy")(spelled(frames))
+    assert reading.text == word
+
+
+@settings(deadline=None, max_examples=30)
+@given(SCORES)
+def test_a_reading_has_the_probability_of_all_its_alignments(scores):
+    logits = frames_of(scores)
+    probabilities = word_probabilities(logits)
+    for how in ("greedy", "beam", "lexicon"):
+        (reading,) = CtcDecoder("ctc", how, words=list(probabilities))(logits[None])
+        assert np.exp(reading.score) == pytest.approx(probabilities[reading.text], rel=1e-3, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SCORES)
+def test_a_search_as_wide_as_there_are_words_finds_the_likeliest_as_does_a_list_of_all(scores):
+    logits = frames_of(scores)
+    probabilities = word_probabilities(logits)
+    for reader in (CtcDecoder("ctc", "beam", beam=10_000), CtcDecoder("ctc", "lexicon", words=list(probabilities))):
+        (reading,) = reader(logits[None])
+        assert probabilities[reading.text] == pytest.approx(max(probabilities.values()), rel=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SCORES, st.integers(1, 3))
+def test_a_search_finds_nothing_less_likely_than_greedy_does(scores, beam):
+    logits = frames_of(scores)[None]
+    (found,), (first,) = CtcDecoder("ctc", "beam", beam=beam)(logits), CtcDecoder("ctc", "greedy")(logits)
+    assert found.score >= first.score - 1e-4
+
+
+def test_a_search_finds_what_many_alignments_say_together():
+    # Each frame alone is likeliest blank; `a` somewhere is likelier than nowhere.
+    logits = frames_of(np.log([[0.5, 0.48, 0.01, 0.01]] * 3))[None]
+    assert CtcDecoder("ctc", "greedy")(logits)[0].text == ""
+    assert CtcDecoder("ctc", "beam")(logits)[0].text == "a"
+
+
+def test_a_lexicon_reads_only_its_words():
+    logits = spelled("h-o-u-s-e")
+    assert CtcDecoder("ctc", "lexicon", words=["horde", "mouse", "null"])(logits)[0].text == "mouse"
+
+
+def test_positions_are_read_as_the_likeliest_letters_and_then_nothing():
+    logits = np.random.default_rng(0).normal(0, 2, (50, 3, CLASSES)).astype(np.float32)
+    shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for row, reading in zip(shifted, CtcDecoder("attention", "greedy")(logits), strict=True):
+        best = max(
+            (row[:n, 1:].max(1).sum() + row[n:, 0].sum(), "".join(LETTERS[i] for i in row[:n, 1:].argmax(1)))
+            for n in range(4)
+        )
+        assert reading.text == best[1]
+        assert reading.score == pytest.approx(best[0], rel=1e-4)
+    assert CtcDecoder("attention", "beam")(logits) == CtcDecoder("attention", "greedy")(logits)
+    words = ["an", "www", "zoo"]
+    scores = [[row[np.arange(3), ids].sum() for ids in ([1, 14, 0], [23, 23, 23], [26, 15, 15])] for row in shifted]
+    for row, reading in zip(scores, CtcDecoder("attention", "lexicon", words=words)(logits), strict=True):
+        assert reading.text == words[int(np.argmax(row))]
+        assert reading.score == pytest.approx(max(row), rel=1e-4)
+
+
+def test_the_letters_of_a_word_come_first_and_zeros_after():
+    ids, scores = greedy("ctc", np.concatenate([spelled("-c-a-b-"), spelled("zz---y-")]))
+    np.testing.assert_array_equal(ids, [[3, 1, 2, 0, 0, 0, 0], [26, 25, 0, 0, 0, 0, 0]])
+    assert scores.shape == (2,)
+
+
+def test_no_image_has_no_reading():
+    none = np.empty((0, 7, CLASSES), np.float32)
+    for head in ("ctc", "attention"):
+        for how in ("greedy", "beam", "lexicon"):
+            assert CtcDecoder(head, how, words=["null"])(none) == []
+
+
+def test_a_reading_is_a_plain_record():
+    assert Prediction("null", -0.5) == Prediction("null", -0.5)

@@ -1,0 +1,53 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.synthetic.captchas.image_names import image_number, label, line_number
+from schemas.errors import UsageError
+from trainer.evaluation.label_file import read_label_file
+
+
+def truth(tmp_path, text):
+    path = tmp_path / "truth.txt"
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_words_come_by_their_ids(tmp_path):
+    assert read_label_file(truth(tmp_path, "a0 thus\na120000 null\n")) == {"a0": "thus", "a120000": "null"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "there is no word in it"),
+        ("a0 thus\na1\n", r"line 2 is 'a1' \(write an id, one space and a word: a0 thus\)"),
+        ("a0  thus\n", "line 1 is"),
+        ("a0 Thus\n", "line 1 is"),
+        ("a0 thus \n", "line 1 is"),
+        ("\ufeffa0 thus\n", "line 1 is"),
+        ("a01 thus\n", "line 1 is"),
+        ("a0 thus\n\na1 fail\n", "line 2 is ''"),
+        ("a0 thus\na0 thus\n", "line 2 tells of a0 again"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, text, fault):
+    with pytest.raises(UsageError, match=fault):
+        read_label_file(truth(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"--labels .*none.txt: cannot read the file"):
+        read_label_file(tmp_path / "none.txt")
+
+
+@given(st.integers(0, 10**15 - 1), st.text("abcxyz", min_size=1))
+def test_a_label_line_tells_number_and_word(number, word):
+    assert label(f"a{number} {word}") == (number, word)
+    assert line_number(f"a{number} {word}") == number
+    assert image_number(f"words_captcha/a{number}.png") == number
+
+
+@pytest.mark.parametrize("name", ["a01.png", "b1.png", "a1.jpg", "xa1.png", "a1.png.png", "a.png", "a-1.png"])
+def test_other_names_have_no_number(name):
+    assert image_number(name) is None

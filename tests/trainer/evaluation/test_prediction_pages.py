@@ -1,0 +1,107 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.workflows.test_pages import NASTY, Page, assert_inert
+
+from features.images.resizer import Resizer
+from schemas.table_config import FeatureTableConfig
+from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page, wrong_words
+from trainer.runs.captioner_run import Caption
+
+FITTING = Resizer.of(
+    FeatureTableConfig(
+        extractor="inception_v3",
+        weights="random:1",
+        layer="mixed10",
+        pooling="none",
+        height=64,
+        width=64,
+        precision="float32",
+        dtype="float16",
+    )
+)
+
+
+def picture(size=(120, 90)):
+    data = BytesIO()
+    Image.new("RGB", size, (20, 150, 40)).save(data, "PNG")
+    return data.getvalue()
+
+
+def prediction(**changes):
+    given = {
+        "name": "42",
+        "image": picture(),
+        "words": ("a", "red", "square"),
+        "references": ("A green square.", "a square"),
+        "scores": {"CIDEr-D": 1.25},
+    }
+    return CaptionPrediction(**(given | changes))
+
+
+def shown(best=(), worst=(), notices=(), figures=None):
+    return Page(predictions_page("first run", notices, figures or {}, best, worst))
+
+
+def test_words_that_nobody_said_are_wrong():
+    assert wrong_words(["a", "red", "square"], ["A green square.", "there is a tree"]) == [False, True, False]
+
+
+def test_words_are_compared_as_the_metrics_count_them():
+    assert wrong_words(["doesn't", "man's", "dog", "."], ["It does n't!", "A man's DOG,"]) == [False] * 4
+
+
+def test_a_page_shows_the_best_and_the_worst_with_what_people_said():
+    page = shown([prediction()], [prediction(name="7", words=("a", "tree"))], ["scored on val"], {"CIDEr-D": "12.3"})
+    text = "42 CIDEr-D 125.0 a red square the references A green square. a square"
+    assert page.text.index("Best captions") < page.text.index(text) < page.text.index("Worst captions")
+    assert page.text.index("Worst captions") < page.text.index("a tree")
+    for words in ("first run", "scored on val", "CIDEr-D 12.3"):
+        assert words in page.text
+    assert_inert(page)
+
+
+def test_wrong_words_are_marked():
+    text = predictions_page("first run", (), {}, [prediction()], ())
+    assert '<blockquote dir="auto">a <span class="wrong">red</span> square</blockquote>' in text
+
+
+def test_an_image_that_is_gone_is_said_so():
+    page = shown([prediction(image=None)])
+    assert "the image is not at hand" in page.text
+    assert "a red square" in page.text
+    assert page.pictures == []
+
+
+def test_an_image_that_cannot_be_read_costs_no_page():
+    assert "the image cannot be shown" in shown([prediction(image=picture()[:40])]).text
+
+
+def test_nothing_that_a_caption_says_becomes_markup():
+    page = shown([prediction(words=(NASTY,), references=(NASTY,), name=NASTY)], notices=[NASTY])  # two alerts each
+    assert page.text.count("alert") == 8
+    assert_inert(page)
+
+
+def test_an_empty_caption_is_shown_as_nothing():
+    assert "nothing" in shown([prediction(words=())]).text
+
+
+def test_a_model_that_attends_has_a_map_a_word():
+    looks = draw_attention_maps(
+        picture(), Caption("a dog", ("a", "dog"), -1.0, np.full((2, 16), 1 / 16, np.float16)), FITTING
+    )
+    assert Image.open(BytesIO(looks)).format == "JPEG"
+    page = shown([prediction(attention=looks)])
+    assert len(page.pictures) == 2
+    assert "Where it looked" in page.text
+
+
+@pytest.mark.parametrize(
+    ("image", "attention"),
+    [(None, np.ones((1, 16))), (picture(), None), (picture(), np.ones((1, 12))), (b"none", np.ones((1, 16)))],
+)
+def test_where_there_is_no_map_there_is_no_figure(image, attention):
+    assert draw_attention_maps(image, Caption("dog", ("dog",), -1.0, attention), FITTING) is None

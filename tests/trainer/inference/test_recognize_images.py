@@ -1,0 +1,99 @@
+import zipfile
+
+import pytest
+
+import capt
+from schemas.errors import CorruptFileError, NoAnswerError, RecordError, UsageError
+from tests.trainer.words import WORDS, put_images
+from trainer.inference.recognize_images import print_readings
+from trainer.runs.recognizer_run import HOWS
+from trainer.runs.run import load_run, open_run
+
+
+@pytest.fixture
+def run(words_run):
+    return load_run(words_run[0])
+
+
+def test_it_reads_images_as_it_reads_stored_pixels(run, words_store, captchas):
+    table = words_store.feature_tables()[0]
+    stored = run.read_pixels(table.get_many([captcha.key for captcha in captchas]))
+    for how in HOWS:
+        read_now = list(run.read_many([captcha.data for captcha in captchas], how))
+        assert [one.text for one in read_now] == [each.by(how).text for each in stored]
+        assert [one.score for one in read_now] == pytest.approx([each.by(how).score for each in stored], abs=1e-4)
+
+
+def test_the_lexicon_reads_words_of_the_train_split_alone_and_beam_is_never_less_likely_than_greedy(run, captchas):
+    for one in captchas[:20]:
+        assert run.read(one.data, "lexicon").text in WORDS
+        assert run.read(one.data, "beam").score >= run.read(one.data).score - 1e-5
+
+
+def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, captchas, tmp_path, capsys):
+    folder = put_images(tmp_path / "folder", captchas[:2])
+    (folder / "a9.png").write_bytes(b"no picture")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("words_captcha/a3.png", captchas[3].data)
+    result = capt.recognize(
+        run=run.path,
+        images=[str(folder), str(tmp_path / "z.zip"), str(tmp_path / "none.png")],
+        decoding_strategy="lexicon",
+    )
+    names = ["folder/a0.png", "folder/a1.png", "folder/a9.png", "z.zip/words_captcha/a3.png", "none.png"]
+    assert [row["image"] for row in result["results"]] == [str(tmp_path / name) for name in names]
+    assert ["error" in row for row in result["results"]] == [False, False, True, False, True]
+    first = result["results"][0]
+    assert (first["text"], first["score"]) == (first["lexicon"]["text"], first["lexicon"]["score"])
+    assert first["greedy"]["text"] == run.read(captchas[0].data).text
+    assert set(first) == {"image", "text", "score", *HOWS}
+    print_readings(result)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{folder}/a0.png\t{first['text']}"
+    assert "unsupported" in lines[2]
+
+
+def test_what_cannot_be_done_is_said(run, words_run, captchas):
+    with pytest.raises(UsageError, match="--decoding-strategy: "):
+        capt.recognize(run=run.path, images=["a.png"], decoding_strategy="best")
+    with pytest.raises(UsageError, match="PATH: "):
+        capt.recognize(run=run.path, images=[])
+    with pytest.raises(
+        UsageError, match=r"the run reads words; this is for one that captions images \(capt recognize\)"
+    ):
+        capt.caption(run=words_run[0], images=["a.png"])
+    with pytest.raises(RecordError, match="decode: unsupported"):
+        run.read(b"no picture")
+
+
+def test_a_captioner_does_not_read(store, tmp_path):
+
+    sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
+    with pytest.raises(UsageError, match=r"the run captions images; this is for one that reads words \(capt caption\)"):
+        capt.recognize(run=tmp_path / "run", images=["a.png"])
+
+
+def test_lost_words_are_missed(words_run, tmp_path):
+    import shutil
+
+    shutil.copytree(words_run[0], tmp_path / "run")
+    (tmp_path / "run" / "words.txt").write_text("an\n")
+    with pytest.raises(CorruptFileError, match="damaged: expected 10 words, got 1"):
+        _ = load_run(tmp_path / "run").words
+    (tmp_path / "run" / "words.txt").unlink()
+    with pytest.raises(CorruptFileError, match="the words of the train split are missing"):
+        _ = load_run(tmp_path / "run").words
+
+
+def test_a_run_opens_once(run):
+    from trainer.runs.recognizer_run import RecognizerRun
+
+    assert open_run(run, RecognizerRun) is run
+
+
+def test_a_command_that_reads_no_image_fails(run, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(NoAnswerError) as told:
+        capt.recognize(run=run.path, images=[str(tmp_path / "bad.png"), str(tmp_path / "none.png")])
+    assert len(told.value.figures["results"]) == 2

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.models.charset import CLASSES, LETTERS, decode, encode
+
+
+@given(st.lists(st.text(LETTERS, max_size=6)))
+def test_words_come_back_from_their_ids(words):
+    ids = encode(words)
+    assert ids.dtype == np.int32
+    assert ids.shape == (len(words), max(map(len, words), default=0))
+    assert decode(ids) == words
+
+
+def test_letters_are_1_to_26_and_0_fills_up():
+    np.testing.assert_array_equal(encode(["az", "null"]), [[1, 26, 0, 0], [14, 21, 12, 12]])
+    assert CLASSES == 27
+
+
+@pytest.mark.parametrize("word", ["Fail", "it's", "naïve", "a b", "a1"])
+def test_what_is_no_letter_is_named(word):
+    with pytest.raises(ValueError, match="is no letter from a to z"):
+        encode(["fine", word])

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from tests.trainer.alignments import frames_of, word_probabilities
+from trainer.models.charset import CLASSES, encode
+from trainer.models.ctc_losses import ace_losses, ctc_losses, padded, position_losses
+
+
+def test_ctc_is_minus_the_logarithm_of_a_words_probability_over_all_alignments():
+    rng = np.random.default_rng(0)
+    logits = np.stack([frames_of(rng.normal(size=(5, 4))) for _ in range(4)])
+    words = ["", "ab", "aa", "cab"]
+    expected = [-np.log(word_probabilities(frames)[word]) for frames, word in zip(logits, words, strict=True)]
+    np.testing.assert_allclose(ctc_losses(encode(words), logits), expected, rtol=1e-5)
+
+
+def test_the_loss_of_a_word_does_not_depend_on_how_far_it_is_padded():
+    logits = np.random.default_rng(1).normal(size=(2, 8, CLASSES)).astype(np.float32)
+    words = encode(["fig", "no"])
+    np.testing.assert_array_equal(padded(words, 5), [[6, 9, 7, 0, 0], [14, 15, 0, 0, 0]])
+    np.testing.assert_allclose(ctc_losses(padded(words, 5), logits), ctc_losses(words, logits), rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_positions_are_apart_and_end_in_nothing(smoothing):
+    logits = np.random.default_rng(2).normal(size=(2, 5, CLASSES)).astype(np.float32)
+    words = np.array(padded(encode(["null", "zzzzz"]), 5))
+    targets = (1 - smoothing) * np.eye(CLASSES)[words] + smoothing / CLASSES
+    expected = -(targets * log_softmax(logits, axis=-1)).sum((1, 2))
+    np.testing.assert_allclose(position_losses(words, logits, smoothing), expected, rtol=1e-5)
+
+
+def test_letters_count_as_often_as_they_come_anywhere():
+    logits = np.random.default_rng(3).normal(0, 2, size=(2, 12, CLASSES)).astype(np.float32)
+    counts = np.zeros((2, CLASSES))
+    counts[0, [0, 14, 21, 12]] = 8, 1, 1, 2
+    counts[1, [0, 26]] = 9, 3
+    shares = softmax(logits, axis=-1).mean(axis=1)
+    expected = -(counts * np.log(shares)).sum(1)
+    np.testing.assert_allclose(ace_losses(encode(["null", "zzz"]), logits), expected, rtol=1e-5)
+
+
+def test_letters_cost_least_where_each_has_a_cell_of_its_own():
+    logits = np.zeros((1, 12, CLASSES), np.float32)
+    logits[:, :, 0] = 20
+    logits[0, [2, 5, 6, 9], encode(["null"])[0]] = 40
+    best = float(ace_losses(encode(["null"]), logits)[0])
+    missed = logits.copy()
+    missed[0, 9] = logits[0, 0]
+    assert best < float(ace_losses(encode(["null"]), missed)[0])
+    counts = np.array([8, 1, 1, 2])
+    assert best == pytest.approx(-(counts * np.log(counts / 12)).sum(), rel=1e-3)

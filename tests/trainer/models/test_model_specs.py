@@ -1,0 +1,205 @@
+"""What every captioner owes: the contract of `trainer.models.captioner`, whatever the model."""
+
+import importlib
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from schemas.table_config import END, START
+from trainer.models.losses import MaskedCrossEntropy
+from trainer.models.model_specs import MODELS, model_spec
+
+VOCABULARY, PLACES, CHANNELS, WORDS = 23, 9, 20, 7
+CASES = [
+    *((name, {}) for name in MODELS),
+    ("soft_attention", {"rnn_cell": "lstm", "projection_dim": None, "init_state": "mean", "use_context_gate": True}),
+    ("hard_attention", {"rnn_cell": "gru", "projection_dim": 14, "init_state": "zeros"}),
+    ("transformer", {"num_layers": 2, "num_heads": 4}),
+    ("nic", {"rnn_cell": "gru"}),
+    ("m_rnn", {"rnn_cell": "gru", "embedding_dim_2": None, "units": 14, "tie_word_embeddings": True}),
+    ("m_rnn", {"rnn_cell": "lstm"}),
+    ("init_inject", {"rnn_cell": "rnn"}),
+    ("par_inject", {"rnn_cell": "lstm"}),
+    ("merge", {"rnn_cell": "rnn"}),
+]
+IDS = ["-".join((name, *map(str, sizes.values()))) for name, sizes in CASES]
+DROPOUTS = [(n, key) for n, spec in MODELS.items() for key in spec.config.model_fields if key.endswith("dropout")]
+every_case = pytest.mark.parametrize(("name", "sizes"), CASES, ids=IDS)
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture
+def build(tiny_sizes):
+    def make(name, **sizes):
+        keras.utils.set_random_seed(5)
+        spec = model_spec(name)
+        return spec.build(spec.config(**{**tiny_sizes[name], **sizes}), VOCABULARY, shape_of(name))
+
+    return make
+
+
+@pytest.fixture
+def inputs(name):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(4, VOCABULARY, (5, WORDS)).astype(np.int32)
+    tokens[:, 0] = START
+    features = rng.normal(size=(5, *shape_of(name))).astype(np.float32)
+    targets = np.append(tokens[:, 1:], np.full((5, 1), END, np.int32), axis=1)
+    return {"features": features, "tokens": tokens, "targets": targets}
+
+
+def shape_of(name):
+    return (PLACES, CHANNELS) if MODELS[name].spatial else (CHANNELS,)
+
+
+def logits_of(model, inputs):
+    return keras.ops.convert_to_numpy(model(inputs))
+
+
+@every_case
+def test_step_by_step_gives_the_logits_of_the_whole(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    whole = logits_of(model, inputs)
+    assert whole.shape == (5, WORDS, VOCABULARY)
+    state = model.begin(inputs["features"])
+    for t in range(WORDS):
+        logits, state, attention = model.step(inputs["tokens"][:, t], state)
+        np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
+        if attention is not None:
+            assert attention.shape == (5, PLACES)
+            np.testing.assert_allclose(keras.ops.sum(attention, -1), np.ones(5), atol=1e-5)
+
+
+@every_case
+def test_a_state_keeps_its_parts_and_their_shapes(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    state = model.begin(inputs["features"])
+    _, after, _ = model.step(inputs["tokens"][:, 0], state)
+    assert {part: (value.shape, value.dtype) for part, value in after.items()} == {
+        part: (value.shape, value.dtype) for part, value in state.items()
+    }
+    assert all(value.shape[0] == 5 for value in state.values())
+
+
+@every_case
+def test_a_word_changes_all_that_follows_and_nothing_before(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    changed = {**inputs, "tokens": inputs["tokens"].copy()}
+    changed["tokens"][:, 2] = 4 + (changed["tokens"][:, 2] - 3) % (VOCABULARY - 4)
+    before, after = logits_of(model, inputs), logits_of(model, changed)
+    np.testing.assert_allclose(before[:, :2], after[:, :2], atol=1e-6)
+    for later in range(2, WORDS):
+        assert (np.abs(before[:, later] - after[:, later]).max(axis=-1) > 1e-6).all()
+
+
+@every_model
+def test_the_image_changes_every_word(build, inputs, name):
+    model = build(name)
+    other = {**inputs, "features": inputs["features"][::-1].copy()}
+    changes = np.abs(logits_of(model, inputs) - logits_of(model, other)).max(axis=-1)
+    assert (changes[[0, 1, 3, 4]] > 1e-6).all()
+
+
+@every_case
+def test_captions_that_share_an_image_need_its_features_once(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    image = np.array([0, 0, 2, 2, 1], np.int32)
+    repeated = {**inputs, "features": inputs["features"][image]}
+    shared = {"features": inputs["features"][:3], "image": image, "tokens": inputs["tokens"]}
+    np.testing.assert_allclose(logits_of(model, shared), logits_of(model, repeated), atol=1e-6)
+
+
+@every_model
+def test_what_follows_a_caption_changes_none_of_its_words(build, inputs, name):
+    model = build(name)
+    longer = {**inputs, "tokens": np.pad(inputs["tokens"], [(0, 0), (0, 5)])}
+    np.testing.assert_allclose(logits_of(model, longer)[:, :WORDS], logits_of(model, inputs), atol=1e-5)
+
+
+@every_model
+def test_the_size_and_offset_of_the_features_do_not_matter(build, inputs, name):
+    small, large = build(name), build(name)
+    small.feature_scale.fit(inputs["features"])
+    large.feature_scale.fit(inputs["features"] * 50 + 10)
+    bigger = {**inputs, "features": inputs["features"] * 50 + 10}
+    np.testing.assert_allclose(logits_of(large, bigger), logits_of(small, inputs), atol=1e-4)
+
+
+@every_case
+def test_every_variable_has_a_gradient(build, inputs, name, sizes):
+    model = build(name, **sizes)
+    with tf.GradientTape() as tape:
+        loss = MaskedCrossEntropy()(inputs["targets"], model(inputs, training=True)) + sum(model.losses)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None, variable.path
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.path
+
+
+@every_case
+def test_a_model_comes_back_from_its_config_and_weights(build, inputs, name, sizes, tmp_path):
+    model = build(name, **sizes)
+    model.feature_scale.factor.assign(np.full(CHANNELS, 0.5))
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = type(model).from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    again.build({"features": (None, *shape_of(name)), "tokens": (None, None)})
+    again.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(logits_of(again, inputs), logits_of(model, inputs))
+
+
+@every_model
+def test_arguments_configuration_and_get_config_are_the_same_names(build, name):
+    spec = model_spec(name)
+    module, class_name = spec.model.split(".")
+    model = getattr(importlib.import_module(f"trainer.models.{module}"), class_name)
+    arguments = inspect.signature(model).parameters
+    defaults = {key: value.default for key, value in arguments.items() if value.default is not inspect.Parameter.empty}
+    assert defaults == spec.config().model_dump()
+    assert set(arguments) - {"kwargs"} <= set(build(name).get_config())
+
+
+@pytest.mark.parametrize(("name", "dropout"), DROPOUTS)
+def test_dropout_acts_in_training_alone(build, inputs, name, dropout):
+    model = build(name, **{dropout: 0.5})
+    np.testing.assert_array_equal(logits_of(model, inputs), logits_of(model, inputs))
+    assert np.abs(model(inputs, training=True) - model(inputs, training=True)).max() > 0
+
+
+@every_case
+def test_mixed_precision_gives_float32_logits_close_to_those_of_float32(build, inputs, name, sizes):
+    plain = build(name, **sizes)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = build(name, **sizes)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    logits = mixed(inputs)
+    assert logits.dtype == "float32"
+    np.testing.assert_allclose(logits, plain(inputs), atol=0.15)
+    stepped, _, _ = mixed.step(inputs["tokens"][:, 0], mixed.begin(inputs["features"]))
+    assert stepped.dtype == "float32"
+    np.testing.assert_allclose(stepped, logits[:, 0], atol=0.05)
+    assert all(variable.dtype == "float32" for variable in mixed.trainable_variables)
+
+
+@every_model
+def test_it_learns_four_captions_by_heart(build, name):
+    rng = np.random.default_rng(2)
+    model = build(name)
+    features = rng.normal(size=(4, *shape_of(name))).astype("float32")
+    words = np.full((4, 6), START, np.int32)
+    words[:, 1:5] = rng.integers(4, VOCABULARY, (4, 4))
+    words[:, 5] = END
+    words[3, 3:] = [END, 0, 0]
+    model.compile(keras.optimizers.Adam(0.02), MaskedCrossEntropy(), jit_compile=False)
+    inputs = {"features": features, "tokens": words[:, :-1], "targets": words[:, 1:]}
+    data = tf.data.Dataset.from_tensors((inputs, inputs["targets"])).repeat(60)
+    model.fit(data, verbose=0, shuffle=False)
+    logits = model(inputs)
+    assert float(MaskedCrossEntropy()(words[:, 1:], logits)) < 0.2
+    said = words[:, 1:] > 0
+    np.testing.assert_array_equal(np.argmax(logits, -1)[said], words[:, 1:][said])

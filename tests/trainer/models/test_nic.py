@@ -1,0 +1,39 @@
+import keras
+import numpy as np
+import pytest
+
+from trainer.models.nic import Nic
+
+
+def built(channels=20, vocabulary=23, **sizes):
+    keras.utils.set_random_seed(5)
+    model = Nic(vocabulary, **sizes)
+    model.build({"features": (None, channels), "tokens": (None, None)})
+    return model
+
+
+def test_the_parameters_are_those_counted_by_hand():
+    vocabulary, channels, size = 12000, 2048, 512
+    lstm = 4 * ((size + size) * size + size)
+    layers = channels * size + vocabulary * size + (size + 1) * vocabulary
+    model = built(channels, vocabulary)
+    assert sum(np.prod(variable.shape) for variable in model.trainable_variables) == lstm + layers
+
+
+def test_the_image_is_read_as_the_word_before_the_first():
+    model = built(embedding_dim=6, units=8)
+    model.embedding_layer.embeddings.assign(model.embedding_layer.embeddings * 5)
+    features = np.random.default_rng(0).normal(size=(1, 20)).astype("float32")
+    model.image_layer.kernel.assign(np.outer(features, model.embedding_layer.embeddings[7]) / (features**2).sum())
+    _, after_word, _ = model.step(np.array([7], np.int32), model.recurrence.zeros(1))
+    for part, value in model.begin(features).items():
+        np.testing.assert_allclose(value, after_word[part], atol=1e-6)
+
+
+def test_all_weights_begin_within_the_published_range():
+    model = built(embedding_dim=32, units=32)
+    matrices = [variable for variable in model.trainable_variables if len(variable.shape) == 2]
+    assert len(matrices) == 5
+    for matrix in matrices:
+        assert np.abs(matrix).max() <= 0.08
+        assert np.std(matrix) == pytest.approx(0.08 / 3**0.5, rel=0.1), matrix.path

@@ -1,0 +1,111 @@
+import keras
+import numpy as np
+import pytest
+
+from trainer.decoding.ctc_decoder import CtcDecoder
+from trainer.models.charset import CLASSES, encode
+from trainer.models.configs import RecognizerConfig
+from trainer.models.recognizer import ColumnAttention, Convolution, PositionAttention, Recognizer, Residual
+
+HEIGHT, WIDTH = 32, 48
+SIZES = {"filters": (8, 12, 16), "blocks_per_stage": (0, 1, 1), "units": 12}
+
+
+def made(**fields):
+    keras.utils.set_random_seed(3)
+    model = Recognizer(**RecognizerConfig(**{**SIZES, **fields}).model_dump())
+    model.build((None, HEIGHT, WIDTH, 3))
+    return model
+
+
+def figures(model, images, words):
+    model.compile(optimizer="sgd")
+    return model.evaluate(images, words, verbose=0, return_dict=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return made()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+def test_a_frame_for_every_four_pixels_and_a_position_for_every_letter(model, images):
+    outputs = model(images)
+    assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
+        "ctc": (6, WIDTH // 4, CLASSES),
+        "attention": (6, 5, CLASSES),
+        "cells": (6, HEIGHT // 8 * WIDTH // 8, CLASSES),
+    }
+    assert {logits.dtype.name for logits in outputs.values()} == {"float32"}
+
+
+def test_an_images_logits_do_not_depend_on_its_neighbours(model, images):
+    together = model(images)
+    for i in range(len(images)):
+        alone = model(images[i : i + 1])
+        for name, logits in together.items():
+            np.testing.assert_allclose(logits[i], alone[name][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["ctc", pytest.param("attention", marks=pytest.mark.slow)])
+def test_either_head_learns_to_read_what_it_is_shown(head):
+    # A letter is a patch of its own colour.
+    rng = np.random.default_rng(1)
+    words = ["ab", "ba", "aab", "b"]
+    images = np.full((len(words), HEIGHT, WIDTH, 3), 255, np.uint8)
+    for image, word in zip(images, words, strict=True):
+        for i, letter in enumerate(word):
+            image[8:20, 4 + 14 * i : 14 + 14 * i] = (0, 0, 200) if letter == "a" else (220, 90, 0)
+    images = np.clip(images + rng.normal(0, 5, images.shape), 0, 255).astype(np.uint8)
+    model = made(head=head, units=48, dropout=0.0)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    logs = model.fit(images, encode(words), epochs=100, batch_size=4, verbose=0).history
+    assert logs["head_loss"][-1] < 0.2
+    assert logs["word_accuracy"][-1] == 1
+    assert set(figures(model, images, encode(words))) == {"loss", "head_loss", "word_accuracy"}
+    readings = CtcDecoder(head, "greedy")(np.array(model(images, training=True)[head]))
+    assert [reading.text for reading in readings] == words
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts(images):
+    words = encode(["a", "null", "zzz", "on", "who", "what"])
+    whole = figures(made(), images, words)
+    head = figures(made(ace_loss_weight=0.0, auxiliary_loss_weight=0.0), images, words)
+    assert head["loss"] == pytest.approx(head["head_loss"], rel=1e-5)
+    assert whole["head_loss"] == pytest.approx(head["head_loss"], rel=1e-5)
+    assert whole["loss"] > head["loss"] + 1
+
+
+def test_weights_and_sizes_come_back_from_a_file(model, images, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = Recognizer.from_config(model.get_config())
+    again.build((None, HEIGHT, WIDTH, 3))
+    again.load_weights(tmp_path / "model.weights.h5")
+    for name, logits in model(images).items():
+        np.testing.assert_array_equal(logits, again(images)[name])
+
+
+def test_half_precision_gives_float32_logits_close_to_the_whole(model, images):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = made()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(model.get_weights())
+    for name, logits in half(images).items():
+        assert logits.dtype.name == "float32"
+        np.testing.assert_allclose(logits, model(images)[name], atol=0.1)
+
+
+@pytest.mark.parametrize("layer", [Convolution(8, stride=2), Residual(8), ColumnAttention(), PositionAttention(5)])
+def test_the_layers_come_back_from_their_config(layer):
+    assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_blocks_are_as_many_as_widths():
+    with pytest.raises(ValueError, match="blocks_per_stage must have as many numbers as filters, 3"):
+        RecognizerConfig(blocks_per_stage=(1, 2))

@@ -1,0 +1,187 @@
+import keras
+import numpy as np
+import pytest
+
+import capt
+from schemas.errors import UsageError
+from schemas.table_config import END, PAD, START, UNKNOWN
+from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.models.losses import NEVER_SAID, CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.models.model_specs import MODELS, model_spec
+from trainer.models.transformer import DecoderLayer, MultiHeadAttention, Transformer
+
+VOCABULARY, PLACES, CHANNELS = 23, 9, 20
+
+
+@pytest.fixture
+def model(tiny_sizes):
+    keras.utils.set_random_seed(5)
+    model = Transformer(VOCABULARY, **{**tiny_sizes["transformer"], "num_layers": 2})
+    model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
+    # As after training: logits that depend on what is read.
+    model.logits_layer.kernel.assign(300 * model.logits_layer.kernel)
+    return model
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    tokens = np.insert(rng.integers(4, VOCABULARY, (4, 6)), 0, START, axis=1).astype(np.int32)
+    return {"features": rng.normal(size=(4, PLACES, CHANNELS)).astype(np.float32), "tokens": tokens}
+
+
+def attention_by_hand(layer, queries, values, seen):
+    """Scaled dot products, head by head, in NumPy."""
+    (wq, bq), (wk,), (wv, bv), (wo, bo) = (
+        part.get_weights() for part in (layer.query_layer, layer.key_layer, layer.value_layer, layer.output_layer)
+    )
+    size, contexts, looks = layer.units // layer.num_heads, [], []
+    for head in range(layer.num_heads):
+        part = slice(head * size, (head + 1) * size)
+        scores = (queries @ wq + bq)[..., part] @ (values @ wk)[..., part].swapaxes(1, 2) / np.sqrt(size)
+        weights = np.exp(np.where(seen, scores, -np.inf))
+        looks.append(weights / weights.sum(-1, keepdims=True))
+        contexts.append(looks[-1] @ (values @ wv + bv)[..., part])
+    return np.concatenate(contexts, -1) @ wo + bo, np.stack(looks, 1)
+
+
+def test_attention_is_the_published_one():
+    rng = np.random.default_rng(1)
+    queries, values = rng.normal(size=(2, 3, 8)).astype("float32"), rng.normal(size=(2, 5, 6)).astype("float32")
+    layer = MultiHeadAttention(8, num_heads=2)
+    layer.build((None, None, 8), (None, None, 6))
+    layer.value_layer.bias.assign(rng.normal(size=8))
+    seen = np.tri(3, 5, 1, dtype=bool)
+    output, weights = layer(queries, layer.remember(values), seen)
+    expected, looks = attention_by_hand(layer, queries, values, seen)
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    np.testing.assert_allclose(weights, looks, atol=1e-5)
+
+
+def test_no_word_sees_those_after_it(model, inputs):
+    before = np.array(model(inputs))
+    for place in range(1, inputs["tokens"].shape[1]):
+        changed = {**inputs, "tokens": inputs["tokens"].copy()}
+        changed["tokens"][:, place:] = 4 + (changed["tokens"][:, place:] - 3) % (VOCABULARY - 4)
+        np.testing.assert_allclose(np.array(model(changed))[:, :place], before[:, :place], atol=1e-5)
+
+
+def test_words_keep_their_order(model, inputs):
+    swapped = {**inputs, "tokens": inputs["tokens"].copy()}
+    swapped["tokens"][:, [1, 2]] = swapped["tokens"][:, [2, 1]]
+    assert np.abs(np.array(model(swapped))[:, -1] - np.array(model(inputs))[:, -1]).max() > 1e-3
+
+
+def test_the_kept_keys_and_values_give_the_logits_of_the_whole_to_the_last_position(model, inputs):
+    rng = np.random.default_rng(2)
+    tokens = rng.integers(4, VOCABULARY, (4, model.max_length + 1)).astype(np.int32)
+    whole = np.array(model({**inputs, "tokens": tokens}))
+    state = model.begin(inputs["features"])
+    for t in range(tokens.shape[1]):
+        logits, state, weights = model.step(tokens[:, t], state)
+        np.testing.assert_allclose(logits, whole[:, t], atol=1e-4)
+        np.testing.assert_allclose(np.sum(weights, -1), np.ones(4), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
+def test_the_attention_is_the_mean_over_layers_and_heads(model, inputs):
+    state = model.begin(inputs["features"])
+    _, _, attention = model.step(inputs["tokens"][:, 0], state)
+    words, looks = model.embedding_layer(inputs["tokens"][:, :1]) + model.position_layer(np.array([0])), []
+    for i, layer in enumerate(model.decoder_layers):
+        image = (state[f"image_keys_{i}"], state[f"image_values_{i}"])
+        words, weights = layer(words, layer.self_attention.remember(words), image, np.ones((1, 1), bool))
+        looks.append(np.array(weights)[:, :, 0])
+    np.testing.assert_allclose(attention, np.concatenate(looks, axis=1).mean(axis=1), atol=1e-6)
+
+
+def test_what_no_caption_is_made_of_cannot_be_said(model, inputs):
+    logits = np.array(model(inputs))
+    assert (logits[..., list(NEVER_SAID)] < -1e8).all()
+    assert (logits[..., END:] > -1e3).all()
+
+
+def test_the_first_loss_is_the_unigrams(inputs, tiny_sizes):
+    rng = np.random.default_rng(4)
+    model = Transformer(VOCABULARY, **tiny_sizes["transformer"])
+    model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
+    targets = rng.choice(np.arange(3, VOCABULARY), p=rng.dirichlet(np.ones(VOCABULARY - 3)), size=(4, 7))
+    counts = np.bincount(targets.ravel(), minlength=VOCABULARY)
+    counts[[PAD, UNKNOWN, START]] = [500, 70, 28]
+    model.adapt(inputs["features"], counts)
+    said = np.maximum(counts, 1)
+    said[list(NEVER_SAID)] = 0
+    shares = said / said.sum()
+    assert float(MaskedCrossEntropy()(targets, model(inputs))) == pytest.approx(
+        -np.log(shares[targets]).mean(), rel=2e-3
+    )
+    assert np.array(model.feature_scale.mean) == pytest.approx(inputs["features"].mean(axis=(0, 1)), abs=1e-5)
+
+
+def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
+    targets = np.append(inputs["tokens"][:, 1:], np.full((4, 1), END, np.int32), axis=1)
+    some = targets.copy()
+    some[0, :3] = UNKNOWN
+    kept, logits = some != UNKNOWN, np.array(model(inputs))
+    shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    losses = -np.take_along_axis(shifted, targets[..., None], -1)[..., 0]
+    assert model.left_out == (PAD, UNKNOWN)
+    for smoothing in (0.0, 0.1):
+        loss = MaskedCrossEntropy(smoothing, model.left_out)
+        even = -shifted[..., END:].mean(-1)
+        expected = ((1 - smoothing) * losses + smoothing * even)[kept].mean()
+        assert float(loss(some, logits)) == pytest.approx(expected, rel=1e-5)
+    hits = (logits.argmax(-1) == targets)[kept].mean()
+    for metric, expected in (
+        (CrossEntropy(model.left_out), losses[kept].mean()),
+        (MaskedAccuracy(model.left_out), hits),
+    ):
+        metric.update_state(some, logits)
+        assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_more_words_than_positions_are_refused_before_decoding(model):
+    # The end token comes after the longest caption.
+    make_decoder(model, GenerationConfig(max_new_tokens=model.max_length + 1))
+    with pytest.raises(UsageError, match="--max-new-tokens"):
+        make_decoder(model, GenerationConfig(max_new_tokens=model.max_length + 2))
+
+
+def test_captions_longer_than_the_positions_are_refused_before_training(store, tmp_path):
+    for options, message in (
+        (
+            {"max_length": 8},
+            "longest caption has 9 words, and the model takes 8",
+        ),
+        ({"max_length": 9, "max_new_tokens": 11}, "max_new_tokens is 11, and the model generates at most 10"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            capt.train_captioner(
+                store=store.path, run_dir=tmp_path / "run", model="transformer", hyperparameters={"units": 8, **options}
+            )
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, tiny_sizes):
+    options = {**tiny_sizes["transformer"], "learning_rate": 1e-9, "num_sample_captions": 0}
+    figures = capt.train_captioner(
+        store=store.path, run_dir=tmp_path / "run", model="transformer", epochs=1, hyperparameters=options
+    )
+    tokens = np.concatenate([row["tokens"][1:] for row in store.text_tables()[0].captions().to_pylist()
+                             if row["split"] == "train"])  # fmt: skip
+    shares = np.bincount(tokens) / len(tokens)
+    assert figures["loss"] == pytest.approx(-np.log(shares[tokens]).mean(), rel=0.01)
+
+
+def test_heads_that_do_not_divide_the_units_are_refused():
+    with pytest.raises(ValueError, match="heads must divide the units, 256"):
+        MODELS["transformer"].config(num_heads=3)
+
+
+@pytest.mark.parametrize("layer", [MultiHeadAttention(8, 2, 0.1), DecoderLayer(8, 2, 0.1)])
+def test_the_layers_come_back_from_their_config(layer):
+    assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def test_the_papers_learning_rate_is_the_default():
+    assert model_spec("transformer").config.training["learning_rate"] == 1e-4

@@ -1,0 +1,222 @@
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+import capt
+from features.store import open_store
+from schemas.errors import CaptError, StoreError, UsageError
+from tests.trainer.killing import OF_WORDS, kill_after, start
+from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
+from trainer.data.captcha_batches import CaptchaBatchReader, sampled_order, shuffled_order
+from trainer.data.captcha_data import join_labels
+from trainer.data.table_selection import select_labelled
+from trainer.runs.metadata import CaptionerMetadata, RecognizerMetadata, read_metadata
+from trainer.runs.run import load_run
+from trainer.training.checkpoints import AVERAGE, Checkpoints
+
+OF_A_PASS = 10
+CHANGING = {
+    **SMALL,
+    "ema_momentum": 0.8,
+    "weight_decay": 0.01,
+    "augment_zoom": 0.1,
+    "augment_channel_permutation": True,
+    "dropout": 0.3,
+}
+
+
+def lines_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(run):
+    return [{name: value for name, value in row.items() if "second" not in name} for row in lines_of(run)]
+
+
+def weights_of(run, name):
+    last = Checkpoints(run / "checkpoints").state().last
+    with h5py.File(run / "checkpoints" / last / name) as file:
+        found = {}
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def test_it_learns_to_read_words_in_images_that_it_has_not_seen(words_run, captchas):
+    run, figures = words_run
+    assert figures["val_accuracy"] > 0.4
+    unseen = [one for one in captchas if one.split == "test"]
+    read = load_run(run).read_many([one.data for one in unseen])
+    assert np.mean([made.text == one.word for made, one in zip(read, unseen, strict=True)]) > 0.4
+
+
+def test_the_run_says_what_it_gave_and_what_it_left_out(words_run, captchas):
+    run, figures = words_run
+    rows = lines_of(run)
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    assert figures["images"] == {"train": 160, "val": 40, "test": 0}
+    assert figures["without_label"] == {"train": 0, "val": 0, "test": 40}
+    assert figures["steps"] == EPOCHS * STEPS
+    assert figures["val_accuracy"] == max(row["val_accuracy"] for row in rows)
+    assert figures["validation_split"] == "val"
+    assert figures["images_per_second"] > 0
+    json.dumps(figures)
+
+
+def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
+    run, _ = words_run
+    record = read_metadata(run)
+    assert isinstance(record, RecognizerMetadata)
+    assert record.features.fingerprint == words_store.feature_tables()[0].fingerprint
+    assert (run / "words.txt").read_text().split() == sorted(WORDS)
+    assert (run / "network.pb").read_bytes() == words_store.feature_tables()[0].network_path.read_bytes()
+    assert (run / "loss.png").stat().st_size > 1000
+    assert not list(run.rglob(".aside-*"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, tmp_path):
+    options = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": {**CHANGING, "lr_schedule": "cosine"}}
+    unbroken, run = tmp_path / "unbroken", tmp_path / "killed"
+    assert start(words_store, unbroken, OF_WORDS, **options).wait() == 0
+    stood = kill_after(start(words_store, run, OF_WORDS, **options), run, 0, 2)
+    again = kill_after(start(words_store, run, OF_WORDS, **options), run, stood.epoch + 1, 1)
+    assert (again.epoch, again.step) >= (stood.epoch + 1, 1)
+    assert start(words_store, run, OF_WORDS, **options).wait() == 0
+    for got, expected in zip(learned(run), learned(unbroken), strict=True):
+        assert got == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    for name in ("model.weights.h5", AVERAGE):
+        got, expected = weights_of(run, name), weights_of(unbroken, name)
+        assert got.keys() == expected.keys()
+        for layer, value in expected.items():
+            np.testing.assert_allclose(got[layer], value, rtol=1e-5, atol=1e-6, err_msg=layer)
+
+
+@pytest.mark.slow
+def test_tensorflow_complains_of_nothing(words_store, tmp_path):
+    """In a process of its own: TensorFlow shares CTC's loops between sizes, and complains where a second size comes."""
+    training = start(words_store, tmp_path / "run", OF_WORDS, epochs=1, hyperparameters={**SMALL, "batch_size": 12})
+    said = training.communicate()[1].decode()
+    assert training.returncode == 0, said
+    assert "error: " not in said
+
+
+def test_what_is_averaged_is_validated_and_kept_beside_the_weights(words_store, tmp_path):
+    figures = capt.train_captcha(
+        store=words_store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "ema_momentum": 0.9}
+    )
+    assert figures["steps"] == OF_A_PASS
+    last, average = weights_of(tmp_path / "run", "model.weights.h5"), weights_of(tmp_path / "run", AVERAGE)
+    assert any(not np.array_equal(last[name], average[name]) for name in last if not name.startswith("optimizer"))
+
+
+def test_other_data_or_settings_are_another_run(words_run, words_store, captchas, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(words_run[0], run)
+    with pytest.raises(StoreError, match=r"another run: sizes\.units: expected 24, got 32"):
+        capt.train_captcha(
+            store=words_store.path,
+            run_dir=run,
+            epochs=EPOCHS,
+            steps_per_epoch=STEPS,
+            hyperparameters={**SMALL, "units": 32},
+        )
+    other = tmp_path / "store"
+    shutil.copytree(words_store.path, other)
+    told = [c if c.image_id != "a0" else type(c)(c.image_id, c.split, c.data, "zoo") for c in captchas]
+    shutil.rmtree(other / "datasets")
+    add_words(open_store(other), told, ("train", "val"))
+    with pytest.raises(StoreError, match="the train split's images and captions or words, by digest"):
+        capt.train_captcha(store=other, run_dir=run, epochs=EPOCHS, steps_per_epoch=STEPS, hyperparameters=SMALL)
+
+
+def test_a_finished_run_can_go_on_for_longer(words_run, words_store, tmp_path):
+    shutil.copytree(words_run[0], tmp_path / "run")
+    longer = {"epochs": EPOCHS + 1, "steps_per_epoch": STEPS}
+    figures = capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", **longer, hyperparameters=SMALL)
+    assert (figures["resumed_at"], figures["steps"]) == (EPOCHS * STEPS, (EPOCHS + 1) * STEPS)
+
+
+def test_a_profile_is_a_set_of_defaults(words_store, tmp_path):
+    with pytest.raises(UsageError, match="--profile: "):
+        capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", profile="slow")
+    with pytest.raises(UsageError, match="unknown option 'unit'"):
+        capt.train_captcha(store=words_store.path, run_dir=tmp_path / "run", hyperparameters={"unit": 3})
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_longer_than_the_model_reads_are_refused(words_store, tmp_path):
+    with pytest.raises(UsageError, match="set max_label_length to 4"):
+        capt.train_captcha(
+            store=words_store.path, run_dir=tmp_path / "run", hyperparameters={**SMALL, "max_label_length": 3}
+        )
+
+
+def test_a_store_without_words_names_the_command_that_makes_some(store, squares, captchas, tmp_path):
+    with pytest.raises(StoreError, match=r"no dataset has both images and words \(run `capt prepare captcha`\)"):
+        capt.train_captcha(store=store.path, run_dir=tmp_path / "run", hyperparameters=SMALL)
+    made = make_words(tmp_path / "store", squares, captchas, told=("val",))
+    with pytest.raises(CaptError, match="no image of the split train has a word"):
+        capt.train_captcha(store=made.path, run_dir=tmp_path / "run", hyperparameters=SMALL)
+
+
+def test_words_are_joined_to_their_images(words_store, captchas):
+    tables = select_labelled(words_store)
+    data = join_labels(tables)
+    said = {captcha.key: captcha.word for captcha in captchas}
+    for images in data.splits.values():
+        assert [said[key.tobytes()] for key in images.keys] == list(images.words)
+        np.testing.assert_array_equal(tables.features.lookup(images.keys), images.rows)
+    assert {name for _, name in data.train.names} == {c.image_id for c in captchas if c.split == "train"}
+
+
+def test_an_epoch_shows_every_image_once_in_full_batches_and_another_order_each_time():
+    order = shuffled_order(100, 16, 1, 0)
+    assert order.shape == (7, 16)
+    assert sorted(order.ravel()[:100]) == list(range(100))
+    assert (order.ravel()[100:] == order.ravel()[:12]).all()
+    assert (order != shuffled_order(100, 16, 1, 1)).any()
+    assert (order == shuffled_order(100, 16, 1, 0)).all()
+    assert shuffled_order(3, 8, 1, 0).shape == (1, 8)
+    assert sampled_order(100, 16, 1, 0, 4).shape == (4, 16)
+
+
+def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):
+    tables = select_labelled(words_store)
+    images = join_labels(tables).train
+    reader = CaptchaBatchReader(images, tables.features, 5)
+    order = shuffled_order(len(images), 16, 1, 0)
+    whole, rest = list(reader.dataset(order)), list(reader.dataset(order, 2))
+    assert (len(whole), len(rest)) == (10, 8)
+    for (pixels, ids), (later, later_ids) in zip(whole[2:], rest, strict=True):
+        np.testing.assert_array_equal(pixels, later)
+        np.testing.assert_array_equal(ids, later_ids)
+    assert whole[0][1].shape == (16, 5)
+    assert sum(len(pixels) for pixels, _ in reader.everything(24)) == len(images)
+
+
+def test_a_run_of_an_older_capt_is_a_captioners_and_goes_on(store, tmp_path):
+
+    sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
+    capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    del record["task"], record["extractor"]
+    for newer in ("ema_momentum", "weight_decay"):
+        del record["training"][newer]
+    path.write_text(json.dumps(record))
+    checkpoints = tmp_path / "run" / "checkpoints" / "state.json"
+    state = json.loads(checkpoints.read_text())
+    for row in state["progress"]["history"]:
+        del row["val_seconds"]
+    checkpoints.write_text(json.dumps(state))
+    assert isinstance(read_metadata(tmp_path / "run"), CaptionerMetadata)
+    assert load_run(tmp_path / "run").model.count_params() > 0
+    assert (
+        capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=sizes)["epochs"] == 2
+    )
+    path.write_text(json.dumps({**record, "task": "singing"}))
+    with pytest.raises(StoreError, match="this capt knows no runs of the task 'singing'"):
+        read_metadata(tmp_path / "run")

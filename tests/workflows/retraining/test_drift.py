@@ -1,0 +1,95 @@
+"""Drift tells other images from more of the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.store import open_store
+from schemas.errors import CorruptFileError
+from tests.features.store.stores import add_features, feature_recipe, keys_of, new_store
+from workflows.retraining.drift import MOST_DIMENSIONS, Moments, compute_drift, compute_moments
+
+
+def moments(count: int, seed: int, *, shift: float = 0.0, scale: float = 1.0, dimensions: int = 64) -> Moments:
+    vectors = np.random.default_rng(seed).standard_normal((count, dimensions)) * scale + shift
+    return Moments(count, vectors.mean(axis=0), np.cov(vectors, rowvar=False))
+
+
+@pytest.mark.parametrize("count", [20, 200, 2000])
+def test_more_of_the_same_does_not_drift_however_few_they_are(count: int) -> None:
+    found = [compute_drift(moments(2000, 0), moments(count, seed)) for seed in range(1, 9)]
+    assert np.mean([one.mean for one in found]) < 0.1
+    assert np.mean([one.covariance for one in found]) < 0.6
+
+
+def test_a_shift_shows_in_the_mean_in_units_of_the_deviation() -> None:
+    found = compute_drift(moments(2000, 0), moments(200, 1, shift=1.0))
+    assert found.mean == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_unit_of_the_mean_is_the_distance_of_an_image_from_the_mean_and_two_images_lie_root_2_apart() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((20_000, 16)) * generator.uniform(0.5, 2, 16)
+    from_the_mean = np.sqrt(np.mean(np.sum((vectors - vectors.mean(axis=0)) ** 2, axis=1)))
+    of_two = np.sqrt(np.mean(np.sum((vectors[:10_000] - vectors[10_000:]) ** 2, axis=1)))
+
+    def drift_of(distance: float) -> float:
+        shift = np.zeros(16)
+        shift[3] = distance
+        both = [Moments(len(v), v.mean(axis=0), np.cov(v, rowvar=False)) for v in (vectors, vectors + shift)]
+        return compute_drift(*both).mean
+
+    assert drift_of(from_the_mean) == pytest.approx(1, abs=0.01)
+    assert drift_of(of_two) == pytest.approx(np.sqrt(2), abs=0.02)
+
+
+def test_another_spread_shows_in_the_covariance_alone() -> None:
+    found = compute_drift(moments(2000, 0), moments(2000, 1, scale=2.0))
+    assert found.mean < 0.1
+    assert found.covariance == pytest.approx(3.0, rel=0.1)
+
+
+def test_moments_are_those_of_the_rows_averaged_over_places(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "store")
+    recipe = feature_recipe()
+    add_features(store, recipe, range(50))
+    table = open_store(tmp_path / "store").feature_tables()[0]
+    found = compute_moments(table, keys_of(range(40, 70)))
+    assert found is not None
+    rows = table.get_many(keys_of(range(40, 50))).astype(np.float64).mean(axis=1)
+    assert found.count == 10
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0))
+    np.testing.assert_allclose(found.covariance, np.cov(rows, rowvar=False))
+    assert compute_moments(table, keys_of([49, 60])) is None
+
+
+def test_pixels_are_averaged_into_cells_and_long_vectors_projected() -> None:
+    class Table:
+        def __init__(self, values: np.ndarray) -> None:
+            self.values = values
+
+        def lookup(self, keys: np.ndarray) -> np.ndarray:
+            return np.arange(len(keys))
+
+        def read(self, positions: np.ndarray) -> np.ndarray:
+            return self.values[positions]
+
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 50, 3), np.uint8)
+    small = compute_moments(Table(pixels), np.zeros((20, 32), np.uint8))
+    assert small is not None
+    assert small.mean.shape == (8 * 8 * 3,)
+    assert small.mean.mean() == pytest.approx(127.5, abs=10)
+    long = compute_moments(Table(np.random.default_rng(0).standard_normal((20, 2048))), np.zeros((20, 32), np.uint8))
+    assert long is not None
+    assert long.mean.shape == (MOST_DIMENSIONS,)
+
+
+def test_moments_are_read_back_and_damage_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "moments.npz"
+    moments(10, 0, dimensions=4).save(path)
+    found = Moments.load(path)
+    np.testing.assert_array_equal(found.mean, moments(10, 0, dimensions=4).mean)
+    path.write_bytes(b"no archive")
+    with pytest.raises(CorruptFileError, match="moments of features cannot be read"):
+        Moments.load(path)

@@ -1,0 +1,225 @@
+"""Which tables of a store a run is trained on: the ones asked for, or the only ones that fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.store import CaptionTable, Dataset, FeatureTable, Store
+from schemas.errors import StoreError
+from schemas.records import content_keys
+from schemas.table_config import SHORT_FINGERPRINT
+from trainer.models.model_specs import OF_WORDS, ModelSpec, PixelInput
+
+
+class FeatureSource(Protocol):
+    """What is needed of `features.store.FeatureTable`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image's features."""
+
+    def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Positions of content keys uint8 [N, 32]; −1 where there is none."""
+
+    def bring(self, positions: NDArray[np.int64]) -> None:
+        """Have what is at these positions at hand, where the store is at an address."""
+
+    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Features [N, *shape] at these positions."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a run is trained on.
+
+    Args:
+        datasets: tuple of Dataset. Where captions and images meet.
+        texts: tuple of CaptionTable. The captions of each dataset; all have one vocabulary.
+        features: FeatureTable. The features of all their images.
+    """
+
+    datasets: tuple[Dataset, ...]
+    texts: tuple[CaptionTable, ...]
+    features: FeatureTable
+
+    def __iter__(self) -> Iterator[Dataset | CaptionTable | FeatureTable]:
+        return iter((*self.datasets, *self.texts, self.features))
+
+
+@dataclass(frozen=True)
+class LabelledTables:
+    """What a recognizer of words is trained on.
+
+    Args:
+        datasets: tuple of Dataset. Where words and images meet.
+        features: FeatureTable. The pixels of all their images.
+    """
+
+    datasets: tuple[Dataset, ...]
+    features: FeatureTable
+
+    def __iter__(self) -> Iterator[Dataset | FeatureTable]:
+        return iter((*self.datasets, self.features))
+
+
+def select_tables(
+    store: Store,
+    spec: ModelSpec | PixelInput,
+    datasets: Sequence[str] | None = None,
+    features: str | None = None,
+    captions: str | None = None,
+) -> Tables:
+    """The tables that a model is trained on.
+
+    Args:
+        store: Store. Where they lie.
+        spec: ModelSpec or PixelInput. The model, or pixels for one; tables of features of other shapes do not fit.
+        datasets: sequence of str or None. Names; None where the store holds exactly one dataset with captions.
+        features: str or None. Fingerprint, or its beginning; None where exactly one feature table fits.
+        captions: str or None. Fingerprint, or its beginning; None where each dataset has exactly one text table.
+
+    Raises:
+        StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
+        UsageError: the feature table asked for is not what the model wants.
+    """
+    texts = store.text_tables()
+    chosen = _datasets(store, texts, datasets)
+    return Tables(
+        tuple(chosen), tuple(_texts(store, texts, chosen, captions)), _features(store, spec, chosen, features)
+    )
+
+
+def select_labelled(store: Store, datasets: Sequence[str] | None = None, features: str | None = None) -> LabelledTables:
+    """The tables that a recognizer of words is trained on.
+
+    Args:
+        store: Store. Where they lie.
+        datasets: sequence of str or None. Names; None where the store holds exactly one dataset with words.
+        features: str or None. Fingerprint, or its beginning; None where exactly one table of pixels fits.
+
+    Raises:
+        StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
+        UsageError: the feature table asked for has no pixels.
+    """
+    chosen = _labelled(store, datasets)
+    return LabelledTables(tuple(chosen), _features(store, OF_WORDS, chosen, features, "capt prepare captcha"))
+
+
+def _labelled(store: Store, names: Sequence[str] | None) -> list[Dataset]:
+    if names:
+        return [store.dataset(name) for name in dict.fromkeys(names)]
+    return _only(
+        [dataset for dataset in store.datasets() if len(dataset.labels())], store, "words", "`capt prepare captcha`"
+    )
+
+
+def _only(fitting: list[Dataset], store: Store, what: str, command: str) -> list[Dataset]:
+    """The single dataset that has captions, or words; StoreError where there is none, or several."""
+    if len(fitting) == 1:
+        return fitting
+    if fitting:
+        found = ", ".join(dataset.name for dataset in fitting)
+        raise StoreError(
+            f"several datasets have {what}: {found}", where=str(store.path), mend="pick with --dataset NAME"
+        )
+    raise StoreError(f"no dataset has both images and {what}", where=str(store.path), mend=f"run {command}")
+
+
+def _datasets(store: Store, texts: list[CaptionTable], names: Sequence[str] | None) -> list[Dataset]:
+    if names:
+        return [store.dataset(name) for name in dict.fromkeys(names)]
+    captioned = {table.recipe.dataset for table in texts}
+    fitting = [dataset for dataset in store.datasets() if dataset.name in captioned]
+    command = "`capt prepare features` and `capt prepare captions` with the same --dataset-name"
+    return _only(fitting, store, "captions", command)
+
+
+def _texts(store: Store, tables: list[CaptionTable], datasets: list[Dataset], prefix: str | None) -> list[CaptionTable]:
+    anchor = store.text(prefix) if prefix else None
+    if anchor and anchor.recipe.dataset not in [dataset.name for dataset in datasets]:
+        raise StoreError(
+            f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.recipe.dataset}",
+            where=str(store.path),
+            mend=f"add --dataset {anchor.recipe.dataset}, or pick another --caption-table",
+        )
+    chosen = [_text(store, tables, dataset.name, anchor) for dataset in datasets]
+    words = chosen[0].vocabulary()
+    for table in chosen[1:]:
+        if table.vocabulary() != words:
+            raise StoreError(
+                f"{table.recipe.dataset} and {chosen[0].recipe.dataset} have different vocabularies",
+                where=str(store.path),
+                mend=f"run `capt prepare captions --dataset-name {table.recipe.dataset} "
+                f"--vocab-from {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`",
+            )
+    return chosen
+
+
+def _text(store: Store, tables: list[CaptionTable], dataset: str, anchor: CaptionTable | None) -> CaptionTable:
+    if anchor and anchor.recipe.dataset == dataset:
+        return anchor
+    fitting = [table for table in tables if table.recipe.dataset == dataset]
+    if anchor and len(fitting) > 1:
+        words = anchor.vocabulary()
+        fitting = [table for table in fitting if table.vocabulary() == words] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise StoreError(
+            f"the dataset {dataset} has no captions",
+            where=str(store.path),
+            mend=f"run `capt prepare captions --dataset-name {dataset}`",
+        )
+    raise StoreError(
+        f"several text tables fit: {'; '.join(map(_describe_text, fitting))}",
+        where=str(store.path),
+        mend="pick with --caption-table ID",
+    )
+
+
+def _features(
+    store: Store,
+    spec: ModelSpec | PixelInput,
+    datasets: list[Dataset],
+    prefix: str | None,
+    command: str = "capt prepare features",
+) -> FeatureTable:
+    if prefix:
+        table = store.features(prefix)
+        spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
+        return table
+    keys = np.concatenate([content_keys(dataset.catalog()) for dataset in datasets])
+    holding = [table for table in store.feature_tables() if (table.lookup(keys) >= 0).any()]
+    fitting = [table for table in holding if spec.fits(table.shape)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise StoreError(
+            f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
+            where=str(store.path),
+            mend="pick with --feature-table ID",
+        )
+    for table in holding:
+        spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
+    names = ", ".join(dataset.name for dataset in datasets)
+    raise StoreError(
+        f"no feature table holds images of {names}",
+        where=str(store.path),
+        mend=f"run `{command} --dataset-name {datasets[0].name}`",
+    )
+
+
+def _describe_features(table: FeatureTable) -> str:
+    recipe = table.recipe
+    shape = "×".join(map(str, table.shape))
+    words = f"{recipe.extractor} {recipe.weights[:20]} {recipe.layer} {shape} {recipe.precision} {recipe.dtype}"
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words}, {table.rows} images)"
+
+
+def _describe_text(table: CaptionTable) -> str:
+    recipe = table.recipe
+    words = f"{recipe.dataset}, {recipe.standardizer}, {len(table.vocabulary())} words"
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words})"

@@ -1,0 +1,114 @@
+"""Predictions: a page of the best and the worst captions, with their images, maps and words that nobody said."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from features.images.decode import open_image
+from features.images.resizer import Resizer
+from schemas.errors import unexpected
+from trainer.evaluation.caption_tokenizer import plain_tokens
+from trainer.reports.markup import document, escaped, looked, picture, section, spoken, tiles
+from trainer.reports.plots import attention_figure, encode_figure
+from trainer.runs.captioner_run import Caption
+
+_DRAWN = (320, 320)  # pixels at most of a panel's image
+
+
+@dataclass(frozen=True)
+class CaptionPrediction:
+    """A held-out image with what a run says of it.
+
+    Args:
+        name: str. What to call the image.
+        image: bytes or None. The encoded image; None where it is not at hand any more.
+        words: tuple of str. The caption.
+        references: tuple of str. What people said of it.
+        scores: mapping. The caption's own scores, by label; shown times 100.
+        attention: bytes or None. A JPEG of where the model looked; None for models that do not attend.
+    """
+
+    name: str
+    image: bytes | None
+    words: tuple[str, ...]
+    references: tuple[str, ...]
+    scores: Mapping[str, float]
+    attention: bytes | None = None
+
+
+def predictions_page(
+    title: str,
+    notices: Sequence[str],
+    figures: Mapping[str, object],
+    best: Sequence[CaptionPrediction],
+    worst: Sequence[CaptionPrediction],
+) -> str:
+    """A page of predictions; in each, the words that are in no reference are marked.
+
+    Args:
+        title: str. The page's name.
+        notices: sequence of str. What a reader must know to judge it.
+        figures: mapping. Label to value, shown above the predictions.
+        best: sequence of Prediction. In the order they are shown.
+        worst: sequence of Prediction. As `best`.
+
+    Returns: str. A complete HTML document, to be written as UTF-8.
+    """
+    parts = [
+        f'<header><h1>{escaped(title)}</h1><p class="lead">Scores × 100. Words that are in no reference of '
+        'their image are <span class="wrong">marked</span>.</p></header>',
+        *(f'<p class="notice" role="note">{escaped(notice)}</p>' for notice in notices),
+        tiles(figures),
+        "<main>",
+        section("Best captions", "".join(map(_card, best))),
+        section("Worst captions", "".join(map(_card, worst))),
+        "</main>",
+    ]
+    return document(title, "".join(parts))
+
+
+def wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Of each word of a caption, whether it is in no reference; what the tokenizer drops is never wrong."""
+    told = {token for text in references for token in plain_tokens(text)}
+    return [not told.issuperset(plain_tokens(word)) for word in words]
+
+
+def draw_attention_maps(image: bytes | None, made: Caption, fitting: Resizer) -> bytes | None:
+    """Where a model looked at each word, over what it saw of the image, as a JPEG.
+
+    Args:
+        image: bytes or None. The encoded image.
+        made: Caption. What was said of it.
+        fitting: Fitting. How the run brings images to the network's size.
+
+    Returns:
+        bytes, or None where the model does not attend, or the image or its map cannot be drawn.
+    """
+    if image is None or made.attention is None or not made.words:
+        return None
+    try:
+        seen = open_image(image)
+        seen.thumbnail(_DRAWN)
+        return encode_figure(attention_figure(fitting.view(seen), made.words, made.attention), "jpeg")
+    except Exception as error:
+        unexpected("draw", error)
+        return None
+
+
+def _card(one: CaptionPrediction) -> str:
+    references = "".join(f"<li>{spoken(text)}</li>" for text in one.references)
+    scores = " · ".join(f"{escaped(label)} {100 * value:.1f}" for label, value in one.scores.items())
+    attention = "" if one.attention is None else looked(one.attention)
+    return (
+        f'<article class="card wide"><div class="side">{picture(one.image, " ".join(one.words))}'
+        f'<div class="words"><p class="label"><code>{escaped(one.name)}</code> {scores}</p>'
+        f'<blockquote dir="auto">{_marked(one) or "nothing"}</blockquote>'
+        f'<p class="label">the references</p><ul class="captions">{references}</ul></div></div>{attention}</article>'
+    )
+
+
+def _marked(one: CaptionPrediction) -> str:
+    wrong = wrong_words(one.words, one.references)
+    return " ".join(
+        f'<span class="wrong">{escaped(word)}</span>' if is_wrong else escaped(word)
+        for word, is_wrong in zip(one.words, wrong, strict=True)
+    )

@@ -1,0 +1,252 @@
+"""Reads what the chunks of a PNG and the segments of a JPEG say of an image, inside a TensorFlow graph.
+
+    PNG  → chunks   → transparency, EXIF, XMP
+    JPEG → segments → Adobe's marker, EXIF, XMP
+    EXIF, XMP → orientation (CIPA DC-008, tag 274)
+
+The rules are those of `features.images.png_chunks` and of Pillow's readers, so that a served image looks like a
+stored one.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from features.images.png_chunks import COLOR, GRAY, PALETTE, RAW_EXIF, XMP
+
+_ORIENTATION = 274
+_HEADERS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+")  # of an EXIF block, as Pillow has them
+_UNIT_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value by its type (TIFF 6.0, section 2)
+_WHOLE_SIZES = (0, 0, 0, 2, 4, 0, 1, 0, 2, 4, 0, 0, 0, 4, 0, 0, 8)  # the same of the types of whole numbers
+_STORED = 0xFFFF  # bytes of a stored block of deflate
+_XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+_SEARCHED = r"(?s)\C*?tiff:Orientation(?:=\"|>)([0-9])\C*"
+
+
+class PngHeader(NamedTuple):
+    """What decides how the samples of a PNG look; tensors.
+
+    Args:
+        has_alpha: bool. Whether it has transparency.
+        is_misread: bool. Whether its orientation is told in a way that is not read here.
+        exif: string. The EXIF block; empty if there is none.
+        xmp: string. The XMP block; empty if there is none.
+    """
+
+    has_alpha: Any
+    is_misread: Any
+    exif: Any
+    xmp: Any
+
+
+class JpegHeader(NamedTuple):
+    """What decides how the samples of a JPEG look; tensors.
+
+    Args:
+        is_unmarked_cmyk: bool. Whether it has four components and not Adobe's marker.
+        exif: string. The EXIF block; empty if there is none.
+        xmp: string. The XMP block; empty if there is none.
+    """
+
+    is_unmarked_cmyk: Any
+    exif: Any
+    xmp: Any
+
+
+def png_header(data: Any) -> PngHeader:
+    """Walks the chunks of a PNG (PNG specification, section 5).
+
+    Args:
+        data: string scalar. A PNG.
+
+    Raises:
+        tf.errors.DataLossError: The checksum of a chunk that decides how the image looks is wrong.
+    """
+    color, depth = _number(data, 25, 1), _number(data, 24, 1)
+
+    def is_open(at: Any, _: Any) -> Any:
+        return at + 12 <= tf.strings.length(data)
+
+    def walk(at: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        size, kind = _number(data, at, 4), tf.strings.substr(data, at + 4, 4)
+        end = tf.where((size >= 0) & (size <= tf.strings.length(data) - at - 12), at + 12 + size, tf.int32.max - 12)
+        entries = tf.minimum(found["entries"], tf.bitwise.left_shift(1, depth))
+        fits = ((color == GRAY) & (size == 2)) | ((color == COLOR) & (size == 6))
+        fits |= (color == PALETTE) & (size > 0) & (size <= entries)
+        here = tf.stack([at + 4, size + 4])
+        is_xmp = (kind == b"iTXt") & _has(data, at + 8, XMP + b"\0")
+        is_raw = (kind == b"tEXt") | (kind == b"zTXt")
+        is_raw &= _has(data, at + 8, RAW_EXIF + b"\0")
+        before = ~found["has_pixels"]
+        return end, {
+            "has_pixels": found["has_pixels"] | (kind == b"IDAT"),
+            "entries": tf.where(before & (kind == b"PLTE"), size // 3, found["entries"]),
+            "transparency": _first(found["transparency"], here, before & fits & (kind == b"tRNS")),
+            "exif": _first(found["exif"], here, kind == b"eXIf"),
+            "xmp": _first(found["xmp"], here, is_xmp),
+            "raw_exif": found["raw_exif"] | is_raw,
+        }
+
+    nowhere = tf.zeros(2, tf.int32)
+    found = {"has_pixels": tf.constant(False), "entries": tf.constant(0), "raw_exif": tf.constant(False)}
+    found |= {"transparency": nowhere, "exif": nowhere, "xmp": nowhere}
+    _, found = tf.while_loop(is_open, walk, (tf.constant(8), found))
+    xmp = _body(data, found["xmp"], len(XMP) + 1)
+    has_transparency = tf.strings.length(_body(data, found["transparency"])) > 0
+    return PngHeader(
+        has_alpha=has_transparency | (tf.bitwise.bitwise_and(color, 4) > 0),
+        is_misread=_has(xmp, 0, b"\1") | (found["raw_exif"] & (found["exif"][1] == 0)),
+        exif=_body(data, found["exif"]),
+        xmp=xmp,
+    )
+
+
+def jpeg_header(data: Any) -> JpegHeader:
+    """Walks the segments of a JPEG up to its pixels (JPEG, annex B).
+
+    Args:
+        data: string scalar. A JPEG.
+    """
+    # Pixels follow the start of scan; markers without a length follow each other.
+    length = tf.strings.length(data)
+
+    def is_open(at: Any, _: Any) -> Any:
+        return at + 4 <= length
+
+    def walk(at: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        is_marker = _number(data, at, 1) == 0xFF
+        kind, size = _number(data, at + 1, 1), _number(data, at + 2, 2)
+        is_segment = is_marker & (kind >= 0xC0) & (kind != 0xFF) & ((kind < 0xD0) | (kind > 0xD9))
+        end = tf.where(is_segment, at + 2 + size, tf.where(is_marker & (kind != 0xFF) & (kind > 0), at + 2, at + 1))
+        here = tf.stack([at + 4, tf.maximum(size - 2, 0)])
+        is_whole, is_app1 = is_segment & (end <= length), is_segment & (kind == 0xE1)
+        is_xmp = is_app1 & is_whole & _has(data, at + 4, _XMP_SEGMENT)
+        return tf.where(is_segment & (kind == 0xDA), length, end), {
+            "exif": _first(found["exif"], here, is_app1 & is_whole & _has(data, at + 4, b"Exif\0\0")),
+            "xmp": tf.where(is_xmp, here, found["xmp"]),
+            "cmyk": found["cmyk"] | (is_segment & _is_frame(kind) & (_number(data, at + 9, 1) == 4)),
+            "adobe": found["adobe"] | (is_segment & (kind == 0xEE) & (size >= 14) & _has(data, at + 4, b"Adobe")),
+        }
+
+    nowhere = tf.zeros(2, tf.int32)
+    begun = {"exif": nowhere, "xmp": nowhere, "cmyk": tf.constant(False), "adobe": tf.constant(False)}
+    _, found = tf.while_loop(is_open, walk, (tf.constant(2), begun))
+    return JpegHeader(
+        is_unmarked_cmyk=found["cmyk"] & ~found["adobe"],
+        exif=_part(data, found["exif"]),
+        xmp=_part(data, found["xmp"]),
+    )
+
+
+def _is_frame(kind: Any) -> Any:
+    """Returns whether a marker begins a frame, which tells the number of components."""
+    return (kind >= 0xC0) & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
+
+
+def orientation(exif: Any, xmp: Any) -> Any:
+    """Returns the orientation int32 of an EXIF block or, if it has none, of an XMP block; 1 if there is none.
+
+    Args:
+        exif: string scalar. The block; empty if there is none.
+        xmp: string scalar. The block; empty if there is none.
+    """
+    block = tf.strings.regex_replace(exif, r"^(?:Exif\x00\x00)+", "")
+    is_headed = tf.reduce_any(tf.equal(tf.strings.substr(block, 0, 4), tf.constant(_HEADERS)))
+    is_read = is_headed & (tf.strings.length(block) >= 8)
+    told = tf.cond(is_read, lambda: _entry(block), lambda: tf.where(tf.strings.length(block) > 0, 1, 0))
+    return tf.cond(told > 0, lambda: told, lambda: _of_xmp(xmp))
+
+
+def _of_xmp(xmp: Any) -> Any:
+    is_told = tf.strings.regex_full_match(xmp, _SEARCHED)
+    digit = tf.strings.regex_replace(xmp, _SEARCHED, r"\1")
+    return tf.strings.to_number(tf.where(is_told, digit, "1"), tf.int32)
+
+
+def _entry(block: Any) -> Any:
+    """Returns the value of the orientation's entry in the first directory (TIFF 6.0, section 2).
+
+    0 if there is no such entry, 1 if its value is not a whole number of 1 to 8. As in Pillow the last entry counts,
+    and those after a value that lies beyond the end do not.
+    """
+    values = tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64)
+    length = tf.size(values, tf.int64)
+    is_little = _has(block, 0, b"II")
+
+    def number(place: Any, size: int) -> Any:
+        window = place[..., tf.newaxis] + tf.range(size, dtype=tf.int64)
+        window = tf.where(is_little, window[..., ::-1], window)
+        inside = (window >= 0) & (window < length)
+        each = tf.where(inside, tf.gather(values, tf.clip_by_value(window, 0, length - 1)), 0)
+        return tf.reduce_sum(each * tf.constant([1 << 8 * i for i in reversed(range(size))], tf.int64), axis=-1)
+
+    directory = number(tf.constant(4, tf.int64), 4)
+    count = tf.minimum(number(directory, 2), tf.maximum(length - directory - 2, 0) // 12)
+    places = directory + 2 + 12 * tf.range(count)
+    types = number(places + 2, 2)
+    known = tf.minimum(types, len(_UNIT_SIZES) - 1) * tf.cast(types < len(_UNIT_SIZES), tf.int64)
+    size = number(places + 4, 4) * tf.gather(tf.constant(_UNIT_SIZES, tf.int64), known)
+    at = tf.where(size > 4, number(places + 8, 4), places + 8)
+    is_before_end = tf.equal(tf.cumsum(tf.cast((size > 4) & (at + size > length), tf.int32)), 0)
+    entries = tf.where((number(places, 2) == _ORIENTATION) & (size > 0) & is_before_end)[:, 0]
+
+    def value() -> Any:
+        last = entries[-1]
+        width = tf.gather(tf.constant(_WHOLE_SIZES, tf.int64), known[last])
+        each = tf.stack([number(at[last], width) for width in (1, 2, 4, 8)])
+        whole = tf.reduce_sum(tf.where(tf.equal(width, [1, 2, 4, 8]), each, 0))
+        return tf.cast(tf.where((whole > 0) & (whole < 9), whole, 1), tf.int32)
+
+    return tf.cond(tf.size(entries) > 0, value, lambda: tf.constant(0))
+
+
+# === Bytes ===
+
+
+def _number(data: Any, place: Any, size: int) -> Any:
+    """Returns the big-endian number int32 of 1, 2 or 4 bytes, 0 beyond the end; of 4 bytes it may be negative."""
+    part = tf.strings.substr(data, tf.minimum(place, tf.strings.length(data)), size)
+    padded = tf.strings.join([tf.constant(b"\0" * (4 - size)), part, tf.constant(b"\0" * size)])
+    return tf.io.decode_raw(tf.strings.substr(padded, 0, 4), tf.int32, little_endian=False)[0]
+
+
+def _has(data: Any, place: Any, wanted: bytes) -> Any:
+    """Returns whether bytes are found at a place."""
+    return tf.equal(tf.strings.substr(data, tf.minimum(place, tf.strings.length(data)), len(wanted)), wanted)
+
+
+def _first(found: Any, here: Any, is_it: Any) -> Any:
+    """Returns the place that was found, and otherwise this one if it is the one; a place is its start and length."""
+    return tf.where(is_it & (found[1] == 0), here, found)
+
+
+def _part(data: Any, place: Any) -> Any:
+    return tf.strings.substr(data, place[0], place[1])
+
+
+def _body(data: Any, place: Any, skipped: int = 0) -> Any:
+    """Returns the body of a chunk whose type and body have this place, without its first bytes; empty if there is none.
+
+    Its checksum is that of gzip, which TensorFlow checks. A block of a gzip file has a maximum size; longer chunks are
+    not checked.
+    """
+    chunk, checksum = _part(data, place), tf.strings.substr(data, tf.reduce_sum(place), 4)
+    size = place[1]
+
+    def check() -> Any:
+        head = tf.constant(b"\x1f\x8b\x08\0\0\0\0\0\0\xff\1")
+        sizes = [_little(size, 2), _little(_STORED - size, 2)]
+        reversed_checksum = [tf.strings.substr(checksum, i, 1) for i in (3, 2, 1, 0)]
+        return tf.io.decode_compressed(
+            tf.strings.join([head, *sizes, chunk, *reversed_checksum, _little(size, 4)]), "GZIP"
+        )
+
+    checked = tf.cond((size > 0) & (size <= _STORED), check, lambda: chunk)
+    first = tf.minimum(4 + skipped, tf.strings.length(checked))
+    return tf.strings.substr(checked, first, tf.strings.length(checked))
+
+
+def _little(number: Any, size: int) -> Any:
+    """Returns a number as little-endian bytes."""
+    each = [tf.bitwise.bitwise_and(tf.bitwise.right_shift(number, 8 * i), 255) for i in range(size)]
+    return tf.strings.join([tf.gather(tf.constant([bytes([i]) for i in range(256)]), one) for one in each])

@@ -1,0 +1,1 @@
+"""Captions and recognizes images with a trained run."""

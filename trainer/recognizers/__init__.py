@@ -1,1 +1,0 @@
-"""The recognizer of words: its model, its losses, and how its logits are read."""

@@ -1,0 +1,1 @@
+"""Figures and HTML parts of reports."""

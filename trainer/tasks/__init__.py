@@ -1,0 +1,1 @@
+"""The tasks that a run learns: captioning and captcha."""

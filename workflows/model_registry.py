@@ -1,0 +1,424 @@
+"""Models: which trained run answers, and every decision that led there.
+
+    STORE/models/<name>/log/, manifests/          a commit a decision, as of any table
+    STORE/models/<name>/runs/<run>/               a run directory; its files are named by the commit that promoted it
+    STORE/models/<name>/runs/<run>/evaluation/    what `capt evaluate` found; no commit names it
+
+The champion is what the last commit says, so it changes by one log entry: before, the old one answers, after it the
+new. The files of the last `KEPT` champions are kept, for rolling back. Of a store in a bucket, run directories lie on
+this machine: a promotion puts a champion's files into the bucket, and `bring` has them here.
+
+A decision is made from the log as it is when it is entered, so none undoes another that it has not seen.
+"""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from features.io.atomic_files import ASIDE, atomic_write, describe_file, ensure_local, fsync, local_side
+from features.io.locations import ObjectPath, parse_location
+from features.store.commit_log import CommitLog, LogState
+from features.store.corruption import is_sound
+from features.store.layout import MODELS, RUNS, files_below
+from features.store.leases import lease, table_name
+from features.store.tables import Store, open_store
+from schemas.errors import CorruptFileError, StoreError, UsageError
+from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
+from schemas.options.models import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
+
+KEPT = 5
+RUN_NAME = re.compile(r"[0-9a-f]{16}")
+EVALUATION = "evaluation"
+# Decisions about a run that was trained and evaluated.
+FINISHED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
+
+_LOCK = ".lock"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ModelDecision:
+    """One decision of a model's history.
+
+    Args:
+        number: int. Its place, from 1.
+        facts: ModelMetadata. What was decided.
+        manifest: Manifest. The commit that says so.
+    """
+
+    number: int
+    facts: ModelMetadata
+    manifest: Manifest
+
+
+class ChampionChangedError(StoreError):
+    """The champion is another one than the decision was made against."""
+
+
+class RegisteredModel:
+    """A model of a store, by name: its runs, its history and its champion.
+
+    Args:
+        store: Store. The store.
+        name: str. The model's name; it need not have a commit.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot name a model", mend="use letters, digits, dash and underscore, 100 at most"
+            )
+        self.name = name
+        self._store = store.path
+        self.root = store.path / MODELS / name
+        self._here = local_side(self.root)
+        self._log = CommitLog(self.root)
+
+    def history(self) -> list[ModelDecision]:
+        """Every decision, oldest first; CorruptFileError where the log or a manifest cannot be read."""
+        return _decisions(self._log.checked())
+
+    @property
+    def champion(self) -> str | None:
+        """The run that answers; None where there is none yet."""
+        history = self.history()
+        return history[-1].facts.champion if history else None
+
+    def run_path(self, run: str) -> Path:
+        """The directory of a run, on this machine."""
+        return self._here / RUNS / run
+
+    def bring(self, run: str) -> Path:
+        """The directory of a run with all its files on this machine; those that are brought are checked."""
+        for entry in self._named(run).values() if self._here != self.root else ():
+            path = self._here / entry.path
+            if not is_sound(self._here, entry):
+                with atomic_write(path) as aside:
+                    shutil.copyfile(ensure_local(self.root / entry.path, entry.sha256), aside)
+        return self.run_path(run)
+
+    def runs(self) -> list[str]:
+        """The runs whose directories lie on this machine."""
+        directory = self._here / RUNS
+        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+        return [name for name in names if RUN_NAME.fullmatch(name)]
+
+    def decide(self, facts: ModelMetadata) -> None:
+        """Enter a decision that leaves the champion as it is, whatever `facts` say of it."""
+
+        def decision(standing: LogState) -> Manifest:
+            kept = facts.model_copy(update={"champion": _champion(standing)})
+            return Manifest(table=self.name, facts=kept)
+
+        with self._changing():
+            self._log.update(decision)
+
+    def promote(self, facts: ModelMetadata) -> str | None:
+        """Make `facts.champion` the champion, by one commit that names its files; older champions are let go.
+
+        Returns:
+            The champion until then.
+
+        Raises:
+            CorruptFileError: a file of the run is not what an earlier commit of it says.
+            StoreError: the run is not there.
+        """
+        return self._promote(facts, lambda before: None)
+
+    def promote_over(self, champion: str | None, facts: ModelMetadata) -> str | None:
+        """Does what `promote` does, if the champion is still the one that the decision was made against.
+
+        Args:
+            champion: The champion that the decision was made against; None if there was none.
+            facts: What was decided.
+
+        Returns:
+            The champion until then.
+
+        Raises:
+            ChampionChangedError: The champion is another one.
+            CorruptFileError: A file of the run is corrupt.
+            StoreError: The run is not there.
+        """
+
+        def check(before: str | None) -> None:
+            if before != champion:
+                raise ChampionChangedError(
+                    f"the champion changed from {champion or 'none'} to {before or 'none'} meanwhile",
+                    where=str(self.root),
+                    mend="see `capt models show`, and run the command again",
+                )
+
+        return self._promote(facts, check)
+
+    def _promote(self, facts: ModelMetadata, check: Callable[[str | None], None]) -> str | None:
+        assert facts.champion is not None
+        before: list[str | None] = []
+
+        with self._changing():
+            check(self.champion)
+            files = self._files(facts.champion)
+
+            def promotion(standing: LogState) -> Manifest:
+                before[:] = [_champion(standing)]
+                check(before[0])
+                return Manifest(table=self.name, facts=facts, files=files, replaces=_let_go(standing, facts.champion))
+
+            self._log.update(promotion)
+        return before[0]
+
+    def _changing(self) -> contextlib.AbstractContextManager[Path]:
+        """A lease on the model: garbage collection deletes none of its files meanwhile."""
+        return lease(self._store, "change", {table_name(self._store, self.root): ()})
+
+    def _files(self, run: str) -> dict[str, FileEntry]:
+        """The files of a run by path: as the commit has them that promoted it first, else as they are."""
+        known = self._named(run)
+        if not known:
+            return self._written(run)
+        damaged = [entry.path for entry in known.values() if not is_sound(self.root, entry)]
+        if damaged:
+            raise CorruptFileError(
+                f"a file of the run {run} is damaged or gone",
+                where=str(self.root / damaged[0]),
+                mend="choose another with `capt models promote`",
+            )
+        return known
+
+    def _named(self, run: str) -> dict[str, FileEntry]:
+        """The files of a run, as the commit has them that promoted it first; none where none did."""
+        named = (one.manifest.files for one in self.history() if one.facts.champion == run)
+        return dict(next(filter(None, named), {}))
+
+    def _written(self, run: str) -> dict[str, FileEntry]:
+        """The files of a run as they are, durable now where the model is."""
+        root = self.run_path(run)
+        paths = list(_run_files(root)) if root.is_dir() else []
+        if not paths:
+            raise StoreError(f"the run {run} is not there", where=str(root), mend=f"it has: {', '.join(self.runs())}")
+        files = {path.relative_to(root).as_posix(): describe_file(path, self._here) for path in paths}
+        for path, entry in zip(paths, files.values(), strict=True):
+            named = self.root / entry.path
+            if isinstance(named, ObjectPath):
+                named.upload(path)
+            else:
+                fsync(path)
+        return files
+
+
+def list_registered_models(store: Store) -> list[RegisteredModel]:
+    """The models of a store that have a history, by name."""
+    logs = sorted((store.path / MODELS).glob("*/log"))
+    return [RegisteredModel(store, log.parent.name) for log in logs if any(log.glob("*.json"))]
+
+
+def champion_at(path: str | Path) -> Path | None:
+    """The directory of the champion, on this machine, of the model at a path or address; None where there is no model.
+
+    Raises:
+        StoreError: the model has no champion yet.
+    """
+    root = parse_location(path)
+    if root.parent.name != MODELS or not CommitLog(root).last():
+        return None
+    model = RegisteredModel(open_store(root.parent.parent), root.name)
+    if model.champion is None:
+        raise StoreError("the model has no champion yet", where=str(root), mend="see `capt models show`")
+    return model.bring(model.champion)
+
+
+def current_time() -> str:
+    """The present moment as `ModelMetadata.at` has it."""
+    return datetime.now(UTC).isoformat()
+
+
+# === Commands ===
+
+
+def list_models(options: ModelsLs) -> dict[str, Any]:
+    """The models of a store.
+
+    Args:
+        options: The store.
+
+    Returns:
+        `store`, and in `models` for each: `name`, `task`, `champion` (its run), `since` (when it became that), `path`
+        of its run directory, `decisions`, how many there were, and `last`, the last one.
+    """
+    opened = open_store(options.store)
+    return {"store": str(opened.path), "models": [_entry(model) for model in list_registered_models(opened)]}
+
+
+def show_model(options: ModelsShow) -> dict[str, Any]:
+    """One model: what `list_models` says of it, and its `history`, oldest first; its champion is brought to `path`.
+
+    Args:
+        options: The store and the model.
+
+    Returns:
+        The entry, and `history`: for each decision `number`, `decision`, `run`, `champion`, `why`, `at` and `lineage`.
+
+    Raises:
+        StoreError: there is no such model, or several and none is named.
+    """
+    model = _named(open_store(options.store), options.model_name)
+    history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
+    if model.champion:
+        model.bring(model.champion)
+    return {**_entry(model), "history": history}
+
+
+def promote_model(options: ModelsPromote) -> dict[str, Any]:
+    """Make a run the champion, whatever a retraining decided of it.
+
+    Args:
+        options: The store, the model, and the run: one that was trained and evaluated before.
+
+    Returns:
+        `name`, `champion` and `before`, the champion until now.
+
+    Raises:
+        StoreError: there is no such run, or its files are gone.
+        CorruptFileError: its files are damaged.
+    """
+    model = _named(open_store(options.store), options.model_name)
+    decided = [one for one in model.history() if one.facts.decision in FINISHED]
+    names = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run))
+    fitting = [name for name in names if name.startswith(options.run)]
+    if len(fitting) != 1:
+        what = "several finished runs have" if fitting else "no finished run has"
+        raise StoreError(
+            f"{what} a name like {options.run!r}", where=str(model.root), mend=f"it has: {', '.join(names) or 'none'}"
+        )
+    facts = _chosen(model, fitting[0], "chosen", "chosen by hand")
+    return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}
+
+
+def rollback_model(options: ModelsRollback) -> dict[str, Any]:
+    """Make the champion before the present one the champion again.
+
+    Args:
+        options: The store and the model.
+
+    Returns:
+        As `promote_model`.
+
+    Raises:
+        StoreError: there was no champion before.
+        ChampionChangedError: another command changed the champion meanwhile.
+        CorruptFileError: its files are damaged.
+    """
+    model = _named(open_store(options.store), options.model_name)
+    # What was rolled back is no champion to go back to: a second rollback goes one further.
+    stack: list[str] = []
+    for one in model.history():
+        champion = one.facts.champion
+        if champion is not None and (not stack or stack[-1] != champion):
+            if one.facts.decision == "rolled back" and champion in stack:
+                del stack[stack.index(champion) + 1 :]
+            else:
+                stack.append(champion)
+    if len(stack) < 2:
+        raise StoreError("there is no champion before this one", where=str(model.root))
+    facts = _chosen(model, stack[-2], "rolled back", f"rolled back from {stack[-1]}")
+    return {"name": model.name, "champion": facts.champion, "before": model.promote_over(stack[-1], facts)}
+
+
+def print_models(result: dict[str, Any]) -> None:
+    """Print what `list_models` returned."""
+    from schemas.terminal.console import Printer
+
+    printer = Printer()
+    rows = [
+        [one["name"], one["task"], one["champion"] or "", (one["since"] or "")[:16], one["last"]]
+        for one in result["models"]
+    ]
+    printer.table(f"models in {result['store']}", ("name", "task", "champion", "since", "last"), (), rows)
+
+
+def print_model(result: dict[str, Any]) -> None:
+    """Print what `show_model` returned."""
+    from schemas.terminal.console import Printer
+
+    printer = Printer()
+    rows = [
+        [str(one["number"]), one["at"][:16], one["decision"], one["run"] or "", "; ".join(one["why"])]
+        for one in result["history"]
+    ]
+    printer.table(result["name"], ("", "when", "decision", "run", "why"), (), rows)
+    printer.line(f"champion: {result['path'] or 'none yet'}")
+
+
+def _chosen(model: RegisteredModel, run: str, decision: Decision, why: str) -> ModelMetadata:
+    """A person's decision that makes a run the champion."""
+    task = model.history()[-1].facts.task
+    return ModelMetadata(task=task, decision=decision, run=run, champion=run, why=(why,), at=current_time())
+
+
+def _decisions(standing: LogState) -> list[ModelDecision]:
+    """The decisions that a model's log names, oldest first."""
+    return [
+        ModelDecision(number, facts, standing.known[digest])
+        for number, digest in enumerate(standing.entries, 1)
+        if digest in standing.known and isinstance(facts := standing.known[digest].facts, ModelMetadata)
+    ]
+
+
+def _champion(standing: LogState) -> str | None:
+    """The champion that a model's log names last; None if there is none.
+
+    Raises:
+        StoreError: A manifest cannot be read that may name it.
+    """
+    for digest in standing.hiding:
+        raise standing.unreadable[digest]
+    decisions = _decisions(standing)
+    return decisions[-1].facts.champion if decisions else None
+
+
+def _let_go(standing: LogState, champion: str | None) -> tuple[str, ...]:
+    """The commits of champions that are too old to be kept once another run is the champion."""
+    others = list(dict.fromkeys(one.facts.champion for one in reversed(_decisions(standing)) if one.facts.champion))
+    kept = {champion, *[run for run in others if run != champion][: KEPT - 1]}
+    return tuple(
+        manifest.digest
+        for manifest in standing.live
+        if isinstance(manifest.facts, ModelMetadata) and manifest.files and manifest.facts.champion not in kept
+    )
+
+
+def _entry(model: RegisteredModel) -> dict[str, Any]:
+    history = model.history()
+    last = history[-1].facts
+    since = next((one.facts.at for one in reversed(history) if one.manifest.files), None)
+    return {
+        "name": model.name,
+        "task": last.task,
+        "champion": last.champion,
+        "since": since,
+        "path": str(model.run_path(last.champion)) if last.champion else None,
+        "decisions": len(history),
+        "last": last.decision,
+    }
+
+
+def _named(store: Store, name: str | None) -> RegisteredModel:
+    models = list_registered_models(store)
+    fitting = [model for model in models if name in (None, model.name)]
+    if len(fitting) != 1:
+        names = ", ".join(model.name for model in models) or "none; `capt retrain` makes one"
+        what = "there are several models" if fitting else f"there is no model {name!r}" if name else "there is no model"
+        raise StoreError(what, where=str(store.path), mend=f"name one with --model-name: {names}")
+    return fitting[0]
+
+
+def _run_files(root: Path) -> Iterator[Path]:
+    for path in files_below(root):
+        parts: Sequence[str] = path.relative_to(root).parts
+        if parts[0] not in (EVALUATION, _LOCK) and not any(part.startswith(ASIDE) for part in parts):
+            yield path

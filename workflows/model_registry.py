@@ -1,112 +1,47 @@
-"""Models: which trained run answers, and every decision that led there.
+"""Promotes runs of a registered model to champion and shows its decisions: `capt models`.
 
-    STORE/models/<name>/log/, manifests/          a commit a decision, as of any table
-    STORE/models/<name>/runs/<run>/               a run directory; its files are named by the commit that promoted it
-    STORE/models/<name>/runs/<run>/evaluation/    what `capt evaluate` found; no commit names it
-
-The champion is what the last commit says, so it changes by one log entry: before, the old one answers, after it the
-new. The files of the last `KEPT` champions are kept, for rolling back. Of a store in a bucket, run directories lie on
-this machine: a promotion puts a champion's files into the bucket, and `bring` has them here.
-
-A decision is made from the log as it is when it is entered, so none undoes another that it has not seen.
+The champion is the run that the last commit names, so one log entry changes it. The files of the last `KEPT`
+champions are kept for rollbacks. A decision is made from the log state at the moment of the commit, so no decision
+undoes another one that it has not read.
 """
 
 import contextlib
-import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import ASIDE, atomic_write, describe_file, ensure_local, fsync, local_side
-from features.io.locations import ObjectPath, parse_location
-from features.store.commit_log import CommitLog, LogState
+from features.io.atomic_files import ASIDE, describe_file, fsync
+from features.io.locations import ObjectPath
+from features.store.champions import ModelHistory, list_decisions
+from features.store.commit_log import LogState
 from features.store.corruption import is_sound
-from features.store.layout import MODELS, RUNS, files_below
+from features.store.layout import MODELS, files_below
 from features.store.leases import lease, table_name
 from features.store.tables import Store, open_store
-from schemas.errors import CorruptFileError, StoreError, UsageError
+from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
 from schemas.options.models import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
 
 KEPT = 5
-RUN_NAME = re.compile(r"[0-9a-f]{16}")
 EVALUATION = "evaluation"
 # Decisions about a run that was trained and evaluated.
 FINISHED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
 
 _LOCK = ".lock"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-
-
-@dataclass(frozen=True)
-class ModelDecision:
-    """One decision of a model's history.
-
-    Args:
-        number: int. Its place, from 1.
-        facts: ModelMetadata. What was decided.
-        manifest: Manifest. The commit that says so.
-    """
-
-    number: int
-    facts: ModelMetadata
-    manifest: Manifest
 
 
 class ChampionChangedError(StoreError):
     """The champion is another one than the decision was made against."""
 
 
-class RegisteredModel:
+class RegisteredModel(ModelHistory):
     """A model of a store, by name: its runs, its history and its champion.
 
     Args:
         store: Store. The store.
         name: str. The model's name; it need not have a commit.
     """
-
-    def __init__(self, store: Store, name: str) -> None:
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r} cannot name a model", mend="use letters, digits, dash and underscore, 100 at most"
-            )
-        self.name = name
-        self._store = store.path
-        self.root = store.path / MODELS / name
-        self._here = local_side(self.root)
-        self._log = CommitLog(self.root)
-
-    def history(self) -> list[ModelDecision]:
-        """Every decision, oldest first; CorruptFileError where the log or a manifest cannot be read."""
-        return _decisions(self._log.checked())
-
-    @property
-    def champion(self) -> str | None:
-        """The run that answers; None where there is none yet."""
-        history = self.history()
-        return history[-1].facts.champion if history else None
-
-    def run_path(self, run: str) -> Path:
-        """The directory of a run, on this machine."""
-        return self._here / RUNS / run
-
-    def bring(self, run: str) -> Path:
-        """The directory of a run with all its files on this machine; those that are brought are checked."""
-        for entry in self._named(run).values() if self._here != self.root else ():
-            path = self._here / entry.path
-            if not is_sound(self._here, entry):
-                with atomic_write(path) as aside:
-                    shutil.copyfile(ensure_local(self.root / entry.path, entry.sha256), aside)
-        return self.run_path(run)
-
-    def runs(self) -> list[str]:
-        """The runs whose directories lie on this machine."""
-        directory = self._here / RUNS
-        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
-        return [name for name in names if RUN_NAME.fullmatch(name)]
 
     def decide(self, facts: ModelMetadata) -> None:
         """Enter a decision that leaves the champion as it is, whatever `facts` say of it."""
@@ -178,7 +113,7 @@ class RegisteredModel:
 
     def _files(self, run: str) -> dict[str, FileEntry]:
         """The files of a run by path: as the commit has them that promoted it first, else as they are."""
-        known = self._named(run)
+        known = self.promoted_files(run)
         if not known:
             return self._written(run)
         damaged = [entry.path for entry in known.values() if not is_sound(self.root, entry)]
@@ -189,11 +124,6 @@ class RegisteredModel:
                 mend="choose another with `capt models promote`",
             )
         return known
-
-    def _named(self, run: str) -> dict[str, FileEntry]:
-        """The files of a run, as the commit has them that promoted it first; none where none did."""
-        named = (one.manifest.files for one in self.history() if one.facts.champion == run)
-        return dict(next(filter(None, named), {}))
 
     def _written(self, run: str) -> dict[str, FileEntry]:
         """The files of a run as they are, durable now where the model is."""
@@ -215,21 +145,6 @@ def list_registered_models(store: Store) -> list[RegisteredModel]:
     """The models of a store that have a history, by name."""
     logs = sorted((store.path / MODELS).glob("*/log"))
     return [RegisteredModel(store, log.parent.name) for log in logs if any(log.glob("*.json"))]
-
-
-def champion_at(path: str | Path) -> Path | None:
-    """The directory of the champion, on this machine, of the model at a path or address; None where there is no model.
-
-    Raises:
-        StoreError: the model has no champion yet.
-    """
-    root = parse_location(path)
-    if root.parent.name != MODELS or not CommitLog(root).last():
-        return None
-    model = RegisteredModel(open_store(root.parent.parent), root.name)
-    if model.champion is None:
-        raise StoreError("the model has no champion yet", where=str(root), mend="see `capt models show`")
-    return model.bring(model.champion)
 
 
 def current_time() -> str:
@@ -360,15 +275,6 @@ def _chosen(model: RegisteredModel, run: str, decision: Decision, why: str) -> M
     return ModelMetadata(task=task, decision=decision, run=run, champion=run, why=(why,), at=current_time())
 
 
-def _decisions(standing: LogState) -> list[ModelDecision]:
-    """The decisions that a model's log names, oldest first."""
-    return [
-        ModelDecision(number, facts, standing.known[digest])
-        for number, digest in enumerate(standing.entries, 1)
-        if digest in standing.known and isinstance(facts := standing.known[digest].facts, ModelMetadata)
-    ]
-
-
 def _champion(standing: LogState) -> str | None:
     """The champion that a model's log names last; None if there is none.
 
@@ -377,13 +283,13 @@ def _champion(standing: LogState) -> str | None:
     """
     for digest in standing.hiding:
         raise standing.unreadable[digest]
-    decisions = _decisions(standing)
+    decisions = list_decisions(standing)
     return decisions[-1].facts.champion if decisions else None
 
 
 def _let_go(standing: LogState, champion: str | None) -> tuple[str, ...]:
     """The commits of champions that are too old to be kept once another run is the champion."""
-    others = list(dict.fromkeys(one.facts.champion for one in reversed(_decisions(standing)) if one.facts.champion))
+    others = list(dict.fromkeys(one.facts.champion for one in reversed(list_decisions(standing)) if one.facts.champion))
     kept = {champion, *[run for run in others if run != champion][: KEPT - 1]}
     return tuple(
         manifest.digest

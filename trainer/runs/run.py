@@ -22,6 +22,7 @@ from features.images.decode import to_rgb
 from features.images.resizer import Resizer
 from features.io.locations import local_path
 from features.references import Reference
+from features.store.champions import champion_at
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import digest_of
@@ -29,7 +30,6 @@ from trainer.data.caption_data import as_strings
 from trainer.runs.directory import CHECKPOINTS, NETWORK
 from trainer.runs.metadata import RunMetadata, read_metadata
 from trainer.runs.training_images import read_training_images
-from workflows.model_registry import champion_at
 
 if TYPE_CHECKING:
     from features.runtime.keras_settings import keras

@@ -244,7 +244,7 @@ for kind, precision in {kinds_and_precisions!r}:
         (tmp_path / f"{kind}.pb").write_bytes(built(kind)[1])
         np.save(tmp_path / f"{kind}.npy", scenes(kind, range(8)))
     single = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=os.environ | single | {"PYTHONPATH": root}, check=True
     )

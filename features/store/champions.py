@@ -1,0 +1,127 @@
+"""Reads the registered models of a store: their decisions, their runs, and the champion.
+
+    STORE/models/<name>/log/, manifests/          one commit per decision
+    STORE/models/<name>/runs/<run>/               a run directory; the commit that promoted it references its files
+    STORE/models/<name>/runs/<run>/evaluation/    what `capt evaluate` wrote; no commit references it
+
+The champion is the run that the last commit names. If the store is in a bucket, run directories are on this machine.
+`bring` downloads a champion's files.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.io.atomic_files import atomic_write, ensure_local, local_side
+from features.io.locations import parse_location
+from features.store.commit_log import CommitLog, LogState
+from features.store.corruption import is_sound
+from features.store.layout import MODELS, RUNS
+from features.store.tables import Store, open_store
+from schemas.errors import StoreError, UsageError
+from schemas.manifests import FileEntry, Manifest, ModelMetadata
+
+RUN_NAME = re.compile(r"[0-9a-f]{16}")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class ModelDecision:
+    """One decision about a registered model.
+
+    Args:
+        number: Position in the history, from 1.
+        facts: What was decided.
+        manifest: The commit that records the decision.
+    """
+
+    number: int
+    facts: ModelMetadata
+    manifest: Manifest
+
+
+class ModelHistory:
+    """The decisions, runs and champion of a registered model.
+
+    Args:
+        store: The store.
+        name: The model's name. The model need not have a commit.
+
+    Raises:
+        UsageError: The name is invalid.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} cannot name a model", mend="use letters, digits, dash and underscore, 100 at most"
+            )
+        self.name = name
+        self.root = store.path / MODELS / name
+        self._store = store.path
+        self._here = local_side(self.root)
+        self._log = CommitLog(self.root)
+
+    def history(self) -> list[ModelDecision]:
+        """Returns every decision, oldest first.
+
+        Raises:
+            CorruptFileError: The log or a manifest cannot be read.
+        """
+        return list_decisions(self._log.checked())
+
+    @property
+    def champion(self) -> str | None:
+        """The champion's run; None if there is none yet."""
+        history = self.history()
+        return history[-1].facts.champion if history else None
+
+    def run_path(self, run: str) -> Path:
+        """Returns the directory of a run on this machine."""
+        return self._here / RUNS / run
+
+    def bring(self, run: str) -> Path:
+        """Downloads the missing files of a run, checks them, and returns the run's directory on this machine."""
+        for entry in self.promoted_files(run).values() if self._here != self.root else ():
+            path = self._here / entry.path
+            if not is_sound(self._here, entry):
+                with atomic_write(path) as aside:
+                    shutil.copyfile(ensure_local(self.root / entry.path, entry.sha256), aside)
+        return self.run_path(run)
+
+    def runs(self) -> list[str]:
+        """Returns the runs whose directories are on this machine."""
+        directory = self._here / RUNS
+        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+        return [name for name in names if RUN_NAME.fullmatch(name)]
+
+    def promoted_files(self, run: str) -> dict[str, FileEntry]:
+        """Returns the files of a run, as the commit that first promoted it references them; empty if none did."""
+        named = (one.manifest.files for one in self.history() if one.facts.champion == run)
+        return dict(next(filter(None, named), {}))
+
+
+def list_decisions(standing: LogState) -> list[ModelDecision]:
+    """Returns the decisions that a model's log references, oldest first."""
+    return [
+        ModelDecision(number, facts, standing.known[digest])
+        for number, digest in enumerate(standing.entries, 1)
+        if digest in standing.known and isinstance(facts := standing.known[digest].facts, ModelMetadata)
+    ]
+
+
+def champion_at(path: str | Path) -> Path | None:
+    """Returns the champion's run directory on this machine; None if there is no model at the path or URI.
+
+    Raises:
+        StoreError: The model has no champion yet.
+    """
+    root = parse_location(path)
+    if root.parent.name != MODELS or not CommitLog(root).last():
+        return None
+    model = ModelHistory(open_store(root.parent.parent), root.name)
+    if model.champion is None:
+        raise StoreError("the model has no champion yet", where=str(root), mend="see `capt models show`")
+    return model.bring(model.champion)

@@ -138,7 +138,7 @@ def make(work: Path, precision: Precision, images: Sequence[Path] | None, count:
     for path in given.paths()[:few]:
         shutil.copy2(path, given.few)
     extractor = open_extractor(ExtractorOptions(weights="random:7"))
-    network = extractor.feature_function(given.store.table.recipe).network
+    network = extractor.feature_function(given.store.table.table_config).network
     network.save(given.model)
     return given, flops_of(network)
 
@@ -152,11 +152,11 @@ def core(given: Given) -> float:
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
     write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT)
     network, size = (
-        shared_extractor_model(table.network_path, table.recipe.precision),
-        (table.recipe.height, table.recipe.width),
+        shared_extractor_model(table.network_path, table.table_config.precision),
+        (table.table_config.height, table.table_config.width),
     )
     network.predict(np.zeros((DEFAULT_BATCH, *size, 3), np.uint8))  # the first call optimizes the graph
-    extract = ExtractShard(str(plan), str(table.network_path), table.recipe, table.shape, "made", 1)
+    extract = ExtractShard(str(plan), str(table.network_path), table.table_config, table.shape, "made", 1)
     started = time.perf_counter()
     result = json.loads(extract(plan / "units" / "00000.parquet", lambda done, failed: None))
     seconds = time.perf_counter() - started
@@ -191,7 +191,10 @@ def without_start_up(given: Given, run: Callable[[Path], float]) -> float:
 def bare_network(given: Given) -> Work:
     """The frozen network alone, in batches as the core makes them, on pixels in memory."""
     table = given.store.table
-    network, fitting = load_extractor_model(table.network_path, table.recipe.precision), Resizer.of(table.recipe)
+    network, fitting = (
+        load_extractor_model(table.network_path, table.table_config.precision),
+        Resizer.of(table.table_config),
+    )
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
 
     def call() -> None:
@@ -263,7 +266,7 @@ def read_ours(given: Given, store: BegunStore) -> Features:
 def on_pixels(given: Given, precision: Precision) -> Features:
     """The frozen network's features of a few images."""
     table = given.store.table
-    paths, fitting = sorted(given.few.iterdir()), Resizer.of(table.recipe)
+    paths, fitting = sorted(given.few.iterdir()), Resizer.of(table.table_config)
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in paths])
     features = load_extractor_model(table.network_path, precision).predict(pixels)
     return dict(zip((path.stem for path in paths), features, strict=True))

@@ -97,7 +97,7 @@ class Core:
     """The extraction core on this device, and the images that it is given.
 
     Args:
-        recipe: FeatureTableConfig. What a row means.
+        table_config: FeatureTableConfig. What a row means.
         shape: tuple of int. Of one image's features.
         network: CompiledModel or Instant. The first is on the device.
         encoded: sequence of bytes. Images, taken over and over.
@@ -106,7 +106,7 @@ class Core:
         calls: int. Calls of the network at a time, of a unit.
     """
 
-    recipe: FeatureTableConfig
+    table_config: FeatureTableConfig
     shape: tuple[int, ...]
     network: CompiledModel | Instant
     encoded: Sequence[bytes]
@@ -116,7 +116,7 @@ class Core:
 
     def extractor(self, batch: int) -> ExtractionCore:
         """The core at a batch size."""
-        return ExtractionCore(self.recipe, self.network, batch_size=batch, threads=self.threads, calls=self.calls)
+        return ExtractionCore(self.table_config, self.network, batch_size=batch, threads=self.threads, calls=self.calls)
 
     def sources(self, count: int) -> list[EncodedImage]:
         """So many encoded images, in the order of their keys."""
@@ -125,7 +125,7 @@ class Core:
 
     def pixels(self, batch: int) -> np.ndarray:
         """Decoded images."""
-        return np.stack([decode(data, Resizer.of(self.recipe)) for data in islice(cycle(self.encoded), batch)])
+        return np.stack([decode(data, Resizer.of(self.table_config)) for data in islice(cycle(self.encoded), batch)])
 
     def write(self, batch: int, count: int, work: Path | None) -> int:
         """Extract so many images into as many shards as there are units; how many rows these have."""
@@ -134,7 +134,7 @@ class Core:
             return sum(pool.map(lambda shard: self._write_unit(batch, count // self.units, shard), shards))
 
     def _write_unit(self, batch: int, count: int, root: Path) -> int:
-        writer = ShardWriter(root, "made", self.recipe.table(self.shape), self.recipe.format, 0, 1)
+        writer = ShardWriter(root, "made", self.table_config.table(self.shape), self.table_config.format, 0, 1)
         for result in self.extractor(batch).run(self.sources(count)):
             assert isinstance(result, ExtractedRow), result
             writer.append({"key": result.key, **result.values})
@@ -145,9 +145,9 @@ class Core:
 def main() -> None:
     """Measure and print."""
     options = _options()
-    function, recipe = build(options)
+    function, table_config = build(options)
     core = Core(
-        recipe,
+        table_config,
         function.shape,
         compile_model(replace(function, dtype="float16"), options.precision),
         read_images(options.images, options.photographs),
@@ -208,8 +208,10 @@ def build(options: Any) -> tuple[ModelFunction, FeatureTableConfig]:
     weights = options.weights or (None if is_custom else "random:7")
     asked = ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
     extractor = open_extractor(asked)
-    recipe = FeatureTableConfig(**{**vars(extractor.choice()), "precision": options.precision, "format": "parquet"})
-    return extractor.feature_function(recipe), recipe
+    table_config = FeatureTableConfig(
+        **{**vars(extractor.choice()), "precision": options.precision, "format": "parquet"}
+    )
+    return extractor.feature_function(table_config), table_config
 
 
 def read_images(directories: Sequence[Path] | None, count: int) -> list[bytes]:
@@ -283,7 +285,7 @@ def peak_of(device: str, precision: str) -> float | None:
 
 
 def _works(core: Core, batch: int, options: Any) -> dict[str, Callable[[], float]]:
-    pixels, fitting = core.pixels(batch), Resizer.of(core.recipe)
+    pixels, fitting = core.pixels(batch), Resizer.of(core.table_config)
     instant = replace(core, network=Instant(core.network.predict(pixels)))
     encoded = list(islice(cycle(core.encoded), options.count))
 
@@ -318,7 +320,7 @@ def back_off(core: Core, batch: int, most: int) -> BackedOff | None:
 
 def _fits(core: Core, batch: int) -> bool:
     try:
-        core.network.predict(np.zeros((batch, core.recipe.height, core.recipe.width, 3), np.uint8))
+        core.network.predict(np.zeros((batch, core.table_config.height, core.table_config.width, 3), np.uint8))
     except Exception as error:
         if not out_of_memory(error):
             raise

@@ -50,7 +50,7 @@ def feature_table(
     compression: Compression = "none",
 ) -> FeatureTable:
     """A table of the features of images, as a run of `capt prepare features` leaves it."""
-    recipe = FeatureTableConfig(
+    table_config = FeatureTableConfig(
         extractor="inception_v3",
         weights="random:0",
         layer="mixed10",
@@ -61,7 +61,7 @@ def feature_table(
         format=file_format,
         compression=compression,
     )
-    root, table = store.feature_root(recipe), recipe.table(shape)
+    root, table = store.feature_root(table_config), table_config.table(shape)
     sha256 = hashlib.sha256(_NETWORK).hexdigest()
     write(store.network_path(sha256), _NETWORK)
     put_if_absent(root / "network.json", canonical_json({"network": sha256, "shape": list(shape)}))
@@ -70,12 +70,12 @@ def feature_table(
     for prefix, keys in groupby(sorted(map(key_of, names)), lambda key: find_shard(key, count)):
         writer = ShardWriter(root, _COMMIT, table, file_format, prefix, count)
         for key in keys:
-            writer.append({"key": key, **storage_dtypes.encode(features_of(key, shape), recipe.dtype)})
+            writer.append({"key": key, **storage_dtypes.encode(features_of(key, shape), table_config.dtype)})
         shards.append(writer.close())
     facts = FeatureMetadata(shape=shape, network=sha256, numerics="none", toolchain={})
     written = tuple(shard for shard in shards if shard)
-    CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=written, facts=facts))
-    return store.features(recipe.fingerprint)
+    CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=written, facts=facts))
+    return store.features(table_config.fingerprint)
 
 
 def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:
@@ -86,8 +86,8 @@ def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:
         for name in names
     ]
     path = root / _COMMIT / "catalog.parquet"
-    with atomic_write(path) as aside:
-        pq.write_table(to_arrow(CATALOG, rows), aside)
+    with atomic_write(path) as temporary:
+        pq.write_table(to_arrow(CATALOG, rows), temporary)
     facts = DatasetMetadata(source=dataset, images={"train": len(rows)})
     CommitLog(root).append(Manifest(table=dataset, files={"catalog": describe_file(path, root)}, facts=facts))
 

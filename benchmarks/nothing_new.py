@@ -58,16 +58,16 @@ def make_store(path: Path, images: Path, count: int) -> None:
     """A store whose feature table has a row for every image, of two numbers each."""
     store = create_store(path)
     options = PrepareFeatures(store=str(path), images=(str(images),), **OPTIONS)
-    recipe = build_table_config(options, store)
-    root = store.feature_root(recipe)
-    writer = ShardWriter(root, "made", recipe.table((2,)), recipe.format, 0, 1)
+    table_config = build_table_config(options, store)
+    root = store.feature_root(table_config)
+    writer = ShardWriter(root, "made", table_config.table((2,)), table_config.format, 0, 1)
     for key in sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count)):
         writer.append({"key": key, "value": np.zeros(2, np.float16)})
     shard = writer.close()
     assert shard is not None
-    network = find_or_freeze_graph(root, store.path / "networks", recipe, open_extractor(options.asked))
+    network = find_or_freeze_graph(root, store.path / "networks", table_config, open_extractor(options.asked))
     facts = FeatureMetadata(shape=(2,), network=network.sha256, numerics="made", toolchain={})
-    CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=(shard,), facts=facts))
+    CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=(shard,), facts=facts))
 
 
 def nothing_new(store: Path, images: Path) -> Work:

@@ -53,50 +53,50 @@ class Planning:
 
     def first(self) -> dict[str, int]:
         """The run that finds every second image in the table; what became of them."""
-        ledger = self._enter("first")
+        job_database = self._enter("first")
         with self._step("first: hash"):
-            self._hash(ledger)
-        self._settle(ledger, "first", _STORED_STEP)
-        return self._finish(ledger, "first")
+            self._hash(job_database)
+        self._settle(job_database, "first", _STORED_STEP)
+        return self._finish(job_database, "first")
 
     def again(self) -> dict[str, int]:
         """The run after that, which finds nothing new; what became of the images."""
-        ledger = self._enter("again", self.root / "first.catalog.parquet")
-        self._settle(ledger, "again", 1)
-        return self._finish(ledger, "again")
+        job_database = self._enter("again", self.root / "first.catalog.parquet")
+        self._settle(job_database, "again", 1)
+        return self._finish(job_database, "again")
 
     def _enter(self, run: str, catalog: Path | None = None) -> JobDatabase:
-        ledger = JobDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
+        job_database = JobDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
-                ledger.add_assigned(file.iter_batches(), is_catalogued=True)
+                job_database.add_assigned(file.iter_batches(), is_catalogued=True)
         with self._step(f"{run}: walk"):
-            ledger.add_roots(["/images"])
-            ledger.add_found(
+            job_database.add_roots(["/images"])
+            job_database.add_found(
                 "/images",
                 (ListedFile(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)),
             )
         splitter = Splitter(own=True)
         with self._step(f"{run}: records"):
-            ledger.add_records(
+            job_database.add_records(
                 InputRecord(name, name, splitter.split_of(name, None), compute_rank(0, name))
-                for name, _ in ledger.walked_files()
+                for name, _ in job_database.walked_files()
             )
-            ledger.limit(None, None)
-            ledger.apply_assigned()
+            job_database.limit(None, None)
+            job_database.apply_assigned()
         with self._step(f"{run}: locate"):
-            ledger.match()
-            ledger.locate()
-            ledger.recall_keys()
-        return ledger
+            job_database.match()
+            job_database.locate()
+            job_database.recall_keys()
+        return job_database
 
-    def _hash(self, ledger: JobDatabase) -> None:
-        unhashed, plan = ledger.unhashed(), self.root / "hash"
+    def _hash(self, job_database: JobDatabase) -> None:
+        unhashed, plan = job_database.unhashed(), self.root / "hash"
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
             write_unit(plan, some[0]["image_id"], some, HASH_UNIT)
         units = iter(sorted((plan / "units").iterdir()))
         while some := list(islice(units, UNITS_ENTERED)):
-            ledger.enter_hashes(
+            job_database.enter_hashes(
                 [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
                 for unit in some
                 for row in read_unit(unit)
@@ -104,19 +104,19 @@ class Planning:
             for unit in some:
                 unit.unlink()
 
-    def _settle(self, ledger: JobDatabase, run: str, step: int) -> None:
+    def _settle(self, job_database: JobDatabase, run: str, step: int) -> None:
         with self._step(f"{run}: settle"):
-            ledger.settle(ordered_keys(self.references, step), {})
+            job_database.settle(ordered_keys(self.references, step), {})
         with self._step(f"{run}: units"):
-            write_unit(self.root / run, "00000", ledger.planned(), EXTRACT_UNIT)
+            write_unit(self.root / run, "00000", job_database.planned(), EXTRACT_UNIT)
 
-    def _finish(self, ledger: JobDatabase, run: str) -> dict[str, int]:
+    def _finish(self, job_database: JobDatabase, run: str) -> dict[str, int]:
         with self._step(f"{run}: finish"):
-            ledger.finish()
-            ledger.write_catalog(self.root / f"{run}.catalog.parquet")
-            ledger.write_report(self.root / f"{run}.report.parquet")
-        counts = ledger.counts()
-        ledger.close()
+            job_database.finish()
+            job_database.write_catalog(self.root / f"{run}.catalog.parquet")
+            job_database.write_report(self.root / f"{run}.report.parquet")
+        counts = job_database.counts()
+        job_database.close()
         path = self.root / f"{run}.ledger.sqlite"
         self.bytes = {one.name: one.stat().st_size for one in self.root.glob("*.*")}
         path.unlink()

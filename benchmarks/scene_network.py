@@ -105,10 +105,10 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     told = keras.layers.Concatenate()([there, there * keras.layers.Concatenate()(shares)])
     rank = _ranks(there, centre[..., :1])
     slots = keras.layers.Dot(axes=1)([rank, told])
-    standing = _standing(slots, relations)
-    beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(standing)
+    log_state = _log_state(slots, relations)
+    beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(log_state)
     places = keras.layers.Concatenate()([told, rank, keras.layers.Dot(axes=(2, 1))([rank, beside])])
-    roles, relation = _roles(slots, standing)
+    roles, relation = _roles(slots, log_state)
     scene = [keras.layers.Dot(axes=1)([roles, slots[..., : _ENDS[3]]]), relation, *_pairs(slots, roles)]
     outputs = {
         PLACES_LAYER: keras.layers.Reshape((ROWS, COLUMNS, places.shape[-1]), name=PLACES_LAYER)(places),
@@ -139,7 +139,7 @@ def _ranks(there: Any, x: Any) -> Any:
     return there * ops.relu(1 - ops.absolute(rank - np.arange(MOST_OBJECTS, dtype=np.float32)))
 
 
-def _standing(slots: Any, relations: Any) -> Any:
+def _log_state(slots: Any, relations: Any) -> Any:
     """How each object stands to each: [N, 3, 3, 4], 0 where either is missing and to itself."""
     there, centre = slots[..., :1], slots[..., -2:] * np.array(_ASPECT, np.float32)
     step = ops.expand_dims(centre, 1) - ops.expand_dims(centre, 2)
@@ -149,7 +149,7 @@ def _standing(slots: Any, relations: Any) -> Any:
     return shares * others * ops.expand_dims(there, 1) * ops.expand_dims(there, 2)
 
 
-def _roles(slots: Any, standing: Any) -> tuple[Any, Any]:
+def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
     """Which object is ahead in a pair, behind in it, or left over; and how the one stands to the other.
 
     Relations are told from the object that is ahead alone, so that the order of a pair is no choice. Of several pairs
@@ -158,7 +158,7 @@ def _roles(slots: Any, standing: Any) -> tuple[Any, Any]:
     Returns:
         [N, 3 objects, 3 roles], and [N, 2], a relation of `_AHEAD`; where nothing is related, all are left over.
     """
-    told = ops.stack([standing[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
+    told = ops.stack([log_state[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
     rarer = ops.cast(told > 0.5, "float32") * np.arange(len(_AHEAD), dtype=np.float32)
     flat = ops.reshape(told + rarer, (-1, MOST_OBJECTS * MOST_OBJECTS * len(_AHEAD)))
     is_chosen = ops.one_hot(ops.argmax(flat, axis=-1), flat.shape[-1]) * ops.cast(flat > 0, "float32")
@@ -232,8 +232,8 @@ def facts_in(places: Floats) -> Facts:
     """What `places` [6, 8, 34] say is there, and how each thing stands to each: whatever is likelier than not."""
     told, rank, beside = np.split(places.reshape(ROWS * COLUMNS, -1), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1)
     things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in rank.T @ told]
-    standing = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
-    stand = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(standing > 0.5))
+    log_state = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
+    stand = ((things[one], RELATIONS[how], things[other]) for one, other, how in np.argwhere(log_state > 0.5))
     return (
         frozenset(thing for thing in things if thing),
         frozenset((one, relation, other) for one, relation, other in stand if one and other),

@@ -31,7 +31,7 @@ def fault_of(caption: str, scene: Scene) -> str | None:
         ("which colour goes with which shape", lambda thing: (thing.colour, thing.shape)),
         ("sizes", lambda thing: thing),
     )
-    differs = [what for what, part in faults if Counter(map(part, claim.things)) != Counter(map(part, shown))]
+    differs = [message for message, part in faults if Counter(map(part, claim.things)) != Counter(map(part, shown))]
     return differs[0] if differs else "the relation"
 
 

@@ -81,7 +81,7 @@ def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:
     keys = np.concatenate(list(exact.key_blocks()))
     original = flat(exact, keys)
     shape = "×".join(map(str, exact.shape))
-    print(f"{len(keys)} images, {exact.recipe.extractor}, {exact.recipe.weights}, {shape} values an image,")
+    print(f"{len(keys)} images, {exact.table_config.extractor}, {exact.table_config.weights}, {shape} values an image,")
     print(f"{(original == 0).mean():.0%} of them zero.\n")
     print("| dtype | format | compression | KiB an image | relative error, mean | worst | cosine to float32, worst |")
     print("|---|---|---|---|---|---|---|")

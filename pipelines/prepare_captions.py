@@ -63,35 +63,35 @@ def _prepare(options: PrepareCaptions) -> dict[str, Any]:
     with contextlib.ExitStack() as running:
         # Before the captions are read it is not known which table they go to.
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, dataset): ()}))
-        ledger = running.enter_context(workspace.caption_ledger())
+        job_database = running.enter_context(workspace.caption_ledger())
         repair_log(dataset)
-        _enter(ledger, options, source, store, dataset.name)
+        _enter(job_database, options, source, store, dataset.name)
         # The captions of the train split make the vocabulary, so splits are assigned before.
-        commit_splits(ledger, dataset, options.dataset_type)
-        splits = ledger.split_figures()
+        commit_splits(job_database, dataset, options.dataset_type)
+        splits = job_database.split_figures()
         log_splits(splits, dataset.name)
         words = _given_words(options, store)
-        captions = select_captions(ledger, running.enter_context(scratch(workspace.work)) / "captions.arrows")
-        recipe = _recipe(options, dataset.name, captions.train, words)
-        running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(recipe)): ()}))
-        root = store.text_root(recipe)
+        captions = select_captions(job_database, running.enter_context(scratch(workspace.work)) / "captions.arrows")
+        table_config = _table_config(options, dataset.name, captions.train, words)
+        running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(table_config)): ()}))
+        root = store.text_root(table_config)
         # Each run puts its captions in the place of all others, so of several the last counts.
         running.enter_context(claim_job(workspace.work / f"{root.name}.lock"))
         repair_log(root)
-        known = intact_caption_table(store, recipe)
+        known = intact_caption_table(store, table_config)
         if known:
-            ledger.add_stored(known.captions())
-        written = _tokenize(CaptionJob(root, workspace.work, recipe, words, captions, known), options)
+            job_database.add_stored(known.captions())
+        written = _tokenize(CaptionJob(root, workspace.work, table_config, words, captions, known), options)
         remove_corrupt(root, recorded_corruption(store.path, root))
-        report = write_named(dataset, "captions", ledger.write_report, "reports")
-        result = build_summary(ledger.counts(), ledger.reasons()) | {
+        report = write_named(dataset, "captions", job_database.write_report, "reports")
+        result = build_summary(job_database.counts(), job_database.reasons()) | {
             "unannotated": 0,
-            "shared_ids": ledger.identities.shared_ids(),
-            "repaired": ledger.repaired(),
+            "shared_ids": job_database.identities.shared_ids(),
+            "repaired": job_database.repaired(),
             "splits": splits,
             **written,
             "seconds": round(time.monotonic() - started, 3),
-            "fingerprint": recipe.fingerprint,
+            "fingerprint": table_config.fingerprint,
             "dataset": dataset.name,
             "report": str(dataset / report.path),
         }
@@ -104,34 +104,34 @@ def _forecast(options: PrepareCaptions) -> dict[str, Any]:
     source = open_reader(options.dataset_type, options.annotations)
     parse_max_failures(options.max_failures or source.max_failures)
     root = parse_location(options.store)
-    with dry_run_workspace(root) as workspace, workspace.caption_ledger() as ledger:
+    with dry_run_workspace(root) as workspace, workspace.caption_ledger() as job_database:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
         name = options.dataset_name or options.dataset_type
-        _enter(ledger, options, source, store, name)
-        captions = select_captions(ledger, workspace.root / "captions.arrows")
-        recipe = _recipe(options, name, captions.train, _given_words(options, store))
-        known = intact_caption_table(store, recipe) if store.has_text(recipe) else None
+        _enter(job_database, options, source, store, name)
+        captions = select_captions(job_database, workspace.root / "captions.arrows")
+        table_config = _table_config(options, name, captions.train, _given_words(options, store))
+        known = intact_caption_table(store, table_config) if store.has_text(table_config) else None
         if known:
-            ledger.add_stored(known.captions())
-        counts = ledger.counts()
-        return build_summary(counts, ledger.reasons()) | {
+            job_database.add_stored(known.captions())
+        counts = job_database.counts()
+        return build_summary(counts, job_database.reasons()) | {
             "dry_run": True,
             "hits": counts["cached"],
             "misses": counts["ok"],
-            "splits": ledger.split_figures(),
-            "fingerprint": recipe.fingerprint,
+            "splits": job_database.split_figures(),
+            "fingerprint": table_config.fingerprint,
         }
 
 
 def _enter(
-    ledger: CaptionDatabase, options: PrepareCaptions, source: DatasetReader, store: Store, dataset: str
+    job_database: CaptionDatabase, options: PrepareCaptions, source: DatasetReader, store: Store, dataset: str
 ) -> None:
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
     splitter = parse_split(options.split_ratios)
-    image_of = lru_cache(_REMEMBERED_IMAGES)(ledger.identities.image_of)
+    image_of = lru_cache(_REMEMBERED_IMAGES)(job_database.identities.image_of)
 
     def images() -> Iterator[CaptionedImage]:
-        for one in ledger.identities.images():
+        for one in job_database.identities.images():
             yield CaptionedImage(
                 one.image_id,
                 one.file_name,
@@ -144,36 +144,36 @@ def _enter(
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
             if isinstance(entry, MalformedRecord):
-                ledger.add_malformed(entry, compute_rank(options.seed, entry.place))
+                job_database.add_malformed(entry, compute_rank(options.seed, entry.place))
                 continue
             try:
                 image_id = image_of(entry.document, entry.image_id)
             except RecordError as error:
                 lost = MalformedRecord(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
-                ledger.add_malformed(lost, compute_rank(options.seed, entry.image_id))
+                job_database.add_malformed(lost, compute_rank(options.seed, entry.image_id))
                 continue
             try:
                 key = _checked_key(dataset, entry._replace(image_id=image_id))
             except Exception as error:
-                ledger.fail(image_id, entry.caption_id, unexpected("parse", error))
+                job_database.fail(image_id, entry.caption_id, unexpected("parse", error))
                 continue
             yield key, image_id, entry.caption_id, entry.caption, entry.repaired
 
-    with ledger.transaction():
-        ledger.identities.add(source.images())
-    ledger.identities.settle()
-    with ledger.transaction():
-        ledger.add_images(images())
-        ledger.add_captions(accepted())
-    ledger.refuse_two_splits()
-    ledger.count_captions()
-    ledger.keep_assigned(readable_dataset(store.dataset_root(dataset)))
-    ledger.limit(options.limit_images, options.limit_captions)
-    if not ledger.count():
-        why = "; ".join(f"{count} {reason}" for reason, count in ledger.reasons().items())
-        what = f"there are no captions ({why})" if why else "there are no captions"
-        where = ", ".join(options.annotations) or options.dataset_type
-        raise CaptError(what, where=where, mend="check --annotations and --dataset-type")
+    with job_database.transaction():
+        job_database.identities.add(source.images())
+    job_database.identities.settle()
+    with job_database.transaction():
+        job_database.add_images(images())
+        job_database.add_captions(accepted())
+    job_database.refuse_two_splits()
+    job_database.count_captions()
+    job_database.keep_assigned(readable_dataset(store.dataset_root(dataset)))
+    job_database.limit(options.limit_images, options.limit_captions)
+    if not job_database.count():
+        why = "; ".join(f"{count} {reason}" for reason, count in job_database.reasons().items())
+        message = f"there are no captions ({why})" if why else "there are no captions"
+        location = ", ".join(options.annotations) or options.dataset_type
+        raise CaptError(message, location=location, hint="check --annotations and --dataset-type")
 
 
 def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
@@ -198,12 +198,12 @@ def _given_words(options: PrepareCaptions, store: Store) -> list[str] | None:
         return None
     if options.vocab_size is not None or options.min_count is not None:
         raise UsageError(
-            "a given vocabulary is used whole", where="--vocab-from", mend="leave out --vocab-size and --min-count"
+            "a given vocabulary is used whole", location="--vocab-from", hint="leave out --vocab-size and --min-count"
         )
     return store.text(options.vocab_from).vocabulary()
 
 
-def _recipe(
+def _table_config(
     options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None
 ) -> CaptionTableConfig:
     if words is not None:
@@ -212,12 +212,12 @@ def _recipe(
         if not len(train):
             raise CaptError(
                 "no caption is in the train split, so there is no vocabulary to learn",
-                mend="add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT",
+                hint="add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT",
             )
         vocabulary = training_captions_digest(train)
         vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
-    recipe = CaptionTableConfig(
+    table_config = CaptionTableConfig(
         dataset=dataset,
         standardizer=options.standardize,
         vocab_size=vocab_size,
@@ -225,8 +225,8 @@ def _recipe(
         max_length=options.max_length,
         vocabulary=vocabulary,
     )
-    recipe.check()
-    return recipe
+    table_config.check()
+    return table_config
 
 
 def _tokenize(job: CaptionJob, options: PrepareCaptions) -> dict[str, Any]:
@@ -241,6 +241,8 @@ def _tokenize(job: CaptionJob, options: PrepareCaptions) -> dict[str, Any]:
 
 def _text_figures(facts: CaptionMetadata) -> dict[str, int]:
     if facts.without_words:
-        what = "%d captions contain no word after standardization. A model learns to generate empty captions from them."
-        _log.warning(what, facts.without_words)
+        message = (
+            "%d captions contain no word after standardization. A model learns to generate empty captions from them."
+        )
+        _log.warning(message, facts.without_words)
     return {"words": facts.words, "truncated": facts.truncated, "without_words": facts.without_words}

@@ -91,35 +91,35 @@ def _prepare(options: PrepareFeatures, published: PreparedImages) -> dict[str, A
     allowed = parse_max_failures(options.max_failures or published.source.max_failures)
     store = create_store(options.store)
     workspace = Workspace(store.path)
-    recipe = build_table_config(options, store)
+    table_config = build_table_config(options, store)
     dataset = store.dataset_root(options.dataset_name or published.dataset_type)
-    leased = {table_name(store.path, root): () for root in (store.feature_root(recipe), dataset)}
-    healing = FeatureTableRepair(store, recipe)
-    with lease(store.path, "prepare", leased), workspace.ledger() as ledger:
+    leased = {table_name(store.path, root): () for root in (store.feature_root(table_config), dataset)}
+    healing = FeatureTableRepair(store, table_config)
+    with lease(store.path, "prepare", leased), workspace.job_database() as job_database:
         healing.begin()
         repair_log(dataset)
-        entered = _enter(ledger, options, published, workspace, store)
-        shards = _extract(ledger, options, workspace, healing)
+        entered = _enter(job_database, options, published, workspace, store)
+        shards = _extract(job_database, options, workspace, healing)
         lost = healing.finish()
-        commit_dataset(ledger, dataset, published.dataset_type)
-        splits, replaced = ledger.split_figures(), ledger.count_replaced()
+        commit_dataset(job_database, dataset, published.dataset_type)
+        splits, replaced = job_database.split_figures(), job_database.count_replaced()
         log_splits(splits, dataset.name)
         if replaced:
-            what = "images with another content than in the dataset's last commit"
-            mend = "If their captions are others now, prepare the captions again."
-            _log.warning("%s: %s: %d. %s", dataset.name, what, replaced, mend)
+            message = "images with another content than in the dataset's last commit"
+            hint = "If their captions are others now, prepare the captions again."
+            _log.warning("%s: %s: %d. %s", dataset.name, message, replaced, hint)
         remove_corrupt(dataset, recorded_corruption(store.path, dataset))
-        report = write_named(dataset, "features", ledger.write_report, "reports")
-        result = build_summary(ledger.counts(), ledger.reasons()) | {
+        report = write_named(dataset, "features", job_database.write_report, "reports")
+        result = build_summary(job_database.counts(), job_database.reasons()) | {
             **entered,
             "replaced": replaced,
             "splits": splits,
             "shards": len(shards),
             "bytes": sum(shard.data.bytes for shard in shards),
             "seconds": round(time.monotonic() - started, 3),
-            "fingerprint": recipe.fingerprint,
+            "fingerprint": table_config.fingerprint,
             "dataset": dataset.name,
-            "precision": recipe.precision,
+            "precision": table_config.precision,
             "report": str(dataset / report.path),
             **lost.figures(),
         }
@@ -132,70 +132,70 @@ def _forecast(options: PrepareFeatures, published: PreparedImages) -> dict[str, 
     started = time.monotonic()
     parse_max_failures(options.max_failures or published.source.max_failures)
     root = parse_location(options.store)
-    with dry_run_workspace(root) as workspace, workspace.ledger() as ledger:
+    with dry_run_workspace(root) as workspace, workspace.job_database() as job_database:
         store = open_store(root) if root.exists() else create_store(workspace.root / "store")
-        recipe = build_table_config(options, store)
-        entered = _enter(ledger, options, published, workspace, store)
-        table = _compare(ledger, options, FeatureTableRepair(store, recipe))
-        counts = ledger.counts()
+        table_config = build_table_config(options, store)
+        entered = _enter(job_database, options, published, workspace, store)
+        table = _compare(job_database, options, FeatureTableRepair(store, table_config))
+        counts = job_database.counts()
         misses = counts.pop("planned", 0) + counts.pop("wanted", 0)
         if misses:
-            check_launch(table, recipe.precision, options.beam_options, options.allow_mixed_numerics)
-        job = _job(options, workspace, recipe, network=_known_network(store, recipe)) if misses else None
-        pace = _pace(ledger, job) if job else None
+            check_launch(table, table_config.precision, options.beam_options, options.allow_mixed_numerics)
+        job = _job(options, workspace, table_config, network=_known_network(store, table_config)) if misses else None
+        pace = _pace(job_database, job) if job else None
         shape = table.shape if table else job.network.shape if job else None
-        scale = _scale(ledger, options, workspace, recipe, shape, pace) if shape else None
+        scale = _scale(job_database, options, workspace, table_config, shape, pace) if shape else None
         seconds = time.monotonic() - started
         extracting = misses / pace if pace else None if misses else 0.0
-        return build_summary(counts | {"ok": misses}, ledger.reasons()) | {
+        return build_summary(counts | {"ok": misses}, job_database.reasons()) | {
             "dry_run": True,
             "hits": counts.get("cached", 0),
             "misses": misses,
             **entered,
-            "replaced": ledger.count_replaced(),
-            "splits": ledger.split_figures(),
+            "replaced": job_database.count_replaced(),
+            "splits": job_database.split_figures(),
             "bytes": misses * job.row_bytes if job else 0,
             "images_per_second": round(pace, 1) if pace else None,
             "estimated_seconds": None if extracting is None else round(seconds + extracting, 1),
-            "fingerprint": recipe.fingerprint,
-            "precision": recipe.precision,
+            "fingerprint": table_config.fingerprint,
+            "precision": table_config.precision,
             "shape": list(shape) if shape else None,
             "scale": scale.figures() if scale else None,
         }
 
 
 def _scale(
-    ledger: JobDatabase,
+    job_database: JobDatabase,
     options: PrepareFeatures,
     workspace: Workspace,
-    recipe: FeatureTableConfig,
+    table_config: FeatureTableConfig,
     shape: tuple[int, ...],
     pace: float | None,
 ) -> TableEstimate | None:
     """What the table takes with these images, or with so many like them; None where none or not all are here yet."""
-    images = sum(ledger.splits().values())
-    if not images or ledger.count_wanted():
+    images = sum(job_database.splits().values())
+    if not images or job_database.count_wanted():
         return None
     catalog = workspace.root / "catalog.parquet"
-    ledger.write_catalog(catalog)
+    job_database.write_catalog(catalog)
     each = Footprint(
-        row=sum(column.nbytes for column in recipe.table(shape).fields),
-        ledger=ledger.bytes / images,
+        row=sum(column.nbytes for column in table_config.table(shape).fields),
+        job_database=job_database.bytes / images,
         catalog=catalog.stat().st_size / images,
     )
     return estimate_table(options.assume_images or images, each, pace, workspace.root, options.num_shards)
 
 
-def _known_network(store: Store, recipe: FeatureTableConfig) -> GraphFile | None:
+def _known_network(store: Store, table_config: FeatureTableConfig) -> GraphFile | None:
     """The network of the recipe's table, so that a plan builds none where there is one."""
-    return find_graph(FeatureTableRepair(store, recipe).root, Workspace(store.path).networks)
+    return find_graph(FeatureTableRepair(store, table_config).root, Workspace(store.path).networks)
 
 
-def _pace(ledger: JobDatabase, job: ExtractionJob) -> float | None:
+def _pace(job_database: JobDatabase, job: ExtractionJob) -> float | None:
     """How many images a second a run would extract; None where no image is here yet."""
-    if not ledger.count_planned():
+    if not job_database.count_planned():
         return None
-    return calibrate(job.recipe, job.network, job.batch_size, job.limits, ledger.planned())
+    return calibrate(job.table_config, job.network, job.batch_size, job.limits, job_database.planned())
 
 
 def image_limits(options: PrepareFeatures) -> ImageLimits:
@@ -210,9 +210,11 @@ def download_limits(options: PrepareFeatures) -> DownloadLimits:
 
 def _check(options: PrepareFeatures) -> None:
     if options.assume_images and not options.dry_run:
-        raise UsageError("only with --dry-run", where="--assume-images", mend="Add --dry-run, or use --limit-images.")
+        raise UsageError(
+            "only with --dry-run", location="--assume-images", hint="Add --dry-run, or use --limit-images."
+        )
     if not options.images:
-        raise UsageError("no images are named", where="--images", mend="name a directory, a .zip or a .tar")
+        raise UsageError("no images are named", location="--images", hint="name a directory, a .zip or a .tar")
     check_shards(options.num_shards)
     parse_hints(options.resource_hint)
     open_extractor(options)
@@ -224,7 +226,7 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
     fitting = make_resizer(
         choice.height, choice.width, options.resize_method, options.resize_mode, options.shortest_edge
     )
-    recipe = FeatureTableConfig(
+    table_config = FeatureTableConfig(
         extractor=choice.extractor,
         weights=choice.weights,
         layer=choice.layer,
@@ -241,70 +243,72 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
         compression=options.compression,
     )
     if choice.precision is None and options.precision == "auto":
-        recipe = _as_stored(recipe, store)
-    _log.info("precision %s, fingerprint %s", recipe.precision, recipe.fingerprint[:SHORT_FINGERPRINT])
-    return recipe
+        table_config = _as_stored(table_config, store)
+    _log.info("precision %s, fingerprint %s", table_config.precision, table_config.fingerprint[:SHORT_FINGERPRINT])
+    return table_config
 
 
-def _as_stored(recipe: FeatureTableConfig, store: Store) -> FeatureTableConfig:
+def _as_stored(table_config: FeatureTableConfig, store: Store) -> FeatureTableConfig:
     """The recipe in the precision of the table that it fits otherwise, where the store has one."""
-    options = [recipe.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
+    options = [table_config.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
     known = [option for option in options if store.has_features(option)]
-    return known[0] if len(known) == 1 else recipe
+    return known[0] if len(known) == 1 else table_config
 
 
 def _enter(
-    ledger: JobDatabase, options: PrepareFeatures, published: PreparedImages, workspace: Workspace, store: Store
+    job_database: JobDatabase, options: PrepareFeatures, published: PreparedImages, workspace: Workspace, store: Store
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
     dataset = readable_dataset(store.dataset_root(options.dataset_name or published.dataset_type))
     splitter = published.later if dataset.manifests else published.splitter
     selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
-    entered = insert_records(ledger, published.source, options.images, selection)
-    if not ledger.counts():
-        where = ", ".join(options.annotations or options.images)
-        raise CaptError("there are no images", where=where, mend="check --annotations, --images and the limits")
-    ledger.keep_assigned(dataset)
-    if ledger.identities.has_addresses():
-        entered["downloads"] = _download(ledger, options, workspace)
-    hash_records(ledger, workspace.work, options.rehash, options.beam_options, image_limits(options).bytes)
+    entered = insert_records(job_database, published.source, options.images, selection)
+    if not job_database.counts():
+        location = ", ".join(options.annotations or options.images)
+        raise CaptError("there are no images", location=location, hint="check --annotations, --images and the limits")
+    job_database.keep_assigned(dataset)
+    if job_database.identities.has_addresses():
+        entered["downloads"] = _download(job_database, options, workspace)
+    hash_records(job_database, workspace.work, options.rehash, options.beam_options, image_limits(options).bytes)
     return entered
 
 
-def _download(ledger: JobDatabase, options: PrepareFeatures, workspace: Workspace) -> int:
+def _download(job_database: JobDatabase, options: PrepareFeatures, workspace: Workspace) -> int:
     """Download what is not here, unless this is a plan; how many images."""
     if not options.retry_failed:
-        skip_failed_urls(ledger, options.images, image_limits(options).bytes)
+        skip_failed_urls(job_database, options.images, image_limits(options).bytes)
     if options.dry_run:
-        return ledger.count_wanted()
-    return download_records(ledger, options.images, workspace.work, download_limits(options), options.beam_options)
+        return job_database.count_wanted()
+    return download_records(
+        job_database, options.images, workspace.work, download_limits(options), options.beam_options
+    )
 
 
-def _compare(ledger: JobDatabase, options: PrepareFeatures, healing: FeatureTableRepair) -> FeatureTable | None:
+def _compare(job_database: JobDatabase, options: PrepareFeatures, healing: FeatureTableRepair) -> FeatureTable | None:
     """Give every record its status, by what the table has now; the table."""
     table = healing.table()
     failures = table.failures() if table and not options.retry_failed else {}
     lasting = {key: why for key, why in failures.items() if not image_limits(options).lift(*why[1:])}
-    ledger.settle(_keys(table) if table else iter(()), lasting)
+    job_database.settle(_keys(table) if table else iter(()), lasting)
     return table
 
 
 def _extract(
-    ledger: JobDatabase, options: PrepareFeatures, workspace: Workspace, healing: FeatureTableRepair
+    job_database: JobDatabase, options: PrepareFeatures, workspace: Workspace, healing: FeatureTableRepair
 ) -> tuple[Shard, ...]:
     """Commit the rows that the table lacks, and see that it has its network."""
     while True:
         seen = CommitLog(healing.root).last()
-        table = _compare(ledger, options, healing)
-        if not ledger.count_planned():
+        table = _compare(job_database, options, healing)
+        if not job_database.count_planned():
             break
-        check_launch(table, healing.recipe.precision, options.beam_options, options.allow_mixed_numerics)
-        job = _job(options, workspace, healing.recipe, healing.noted)
-        shards = job.run(ledger, options.beam_options, seen)
+        check_launch(table, healing.table_config.precision, options.beam_options, options.allow_mixed_numerics)
+        job = _job(options, workspace, healing.table_config, healing.noted)
+        shards = job.run(job_database, options.beam_options, seen)
         if shards is not None:
             return shards
     if not is_graph_intact(healing.root, workspace.networks, recorded_corruption(workspace.root, workspace.networks)):
-        _job(options, workspace, healing.recipe)
+        _job(options, workspace, healing.table_config)
     return ()
 
 
@@ -316,20 +320,20 @@ def _keys(table: FeatureTable) -> Iterator[bytes]:
 def _job(
     options: PrepareFeatures,
     workspace: Workspace,
-    recipe: FeatureTableConfig,
-    doubted: Collection[str] = (),
+    table_config: FeatureTableConfig,
+    suspect: Collection[str] = (),
     network: GraphFile | None = None,
 ) -> ExtractionJob:
-    root = Store(workspace.root).feature_root(recipe)
+    root = Store(workspace.root).feature_root(table_config)
     return ExtractionJob(
         root=root,
         work=workspace.work,
-        recipe=recipe,
-        network=network or find_or_freeze_graph(root, workspace.networks, recipe, open_extractor(options)),
+        table_config=table_config,
+        network=network or find_or_freeze_graph(root, workspace.networks, table_config, open_extractor(options)),
         batch_size=DEFAULT_BATCH if options.batch_size == "auto" else options.batch_size,
         limits=image_limits(options),
         shards=options.num_shards,
-        doubted=doubted,
+        suspect=suspect,
         hints=parse_hints(options.resource_hint),
         allow_mixed=options.allow_mixed_numerics,
     )

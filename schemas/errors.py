@@ -1,12 +1,14 @@
 """The family of errors that capt raises on purpose: what went wrong, where, and how to mend it."""
 
 import logging
+import re
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
 _log = logging.getLogger("capt")
+_FIRST_WORD = re.compile(r"\A[a-z]+(?=[ ,;:])")
 
 
 class ExitCode(IntEnum):
@@ -25,25 +27,28 @@ class CaptError(Exception):
     """A failure that a person can act on, printed as one line.
 
     Args:
-        what: str. What is wrong, in the user's terms.
-        where: str. The file, place or option it concerns; empty where nothing narrower is known.
-        mend: str. What the user can do about it; empty where nothing is known to help.
+        message: str. What is wrong, in the user's terms.
+        location: str. The file, place or option it concerns; empty where nothing narrower is known.
+        hint: str. What the user can do about it; empty where nothing is known to help.
         figures: mapping or None. What the command found all the same, printed before the error.
     """
 
     status = ExitCode.FAILED
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "", figures: Mapping[str, Any] | None = None) -> None:
-        super().__init__(what, where, mend)
-        self.what = what
-        self.where = where
-        self.mend = mend
+    def __init__(
+        self, message: str, *, location: str = "", hint: str = "", figures: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, location, hint)
+        self.message = message
+        self.location = location
+        self.hint = hint
         self.figures = figures
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        cure = f" ({self.mend})" if self.mend else ""
-        return " ".join(f"{place}{self.what}{cure}".split())
+        problem = self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."
+        hint = _FIRST_WORD.sub(lambda word: word[0].capitalize(), self.hint, count=1)
+        hint = hint if not hint or hint.endswith((".", "!", "?")) else f"{hint}."
+        return " ".join(f"{self.location}: {problem} {hint}".removeprefix(": ").split())
 
 
 class UsageError(CaptError):
@@ -56,15 +61,15 @@ class TooManyFailuresError(CaptError):
     """More records failed than `--max-failures` allows; the good rows are committed.
 
     Args:
-        what: str. How many of how many failed.
+        message: str. How many of how many failed.
         figures: mapping. The run's figures, printed all the same.
-        where: str. The run report.
+        location: str. The run report.
     """
 
     status = ExitCode.TOO_MANY_FAILURES
 
-    def __init__(self, what: str, figures: Mapping[str, Any], *, where: str) -> None:
-        super().__init__(what, where=where, mend="mend the records, or raise --max-failures", figures=figures)
+    def __init__(self, message: str, figures: Mapping[str, Any], *, location: str) -> None:
+        super().__init__(message, location=location, hint="mend the records, or raise --max-failures", figures=figures)
 
 
 class NoAnswerError(CaptError):
@@ -79,8 +84,8 @@ class NoAnswerError(CaptError):
     status = ExitCode.TOO_MANY_FAILURES
 
     def __init__(self, images: int, first: str, figures: Mapping[str, Any]) -> None:
-        what = f"none of {images} images has an answer; the first: {first}"
-        super().__init__(what, mend="check the names of the images", figures=figures)
+        message = f"none of {images} images has an answer; the first: {first}"
+        super().__init__(message, hint="check the names of the images", figures=figures)
 
 
 class StoreError(CaptError):
@@ -110,7 +115,7 @@ class RecordError(CaptError):
     """
 
     def __init__(self, stage: str, reason: str, detail: str = "", *, permanent: bool = True) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason, where=stage)
+        super().__init__(f"{reason}: {detail}" if detail else reason, location=stage)
         self.stage = stage
         self.reason = reason
         self.detail = detail

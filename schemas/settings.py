@@ -16,8 +16,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             `MAX_BYTES`, nested too deeply, has an alias, or a key twice.
     """
     if "://" in str(path):
-        what = "an address, and a path on this machine is needed"
-        raise UsageError(what, where=str(path), mend="Name a local path.")
+        message = "an address, and a path on this machine is needed"
+        raise UsageError(message, location=str(path), hint="Name a local path.")
     # Not every command reads settings.
     import yaml
 
@@ -26,13 +26,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     try:
         entries = load_yaml(_read_text(Path(path)))
     except OSError as error:
-        raise UsageError("cannot read the file", where=str(path), mend=error.strerror or "") from None
+        raise UsageError("cannot read the file", location=str(path), hint=error.strerror or "") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"not YAML: {error}", where=str(path)) from None
+        raise UsageError(f"not YAML: {error}", location=str(path)) from None
     if entries is None:
         return {}
     if not isinstance(entries, dict):
-        raise UsageError("expected `key: value` lines", where=str(path))
+        raise UsageError("expected `key: value` lines", location=str(path))
     return {str(key): value for key, value in entries.items()}
 
 
@@ -40,5 +40,5 @@ def _read_text(path: Path) -> str:
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise UsageError(f"the file has more than {MAX_BYTES:,} bytes", where=str(path), mend="Name a YAML file.")
+        raise UsageError(f"the file has more than {MAX_BYTES:,} bytes", location=str(path), hint="Name a YAML file.")
     return data.decode()

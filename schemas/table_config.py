@@ -112,15 +112,15 @@ class CaptionTableConfig(TableConfig):
         if self.vocab_size and self.vocab_size < smallest:
             raise UsageError(
                 f"a vocabulary of {self.vocab_size} holds no word beside the special ones",
-                mend=f"take at least {smallest}, or 0 for no bound",
+                hint=f"take at least {smallest}, or 0 for no bound",
             )
         if self.max_length and self.max_length < 3:
             raise UsageError(
                 f"a length of {self.max_length} holds no word beside start and end",
-                mend="take at least 3, or 0 for no bound",
+                hint="take at least 3, or 0 for no bound",
             )
         if self.min_count < 1:
-            raise UsageError(f"a word cannot be seen {self.min_count} times", mend="take a minimum count of 1 or more")
+            raise UsageError(f"a word cannot be seen {self.min_count} times", hint="take a minimum count of 1 or more")
 
 
 def canonical_json(value: Any) -> bytes:

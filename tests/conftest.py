@@ -102,10 +102,10 @@ def built_once() -> Iterator[dict[FeatureTableConfig, Any]]:
     built: dict[FeatureTableConfig, Any] = {}
     build = extractor_graph._build
 
-    def once(recipe: FeatureTableConfig, extractor: Extractor) -> Any:
-        if recipe not in built:
-            built[recipe] = build(recipe, extractor)
-        return built[recipe]
+    def once(table_config: FeatureTableConfig, extractor: Extractor) -> Any:
+        if table_config not in built:
+            built[table_config] = build(table_config, extractor)
+        return built[table_config]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extractor_graph, "_build", once)
@@ -119,7 +119,7 @@ def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Any,
     make = CaptionJob._make_transform
 
     def once(job: CaptionJob, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
-        wanted = (job.recipe, job.words and tuple(job.words))
+        wanted = (job.table_config, job.words and tuple(job.words))
         if wanted not in made:
             new = make(job, plan, directory, beam_options)
             made[wanted] = shutil.copytree(new, tmp_path_factory.mktemp("transforms") / new.name)

@@ -173,7 +173,7 @@ def parse_parts(training: type[Part], model: type[OtherPart], options: Mapping[s
     known = [*training.model_fields, *model.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise UsageError(f"unknown option {unknown[0]!r}", mend=f"it could be one of {', '.join(known)}")
+        raise UsageError(f"unknown option {unknown[0]!r}", hint=f"it could be one of {', '.join(known)}")
     return _part(training, options), _part(model, options)
 
 
@@ -184,7 +184,7 @@ def _refuse_unused(training: TrainingConfig) -> None:
         if name.startswith(_OF_PIXELS) and getattr(training, name) != field.default:
             raise UsageError(
                 f"{name} is for a model that learns from pixels",
-                mend="name its network with extractor, or leave it out",
+                hint="name its network with extractor, or leave it out",
             )
 
 

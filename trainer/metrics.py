@@ -224,7 +224,7 @@ def _cocoeval() -> ModuleType:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise
         raise CaptError(
-            "captions are scored by pycocoevalcap, which is not installed", mend="pip install 'capt[evaluate]'"
+            "captions are scored by pycocoevalcap, which is not installed", hint="pip install 'capt[evaluate]'"
         ) from None
     return coco_scorers
 
@@ -249,7 +249,7 @@ def _by_id(hypotheses: Hypotheses, references: References) -> tuple[dict[Hashabl
 
 def _several(texts: Sequence[str]) -> Sequence[str]:
     if isinstance(texts, str):
-        raise UsageError("references are a list an image, and this is one text", where=repr(texts[:60]))
+        raise UsageError("references are a list an image, and this is one text", location=repr(texts[:60]))
     return texts
 
 

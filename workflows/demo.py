@@ -246,7 +246,7 @@ def _page(
             headline=_headline(right),
             notices=notices,
             figures={
-                **{f"{what} right": f"{own:.0%} (chance {chance:.0%})" for what, (own, chance) in right.items()},
+                **{f"{message} right": f"{own:.0%} (chance {chance:.0%})" for message, (own, chance) in right.items()},
                 "validation loss": f"{figures['val_loss']:.3f}",
                 "validation accuracy": f"{figures['val_accuracy']:.1%}",
                 "seconds": figures["seconds"],

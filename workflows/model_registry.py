@@ -46,8 +46,8 @@ class RegisteredModel(ModelHistory):
     def decide(self, facts: ModelMetadata) -> None:
         """Enter a decision that leaves the champion as it is, whatever `facts` say of it."""
 
-        def decision(standing: LogState) -> Manifest:
-            kept = facts.model_copy(update={"champion": _champion(standing)})
+        def decision(log_state: LogState) -> Manifest:
+            kept = facts.model_copy(update={"champion": _champion(log_state)})
             return Manifest(table=self.name, facts=kept)
 
         with self._changing():
@@ -85,8 +85,8 @@ class RegisteredModel(ModelHistory):
             if before != champion:
                 raise ChampionChangedError(
                     f"the champion changed from {champion or 'none'} to {before or 'none'} meanwhile",
-                    where=str(self.root),
-                    mend="see `capt models show`, and run the command again",
+                    location=str(self.root),
+                    hint="see `capt models show`, and run the command again",
                 )
 
         return self._promote(facts, check)
@@ -99,10 +99,10 @@ class RegisteredModel(ModelHistory):
             check(self.champion)
             files = self._files(facts.champion)
 
-            def promotion(standing: LogState) -> Manifest:
-                before[:] = [_champion(standing)]
+            def promotion(log_state: LogState) -> Manifest:
+                before[:] = [_champion(log_state)]
                 check(before[0])
-                return Manifest(table=self.name, facts=facts, files=files, replaces=_let_go(standing, facts.champion))
+                return Manifest(table=self.name, facts=facts, files=files, replaces=_let_go(log_state, facts.champion))
 
             self._log.update(promotion)
         return before[0]
@@ -120,8 +120,8 @@ class RegisteredModel(ModelHistory):
         if damaged:
             raise CorruptFileError(
                 f"a file of the run {run} is damaged or gone",
-                where=str(self.root / damaged[0]),
-                mend="choose another with `capt models promote`",
+                location=str(self.root / damaged[0]),
+                hint="choose another with `capt models promote`",
             )
         return known
 
@@ -130,7 +130,9 @@ class RegisteredModel(ModelHistory):
         root = self.run_path(run)
         paths = list(_run_files(root)) if root.is_dir() else []
         if not paths:
-            raise StoreError(f"the run {run} is not there", where=str(root), mend=f"it has: {', '.join(self.runs())}")
+            raise StoreError(
+                f"the run {run} is not there", location=str(root), hint=f"it has: {', '.join(self.runs())}"
+            )
         files = {path.relative_to(root).as_posix(): describe_file(path, self._here) for path in paths}
         for path, entry in zip(paths, files.values(), strict=True):
             named = self.root / entry.path
@@ -206,9 +208,11 @@ def promote_model(options: ModelsPromote) -> dict[str, Any]:
     names = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run))
     fitting = [name for name in names if name.startswith(options.run)]
     if len(fitting) != 1:
-        what = "several finished runs have" if fitting else "no finished run has"
+        message = "several finished runs have" if fitting else "no finished run has"
         raise StoreError(
-            f"{what} a name like {options.run!r}", where=str(model.root), mend=f"it has: {', '.join(names) or 'none'}"
+            f"{message} a name like {options.run!r}",
+            location=str(model.root),
+            hint=f"it has: {', '.join(names) or 'none'}",
         )
     facts = _chosen(model, fitting[0], "chosen", "chosen by hand")
     return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}
@@ -239,7 +243,7 @@ def rollback_model(options: ModelsRollback) -> dict[str, Any]:
             else:
                 stack.append(champion)
     if len(stack) < 2:
-        raise StoreError("there is no champion before this one", where=str(model.root))
+        raise StoreError("there is no champion before this one", location=str(model.root))
     facts = _chosen(model, stack[-2], "rolled back", f"rolled back from {stack[-1]}")
     return {"name": model.name, "champion": facts.champion, "before": model.promote_over(stack[-1], facts)}
 
@@ -275,25 +279,27 @@ def _chosen(model: RegisteredModel, run: str, decision: Decision, why: str) -> M
     return ModelMetadata(task=task, decision=decision, run=run, champion=run, why=(why,), at=current_time())
 
 
-def _champion(standing: LogState) -> str | None:
+def _champion(log_state: LogState) -> str | None:
     """The champion that a model's log names last; None if there is none.
 
     Raises:
         StoreError: A manifest cannot be read that may name it.
     """
-    for digest in standing.hiding:
-        raise standing.unreadable[digest]
-    decisions = list_decisions(standing)
+    for digest in log_state.hiding:
+        raise log_state.unreadable[digest]
+    decisions = list_decisions(log_state)
     return decisions[-1].facts.champion if decisions else None
 
 
-def _let_go(standing: LogState, champion: str | None) -> tuple[str, ...]:
+def _let_go(log_state: LogState, champion: str | None) -> tuple[str, ...]:
     """The commits of champions that are too old to be kept once another run is the champion."""
-    others = list(dict.fromkeys(one.facts.champion for one in reversed(list_decisions(standing)) if one.facts.champion))
+    others = list(
+        dict.fromkeys(one.facts.champion for one in reversed(list_decisions(log_state)) if one.facts.champion)
+    )
     kept = {champion, *[run for run in others if run != champion][: KEPT - 1]}
     return tuple(
         manifest.digest
-        for manifest in standing.live
+        for manifest in log_state.live
         if isinstance(manifest.facts, ModelMetadata) and manifest.files and manifest.facts.champion not in kept
     )
 
@@ -318,8 +324,10 @@ def _named(store: Store, name: str | None) -> RegisteredModel:
     fitting = [model for model in models if name in (None, model.name)]
     if len(fitting) != 1:
         names = ", ".join(model.name for model in models) or "none; `capt retrain` makes one"
-        what = "there are several models" if fitting else f"there is no model {name!r}" if name else "there is no model"
-        raise StoreError(what, where=str(store.path), mend=f"name one with --model-name: {names}")
+        message = (
+            "there are several models" if fitting else f"there is no model {name!r}" if name else "there is no model"
+        )
+        raise StoreError(message, location=str(store.path), hint=f"name one with --model-name: {names}")
     return fitting[0]
 
 

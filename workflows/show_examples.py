@@ -52,7 +52,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
     """
     if options.output is not None and local_path(options.output, "--output").is_dir():
         raise UsageError(
-            "this is a directory", where=f"--output {options.output}", mend="Choose a file, such as page.html."
+            "this is a directory", location=f"--output {options.output}", hint="Choose a file, such as page.html."
         )
     split = options.split
     opened = open_store(options.store)
@@ -115,20 +115,24 @@ def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
     datasets, texts = {dataset.name: dataset for dataset in store.datasets()}, store.text_tables()
     asked = store.text(captions) if captions else None
     if name is None:
-        name = asked.recipe.dataset if asked else _only_name({*datasets, *(t.recipe.dataset for t in texts)}, store)
+        name = (
+            asked.table_config.dataset
+            if asked
+            else _only_name({*datasets, *(t.table_config.dataset for t in texts)}, store)
+        )
     fitting = [asked] if asked else texts
-    fitting = [table for table in fitting if table.recipe.dataset == name]
+    fitting = [table for table in fitting if table.table_config.dataset == name]
     if asked and not fitting:
         raise StoreError(
-            f"the text table {asked.fingerprint[:SHORT_FINGERPRINT]} holds captions of {asked.recipe.dataset}",
-            where=str(store.path),
-            mend=f"show --dataset {asked.recipe.dataset}, or pick another --caption-table",
+            f"the text table {asked.fingerprint[:SHORT_FINGERPRINT]} holds captions of {asked.table_config.dataset}",
+            location=str(store.path),
+            hint=f"show --dataset {asked.table_config.dataset}, or pick another --caption-table",
         )
     if len(fitting) > 1:
         raise StoreError(
             f"several text tables fit: {'; '.join(map(_describe, fitting))}",
-            where=str(store.path),
-            mend="pick with --caption-table ID",
+            location=str(store.path),
+            hint="pick with --caption-table ID",
         )
     if name not in datasets and not fitting:
         store.dataset(name)
@@ -138,18 +142,20 @@ def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
 def _only_name(names: set[str], store: Store) -> str:
     if not names:
         raise StoreError(
-            "the store holds no dataset yet", where=str(store.path), mend="run `capt prepare features`, say"
+            "the store holds no dataset yet", location=str(store.path), hint="run `capt prepare features`, say"
         )
     if len(names) > 1:
         raise StoreError(
-            f"several datasets fit: {', '.join(sorted(names))}", where=str(store.path), mend="pick with --dataset NAME"
+            f"several datasets fit: {', '.join(sorted(names))}",
+            location=str(store.path),
+            hint="pick with --dataset NAME",
         )
     return names.pop()
 
 
 def _describe(table: CaptionTable) -> str:
-    recipe = table.recipe
-    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({recipe.standardizer}, {table.facts.words} words)"
+    table_config = table.table_config
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table_config.standardizer}, {table.facts.words} words)"
 
 
 # === Which images ===
@@ -264,4 +270,4 @@ def _write_page(path: Path, page: str) -> None:
     try:
         write(path, page.encode())
     except OSError as error:
-        raise CaptError(f"the page cannot be written: {error.strerror}", where=str(path)) from None
+        raise CaptError(f"the page cannot be written: {error.strerror}", location=str(path)) from None

@@ -112,11 +112,11 @@ class Preparation:
 
     def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Options:
         """The options, typed; UsageError by name where one is unknown, wrong, or said elsewhere."""
-        where = f"prepare {self.command}"
+        location = f"prepare {self.command}"
         for name in underscored(options):
             if name in _OF_PLACE:
-                raise UsageError(f"{name} is not an option of a table", where=where, mend="Leave it out.")
-        return self.options.parse({**options, "store": str(store)}, where)
+                raise UsageError(f"{name} is not an option of a table", location=location, hint="Leave it out.")
+        return self.options.parse({**options, "store": str(store)}, location)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Task(Protocol):
             UsageError: an option is unknown or wrong.
         """
 
-    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
         """UsageError where features of this shape are not what the model reads; `where` names their table."""
 
     def train(
@@ -208,11 +208,11 @@ class CaptionerTask:
         training, sizes = parse_options(model_spec(model).config, given)
         return {"model": model, **sizes.model_dump(mode="json"), **training.settled().model_dump(mode="json")}
 
-    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
         """As `Task` says."""
         settings = self.settings(options)
         wanted = PixelInput() if settings["extractor"] else model_spec(settings["model"])
-        wanted.check_shape(shape, where)
+        wanted.check_shape(shape, location)
 
     def train(
         self,
@@ -229,13 +229,13 @@ class CaptionerTask:
         """As `Task` says."""
         given = _of_evaluation(options)
         if given.labels is not None:
-            raise UsageError("captions are in the store", where="evaluate: --labels", mend="Leave it out.")
+            raise UsageError("captions are in the store", location="evaluate: --labels", hint="Leave it out.")
         generation = given.generation()
         generation.pop("bad_words", None)
         try:
             GenerationConfig(**{"max_new_tokens": 1, **generation})
         except ValidationError as error:
-            raise UsageError(error.errors()[0]["msg"], where="evaluate") from None
+            raise UsageError(error.errors()[0]["msg"], location="evaluate") from None
 
     def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
         """As `Task` says."""
@@ -265,9 +265,9 @@ class CaptchaTask:
         training, sizes = parse_recognizer(profile, given)
         return {"profile": profile, **sizes.model_dump(mode="json"), **training.settled().model_dump(mode="json")}
 
-    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
         """As `Task` says."""
-        OF_WORDS.check_shape(shape, where)
+        OF_WORDS.check_shape(shape, location)
 
     def train(
         self,
@@ -299,7 +299,7 @@ def task_of(name: str) -> Task:
     for task in TASKS.values():
         if task.name == name:
             return task
-    raise UsageError(f"there is no task {name!r}", mend=f"use one of {', '.join(get_args(TaskName))}")
+    raise UsageError(f"there is no task {name!r}", hint=f"use one of {', '.join(get_args(TaskName))}")
 
 
 def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
         own = str(name).replace("-", "_")
         if own in named:
             raise UsageError(
-                f"{own} stands there twice, with a dash and with an underscore", mend="keep one of the two"
+                f"{own} stands there twice, with a dash and with an underscore", hint="keep one of the two"
             )
         named[own] = value
     return named
@@ -349,7 +349,7 @@ def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
     given = underscored(options)
     for name in _OF_RUN:
         if name in given:
-            raise UsageError(f"{name} is not how a run learns", mend="leave it out; it is said elsewhere")
+            raise UsageError(f"{name} is not how a run learns", hint="leave it out; it is said elsewhere")
     return given
 
 
@@ -367,9 +367,9 @@ def _parsed(
     dataset: Sequence[str] | None,
 ) -> TrainingKind:
     """The options of a training command: those that are none of its own are hyperparameters."""
-    where = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
+    location = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
     named = {_TABLE_OPTIONS[name]: fingerprint for name, fingerprint in tables.items()}
-    return kind.parse({**_of_training(options), **where, **named}, "train")
+    return kind.parse({**_of_training(options), **location, **named}, "train")
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:

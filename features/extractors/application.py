@@ -74,11 +74,11 @@ class Application:
             if form.top and length != self.side:
                 raise UsageError(
                     f"{layer} is part of {self.name}'s classifier, which takes {self.side} pixels, not {length}",
-                    where=option,
-                    mend="leave it out, or keep a layer before the classifier",
+                    location=option,
+                    hint="leave it out, or keep a layer before the classifier",
                 )
             if length < self.smallest:
-                raise UsageError(f"{self.name} takes {self.smallest} pixels at least, not {length}", where=option)
+                raise UsageError(f"{self.name} takes {self.smallest} pixels at least, not {length}", location=option)
         return form
 
     def published(self, form: BuildOptions) -> PublishedWeights:
@@ -98,7 +98,7 @@ class Application:
         except ValueError as error:
             raise UsageError(
                 f"{self.name} cannot be built for {form.height}×{form.width}: {one_line(error)}",
-                where="--height, --width",
+                location="--height, --width",
             ) from error
 
     def preprocess(self) -> FeatureFunction:
@@ -118,6 +118,6 @@ def find_application(name: str) -> Application:
     others = [known for known in APPLICATIONS if known not in near]
     raise UsageError(
         f"unknown extractor {name!r}",
-        where="--extractor",
-        mend=f"use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels",
+        location="--extractor",
+        hint=f"use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels",
     )

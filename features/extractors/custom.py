@@ -46,9 +46,9 @@ SCALINGS: dict[str, Callable[[], FeatureFunction]] = {
 }
 
 
-def scaling(recipe: FeatureTableConfig) -> FeatureFunction:
+def scaling(table_config: FeatureTableConfig) -> FeatureFunction:
     """How a recipe of a custom network scales float pixels 0…255."""
-    return SCALINGS[recipe.preprocess or _PLAIN]()
+    return SCALINGS[table_config.preprocess or _PLAIN]()
 
 
 class CustomModel:
@@ -65,14 +65,18 @@ class CustomModel:
         self._asked = asked
         self._path = local_path(asked.extractor.removeprefix(PREFIX), "--extractor")
         if self._path.suffix != ".keras":
-            raise UsageError("a custom network is a .keras file", where=asked.extractor, mend="model.save('my.keras')")
+            raise UsageError(
+                "a custom network is a .keras file", location=asked.extractor, hint="model.save('my.keras')"
+            )
         if not self._path.is_file():
-            raise UsageError("no such file", where=str(self._path))
+            raise UsageError("no such file", location=str(self._path))
         if asked.weights is not None:
-            raise UsageError("a custom network has its own weights", where="--weights", mend="leave it out")
+            raise UsageError("a custom network has its own weights", location="--weights", hint="leave it out")
         if asked.preprocess is not None and asked.preprocess not in SCALINGS:
             raise UsageError(
-                f"unknown scaling {asked.preprocess!r}", where="--preprocess", mend=f"use one of {', '.join(SCALINGS)}"
+                f"unknown scaling {asked.preprocess!r}",
+                location="--preprocess",
+                hint=f"use one of {', '.join(SCALINGS)}",
             )
         resolve_dtype(asked, pixels=False)
 
@@ -93,10 +97,12 @@ class CustomModel:
             preprocess=self._asked.preprocess or _PLAIN,
         )
 
-    def feature_function(self, recipe: FeatureTableConfig) -> ModelFunction:
+    def feature_function(self, table_config: FeatureTableConfig) -> ModelFunction:
         """The network up to the recipe's layer, after the recipe's scaling."""
-        kept = truncate_model(self._load(), recipe.layer, self._path.name)
-        return feature_function(kept, scaling(recipe), recipe.pooling, recipe.height, recipe.width)
+        kept = truncate_model(self._load(), table_config.layer, self._path.name)
+        return feature_function(
+            kept, scaling(table_config), table_config.pooling, table_config.height, table_config.width
+        )
 
     def _load(self) -> Any:
         from features.runtime.keras_settings import keras
@@ -109,23 +115,25 @@ class CustomModel:
         except Exception as error:  # whatever a file of unknown origin makes Keras raise
             raise CaptError(
                 f"Keras does not load the network: {one_line(error)}",
-                where=str(self._path),
-                mend="a .keras file of Keras' own layers, without Lambda or classes of your own, is loaded",
+                location=str(self._path),
+                hint="a .keras file of Keras' own layers, without Lambda or classes of your own, is loaded",
             ) from error
         if len(getattr(model, "inputs", None) or ()) != 1:
-            raise UsageError("the network has no one input", where=str(self._path), mend="it takes [N, H, W, 3]")
+            raise UsageError("the network has no one input", location=str(self._path), hint="it takes [N, H, W, 3]")
         return model
 
     def _size(self, model: Any) -> tuple[int, int]:
         shape = tuple(model.inputs[0].shape)
         if len(shape) != 4 or shape[0] is not None or shape[3] != 3:
-            raise UsageError(f"the network takes {[*shape]}", where=str(self._path), mend="it must take [N, H, W, 3]")
+            raise UsageError(
+                f"the network takes {[*shape]}", location=str(self._path), hint="it must take [N, H, W, 3]"
+            )
         height, width = shape[1] or self._asked.height, shape[2] or self._asked.width
         if height is None or width is None:
             raise UsageError(
-                "the file leaves the input size open", where=str(self._path), mend="give --height N --width N"
+                "the file leaves the input size open", location=str(self._path), hint="give --height N --width N"
             )
         for option, fixed, asked in (("--height", height, self._asked.height), ("--width", width, self._asked.width)):
             if asked not in (None, fixed):
-                raise UsageError(f"the network takes {fixed}, not {asked}", where=option, mend="leave it out")
+                raise UsageError(f"the network takes {fixed}, not {asked}", location=option, hint="leave it out")
         return height, width

@@ -71,7 +71,7 @@ class ExtractionCore:
     """Extracts features as a recipe says.
 
     Args:
-        recipe: FeatureTableConfig. Size, resizing and storage dtype.
+        table_config: FeatureTableConfig. Size, resizing and storage dtype.
         network: Network. Computes the features of pixels, in the dtype that the resizing gives.
         batch_size: int. Images a call at most.
         threads: int. Decoding threads.
@@ -82,7 +82,7 @@ class ExtractionCore:
 
     def __init__(
         self,
-        recipe: FeatureTableConfig,
+        table_config: FeatureTableConfig,
         network: ExtractorModel,
         *,
         batch_size: int = DEFAULT_BATCH,
@@ -90,8 +90,8 @@ class ExtractionCore:
         calls: int = 1,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self._recipe = recipe
-        self._fitting = Resizer.of(recipe)
+        self._table_config = table_config
+        self._fitting = Resizer.of(table_config)
         self._network = network
         self._threads = threads
         self._calls = calls
@@ -147,7 +147,7 @@ class ExtractionCore:
         if isinstance(output, RecordError):
             return FailedImage(key, output)
         try:
-            return ExtractedRow(key, encode(output, self._recipe.dtype))
+            return ExtractedRow(key, encode(output, self._table_config.dtype))
         except Exception as error:
             return FailedImage(key, unexpected("store", error))
 

@@ -32,7 +32,7 @@ class Extractor(Protocol):
     def choice(self) -> ExtractorConfig:
         """What the recipe records of it."""
 
-    def feature_function(self, recipe: FeatureTableConfig) -> FeatureFunction:
+    def feature_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
         """The function from uint8 pixels to features that the recipe describes, its weights loaded."""
 
 
@@ -40,11 +40,11 @@ def resolve_dtype(asked: ExtractorOptions, *, pixels: bool) -> StorageDtype:
     """The storage dtype: uint8 for pixels, and for them alone; float16 where nothing else is asked."""
     dtype = asked.storage_dtype or ("uint8" if pixels else "float16")
     if pixels and dtype != "uint8":
-        raise UsageError(f"pixels are kept as uint8, not as {dtype}", where="--storage-dtype", mend="leave it out")
+        raise UsageError(f"pixels are kept as uint8, not as {dtype}", location="--storage-dtype", hint="leave it out")
     if not pixels and dtype == "uint8":
         raise UsageError(
             "uint8 keeps pixels, not features",
-            where="--storage-dtype",
-            mend="use int8, or --extractor pixels",
+            location="--storage-dtype",
+            hint="use int8, or --extractor pixels",
         )
     return dtype

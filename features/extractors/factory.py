@@ -28,6 +28,10 @@ def open_extractor(asked: ExtractorOptions) -> Extractor:
     return KerasApplication(asked)
 
 
-def choose_input_preprocessing(recipe: FeatureTableConfig) -> FeatureFunction:
+def choose_input_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
     """How a recipe's network wants its pixels scaled."""
-    return scaling(recipe) if recipe.extractor == CUSTOM else find_application(recipe.extractor).preprocess()
+    return (
+        scaling(table_config)
+        if table_config.extractor == CUSTOM
+        else find_application(table_config.extractor).preprocess()
+    )

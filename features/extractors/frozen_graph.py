@@ -108,9 +108,9 @@ def load_extractor_model(path: Path, precision: Precision) -> FrozenGraph:
     try:
         return FrozenGraph(path.read_bytes(), precision)
     except FileNotFoundError:
-        raise CorruptFileError("the frozen network is missing", where=str(path)) from None
+        raise CorruptFileError("the frozen network is missing", location=str(path)) from None
     except DecodeError as error:
-        raise CorruptFileError("the frozen network is damaged", where=str(path)) from error
+        raise CorruptFileError("the frozen network is damaged", location=str(path)) from error
 
 
 def shared_extractor_model(path: Path, precision: Precision) -> FrozenGraph:
@@ -159,14 +159,14 @@ def _canonical(definition: Any, source: str, result: Any) -> bytes:
     if definition.library.function:
         raise UsageError(
             "the network calls a compiled function, such as a grouped convolution's, and cannot be frozen",
-            where="--extractor",
-            mend="keep a layer before it",
+            location="--extractor",
+            hint="keep a layer before it",
         )
     if any(node.op == "NextIteration" for node in definition.node):
         raise UsageError(
             "the network has a loop, such as a recurrent layer's, and cannot be frozen",
-            where="--extractor",
-            mend="keep a layer before it, or save the network with that layer's unroll=True",
+            location="--extractor",
+            hint="keep a layer before it, or save the network with that layer's unroll=True",
         )
     names: dict[str, str] = {}
     canonical = type(definition)(versions=definition.versions)

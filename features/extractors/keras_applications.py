@@ -34,7 +34,7 @@ class KerasApplication:
         self._form = self._network.form(self._layer, asked.height, asked.width)
         self._weights = asked.weights or _WEIGHTS
         if asked.preprocess is not None:
-            raise UsageError(f"{asked.extractor} has its own scaling", where="--preprocess", mend="leave it out")
+            raise UsageError(f"{asked.extractor} has its own scaling", location="--preprocess", hint="leave it out")
         resolve_dtype(asked, pixels=False)
 
     def choice(self) -> ExtractorConfig:
@@ -48,12 +48,12 @@ class KerasApplication:
             dtype=resolve_dtype(self._asked, pixels=False),
         )
 
-    def feature_function(self, recipe: FeatureTableConfig) -> ModelFunction:
+    def feature_function(self, table_config: FeatureTableConfig) -> ModelFunction:
         """The network up to the recipe's layer, after its own scaling."""
         network, form = self._network, self._form
         model = network.build(form)
         names = [layer.name for layer in model.layers]
-        if recipe.layer not in (OUTPUT, *names):
-            raise describe_unknown_layer(recipe.layer, [*names, *network.top_layers], network.name)
-        kept = truncate_model(with_weights(model, self._weights, network, form), recipe.layer, network.name)
-        return feature_function(kept, network.preprocess(), recipe.pooling, form.height, form.width)
+        if table_config.layer not in (OUTPUT, *names):
+            raise describe_unknown_layer(table_config.layer, [*names, *network.top_layers], network.name)
+        kept = truncate_model(with_weights(model, self._weights, network, form), table_config.layer, network.name)
+        return feature_function(kept, network.preprocess(), table_config.pooling, form.height, form.width)

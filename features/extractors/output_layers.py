@@ -55,19 +55,19 @@ def truncate_model(model: Any, layer: str, name: str) -> Any:
     else:
         raise describe_unknown_layer(layer, [*layers], name)
     if output is None:
-        raise UsageError(f"{name}: {layer} has several outputs", where="--layer", mend="name a layer with one")
+        raise UsageError(f"{name}: {layer} has several outputs", location="--layer", hint="name a layer with one")
     try:
         return keras.Model(model.inputs[0], output)
     except ValueError:
         raise UsageError(
-            f"{name}: {layer} does not follow from the input alone", where="--layer", mend="name another"
+            f"{name}: {layer} does not follow from the input alone", location="--layer", hint="name another"
         ) from None
 
 
 def describe_unknown_layer(layer: str, names: list[str], name: str) -> UsageError:
     """The error of a layer that is none, with the nearest names and the last ones."""
     near = difflib.get_close_matches(layer, names, _SHOWN) or names[-_SHOWN:]
-    return UsageError(f"{name} has no layer {layer!r}", where="--layer", mend=f"it has {', '.join(near)}")
+    return UsageError(f"{name} has no layer {layer!r}", location="--layer", hint=f"it has {', '.join(near)}")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _output_of(layer: Any, name: str) -> Any:
     try:
         return _only(layer.output)
     except (AttributeError, ValueError):
-        raise UsageError(f"{name}: {layer.name} is never called", where="--layer", mend="name another") from None
+        raise UsageError(f"{name}: {layer.name} is never called", location="--layer", hint="name another") from None
 
 
 def _output_shape(kept: Any, height: int, width: int) -> tuple[int, ...]:
@@ -152,13 +152,13 @@ def _output_shape(kept: Any, height: int, width: int) -> tuple[int, ...]:
         shape = tuple(kept.compute_output_shape((None, height, width, 3)))[1:]
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
-            f"the network cannot take {height}×{width}: {one_line(error)}", where="--height, --width"
+            f"the network cannot take {height}×{width}: {one_line(error)}", location="--height, --width"
         ) from None
     if not 1 <= len(shape) <= 3 or None in shape:
         raise UsageError(
             f"the layer gives {[None, *shape]}, which is neither spatial nor flat",
-            where="--layer",
-            mend="name one that gives [N, height, width, channels], [N, places, channels] or [N, channels]",
+            location="--layer",
+            hint="name one that gives [N, height, width, channels], [N, places, channels] or [N, channels]",
         )
     return (shape[0] * shape[1], shape[2]) if len(shape) == 3 else shape
 

@@ -33,7 +33,7 @@ class Pixels:
         }
         for option, given in unwanted.items():
             if given:
-                raise UsageError("pixels are no network, and have no use for it", where=option, mend="leave it out")
+                raise UsageError("pixels are no network, and have no use for it", location=option, hint="leave it out")
         resolve_dtype(asked, pixels=True)
 
     def choice(self) -> ExtractorConfig:
@@ -48,9 +48,9 @@ class Pixels:
             precision="float32",
         )
 
-    def feature_function(self, recipe: FeatureTableConfig) -> FeatureFunction:
+    def feature_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
         """The function that gives pixels as they are; those that a resizing left between two numbers are rounded."""
-        del recipe
+        del table_config
         from features.runtime.keras_settings import ops
 
         def features(pixels: Any) -> Any:

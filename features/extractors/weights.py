@@ -37,7 +37,7 @@ def identify_weights(weights: str, network: Application, form: BuildOptions) -> 
     if weights.startswith(_RANDOM):
         return f"{_RANDOM}{_seed(weights)}@{RANDOM_VERSION}"
     if not local_path(weights, "--weights").is_file():
-        raise UsageError("no such weights file", where=weights, mend=f"or {_OTHERWISE}")
+        raise UsageError("no such weights file", location=weights, hint=f"or {_OTHERWISE}")
     return f"sha256:{hash_file(Path(weights))}"
 
 
@@ -64,7 +64,7 @@ def with_weights(model: Any, weights: str, network: Application, form: BuildOpti
     try:
         model.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
-        raise CaptError(f"the weights do not fit {network.name}: {error}", where=weights, mend=_OTHERWISE) from error
+        raise CaptError(f"the weights do not fit {network.name}: {error}", location=weights, hint=_OTHERWISE) from error
     return model
 
 
@@ -85,17 +85,17 @@ def imagenet_available(network: Application, form: BuildOptions | None = None) -
 def _seed(weights: str) -> int:
     text = weights.removeprefix(_RANDOM)
     if not text.isascii() or not text.isdigit():
-        raise UsageError(f"{weights!r} has no seed", where="--weights", mend="write random:7, say")
+        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="write random:7, say")
     return int(text)
 
 
 def _imagenet(network: Application, form: BuildOptions) -> Any:
     if not imagenet_available(network, form):
-        raise CaptError("the ImageNet weights cannot be downloaded", where=network.name, mend=_OTHERWISE)
+        raise CaptError("the ImageNet weights cannot be downloaded", location=network.name, hint=_OTHERWISE)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return network.build(form, IMAGENET)
     except Exception as error:
         raise CaptError(
-            f"the ImageNet weights cannot be downloaded: {error}", where=network.name, mend=_OTHERWISE
+            f"the ImageNet weights cannot be downloaded: {error}", location=network.name, hint=_OTHERWISE
         ) from error

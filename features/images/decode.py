@@ -230,14 +230,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _decoding(what: str) -> Iterator[None]:
+def _decoding(message: str) -> Iterator[None]:
     """A block in which any exception fails the picture."""
     try:
         yield
     except RecordError:
         raise
     except MemoryError:
-        raise RecordError("decode", "no memory", f"while decoding {what}", permanent=False) from None
+        raise RecordError("decode", "no memory", f"while decoding {message}", permanent=False) from None
     except Exception as error:  # Pillow's readers raise nearly any class on bytes that were made to confuse them.
         raise RecordError("decode", _reason(error), _detail(error)) from error
 

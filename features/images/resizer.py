@@ -51,27 +51,29 @@ class Resizer:
         if self.height * self.width > MAX_FITTED:
             raise UsageError(
                 f"{self.height}×{self.width} are more than {MAX_FITTED:,} pixels",
-                where="--height, --width",
-                mend="give fewer",
+                location="--height, --width",
+                hint="give fewer",
             )
         least = max(self.height, self.width)
         if self.shorter_side is not None and self.fit != "crop":
             raise UsageError(
                 f"not for --resize-mode {self.fit}",
-                where="--shortest-edge",
-                mend="add --resize-mode crop, or leave it out",
+                location="--shortest-edge",
+                hint="add --resize-mode crop, or leave it out",
             )
         if self.shorter_side is not None and self.shorter_side < least:
             raise UsageError(
                 f"{self.shorter_side} does not cover a crop of {self.height}×{self.width}",
-                where="--shortest-edge",
-                mend=f"give {least} or more",
+                location="--shortest-edge",
+                hint=f"give {least} or more",
             )
 
     @classmethod
-    def of(cls, recipe: FeatureTableConfig) -> Self:
+    def of(cls, table_config: FeatureTableConfig) -> Self:
         """The fitting that a recipe names."""
-        return cls(recipe.height, recipe.width, recipe.resize, recipe.fit, recipe.shorter_side)
+        return cls(
+            table_config.height, table_config.width, table_config.resize, table_config.fit, table_config.shorter_side
+        )
 
     @property
     def dtype(self) -> Literal["uint8", "float32"]:

@@ -27,12 +27,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Where the block raises, `path` is as it was and nothing is left beside it.
     """
     make_directory(path.parent)
-    aside = temporary_path(path)
+    temporary = temporary_path(path)
     try:
-        yield aside
-        replace_atomically(aside, path)
+        yield temporary
+        replace_atomically(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:
@@ -60,7 +60,7 @@ def ensure_local(path: Path, sha256: str) -> Path:
         return local_cache().fetch(path, sha256)
     except FileNotFoundError:
         raise CorruptFileError(
-            "a committed file is missing", where=str(path), mend="run the same prepare command again"
+            "a committed file is missing", location=str(path), hint="run the same prepare command again"
         ) from None
 
 
@@ -74,34 +74,34 @@ def hold_local_copy(path: Path) -> Iterator[Path]:
     if not isinstance(path, ObjectPath):
         yield path
         return
-    aside = temporary_path(path)
+    temporary = temporary_path(path)
     try:
-        local_cache().read_again(path, aside)
-        yield aside
+        local_cache().read_again(path, temporary)
+        yield temporary
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def replace_atomically(aside: Path, path: Path) -> None:
+def replace_atomically(temporary: Path, path: Path) -> None:
     """Make the file at `aside` durable and visible as `path`, replacing what was there."""
     if isinstance(path, ObjectPath):
-        sha256 = hash_file(aside)
-        path.upload(aside)
-        local_cache().keep(aside, path, sha256)
-        aside.unlink(missing_ok=True)
+        sha256 = hash_file(temporary)
+        path.upload(temporary)
+        local_cache().keep(temporary, path, sha256)
+        temporary.unlink(missing_ok=True)
         return
-    fsync(aside)
-    aside.replace(path)
+    fsync(temporary)
+    temporary.replace(path)
     fsync(path.parent)
 
 
-def replace_tree_atomically(aside: Path, path: Path) -> None:
+def replace_tree_atomically(temporary: Path, path: Path) -> None:
     """Make the directory at `aside`, with all that is in it, durable and visible as `path`, where nothing is."""
-    for directory, _, names in os.walk(aside):
+    for directory, _, names in os.walk(temporary):
         for name in names:
             fsync(Path(directory) / name)
         fsync(Path(directory))
-    aside.rename(path)
+    temporary.rename(path)
     fsync(path.parent)
 
 
@@ -123,8 +123,8 @@ def write(path: Path, data: bytes) -> None:
     if isinstance(path, ObjectPath):
         path.put(data)
         return
-    with atomic_write(path) as aside:
-        aside.write_bytes(data)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def put_if_absent(path: Path, data: bytes) -> bool:
@@ -132,15 +132,15 @@ def put_if_absent(path: Path, data: bytes) -> bool:
     if isinstance(path, ObjectPath):
         return path.put_if_absent(data)
     make_directory(path.parent)
-    aside = temporary_path(path)
+    temporary = temporary_path(path)
     try:
-        aside.write_bytes(data)
-        fsync(aside)
-        os.link(aside, path)
+        temporary.write_bytes(data)
+        fsync(temporary)
+        os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     fsync(path.parent)
     return True
 

@@ -1,6 +1,6 @@
 """The mirror: files of stores at addresses as they are needed here, checked, and within a size.
 
-`CAPT_MIRROR_SIZE`, such as `200GB`, says how much it holds at most; 100 GB where the environment does not say. What was
+`CAPT_CACHE_SIZE`, such as `200GB`, says how much it holds at most; 100 GB where the environment does not say. What was
 used longest ago leaves first; what a living process has been given stays (`features.io.cache_usage`). A file is there
 whole, under the name that it has in the store, or not at all, so that who was killed midway goes on with what is there.
 """
@@ -91,13 +91,13 @@ class LocalCache:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def keep(self, aside: Path, path: ObjectPath, sha256: str) -> None:
+    def keep(self, temporary: Path, path: ObjectPath, sha256: str) -> None:
         """Take over a local file that has just been uploaded, where there is room for it."""
         local = cache_path(str(path), "mirror")
         local.parent.mkdir(parents=True, exist_ok=True)
-        with self._making_room(aside.stat().st_size) as has_room:
+        with self._making_room(temporary.stat().st_size) as has_room:
             if has_room:
-                aside.replace(local)
+                temporary.replace(local)
         self.note(path, sha256)
 
     def sha256_of(self, path: ObjectPath) -> str:
@@ -136,9 +136,9 @@ class LocalCache:
     def _note(self, path: ObjectPath, tag: str, sha256: str) -> None:
         known = cache_path(str(path), "known")
         known.parent.mkdir(parents=True, exist_ok=True)
-        aside = known.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
-        aside.write_text(json.dumps({"tag": tag, "sha256": sha256}), encoding="ascii")
-        aside.replace(known)
+        temporary = known.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
+        temporary.write_text(json.dumps({"tag": tag, "sha256": sha256}), encoding="ascii")
+        temporary.replace(known)
 
     # === Fetching ===
 
@@ -153,32 +153,32 @@ class LocalCache:
     def _download(self, path: ObjectPath, local: Path, sha256: str) -> None:
         local.unlink(missing_ok=True)
         listed = _seen(path)
-        with self._reserved(local, listed.size) as aside:
-            got = download(str(path), listed.size, aside)
+        with self._reserved(local, listed.size) as temporary:
+            got = download(str(path), listed.size, temporary)
             if got != sha256:
-                raise CorruptFileError(f"damaged: expected SHA-256 {sha256}, got {got}", where=str(path))
-            aside.replace(local)
+                raise CorruptFileError(f"damaged: expected SHA-256 {sha256}, got {got}", location=str(path))
+            temporary.replace(local)
             self._note(path, listed.tag, sha256)
 
     @contextlib.contextmanager
     def _reserved(self, local: Path, size: int) -> Iterator[Path]:
         """A file beside `local` that counts with `size` from now on, locked while it is being written."""
         local.parent.mkdir(parents=True, exist_ok=True)
-        aside = local.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
+        temporary = local.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
         with self._making_room(size) as has_room:
             if not has_room:
                 raise CaptError(
                     f"the mirror may hold {self._limit:,} bytes, and what is in use leaves no room for {size:,} more",
-                    where=str(self._root),
-                    mend="set CAPT_MIRROR_SIZE to more, such as 500GB",
+                    location=str(self._root),
+                    hint="set CAPT_CACHE_SIZE to more, such as 500GB",
                 )
-            held = os.open(aside, os.O_CREAT | os.O_RDWR)
+            held = os.open(temporary, os.O_CREAT | os.O_RDWR)
             fcntl.flock(held, fcntl.LOCK_EX)
             os.truncate(held, size)
         try:
-            yield aside
+            yield temporary
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             os.close(held)
 
     # === Room ===
@@ -230,15 +230,15 @@ def _is_aside(local: Path) -> bool:
     return local.name.startswith(_ASIDE)
 
 
-def _remove_abandoned(aside: Path) -> bool:
+def _remove_abandoned(temporary: Path) -> bool:
     """Delete a half-written file whose writer is dead; whether it is gone."""
     try:
-        held = os.open(aside, os.O_RDWR)
+        held = os.open(temporary, os.O_RDWR)
     except FileNotFoundError:
         return True
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     except BlockingIOError:
         return False
     finally:
@@ -256,8 +256,8 @@ def _digest(path: Path) -> str:
 
 
 def _size_asked() -> int:
-    text = os.environ.get("CAPT_MIRROR_SIZE") or DEFAULT_SIZE
+    text = os.environ.get("CAPT_CACHE_SIZE") or DEFAULT_SIZE
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B?)", text.strip().upper())
     if not match or match[2] not in _UNITS:
-        raise UsageError(f"cannot read {text!r}", where="CAPT_MIRROR_SIZE", mend="write 200GB, or a number of bytes")
+        raise UsageError(f"cannot read {text!r}", location="CAPT_CACHE_SIZE", hint="write 200GB, or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2]])

@@ -119,8 +119,8 @@ def _client(name: str, anonymous: bool) -> Any:
     except ImportError:
         raise UsageError(
             "a store on GCS needs google-cloud-storage",
-            where=f"gs://{name}",
-            mend='install it with: pip install "capt[gcs]"',
+            location=f"gs://{name}",
+            hint='install it with: pip install "capt[gcs]"',
         ) from None
     # Objects belong to buckets, not to projects: the name is asked for and means nothing here.
     project = os.environ.get("GOOGLE_CLOUD_PROJECT") or "capt"

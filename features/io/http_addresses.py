@@ -179,8 +179,8 @@ def _connect(host: str, port: int, seconds: float, deadline: Deadline, allow_pri
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     allowed = [one for one in found if allow_private or is_public(str(one[4][0]))]
     if not allowed:
-        where = ", ".join(sorted({str(one[4][0]) for one in found}))
-        raise _refused("private address", f"{host} is {where}", permanent=False)
+        location = ", ".join(sorted({str(one[4][0]) for one in found}))
+        raise _refused("private address", f"{host} is {location}", permanent=False)
     failed: OSError | None = None
     for family, kind, protocol, _, place in allowed:
         deadline.check()

@@ -45,15 +45,17 @@ def local_path(name: str | Path, option: str = "") -> Path:
     """
     _check_slashes(name)
     if isinstance(name, ObjectPath) or is_address(str(name)):
-        where = f"{option} {name}".strip()
-        raise UsageError("an address, and a path on this machine is needed", where=where, mend="Name a local path.")
+        location = f"{option} {name}".strip()
+        raise UsageError(
+            "an address, and a path on this machine is needed", location=location, hint="Name a local path."
+        )
     return Path(name)
 
 
 def _check_slashes(name: str | Path) -> None:
     """Refuse an address in a `Path`, which has lost a slash: a local directory `s3:` is never meant."""
     if isinstance(name, Path) and not isinstance(name, ObjectPath) and str(name).startswith(_ROOTS):
-        raise UsageError("a Path is not an address", where=str(name), mend="Pass the address as a string.")
+        raise UsageError("a Path is not an address", location=str(name), hint="Pass the address as a string.")
 
 
 def parse_location(name: str | Path) -> Path:
@@ -69,7 +71,7 @@ def parse_location(name: str | Path) -> Path:
         return Path(name).absolute()
     check_address(str(name))
     if ".." in str(name).split("/"):
-        raise UsageError("an address has no ..", where=str(name))
+        raise UsageError("an address has no ..", location=str(name))
     return ObjectPath(str(name))
 
 
@@ -212,7 +214,9 @@ class ObjectPath(PosixPath):
         try:
             yield
         except FileNotFoundError as error:
-            raise CaptError("there is no such bucket", where=str(self), mend="make it, or check the address") from error
+            raise CaptError(
+                "there is no such bucket", location=str(self), hint="make it, or check the address"
+            ) from error
 
     def _request(self, request: Callable[[Bucket, str], Answer]) -> Answer:
         address = str(self)

@@ -21,12 +21,12 @@ class LockedError(CaptError):
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, what: str) -> Iterator[None]:
+def hold_lock(path: Path, message: str) -> Iterator[None]:
     """Hold the lock at `path` while the block runs.
 
     Args:
         path: Path. The lock's file; it stays, and says who held it last.
-        what: str. What its holder is doing, for those who come later.
+        message: str. What its holder is doing, for those who come later.
 
     Raises:
         LockedError: another process holds it; it says which, where and since when.
@@ -36,10 +36,10 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(_holder(path), where=str(path), mend="wait for it") from None
+            raise LockedError(_holder(path), location=str(path), hint="wait for it") from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"what": what, "process": os.getpid(), "host": socket.gethostname(), "since": since}))
+        file.write(json.dumps({"what": message, "process": os.getpid(), "host": socket.gethostname(), "since": since}))
         file.flush()
         yield
 

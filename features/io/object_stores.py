@@ -26,13 +26,13 @@ def check_address(address: str) -> None:
     """UsageError where an address is none that can be read: another scheme, no bucket, or a password in it."""
     scheme, _, rest = address.partition("://")
     user, at, bucket = rest.partition("/")[0].rpartition("@")
-    where = f"{scheme}://…@{bucket}" if at else address
+    location = f"{scheme}://…@{bucket}" if at else address
     if scheme not in _SCHEMES:
-        raise UsageError(f"{scheme}:// is not read, only s3:// and gs:// are", where=where, mend="copy it there")
+        raise UsageError(f"{scheme}:// is not read, only s3:// and gs:// are", location=location, hint="copy it there")
     if not bucket:
-        raise UsageError("the address names no bucket", where=where)
+        raise UsageError("the address names no bucket", location=location)
     if at and user != ANONYMOUS:
-        raise UsageError("an address holds no credentials", where=where, mend="give them in the environment")
+        raise UsageError("an address holds no credentials", location=location, hint="give them in the environment")
 
 
 def open_object_store(address: str) -> tuple[Any, str]:
@@ -69,7 +69,7 @@ def resolve_region(endpoint: str) -> str:
 
 def describe_unreachable(error: OSError, address: str) -> CaptError:
     """What a command says of a service that does not give what it should."""
-    return CaptError(f"it cannot be reached: {shorten_error(error)}", where=address, mend=_MEND)
+    return CaptError(f"it cannot be reached: {shorten_error(error)}", location=address, hint=_MEND)
 
 
 def shorten_error(error: OSError) -> str:

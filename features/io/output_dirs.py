@@ -8,12 +8,12 @@ from features.io.atomic_files import make_directory
 from schemas.errors import UsageError
 
 
-def make_folder(out: Path, what: str, holds: Callable[[Path], bool], write: Callable[[Path], None]) -> None:
+def make_folder(out: Path, message: str, holds: Callable[[Path], bool], write: Callable[[Path], None]) -> None:
     """Make a folder that appears under its name once it is complete.
 
     Args:
         out: Path. The folder; it does not exist yet, is empty, or holds this very data.
-        what: str. The data in words, for the message.
+        message: str. The data in words, for the message.
         holds: function of a path. Whether the folder there holds the data; what it raises of OSError, ValueError,
             KeyError and TypeError says no.
         write: function of a path. Writes the data into the new folder there.
@@ -24,7 +24,7 @@ def make_folder(out: Path, what: str, holds: Callable[[Path], bool], write: Call
         _write_aside(out, write)
     elif not _says_yes(holds, out):
         raise UsageError(
-            f"holds something else than {what}", where=str(out), mend="name a folder that does not exist yet"
+            f"holds something else than {message}", location=str(out), hint="name a folder that does not exist yet"
         )
 
 
@@ -37,8 +37,8 @@ def _says_yes(holds: Callable[[Path], bool], out: Path) -> bool:
 
 def _write_aside(out: Path, write: Callable[[Path], None]) -> None:
     make_directory(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as aside:
-        made = Path(aside) / out.name
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        made = Path(temporary) / out.name
         made.mkdir()
         write(made)
         made.rename(out)

@@ -63,6 +63,6 @@ def _temporary_directory() -> Path:
             return directory
     raise CaptError(
         "TensorFlow cannot read this directory, because no temporary directory has a plain path",
-        where=str(named),
-        mend="set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes",
+        location=str(named),
+        hint="set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes",
     )

@@ -119,7 +119,7 @@ def _client(name: str, anonymous: bool, endpoint: str) -> Any:
         from botocore.config import Config
     except ImportError:
         raise UsageError(
-            "a store on S3 needs boto3", where=f"s3://{name}", mend='install it with: pip install "capt[s3]"'
+            "a store on S3 needs boto3", location=f"s3://{name}", hint='install it with: pip install "capt[s3]"'
         ) from None
     config = Config(
         connect_timeout=CONNECT_SECONDS,

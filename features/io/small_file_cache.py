@@ -1,6 +1,7 @@
 """Shelves: the small files of one directory in a bucket, of which only those come that were not here before.
 
-One listing tells the tags of all. `$CAPT_MIRROR/small/s3/<bucket>/<key>` keeps each with the tag that it came under, so
+One listing tells the tags of all. `$CAPT_CACHE_DIR/small/s3/<bucket>/<key>` keeps each with the tag that it came
+under, so
 that a log of a thousand commits costs a request, and its new entries one each.
 """
 
@@ -36,7 +37,7 @@ def _read(path: ObjectPath, listed: Listed) -> bytes | None:
         return None
     if len(data) == listed.size:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_name(f".aside-{uuid.uuid4().hex}")
-        aside.write_bytes(mark + data)
-        aside.replace(kept)
+        temporary = kept.with_name(f".aside-{uuid.uuid4().hex}")
+        temporary.write_bytes(mark + data)
+        temporary.replace(kept)
     return data

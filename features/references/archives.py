@@ -40,12 +40,12 @@ def _opened(location: str) -> Archive:
     with open_file(location) as file:
         start = file.read(BLOCK)
         if command := unpack_command(start):
-            what = "a compressed file is not read in place"
-            raise UsageError(what, where=location, mend=f"{command} {PurePosixPath(location).name} first")
+            message = "a compressed file is not read in place"
+            raise UsageError(message, location=location, hint=f"{command} {PurePosixPath(location).name} first")
         if _is_tar(start):
             return Tar(location)
         if not zipfile.is_zipfile(file):
-            raise UsageError(_KINDS, where=location, mend="name a directory, a .zip or a .tar")
+            raise UsageError(_KINDS, location=location, hint="name a directory, a .zip or a .tar")
     return Zip(location)
 
 

@@ -32,7 +32,7 @@ def _scan(directory: str) -> "Iterator[os.DirEntry[str]]":
         with os.scandir(directory) as entries:
             yield from entries
     except OSError as error:
-        raise CaptError(f"the directory cannot be read: {error.strerror}", where=printable(directory)) from error
+        raise CaptError(f"the directory cannot be read: {error.strerror}", location=printable(directory)) from error
 
 
 def _is_directory(entry: "os.DirEntry[str]") -> bool:

@@ -33,9 +33,9 @@ def list_files(root: str) -> Iterator[ListedFile]:
     path = Path(root).absolute()
     location = os.fspath(path)
     if printable(location) != location:
-        raise UsageError("the path is not UTF-8", where=printable(location), mend="rename it")
+        raise UsageError("the path is not UTF-8", location=printable(location), hint="rename it")
     if not root or not path.exists():
-        raise UsageError(_NOTHING, where=root or "--images", mend=_MEND)
+        raise UsageError(_NOTHING, location=root or "--images", hint=_MEND)
     if path.is_dir():
         yield from list_directory(path)
     else:
@@ -52,7 +52,7 @@ def is_collection(name: str) -> bool:
 def _walk_address(address: str) -> Iterator[ListedFile]:
     kind = stat_object(address).kind
     if kind is None:
-        raise UsageError("no such bucket, or nothing in it of this name", where=address, mend=_MEND)
+        raise UsageError("no such bucket, or nothing in it of this name", location=address, hint=_MEND)
     if kind == "file":
         yield from _walk_archive(address)
         return
@@ -67,6 +67,6 @@ def _walk_archive(location: str) -> Iterator[ListedFile]:
         state = stat_file(location)
         archive = open_archive(location, anew=True)
     except OSError as error:
-        raise CaptError(f"the archive cannot be read: {error.strerror or error}", where=location) from error
+        raise CaptError(f"the archive cannot be read: {error.strerror or error}", location=location) from error
     for entry in archive.entries(state):
         yield ListedFile(entry.name, Reference(location, entry.member), entry.size, entry.stamp, state.modified_ns)

@@ -96,7 +96,7 @@ class Reference:
             reason = "name is not UTF-8" if self._is_escaped() else "missing"
             return RecordError("read", reason, self.label, permanent=False)
         if isinstance(error, _DAMAGE):
-            why = error.what if isinstance(error, CaptError) else error
+            why = error.message if isinstance(error, CaptError) else error
             return RecordError("read", "unreadable", f"{self.label}: {why}", permanent=False)
         return unexpected("read", error)
 

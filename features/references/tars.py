@@ -50,8 +50,8 @@ class Tar:
                     "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", self._rows(state.version)
                 )
             except Exception as error:  # tarfile raises many classes on archives that were made to confuse it.
-                what = f"the tar archive is damaged or not whole: {error}"
-                raise UsageError(what, where=self._location, mend="fetch or pack it again") from error
+                message = f"the tar archive is damaged or not whole: {error}"
+                raise UsageError(message, location=self._location, hint="fetch or pack it again") from error
             (count,) = database.execute("SELECT count(*) FROM entry").fetchone()
             if count < written.rowcount:
                 again = written.rowcount - count

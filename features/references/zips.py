@@ -37,7 +37,7 @@ class Zip:
         try:
             self._archive = zipfile.ZipFile(open_file(location))
         except Exception as error:  # zipfile raises nearly any class on archives that were made to confuse it.
-            raise UsageError(f"the archive cannot be read: {error}", where=location) from error
+            raise UsageError(f"the archive cannot be read: {error}", location=location) from error
 
     def entries(self, state: FileState) -> Iterator[ArchiveMember]:
         """The files in it; UsageError where members overlap."""
@@ -99,7 +99,9 @@ def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
-            raise UsageError("the archive's members overlap, as a zip bomb's do", where=f"{location}/{member.filename}")
+            raise UsageError(
+                "the archive's members overlap, as a zip bomb's do", location=f"{location}/{member.filename}"
+            )
         end = member.header_offset + _LOCAL_HEADER + member.compress_size
 
 

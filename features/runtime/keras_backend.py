@@ -20,10 +20,12 @@ def choose_backend() -> None:
     backend = os.environ.get(VARIABLE) or BACKENDS[0]
     if backend not in BACKENDS:
         raise UsageError(
-            f"capt does not support the backend {backend!r}", where=VARIABLE, mend=f"use one of {', '.join(BACKENDS)}"
+            f"capt does not support the backend {backend!r}",
+            location=VARIABLE,
+            hint=f"use one of {', '.join(BACKENDS)}",
         )
     if importlib.util.find_spec(backend) is None:
         raise UsageError(
-            f"the package {backend!r} is not installed", where=VARIABLE, mend="install it, or unset the variable"
+            f"the package {backend!r} is not installed", location=VARIABLE, hint="install it, or unset the variable"
         )
     os.environ[VARIABLE] = backend

@@ -25,7 +25,9 @@ def _import_keras() -> Any:
         import keras
     except Exception as error:  # what a wrong value in keras.json raises has no class of its own
         raise UsageError(
-            f"Keras cannot be imported: {error}", where="Keras", mend="check the file keras.json and the installation"
+            f"Keras cannot be imported: {error}",
+            location="Keras",
+            hint="check the file keras.json and the installation",
         ) from error
     return keras
 

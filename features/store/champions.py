@@ -56,7 +56,7 @@ class ModelHistory:
     def __init__(self, store: Store, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot name a model", mend="use letters, digits, dash and underscore, 100 at most"
+                f"{name!r} cannot name a model", hint="use letters, digits, dash and underscore, 100 at most"
             )
         self.name = name
         self.root = store.path / MODELS / name
@@ -87,8 +87,8 @@ class ModelHistory:
         for entry in self.promoted_files(run).values() if self._here != self.root else ():
             path = self._here / entry.path
             if not is_sound(self._here, entry):
-                with atomic_write(path) as aside:
-                    shutil.copyfile(ensure_local(self.root / entry.path, entry.sha256), aside)
+                with atomic_write(path) as temporary:
+                    shutil.copyfile(ensure_local(self.root / entry.path, entry.sha256), temporary)
         return self.run_path(run)
 
     def runs(self) -> list[str]:
@@ -103,12 +103,12 @@ class ModelHistory:
         return dict(next(filter(None, named), {}))
 
 
-def list_decisions(standing: LogState) -> list[ModelDecision]:
+def list_decisions(log_state: LogState) -> list[ModelDecision]:
     """Returns the decisions that a model's log references, oldest first."""
     return [
-        ModelDecision(number, facts, standing.known[digest])
-        for number, digest in enumerate(standing.entries, 1)
-        if digest in standing.known and isinstance(facts := standing.known[digest].facts, ModelMetadata)
+        ModelDecision(number, facts, log_state.known[digest])
+        for number, digest in enumerate(log_state.entries, 1)
+        if digest in log_state.known and isinstance(facts := log_state.known[digest].facts, ModelMetadata)
     ]
 
 
@@ -123,5 +123,5 @@ def champion_at(path: str | Path) -> Path | None:
         return None
     model = ModelHistory(open_store(root.parent.parent), root.name)
     if model.champion is None:
-        raise StoreError("the model has no champion yet", where=str(root), mend="see `capt models show`")
+        raise StoreError("the model has no champion yet", location=str(root), hint="see `capt models show`")
     return model.bring(model.champion)

@@ -98,13 +98,13 @@ class CommitLog:
 
     def checked(self) -> LogState:
         """As `standing`, of a table whose manifests can be read, but for those of no account that are gone."""
-        standing = self._whole()
-        for digest, error in standing.unreadable.items():
+        log_state = self._whole()
+        for digest, error in log_state.unreadable.items():
             if self._manifest_path(digest).exists():
                 raise error
-        return standing
+        return log_state
 
-    def standing(self) -> LogState:
+    def log_state(self) -> LogState:
         """Which commits count; CorruptFileError where the log itself cannot be read."""
         entries = self.entries()
         read = self._reader()
@@ -169,11 +169,11 @@ class CommitLog:
             CorruptFileError: The log cannot be read.
         """
         while True:
-            standing = self.standing()
-            manifest = decide(standing)
+            log_state = self.log_state()
+            manifest = decide(log_state)
             if manifest is None:
                 return None
-            digest = self._put(manifest, list(standing.entries))
+            digest = self._put(manifest, list(log_state.entries))
             if digest:
                 return digest
 
@@ -186,14 +186,14 @@ class CommitLog:
         Args:
             manifest: Manifest. It replaces nothing by itself.
         """
-        digest = self.update(lambda standing: superseding(manifest, standing))
+        digest = self.update(lambda log_state: superseding(manifest, log_state))
         assert digest is not None
         return digest
 
     def _put(self, manifest: Manifest, entries: list[str]) -> str | None:
         """Put a manifest as the entry after these; its digest in the log, None if another writer was faster."""
         digest = manifest.digest
-        if digest in entries and digest in _replaced_by(self.standing().known.values()):
+        if digest in entries and digest in _replaced_by(self.log_state().known.values()):
             again = manifest.model_copy(update={"replaces": (*manifest.replaces, digest)})
             return self._put(again, entries)
         if not self._is_written(digest):
@@ -219,10 +219,10 @@ class CommitLog:
                 fsync(directory)
 
     def _whole(self) -> LogState:
-        standing = self.standing()
-        if standing.hiding:
-            raise standing.unreadable[standing.hiding[0]]
-        return standing
+        log_state = self.log_state()
+        if log_state.hiding:
+            raise log_state.unreadable[log_state.hiding[0]]
+        return log_state
 
     def _is_written(self, digest: str) -> bool:
         path = self._manifest_path(digest)
@@ -232,16 +232,16 @@ class CommitLog:
         return self._root / MANIFESTS / f"{digest}.json"
 
 
-def superseding(manifest: Manifest, standing: LogState) -> Manifest:
+def superseding(manifest: Manifest, log_state: LogState) -> Manifest:
     """A manifest as the only commit that counts, in place of all that a log has; the live one if it says the same.
 
     Args:
         manifest: The manifest. It replaces nothing by itself.
-        standing: What the log says.
+        log_state: What the log says.
     """
-    if not standing.hiding and [one.model_copy(update={"replaces": ()}) for one in standing.live] == [manifest]:
-        return standing.live[0]
-    replaces = (*(one.digest for one in standing.live), *standing.hiding)
+    if not log_state.hiding and [one.model_copy(update={"replaces": ()}) for one in log_state.live] == [manifest]:
+        return log_state.live[0]
+    replaces = (*(one.digest for one in log_state.live), *log_state.hiding)
     return manifest if replaces == (manifest.digest,) else manifest.model_copy(update={"replaces": replaces})
 
 
@@ -287,24 +287,24 @@ def _last(names: Iterable[str]) -> int:
 def _entry(data: bytes | None, path: Path) -> str:
     """The digest that the entry at `path` names."""
     if data is None:
-        raise CorruptFileError("an entry of the log is missing", where=str(path))
+        raise CorruptFileError("an entry of the log is missing", location=str(path))
     try:
         digest = str(parse_json(data)["manifest"])
     except (ValueError, KeyError, TypeError):
-        raise CorruptFileError("the log entry is damaged", where=str(path)) from None
+        raise CorruptFileError("the log entry is damaged", location=str(path)) from None
     if not MANIFEST_NAME.fullmatch(f"{digest}.json") or entry_bytes(digest) != data:
-        raise CorruptFileError("the log entry is damaged", where=str(path))
+        raise CorruptFileError("the log entry is damaged", location=str(path))
     return digest
 
 
 def _manifest(data: bytes | None, path: Path) -> Manifest:
     """The manifest at `path`, checked against the digest that names it."""
     if data is None:
-        raise CorruptFileError("the log names a manifest that is missing", where=str(path))
+        raise CorruptFileError("the log names a manifest that is missing", location=str(path))
     manifest = _parse(data, path)
     if manifest.digest != path.stem or manifest.to_json() != data:
         raise CorruptFileError(
-            f"manifest is damaged: expected SHA-256 {path.stem}, got {manifest.digest}", where=str(path)
+            f"manifest is damaged: expected SHA-256 {path.stem}, got {manifest.digest}", location=str(path)
         )
     return manifest
 
@@ -313,16 +313,16 @@ def _parse(data: bytes, path: Path) -> Manifest:
     try:
         version = parse_json(data).get("version")
     except (ValueError, AttributeError):
-        raise CorruptFileError("manifest is damaged: not JSON", where=str(path)) from None
+        raise CorruptFileError("manifest is damaged: not JSON", location=str(path)) from None
     if isinstance(version, int) and version > MANIFEST_VERSION:
         raise StoreError(
             f"manifest has version {version}, this capt reads up to {MANIFEST_VERSION}",
-            where=str(path),
-            mend="use a newer capt",
+            location=str(path),
+            hint="use a newer capt",
         )
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise CorruptFileError(f"manifest is damaged: {place}: {first['msg']}", where=str(path)) from None
+        raise CorruptFileError(f"manifest is damaged: {place}: {first['msg']}", location=str(path)) from None

@@ -117,8 +117,8 @@ def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> 
             if done:
                 return done
             drops = not compaction.is_missed
-            what = "another compaction was faster" if drops else "rows left out came to be wanted meanwhile"
-            _log.info("%s: %s; looking again", name, what)
+            message = "another compaction was faster" if drops else "rows left out came to be wanted meanwhile"
+            _log.info("%s: %s; looking again", name, message)
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,10 @@ class _Compaction:
     def _kept(self, number: int) -> Rows:
         """The rows of a key range that some dataset names."""
         rows = self._merge.range(number)
-        return rows.where(contains(self._named.range(number), rows.keys)) if self._named else rows
+        return rows.select(contains(self._named.range(number), rows.keys)) if self._named else rows
 
     def _made(self, rows: Rows, making: int) -> Rows:
-        return rows.where(self._making_of_shard[rows.shards] == making)
+        return rows.select(self._making_of_shard[rows.shards] == making)
 
     def _gather(self, name: str) -> LabelledKeys:
         named = LabelledKeys(self._scratch / name, self._merge.ranges)
@@ -245,7 +245,7 @@ class _Compaction:
         parts = (self._made(self._kept(number), group.number) for number in range(self._merge.ranges))
         rows = (row for part in parts for row in iterate(part))
         shards = []
-        with contextlib.closing(open_copier(self._merge, self._table.table, self._table.recipe.format)) as copier:
+        with contextlib.closing(open_copier(self._merge, self._table.table, self._table.table_config.format)) as copier:
             for number, some in groupby(rows, lambda row: find_shard(row[0], count)):
                 shards.append(self._shard(copier, commit, number, count, some))
         files = self._failures(group)
@@ -262,7 +262,7 @@ class _Compaction:
         self, copier: Copier, commit: str, number: int, count: int, rows: Iterator[tuple[bytes, int, int]]
     ) -> Shard:
         """One shard, copied unless a killed compaction has."""
-        root, table, file_format = self._table.root, self._table.table, self._table.recipe.format
+        root, table, file_format = self._table.root, self._table.table, self._table.table_config.format
         done = self._plan(commit) / f"{number:05d}.json"
         if done.exists():
             copied = Shard.model_validate_json(done.read_bytes())
@@ -305,8 +305,8 @@ class _Compaction:
         if free is not None and need > free:
             raise CaptError(
                 f"{need:,} bytes are needed and {free:,} are free",
-                where=str(self._table.root),
-                mend="free some; `capt store gc` may help",
+                location=str(self._table.root),
+                hint="free some; `capt store gc` may help",
             )
 
     # === Committing ===
@@ -332,9 +332,9 @@ class _Compaction:
 # === Parts ===
 
 
-def _in_place(manifest: Manifest, standing: LogState) -> Manifest | None:
+def _in_place(manifest: Manifest, log_state: LogState) -> Manifest | None:
     """The manifest, if all that it replaces is live, or it is already."""
-    is_there = manifest.digest in standing.live_digests or set(manifest.replaces) <= standing.live_digests
+    is_there = manifest.digest in log_state.live_digests or set(manifest.replaces) <= log_state.live_digests
     return manifest if is_there else None
 
 
@@ -367,19 +367,21 @@ def _dataset_commits(store: Store) -> dict[str, list[str]]:
 
 
 def _put_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
-    aside = temporary_path(root / stem)
+    temporary = temporary_path(root / stem)
     try:
-        with pq.ParquetWriter(aside, rows.schema) as writer:
+        with pq.ParquetWriter(temporary, rows.schema) as writer:
             for start in range(0, len(rows), _FAILURES_A_WRITE):
                 writer.write_table(rows.slice(start, _FAILURES_A_WRITE))
-        path = root / hash_file(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+        path = root / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
         make_directory(path.parent)
-        replace_atomically(aside, path)
+        replace_atomically(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return describe_file(path, root)
 
 
 def _check_count(shards: int | None) -> None:
     if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
-        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--num-shards", mend="write 64, say")
+        raise UsageError(
+            f"{shards} is no power of two up to {MAX_SHARDS}", location="--num-shards", hint="write 64, say"
+        )

@@ -53,13 +53,13 @@ def recorded_corruption(store: Path, root: Path) -> frozenset[str]:
         return frozenset()
 
 
-def is_whole(root: Path, entry: FileEntry, doubted: Collection[str] = ()) -> bool:
+def is_whole(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bool:
     """Whether a file of the table in `root` is there and has its size; of one that is doubted, its checksum too."""
     try:
         size = (root / entry.path).stat().st_size
     except OSError:
         return False
-    return size == entry.bytes and (entry.path not in doubted or is_sound(root, entry))
+    return size == entry.bytes and (entry.path not in suspect or is_sound(root, entry))
 
 
 def is_sound(root: Path, entry: FileEntry) -> bool:
@@ -107,17 +107,17 @@ class TableHealth:
     """
 
     manifests: tuple[Manifest, ...]
-    wounds: tuple[CorruptCommit, ...]
+    corrupt_commits: tuple[CorruptCommit, ...]
     hiding: tuple[str, ...]
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.wounds or self.hiding)
+        return not (self.corrupt_commits or self.hiding)
 
     def damaged(self) -> set[str]:
         """The files that are not whole, by path within the table."""
-        return {entry.path for wound in self.wounds for entry in wound.damaged}
+        return {entry.path for corrupt_commit in self.corrupt_commits for entry in corrupt_commit.damaged}
 
 
 def diagnose(root: Path, noted: Collection[str]) -> TableHealth:
@@ -132,14 +132,14 @@ def diagnose(root: Path, noted: Collection[str]) -> TableHealth:
     Raises:
         CorruptFileError: the log cannot be read.
     """
-    standing = CommitLog(root).standing()
-    manifests, wounds, lying = [], [], _Lying.below(root)
-    for manifest in standing.live:
-        wound = _examine(lying, manifest, noted)
-        if wound.damaged or manifest.digest in standing.doubtful:
-            wounds.append(wound)
-        manifests.append(wound.rest if wound.damaged else manifest)
-    return TableHealth(tuple(manifests), tuple(wounds), standing.hiding)
+    log_state = CommitLog(root).log_state()
+    manifests, corrupt_commits, lying = [], [], _Lying.below(root)
+    for manifest in log_state.live:
+        corrupt_commit = _examine(lying, manifest, noted)
+        if corrupt_commit.damaged or manifest.digest in log_state.doubtful:
+            corrupt_commits.append(corrupt_commit)
+        manifests.append(corrupt_commit.rest if corrupt_commit.damaged else manifest)
+    return TableHealth(tuple(manifests), tuple(corrupt_commits), log_state.hiding)
 
 
 @dataclass(frozen=True)
@@ -160,20 +160,20 @@ class _Lying:
             return cls(root, None)
         return cls(root, {path.relative_to(root).as_posix(): listed for path, listed in root.listing()})
 
-    def is_whole(self, entry: FileEntry, doubted: Collection[str]) -> bool:
+    def is_whole(self, entry: FileEntry, suspect: Collection[str]) -> bool:
         """As the function of that name."""
         path = self.root / entry.path
         if self.listed is None or not isinstance(path, ObjectPath):
-            return is_whole(self.root, entry, doubted)
+            return is_whole(self.root, entry, suspect)
         listed = self.listed.get(entry.path)
         if listed is None or listed.size != entry.bytes:
             return False
-        return entry.path not in doubted or local_cache().sha256_as_listed(path, listed) == entry.sha256
+        return entry.path not in suspect or local_cache().sha256_as_listed(path, listed) == entry.sha256
 
 
 def _examine(lying: _Lying, manifest: Manifest, noted: Collection[str]) -> CorruptCommit:
-    doubted = {*noted, *(entry.path for entry in (*_indexes(manifest), *manifest.files.values()))}
-    damaged = tuple(entry for entry in manifest.entries() if not lying.is_whole(entry, doubted))
+    suspect = {*noted, *(entry.path for entry in (*_indexes(manifest), *manifest.files.values()))}
+    damaged = tuple(entry for entry in manifest.entries() if not lying.is_whole(entry, suspect))
     bad = {entry.path for entry in damaged}
     rest = manifest.model_copy(
         update={

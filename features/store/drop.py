@@ -31,7 +31,7 @@ def drop_dataset(options: StoreDrop) -> dict[str, Any]:
     opened, name = open_store(options.store), options.dataset
     dataset = opened.dataset_root(name)
     images = _images(opened, name)
-    texts = [table for table in opened.text_tables() if table.recipe.dataset == name]
+    texts = [table for table in opened.text_tables() if table.table_config.dataset == name]
     roots = [*(table.root for table in texts), dataset]
     with lease(opened.path, "change", {table_name(opened.path, root): () for root in roots}):
         # The dataset goes last, so that a removal cut short is seen to be unfinished.
@@ -55,12 +55,12 @@ def _images(store: Store, name: str) -> int:
 
 
 def _take_out(root: Path, table: str) -> None:
-    CommitLog(root).update(lambda standing: _without(table, standing))
+    CommitLog(root).update(lambda log_state: _without(table, log_state))
 
 
-def _without(table: str, standing: LogState) -> Manifest | None:
+def _without(table: str, log_state: LogState) -> Manifest | None:
     """A commit that takes out all that is live."""
-    for error in (standing.unreadable[digest] for digest in standing.hiding):
+    for error in (log_state.unreadable[digest] for digest in log_state.hiding):
         raise error
-    replaces = tuple(manifest.digest for manifest in standing.live)
+    replaces = tuple(manifest.digest for manifest in log_state.live)
     return Manifest(table=table, replaces=replaces, facts=DroppedMetadata()) if replaces else None

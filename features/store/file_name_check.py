@@ -35,8 +35,8 @@ def check_file_names(text: CaptionTable, captions: pa.Table, dataset: Dataset, c
     raise StoreError(
         f"the captions of {len(differing)} images belong to other images of the dataset {dataset.name}: image "
         f"{image_id} is {image_file} in the dataset and {caption_file} in the caption table",
-        where=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
-        mend="run `capt prepare features` and `capt prepare captions` with the same --annotations",
+        location=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
+        hint="run `capt prepare features` and `capt prepare captions` with the same --annotations",
     )
 
 

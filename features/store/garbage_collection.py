@@ -270,15 +270,15 @@ class _Collector:
             for one in files:
                 self._delete(one)
             return
-        aside = temporary_path(path)
+        temporary = temporary_path(path)
         # Another collection may be deleting the same.
         with contextlib.suppress(FileNotFoundError):
             size = sum(one.lstat().st_size for one in files)
             self._check()
-            path.rename(aside)
+            path.rename(temporary)
             self.paths += [one.relative_to(self.store).as_posix() for one in files]
             self.bytes += size
-            shutil.rmtree(aside, ignore_errors=True) if aside.is_dir() else aside.unlink()
+            shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink()
 
     def _tidy(self, directory: Path) -> None:
         """Delete the directory of a commit or report, and those in it, where they are empty now."""
@@ -316,11 +316,11 @@ def _remembered(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except (ValueError, KeyError, TypeError):
-        raise CorruptFileError("the note of the table's network is damaged", where=str(path)) from None
+        raise CorruptFileError("the note of the table's network is damaged", location=str(path)) from None
 
 
 def _parse_age(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if not match:
-        raise UsageError(f"cannot read {text!r}", where="--older-than", mend="write 24h, 7d or 0s")
+        raise UsageError(f"cannot read {text!r}", location="--older-than", hint="write 24h, 7d or 0s")
     return float(match[1]) * _UNITS[match[2]]

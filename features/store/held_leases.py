@@ -74,8 +74,8 @@ class HeldLease:
         if not self.holds:
             raise StoreError(
                 "the lease ran out while this process was suspended or could not reach the store",
-                where=str(self.path),
-                mend="run the same command again",
+                location=str(self.path),
+                hint="run the same command again",
             )
 
 

@@ -42,7 +42,7 @@ class Rows:
     places: NDArray[np.int64]
     repeated: int = 0
 
-    def where(self, mask: NDArray[np.bool_]) -> "Rows":
+    def select(self, mask: NDArray[np.bool_]) -> "Rows":
         """The rows that a mask bool [N] picks."""
         return Rows(self.keys[mask], self.shards[mask], self.places[mask], self.repeated)
 

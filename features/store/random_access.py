@@ -83,7 +83,7 @@ class OpenShards:
             got = len(data)
         if got != size:
             raise CorruptFileError(
-                "the shard ends within a row", where=str(self._root / self._shards[number].data.path)
+                "the shard ends within a row", location=str(self._root / self._shards[number].data.path)
             )
 
     def _open_index(self, number: int) -> NDArray[Any]:
@@ -145,10 +145,10 @@ def checked(root: Path, entry: FileEntry) -> Path:
         got = hash_file(path)
     except FileNotFoundError:
         raise CorruptFileError(
-            "a committed file is missing", where=str(path), mend="run the same prepare command again"
+            "a committed file is missing", location=str(path), hint="run the same prepare command again"
         ) from None
     if got != entry.sha256:
-        raise CorruptFileError(f"damaged: expected SHA-256 {entry.sha256}, got {got}", where=str(path))
+        raise CorruptFileError(f"damaged: expected SHA-256 {entry.sha256}, got {got}", location=str(path))
     return path
 
 
@@ -164,5 +164,5 @@ def key_bytes(key: bytes | str) -> bytes:
     except ValueError:
         data = b""
     if len(data) != KEY_BYTES:
-        raise UsageError(f"{key!r} is no key", mend=f"give {KEY_BYTES} bytes, or {2 * KEY_BYTES} hexadecimal digits")
+        raise UsageError(f"{key!r} is no key", hint=f"give {KEY_BYTES} bytes, or {2 * KEY_BYTES} hexadecimal digits")
     return data

@@ -53,8 +53,8 @@ def repair_log(root: Path) -> None:
     """
     log = CommitLog(root)
     named = {number: _entry(log, number) for number in range(1, log.last() + 1)}
-    doubted = [number for number, digest in named.items() if not (root / MANIFESTS / f"{digest}.json").is_file()]
-    for number in doubted:
+    suspect = [number for number, digest in named.items() if not (root / MANIFESTS / f"{digest}.json").is_file()]
+    for number in suspect:
         unnamed = [digest for digest in _sound_manifests(root) if digest not in named.values()]
         digest = _meant(log.entry_path(number), unnamed, is_readable=bool(named[number]))
         if digest:
@@ -81,8 +81,8 @@ def _meant(path: Path, unnamed: list[str], is_readable: bool) -> str:
     if len(candidates) != 1:
         raise CorruptFileError(
             f"the log entry is damaged or missing, and {len(candidates)} manifests may be the one that it named",
-            where=str(path),
-            mend=f'write {{"manifest":"<name>"}} there, or put {path.parents[1]} away and prepare again',
+            location=str(path),
+            hint=f'write {{"manifest":"<name>"}} there, or put {path.parents[1]} away and prepare again',
         )
     return candidates[0]
 
@@ -126,20 +126,20 @@ class FeatureTableRepair:
 
     Args:
         store: Store. The store.
-        recipe: FeatureTableConfig. The table's recipe.
+        table_config: FeatureTableConfig. The table's recipe.
     """
 
-    def __init__(self, store: Store, recipe: FeatureTableConfig) -> None:
+    def __init__(self, store: Store, table_config: FeatureTableConfig) -> None:
         self._store = store
-        self.recipe = recipe
-        self.root = store.path / FEATURES / recipe.fingerprint[:SHORT_FINGERPRINT]
+        self.table_config = table_config
+        self.root = store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
         self.noted = recorded_corruption(store.path, self.root)
         self._found = TableHealth((), (), ())
 
     def begin(self) -> None:
         """Mend what follows from files that are whole: entries of the log, and indexes."""
         repair_log(self.root)
-        for manifest in CommitLog(self.root).standing().live:
+        for manifest in CommitLog(self.root).log_state().live:
             if isinstance(manifest.facts, FeatureMetadata):
                 for shard in manifest.shards:
                     self._mend_index(shard, manifest.facts)
@@ -148,11 +148,11 @@ class FeatureTableRepair:
         """What is left of the table; None where that is nothing."""
         self._found = diagnose(self.root, self.noted)
         if not self._found.is_sound:
-            rows = sum(shard.rows for wound in self._found.wounds for shard in wound.shards)
+            rows = sum(shard.rows for corrupt_commit in self._found.corrupt_commits for shard in corrupt_commit.shards)
             _log.warning("%s: damaged; rows to make again: %s", self.root, "all" if self._found.hiding else rows)
         if not self._found.manifests:
             return None
-        return FeatureTable(self._store, self.root, self.recipe, self._found.manifests)
+        return FeatureTable(self._store, self.root, self.table_config, self._found.manifests)
 
     def finish(self) -> UnrepairedRows:
         """Put what is whole in the place of what is damaged; the rows that are gone."""
@@ -167,48 +167,52 @@ class FeatureTableRepair:
     def _replace(self, found: TableHealth) -> None:
         """Commits of what is whole in place of what is not, and one that takes out what leaves nothing."""
         log = CommitLog(self.root)
-        for wound in found.wounds:
-            if wound.rest.entries():
-                log.update(partial(_rest_of, wound))
-        empty = [wound.manifest.digest for wound in found.wounds if not wound.rest.entries()]
+        for corrupt_commit in found.corrupt_commits:
+            if corrupt_commit.rest.entries():
+                log.update(partial(_rest_of, corrupt_commit))
+        empty = [
+            corrupt_commit.manifest.digest
+            for corrupt_commit in found.corrupt_commits
+            if not corrupt_commit.rest.entries()
+        ]
         log.update(partial(self._taking_out, empty))
 
-    def _taking_out(self, empty: list[str], standing: LogState) -> Manifest | None:
+    def _taking_out(self, empty: list[str], log_state: LogState) -> Manifest | None:
         """A commit that takes out what cannot be read, and of `empty` what is live still."""
         # A rest may be the very commit that could not be read.
-        gone = (*standing.hiding, *(digest for digest in empty if digest in standing.live_digests))
-        return Manifest(table=self.recipe.fingerprint, replaces=gone, facts=DroppedMetadata()) if gone else None
+        gone = (*log_state.hiding, *(digest for digest in empty if digest in log_state.live_digests))
+        return Manifest(table=self.table_config.fingerprint, replaces=gone, facts=DroppedMetadata()) if gone else None
 
     def _mend_index(self, shard: Shard, facts: FeatureMetadata) -> None:
         """Make a shard's index again from its rows, where that gives the very bytes."""
         if shard.index is None or is_sound(self.root, shard.index) or not is_sound(self.root, shard.data):
             return
         data = self._index_bytes(shard, facts)
-        aside = temporary_path(self.root / shard.index.path)
-        aside.write_bytes(data)
-        is_the_same = hash_file(aside) == shard.index.sha256
-        aside.unlink()
+        temporary = temporary_path(self.root / shard.index.path)
+        temporary.write_bytes(data)
+        is_the_same = hash_file(temporary) == shard.index.sha256
+        temporary.unlink()
         if is_the_same:
             write(self.root / shard.index.path, data)
             _log.warning("%s: the index was damaged; made again", self.root / shard.index.path)
 
     def _index_bytes(self, shard: Shard, facts: FeatureMetadata) -> bytes:
-        table, keys = self.recipe.table(facts.shape), []
-        aside = temporary_path(self.root / shard.data.path)
+        table, keys = self.table_config.table(facts.shape), []
+        temporary = temporary_path(self.root / shard.data.path)
         try:
-            writer = WRITERS[self.recipe.format](aside, table)
-            for row in read_rows(checked(self.root, shard.data), table, self.recipe.format):
+            writer = WRITERS[self.table_config.format](temporary, table)
+            for row in read_rows(checked(self.root, shard.data), table, self.table_config.format):
                 writer.append(row)
                 keys.append(row["key"])
             return index_bytes(table, keys, writer.close())
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     # === What is lost ===
 
     def _lost(self) -> UnrepairedRows:
         manifests = CommitLog(self.root).live()
-        table = FeatureTable(self._store, self.root, self.recipe, manifests) if manifests else None
+        table = FeatureTable(self._store, self.root, self.table_config, manifests) if manifests else None
         images: dict[str, list[str]] = {}
         rows: set[bytes] = set()
         for name, catalog in _catalogs(self._store):
@@ -220,8 +224,8 @@ class FeatureTableRepair:
                 images.setdefault(name, []).extend(catalog["image_id"].filter(pa.array(is_gone)).to_pylist())
                 rows.update(key.tobytes() for key in keys[is_gone])
         if rows:
-            where = ", ".join(f"{name} ({len(some):,} images)" for name, some in images.items())
-            _log.warning("%d rows are lost, whose images this command does not see; dataset %s", len(rows), where)
+            location = ", ".join(f"{name} ({len(some):,} images)" for name, some in images.items())
+            _log.warning("%d rows are lost, whose images this command does not see; dataset %s", len(rows), location)
         return UnrepairedRows(len(rows), images)
 
     def _was_here(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -229,21 +233,21 @@ class FeatureTableRepair:
         if self._found.hiding:
             return np.ones(len(keys), np.bool_)
         found = np.zeros(len(keys), np.bool_)
-        for wound in self._found.wounds:
-            facts = wound.manifest.facts
+        for corrupt_commit in self._found.corrupt_commits:
+            facts = corrupt_commit.manifest.facts
             assert isinstance(facts, FeatureMetadata)
-            for shard in wound.shards:
+            for shard in corrupt_commit.shards:
                 if shard.index and is_sound(self.root, shard.index):
-                    index = read_index(checked(self.root, shard.index), self.recipe.table(facts.shape))
+                    index = read_index(checked(self.root, shard.index), self.table_config.table(facts.shape))
                     found |= contains(as_keys(index["key"]), as_keys(keys))
                 else:
                     found |= shard_numbers(keys, shard.count) == shard.number
         return found
 
 
-def _rest_of(wound: CorruptCommit, standing: LogState) -> Manifest | None:
+def _rest_of(corrupt_commit: CorruptCommit, log_state: LogState) -> Manifest | None:
     """What is whole of a commit, unless another commit has taken its place meanwhile."""
-    return wound.rest if wound.manifest.digest in standing.live_digests else None
+    return corrupt_commit.rest if corrupt_commit.manifest.digest in log_state.live_digests else None
 
 
 def _catalogs(store: Store) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -274,16 +278,16 @@ def remove_corrupt(root: Path, paths: Collection[str]) -> None:
 
 def _damaged(root: Path, paths: Collection[str]) -> list[Path]:
     """The files that `remove_damaged` deletes."""
-    standing = CommitLog(root).standing()
-    if standing.hiding or not (paths or standing.unreadable):
+    log_state = CommitLog(root).log_state()
+    if log_state.hiding or not (paths or log_state.unreadable):
         return []
-    live = {entry.path for manifest in standing.live for entry in manifest.entries()}
-    named = {entry.path: entry for manifest in standing.known.values() for entry in manifest.entries()}
+    live = {entry.path for manifest in log_state.live for entry in manifest.entries()}
+    named = {entry.path: entry for manifest in log_state.known.values() for entry in manifest.entries()}
     candidates = {path: root / path for path in set(paths) - live if path in named}
     found = [path for name, path in candidates.items() if path.is_file() and not is_sound(root, named[name])]
-    doubted = {f"{MANIFESTS}/{digest}.json" for digest in standing.unreadable} | set(paths)
+    suspect = {f"{MANIFESTS}/{digest}.json" for digest in log_state.unreadable} | set(paths)
     for file in (root / MANIFESTS).glob("*.json"):
-        is_doubted = MANIFEST_NAME.fullmatch(file.name) and f"{MANIFESTS}/{file.name}" in doubted
+        is_doubted = MANIFEST_NAME.fullmatch(file.name) and f"{MANIFESTS}/{file.name}" in suspect
         if is_doubted and hash_file(file) != file.stem:
             found.append(file)
     return found
@@ -311,12 +315,12 @@ def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
         return None
 
 
-def intact_caption_table(store: Store, recipe: CaptionTableConfig) -> CaptionTable | None:
+def intact_caption_table(store: Store, table_config: CaptionTableConfig) -> CaptionTable | None:
     """The text table of a recipe, every file checked; None, with a warning, where one is damaged."""
-    root = store.path / TEXT / recipe.fingerprint[:SHORT_FINGERPRINT]
-    standing = CommitLog(root).standing()
-    if standing.hiding:
-        _log.warning("%s: the table is written anew", standing.unreadable[standing.hiding[0]])
+    root = store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
+    log_state = CommitLog(root).log_state()
+    if log_state.hiding:
+        _log.warning("%s: the table is written anew", log_state.unreadable[log_state.hiding[0]])
         return None
     try:
         table = CaptionTable(root)

@@ -80,7 +80,7 @@ class _Shards:
     def _read(self, number: int, size: int, offset: int) -> bytes:
         data = os.pread(self._opened(number).descriptor, size, offset)
         if len(data) != size:
-            raise CorruptFileError("the shard ends before its last row", where=str(self._merge.data(number)))
+            raise CorruptFileError("the shard ends before its last row", location=str(self._merge.data(number)))
         return data
 
 

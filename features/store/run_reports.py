@@ -81,7 +81,7 @@ def report_figures(path: Path) -> dict[str, Any]:
                 failures.add(*failure)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise CorruptFileError(
-            f"the run report is damaged: {error}", where=str(path), mend="delete it; nothing depends on it"
+            f"the run report is damaged: {error}", location=str(path), hint="delete it; nothing depends on it"
         ) from None
     return {"input": statuses.total(), **statuses, "failures": failures.figures()}
 

@@ -250,9 +250,9 @@ class ShardWriter:
         data = self._publish(self._aside, hash_file(self._aside), self._format)
         index = None
         if tensor_fields(self._table):
-            aside = temporary_path(self._directory / "index")
-            aside.write_bytes(index_bytes(self._table, self._keys, places))
-            index = self._publish(aside, data.name.split(".")[1], "index")
+            temporary = temporary_path(self._directory / "index")
+            temporary.write_bytes(index_bytes(self._table, self._keys, places))
+            index = self._publish(temporary, data.name.split(".")[1], "index")
         return Shard(
             number=self._number,
             count=self._count,
@@ -271,9 +271,9 @@ class ShardWriter:
         if find_shard(key, self._count) != self._number:
             raise ValueError(f"key {key.hex()[:8]} does not belong to shard {self._number} of {self._count}")
 
-    def _publish(self, aside: Path, sha256: str, suffix: str) -> Path:
+    def _publish(self, temporary: Path, sha256: str, suffix: str) -> Path:
         path = self._directory / shard_name(self._table.name, self._number, self._count, sha256, suffix)
-        replace_atomically(aside, path)
+        replace_atomically(temporary, path)
         return path
 
 

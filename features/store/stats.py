@@ -111,20 +111,20 @@ def _key_array(keys: Sequence[bytes]) -> NDArray[np.uint8]:
 
 
 def _features_entry(table: FeatureTable) -> dict[str, Any]:
-    recipe = table.recipe
+    table_config = table.table_config
     return {
         "fingerprint": _short(table),
-        "extractor": recipe.extractor,
-        "weights": recipe.weights,
-        "layer": recipe.layer,
-        "pooling": recipe.pooling,
-        "resize": recipe.resize,
-        "fit": recipe.fit,
-        "shorter_side": recipe.shorter_side,
+        "extractor": table_config.extractor,
+        "weights": table_config.weights,
+        "layer": table_config.layer,
+        "pooling": table_config.pooling,
+        "resize": table_config.resize,
+        "fit": table_config.fit,
+        "shorter_side": table_config.shorter_side,
         "shape": list(table.shape),
-        "precision": recipe.precision,
-        "dtype": recipe.dtype,
-        "format": recipe.format,
+        "precision": table_config.precision,
+        "dtype": table_config.dtype,
+        "format": table_config.format,
         "rows": sum(shard.rows for shard in table.shards),
         "shards": len(table.shards),
         "bytes": table.bytes,
@@ -172,8 +172,8 @@ def _remembered(table: FeatureTable) -> list[dict[str, Any]]:
 def _text_entry(table: CaptionTable) -> dict[str, Any]:
     return {
         "fingerprint": _short(table),
-        "dataset": table.recipe.dataset,
-        "standardizer": table.recipe.standardizer,
+        "dataset": table.table_config.dataset,
+        "standardizer": table.table_config.standardizer,
         "words": table.facts.words,
         "captions": _by_split(table.facts.captions),
         "shards": len(table.shards),
@@ -226,8 +226,8 @@ def _reports(store: Store) -> list[dict[str, Any]]:
 
 
 def _report_entry(root: Path, path: Path, store: Path) -> dict[str, Any]:
-    where = path.relative_to(store).as_posix()
-    return {"dataset": root.name, "run": path.stem, "report": where, **report_figures(path)}
+    location = path.relative_to(store).as_posix()
+    return {"dataset": root.name, "run": path.stem, "report": location, **report_figures(path)}
 
 
 def _leak_entry(leak: LeakedImage) -> dict[str, Any]:

@@ -35,7 +35,7 @@ Positions = NDArray[np.int64]
 
 def feature_schema(table: "FeatureTable") -> pa.Schema:
     """The schema of `feature_batches`: the table's own, with values as they are before compression."""
-    return features_table(table.shape, table.recipe.dtype).arrow_schema()
+    return features_table(table.shape, table.table_config.dtype).arrow_schema()
 
 
 def feature_batches(table: "FeatureTable", rows: int) -> Iterator[pa.RecordBatch]:

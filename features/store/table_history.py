@@ -66,7 +66,7 @@ class TableHistory:
     Args:
         root: Path. The table's directory.
         fingerprint: str. What its manifests call it; empty where the recipe is damaged.
-        recipe: the table's recipe; None for a dataset or model, or where it is damaged.
+        table_config: the table's recipe; None for a dataset or model, or where it is damaged.
         manifests: dict. The manifests that could be read, by digest, oldest first; those that no log entry names last.
         live: set of str. Digests that the log names and no manifest replaces.
         is_whole: bool. Whether all of the log and the manifests could be read.
@@ -74,7 +74,7 @@ class TableHistory:
 
     root: Path
     fingerprint: str = ""
-    recipe: FeatureTableConfig | CaptionTableConfig | None = None
+    table_config: FeatureTableConfig | CaptionTableConfig | None = None
     manifests: dict[str, Manifest] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
     is_whole: bool = True
@@ -132,7 +132,7 @@ def _read_recipe(table: TableHistory, findings: Findings) -> None:
         return
     table.fingerprint = fingerprint
     try:
-        table.recipe = _RECIPES[table.kind].model_validate_json(data)
+        table.table_config = _RECIPES[table.kind].model_validate_json(data)
     except ValidationError as error:
         findings.damage(path, "a recipe", error.errors()[0]["msg"])
 
@@ -180,7 +180,7 @@ def _read_manifest(table: TableHistory, path: Path, findings: Findings) -> Manif
     try:
         return CommitLog(table.root).manifest(path.stem)
     except CorruptFileError as error:
-        findings.damage(path, "a manifest", error.what)
+        findings.damage(path, "a manifest", error.message)
         return None
 
 

@@ -67,7 +67,7 @@ def open_store(path: str | Path) -> "Store":
     """The store in a directory or at an address; StoreError where there is none, or one this version cannot read."""
     root = parse_location(path)
     if not root.is_dir():
-        raise StoreError("no store is here", where=str(root), mend="make one with `capt prepare features --store …`")
+        raise StoreError("no store is here", location=str(root), hint="make one with `capt prepare features --store …`")
     _check_marker(root)
     return Store(root)
 
@@ -76,7 +76,7 @@ def create_store(path: str | Path) -> "Store":
     """The store in a directory or at an address, made where there is nothing yet."""
     root = parse_location(path)
     if root.exists() and not root.is_dir():
-        raise StoreError("a store is a directory, and this is a file", where=str(root))
+        raise StoreError("a store is a directory, and this is a file", location=str(root))
     # Another run may be making the store at this moment.
     if not root.exists() or all(path.name.startswith(ASIDE) for path in root.iterdir()):
         put_if_absent(root / MARKER, MARKER_BYTES)
@@ -98,7 +98,7 @@ class Store:
         found = {dataset.name: dataset for dataset in self.datasets()}
         if name not in found:
             raise StoreError(
-                f"there is no dataset {name!r}", where=str(self.path), mend=f"it has: {', '.join(found) or 'none'}"
+                f"there is no dataset {name!r}", location=str(self.path), hint=f"it has: {', '.join(found) or 'none'}"
             )
         return found[name]
 
@@ -118,27 +118,27 @@ class Store:
         """The text table whose fingerprint begins with `prefix`."""
         return _pick(self.text_tables(), prefix, "text table", self.path)
 
-    def has_features(self, recipe: FeatureTableConfig) -> bool:
+    def has_features(self, table_config: FeatureTableConfig) -> bool:
         """Whether the recipe's table has a commit."""
-        return CommitLog(self.path / "features" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
+        return CommitLog(self.path / "features" / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
-    def has_text(self, recipe: CaptionTableConfig) -> bool:
+    def has_text(self, table_config: CaptionTableConfig) -> bool:
         """Whether the recipe's table has a commit."""
-        return CommitLog(self.path / "text" / recipe.fingerprint[:SHORT_FINGERPRINT]).last() > 0
+        return CommitLog(self.path / "text" / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
-    def feature_root(self, recipe: FeatureTableConfig) -> Path:
+    def feature_root(self, table_config: FeatureTableConfig) -> Path:
         """The directory of the recipe's table, made and marked with the recipe where it is new."""
-        return _claim(self.path / "features", recipe)
+        return _claim(self.path / "features", table_config)
 
-    def text_root(self, recipe: CaptionTableConfig) -> Path:
+    def text_root(self, table_config: CaptionTableConfig) -> Path:
         """The directory of the recipe's table, made and marked with the recipe where it is new."""
-        return _claim(self.path / "text", recipe)
+        return _claim(self.path / "text", table_config)
 
     def dataset_root(self, name: str) -> Path:
         """The directory of a dataset; UsageError where the name could not be a directory's."""
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot name a dataset", mend="use letters, digits, dot, dash and underscore, 100 at most"
+                f"{name!r} cannot name a dataset", hint="use letters, digits, dot, dash and underscore, 100 at most"
             )
         return self.path / "datasets" / name
 
@@ -241,7 +241,7 @@ class Dataset(_Committed):
             filters=[("image_id", "==", image_id)],
         ).to_pylist()
         if not found:
-            raise MissingKeyError(f"the dataset {self.name} has no image {image_id!r}", where=str(self.root))
+            raise MissingKeyError(f"the dataset {self.name} has no image {image_id!r}", location=str(self.root))
         row: dict[str, Any] = found[0]
         return row
 
@@ -259,12 +259,12 @@ class CaptionTable(_Committed):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.recipe = _read_recipe(root, CaptionTableConfig)
+        self.table_config = _read_recipe(root, CaptionTableConfig)
 
     @property
     def fingerprint(self) -> str:
         """The recipe's fingerprint."""
-        return self.recipe.fingerprint
+        return self.table_config.fingerprint
 
     @property
     def facts(self) -> CaptionMetadata:
@@ -285,14 +285,16 @@ class CaptionTable(_Committed):
     def captions(self) -> pa.Table:
         """The rows of `schemas.tables.CAPTIONS`, by key, as Arrow; `record_batches` takes less memory."""
         paths = [self.file(shard.data) for shard in self.shards]
-        if self.recipe.format == "parquet":
+        if self.table_config.format == "parquet":
             return read_parquet(paths, CAPTIONS)
-        return to_arrow(CAPTIONS, (row for path in paths for row in read_rows(path, CAPTIONS, self.recipe.format)))
+        return to_arrow(
+            CAPTIONS, (row for path in paths for row in read_rows(path, CAPTIONS, self.table_config.format))
+        )
 
     def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """The rows of `captions`, so many a batch and fewer in the last."""
         paths = (self.file(shard.data) for shard in self.shards)
-        return row_batches(paths, CAPTIONS, self.recipe.format, rows)
+        return row_batches(paths, CAPTIONS, self.table_config.format, rows)
 
     def dataset(self, batch_size: int = 1024, prefetch: int = 2) -> Any:
         """The rows of `captions` as a tf.data.Dataset of batches, dicts by column.
@@ -313,10 +315,10 @@ class CaptionTable(_Committed):
         wanted = key_bytes(key)
         for shard in self.shards:
             if shard.first_key <= wanted.hex() <= shard.last_key:
-                row = find_row(self.file(shard.data), CAPTIONS, self.recipe.format, wanted)
+                row = find_row(self.file(shard.data), CAPTIONS, self.table_config.format, wanted)
                 if row:
                     return row
-        raise MissingKeyError(f"no caption has the key {wanted.hex()}", where=str(self.root))
+        raise MissingKeyError(f"no caption has the key {wanted.hex()}", location=str(self.root))
 
 
 class FeatureTable(_Committed):
@@ -328,7 +330,7 @@ class FeatureTable(_Committed):
     Args:
         store: Store. The store.
         root: Path. The table's directory.
-        recipe: FeatureTableConfig or None. What a row means; None reads it.
+        table_config: FeatureTableConfig or None. What a row means; None reads it.
         manifests: sequence of Manifest, or None. The commits to show; None takes the live ones.
     """
 
@@ -336,17 +338,17 @@ class FeatureTable(_Committed):
         self,
         store: Store,
         root: Path,
-        recipe: FeatureTableConfig | None = None,
+        table_config: FeatureTableConfig | None = None,
         manifests: Sequence[Manifest] | None = None,
     ) -> None:
         super().__init__(root, manifests)
-        self.recipe = recipe or _read_recipe(root, FeatureTableConfig)
+        self.table_config = table_config or _read_recipe(root, FeatureTableConfig)
         self._store = store
 
     @property
     def fingerprint(self) -> str:
         """The recipe's fingerprint."""
-        return self.recipe.fingerprint
+        return self.table_config.fingerprint
 
     @property
     def facts(self) -> FeatureMetadata:
@@ -363,7 +365,7 @@ class FeatureTable(_Committed):
     @property
     def table(self) -> Table:
         """The declaration of the rows."""
-        return self.recipe.table(self.shape)
+        return self.table_config.table(self.shape)
 
     @property
     def network_path(self) -> Path:
@@ -407,7 +409,7 @@ class FeatureTable(_Committed):
     def stored(self, positions: NDArray[np.int64]) -> Stored:
         """The columns `value` and, with int8, `scale` at positions that `lookup` gave, as stored, decompressed."""
         if len(positions) and positions.min() < 0:
-            raise MissingKeyError("a position is −1, so `lookup` did not find its key", where=str(self.root))
+            raise MissingKeyError("a position is −1, so `lookup` did not find its key", location=str(self.root))
         numbers = np.searchsorted(self._starts, positions, side="right") - 1
         within = positions - self._starts[numbers]
         return self._stored(list(zip(numbers.tolist(), within.tolist(), strict=True)))
@@ -507,8 +509,8 @@ class FeatureTable(_Committed):
     def _missing(self, key: bytes) -> MissingKeyError:
         return MissingKeyError(
             f"no row has the key {key.hex()}",
-            where=str(self.root),
-            mend="`capt prepare features` extracts the images of a dataset that the table lacks",
+            location=str(self.root),
+            hint="`capt prepare features` extracts the images of a dataset that the table lacks",
         )
 
     @cached_property
@@ -561,8 +563,8 @@ def _tables(parent: Path) -> list[Path]:
     return sorted(log.parent for log in parent.glob("*/log") if any(log.glob("*.json")))
 
 
-def _claim(parent: Path, recipe: FeatureTableConfig | CaptionTableConfig) -> Path:
-    root, data = parent / recipe.fingerprint[:SHORT_FINGERPRINT], recipe.canonical
+def _claim(parent: Path, table_config: FeatureTableConfig | CaptionTableConfig) -> Path:
+    root, data = parent / table_config.fingerprint[:SHORT_FINGERPRINT], table_config.canonical
     if not (root / RECIPE).exists() or (root / RECIPE).read_bytes() != data:
         write(root / RECIPE, data)
     return root
@@ -572,15 +574,15 @@ def _read_recipe(root: Path, kind: type[AnyRecipe]) -> AnyRecipe:
     """The recipe of the table in a directory; CorruptFileError where it is missing, or not the one the directory is
     for.
     """
-    path, mend = root / RECIPE, "run the same prepare command again"
+    path, hint = root / RECIPE, "run the same prepare command again"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise CorruptFileError("the table's recipe is missing", where=str(path), mend=mend) from None
+        raise CorruptFileError("the table's recipe is missing", location=str(path), hint=hint) from None
     got = hashlib.sha256(data).hexdigest()
     if got[:SHORT_FINGERPRINT] != root.name:
         raise CorruptFileError(
-            f"the recipe is damaged: expected SHA-256 {root.name}…, got {got}", where=str(path), mend=mend
+            f"the recipe is damaged: expected SHA-256 {root.name}…, got {got}", location=str(path), hint=hint
         )
     try:
         return kind.model_validate_json(data)
@@ -589,17 +591,19 @@ def _read_recipe(root: Path, kind: type[AnyRecipe]) -> AnyRecipe:
         place = ".".join(map(str, first["loc"]))
         raise StoreError(
             f"the recipe is not one that this capt knows: {place}: {first['msg']}",
-            where=str(path),
-            mend="use a newer capt",
+            location=str(path),
+            hint="use a newer capt",
         ) from None
 
 
-def _pick(tables: list[Fitting], prefix: str, noun: str, where: Path) -> Fitting:
+def _pick(tables: list[Fitting], prefix: str, noun: str, location: Path) -> Fitting:
     fitting = [table for table in tables if table.fingerprint.startswith(prefix)]
     if len(fitting) != 1:
         names = ", ".join(table.fingerprint[:SHORT_FINGERPRINT] for table in tables) or "none"
         found = "several" if fitting else "no"
-        raise StoreError(f"{found} {noun} has a fingerprint like {prefix!r}", where=str(where), mend=f"it has: {names}")
+        raise StoreError(
+            f"{found} {noun} has a fingerprint like {prefix!r}", location=str(location), hint=f"it has: {names}"
+        )
     return fitting[0]
 
 
@@ -612,16 +616,16 @@ def _check_marker(root: Path) -> None:
     if not ours and any(_tables(root / kind) for kind in ("features", "text", "datasets")):
         raise CorruptFileError(
             "what marks this directory as a store is damaged or missing",
-            where=str(root / MARKER),
-            mend=f"write {MARKER_BYTES.decode()} into it",
+            location=str(root / MARKER),
+            hint=f"write {MARKER_BYTES.decode()} into it",
         )
     if not ours:
         raise StoreError(
-            "this directory is not a capt store", where=str(root), mend="name another --store, or an empty directory"
+            "this directory is not a capt store", location=str(root), hint="name another --store, or an empty directory"
         )
     if version > STORE_VERSION:
         raise StoreError(
             f"the store has format version {version}, this capt reads up to {STORE_VERSION}",
-            where=str(root),
-            mend="use a newer capt",
+            location=str(root),
+            hint="use a newer capt",
         )

@@ -130,8 +130,8 @@ def verify_store(options: StoreVerify) -> dict[str, Any]:
         first = [*figures["damaged"], *figures["missing"]][0]
         raise CorruptFileError(
             f"damaged files: {len(figures['damaged'])}, missing: {len(figures['missing'])}, such as {first}",
-            where=options.store,
-            mend="run the same prepare commands again",
+            location=options.store,
+            hint="run the same prepare commands again",
             figures=figures,
         )
     return figures
@@ -307,14 +307,14 @@ class _Reading:
 
 def _examinations(table: TableHistory, manifest: Manifest) -> dict[str, Callable[[Path], str]]:
     """How each file that holds a shard's keys is held against what the manifest says, by path."""
-    recipe, facts = table.recipe, manifest.facts
-    if isinstance(recipe, FeatureTableConfig) and isinstance(facts, FeatureMetadata):
-        rows = recipe.table(facts.shape)
+    table_config, facts = table.table_config, manifest.facts
+    if isinstance(table_config, FeatureTableConfig) and isinstance(facts, FeatureMetadata):
+        rows = table_config.table(facts.shape)
         indexed = {shard.index.path: shard for shard in manifest.shards if shard.index}
         return {path: partial(_index_problem, shard, rows) for path, shard in indexed.items()}
-    if isinstance(recipe, CaptionTableConfig):
+    if isinstance(table_config, CaptionTableConfig):
         shards = {shard.data.path: shard for shard in manifest.shards}
-        return {path: partial(_captions_problem, shard, recipe) for path, shard in shards.items()}
+        return {path: partial(_captions_problem, shard, table_config) for path, shard in shards.items()}
     return {}
 
 
@@ -331,12 +331,12 @@ def _index_problem(shard: Shard, table: Table, path: Path) -> str:
     return _keys_problem(index["key"], shard)
 
 
-def _captions_problem(shard: Shard, recipe: CaptionTableConfig, path: Path) -> str:
+def _captions_problem(shard: Shard, table_config: CaptionTableConfig, path: Path) -> str:
     """What is wrong with the keys of a shard of captions; empty for nothing."""
-    if recipe.format == "parquet":
+    if table_config.format == "parquet":
         column = pq.read_table(path, columns=["key"]).column("key").combine_chunks()
         return _keys_problem(key_column(column), shard)
-    keys = b"".join(row["key"] for row in read_rows(path, CAPTIONS, recipe.format))
+    keys = b"".join(row["key"] for row in read_rows(path, CAPTIONS, table_config.format))
     return _keys_problem(np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES), shard)
 
 

@@ -65,7 +65,7 @@ class Tokenizer:
             with tf.device("CPU"):
                 self._saved = tf.saved_model.load(str(self._plain.path / "transform_fn"))
         except OSError:
-            raise StoreError("there is no transform graph", where=str(transform_dir)) from None
+            raise StoreError("there is no transform graph", location=str(transform_dir)) from None
 
     def tokenize(self, captions: Sequence[str]) -> Tokens:
         """The tokens of the captions, in their order; fastest on some thousands at once.

@@ -42,22 +42,22 @@ _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _Tensors = dict[str, Any]
 
 
-def counting_fn(recipe: CaptionTableConfig) -> Callable[[_Tensors], _Tensors]:
+def counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], _Tensors]:
     """A preprocessing function for `AnalyzeDataset` that counts the words of `caption` string [N].
 
     The counts become the asset `counts` of the transform, one `COUNT WORD` a line, no more of them than
     `recipe.vocab_size` leaves room for and none below `recipe.min_count`.
     """
-    recipe.check()
+    table_config.check()
 
     def count(inputs: _Tensors) -> _Tensors:
-        words = split_words(inputs[CAPTION], recipe.standardizer)
+        words = split_words(inputs[CAPTION], table_config.standardizer)
         # Counted within each batch first: what Beam handles one by one is distinct words, a tenth of all.
         distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
         tft.vocabulary(
             distinct,
-            top_k=recipe.vocab_size - len(SPECIAL_TOKENS) if recipe.vocab_size else None,
-            frequency_threshold=recipe.min_count if recipe.min_count > 1 else None,
+            top_k=table_config.vocab_size - len(SPECIAL_TOKENS) if table_config.vocab_size else None,
+            frequency_threshold=table_config.min_count if table_config.min_count > 1 else None,
             vocab_filename=COUNTS,
             store_frequency=True,
             weights=counts,
@@ -79,26 +79,26 @@ def ordered_words(counts: bytes) -> list[str]:
     return [*SPECIAL_TOKENS, *(word.decode() for _, word in ranked if word != nothing)]
 
 
-def transform_for_vocabulary(words: Sequence[str], recipe: CaptionTableConfig, output_dir: Path) -> None:
+def transform_for_vocabulary(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:
     """Save the transform that tokenizes with the given words, replacing one that is there.
 
     Args:
         words: str by id. The vocabulary, special words first; it is used whole, whatever `recipe.vocab_size` says.
-        recipe: CaptionTableConfig. Its `standardizer` and `max_length` are built in.
+        table_config: CaptionTableConfig. Its `standardizer` and `max_length` are built in.
         output_dir: Path. Local directory that gets `transform_fn/` and `transformed_metadata/`.
 
     Raises:
         StoreError: the words are no vocabulary.
         UsageError: the recipe's bounds leave no room for a word.
     """
-    recipe.check()
+    table_config.check()
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=output_dir) as made, plain_path(Path(made)) as aside:
-        vocabulary = aside / VOCABULARY_FILE
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=output_dir) as made, plain_path(Path(made)) as temporary:
+        vocabulary = temporary / VOCABULARY_FILE
         write_vocabulary(vocabulary, words)
-        built = aside / "built"
+        built = temporary / "built"
         impl_helper.analyze_in_place(
-            _tokenizing_fn(recipe, vocabulary),
+            _tokenizing_fn(table_config, vocabulary),
             force_tf_compat_v1=False,
             feature_specs={},
             type_specs={CAPTION: tf.TensorSpec([None], tf.string)},
@@ -110,11 +110,11 @@ def transform_for_vocabulary(words: Sequence[str], recipe: CaptionTableConfig, o
             (built / part).rename(output_dir / part)
 
 
-def _tokenizing_fn(recipe: CaptionTableConfig, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:
+def _tokenizing_fn(table_config: CaptionTableConfig, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:
     def tokenize(inputs: _Tensors) -> _Tensors:
-        words = split_words(inputs[CAPTION], recipe.standardizer)
+        words = split_words(inputs[CAPTION], table_config.standardizer)
         ids = words.with_values(tft.apply_vocabulary(words.values, str(vocabulary), lookup_fn=_lookup))
-        kept = ids[:, : recipe.max_length - 2] if recipe.max_length else ids
+        kept = ids[:, : table_config.max_length - 2] if table_config.max_length else ids
         tokens = tf.concat([_column(ids, START), kept, _column(ids, END)], axis=1)
         return {TOKENS: tokens, UNTRUNCATED: ids.row_lengths() + 2}
 

@@ -33,33 +33,37 @@ def read_vocabulary(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
-        raise StoreError("there is no vocabulary", where=str(path)) from None
+        raise StoreError("there is no vocabulary", location=str(path)) from None
     except UnicodeDecodeError as error:
-        raise StoreError(f"the vocabulary is no UTF-8 text at byte {error.start}", where=str(path)) from None
+        raise StoreError(f"the vocabulary is no UTF-8 text at byte {error.start}", location=str(path)) from None
     if not text.endswith("\n"):
-        raise StoreError("the vocabulary is cut off: its last line has no end", where=str(path))
+        raise StoreError("the vocabulary is cut off: its last line has no end", location=str(path))
     words = text.split("\n")[:-1]
-    check_words(words, where=str(path))
+    check_words(words, location=str(path))
     return words
 
 
 def write_vocabulary(path: Path, words: Sequence[str]) -> None:
     """Write the words by id to a file, whole or not at all; StoreError where they are no vocabulary."""
-    check_words(words, where=str(path))
+    check_words(words, location=str(path))
     write(path, "".join(f"{word}\n" for word in words).encode())
 
 
-def check_words(words: Sequence[str], *, where: str = "") -> None:
+def check_words(words: Sequence[str], *, location: str = "") -> None:
     """StoreError where the words do not begin with the special ones, repeat, or hold white space."""
     if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
         got = " ".join(words[: len(SPECIAL_TOKENS)])
-        raise StoreError(f"expected a vocabulary that begins with {' '.join(SPECIAL_TOKENS)}, got {got!r}", where=where)
+        raise StoreError(
+            f"expected a vocabulary that begins with {' '.join(SPECIAL_TOKENS)}, got {got!r}", location=location
+        )
     first_id: dict[str, int] = {}
     for number, word in enumerate(words):
         if word.split() != [word]:
-            raise StoreError(f"line {number + 1} of the vocabulary is not one word: {word!r}", where=where)
+            raise StoreError(f"line {number + 1} of the vocabulary is not one word: {word!r}", location=location)
         if word in first_id:
-            raise StoreError(f"{word!r} has two ids in the vocabulary: {first_id[word]} and {number}", where=where)
+            raise StoreError(
+                f"{word!r} has two ids in the vocabulary: {first_id[word]} and {number}", location=location
+            )
         first_id[word] = number
 
 

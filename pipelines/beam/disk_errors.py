@@ -14,11 +14,11 @@ _SAYS_FULL = re.compile(rf"\[errno ({'|'.join(map(str, _FULL))})\]", re.IGNORECA
 
 
 @contextlib.contextmanager
-def report_full_disk(where: str) -> Iterator[None]:
+def report_full_disk(location: str) -> Iterator[None]:
     """Turn an error of a full disk into CaptError.
 
     Args:
-        where: str. What lies on the disk.
+        location: str. What lies on the disk.
     """
     try:
         yield
@@ -27,8 +27,8 @@ def report_full_disk(where: str) -> Iterator[None]:
             raise
         raise CaptError(
             "no space is left on the disk",
-            where=where,
-            mend="free some and run the same command again: what is finished is kept",
+            location=location,
+            hint="free some and run the same command again: what is finished is kept",
         ) from error
 
 

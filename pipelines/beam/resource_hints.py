@@ -22,10 +22,12 @@ def parse_hints(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not ResourceHint.is_registered(name):
-            raise UsageError(f"{text!r} is no resource hint", where=_WHERE, mend="write min_ram=16GB, say")
+            raise UsageError(f"{text!r} is no resource hint", location=_WHERE, hint="write min_ram=16GB, say")
         try:
             parse_resource_hints({name: value})
         except ValueError:
-            raise UsageError(f"{value!r} is no value of {name}", where=_WHERE, mend="write min_ram=16GB, say") from None
+            raise UsageError(
+                f"{value!r} is no value of {name}", location=_WHERE, hint="write min_ram=16GB, say"
+            ) from None
         hints[name] = value
     return hints

@@ -51,7 +51,7 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
         if means_full_disk(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise CaptError(
-            f"the job failed: {_reason(error)}", mend="run the same command again: what is finished is kept"
+            f"the job failed: {_reason(error)}", hint="run the same command again: what is finished is kept"
         ) from error
 
 
@@ -91,7 +91,9 @@ def refuse_unknown(beam_options: Sequence[str]) -> None:
         unknown = [name for name in unknown if name not in told]
     if unknown:
         raise UsageError(
-            f"{unknown[0]!r} is no option of Beam or its runners", where="after --", mend="see Beam's pipeline options"
+            f"{unknown[0]!r} is no option of Beam or its runners",
+            location="after --",
+            hint="see Beam's pipeline options",
         )
 
 
@@ -111,10 +113,10 @@ def _options_of_engine(beam_options: Sequence[str]) -> set[str]:
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return set()
-        raise CaptError(f"the job server gives no answer: {error.details()}", where="after --") from error
+        raise CaptError(f"the job server gives no answer: {error.details()}", location="after --") from error
     return {f"--{option.name}" for option in told.options}
 
 
 def _no_answer(beam_options: Sequence[str]) -> CaptError:
     endpoint = PipelineOptions(list(beam_options)).view_as(PortableOptions).job_endpoint
-    return CaptError("the job server does not answer", where=str(endpoint), mend="start it, or name another")
+    return CaptError("the job server does not answer", location=str(endpoint), hint="start it, or name another")

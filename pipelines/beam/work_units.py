@@ -32,7 +32,7 @@ Worker = Callable[[Path, Advance], bytes]
 
 def write_unit(plan: Path, name: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write one unit's references, as a Parquet file of the given schema."""
-    with atomic_write(plan / "units" / f"{name}.parquet") as aside, pq.ParquetWriter(aside, schema) as writer:
+    with atomic_write(plan / "units" / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
         remaining = iter(rows)
         while some := list(islice(remaining, _ROWS_A_WRITE)):
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
@@ -40,7 +40,7 @@ def write_unit(plan: Path, name: str, rows: Iterable[Mapping[str, Any]], schema:
 
 def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
     """Write one unit's references that come as record batches of the given schema."""
-    with atomic_write(plan / "units" / f"{name}.parquet") as aside, pq.ParquetWriter(aside, schema) as writer:
+    with atomic_write(plan / "units" / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
 

@@ -31,7 +31,7 @@ def open_reader(kind: str, annotations: Sequence[str]) -> DatasetReader:
     """The source of a kind, over its annotation files; UsageError naming the kinds there are."""
     if kind not in SOURCES:
         raise UsageError(
-            f"unknown dataset kind {kind!r}", where="--dataset-type", mend=f"use one of {', '.join(SOURCES)}"
+            f"unknown dataset kind {kind!r}", location="--dataset-type", hint=f"use one of {', '.join(SOURCES)}"
         )
     return SOURCES[kind](annotations)
 

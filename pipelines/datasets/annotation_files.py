@@ -35,12 +35,12 @@ class AnnotationFile:
     """One annotation file.
 
     Args:
-        where: str. What the user named, and the path within it: what messages say.
+        location: str. What the user named, and the path within it: what messages say.
         name: str. Path within what was named, with slashes; of a plain file its last part. Without `.gz`.
         reference: Reference. How to read it.
     """
 
-    where: str
+    location: str
     name: str
     reference: Reference
 
@@ -60,10 +60,12 @@ class AnnotationFile:
         data = self.reference.read(max_bytes)
         command = unpack_command(data[:_MAGIC_BYTES])
         if command == "gunzip":
-            return gunzip_within(data, self.where, max_bytes)
+            return gunzip_within(data, self.location, max_bytes)
         if command:
-            what = "of compressed files only gzip is read"
-            raise UsageError(what, where=self.where, mend=f"{command} {PurePosixPath(self.where).name} first")
+            message = "of compressed files only gzip is read"
+            raise UsageError(
+                message, location=self.location, hint=f"{command} {PurePosixPath(self.location).name} first"
+            )
         return data
 
     def text(self) -> bytes:
@@ -80,13 +82,13 @@ class AnnotationFile:
             return as_utf8(self.read(MAX_BYTES))
         except RecordError as error:
             if error.reason == "too large":
-                what = f"it holds more than {MAX_BYTES:,} bytes, which are the limit"
-                raise CaptError(what, where=self.where, mend="cut it into several files") from error
-            what = f"it cannot be read: {error.reason} ({error.detail})"
-            raise CaptError(what, where=self.where, mend="fetch the file again") from error
+                message = f"it holds more than {MAX_BYTES:,} bytes, which are the limit"
+                raise CaptError(message, location=self.location, hint="cut it into several files") from error
+            message = f"it cannot be read: {error.reason} ({error.detail})"
+            raise CaptError(message, location=self.location, hint="fetch the file again") from error
         except UnicodeDecodeError as error:
-            what = f"it is not sound {error.encoding.upper()}: {error.reason}"
-            raise CaptError(what, where=self.where, mend="fetch the file again") from error
+            message = f"it is not sound {error.encoding.upper()}: {error.reason}"
+            raise CaptError(message, location=self.location, hint="fetch the file again") from error
 
     def json(self) -> Any:
         """Reads the document as JSON.
@@ -103,7 +105,7 @@ class AnnotationFile:
             text = data.decode(json.detect_encoding(data), "surrogateescape")
             return json.loads(text, parse_int=_parse_int, object_pairs_hook=distinct_keys)
         except (ValueError, RecursionError) as error:
-            raise CaptError(f"not JSON: {error}", where=self.where, mend="fetch the file again") from error
+            raise CaptError(f"not JSON: {error}", location=self.location, hint="fetch the file again") from error
 
     def lines(self) -> Iterator[Line | MalformedRecord]:
         """The lines that are not blank, without their ends: LF, CR LF, or CR alone in a file without LF.
@@ -112,7 +114,7 @@ class AnnotationFile:
         """
         data = self.text()
         for number, line in enumerate(split_lines(data, line_end(data)), 1):
-            yield from decode_line(line, f"{self.where}:{number}")
+            yield from decode_line(line, f"{self.location}:{number}")
 
     def records(self, read: Callable[[Line], _Read | MalformedRecord]) -> Iterator[_Read | MalformedRecord]:
         """Reads the lines as records.
@@ -132,7 +134,7 @@ class AnnotationFile:
             return
         for name in chain.from_iterable((name, f"{name}{_GZIP}") for name in names):
             other = AnnotationFile(
-                _sibling(self.where, name), _unpacked_name(name), Reference(_sibling(self.reference.location, name))
+                _sibling(self.location, name), _unpacked_name(name), Reference(_sibling(self.reference.location, name))
             )
             try:
                 other.reference.read(MAX_BYTES)
@@ -143,7 +145,7 @@ class AnnotationFile:
 
 
 def list_annotation_files(
-    names: Sequence[str], pattern: re.Pattern[str], what: str, option: str = "--annotations"
+    names: Sequence[str], pattern: re.Pattern[str], message: str, option: str = "--annotations"
 ) -> Iterator[AnnotationFile]:
     """The annotation files that a command names.
 
@@ -151,7 +153,7 @@ def list_annotation_files(
         names: sequence of str. Each a plain file, taken whatever it is called, or a directory, zip or tar, local or at
             an address, of which the files that match are taken, by name.
         pattern: re.Pattern. Searched for in the path within a directory or archive.
-        what: str. Such a file as people would write it, `captions_*.json`.
+        message: str. Such a file as people would write it, `captions_*.json`.
         option: str. The option that names them.
 
     Raises:
@@ -159,9 +161,9 @@ def list_annotation_files(
     """
     for name in names:
         if name.encode(errors="replace").decode() != name:
-            raise UsageError("the path is not UTF-8", where=ascii(name), mend="rename it")
+            raise UsageError("the path is not UTF-8", location=ascii(name), hint="rename it")
         if not name or not (is_address(name) or Path(name).exists()):
-            raise UsageError("no such annotation file", where=name or option, mend=f"check {option}")
+            raise UsageError("no such annotation file", location=name or option, hint=f"check {option}")
         if not is_collection(name):
             yield AnnotationFile(name, _unpacked_name(PurePosixPath(name).name), Reference.of(name))
             continue
@@ -169,10 +171,10 @@ def list_annotation_files(
             (one for one in list_files(name) if pattern.search(_unpacked_name(one.name))), key=lambda one: one.name
         )
         if not found:
-            raise UsageError(f"it holds no {what}", where=name, mend=f"check {option}")
+            raise UsageError(f"it holds no {message}", location=name, hint=f"check {option}")
         twice = [one for one, count in Counter(_unpacked_name(one.name) for one in found).items() if count > 1]
         if twice:
-            raise UsageError(f"it holds {twice[0]} both plain and compressed", where=name, mend="remove one of them")
+            raise UsageError(f"it holds {twice[0]} both plain and compressed", location=name, hint="remove one of them")
         for one in found:
             yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", _unpacked_name(one.name), one.reference)
 
@@ -180,7 +182,7 @@ def list_annotation_files(
 def required(annotations: Sequence[str], kind: str, example: str) -> tuple[str, ...]:
     """The annotations of a kind that cannot do without; UsageError naming an example."""
     if not annotations:
-        raise UsageError(f"{kind} needs its annotation files", where="--annotations", mend=f"name {example}, say")
+        raise UsageError(f"{kind} needs its annotation files", location="--annotations", hint=f"name {example}, say")
     return tuple(annotations)
 
 

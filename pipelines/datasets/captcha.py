@@ -88,7 +88,7 @@ class CaptchaReader:
         found = list(list_annotation_files([labels], _FILES, _EXAMPLE, option="--labels"))
         if len(found) > 1:
             names = ", ".join(one.name for one in found)
-            raise UsageError(f"several files of labels: {names}", where=labels, mend="name one of them")
+            raise UsageError(f"several files of labels: {names}", location=labels, hint="name one of them")
         self._document = found[0]
         self._counts = counts
 
@@ -115,7 +115,7 @@ class CaptchaReader:
             found = numbered.get(number, [ListedImage(f"a{number}.png")])
             fault = labels.faults.get(number) or _twofold(found)
             if not fault and number <= last and number not in labels.words:
-                fault = MalformedRecord(self._document.where, "no label", f"no line tells the word of a{number}")
+                fault = MalformedRecord(self._document.location, "no label", f"no line tells the word of a{number}")
             word = labels.words.get(number, "")
             split, (name, root) = counts.split_of(position), found[0]
             yield ImageEntry(f"a{number}", name, split, label=word, fault=fault, root=root)
@@ -128,8 +128,8 @@ class CaptchaReader:
     def _counts_of(self, images: int) -> SplitCounts:
         counts = self._counts or published_counts(images)
         if sum(counts) > images:
-            what = f"the splits take {sum(counts):,} images, and there are {images:,}"
-            raise UsageError(what, where="--split-sizes", mend="give fewer")
+            message = f"the splits take {sum(counts):,} images, and there are {images:,}"
+            raise UsageError(message, location="--split-sizes", hint="give fewer")
         return counts
 
 
@@ -141,7 +141,7 @@ def read_labels(document: AnnotationFile) -> Labels:
         if stray:
             labels.strays.append(stray)
     if not (labels.numbers or labels.strays):
-        raise UsageError("there is no label in it", where=document.where, mend="check --labels")
+        raise UsageError("there is no label in it", location=document.location, hint="check --labels")
     return labels
 
 

@@ -33,24 +33,24 @@ class CocoReader:
         """The images of all files."""
         for document in self._documents():
             split = split_named(document.name)
-            for place, image in records(document.json(), "images", document.where, _MEND):
+            for place, image in records(document.json(), "images", document.location, _MEND):
                 entry = read_record(place, partial(_image, image, split))
                 named = failed_image(entry) if isinstance(entry, MalformedRecord) else entry
-                yield named._replace(document=document.where, place=place)
+                yield named._replace(document=document.location, place=place)
 
     def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
         """The captions of all files."""
         for document in self._documents():
-            annotations = records(document.json(), "annotations", document.where, _MEND)
+            annotations = records(document.json(), "annotations", document.location, _MEND)
             entries = (read_record(place, partial(_caption, annotation)) for place, annotation in annotations)
-            yield from in_document(document.where, entries)
+            yield from in_document(document.location, entries)
 
     def _documents(self) -> list[AnnotationFile]:
         found = list(list_annotation_files(self._annotations, _CAPTIONS, "captions_*.json"))
         years = {match[2] for document in found if (match := _YEAR.search(_last_part(document.name)))}
         if len(years) > 1:
-            what = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
-            raise UsageError(what, where=", ".join(self._annotations), mend="name the files of one year")
+            message = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
+            raise UsageError(message, location=", ".join(self._annotations), hint="name the files of one year")
         return found
 
 

@@ -50,7 +50,7 @@ class ConceptualReader:
         for document in list_annotation_files(self._annotations, _FILES, "*.tsv"):
             split = split_named(document.name)
             for row in document.records(_row):
-                yield row if isinstance(row, MalformedRecord) else (*row, split, document.where)
+                yield row if isinstance(row, MalformedRecord) else (*row, split, document.location)
 
 
 def _row(line: Line) -> tuple[str, str] | MalformedRecord:

@@ -63,34 +63,34 @@ class _Row(NamedTuple):
 def _rows(document: AnnotationFile) -> Iterator[_Row | MalformedRecord]:
     """The rows after the header."""
     delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
-    rows = read_rows(document.text(), document.where, delimiter)
+    rows = read_rows(document.text(), document.location, delimiter)
     header = next(rows, None)
     if header is None or isinstance(header, MalformedRecord):
         why = f"{header.reason}: {header.detail}" if header else "it is empty"
-        raise CaptError(f"no header: {why}", where=document.where, mend="begin it with image and caption")
-    columns = _columns(header.fields, document.where)
+        raise CaptError(f"no header: {why}", location=document.location, hint="begin it with image and caption")
+    columns = _columns(header.fields, document.location)
     for row in rows:
         yield (
             row
             if isinstance(row, MalformedRecord)
-            else read_record(row.place, partial(_row, document.where, row, columns, len(header.fields)))
+            else read_record(row.place, partial(_row, document.location, row, columns, len(header.fields)))
         )
 
 
-def _columns(header: Sequence[str], where: str) -> dict[str, int]:
+def _columns(header: Sequence[str], location: str) -> dict[str, int]:
     names = [name.strip().lower() for name in header]
     for name in _COLUMNS:
         if names.count(name) > 1 or (name in _WANTED and name not in names):
-            what = f"the header has {names.count(name) or 'no'} columns {name!r}: {shown(', '.join(header))}"
-            raise CaptError(what, where=where, mend="it needs image and caption, and may have split and id")
+            message = f"the header has {names.count(name) or 'no'} columns {name!r}: {shown(', '.join(header))}"
+            raise CaptError(message, location=location, hint="it needs image and caption, and may have split and id")
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
 def _row(document: str, row: Fields, columns: Mapping[str, int], width: int) -> _Row | MalformedRecord:
     if len(row.fields) != width:
-        what = "too few columns" if len(row.fields) < width else "too many columns"
+        message = "too few columns" if len(row.fields) < width else "too many columns"
         return MalformedRecord(
-            row.place, what, f"{len(row.fields)} where the header has {width}: {shown(' '.join(row.fields))}"
+            row.place, message, f"{len(row.fields)} where the header has {width}: {shown(' '.join(row.fields))}"
         )
     named = {name: row.fields[column] for name, column in columns.items()}
     image = named["image"].strip()

@@ -47,12 +47,12 @@ class _Closing:
     state: _State
 
 
-def read_rows(data: bytes, where: str, delimiter: str) -> Iterator[Fields | MalformedRecord]:
+def read_rows(data: bytes, location: str, delimiter: str) -> Iterator[Fields | MalformedRecord]:
     """Reads CSV text (RFC 4180).
 
     Args:
         data: The text in UTF-8. What ends its first line ends all its rows.
-        where: Name of the file.
+        location: Name of the file.
         delimiter: Comma or tab.
 
     Yields:
@@ -69,7 +69,7 @@ def read_rows(data: bytes, where: str, delimiter: str) -> Iterator[Fields | Malf
             if closing.start < stop:
                 closing = text.find_closing(stop, number + 1)
             stop, last, state = closing.stop, closing.number, closing.state
-        place = f"{where}:{number}"
+        place = f"{location}:{number}"
         if state == "complete" and stop - start <= MAX_ROW:
             yield from _parse(data[start:stop], place, delimiter)
             start, number = stop, last + 1

@@ -41,7 +41,7 @@ class Flickr30kReader:
             tokens = [document for document in found if document.name.endswith(".token")]
             for document in tokens or found:
                 entries = _rows(document) if _has_header(document) else read_token_captions(document)
-                yield from in_document(document.where, entries)
+                yield from in_document(document.location, entries)
 
 
 def _has_header(document: AnnotationFile) -> bool:

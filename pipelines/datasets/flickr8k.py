@@ -37,8 +37,8 @@ class Flickr8kReader:
         splits = self._splits()
         strays = splits.keys() - {name for name, _ in names}
         if strays:
-            what = "names in the split lists that no caption has"
-            _log.warning("%s: %d, such as %s. They decide no split.", what, len(strays), min(strays))
+            message = "names in the split lists that no caption has"
+            _log.warning("%s: %d, such as %s. They decide no split.", message, len(strays), min(strays))
         return (
             ImageEntry(name, name, splits.get(name, "unused") if splits else None, document=document)
             for name, document in names
@@ -47,7 +47,7 @@ class Flickr8kReader:
     def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
         """The captions, in the file's order."""
         for document in self._tokens():
-            yield from in_document(document.where, read_token_captions(document))
+            yield from in_document(document.location, read_token_captions(document))
 
     def _documents(self) -> list[AnnotationFile]:
         return list(list_annotation_files(self._annotations, _FILES, "Flickr8kReader.token.txt"))
@@ -55,21 +55,21 @@ class Flickr8kReader:
     def _tokens(self) -> list[AnnotationFile]:
         found = [document for document in self._documents() if not _LIST.search(document.name)]
         if not found:
-            where = ", ".join(self._annotations)
-            raise UsageError("no token file, only split lists", where=where, mend="name Flickr8k.token.txt too")
+            location = ", ".join(self._annotations)
+            raise UsageError("no token file, only split lists", location=location, hint="name Flickr8k.token.txt too")
         return found
 
     def _splits(self) -> dict[str, str]:
         """The split of each image on a list."""
-        lists = {one.where: one for one in self._documents() if _LIST.search(one.name)}
+        lists = {one.location: one for one in self._documents() if _LIST.search(one.name)}
         for document in self._tokens():
-            lists |= {one.where: one for one in document.beside(_LISTS)}
+            lists |= {one.location: one for one in document.beside(_LISTS)}
         splits: dict[str, str] = {}
         for document in lists.values():
             for name, split in _listed(document):
                 if splits.setdefault(name, split) != split:
-                    what = f"{name} is in the {split} list and in the {splits[name]} list"
-                    raise CaptError(what, where=document.where, mend="fetch the lists again")
+                    message = f"{name} is in the {split} list and in the {splits[name]} list"
+                    raise CaptError(message, location=document.location, hint="fetch the lists again")
         return splits
 
 
@@ -78,5 +78,5 @@ def _listed(document: AnnotationFile) -> Iterator[tuple[str, str]]:
     split = read_split(match[1]) if match else None
     for line in document.lines():
         if isinstance(line, MalformedRecord):
-            raise CaptError(f"{line.reason}: {line.detail}", where=line.place, mend="fetch the list again")
+            raise CaptError(f"{line.reason}: {line.detail}", location=line.place, hint="fetch the list again")
         yield line.text.strip(), split or ""

@@ -15,8 +15,8 @@ class FolderReader:
         if annotations:
             raise UsageError(
                 "a folder has no annotations",
-                where="--annotations",
-                mend="leave it out, or name the --dataset-type kind",
+                location="--annotations",
+                hint="leave it out, or name the --dataset-type kind",
             )
 
     def images(self) -> Iterator[ImageEntry]:

@@ -35,22 +35,22 @@ class IaprReader:
     def images(self) -> Iterator[ImageEntry]:
         """The images, by file."""
         for document in self._documents():
-            entry = read_record(document.where, partial(_read, document))
+            entry = read_record(document.location, partial(_read, document))
             if not isinstance(entry, MalformedRecord):
-                yield ImageEntry(entry[0], entry[0], document=document.where)
+                yield ImageEntry(entry[0], entry[0], document=document.location)
 
     def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
         """The captions, by file."""
         for document in self._documents():
-            entry = read_record(document.where, partial(_read, document))
+            entry = read_record(document.location, partial(_read, document))
             if isinstance(entry, MalformedRecord):
                 yield entry
                 continue
             image, clauses = entry
             if not clauses:
-                yield MalformedRecord(document.where, "no description", image)
+                yield MalformedRecord(document.location, "no description", image)
             for number, clause in enumerate(clauses):
-                yield CaptionEntry(image, str(number), clause, document=document.where)
+                yield CaptionEntry(image, str(number), clause, document=document.location)
 
     def _documents(self) -> Iterator[AnnotationFile]:
         for name in self._annotations:
@@ -64,12 +64,12 @@ def _read(document: AnnotationFile) -> tuple[str, list[str]] | MalformedRecord:
     text = as_utf8(data).decode("utf-8", "replace") if marked_encoding(data) else data.decode("latin-1")
     body = _field(text, "DOC")
     if body is None:
-        return MalformedRecord(document.where, "no DOC", shown(text))
+        return MalformedRecord(document.location, "no DOC", shown(text))
     if text.count("<DOC>") > 1:
-        return MalformedRecord(document.where, "several DOC", "a file describes one image")
+        return MalformedRecord(document.location, "several DOC", "a file describes one image")
     image = _plain(_field(body, "IMAGE"))
     if not image:
-        return MalformedRecord(document.where, "no IMAGE", shown(body))
+        return MalformedRecord(document.location, "no IMAGE", shown(body))
     clauses = (clause.strip() for clause in _plain(_field(body, "DESCRIPTION")).split(";"))
     return image, [clause for clause in clauses if clause]
 

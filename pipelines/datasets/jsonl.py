@@ -41,7 +41,7 @@ class JsonLinesReader:
         for document in self._documents():
             for record in document.records(_record):
                 if not isinstance(record, MalformedRecord):
-                    yield ImageEntry(record.image, record.image, record.split, document=document.where)
+                    yield ImageEntry(record.image, record.image, record.split, document=document.location)
 
     def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
         """The captions, in the files' order."""
@@ -49,7 +49,7 @@ class JsonLinesReader:
         for document in self._documents():
             for record in document.records(_record):
                 entries = (record,) if isinstance(record, MalformedRecord) else _captions(record, numbering)
-                yield from in_document(document.where, entries)
+                yield from in_document(document.location, entries)
 
     def _documents(self) -> Iterator[AnnotationFile]:
         return list_annotation_files(self._annotations, _FILES, "*.jsonl")

@@ -34,24 +34,26 @@ class KarpathyReader:
             for place, image in _images(document):
                 entry = read_record(place, partial(_image, image))
                 named = failed_image(entry) if isinstance(entry, MalformedRecord) else entry
-                yield named._replace(document=document.where, place=place)
+                yield named._replace(document=document.location, place=place)
 
     def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
         """The captions, in the files' order."""
         for document in self._documents():
-            yield from in_document(document.where, _captions(document))
+            yield from in_document(document.location, _captions(document))
 
     def _documents(self) -> Iterator[AnnotationFile]:
         for path in self._annotations:
             found = list(list_annotation_files([path], _DATASET, "dataset_*.json"))
             if len(found) > 1:
                 held = ", ".join(document.name for document in found)
-                raise UsageError(f"it holds {held}, and one is read at a time", where=path, mend="unpack the one meant")
+                raise UsageError(
+                    f"it holds {held}, and one is read at a time", location=path, hint="unpack the one meant"
+                )
             yield found[0]
 
 
 def _images(document: AnnotationFile) -> Iterator[tuple[str, Any]]:
-    return records(document.json(), "images", document.where, _MEND)
+    return records(document.json(), "images", document.location, _MEND)
 
 
 def _captions(document: AnnotationFile) -> Iterator[CaptionEntry | MalformedRecord]:

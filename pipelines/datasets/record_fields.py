@@ -46,14 +46,14 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey
     return DuplicateKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
 
 
-def records(data: Any, key: str, where: str, mend: str) -> Iterator[tuple[str, Any]]:
+def records(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[str, Any]]:
     """The list under a key of a JSON object, each with its place, `file: images[17]`; CaptError where it is none."""
     if isinstance(data, DuplicateKeyError):
-        raise CaptError(f"the key {brief(data.key)} stands twice", where=where, mend="keep one of the two")
+        raise CaptError(f"the key {brief(data.key)} stands twice", location=location, hint="keep one of the two")
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
-        raise CaptError(f"the list {key!r} is missing", where=where, mend=mend)
+        raise CaptError(f"the list {key!r} is missing", location=location, hint=hint)
     for number, record in enumerate(data[key]):
-        yield f"{where}: {key}[{number}]", record
+        yield f"{location}: {key}[{number}]", record
 
 
 def value(record: Any, key: str) -> Any:

@@ -74,9 +74,9 @@ def parse_counts(text: str) -> SplitCounts:
     try:
         counts = SplitCounts(*map(int, text.split(",")))
     except (ValueError, TypeError):
-        raise UsageError(f"cannot read {text!r}", where="--split-sizes", mend="write 100000,20000,20000") from None
+        raise UsageError(f"cannot read {text!r}", location="--split-sizes", hint="write 100000,20000,20000") from None
     if min(counts) < 0 or not sum(counts):
-        raise UsageError(f"{text} are no counts", where="--split-sizes", mend="write 100000,20000,20000")
+        raise UsageError(f"{text} are no counts", location="--split-sizes", hint="write 100000,20000,20000")
     return counts
 
 
@@ -87,9 +87,9 @@ def parse_split(text: str) -> Splitter:
     try:
         train, val, test = (float(share) for share in text.split(","))
     except ValueError:
-        raise UsageError(f"cannot read {text!r}", where="--split-ratios", mend="write own, or 0.8,0.1,0.1") from None
+        raise UsageError(f"cannot read {text!r}", location="--split-ratios", hint="write own, or 0.8,0.1,0.1") from None
     if not (min(train, val, test) >= 0 and abs(train + val + test - 1) <= 1e-6):
-        raise UsageError(f"the shares {text} are not positive or do not add up to 1", where="--split-ratios")
+        raise UsageError(f"the shares {text} are not positive or do not add up to 1", location="--split-ratios")
     return Splitter(own=False, shares=(train, val, test))
 
 

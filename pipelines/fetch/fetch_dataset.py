@@ -88,7 +88,7 @@ def print_fetched(result: dict[str, Any]) -> None:
 
 def _published(dataset: str) -> Publication:
     if dataset not in PUBLISHED:
-        raise UsageError(f"nothing published is known as {dataset!r}", mend=f"use one of {', '.join(PUBLISHED)}")
+        raise UsageError(f"nothing published is known as {dataset!r}", hint=f"use one of {', '.join(PUBLISHED)}")
     return PUBLISHED[dataset]
 
 
@@ -96,7 +96,7 @@ def _chosen(files: Sequence[PublishedFile], only: Sequence[str], dataset: str) -
     names = [file.name for file in files]
     for name in only:
         if name not in names:
-            raise UsageError(f"{dataset} has no file {name!r}", where="--only", mend=f"it has {', '.join(names)}")
+            raise UsageError(f"{dataset} has no file {name!r}", location="--only", hint=f"it has {', '.join(names)}")
     return [file for file in files if (file.name in only if only else not file.extra)]
 
 
@@ -105,7 +105,7 @@ def _made(directory: str) -> Path:
     try:
         make_directory(place)
     except OSError as error:
-        raise UsageError(f"cannot make the directory: {error.strerror}", where=directory) from error
+        raise UsageError(f"cannot make the directory: {error.strerror}", location=directory) from error
     return place
 
 
@@ -116,7 +116,7 @@ def _base(mirror: str | None) -> str:
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in mirror for sign in "@?#"):
         raise UsageError(
-            "a mirror is an http or https address without user, query or fragment", where=f"--mirror-url {mirror}"
+            "a mirror is an http or https address without user, query or fragment", location=f"--mirror-url {mirror}"
         )
     return mirror.rstrip("/")
 
@@ -144,8 +144,8 @@ def _check_disk(wanted: Sequence[Transfer], place: Path) -> None:
     if need > free:
         raise CaptError(
             f"{_size(need)} are to be fetched, and {_size(free)} are free",
-            where=str(place),
-            mend="free some, or take fewer files with --only",
+            location=str(place),
+            hint="free some, or take fewer files with --only",
         )
 
 

@@ -73,8 +73,8 @@ class Transfer:
                 self.discard()
                 raise CaptError(
                     f"what arrived is not the published file: {wrong}",
-                    where=self._address,
-                    mend="it was removed; the same command begins anew",
+                    location=self._address,
+                    hint="it was removed; the same command begins anew",
                 )
             replace_atomically(self._part, self._path)
             self.discard()
@@ -129,7 +129,9 @@ class Transfer:
                 self.received += len(chunk)
                 if have > total:
                     self.discard()
-                    raise CaptError(f"the server sends more than the {total:,} bytes it announced", where=self._address)
+                    raise CaptError(
+                        f"the server sends more than the {total:,} bytes it announced", location=self._address
+                    )
                 part.write(chunk)
                 show(have >> 20, "")
         if have < total:

@@ -46,20 +46,22 @@ def request(address: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPRespon
             response = _followed(address, headers, opened)
             if response.status not in (200, 206, 416):
                 said = f"{response.status} {response.reason or http.client.responses.get(response.status, '')}".strip()
-                raise CaptError(f"the server says {said}", where=address, mend=_ASIDE)
+                raise CaptError(f"the server says {said}", location=address, hint=_ASIDE)
             yield response
         except (ProtocolError, ProxyError, TooSlowError) as error:
             raise BrokenTransferError(
                 without_user(str(error.args[0] if error.args else type(error).__name__))
             ) from error
         except HTTPError as error:
-            what = f"the server cannot be asked: {without_user(str(error))}"
-            raise CaptError(what, where=address, mend=_ASIDE) from error
+            message = f"the server cannot be asked: {without_user(str(error))}"
+            raise CaptError(message, location=address, hint=_ASIDE) from error
 
 
 def describe_unreachable(address: str, reason: object) -> CaptError:
     """The error of an address that could not be had however often it was tried."""
-    return CaptError(f"no good connection: {reason}", where=address, mend=f"check the network and its proxy; {_ASIDE}")
+    return CaptError(
+        f"no good connection: {reason}", location=address, hint=f"check the network and its proxy; {_ASIDE}"
+    )
 
 
 def _followed(address: str, headers: Mapping[str, str], opened: contextlib.ExitStack) -> BaseHTTPResponse:
@@ -82,7 +84,7 @@ def _followed(address: str, headers: Mapping[str, str], opened: contextlib.ExitS
         if not onward:
             return response
         here = _redirected(here, onward)
-    raise CaptError(f"more than {_MAX_REDIRECTS} redirects", where=address, mend=_ASIDE)
+    raise CaptError(f"more than {_MAX_REDIRECTS} redirects", location=address, hint=_ASIDE)
 
 
 def _redirected(here: str, onward: str) -> str:
@@ -92,9 +94,9 @@ def _redirected(here: str, onward: str) -> str:
         there = urljoin(here, onward)
         schemes = (urlsplit(here).scheme, urlsplit(there).scheme)
     except ValueError as error:
-        raise CaptError(f"redirected to an address that is not a URL: {error}", where=place, mend=_ASIDE) from error
+        raise CaptError(f"redirected to an address that is not a URL: {error}", location=place, hint=_ASIDE) from error
     if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
-        raise CaptError(f"redirected to {without_query(there)}, which is no safe address", where=place, mend=_ASIDE)
+        raise CaptError(f"redirected to {without_query(there)}, which is no safe address", location=place, hint=_ASIDE)
     return there
 
 

@@ -50,12 +50,12 @@ def request_file_info(address: str, response: BaseHTTPResponse, published: int |
     """
     size = _range_of(response)[1] if response.status == 206 else _length_of(response, published)
     if size is None:
-        raise CaptError("the server does not say how long the file is", where=address)
+        raise CaptError("the server does not say how long the file is", location=address)
     if size != (published or size):
         raise CaptError(
             f"the server has a file of {size:,} bytes, and the published one has {published:,}",
-            where=address,
-            mend="it is another file, or a page that asks for a login",
+            location=address,
+            hint="it is another file, or a page that asks for a login",
         )
     etag = _validator(response, "ETag")
     return RemoteFileInfo(

@@ -195,7 +195,7 @@ class _Crew:
             return None
         try:
             host.turn(url)
-            with atomic_write(path) as aside, aside.open("wb") as file:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 download_into(url, file, self._job.limits, partial(host.rest, url))
         except RecordError as error:
             host.note(error)

@@ -40,8 +40,8 @@ def download_all(
     directory = Path(worker.directory)
     units = min(BUCKETS, -(-count // _UNIT_URLS))
     with report_full_disk(str(directory)), claim_job(directory / _LOCK), scratch_plan(work) as plan:
-        for aside in directory.glob(f"??/{ASIDE}*"):
-            aside.unlink(missing_ok=True)
+        for temporary in directory.glob(f"??/{ASIDE}*"):
+            temporary.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // BUCKETS):
             write_unit(plan, f"{number:05d}", ({"url": url} for _, url in some), DOWNLOAD_UNIT)
         with watching("downloading", count, "images", lambda: done_so_far(plan)):
@@ -54,5 +54,5 @@ def download_directory(images: str) -> Path:
     """The directory that downloads go to, as `--images` names it; UsageError where it can be none."""
     path = Path(images)
     if "://" in images or (path.exists() and not path.is_dir()):
-        raise UsageError("images are downloaded, and this is no directory", where=f"--images {images}")
+        raise UsageError("images are downloaded, and this is no directory", location=f"--images {images}")
     return path.absolute()

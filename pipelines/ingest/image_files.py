@@ -11,14 +11,14 @@ _THREADS = 16
 _BATCH = 4096
 
 
-def tell_images(db: sqlite3.Connection, where: str = "TRUE") -> None:
+def tell_images(db: sqlite3.Connection, condition: str = "TRUE") -> None:
     """Reads the first bytes of files found whose suffix is missing or not known, and notes which are images.
 
     Args:
         db: Database of a run. Its table `found` has `location`, `member`, and `image`, which is null for these files.
-        where: SQL condition. Other files found are left as they are.
+        condition: SQL condition. Other files found are left as they are.
     """
-    query = f"""SELECT rowid, location, member FROM found WHERE image IS NULL AND rowid > ? AND {where}
+    query = f"""SELECT rowid, location, member FROM found WHERE image IS NULL AND rowid > ? AND {condition}
         ORDER BY rowid LIMIT {_BATCH}"""
     last = 0
     with ThreadPoolExecutor(_THREADS) as threads:

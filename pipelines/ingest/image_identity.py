@@ -104,8 +104,8 @@ class Identities:
             GROUP BY id HAVING count(*) > 1)"""
         ).fetchone()
         if again is not None:
-            what = f"two images would have the id {again}"
-            raise CaptError(what, where="--annotations", mend="give the images other ids")
+            message = f"two images would have the id {again}"
+            raise CaptError(message, location="--annotations", hint="give the images other ids")
 
     def images(self) -> Iterator[NamedImage]:
         """Yields every image, by its id in the annotations, after `settle`."""

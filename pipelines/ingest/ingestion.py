@@ -48,7 +48,7 @@ class Selection:
 
 
 def insert_records(
-    ledger: JobDatabase, source: DatasetReader, images: Sequence[str], selection: Selection
+    job_database: JobDatabase, source: DatasetReader, images: Sequence[str], selection: Selection
 ) -> dict[str, int]:
     """Enter the source's images, with their files.
 
@@ -58,26 +58,26 @@ def insert_records(
         `unannotated`, how many images were found that the source does not name, and `shared_ids`, how many of its ids
         stand for several images.
     """
-    with ledger.transaction():
-        ledger.identities.add(source.images())
-    downloads = download_directory(images[0]) if ledger.identities.has_addresses() else None
-    ledger.add_roots(images)
+    with job_database.transaction():
+        job_database.identities.add(source.images())
+    downloads = download_directory(images[0]) if job_database.identities.has_addresses() else None
+    job_database.add_roots(images)
     for root in distinct_roots(images):
         if not (downloads and root == images[0]):
-            ledger.add_found(root, list_images(root))
+            job_database.add_found(root, list_images(root))
         elif downloads.exists():
-            ledger.add_found(root, list_files(root))
+            job_database.add_found(root, list_files(root))
     if isinstance(source, ListingReader):
-        with ledger.transaction():
-            ledger.identities.add(source.images_among(ledger.walked_files()))
-    ledger.identities.settle()
-    ledger.add_records(_records(ledger.identities.images(), selection))
+        with job_database.transaction():
+            job_database.identities.add(source.images_among(job_database.walked_files()))
+    job_database.identities.settle()
+    job_database.add_records(_records(job_database.identities.images(), selection))
     if selection.limit_captions is not None:
-        ledger.add_captions(_captioned(ledger.identities, source))
-    unannotated = ledger.match()
-    ledger.limit(selection.limit_images, selection.limit_captions)
-    ledger.locate()
-    return {"unannotated": unannotated, "shared_ids": ledger.identities.shared_ids()}
+        job_database.add_captions(_captioned(job_database.identities, source))
+    unannotated = job_database.match()
+    job_database.limit(selection.limit_images, selection.limit_captions)
+    job_database.locate()
+    return {"unannotated": unannotated, "shared_ids": job_database.identities.shared_ids()}
 
 
 def list_images(root: str) -> Iterator[ListedFile]:
@@ -97,7 +97,7 @@ def list_images(root: str) -> Iterator[ListedFile]:
         has_images = has_images or image_by_name(found.name) is not False
         yield found
     if not has_images:
-        raise CaptError("it holds no image", where=root, mend="check --images")
+        raise CaptError("it holds no image", location=root, hint="check --images")
 
 
 def _records(images: Iterable[NamedImage], selection: Selection) -> Iterator[InputRecord]:
@@ -127,36 +127,36 @@ def _captioned(identities: Identities, source: DatasetReader) -> Iterator[str]:
                 yield identities.image_of(one.document, one.image_id)
 
 
-def skip_failed_urls(ledger: JobDatabase, images: Sequence[str], max_bytes: int) -> None:
+def skip_failed_urls(job_database: JobDatabase, images: Sequence[str], max_bytes: int) -> None:
     """Let the addresses fail that are remembered as dead."""
-    if ledger.count_wanted():
+    if job_database.count_wanted():
         dead = read_failed_urls(download_directory(images[0]), max_bytes)
-        ledger.enter_unfetched((link.url, link.reason, link.detail) for link in dead)
+        job_database.enter_unfetched((link.url, link.reason, link.detail) for link in dead)
 
 
 def download_records(
-    ledger: JobDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
+    job_database: JobDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
 ) -> int:
     """Download the images that have an address and no file, into the first of `images`; how many came."""
-    count = ledger.count_wanted()
+    count = job_database.count_wanted()
     if not count:
         return 0
     directory = download_directory(images[0])
     worker = DownloadImages(str(directory), limits)
-    unfetched = download_all(ledger.wanted(assign_bucket), count, worker, work, beam_options)
-    ledger.enter_unfetched((one.url, one.reason, one.detail) for one in unfetched)
-    came = ledger.count_wanted()
-    ledger.locate_downloads(images[0], list_files(str(directory)))
+    unfetched = download_all(job_database.wanted(assign_bucket), count, worker, work, beam_options)
+    job_database.enter_unfetched((one.url, one.reason, one.detail) for one in unfetched)
+    came = job_database.count_wanted()
+    job_database.locate_downloads(images[0], list_files(str(directory)))
     return came
 
 
 def hash_records(
-    ledger: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
+    job_database: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
     """Give every record found its content key; `rehash` takes none from the stat cache."""
     if not rehash:
-        ledger.recall_keys()
-    references = ledger.unhashed()
+        job_database.recall_keys()
+    references = job_database.unhashed()
     with scratch_plan(work) as plan:
         total = 0
         while some := list(islice(references, HASH_UNIT_ROWS)):
@@ -166,4 +166,4 @@ def hash_records(
             run_units(plan, HashImages(max_bytes), beam_options, "Hash")
         hashed = results(plan)
         while few := list(islice(hashed, UNITS_ENTERED)):
-            ledger.enter_hashes(chain.from_iterable(map(json.loads, few)))
+            job_database.enter_hashes(chain.from_iterable(map(json.loads, few)))

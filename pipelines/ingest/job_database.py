@@ -82,21 +82,21 @@ class JobDatabase(SplitRecords):
 
     Args:
         path: Path. The database, made anew.
-        stat_cache: Path. The store's memory of content keys by file times, shared between runs.
+        hash_cache: Path. The store's memory of content keys by file times, shared between runs.
     """
 
     _CATALOGUED = "SELECT image_id FROM record WHERE status != 'failed'"
 
-    def __init__(self, path: Path, stat_cache: Path) -> None:
+    def __init__(self, path: Path, hash_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
         self.identities = Identities(self._db)
         self._matcher = Matcher(self._db)
         self._roots: list[str] = []
-        stat_cache.parent.mkdir(parents=True, exist_ok=True)
-        if not self._attach(stat_cache):
-            _log.warning("%s is damaged; begun anew", stat_cache)
-            stat_cache.unlink(missing_ok=True)
-            self._attach(stat_cache)
+        hash_cache.parent.mkdir(parents=True, exist_ok=True)
+        if not self._attach(hash_cache):
+            _log.warning("%s is damaged; begun anew", hash_cache)
+            hash_cache.unlink(missing_ok=True)
+            self._attach(hash_cache)
 
     def add_roots(self, roots: Sequence[str]) -> None:
         """Insert the roots of `--images`; one that is named again is one root."""
@@ -303,10 +303,10 @@ class JobDatabase(SplitRecords):
             (SELECT key FROM record WHERE status = 'failed') ORDER BY key"""
         return self._write(path, FAILURES, query)
 
-    def _attach(self, stat_cache: Path) -> bool:
+    def _attach(self, hash_cache: Path) -> bool:
         """Have the stat cache at hand; False where it is damaged."""
         try:
-            self._db.execute("ATTACH ? AS cache", (str(stat_cache),))
+            self._db.execute("ATTACH ? AS cache", (str(hash_cache),))
             if self._db.execute("PRAGMA cache.quick_check(1)").fetchone() == ("ok",):
                 self._db.executescript(_STAT_CACHE)
                 return True
@@ -320,8 +320,8 @@ class JobDatabase(SplitRecords):
 
     def _find_files(self) -> None:
         for number, one, other in self._matcher.ambiguities():
-            where = "(file_name, root) = (SELECT file_name, root FROM name WHERE number = ?) AND status IS NULL"
-            self._fail("find", "ambiguous", f"{one} and {other}", where, number)
+            condition = "(file_name, root) = (SELECT file_name, root FROM name WHERE number = ?) AND status IS NULL"
+            self._fail("find", "ambiguous", f"{one} and {other}", condition, number)
         self._db.execute(
             """UPDATE record SET (location, member, size, stamp, trusted) = (c.location, c.member, c.size, c.stamp,
             c.trusted) FROM name n JOIN candidate c ON c.name = n.number WHERE n.file_name = record.file_name
@@ -339,16 +339,16 @@ class JobDatabase(SplitRecords):
         near = self._matcher.near(file_name)
         return f"no such file in --images; near is {near}" if near else "no such file in --images"
 
-    def _fail(self, stage: str, reason: str, detail: str, where: str, *values: int) -> None:
+    def _fail(self, stage: str, reason: str, detail: str, condition: str, *values: int) -> None:
         self._db.execute(
-            f"UPDATE record SET status = 'failed', stage = ?, reason = ?, detail = ? WHERE {where}",
+            f"UPDATE record SET status = 'failed', stage = ?, reason = ?, detail = ? WHERE {condition}",
             (stage, reason, detail, *values),
         )
 
-    def _fail_known(self, where: str) -> None:
+    def _fail_known(self, condition: str) -> None:
         self._db.execute(
             f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
-            FROM failure f WHERE f.key = record.key AND {where}"""
+            FROM failure f WHERE f.key = record.key AND {condition}"""
         )
 
 

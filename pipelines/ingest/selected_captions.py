@@ -36,19 +36,19 @@ class SelectedCaptions:
             yield from reader
 
 
-def select_captions(ledger: CaptionDatabase, path: Path) -> SelectedCaptions:
+def select_captions(job_database: CaptionDatabase, path: Path) -> SelectedCaptions:
     """Write the captions that the ledger has chosen to a new file at `path`."""
     inputs, train, rows = hashlib.sha256(), CaptionsDigest(), 0
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, CHOSEN) as writer:
-        for batch in ledger.captions():
+        for batch in job_database.captions():
             writer.write_batch(batch)
             keys, splits, captions = (batch[name].to_pylist() for name in ("key", "split", "caption"))
             digests = list(map(caption_digest, keys, captions))
             inputs.update(b"".join(d + split.encode() for d, split in zip(digests, splits, strict=True)))
             train.add(b"".join(d for d, split in zip(digests, splits, strict=True) if split == "train"))
             rows += batch.num_rows
-    names = path.with_name("names.parquet") if ledger.count_file_names() else None
+    names = path.with_name("names.parquet") if job_database.count_file_names() else None
     if names:
-        ledger.write_file_names(names)
+        job_database.write_file_names(names)
         inputs.update(bytes.fromhex(hash_file(names)))
     return SelectedCaptions(path, names, rows, inputs.hexdigest(), train)

@@ -132,7 +132,7 @@ def log_splits(figures: dict[str, Any], dataset: str) -> None:
     if hashed:
         _log.info("%s: images without a stated split: %d. A hash of the image ID decides.", dataset, hashed)
     if kept:
-        what = "images that keep their earlier split although the input states another"
+        message = "images that keep their earlier split although the input states another"
         _log.warning(
-            "%s: %s: %d. To assign the splits anew, drop the dataset and prepare it again.", dataset, what, kept
+            "%s: %s: %d. To assign the splits anew, drop the dataset and prepare it again.", dataset, message, kept
         )

@@ -30,7 +30,7 @@ class Workspace:
         return self.root / "work"
 
     @property
-    def stat_cache(self) -> Path:
+    def hash_cache(self) -> Path:
         """Content keys by file times."""
         return local_side(self.root / "cache" / "stat.sqlite")
 
@@ -40,19 +40,19 @@ class Workspace:
         return self.root / "networks"
 
     @contextlib.contextmanager
-    def ledger(self) -> Iterator[JobDatabase]:
+    def job_database(self) -> Iterator[JobDatabase]:
         """A new ledger of images, removed afterwards."""
         with (
             scratch(self.work) as directory,
-            contextlib.closing(JobDatabase(directory / LEDGER, self.stat_cache)) as ledger,
+            contextlib.closing(JobDatabase(directory / LEDGER, self.hash_cache)) as job_database,
         ):
-            yield ledger
+            yield job_database
 
     @contextlib.contextmanager
     def caption_ledger(self) -> Iterator[CaptionDatabase]:
         """A new ledger of captions, removed afterwards."""
-        with scratch(self.work) as directory, contextlib.closing(CaptionDatabase(directory / LEDGER)) as ledger:
-            yield ledger
+        with scratch(self.work) as directory, contextlib.closing(CaptionDatabase(directory / LEDGER)) as job_database:
+            yield job_database
 
 
 @contextlib.contextmanager
@@ -60,6 +60,6 @@ def dry_run_workspace(store: Path) -> Iterator[Workspace]:
     """A workspace for a run that changes nothing: a temporary one that knows what the store's stat cache knows."""
     with tempfile.TemporaryDirectory(prefix="capt-plan-") as root:
         workspace = Workspace(Path(root))
-        workspace.stat_cache.parent.mkdir(parents=True)
-        copy_hash_cache(Workspace(store).stat_cache, workspace.stat_cache)
+        workspace.hash_cache.parent.mkdir(parents=True)
+        copy_hash_cache(Workspace(store).hash_cache, workspace.hash_cache)
         yield workspace

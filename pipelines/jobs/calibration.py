@@ -18,7 +18,7 @@ _TIMED = 24
 
 
 def calibrate(
-    recipe: FeatureTableConfig,
+    table_config: FeatureTableConfig,
     network: GraphFile,
     batch_size: int,
     limits: ImageLimits,
@@ -27,15 +27,15 @@ def calibrate(
     """How many images a second one process extracts, from a few whose rows are thrown away.
 
     Args:
-        recipe: FeatureTableConfig. What a row means.
+        table_config: FeatureTableConfig. What a row means.
         network: GraphFile. The extractor.
         batch_size: int. Images a call of the network at most.
         limits: Limits. What one image may measure.
         references: iterable of rows of a unit, one at least. The first ones are taken.
     """
     some = list(islice(references, _TIMED))
-    loaded = load_extractor_model(ensure_local(network.path, network.sha256), recipe.precision)
-    extractor = ExtractionCore(recipe, loaded, batch_size=batch_size, max_pixels=limits.pixels)
+    loaded = load_extractor_model(ensure_local(network.path, network.sha256), table_config.precision)
+    extractor = ExtractionCore(table_config, loaded, batch_size=batch_size, max_pixels=limits.pixels)
     _extract(extractor, some[:_WARM_UP], limits)
     warm = time.perf_counter()
     _extract(extractor, some, limits)

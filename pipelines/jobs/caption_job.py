@@ -44,7 +44,7 @@ class CaptionJob:
     Args:
         root: Path. The table's directory.
         work: Path. Where plans lie.
-        recipe: CaptionTableConfig. What a row means.
+        table_config: CaptionTableConfig. What a row means.
         words: sequence of str or None. A given vocabulary by id; None learns one from the train captions.
         captions: Chosen. The captions that the commit is to hold.
         known: CaptionTable or None. What the table holds so far; None where that is nothing, or damaged.
@@ -52,7 +52,7 @@ class CaptionJob:
 
     root: Path
     work: Path
-    recipe: CaptionTableConfig
+    table_config: CaptionTableConfig
     words: Sequence[str] | None
     captions: SelectedCaptions
     known: CaptionTable | None
@@ -60,13 +60,13 @@ class CaptionJob:
     def run(self, beam_options: Sequence[str]) -> Manifest:
         """Tokenize the captions and commit them in place of what the table holds."""
         count = shard_count(self.captions.rows, _ROW_BYTES)
-        commit = digest_of([self.recipe.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
-        plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
+        commit = digest_of([self.table_config.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
+        plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         for number, batches in groupby(_by_shard(self.captions.batches(), count), lambda part: part[0]):
             write_batches(plan, f"{number:05d}", (batch for _, batch in batches), CHOSEN)
         transform = self._transform_files(plan, commit, beam_options)
         forget_results(plan, self._holds)
-        worker = TokenizeShard(str(self.root), tuple(transform.items()), self.recipe, commit, count)
+        worker = TokenizeShard(str(self.root), tuple(transform.items()), self.table_config, commit, count)
         with watching("tokenizing", self.captions.rows, "captions", lambda: done_so_far(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
         files = {**transform, **self._names_file(commit)}
@@ -88,8 +88,8 @@ class CaptionJob:
         if self.captions.names is None:
             return {}
         target = self.root / commit / self.captions.names.name
-        with atomic_write(target) as aside:
-            shutil.copyfile(self.captions.names, aside)
+        with atomic_write(target) as temporary:
+            shutil.copyfile(self.captions.names, temporary)
         return {FILE_NAMES.name: describe_file(target, self.root)}
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
@@ -99,7 +99,7 @@ class CaptionJob:
 
         made = directory / "transform"
         if self.words is not None:
-            transform_for_vocabulary(self.words, self.recipe, made)
+            transform_for_vocabulary(self.words, self.table_config, made)
             return made
         with plain_path(directory) as plain, run_pipeline(beam_options) as pipeline:
             batches = (
@@ -109,10 +109,10 @@ class CaptionJob:
                 | "SpreadCaptions" >> beam.Reshuffle()
                 | "TrainCaptions" >> beam.FlatMap(_train_batches)
             )
-            learn_vocabulary(batches, self.recipe, made, plain / "temporary")
+            learn_vocabulary(batches, self.table_config, made, plain / "temporary")
         if len(read_vocabulary(made)) == len(SPECIAL_TOKENS):
             raise CaptError(
-                f"no word of the train captions is seen {self.recipe.min_count} times", mend="lower --min-count"
+                f"no word of the train captions is seen {self.table_config.min_count} times", hint="lower --min-count"
             )
         return made
 
@@ -131,7 +131,7 @@ class CaptionJob:
             lengths=lengths,
         )
         shards = tuple(unit.shard for unit in units)
-        return Manifest(table=self.recipe.fingerprint, shards=shards, files=files, facts=facts)
+        return Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)
 
     def _holds(self, data: bytes) -> bool:
         """Whether a unit's result still has the files that it tells of."""
@@ -172,8 +172,8 @@ def _publish(made: Path, root: Path, commit: str) -> dict[str, FileEntry]:
     for path in sorted(path for path in made.rglob("*") if path.is_file()):
         role = f"transform/{path.relative_to(made).as_posix()}"
         target = root / commit / role
-        with atomic_write(target) as aside:
-            shutil.copyfile(path, aside)
+        with atomic_write(target) as temporary:
+            shutil.copyfile(path, temporary)
         files[role] = describe_file(target, root)
     vocabulary = f"transform/{vocabulary_path(made).relative_to(made).as_posix()}"
     return {**files, "vocabulary": files[vocabulary]}

@@ -29,12 +29,12 @@ class Footprint:
 
     Args:
         row: int. Its row in the table, framing left out.
-        ledger: float. In a run's ledger.
+        job_database: float. In a run's ledger.
         catalog: float. In the dataset's catalog.
     """
 
     row: int
-    ledger: float
+    job_database: float
     catalog: float
 
 
@@ -75,7 +75,7 @@ class TableEstimate:
 
 
 def estimate_table(
-    images: int, each: Footprint, pace: float | None, aside: Path, shards: int | None = None
+    images: int, each: Footprint, pace: float | None, temporary: Path, shards: int | None = None
 ) -> TableEstimate:
     """What a table of so many images takes.
 
@@ -83,12 +83,12 @@ def estimate_table(
         images: int. How many.
         each: Footprint. What one takes.
         pace: float or None. Images a second of one worker.
-        aside: Path. A directory to put a manifest in.
+        temporary: Path. A directory to put a manifest in.
         shards: int or None. Pins the shard count.
     """
     count = shards or shard_count(images, each.row)
     measured = min(count, MEASURED_SHARDS)
-    size, seconds = _commit(measured, aside)
+    size, seconds = _commit(measured, temporary)
     return TableEstimate(
         images=images,
         shards=count,
@@ -97,7 +97,7 @@ def estimate_table(
         index_bytes=images * (_KEY + _PLACE),
         manifest_bytes=size * count // measured,
         catalog_bytes=round(images * each.catalog),
-        ledger_bytes=round(images * each.ledger),
+        ledger_bytes=round(images * each.job_database),
         reader_memory=images * (_KEY + _PLACE),
         listing_requests=math.ceil(images / LISTED_A_REQUEST),
         put_requests=2 * count + 2,
@@ -106,12 +106,12 @@ def estimate_table(
     )
 
 
-def _commit(shards: int, aside: Path) -> tuple[int, float]:
+def _commit(shards: int, temporary: Path) -> tuple[int, float]:
     """Bytes of a manifest of so many shards, and the seconds of building, putting and reading it."""
     started = time.monotonic()
     manifest = Manifest(table=_SHA256, shards=tuple(_shard(n, shards) for n in range(shards)), facts=DroppedMetadata())
     data = manifest.to_json()
-    path = aside / "manifest.json"
+    path = temporary / "manifest.json"
     put_if_absent(path, data)
     Manifest.model_validate_json(path.read_bytes())
     return len(data), time.monotonic() - started

@@ -60,7 +60,7 @@ class ExtractShard:
     Args:
         root: str. The feature table's directory.
         network: str. The frozen network's file, named by its SHA-256.
-        recipe: FeatureTableConfig. What a row means.
+        table_config: FeatureTableConfig. What a row means.
         shape: tuple of int. Shape of one row's value.
         commit: str. The directory within the table that the shard goes to.
         count: int. How many shards the commit's key ranges divide into.
@@ -70,7 +70,7 @@ class ExtractShard:
 
     root: str
     network: str
-    recipe: FeatureTableConfig
+    table_config: FeatureTableConfig
     shape: tuple[int, ...]
     commit: str
     count: int
@@ -80,9 +80,11 @@ class ExtractShard:
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """The result of the unit named by its shard's number."""
         kept = parse_location(self.network)
-        network = shared_extractor_model(ensure_local(kept, kept.stem), self.recipe.precision)
+        network = shared_extractor_model(ensure_local(kept, kept.stem), self.table_config.precision)
         allow_pixels(self.limits.pixels)
-        extractor = ExtractionCore(self.recipe, network, batch_size=self.batch_size, max_pixels=self.limits.pixels)
+        extractor = ExtractionCore(
+            self.table_config, network, batch_size=self.batch_size, max_pixels=self.limits.pixels
+        )
         writer = self._writer(int(unit.stem))
         failures = []
         try:
@@ -99,8 +101,8 @@ class ExtractShard:
         return UnitResult(shard=shard, failures=tuple(failures), provenance=provenance).model_dump_json().encode()
 
     def _writer(self, number: int) -> ShardWriter:
-        table = self.recipe.table(self.shape)
-        return ShardWriter(parse_location(self.root), self.commit, table, self.recipe.format, number, self.count)
+        table = self.table_config.table(self.shape)
+        return ShardWriter(parse_location(self.root), self.commit, table, self.table_config.format, number, self.count)
 
 
 def read_sources(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:

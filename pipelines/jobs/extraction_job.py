@@ -38,7 +38,7 @@ class ExtractionJob:
     Args:
         root: Path. The table's directory.
         work: Path. Where plans lie.
-        recipe: FeatureTableConfig. What a row means.
+        table_config: FeatureTableConfig. What a row means.
         network: GraphFile. The extractor.
         batch_size: int. Images a call at most.
         limits: Limits. What one image may measure.
@@ -50,60 +50,60 @@ class ExtractionJob:
 
     root: Path
     work: Path
-    recipe: FeatureTableConfig
+    table_config: FeatureTableConfig
     network: GraphFile
     batch_size: int
     limits: ImageLimits
     shards: int | None
-    doubted: Collection[str] = ()
+    suspect: Collection[str] = ()
     hints: Mapping[str, str] = field(default_factory=dict)
     allow_mixed: bool = False
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row, its framing left out."""
-        return sum(column.nbytes for column in self.recipe.table(self.network.shape).fields)
+        return sum(column.nbytes for column in self.table_config.table(self.network.shape).fields)
 
-    def run(self, ledger: JobDatabase, beam_options: Sequence[str], seen: int) -> tuple[Shard, ...] | None:
+    def run(self, job_database: JobDatabase, beam_options: Sequence[str], seen: int) -> tuple[Shard, ...] | None:
         """Extract what the ledger plans and commit it; the shards written.
 
         Of several runs that are to do the very same one does it, and the others wait.
 
         Args:
-            ledger: Ledger. Says what is planned.
+            job_database: Ledger. Says what is planned.
             beam_options: sequence of str. Options of Beam and its runner.
             seen: int. The number of the table's last commit when the ledger was settled.
 
         Returns:
             None where the table has got another commit since, so that less may be left to do.
         """
-        planned = ledger.count_planned()
+        planned = job_database.count_planned()
         count = self.shards or shard_count(planned, self.row_bytes)
-        commit = self._commit_name(ledger, count)
-        plan = self.work / f"{self.recipe.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
+        commit = self._commit_name(job_database, count)
+        plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         with claim_job(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != seen:
                 return None
             self._forget_results(plan, beam_options)
             self._check_disk(planned - _images_done(plan))
-            units = self._extract(ledger, beam_options, plan, commit, count)
-            held = provenances(CommitLog(self.root).standing().live)
+            units = self._extract(job_database, beam_options, plan, commit, count)
+            held = provenances(CommitLog(self.root).log_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
-            self._enter(ledger, plan, units)
-            self._commit(ledger, units)
+            self._enter(job_database, plan, units)
+            self._commit(job_database, units)
             remove_tree(plan)
         return tuple(unit.shard for unit in units if unit.shard)
 
     def _extract(
-        self, ledger: JobDatabase, beam_options: Sequence[str], plan: Path, commit: str, count: int
+        self, job_database: JobDatabase, beam_options: Sequence[str], plan: Path, commit: str, count: int
     ) -> list[UnitResult]:
-        planned = ledger.count_planned()
-        for number, rows in groupby(ledger.planned(), lambda row: find_shard(row["key"], count)):
+        planned = job_database.count_planned()
+        for number, rows in groupby(job_database.planned(), lambda row: find_shard(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT)
         worker = ExtractShard(
             root=str(self.root),
             network=str(self.network.path),
-            recipe=self.recipe,
+            table_config=self.table_config,
             shape=self.network.shape,
             commit=commit,
             count=count,
@@ -121,7 +121,7 @@ class ExtractionJob:
         machine, unless mixing is allowed.
         """
         keeps_all = self.allow_mixed or not any(results(plan)) or not computes_here(beam_options)
-        here = None if keeps_all else local_provenance(self.recipe.precision).deciding
+        here = None if keeps_all else local_provenance(self.table_config.precision).deciding
         forget_results(plan, lambda data: self._holds(UnitResult.model_validate_json(data), here))
 
     def _holds(self, result: UnitResult, here: Mapping[str, str] | None) -> bool:
@@ -136,23 +136,23 @@ class ExtractionJob:
         ):
             return False
         files = list_files(result.shard) if result.shard else ()
-        return all(is_whole(self.root, entry, self.doubted) for entry in files)
+        return all(is_whole(self.root, entry, self.suspect) for entry in files)
 
-    def _enter(self, ledger: JobDatabase, plan: Path, units: Sequence[UnitResult]) -> None:
-        planned = ledger.count_planned()
+    def _enter(self, job_database: JobDatabase, plan: Path, units: Sequence[UnitResult]) -> None:
+        planned = job_database.count_planned()
         for unit in units:
-            ledger.enter_failures(
+            job_database.enter_failures(
                 (bytes.fromhex(f.key), f.stage, f.reason, f.detail, f.permanent) for f in unit.failures
             )
         if sum(map(_images_of, units)) != planned:
-            raise CaptError(f"{planned} images were planned, and units account for another number", where=str(plan))
-        ledger.finish()
+            raise CaptError(f"{planned} images were planned, and units account for another number", location=str(plan))
+        job_database.finish()
 
-    def _commit(self, ledger: JobDatabase, units: Sequence[UnitResult]) -> None:
+    def _commit(self, job_database: JobDatabase, units: Sequence[UnitResult]) -> None:
         """Add one commit per provenance, for a commit records one."""
         files = {}
-        if ledger.counts().get("failed"):
-            files["failures"] = write_named(self.root, "failures", ledger.write_failures)
+        if job_database.counts().get("failed"):
+            files["failures"] = write_named(self.root, "failures", job_database.write_failures)
         for provenance in _distinct(unit.provenance for unit in units):
             facts = FeatureMetadata(
                 shape=self.network.shape,
@@ -162,21 +162,23 @@ class ExtractionJob:
             )
             shards = tuple(unit.shard for unit in units if unit.shard and unit.provenance == provenance)
             if shards or files:
-                manifest = Manifest(table=self.recipe.fingerprint, shards=shards, files=files, facts=facts)
+                manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)
                 CommitLog(self.root).append(manifest)
                 files = {}
 
-    def _commit_name(self, ledger: JobDatabase, count: int) -> str:
+    def _commit_name(self, job_database: JobDatabase, count: int) -> str:
         keys = hashlib.sha256()
-        for row in ledger.planned():
+        for row in job_database.planned():
             keys.update(row["key"])
-        return commit_name(self.recipe.fingerprint, self.network.sha256, count, keys.hexdigest())
+        return commit_name(self.table_config.fingerprint, self.network.sha256, count, keys.hexdigest())
 
     def _check_disk(self, images: int) -> None:
         need, free = int(images * self.row_bytes * _SPARE), free_space(self.root)
         if free is not None and need > free:
             raise CaptError(
-                f"{need:,} bytes are needed and {free:,} are free", where=str(self.root), mend="free some, or use int8"
+                f"{need:,} bytes are needed and {free:,} are free",
+                location=str(self.root),
+                hint="free some, or use int8",
             )
 
 
@@ -204,4 +206,6 @@ def _distinct(some: Iterable[Provenance]) -> list[Provenance]:
 def check_shards(shards: int | None) -> None:
     """UsageError where a pinned shard count is no power of two within bounds."""
     if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
-        raise UsageError(f"{shards} is no power of two up to {MAX_SHARDS}", where="--num-shards", mend="write 64, say")
+        raise UsageError(
+            f"{shards} is no power of two up to {MAX_SHARDS}", location="--num-shards", hint="write 64, say"
+        )

@@ -31,13 +31,15 @@ class GraphFile:
     shape: tuple[int, ...]
 
 
-def find_or_freeze_graph(root: Path, networks: Path, recipe: FeatureTableConfig, extractor: Extractor) -> GraphFile:
+def find_or_freeze_graph(
+    root: Path, networks: Path, table_config: FeatureTableConfig, extractor: Extractor
+) -> GraphFile:
     """The network of the table in `root`, its file in `networks`, built where it is missing or damaged.
 
     Args:
         root: Path. The feature table's directory, which remembers its network.
         networks: Path. Where networks lie by digest.
-        recipe: FeatureTableConfig. What to build.
+        table_config: FeatureTableConfig. What to build.
         extractor: Extractor. Builds it, as the command asks.
 
     Raises:
@@ -45,12 +47,12 @@ def find_or_freeze_graph(root: Path, networks: Path, recipe: FeatureTableConfig,
     """
     known = _remembered(root, networks)
     if known is None:
-        graph, shape = _build(recipe, extractor)
+        graph, shape = _build(table_config, extractor)
         sha256 = hashlib.sha256(graph).hexdigest()
         write(networks / f"{sha256}.pb", graph)
         known = GraphFile(networks / f"{sha256}.pb", sha256, shape)
     elif not _is_sound(known):
-        graph, _ = _build(recipe, extractor)
+        graph, _ = _build(table_config, extractor)
         _put_back(known, graph)
     _note(root, known)
     return known
@@ -67,24 +69,24 @@ def find_graph(root: Path, networks: Path) -> GraphFile | None:
     return known if known and _is_sound(known) else None
 
 
-def is_graph_intact(root: Path, networks: Path, doubted: Collection[str] = ()) -> bool:
+def is_graph_intact(root: Path, networks: Path, suspect: Collection[str] = ()) -> bool:
     """Whether the network of the table in `root`, and the note of it, need no healing; a new table has none.
 
     Args:
         root: Path. The feature table's directory.
         networks: Path. Where networks lie by digest.
-        doubted: collection of str. Names of networks' files whose checksums are to be taken.
+        suspect: collection of str. Names of networks' files whose checksums are to be taken.
     """
     known = _remembered(root, networks)
     if known is None:
         return True
     is_noted = _noted(root, networks) == known
-    return is_noted and known.path.is_file() and (known.path.name not in doubted or _is_sound(known))
+    return is_noted and known.path.is_file() and (known.path.name not in suspect or _is_sound(known))
 
 
 def _remembered(root: Path, networks: Path) -> GraphFile | None:
     """The network that the table's commits were made with; before the first, the one that is noted."""
-    for manifest in reversed(CommitLog(root).standing().live):
+    for manifest in reversed(CommitLog(root).log_state().live):
         if isinstance(manifest.facts, FeatureMetadata):
             sha256 = manifest.facts.network
             return GraphFile(networks / f"{sha256}.pb", sha256, manifest.facts.shape)
@@ -121,25 +123,30 @@ def _put_back(known: GraphFile, graph: bytes) -> None:
         raise StoreError(
             f"the frozen network is damaged or missing, and what is built now is another: "
             f"expected SHA-256 {known.sha256}, got {got}",
-            where=str(known.path),
-            mend="put the file back, or use the TensorFlow and Keras that `capt store stats` names",
+            location=str(known.path),
+            hint="put the file back, or use the TensorFlow and Keras that `capt store stats` names",
         )
     write(known.path, graph)
     _log.warning("%s: the frozen network was damaged or missing; built again", known.path)
 
 
-def _build(recipe: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
+def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
     """The frozen graph, and the shape of one image's features."""
     from features.runtime.keras_backend import VARIABLE
     from features.runtime.keras_settings import keras
 
-    if recipe.extractor != PIXELS and keras.backend.backend() != "tensorflow":
+    if table_config.extractor != PIXELS and keras.backend.backend() != "tensorflow":
         raise UsageError(
             f"capt extracts features with TensorFlow, not {keras.backend.backend()}",
-            where=VARIABLE,
-            mend="unset it; a run can be trained on any backend",
+            location=VARIABLE,
+            hint="unset it; a run can be trained on any backend",
         )
-    _log.info("building %s with weights %s", recipe.extractor, recipe.weights)
-    graph = freeze(extractor.feature_function(recipe), recipe.height, recipe.width, Resizer.of(recipe).dtype)
+    _log.info("building %s with weights %s", table_config.extractor, table_config.weights)
+    graph = freeze(
+        extractor.feature_function(table_config),
+        table_config.height,
+        table_config.width,
+        Resizer.of(table_config).dtype,
+    )
     gc.collect()  # Keras models and traced graphs are cycles, and hold their weights several times over
-    return graph, FrozenGraph(graph, recipe.precision).shape
+    return graph, FrozenGraph(graph, table_config.precision).shape

@@ -62,11 +62,11 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
         warn_about_emulation(precision)
 
 
-def check_mixture(where: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
+def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
     """Checks whether rows that are added, and those that a table contains, come from the same arithmetic.
 
     Args:
-        where: The table.
+        location: The table.
         held: Provenance of the rows in the table.
         added: Provenance of the rows that are added.
         allow_mixed: Whether a table may contain rows of several numerics classes.
@@ -78,10 +78,10 @@ def check_mixture(where: str, held: Iterable[Provenance], added: Iterable[Proven
     if difference is None:
         return
     name, theirs, ours = difference
-    what = f"the table has rows made with {name} {theirs}, and others are made with {name} {ours}"
+    message = f"the table has rows made with {name} {theirs}, and others are made with {name} {ours}"
     if not allow_mixed:
-        raise StoreError(what, where=where, mend="use --allow-mixed-numerics to have both, or another --store")
-    _log.warning("%s: %s", where, what)
+        raise StoreError(message, location=location, hint="use --allow-mixed-numerics to have both, or another --store")
+    _log.warning("%s: %s", location, message)
 
 
 def _differences(made: Sequence[Provenance]) -> Iterator[tuple[str, str, str]]:

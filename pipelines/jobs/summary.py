@@ -28,23 +28,23 @@ def build_summary(counts: dict[str, int], reasons: dict[str, int]) -> dict[str, 
     return {"input": sum(by_status.values()), **by_status, "reasons": reasons}
 
 
-def commit_dataset(ledger: JobDatabase, root: Path, kind: str) -> None:
+def commit_dataset(job_database: JobDatabase, root: Path, kind: str) -> None:
     """Make the dataset in `root` what the ledger says, unless it is that already.
 
     A split that another run has assigned meanwhile stays.
     """
 
-    def decide(standing: LogState) -> Manifest:
-        ledger.keep_assigned(Dataset(root, standing.live))
-        files = {"catalog": write_named(root, "catalog", ledger.write_catalog)}
-        if ledger.count_labels():
-            files["labels"] = write_named(root, "labels", ledger.write_labels)
-        if ledger.count_file_names():
-            files["names"] = write_named(root, "names", ledger.write_file_names)
-        if ledger.count_absent():
-            files["splits"] = write_named(root, "splits", ledger.write_splits)
-        facts = DatasetMetadata(source=kind, images=ledger.splits())
-        return superseding(Manifest(table=root.name, files=files, facts=facts), standing)
+    def decide(log_state: LogState) -> Manifest:
+        job_database.keep_assigned(Dataset(root, log_state.live))
+        files = {"catalog": write_named(root, "catalog", job_database.write_catalog)}
+        if job_database.count_labels():
+            files["labels"] = write_named(root, "labels", job_database.write_labels)
+        if job_database.count_file_names():
+            files["names"] = write_named(root, "names", job_database.write_file_names)
+        if job_database.count_absent():
+            files["splits"] = write_named(root, "splits", job_database.write_splits)
+        facts = DatasetMetadata(source=kind, images=job_database.splits())
+        return superseding(Manifest(table=root.name, files=files, facts=facts), log_state)
 
     CommitLog(root).update(decide)
 
@@ -55,14 +55,14 @@ def commit_splits(records: SplitRecords, root: Path, kind: str) -> None:
     Nothing is assigned while the dataset's earlier splits cannot be read: `prepare features` repairs them.
     """
 
-    def decide(standing: LogState) -> Manifest | None:
-        dataset = Dataset(root, standing.live)
-        if standing.hiding or not records.keep_assigned(dataset) or not records.count_unassigned():
+    def decide(log_state: LogState) -> Manifest | None:
+        dataset = Dataset(root, log_state.live)
+        if log_state.hiding or not records.keep_assigned(dataset) or not records.count_unassigned():
             return None
         known = dataset.manifest if dataset.manifests else None
         files = {**(known.files if known else {}), "splits": write_named(root, "splits", records.write_splits)}
         facts = known.facts if known else DatasetMetadata(source=kind, images={})
-        return superseding(Manifest(table=root.name, files=files, facts=facts), standing)
+        return superseding(Manifest(table=root.name, files=files, facts=facts), log_state)
 
     CommitLog(root).update(decide)
 
@@ -77,14 +77,14 @@ def write_named(root: Path, stem: str, write: Callable[[Path], object], director
         directory: str. Directory within `root`; empty for the root itself.
     """
     make_directory(root / directory)
-    aside = temporary_path(root / stem)
+    temporary = temporary_path(root / stem)
     try:
-        write(aside)
-        path = root / directory / hash_file(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+        write(temporary)
+        path = root / directory / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
         make_directory(path.parent)
-        replace_atomically(aside, path)
+        replace_atomically(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return describe_file(path, root)
 
 
@@ -94,9 +94,9 @@ def parse_max_failures(text: str) -> Callable[[int], float]:
     try:
         value = float(number)
     except ValueError:
-        raise UsageError(f"cannot read {text!r}", where="--max-failures", mend="write 5%, or 100") from None
+        raise UsageError(f"cannot read {text!r}", location="--max-failures", hint="write 5%, or 100") from None
     if not value >= 0:
-        raise UsageError(f"{text} is no share or count", where="--max-failures", mend="write 5%, or 100")
+        raise UsageError(f"{text} is no share or count", location="--max-failures", hint="write 5%, or 100")
     return (lambda records: records * value / 100) if text.endswith("%") else (lambda _: value)
 
 
@@ -106,5 +106,7 @@ def check_failures(result: dict[str, Any], allowed: Callable[[int], float]) -> N
     if failed > allowed(records):
         most = ", ".join(f"{count} {reason}" for reason, count in list(result["reasons"].items())[:3])
         raise TooManyFailuresError(
-            f"{failed} of {records} records failed ({most}); the others are committed", result, where=result["report"]
+            f"{failed} of {records} records failed ({most}); the others are committed",
+            result,
+            location=result["report"],
         )

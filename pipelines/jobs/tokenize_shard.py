@@ -41,14 +41,14 @@ class TokenizeShard:
     Args:
         root: str. The text table's directory.
         transform: Transform. The files of the saved transform.
-        recipe: CaptionTableConfig. What a row means.
+        table_config: CaptionTableConfig. What a row means.
         commit: str. The directory within the table that the shard goes to.
         count: int. How many shards the commit's key ranges divide into.
     """
 
     root: str
     transform: Transform
-    recipe: CaptionTableConfig
+    table_config: CaptionTableConfig
     commit: str
     count: int
 
@@ -56,13 +56,13 @@ class TokenizeShard:
         """The result of the unit named by its shard's number."""
         tokenizer = _tokenizer(self.root, self.transform)
         writer = ShardWriter(
-            parse_location(self.root), self.commit, CAPTIONS, self.recipe.format, int(unit.stem), self.count
+            parse_location(self.root), self.commit, CAPTIONS, self.table_config.format, int(unit.stem), self.count
         )
         tally = _Tally()
         try:
             for batch in _batches(unit):
                 tokens = tokenizer.tokenize_utf8(batch["caption"].cast(pa.binary()).to_pylist())
-                writer.append_batch(_rows(batch, self.recipe.dataset, tokens))
+                writer.append_batch(_rows(batch, self.table_config.dataset, tokens))
                 tally.add(batch["split"], tokens)
                 advance(batch.num_rows, 0)
             shard = writer.close()

@@ -17,7 +17,7 @@ _CAPTIONS = TensorAdapterConfig(pa.schema([(CAPTION, pa.list_(pa.binary()))]), {
 
 
 def learn_vocabulary(
-    batches: beam.PCollection, recipe: CaptionTableConfig, output_dir: Path, temp_dir: Path
+    batches: beam.PCollection, table_config: CaptionTableConfig, output_dir: Path, temp_dir: Path
 ) -> beam.PCollection:
     """Learn a vocabulary and save the transform that tokenizes with it.
 
@@ -27,7 +27,7 @@ def learn_vocabulary(
     Args:
         batches: PCollection of pyarrow.RecordBatch or Table. Train captions, in a column `caption` of strings without
             nulls; other columns are ignored.
-        recipe: CaptionTableConfig. Its `standardizer`, `vocab_size`, `min_count` and `max_length` count.
+        table_config: CaptionTableConfig. Its `standardizer`, `vocab_size`, `min_count` and `max_length` count.
         output_dir: Path. Where the transform is saved, as `transform_for_vocabulary` does; every worker must see it.
         temp_dir: Path. For files of the run, which are left there; every worker must see it, and
             TensorFlow must take its path literally (`features.io.plain_paths`).
@@ -37,8 +37,8 @@ def learn_vocabulary(
     """
     columns = batches | "take the captions" >> beam.Map(_caption_column).with_output_types(pa.RecordBatch)
     with tft_beam.Context(temp_dir=str(temp_dir)):
-        counted, _ = (columns, _CAPTIONS) | "count words" >> tft_beam.AnalyzeDataset(counting_fn(recipe))
-    return counted | "save the transform" >> beam.Map(_save_transform, recipe, output_dir)
+        counted, _ = (columns, _CAPTIONS) | "count words" >> tft_beam.AnalyzeDataset(counting_fn(table_config))
+    return counted | "save the transform" >> beam.Map(_save_transform, table_config, output_dir)
 
 
 def _caption_column(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
@@ -50,8 +50,8 @@ def _caption_column(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([rows], [CAPTION])
 
 
-def _save_transform(counted: str, recipe: CaptionTableConfig, output_dir: Path) -> int:
+def _save_transform(counted: str, table_config: CaptionTableConfig, output_dir: Path) -> int:
     with tf.io.gfile.GFile(f"{counted}/assets/{COUNTS}", "rb") as file:
         words = ordered_words(file.read())
-    transform_for_vocabulary(words, recipe, output_dir)
+    transform_for_vocabulary(words, table_config, output_dir)
     return len(words)

@@ -56,7 +56,7 @@ class Options(Settings):
         return texts if is_list and value is not None else value if isinstance(value, (list, tuple)) else texts[0]
 
     @classmethod
-    def named(cls, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    def named(cls, values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
         """Returns values by the names of options: with underscores instead of dashes.
 
         Raises:
@@ -66,25 +66,25 @@ class Options(Settings):
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name in named:
-                raise UsageError(f"{name} is set twice, with a dash and with an underscore", where=where)
+                raise UsageError(f"{name} is set twice, with a dash and with an underscore", location=location)
             named[name] = value
         return named
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def parse(cls, values: Mapping[str, Any], location: str = "") -> Self:
         """Checks option values that a person wrote.
 
         Args:
             values: Values by name; dashes stand for underscores, and a text for a list of one.
-            where: Where they come from, for errors.
+            location: Where they come from, for errors.
 
         Raises:
             UsageError: An option is unknown, missing or wrong.
         """
         try:
-            return cls(**cls.named(values, where))
+            return cls(**cls.named(values, location))
         except ValidationError as error:
-            raise cls._refusal(error, where) from None
+            raise cls._refusal(error, location) from None
 
     @classmethod
     def _shown(cls, name: str) -> str:
@@ -95,22 +95,22 @@ class Options(Settings):
         return f"--{name.replace('_', '-')}" if name else ""
 
     @classmethod
-    def _refusal(cls, error: ValidationError, where: str) -> UsageError:
+    def _refusal(cls, error: ValidationError, location: str) -> UsageError:
         # An unknown name explains a missing one.
         errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         name = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
-        location = ": ".join(part for part in (where, cls._shown(name)) if part)
+        location = ": ".join(part for part in (location, cls._shown(name)) if part)
         if errors[0]["type"] == "extra_forbidden":
             names = ", ".join(known for known, _, _ in cls.declared())
-            return UsageError(f"unknown option {name!r}", where=where, mend=f"The options are {names}.")
+            return UsageError(f"unknown option {name!r}", location=location, hint=f"The options are {names}.")
         if errors[0]["type"] == "missing":
-            return UsageError("it is missing", where=location, mend="Give a value.")
+            return UsageError("it is missing", location=location, hint="Give a value.")
         if errors[0]["type"] == "empty":
-            return UsageError("it is empty", where=location, mend="Leave it out, or give a value.")
+            return UsageError("it is empty", location=location, hint="Leave it out, or give a value.")
         # An option of two types, such as `auto` or a number, has an error for each.
         wanted = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
         problem = f"expected {' or '.join(dict.fromkeys(wanted))}, got {errors[0]['input']!r}"
-        return UsageError(problem if name else str(errors[0]["msg"]), where=location)
+        return UsageError(problem if name else str(errors[0]["msg"]), location=location)
 
     @classmethod
     def declared(cls) -> Iterator[tuple[str, FieldInfo, Option]]:

@@ -39,9 +39,9 @@ class TrainingOptions(Options):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
-    def named(cls, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    def named(cls, values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
         """Returns values by the names of options; those of no option are hyperparameters."""
-        named = super().named(values, where)
+        named = super().named(values, location)
         own = {name: value for name, value in named.items() if name in cls.model_fields}
         rest = {name: value for name, value in named.items() if name not in own}
         return {**own, "hyperparameters": {**own.get("hyperparameters", {}), **rest}}

@@ -41,13 +41,13 @@ def start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
 
 
 def _log_file(path: str) -> logging.Handler:
-    where = f"--log-file {path}"
+    location = f"--log-file {path}"
     if "://" in path:
-        raise UsageError("not a local path", where=where, mend="Choose a local path.")
+        raise UsageError("not a local path", location=location, hint="Choose a local path.")
     try:
         return logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"the log cannot be written: {error.strerror}", where=where) from None
+        raise UsageError(f"the log cannot be written: {error.strerror}", location=location) from None
 
 
 def _silence_libraries() -> None:

@@ -69,10 +69,10 @@ def test_a_cell_that_tells_of_no_object_learns_only_that_there_is_none(module):
 @pytest.mark.parametrize("number", range(1, 9))
 def test_all_objects_and_their_relations_are_read_off_the_cells(module, read, number):
     objects = make_scene(3, number, SceneDatasetConfig(objects=(2, 3))).objects
-    things, standing = module.facts_in(read(logits(module.cells_of(objects)))["places"])
+    things, log_state = module.facts_in(read(logits(module.cells_of(objects)))["places"])
     wanted_things, wanted = module.facts_of(objects)
     assert things == wanted_things
-    assert standing >= wanted  # where none of the four is true, this reader tells the nearest
+    assert log_state >= wanted  # where none of the four is true, this reader tells the nearest
 
 
 def test_an_object_on_a_border_is_told_once_though_neither_cell_is_sure(module, read):
@@ -91,10 +91,10 @@ def test_a_place_knows_its_rank_and_how_it_stands_to_the_object_of_each(module, 
     places = read(logits(module.cells_of(SHOWN)))["places"]
     star = places[4, 1]
     np.testing.assert_array_equal(star[19:22], np.eye(3)[RED])
-    standing = star[22:].reshape(3, len(RELATIONS))
-    assert not standing[RED].any()
-    assert RELATIONS[standing[BLACK].argmax()] == find_relation(SHOWN[1], SHOWN[2]) == "below"
-    assert RELATIONS[standing[BLUE].argmax()] == find_relation(SHOWN[1], SHOWN[0]) == "left of"
+    log_state = star[22:].reshape(3, len(RELATIONS))
+    assert not log_state[RED].any()
+    assert RELATIONS[log_state[BLACK].argmax()] == find_relation(SHOWN[1], SHOWN[2]) == "below"
+    assert RELATIONS[log_state[BLUE].argmax()] == find_relation(SHOWN[1], SHOWN[0]) == "left of"
     empty = np.delete(places.reshape(48, -1), [4 * 8 + 1, 1 * 8 + 1, 4 * 8 + 6], axis=0)
     assert not empty.any()
 

@@ -135,8 +135,8 @@ class WorkerPool:
     @property
     def options(self) -> tuple[str, ...]:
         """What tells an engine to use it, and to keep a worker from one stage of a job to the next."""
-        where = ("--environment_type=EXTERNAL", f"--environment_config={HOST}:{self._port}")
-        return (*where, f"--environment_cache_millis={_IDLE_MILLISECONDS}")
+        location = ("--environment_type=EXTERNAL", f"--environment_config={HOST}:{self._port}")
+        return (*location, f"--environment_cache_millis={_IDLE_MILLISECONDS}")
 
     def stop(self) -> None:
         """End it and its workers."""
@@ -149,8 +149,8 @@ class JobServer:
     def __init__(self, jars: Path, driver: tuple[str, ...], logs: Path) -> None:
         self._port, artifacts = free_ports(2)
         ports = (f"--job-port={self._port}", f"--artifact-port={artifacts}", "--expansion-port=0")
-        where = (f"--job-host={HOST}", f"--artifacts-dir={logs / 'artifacts'}")
-        self.process = Process("job-server", java(jars, 768, *driver, *where, *ports), logs)
+        location = (f"--job-host={HOST}", f"--artifacts-dir={logs / 'artifacts'}")
+        self.process = Process("job-server", java(jars, 768, *driver, *location, *ports), logs)
         self.process.wait_for(lambda: is_listening(self._port), _START_SECONDS)
 
     @property

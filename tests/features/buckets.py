@@ -50,7 +50,7 @@ def bucket(scheme: str, mirror: Path) -> Iterator[Faults]:
         faulty(direct) as (environment, faults),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setenv("CAPT_MIRROR", str(mirror))
+        patch.setenv("CAPT_CACHE_DIR", str(mirror))
         for name, value in environment.items():
             patch.setenv(name, value)
         yield faults

@@ -32,10 +32,10 @@ def job(preset, tmp_path):
     """The translated pipeline of an extraction of two units with the preset's options."""
     for number in range(2):
         write_unit(tmp_path / "plan", f"{number:05d}", [], EXTRACT_UNIT)
-    recipe = FeatureTableConfig(
+    table_config = FeatureTableConfig(
         extractor="mobilenet_v3_small", weights="random:1", layer="top", height=32, width=32, precision="float32"
     )
-    worker = ExtractShard("features", "network.pb", recipe, (7,), "0" * 16, 2)
+    worker = ExtractShard("features", "network.pb", table_config, (7,), "0" * 16, 2)
     options = PipelineOptions(preset["beam_options"])
     pipeline = beam.Pipeline(runner="DirectRunner", options=options)
     add_units(pipeline, tmp_path / "plan", worker, "Extract", parse_hints(preset["resource_hint"]))

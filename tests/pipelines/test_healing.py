@@ -137,13 +137,13 @@ PLACES = {
 
 
 @pytest.mark.parametrize("what", PLACES)
-def test_a_flipped_byte_is_found_and_healed(place: Place, what: str) -> None:
+def test_a_flipped_byte_is_found_and_healed(place: Place, message: str) -> None:
     before, shards = place.rows(), [place.live_shard(number).rows for number in range(SHARDS)]
-    path = place.find(PLACES[what])[0]
+    path = place.find(PLACES[message])[0]
     flip(path)
     assert_found(place.store)
     features, captions = place.features(), place.captions()
-    again = {"a shard": shards[2], "a manifest of features": IMAGES}.get(what, 0)
+    again = {"a shard": shards[2], "a manifest of features": IMAGES}.get(message, 0)
     assert (features["ok"], features["cached"], features["lost"]) == (again, IMAGES - again, 0)
     assert captions["input"] == IMAGES
     assert_sound(place.store)

@@ -83,10 +83,10 @@ def test_how_images_are_resized_makes_tables_of_their_own(
     ]
     store = create_store(tmp_path / "store")
     asked = {"store": str(store.path), "dataset_type": "folder", "images": (str(images),), "weights": network[1]}
-    recipes = [
+    table_configs = [
         build_table_config(PrepareFeatures(**asked, extractor="mobilenet_v3_small", **way), store) for way in ways
     ]
-    assert len({recipe.fingerprint for recipe in recipes}) == len(ways)
+    assert len({table_config.fingerprint for table_config in table_configs}) == len(ways)
 
 
 def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
@@ -97,7 +97,9 @@ def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
     for resize in ("pillow", "draft"):
         assert prepare(tmp_path / "store", tmp_path / "images", network[1], resize_method=resize)["ok"] == 1
     whole, draft = (
-        next(table for table in capt.open_store(tmp_path / "store").feature_tables() if table.recipe.resize == rule)
+        next(
+            table for table in capt.open_store(tmp_path / "store").feature_tables() if table.table_config.resize == rule
+        )
         for rule in ("pillow-bilinear", "draft-bilinear")
     )
     one, other = (table.read(np.arange(1))[0].ravel() for table in (whole, draft))

@@ -27,7 +27,7 @@ def table_of(store: Path, images: Path, like: FeatureTable | None = None, **opti
     """The table of a prepared folder; with the network of the table `like`, so that it need not be built again."""
     if like:
         changed = {name: options[name] for name in ("dtype", "format", "compression") if name in options}
-        root = capt.open_store(store).feature_root(like.recipe.model_copy(update=changed))
+        root = capt.open_store(store).feature_root(like.table_config.model_copy(update=changed))
         shutil.copy(like.root / "network.json", root)
     fingerprint = prepare(store, images, **options)["fingerprint"]
     table: FeatureTable = capt.open_store(store).features(fingerprint)
@@ -88,7 +88,7 @@ def test_compression_is_a_choice_that_makes_a_table_of_its_own_and_changes_no_va
 ) -> None:
     images, store = photos(5), tmp_path / "store"
     bare = table_of(store, images, **SMALL)
-    assert bare.recipe.compression == "none"
+    assert bare.table_config.compression == "none"
     keys = keys_of(store)
     for file_format in ("tfrecord", "parquet"):
         packed = table_of(store, images, bare, format=file_format, compression="zstd", **SMALL)

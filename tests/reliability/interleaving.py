@@ -47,7 +47,7 @@ class Job:
         self.result: object = None
         self.error: BaseException | None = None
         self.is_done = self.is_killed = self.was_suspended = False
-        self.where = "list"
+        self.location = "list"
         self.steps = 0
         self.leases: list[HeldLease] = []
         self._function = function
@@ -58,7 +58,7 @@ class Job:
     @property
     def is_at_listing(self) -> bool:
         """Whether no change is under way, which takes no time: a lease is checked just before it."""
-        return self.is_done or self.where in _LISTINGS
+        return self.is_done or self.location in _LISTINGS
 
     def step(self, count: int = 1) -> None:
         """Let it make so many requests, or fewer where it ends."""
@@ -67,7 +67,7 @@ class Job:
                 return
             self.steps += 1
             self._go.release()
-            assert self._paused.acquire(timeout=_SECONDS), f"{self.name} hangs after {self.where}"
+            assert self._paused.acquire(timeout=_SECONDS), f"{self.name} hangs after {self.location}"
 
     def kill(self) -> None:
         """Let it make no request any more."""
@@ -76,10 +76,10 @@ class Job:
         self._thread.join(_SECONDS)
         assert not self._thread.is_alive()
 
-    def pause(self, where: str) -> None:
+    def pause(self, location: str) -> None:
         """Wait, in its thread, until it is told to go on."""
         if not self.is_killed:
-            self.where = where
+            self.location = location
             self._paused.release()
             self._go.acquire()
         if self.is_killed:
@@ -147,10 +147,10 @@ def _shift(root: Path, seconds: float) -> None:
             os.utime(path, (changed, changed))
 
 
-def _pause(where: str) -> None:
+def _pause(location: str) -> None:
     job = getattr(_present, "job", None)
     if job:
-        job.pause(where)
+        job.pause(location)
 
 
 _watched: list[str] = []
@@ -213,7 +213,7 @@ class Template:
 
         worlds: list[World] = []
         with ExitStack() as stack:
-            stack.enter_context(mock.patch.dict(os.environ, {"CAPT_MIRROR": str(root / "mirror")}))
+            stack.enter_context(mock.patch.dict(os.environ, {"CAPT_CACHE_DIR": str(root / "mirror")}))
             assert str(cache_root()).startswith(str(root))
             stack.enter_context(mock.patch.object(HeldLease, "__init__", registered))
             stack.enter_context(mock.patch.object(leases, "pause", partial(_pause, "wait")))
@@ -224,7 +224,7 @@ class Template:
             stack.enter_context(mock.patch.object(held_leases, "clock", clock))
             bucket = None
             if self.kind == "bucket":
-                bucket = MemoryBucket(lambda what, key: _pause(what), time.time_ns)
+                bucket = MemoryBucket(lambda message, key: _pause(message), time.time_ns)
                 bucket.objects = dict(self._objects)
                 address: str | Path = stack.enter_context(serving(bucket))
             else:

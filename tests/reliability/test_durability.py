@@ -130,8 +130,8 @@ def named_by_commit(entry: Path, target: Path) -> list[Path]:
     entries += [shard[part] for shard in manifest["shards"] for part in ("data", "index") if shard.get(part)]
     network = manifest["facts"].get("network")
     networks = [table.parents[1] / "networks" / f"{network}.pb"] if network else []
-    recipe = [table / "recipe.json"] if (table / "recipe.json").exists() else []
-    return [entry, path, *recipe, *networks, *(table / one["path"] for one in entries)]
+    table_config = [table / "recipe.json"] if (table / "recipe.json").exists() else []
+    return [entry, path, *table_config, *networks, *(table / one["path"] for one in entries)]
 
 
 def run_files(run: Path) -> list[Path]:
@@ -208,12 +208,12 @@ def test_no_repair_is_visible_before_its_files_are_durable(
 
 def test_no_commit_of_a_dataset_or_table_is_visible_before_its_files_are_durable(tmp_path: Path, disk: Disk) -> None:
     store = new_store(tmp_path / "new" / "store")
-    recipe = feature_recipe()
-    add_features(store, recipe, range(4), shards=2)
-    add_features(store, recipe, range(4, 8), failed=[9])
+    table_config = feature_recipe()
+    add_features(store, table_config, range(4), shards=2)
+    add_features(store, table_config, range(4, 8), failed=[9])
     add_dataset(store, "photos", range(8))
     add_captions(store, "photos", range(8))
-    compact_table(store, recipe.fingerprint)
+    compact_table(store, table_config.fingerprint)
     capt.store_drop(store=str(store.path), dataset="photos")
     assert disk.records >= 6
 

@@ -181,17 +181,17 @@ def _steps(count: int, named: str, path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", counting)
-        ledger = JobDatabase(path / f"{count}.sqlite", path / "cache.sqlite")
-    ledger.add_roots(["/d"])
-    ledger.add_found("/d", _walked("/d", count))
+        job_database = JobDatabase(path / f"{count}.sqlite", path / "cache.sqlite")
+    job_database.add_roots(["/d"])
+    job_database.add_found("/d", _walked("/d", count))
     names = [named.format(f"item{number:06d}") for number in range(count)]
-    ledger.add_records(InputRecord(name, name, "train", 0) for name in names)
+    job_database.add_records(InputRecord(name, name, "train", 0) for name in names)
     taken[0] = 0
-    ledger.match()
-    ledger.locate()
-    ledger.recall_keys()
-    assert sum(1 for _ in ledger.unhashed()) == (0 if "none" in named else count)
-    ledger.close()
+    job_database.match()
+    job_database.locate()
+    job_database.recall_keys()
+    assert sum(1 for _ in job_database.unhashed()) == (0 if "none" in named else count)
+    job_database.close()
     return taken[0]
 
 

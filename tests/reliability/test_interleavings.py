@@ -122,9 +122,9 @@ def check_live(store: Store) -> None:
     read_now = {name: set(some) for held in current_leases(store.path) for name, some in held.tables.items()}
     live_rows: set[bytes] = set()
     for root in table_roots(store.path):
-        standing = CommitLog(root).checked()
+        log_state = CommitLog(root).checked()
         pins = read_now.get(table_name(store.path, root), set())
-        manifests = [*standing.live, *(standing.known[digest] for digest in pins)]
+        manifests = [*log_state.live, *(log_state.known[digest] for digest in pins)]
         for entry in (entry for manifest in manifests for entry in manifest.entries()):
             path = root / entry.path
             assert path.is_file(), f"{path} is gone"
@@ -163,7 +163,7 @@ class Step:
         count: How many requests the job makes.
     """
 
-    what: str
+    message: str
     job: int
     count: int
 
@@ -186,19 +186,19 @@ NAMES = st.tuples(
 def take(world: World, step: Step) -> None:
     """Lets one step happen."""
     job = world.jobs[step.job % len(world.jobs)]
-    if step.what == "run":
+    if step.message == "run":
         job.step(step.count)
-    elif step.what == "kill" and not job.is_done:
+    elif step.message == "kill" and not job.is_done:
         job.kill()
-    elif step.what in ("later", "suspend") and all(one.is_at_listing for one in world.jobs):
-        world.pass_time(100 * step.count, job if step.what == "suspend" else None)
+    elif step.message in ("later", "suspend") and all(one.is_at_listing for one in world.jobs):
+        world.pass_time(100 * step.count, job if step.message == "suspend" else None)
 
 
 def finish(world: World) -> None:
     """Lets all jobs end; those that wait for a collection that was killed go on when its lease has run out."""
     for _ in range(20):
         for job in world.jobs:
-            job.step(10_000 if job.where != "wait" else 3)
+            job.step(10_000 if job.location != "wait" else 3)
         if all(job.is_done for job in world.jobs):
             return
         world.pass_time(200)

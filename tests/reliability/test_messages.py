@@ -29,10 +29,10 @@ def images(tmp_path: Path) -> Path:
 
 
 def run(images: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    where = ["--store", str(images.parent / "store"), "--dataset-type", "folder", "--images", str(images)]
+    location = ["--store", str(images.parent / "store"), "--dataset-type", "folder", "--images", str(images)]
     given = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
     return subprocess.run(
-        [CAPT, "prepare", "features", *where, *options], capture_output=True, text=True, env=given, check=False
+        [CAPT, "prepare", "features", *location, *options], capture_output=True, text=True, env=given, check=False
     )
 
 
@@ -42,7 +42,7 @@ def test_a_batch_size_that_is_none_is_wrong_usage_that_tells_both_kinds(images: 
         capt.prepare_features(
             store=str(images.parent / "store"), dataset_type="folder", images=[str(images)], batch_size=size
         )
-    assert caught.value.where == "--batch-size"
+    assert caught.value.location == "--batch-size"
     assert "'auto'" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (images.parent / "store").exists()
@@ -55,7 +55,7 @@ def test_a_backend_that_capt_does_not_support_is_wrong_usage_in_one_line(
     monkeypatch.setenv("KERAS_BACKEND", backend)
     with pytest.raises(UsageError) as caught:
         choose_backend()
-    assert caught.value.where == "KERAS_BACKEND"
+    assert caught.value.location == "KERAS_BACKEND"
 
 
 def test_a_backend_whose_package_is_not_installed_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_a_backend_whose_package_is_not_installed_is_wrong_usage(monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         choose_backend()
-    assert caught.value.where == "KERAS_BACKEND"
+    assert caught.value.location == "KERAS_BACKEND"
 
 
 def test_an_empty_backend_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

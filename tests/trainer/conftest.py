@@ -106,7 +106,7 @@ def add_features(
         values = tf.concat([means, places], -1)
         return tf.reduce_mean(values, 1) if pooled else values
 
-    recipe = FeatureTableConfig(
+    table_config = FeatureTableConfig(
         extractor="inception_v3",
         weights="random:1",
         layer="mixed10",
@@ -117,39 +117,39 @@ def add_features(
         dtype=dtype,
         **rules,
     )
-    add_table(store, shown, recipe, cells)
+    add_table(store, shown, table_config, cells)
 
 
 def add_pixels(store: Store, shown: list[Picture], side: int = SIDE, **rules: str) -> None:
     """A table of the pictures themselves."""
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=side, width=side))
-    recipe = FeatureTableConfig(**asdict(extractor.choice()), **rules)
-    add_table(store, shown, recipe, extractor.feature_function(recipe))
+    table_config = FeatureTableConfig(**asdict(extractor.choice()), **rules)
+    add_table(store, shown, table_config, extractor.feature_function(table_config))
 
 
-def add_table(store: Store, shown: list[Picture], recipe: FeatureTableConfig, features: FeatureFunction) -> None:
+def add_table(store: Store, shown: list[Picture], table_config: FeatureTableConfig, features: FeatureFunction) -> None:
     """A table of what a function makes of the pictures."""
-    graph = freeze(features, recipe.height, recipe.width, Resizer.of(recipe).dtype)
+    graph = freeze(features, table_config.height, table_config.width, Resizer.of(table_config).dtype)
     network = hashlib.sha256(graph).hexdigest()
     write(store.network_path(network), graph)
     loaded = load_extractor_model(store.network_path(network), "float32")
-    root = store.feature_root(recipe)
+    root = store.feature_root(table_config)
     unique = {picture.key: picture for picture in shown}
-    writer = ShardWriter(root, "first", recipe.table(loaded.shape), recipe.format, 0, 1)
+    writer = ShardWriter(root, "first", table_config.table(loaded.shape), table_config.format, 0, 1)
     sources = (EncodedImage(key, lambda data=unique[key].data: data) for key in sorted(unique))
-    for row in ExtractionCore(recipe, loaded).run(sources):
+    for row in ExtractionCore(table_config, loaded).run(sources):
         writer.append({"key": row.key, **row.values})
     facts = FeatureMetadata(shape=loaded.shape, network=network, numerics="test", toolchain={})
-    _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), facts=facts))
+    _commit(root, Manifest(table=table_config.fingerprint, shards=_shards(writer), facts=facts))
 
 
 def add_captions(
     store: Store, shown: list[Picture], name: str = "squares", *, max_length: int = 0, words: list[str] = WORDS
 ) -> None:
-    recipe = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
-    root = store.text_root(recipe)
+    table_config = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    root = store.text_root(table_config)
     write_vocabulary(root / "first" / "vocabulary.txt", words)
-    transform_for_vocabulary(words, recipe, root / "first" / "transform")
+    transform_for_vocabulary(words, table_config, root / "first" / "transform")
     rows = sorted(
         (
             _caption(name, picture, str(i), caption, words)
@@ -158,7 +158,7 @@ def add_captions(
         ),
         key=lambda row: row["key"],
     )
-    writer = ShardWriter(root, "first", CAPTIONS, recipe.format, 0, 1)
+    writer = ShardWriter(root, "first", CAPTIONS, table_config.format, 0, 1)
     for row in rows:
         writer.append(row)
     paths = sorted(path for path in (root / "first" / "transform").rglob("*") if path.is_file())
@@ -167,7 +167,7 @@ def add_captions(
     facts = CaptionMetadata(
         inputs="0" * 64, words=len(words), captions={}, tokens={}, unknown={}, truncated=0, longest=0
     )
-    _commit(root, Manifest(table=recipe.fingerprint, shards=_shards(writer), files=files, facts=facts))
+    _commit(root, Manifest(table=table_config.fingerprint, shards=_shards(writer), files=files, facts=facts))
 
 
 def add_dataset(store: Store, shown: list[Picture], name: str = "squares", folder: Path | None = None) -> None:
@@ -184,8 +184,8 @@ def add_dataset(store: Store, shown: list[Picture], name: str = "squares", folde
         for picture in shown
     ]
     path = root / f"catalog-{len(rows)}" / "catalog.parquet"
-    with atomic_write(path) as aside:
-        pq.write_table(to_arrow(CATALOG, rows), aside)
+    with atomic_write(path) as temporary:
+        pq.write_table(to_arrow(CATALOG, rows), temporary)
     facts = DatasetMetadata(source="folder", images={})
     _commit(root, Manifest(table=name, files={"catalog": describe_file(path, root)}, facts=facts))
 

@@ -69,7 +69,7 @@ def test_a_run_finds_its_store_again_and_is_scored_there(remote, tmp_path):
 
 def test_a_mirror_that_is_too_small_is_one_line(remote, tmp_path, monkeypatch):
     address, _ = remote
-    monkeypatch.setenv("CAPT_MIRROR", str(tmp_path / "small"))
-    monkeypatch.setenv("CAPT_MIRROR_SIZE", "20KB")
-    with pytest.raises(capt.CaptError, match="CAPT_MIRROR_SIZE"):
+    monkeypatch.setenv("CAPT_CACHE_DIR", str(tmp_path / "small"))
+    monkeypatch.setenv("CAPT_CACHE_SIZE", "20KB")
+    with pytest.raises(capt.CaptError, match="CAPT_CACHE_SIZE"):
         capt.train_captioner(store=address, run_dir=tmp_path / "run", seed=4, epochs=1, hyperparameters=OPTIONS)

@@ -74,8 +74,8 @@ def make_words(root: Path, squares, shown: list[Captcha], told: tuple[str, ...] 
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
-    recipe = FeatureTableConfig(**asdict(extractor.choice()))
-    squares.add_table(store, shown, recipe, extractor.feature_function(recipe))
+    table_config = FeatureTableConfig(**asdict(extractor.choice()))
+    squares.add_table(store, shown, table_config, extractor.feature_function(table_config))
     add_words(store, shown, told)
     return store
 
@@ -99,8 +99,8 @@ def add_words(store: Store, shown: list[Captcha], told: tuple[str, ...], folder:
     files = {}
     for role, table, content in (("catalog", CATALOG, rows), ("labels", LABELS, labels)):
         path = root / "first" / f"{role}.parquet"
-        with atomic_write(path) as aside:
-            pq.write_table(to_arrow(table, content), aside)
+        with atomic_write(path) as temporary:
+            pq.write_table(to_arrow(table, content), temporary)
         files[role] = describe_file(path, root)
     CommitLog(root).append(Manifest(table="captcha", files=files, facts=DatasetMetadata(source="captcha", images={})))
 

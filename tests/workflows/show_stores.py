@@ -90,10 +90,10 @@ def add_features(
     failures: Mapping[bytes, tuple[str, str, str]] | None = None,
 ) -> str:
     """Commit a row for each key, and remembered failures; the table's short fingerprint."""
-    recipe = FeatureTableConfig(
+    table_config = FeatureTableConfig(
         extractor="inception_v3", weights=weights, layer="mixed10", height=299, width=299, precision="float32"
     )
-    root, table = store.feature_root(recipe), recipe.table(SHAPE)
+    root, table = store.feature_root(table_config), table_config.table(SHAPE)
     commit = str(len(CommitLog(root).entries()))
     rows = [{"key": key, "value": np.full(SHAPE, key[0], np.float16)} for key in sorted(set(keys))]
     files = {}
@@ -102,8 +102,8 @@ def add_features(
         failed = [{"key": key, **dict(zip(names, why, strict=True))} for key, why in sorted(failures.items())]
         files["failures"] = _parquet(root, f"{commit}/failures", FAILURES, failed)
     facts = FeatureMetadata(shape=SHAPE, network="0" * 64, numerics=numerics, toolchain=toolchain or {"keras": "3.15"})
-    shards = _shards(root, commit, table, rows, recipe.format)
-    CommitLog(root).append(Manifest(table=recipe.fingerprint, shards=shards, files=files, facts=facts))
+    shards = _shards(root, commit, table, rows, table_config.format)
+    CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=shards, files=files, facts=facts))
     return root.name
 
 
@@ -111,8 +111,8 @@ def add_captions(
     store: Store, photos: Sequence[Photo], name: str = "pets", *, words: Sequence[str] = WORDS, max_length: int = 0
 ) -> str:
     """Commit the photos' captions, tokenized at spaces; the table's short fingerprint."""
-    recipe = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
-    root = store.text_root(recipe)
+    table_config = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    root = store.text_root(table_config)
     rows = [_caption(name, photo, i, words) for photo in photos for i in range(len(photo.captions))]
     write_vocabulary(root / "0" / "transform" / "vocabulary.txt", words)
     write(root / "0" / "transform" / "graph.pb", b"a graph")
@@ -120,8 +120,8 @@ def add_captions(
         f"transform/{path.name}": describe_file(path, root) for path in sorted((root / "0" / "transform").glob("*"))
     }
     files["vocabulary"] = files["transform/vocabulary.txt"]
-    shards = _shards(root, "0", CAPTIONS, sorted(rows, key=lambda row: row["key"]), recipe.format)
-    manifest = Manifest(table=recipe.fingerprint, shards=shards, files=files, facts=_text_facts(rows, words))
+    shards = _shards(root, "0", CAPTIONS, sorted(rows, key=lambda row: row["key"]), table_config.format)
+    manifest = Manifest(table=table_config.fingerprint, shards=shards, files=files, facts=_text_facts(rows, words))
     CommitLog(root).append(manifest)
     return root.name
 
@@ -179,6 +179,6 @@ def _shards(root: Path, commit: str, table: Table, rows: Sequence[Row], file_for
 
 def _parquet(root: Path, name: str, table: Table, rows: Sequence[Row]) -> FileEntry:
     path = root / f"{name}.parquet"
-    with atomic_write(path) as aside:
-        pq.write_table(to_arrow(table, rows), aside)
+    with atomic_write(path) as temporary:
+        pq.write_table(to_arrow(table, rows), temporary)
     return describe_file(path, root)

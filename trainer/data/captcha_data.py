@@ -162,7 +162,9 @@ def load_held_out_labels(tables: LabelledTables, split: str, told: Mapping[str, 
     if not len(images):
         names = ", ".join(dataset.name for dataset in tables.datasets)
         raise CaptError(
-            f"no image of the split {split} has a word", where=names, mend="name them with --labels, or another --split"
+            f"no image of the split {split} has a word",
+            location=names,
+            hint="name them with --labels, or another --split",
         )
     return HeldOutLabels(
         split=split,
@@ -203,18 +205,18 @@ class _Joined:
     word: NDArray[np.object_]
     row: NDArray[np.int64]
 
-    def where(self, mask: NDArray[np.bool_]) -> "_Joined":
+    def location(self, mask: NDArray[np.bool_]) -> "_Joined":
         """Some of the rows."""
         columns = (self.dataset, self.name, self.key, self.split, self.word, self.row)
         return _Joined(*(column[mask] for column in columns))
 
     def of(self, split: str) -> "_Joined":
         """The rows of a split."""
-        return self.where(self.split == split)
+        return self.location(self.split == split)
 
     def with_pixels(self) -> "_Joined":
         """The rows that have a word and a place in the feature table."""
-        return self.where((self.word != "") & (self.row >= 0))
+        return self.location((self.word != "") & (self.row >= 0))
 
     def told(self, words: Mapping[str, str]) -> "_Joined":
         """The same, with the words that are told in place of those known."""
@@ -252,7 +254,7 @@ def _nothing_to_learn(data: CaptchaData, tables: LabelledTables) -> CaptError:
     if missing:
         return CaptError(
             f"none of the {missing} labelled images to train on has pixels",
-            where=names,
-            mend="run `capt prepare captcha` on them, or pick another table with --feature-table",
+            location=names,
+            hint="run `capt prepare captcha` on them, or pick another table with --feature-table",
         )
-    return CaptError("no image of the split train has a word", where=names, mend="prepare them with --labels")
+    return CaptError("no image of the split train has a word", location=names, hint="prepare them with --labels")

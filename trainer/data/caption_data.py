@@ -167,8 +167,8 @@ def check_splits(text: CaptionTable, captions: pa.Table, dataset: Dataset, catal
     raise StoreError(
         f"{pc.count_distinct(differing['image_id']).as_py()} images have captions in another split than the dataset "
         f"{dataset.name} assigns: image {image_id} is {other} in the dataset and {split} in the caption table",
-        where=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
-        mend=f"run `capt prepare captions --dataset-name {dataset.name}` again and choose its --caption-table",
+        location=f"caption table {text.fingerprint[:SHORT_FINGERPRINT]}",
+        hint=f"run `capt prepare captions --dataset-name {dataset.name}` again and choose its --caption-table",
     )
 
 
@@ -225,10 +225,10 @@ def _nothing_to_learn(missing: int, tables: Tables) -> CaptError:
     if missing:
         return CaptError(
             f"none of the {missing} captions to train on has features",
-            where=names,
-            mend="run `capt prepare features` on the images of the train split, or pick another --feature-table",
+            location=names,
+            hint="run `capt prepare features` on the images of the train split, or pick another --feature-table",
         )
-    return CaptError("no caption is in the split train", where=names, mend="prepare captions of a train split")
+    return CaptError("no caption is in the split train", location=names, hint="prepare captions of a train split")
 
 
 def as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:

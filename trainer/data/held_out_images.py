@@ -134,7 +134,7 @@ def _nothing_to_score(tables: Tables, split: str, captioned: int) -> CaptError:
     if captioned:
         return CaptError(
             f"none of the {captioned} captioned images of the split {split} has features",
-            where=names,
-            mend="run `capt prepare features` on them",
+            location=names,
+            hint="run `capt prepare features` on them",
         )
-    return CaptError(f"no caption is in the split {split}", where=names, mend="pick another with --split")
+    return CaptError(f"no caption is in the split {split}", location=names, hint="pick another with --split")

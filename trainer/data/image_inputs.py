@@ -49,7 +49,7 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
     try:
         found = sorted((entry for entry in list_files(name) if is_image(entry)), key=lambda entry: entry.name)
     except CaptError as error:
-        yield ImageInput(name, partial(_fail, RecordError("find", "unreadable", error.what)))
+        yield ImageInput(name, partial(_fail, RecordError("find", "unreadable", error.message)))
         return
     except Exception as error:
         yield ImageInput(name, partial(_fail, unexpected("find", error)))

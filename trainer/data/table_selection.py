@@ -116,22 +116,22 @@ def _labelled(store: Store, names: Sequence[str] | None) -> list[Dataset]:
     )
 
 
-def _only(fitting: list[Dataset], store: Store, what: str, command: str) -> list[Dataset]:
+def _only(fitting: list[Dataset], store: Store, message: str, command: str) -> list[Dataset]:
     """The single dataset that has captions, or words; StoreError where there is none, or several."""
     if len(fitting) == 1:
         return fitting
     if fitting:
         found = ", ".join(dataset.name for dataset in fitting)
         raise StoreError(
-            f"several datasets have {what}: {found}", where=str(store.path), mend="pick with --dataset NAME"
+            f"several datasets have {message}: {found}", location=str(store.path), hint="pick with --dataset NAME"
         )
-    raise StoreError(f"no dataset has both images and {what}", where=str(store.path), mend=f"run {command}")
+    raise StoreError(f"no dataset has both images and {message}", location=str(store.path), hint=f"run {command}")
 
 
 def _datasets(store: Store, texts: list[CaptionTable], names: Sequence[str] | None) -> list[Dataset]:
     if names:
         return [store.dataset(name) for name in dict.fromkeys(names)]
-    captioned = {table.recipe.dataset for table in texts}
+    captioned = {table.table_config.dataset for table in texts}
     fitting = [dataset for dataset in store.datasets() if dataset.name in captioned]
     command = "`capt prepare features` and `capt prepare captions` with the same --dataset-name"
     return _only(fitting, store, "captions", command)
@@ -139,29 +139,29 @@ def _datasets(store: Store, texts: list[CaptionTable], names: Sequence[str] | No
 
 def _texts(store: Store, tables: list[CaptionTable], datasets: list[Dataset], prefix: str | None) -> list[CaptionTable]:
     anchor = store.text(prefix) if prefix else None
-    if anchor and anchor.recipe.dataset not in [dataset.name for dataset in datasets]:
+    if anchor and anchor.table_config.dataset not in [dataset.name for dataset in datasets]:
         raise StoreError(
-            f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.recipe.dataset}",
-            where=str(store.path),
-            mend=f"add --dataset {anchor.recipe.dataset}, or pick another --caption-table",
+            f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.table_config.dataset}",
+            location=str(store.path),
+            hint=f"add --dataset {anchor.table_config.dataset}, or pick another --caption-table",
         )
     chosen = [_text(store, tables, dataset.name, anchor) for dataset in datasets]
     words = chosen[0].vocabulary()
     for table in chosen[1:]:
         if table.vocabulary() != words:
             raise StoreError(
-                f"{table.recipe.dataset} and {chosen[0].recipe.dataset} have different vocabularies",
-                where=str(store.path),
-                mend=f"run `capt prepare captions --dataset-name {table.recipe.dataset} "
+                f"{table.table_config.dataset} and {chosen[0].table_config.dataset} have different vocabularies",
+                location=str(store.path),
+                hint=f"run `capt prepare captions --dataset-name {table.table_config.dataset} "
                 f"--vocab-from {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`",
             )
     return chosen
 
 
 def _text(store: Store, tables: list[CaptionTable], dataset: str, anchor: CaptionTable | None) -> CaptionTable:
-    if anchor and anchor.recipe.dataset == dataset:
+    if anchor and anchor.table_config.dataset == dataset:
         return anchor
-    fitting = [table for table in tables if table.recipe.dataset == dataset]
+    fitting = [table for table in tables if table.table_config.dataset == dataset]
     if anchor and len(fitting) > 1:
         words = anchor.vocabulary()
         fitting = [table for table in fitting if table.vocabulary() == words] or fitting
@@ -170,13 +170,13 @@ def _text(store: Store, tables: list[CaptionTable], dataset: str, anchor: Captio
     if not fitting:
         raise StoreError(
             f"the dataset {dataset} has no captions",
-            where=str(store.path),
-            mend=f"run `capt prepare captions --dataset-name {dataset}`",
+            location=str(store.path),
+            hint=f"run `capt prepare captions --dataset-name {dataset}`",
         )
     raise StoreError(
         f"several text tables fit: {'; '.join(map(_describe_text, fitting))}",
-        where=str(store.path),
-        mend="pick with --caption-table ID",
+        location=str(store.path),
+        hint="pick with --caption-table ID",
     )
 
 
@@ -199,27 +199,28 @@ def _features(
     if fitting:
         raise StoreError(
             f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
-            where=str(store.path),
-            mend="pick with --feature-table ID",
+            location=str(store.path),
+            hint="pick with --feature-table ID",
         )
     for table in holding:
         spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
     names = ", ".join(dataset.name for dataset in datasets)
     raise StoreError(
         f"no feature table holds images of {names}",
-        where=str(store.path),
-        mend=f"run `{command} --dataset-name {datasets[0].name}`",
+        location=str(store.path),
+        hint=f"run `{command} --dataset-name {datasets[0].name}`",
     )
 
 
 def _describe_features(table: FeatureTable) -> str:
-    recipe = table.recipe
+    table_config = table.table_config
     shape = "×".join(map(str, table.shape))
-    words = f"{recipe.extractor} {recipe.weights[:20]} {recipe.layer} {shape} {recipe.precision} {recipe.dtype}"
+    made = f"{table_config.extractor} {table_config.weights[:20]} {table_config.layer} {shape}"
+    words = f"{made} {table_config.precision} {table_config.dtype}"
     return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words}, {table.rows} images)"
 
 
 def _describe_text(table: CaptionTable) -> str:
-    recipe = table.recipe
-    words = f"{recipe.dataset}, {recipe.standardizer}, {len(table.vocabulary())} words"
+    table_config = table.table_config
+    words = f"{table_config.dataset}, {table_config.standardizer}, {len(table.vocabulary())} words"
     return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words})"

@@ -93,7 +93,7 @@ def make_decoder(model: "Captioner", decoding: GenerationConfig) -> Decoder:
     if model.most_words is not None and decoding.max_new_tokens > model.most_words + 1:
         raise UsageError(
             f"{decoding.max_new_tokens} is more than the {model.most_words + 1} tokens that the model can generate",
-            where="--max-new-tokens",
+            location="--max-new-tokens",
         )
     from trainer.decoding.beam_search import BeamDecoder
     from trainer.decoding.sampling import SamplingDecoder

@@ -24,7 +24,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CaptError(f"the results cannot be written: {error.strerror}", where=str(place)) from None
+        raise CaptError(f"the results cannot be written: {error.strerror}", location=str(place)) from None
 
 
 def shorten(path: str | Path) -> str:

@@ -39,7 +39,7 @@ def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
         result = evaluate_recognizers(runs, options)
     else:
         if options.labels:
-            raise UsageError("captions are in the store", where="--labels", mend="leave it out")
+            raise UsageError("captions are in the store", location="--labels", hint="leave it out")
         result = evaluate_captioners(runs, options)
     alone = result["runs"][0] if len(runs) == 1 else {}
     return {"task": task, **alone, **result}
@@ -54,5 +54,5 @@ def _task(runs: Sequence[Run]) -> str:
     tasks = {run.record.task: run for run in runs}
     if len(tasks) > 1:
         of_each = ", ".join(f"{run.path.name} {run.does}" for run in tasks.values())
-        raise UsageError(f"the runs do different things: {of_each}", mend="evaluate those of one kind at a time")
+        raise UsageError(f"the runs do different things: {of_each}", hint="evaluate those of one kind at a time")
     return next(iter(tasks))

@@ -108,7 +108,7 @@ class _Program:
     def __init__(self, arguments: Sequence[str], place: Path) -> None:
         java = shutil.which("java")
         if java is None:
-            raise JavaError("there is no java on the path", mend="install a Java runtime, 8 or later")
+            raise JavaError("there is no java on the path", hint="install a Java runtime, 8 or later")
         self._command = [java, *arguments]
         self._place = place
 
@@ -125,7 +125,7 @@ class _Program:
             )
         except OSError as error:
             self._errors.close()
-            raise JavaError(f"java does not start: {error.strerror}", where=self._command[0]) from None
+            raise JavaError(f"java does not start: {error.strerror}", location=self._command[0]) from None
         return self
 
     def __exit__(
@@ -150,7 +150,7 @@ class _Program:
             yield
         except (OSError, ValueError) as error:
             self._kill()
-            raise JavaError(self._complaint(late.is_set(), seconds), where=self._command[0]) from error
+            raise JavaError(self._complaint(late.is_set(), seconds), location=self._command[0]) from error
         finally:
             timer.cancel()
 

@@ -16,19 +16,21 @@ def read_label_file(path: str | Path) -> dict[str, str]:
     Raises:
         UsageError: it cannot be read, is empty, or a line is anything else or tells of an image a second time.
     """
-    where = f"--labels {path}"
+    location = f"--labels {path}"
     try:
         lines = parse_location(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the file: {error}", where=where) from None
+        raise UsageError(f"cannot read the file: {error}", location=location) from None
     words: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         found = label(line)
         name = f"a{found[0]}" if found else ""
         if found is None or name in words:
             fault = f"tells of {name} again" if found else f"is {line[:40]!r}"
-            raise UsageError(f"line {number} {fault}", where=where, mend="write an id, one space and a word: a0 thus")
+            raise UsageError(
+                f"line {number} {fault}", location=location, hint="write an id, one space and a word: a0 thus"
+            )
         words[name] = found[1]
     if not words:
-        raise UsageError("there is no word in it", where=where)
+        raise UsageError("there is no word in it", location=location)
     return words

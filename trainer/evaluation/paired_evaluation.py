@@ -69,7 +69,7 @@ def sample_run(run: AnyRun, store: Store, images: CommonImages) -> MetricSamples
         StoreError: the store lacks the run's table.
     """
     if not len(images):
-        raise CaptError("there is no image to score runs on", where=str(store.path))
+        raise CaptError("there is no image to score runs on", location=str(store.path))
     said = _said(run, store, images)
     if isinstance(run, RecognizerRun):
         return sample_labels(np.array([words[0] for words in images.told]) == np.array(said))

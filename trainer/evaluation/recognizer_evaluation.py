@@ -223,9 +223,9 @@ def _notes(one: Mapping[str, Any], split: str) -> list[str]:
     notes.append("free reads any letters; lexicon reads words of the train split alone, and knows them all beforehand")
     if one["outside_lexicon"]:
         notes.append(f"{one['run']}: words that are not in the train split: {one['outside_lexicon']:,}")
-    for what, name in (("word", "without_label"), ("pixels", "without_features")):
+    for message, name in (("word", "without_label"), ("pixels", "without_features")):
         if one[name]:
-            notes.append(f"{one['run']}: images without {what}, left out: {one[name]:,}")
+            notes.append(f"{one['run']}: images without {message}, left out: {one[name]:,}")
     if one["differing"]:
         notes.append(f"{one['run']}: images whose word is another in the store than in --labels: {one['differing']:,}")
     if one["unused_labels"]:

@@ -30,7 +30,7 @@ class GraphRun(tf.Module):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self._recipe = run.record.features.recipe
+        self._table_config = run.record.features.table_config
         self._network = _pruned((run.path / NETWORK).read_bytes())
         # What Keras wraps, a SavedModel tracks.
         self.weights = [weight.value for weight in run.model.weights]
@@ -38,8 +38,8 @@ class GraphRun(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="images")])
     def serve(self, images: Any) -> dict[str, Any]:
         """Answers of a batch of encoded images; see `trainer.export.saved_model.export_run`."""
-        pixels, problems = read_images(images, Resizer.of(self._recipe))
-        texts, scores = self.answer(as_stored(self._network(pixels), self._recipe))
+        pixels, problems = read_images(images, Resizer.of(self._table_config))
+        texts, scores = self.answer(as_stored(self._network(pixels), self._table_config))
         is_fine = tf.equal(problems, 0)
         return {
             self.answers: tf.where(is_fine, texts, ""),
@@ -52,15 +52,15 @@ class GraphRun(tf.Module):
         raise NotImplementedError
 
 
-def as_stored(features: Any, recipe: FeatureTableConfig) -> Any:
+def as_stored(features: Any, table_config: FeatureTableConfig) -> Any:
     """Features as a table gives them back: rounded to its storage dtype, as `features.store.storage_dtypes` does.
 
     Args:
         features: float32 [N, …, channels].
-        recipe: FeatureTableConfig. Names the dtype.
+        table_config: FeatureTableConfig. Names the dtype.
     """
-    if recipe.dtype != "int8":
-        return tf.cast(features, recipe.dtype)
+    if table_config.dtype != "int8":
+        return tf.cast(features, table_config.dtype)
     scale = tf.reduce_max(tf.abs(features), axis=-1, keepdims=True) / 127
     return tf.round(features / tf.where(scale > 0, scale, 1.0)) * scale
 

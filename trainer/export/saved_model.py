@@ -74,9 +74,9 @@ def export_run(options: Export) -> dict[str, Any]:
 
 def _check(target: Path) -> None:
     if keras.backend.backend() != "tensorflow":
-        raise UsageError("a SavedModel is made on TensorFlow", mend="unset KERAS_BACKEND; any run can be exported")
+        raise UsageError("a SavedModel is made on TensorFlow", hint="unset KERAS_BACKEND; any run can be exported")
     if target.exists():
-        raise UsageError("it exists", where=str(target), mend="name a new directory")
+        raise UsageError("it exists", location=str(target), hint="name a new directory")
 
 
 def _captioner(run: CaptionerRun, options: Export, run_dir: Path) -> tuple[GraphRun, int]:
@@ -92,21 +92,21 @@ def _recognizer(run: RecognizerRun, options: Export) -> tuple[GraphRun, int]:
 
 def _write(served: GraphRun, target: Path) -> None:
     make_directory(target.parent)
-    aside = temporary_path(target)
+    temporary = temporary_path(target)
     try:
         with plain_path(target.parent) as parent:
-            tf.saved_model.save(served, str(parent / aside.name), signatures={"serving_default": served.serve})
-        replace_tree_atomically(aside, target)
+            tf.saved_model.save(served, str(parent / temporary.name), signatures={"serving_default": served.serve})
+        replace_tree_atomically(temporary, target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _precision_difference(run: Run) -> float:
-    recipe = run.record.features.recipe
-    if recipe.precision == "float32":
+    table_config = run.record.features.table_config
+    if table_config.precision == "float32":
         return 0.0
-    fitting = Resizer.of(recipe)
+    fitting = Resizer.of(table_config)
     pixels = noise_images(_COMPARED_IMAGES, fitting.height, fitting.width, 0).astype(fitting.dtype)
     exact = load_extractor_model(run.path / NETWORK, "float32").predict(pixels)
-    own = load_extractor_model(run.path / NETWORK, recipe.precision).predict(pixels)
+    own = load_extractor_model(run.path / NETWORK, table_config.precision).predict(pixels)
     return float(np.linalg.norm(own - exact) / np.linalg.norm(exact))

@@ -87,7 +87,7 @@ def draw_attention(data: bytes, made: Caption, path: Path, fitting: Resizer) -> 
 
 def _attention_figure(data: bytes, made: Caption, fitting: Resizer) -> Figure:
     if made.attention is None:
-        raise UsageError("the run's model does not attend, so there is nothing to draw", where="--attention-plot")
+        raise UsageError("the run's model does not attend, so there is nothing to draw", location="--attention-plot")
     image = open_image(data)
     image.thumbnail((600, 600))
     return attention_figure(fitting.view(image), made.words, made.attention)

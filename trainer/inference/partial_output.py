@@ -59,7 +59,7 @@ class PartialOutput:
             instead: Makes a line that is missing, which is kept nowhere else; None where all must be there.
         """
         assert instead or not self.missing
-        with atomic_write(self._out) as aside, self._part.open("rb") as part, aside.open("wb") as file:
+        with atomic_write(self._out) as temporary, self._part.open("rb") as part, temporary.open("wb") as file:
             for number, place in enumerate(self._places.tolist()):
                 part.seek(max(place, 0))
                 file.write(

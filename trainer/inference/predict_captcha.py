@@ -48,7 +48,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     on_error, decode = options.fallback_label, options.decoding_strategy
     wanted, path = _range(options.ids), local_path(options.output, "--output")
     if on_error is not None and not (on_error and set(on_error) <= set(LETTERS)):
-        raise UsageError("it is no word of the letters a to z", where=f"--fallback-label {on_error}")
+        raise UsageError("it is no word of the letters a to z", location=f"--fallback-label {on_error}")
     opened = open_run(options.run, RecognizerRun)
     pictures = _pictures(options.images, wanted)
     missing = [number for number in wanted if number not in pictures]
@@ -73,7 +73,9 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
 def _range(ids: str) -> range:
     first, _, last = ids.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise UsageError(f"{ids!r} is no range", where="--ids", mend="say FROM:TO, TO not taken, such as 120000:140000")
+        raise UsageError(
+            f"{ids!r} is no range", location="--ids", hint="say FROM:TO, TO not taken, such as 120000:140000"
+        )
     return range(int(first), int(last))
 
 
@@ -85,7 +87,7 @@ def _pictures(images: Sequence[str], wanted: range) -> dict[int, ImageInput]:
         if number is None or number not in wanted:
             continue
         if number in found:
-            raise CaptError(f"a{number} is there twice", where=f"{found[number].name}, {picture.name}")
+            raise CaptError(f"a{number} is there twice", location=f"{found[number].name}, {picture.name}")
         found[number] = picture
     return found
 
@@ -127,11 +129,11 @@ def _batches(answers: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any
         yield batch
 
 
-def _incomplete(what: str, numbers: Sequence[int], mend: str) -> CaptError:
+def _incomplete(message: str, numbers: Sequence[int], hint: str) -> CaptError:
     named = ", ".join(f"a{number}" for number in numbers[:_NAMED])
     more = f" and {len(numbers) - _NAMED:,} more" if len(numbers) > _NAMED else ""
     return CaptError(
-        f"no file is written: {len(numbers):,} images {what}: {named}{more}",
-        mend=f"{mend}; or give --fallback-label LABEL for those images",
+        f"no file is written: {len(numbers):,} images {message}: {named}{more}",
+        hint=f"{hint}; or give --fallback-label LABEL for those images",
         figures={"failed": [f"a{number}" for number in numbers]},
     )

@@ -41,11 +41,12 @@ class Backbone:
     """A network as a run on pixels begins with it.
 
     Args:
-        recipe: FeatureTableConfig. What its features are: that of the table that it would make of the same images.
+        table_config: FeatureTableConfig. What its features are: that of the table that it would make of the same
+            images.
         function: ModelFunction. From pixels to features.
     """
 
-    recipe: FeatureTableConfig
+    table_config: FeatureTableConfig
     function: ModelFunction
 
     @property
@@ -67,7 +68,7 @@ def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTabl
         CaptError: its weights cannot be had.
     """
     if training.extractor == PIXELS:
-        raise UsageError("pixels are what the extractor reads", where="extractor", mend="name a network")
+        raise UsageError("pixels are what the extractor reads", location="extractor", hint="name a network")
     asked = ExtractorOptions(
         extractor=training.extractor or "",
         weights=training.extractor_weights,
@@ -82,30 +83,30 @@ def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTabl
         extractor = open_extractor(asked)
         choice = {**asdict(extractor.choice()), "pooling": asked.pooling, "precision": "float32"}
         fitting = {name: getattr(pixels, name) for name in ("resize", "fit", "shorter_side")}
-        recipe = FeatureTableConfig(**choice, **fitting)
-        function = extractor.feature_function(recipe)
+        table_config = FeatureTableConfig(**choice, **fitting)
+        function = extractor.feature_function(table_config)
     except UsageError as error:
         raise _of_training(error, pixels) from None
     assert isinstance(function, ModelFunction)
     if not spec.fits(function.shape):
         raise UsageError(
-            f"{spec.name} wants {'spatial' if spec.spatial else 'pooled'} features, and {recipe.layer} gives "
+            f"{spec.name} wants {'spatial' if spec.spatial else 'pooled'} features, and {table_config.layer} gives "
             f"{list(function.shape)}",
-            where="extractor_layer",
-            mend="name another layer",
+            location="extractor_layer",
+            hint="name another layer",
         )
-    return Backbone(recipe, function)
+    return Backbone(table_config, function)
 
 
 def _of_training(error: UsageError, pixels: FeatureTableConfig) -> UsageError:
     """The error of an extractor in the words of a run's configuration."""
-    if error.where in ("--height", "--width", "--height, --width"):
+    if error.location in ("--height", "--width", "--height, --width"):
         return UsageError(
-            f"{error.what}; the table's pixels are {pixels.height}×{pixels.width}",
-            where="extractor",
-            mend="make others with `capt prepare features --extractor pixels --height N --width N`",
+            f"{error.message}; the table's pixels are {pixels.height}×{pixels.width}",
+            location="extractor",
+            hint="make others with `capt prepare features --extractor pixels --height N --width N`",
         )
-    return UsageError(error.what, where=_OPTIONS.get(error.where, error.where), mend=error.mend)
+    return UsageError(error.message, location=_OPTIONS.get(error.location, error.location), hint=error.hint)
 
 
 # === Layers ===
@@ -145,12 +146,12 @@ class BackboneFeatures(FeatureNormalization):
         return super().call(ops.cast(self._function(features), self.compute_dtype))
 
 
-def load_layers(path: Path, recipe: FeatureTableConfig, learns: bool) -> BackboneFeatures:
+def load_layers(path: Path, table_config: FeatureTableConfig, learns: bool) -> BackboneFeatures:
     """The layer that a run on pixels has in place of `feature_scale`, with fresh weights.
 
     Args:
         path: Path. `extractor.json`.
-        recipe: FeatureTableConfig. What the network's features are.
+        table_config: FeatureTableConfig. What the network's features are.
         learns: bool. Whether the network's weights do.
 
     Raises:
@@ -159,12 +160,16 @@ def load_layers(path: Path, recipe: FeatureTableConfig, learns: bool) -> Backbon
     try:
         network = keras.saving.deserialize_keras_object(parse_json(path.read_bytes()), safe_mode=True)
         function = feature_function(
-            network, choose_input_preprocessing(recipe), recipe.pooling, recipe.height, recipe.width
+            network,
+            choose_input_preprocessing(table_config),
+            table_config.pooling,
+            table_config.height,
+            table_config.width,
         )
     except FileNotFoundError:
-        raise CorruptFileError("the extractor's layers are missing", where=str(path)) from None
+        raise CorruptFileError("the extractor's layers are missing", location=str(path)) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CorruptFileError("the extractor's layers are damaged", where=str(path)) from error
+        raise CorruptFileError("the extractor's layers are damaged", location=str(path)) from error
     return BackboneFeatures(function, learns, name="feature_scale")
 
 

@@ -58,7 +58,7 @@ class ModelSpec:
         model.build({"features": (None, *shape), "tokens": (None, None), "image": (None,)})
         return model
 
-    def check_shape(self, shape: tuple[int, ...], where: str) -> None:
+    def check_shape(self, shape: tuple[int, ...], location: str) -> None:
         """UsageError where features of this shape are not what the model wants; `where` names their table."""
         if self.fits(shape):
             return
@@ -68,8 +68,8 @@ class ModelSpec:
         otherwise = ", or name a network with extractor in --config" if is_pixels else ""
         raise UsageError(
             f"{self.name} wants {wanted} features, these {'are pixels' if is_pixels else 'have shape'} {list(shape)}",
-            where=where,
-            mend=f"make them with `capt prepare features {network}--pooling {pooling}`{otherwise}",
+            location=location,
+            hint=f"make them with `capt prepare features {network}--pooling {pooling}`{otherwise}",
         )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
@@ -83,16 +83,18 @@ class PixelInput:
 
     Args:
         why: str. Why it does.
-        mend: str. What to do where features are no pixels.
+        hint: str. What to do where features are no pixels.
     """
 
     why: str = "with extractor a model learns from pixels"
-    mend: str = "leave extractor out, or make pixels with `capt prepare features --extractor pixels`"
+    hint: str = "leave extractor out, or make pixels with `capt prepare features --extractor pixels`"
 
-    def check_shape(self, shape: tuple[int, ...], where: str) -> None:
-        """UsageError where features of this shape are no pixels; `where` names their table."""
+    def check_shape(self, shape: tuple[int, ...], location: str) -> None:
+        """UsageError where features of this shape are no pixels; `location` names their table."""
         if not self.fits(shape):
-            raise UsageError(f"{self.why}, these are features of shape {list(shape)}", where=where, mend=self.mend)
+            raise UsageError(
+                f"{self.why}, these are features of shape {list(shape)}", location=location, hint=self.hint
+            )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether features of this shape are pixels."""
@@ -119,5 +121,5 @@ MODELS = {
 def model_spec(name: str) -> ModelSpec:
     """The captioner called `name`; UsageError naming the ones there are."""
     if name not in MODELS:
-        raise UsageError(f"unknown model {name!r}", where="--model", mend=f"use one of {', '.join(MODELS)}")
+        raise UsageError(f"unknown model {name!r}", location="--model", hint=f"use one of {', '.join(MODELS)}")
     return MODELS[name]

@@ -35,5 +35,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 def profile_settings(name: str) -> Mapping[str, Any]:
     """The settings of a profile, by the names of their fields; UsageError naming the ones there are."""
     if name not in PROFILES:
-        raise UsageError(f"there is no profile {name!r}", where="--profile", mend=f"use one of {', '.join(PROFILES)}")
+        raise UsageError(
+            f"there is no profile {name!r}", location="--profile", hint=f"use one of {', '.join(PROFILES)}"
+        )
     return PROFILES[name]

@@ -161,9 +161,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     kind = path.suffix.lstrip(".").lower() or "png"
     canvas: Any = FigureCanvasAgg(figure)
     if kind not in canvas.get_supported_filetypes():
-        raise UsageError(f"no picture can be written as {path.suffix}", where=str(path), mend="use .png")
-    with atomic_write(path) as aside:
-        figure.savefig(aside, format=kind, dpi=_dots_per_inch(figure))
+        raise UsageError(f"no picture can be written as {path.suffix}", location=str(path), hint="use .png")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=_dots_per_inch(figure))
 
 
 def encode_figure(figure: Figure, kind: str) -> bytes:

@@ -62,7 +62,7 @@ class CaptionerRun(Run):
         super().__init__(path, record)
         self._decoders: dict[GenerationConfig, Decoder] = {}
         if record.model not in MODELS:
-            raise StoreError(f"the run's model {record.model!r} is unknown to this capt", where=str(path))
+            raise StoreError(f"the run's model {record.model!r} is unknown to this capt", location=str(path))
 
     @cached_property
     def vocabulary(self) -> list[str]:
@@ -70,7 +70,8 @@ class CaptionerRun(Run):
         words = read_vocabulary(self.path / VOCABULARY)
         if len(words) != self.record.vocabulary:
             raise CorruptFileError(
-                f"damaged: expected {self.record.vocabulary} words, got {len(words)}", where=str(self.path / VOCABULARY)
+                f"damaged: expected {self.record.vocabulary} words, got {len(words)}",
+                location=str(self.path / VOCABULARY),
             )
         return words
 
@@ -99,7 +100,7 @@ class CaptionerRun(Run):
         try:
             return self.vocabulary.index(word)
         except ValueError:
-            raise UsageError(f"{word!r} is no word of the run's vocabulary", where="--bad-words") from None
+            raise UsageError(f"{word!r} is no word of the run's vocabulary", location="--bad-words") from None
 
     def caption(self, image: ImageLike, decoding: GenerationConfig | None = None) -> Caption:
         """The caption of one image: a path, encoded bytes, or a PIL image.

@@ -119,13 +119,17 @@ def record_store(root: Path, store: Path) -> None:
 
 def recorded_store(root: Path) -> Path:
     """The store that a run was trained from; UsageError where it is not known, or not there any more."""
-    mend = "name the store with --store"
+    hint = "name the store with --store"
     try:
         store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
     except (FileNotFoundError, UnicodeDecodeError):
-        raise UsageError("the run does not say which store it was trained from", where=str(root), mend=mend) from None
+        raise UsageError(
+            "the run does not say which store it was trained from", location=str(root), hint=hint
+        ) from None
     if not store.is_dir():
-        raise UsageError(f"the store that it was trained from is not at {store} any more", where=str(root), mend=mend)
+        raise UsageError(
+            f"the store that it was trained from is not at {store} any more", location=str(root), hint=hint
+        )
     return store
 
 
@@ -140,29 +144,29 @@ def _refuse_foreign(root: Path) -> None:
     if foreign:
         raise StoreError(
             f"the directory is not empty and no run: it holds {sorted(foreign)[0]}",
-            where=str(root),
-            mend="name a new --run-dir",
+            location=str(root),
+            hint="name a new --run-dir",
         )
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    aside = temporary_path(target)
-    shutil.copytree(source, aside)
+    temporary = temporary_path(target)
+    shutil.copytree(source, temporary)
     shutil.rmtree(target, ignore_errors=True)
-    replace_tree_atomically(aside, target)
+    replace_tree_atomically(temporary, target)
 
 
 def _link(source: Path, target: Path, sha256: str) -> None:
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
             f"the frozen network is missing or damaged: expected SHA-256 {sha256}",
-            where=str(source),
-            mend="run the same `capt prepare features` again",
+            location=str(source),
+            hint="run the same `capt prepare features` again",
         )
-    aside = temporary_path(target)
+    temporary = temporary_path(target)
     try:
         # The store never changes a network in place, so one copy on the disk serves both.
-        os.link(source, aside)
+        os.link(source, temporary)
     except OSError:
-        shutil.copyfile(source, aside)
-    replace_atomically(aside, target)
+        shutil.copyfile(source, temporary)
+    replace_atomically(temporary, target)

@@ -41,20 +41,25 @@ class FeatureOrigin(Frozen):
     """The feature table that a run was trained on."""
 
     fingerprint: Sha256
-    recipe: FeatureTableConfig
+    table_config: FeatureTableConfig
     shape: tuple[int, ...]
     network: Sha256
 
     @classmethod
     def of(cls, table: FeatureTable) -> "FeatureOrigin":
         """What a run keeps of its table."""
-        return cls(fingerprint=table.fingerprint, recipe=table.recipe, shape=table.shape, network=table.facts.network)
+        return cls(
+            fingerprint=table.fingerprint,
+            table_config=table.table_config,
+            shape=table.shape,
+            network=table.facts.network,
+        )
 
 
 class ExtractorOrigin(Frozen):
     """The extractor in the model of a run on pixels: what its features are, and the shape of one image's."""
 
-    recipe: FeatureTableConfig
+    table_config: FeatureTableConfig
     shape: tuple[int, ...]
 
 
@@ -62,7 +67,7 @@ class CaptionOrigin(Frozen):
     """A text table that a run was trained on."""
 
     fingerprint: Sha256
-    recipe: CaptionTableConfig
+    table_config: CaptionTableConfig
 
 
 class RunMetadata(Frozen):
@@ -132,7 +137,9 @@ class CaptionerMetadata(RunMetadata):
             return spec.build(self.config, self.vocabulary, self.features.shape)
         from trainer.models.backbone import load_layers
 
-        layers = load_layers(root / EXTRACTOR, self.extractor.recipe, learns=self.training.extractor_lr_multiplier > 0)
+        layers = load_layers(
+            root / EXTRACTOR, self.extractor.table_config, learns=self.training.extractor_lr_multiplier > 0
+        )
         return spec.build(self.config, self.vocabulary, self.extractor.shape, layers)
 
 
@@ -186,18 +193,18 @@ def read_metadata(root: Path) -> RunMetadata:
         parse_json(data)
         task = _Task.model_validate_json(data).task
         if task not in _RECORDS:
-            raise StoreError(f"this capt knows no runs of the task {task!r}", where=str(path))
+            raise StoreError(f"this capt knows no runs of the task {task!r}", location=str(path))
         return _RECORDS[task].model_validate_json(data)
     except FileNotFoundError:
         raise StoreError(
-            "no run is here", where=str(root), mend="make one with `capt train captioner` or `capt train captcha`"
+            "no run is here", location=str(root), hint="make one with `capt train captioner` or `capt train captcha`"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"not a run that this capt reads: {place}: {first['msg']}", where=str(path)) from None
+        raise StoreError(f"not a run that this capt reads: {place}: {first['msg']}", location=str(path)) from None
     except ValueError as error:
-        raise CorruptFileError(f"damaged: {error}", where=str(path)) from None
+        raise CorruptFileError(f"damaged: {error}", location=str(path)) from None
 
 
 def write_metadata(root: Path, record: RunMetadata) -> None:
@@ -212,8 +219,8 @@ def refuse_other(root: Path, new: RunMetadata) -> None:
         name, expected, got = differences[0]
         raise StoreError(
             f"the directory holds another run: {_WORDS.get(name, name)}: expected {expected}, got {got}",
-            where=str(root),
-            mend="train with the settings and data it was begun with, or into another --run-dir",
+            location=str(root),
+            hint="train with the settings and data it was begun with, or into another --run-dir",
         )
 
 

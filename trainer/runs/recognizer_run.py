@@ -66,11 +66,11 @@ class RecognizerRun(Run):
         try:
             words = tuple(path.read_text(encoding="utf-8").split())
         except FileNotFoundError:
-            raise CorruptFileError("the words of the train split are missing", where=str(path)) from None
+            raise CorruptFileError("the words of the train split are missing", location=str(path)) from None
         except UnicodeDecodeError:
-            raise CorruptFileError("the words of the train split are not UTF-8", where=str(path)) from None
+            raise CorruptFileError("the words of the train split are not UTF-8", location=str(path)) from None
         if len(words) != self.record.words:
-            raise CorruptFileError(f"damaged: expected {self.record.words} words, got {len(words)}", where=str(path))
+            raise CorruptFileError(f"damaged: expected {self.record.words} words, got {len(words)}", location=str(path))
         return words
 
     @cached_property
@@ -124,12 +124,12 @@ def refuse_generation_options(options: SearchOptions) -> None:
     given = options.generation()
     if given:
         option = f"--{next(iter(given))}".replace("_", "-")
-        raise UsageError("it is for captions, and the run reads words", where=option, mend="leave it out")
+        raise UsageError("it is for captions, and the run reads words", location=option, hint="leave it out")
 
 
 def check_decoding_strategy(how: str) -> None:
     """UsageError where there is no such decoder."""
     if how not in HOWS:
         raise UsageError(
-            f"there is no decoder {how!r}", where="--decoding-strategy", mend=f"use one of {', '.join(HOWS)}"
+            f"there is no decoder {how!r}", location="--decoding-strategy", hint=f"use one of {', '.join(HOWS)}"
         )

@@ -73,7 +73,7 @@ class Run:
     @property
     def fitting(self) -> Resizer:
         """How images are brought to the network's size."""
-        return Resizer.of(self.record.features.recipe)
+        return Resizer.of(self.record.features.table_config)
 
     @property
     def identity(self) -> str:
@@ -124,11 +124,11 @@ class Run:
                 yield result.error if isinstance(result, FailedImage) else next(answers)
 
     def _extractor(self) -> ExtractionCore:
-        recipe = self.record.features.recipe
+        table_config = self.record.features.table_config
         path = self.path / NETWORK
         if not path.is_file():
-            raise CorruptFileError("the frozen network is missing", where=str(path))
-        return ExtractionCore(recipe, shared_extractor_model(path, recipe.precision))
+            raise CorruptFileError("the frozen network is missing", location=str(path))
+        return ExtractionCore(table_config, shared_extractor_model(path, table_config.precision))
 
 
 def load_run(path: str | Path) -> Any:
@@ -153,7 +153,7 @@ def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
     opened = run if isinstance(run, Run) else load_run(run)
     if not isinstance(opened, kind):
         raise UsageError(
-            f"the run {opened.does}; this is for one that {kind.does}", where=str(opened.path), mend=opened.command
+            f"the run {opened.does}; this is for one that {kind.does}", location=str(opened.path), hint=opened.command
         )
     return opened
 

@@ -38,7 +38,9 @@ def read_training_images(root: Path) -> NDArray[np.uint8]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise CorruptFileError("the list of the images that the run learned from is missing", where=str(path)) from None
+        raise CorruptFileError(
+            "the list of the images that the run learned from is missing", location=str(path)
+        ) from None
     if not data or len(data) % KEY_BYTES:
-        raise CorruptFileError(f"damaged: {len(data)} bytes are no list of keys", where=str(path))
+        raise CorruptFileError(f"damaged: {len(data)} bytes are no list of keys", location=str(path))
     return np.frombuffer(data, np.uint8).reshape(-1, KEY_BYTES)

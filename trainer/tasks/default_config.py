@@ -28,7 +28,7 @@ def model_defaults(options: Config) -> dict[str, Any]:
         training, sizes = parse_recognizer(chosen, {})
         return {"profile": chosen, **sizes.model_dump(mode="json"), **training.model_dump(mode="json")}
     if options.profile:
-        raise UsageError(f"{model} has no profiles", where="--profile", mend=f"they are for {RECOGNIZER}")
+        raise UsageError(f"{model} has no profiles", location="--profile", hint=f"they are for {RECOGNIZER}")
     training, sizes = parse_options(model_spec(model).config, {})
     return {"model": model, **sizes.model_dump(), **training.model_dump()}
 

@@ -50,7 +50,7 @@ def train_captioner(options: TrainCaptioner) -> dict[str, Any]:
     """
     spec = model_spec(options.model)
     if options.rnn_cell is not None and "rnn_cell" not in spec.config.model_fields:
-        raise UsageError(f"{options.model} has no RNN cell", where="--rnn-cell", mend="Leave it out.")
+        raise UsageError(f"{options.model} has no RNN cell", location="--rnn-cell", hint="Leave it out.")
     root = local_path(options.run_dir, "--run-dir").absolute()
     training, sizes = parse_options(spec.config, options.settings())
     warm = WarmStart.of(options.warm_start_from, CaptionerMetadata, spec.name) if options.warm_start_from else None
@@ -66,7 +66,7 @@ def train_captioner(options: TrainCaptioner) -> dict[str, Any]:
         from trainer.tasks.captioning_training import CaptioningTask
         from trainer.training.training_loop import TrainingLoop
 
-        network = open_backbone(training, spec, tables.features.recipe) if training.extractor else None
+        network = open_backbone(training, spec, tables.features.table_config) if training.extractor else None
         with lock_run(root):
             record = captioner_metadata(spec, sizes, training, tables, data, network, warm)
             start_run(root, record, lambda: put_captioner(root, tables, network, learned_by(data.train.keys, warm)))
@@ -102,14 +102,16 @@ def captioner_metadata(
         training=training.settled(),
         datasets=tuple(dataset.name for dataset in tables.datasets),
         features=FeatureOrigin.of(tables.features),
-        text=tuple(CaptionOrigin(fingerprint=text.fingerprint, recipe=text.recipe) for text in tables.texts),
+        text=tuple(
+            CaptionOrigin(fingerprint=text.fingerprint, table_config=text.table_config) for text in tables.texts
+        ),
         train=data.train.digest,
         validation=data.splits[validation].digest if validation else None,
         validation_split=validation,
         vocabulary=len(tables.texts[0].vocabulary()),
         max_new_tokens=training.max_new_tokens or data.train.max_words + 1,
         libraries=library_versions(),
-        extractor=ExtractorOrigin(recipe=network.recipe, shape=network.function.shape) if network else None,
+        extractor=ExtractorOrigin(table_config=network.table_config, shape=network.function.shape) if network else None,
         warm=warm.run.identity if warm else None,
     )
 
@@ -123,7 +125,7 @@ def _check_lengths(sizes: ModelConfig, training: TrainingConfig, data: CaptionDa
     if longest > sizes.most_words:
         raise UsageError(
             f"the longest caption has {longest} words, and the model takes {sizes.most_words}",
-            mend=f"set max_length to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
+            hint=f"set max_length to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
         )
     if (training.max_new_tokens or 0) > sizes.most_words + 1:
         raise UsageError(

@@ -90,15 +90,15 @@ def _check_lengths(sizes: RecognizerConfig, data: CaptchaData) -> None:
     if longest > sizes.max_label_length:
         raise UsageError(
             f"the longest word has {longest} letters, and the model reads {sizes.max_label_length}",
-            mend=f"set max_label_length to {longest} in --config",
+            hint=f"set max_label_length to {longest} in --config",
         )
 
 
 def _say_what_is_left_out(data: CaptchaData) -> None:
-    for counts, what in ((data.without_label, "word"), (data.without_features, "pixels")):
+    for counts, message in ((data.without_label, "word"), (data.without_features, "pixels")):
         missing = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
         if missing:
-            _log.info("images without %s are left out: %s", what, missing)
+            _log.info("images without %s are left out: %s", message, missing)
     if data.shared:
         _log.warning("%d images are in train and in val or test as well; scores there are flattered", data.shared)
     if data.validation_split is None:

@@ -100,5 +100,5 @@ class EtaEstimator:
 def check_finite(loss: float) -> float:
     """The loss itself; CaptError where it is infinite or no number."""
     if not math.isfinite(loss):
-        raise CaptError("the loss is not a number any more", mend="train again with a smaller learning_rate")
+        raise CaptError("the loss is not a number any more", hint="train again with a smaller learning_rate")
     return loss

@@ -82,9 +82,9 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise CorruptFileError(f"damaged: {error.errors()[0]['msg']}", where=str(path)) from None
+            raise CorruptFileError(f"damaged: {error.errors()[0]['msg']}", location=str(path)) from None
         except ValueError as error:
-            raise CorruptFileError(f"damaged: {error}", where=str(path)) from None
+            raise CorruptFileError(f"damaged: {error}", location=str(path)) from None
 
     def save(self, model: keras.Model, progress: Progress, total_steps: int) -> None:
         """Keep the model as it is now, and forget checkpoints that are neither last nor best.
@@ -124,8 +124,8 @@ class Checkpoints:
         if state is None:
             raise CorruptFileError(
                 "the run has no checkpoint yet",
-                where=str(self._root),
-                mend="run `capt train` to its end",
+                location=str(self._root),
+                hint="run `capt train` to its end",
             )
         directory = self._root / state.best
         try:
@@ -138,15 +138,15 @@ class Checkpoints:
 
     def _write_weights(self, model: keras.Model, directory: Path) -> None:
         make_directory(self._root)
-        aside = temporary_path(directory)
-        aside.mkdir()
-        model.save_weights(aside / WEIGHTS)
+        temporary = temporary_path(directory)
+        temporary.mkdir()
+        model.save_weights(temporary / WEIGHTS)
         if keeps_average(model):
             with ema_weights(model):
-                model.save_weights(aside / AVERAGE)
+                model.save_weights(temporary / AVERAGE)
         # What a killed run left under this name was never named by the state.
         shutil.rmtree(directory, ignore_errors=True)
-        replace_tree_atomically(aside, directory)
+        replace_tree_atomically(temporary, directory)
 
     def _clear(self, state: TrainingState) -> None:
         for path in self._root.iterdir():
@@ -157,11 +157,11 @@ class Checkpoints:
 def load_weights(model: keras.Model, path: Path) -> None:
     """Load weights into a built model; CorruptFileError where the file is missing or does not fit."""
     if not path.is_file():
-        raise CorruptFileError("the weights are missing", where=str(path))
+        raise CorruptFileError("the weights are missing", location=str(path))
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        raise CorruptFileError(f"the weights cannot be read: {error}", where=str(path)) from error
+        raise CorruptFileError(f"the weights cannot be read: {error}", location=str(path)) from error
 
 
 def metric_sums(metrics: Sequence[keras.Metric]) -> tuple[float, ...]:

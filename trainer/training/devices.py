@@ -22,8 +22,8 @@ def device_scope(devices: str) -> AbstractContextManager[object]:
     if keras.backend.backend() != "jax":
         raise UsageError(
             f"Keras does not spread batches over devices on {keras.backend.backend()}",
-            where="devices: all",
-            mend="set KERAS_BACKEND=jax, or devices: one",
+            location="devices: all",
+            hint="set KERAS_BACKEND=jax, or devices: one",
         )
     distribution: AbstractContextManager[object] = keras.distribution.DataParallel(auto_shard_dataset=False).scope()
     return distribution

@@ -42,8 +42,8 @@ class WarmStart:
         if not isinstance(run.record, record) or run.record.model != model:
             raise UsageError(
                 f"the run to begin with is {run.record.model}, this one {model}",
-                where=f"--warm-start-from {path}",
-                mend="name a run of the same model, or leave it out",
+                location=f"--warm-start-from {path}",
+                hint="name a run of the same model, or leave it out",
             )
         return cls(run, tuple(run.vocabulary) if isinstance(run.record, CaptionerMetadata) else ())
 
@@ -76,8 +76,8 @@ class WarmStart:
     def _unlike(self) -> UsageError:
         return UsageError(
             "the run to begin with has other sizes than this one",
-            where=f"--warm-start-from {self.run.path}",
-            mend="train with its sizes, see its run.json, or leave it out",
+            location=f"--warm-start-from {self.run.path}",
+            hint="train with its sizes, see its run.json, or leave it out",
         )
 
 

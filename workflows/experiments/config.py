@@ -113,12 +113,12 @@ def read_experiment_config(path: str | Path) -> ExperimentConfig:
     return parse_experiment_config(read_settings(path), str(path))
 
 
-def parse_experiment_config(entries: Mapping[str, Any], where: str) -> ExperimentConfig:
+def parse_experiment_config(entries: Mapping[str, Any], location: str) -> ExperimentConfig:
     """The experiment that these entries define.
 
     Args:
         entries: mapping. As the file has them.
-        where: str. What errors call the place that they come from.
+        location: str. What errors call the place that they come from.
 
     Raises:
         UsageError: a key or an option is unknown, or a value is wrong; the message says which.
@@ -126,68 +126,70 @@ def parse_experiment_config(entries: Mapping[str, Any], where: str) -> Experimen
     try:
         definition = ExperimentConfig(**{str(key): value for key, value in entries.items()})
     except ValidationError as error:
-        raise _refused(error, where) from None
-    _check_sets(definition, where)
-    _check_options(definition, where)
-    _check_choices(definition, where)
+        raise _refused(error, location) from None
+    _check_sets(definition, location)
+    _check_options(definition, location)
+    _check_choices(definition, location)
     return definition
 
 
-def _refused(error: ValidationError, where: str) -> UsageError:
+def _refused(error: ValidationError, location: str) -> UsageError:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         return UsageError(
-            f"unknown key {name!r}", where=where, mend=f"known: {', '.join(ExperimentConfig.model_fields)}"
+            f"unknown key {name!r}", location=location, hint=f"known: {', '.join(ExperimentConfig.model_fields)}"
         )
     if first["type"] == "missing":
-        return UsageError(f"{name} is not said", where=where, mend=f"add `{name}:`")
-    return UsageError(f"{name}: {first['msg']}, got {first['input']!r}", where=where)
+        return UsageError(f"{name} is not said", location=location, hint=f"add `{name}:`")
+    return UsageError(f"{name}: {first['msg']}, got {first['input']!r}", location=location)
 
 
-def _check_sets(definition: ExperimentConfig, where: str) -> None:
+def _check_sets(definition: ExperimentConfig, location: str) -> None:
     """UsageError where a kind of table is missing or of the other task, or a name could name no directory."""
     wanted = {preparation.command for preparation in definition.of_task.preparations.values()}
     for kind in ("features", "captions", "captcha"):
         given = getattr(definition, kind)
         if kind in wanted and not given:
-            raise UsageError(f"{kind} names no table", where=where, mend=f"add `{kind}:` with a name and its options")
+            raise UsageError(
+                f"{kind} names no table", location=location, hint=f"add `{kind}:` with a name and its options"
+            )
         if kind not in wanted and given:
-            raise UsageError(f"{kind} is not for the task {definition.task}", where=where, mend="leave it out")
+            raise UsageError(f"{kind} is not for the task {definition.task}", location=location, hint="leave it out")
     for axis, names in definition.axes.items():
         for name in names:
             if not _NAME.fullmatch(str(name)):
-                mend = "use letters, digits, dot, dash and underscore, 60 at most"
-                raise UsageError(f"{name!r} cannot name a {axis}", where=where, mend=mend)
+                hint = "use letters, digits, dot, dash and underscore, 60 at most"
+                raise UsageError(f"{name!r} cannot name a {axis}", location=location, hint=hint)
 
 
-def _check_options(definition: ExperimentConfig, where: str) -> None:
+def _check_options(definition: ExperimentConfig, location: str) -> None:
     """UsageError where an option is unknown, wrong, or stands in the wrong place."""
     task = definition.of_task
     known = {name for preparation in task.preparations.values() for name in preparation.of_dataset}
     of_rows = {name: each.command for each in task.preparations.values() for name in each.of_rows}
     for name in underscored(definition.prepare):
         if name in of_rows:
-            mend = f"say it under `{of_rows[name]}:`"
-            raise UsageError(f"{name} decides what rows mean", where=f"{where}: prepare", mend=mend)
+            hint = f"say it under `{of_rows[name]}:`"
+            raise UsageError(f"{name} decides what rows mean", location=f"{location}: prepare", hint=hint)
         if name not in known:
-            mend = f"it could be one of {', '.join(sorted(known))}"
-            raise UsageError(f"unknown option {name!r}", where=f"{where}: prepare", mend=mend)
+            hint = f"it could be one of {', '.join(sorted(known))}"
+            raise UsageError(f"unknown option {name!r}", location=f"{location}: prepare", hint=hint)
     for kind, sets in definition.tables.items():
         preparation = task.preparations[kind]
         for name, options in sets.items():
-            place = f"{where}: {preparation.command}.{name}"
+            place = f"{location}: {preparation.command}.{name}"
             for option in underscored(options):
                 if option in preparation.of_dataset:
                     raise UsageError(
-                        f"{option} is the same for all tables", where=place, mend="say it under `prepare:`"
+                        f"{option} is the same for all tables", location=place, hint="say it under `prepare:`"
                     )
             _told(partial(_parse, definition, kind, name), place)
     for model, options in definition.models.items():
         if SEED in {**underscored(definition.train), **underscored(options)}:
-            raise UsageError("seed is one of what trials differ in", where=where, mend="say it under `seeds:`")
-        _told(partial(task.settings, definition.training(model, 0)), f"{where}: models.{model}")
-    _told(partial(task.check_evaluation, definition.evaluate), where)
+            raise UsageError("seed is one of what trials differ in", location=location, hint="say it under `seeds:`")
+        _told(partial(task.settings, definition.training(model, 0)), f"{location}: models.{model}")
+    _told(partial(task.check_evaluation, definition.evaluate), location)
 
 
 def _parse(definition: ExperimentConfig, kind: str, name: str) -> None:
@@ -199,20 +201,20 @@ def _told(check: Callable[[], object], place: str) -> None:
     try:
         check()
     except CaptError as error:
-        what = f"{error.where}: {error.what}" if error.where else error.what
-        raise UsageError(what, where=place, mend=error.mend) from None
+        message = f"{error.location}: {error.message}" if error.location else error.message
+        raise UsageError(message, location=place, hint=error.hint) from None
 
 
-def _check_choices(definition: ExperimentConfig, where: str) -> None:
+def _check_choices(definition: ExperimentConfig, location: str) -> None:
     """UsageError where a choice of trials names what is not there."""
     for key, choices in (("skip", definition.skip), ("trials", definition.trials)):
         for number, choice in enumerate(choices, 1):
-            place = f"{where}: {key}, entry {number}"
+            place = f"{location}: {key}, entry {number}"
             for axis, names in choice.items():
                 if axis not in definition.axes:
-                    mend = f"trials differ in {', '.join(definition.axes)}"
-                    raise UsageError(f"unknown key {axis!r}", where=place, mend=mend)
+                    hint = f"trials differ in {', '.join(definition.axes)}"
+                    raise UsageError(f"unknown key {axis!r}", location=place, hint=hint)
                 for name in names:
                     if name not in definition.axes[axis]:
-                        mend = f"it could be one of {', '.join(map(str, definition.axes[axis]))}"
-                        raise UsageError(f"there is no {axis} {name!r}", where=place, mend=mend)
+                        hint = f"it could be one of {', '.join(map(str, definition.axes[axis]))}"
+                        raise UsageError(f"there is no {axis} {name!r}", location=place, hint=hint)

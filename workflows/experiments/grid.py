@@ -43,12 +43,12 @@ class Grid:
     skipped: tuple[str, ...]
 
 
-def build_grid(definition: ExperimentConfig, where: str) -> Grid:
+def build_grid(definition: ExperimentConfig, location: str) -> Grid:
     """The trials that an experiment is made of.
 
     Args:
         definition: Definition. What its file says.
-        where: str. The file, for errors.
+        location: str. The file, for errors.
 
     Raises:
         UsageError: an entry of `skip` skips nothing, all is skipped, or two trials have one name.
@@ -57,14 +57,16 @@ def build_grid(definition: ExperimentConfig, where: str) -> Grid:
     trials = [_trial(definition, dict(place)) for place in chosen]
     for number, choice in enumerate(definition.skip, 1):
         if not any(_matches(trial, choice) for trial in trials):
-            raise UsageError("no trial is so", where=f"{where}: skip, entry {number}", mend="leave it out")
+            raise UsageError("no trial is so", location=f"{location}: skip, entry {number}", hint="leave it out")
     skipped = [trial for trial in trials if any(_matches(trial, choice) for choice in definition.skip)]
     kept = [trial for trial in trials if trial not in skipped]
     if not kept:
-        raise UsageError("every trial is skipped", where=f"{where}: skip")
+        raise UsageError("every trial is skipped", location=f"{location}: skip")
     twice = [name for name, times in Counter(trial.name for trial in kept).items() if times > 1]
     if twice:
-        raise UsageError(f"two trials are called {twice[0]}", where=where, mend="take dashes out of their parts' names")
+        raise UsageError(
+            f"two trials are called {twice[0]}", location=location, hint="take dashes out of their parts' names"
+        )
     return Grid(tuple(kept), tuple(trial.name for trial in skipped))
 
 

@@ -64,20 +64,20 @@ class Plan:
     skipped: tuple[str, ...]
 
 
-def plan_experiment(definition: ExperimentConfig, where: str) -> Plan:
+def plan_experiment(definition: ExperimentConfig, location: str) -> Plan:
     """What an experiment has to do; changes nothing.
 
     Args:
         definition: Definition. What its file says.
-        where: str. The file, for errors.
+        location: str. The file, for errors.
 
     Raises:
         UsageError: a model cannot learn from a table of its trials; the message names them.
         CaptError: a job's plan fails.
     """
-    grid = build_grid(definition, where)
+    grid = build_grid(definition, location)
     tables = _tables(definition, grid.trials)
-    _refuse_misfits(definition, grid.trials, tables, where)
+    _refuse_misfits(definition, grid.trials, tables, location)
     place, store = RunLocation(local_path(definition.out, "out").absolute()), _store(definition)
     planned = [_planned(definition, trial, tables, place, store) for trial in grid.trials]
     return Plan(tables, tuple(planned), grid.skipped)
@@ -161,7 +161,7 @@ def _tables(definition: ExperimentConfig, trials: tuple[Trial, ...]) -> tuple[Pl
 
 
 def _refuse_misfits(
-    definition: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], where: str
+    definition: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], location: str
 ) -> None:
     """UsageError where a model cannot read the features of its trials, naming all such trials."""
     wrong = {trial.name: (trial, error) for trial in trials if (error := _misfit(definition, trial, tables))}
@@ -171,9 +171,9 @@ def _refuse_misfits(
         rules = ", ".join(f"{{{MODEL}: {model}, {axis}: {features}}}" for model, features in pairs)
         _, first = next(iter(wrong.values()))
         raise UsageError(
-            f"{len(wrong)} trials cannot be: {first.where}: {first.what}; they are {', '.join(wrong)}",
-            where=where,
-            mend=f"leave them out with `skip: [{rules}]`, or give the model such features",
+            f"{len(wrong)} trials cannot be: {first.location}: {first.message}; they are {', '.join(wrong)}",
+            location=location,
+            hint=f"leave them out with `skip: [{rules}]`, or give the model such features",
         )
 
 

@@ -145,10 +145,10 @@ def read_result(path: Path, kind: type[Kept]) -> Kept | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise StoreError(
-            f"not what this capt wrote: {place}: {first['msg']}", where=str(path), mend="delete it"
+            f"not what this capt wrote: {place}: {first['msg']}", location=str(path), hint="delete it"
         ) from None
     except ValueError as error:
-        raise CorruptFileError(f"damaged: {error}", where=str(path), mend="delete it") from None
+        raise CorruptFileError(f"damaged: {error}", location=str(path), hint="delete it") from None
 
 
 def read_results(place: RunLocation, trials: tuple[TrialRecord, ...]) -> Mapping[str, TrialResult]:

@@ -61,7 +61,7 @@ def report_experiment(options: ExperimentReport) -> dict[str, Any]:
     record = read_result(place.experiment, ExperimentRecord)
     if record is None:
         raise StoreError(
-            "no experiment is here", where=options.directory, mend="run one with `capt experiment run FILE`"
+            "no experiment is here", location=options.directory, hint="run one with `capt experiment run FILE`"
         )
     results = kept_results(place, record.trials)
     store = _store(record.definition)
@@ -69,7 +69,7 @@ def report_experiment(options: ExperimentReport) -> dict[str, Any]:
     try:
         write(path, experiment_page(page).encode())
     except OSError as error:
-        raise CaptError(f"the page cannot be written: {error.strerror}", where=str(path)) from None
+        raise CaptError(f"the page cannot be written: {error.strerror}", location=str(path)) from None
     states = [trial.state for trial in page.trials]
     return {
         "experiment": str(place.root),
@@ -94,7 +94,7 @@ def print_report(result: Mapping[str, Any]) -> None:
 
 def _check(path: Path) -> None:
     if path.is_dir():
-        raise UsageError("this is a directory", where=f"--output {path}", mend="Choose a file, such as page.html.")
+        raise UsageError("this is a directory", location=f"--output {path}", hint="Choose a file, such as page.html.")
 
 
 def _store(definition: ExperimentConfig) -> Store | None:

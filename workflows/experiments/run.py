@@ -84,8 +84,8 @@ def run_experiment(options: ExperimentRun) -> dict[str, Any]:
         reasons = "; ".join(f"{name}: {results[name].reason}" for name in result["failed"][:3])
         raise CaptError(
             f"{len(result['failed'])} of {len(results)} trials failed: {reasons}",
-            where=file,
-            mend="the same command tries them again, and leaves the others as they are",
+            location=file,
+            hint="the same command tries them again, and leaves the others as they are",
             figures=result,
         )
     return result
@@ -272,11 +272,11 @@ class _Run:
         try:
             return task.train(store.path, root, trial.options, fingerprints, [self.definition.dataset])
         except StoreError as error:
-            if error.where != str(root):
+            if error.location != str(root):
                 raise
             # It was begun with other settings or data: what `capt train` would mend with --run-dir is a name here.
-            mend = f"call its model otherwise in the file, or delete {root}"
-            raise StoreError(error.what, where=error.where, mend=mend) from None
+            hint = f"call its model otherwise in the file, or delete {root}"
+            raise StoreError(error.message, location=error.location, hint=hint) from None
 
 
 def _told(error: Exception) -> str:

@@ -20,5 +20,5 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"damaged: {type(error).__name__} while it was read"
-        raise CorruptFileError(what, where=str(path), mend="evaluate the run again") from error
+        message = f"damaged: {type(error).__name__} while it was read"
+        raise CorruptFileError(message, location=str(path), hint="evaluate the run again") from error

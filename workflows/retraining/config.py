@@ -205,7 +205,9 @@ class RetrainConfig(Settings):
         known = {name for one in self.doing.preparations.values() for name in one.options.model_fields}
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise UsageError(f"unknown option {unknown[0]!r}", where="data", mend=f"known: {', '.join(sorted(known))}")
+            raise UsageError(
+                f"unknown option {unknown[0]!r}", location="data", hint=f"known: {', '.join(sorted(known))}"
+            )
         own = self.doing.preparations[table].options.model_fields
         shared = {name: value for name, value in given.items() if name in own}
         return {**shared, **underscored(self.features if table == "features" else self.captions)}
@@ -223,9 +225,9 @@ def read_config(path: str | Path) -> RetrainConfig:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"unknown key {place!r}", where=str(path), mend="see docs/retraining.md") from None
-        what = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{place}: {what}" if place else what, where=str(path)) from None
+            raise UsageError(f"unknown key {place!r}", location=str(path), hint="see docs/retraining.md") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{place}: {message}" if place else message, location=str(path)) from None
     _check(config, str(path))
     return config
 
@@ -238,4 +240,6 @@ def _check(config: RetrainConfig, path: str) -> None:
                 preparation.parsed(config.store, config.options(table, data))
         config.doing.settings(config.train)
     except UsageError as error:
-        raise UsageError(error.what, where=f"{path}: {error.where}" if error.where else path, mend=error.mend) from None
+        raise UsageError(
+            error.message, location=f"{path}: {error.location}" if error.location else path, hint=error.hint
+        ) from None

@@ -82,12 +82,12 @@ class DataSnapshot:
         try:
             return cls(pq.read_table(path, schema=_SCHEMA))
         except (OSError, pa.ArrowException) as error:
-            raise CorruptFileError(f"what the run saw cannot be read: {error}", where=str(path)) from None
+            raise CorruptFileError(f"what the run saw cannot be read: {error}", location=str(path)) from None
 
     def save(self, path: Path) -> None:
         """Write it as Parquet."""
-        with atomic_write(path) as aside:
-            pq.write_table(self.rows, aside)
+        with atomic_write(path) as temporary:
+            pq.write_table(self.rows, temporary)
 
     @property
     def digest(self) -> str:
@@ -120,7 +120,7 @@ class DataSnapshot:
             rows = rows.filter(pc.invert(pc.is_in(rows["key"], value_set=learned)))
             if len(rows):
                 return _images(rows)
-        raise CaptError("neither test nor val has an image to score a run on", mend="add data of either split")
+        raise CaptError("neither test nor val has an image to score a run on", hint="add data of either split")
 
     def learns_from(self, images: CommonImages) -> list[bool]:
         """Of each image whether its content is in the train split."""

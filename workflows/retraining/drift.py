@@ -53,7 +53,7 @@ class Moments:
             with np.load(path, allow_pickle=False) as saved:
                 return cls(int(saved["count"]), saved["mean"], saved["covariance"])
         except (OSError, ValueError, KeyError) as error:
-            raise CorruptFileError(f"the moments of features cannot be read: {error}", where=str(path)) from None
+            raise CorruptFileError(f"the moments of features cannot be read: {error}", location=str(path)) from None
 
 
 @dataclass(frozen=True)

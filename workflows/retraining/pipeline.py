@@ -51,9 +51,9 @@ class StoppedError(CaptError):
     """
 
     def __init__(self, verdict: DataCheckResult, figures: Mapping[str, Any]) -> None:
-        mend = "mend the data, or the rules"
+        hint = "mend the data, or the rules"
         self.verdict = verdict
-        super().__init__(f"stopped: {'; '.join(verdict.stops)}", mend=mend, figures=figures)
+        super().__init__(f"stopped: {'; '.join(verdict.stops)}", hint=hint, figures=figures)
         if verdict.too_many_failed:
             self.status = ExitCode.TOO_MANY_FAILURES
 
@@ -234,7 +234,7 @@ class _Cycle:
         try:
             self.model.promote_over(self._compared, facts)
         except ChampionChangedError as error:
-            return self._enter("stale", (f"{error.what}; the next retraining compares with the new one",))
+            return self._enter("stale", (f"{error.message}; the next retraining compares with the new one",))
         return self._outcome("promoted", passage.why)
 
     # === The history ===

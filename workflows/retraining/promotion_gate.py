@@ -101,7 +101,7 @@ def evaluate_challenger(
         rounds[name] = _round(old, other, metric, gate)
         rounds |= _slices(name, images, old, other, metric, gate)
     if not rounds:
-        raise CaptError("champion and challenger know no image in common to be scored on", where=str(store.path))
+        raise CaptError("champion and challenger know no image in common to be scored on", location=str(store.path))
     why = [reason for name, one in rounds.items() if (reason := _objection(name, one, metric, gate))]
     if why:
         return GateResult(False, tuple(why), rounds, len(own) - len(fair))

@@ -67,7 +67,7 @@ def make_captchas(
     if count < 1 or seed < 0 or not 0 <= labelled <= count:
         raise UsageError(
             f"got count {count}, labelled {labelled}, seed {seed}",
-            mend="a count of at least 1, labels for at most so many, and a seed of at least 0",
+            hint="a count of at least 1, labels for at most so many, and a seed of at least 0",
         )
     out, facts = local_path(out).absolute(), _facts(look, count, seed, labelled)
     make_folder(

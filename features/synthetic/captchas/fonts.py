@@ -28,12 +28,12 @@ def list_fonts(directory: str | Path) -> tuple[str, ...]:
 
     Raises: UsageError where there is none, or one cannot be read or lacks a letter.
     """
-    where = f"--font-dir {directory}"
+    location = f"--font-dir {directory}"
     if not local_path(directory, "--font-dir").is_dir():
-        raise UsageError("there is no such directory", where=where, mend="name one with .ttf or .otf files")
+        raise UsageError("there is no such directory", location=location, hint="name one with .ttf or .otf files")
     files = sorted(str(path) for path in Path(directory).iterdir() if path.suffix.lower() in _SUFFIXES)
     if not files:
-        raise UsageError("no .ttf or .otf file is here", where=where)
+        raise UsageError("no .ttf or .otf file is here", location=location)
     for file in files:
         _check(file)
     return tuple(files)
@@ -48,8 +48,8 @@ def _check(file: str) -> None:
     try:
         font = open_font(file, _SIZE)
     except OSError as error:
-        raise UsageError(f"not a font: {error}", where=file, mend="take it out") from None
+        raise UsageError(f"not a font: {error}", location=file, hint="take it out") from None
     lacking = (b"", bytes(font.getmask(_NO_CHARACTER)))
     missing = [letter for letter in LETTERS if bytes(font.getmask(letter)) in lacking]
     if missing:
-        raise UsageError(f"the font lacks {''.join(missing)}", where=file, mend="take it out")
+        raise UsageError(f"the font lacks {''.join(missing)}", location=file, hint="take it out")

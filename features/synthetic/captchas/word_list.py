@@ -26,22 +26,22 @@ def shipped_words() -> tuple[str, ...]:
 
 def read_words(path: str | Path) -> tuple[str, ...]:
     """The words of a file, one a line, in its order; UsageError where a line is no word, or one comes twice."""
-    where = f"--word-list {path}"
+    location = f"--word-list {path}"
     try:
         lines = parse_location(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the file: {error}", where=where) from None
-    _check(lines, where)
+        raise UsageError(f"cannot read the file: {error}", location=location) from None
+    _check(lines, location)
     return tuple(lines)
 
 
-def _check(words: Sequence[str], where: str) -> None:
+def _check(words: Sequence[str], location: str) -> None:
     if not words:
-        raise UsageError("holds no word", where=where, mend="write one a line")
+        raise UsageError("holds no word", location=location, hint="write one a line")
     seen: set[str] = set()
     for number, word in enumerate(words, 1):
         if not _WORD.fullmatch(word):
-            raise UsageError(f"line {number}: {word[:40]!r} is not three to five letters a-z", where=where)
+            raise UsageError(f"line {number}: {word[:40]!r} is not three to five letters a-z", location=location)
         if word in seen:
-            raise UsageError(f"line {number}: {word!r} is there twice", where=where)
+            raise UsageError(f"line {number}: {word!r} is there twice", location=location)
         seen.add(word)

@@ -48,7 +48,7 @@ def make_scenes(out: str | Path, count: int, seed: int, rules: SceneDatasetConfi
     Raises: UsageError where the folder holds something else, or an argument is out of range.
     """
     if count < 5 or seed < 0:
-        raise UsageError(f"got count {count}, seed {seed}", mend="a count of at least 5 and a seed of at least 0")
+        raise UsageError(f"got count {count}, seed {seed}", hint="a count of at least 5 and a seed of at least 0")
     out, info = local_path(out).absolute(), _info(count, seed, rules)
     make_folder(
         out,

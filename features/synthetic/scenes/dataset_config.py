@@ -45,13 +45,13 @@ class SceneDatasetConfig:
     def __post_init__(self) -> None:
         counts = range(1, _MOST_OBJECTS + 1)
         if not self.objects or not set(self.objects) <= set(counts):
-            raise UsageError(f"got scenes of {[*self.objects]} objects", mend="some of 1, 2 and 3")
+            raise UsageError(f"got scenes of {[*self.objects]} objects", hint="some of 1, 2 and 3")
         if not 0 <= self.held_out_combinations <= MOST_HELD_OUT:
             raise UsageError(
-                f"got {self.held_out_combinations} of the combinations held out", mend=f"0 to {MOST_HELD_OUT}"
+                f"got {self.held_out_combinations} of the combinations held out", hint=f"0 to {MOST_HELD_OUT}"
             )
         if self.held_out_combinations and 1 in self.objects:
-            raise UsageError("scenes of one object show no combination", mend="objects of 2 and 3 alone")
+            raise UsageError("scenes of one object show no combination", hint="objects of 2 and 3 alone")
 
     @cached_property
     def unseen(self) -> frozenset[Combination]:
@@ -91,5 +91,5 @@ def parse_object_counts(text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split(",")))
     except ValueError:
         raise UsageError(
-            f"got {text!r}", where="--objects-per-scene", mend="counts with commas between, such as 2,3"
+            f"got {text!r}", location="--objects-per-scene", hint="counts with commas between, such as 2,3"
         ) from None

@@ -57,9 +57,9 @@ def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Pat
     )  # fmt: skip
     store = capt.open_store(tmp_path / "store")
     table = store.features(figures["fingerprint"])
-    recipe = table.recipe
-    assert (recipe.extractor, recipe.preprocess, recipe.layer) == ("custom", "unit", "second")
-    assert recipe.weights == f"sha256:{hashlib.sha256(small.read_bytes()).hexdigest()}"
+    table_config = table.table_config
+    assert (table_config.extractor, table_config.preprocess, table_config.layer) == ("custom", "unit", "second")
+    assert table_config.weights == f"sha256:{hashlib.sha256(small.read_bytes()).hexdigest()}"
     model = keras.saving.load_model(small)
     kept = keras.Model(model.inputs[0], model.get_layer("second").output)
     catalog = store.dataset("folder").catalog()
@@ -87,8 +87,8 @@ def test_an_open_size_is_asked_for(small: Path) -> None:
 def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
     extractor = open_file(path, preprocess=name)
-    recipe = FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"})
-    graph = freeze(extractor.feature_function(recipe), 24, 32)
+    table_config = FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"})
+    graph = freeze(extractor.feature_function(table_config), 24, 32)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
     floats = pixels.astype(np.float32)
     expected = {"none": lambda: floats, "unit": lambda: floats / 255}.get(

@@ -198,7 +198,7 @@ def rows(
 ) -> dict[int, bytes]:
     """The stored bytes of scenes, by their numbers."""
     side = side_of(name)
-    recipe = FeatureTableConfig(
+    table_config = FeatureTableConfig(
         extractor=name_of(name),
         weights="random:7@1",
         layer="x",
@@ -208,7 +208,7 @@ def rows(
         dtype="float16",
     )
     sources = [EncodedImage(bytes([number]), lambda number=number: encoded(number)) for number in numbers]  # type: ignore[misc]
-    results = ExtractionCore(recipe, network, batch_size=batch).run(sources)
+    results = ExtractionCore(table_config, network, batch_size=batch).run(sources)
     return {one.key[0]: one.values["value"].tobytes() for one in results if isinstance(one, ExtractedRow)}
 
 

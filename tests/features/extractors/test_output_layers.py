@@ -26,8 +26,8 @@ def recipe_of(asked: ExtractorOptions) -> FeatureTableConfig:
 
 def graph_of(**options: Any) -> bytes:
     asked = ExtractorOptions(**options)
-    recipe = recipe_of(asked)
-    return freeze(open_extractor(asked).feature_function(recipe), recipe.height, recipe.width)
+    table_config = recipe_of(asked)
+    return freeze(open_extractor(asked).feature_function(table_config), table_config.height, table_config.width)
 
 
 def model(*layers: Any, size: Any = (32, 32, 3)) -> Any:

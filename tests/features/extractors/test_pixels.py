@@ -35,7 +35,7 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
     assert (figures["ok"], figures["precision"]) == (5, "float32")
     store = capt.open_store(tmp_path / "store")
     table = store.features(figures["fingerprint"])
-    assert (table.shape, table.recipe.dtype, table.recipe.weights) == ((24, 32, 3), "uint8", "none")
+    assert (table.shape, table.table_config.dtype, table.table_config.weights) == ((24, 32, 3), "uint8", "none")
     catalog = store.dataset("folder").catalog()
     for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
         row = table.get(key)

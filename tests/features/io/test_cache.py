@@ -32,7 +32,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
 @pytest.fixture
 def wanted(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
     """Six objects of one size, and what they hash to; the mirror is the test's own."""
-    monkeypatch.setenv("CAPT_MIRROR", str(tmp_path))
+    monkeypatch.setenv("CAPT_CACHE_DIR", str(tmp_path))
     root = parse_location(f"s3://{BUCKET}/{tmp_path.name}")
     made = []
     for number in range(6):
@@ -124,7 +124,7 @@ def test_what_a_living_process_uses_stays_and_what_a_dead_one_used_may_leave(wan
         own.fetch(*wanted[2])
         with pytest.raises(CaptError, match="in use leaves no room") as caught:
             own.fetch(*wanted[3])
-        assert "CAPT_MIRROR_SIZE" in str(caught.value)
+        assert "CAPT_CACHE_SIZE" in str(caught.value)
         assert mirrored(wanted) == [0, 1, 2]
     finally:
         process.kill()
@@ -158,8 +158,8 @@ def test_a_killed_fetch_keeps_whole_files_and_the_next_goes_on(wanted: Wanted, f
 
 @pytest.mark.parametrize(("text", "size"), [("200GB", 200 * 10**9), ("1.5 tb", 15 * 10**11), ("1000", 1000)])
 def test_the_size_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
-    monkeypatch.setenv("CAPT_MIRROR_SIZE", text)
+    monkeypatch.setenv("CAPT_CACHE_SIZE", text)
     assert local_cache()._limit == size
-    monkeypatch.setenv("CAPT_MIRROR_SIZE", "plenty")
-    with pytest.raises(UsageError, match="CAPT_MIRROR_SIZE"):
+    monkeypatch.setenv("CAPT_CACHE_SIZE", "plenty")
+    with pytest.raises(UsageError, match="CAPT_CACHE_SIZE"):
         local_cache()

@@ -90,8 +90,8 @@ def test_more_objects_than_a_page_are_all_listed(root: ObjectPath) -> None:
 
 def test_a_large_file_goes_there_and_comes_back(root: ObjectPath, tmp_path: Path) -> None:
     data = os.urandom(20 << 20)
-    with atomic_write(root / "large") as aside:
-        aside.write_bytes(data)
+    with atomic_write(root / "large") as temporary:
+        temporary.write_bytes(data)
     with hold_local_copy(root / "large") as here:
         assert here.read_bytes() == data
     assert not here.exists()
@@ -151,13 +151,13 @@ def test_half_a_body_is_no_body(root: ObjectPath, faults: Faults) -> None:
 @pytest.mark.parametrize("fate", ["reset", "busy", "lost", "half"])
 def test_bulk_transfers_are_made_again(root: ObjectPath, faults: Faults, fate: str, tmp_path: Path) -> None:
     data = os.urandom(9 << 20)
-    aside = temporary_path(root / fate)
-    aside.write_bytes(data)
+    temporary = temporary_path(root / fate)
+    temporary.write_bytes(data)
     # The client waits longer with every answer that the service is busy, by a clock of its own.
     fates = [fate] if fate == "busy" else [fate, fate]
     if fate != "half":
         faults.plan(fates, lambda method, _: method in ("PUT", "POST"))
-    replace_atomically(aside, root / fate)
+    replace_atomically(temporary, root / fate)
     assert faults.fates == []
     faults.plan(fates, lambda method, _: method == "GET")
     with hold_local_copy(root / fate) as here:

@@ -70,7 +70,7 @@ def values_of(number: int, dtype: StorageDtype = "float16") -> storage_dtypes.St
 
 def add_features(
     store: Store,
-    recipe: FeatureTableConfig,
+    table_config: FeatureTableConfig,
     numbers: Iterable[int],
     *,
     shards: int = 1,
@@ -78,13 +78,13 @@ def add_features(
     numerics: str = "cpu-avx2",
 ) -> Manifest:
     """Commit the rows of images, as one run of a job does."""
-    with preparing(store, store.feature_root(recipe)) as root:
-        return _add_features(store, recipe, root, numbers, shards, failed, numerics)
+    with preparing(store, store.feature_root(table_config)) as root:
+        return _add_features(store, table_config, root, numbers, shards, failed, numerics)
 
 
 def _add_features(
     store: Store,
-    recipe: FeatureTableConfig,
+    table_config: FeatureTableConfig,
     root: Path,
     numbers: Iterable[int],
     shards: int,
@@ -95,15 +95,15 @@ def _add_features(
     put_if_absent(root / "network.json", canonical_json({"network": NETWORK_SHA, "shape": list(SHAPE)}))
     planned = sorted((key_of(number), number) for number in numbers)
     digest = hashlib.sha256(b"".join(key for key, _ in planned)).hexdigest()
-    commit = commit_name(recipe.fingerprint, NETWORK_SHA, shards, digest)
+    commit = commit_name(table_config.fingerprint, NETWORK_SHA, shards, digest)
     written = []
     for prefix, some in groupby(planned, lambda pair: find_shard(pair[0], shards)):
-        writer = ShardWriter(root, commit, recipe.table(SHAPE), recipe.format, prefix, shards)
+        writer = ShardWriter(root, commit, table_config.table(SHAPE), table_config.format, prefix, shards)
         for key, number in some:
-            writer.append({"key": key, **values_of(number, recipe.dtype)})
+            writer.append({"key": key, **values_of(number, table_config.dtype)})
         written.append(shard_of_writer(writer))
     manifest = Manifest(
-        table=recipe.fingerprint,
+        table=table_config.fingerprint,
         shards=tuple(written),
         files={"failures": _failures(root, failed)} if failed else {},
         facts=FeatureMetadata(shape=SHAPE, network=NETWORK_SHA, numerics=numerics, toolchain={"pillow": "12"}),
@@ -141,13 +141,13 @@ def _add_dataset(root: Path, numbers: Sequence[int]) -> Manifest:
 
 def add_captions(store: Store, dataset: str, numbers: Iterable[int]) -> Manifest:
     """Commit a table of captions, with files in the places of a vocabulary and a transform."""
-    recipe = CaptionTableConfig(dataset=dataset, vocabulary=f"train:{'0' * 64}")
-    with preparing(store, store.text_root(recipe)) as root:
-        return _add_captions(recipe, root, sorted((key_of(number), number) for number in numbers))
+    table_config = CaptionTableConfig(dataset=dataset, vocabulary=f"train:{'0' * 64}")
+    with preparing(store, store.text_root(table_config)) as root:
+        return _add_captions(table_config, root, sorted((key_of(number), number) for number in numbers))
 
 
-def _add_captions(recipe: CaptionTableConfig, root: Path, rows: Sequence[tuple[bytes, int]]) -> Manifest:
-    dataset = recipe.dataset
+def _add_captions(table_config: CaptionTableConfig, root: Path, rows: Sequence[tuple[bytes, int]]) -> Manifest:
+    dataset = table_config.dataset
     writer = ShardWriter(root, "0123456789abcdef", CAPTIONS, "parquet", 0, 1)
     for key, number in rows:
         ids = {"dataset": dataset, "image_id": str(number), "caption_id": str(number)}
@@ -168,7 +168,7 @@ def _add_captions(recipe: CaptionTableConfig, root: Path, rows: Sequence[tuple[b
         truncated=0,
         longest=3,
     )
-    manifest = Manifest(table=recipe.fingerprint, shards=(shard_of_writer(writer),), files=files, facts=facts)
+    manifest = Manifest(table=table_config.fingerprint, shards=(shard_of_writer(writer),), files=files, facts=facts)
     CommitLog(root).append(manifest)
     return manifest
 
@@ -193,9 +193,9 @@ def contents(root: Path) -> dict[str, str]:
     return {path: hash_file(root / path) for path in sorted(named)}
 
 
-def features_of(store: Store, recipe: FeatureTableConfig, numbers: Sequence[int]) -> Any:
+def features_of(store: Store, table_config: FeatureTableConfig, numbers: Sequence[int]) -> Any:
     """The features of images as a reader sees them; KeyError where one has none."""
-    table = store.features(recipe.fingerprint)
+    table = store.features(table_config.fingerprint)
     positions = table.lookup(keys_of(numbers))
     if (positions < 0).any():
         raise KeyError([number for number, position in zip(numbers, positions, strict=True) if position < 0])
@@ -257,10 +257,10 @@ def _failures(root: Path, numbers: Sequence[int]) -> FileEntry:
 
 def _named(root: Path, stem: str, rows: pa.Table) -> FileEntry:
     root.mkdir(parents=True, exist_ok=True)
-    aside = temporary_path(root / stem)
-    with pq.ParquetWriter(aside, rows.schema) as writer:
+    temporary = temporary_path(root / stem)
+    with pq.ParquetWriter(temporary, rows.schema) as writer:
         writer.write_table(rows)
-    path = root / hash_file(aside)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
+    path = root / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
     path.parent.mkdir(exist_ok=True)
-    replace_atomically(aside, path)
+    replace_atomically(temporary, path)
     return describe_file(path, root)

@@ -125,15 +125,15 @@ def test_a_file_written_aside_appears_whole_or_not_at_all(tmp_path: Path) -> Non
     target.write_text("old")
 
     def write_half() -> None:
-        with atomic_write(target) as aside:
-            aside.write_text("half")
+        with atomic_write(target) as temporary:
+            temporary.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         write_half()
     assert target.read_text() == "old"
-    with atomic_write(target) as aside:
-        aside.write_text("new")
+    with atomic_write(target) as temporary:
+        temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(ASIDE)]

@@ -35,12 +35,12 @@ def prepared(path: Path) -> Store:
 
 
 def names(store: Store) -> tuple[list[str], list[str]]:
-    return [one.name for one in store.datasets()], sorted(table.recipe.dataset for table in store.text_tables())
+    return [one.name for one in store.datasets()], sorted(table.table_config.dataset for table in store.text_tables())
 
 
 def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
-    texts = [table.fingerprint for table in store.text_tables() if table.recipe.dataset == "one"]
+    texts = [table.fingerprint for table in store.text_tables() if table.table_config.dataset == "one"]
     result = capt.store_drop(store=str(store.path), dataset="one")
     assert result == result | {"dataset": "one", "images": 8, "text": texts}
     assert names(store) == (["two"], ["two"])

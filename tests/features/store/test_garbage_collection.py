@@ -138,10 +138,10 @@ def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
 def test_a_table_that_a_job_works_on_is_left_alone(tmp_path: Path, purpose: Any) -> None:
     store = compacted(tmp_path / "store")
     name = table_name(store.path, store.feature_root(RECIPE))
-    ledger = store.path / "work" / "run-1" / "ledger.sqlite"
-    ledger.parent.mkdir(parents=True)
-    ledger.touch()
-    make_old(ledger.parent, 2 * DAY)
+    job_database = store.path / "work" / "run-1" / "ledger.sqlite"
+    job_database.parent.mkdir(parents=True)
+    job_database.touch()
+    make_old(job_database.parent, 2 * DAY)
     with lease(store.path, purpose, {name: ()}):
         assert {path.split("/")[0] for path in capt.store_gc(store=str(store.path), older_than="0s")["paths"]} == {
             "datasets"

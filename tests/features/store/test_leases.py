@@ -64,16 +64,16 @@ def test_a_lease_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_that_was_replaced_before_it_was_pinned_is_opened_again(tmp_path: Path) -> None:
-    recipe, store = feature_recipe(), new_store(tmp_path / "store")
-    add_features(store, recipe, range(4))
-    add_features(store, recipe, range(4, 8))
+    table_config, store = feature_recipe(), new_store(tmp_path / "store")
+    add_features(store, table_config, range(4))
+    add_features(store, table_config, range(4, 8))
     add_dataset(store, "some", range(8))
     opened: list[FeatureTable] = []
 
     def choose() -> list[FeatureTable]:
-        opened.append(store.features(recipe.fingerprint))
+        opened.append(store.features(table_config.fingerprint))
         if len(opened) == 1:
-            compact_table(store, recipe.fingerprint)
+            compact_table(store, table_config.fingerprint)
         return opened[-1:]
 
     with hold_snapshot(store.path, choose) as (table,):
@@ -83,8 +83,8 @@ def test_a_snapshot_that_was_replaced_before_it_was_pinned_is_opened_again(tmp_p
 
 
 def test_a_store_that_cannot_be_written_to_is_read_unpinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, store = feature_recipe(), new_store(tmp_path / "store")
-    add_features(store, recipe, range(4))
+    table_config, store = feature_recipe(), new_store(tmp_path / "store")
+    add_features(store, table_config, range(4))
 
     def refuse(path: Path, data: bytes) -> Any:
         raise PermissionError(13, "read-only", str(path))

@@ -31,12 +31,12 @@ EVERY_RECIPE = [
 ]
 
 
-def table_of(path: Path, recipe: Any = None, rows: int = 64, shards: int = 8) -> FeatureTable:
+def table_of(path: Path, table_config: Any = None, rows: int = 64, shards: int = 8) -> FeatureTable:
     """A table whose rows came in two commits of different shard counts."""
-    recipe, store = recipe or feature_recipe(), new_store(path)
-    add_features(store, recipe, range(rows // 2), shards=shards)
-    add_features(store, recipe, range(rows // 2, rows), shards=shards // 2)
-    return open_store(path).features(recipe.fingerprint)
+    table_config, store = table_config or feature_recipe(), new_store(path)
+    add_features(store, table_config, range(rows // 2), shards=shards)
+    add_features(store, table_config, range(rows // 2, rows), shards=shards // 2)
+    return open_store(path).features(table_config.fingerprint)
 
 
 class CountedKeys:
@@ -55,32 +55,32 @@ class CountedKeys:
 
 
 @pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
-def test_get_gives_one_image_s_features(tmp_path: Path, recipe: Any) -> None:
-    table = table_of(tmp_path, recipe)
+def test_get_gives_one_image_s_features(tmp_path: Path, table_config: Any) -> None:
+    table = table_of(tmp_path, table_config)
     for number in (0, 31, 32, 63):
         features = table.get(key_of(number))
         assert features.shape == SHAPE
-        assert np.array_equal(features, expected_features([number], recipe.dtype)[0])
+        assert np.array_equal(features, expected_features([number], table_config.dtype)[0])
         assert np.array_equal(table.get(key_of(number).hex()), features)
 
 
 @pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
-def test_many_rows_lie_where_tensorflow_takes_them_as_they_are(tmp_path: Path, recipe: Any) -> None:
-    table = table_of(tmp_path, recipe)
+def test_many_rows_lie_where_tensorflow_takes_them_as_they_are(tmp_path: Path, table_config: Any) -> None:
+    table = table_of(tmp_path, table_config)
     assert all(table.read(table.lookup(keys_of(range(rows)))).ctypes.data % 64 == 0 for rows in (1, 3, 64))
 
 
 def test_get_reads_nothing_of_the_shards_that_the_key_cannot_be_in(tmp_path: Path) -> None:
-    recipe, store = feature_recipe(), new_store(tmp_path)
-    manifest = add_features(store, recipe, range(64), shards=8)
+    table_config, store = feature_recipe(), new_store(tmp_path)
+    manifest = add_features(store, table_config, range(64), shards=8)
     wanted = key_of(5)
     others = [shard for shard in manifest.shards if shard.number != wanted[0] >> 5]
     assert len(others) == 7
     for shard in others:
         assert shard.index is not None
-        (store.feature_root(recipe) / shard.data.path).unlink()
-        (store.feature_root(recipe) / shard.index.path).unlink()
-    table = open_store(tmp_path).features(recipe.fingerprint)
+        (store.feature_root(table_config) / shard.data.path).unlink()
+        (store.feature_root(table_config) / shard.index.path).unlink()
+    table = open_store(tmp_path).features(table_config.fingerprint)
     assert np.array_equal(table.get(wanted), expected_features([5])[0])
     with pytest.raises(CorruptFileError, match="missing"):
         table.get(next(key_of(number) for number in range(64) if key_of(number)[0] >> 5 == others[0].number))
@@ -129,10 +129,10 @@ def _target(link: Path) -> str:
 
 
 def test_a_row_that_two_commits_have_is_the_older_one_s(tmp_path: Path) -> None:
-    recipe, store = feature_recipe(), new_store(tmp_path)
-    add_features(store, recipe, range(10))
-    add_features(store, recipe, range(5, 12), shards=2)
-    table = open_store(tmp_path).features(recipe.fingerprint)
+    table_config, store = feature_recipe(), new_store(tmp_path)
+    add_features(store, table_config, range(10))
+    add_features(store, table_config, range(5, 12), shards=2)
+    table = open_store(tmp_path).features(table_config.fingerprint)
     assert all(np.array_equal(table.get(key_of(n)), expected_features([n])[0]) for n in range(12))
     assert table.get_many(keys_of(range(12))).shape == (12, *SHAPE)
 

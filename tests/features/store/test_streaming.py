@@ -38,13 +38,13 @@ def by_key(numbers: Any) -> list[int]:
     return sorted(numbers, key=key_of)
 
 
-def table_of(path: Path, recipe: Any) -> FeatureTable:
+def table_of(path: Path, table_config: Any) -> FeatureTable:
     """Fifty rows in three commits, ten of them twice."""
     store = new_store(path)
-    add_features(store, recipe, range(30), shards=4)
-    add_features(store, recipe, range(20, 40))
-    add_features(store, recipe, range(40, ROWS), shards=2)
-    return open_store(path).features(recipe.fingerprint)
+    add_features(store, table_config, range(30), shards=4)
+    add_features(store, table_config, range(20, 40))
+    add_features(store, table_config, range(40, ROWS), shards=2)
+    return open_store(path).features(table_config.fingerprint)
 
 
 def as_numpy(table: FeatureTable, arrow: pa.Table) -> Any:
@@ -167,8 +167,8 @@ assert "tensorflow" not in sys.modules
 
 def test_streaming_takes_memory_for_a_batch_not_for_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.features.store.stores.SHAPE", (64, 512))
-    store, recipe = new_store(tmp_path), feature_recipe()
-    add_features(store, recipe, range(1500), shards=4)
+    store, table_config = new_store(tmp_path), feature_recipe()
+    add_features(store, table_config, range(1500), shards=4)
     done = subprocess.run(
         [sys.executable, "-c", _PEAK, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
     )

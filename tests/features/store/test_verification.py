@@ -115,8 +115,8 @@ MISSING: dict[str, Callable[[Store], Path]] = {
 
 
 @pytest.mark.parametrize("what", MISSING)
-def test_what_is_missing_is_named(store: Store, what: str) -> None:
-    path = MISSING[what](store)
+def test_what_is_missing_is_named(store: Store, message: str) -> None:
+    path = MISSING[message](store)
     path.unlink()
     assert verify(store.path).missing == (within(store, path),)
 

@@ -78,8 +78,8 @@ def test_the_saved_graph_and_python_agree(standardizer, tmp_path):
     texts = ["".join(draw.choices(ATOMS, k=draw.randrange(40))) for _ in range(2000)]
     expected = [reference(standardizer, text) for text in texts]
     words = [*SPECIAL_TOKENS, *sorted({word for row in expected for word in row})]
-    recipe = CaptionTableConfig(dataset="d", vocabulary="given:00", standardizer=standardizer)
-    transform_for_vocabulary(words, recipe, tmp_path)
+    table_config = CaptionTableConfig(dataset="d", vocabulary="given:00", standardizer=standardizer)
+    transform_for_vocabulary(words, table_config, tmp_path)
     got = [[words[number] for number in ids[1:-1]] for ids in Tokenizer(tmp_path).tokenize(texts).rows()]
     assert len(words) > 3000
     assert got == expected

@@ -23,7 +23,7 @@ def test_options_of_beam_and_of_its_runners_are_known():
 def test_a_job_server_that_does_not_answer_is_named(options):
     with pytest.raises(CaptError, match="the job server does not answer") as failure, run_pipeline(options):
         pass
-    assert failure.value.where == "localhost:1"
+    assert failure.value.location == "localhost:1"
 
 
 def test_a_worker_whose_data_ends_before_its_end_is_seen_was_lost(monkeypatch):

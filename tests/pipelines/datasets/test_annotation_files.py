@@ -32,7 +32,7 @@ def lines(tmp_path: Path, data: bytes) -> list[Line | MalformedRecord]:
 def test_a_plain_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "anything").write_bytes(b"x")
     (document,) = found(tmp_path / "anything")
-    assert (document.where, document.name, document.text()) == (str(tmp_path / "anything"), "anything", b"x")
+    assert (document.location, document.name, document.text()) == (str(tmp_path / "anything"), "anything", b"x")
 
 
 def test_of_directories_and_archives_the_files_that_match_are_taken_by_name(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_of_directories_and_archives_the_files_that_match_are_taken_by_name(tmp_
     for place, names in places.items():
         all_found = found(tmp_path / place)
         assert [document.name for document in all_found] == names
-        assert [document.where for document in all_found] == [f"{tmp_path / place}/{name}" for name in names]
+        assert [document.location for document in all_found] == [f"{tmp_path / place}/{name}" for name in names]
         assert all_found[-1].text() == b"notes_b.txt"
 
 
@@ -82,8 +82,12 @@ def test_a_file_that_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None
 
 def test_lines_are_numbered_and_lose_their_ends_and_blank_ones_are_skipped(tmp_path: Path) -> None:
     seen = lines(tmp_path, b"\xef\xbb\xbfone\r\n\n  \r\nfour \xe2\x80\xa8 still\nlast")
-    where = tmp_path / "a.txt"
-    assert seen == [Line(f"{where}:1", "one"), Line(f"{where}:4", "four \u2028 still"), Line(f"{where}:5", "last")]
+    location = tmp_path / "a.txt"
+    assert seen == [
+        Line(f"{location}:1", "one"),
+        Line(f"{location}:4", "four \u2028 still"),
+        Line(f"{location}:5", "last"),
+    ]
 
 
 def test_a_line_that_is_no_text_costs_itself_alone(tmp_path: Path) -> None:
@@ -99,9 +103,9 @@ def test_a_line_that_is_no_text_costs_itself_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_text_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
-    where = tmp_path / "a.txt"
+    location = tmp_path / "a.txt"
     seen = lines(tmp_path, "one\r\ncafé 🐕\n".encode(encoding))
-    assert seen == [Line(f"{where}:1", "one"), Line(f"{where}:2", "café 🐕")]
+    assert seen == [Line(f"{location}:1", "one"), Line(f"{location}:2", "café 🐕")]
 
 
 @pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
@@ -120,21 +124,21 @@ def test_utf16_that_ends_within_a_character_is_one_line(tmp_path: Path) -> None:
 
 
 def test_lines_that_end_in_cr_alone_are_lines(tmp_path: Path) -> None:
-    where = tmp_path / "a.txt"
+    location = tmp_path / "a.txt"
     assert lines(tmp_path, b"one\r\rthree\rfour") == [
-        Line(f"{where}:1", "one"),
-        Line(f"{where}:3", "three"),
-        Line(f"{where}:4", "four"),
+        Line(f"{location}:1", "one"),
+        Line(f"{location}:3", "three"),
+        Line(f"{location}:4", "four"),
     ]
 
 
 def test_each_part_of_a_line_that_cr_divides_among_lf_is_a_failed_record(tmp_path: Path) -> None:
-    where = tmp_path / "a.txt"
+    location = tmp_path / "a.txt"
     one, *parts, last = lines(tmp_path, b"one\r\r\ntwo\rthree\nfour\n")
-    assert (one, last) == (Line(f"{where}:1", "one"), Line(f"{where}:3", "four"))
+    assert (one, last) == (Line(f"{location}:1", "one"), Line(f"{location}:3", "four"))
     assert [(part.place, part.reason) for part in parts if isinstance(part, MalformedRecord)] == [
-        (f"{where}:2 part 1", "mixed line ends"),
-        (f"{where}:2 part 2", "mixed line ends"),
+        (f"{location}:2 part 1", "mixed line ends"),
+        (f"{location}:2 part 2", "mixed line ends"),
     ]
 
 
@@ -221,7 +225,7 @@ def test_addresses_of_a_bucket_are_read_like_paths(tmp_path: Path, monkeypatch: 
 
         def read(*names: str) -> dict[str, bytes]:
             found = list_annotation_files([f"{root}{name}" for name in names], PATTERN, "notes_*.txt")
-            return {document.where.removeprefix(root): document.text() for document in found}
+            return {document.location.removeprefix(root): document.text() for document in found}
 
         assert read("/a.zip", "/other.txt") == {"/a.zip/notes_c.txt": b"c", "/other.txt": b"other.txt"}
         assert read("") == {"/deep/notes_b.txt": b"deep/notes_b.txt", "/notes_a.txt": b"notes_a.txt"}

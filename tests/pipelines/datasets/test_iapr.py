@@ -42,11 +42,11 @@ def test_files_that_are_no_annotation_are_told_and_cost_no_other(tmp_path: Path)
     imageless = DOC.replace(IMAGE, "")
     source = write(tmp_path, a="", b="<DOC>", c=imageless, d=DOC)
     *bad, good, _ = source.captions()
-    where = f"{tmp_path}/annotations_complete_eng/00"
+    location = f"{tmp_path}/annotations_complete_eng/00"
     assert [(one.place, one.reason) for one in bad if isinstance(one, MalformedRecord)] == [
-        (f"{where}/a.eng", "no DOC"),
-        (f"{where}/b.eng", "no DOC"),
-        (f"{where}/c.eng", "no IMAGE"),
+        (f"{location}/a.eng", "no DOC"),
+        (f"{location}/b.eng", "no DOC"),
+        (f"{location}/c.eng", "no IMAGE"),
     ]
     assert isinstance(good, CaptionEntry)
     assert len(bare_entries(source.images())) == 1

@@ -16,7 +16,7 @@ COUNT = 50
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CaptionDatabase]:
+def job_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CaptionDatabase]:
     monkeypatch.setattr(pipelines.ingest.caption_database, "_BATCH", 8)
     with closing(CaptionDatabase(tmp_path / "ledger.sqlite")) as one:
         one.add_images(
@@ -32,9 +32,9 @@ def key(number: int) -> bytes:
 
 
 def test_captions_come_by_key_and_each_once_however_many_batches_they_take(
-    ledger: CaptionDatabase, tmp_path: Path
+    job_database: CaptionDatabase, tmp_path: Path
 ) -> None:
-    chosen = select_captions(ledger, tmp_path / "chosen.arrows")
+    chosen = select_captions(job_database, tmp_path / "chosen.arrows")
     batches = list(chosen.batches())
     assert len(batches) > 5
     assert all(batch.schema == CHOSEN for batch in batches)
@@ -42,11 +42,11 @@ def test_captions_come_by_key_and_each_once_however_many_batches_they_take(
     assert [row["key"] for row in rows] == sorted(key(number) for number in range(COUNT))
     assert {row["caption"] for row in rows} == {f"dog {number} ü" for number in range(COUNT)}
     assert chosen.rows == COUNT
-    assert ledger.counts() == {"ok": COUNT, "cached": 0, "duplicate": 3}
+    assert job_database.counts() == {"ok": COUNT, "cached": 0, "duplicate": 3}
 
 
-def test_the_digests_are_those_of_the_captions_one_by_one(ledger: CaptionDatabase, tmp_path: Path) -> None:
-    chosen = select_captions(ledger, tmp_path / "chosen.arrows")
+def test_the_digests_are_those_of_the_captions_one_by_one(job_database: CaptionDatabase, tmp_path: Path) -> None:
+    chosen = select_captions(job_database, tmp_path / "chosen.arrows")
     inputs, train = hashlib.sha256(), CaptionsDigest()
     for number in sorted(range(COUNT), key=key):
         split, caption = "val" if number % 5 == 0 else "train", f"dog {number} ü"

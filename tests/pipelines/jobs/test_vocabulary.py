@@ -22,7 +22,7 @@ CAPTIONS = [f"A {ANIMALS[n % 6]} runs on the {'hill' if n % 3 else 'red-brown sa
 CAPTIONS += [f"Two dogs, number {n}!" for n in range(40)]
 
 
-def recipe(**settings):
+def table_config(**settings):
     return CaptionTableConfig(**({"dataset": "d", "vocabulary": "train:00"} | settings))
 
 
@@ -30,9 +30,11 @@ def batches_of(captions, size):
     return [pa.record_batch([pa.array(captions[i : i + size])], ["caption"]) for i in range(0, len(captions), size)]
 
 
-def learn(tmp_path, batches, recipe):
+def learn(tmp_path, batches, table_config):
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        size = learn_vocabulary(pipeline | beam.Create(batches), recipe, tmp_path / "transform", tmp_path / "temp")
+        size = learn_vocabulary(
+            pipeline | beam.Create(batches), table_config, tmp_path / "transform", tmp_path / "temp"
+        )
         assert_that(size | beam.Map(lambda n: n >= len(SPECIAL_TOKENS)), equal_to([True]))
     return tmp_path / "transform"
 
@@ -56,33 +58,33 @@ def punctuation(caption):
     "settings", [{}, {"vocab_size": 12}, {"vocab_size": 0}, {"min_count": 40}, {"min_count": 2, "vocab_size": 9}]
 )
 def test_the_most_frequent_words_come_first_and_ties_in_reverse(tmp_path, settings):
-    path = learn(tmp_path, batches_of(CAPTIONS, 100), recipe(standardizer="alnum", **settings))
+    path = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(standardizer="alnum", **settings))
     assert read_vocabulary(path) == expected_words(CAPTIONS, alnum, **settings)
 
 
 def test_punctuation_joins_what_it_parted(tmp_path):
-    words = read_vocabulary(learn(tmp_path, batches_of(CAPTIONS, 100), recipe(standardizer="punctuation")))
+    words = read_vocabulary(learn(tmp_path, batches_of(CAPTIONS, 100), table_config(standardizer="punctuation")))
     assert words == expected_words(CAPTIONS, punctuation)
     assert "redbrown" in words
 
 
 def test_order_and_batches_change_no_byte(tmp_path):
     shuffled = random.Random(3).sample(CAPTIONS, len(CAPTIONS))
-    one = learn(tmp_path / "one", batches_of(CAPTIONS, 640), recipe())
-    other = learn(tmp_path / "other", batches_of(shuffled, 7), recipe())
+    one = learn(tmp_path / "one", batches_of(CAPTIONS, 640), table_config())
+    other = learn(tmp_path / "other", batches_of(shuffled, 7), table_config())
     assert (one / "transform_fn/saved_model.pb").read_bytes() == (other / "transform_fn/saved_model.pb").read_bytes()
     assert read_vocabulary(one) == read_vocabulary(other)
 
 
 def test_a_learned_and_a_given_vocabulary_make_the_same_transform(tmp_path):
-    learned = learn(tmp_path, batches_of(CAPTIONS, 100), recipe(max_length=6))
-    transform_for_vocabulary(read_vocabulary(learned), recipe(max_length=6), tmp_path / "given")
+    learned = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(max_length=6))
+    transform_for_vocabulary(read_vocabulary(learned), table_config(max_length=6), tmp_path / "given")
     for path in [path for path in learned.rglob("*") if path.is_file()]:
         assert path.read_bytes() == (tmp_path / "given" / path.relative_to(learned)).read_bytes()
 
 
 def test_words_that_were_not_learned_are_unknown(tmp_path):
-    tokenizer = Tokenizer(learn(tmp_path, batches_of(CAPTIONS, 100), recipe(vocab_size=12)))
+    tokenizer = Tokenizer(learn(tmp_path, batches_of(CAPTIONS, 100), table_config(vocab_size=12)))
     tokens = tokenizer.tokenize([*CAPTIONS, "A zebra"])
     assert tokens.ids.max() == 11
     assert tokens.rows()[-1].tolist() == [2, tokenizer.words.index("a"), 1, 3]
@@ -90,19 +92,21 @@ def test_words_that_were_not_learned_are_unknown(tmp_path):
 
 def test_tables_with_other_columns_are_taken_as_they_are(tmp_path):
     table = pa.table({"image_id": ["1", "2"], "caption": pa.chunked_array([["a dog"], ["a cat"]])})
-    assert read_vocabulary(learn(tmp_path, [table], recipe())) == [*SPECIAL_TOKENS, "a", "dog", "cat"]
+    assert read_vocabulary(learn(tmp_path, [table], table_config())) == [*SPECIAL_TOKENS, "a", "dog", "cat"]
 
 
 @pytest.mark.parametrize("captions", [["", "."], ["each word once"]])
 @pytest.mark.parametrize("vocab_size", [0, 50])
 def test_no_frequent_word_leaves_the_special_words_alone(tmp_path, captions, vocab_size):
-    path = learn(tmp_path, batches_of(captions, 10), recipe(vocab_size=vocab_size, min_count=2))
+    path = learn(tmp_path, batches_of(captions, 10), table_config(vocab_size=vocab_size, min_count=2))
     assert read_vocabulary(path) == list(SPECIAL_TOKENS)
 
 
 def test_bounds_without_room_for_a_word_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(UsageError, match="holds no word"), beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        learn_vocabulary(pipeline | beam.Create(batches_of(CAPTIONS, 9)), recipe(vocab_size=3), tmp_path, tmp_path)
+        learn_vocabulary(
+            pipeline | beam.Create(batches_of(CAPTIONS, 9)), table_config(vocab_size=3), tmp_path, tmp_path
+        )
 
 
 def test_real_captions_give_the_known_ids(tmp_path, real_data):

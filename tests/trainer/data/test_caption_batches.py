@@ -39,7 +39,7 @@ class Table:
     def read(self, positions):
         self.reads.append(list(positions))
         if self.damaged in positions:
-            raise CorruptFileError("expected SHA-256 aa, got bb", where="features-00000-of-00001.tfrecord")
+            raise CorruptFileError("expected SHA-256 aa, got bb", location="features-00000-of-00001.tfrecord")
         return np.broadcast_to(np.asarray(positions)[:, None, None], (len(positions), *SHAPE)).astype(self.dtype)
 
 

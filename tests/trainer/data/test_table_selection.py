@@ -17,7 +17,7 @@ def test_the_only_tables_are_taken(store):
     tables = select_tables(store, SPEC)
     assert [dataset.name for dataset in tables.datasets] == ["squares"]
     assert tables.features.shape == (16, 19)
-    assert tables.texts[0].recipe.dataset == "squares"
+    assert tables.texts[0].table_config.dataset == "squares"
 
 
 def test_a_pooled_table_beside_a_spatial_one_does_not_stand_in_the_way(own_store, squares):
@@ -55,7 +55,7 @@ def test_several_datasets_are_listed_with_the_option_that_picks_one(own_store, s
     squares.add_dataset(own_store, squares.pictures(8), "more")
     with pytest.raises(StoreError, match=r"several datasets have captions: more, squares .*--dataset NAME"):
         select_tables(own_store, SPEC)
-    assert select_tables(own_store, SPEC, ["more"]).texts[0].recipe.dataset == "more"
+    assert select_tables(own_store, SPEC, ["more"]).texts[0].table_config.dataset == "more"
 
 
 def test_datasets_with_different_vocabularies_are_refused(own_store, squares):

@@ -62,8 +62,8 @@ def pixels(store, shown, squares, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recipe(pixels):
-    return select_tables(pixels, PixelInput()).features.recipe
+def table_config(pixels):
+    return select_tables(pixels, PixelInput()).features.table_config
 
 
 def options(network, **changes):
@@ -144,9 +144,9 @@ def test_fine_tuning_opens_the_eyes_of_a_blind_network(pixels, network, tmp_path
     assert least[1.0] < 0.8 * least[0.0], least
 
 
-def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network, recipe):
+def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network, table_config):
     scale = load_run(frozen[0]).model.feature_scale
-    function = open_backbone(config(network), model_spec("soft_attention"), recipe).function
+    function = open_backbone(config(network), model_spec("soft_attention"), table_config).function
     tables = select_tables(pixels, PixelInput())
     keys = np.concatenate(list(tables.features.key_blocks()))
     features = np.array(function(tables.features.read(tables.features.lookup(keys)))).reshape(-1, 6)
@@ -223,18 +223,18 @@ def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, s
 
 
 def test_a_run_whose_layers_are_lost_says_so(frozen, tmp_path):
-    recipe = read_metadata(frozen[0]).extractor.recipe
+    table_config = read_metadata(frozen[0]).extractor.table_config
     with pytest.raises(CorruptFileError, match=r"extractor\.json: the extractor's layers are missing"):
-        load_layers(tmp_path / "extractor.json", recipe, learns=False)
+        load_layers(tmp_path / "extractor.json", table_config, learns=False)
     (tmp_path / "extractor.json").write_text("{}")
     with pytest.raises(CorruptFileError, match=r"extractor\.json: the extractor's layers are damaged"):
-        load_layers(tmp_path / "extractor.json", recipe, learns=False)
+        load_layers(tmp_path / "extractor.json", table_config, learns=False)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_reads_pixels(name, network, recipe, tiny_sizes):
+def test_every_model_reads_pixels(name, network, table_config, tiny_sizes):
     spec = MODELS[name]
-    function = open_backbone(config(network), spec, recipe).function
+    function = open_backbone(config(network), spec, table_config).function
     model = spec.build(spec.config(**tiny_sizes[name]), 20, function.shape, BackboneFeatures(function, learns=True))
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
     tokens = np.array([[2, 5, 6], [2, 7, 8], [2, 9, 4]], np.int32)
@@ -244,9 +244,9 @@ def test_every_model_reads_pixels(name, network, recipe, tiny_sizes):
     assert any("kernel" in weight.path for weight in model.feature_scale.network.trainable_variables)
 
 
-def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(network, recipe):
+def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(network, table_config):
     spec = model_spec("soft_attention")
-    plain = open_backbone(config(network), spec, recipe).function
+    plain = open_backbone(config(network), spec, table_config).function
     shown = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.uint8)
     expected = np.array(plain(shown))
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -262,16 +262,16 @@ def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(ne
     assert np.abs(tf.cast(made, "float32") - expected).max() > 1e-5
 
 
-def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
+def test_features_of_a_named_network_are_those_of_its_table(pixels, table_config):
     training = TrainingConfig(
         extractor="mobilenet",
         extractor_weights="random:1",
         extractor_layer="conv_pw_1_relu",
         extractor_lr_multiplier=0.1,
     )
-    larger = recipe.model_copy(update={"height": 32, "width": 32})
+    larger = table_config.model_copy(update={"height": 32, "width": 32})
     opened = open_backbone(training, model_spec("nic"), larger)
-    assert opened.recipe.weights == "random:1@1"
+    assert opened.table_config.weights == "random:1@1"
     asked = ExtractorOptions(
         extractor="mobilenet",
         weights="random:1",
@@ -283,7 +283,7 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
     )
     choice = open_extractor(asked).choice()
     table = FeatureTableConfig(**{**vars(choice), "precision": "float32"}, pooling="avg")
-    assert opened.recipe == table
+    assert opened.table_config == table
     shown = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     made = open_extractor(asked).feature_function(table)(shown)
     np.testing.assert_allclose(opened.function(shown), made, rtol=1e-5)
@@ -300,13 +300,13 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, recipe):
         ({"extractor_weights": "imagenet"}, r"extractor_weights: a custom network has its own weights"),
     ],
 )
-def test_a_network_that_will_not_do_is_one_line_that_names_the_option(network, recipe, changes, complaint):
+def test_a_network_that_will_not_do_is_one_line_that_names_the_option(network, table_config, changes, complaint):
     with pytest.raises(UsageError, match=complaint):
-        open_backbone(config(network, **changes), model_spec("soft_attention"), recipe)
+        open_backbone(config(network, **changes), model_spec("soft_attention"), table_config)
 
 
-def test_pixels_of_another_size_are_refused_with_the_command_that_makes_the_right_ones(network, recipe):
-    other = recipe.model_copy(update={"height": 32})
+def test_pixels_of_another_size_are_refused_with_the_command_that_makes_the_right_ones(network, table_config):
+    other = table_config.model_copy(update={"height": 32})
     with pytest.raises(
         UsageError, match=r"takes 16, not 32; the table's pixels are 32×16 \(make .*--height N --width N"
     ):

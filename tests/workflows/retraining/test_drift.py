@@ -52,8 +52,8 @@ def test_another_spread_shows_in_the_covariance_alone() -> None:
 
 def test_moments_are_those_of_the_rows_averaged_over_places(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
-    recipe = feature_recipe()
-    add_features(store, recipe, range(50))
+    table_config = feature_recipe()
+    add_features(store, table_config, range(50))
     table = open_store(tmp_path / "store").feature_tables()[0]
     found = compute_moments(table, keys_of(range(40, 70)))
     assert found is not None

@@ -48,7 +48,7 @@ class FeatureNormalization(keras.layers.Layer):
         """
         values = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
         mean, there = values.mean(axis=0, dtype=np.float64), values != 0
-        squares = np.square(values - mean.astype(np.float32)).sum(axis=0, location=there, dtype=np.float64)
+        squares = np.square(values - mean.astype(np.float32)).sum(axis=0, where=there, dtype=np.float64)
         deviation = np.sqrt(squares / np.maximum(there.sum(axis=0), 1))
         deviation = np.where(deviation > _ROUNDING * np.abs(mean), deviation, 0)
         usual = np.sqrt(np.mean(deviation**2)) or 1.0

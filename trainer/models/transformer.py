@@ -213,7 +213,7 @@ class Transformer(Captioner):
         # A word that the captions lack is as likely as one that they have once.
         said = np.maximum(counts, 1).astype(np.float64)
         said[list(NEVER_SAID)] = 0
-        self.logits_layer.bias.assign(np.log(said / said.sum(), location=said > 0, out=np.zeros_like(said)))
+        self.logits_layer.bias.assign(np.log(said / said.sum(), where=said > 0, out=np.zeros_like(said)))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         memory = self._remember(inputs["features"])

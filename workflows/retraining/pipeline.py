@@ -13,6 +13,7 @@ from features.io.atomic_files import local_side
 from features.io.locations import parse_location
 from features.io.locks import hold_lock
 from features.store import Store, create_store, open_store
+from features.store.champions import ModelDecision
 from features.store.layout import MODELS, WORK
 from features.store.leases import lease
 from schemas.errors import CaptError, ExitCode
@@ -23,7 +24,7 @@ from trainer.evaluation.paired_evaluation import AnyRun
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.metadata import library_versions
 from trainer.runs.run import load_run
-from workflows.model_registry import ChampionChangedError, ModelDecision, RegisteredModel, current_time
+from workflows.model_registry import ChampionChangedError, RegisteredModel, current_time
 from workflows.retraining import promotion_gate
 from workflows.retraining.config import RetrainConfig, read_config
 from workflows.retraining.data_checks import DataCheckResult, check_data, check_failures

@@ -136,7 +136,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("what", PLACES)
+@pytest.mark.parametrize("message", PLACES)
 def test_a_flipped_byte_is_found_and_healed(place: Place, message: str) -> None:
     before, shards = place.rows(), [place.live_shard(number).rows for number in range(SHARDS)]
     path = place.find(PLACES[message])[0]

@@ -301,13 +301,13 @@ def test_images_without_a_readable_id_or_name_are_failed_rows(tmp_path: Path, ki
 
 # The innermost call while a record of each kind is read, which is given what it reads; "b.jpg" or "A café" is in one.
 INNERMOST = {
-    "coco": "pipelines.datasets.coco.caption_of",
-    "karpathy": "pipelines.datasets.karpathy.caption_of",
+    "coco": "pipelines.datasets.coco.read_caption",
+    "karpathy": "pipelines.datasets.karpathy.read_caption",
     "flickr8k": "pipelines.datasets.token_files.CaptionEntry",
     "flickr30k": "pipelines.datasets.flickr30k.CaptionEntry",
     "conceptual": "pipelines.datasets.conceptual._row",
     "csv": "pipelines.datasets.csv_file._Row",
-    "jsonl": "pipelines.datasets.jsonl.caption_of",
+    "jsonl": "pipelines.datasets.jsonl.read_caption",
 }
 
 

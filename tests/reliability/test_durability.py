@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.features.store.test_models import facts, put_run, run_name
 
 import capt
 from features.io.atomic_files import ASIDE, make_directory, replace_tree_atomically, write
@@ -24,6 +23,7 @@ from schemas.errors import CaptError, ExitCode
 from tests.features.store.stores import add_captions, add_dataset, add_features, feature_recipe, new_store
 from tests.reliability.test_paths import save_network
 from tests.trainer.conftest import make_store, pictures
+from tests.workflows.test_model_registry import facts, put_run, run_name
 from workflows.model_registry import RegisteredModel
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "height": 8, "width": 8}

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.features.store.test_models import facts, promote, run_name
 
 import capt
 from features.store import Store, held_leases, leases, open_store
@@ -29,6 +28,7 @@ from tests.features.store.stores import (
     features_of,
     new_store,
 )
+from tests.workflows.test_model_registry import facts, promote, run_name
 from workflows.model_registry import KEPT, RegisteredModel
 
 DAY = 86_400

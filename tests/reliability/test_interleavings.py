@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.features.store.test_models import facts, promote, put_run, run_name
 
 import capt
 from features.io.atomic_files import hash_file
@@ -37,6 +36,7 @@ from tests.features.store.stores import (
     keys_of,
 )
 from tests.reliability.interleaving import Job, Template, World
+from tests.workflows.test_model_registry import facts, promote, put_run, run_name
 from workflows.model_registry import KEPT, RegisteredModel
 
 RECIPE = feature_recipe()

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.features.store.test_models import facts, promote, put_run, run_name
 
 import capt
 from features.store import Store, create_store
 from features.store.commit_log import CommitLog
 from schemas.manifests import Manifest
 from tests.features.store.stores import add_dataset, new_store
+from tests.workflows.test_model_registry import facts, promote, put_run, run_name
 from workflows.model_registry import ChampionChangedError, RegisteredModel
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.pipeline import _Cycle

@@ -28,7 +28,7 @@ KNOWN = (
 )
 
 
-@pytest.mark.parametrize(("recipe", "fingerprint"), KNOWN, ids=["inception_v3", "mobilenet_v3_small", "text"])
+@pytest.mark.parametrize(("table_config", "fingerprint"), KNOWN, ids=["inception_v3", "mobilenet_v3_small", "text"])
 def test_recipes_of_0_1_0_keep_their_fingerprints(table_config, fingerprint):
     assert table_config.fingerprint == fingerprint
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.features.store.test_log import append_many
 
 import capt
 from features.io.atomic_files import temporary_path, write
@@ -31,6 +30,7 @@ from tests.features.store.stores import (
     features_of,
     new_store,
 )
+from tests.features.store.test_commit_log import append_many
 
 RECIPE = feature_recipe("tfrecord")
 

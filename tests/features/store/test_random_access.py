@@ -54,7 +54,7 @@ class CountedKeys:
         return self.keys[row]
 
 
-@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+@pytest.mark.parametrize("table_config", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
 def test_get_gives_one_image_s_features(tmp_path: Path, table_config: Any) -> None:
     table = table_of(tmp_path, table_config)
     for number in (0, 31, 32, 63):
@@ -64,7 +64,7 @@ def test_get_gives_one_image_s_features(tmp_path: Path, table_config: Any) -> No
         assert np.array_equal(table.get(key_of(number).hex()), features)
 
 
-@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+@pytest.mark.parametrize("table_config", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
 def test_many_rows_lie_where_tensorflow_takes_them_as_they_are(tmp_path: Path, table_config: Any) -> None:
     table = table_of(tmp_path, table_config)
     assert all(table.read(table.lookup(keys_of(range(rows)))).ctypes.data % 64 == 0 for rows in (1, 3, 64))

@@ -114,7 +114,7 @@ MISSING: dict[str, Callable[[Store], Path]] = {
 }
 
 
-@pytest.mark.parametrize("what", MISSING)
+@pytest.mark.parametrize("message", MISSING)
 def test_what_is_missing_is_named(store: Store, message: str) -> None:
     path = MISSING[message](store)
     path.unlink()

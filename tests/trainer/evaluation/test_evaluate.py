@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.workflows.test_pages import Page
 
 import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
+from tests.workflows.test_html_reports import Page
 from trainer.evaluation.coco_results import best_and_worst, coco_results
 from trainer.evaluation.evaluate import print_evaluation
 from trainer.metrics import METRICS, score

@@ -3,10 +3,10 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from tests.workflows.test_pages import NASTY, Page, assert_inert
 
 from features.images.resizer import Resizer
 from schemas.table_config import FeatureTableConfig
+from tests.workflows.test_html_reports import NASTY, Page, assert_inert
 from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page, wrong_words
 from trainer.runs.captioner_run import Caption
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.workflows.test_pages import Page
 
 import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.conftest import noise_image
 from tests.workflows.experiments.files import MERGE, captions_experiment, put
+from tests.workflows.test_html_reports import Page
 
 NASTY = 'A <b>thing</b> seen & "said"'
 DONE = ("merge-pooled-words-seed0", "merge-pooled-words-seed1", "wide-pooled-words-seed0", "wide-pooled-words-seed1")

@@ -30,10 +30,10 @@ import capt
 from features.synthetic.captchas import (
     DEFAULT_FONTS,
     CaptchaStyle,
+    find_default_fonts,
+    load_default_words,
     make_captchas,
     read_words,
-    shipped_fonts,
-    shipped_words,
 )
 
 COUNT = 140_000
@@ -57,10 +57,10 @@ class Specification:
     @property
     def look(self) -> CaptchaStyle:
         """The words and the font files."""
-        return CaptchaStyle(self.words, shipped_fonts(self.fonts))
+        return CaptchaStyle(self.words, find_default_fonts(self.fonts))
 
 
-DEVELOPMENT = Specification(shipped_words(), DEFAULT_FONTS, seed=1)
+DEVELOPMENT = Specification(load_default_words(), DEFAULT_FONTS, seed=1)
 HELD_OUT = Specification(
     words=read_words(Path(__file__).with_name("captcha_words.txt")),
     fonts=("cmmi10", "cmtt10", "DejaVuSans", "STIXGeneralBolIta"),

@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 from photographs import write_photographs
 from rounds import Work, apart, in_turn, print_rounds, ratio
 
-from features.extractors.extraction import DEFAULT_BATCH
+from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
-from features.extractors.frozen_graph import load_extractor_model, shared_extractor_model
+from features.extractors.frozen_graph import load_extractor_model, load_shared_extractor_model
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from pipelines.beam.work_units import write_unit
@@ -152,10 +152,10 @@ def core(given: Given) -> float:
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
     write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT)
     network, size = (
-        shared_extractor_model(table.network_path, table.table_config.precision),
+        load_shared_extractor_model(table.network_path, table.table_config.precision),
         (table.table_config.height, table.table_config.width),
     )
-    network.predict(np.zeros((DEFAULT_BATCH, *size, 3), np.uint8))  # the first call optimizes the graph
+    network.predict(np.zeros((DEFAULT_BATCH_SIZE, *size, 3), np.uint8))  # the first call optimizes the graph
     extract = ExtractShard(str(plan), str(table.network_path), table.table_config, table.shape, "made", 1)
     started = time.perf_counter()
     result = json.loads(extract(plan / "units" / "00000.parquet", lambda done, failed: None))
@@ -198,8 +198,8 @@ def bare_network(given: Given) -> Work:
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
 
     def call() -> None:
-        for start in range(0, len(pixels), DEFAULT_BATCH):
-            network.predict(pixels[start : start + DEFAULT_BATCH])
+        for start in range(0, len(pixels), DEFAULT_BATCH_SIZE):
+            network.predict(pixels[start : start + DEFAULT_BATCH_SIZE])
 
     return lambda: len(pixels) / _seconds(call)
 

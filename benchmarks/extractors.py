@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from features.extractors.application_table import APPLICATIONS
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import freeze, load_extractor_model
-from features.extractors.random_weights import noise_images
+from features.extractors.random_weights import generate_noise_images
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
@@ -105,7 +105,7 @@ def _measure(network: str, work: Path) -> None:
 
 def _call(graph: Path, precision: Any, work: Path, again: bool, facts: dict[str, Any]) -> None:
     frozen = load_extractor_model(graph, precision)
-    images = noise_images(16, facts["side"], facts["side"], SEED)
+    images = generate_noise_images(16, facts["side"], facts["side"], SEED)
     arrays = {"eight": frozen.predict(images[8:])}
     if not again:
         started = time.monotonic()

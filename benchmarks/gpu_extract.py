@@ -37,7 +37,7 @@ from photographs import photographs
 from rounds import in_turn, print_rounds, ratio
 
 from features.extractors.compiled_model import CompiledModel, compile_model
-from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, out_of_memory
+from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, is_out_of_memory
 from features.extractors.factory import open_extractor
 from features.extractors.output_layers import ModelFunction
 from features.images.decode import decode
@@ -236,7 +236,7 @@ def sweep(core: Core, first: int, most: int, seconds: float) -> list[Tried]:
         try:
             tried.append(Tried(batch, alone(core, batch, seconds)))
         except Exception as error:
-            if not (out_of_memory(error) and tried):
+            if not (is_out_of_memory(error) and tried):
                 raise
             break
         print(f"batch {batch}: {tried[-1].rate:,.4g} images/s", file=sys.stderr)
@@ -322,7 +322,7 @@ def _fits(core: Core, batch: int) -> bool:
     try:
         core.network.predict(np.zeros((batch, core.table_config.height, core.table_config.width, 3), np.uint8))
     except Exception as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return False
     return True

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from features.extractors.random_weights import noise_images
+from features.extractors.random_weights import generate_noise_images
 
 _GROUNDS = 16  # noise takes fifty times as long to make as to encode
 _SEED = 7
@@ -21,7 +21,7 @@ _OLD = 1_000_000_000  # a time that the stat cache trusts
 
 def photographs(width: int = 640, height: int = 480, first: int = 0) -> Iterator[bytes]:
     """Endlessly many encoded photographs, from the one of a number on."""
-    grounds = noise_images(_GROUNDS, height, width, _SEED)
+    grounds = generate_noise_images(_GROUNDS, height, width, _SEED)
     number = first
     while True:
         turn, ground = divmod(number, _GROUNDS)

@@ -30,7 +30,7 @@ from PIL import Image
 
 from features.synthetic import scenes
 from features.synthetic.scenes import (
-    COLOURS,
+    COLORS,
     RELATIONS,
     SHAPES,
     SIZES,
@@ -48,7 +48,7 @@ PLACES_LAYER, SCENE_LAYER = "places", "scene"
 MOST_OBJECTS = 3
 _AHEAD: tuple[Relation, ...] = ("left of", "above")  # the relations in which the first is ahead, the rarer last
 # What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1.
-_PARTS = (1, len(SHAPES), len(COLOURS), len(SIZES), 2)
+_PARTS = (1, len(SHAPES), len(COLORS), len(SIZES), 2)
 _ENDS = np.cumsum(_PARTS)
 _ATTRIBUTES = int(_ENDS[-1])
 _WHERE_WEIGHT = 60.0
@@ -99,11 +99,11 @@ def build_relations() -> keras.Model:
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
     told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
-    presence, shape, colour, size, centre = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
-    there = _surest(presence, centre)
-    shares = [*map(keras.layers.Softmax(), (shape, colour, size)), centre]
+    presence, shape, color, size, center = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
+    there = _surest(presence, center)
+    shares = [*map(keras.layers.Softmax(), (shape, color, size)), center]
     told = keras.layers.Concatenate()([there, there * keras.layers.Concatenate()(shares)])
-    rank = _ranks(there, centre[..., :1])
+    rank = _ranks(there, center[..., :1])
     slots = keras.layers.Dot(axes=1)([rank, told])
     log_state = _log_state(slots, relations)
     beside = keras.layers.Reshape((MOST_OBJECTS, MOST_OBJECTS * len(RELATIONS)))(log_state)
@@ -117,13 +117,13 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
     return keras.Model(cells.input, outputs)
 
 
-def _surest(presence: Any, centre: Any) -> Any:
+def _surest(presence: Any, center: Any) -> Any:
     """1 for the surest of the cells that tell of one object, if they together hold it to be there, else 0: [N, 48, 1].
 
     An object on the border of two cells may be in either, so that neither is sure of it.
     """
-    centre = centre * np.array(_ASPECT, np.float32)
-    apart = ops.expand_dims(centre, 2) - ops.expand_dims(centre, 1)
+    center = center * np.array(_ASPECT, np.float32)
+    apart = ops.expand_dims(center, 2) - ops.expand_dims(center, 1)
     same = ops.cast(ops.sum(apart * apart, axis=-1) < _SAME**2, "float32")
     together = ops.matmul(same, ops.sigmoid(presence))
     surer = ops.cast(ops.transpose(presence, (0, 2, 1)) > presence, "float32")
@@ -141,8 +141,8 @@ def _ranks(there: Any, x: Any) -> Any:
 
 def _log_state(slots: Any, relations: Any) -> Any:
     """How each object stands to each: [N, 3, 3, 4], 0 where either is missing and to itself."""
-    there, centre = slots[..., :1], slots[..., -2:] * np.array(_ASPECT, np.float32)
-    step = ops.expand_dims(centre, 1) - ops.expand_dims(centre, 2)
+    there, center = slots[..., :1], slots[..., -2:] * np.array(_ASPECT, np.float32)
+    step = ops.expand_dims(center, 1) - ops.expand_dims(center, 2)
     shares = relations(ops.reshape(step, (-1, 2)))[:, : len(RELATIONS)]
     shares = ops.reshape(shares, (-1, MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS)))
     others = (1 - np.eye(MOST_OBJECTS, dtype=np.float32))[None, :, :, None]
@@ -169,15 +169,15 @@ def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
 
 def _pairs(slots: Any, roles: Any) -> list[Any]:
     """Of the pair, which shape goes with which colour, which size with which colour, and shape with size: 76 values."""
-    _, shape, colour, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
+    _, shape, color, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
     is_paired = ops.sum(roles[..., :2], axis=-1, keepdims=True)
-    pairs = ((colour, shape), (colour, size), (size, shape))
+    pairs = ((color, shape), (color, size), (size, shape))
     return [keras.layers.Dot(axes=1)([one * is_paired, other]) for one, other in pairs]
 
 
 def cell_loss(truth: Any, said: Any) -> Any:
     """Cross entropies of what is there, and squared distances of where; attributes count where a cell has any."""
-    is_there, *named, centre = ops.split(truth, _ENDS[:-1].tolist(), axis=-1)
+    is_there, *named, center = ops.split(truth, _ENDS[:-1].tolist(), axis=-1)
     parts = ops.split(said, _ENDS[:-1].tolist(), axis=-1)
     presence = keras.losses.binary_crossentropy(is_there, parts[0], from_logits=True)
     named_loss = sum(
@@ -185,7 +185,7 @@ def cell_loss(truth: Any, said: Any) -> Any:
         for one, logits in zip(named, parts[1:4], strict=True)
     )
     tells = ops.sum(named[0], axis=-1)
-    distance = ops.sum((centre - parts[4]) ** 2, axis=-1)
+    distance = ops.sum((center - parts[4]) ** 2, axis=-1)
     return ops.sum(presence + tells * (named_loss + _WHERE_WEIGHT * distance)) / ops.sum(is_there)
 
 
@@ -206,7 +206,7 @@ def cells_of(objects: Objects) -> Floats:
         cells[told, 1:] = 0
         for end, at in zip(
             _ENDS[:3],
-            (SHAPES.index(thing.shape), COLOURS.index(thing.colour), SIZES.index(thing.size)),
+            (SHAPES.index(thing.shape), COLORS.index(thing.color), SIZES.index(thing.size)),
             strict=True,
         ):
             cells[told, end + at] = 1
@@ -216,7 +216,7 @@ def cells_of(objects: Objects) -> Floats:
 
 
 def _where(drawn: PlacedObject) -> tuple[float, float]:
-    return drawn.centre[0] / scenes.WIDTH, drawn.centre[1] / scenes.HEIGHT
+    return drawn.center[0] / scenes.WIDTH, drawn.center[1] / scenes.HEIGHT
 
 
 def facts_of(objects: Objects) -> Facts:
@@ -241,8 +241,8 @@ def facts_in(places: Floats) -> Facts:
 
 
 def _thing_in(slot: Floats) -> SceneObject:
-    shape, colour, size = (int(part.argmax()) for part in np.split(slot, _ENDS)[1:4])
-    return SceneObject(SIZES[size], COLOURS[colour], SHAPES[shape])
+    shape, color, size = (int(part.argmax()) for part in np.split(slot, _ENDS)[1:4])
+    return SceneObject(SIZES[size], COLORS[color], SHAPES[shape])
 
 
 def drawn_scenes(
@@ -252,7 +252,7 @@ def drawn_scenes(
 
     def one(number: int) -> tuple[NDArray[np.uint8], tuple[PlacedObject, ...]]:
         scene = make_scene(seed, number, rules)
-        picture = Image.open(BytesIO(scenes.draw(scene, seed)))
+        picture = Image.open(BytesIO(scenes.draw_scene(scene, seed)))
         return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), scene.objects
 
     with ThreadPoolExecutor() as pool:

@@ -20,15 +20,15 @@ def fault_of(caption: str, scene: Scene) -> str | None:
     claim = parse_caption(caption)
     if claim is None:
         return "no sentence of the grammar"
-    if claim.holds_in(scene):
+    if claim.matches(scene):
         return None
     shown = [drawn.thing for drawn in scene.objects]
     if len(claim.things) != len(shown):
         return "objects too few or too many"
     faults = (
-        ("colours", lambda thing: thing.colour),
+        ("colours", lambda thing: thing.color),
         ("shapes", lambda thing: thing.shape),
-        ("which colour goes with which shape", lambda thing: (thing.colour, thing.shape)),
+        ("which colour goes with which shape", lambda thing: (thing.color, thing.shape)),
         ("sizes", lambda thing: thing),
     )
     differs = [message for message, part in faults if Counter(map(part, claim.things)) != Counter(map(part, shown))]
@@ -49,13 +49,13 @@ def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: 
         list of (whether the middle of the place with the most weight lies in the box at the colour's word, whether it
         does at the shape's, the box's share of the picture).
     """
-    shown = {(drawn.thing.colour, drawn.thing.shape): drawn for drawn in scene.objects}
+    shown = {(drawn.thing.color, drawn.thing.shape): drawn for drawn in scene.objects}
     looks = []
     for at in range(1, len(words)):
         drawn = shown.get((words[at - 1], words[at]))
         if drawn is not None:
-            colour, shape = (_peaks_in_box(weights, drawn, rows, columns) for weights in attention[at - 1 : at + 1])
-            looks.append((colour, shape, drawn.box[2] * drawn.box[3] / (WIDTH * HEIGHT)))
+            color, shape = (_peaks_in_box(weights, drawn, rows, columns) for weights in attention[at - 1 : at + 1])
+            looks.append((color, shape, drawn.box[2] * drawn.box[3] / (WIDTH * HEIGHT)))
     return looks
 
 

@@ -152,8 +152,8 @@ def judge(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
     """Scores, shares of true captions with their faults, where was looked, and the control."""
     others = [*told[_SHIFT:], *told[:_SHIFT]]
     shuffled = [Told(one.scene, other.caption, one.references) for one, other in zip(told, others, strict=True)]
-    seen = [one for one in told if not RULES.tells_unseen(one.scene.number)]
-    unseen = [one for one in told if RULES.tells_unseen(one.scene.number)]
+    seen = [one for one in told if not RULES.describes_held_out(one.scene.number)]
+    unseen = [one for one in told if RULES.describes_held_out(one.scene.number)]
     faults = Counter(fault for one in told if (fault := fault_of(one.caption.text, one.scene)))
     return {
         "scenes": len(told),
@@ -212,8 +212,8 @@ def _attention(told: Sequence[Told]) -> dict[str, float] | None:
     ]
     if not looks:
         return None
-    colour, shape, chance = np.mean(looks, axis=0).tolist()
-    return {"at_colour": colour, "at_shape": shape, "chance": chance, "objects": len(looks)}
+    color, shape, chance = np.mean(looks, axis=0).tolist()
+    return {"at_colour": color, "at_shape": shape, "chance": chance, "objects": len(looks)}
 
 
 def _once(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from features.store import Store, create_store, open_store
 from features.store.corruption import recorded_corruption
 from features.store.leases import lease, table_name
 from features.store.repair import intact_caption_table, readable_dataset, remove_corrupt, repair_log
-from features.text.caption_keys import CaptionsDigest, caption_key, training_captions_digest
-from features.text.vocabulary import given_vocabulary
+from features.text.caption_keys import CaptionsDigest, compute_caption_key, identify_built_vocabulary
+from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.gc_freeze import freeze_heap
 from pipelines.beam.scratch import claim_job, scratch
@@ -190,7 +190,7 @@ def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
         raise RecordError(
             "parse", "no text", f"not UTF-8, or half a surrogate pair, at character {error.start}"
         ) from None
-    return caption_key(dataset, entry.image_id, entry.caption_id)
+    return compute_caption_key(dataset, entry.image_id, entry.caption_id)
 
 
 def _given_words(options: PrepareCaptions, store: Store) -> list[str] | None:
@@ -207,14 +207,14 @@ def _table_config(
     options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None
 ) -> CaptionTableConfig:
     if words is not None:
-        vocabulary, vocab_size, min_count = given_vocabulary(words), 0, 1
+        vocabulary, vocab_size, min_count = identify_given_vocabulary(words), 0, 1
     else:
         if not len(train):
             raise CaptError(
                 "no caption is in the train split, so there is no vocabulary to learn",
                 hint="add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT",
             )
-        vocabulary = training_captions_digest(train)
+        vocabulary = identify_built_vocabulary(train)
         vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
     table_config = CaptionTableConfig(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from features.extractors.extraction import DEFAULT_BATCH
+from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
 from features.images.decode import MAX_PIXELS
 from features.images.resizer import make_resizer
@@ -17,7 +17,7 @@ from features.io.locations import parse_location
 from features.references import MAX_IMAGE_BYTES
 from features.references.downloads import DownloadLimits
 from features.references.image_limits import ImageLimits
-from features.runtime.numerics import native_precision
+from features.runtime.numerics import detect_native_precision
 from features.store import FeatureTable, Store, create_store, open_store
 from features.store.commit_log import CommitLog
 from features.store.corruption import recorded_corruption
@@ -237,7 +237,7 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
         fit=fitting.fit,
         shorter_side=fitting.shorter_side,
         preprocess=choice.preprocess,
-        precision=choice.precision or (native_precision() if options.precision == "auto" else options.precision),
+        precision=choice.precision or (detect_native_precision() if options.precision == "auto" else options.precision),
         dtype=choice.dtype,
         format=options.format,
         compression=options.compression,
@@ -330,7 +330,7 @@ def _job(
         work=workspace.work,
         table_config=table_config,
         network=network or find_or_freeze_graph(root, workspace.networks, table_config, open_extractor(options)),
-        batch_size=DEFAULT_BATCH if options.batch_size == "auto" else options.batch_size,
+        batch_size=DEFAULT_BATCH_SIZE if options.batch_size == "auto" else options.batch_size,
         limits=image_limits(options),
         shards=options.num_shards,
         suspect=suspect,

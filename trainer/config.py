@@ -5,7 +5,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from features.runtime.numerics import native_precision
+from features.runtime.numerics import detect_native_precision
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.extractor import Preprocess
@@ -68,7 +68,7 @@ class LoopConfig(Settings):
         """The same with nothing left to the machine: what a run is recorded with, and goes on with elsewhere."""
         if self.precision != "auto":
             return self
-        return self.model_copy(update={"precision": _PRECISIONS[native_precision()]})
+        return self.model_copy(update={"precision": _PRECISIONS[detect_native_precision()]})
 
 
 class TrainingConfig(LoopConfig):

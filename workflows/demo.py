@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from features.extractors.application import find_application
-from features.extractors.weights import imagenet_available
+from features.extractors.weights import is_imagenet_available
 from features.images.resizer import Resizer
 from features.io.atomic_files import write
 from features.io.locations import local_path
-from features.synthetic.scenes import COLOURS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
+from features.synthetic.scenes import COLORS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
 from schemas.options.prepare import PrepareCaptions, PrepareFeatures
@@ -39,7 +39,7 @@ Done = TypeVar("Done")
 
 # How far captions are shifted against scenes for the control.
 _SHIFT = 7
-_VALUES = {"colour": frozenset(COLOURS), "shape": frozenset(SHAPES)}
+_VALUES = {"color": frozenset(COLORS), "shape": frozenset(SHAPES)}
 
 _log = logging.getLogger("capt.demo")
 
@@ -133,7 +133,7 @@ def _timed(steps: list[Step], name: str, do: Callable[[], Done], say: Callable[[
 
 
 def _weights() -> tuple[str, tuple[str, ...]]:
-    if imagenet_available(find_application(NETWORK)):
+    if is_imagenet_available(find_application(NETWORK)):
         return "imagenet", ()
     notice = (
         f"The ImageNet weights of {NETWORK} could not be had, so seeded random weights stand in: the features carry "
@@ -197,7 +197,7 @@ class CaptionedScene:
     def is_true(self, scene: Scene) -> bool:
         """Whether the caption names every object of the scene, and one relation, all right."""
         description = parse_caption(self.caption.text)
-        return description is not None and description.holds_in(scene)
+        return description is not None and description.matches(scene)
 
 
 def _tell(paths: DemoPaths) -> list[CaptionedScene]:
@@ -223,7 +223,7 @@ def _shares(told: list[CaptionedScene]) -> dict[str, tuple[float, float]]:
         return own / len(told), control / len(told)
 
     return {
-        "colours": share(lambda one, scene: one.names_rightly("colour", scene)),
+        "colours": share(lambda one, scene: one.names_rightly("color", scene)),
         "shapes": share(lambda one, scene: one.names_rightly("shape", scene)),
         "everything": share(CaptionedScene.is_true),
     }

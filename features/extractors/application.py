@@ -5,7 +5,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from features.extractors.output_layers import FeatureFunction, built_apart, one_line
+from features.extractors.output_layers import FeatureFunction, build_in_thread, summarize_error
 from schemas.errors import UsageError
 
 
@@ -94,10 +94,10 @@ class Application:
         function = getattr(keras.applications, self.function)
         shape = (form.height, form.width, 3)
         try:
-            return built_apart(lambda: function(include_top=form.top, weights=weights, input_shape=shape))
+            return build_in_thread(lambda: function(include_top=form.top, weights=weights, input_shape=shape))
         except ValueError as error:
             raise UsageError(
-                f"{self.name} cannot be built for {form.height}×{form.width}: {one_line(error)}",
+                f"{self.name} cannot be built for {form.height}×{form.width}: {summarize_error(error)}",
                 location="--height, --width",
             ) from error
 

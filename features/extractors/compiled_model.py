@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.frozen_graph import local_devices
-from features.extractors.inference_model import for_inference
+from features.extractors.frozen_graph import list_devices
+from features.extractors.inference_model import optimize_for_inference
 from features.extractors.output_layers import ModelFunction
 from features.images.resize import Pixels
-from features.runtime.numerics import Device, numerics_class, processor
+from features.runtime.numerics import Device, detect_cpu, format_numerics_class
 from schemas.choices import Precision
 
 
@@ -84,7 +84,7 @@ class JaxModel(CompiledModel):
         self._compiled = jax.jit(stateless)
         self._values = [variable.value for variable in variables]
         device = jax.devices()[0]
-        self.device = processor() if device.platform == "cpu" else Device(device.platform, device.device_kind)
+        self.device = detect_cpu() if device.platform == "cpu" else Device(device.platform, device.device_kind)
 
     def put(self, pixels: Pixels) -> Any:
         return self._jax.device_put(pixels)
@@ -124,7 +124,7 @@ class TorchModel(CompiledModel):
         self._graphs: dict[tuple[int, ...], Any] = {}
         self._device = keras.ops.zeros(()).device
         self._is_gpu = self._device.type == "cuda"
-        self.device = Device("gpu", torch.cuda.get_device_name(self._device)) if self._is_gpu else processor()
+        self.device = Device("gpu", torch.cuda.get_device_name(self._device)) if self._is_gpu else detect_cpu()
 
     def put(self, pixels: Pixels) -> Any:
         tensor = self._torch.from_numpy(pixels)
@@ -161,7 +161,7 @@ class TensorFlowModel(CompiledModel):
         self._tf = tf
         gpus = tf.config.list_physical_devices("GPU")
         self._compiled = tf.function(function, jit_compile=bool(gpus))
-        self.device = local_devices()[0]
+        self.device = list_devices()[0]
 
     def put(self, pixels: Pixels) -> Any:
         return self._tf.constant(pixels)
@@ -194,8 +194,8 @@ def compile_model(function: ModelFunction, precision: Precision) -> CompiledMode
     """
     from features.runtime.keras_settings import keras
 
-    network = for_inference(function.network, precision)
+    network = optimize_for_inference(function.network, precision)
     backend = keras.backend.backend()
     compiled = _BACKENDS[backend](replace(function, network=network))
-    compiled.numerics = numerics_class(compiled.device, backend, precision)
+    compiled.numerics = format_numerics_class(compiled.device, backend, precision)
     return compiled

@@ -12,9 +12,9 @@ from features.extractors.output_layers import (
     OUTPUT,
     FeatureFunction,
     ModelFunction,
-    built_apart,
-    feature_function,
-    one_line,
+    build_in_thread,
+    build_model_function,
+    summarize_error,
     truncate_model,
 )
 from features.io.atomic_files import hash_file
@@ -29,15 +29,15 @@ _PLAIN = "none"
 
 
 def _imagenet_mode(mode: str) -> Callable[[], FeatureFunction]:
-    def scaling() -> FeatureFunction:
+    def load() -> FeatureFunction:
         function = importlib.import_module("keras.applications.imagenet_utils").preprocess_input
         return lambda pixels: function(pixels, data_format="channels_last", mode=mode)
 
-    return scaling
+    return load
 
 
 # How float pixels 0…255 are scaled, by the name that `--preprocess` gives it.
-SCALINGS: dict[str, Callable[[], FeatureFunction]] = {
+PREPROCESSINGS: dict[str, Callable[[], FeatureFunction]] = {
     _PLAIN: lambda: lambda pixels: pixels,
     "unit": lambda: lambda pixels: pixels / 255.0,
     "tf": _imagenet_mode("tf"),
@@ -46,12 +46,12 @@ SCALINGS: dict[str, Callable[[], FeatureFunction]] = {
 }
 
 
-def scaling(table_config: FeatureTableConfig) -> FeatureFunction:
+def build_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
     """How a recipe of a custom network scales float pixels 0…255."""
-    return SCALINGS[table_config.preprocess or _PLAIN]()
+    return PREPROCESSINGS[table_config.preprocess or _PLAIN]()
 
 
-class CustomModel:
+class CustomExtractor:
     """The extractor `custom:FILE.keras`.
 
     Args:
@@ -72,11 +72,11 @@ class CustomModel:
             raise UsageError("no such file", location=str(self._path))
         if asked.weights is not None:
             raise UsageError("a custom network has its own weights", location="--weights", hint="leave it out")
-        if asked.preprocess is not None and asked.preprocess not in SCALINGS:
+        if asked.preprocess is not None and asked.preprocess not in PREPROCESSINGS:
             raise UsageError(
                 f"unknown scaling {asked.preprocess!r}",
                 location="--preprocess",
-                hint=f"use one of {', '.join(SCALINGS)}",
+                hint=f"use one of {', '.join(PREPROCESSINGS)}",
             )
         resolve_dtype(asked, pixels=False)
 
@@ -86,7 +86,7 @@ class CustomModel:
         height, width = self._size(model)
         layer = self._asked.layer or OUTPUT
         kept = truncate_model(model, layer, self._path.name)
-        feature_function(kept, SCALINGS[_PLAIN](), self._asked.pooling, height, width)
+        build_model_function(kept, PREPROCESSINGS[_PLAIN](), self._asked.pooling, height, width)
         return ExtractorConfig(
             extractor=NAME,
             weights=f"sha256:{hash_file(self._path)}",
@@ -100,8 +100,8 @@ class CustomModel:
     def feature_function(self, table_config: FeatureTableConfig) -> ModelFunction:
         """The network up to the recipe's layer, after the recipe's scaling."""
         kept = truncate_model(self._load(), table_config.layer, self._path.name)
-        return feature_function(
-            kept, scaling(table_config), table_config.pooling, table_config.height, table_config.width
+        return build_model_function(
+            kept, build_preprocessing(table_config), table_config.pooling, table_config.height, table_config.width
         )
 
     def _load(self) -> Any:
@@ -111,10 +111,10 @@ class CustomModel:
             return keras.saving.load_model(self._path, compile=False, safe_mode=True)
 
         try:
-            model = built_apart(load)
+            model = build_in_thread(load)
         except Exception as error:  # whatever a file of unknown origin makes Keras raise
             raise CaptError(
-                f"Keras does not load the network: {one_line(error)}",
+                f"Keras does not load the network: {summarize_error(error)}",
                 location=str(self._path),
                 hint="a .keras file of Keras' own layers, without Lambda or classes of your own, is loaded",
             ) from error

@@ -27,7 +27,7 @@ from schemas.errors import RecordError, unexpected
 from schemas.table_config import FeatureTableConfig
 
 PADDING = 8
-DEFAULT_BATCH = 16
+DEFAULT_BATCH_SIZE = 16
 DEFAULT_THREADS = 2
 
 _OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")  # of TensorFlow and of PyTorch
@@ -85,7 +85,7 @@ class ExtractionCore:
         table_config: FeatureTableConfig,
         network: ExtractorModel,
         *,
-        batch_size: int = DEFAULT_BATCH,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         threads: int = DEFAULT_THREADS,
         calls: int = 1,
         max_pixels: int = MAX_PIXELS,
@@ -131,7 +131,7 @@ class ExtractionCore:
                 yield _blame(error)
                 return
             half = (len(pixels) + 1) // 2
-            if out_of_memory(error) and half < self.batch_size:
+            if is_out_of_memory(error) and half < self.batch_size:
                 _log.warning("a batch of %d does not fit the memory; going on with %d", len(pixels), half)
                 self.batch_size = half
             yield from self._predict(pixels[:half])
@@ -152,7 +152,7 @@ class ExtractionCore:
             return FailedImage(key, unexpected("store", error))
 
 
-def out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error is that NumPy or a backend of Keras found no memory."""
     named = isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY
     return named or any(words in str(error) for words in _NO_MEMORY)
@@ -178,6 +178,6 @@ def _in_order(
 
 
 def _blame(error: Exception) -> RecordError:
-    if out_of_memory(error):
+    if is_out_of_memory(error):
         return RecordError("extract", "out of memory", "one image alone does not fit", permanent=False)
     return RecordError("extract", "network failed", f"{type(error).__name__}: {error}")

@@ -2,12 +2,12 @@
 
 from features.extractors.application import find_application
 from features.extractors.custom import NAME as CUSTOM
-from features.extractors.custom import PREFIX, CustomModel, scaling
+from features.extractors.custom import PREFIX, CustomExtractor, build_preprocessing
 from features.extractors.extractor import Extractor
-from features.extractors.keras_applications import KerasApplication
+from features.extractors.keras_applications import KerasApplicationExtractor
 from features.extractors.output_layers import FeatureFunction
 from features.extractors.pixels import NAME as PIXELS
-from features.extractors.pixels import Pixels
+from features.extractors.pixels import PixelExtractor
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
@@ -22,16 +22,16 @@ def open_extractor(asked: ExtractorOptions) -> Extractor:
         UsageError: there is no such extractor, or it cannot do what is asked.
     """
     if asked.extractor == PIXELS:
-        return Pixels(asked)
+        return PixelExtractor(asked)
     if asked.extractor.startswith(PREFIX):
-        return CustomModel(asked)
-    return KerasApplication(asked)
+        return CustomExtractor(asked)
+    return KerasApplicationExtractor(asked)
 
 
 def choose_input_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
     """How a recipe's network wants its pixels scaled."""
     return (
-        scaling(table_config)
+        build_preprocessing(table_config)
         if table_config.extractor == CUSTOM
         else find_application(table_config.extractor).preprocess()
     )

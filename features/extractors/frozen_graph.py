@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.images.resize import Pixels
-from features.runtime.numerics import Device, DeviceKind, onednn_precision, processor, tensorflow_class, usable_flags
+from features.runtime.numerics import (
+    Device,
+    DeviceKind,
+    detect_cpu,
+    read_cpu_flags,
+    resolve_onednn_precision,
+    resolve_tensorflow_class,
+)
 from schemas.choices import Precision
 from schemas.errors import CorruptFileError, UsageError
 
@@ -48,7 +55,7 @@ class FrozenGraph:
 
         definition = tf.compat.v1.GraphDef.FromString(graph)
         config = tf.compat.v1.ConfigProto()
-        if onednn_precision(precision, usable_flags()) == "bfloat16":
+        if resolve_onednn_precision(precision, read_cpu_flags()) == "bfloat16":
             config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = 1
         loaded = tf.Graph()
         with loaded.as_default():
@@ -61,7 +68,7 @@ class FrozenGraph:
     @property
     def numerics(self) -> str:
         """Numerics class of the features."""
-        return local_numerics(self._precision)
+        return detect_numerics_class(self._precision)
 
     def predict(self, pixels: Pixels) -> NDArray[np.float32]:
         """Features float32 [N, ...] of pixels [N, H, W, 3], of the dtype that the graph was frozen for."""
@@ -69,24 +76,26 @@ class FrozenGraph:
         return features
 
 
-def local_numerics(precision: Precision) -> str:
+def detect_numerics_class(precision: Precision) -> str:
     """Returns the numerics class of what a frozen network computes in this process."""
     from tensorflow.python.framework.test_util import IsMklEnabled
 
-    return tensorflow_class(local_devices(), IsMklEnabled(), onednn_precision(precision, usable_flags()))
+    return resolve_tensorflow_class(
+        list_devices(), IsMklEnabled(), resolve_onednn_precision(precision, read_cpu_flags())
+    )
 
 
-def local_devices() -> list[Device]:
+def list_devices() -> list[Device]:
     """Returns the devices that TensorFlow computes on in this process. The processor is the last one."""
     import tensorflow as tf
 
     accelerators = [device for kind in ("GPU", "TPU") for device in tf.config.list_physical_devices(kind)]
     has_tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
     described = [(one.device_type, tf.config.experimental.get_device_details(one)) for one in accelerators]
-    return [*(accelerator(kind, details, has_tf32) for kind, details in described), processor()]
+    return [*(describe_accelerator(kind, details, has_tf32) for kind, details in described), detect_cpu()]
 
 
-def accelerator(device_type: str, details: Mapping[str, Any], may_use_tf32: bool) -> Device:
+def describe_accelerator(device_type: str, details: Mapping[str, Any], may_use_tf32: bool) -> Device:
     """Returns an accelerator that TensorFlow describes.
 
     Args:
@@ -113,7 +122,7 @@ def load_extractor_model(path: Path, precision: Precision) -> FrozenGraph:
         raise CorruptFileError("the frozen network is damaged", location=str(path)) from error
 
 
-def shared_extractor_model(path: Path, precision: Precision) -> FrozenGraph:
+def load_shared_extractor_model(path: Path, precision: Precision) -> FrozenGraph:
     """The network at `path`, loaded once a process and shared by its threads."""
     with _sharing:
         return _last_network(path, precision)

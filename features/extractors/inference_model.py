@@ -20,7 +20,7 @@ from schemas.choices import Precision
 _POLICIES: dict[Precision, str] = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def for_inference(network: Any, precision: Precision) -> Any:
+def optimize_for_inference(network: Any, precision: Precision) -> Any:
     """A copy of a `keras.Model` that gives the same in inference, and is of no use for training.
 
     Args:

@@ -5,11 +5,11 @@ from features.extractors.extractor import ExtractorConfig, resolve_dtype
 from features.extractors.output_layers import (
     OUTPUT,
     ModelFunction,
+    build_model_function,
     describe_unknown_layer,
-    feature_function,
     truncate_model,
 )
-from features.extractors.weights import identify_weights, with_weights
+from features.extractors.weights import identify_weights, load_weights
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -17,7 +17,7 @@ from schemas.table_config import FeatureTableConfig
 _WEIGHTS = "imagenet"
 
 
-class KerasApplication:
+class KerasApplicationExtractor:
     """The extractor of a name such as `inception_v3`.
 
     Args:
@@ -55,5 +55,5 @@ class KerasApplication:
         names = [layer.name for layer in model.layers]
         if table_config.layer not in (OUTPUT, *names):
             raise describe_unknown_layer(table_config.layer, [*names, *network.top_layers], network.name)
-        kept = truncate_model(with_weights(model, self._weights, network, form), table_config.layer, network.name)
-        return feature_function(kept, network.preprocess(), table_config.pooling, form.height, form.width)
+        kept = truncate_model(load_weights(model, self._weights, network, form), table_config.layer, network.name)
+        return build_model_function(kept, network.preprocess(), table_config.pooling, form.height, form.width)

@@ -21,7 +21,7 @@ FeatureFunction = Callable[[Any], Any]
 _SHOWN = 5
 
 
-def built_apart(build: Callable[[], Any]) -> Any:
+def build_in_thread(build: Callable[[], Any]) -> Any:
     """What `build` gives in a thread of its own.
 
     Keras numbers the layers that have no name of their own by thread, and keeps its policies by thread. So their names
@@ -111,7 +111,7 @@ class ModelFunction:
         return ops.cast(maps, self.dtype)
 
 
-def feature_function(
+def build_model_function(
     kept: Any, preprocess: FeatureFunction, pooling: Pooling, height: int, width: int
 ) -> ModelFunction:
     """The function that an extractor is.
@@ -152,7 +152,7 @@ def _output_shape(kept: Any, height: int, width: int) -> tuple[int, ...]:
         shape = tuple(kept.compute_output_shape((None, height, width, 3)))[1:]
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
-            f"the network cannot take {height}×{width}: {one_line(error)}", location="--height, --width"
+            f"the network cannot take {height}×{width}: {summarize_error(error)}", location="--height, --width"
         ) from None
     if not 1 <= len(shape) <= 3 or None in shape:
         raise UsageError(
@@ -163,6 +163,6 @@ def _output_shape(kept: Any, height: int, width: int) -> tuple[int, ...]:
     return (shape[0] * shape[1], shape[2]) if len(shape) == 3 else shape
 
 
-def one_line(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """The beginning of an error's message, on one line."""
     return " ".join(str(error).split())[:200]

@@ -12,7 +12,7 @@ NAME = "pixels"
 _SIDE = 299
 
 
-class Pixels:
+class PixelExtractor:
     """The extractor `pixels`: uint8 rows [height, width, 3], RGB 0…255.
 
     Args:

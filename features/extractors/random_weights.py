@@ -37,7 +37,7 @@ def randomize(model: Any, seed: int, network: Application, form: BuildOptions) -
 
     _draw(model, seed)
     count = max(1, min(_CALIBRATION_IMAGES, _CALIBRATION_PIXELS // (form.height * form.width)))
-    images = network.preprocess()(noise_images(count, form.height, form.width, seed).astype(np.float32))
+    images = network.preprocess()(generate_noise_images(count, form.height, form.width, seed).astype(np.float32))
     normalizers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     if normalizers:
@@ -49,7 +49,7 @@ def randomize(model: Any, seed: int, network: Application, form: BuildOptions) -
             model(images, training=False)
 
 
-def noise_images(count: int, height: int, width: int, seed: int) -> NDArray[np.uint8]:
+def generate_noise_images(count: int, height: int, width: int, seed: int) -> NDArray[np.uint8]:
     """Seeded colour images with a 1/f amplitude spectrum, uint8 [count, height, width, 3]."""
     generator = np.random.Generator(np.random.PCG64([seed, RANDOM_VERSION]))
     rows, columns = np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width)

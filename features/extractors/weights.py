@@ -41,7 +41,7 @@ def identify_weights(weights: str, network: Application, form: BuildOptions) -> 
     return f"sha256:{hash_file(Path(weights))}"
 
 
-def with_weights(model: Any, weights: str, network: Application, form: BuildOptions) -> Any:
+def load_weights(model: Any, weights: str, network: Application, form: BuildOptions) -> Any:
     """A `keras.Model` of `network` with its weights: the one given, or for `imagenet` the one that Keras builds.
 
     Keras builds some networks otherwise for `imagenet` (EfficientNet scales its input once more), so the published
@@ -68,7 +68,7 @@ def with_weights(model: Any, weights: str, network: Application, form: BuildOpti
     return model
 
 
-def imagenet_available(network: Application, form: BuildOptions | None = None) -> bool:
+def is_imagenet_available(network: Application, form: BuildOptions | None = None) -> bool:
     """Whether Keras has the published weights in its cache, or their server answers."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     if (home / "models" / network.published(form or network.form()).file).is_file():
@@ -90,7 +90,7 @@ def _seed(weights: str) -> int:
 
 
 def _imagenet(network: Application, form: BuildOptions) -> Any:
-    if not imagenet_available(network, form):
+    if not is_imagenet_available(network, form):
         raise CaptError("the ImageNet weights cannot be downloaded", location=network.name, hint=_OTHERWISE)
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -128,7 +128,7 @@ class _Format:
 
 _FORMATS = (
     _Format(re.compile(rb"\xff\xd8\xff"), _as_it_is, JpegImagePlugin.JpegImageFile),
-    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), png_chunks.decisive_chunks, PngImagePlugin.PngImageFile),
+    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), png_chunks.select_chunks, PngImagePlugin.PngImageFile),
     _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _checked_webp, WebPImagePlugin.WebPImageFile),
     _Format(re.compile(rb"GIF8[79]a"), _as_it_is, GifImagePlugin.GifImageFile),
     # "BM" begins many a text; the length of the header after it has few lawful values.
@@ -242,12 +242,12 @@ def _decoding(message: str) -> Iterator[None]:
         raise RecordError("decode", _reason(error), _detail(error)) from error
 
 
-def begins_as_image(data: bytes) -> bool:
+def has_image_signature(data: bytes) -> bool:
     """Whether some bytes begin as a format that `open_image` reads; 18 of them tell."""
     return any(form.begins.match(data) for form in _FORMATS)
 
 
-def allow_pixels(max_pixels: int) -> None:
+def raise_pixel_limit(max_pixels: int) -> None:
     """Raise Pillow's own limit on TIFF and GIF, which the whole process has, to `max_pixels` where it is lower."""
     if Image.MAX_IMAGE_PIXELS is not None:
         # Pillow refuses what has more than twice as many.
@@ -280,7 +280,7 @@ def _read(data: bytes, max_pixels: int, draft_size: DraftSize) -> tuple[Image.Im
         _check_pixels(image, max_pixels)
         _draft(image, draft_size)
         image.load()
-        if known.reader is PngImagePlugin.PngImageFile and png_chunks.has_wide_key(checked):
+        if known.reader is PngImagePlugin.PngImageFile and png_chunks.has_16_bit_transparency(checked):
             _whiten_wide_key(image, checked)
         return _rgb(image), _orientation(image)
 

@@ -51,7 +51,7 @@ class _Picture:
         return min(len(self.palette) // 3, 1 << self.depth)
 
 
-def decisive_chunks(data: bytes) -> bytes:
+def select_chunks(data: bytes) -> bytes:
     """Checks a PNG and returns one of the same pixels and orientation that has no other chunks (PNG, section 5).
 
     A checksum counts where its chunk decides how the picture looks: header, palette, pixels, transparency and EXIF.
@@ -81,7 +81,7 @@ def decisive_chunks(data: bytes) -> bytes:
     return b"".join((*parts, memoryview(data)[picture.begin : picture.end], _written(b"IEND", b"")))
 
 
-def has_wide_key(data: bytes) -> bool:
+def has_16_bit_transparency(data: bytes) -> bool:
     """Returns whether the result of `decisive_chunks` has a transparent colour of three 16-bit samples."""
     return data[24:26] == bytes((16, COLOR)) and data[37:41] == b"tRNS"
 

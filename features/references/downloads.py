@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url
 
-from features.images.decode import begins_as_image
+from features.images.decode import has_image_signature
 from features.io.http_addresses import Deadline, connected, parse_address
 from features.references import MAX_IMAGE_BYTES
 from schemas.errors import RecordError, unexpected
@@ -262,7 +262,7 @@ class _Answer:
         """Yields the body."""
         total = 0
         while chunk := self._read():
-            if not total and self._kind() in _UNTYPED and not begins_as_image(chunk):
+            if not total and self._kind() in _UNTYPED and not has_image_signature(chunk):
                 raise self._failed("not an image", f"no known format begins with {chunk[:8]!r}")
             total += len(chunk)
             if total > self._limits.max_bytes:

@@ -6,7 +6,7 @@ The lists of suffixes stand here, so that a folder has the same images on every 
 import re
 from pathlib import PurePosixPath
 
-from features.images.decode import begins_as_image
+from features.images.decode import has_image_signature
 from features.references import ListedFile, Reference
 from schemas.errors import RecordError
 
@@ -50,7 +50,7 @@ def begins_image(reference: Reference) -> bool:
         for its reason and is not left out.
     """
     try:
-        return begins_as_image(reference.read_start(_START_BYTES))
+        return has_image_signature(reference.read_start(_START_BYTES))
     except RecordError:
         return True
 

@@ -60,7 +60,7 @@ class Device:
     has_tf32: bool = False
 
 
-def numerics_class(device: Device, library: str, precision: str) -> str:
+def format_numerics_class(device: Device, library: str, precision: str) -> str:
     """Returns the numerics class, such as `cpu/avx512_bf16/tensorflow-onednn/float32`.
 
     Args:
@@ -72,7 +72,7 @@ def numerics_class(device: Device, library: str, precision: str) -> str:
     return "/".join((device.kind, device.chip.replace("/", "-"), library, effective))
 
 
-def tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Precision) -> str:
+def resolve_tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Precision) -> str:
     """Returns the numerics class of a frozen network in a session of TensorFlow.
 
     Args:
@@ -82,20 +82,20 @@ def tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Pre
     """
     device = next((device for device in devices if device.kind != "cpu"), devices[0])
     if device.kind != "cpu":
-        return numerics_class(device, "tensorflow", "float32")
-    return numerics_class(
+        return format_numerics_class(device, "tensorflow", "float32")
+    return format_numerics_class(
         device,
         "tensorflow-onednn" if has_onednn else "tensorflow-eigen",
         precision if has_onednn else "float32",
     )
 
 
-def processor() -> Device:
+def detect_cpu() -> Device:
     """Returns the processor of this machine."""
-    return Device("cpu", instruction_set(usable_flags()))
+    return Device("cpu", select_instruction_set(read_cpu_flags()))
 
 
-def instruction_set(flags: frozenset[str], machine: str = platform.machine()) -> str:
+def select_instruction_set(flags: frozenset[str], machine: str = platform.machine()) -> str:
     """Returns the name of the instruction set that decides the bits of a result.
 
     Args:
@@ -106,9 +106,9 @@ def instruction_set(flags: frozenset[str], machine: str = platform.machine()) ->
     return f"{best}+bf16" if "bf16" in flags else best
 
 
-def native_precision() -> Precision:
+def detect_native_precision() -> Precision:
     """Returns bfloat16 if the processor computes in it, float32 otherwise."""
-    return "float32" if emulates("bfloat16", usable_flags()) else "bfloat16"
+    return "float32" if emulates("bfloat16", read_cpu_flags()) else "bfloat16"
 
 
 def emulates(precision: str, flags: frozenset[str]) -> bool:
@@ -122,7 +122,7 @@ def emulates(precision: str, flags: frozenset[str]) -> bool:
     return native is not None and not native & flags
 
 
-def onednn_precision(precision: Precision, flags: frozenset[str]) -> Precision:
+def resolve_onednn_precision(precision: Precision, flags: frozenset[str]) -> Precision:
     """Returns the precision that oneDNN computes in on a processor.
 
     Args:
@@ -138,12 +138,12 @@ def warn_about_emulation(precision: str) -> None:
     Args:
         precision: As `emulates` accepts it.
     """
-    if emulates(precision, usable_flags()):
+    if emulates(precision, read_cpu_flags()):
         name = precision.removeprefix("mixed_")
         _log.warning("This processor has no instructions for %s. The work takes at least as long as in float32.", name)
 
 
-def usable_flags() -> frozenset[str]:
+def read_cpu_flags() -> frozenset[str]:
     """Returns the flags of this machine's processor, without those that oneDNN is told not to use."""
     limit = next((os.environ[name] for name in _ISA_VARIABLES if os.environ.get(name)), "").upper()
     flags = _cpu_flags()
@@ -151,7 +151,7 @@ def usable_flags() -> frozenset[str]:
     return flags if start is None or limit.endswith("AMX") else flags & _ALLOWED[start]
 
 
-def toolchain() -> dict[str, str]:
+def detect_toolchain() -> dict[str, str]:
     """Returns the versions of the libraries that stored bits depend on."""
     import importlib.metadata
 

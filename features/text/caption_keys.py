@@ -8,7 +8,7 @@ import numpy as np
 from schemas.tables import KEY_BYTES
 
 
-def caption_key(dataset: str, image_id: str, caption_id: str) -> bytes:
+def compute_caption_key(dataset: str, image_id: str, caption_id: str) -> bytes:
     """The 32-byte key of a caption: SHA-256 of the canonical JSON of `[dataset, image_id, caption_id]`.
 
     Changing this changes the order of the rows and the digest of every text table.
@@ -18,7 +18,7 @@ def caption_key(dataset: str, image_id: str, caption_id: str) -> bytes:
     return hashlib.sha256(f"[{names}]".encode()).digest()
 
 
-def caption_digest(key: bytes, caption: str) -> bytes:
+def compute_caption_digest(key: bytes, caption: str) -> bytes:
     """The 32-byte digest of a caption: SHA-256 of its key and its text, before any standardizing, in UTF-8."""
     return hashlib.sha256(key + caption.encode()).digest()
 
@@ -50,6 +50,6 @@ class CaptionsDigest:
         return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
 
 
-def training_captions_digest(train: CaptionsDigest) -> str:
+def identify_built_vocabulary(train: CaptionsDigest) -> str:
     """`CaptionTableConfig.vocabulary` of a vocabulary that is learned from these train captions: `train:HEX`."""
     return f"train:{train.hexdigest()}"

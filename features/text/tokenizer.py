@@ -42,7 +42,7 @@ class Tokenizer:
     """Tokenizes captions with the transform that the vocabulary was saved with; threads may share one.
 
     Args:
-        transform_dir: Path. The directory that `features.text.transform.transform_for_vocabulary` wrote, or a copy.
+        transform_dir: Path. The directory that `features.text.transform.write_transform` wrote, or a copy.
 
     Raises:
         StoreError: the directory holds no transform.

@@ -42,7 +42,7 @@ _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _Tensors = dict[str, Any]
 
 
-def counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], _Tensors]:
+def build_counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], _Tensors]:
     """A preprocessing function for `AnalyzeDataset` that counts the words of `caption` string [N].
 
     The counts become the asset `counts` of the transform, one `COUNT WORD` a line, no more of them than
@@ -67,7 +67,7 @@ def counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], _Tenso
     return count
 
 
-def ordered_words(counts: bytes) -> list[str]:
+def order_vocabulary(counts: bytes) -> list[str]:
     """The vocabulary that an asset `counts` gives: special words, then the most frequent first, ties in reverse order.
 
     tensorflow-transform writes the counts in this order, but only where the engine keeps the order of a group's values.
@@ -79,7 +79,7 @@ def ordered_words(counts: bytes) -> list[str]:
     return [*SPECIAL_TOKENS, *(word.decode() for _, word in ranked if word != nothing)]
 
 
-def transform_for_vocabulary(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:
+def write_transform(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:
     """Save the transform that tokenizes with the given words, replacing one that is there.
 
     Args:

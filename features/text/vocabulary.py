@@ -39,17 +39,17 @@ def read_vocabulary(path: Path) -> list[str]:
     if not text.endswith("\n"):
         raise StoreError("the vocabulary is cut off: its last line has no end", location=str(path))
     words = text.split("\n")[:-1]
-    check_words(words, location=str(path))
+    check_vocabulary(words, location=str(path))
     return words
 
 
 def write_vocabulary(path: Path, words: Sequence[str]) -> None:
     """Write the words by id to a file, whole or not at all; StoreError where they are no vocabulary."""
-    check_words(words, location=str(path))
+    check_vocabulary(words, location=str(path))
     write(path, "".join(f"{word}\n" for word in words).encode())
 
 
-def check_words(words: Sequence[str], *, location: str = "") -> None:
+def check_vocabulary(words: Sequence[str], *, location: str = "") -> None:
     """StoreError where the words do not begin with the special ones, repeat, or hold white space."""
     if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
         got = " ".join(words[: len(SPECIAL_TOKENS)])
@@ -67,7 +67,7 @@ def check_words(words: Sequence[str], *, location: str = "") -> None:
         first_id[word] = number
 
 
-def given_vocabulary(words: Sequence[str]) -> str:
+def identify_given_vocabulary(words: Sequence[str]) -> str:
     """`CaptionTableConfig.vocabulary` of a vocabulary that is given, not learned: `given:HEX`, the digest of all
     its words.
     """

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from features.synthetic.captchas.image_names import image_number, label, line_number
+from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
 from pipelines.datasets.base import CaptionEntry, ImageEntry, ListedImage, MalformedRecord, failed_image
 from pipelines.datasets.lines import Line
@@ -48,14 +48,14 @@ class Labels:
         Returns:
             The line as a failed record if it belongs to no image; else None.
         """
-        number = line_number(line.text)
+        number = parse_line_number(line.text)
         if number is None:
             return line.malformed("no id", "expected a0, a1, …")
         self._add(number, line)
         return None
 
     def _add(self, number: int, line: Line) -> None:
-        labelled = label(line.text)
+        labelled = parse_label_line(line.text)
         if number in self.words or number in self.faults:
             self.words.pop(number, None)
             self.faults[number] = line.malformed("doubled id")
@@ -148,7 +148,7 @@ def read_labels(document: AnnotationFile) -> Labels:
 def _wrong(line: str) -> tuple[str, str]:
     """Reason and explanation of a line that begins with an id and is no label."""
     fields = line.split()
-    if len(fields) == 1 and line_number(fields[0]) is not None and fields[0].isalnum():
+    if len(fields) == 1 and parse_line_number(fields[0]) is not None and fields[0].isalnum():
         return "no word", ""
     if len(fields) != 2 or line != " ".join(fields):
         return "separator", "expected an id, one space and a word"
@@ -160,7 +160,7 @@ def _numbered(found: Iterable[ListedImage]) -> tuple[dict[int, list[ListedImage]
     files: dict[int, list[ListedImage]] = {}
     others = []
     for one in found:
-        number = image_number(one.name)
+        number = parse_image_number(one.name)
         if number is None:
             others.append(one)
         else:

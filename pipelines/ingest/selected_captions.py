@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from features.io.atomic_files import hash_file
-from features.text.caption_keys import CaptionsDigest, caption_digest
+from features.text.caption_keys import CaptionsDigest, compute_caption_digest
 from pipelines.ingest.caption_database import CHOSEN, CaptionDatabase
 
 
@@ -43,7 +43,7 @@ def select_captions(job_database: CaptionDatabase, path: Path) -> SelectedCaptio
         for batch in job_database.captions():
             writer.write_batch(batch)
             keys, splits, captions = (batch[name].to_pylist() for name in ("key", "split", "caption"))
-            digests = list(map(caption_digest, keys, captions))
+            digests = list(map(compute_caption_digest, keys, captions))
             inputs.update(b"".join(d + split.encode() for d, split in zip(digests, splits, strict=True)))
             train.add(b"".join(d for d, split in zip(digests, splits, strict=True) if split == "train"))
             rows += batch.num_rows

@@ -94,12 +94,12 @@ class CaptionJob:
 
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
         # tensorflow-transform takes seconds to import, which a run with nothing new does not wait for.
-        from features.text.transform import transform_for_vocabulary
+        from features.text.transform import write_transform
         from pipelines.jobs.vocabulary import learn_vocabulary
 
         made = directory / "transform"
         if self.words is not None:
-            transform_for_vocabulary(self.words, self.table_config, made)
+            write_transform(self.words, self.table_config, made)
             return made
         with plain_path(directory) as plain, run_pipeline(beam_options) as pipeline:
             batches = (

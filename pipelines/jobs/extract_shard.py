@@ -8,14 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.extractors.extraction import DEFAULT_BATCH, EncodedImage, ExtractedRow, ExtractionCore, FailedImage
-from features.extractors.frozen_graph import shared_extractor_model
-from features.images.decode import allow_pixels
+from features.extractors.extraction import DEFAULT_BATCH_SIZE, EncodedImage, ExtractedRow, ExtractionCore, FailedImage
+from features.extractors.frozen_graph import load_shared_extractor_model
+from features.images.decode import raise_pixel_limit
 from features.io.atomic_files import ensure_local
 from features.io.locations import parse_location
 from features.references import Reference
 from features.references.image_limits import ImageLimits
-from features.runtime.numerics import toolchain
+from features.runtime.numerics import detect_toolchain
 from features.store.shards import ShardWriter
 from pipelines.beam.work_units import Advance, read_unit
 from pipelines.ingest.job_database import CHANGED
@@ -74,14 +74,14 @@ class ExtractShard:
     shape: tuple[int, ...]
     commit: str
     count: int
-    batch_size: int = DEFAULT_BATCH
+    batch_size: int = DEFAULT_BATCH_SIZE
     limits: ImageLimits = field(default_factory=ImageLimits)
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """The result of the unit named by its shard's number."""
         kept = parse_location(self.network)
-        network = shared_extractor_model(ensure_local(kept, kept.stem), self.table_config.precision)
-        allow_pixels(self.limits.pixels)
+        network = load_shared_extractor_model(ensure_local(kept, kept.stem), self.table_config.precision)
+        raise_pixel_limit(self.limits.pixels)
         extractor = ExtractionCore(
             self.table_config, network, batch_size=self.batch_size, max_pixels=self.limits.pixels
         )
@@ -97,7 +97,7 @@ class ExtractShard:
             shard = writer.close()
         finally:
             writer.abandon()
-        provenance = Provenance(numerics=network.numerics, toolchain=toolchain())
+        provenance = Provenance(numerics=network.numerics, toolchain=detect_toolchain())
         return UnitResult(shard=shard, failures=tuple(failures), provenance=provenance).model_dump_json().encode()
 
     def _writer(self, number: int) -> ShardWriter:

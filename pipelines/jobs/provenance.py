@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from features.extractors.frozen_graph import local_devices, local_numerics
-from features.runtime.numerics import toolchain, warn_about_emulation
+from features.extractors.frozen_graph import detect_numerics_class, list_devices
+from features.runtime.numerics import detect_toolchain, warn_about_emulation
 from features.store import FeatureTable
 from pipelines.beam.runners import computes_here
 from schemas.choices import Precision
@@ -37,7 +37,7 @@ class Provenance(Frozen):
 
 def local_provenance(precision: Precision) -> Provenance:
     """Returns the provenance of rows that this process computes."""
-    return Provenance(numerics=local_numerics(precision), toolchain=toolchain())
+    return Provenance(numerics=detect_numerics_class(precision), toolchain=detect_toolchain())
 
 
 def check_launch(table: FeatureTable | None, precision: Precision, options: Iterable[str], allow_mixed: bool) -> None:
@@ -58,7 +58,7 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
         return
     if table:
         check_mixture(str(table.root), provenances(table.manifests), [local_provenance(precision)], allow_mixed)
-    if local_devices()[0].kind == "cpu":
+    if list_devices()[0].kind == "cpu":
         warn_about_emulation(precision)
 
 

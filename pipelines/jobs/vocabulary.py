@@ -9,7 +9,7 @@ import tensorflow_transform.beam as tft_beam
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
-from features.text.transform import CAPTION, COUNTS, counting_fn, ordered_words, transform_for_vocabulary
+from features.text.transform import CAPTION, COUNTS, build_counting_fn, order_vocabulary, write_transform
 from schemas.table_config import CaptionTableConfig
 
 _SCALAR = schema_pb2.TensorRepresentation(dense_tensor={"column_name": CAPTION, "shape": {}})
@@ -37,7 +37,7 @@ def learn_vocabulary(
     """
     columns = batches | "take the captions" >> beam.Map(_caption_column).with_output_types(pa.RecordBatch)
     with tft_beam.Context(temp_dir=str(temp_dir)):
-        counted, _ = (columns, _CAPTIONS) | "count words" >> tft_beam.AnalyzeDataset(counting_fn(table_config))
+        counted, _ = (columns, _CAPTIONS) | "count words" >> tft_beam.AnalyzeDataset(build_counting_fn(table_config))
     return counted | "save the transform" >> beam.Map(_save_transform, table_config, output_dir)
 
 
@@ -52,6 +52,6 @@ def _caption_column(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
 
 def _save_transform(counted: str, table_config: CaptionTableConfig, output_dir: Path) -> int:
     with tf.io.gfile.GFile(f"{counted}/assets/{COUNTS}", "rb") as file:
-        words = ordered_words(file.read())
-    transform_for_vocabulary(words, table_config, output_dir)
+        words = order_vocabulary(file.read())
+    write_transform(words, table_config, output_dir)
     return len(words)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from features.synthetic.scenes import (
-    COLOURS,
+    COLORS,
     RELATIONS,
     SHAPES,
     SIZES,
@@ -101,7 +101,7 @@ def test_a_place_knows_its_rank_and_how_it_stands_to_the_object_of_each(module, 
 
 def role(thing):
     """What `scene` tells of an object: that it is there, its shape, colour and size."""
-    parts = ((SHAPES, thing.shape), (COLOURS, thing.colour), (SIZES, thing.size))
+    parts = ((SHAPES, thing.shape), (COLORS, thing.color), (SIZES, thing.size))
     return np.concatenate([[1], *(np.eye(len(all_))[all_.index(one)] for all_, one in parts)])
 
 
@@ -131,10 +131,10 @@ def test_the_pair_stands_in_the_relation_that_is_told(module, read, number):
 def test_what_goes_with_what_is_told_of_the_pair_alone(module, read):
     _, star, cross = SHOWN
     scene = read(logits(module.cells_of(SHOWN)))["scene"]
-    shape, colour, size = slice(1, 7), slice(7, 15), slice(15, 17)
+    shape, color, size = slice(1, 7), slice(7, 15), slice(15, 17)
     wanted = [
         sum(np.outer(thing[one], thing[other]) for thing in (role(star.thing), role(cross.thing))).ravel()
-        for one, other in ((colour, shape), (colour, size), (size, shape))
+        for one, other in ((color, shape), (color, size), (size, shape))
     ]
     np.testing.assert_allclose(scene[53:], np.concatenate(wanted), atol=1e-3)
 

@@ -55,7 +55,7 @@ def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program,
     attention[words.index("blue"), 4 * 8 + 6] = 0.5
     attention[words.index("heart"), 0] = 0.5
     looks = program("scene_scores").looks_of(words, attention, shown, 6, 8)
-    assert [(colour, shape) for colour, shape, _ in looks] == [(False, True), (True, False)]
+    assert [(color, shape) for color, shape, _ in looks] == [(False, True), (True, False)]
     assert [chance for *_, chance in looks] == pytest.approx([1600 / 76800, 8100 / 76800])
 
 

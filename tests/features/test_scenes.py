@@ -15,7 +15,7 @@ from PIL import Image
 import capt
 from features.synthetic.scenes import (
     CAPTIONS,
-    COLOURS,
+    COLORS,
     HEIGHT,
     OPPOSITE,
     RELATIONS,
@@ -28,7 +28,7 @@ from features.synthetic.scenes import (
     SceneDatasetConfig,
     SceneObject,
     dataset,
-    draw,
+    draw_scene,
     find_relation,
     list_combinations,
     load_scenes,
@@ -40,7 +40,7 @@ from features.synthetic.scenes import (
 )
 from schemas.errors import UsageError
 
-things = st.builds(SceneObject, st.sampled_from(SIZES), st.sampled_from(COLOURS), st.sampled_from(SHAPES))
+things = st.builds(SceneObject, st.sampled_from(SIZES), st.sampled_from(COLORS), st.sampled_from(SHAPES))
 some_scenes = st.builds(make_scene, st.integers(0, 2**63), st.integers(1, 2**40))
 
 
@@ -102,7 +102,7 @@ def test_the_truth_of_every_scene_is_kept(made):
     assert load_scenes(out) == [make_scene(7, number) for number in range(1, 21)]
     first = json.loads((out / "scenes.jsonl").read_text().splitlines()[0])
     assert first["file_name"] == "000000000001.jpg"
-    assert set(first["objects"][0]) == {"size", "colour", "shape", "box", "turn"}
+    assert set(first["objects"][0]) == {"size", "color", "shape", "box", "turn"}
 
 
 def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_bytes(made, tmp_path):
 
 
 def test_pictures_stay_the_same_from_release_to_release():
-    pixels = np.asarray(Image.open(BytesIO(draw(make_scene(7, 1), 7)))).mean(axis=(0, 1))
+    pixels = np.asarray(Image.open(BytesIO(draw_scene(make_scene(7, 1), 7)))).mean(axis=(0, 1))
     assert make_scene(7, 1).description == Description(
         (
             SceneObject("small", "green", "circle"),
@@ -125,7 +125,7 @@ def test_pictures_stay_the_same_from_release_to_release():
 
 
 def test_another_seed_gives_other_scenes():
-    digests = {hashlib.sha256(draw(make_scene(seed, 1), seed)).digest() for seed in range(10)}
+    digests = {hashlib.sha256(draw_scene(make_scene(seed, 1), seed)).digest() for seed in range(10)}
     assert len(digests) == 10
 
 
@@ -185,7 +185,7 @@ def test_every_caption_parses_back_to_its_scene(scene):
     for caption in scene.captions:
         claim = parse_caption(caption)
         assert claim.canonical == scene.description.canonical
-        assert claim.holds_in(scene)
+        assert claim.matches(scene)
 
 
 @given(descriptions(), st.integers(0, 1000))
@@ -211,10 +211,10 @@ def test_a_false_caption_does_not_hold(scene, data):
     place = data.draw(st.integers(0, len(truth.things) - 1))
     other = data.draw(things.filter(lambda thing: thing not in truth.things))
     changed = tuple(other if i == place else thing for i, thing in enumerate(truth.things))
-    assert not replace(truth, things=changed).holds_in(scene)
+    assert not replace(truth, things=changed).matches(scene)
     if truth.relation:
-        assert not replace(truth, relation=OPPOSITE[truth.relation]).holds_in(scene)
-        assert not Description(truth.things[:1]).holds_in(scene)
+        assert not replace(truth, relation=OPPOSITE[truth.relation]).matches(scene)
+        assert not Description(truth.things[:1]).matches(scene)
 
 
 @pytest.mark.parametrize(
@@ -269,14 +269,14 @@ def test_all_sorts_of_scenes_occur():
     relations = [scene.description.relation for scene in many]
     assert all(relations.count(each) > 40 for each in RELATIONS)
     drawn = [drawn.thing for scene in many for drawn in scene.objects]
-    for part, values in (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES)):
+    for part, values in (("shape", SHAPES), ("color", COLORS), ("size", SIZES)):
         assert {getattr(thing, part) for thing in drawn} == set(values)
 
 
 def test_the_picture_shows_each_object_in_its_colour_and_box():
     for number in range(1, 31):
         scene = make_scene(11, number)
-        image = Image.open(BytesIO(draw(scene, 11)))
+        image = Image.open(BytesIO(draw_scene(scene, 11)))
         assert (image.format, image.size, image.mode) == ("JPEG", (WIDTH, HEIGHT), "RGB")
         pixels = np.asarray(image, float)
         for drawn in scene.objects:
@@ -284,8 +284,8 @@ def test_the_picture_shows_each_object_in_its_colour_and_box():
             area = pixels[y : y + height, x : x + width]
             cover = renderer._cover(drawn)
             inside = np.median(area[cover == 1], axis=0)
-            distance = {colour: np.abs(inside - paint).sum() for colour, paint in renderer._PAINT.items()}
-            assert min(distance, key=distance.get) == drawn.thing.colour
+            distance = {color: np.abs(inside - paint).sum() for color, paint in renderer._PAINT.items()}
+            assert min(distance, key=distance.get) == drawn.thing.color
             assert all(edge.max() > 0 for edge in (cover[0], cover[-1], cover[:, 0], cover[:, -1]))
             assert 0.2 < cover.mean() <= 1
 
@@ -315,20 +315,20 @@ def test_training_never_shows_an_unseen_combination():
 def test_training_shows_all_other_combinations_and_every_pair_of_colour_and_shape():
     shown = [list_combinations(make_scene(5, number, RULES).objects) for number in range(1, 1001) if number % 5]
     combinations = frozenset().union(*shown)
-    assert combinations == {(c, s, r) for c in COLOURS for s in SHAPES for r in RELATIONS} - RULES.unseen
-    assert len({(colour, shape) for colour, shape, _ in combinations}) == len(COLOURS) * len(SHAPES)
+    assert combinations == {(c, s, r) for c in COLORS for s in SHAPES for r in RELATIONS} - RULES.unseen
+    assert len({(color, shape) for color, shape, _ in combinations}) == len(COLORS) * len(SHAPES)
 
 
 def test_a_fifth_of_the_held_out_scenes_tell_unseen_combinations():
     held_out = [make_scene(5, number, RULES) for number in range(5, 501, 5)]
-    told = [scene for scene in held_out if RULES.tells_unseen(scene.number)]
+    told = [scene for scene in held_out if RULES.describes_held_out(scene.number)]
     assert len(told) == len(held_out) / 5
     for scene in held_out:
-        claim, unseen = scene.description, RULES.tells_unseen(scene.number)
+        claim, unseen = scene.description, RULES.describes_held_out(scene.number)
         (first, second), relation = claim.things[:2], claim.relation
         sides = {
-            (first.colour, first.shape, relation),
-            (second.colour, second.shape, OPPOSITE[relation]),
+            (first.color, first.shape, relation),
+            (second.color, second.shape, OPPOSITE[relation]),
         }
         assert sides.isdisjoint(RULES.unseen) != unseen
         assert not unseen or scene.split == "test"
@@ -377,7 +377,7 @@ def shown():
     ],
 )
 def test_a_caption_that_names_all_objects_and_a_relation_rightly_is_true(shown, caption):
-    assert parse_caption(caption).holds_in(shown)
+    assert parse_caption(caption).matches(shown)
 
 
 @pytest.mark.parametrize(
@@ -395,11 +395,11 @@ def test_a_caption_that_names_all_objects_and_a_relation_rightly_is_true(shown, 
     ],
 )
 def test_a_caption_with_a_fault_is_false(shown, caption):
-    assert not parse_caption(caption).holds_in(shown)
+    assert not parse_caption(caption).matches(shown)
 
 
 def test_a_claim_about_several_objects_needs_a_relation(shown):
-    assert not Description(tuple(drawn.thing for drawn in shown.objects)).holds_in(shown)
+    assert not Description(tuple(drawn.thing for drawn in shown.objects)).matches(shown)
 
 
 @pytest.mark.parametrize(("text", "counts"), [("2,3", (2, 3)), ("1", (1,)), ("3, 2", (3, 2))])

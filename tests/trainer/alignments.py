@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from trainer.models.charset import BLANK, CLASSES, LETTERS
+from trainer.models.charset import BLANK, CHARACTERS, CLASSES
 
 LIVE = "abc"
 # The logit of the letters that are out of the question; small enough that all of them together are nothing.
@@ -26,5 +26,5 @@ def word_probabilities(logits):
     words = defaultdict(float)
     for path in itertools.product(range(1 + len(LIVE)), repeat=len(logits)):
         said = [id_ for id_, _ in itertools.groupby(path) if id_ != BLANK]
-        words["".join(LETTERS[id_ - 1] for id_ in said)] += np.prod(shares[np.arange(len(path)), path])
+        words["".join(CHARACTERS[id_ - 1] for id_ in said)] += np.prod(shares[np.arange(len(path)), path])
     return dict(words)

@@ -22,8 +22,8 @@ from features.io.atomic_files import atomic_write, describe_file, write
 from features.store import Store, create_store
 from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter
-from features.text.transform import transform_for_vocabulary
-from features.text.vocabulary import given_vocabulary, write_vocabulary
+from features.text.transform import write_transform
+from features.text.vocabulary import identify_given_vocabulary, write_vocabulary
 from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, Manifest, Shard
 from schemas.options.extractor import ExtractorOptions
 from schemas.records import to_arrow
@@ -32,8 +32,8 @@ from schemas.tables import CAPTIONS, CATALOG
 from tests.trainer.words import EPOCHS, SMALL, STEPS, Captcha, make_words
 from tests.trainer.words import captchas as make_captchas
 
-COLOURS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
-WORDS = [*SPECIAL_TOKENS, "a", "square", "at", "the", *COLOURS, "left", "right", "top", "bottom", "there", "is"]
+COLORS = {"red": (210, 20, 30), "green": (20, 150, 40), "blue": (30, 40, 220), "yellow": (230, 220, 30)}
+WORDS = [*SPECIAL_TOKENS, "a", "square", "at", "the", *COLORS, "left", "right", "top", "bottom", "there", "is"]
 SIDE, CELLS = 32, 4
 TINY_SIZES = {
     "soft_attention": {"embedding_dim": 12, "units": 16, "attention_dim": 10, "projection_dim": 14, "output_dim": 18},
@@ -68,19 +68,19 @@ class Picture:
 
 def pictures(count: int = 32) -> list[Picture]:
     """A coloured square in a quarter of each picture; two captions each, three for every fourth."""
-    kinds = list(itertools.product(COLOURS, ("top", "bottom"), ("left", "right")))
+    kinds = list(itertools.product(COLORS, ("top", "bottom"), ("left", "right")))
     splits = ("train", "train", "train", "val")
     return [_picture(i, *kinds[i % len(kinds)], splits[(i // len(kinds)) % 4]) for i in range(count)]
 
 
-def _picture(number: int, colour: str, row: str, column: str, split: str) -> Picture:
+def _picture(number: int, color: str, row: str, column: str, split: str) -> Picture:
     image = Image.new("RGB", (64, 48), (230, 230, 230 - number % 7))
     x, y = (36 if column == "right" else 4), (28 if row == "bottom" else 4)
-    ImageDraw.Draw(image).rectangle((x, y, x + 20 + number % 3, y + 14), fill=COLOURS[colour])
+    ImageDraw.Draw(image).rectangle((x, y, x + 20 + number % 3, y + 14), fill=COLORS[color])
     data = BytesIO()
     image.save(data, "PNG")
-    long = f"there is a {colour} square at the {row} {column}"
-    captions = (f"a {colour} square at the {row} {column}", long, f"a {colour} square")
+    long = f"there is a {color} square at the {row} {column}"
+    captions = (f"a {color} square at the {row} {column}", long, f"a {color} square")
     return Picture(f"{number:03d}", split, data.getvalue(), captions[: 3 if number % 4 == 0 else 2])
 
 
@@ -146,10 +146,10 @@ def add_table(store: Store, shown: list[Picture], table_config: FeatureTableConf
 def add_captions(
     store: Store, shown: list[Picture], name: str = "squares", *, max_length: int = 0, words: list[str] = WORDS
 ) -> None:
-    table_config = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    table_config = CaptionTableConfig(dataset=name, vocabulary=identify_given_vocabulary(words), max_length=max_length)
     root = store.text_root(table_config)
     write_vocabulary(root / "first" / "vocabulary.txt", words)
-    transform_for_vocabulary(words, table_config, root / "first" / "transform")
+    write_transform(words, table_config, root / "first" / "transform")
     rows = sorted(
         (
             _caption(name, picture, str(i), caption, words)

@@ -16,8 +16,8 @@ from features.references import Reference
 from features.store import Store
 from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter, find_shard
-from features.text.caption_keys import caption_key
-from features.text.vocabulary import given_vocabulary, write_vocabulary
+from features.text.caption_keys import compute_caption_key
+from features.text.vocabulary import identify_given_vocabulary, write_vocabulary
 from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.records import Row, to_arrow
 from schemas.table_config import END, SPECIAL_TOKENS, START, UNKNOWN, CaptionTableConfig, FeatureTableConfig
@@ -111,7 +111,7 @@ def add_captions(
     store: Store, photos: Sequence[Photo], name: str = "pets", *, words: Sequence[str] = WORDS, max_length: int = 0
 ) -> str:
     """Commit the photos' captions, tokenized at spaces; the table's short fingerprint."""
-    table_config = CaptionTableConfig(dataset=name, vocabulary=given_vocabulary(words), max_length=max_length)
+    table_config = CaptionTableConfig(dataset=name, vocabulary=identify_given_vocabulary(words), max_length=max_length)
     root = store.text_root(table_config)
     rows = [_caption(name, photo, i, words) for photo in photos for i in range(len(photo.captions))]
     write_vocabulary(root / "0" / "transform" / "vocabulary.txt", words)
@@ -139,7 +139,7 @@ def _caption(name: str, photo: Photo, number: int, words: Sequence[str]) -> dict
     caption = photo.captions[number]
     ids = [words.index(word) if word in words else UNKNOWN for word in caption.split()]
     return {
-        "key": caption_key(name, photo.image_id, str(number)),
+        "key": compute_caption_key(name, photo.image_id, str(number)),
         "dataset": name,
         "image_id": photo.image_id,
         "caption_id": str(number),

@@ -35,7 +35,7 @@ class Augmentation:
     seed: int
     shift: float = 0.0
     zoom: float = 0.0
-    colour: float = 0.0
+    color: float = 0.0
     flip: bool = False
     hue: bool = False
     cover: float = 0.0
@@ -94,10 +94,10 @@ class Augmentation:
         )
 
     def _recoloured(self, pixels: Any, drawn: dict[str, Any]) -> Any:
-        if not self.colour:
+        if not self.color:
             return pixels
         brightness, contrast, saturation = (
-            tf.reshape(1 + self.colour * _around_0(drawn[name]), (-1, 1, 1, 1))
+            tf.reshape(1 + self.color * _around_0(drawn[name]), (-1, 1, 1, 1))
             for name in ("brightness", "contrast", "saturation")
         )
         values = tf.cast(pixels, tf.float32)
@@ -117,8 +117,8 @@ class Augmentation:
         cosine, sine = tf.cos(np.pi * drawn["tilt"]), tf.sin(np.pi * drawn["tilt"])
         is_along = tf.abs(cosine * across + sine * down) < tf.sqrt(area * aspect) / 2
         is_beside = tf.abs(cosine * down - sine * across) < tf.sqrt(area / aspect) / 2
-        colour = tf.cast(256 * tf.stack([drawn[name] for name in ("red", "green", "blue")], axis=-1), pixels.dtype)
-        return tf.where((is_along & is_beside)[..., None], colour, pixels)
+        color = tf.cast(256 * tf.stack([drawn[name] for name in ("red", "green", "blue")], axis=-1), pixels.dtype)
+        return tf.where((is_along & is_beside)[..., None], color, pixels)
 
 
 def _named(names: Sequence[str], draws: Any) -> dict[str, Any]:
@@ -136,5 +136,5 @@ def _around_0(draw: Any) -> Any:
 
 def _places(factor: Any, side: int, shift: Any) -> tuple[Any, Any]:
     """Where a pixel of the result comes from, along one side: at factor · pixel + offset."""
-    centre = (side - 1) / 2
-    return factor, centre - factor * centre - shift
+    center = (side - 1) / 2
+    return factor, center - factor * center - shift

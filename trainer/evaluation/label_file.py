@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from features.io.locations import parse_location
-from features.synthetic.captchas.image_names import label
+from features.synthetic.captchas.image_names import parse_label_line
 from schemas.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def read_label_file(path: str | Path) -> dict[str, str]:
         raise UsageError(f"cannot read the file: {error}", location=location) from None
     words: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        found = label(line)
+        found = parse_label_line(line)
         name = f"a{found[0]}" if found else ""
         if found is None or name in words:
             fault = f"tells of {name} again" if found else f"is {line[:40]!r}"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.models.charset import LETTERS
+from trainer.models.charset import CHARACTERS
 
-NONE = len(LETTERS)
+NONE = len(CHARACTERS)
 _NORMAL_95 = 1.959963984540054  # quantile of the normal distribution that leaves 5 % outside, on both sides
 
 
@@ -63,7 +63,7 @@ class RecognitionScores:
         """Letters read right and letters said, by letter, as the words align."""
         counts = self._counts(range(len(self.truth)))
         said = counts.sum(axis=1)
-        return {letter: (int(counts[i, i]), int(said[i])) for i, letter in enumerate(LETTERS) if said[i]}
+        return {letter: (int(counts[i, i]), int(said[i])) for i, letter in enumerate(CHARACTERS) if said[i]}
 
     def confusion(self) -> NDArray[np.int64]:
         """How often one letter was read for another in words read wrong, int64 [27, 27].
@@ -128,4 +128,4 @@ def _path(truth: str, read: str, costs: NDArray[np.int_]) -> list[tuple[str, str
 
 
 def _place(letter: str) -> int:
-    return LETTERS.index(letter) if letter else NONE
+    return CHARACTERS.index(letter) if letter else NONE

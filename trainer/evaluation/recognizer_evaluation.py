@@ -27,7 +27,7 @@ from trainer.evaluation.common import SCORES, learned_note, open_run_store, shor
 from trainer.evaluation.label_file import read_label_file
 from trainer.evaluation.recognition_errors import RecognitionError, recognition_errors_page
 from trainer.evaluation.recognition_metrics import RecognitionScores, worst_first
-from trainer.models.charset import LETTERS
+from trainer.models.charset import CHARACTERS
 from trainer.reports.plots import confusion_figure, encode_figure
 from trainer.runs.directory import EVALUATION
 from trainer.runs.recognizer_run import HOWS, RecognizedImages, RecognizerRun
@@ -167,7 +167,7 @@ def _write(
     """Write what the evaluation leaves; the paths by name."""
     write(place / SCORES, f"{json.dumps(figures, indent=1)}\n".encode())
     write(place / READINGS, _table(made).encode())
-    confusion = encode_figure(confusion_figure(made.scores["greedy"].confusion(), LETTERS), "png")
+    confusion = encode_figure(confusion_figure(made.scores["greedy"].confusion(), CHARACTERS), "png")
     write(place / CONFUSION, confusion)
     page = place / PAGE
     # One of an earlier evaluation would show other words than the files beside it.

@@ -191,10 +191,10 @@ def _coefficients(source: Any, resized: Any, first: Any, kept: Any) -> Any:
     scale = tf.cast(end - begin, tf.float64) / wanted
     begin = tf.cast(begin, tf.float64)
     support = tf.maximum(scale, 1.0)
-    centre = (begin + (tf.range(wanted, dtype=tf.float64) + 0.5) * scale)[:, tf.newaxis]
+    center = (begin + (tf.range(wanted, dtype=tf.float64) + 0.5) * scale)[:, tf.newaxis]
     place = tf.range(source, dtype=tf.float64)[tf.newaxis]
-    inside = (place >= tf.floor(centre - support + 0.5)) & (place < tf.floor(centre + support + 0.5))
-    weight = tf.where(inside, tf.maximum(1.0 - tf.abs((place - centre + 0.5) / support), 0.0), 0.0)
+    inside = (place >= tf.floor(center - support + 0.5)) & (place < tf.floor(center + support + 0.5))
+    weight = tf.where(inside, tf.maximum(1.0 - tf.abs((place - center + 0.5) / support), 0.0), 0.0)
     return tf.floor(weight / tf.reduce_sum(weight, axis=1, keepdims=True) * _FIXED + 0.5)
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from trainer.decoding.ctc_greedy import greedy
 from trainer.export.run_graph import GraphRun
-from trainer.models.charset import LETTERS
+from trainer.models.charset import CHARACTERS
 from trainer.runs.recognizer_run import RecognizerRun
 
 
@@ -24,7 +24,7 @@ class GraphRecognizer(GraphRun):
         # Hidden from tf.Module, which would track what Keras keeps for training as well.
         self._read = lambda pixels: run.model(pixels, training=False)[run.record.config.head]
         self._head = run.record.config.head
-        self._letters = tf.constant(["", *LETTERS])
+        self._letters = tf.constant(["", *CHARACTERS])
 
     def answer(self, features: Any) -> tuple[Any, Any]:
         """As `GraphRun` has it."""

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from features.extractors.frozen_graph import load_extractor_model
-from features.extractors.random_weights import noise_images
+from features.extractors.random_weights import generate_noise_images
 from features.images.resizer import Resizer
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path
 from features.io.locations import local_path
@@ -21,7 +21,7 @@ from schemas.options.inference import Export
 from trainer.export.captioner_graph import GraphCaptioner
 from trainer.export.recognizer_graph import GraphRecognizer
 from trainer.export.run_graph import GraphRun
-from trainer.models.charset import LETTERS
+from trainer.models.charset import CHARACTERS
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import NETWORK
 from trainer.runs.recognizer_run import RecognizerRun, refuse_generation_options
@@ -87,7 +87,7 @@ def _captioner(run: CaptionerRun, options: Export, run_dir: Path) -> tuple[Graph
 def _recognizer(run: RecognizerRun, options: Export) -> tuple[GraphRun, int]:
     """The graph of a recognizer, and how many letters it knows."""
     refuse_generation_options(options)
-    return GraphRecognizer(run), len(LETTERS)
+    return GraphRecognizer(run), len(CHARACTERS)
 
 
 def _write(served: GraphRun, target: Path) -> None:
@@ -106,7 +106,7 @@ def _precision_difference(run: Run) -> float:
     if table_config.precision == "float32":
         return 0.0
     fitting = Resizer.of(table_config)
-    pixels = noise_images(_COMPARED_IMAGES, fitting.height, fitting.width, 0).astype(fitting.dtype)
+    pixels = generate_noise_images(_COMPARED_IMAGES, fitting.height, fitting.width, 0).astype(fitting.dtype)
     exact = load_extractor_model(run.path / NETWORK, "float32").predict(pixels)
     own = load_extractor_model(run.path / NETWORK, table_config.precision).predict(pixels)
     return float(np.linalg.norm(own - exact) / np.linalg.norm(exact))

@@ -9,7 +9,7 @@ from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.io.locations import local_path
-from features.synthetic.captchas.image_names import image_number
+from features.synthetic.captchas.image_names import parse_image_number
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.inference import PredictCaptcha
 from schemas.table_config import digest_of
@@ -17,7 +17,7 @@ from schemas.terminal.progress import bar
 from trainer.data.image_inputs import ImageInput, find_images
 from trainer.decoding.ctc_decoder import Prediction
 from trainer.inference.partial_output import PartialOutput
-from trainer.models.charset import LETTERS
+from trainer.models.charset import CHARACTERS
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
@@ -47,7 +47,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     """
     on_error, decode = options.fallback_label, options.decoding_strategy
     wanted, path = _range(options.ids), local_path(options.output, "--output")
-    if on_error is not None and not (on_error and set(on_error) <= set(LETTERS)):
+    if on_error is not None and not (on_error and set(on_error) <= set(CHARACTERS)):
         raise UsageError("it is no word of the letters a to z", location=f"--fallback-label {on_error}")
     opened = open_run(options.run, RecognizerRun)
     pictures = _pictures(options.images, wanted)
@@ -83,7 +83,7 @@ def _pictures(images: Sequence[str], wanted: range) -> dict[int, ImageInput]:
     """The pictures of the range by number."""
     found: dict[int, ImageInput] = {}
     for picture in (picture for name in images for picture in find_images(name)):
-        number = image_number(picture.name)
+        number = parse_image_number(picture.name)
         if number is None or number not in wanted:
             continue
         if number in found:

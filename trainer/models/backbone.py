@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.extractors.factory import choose_input_preprocessing, open_extractor
-from features.extractors.output_layers import ModelFunction, feature_function
+from features.extractors.output_layers import ModelFunction, build_model_function
 from features.extractors.pixels import NAME as PIXELS
 from features.runtime.keras_settings import keras, ops
 from schemas.errors import CorruptFileError, UsageError
@@ -159,7 +159,7 @@ def load_layers(path: Path, table_config: FeatureTableConfig, learns: bool) -> B
     """
     try:
         network = keras.saving.deserialize_keras_object(parse_json(path.read_bytes()), safe_mode=True)
-        function = feature_function(
+        function = build_model_function(
             network,
             choose_input_preprocessing(table_config),
             table_config.pooling,

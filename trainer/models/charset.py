@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLANK = 0
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-CLASSES = 1 + len(LETTERS)
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
+CLASSES = 1 + len(CHARACTERS)
 
-_IDS = {letter: id_ for id_, letter in enumerate(LETTERS, start=BLANK + 1)}
+_IDS = {letter: id_ for id_, letter in enumerate(CHARACTERS, start=BLANK + 1)}
 
 
 def encode(words: Sequence[str]) -> NDArray[np.int32]:
@@ -32,4 +32,4 @@ def encode(words: Sequence[str]) -> NDArray[np.int32]:
 
 def decode(ids: NDArray[np.int32]) -> list[str]:
     """The words of letter ids int32 [N, L]; zeros say nothing."""
-    return ["".join(LETTERS[id_ - 1] for id_ in row if id_ != BLANK) for row in np.asarray(ids).tolist()]
+    return ["".join(CHARACTERS[id_ - 1] for id_ in row if id_ != BLANK) for row in np.asarray(ids).tolist()]

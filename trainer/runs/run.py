@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
-from features.extractors.frozen_graph import shared_extractor_model
+from features.extractors.frozen_graph import load_shared_extractor_model
 from features.images.decode import to_rgb
 from features.images.resizer import Resizer
 from features.io.locations import local_path
@@ -128,7 +128,7 @@ class Run:
         path = self.path / NETWORK
         if not path.is_file():
             raise CorruptFileError("the frozen network is missing", location=str(path))
-        return ExtractionCore(table_config, shared_extractor_model(path, table_config.precision))
+        return ExtractionCore(table_config, load_shared_extractor_model(path, table_config.precision))
 
 
 def load_run(path: str | Path) -> Any:

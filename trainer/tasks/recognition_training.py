@@ -59,7 +59,7 @@ class RecognitionTask:
             seed=self.config.seed,
             shift=self.config.augment_translation,
             zoom=self.config.augment_zoom,
-            colour=self.config.augment_color_jitter,
+            color=self.config.augment_color_jitter,
             hue=self.config.augment_channel_permutation,
             cover=self.config.augment_random_erasing,
         )

@@ -56,11 +56,11 @@ def _draw(axes: Axes, each: Mapping[str, Epochs], name: str) -> None:
     few = colormaps[_FEW]
     colours = few if len(each) <= few.N else colormaps[_MANY]
     for number, (trial, epochs) in enumerate(each.items()):
-        colour = colours(number % colours.N)
+        color = colours(number % colours.N)
         held_out = [(row["epoch"], row[f"val_{name}"]) for row in epochs if row[f"val_{name}"] is not None]
         training = [(row["epoch"], row[name]) for row in epochs]
-        axes.plot(*zip(*(held_out or training), strict=True), marker=".", color=colour, label=trial)
+        axes.plot(*zip(*(held_out or training), strict=True), marker=".", color=color, label=trial)
         if held_out:
-            axes.plot(*zip(*training, strict=True), linestyle=":", color=colour)
+            axes.plot(*zip(*training, strict=True), linestyle=":", color=color)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -18,9 +18,9 @@ from typing import Any
 from features.io.atomic_files import hash_file
 from features.io.locations import local_path
 from features.io.output_dirs import make_folder
-from features.synthetic.captchas.fonts import list_fonts, shipped_fonts
-from features.synthetic.captchas.renderer import CaptchaStyle, draw, png
-from features.synthetic.captchas.word_list import read_words, shipped_words
+from features.synthetic.captchas.fonts import find_default_fonts, list_fonts
+from features.synthetic.captchas.renderer import CaptchaStyle, draw_captcha, encode_png
+from features.synthetic.captchas.word_list import load_default_words, read_words
 from schemas.errors import UsageError
 from schemas.options.data import SynthCaptcha
 from schemas.strict_json import parse_json
@@ -38,8 +38,8 @@ _AT_ONCE = 50  # pictures a task
 def synth_captcha(options: SynthCaptcha) -> dict[str, Any]:
     """`capt synth captcha`: see `make_captchas`."""
     look = CaptchaStyle(
-        words=read_words(options.word_list) if options.word_list else shipped_words(),
-        fonts=list_fonts(options.font_dir) if options.font_dir else shipped_fonts(),
+        words=read_words(options.word_list) if options.word_list else load_default_words(),
+        fonts=list_fonts(options.font_dir) if options.font_dir else find_default_fonts(),
     )
     return make_captchas(look, options.out, options.num_images, options.seed, options.num_labelled)
 
@@ -122,6 +122,6 @@ def _draw_some(folder: Path, look: CaptchaStyle, seed: int, numbers: Iterable[in
 
 
 def _draw_one(folder: Path, look: CaptchaStyle, seed: int, number: int) -> str:
-    picture, word = draw(seed, number, look)
-    (folder / f"a{number}.png").write_bytes(png(picture))
+    picture, word = draw_captcha(seed, number, look)
+    (folder / f"a{number}.png").write_bytes(encode_png(picture))
     return f"a{number} {word}\n"

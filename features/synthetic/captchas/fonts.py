@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import ImageFont
 
 from features.io.locations import local_path
-from features.synthetic.captchas.word_list import LETTERS
+from features.synthetic.captchas.word_list import CHARACTERS
 from schemas.errors import UsageError
 
 DEFAULT_FONTS = ("cmti10", "DejaVuSerif-Bold", "cmss10", "DejaVuSansMono-BoldOblique")
@@ -16,7 +16,7 @@ _NO_CHARACTER = "\uffff"
 _SIZE = 64  # pixels an em, to look at a font
 
 
-def shipped_fonts(names: Iterable[str] = DEFAULT_FONTS) -> tuple[str, ...]:
+def find_default_fonts(names: Iterable[str] = DEFAULT_FONTS) -> tuple[str, ...]:
     """The files of fonts that Matplotlib comes with, by their names without extension."""
     import matplotlib
 
@@ -50,6 +50,6 @@ def _check(file: str) -> None:
     except OSError as error:
         raise UsageError(f"not a font: {error}", location=file, hint="take it out") from None
     lacking = (b"", bytes(font.getmask(_NO_CHARACTER)))
-    missing = [letter for letter in LETTERS if bytes(font.getmask(letter)) in lacking]
+    missing = [letter for letter in CHARACTERS if bytes(font.getmask(letter)) in lacking]
     if missing:
         raise UsageError(f"the font lacks {''.join(missing)}", location=file, hint="take it out")

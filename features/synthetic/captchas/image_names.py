@@ -8,19 +8,19 @@ _ID = re.compile(rf"{_NUMBER}(?![0-9A-Za-z_.])")
 _LABEL = re.compile(rf"{_NUMBER} ([a-z]+)")
 
 
-def image_number(name: str) -> int | None:
+def parse_image_number(name: str) -> int | None:
     """The number of an image by its file's name, which may stand in folders; None where it is not called like one."""
     match = _IMAGE.fullmatch(name)
     return int(match[1]) if match else None
 
 
-def line_number(line: str) -> int | None:
+def parse_line_number(line: str) -> int | None:
     """The number of the image that a line begins with; None where it begins with none."""
     match = _ID.match(line)
     return int(match[1]) if match else None
 
 
-def label(line: str) -> tuple[int, str] | None:
+def parse_label_line(line: str) -> tuple[int, str] | None:
     """Number and word of a line `a12 thus`: an id, one space, letters a–z; None where it is anything else."""
     match = _LABEL.fullmatch(line)
     return (int(match[1]), match[2]) if match else None

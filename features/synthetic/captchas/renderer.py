@@ -57,7 +57,7 @@ class _Letter:
         return self.x - width / 2, self.y - height / 2, self.x + width / 2, self.y + height / 2
 
 
-def draw(seed: int, number: int, look: CaptchaStyle) -> tuple[Image.Image, str]:
+def draw_captcha(seed: int, number: int, look: CaptchaStyle) -> tuple[Image.Image, str]:
     """CAPTCHA `number` of a seed: the picture, RGB of `WIDTH` × `HEIGHT`, and its word; a function of its arguments."""
     random = np.random.default_rng((seed, number))
     word = look.words[random.integers(len(look.words))]
@@ -74,7 +74,7 @@ def draw(seed: int, number: int, look: CaptchaStyle) -> tuple[Image.Image, str]:
     return picture, word
 
 
-def png(picture: Image.Image) -> bytes:
+def encode_png(picture: Image.Image) -> bytes:
     """The picture as a PNG file."""
     file = BytesIO()
     picture.save(file, "PNG", compress_level=1)
@@ -145,23 +145,23 @@ def _rgb(hue: float, saturation: float, value: float) -> Colour:
 def _stroke(pen: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
     """A line, arc, ellipse or dot anywhere, in any colour."""
     kind, width = random.integers(4), int(random.integers(1, 5))
-    colour = _paint(random)
+    color = _paint(random)
     x, y = random.uniform(0, WIDTH), random.uniform(0, HEIGHT)
     if kind == 0:
         end = random.uniform(0, WIDTH), random.uniform(0, HEIGHT)
-        pen.line([(x, y), end], colour, width)
+        pen.line([(x, y), end], color, width)
         return
     if kind == 3:
         radius = random.uniform(2, 8)
-        pen.ellipse([x - radius, y - radius, x + radius, y + radius], colour)
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], color)
         return
     across, down = random.uniform(15, 180), random.uniform(15, 110)
     box = [x - across, y - down, x + across, y + down]
     if kind == 1:
         start = random.uniform(0, 360)
-        pen.arc(box, start, start + random.uniform(60, 240), colour, width)
+        pen.arc(box, start, start + random.uniform(60, 240), color, width)
     else:
-        pen.ellipse(box, outline=colour, width=width)
+        pen.ellipse(box, outline=color, width=width)
 
 
 @lru_cache(maxsize=1024)

@@ -13,13 +13,13 @@ from pathlib import Path
 from features.io.locations import parse_location
 from schemas.errors import UsageError
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
 
 _WORD = re.compile(r"[a-z]{3,5}")
 
 
 @cache
-def shipped_words() -> tuple[str, ...]:
+def load_default_words() -> tuple[str, ...]:
     """The 2,500 words that come with capt, in alphabetical order."""
     return tuple(files(__package__).joinpath("words.txt").read_text(encoding="ascii").split())
 

@@ -11,9 +11,9 @@ from features.synthetic.scenes.dataset import load_scenes, make_scenes, synth_sc
 from features.synthetic.scenes.dataset_config import SceneDatasetConfig
 from features.synthetic.scenes.grammar import CAPTIONS, parse_caption, write_captions
 from features.synthetic.scenes.layout import make_scene
-from features.synthetic.scenes.renderer import draw
+from features.synthetic.scenes.renderer import draw_scene
 from features.synthetic.scenes.scene import (
-    COLOURS,
+    COLORS,
     HEIGHT,
     OPPOSITE,
     RELATIONS,
@@ -32,7 +32,7 @@ from features.synthetic.scenes.scene import (
 
 __all__ = [
     "CAPTIONS",
-    "COLOURS",
+    "COLORS",
     "HEIGHT",
     "OPPOSITE",
     "RELATIONS",
@@ -46,7 +46,7 @@ __all__ = [
     "Scene",
     "SceneDatasetConfig",
     "SceneObject",
-    "draw",
+    "draw_scene",
     "find_relation",
     "list_combinations",
     "load_scenes",

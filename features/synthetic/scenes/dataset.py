@@ -18,7 +18,7 @@ from features.io.output_dirs import make_folder
 from features.synthetic.scenes.dataset_config import PLAIN, SceneDatasetConfig, parse_object_counts
 from features.synthetic.scenes.grammar import CAPTIONS
 from features.synthetic.scenes.layout import make_scene
-from features.synthetic.scenes.renderer import draw
+from features.synthetic.scenes.renderer import draw_scene
 from features.synthetic.scenes.scene import HEIGHT, WIDTH, PlacedObject, Scene, SceneObject
 from schemas.errors import UsageError
 from schemas.options.data import SynthScenes
@@ -84,7 +84,7 @@ def _write(made: Path, count: int, seed: int, rules: SceneDatasetConfig) -> None
 
 def _write_scene(folder: Path, seed: int, number: int, rules: SceneDatasetConfig) -> Scene:
     scene = make_scene(seed, number, rules)
-    (folder / "images" / scene.file_name).write_bytes(draw(scene, seed))
+    (folder / "images" / scene.file_name).write_bytes(draw_scene(scene, seed))
     return scene
 
 
@@ -130,7 +130,7 @@ def _from_truth(truth: dict[str, Any]) -> Scene:
     x, y, width, height = range(4)
     objects = tuple(
         PlacedObject(
-            SceneObject(each["size"], each["colour"], each["shape"]),
+            SceneObject(each["size"], each["color"], each["shape"]),
             (each["box"][x], each["box"][y], each["box"][width], each["box"][height]),
             each["turn"],
         )

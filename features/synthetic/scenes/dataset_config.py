@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from features.synthetic.scenes.scene import (
-    COLOURS,
+    COLORS,
     RELATIONS,
     SHAPES,
     Combination,
@@ -56,7 +56,7 @@ class SceneDatasetConfig:
     @cached_property
     def unseen(self) -> frozenset[Combination]:
         """The combinations that training never shows."""
-        kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+        kinds = [(color, shape) for color in COLORS for shape in SHAPES]
         each = round(len(kinds) * self.held_out_combinations)
         order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(kinds)).tolist()
         return frozenset(
@@ -71,13 +71,13 @@ class SceneDatasetConfig:
             return "train"
         return "test" if self.unseen and number // 5 % 5 != 1 else "val"
 
-    def tells_unseen(self, number: int) -> bool:
+    def describes_held_out(self, number: int) -> bool:
         """Whether the captions of a scene tell an unseen combination; all others show none."""
         return bool(self.unseen) and number % 25 == 0
 
     def allow(self, number: int, objects: Sequence[PlacedObject]) -> bool:
         """Whether a scene may show these objects, of which the first two are told in relation."""
-        if self.tells_unseen(number):
+        if self.describes_held_out(number):
             return not self.unseen.isdisjoint(list_combinations(objects[:2]))
         return self.unseen.isdisjoint(list_combinations(objects))
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from features.synthetic.scenes.scene import (
-    COLOURS,
+    COLORS,
     OPPOSITE,
     RELATIONS,
     SHAPES,
@@ -82,21 +82,21 @@ def _sentence(description: Description, random: np.random.Generator) -> str:
 
 
 def _phrase(thing: SceneObject, random: np.random.Generator) -> str:
-    return f"a {pick(random, _SIZE_WORDS[thing.size])} {thing.colour} {thing.shape}"
+    return f"a {pick(random, _SIZE_WORDS[thing.size])} {thing.color} {thing.shape}"
 
 
 def _thing_of(phrase: str) -> SceneObject:
-    _, size, colour, shape = phrase.split()
+    _, size, color, shape = phrase.split()
     return SceneObject(
         next(each for each in SIZES if size in _SIZE_WORDS[each]),
-        next(each for each in COLOURS if each == colour),
+        next(each for each in COLORS if each == color),
         next(each for each in SHAPES if each == shape),
     )
 
 
 def _pattern(template: str) -> re.Pattern[str]:
     sizes = [word for words in _SIZE_WORDS.values() for word in words]
-    phrase = f"a ({'|'.join(sizes)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
+    phrase = f"a ({'|'.join(sizes)}) ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
     groups = {name: f"(?P<{name}>{phrase})" for name in "abc"}
     return re.compile(template.replace(",", "").format(relation=f"(?P<relation>{'|'.join(_MEANING)})", **groups))
 

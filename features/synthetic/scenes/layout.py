@@ -9,7 +9,7 @@ from features.synthetic.scenes.dataset_config import PLAIN, SceneDatasetConfig
 from features.synthetic.scenes.grammar import pick, write_captions
 from features.synthetic.scenes.outlines import outline
 from features.synthetic.scenes.scene import (
-    COLOURS,
+    COLORS,
     HEIGHT,
     RELATIONS,
     SHAPES,
@@ -41,8 +41,8 @@ def make_scene(seed: int, number: int, rules: SceneDatasetConfig = PLAIN) -> Sce
 
 
 def _objects(random: np.random.Generator, count: int) -> tuple[PlacedObject, ...]:
-    kinds = random.permutation(len(SHAPES) * len(COLOURS))[:count]
-    things = [SceneObject(pick(random, SIZES), COLOURS[k % len(COLOURS)], SHAPES[k // len(COLOURS)]) for k in kinds]
+    kinds = random.permutation(len(SHAPES) * len(COLORS))[:count]
+    things = [SceneObject(pick(random, SIZES), COLORS[k % len(COLORS)], SHAPES[k // len(COLORS)]) for k in kinds]
     return _place(random, things)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from features.synthetic.scenes.outlines import Floats, outline
-from features.synthetic.scenes.scene import HEIGHT, WIDTH, Colour, PlacedObject, Scene
+from features.synthetic.scenes.scene import HEIGHT, WIDTH, Color, PlacedObject, Scene
 
-_PAINT: dict[Colour, tuple[int, int, int]] = {
+_PAINT: dict[Color, tuple[int, int, int]] = {
     "red": (205, 30, 38),
     "orange": (244, 133, 24),
     "yellow": (246, 221, 44),
@@ -22,7 +22,7 @@ _FINE = 4  # outlines are drawn this many times larger and averaged, so that edg
 _QUALITY = 92
 
 
-def draw(scene: Scene, seed: int) -> bytes:
+def draw_scene(scene: Scene, seed: int) -> bytes:
     """The scene's picture, a JPEG of `WIDTH` × `HEIGHT`; the ground and the paint's grain come from the seed."""
     random = np.random.default_rng((seed, scene.number, 1))
     canvas = _ground(random)
@@ -39,9 +39,9 @@ def draw(scene: Scene, seed: int) -> bytes:
 
 def _ground(random: np.random.Generator) -> Floats:
     """A muted colour with soft blotches, finer mottles and grain, so that a network sees no flat field."""
-    colour = random.uniform(105, 185) + random.uniform(-20, 20, 3)
+    color = random.uniform(105, 185) + random.uniform(-20, 20, 3)
     blotches = _noise(random, 6, 8) * 9 + _noise(random, 30, 40) * 5
-    return colour + blotches[..., None] + random.normal(0, 3, (HEIGHT, WIDTH, 1))
+    return color + blotches[..., None] + random.normal(0, 3, (HEIGHT, WIDTH, 1))
 
 
 def _noise(random: np.random.Generator, rows: int, columns: int) -> Floats:
@@ -52,9 +52,9 @@ def _noise(random: np.random.Generator, rows: int, columns: int) -> Floats:
 def _paint(drawn: PlacedObject, random: np.random.Generator) -> Floats:
     """The colour, a little off its name's, lit from above, with grain: float array [height, width, 3]."""
     _, _, width, height = drawn.box
-    colour = np.array(_PAINT[drawn.thing.colour]) + random.uniform(-8, 8, 3)
+    color = np.array(_PAINT[drawn.thing.color]) + random.uniform(-8, 8, 3)
     light = np.linspace(1.06, 0.9, height)[:, None, None]
-    return colour * light + random.normal(0, 3, (height, width, 1))
+    return color * light + random.normal(0, 3, (height, width, 1))
 
 
 def _cover(drawn: PlacedObject) -> Floats:

@@ -6,15 +6,15 @@ from itertools import permutations
 from typing import Literal, get_args
 
 Shape = Literal["circle", "square", "triangle", "star", "cross", "heart"]
-Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "black", "white"]
+Color = Literal["red", "orange", "yellow", "green", "blue", "purple", "black", "white"]
 Size = Literal["small", "large"]
 Relation = Literal["left of", "right of", "above", "below"]
 Split = Literal["train", "val", "test"]
 Box = tuple[int, int, int, int]
-Combination = tuple[Colour, Shape, Relation]
+Combination = tuple[Color, Shape, Relation]
 
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-COLOURS: tuple[Colour, ...] = get_args(Colour)
+COLORS: tuple[Color, ...] = get_args(Color)
 SIZES: tuple[Size, ...] = get_args(Size)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 OPPOSITE: dict[Relation, Relation] = {
@@ -32,7 +32,7 @@ class SceneObject:
     """An object as a noun phrase names it."""
 
     size: Size
-    colour: Colour
+    color: Color
     shape: Shape
 
 
@@ -51,7 +51,7 @@ class PlacedObject:
     turn: int
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         """x, y of the box's centre in pixels."""
         x, y, width, height = self.box
         return x + width / 2, y + height / 2
@@ -77,7 +77,7 @@ class Description:
         first, second, *rest = self.things
         return Description((second, first, *rest), OPPOSITE[self.relation])
 
-    def holds_in(self, scene: "Scene") -> bool:
+    def matches(self, scene: "Scene") -> bool:
         """Whether the scene shows these objects and no others, the first two in this relation."""
         at = {drawn.thing: drawn for drawn in scene.objects}
         if len(self.things) != len(at) or set(self.things) != set(at):
@@ -125,7 +125,7 @@ def find_relation(one: PlacedObject, other: PlacedObject) -> Relation | None:
 
     Their centres must be at least twice as far apart along one axis as along the other.
     """
-    dx, dy = (b - a for a, b in zip(one.centre, other.centre, strict=True))
+    dx, dy = (b - a for a, b in zip(one.center, other.center, strict=True))
     if abs(dx) >= 2 * abs(dy):
         return "left of" if dx > 0 else "right of"
     if abs(dy) >= 2 * abs(dx):
@@ -136,4 +136,4 @@ def find_relation(one: PlacedObject, other: PlacedObject) -> Relation | None:
 def list_combinations(objects: Sequence[PlacedObject]) -> frozenset[Combination]:
     """The colour, the shape and each relation that an object has to another, of all of them."""
     pairs = ((one, find_relation(one, other)) for one, other in permutations(objects, 2))
-    return frozenset((one.thing.colour, one.thing.shape, relation) for one, relation in pairs if relation)
+    return frozenset((one.thing.color, one.thing.shape, relation) for one, relation in pairs if relation)

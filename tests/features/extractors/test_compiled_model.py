@@ -13,7 +13,7 @@ import pytest
 from features.extractors.compiled_model import compile_model
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
-from features.extractors.random_weights import noise_images
+from features.extractors.random_weights import generate_noise_images
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
@@ -50,7 +50,7 @@ def directory(tmp_path_factory):
     maps = keras.layers.ReLU()(keras.layers.BatchNormalization(beta_initializer="ones")(maps))
     maps = keras.layers.SeparableConv2D(12, 3, padding="same", activation="relu")(maps)
     keras.Model(image, maps).save(path / "network.keras")
-    np.save(path / "pixels.npy", noise_images(5, SIDE, SIDE, 1))
+    np.save(path / "pixels.npy", generate_noise_images(5, SIDE, SIDE, 1))
     return path
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import capt
-from features.extractors.custom import SCALINGS
+from features.extractors.custom import PREPROCESSINGS
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
-from features.extractors.output_layers import built_apart
+from features.extractors.output_layers import build_in_thread
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from schemas.errors import CaptError, UsageError
@@ -28,7 +28,7 @@ def saved(path: Path, *layers: Callable[[], Any], size: Any = (24, 32, 3), **inp
         keras.utils.set_random_seed(7)
         return keras.Sequential([keras.Input(size, **inputs), *(layer() for layer in layers)])
 
-    built_apart(build).save(path)
+    build_in_thread(build).save(path)
     return path
 
 
@@ -83,7 +83,7 @@ def test_an_open_size_is_asked_for(small: Path) -> None:
         open_file(small, height=2, width=2).choice()
 
 
-@pytest.mark.parametrize("name", SCALINGS)
+@pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
     extractor = open_file(path, preprocess=name)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from features.extractors.application import find_application
 from features.extractors.extraction import PADDING, EncodedImage, ExtractedRow, ExtractionCore
 from features.extractors.frozen_graph import FrozenGraph, freeze, load_extractor_model
-from features.extractors.output_layers import feature_function, truncate_model
-from features.extractors.random_weights import noise_images
-from features.extractors.weights import with_weights
+from features.extractors.output_layers import build_model_function, truncate_model
+from features.extractors.random_weights import generate_noise_images
+from features.extractors.weights import load_weights
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from features.store.storage_dtypes import encode
-from features.synthetic.scenes import draw, make_scene
+from features.synthetic.scenes import draw_scene, make_scene
 from schemas.choices import Precision
 from schemas.errors import CorruptFileError
 from schemas.table_config import FeatureTableConfig
@@ -56,9 +56,9 @@ def build(kind: str) -> tuple[Any, bytes]:
     name, layer = name_of(kind), layer_of(kind)
     network = find_application(name)
     form = network.form(layer, side_of(kind), side_of(kind))
-    model = with_weights(network.build(form), "random:7", network, form)
+    model = load_weights(network.build(form), "random:7", network, form)
     kept = truncate_model(model, layer or network.layer, name)
-    function = feature_function(kept, network.preprocess(), "none", form.height, form.width)
+    function = build_model_function(kept, network.preprocess(), "none", form.height, form.width)
     return model, freeze(function, form.height, form.width)
 
 
@@ -69,7 +69,7 @@ def built(kind: str) -> tuple[Any, bytes]:
 
 @cache
 def encoded(number: int) -> bytes:
-    return draw(make_scene(5, number), 5)
+    return draw_scene(make_scene(5, number), 5)
 
 
 @cache
@@ -126,7 +126,7 @@ def test_an_images_bits_do_not_depend_on_its_batch(name: str, precision: Precisi
 @every_network
 def test_random_features_neither_vanish_nor_explode(name: str) -> None:
     network = FrozenGraph(built(name)[1], "float32")
-    noise = noise_images(4, side_of(name), side_of(name), 1)
+    noise = generate_noise_images(4, side_of(name), side_of(name), 1)
     for pixels in (noise, scenes(name, range(4))):
         assert 0.1 < network.predict(pixels).std() < 10
 
@@ -154,15 +154,15 @@ def test_another_seed_makes_another_network() -> None:
     form = network.form(None, 32, 32)
     kernels = []
     for seed in (1, 2):
-        model = with_weights(network.build(form), f"random:{seed}", network, form)
+        model = load_weights(network.build(form), f"random:{seed}", network, form)
         kernels.append(np.asarray(model.weights[0]))
     assert not np.allclose(kernels[0], kernels[1])
 
 
 def test_noise_images_are_seeded_and_smooth_like_photographs() -> None:
-    images = noise_images(2, 48, 64, 5)
+    images = generate_noise_images(2, 48, 64, 5)
     assert images.shape == (2, 48, 64, 3)
-    assert np.array_equal(images, noise_images(2, 48, 64, 5))
+    assert np.array_equal(images, generate_noise_images(2, 48, 64, 5))
     assert not np.array_equal(images[0], images[1])
     grey = images.mean(axis=-1)
     assert np.abs(np.diff(grey, axis=1)).mean() < grey.std()

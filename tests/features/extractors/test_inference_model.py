@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from features.extractors.inference_model import for_inference
+from features.extractors.inference_model import optimize_for_inference
 
 NORMALIZATION = keras.layers.BatchNormalization
 
@@ -41,7 +41,7 @@ def values(model):
 def test_a_normalization_is_folded_into_the_convolution_before_it(convolution, form):
     convolution = type(convolution).from_config(convolution.get_config())
     model = network(convolution, NORMALIZATION(**form), keras.layers.ReLU())
-    copy = for_inference(model, "float32")
+    copy = optimize_for_inference(model, "float32")
     assert kinds(copy) == [type(convolution).__name__, "ReLU"]
     np.testing.assert_allclose(values(copy), values(model), rtol=1e-5, atol=1e-5)
     assert kinds(model) == [type(convolution).__name__, "BatchNormalization", "ReLU"]
@@ -60,7 +60,7 @@ def test_a_normalization_is_folded_into_the_convolution_before_it(convolution, f
 )
 def test_other_normalizations_stay(layers):
     model = network(*layers)
-    copy = for_inference(model, "float32")
+    copy = optimize_for_inference(model, "float32")
     assert kinds(copy) == kinds(model)
     np.testing.assert_array_equal(values(copy), values(model))
 
@@ -69,7 +69,7 @@ def test_a_convolution_that_others_read_too_keeps_its_output():
     pixels = keras.Input((9, 8, 3))
     maps = keras.layers.Conv2D(4, 3)(pixels)
     model = keras.Model(pixels, keras.layers.Add()([maps, NORMALIZATION(epsilon=0.5)(maps)]))
-    copy = for_inference(model, "float32")
+    copy = optimize_for_inference(model, "float32")
     assert kinds(copy) == kinds(model)
     np.testing.assert_array_equal(values(copy), values(model))
 
@@ -77,7 +77,7 @@ def test_a_convolution_that_others_read_too_keeps_its_output():
 def test_an_average_is_taken_behind_a_convolution_that_leaves_fewer_channels():
     average = keras.layers.AveragePooling2D(3, strides=1, padding="same")
     model = network(average, keras.layers.Conv2D(2, 1, use_bias=False), NORMALIZATION(), keras.layers.ReLU())
-    copy = for_inference(model, "float32")
+    copy = optimize_for_inference(model, "float32")
     assert kinds(copy) == ["Conv2D", "AveragePooling2D", "ReLU"]
     np.testing.assert_allclose(values(copy), values(model), rtol=1e-5, atol=1e-5)
 
@@ -96,7 +96,7 @@ def test_an_average_is_taken_behind_a_convolution_that_leaves_fewer_channels():
 )
 def test_other_poolings_stay_where_they_are(layers):
     model = network(*layers)
-    copy = for_inference(model, "float32")
+    copy = optimize_for_inference(model, "float32")
     assert kinds(copy) == kinds(model)
     np.testing.assert_array_equal(values(copy), values(model))
 
@@ -107,7 +107,7 @@ def test_a_convolution_that_is_called_twice_reads_its_averages():
     twice = keras.layers.Conv2D(2, 1)
     average = keras.layers.AveragePooling2D(3, strides=1, padding="same")
     model = keras.Model(pixels, keras.layers.Add()([twice(average(maps)), twice(maps)]))
-    np.testing.assert_allclose(values(for_inference(model, "float32")), values(model), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(values(optimize_for_inference(model, "float32")), values(model), rtol=1e-5, atol=1e-5)
 
 
 def test_a_convolution_that_is_called_twice_keeps_the_normalization_of_one_output():
@@ -117,21 +117,21 @@ def test_a_convolution_that_is_called_twice_keeps_the_normalization_of_one_outpu
     model = keras.Model(
         pixels, keras.layers.Add()([NORMALIZATION(epsilon=0.5)(maps), twice(keras.layers.ReLU()(pixels))])
     )
-    np.testing.assert_array_equal(values(for_inference(model, "float32")), values(model))
+    np.testing.assert_array_equal(values(optimize_for_inference(model, "float32")), values(model))
 
 
 def test_a_layer_that_is_called_twice_is_one_layer_in_the_copy():
     pixels = keras.Input((9, 8, 3))
     twice = keras.layers.Conv2D(3, 3, padding="same")
     model = keras.Model(pixels, twice(keras.layers.ReLU()(twice(pixels))))
-    copy = for_inference(model, "float32")
+    copy = optimize_for_inference(model, "float32")
     assert kinds(copy) == kinds(model)
     np.testing.assert_array_equal(values(copy), values(model))
 
 
 def test_in_bfloat16_layers_compute_in_it_and_keep_float32_weights():
     model = network(keras.layers.Conv2D(4, 3), NORMALIZATION(), keras.layers.ReLU())
-    copy = for_inference(model, "bfloat16")
+    copy = optimize_for_inference(model, "bfloat16")
     assert {layer.compute_dtype for layer in copy.layers[1:]} == {"bfloat16"}
     assert {weight.dtype for weight in copy.weights} == {"float32"}
     np.testing.assert_allclose(values(copy).astype(np.float32), values(model), rtol=0.05, atol=0.05)

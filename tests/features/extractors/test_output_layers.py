@@ -12,7 +12,7 @@ import pytest
 from features.extractors.application import find_application
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
-from features.extractors.output_layers import built_apart, feature_function, truncate_model
+from features.extractors.output_layers import build_in_thread, build_model_function, truncate_model
 from schemas.errors import CaptError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -31,7 +31,7 @@ def graph_of(**options: Any) -> bytes:
 
 
 def model(*layers: Any, size: Any = (32, 32, 3)) -> Any:
-    return built_apart(lambda: keras.Sequential([keras.Input(size), *(layer() for layer in layers)]))
+    return build_in_thread(lambda: keras.Sequential([keras.Input(size), *(layer() for layer in layers)]))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_spatial_layer_gives_places_or_their_mean(layer: str, pooling: str, sh
 def test_a_layer_of_the_classifier_gives_pooled_rows() -> None:
     network = find_application("mobilenet_v3_small")
     kept = truncate_model(network.build(network.form("predictions")), "predictions", network.name)
-    graph = freeze(feature_function(kept, network.preprocess(), "none", 224, 224), 224, 224)
+    graph = freeze(build_model_function(kept, network.preprocess(), "none", 224, 224), 224, 224)
     rows = FrozenGraph(graph, "float32").predict(np.zeros((8, 224, 224, 3), np.uint8))
     assert rows.shape == (8, 1000)
     assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
@@ -103,7 +103,7 @@ def test_a_layer_whose_output_is_neither_spatial_nor_flat_is_refused() -> None:
     network = model(lambda: keras.layers.Reshape((2, 2, 4, 192)))
     kept = truncate_model(network, "output", "mine")
     with pytest.raises(UsageError, match="neither spatial nor flat"):
-        feature_function(kept, lambda pixels: pixels, "none", 32, 32)
+        build_model_function(kept, lambda pixels: pixels, "none", 32, 32)
 
 
 def test_a_layer_that_does_not_follow_from_the_input_is_refused() -> None:
@@ -113,7 +113,7 @@ def test_a_layer_that_does_not_follow_from_the_input_is_refused() -> None:
         return keras.Model(inputs, shared(inputs))
 
     with pytest.raises(UsageError, match="shared does not follow from the input alone"):
-        truncate_model(built_apart(first_called_elsewhere), "shared", "mine")
+        truncate_model(build_in_thread(first_called_elsewhere), "shared", "mine")
 
 
 def test_a_layer_with_several_outputs_is_refused() -> None:
@@ -124,7 +124,7 @@ def test_a_layer_with_several_outputs_is_refused() -> None:
 
     for layer in ("both", "output"):
         with pytest.raises(UsageError, match=f"{layer} has several outputs"):
-            truncate_model(built_apart(recurrent), layer, "mine")
+            truncate_model(build_in_thread(recurrent), layer, "mine")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from features.extractors.application import BuildOptions, find_application
-from features.extractors.output_layers import built_apart
-from features.extractors.random_weights import noise_images, randomize
-from features.extractors.weights import identify_weights, imagenet_available, with_weights
+from features.extractors.output_layers import build_in_thread
+from features.extractors.random_weights import generate_noise_images, randomize
+from features.extractors.weights import identify_weights, is_imagenet_available, load_weights
 from schemas.errors import CaptError, UsageError
 
 MOBILENET = find_application("mobilenet")
@@ -40,8 +40,8 @@ def test_published_weights_that_keras_has_in_its_cache_are_used(
     published.save(tmp_path / "models" / MOBILENET.published(SMALL).file)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
-    assert imagenet_available(MOBILENET, SMALL)
-    model = with_weights(MOBILENET.build(SMALL), "imagenet", MOBILENET, SMALL)
+    assert is_imagenet_available(MOBILENET, SMALL)
+    model = load_weights(MOBILENET.build(SMALL), "imagenet", MOBILENET, SMALL)
     for got, expected in zip(model.get_weights(), published.get_weights(), strict=True):
         assert np.array_equal(got, expected)
 
@@ -50,15 +50,15 @@ def test_weights_of_a_file_are_used_and_those_of_another_network_refused(tmp_pat
     file = tmp_path / "w.weights.h5"
     source = MOBILENET.build(SMALL)
     source.save_weights(file)
-    model = with_weights(MOBILENET.build(SMALL), str(file), MOBILENET, SMALL)
+    model = load_weights(MOBILENET.build(SMALL), str(file), MOBILENET, SMALL)
     assert np.array_equal(model.get_weights()[0], source.get_weights()[0])
-    stranger = built_apart(lambda: keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(3, 3)]))
+    stranger = build_in_thread(lambda: keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(3, 3)]))
     with pytest.raises(CaptError, match="do not fit mobilenet"):
-        with_weights(stranger, str(file), MOBILENET, SMALL)
+        load_weights(stranger, str(file), MOBILENET, SMALL)
 
 
 def sequential(*layers: Any) -> Any:
-    return built_apart(lambda: keras.Sequential([keras.Input((32, 40, 3)), *(layer() for layer in layers)]))
+    return build_in_thread(lambda: keras.Sequential([keras.Input((32, 40, 3)), *(layer() for layer in layers)]))
 
 
 def test_dropout_does_not_touch_what_a_network_is_calibrated_to() -> None:
@@ -85,7 +85,7 @@ def test_each_layer_of_a_network_without_normalisation_is_brought_to_unit_varian
         lambda: keras.layers.Dense(16),
     )
     randomize(model, 3, MOBILENET, BuildOptions(False, 32, 40))
-    images = MOBILENET.preprocess()(noise_images(16, 32, 40, 3).astype(np.float32))
+    images = MOBILENET.preprocess()(generate_noise_images(16, 32, 40, 3).astype(np.float32))
     for layer in (model.layers[0], model.layers[3]):
         kept = keras.Model(model.inputs[0], layer.output)
         outputs = np.asarray(kept(images)).reshape(-1, layer.output.shape[-1])

@@ -4,21 +4,21 @@ import logging
 
 import pytest
 
-from features.extractors.frozen_graph import FrozenGraph, accelerator, local_devices, local_numerics
+from features.extractors.frozen_graph import FrozenGraph, describe_accelerator, detect_numerics_class, list_devices
 from features.runtime.numerics import (
     Device,
     emulates,
-    instruction_set,
-    numerics_class,
-    onednn_precision,
-    tensorflow_class,
+    format_numerics_class,
+    resolve_onednn_precision,
+    resolve_tensorflow_class,
+    select_instruction_set,
     warn_about_emulation,
 )
 
 CPU = Device("cpu", "avx512f")
-A100 = accelerator("GPU", {"device_name": "NVIDIA A100", "compute_capability": (8, 0)}, True)
-T4 = accelerator("GPU", {"device_name": "Tesla T4", "compute_capability": (7, 5)}, True)
-TPU = accelerator("TPU", {}, True)
+A100 = describe_accelerator("GPU", {"device_name": "NVIDIA A100", "compute_capability": (8, 0)}, True)
+T4 = describe_accelerator("GPU", {"device_name": "Tesla T4", "compute_capability": (7, 5)}, True)
+TPU = describe_accelerator("TPU", {}, True)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ TPU = accelerator("TPU", {}, True)
 def test_rows_of_another_device_library_or_precision_are_of_another_class(
     devices: list[Device], has_onednn: bool, precision: str, expected: str
 ) -> None:
-    assert tensorflow_class(devices, has_onednn, precision) == expected  # type: ignore[arg-type]
+    assert resolve_tensorflow_class(devices, has_onednn, precision) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
 def test_each_backend_is_a_class_of_its_own(backend: str) -> None:
-    assert numerics_class(A100, backend, "bfloat16") == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
+    assert format_numerics_class(A100, backend, "bfloat16") == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
 
 
 def test_a_chip_with_a_slash_in_its_name_stays_one_part() -> None:
-    assert numerics_class(Device("gpu", "a/b"), "jax", "float32").count("/") == 3
+    assert format_numerics_class(Device("gpu", "a/b"), "jax", "float32").count("/") == 3
 
 
 @pytest.mark.parametrize(
@@ -61,20 +61,20 @@ def test_a_chip_with_a_slash_in_its_name_stays_one_part() -> None:
     ],
 )
 def test_processors_of_any_kind_have_a_class(flags: str, expected: str) -> None:
-    assert instruction_set(frozenset(flags.split()), "riscv64") == expected
+    assert select_instruction_set(frozenset(flags.split()), "riscv64") == expected
 
 
 def test_the_class_is_that_of_the_process_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    if len(local_devices()) == 1:
-        assert local_numerics("float32").split("/")[:2] == ["cpu", local_devices()[0].chip]
+    if len(list_devices()) == 1:
+        assert detect_numerics_class("float32").split("/")[:2] == ["cpu", list_devices()[0].chip]
     with tf.Graph().as_default() as graph:
         pixels = tf.compat.v1.placeholder(tf.uint8, [None, 2, 2, 3], "pixels")
         tf.cast(pixels, tf.float32, "features")
     network = FrozenGraph(graph.as_graph_def().SerializeToString(), "float32")
-    assert network.numerics == local_numerics("float32")
+    assert network.numerics == detect_numerics_class("float32")
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_a_precision_without_instructions_is_emulated(precision: str, flags: str
     ],
 )
 def test_a_processor_that_cannot_compute_in_bfloat16_is_recorded_with_float32(flags: str, expected: str) -> None:
-    assert onednn_precision("bfloat16", frozenset(flags.split())) == expected
-    assert onednn_precision("float32", frozenset(flags.split())) == "float32"
+    assert resolve_onednn_precision("bfloat16", frozenset(flags.split())) == expected
+    assert resolve_onednn_precision("float32", frozenset(flags.split())) == "float32"
 
 
 def test_only_emulation_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,23 +5,37 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.text.caption_keys import CaptionsDigest, caption_digest, caption_key, training_captions_digest
+from features.text.caption_keys import (
+    CaptionsDigest,
+    compute_caption_digest,
+    compute_caption_key,
+    identify_built_vocabulary,
+)
 
 
 def digest(pairs):
     result = CaptionsDigest()
     for key, text in pairs:
-        result.add(caption_digest(key, text))
+        result.add(compute_caption_digest(key, text))
     return result
 
 
 def test_a_key_is_the_sha256_of_the_canonical_json_of_its_three_parts():
     expected = hashlib.sha256(json.dumps(["coco", "9", "a\u00e9"], ensure_ascii=False, separators=(",", ":")).encode())
-    assert caption_key("coco", "9", "a\u00e9") == expected.digest()
+    assert compute_caption_key("coco", "9", "a\u00e9") == expected.digest()
 
 
 def test_keys_tell_apart_where_one_part_ends_and_the_next_begins():
-    assert len({caption_key("a", "b", "cd"), caption_key("a", "bc", "d"), caption_key("ab", "", "cd")}) == 3
+    assert (
+        len(
+            {
+                compute_caption_key("a", "b", "cd"),
+                compute_caption_key("a", "bc", "d"),
+                compute_caption_key("ab", "", "cd"),
+            }
+        )
+        == 3
+    )
 
 
 @given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.text(st.characters(codec="utf-8"))), max_size=8))
@@ -40,7 +54,7 @@ def test_the_digest_is_the_sha256_of_the_sorted_digests_of_the_captions():
 
 
 def test_the_digest_changes_with_a_text_with_a_key_and_with_a_repetition():
-    key, other = caption_key("d", "1", "1"), caption_key("d", "1", "2")
+    key, other = compute_caption_key("d", "1", "1"), compute_caption_key("d", "1", "2")
     sets = [[(key, "a")], [(key, "b")], [(other, "a")], [(key, "a"), (key, "a")], []]
     assert len({digest(pairs).hexdigest() for pairs in sets}) == len(sets)
 
@@ -48,10 +62,10 @@ def test_the_digest_changes_with_a_text_with_a_key_and_with_a_repetition():
 def test_a_digest_can_be_read_while_more_is_added():
     growing = digest([(bytes(32), "a")])
     before = growing.hexdigest()
-    growing.add(caption_digest(bytes(32), "b"))
+    growing.add(compute_caption_digest(bytes(32), "b"))
     assert growing.hexdigest() != before
 
 
 def test_a_learned_vocabulary_is_named_by_the_captions_it_is_learned_from():
     train = digest([(bytes(32), "a")])
-    assert training_captions_digest(train) == f"train:{train.hexdigest()}"
+    assert identify_built_vocabulary(train) == f"train:{train.hexdigest()}"

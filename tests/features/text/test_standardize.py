@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from features.text.standardize import KERAS_FILTERS, split_words
 from features.text.tokenizer import Tokenizer
-from features.text.transform import transform_for_vocabulary
+from features.text.transform import write_transform
 from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
 
 STANDARDIZERS = ("keras", "alnum", "punctuation")
 
 # Unicode 3.2: old enough that Python, RE2 and ICU know every character, and know it alike.
 OLD = unicodedata.ucd_3_2_0
-LETTERS = "aAbBéÉßẞİıIiÌJĮſΑΣσςΐЖжאبक็なカ漢字한𝔸ﬁ"
+CHARACTERS = "aAbBéÉßẞİıIiÌJĮſΑΣσςΐЖжאبक็なカ漢字한𝔸ﬁ"
 MARKS = "\u0301\u0307\u030c\u0327\u0328\u0345\u0591\u093c\u0e31\u3099"
 EMOJI = "🐶😀🏽❤\ufe0f\u200d👩🇨🇭"
 OTHERS = "0٣²½_-'’“”.,;:!?#$%&()*+/<=>@[\\]^`{|}~¿、。€×"
@@ -40,7 +40,7 @@ SEQUENCES = [
 SPACES = " \t\n\r\v\f\0\x1c\x85\xa0\u2003\u2028\u3000"
 
 
-ATOMS = [*LETTERS, *MARKS, *EMOJI, *OTHERS, *SPACES, *SEQUENCES]
+ATOMS = [*CHARACTERS, *MARKS, *EMOJI, *OTHERS, *SPACES, *SEQUENCES]
 
 
 def reference(standardizer, text):
@@ -79,7 +79,7 @@ def test_the_saved_graph_and_python_agree(standardizer, tmp_path):
     expected = [reference(standardizer, text) for text in texts]
     words = [*SPECIAL_TOKENS, *sorted({word for row in expected for word in row})]
     table_config = CaptionTableConfig(dataset="d", vocabulary="given:00", standardizer=standardizer)
-    transform_for_vocabulary(words, table_config, tmp_path)
+    write_transform(words, table_config, tmp_path)
     got = [[words[number] for number in ids[1:-1]] for ids in Tokenizer(tmp_path).tokenize(texts).rows()]
     assert len(words) > 3000
     assert got == expected

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from features.text.tokenizer import Tokenizer
-from features.text.transform import transform_for_vocabulary
+from features.text.transform import write_transform
 from schemas.errors import RecordError, StoreError
 from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
 
@@ -15,7 +15,7 @@ WORDS = [*SPECIAL_TOKENS, "a", "dog", "runs"]
 @pytest.fixture(scope="module")
 def transform_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("transform")
-    transform_for_vocabulary(WORDS, CaptionTableConfig(dataset="d", vocabulary="given:00"), path)
+    write_transform(WORDS, CaptionTableConfig(dataset="d", vocabulary="given:00"), path)
     return path
 
 

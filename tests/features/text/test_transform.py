@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from features.text.tokenizer import Tokenizer
-from features.text.transform import ordered_words, transform_for_vocabulary
+from features.text.transform import order_vocabulary, write_transform
 from features.text.vocabulary import read_vocabulary
 from schemas.errors import StoreError, UsageError
 from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
@@ -30,17 +30,17 @@ def digests(directory):
 
 
 def test_words_become_their_ids_between_start_and_end(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path)
+    write_transform(WORDS, table_config(), tmp_path)
     assert rows(tmp_path, "A DOG runs.", "Cafe\u0301 cat", "") == [[2, 4, 5, 6, 3], [2, 7, 1, 3], [2, 3]]
 
 
 def test_the_vocabulary_is_kept_beside_the_graph(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path)
+    write_transform(WORDS, table_config(), tmp_path)
     assert read_vocabulary(tmp_path) == WORDS
 
 
 def test_a_long_caption_is_cut_and_keeps_its_end(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(max_length=4), tmp_path)
+    write_transform(WORDS, table_config(max_length=4), tmp_path)
     tokens = Tokenizer(tmp_path).tokenize(["a dog runs a dog", "a dog", "a", ""])
     assert [row.tolist() for row in tokens.rows()] == [[2, 4, 5, 3], [2, 4, 5, 3], [2, 4, 3], [2, 3]]
     assert tokens.lengths.tolist() == [4, 4, 3, 2]
@@ -51,15 +51,15 @@ def test_a_long_caption_is_cut_and_keeps_its_end(tmp_path):
 @pytest.mark.parametrize("standardizer", ["keras", "alnum", "punctuation"])
 def test_the_standardizer_of_the_recipe_is_built_in(tmp_path, standardizer):
     words = [*SPECIAL_TOKENS, "t", "shirt", "tshirt", "girl's", "girls", "girl", "s"]
-    transform_for_vocabulary(words, table_config(standardizer=standardizer), tmp_path)
+    write_transform(words, table_config(standardizer=standardizer), tmp_path)
     expected = {"keras": [2, 4, 5, 7, 3], "alnum": [2, 4, 5, 9, 10, 3], "punctuation": [2, 6, 8, 3]}
     assert rows(tmp_path, "T-shirt, girl's") == [expected[standardizer]]
 
 
 def test_equal_words_give_equal_bytes_wherever_and_whenever(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path / "one")
+    write_transform(WORDS, table_config(), tmp_path / "one")
     tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: -x))(tf.constant(1))
-    worker = threading.Thread(target=transform_for_vocabulary, args=(WORDS, table_config(), tmp_path / "deep" / "two"))
+    worker = threading.Thread(target=write_transform, args=(WORDS, table_config(), tmp_path / "deep" / "two"))
     worker.start()
     worker.join()
     assert digests(tmp_path / "one") == digests(tmp_path / "deep" / "two")
@@ -67,7 +67,7 @@ def test_equal_words_give_equal_bytes_wherever_and_whenever(tmp_path):
 
 
 def test_nothing_but_the_transform_is_left_behind(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path)
+    write_transform(WORDS, table_config(), tmp_path)
     assert sorted(digests(tmp_path)) == [
         "transform_fn/assets/vocabulary.txt",
         "transform_fn/saved_model.pb",
@@ -78,16 +78,16 @@ def test_nothing_but_the_transform_is_left_behind(tmp_path):
 
 
 def test_a_moved_transform_tokenizes_as_before(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path / "here")
+    write_transform(WORDS, table_config(), tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     assert rows(tmp_path / "there", "a café") == [[2, 4, 7, 3]]
 
 
 def test_two_transforms_that_lay_at_one_place_keep_their_words_apart(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path)
+    write_transform(WORDS, table_config(), tmp_path)
     first = Tokenizer(tmp_path)
     (tmp_path / "kept.txt").write_text("beside the transform")
-    transform_for_vocabulary([*SPECIAL_TOKENS, "dog", "a"], table_config(), tmp_path)
+    write_transform([*SPECIAL_TOKENS, "dog", "a"], table_config(), tmp_path)
     second = Tokenizer(tmp_path)
     assert first.tokenize(["a dog"]).ids.tolist() == [2, 4, 5, 3]
     assert second.tokenize(["a dog"]).ids.tolist() == [2, 5, 4, 3]
@@ -95,7 +95,7 @@ def test_two_transforms_that_lay_at_one_place_keep_their_words_apart(tmp_path):
 
 
 def test_tensorflow_transform_reads_what_is_saved(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(max_length=4), tmp_path)
+    write_transform(WORDS, table_config(max_length=4), tmp_path)
     output = tft.TFTransformOutput(str(tmp_path))
     features = output.transform_raw_features({"caption": tf.constant(["a dog runs", "café"])})
     assert features["tokens"].to_list() == [[2, 4, 5, 3], [2, 7, 3]]
@@ -104,18 +104,18 @@ def test_tensorflow_transform_reads_what_is_saved(tmp_path):
 
 
 def test_a_vocabulary_without_words_makes_every_word_unknown(tmp_path):
-    transform_for_vocabulary(SPECIAL_TOKENS, table_config(), tmp_path)
+    write_transform(SPECIAL_TOKENS, table_config(), tmp_path)
     assert rows(tmp_path, "a dog") == [[2, 1, 1, 3]]
 
 
 def test_counts_in_any_order_give_the_most_frequent_first_and_ties_in_reverse():
     counts = "2 cat\n2 ant\n10 bee\n2 élan\n2 car\n1 zoo\n".encode()
-    assert ordered_words(counts) == [*SPECIAL_TOKENS, "bee", "élan", "cat", "car", "ant", "zoo"]
+    assert order_vocabulary(counts) == [*SPECIAL_TOKENS, "bee", "élan", "cat", "car", "ant", "zoo"]
 
 
 def test_words_that_are_no_vocabulary_are_refused(tmp_path):
     with pytest.raises(StoreError, match="begins with"):
-        transform_for_vocabulary(["a", "dog"], table_config(), tmp_path)
+        write_transform(["a", "dog"], table_config(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def test_words_that_are_no_vocabulary_are_refused(tmp_path):
 )
 def test_bounds_that_leave_no_room_for_a_word_are_refused(tmp_path, settings, complaint):
     with pytest.raises(UsageError, match=complaint):
-        transform_for_vocabulary(WORDS, table_config(**settings), tmp_path)
+        write_transform(WORDS, table_config(**settings), tmp_path)
 
 
 def test_ten_thousand_captions_take_a_moment(tmp_path):
-    transform_for_vocabulary(WORDS, table_config(), tmp_path)
+    write_transform(WORDS, table_config(), tmp_path)
     tokenizer = Tokenizer(tmp_path)
     captions = ["A dog runs to a café with its friends ."] * 10_000
     tokenizer.tokenize(captions[:10])

@@ -1,6 +1,6 @@
 import pytest
 
-from features.text.vocabulary import detokenize, given_vocabulary, read_vocabulary, write_vocabulary
+from features.text.vocabulary import detokenize, identify_given_vocabulary, read_vocabulary, write_vocabulary
 from schemas.errors import StoreError
 from schemas.table_config import SPECIAL_TOKENS
 
@@ -61,6 +61,10 @@ def test_ids_become_words_up_to_the_end_token():
 
 
 def test_a_given_vocabulary_is_named_by_its_words_in_their_order():
-    names = {given_vocabulary(WORDS), given_vocabulary(WORDS[:-1]), given_vocabulary([*WORDS[:4], *WORDS[:3:-1]])}
+    names = {
+        identify_given_vocabulary(WORDS),
+        identify_given_vocabulary(WORDS[:-1]),
+        identify_given_vocabulary([*WORDS[:4], *WORDS[:3:-1]]),
+    }
     assert len(names) == 3
     assert all(name.startswith("given:") and len(name) == 6 + 64 for name in names)

@@ -7,7 +7,7 @@ import pytest
 
 import capt
 from features.extractors import frozen_graph
-from features.runtime.numerics import native_precision
+from features.runtime.numerics import detect_native_precision
 from pipelines.jobs import extract_shard, provenance
 from schemas.errors import StoreError
 
@@ -30,7 +30,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
 
 def here() -> provenance.Provenance:
     """What this machine computes with `--precision auto`."""
-    return provenance.local_provenance(native_precision())
+    return provenance.local_provenance(detect_native_precision())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 import capt
 from features.text.tokenizer import Tokenizer
-from features.text.transform import transform_for_vocabulary
+from features.text.transform import write_transform
 from features.text.vocabulary import read_vocabulary
 from pipelines.jobs.vocabulary import learn_vocabulary
 from schemas.errors import UsageError
@@ -78,7 +78,7 @@ def test_order_and_batches_change_no_byte(tmp_path):
 
 def test_a_learned_and_a_given_vocabulary_make_the_same_transform(tmp_path):
     learned = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(max_length=6))
-    transform_for_vocabulary(read_vocabulary(learned), table_config(max_length=6), tmp_path / "given")
+    write_transform(read_vocabulary(learned), table_config(max_length=6), tmp_path / "given")
     for path in [path for path in learned.rglob("*") if path.is_file()]:
         assert path.read_bytes() == (tmp_path / "given" / path.relative_to(learned)).read_bytes()
 

@@ -18,7 +18,7 @@ def changed(augmentation, pixels, epoch=0, step=0):
 
 
 def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
-    augmentation = Augmentation(3, shift=0.2, zoom=0.3, colour=0.3, flip=True)
+    augmentation = Augmentation(3, shift=0.2, zoom=0.3, color=0.3, flip=True)
     first = changed(augmentation, pixels, 1, 2)
     assert first.shape == pixels.shape
     assert first.dtype == np.uint8
@@ -26,7 +26,7 @@ def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
     others = [
         changed(augmentation, pixels, 1, 3),
         changed(augmentation, pixels, 2, 2),
-        changed(Augmentation(4, shift=0.2, zoom=0.3, colour=0.3, flip=True), pixels, 1, 2),
+        changed(Augmentation(4, shift=0.2, zoom=0.3, color=0.3, flip=True), pixels, 1, 2),
     ]
     for other in others:
         assert (other != first).any(axis=(1, 2, 3)).all()
@@ -34,7 +34,7 @@ def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
 
 def test_every_image_of_a_batch_is_changed_by_itself(pixels):
     same = np.repeat(pixels[:1], 6, axis=0)
-    made = changed(Augmentation(0, colour=0.5), same)
+    made = changed(Augmentation(0, color=0.5), same)
     assert len(np.unique(made.reshape(6, -1), axis=0)) == 6
 
 
@@ -79,7 +79,7 @@ def test_a_flip_mirrors_half_of_the_images_left_for_right(pixels):
 def test_colours_change_in_strength_and_nothing_moves():
     red, grey = (150, 50, 50), (90, 90, 90)
     plain = np.broadcast_to(np.array([red, grey], np.uint8)[:, None, None], (2, HEIGHT, WIDTH, 3))
-    made = changed(Augmentation(5, colour=0.4), np.repeat(plain, 50, axis=0)).astype(int)
+    made = changed(Augmentation(5, color=0.4), np.repeat(plain, 50, axis=0)).astype(int)
     assert (made == made[:, :1, :1]).all()
     reds, greys = made[:50, 0, 0], made[50:, 0, 0]
     assert (reds[:, 0] > reds[:, 1] + 20).all()
@@ -110,6 +110,6 @@ def test_a_cover_is_one_bar_of_one_colour_and_no_larger_than_allowed():
 
 
 def test_what_is_asked_besides_leaves_the_other_draws_as_they_are(pixels):
-    plain = changed(Augmentation(7, shift=0.2, colour=0.3), pixels)
-    with_hue = changed(Augmentation(7, shift=0.2, colour=0.3, hue=True), pixels)
+    plain = changed(Augmentation(7, shift=0.2, color=0.3), pixels)
+    with_hue = changed(Augmentation(7, shift=0.2, color=0.3, hue=True), pixels)
     np.testing.assert_array_equal(np.sort(with_hue, axis=3), np.sort(plain, axis=3))

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
 from trainer.decoding.ctc_greedy import greedy
-from trainer.models.charset import CLASSES, LETTERS
+from trainer.models.charset import CHARACTERS, CLASSES
 
 SCORES = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.just(4)), elements=st.floats(-9, 9, width=32, allow_subnormal=False)
@@ -16,7 +16,7 @@ SCORES = hnp.arrays(
 
 def spelled(frames):
     """Logits [1, T, 27] whose likeliest classes are those written, `-` for the blank."""
-    return 8 * np.eye(CLASSES, dtype=np.float32)[[1 + LETTERS.index(c) if c != "-" else 0 for c in frames]][None]
+    return 8 * np.eye(CLASSES, dtype=np.float32)[[1 + CHARACTERS.index(c) if c != "-" else 0 for c in frames]][None]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_positions_are_read_as_the_likeliest_letters_and_then_nothing():
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     for row, reading in zip(shifted, CtcDecoder("attention", "greedy")(logits), strict=True):
         best = max(
-            (row[:n, 1:].max(1).sum() + row[n:, 0].sum(), "".join(LETTERS[i] for i in row[:n, 1:].argmax(1)))
+            (row[:n, 1:].max(1).sum() + row[n:, 0].sum(), "".join(CHARACTERS[i] for i in row[:n, 1:].argmax(1)))
             for n in range(4)
         )
         assert reading.text == best[1]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from features.synthetic.captchas import shipped_words
+from features.synthetic.captchas import load_default_words
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.decoding.lexicon import Lexicon
 from trainer.models.charset import CLASSES, encode
@@ -70,7 +70,7 @@ def test_positions_say_a_word_and_then_nothing():
 
 def test_a_list_of_2500_words_is_held_against_hundreds_of_images_in_a_few_seconds():
     frames = log_softmax(np.random.default_rng(6).normal(0, 4, (128, 40, CLASSES)).astype(np.float32))
-    lexicon = Lexicon(shipped_words())
+    lexicon = Lexicon(load_default_words())
     started = time.process_time()
     assert lexicon.in_frames(frames).shape == (128, len(lexicon.words))
     assert time.process_time() - started < 2.5

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.synthetic.captchas.image_names import image_number, label, line_number
+from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
 from schemas.errors import UsageError
 from trainer.evaluation.label_file import read_label_file
 
@@ -43,11 +43,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 @given(st.integers(0, 10**15 - 1), st.text("abcxyz", min_size=1))
 def test_a_label_line_tells_number_and_word(number, word):
-    assert label(f"a{number} {word}") == (number, word)
-    assert line_number(f"a{number} {word}") == number
-    assert image_number(f"words_captcha/a{number}.png") == number
+    assert parse_label_line(f"a{number} {word}") == (number, word)
+    assert parse_line_number(f"a{number} {word}") == number
+    assert parse_image_number(f"words_captcha/a{number}.png") == number
 
 
 @pytest.mark.parametrize("name", ["a01.png", "b1.png", "a1.jpg", "xa1.png", "a1.png.png", "a.png", "a-1.png"])
 def test_other_names_have_no_number(name):
-    assert image_number(name) is None
+    assert parse_image_number(name) is None

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluation.recognition_metrics import RecognitionScores, align, wilson_interval, worst_first
-from trainer.models.charset import LETTERS
+from trainer.models.charset import CHARACTERS
 
-WORDS = st.text(LETTERS[:4], max_size=6)
+WORDS = st.text(CHARACTERS[:4], max_size=6)
 
 
 def distance(one, other):
@@ -41,7 +41,7 @@ def test_whole_words_and_letters_are_counted():
 def test_the_confusion_is_of_words_read_wrong_and_knows_missed_and_added_letters():
     counts = RecognitionScores(("null", "book", "www", "cat"), ("null", "bok", "wwv", "cats")).confusion()
     wrong = {(int(i), int(j)): int(counts[i, j]) for i, j in np.argwhere(counts) if i != j}
-    at = LETTERS.index
+    at = CHARACTERS.index
     assert wrong == {(at("o"), 26): 1, (at("w"), at("v")): 1, (26, at("s")): 1}
     assert counts[at("n"), at("n")] == 0
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.models.charset import CLASSES, LETTERS, decode, encode
+from trainer.models.charset import CHARACTERS, CLASSES, decode, encode
 
 
-@given(st.lists(st.text(LETTERS, max_size=6)))
+@given(st.lists(st.text(CHARACTERS, max_size=6)))
 def test_words_come_back_from_their_ids(words):
     ids = encode(words)
     assert ids.dtype == np.int32

@@ -9,7 +9,14 @@ import time
 import pytest
 
 import capt
-from features.synthetic.captchas import CaptchaStyle, draw, make_captchas, png, shipped_fonts, shipped_words
+from features.synthetic.captchas import (
+    CaptchaStyle,
+    draw_captcha,
+    encode_png,
+    find_default_fonts,
+    load_default_words,
+    make_captchas,
+)
 from schemas.errors import UsageError
 
 
@@ -26,14 +33,14 @@ def files_of(root):
 
 
 def test_the_layout_is_the_published_one_with_the_truth_beside_it(made):
-    look = CaptchaStyle(shipped_words(), shipped_fonts())
-    drawn = [draw(5, number, look) for number in range(14)]
+    look = CaptchaStyle(load_default_words(), find_default_fonts())
+    drawn = [draw_captcha(5, number, look) for number in range(14)]
     lines = [f"a{number} {word}\n" for number, (_, word) in enumerate(drawn)]
     files = files_of(made)
     assert files.pop("truth.txt").decode() == "".join(lines)
     assert files.pop("words_captcha/spec_train_val.txt").decode() == "".join(lines[:12])
     assert files.pop("made.json")
-    assert files == {f"words_captcha/a{number}.png": png(picture) for number, (picture, _) in enumerate(drawn)}
+    assert files == {f"words_captcha/a{number}.png": encode_png(picture) for number, (picture, _) in enumerate(drawn)}
 
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_labels_are_as_many_as_asked(made, tmp_path):
@@ -58,13 +65,13 @@ def test_a_folder_of_something_else_is_refused(made, other):
 
 def test_other_words_are_another_set(made):
     with pytest.raises(UsageError, match="holds something else"):
-        make_captchas(CaptchaStyle(("null",), shipped_fonts()), made, 14, 5)
+        make_captchas(CaptchaStyle(("null",), find_default_fonts()), made, 14, 5)
 
 
 def test_words_and_fonts_of_ones_own_are_taken(tmp_path):
     (tmp_path / "words.txt").write_text("null\nwww\n")
     (tmp_path / "fonts").mkdir()
-    (tmp_path / "fonts" / "one.ttf").symlink_to(shipped_fonts()[1])
+    (tmp_path / "fonts" / "one.ttf").symlink_to(find_default_fonts()[1])
     figures = capt.synth_captcha(
         out=tmp_path / "out", num_images=6, seed=1, word_list=tmp_path / "words.txt", font_dir=tmp_path / "fonts"
     )

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from features.synthetic.captchas import DEFAULT_FONTS, list_fonts, shipped_fonts
+from features.synthetic.captchas import DEFAULT_FONTS, find_default_fonts, list_fonts
 from schemas.errors import UsageError
 
 
 def test_four_fonts_come_with_an_installed_package():
-    assert len(set(shipped_fonts())) == 4
-    assert [Path(font).stem for font in shipped_fonts()] == list(DEFAULT_FONTS)
-    assert all(Path(font).is_file() for font in shipped_fonts())
+    assert len(set(find_default_fonts())) == 4
+    assert [Path(font).stem for font in find_default_fonts()] == list(DEFAULT_FONTS)
+    assert all(Path(font).is_file() for font in find_default_fonts())
 
 
 def test_every_font_of_a_directory_is_taken_by_name(tmp_path):
     for name in ("b.ttf", "a.otf", "C.TTF"):
-        shutil.copy(shipped_fonts()[0], tmp_path / name)
+        shutil.copy(find_default_fonts()[0], tmp_path / name)
     (tmp_path / "notes.txt").write_text("not a font")
     assert [Path(font).name for font in list_fonts(tmp_path)] == ["C.TTF", "a.otf", "b.ttf"]
 
@@ -36,6 +36,6 @@ def test_a_file_that_is_no_font_is_named(tmp_path):
 
 
 def test_a_font_without_letters_is_named(tmp_path):
-    shutil.copy(shipped_fonts(["STIXSizFiveSymReg"])[0], tmp_path / "symbols.ttf")
+    shutil.copy(find_default_fonts(["STIXSizFiveSymReg"])[0], tmp_path / "symbols.ttf")
     with pytest.raises(UsageError, match=r"symbols\.ttf: the font lacks abc"):
         list_fonts(tmp_path)

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.synthetic.captchas import HEIGHT, WIDTH, CaptchaStyle, draw, png, shipped_fonts, shipped_words
+from features.synthetic.captchas import (
+    HEIGHT,
+    WIDTH,
+    CaptchaStyle,
+    draw_captcha,
+    encode_png,
+    find_default_fonts,
+    load_default_words,
+)
 from features.synthetic.captchas import renderer as module
 
-LOOK = CaptchaStyle(shipped_words(), shipped_fonts())
+LOOK = CaptchaStyle(load_default_words(), find_default_fonts())
 
 
 def letters_of(number: int, look: CaptchaStyle = LOOK) -> np.ndarray:
@@ -18,18 +26,18 @@ def letters_of(number: int, look: CaptchaStyle = LOOK) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_stroke", lambda pen, random: None)
         patch.setattr(module, "_ground", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
-        return (np.asarray(draw(3, number, look)[0]) < 255).any(axis=2)
+        return (np.asarray(draw_captcha(3, number, look)[0]) < 255).any(axis=2)
 
 
 def test_a_picture_is_a_function_of_seed_and_number():
-    once, again = draw(1, 7, LOOK), draw(1, 7, LOOK)
-    assert (png(once[0]), once[1]) == (png(again[0]), again[1])
-    assert png(draw(2, 7, LOOK)[0]) != png(once[0]) != png(draw(1, 8, LOOK)[0])
+    once, again = draw_captcha(1, 7, LOOK), draw_captcha(1, 7, LOOK)
+    assert (encode_png(once[0]), once[1]) == (encode_png(again[0]), again[1])
+    assert encode_png(draw_captcha(2, 7, LOOK)[0]) != encode_png(once[0]) != encode_png(draw_captcha(1, 8, LOOK)[0])
 
 
 def test_the_picture_is_a_png_of_the_published_size():
-    picture, _ = draw(1, 0, LOOK)
-    file = png(picture)
+    picture, _ = draw_captcha(1, 0, LOOK)
+    file = encode_png(picture)
     shown = Image.open(BytesIO(file))
     assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", (600, 320))
     assert np.array_equal(np.asarray(shown), np.asarray(picture))
@@ -38,7 +46,7 @@ def test_the_picture_is_a_png_of_the_published_size():
 
 def test_the_word_is_one_of_the_look_and_all_words_and_fonts_come():
     look = CaptchaStyle(("null", "www", "thus"), LOOK.fonts)
-    assert set(Counter(draw(1, number, look)[1] for number in range(60))) == {"null", "www", "thus"}
+    assert set(Counter(draw_captcha(1, number, look)[1] for number in range(60))) == {"null", "www", "thus"}
     shapes = {letters_of(number, CaptchaStyle(("thus",), (font,))).sum() for number in range(3) for font in LOOK.fonts}
     assert len(shapes) == 3 * len(LOOK.fonts)
 
@@ -76,9 +84,9 @@ def test_letters_are_each_of_their_own_colour_and_size():
         patch.setattr(module, "_stroke", lambda pen, random: None)
         patch.setattr(module, "_ground", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
         look = CaptchaStyle(("lllll",), LOOK.fonts[2:3])
-        pixels = np.asarray(draw(1, 1, look)[0]).reshape(-1, 3)
+        pixels = np.asarray(draw_captcha(1, 1, look)[0]).reshape(-1, 3)
     colours = Counter(map(tuple, pixels[pixels.max(axis=1) < 255].tolist()))
-    inks = [colour for colour, count in colours.most_common(5) if count > 100]
+    inks = [color for color, count in colours.most_common(5) if count > 100]
     assert len(inks) == 5
     assert len({colours[ink] for ink in inks}) == 5
 
@@ -89,7 +97,7 @@ def test_eight_to_twenty_strokes_lie_over_and_under_the_letters():
         patch.setattr(module, "_stroke", lambda pen, random: counts.append("stroke"))
         patch.setattr(module, "_write", lambda *_: counts.append("word"))
         for number in range(40):
-            draw(1, number, LOOK)
+            draw_captcha(1, number, LOOK)
             counts.append("end")
     pictures = " ".join(counts).split(" end")[:-1]
     strokes = [picture.split().count("stroke") for picture in pictures]

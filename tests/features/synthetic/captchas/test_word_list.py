@@ -4,20 +4,20 @@ import re
 
 import pytest
 
-from features.synthetic.captchas import LETTERS, read_words, shipped_words
+from features.synthetic.captchas import CHARACTERS, load_default_words, read_words
 from schemas.errors import UsageError
 
 
 def test_the_words_are_2500_of_three_to_five_letters():
-    words = shipped_words()
+    words = load_default_words()
     assert len(words) == len(set(words)) == 2500
     assert all(re.fullmatch("[a-z]{3,5}", word) for word in words)
-    assert set("".join(words)) == set(LETTERS)
+    assert set("".join(words)) == set(CHARACTERS)
     assert {len(word) for word in words} == {3, 4, 5}
 
 
 def test_null_and_doubled_and_tripled_letters_are_among_them():
-    words = shipped_words()
+    words = load_default_words()
     assert {"null", "book", "www", "brrr", "zzz"} <= set(words)
     assert sum(bool(re.search(r"(.)\1", word)) for word in words) > 200
 

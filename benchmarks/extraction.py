@@ -43,7 +43,7 @@ from features.extractors.frozen_graph import load_extractor_model, load_shared_e
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from pipelines.beam.work_units import write_unit
-from pipelines.jobs.extract_shard import EXTRACT_UNIT, ExtractShard
+from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.choices import Precision
 from schemas.options.extractor import ExtractorOptions
 
@@ -150,7 +150,7 @@ def core(given: Given) -> float:
     """Our extraction core as a job runs it: one unit of references to one shard."""
     table, plan = given.store.table, given.fresh("unit")
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
-    write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT)
+    write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT_SCHEMA)
     network, size = (
         load_shared_extractor_model(table.network_path, table.table_config.precision),
         (table.table_config.height, table.table_config.width),

@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from features.references import ListedFile, Reference
 from pipelines.beam.work_units import read_unit, write_unit
 from pipelines.datasets.splits import Splitter, compute_rank
-from pipelines.ingest.hash_images import HASH_UNIT, HASH_UNIT_ROWS
-from pipelines.ingest.ingestion import UNITS_ENTERED
+from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA
 from pipelines.ingest.job_database import InputRecord, JobDatabase
-from pipelines.jobs.extract_shard import EXTRACT_UNIT
+from pipelines.ingest.list_inputs import UNITS_PER_INSERT
+from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 
 _STORED_STEP = 2
 _KEY_BITS = 32
@@ -93,9 +93,9 @@ class Planning:
     def _hash(self, job_database: JobDatabase) -> None:
         unhashed, plan = job_database.unhashed(), self.root / "hash"
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
-            write_unit(plan, some[0]["image_id"], some, HASH_UNIT)
+            write_unit(plan, some[0]["image_id"], some, HASH_UNIT_SCHEMA)
         units = iter(sorted((plan / "units").iterdir()))
-        while some := list(islice(units, UNITS_ENTERED)):
+        while some := list(islice(units, UNITS_PER_INSERT)):
             job_database.enter_hashes(
                 [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
                 for unit in some
@@ -108,7 +108,7 @@ class Planning:
         with self._step(f"{run}: settle"):
             job_database.settle(ordered_keys(self.references, step), {})
         with self._step(f"{run}: units"):
-            write_unit(self.root / run, "00000", job_database.planned(), EXTRACT_UNIT)
+            write_unit(self.root / run, "00000", job_database.planned(), EXTRACT_UNIT_SCHEMA)
 
     def _finish(self, job_database: JobDatabase, run: str) -> dict[str, int]:
         with self._step(f"{run}: finish"):

@@ -6,13 +6,13 @@ The same job as `capt prepare features --extractor pixels`, on a dataset whose s
 from typing import Any
 
 from pipelines.datasets.captcha import CaptchaReader
-from pipelines.datasets.splits import Splitter, parse_counts, published_counts
+from pipelines.datasets.splits import Splitter, parse_split_sizes, split_like_published
 from pipelines.prepare_features import PreparedImages, prepare_images
 from schemas.options.prepare import PrepareCaptcha, PrepareFeatures
 
 KIND = "captcha"
 
-_SHARES = published_counts(7).shares
+_SHARES = split_like_published(7).shares
 
 
 def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
     Returns:
         The figures that `--json` prints.
     """
-    counts = parse_counts(options.split_sizes) if options.split_sizes else None
+    counts = parse_split_sizes(options.split_sizes) if options.split_sizes else None
     published = PreparedImages(
         dataset_type=KIND,
         source=CaptchaReader(options.labels, counts),
@@ -32,10 +32,10 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
         later=Splitter(own=False, shares=counts.shares if counts else _SHARES),
         states=Splitter(own=True) if counts else None,
     )
-    return prepare_images(captcha_features(options), published)
+    return prepare_images(build_pixel_options(options), published)
 
 
-def captcha_features(options: PrepareCaptcha) -> PrepareFeatures:
+def build_pixel_options(options: PrepareCaptcha) -> PrepareFeatures:
     """Returns the options of the job that stores the pixels: to it, CAPTCHAs are a folder of images."""
     given = options.model_dump(exclude={"labels", "split_sizes"})
     return PrepareFeatures(dataset_type="folder", extractor="pixels", **given)

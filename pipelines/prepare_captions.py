@@ -18,11 +18,11 @@ from features.store.repair import intact_caption_table, readable_dataset, remove
 from features.text.caption_keys import CaptionsDigest, compute_caption_key, identify_built_vocabulary
 from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.beam.gc_freeze import freeze_heap
-from pipelines.beam.scratch import claim_job, scratch
-from pipelines.datasets import CaptionEntry, DatasetReader, MalformedRecord, open_reader
+from pipelines.beam.gc_freeze import freeze_gc
+from pipelines.beam.scratch import hold_job_lock, open_scratch
+from pipelines.datasets import CaptionEntry, DatasetReader, FailedRecord, open_reader
 from pipelines.datasets.record_fields import MAX_TEXT
-from pipelines.datasets.splits import compute_rank, parse_split
+from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage
 from pipelines.ingest.selected_captions import select_captions
 from pipelines.ingest.split_records import log_splits
@@ -49,7 +49,7 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
     Returns:
         The figures that `--json` prints; an input is one caption.
     """
-    with report_full_disk(options.store), freeze_heap():
+    with report_full_disk(options.store), freeze_gc():
         return _forecast(options) if options.dry_run else _prepare(options)
 
 
@@ -71,12 +71,14 @@ def _prepare(options: PrepareCaptions) -> dict[str, Any]:
         splits = job_database.split_figures()
         log_splits(splits, dataset.name)
         words = _given_words(options, store)
-        captions = select_captions(job_database, running.enter_context(scratch(workspace.work)) / "captions.arrows")
+        captions = select_captions(
+            job_database, running.enter_context(open_scratch(workspace.work)) / "captions.arrows"
+        )
         table_config = _table_config(options, dataset.name, captions.train, words)
         running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(table_config)): ()}))
         root = store.text_root(table_config)
         # Each run puts its captions in the place of all others, so of several the last counts.
-        running.enter_context(claim_job(workspace.work / f"{root.name}.lock"))
+        running.enter_context(hold_job_lock(workspace.work / f"{root.name}.lock"))
         repair_log(root)
         known = intact_caption_table(store, table_config)
         if known:
@@ -127,7 +129,7 @@ def _enter(
     job_database: CaptionDatabase, options: PrepareCaptions, source: DatasetReader, store: Store, dataset: str
 ) -> None:
     """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
-    splitter = parse_split(options.split_ratios)
+    splitter = parse_split_ratios(options.split_ratios)
     image_of = lru_cache(_REMEMBERED_IMAGES)(job_database.identities.image_of)
 
     def images() -> Iterator[CaptionedImage]:
@@ -143,13 +145,13 @@ def _enter(
 
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
         for entry in source.captions():
-            if isinstance(entry, MalformedRecord):
+            if isinstance(entry, FailedRecord):
                 job_database.add_malformed(entry, compute_rank(options.seed, entry.place))
                 continue
             try:
                 image_id = image_of(entry.document, entry.image_id)
             except RecordError as error:
-                lost = MalformedRecord(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
+                lost = FailedRecord(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
                 job_database.add_malformed(lost, compute_rank(options.seed, entry.image_id))
                 continue
             try:

@@ -26,14 +26,14 @@ from features.store.repair import FeatureTableRepair, readable_dataset, remove_c
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.resource_hints import parse_hints
 from pipelines.datasets import DatasetReader, open_reader
-from pipelines.datasets.splits import Splitter, parse_split
-from pipelines.ingest.ingestion import Selection, download_records, hash_records, insert_records, skip_failed_urls
+from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.list_inputs import ImageSelection, download_images, hash_images, list_inputs, skip_failed_urls
 from pipelines.ingest.split_records import log_splits
 from pipelines.ingest.workspace import Workspace, dry_run_workspace
 from pipelines.jobs.calibration import calibrate
 from pipelines.jobs.estimate import Footprint, TableEstimate, estimate_table
-from pipelines.jobs.extraction_job import ExtractionJob, check_shards
+from pipelines.jobs.extraction_job import ExtractionJob, check_num_shards
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
 from pipelines.jobs.summary import build_summary, check_failures, commit_dataset, parse_max_failures, write_named
@@ -55,7 +55,7 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
     Returns:
         The figures that `--json` prints.
     """
-    splitter = parse_split(options.split_ratios)
+    splitter = parse_split_ratios(options.split_ratios)
     source = open_reader(options.dataset_type, options.annotations)
     return prepare_images(options, PreparedImages(options.dataset_type, source, splitter, splitter, splitter))
 
@@ -215,7 +215,7 @@ def _check(options: PrepareFeatures) -> None:
         )
     if not options.images:
         raise UsageError("no images are named", location="--images", hint="name a directory, a .zip or a .tar")
-    check_shards(options.num_shards)
+    check_num_shards(options.num_shards)
     parse_hints(options.resource_hint)
     open_extractor(options)
 
@@ -261,15 +261,15 @@ def _enter(
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
     dataset = readable_dataset(store.dataset_root(options.dataset_name or published.dataset_type))
     splitter = published.later if dataset.manifests else published.splitter
-    selection = Selection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
-    entered = insert_records(job_database, published.source, options.images, selection)
+    selection = ImageSelection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
+    entered = list_inputs(job_database, published.source, options.images, selection)
     if not job_database.counts():
         location = ", ".join(options.annotations or options.images)
         raise CaptError("there are no images", location=location, hint="check --annotations, --images and the limits")
     job_database.keep_assigned(dataset)
     if job_database.identities.has_addresses():
         entered["downloads"] = _download(job_database, options, workspace)
-    hash_records(job_database, workspace.work, options.rehash, options.beam_options, image_limits(options).bytes)
+    hash_images(job_database, workspace.work, options.rehash, options.beam_options, image_limits(options).bytes)
     return entered
 
 
@@ -279,9 +279,7 @@ def _download(job_database: JobDatabase, options: PrepareFeatures, workspace: Wo
         skip_failed_urls(job_database, options.images, image_limits(options).bytes)
     if options.dry_run:
         return job_database.count_wanted()
-    return download_records(
-        job_database, options.images, workspace.work, download_limits(options), options.beam_options
-    )
+    return download_images(job_database, options.images, workspace.work, download_limits(options), options.beam_options)
 
 
 def _compare(job_database: JobDatabase, options: PrepareFeatures, healing: FeatureTableRepair) -> FeatureTable | None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from features.io.atomic_files import hash_file
 from features.io.locations import parse_location
 from features.store import Store
-from pipelines.prepare_captcha import captcha_features, prepare_captcha
+from pipelines.prepare_captcha import build_pixel_options, prepare_captcha
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import build_table_config, prepare_features
 from schemas.errors import UsageError
@@ -188,7 +188,7 @@ def _features_fingerprint(options: PrepareFeatures, store: Store) -> str:
 
 
 def _pixels_fingerprint(options: PrepareCaptcha, store: Store) -> str:
-    return _features_fingerprint(captcha_features(options), store)
+    return _features_fingerprint(build_pixel_options(options), store)
 
 
 class CaptionerTask:

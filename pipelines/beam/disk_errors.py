@@ -23,7 +23,7 @@ def report_full_disk(location: str) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        if not means_full_disk(error):
+        if not is_full_disk(error):
             raise
         raise CaptError(
             "no space is left on the disk",
@@ -32,7 +32,7 @@ def report_full_disk(location: str) -> Iterator[None]:
         ) from error
 
 
-def means_full_disk(error: Exception) -> bool:
+def is_full_disk(error: Exception) -> bool:
     """Whether an error, or the text of one that a worker sent, is that of a full disk."""
     if isinstance(error, sqlite3.OperationalError):
         return "disk is full" in str(error)

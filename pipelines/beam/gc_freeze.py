@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def freeze_heap() -> Iterator[None]:
+def freeze_gc() -> Iterator[None]:
     """Within the block the collector looks at new objects only.
 
     Every so many new objects, Python's collector walks through all there are. TensorFlow and Beam keep about a million,

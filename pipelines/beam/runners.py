@@ -15,7 +15,7 @@ from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from pipelines.beam.disk_errors import means_full_disk
+from pipelines.beam.disk_errors import is_full_disk
 from pipelines.beam.workers import quiet_threads
 from schemas.errors import CaptError, UsageError
 
@@ -35,7 +35,7 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
         CaptError: the job failed.
         OSError: no space is left on the disk.
     """
-    refuse_unknown(beam_options)
+    check_beam_options(beam_options)
     pipeline = _open_pipeline(beam_options)
     yield pipeline
     try:
@@ -48,7 +48,7 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
     except Exception as error:
         if str(error).startswith(KeyboardInterrupt.__name__):  # Beam makes a RuntimeError of it.
             raise KeyboardInterrupt from error
-        if means_full_disk(error):
+        if is_full_disk(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise CaptError(
             f"the job failed: {_reason(error)}", hint="run the same command again: what is finished is kept"
@@ -71,13 +71,13 @@ def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
     return beam.Pipeline(options=options)
 
 
-def computes_here(beam_options: Iterable[str]) -> bool:
+def runs_locally(beam_options: Iterable[str]) -> bool:
     """Whether the runner that the options name computes on this machine alone."""
     runner = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
     return runner is None or runner.rpartition(".")[2] in _LOCAL_RUNNERS
 
 
-def refuse_unknown(beam_options: Sequence[str]) -> None:
+def check_beam_options(beam_options: Sequence[str]) -> None:
     """UsageError where an option is one that neither Beam nor the engine knows; Beam itself would only log it."""
     stray = [option for option in beam_options[:1] if not option.startswith("--")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

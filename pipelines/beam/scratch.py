@@ -17,7 +17,7 @@ _log = logging.getLogger("capt.prepare")
 
 
 @contextlib.contextmanager
-def scratch(work: Path) -> Iterator[Path]:
+def open_scratch(work: Path) -> Iterator[Path]:
     """A new directory on this machine in `work`, removed afterwards; a lock beside it tells that its run is alive."""
     here = local_side(work)
     make_directory(here)
@@ -36,9 +36,9 @@ def scratch(work: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch_plan(work: Path) -> Iterator[Path]:
+def open_scratch_plan(work: Path) -> Iterator[Path]:
     """A new directory in `work` for a plan, which workers on other machines see too where `work` is in a bucket."""
-    with scratch(work) as directory:
+    with open_scratch(work) as directory:
         plan = work / directory.name
         try:
             yield plan
@@ -47,7 +47,7 @@ def scratch_plan(work: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claim_job(lock: Path) -> Iterator[None]:
+def hold_job_lock(lock: Path) -> Iterator[None]:
     """Be the only process of this machine in such a block with the lock file `lock`; waits for the one there now."""
     lock = local_side(lock)
     held = _acquire(lock)

@@ -63,7 +63,7 @@ def run_units(
     plan: Path, worker: Worker, beam_options: Sequence[str], label: str, hints: Mapping[str, str] | None = None
 ) -> None:
     """Have an engine do every unit of the plan that has no result yet."""
-    if not any(pending_units(plan)):
+    if not any(list_pending_units(plan)):
         return
     with run_pipeline(beam_options) as pipeline:
         add_units(pipeline, plan, worker, label, hints or {})
@@ -89,20 +89,20 @@ def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, h
     )
 
 
-def results(plan: Path) -> Iterator[bytes]:
+def read_results(plan: Path) -> Iterator[bytes]:
     """The results of the plan's units, in the units' order."""
     for path in sorted((plan / "done").glob("*.json")):
         yield path.read_bytes()
 
 
-def forget_results(plan: Path, is_final: Callable[[bytes], bool]) -> None:
+def delete_results(plan: Path, is_final: Callable[[bytes], bool]) -> None:
     """Have those units of the plan done again whose results are not final."""
     for path in sorted((plan / "done").glob("*.json")):
         if not is_final(path.read_bytes()):
             path.unlink()
 
 
-def pending_units(plan: Path) -> Iterator[Path]:
+def list_pending_units(plan: Path) -> Iterator[Path]:
     """The units without a result, in order."""
     done = {path.stem for path in (plan / "done").glob("*.json")}
     yield from (unit for unit in sorted((plan / "units").glob("*.parquet")) if unit.stem not in done)
@@ -148,7 +148,7 @@ class UnitCounter:
         self._path.write_text(f"{self._done} {self._failed}", encoding="ascii")
 
 
-def done_so_far(plan: Path) -> tuple[int, str]:
+def read_progress(plan: Path) -> tuple[int, str]:
     """Records that the plan's workers say they have handled, and a note on those that failed."""
     counts = [path.read_text(encoding="ascii").split() for path in local_side(plan / "progress").glob("*")]
     done = sum(int(count[0]) for count in counts if count)
@@ -157,7 +157,7 @@ def done_so_far(plan: Path) -> tuple[int, str]:
 
 
 def _pending_names(plan: str) -> Iterator[str]:
-    return (str(unit) for unit in pending_units(parse_location(plan)))
+    return (str(unit) for unit in list_pending_units(parse_location(plan)))
 
 
 def _result_path(unit: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from pipelines.datasets.base import CaptionEntry, DatasetReader, ImageEntry, ListingReader, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, ListingReader
 from pipelines.datasets.coco import CocoReader
 from pipelines.datasets.conceptual import ConceptualReader
 from pipelines.datasets.csv_file import CsvReader
@@ -14,7 +14,7 @@ from pipelines.datasets.jsonl import JsonLinesReader
 from pipelines.datasets.karpathy import KarpathyReader
 from schemas.errors import UsageError
 
-SOURCES: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
+DATASET_READERS: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
     "coco": CocoReader,
     "karpathy": KarpathyReader,
     "flickr8k": Flickr8kReader,
@@ -29,11 +29,21 @@ SOURCES: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
 
 def open_reader(kind: str, annotations: Sequence[str]) -> DatasetReader:
     """The source of a kind, over its annotation files; UsageError naming the kinds there are."""
-    if kind not in SOURCES:
+    if kind not in DATASET_READERS:
         raise UsageError(
-            f"unknown dataset kind {kind!r}", location="--dataset-type", hint=f"use one of {', '.join(SOURCES)}"
+            f"unknown dataset kind {kind!r}",
+            location="--dataset-type",
+            hint=f"use one of {', '.join(DATASET_READERS)}",
         )
-    return SOURCES[kind](annotations)
+    return DATASET_READERS[kind](annotations)
 
 
-__all__ = ["SOURCES", "CaptionEntry", "DatasetReader", "ImageEntry", "ListingReader", "MalformedRecord", "open_reader"]
+__all__ = [
+    "DATASET_READERS",
+    "CaptionEntry",
+    "DatasetReader",
+    "FailedRecord",
+    "ImageEntry",
+    "ListingReader",
+    "open_reader",
+]

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from features.io.names import is_address
 from features.references import Reference, is_collection, list_files
 from features.references.compression import gunzip_within, unpack_command
-from pipelines.datasets.base import MalformedRecord
-from pipelines.datasets.lines import Line, decode_line, line_end, split_lines
-from pipelines.datasets.record_fields import distinct_keys
+from pipelines.datasets.base import FailedRecord
+from pipelines.datasets.lines import Line, decode_line, find_line_end, split_lines
+from pipelines.datasets.record_fields import reject_duplicate_keys
 from pipelines.datasets.record_reader import read_record
-from pipelines.datasets.text_encoding import as_utf8
+from pipelines.datasets.text_encoding import convert_to_utf8
 from schemas.errors import CaptError, RecordError, UsageError
 
 MAX_BYTES = 2 << 30
@@ -79,7 +79,7 @@ class AnnotationFile:
             CaptError: The text cannot be read.
         """
         try:
-            return as_utf8(self.read(MAX_BYTES))
+            return convert_to_utf8(self.read(MAX_BYTES))
         except RecordError as error:
             if error.reason == "too large":
                 message = f"it holds more than {MAX_BYTES:,} bytes, which are the limit"
@@ -103,20 +103,20 @@ class AnnotationFile:
         data = self.text()
         try:
             text = data.decode(json.detect_encoding(data), "surrogateescape")
-            return json.loads(text, parse_int=_parse_int, object_pairs_hook=distinct_keys)
+            return json.loads(text, parse_int=_parse_int, object_pairs_hook=reject_duplicate_keys)
         except (ValueError, RecursionError) as error:
             raise CaptError(f"not JSON: {error}", location=self.location, hint="fetch the file again") from error
 
-    def lines(self) -> Iterator[Line | MalformedRecord]:
+    def lines(self) -> Iterator[Line | FailedRecord]:
         """The lines that are not blank, without their ends: LF, CR LF, or CR alone in a file without LF.
 
         A line that is not UTF-8, holds a NUL byte, or is longer than `lines.MAX_LINE`, is Malformed.
         """
         data = self.text()
-        for number, line in enumerate(split_lines(data, line_end(data)), 1):
+        for number, line in enumerate(split_lines(data, find_line_end(data)), 1):
             yield from decode_line(line, f"{self.location}:{number}")
 
-    def records(self, read: Callable[[Line], _Read | MalformedRecord]) -> Iterator[_Read | MalformedRecord]:
+    def records(self, read: Callable[[Line], _Read | FailedRecord]) -> Iterator[_Read | FailedRecord]:
         """Reads the lines as records.
 
         Args:
@@ -126,7 +126,7 @@ class AnnotationFile:
             A record or Malformed per line that is not blank.
         """
         for line in self.lines():
-            yield line if isinstance(line, MalformedRecord) else read_record(line.place, partial(read, line))
+            yield line if isinstance(line, FailedRecord) else read_record(line.place, partial(read, line))
 
     def beside(self, names: Iterable[str]) -> Iterator["AnnotationFile"]:
         """The plain files of these names in the document's own directory, as far as they are there."""
@@ -179,7 +179,7 @@ def list_annotation_files(
             yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", _unpacked_name(one.name), one.reference)
 
 
-def required(annotations: Sequence[str], kind: str, example: str) -> tuple[str, ...]:
+def require_annotations(annotations: Sequence[str], kind: str, example: str) -> tuple[str, ...]:
     """The annotations of a kind that cannot do without; UsageError naming an example."""
     if not annotations:
         raise UsageError(f"{kind} needs its annotation files", location="--annotations", hint=f"name {example}, say")

@@ -24,7 +24,7 @@ class CaptionEntry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MalformedRecord:
+class FailedRecord:
     """What stands where a record should and cannot be read as one.
 
     Args:
@@ -60,7 +60,7 @@ class ImageEntry(NamedTuple):
     split: str | None = None
     url: str = ""
     label: str = ""
-    fault: MalformedRecord | None = None
+    fault: FailedRecord | None = None
     document: str = ""
     place: str = ""
     root: str = ""
@@ -78,19 +78,19 @@ class ListedImage(NamedTuple):
     root: str = ""
 
 
-def in_document(
-    document: str, entries: Iterable[CaptionEntry | MalformedRecord]
-) -> Iterator[CaptionEntry | MalformedRecord]:
+def set_document(
+    document: str, entries: Iterable[CaptionEntry | FailedRecord]
+) -> Iterator[CaptionEntry | FailedRecord]:
     """Yields the captions of an annotation file with the file's name.
 
     Args:
         document: The annotation file.
         entries: Its captions, and what cannot be read as one.
     """
-    return (one if isinstance(one, MalformedRecord) else one._replace(document=document) for one in entries)
+    return (one if isinstance(one, FailedRecord) else one._replace(document=document) for one in entries)
 
 
-def failed_image(malformed: MalformedRecord) -> ImageEntry:
+def build_failed_image(malformed: FailedRecord) -> ImageEntry:
     """Returns the image that stands for a record that cannot be read as one.
 
     Args:
@@ -114,7 +114,7 @@ class DatasetReader(Protocol):
     def images(self) -> Iterator[ImageEntry]:
         """The images that the dataset names."""
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions of those images, in the files' order, with what cannot be read as one."""
 
 

@@ -14,10 +14,10 @@ from functools import partial
 
 from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
-from pipelines.datasets.base import CaptionEntry, ImageEntry, ListedImage, MalformedRecord, failed_image
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, ListedImage, build_failed_image
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_reader import read_record
-from pipelines.datasets.splits import SplitCounts, published_counts
+from pipelines.datasets.splits import SplitCounts, split_like_published
 from schemas.errors import UsageError
 
 _FILES = re.compile(r"(^|/)spec_train_val\.txt$")
@@ -36,10 +36,10 @@ class Labels:
     """
 
     words: dict[int, str] = field(default_factory=dict)
-    faults: dict[int, MalformedRecord] = field(default_factory=dict)
-    strays: list[MalformedRecord] = field(default_factory=list)
+    faults: dict[int, FailedRecord] = field(default_factory=dict)
+    strays: list[FailedRecord] = field(default_factory=list)
 
-    def add(self, line: Line) -> MalformedRecord | None:
+    def add(self, line: Line) -> FailedRecord | None:
         """Adds a line.
 
         Args:
@@ -96,7 +96,7 @@ class CaptchaReader:
         """None: files and labels together say which there are."""
         return iter(())
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """None."""
         return iter(())
 
@@ -115,18 +115,18 @@ class CaptchaReader:
             found = numbered.get(number, [ListedImage(f"a{number}.png")])
             fault = labels.faults.get(number) or _twofold(found)
             if not fault and number <= last and number not in labels.words:
-                fault = MalformedRecord(self._document.location, "no label", f"no line tells the word of a{number}")
+                fault = FailedRecord(self._document.location, "no label", f"no line tells the word of a{number}")
             word = labels.words.get(number, "")
             split, (name, root) = counts.split_of(position), found[0]
             yield ImageEntry(f"a{number}", name, split, label=word, fault=fault, root=root)
         for name, root in others:
-            fault = MalformedRecord(name, "name", "an image here is called a0.png, a1.png, …")
+            fault = FailedRecord(name, "name", "an image here is called a0.png, a1.png, …")
             yield ImageEntry(name, name, fault=fault, root=root)
         for stray in labels.strays:
-            yield failed_image(stray)
+            yield build_failed_image(stray)
 
     def _counts_of(self, images: int) -> SplitCounts:
-        counts = self._counts or published_counts(images)
+        counts = self._counts or split_like_published(images)
         if sum(counts) > images:
             message = f"the splits take {sum(counts):,} images, and there are {images:,}"
             raise UsageError(message, location="--split-sizes", hint="give fewer")
@@ -137,7 +137,7 @@ def read_labels(document: AnnotationFile) -> Labels:
     """The labels of a file; UsageError where it has none."""
     labels = Labels()
     for line in document.lines():
-        stray = line if isinstance(line, MalformedRecord) else read_record(line.place, partial(labels.add, line))
+        stray = line if isinstance(line, FailedRecord) else read_record(line.place, partial(labels.add, line))
         if stray:
             labels.strays.append(stray)
     if not (labels.numbers or labels.strays):
@@ -168,8 +168,8 @@ def _numbered(found: Iterable[ListedImage]) -> tuple[dict[int, list[ListedImage]
     return files, others
 
 
-def _twofold(files: list[ListedImage]) -> MalformedRecord | None:
+def _twofold(files: list[ListedImage]) -> FailedRecord | None:
     if len(files) < 2:
         return None
     one, other = ("/".join(filter(None, (root, name))) for name, root in files[:2])
-    return MalformedRecord(one, "two files", f"so is {other}")
+    return FailedRecord(one, "two files", f"so is {other}")

@@ -10,9 +10,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord, failed_image, in_document
-from pipelines.datasets.record_fields import identifier, name, read_caption, records, split_named, value
+from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, build_failed_image, set_document
+from pipelines.datasets.record_fields import (
+    find_split_in_name,
+    read_caption,
+    read_identifier,
+    read_list,
+    read_name,
+    read_value,
+)
 from pipelines.datasets.record_reader import read_record
 from schemas.errors import UsageError
 
@@ -27,23 +34,23 @@ class CocoReader:
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "coco", "captions_train2017.json")
+        self._annotations = require_annotations(annotations, "coco", "captions_train2017.json")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images of all files."""
         for document in self._documents():
-            split = split_named(document.name)
-            for place, image in records(document.json(), "images", document.location, _MEND):
+            split = find_split_in_name(document.name)
+            for place, image in read_list(document.json(), "images", document.location, _MEND):
                 entry = read_record(place, partial(_image, image, split))
-                named = failed_image(entry) if isinstance(entry, MalformedRecord) else entry
+                named = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
                 yield named._replace(document=document.location, place=place)
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions of all files."""
         for document in self._documents():
-            annotations = records(document.json(), "annotations", document.location, _MEND)
+            annotations = read_list(document.json(), "annotations", document.location, _MEND)
             entries = (read_record(place, partial(_caption, annotation)) for place, annotation in annotations)
-            yield from in_document(document.location, entries)
+            yield from set_document(document.location, entries)
 
     def _documents(self) -> list[AnnotationFile]:
         found = list(list_annotation_files(self._annotations, _CAPTIONS, "captions_*.json"))
@@ -55,12 +62,14 @@ class CocoReader:
 
 
 def _image(image: Any, split: str | None) -> ImageEntry:
-    return ImageEntry(identifier(image, "id"), name(image, "file_name"), split)
+    return ImageEntry(read_identifier(image, "id"), read_name(image, "file_name"), split)
 
 
 def _caption(annotation: Any) -> CaptionEntry:
     return CaptionEntry(
-        identifier(annotation, "image_id"), identifier(annotation, "id"), read_caption(value(annotation, "caption"))
+        read_identifier(annotation, "image_id"),
+        read_identifier(annotation, "id"),
+        read_caption(read_value(annotation, "caption")),
     )
 
 

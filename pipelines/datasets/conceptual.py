@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from features.references.downloads import downloaded_name
-from pipelines.datasets.annotation_files import list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.annotation_files import list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line
-from pipelines.datasets.record_fields import split_named
+from pipelines.datasets.record_fields import find_split_in_name
 
 _FILES = re.compile(r"\.tsv$", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ class ConceptualReader:
     max_failures = "100%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "conceptual", "Train_GCC-training.tsv")
+        self._annotations = require_annotations(annotations, "conceptual", "Train_GCC-training.tsv")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that rows name."""
@@ -35,25 +35,25 @@ class ConceptualReader:
                 name = downloaded_name(url)
                 yield ImageEntry(PurePosixPath(name).name, name, split, url, document=document)
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions, a row each."""
         for row in self._rows():
-            if isinstance(row, MalformedRecord):
+            if isinstance(row, FailedRecord):
                 yield row
             else:
                 caption, url, _, document = row
                 digest = hashlib.sha256(caption.encode()).hexdigest()
                 yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption, document=document)
 
-    def _rows(self) -> Iterator[tuple[str, str, str | None, str] | MalformedRecord]:
+    def _rows(self) -> Iterator[tuple[str, str, str | None, str] | FailedRecord]:
         """Caption, address, split and annotation file."""
         for document in list_annotation_files(self._annotations, _FILES, "*.tsv"):
-            split = split_named(document.name)
+            split = find_split_in_name(document.name)
             for row in document.records(_row):
-                yield row if isinstance(row, MalformedRecord) else (*row, split, document.location)
+                yield row if isinstance(row, FailedRecord) else (*row, split, document.location)
 
 
-def _row(line: Line) -> tuple[str, str] | MalformedRecord:
+def _row(line: Line) -> tuple[str, str] | FailedRecord:
     if "\t" not in line.text:
         return line.malformed("no separator", "expected caption, a tab and the address")
     caption, url, *_ = line.text.split("\t")

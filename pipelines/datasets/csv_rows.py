@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pipelines.datasets.base import MalformedRecord
-from pipelines.datasets.lines import mixed_ends, shown
+from pipelines.datasets.base import FailedRecord
+from pipelines.datasets.lines import report_mixed_ends, shorten
 
 # The csv module's own limit of a field.
 MAX_ROW = 131_072
@@ -47,7 +47,7 @@ class _Closing:
     state: _State
 
 
-def read_rows(data: bytes, location: str, delimiter: str) -> Iterator[Fields | MalformedRecord]:
+def read_rows(data: bytes, location: str, delimiter: str) -> Iterator[Fields | FailedRecord]:
     """Reads CSV text (RFC 4180).
 
     Args:
@@ -75,11 +75,11 @@ def read_rows(data: bytes, location: str, delimiter: str) -> Iterator[Fields | M
             start, number = stop, last + 1
             continue
         if state == "complete":
-            yield MalformedRecord(
+            yield FailedRecord(
                 place, "too long", f"{stop - start:,} bytes, the limit is {MAX_ROW:,}: {_beginning(line)}"
             )
         else:
-            yield MalformedRecord(place, "bad quoting", _beginning(line))
+            yield FailedRecord(place, "bad quoting", _beginning(line))
         start, number = start + len(line), number + 1
 
 
@@ -125,27 +125,27 @@ class _Text:
         return _Closing(start, start, number, "bad")
 
 
-def _parse(row: bytes, place: str, delimiter: str) -> Iterator[Fields | MalformedRecord]:
+def _parse(row: bytes, place: str, delimiter: str) -> Iterator[Fields | FailedRecord]:
     try:
         fields = next(csv.reader([row.decode(errors="surrogateescape")], delimiter=delimiter, strict=True), [])
     except csv.Error:  # The quotes are sound and the row is short, so a line end stands outside quotes.
-        yield from mixed_ends(re.split(rb"[\r\n]", row), place)
+        yield from report_mixed_ends(re.split(rb"[\r\n]", row), place)
         return
     if any(field.strip() for field in fields):
         yield _sound(place, fields)
 
 
-def _sound(place: str, fields: list[str]) -> Fields | MalformedRecord:
+def _sound(place: str, fields: list[str]) -> Fields | FailedRecord:
     text = "".join(fields)
     if "\0" in text:
-        return MalformedRecord(place, "NUL byte", shown(_printable(text)))
+        return FailedRecord(place, "NUL byte", shorten(_printable(text)))
     if not text.isascii() and _printable(text) != text:
-        return MalformedRecord(place, "not UTF-8", shown(_printable(text)))
+        return FailedRecord(place, "not UTF-8", shorten(_printable(text)))
     return Fields(place, fields)
 
 
 def _beginning(line: bytes) -> str:
-    return shown(line[:_SHOWN].decode(errors="replace"))
+    return shorten(line[:_SHOWN].decode(errors="replace"))
 
 
 def _printable(text: str) -> str:

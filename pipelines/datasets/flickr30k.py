@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord, in_document
+from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, set_document
+from pipelines.datasets.flickr_tokens import read_token_captions
 from pipelines.datasets.lines import Line
-from pipelines.datasets.token_files import read_token_captions
 
 MENDED = "missing separator"
 
@@ -27,21 +27,21 @@ class Flickr30kReader:
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "flickr30k", "results_20130124.token")
+        self._annotations = require_annotations(annotations, "flickr30k", "results_20130124.token")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that have captions, in the file's order."""
         names = dict.fromkeys((one.image_id, one.document) for one in self.captions() if isinstance(one, CaptionEntry))
         return (ImageEntry(name, name, document=document) for name, document in names)
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions, in the file's order."""
         for name in self._annotations:
             found = list(list_annotation_files([name], _FILES, "results_20130124.token or results.csv"))
             tokens = [document for document in found if document.name.endswith(".token")]
             for document in tokens or found:
                 entries = _rows(document) if _has_header(document) else read_token_captions(document)
-                yield from in_document(document.location, entries)
+                yield from set_document(document.location, entries)
 
 
 def _has_header(document: AnnotationFile) -> bool:
@@ -49,11 +49,11 @@ def _has_header(document: AnnotationFile) -> bool:
     return isinstance(line, Line) and line.text.split("|")[0].strip() == "image_name"
 
 
-def _rows(document: AnnotationFile) -> Iterator[CaptionEntry | MalformedRecord]:
+def _rows(document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
     return islice(document.records(_caption), 1, None)
 
 
-def _caption(line: Line) -> CaptionEntry | MalformedRecord:
+def _caption(line: Line) -> CaptionEntry | FailedRecord:
     text = line.text.lstrip()
     match, repaired = _ROW.fullmatch(text), ""
     if not match:

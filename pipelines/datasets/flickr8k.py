@@ -10,10 +10,10 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord, in_document
-from pipelines.datasets.record_fields import read_split
-from pipelines.datasets.token_files import read_token_captions
+from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, set_document
+from pipelines.datasets.flickr_tokens import read_token_captions
+from pipelines.datasets.record_fields import parse_split_name
 from schemas.errors import CaptError, UsageError
 
 _log = logging.getLogger("capt.prepare")
@@ -29,7 +29,7 @@ class Flickr8kReader:
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "flickr8k", "Flickr8kReader.token.txt")
+        self._annotations = require_annotations(annotations, "flickr8k", "Flickr8kReader.token.txt")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that have captions, in the file's order."""
@@ -44,10 +44,10 @@ class Flickr8kReader:
             for name, document in names
         )
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions, in the file's order."""
         for document in self._tokens():
-            yield from in_document(document.location, read_token_captions(document))
+            yield from set_document(document.location, read_token_captions(document))
 
     def _documents(self) -> list[AnnotationFile]:
         return list(list_annotation_files(self._annotations, _FILES, "Flickr8kReader.token.txt"))
@@ -75,8 +75,8 @@ class Flickr8kReader:
 
 def _listed(document: AnnotationFile) -> Iterator[tuple[str, str]]:
     match = _LIST.search(document.name)
-    split = read_split(match[1]) if match else None
+    split = parse_split_name(match[1]) if match else None
     for line in document.lines():
-        if isinstance(line, MalformedRecord):
+        if isinstance(line, FailedRecord):
             raise CaptError(f"{line.reason}: {line.detail}", location=line.place, hint="fetch the list again")
         yield line.text.strip(), split or ""

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
-from pipelines.datasets.lines import shown
+from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
+from pipelines.datasets.lines import shorten
 from pipelines.datasets.record_reader import read_record
-from pipelines.datasets.text_encoding import as_utf8, marked_encoding
+from pipelines.datasets.text_encoding import convert_to_utf8, find_byte_order_mark
 
 _MAX_BYTES = 16 << 20
 _FILES = re.compile(r"\.eng$")
@@ -30,25 +30,25 @@ class IaprReader:
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "iapr", "the directory annotations_complete_eng")
+        self._annotations = require_annotations(annotations, "iapr", "the directory annotations_complete_eng")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images, by file."""
         for document in self._documents():
             entry = read_record(document.location, partial(_read, document))
-            if not isinstance(entry, MalformedRecord):
+            if not isinstance(entry, FailedRecord):
                 yield ImageEntry(entry[0], entry[0], document=document.location)
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions, by file."""
         for document in self._documents():
             entry = read_record(document.location, partial(_read, document))
-            if isinstance(entry, MalformedRecord):
+            if isinstance(entry, FailedRecord):
                 yield entry
                 continue
             image, clauses = entry
             if not clauses:
-                yield MalformedRecord(document.location, "no description", image)
+                yield FailedRecord(document.location, "no description", image)
             for number, clause in enumerate(clauses):
                 yield CaptionEntry(image, str(number), clause, document=document.location)
 
@@ -58,18 +58,18 @@ class IaprReader:
             yield from [document for document in found if _COMPLETE.search(document.name)] or found
 
 
-def _read(document: AnnotationFile) -> tuple[str, list[str]] | MalformedRecord:
+def _read(document: AnnotationFile) -> tuple[str, list[str]] | FailedRecord:
     """The path of the image, and the clauses of its description."""
     data = document.read(_MAX_BYTES)
-    text = as_utf8(data).decode("utf-8", "replace") if marked_encoding(data) else data.decode("latin-1")
+    text = convert_to_utf8(data).decode("utf-8", "replace") if find_byte_order_mark(data) else data.decode("latin-1")
     body = _field(text, "DOC")
     if body is None:
-        return MalformedRecord(document.location, "no DOC", shown(text))
+        return FailedRecord(document.location, "no DOC", shorten(text))
     if text.count("<DOC>") > 1:
-        return MalformedRecord(document.location, "several DOC", "a file describes one image")
+        return FailedRecord(document.location, "several DOC", "a file describes one image")
     image = _plain(_field(body, "IMAGE"))
     if not image:
-        return MalformedRecord(document.location, "no IMAGE", shown(body))
+        return FailedRecord(document.location, "no IMAGE", shorten(body))
     clauses = (clause.strip() for clause in _plain(_field(body, "DESCRIPTION")).split(";"))
     return image, [clause for clause in clauses if clause]
 

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord, in_document
+from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, set_document
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_fields import (
-    Numbering,
-    brief,
-    checked_split,
-    distinct_keys,
-    identifier,
-    name,
+    CaptionCounter,
+    abbreviate,
     read_caption,
+    read_identifier,
+    read_name,
+    read_split_field,
+    reject_duplicate_keys,
 )
 from pipelines.datasets.record_reader import read_record
 from schemas.errors import RecordError
@@ -34,22 +34,22 @@ class JsonLinesReader:
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "jsonl", "captions.jsonl")
+        self._annotations = require_annotations(annotations, "jsonl", "captions.jsonl")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images that lines name."""
         for document in self._documents():
             for record in document.records(_record):
-                if not isinstance(record, MalformedRecord):
+                if not isinstance(record, FailedRecord):
                     yield ImageEntry(record.image, record.image, record.split, document=document.location)
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions, in the files' order."""
-        numbering = Numbering()
+        numbering = CaptionCounter()
         for document in self._documents():
             for record in document.records(_record):
-                entries = (record,) if isinstance(record, MalformedRecord) else _captions(record, numbering)
-                yield from in_document(document.location, entries)
+                entries = (record,) if isinstance(record, FailedRecord) else _captions(record, numbering)
+                yield from set_document(document.location, entries)
 
     def _documents(self) -> Iterator[AnnotationFile]:
         return list_annotation_files(self._annotations, _FILES, "*.jsonl")
@@ -73,22 +73,22 @@ class _Record(NamedTuple):
     captions: tuple[tuple[str, str, Any], ...]
 
 
-def _record(line: Line) -> _Record | MalformedRecord:
+def _record(line: Line) -> _Record | FailedRecord:
     try:
-        record = json.loads(line.text, object_pairs_hook=distinct_keys)
+        record = json.loads(line.text, object_pairs_hook=reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
         return line.malformed("not JSON", str(error))
-    image = name(record, "image")
+    image = read_name(record, "image")
     several = record.get("captions") or []
     if not isinstance(several, list):
-        raise RecordError("parse", "no list", f"'captions': {brief(several)}")
-    own_id = "" if record.get("id") in (None, "") else identifier(record, "id")
+        raise RecordError("parse", "no list", f"'captions': {abbreviate(several)}")
+    own_id = "" if record.get("id") in (None, "") else read_identifier(record, "id")
     captions = [] if record.get("caption") is None else [("caption", "", record["caption"])]
     captions += ((f"captions[{number}]", f".{number}", caption) for number, caption in enumerate(several))
-    return _Record(line, image, checked_split(record.get("split")), own_id, tuple(captions))
+    return _Record(line, image, read_split_field(record.get("split")), own_id, tuple(captions))
 
 
-def _captions(record: _Record, numbering: Numbering) -> Iterator[CaptionEntry | MalformedRecord]:
+def _captions(record: _Record, numbering: CaptionCounter) -> Iterator[CaptionEntry | FailedRecord]:
     if not record.captions:
         yield record.line.malformed("no caption", "neither 'caption' nor 'captions'")
     for key, suffix, caption in record.captions:

@@ -10,9 +10,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, required
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord, failed_image, in_document
-from pipelines.datasets.record_fields import checked_split, identifier, name, read_caption, records, value
+from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, build_failed_image, set_document
+from pipelines.datasets.record_fields import (
+    read_caption,
+    read_identifier,
+    read_list,
+    read_name,
+    read_split_field,
+    read_value,
+)
 from pipelines.datasets.record_reader import read_record
 from schemas.errors import RecordError, UsageError
 
@@ -26,20 +33,20 @@ class KarpathyReader:
     max_failures = "5%"
 
     def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = required(annotations, "karpathy", "dataset_flickr8k.json")
+        self._annotations = require_annotations(annotations, "karpathy", "dataset_flickr8k.json")
 
     def images(self) -> Iterator[ImageEntry]:
         """The images, in the files' order."""
         for document in self._documents():
             for place, image in _images(document):
                 entry = read_record(place, partial(_image, image))
-                named = failed_image(entry) if isinstance(entry, MalformedRecord) else entry
+                named = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
                 yield named._replace(document=document.location, place=place)
 
-    def captions(self) -> Iterator[CaptionEntry | MalformedRecord]:
+    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         """The captions, in the files' order."""
         for document in self._documents():
-            yield from in_document(document.location, _captions(document))
+            yield from set_document(document.location, _captions(document))
 
     def _documents(self) -> Iterator[AnnotationFile]:
         for path in self._annotations:
@@ -53,13 +60,13 @@ class KarpathyReader:
 
 
 def _images(document: AnnotationFile) -> Iterator[tuple[str, Any]]:
-    return records(document.json(), "images", document.location, _MEND)
+    return read_list(document.json(), "images", document.location, _MEND)
 
 
-def _captions(document: AnnotationFile) -> Iterator[CaptionEntry | MalformedRecord]:
+def _captions(document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
     for place, image in _images(document):
         sentences = read_record(place, partial(_sentences, image))
-        if isinstance(sentences, MalformedRecord):
+        if isinstance(sentences, FailedRecord):
             yield sentences
             continue
         for number, sentence in enumerate(sentences):
@@ -67,35 +74,35 @@ def _captions(document: AnnotationFile) -> Iterator[CaptionEntry | MalformedReco
 
 
 def _image(image: Any) -> ImageEntry:
-    file_name = name(image, "filename")
-    folder = name(image, "filepath") if image.get("filepath") else ""
-    split = value(image, "split")
+    file_name = read_name(image, "filename")
+    folder = read_name(image, "filepath") if image.get("filepath") else ""
+    split = read_value(image, "split")
     return ImageEntry(
         _id_of(image),
         f"{folder}/{file_name}" if folder else file_name,
-        "train" if split == "restval" else checked_split(split),
+        "train" if split == "restval" else read_split_field(split),
     )
 
 
 def _id_of(image: Any) -> str:
-    return identifier(image, "cocoid" if "cocoid" in image else "imgid")
+    return read_identifier(image, "cocoid" if "cocoid" in image else "imgid")
 
 
 def _sentences(image: Any) -> list[Any]:
-    sentences = value(image, "sentences")
+    sentences = read_value(image, "sentences")
     if not isinstance(sentences, list):
         raise RecordError("parse", "no list", "'sentences' is no list")
     return sentences
 
 
 def _caption(image: Any, sentence: Any) -> CaptionEntry:
-    return CaptionEntry(_id_of(image), identifier(sentence, "sentid"), _text(sentence))
+    return CaptionEntry(_id_of(image), read_identifier(sentence, "sentid"), _text(sentence))
 
 
 def _text(sentence: dict[str, Any]) -> str:
     if "raw" in sentence:
         return read_caption(sentence["raw"])
-    tokens = value(sentence, "tokens")
+    tokens = read_value(sentence, "tokens")
     if not isinstance(tokens, list):
         raise RecordError("parse", "caption is no text", "'tokens' is no list")
     return " ".join(map(read_caption, tokens))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipelines.datasets.base import MalformedRecord
+from pipelines.datasets.base import FailedRecord
 
 MAX_LINE = 16 << 20
 
@@ -22,18 +22,18 @@ class Line:
     place: str
     text: str
 
-    def malformed(self, reason: str, why: str = "") -> MalformedRecord:
+    def malformed(self, reason: str, why: str = "") -> FailedRecord:
         """The line as one that cannot be read as a record."""
-        return MalformedRecord(self.place, reason, f"{why}: {shown(self.text)}" if why else shown(self.text))
+        return FailedRecord(self.place, reason, f"{why}: {shorten(self.text)}" if why else shorten(self.text))
 
 
-def shown(text: str) -> str:
+def shorten(text: str) -> str:
     """The beginning of a text, for a message."""
     text = text[: 4 * _SHOWN].strip()
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
-def line_end(data: bytes) -> bytes:
+def find_line_end(data: bytes) -> bytes:
     """Returns the byte that ends the lines of a text: LF, also after CR; CR if the text has no LF."""
     return b"\n" if b"\n" in data else b"\r"
 
@@ -47,7 +47,7 @@ def split_lines(data: bytes, end: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def decode_line(line: bytes, place: str) -> Iterator[Line | MalformedRecord]:
+def decode_line(line: bytes, place: str) -> Iterator[Line | FailedRecord]:
     """Decodes a line.
 
     Args:
@@ -62,10 +62,10 @@ def decode_line(line: bytes, place: str) -> Iterator[Line | MalformedRecord]:
     if len(parts) == 1:
         yield _decoded(parts[0].removesuffix(b"\n"), place)
     else:
-        yield from mixed_ends(parts, place)
+        yield from report_mixed_ends(parts, place)
 
 
-def mixed_ends(parts: Iterable[bytes], place: str) -> Iterator[MalformedRecord]:
+def report_mixed_ends(parts: Iterable[bytes], place: str) -> Iterator[FailedRecord]:
     """Yields the failed records for a line within which another line end stands, because each part may be a record.
 
     Args:
@@ -76,19 +76,19 @@ def mixed_ends(parts: Iterable[bytes], place: str) -> Iterator[MalformedRecord]:
         Malformed per part.
     """
     for number, part in enumerate((part for part in parts if part.strip()), 1):
-        yield MalformedRecord(f"{place} part {number}", "mixed line ends", shown(_replaced(part)))
+        yield FailedRecord(f"{place} part {number}", "mixed line ends", shorten(_replaced(part)))
 
 
-def _decoded(line: bytes, place: str) -> Line | MalformedRecord:
+def _decoded(line: bytes, place: str) -> Line | FailedRecord:
     if len(line) > MAX_LINE:
-        return MalformedRecord(
-            place, "too long", f"{len(line):,} bytes, the limit is {MAX_LINE:,}: {shown(_replaced(line))}"
+        return FailedRecord(
+            place, "too long", f"{len(line):,} bytes, the limit is {MAX_LINE:,}: {shorten(_replaced(line))}"
         )
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        return MalformedRecord(place, "not UTF-8", f"byte {error.start + 1}: {shown(_replaced(line))}")
-    return MalformedRecord(place, "NUL byte", shown(text)) if "\0" in text else Line(place, text)
+        return FailedRecord(place, "not UTF-8", f"byte {error.start + 1}: {shorten(_replaced(line))}")
+    return FailedRecord(place, "NUL byte", shorten(text)) if "\0" in text else Line(place, text)
 
 
 def _replaced(line: bytes) -> str:

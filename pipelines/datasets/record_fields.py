@@ -21,7 +21,7 @@ _NAMED = re.compile(
 
 
 @dataclass(frozen=True)
-class DuplicateKeyError:
+class DuplicateKey:
     """Stands for a JSON object in which a key stands twice, so that nobody reads one value of two.
 
     Args:
@@ -31,7 +31,7 @@ class DuplicateKeyError:
     key: str
 
 
-def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKeyError:
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey:
     """Makes a JSON object of its pairs: the `object_pairs_hook` of all annotation files.
 
     Args:
@@ -43,20 +43,20 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
-    return DuplicateKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+    return DuplicateKey(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
 
 
-def records(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[str, Any]]:
+def read_list(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[str, Any]]:
     """The list under a key of a JSON object, each with its place, `file: images[17]`; CaptError where it is none."""
-    if isinstance(data, DuplicateKeyError):
-        raise CaptError(f"the key {brief(data.key)} stands twice", location=location, hint="keep one of the two")
+    if isinstance(data, DuplicateKey):
+        raise CaptError(f"the key {abbreviate(data.key)} stands twice", location=location, hint="keep one of the two")
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
         raise CaptError(f"the list {key!r} is missing", location=location, hint=hint)
     for number, record in enumerate(data[key]):
         yield f"{location}: {key}[{number}]", record
 
 
-def value(record: Any, key: str) -> Any:
+def read_value(record: Any, key: str) -> Any:
     """Returns the value under a key of a JSON object.
 
     Args:
@@ -69,16 +69,16 @@ def value(record: Any, key: str) -> Any:
     Raises:
         RecordError: The record is not an object, lacks the key, or has a key twice.
     """
-    if isinstance(record, DuplicateKeyError):
-        raise RecordError("parse", "key comes twice", brief(record.key))
+    if isinstance(record, DuplicateKey):
+        raise RecordError("parse", "key comes twice", abbreviate(record.key))
     if not isinstance(record, dict):
-        raise RecordError("parse", "no object", brief(record))
+        raise RecordError("parse", "no object", abbreviate(record))
     if key not in record:
         raise RecordError("parse", f"no {key}", f"the key {key!r} is missing")
     return record[key]
 
 
-def identifier(record: Any, key: str) -> str:
+def read_identifier(record: Any, key: str) -> str:
     """Returns an id as text.
 
     Args:
@@ -91,15 +91,15 @@ def identifier(record: Any, key: str) -> str:
     Raises:
         RecordError: The key is missing, or its value is neither text nor a whole number.
     """
-    found = value(record, key)
+    found = read_value(record, key)
     if isinstance(found, float) and math.isfinite(found) and found.is_integer():
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, str | int):
-        raise RecordError("parse", f"bad {key}", f"neither text nor a whole number: {brief(found)}")
-    return _bounded(read_text(found), key)
+        raise RecordError("parse", f"bad {key}", f"neither text nor a whole number: {abbreviate(found)}")
+    return _bounded(escape_surrogates(found), key)
 
 
-def name(record: Any, key: str) -> str:
+def read_name(record: Any, key: str) -> str:
     """Returns a name, such as a file's.
 
     Args:
@@ -112,10 +112,10 @@ def name(record: Any, key: str) -> str:
     Raises:
         RecordError: The key is missing, or its value is not text.
     """
-    found = value(record, key)
+    found = read_value(record, key)
     if not isinstance(found, str):
-        raise RecordError("parse", f"no {key}", f"not text: {brief(found)}")
-    return _bounded(read_text(found), key)
+        raise RecordError("parse", f"no {key}", f"not text: {abbreviate(found)}")
+    return _bounded(escape_surrogates(found), key)
 
 
 def read_caption(found: Any) -> str:
@@ -131,30 +131,30 @@ def read_caption(found: Any) -> str:
         RecordError: The value is not text. Words such as "null" are text; null, NaN, lists and objects are not.
     """
     if not isinstance(found, str):
-        raise RecordError("parse", "caption is no text", brief(found))
+        raise RecordError("parse", "caption is no text", abbreviate(found))
     return found
 
 
-def brief(found: Any) -> str:
+def abbreviate(found: Any) -> str:
     """Describes a value of any size in a few characters, for a message."""
     return reprlib.repr(found)
 
 
-def read_text(value: Any) -> str:
+def escape_surrogates(value: Any) -> str:
     """The value as text that any table can hold: half a surrogate pair, which JSON can write, as it is written."""
     text = str(value)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def read_split(text: str) -> str | None:
+def parse_split_name(text: str) -> str | None:
     """The split that a field names, None where it is empty; ValueError naming the known ones. Case does not count."""
     name = text.strip().lower()
     if name and name not in _SPLITS:
-        raise ValueError(f"{brief(text)} is none of {', '.join(_SPLITS)}")
+        raise ValueError(f"{abbreviate(text)} is none of {', '.join(_SPLITS)}")
     return _SPLITS[name] if name else None
 
 
-def checked_split(found: Any) -> str | None:
+def read_split_field(found: Any) -> str | None:
     """Returns the split that a field names.
 
     Args:
@@ -169,7 +169,7 @@ def checked_split(found: Any) -> str | None:
     if found is None:
         return None
     try:
-        return read_split(found if isinstance(found, str) else brief(found))
+        return parse_split_name(found if isinstance(found, str) else abbreviate(found))
     except ValueError as error:
         raise RecordError("parse", "unknown split", str(error)) from None
 
@@ -178,13 +178,13 @@ def _bounded(text: str, key: str) -> str:
     if not text.strip():
         raise RecordError("parse", f"no {key}", "the text is empty")
     if "\0" in text:
-        raise RecordError("parse", "NUL byte", f"{key}: {brief(text)}")
+        raise RecordError("parse", "NUL byte", f"{key}: {abbreviate(text)}")
     if len(text) > MAX_TEXT:
         raise RecordError("parse", "too long", f"{key}: {len(text):,} characters, the limit is {MAX_TEXT:,}")
     return text
 
 
-def split_named(name: str) -> str | None:
+def find_split_in_name(name: str) -> str | None:
     """Returns the split that a file's name states, in its last part.
 
     Args:
@@ -197,7 +197,7 @@ def split_named(name: str) -> str | None:
     return ("train", "val", "test")[(found.pop() or 1) - 1] if len(found) == 1 else None
 
 
-class Numbering:
+class CaptionCounter:
     """Numbers captions within their image, from 0, whatever lies between them."""
 
     def __init__(self) -> None:

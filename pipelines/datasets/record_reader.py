@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from pipelines.datasets.base import MalformedRecord
-from pipelines.datasets.record_fields import read_text
+from pipelines.datasets.base import FailedRecord
+from pipelines.datasets.record_fields import escape_surrogates
 from schemas.errors import unexpected
 
 _SHOWN = 300
@@ -12,7 +12,7 @@ _SHOWN = 300
 _Read = TypeVar("_Read")
 
 
-def read_record(place: str, read: Callable[[], _Read]) -> _Read | MalformedRecord:
+def read_record(place: str, read: Callable[[], _Read]) -> _Read | FailedRecord:
     """Reads one record.
 
     Args:
@@ -26,4 +26,4 @@ def read_record(place: str, read: Callable[[], _Read]) -> _Read | MalformedRecor
         return read()
     except Exception as error:
         failure = unexpected("parse", error)
-        return MalformedRecord(place, failure.reason, read_text(failure.detail.replace("\0", "\\0"))[:_SHOWN])
+        return FailedRecord(place, failure.reason, escape_surrogates(failure.detail.replace("\0", "\\0"))[:_SHOWN])

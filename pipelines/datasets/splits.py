@@ -63,13 +63,13 @@ class SplitCounts(NamedTuple):
         return self.train / total, self.val / total, self.test / total
 
 
-def published_counts(images: int) -> SplitCounts:
+def split_like_published(images: int) -> SplitCounts:
     """So many CAPTCHAs in the shares of the published ones: 100,000, 20,000 and 20,000."""
     labelled, train = images * 6 // 7, images * 5 // 7
     return SplitCounts(train, labelled - train, images - labelled)
 
 
-def parse_counts(text: str) -> SplitCounts:
+def parse_split_sizes(text: str) -> SplitCounts:
     """The counts of `--split-sizes`: train, val and test, such as `100000,20000,20000`."""
     try:
         counts = SplitCounts(*map(int, text.split(",")))
@@ -80,7 +80,7 @@ def parse_counts(text: str) -> SplitCounts:
     return counts
 
 
-def parse_split(text: str) -> Splitter:
+def parse_split_ratios(text: str) -> Splitter:
     """The splitter of `--split-ratios`: `own`, or three shares such as `0.8,0.1,0.1`."""
     if text == "own":
         return Splitter(own=True)

@@ -12,7 +12,7 @@ _MARKS = {
 }
 
 
-def marked_encoding(data: bytes) -> tuple[bytes, str] | None:
+def find_byte_order_mark(data: bytes) -> tuple[bytes, str] | None:
     """Finds the byte order mark that a text begins with.
 
     Args:
@@ -24,7 +24,7 @@ def marked_encoding(data: bytes) -> tuple[bytes, str] | None:
     return next(((mark, name) for mark, name in _MARKS.items() if data.startswith(mark)), None)
 
 
-def as_utf8(data: bytes) -> bytes:
+def convert_to_utf8(data: bytes) -> bytes:
     """Converts a text to UTF-8 without a byte order mark.
 
     Half a surrogate pair becomes bytes that are not UTF-8, so that it costs its line alone.
@@ -38,7 +38,7 @@ def as_utf8(data: bytes) -> bytes:
     Raises:
         UnicodeDecodeError: UTF-16 or UTF-32 ends within a character, or UTF-32 holds a number that is not a character.
     """
-    found = marked_encoding(data)
+    found = find_byte_order_mark(data)
     if found is None:
         return data
     mark, name = found

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from features.io.atomic_files import make_directory
 from features.io.locations import local_path
-from pipelines.beam.scratch import claim_job
+from pipelines.beam.scratch import hold_job_lock
 from pipelines.fetch.checksums import mismatch
 from pipelines.fetch.file_download import Transfer
 from pipelines.fetch.published_files import PUBLISHED, Publication, PublishedFile
@@ -44,7 +44,7 @@ def fetch_dataset(options: Fetch) -> dict[str, Any]:
     files = _chosen(publication.files, options.only, options.dataset)
     place = _made(options.directory)
     base = _base(options.mirror_url)
-    with claim_job(place / _LOCK):
+    with hold_job_lock(place / _LOCK):
         damaged = _damaged(files, place)
         wanted = [
             Transfer(file, f"{base}/{file.name}" if base else file.address, place / file.name)

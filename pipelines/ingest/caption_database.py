@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipelines.datasets.base import MalformedRecord
-from pipelines.ingest.image_identity import Identities
+from pipelines.datasets.base import FailedRecord
+from pipelines.ingest.image_identity import ImageIdentities
 from pipelines.ingest.split_records import TWO_SPLITS, SplitRecords
 from schemas.errors import RecordError
 from schemas.tables import CAPTIONS, REPORT
@@ -27,7 +27,7 @@ CREATE VIEW lost AS SELECT record, status, stage, reason, detail FROM refused JO
     UNION ALL SELECT place, 'failed', 'parse', reason, place || ': ' || detail FROM malformed;
 """
 
-CHOSEN = pa.schema(
+SELECTED_CAPTIONS = pa.schema(
     [CAPTIONS.field(name).arrow_field() for name in ("key", "image_id", "caption_id", "split", "caption")]
 )
 _CHOSEN = "FROM caption JOIN record USING (image_id)"
@@ -65,7 +65,7 @@ class CaptionDatabase(SplitRecords):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SCHEMA)
-        self.identities = Identities(self._db)
+        self.identities = ImageIdentities(self._db)
         self._places = count()
 
     def add_images(self, images: Iterable[CaptionedImage]) -> None:
@@ -92,7 +92,7 @@ class CaptionDatabase(SplitRecords):
                 for _, image_id, caption_id, caption, _, place in some:
                     self._enter_again(image_id, caption_id, caption, place)
 
-    def add_malformed(self, malformed: MalformedRecord, rank: int) -> None:
+    def add_malformed(self, malformed: FailedRecord, rank: int) -> None:
         """Enter what cannot be read as a caption; of no image, it has the rank of its place."""
         row = (malformed.place, rank, malformed.reason, malformed.detail)
         self._db.execute("INSERT INTO malformed VALUES (?, ?, ?, ?)", row)
@@ -131,11 +131,11 @@ class CaptionDatabase(SplitRecords):
             self._db.execute("DELETE FROM malformed WHERE rank > (SELECT max(rank) FROM record)")
 
     def captions(self) -> Iterator[pa.RecordBatch]:
-        """The captions chosen, by key, some thousands a batch of schema `CHOSEN`."""
-        rows = self._db.execute(f"SELECT {', '.join(CHOSEN.names)} {_CHOSEN} ORDER BY key")
+        """The captions chosen, by key, some thousands a batch of schema `SELECTED_CAPTIONS`."""
+        rows = self._db.execute(f"SELECT {', '.join(SELECTED_CAPTIONS.names)} {_CHOSEN} ORDER BY key")
         while some := rows.fetchmany(_BATCH):
-            columns = zip(zip(*some, strict=True), CHOSEN, strict=True)
-            yield pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=CHOSEN)
+            columns = zip(zip(*some, strict=True), SELECTED_CAPTIONS, strict=True)
+            yield pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=SELECTED_CAPTIONS)
 
     def count(self) -> int:
         """How many captions are chosen."""

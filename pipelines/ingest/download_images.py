@@ -23,7 +23,7 @@ from pipelines.ingest.failed_urls import FailedUrl, record_failed_urls
 from schemas.errors import RecordError
 from schemas.secrets import without_user
 
-DOWNLOAD_UNIT = pa.schema([("url", pa.string())])
+DOWNLOAD_UNIT_SCHEMA = pa.schema([("url", pa.string())])
 BUCKETS = 256
 
 _UNREACHED = frozenset(("refused", "no connection", "timed out"))
@@ -69,7 +69,7 @@ class DownloadImages:
         return json.dumps([one.model_dump() for one in unfetched]).encode()
 
 
-def assign_bucket(url: str) -> int:
+def compute_host_bucket(url: str) -> int:
     """A number in 0…255 that all addresses of one host share."""
     return sha256(_host_of(url).encode("utf-8", "surrogatepass")).digest()[0]
 
@@ -207,4 +207,4 @@ class _Crew:
         link = FailedUrl(url=url, reason=error.reason, detail=error.detail, max_bytes=self._job.limits.max_bytes)
         self._unfetched.append(link)
         if error.permanent:
-            record_failed_urls(self._directory, assign_bucket(url), link)
+            record_failed_urls(self._directory, compute_host_bucket(url), link)

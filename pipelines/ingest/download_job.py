@@ -13,9 +13,9 @@ from pathlib import Path
 
 from features.io.atomic_files import ASIDE
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.beam.scratch import claim_job, scratch_plan
-from pipelines.beam.work_units import done_so_far, results, run_units, write_unit
-from pipelines.ingest.download_images import BUCKETS, DOWNLOAD_UNIT, DownloadImages
+from pipelines.beam.scratch import hold_job_lock, open_scratch_plan
+from pipelines.beam.work_units import read_progress, read_results, run_units, write_unit
+from pipelines.ingest.download_images import BUCKETS, DOWNLOAD_UNIT_SCHEMA, DownloadImages
 from pipelines.ingest.failed_urls import FailedUrl
 from schemas.errors import UsageError
 from schemas.terminal.progress import watching
@@ -39,14 +39,14 @@ def download_all(
     """
     directory = Path(worker.directory)
     units = min(BUCKETS, -(-count // _UNIT_URLS))
-    with report_full_disk(str(directory)), claim_job(directory / _LOCK), scratch_plan(work) as plan:
+    with report_full_disk(str(directory)), hold_job_lock(directory / _LOCK), open_scratch_plan(work) as plan:
         for temporary in directory.glob(f"??/{ASIDE}*"):
             temporary.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // BUCKETS):
-            write_unit(plan, f"{number:05d}", ({"url": url} for _, url in some), DOWNLOAD_UNIT)
-        with watching("downloading", count, "images", lambda: done_so_far(plan)):
+            write_unit(plan, f"{number:05d}", ({"url": url} for _, url in some), DOWNLOAD_UNIT_SCHEMA)
+        with watching("downloading", count, "images", lambda: read_progress(plan)):
             run_units(plan, worker, beam_options, "Download")
-        for result in results(plan):
+        for result in read_results(plan):
             yield from map(FailedUrl.model_validate, json.loads(result))
 
 

@@ -14,7 +14,7 @@ from features.references import MAX_IMAGE_BYTES, Reference
 from pipelines.beam.work_units import Advance, read_unit
 from schemas.errors import unexpected
 
-HASH_UNIT = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
+HASH_UNIT_SCHEMA = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
 HASH_UNIT_ROWS = 1024
 _THREADS = 4
 

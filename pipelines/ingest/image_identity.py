@@ -38,7 +38,7 @@ _DISTINCT_ID = """{table}.image_id || iif({table}.image_id IN (SELECT image_id F
 _ID = _DISTINCT_ID.format(table="entry")
 
 
-class NamedImage(NamedTuple):
+class IdentifiedImage(NamedTuple):
     """An image that the annotations name, under the id that is its alone.
 
     Args:
@@ -61,7 +61,7 @@ class NamedImage(NamedTuple):
     detail: str
 
 
-class Identities:
+class ImageIdentities:
     """The images that annotation files name, and their ids.
 
     Args:
@@ -107,7 +107,7 @@ class Identities:
             message = f"two images would have the id {again}"
             raise CaptError(message, location="--annotations", hint="give the images other ids")
 
-    def images(self) -> Iterator[NamedImage]:
+    def images(self) -> Iterator[IdentifiedImage]:
         """Yields every image, by its id in the annotations, after `settle`."""
         rows = self._db.execute(
             f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, one, other
@@ -163,7 +163,7 @@ class Identities:
             self._names.append(document)
         return self._documents[document]
 
-    def _images_of(self, name: tuple[str, str, str], rows: list[tuple[Any, ...]]) -> Iterator[NamedImage]:
+    def _images_of(self, name: tuple[str, str, str], rows: list[tuple[Any, ...]]) -> Iterator[IdentifiedImage]:
         """One image, once with each of its splits, from its rows.
 
         Args:
@@ -175,7 +175,7 @@ class Identities:
         if not sound:
             document, *_, one, other = rows[0]
             detail = f"{self._names[document]}: one id is {one} and {other}"
-            yield NamedImage(*name, None, "", "", "id comes twice", detail)
+            yield IdentifiedImage(*name, None, "", "", "id comes twice", detail)
         for split in sorted({row[1] for row in sound}):
             _, _, url, label, reason, detail, *_ = next(row for row in sound if row[1] == split)
-            yield NamedImage(*name, split or None, url, label, reason, detail)
+            yield IdentifiedImage(*name, split or None, url, label, reason, detail)

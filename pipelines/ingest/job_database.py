@@ -15,8 +15,8 @@ from features.references import ListedFile
 from features.references.image_files import image_by_name
 from pipelines.datasets.base import ListedImage
 from pipelines.ingest.image_files import tell_images
-from pipelines.ingest.image_identity import Identities
-from pipelines.ingest.name_matching import UNANNOTATED, Matcher, distinct_roots
+from pipelines.ingest.image_identity import ImageIdentities
+from pipelines.ingest.name_matching import UNANNOTATED, NameMatcher, remove_duplicate_roots
 from pipelines.ingest.split_records import TWO_SPLITS, SplitRecords
 from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
 
@@ -89,8 +89,8 @@ class JobDatabase(SplitRecords):
 
     def __init__(self, path: Path, hash_cache: Path) -> None:
         super().__init__(path, _SCHEMA)
-        self.identities = Identities(self._db)
-        self._matcher = Matcher(self._db)
+        self.identities = ImageIdentities(self._db)
+        self._matcher = NameMatcher(self._db)
         self._roots: list[str] = []
         hash_cache.parent.mkdir(parents=True, exist_ok=True)
         if not self._attach(hash_cache):
@@ -100,7 +100,7 @@ class JobDatabase(SplitRecords):
 
     def add_roots(self, roots: Sequence[str]) -> None:
         """Insert the roots of `--images`; one that is named again is one root."""
-        self._roots = distinct_roots(roots)
+        self._roots = remove_duplicate_roots(roots)
         self._matcher.add_roots(self._roots)
 
     def add_found(self, root: str, walked: Iterable[ListedFile]) -> None:

@@ -83,7 +83,7 @@ class Ambiguity(NamedTuple):
     other: str
 
 
-class Matcher:
+class NameMatcher:
     """The files found, and the names to be matched to them.
 
     Args:
@@ -94,12 +94,12 @@ class Matcher:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._db.executescript(_SCHEMA)
-        self._db.create_function("fold", 1, fold, deterministic=True)
+        self._db.create_function("fold", 1, normalize_name, deterministic=True)
         self._db.create_function("near", 1, str.casefold, deterministic=True)
 
     def add_roots(self, roots: Sequence[str]) -> None:
         """Insert the roots of `--images`, each once."""
-        labels = root_labels(roots)
+        labels = label_roots(roots)
         rows = ((number, label, _own_name(label), "") for number, label in enumerate(labels))
         self._db.executemany("INSERT INTO root VALUES (?, ?, ?, ?)", rows)
 
@@ -160,7 +160,7 @@ class Matcher:
         """Returns a file found whose last part differs in case or Unicode form alone; empty where there is none."""
         query = """SELECT found.name FROM folded CROSS JOIN found USING (number) WHERE near = ?
             ORDER BY near, folded.name LIMIT 1"""
-        base = fold(file_name).rsplit("/", 1)[-1]
+        base = normalize_name(file_name).rsplit("/", 1)[-1]
         row = self._db.execute(query, (base.casefold(),)).fetchone()
         return str(row[0]) if row else ""
 
@@ -169,7 +169,7 @@ class Matcher:
         return (Reference(*row) for row in rows)
 
 
-def fold(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Returns a name in Unicode's composed form, with slashes for backslashes, without a leading `./`."""
     folded = unicodedata.normalize("NFC", name).replace("\\", "/")
     while folded.startswith("./"):
@@ -177,12 +177,12 @@ def fold(name: str) -> str:
     return folded
 
 
-def distinct_roots(roots: Sequence[str]) -> list[str]:
+def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
     """Returns the roots without those that are named again."""
     return list({_absolute(root): root for root in reversed(roots)}.values())[::-1]
 
 
-def root_labels(roots: Sequence[str]) -> list[str]:
+def label_roots(roots: Sequence[str]) -> list[str]:
     """Returns the shortest ends of the roots' paths that tell each from the others."""
     parts = [PurePosixPath(_absolute(root)).parts for root in roots]
     for length in count(1):

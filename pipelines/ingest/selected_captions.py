@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features.io.atomic_files import hash_file
 from features.text.caption_keys import CaptionsDigest, compute_caption_digest
-from pipelines.ingest.caption_database import CHOSEN, CaptionDatabase
+from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SelectedCaptions:
     train: CaptionsDigest
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The captions, some thousands a batch of schema `CHOSEN`, mapped into memory rather than read."""
+        """The captions, some thousands a batch of schema `SELECTED_CAPTIONS`, mapped into memory rather than read."""
         with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as reader:
             yield from reader
 
@@ -39,7 +39,7 @@ class SelectedCaptions:
 def select_captions(job_database: CaptionDatabase, path: Path) -> SelectedCaptions:
     """Write the captions that the ledger has chosen to a new file at `path`."""
     inputs, train, rows = hashlib.sha256(), CaptionsDigest(), 0
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, CHOSEN) as writer:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SELECTED_CAPTIONS) as writer:
         for batch in job_database.captions():
             writer.write_batch(batch)
             keys, splits, captions = (batch[name].to_pylist() for name in ("key", "split", "caption"))

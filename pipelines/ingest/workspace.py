@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.io.atomic_files import local_side
-from pipelines.beam.scratch import scratch
+from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.job_database import JobDatabase, copy_hash_cache
 
@@ -43,7 +43,7 @@ class Workspace:
     def job_database(self) -> Iterator[JobDatabase]:
         """A new ledger of images, removed afterwards."""
         with (
-            scratch(self.work) as directory,
+            open_scratch(self.work) as directory,
             contextlib.closing(JobDatabase(directory / LEDGER, self.hash_cache)) as job_database,
         ):
             yield job_database
@@ -51,7 +51,10 @@ class Workspace:
     @contextlib.contextmanager
     def caption_ledger(self) -> Iterator[CaptionDatabase]:
         """A new ledger of captions, removed afterwards."""
-        with scratch(self.work) as directory, contextlib.closing(CaptionDatabase(directory / LEDGER)) as job_database:
+        with (
+            open_scratch(self.work) as directory,
+            contextlib.closing(CaptionDatabase(directory / LEDGER)) as job_database,
+        ):
             yield job_database
 
 

@@ -9,7 +9,7 @@ from features.extractors.extraction import ExtractionCore
 from features.extractors.frozen_graph import load_extractor_model
 from features.io.atomic_files import ensure_local
 from features.references.image_limits import ImageLimits
-from pipelines.jobs.extract_shard import read_sources
+from pipelines.jobs.extract_shard import open_images
 from pipelines.jobs.extractor_graph import GraphFile
 from schemas.table_config import FeatureTableConfig
 
@@ -43,5 +43,5 @@ def calibrate(
 
 
 def _extract(extractor: ExtractionCore, rows: list[dict[str, Any]], limits: ImageLimits) -> None:
-    for _ in extractor.run(read_sources(rows, limits.bytes)):
+    for _ in extractor.run(open_images(rows, limits.bytes)):
         pass

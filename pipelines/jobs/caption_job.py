@@ -21,9 +21,9 @@ from features.store.random_access import checked
 from features.store.shards import group_by_shard, shard_count
 from features.text.vocabulary import read_vocabulary, vocabulary_path
 from pipelines.beam.runners import run_pipeline
-from pipelines.beam.scratch import scratch
-from pipelines.beam.work_units import done_so_far, forget_results, open_unit, results, run_units, write_batches
-from pipelines.ingest.caption_database import CHOSEN
+from pipelines.beam.scratch import open_scratch
+from pipelines.beam.work_units import delete_results, open_unit, read_progress, read_results, run_units, write_batches
+from pipelines.ingest.caption_database import SELECTED_CAPTIONS
 from pipelines.ingest.selected_captions import SelectedCaptions
 from pipelines.jobs.tokenize_shard import TokenizedUnit, TokenizeShard
 from schemas.errors import CaptError
@@ -63,14 +63,14 @@ class CaptionJob:
         commit = digest_of([self.table_config.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         for number, batches in groupby(_by_shard(self.captions.batches(), count), lambda part: part[0]):
-            write_batches(plan, f"{number:05d}", (batch for _, batch in batches), CHOSEN)
+            write_batches(plan, f"{number:05d}", (batch for _, batch in batches), SELECTED_CAPTIONS)
         transform = self._transform_files(plan, commit, beam_options)
-        forget_results(plan, self._holds)
+        delete_results(plan, self._holds)
         worker = TokenizeShard(str(self.root), tuple(transform.items()), self.table_config, commit, count)
-        with watching("tokenizing", self.captions.rows, "captions", lambda: done_so_far(plan)):
+        with watching("tokenizing", self.captions.rows, "captions", lambda: read_progress(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
         files = {**transform, **self._names_file(commit)}
-        manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in results(plan)], files)
+        manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in read_results(plan)], files)
         CommitLog(self.root).supersede(manifest)
         remove_tree(plan)
         return manifest
@@ -80,7 +80,7 @@ class CaptionJob:
         if self.known:
             files = self.known.manifests[-1].files
             return {role: entry for role, entry in files.items() if _is_transform(role)}
-        with scratch(self.work) as directory:
+        with open_scratch(self.work) as directory:
             return _publish(self._make_transform(plan, directory, beam_options), self.root, commit)
 
     def _names_file(self, commit: str) -> dict[str, FileEntry]:
@@ -95,7 +95,7 @@ class CaptionJob:
     def _make_transform(self, plan: Path, directory: Path, beam_options: Sequence[str]) -> Path:
         # tensorflow-transform takes seconds to import, which a run with nothing new does not wait for.
         from features.text.transform import write_transform
-        from pipelines.jobs.vocabulary import learn_vocabulary
+        from pipelines.jobs.vocabulary import build_vocabulary
 
         made = directory / "transform"
         if self.words is not None:
@@ -109,7 +109,7 @@ class CaptionJob:
                 | "SpreadCaptions" >> beam.Reshuffle()
                 | "TrainCaptions" >> beam.FlatMap(_train_batches)
             )
-            learn_vocabulary(batches, self.table_config, made, plain / "temporary")
+            build_vocabulary(batches, self.table_config, made, plain / "temporary")
         if len(read_vocabulary(made)) == len(SPECIAL_TOKENS):
             raise CaptError(
                 f"no word of the train captions is seen {self.table_config.min_count} times", hint="lower --min-count"

@@ -26,7 +26,7 @@ from schemas.manifests import Shard
 from schemas.table_config import FeatureTableConfig
 from schemas.tables import KEY_BYTES
 
-EXTRACT_UNIT = pa.schema([("key", pa.binary(KEY_BYTES)), ("location", pa.string()), ("member", pa.string())])
+EXTRACT_UNIT_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("location", pa.string()), ("member", pa.string())])
 
 
 class FailedRow(Frozen):
@@ -88,7 +88,7 @@ class ExtractShard:
         writer = self._writer(int(unit.stem))
         failures = []
         try:
-            for result in extractor.run(read_sources(read_unit(unit), self.limits.bytes)):
+            for result in extractor.run(open_images(read_unit(unit), self.limits.bytes)):
                 if isinstance(result, ExtractedRow):
                     writer.append({"key": result.key, **result.values})
                 else:
@@ -105,7 +105,7 @@ class ExtractShard:
         return ShardWriter(parse_location(self.root), self.commit, table, self.table_config.format, number, self.count)
 
 
-def read_sources(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
+def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
     """The rows of a unit as encoded images, each of which must have the content that its key tells."""
     for row in rows:
         yield EncodedImage(row["key"], _Unchanged(row["key"], Reference(row["location"], row["member"]), max_bytes))

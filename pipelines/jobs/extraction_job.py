@@ -15,13 +15,13 @@ from features.references.image_limits import ImageLimits
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_whole, list_files
 from features.store.shards import MAX_SHARDS, commit_name, find_shard, shard_count
-from pipelines.beam.runners import computes_here
-from pipelines.beam.scratch import claim_job
-from pipelines.beam.work_units import done_so_far, forget_results, results, run_units, write_unit
+from pipelines.beam.runners import runs_locally
+from pipelines.beam.scratch import hold_job_lock
+from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
 from pipelines.ingest.job_database import JobDatabase
-from pipelines.jobs.extract_shard import EXTRACT_UNIT, ExtractShard, UnitResult
+from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard, UnitResult
 from pipelines.jobs.extractor_graph import GraphFile
-from pipelines.jobs.provenance import Provenance, check_mixture, local_provenance, provenances
+from pipelines.jobs.provenance import Provenance, check_mixture, list_provenances, local_provenance
 from pipelines.jobs.summary import write_named
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
@@ -81,13 +81,13 @@ class ExtractionJob:
         count = self.shards or shard_count(planned, self.row_bytes)
         commit = self._commit_name(job_database, count)
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
-        with claim_job(plan.with_suffix(".lock")):
+        with hold_job_lock(plan.with_suffix(".lock")):
             if CommitLog(self.root).last() != seen:
                 return None
             self._forget_results(plan, beam_options)
             self._check_disk(planned - _images_done(plan))
             units = self._extract(job_database, beam_options, plan, commit, count)
-            held = provenances(CommitLog(self.root).log_state().live)
+            held = list_provenances(CommitLog(self.root).log_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
             self._enter(job_database, plan, units)
             self._commit(job_database, units)
@@ -99,7 +99,7 @@ class ExtractionJob:
     ) -> list[UnitResult]:
         planned = job_database.count_planned()
         for number, rows in groupby(job_database.planned(), lambda row: find_shard(row["key"], count)):
-            write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT)
+            write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
         worker = ExtractShard(
             root=str(self.root),
             network=str(self.network.path),
@@ -110,7 +110,7 @@ class ExtractionJob:
             batch_size=self.batch_size,
             limits=self.limits,
         )
-        with watching("extracting", planned, "images", lambda: done_so_far(plan)):
+        with watching("extracting", planned, "images", lambda: read_progress(plan)):
             run_units(plan, worker, beam_options, "Extract", self.hints)
         return _unit_results(plan)
 
@@ -120,9 +120,9 @@ class ExtractionJob:
         If this machine alone computes, those are also the units that an interrupted run computed on another kind of
         machine, unless mixing is allowed.
         """
-        keeps_all = self.allow_mixed or not any(results(plan)) or not computes_here(beam_options)
+        keeps_all = self.allow_mixed or not any(read_results(plan)) or not runs_locally(beam_options)
         here = None if keeps_all else local_provenance(self.table_config.precision).deciding
-        forget_results(plan, lambda data: self._holds(UnitResult.model_validate_json(data), here))
+        delete_results(plan, lambda data: self._holds(UnitResult.model_validate_json(data), here))
 
     def _holds(self, result: UnitResult, here: Mapping[str, str] | None) -> bool:
         """Whether a unit would come out the same again.
@@ -183,7 +183,7 @@ class ExtractionJob:
 
 
 def _unit_results(plan: Path) -> list[UnitResult]:
-    return [UnitResult.model_validate_json(data) for data in results(plan)]
+    return [UnitResult.model_validate_json(data) for data in read_results(plan)]
 
 
 def _images_done(plan: Path) -> int:
@@ -203,7 +203,7 @@ def _distinct(some: Iterable[Provenance]) -> list[Provenance]:
     return found
 
 
-def check_shards(shards: int | None) -> None:
+def check_num_shards(shards: int | None) -> None:
     """UsageError where a pinned shard count is no power of two within bounds."""
     if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
         raise UsageError(

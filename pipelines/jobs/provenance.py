@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from features.extractors.frozen_graph import detect_numerics_class, list_devices
 from features.runtime.numerics import detect_toolchain, warn_about_emulation
 from features.store import FeatureTable
-from pipelines.beam.runners import computes_here
+from pipelines.beam.runners import runs_locally
 from schemas.choices import Precision
 from schemas.errors import StoreError
 from schemas.frozen import Frozen
@@ -54,10 +54,10 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
     Raises:
         StoreError: The rows would differ in bits from those in the table, and mixing is not allowed.
     """
-    if not computes_here(options):
+    if not runs_locally(options):
         return
     if table:
-        check_mixture(str(table.root), provenances(table.manifests), [local_provenance(precision)], allow_mixed)
+        check_mixture(str(table.root), list_provenances(table.manifests), [local_provenance(precision)], allow_mixed)
     if list_devices()[0].kind == "cpu":
         warn_about_emulation(precision)
 
@@ -90,7 +90,7 @@ def _differences(made: Sequence[Provenance]) -> Iterator[tuple[str, str, str]]:
         yield from ((name, first[name], other[name]) for name in first if first[name] != other[name])
 
 
-def provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
+def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
     """Returns the provenance of the rows of each commit that has rows."""
     facts = (manifest.facts for manifest in manifests if manifest.shards)
     return [

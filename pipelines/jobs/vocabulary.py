@@ -16,7 +16,7 @@ _SCALAR = schema_pb2.TensorRepresentation(dense_tensor={"column_name": CAPTION, 
 _CAPTIONS = TensorAdapterConfig(pa.schema([(CAPTION, pa.list_(pa.binary()))]), {CAPTION: _SCALAR})
 
 
-def learn_vocabulary(
+def build_vocabulary(
     batches: beam.PCollection, table_config: CaptionTableConfig, output_dir: Path, temp_dir: Path
 ) -> beam.PCollection:
     """Learn a vocabulary and save the transform that tokenizes with it.

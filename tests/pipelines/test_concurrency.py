@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import capt
-from pipelines.beam.scratch import claim_job
+from pipelines.beam.scratch import hold_job_lock
 from tests.conftest import noise_image
 
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "dataset_type": "folder"}
@@ -147,7 +147,7 @@ def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Pat
     assert waiter.poll() is None
     holder.kill()
     assert waiter.wait(10) == 0
-    with claim_job(lock):
+    with hold_job_lock(lock):
         assert lock.exists()
     assert not lock.exists()
     holder.wait()

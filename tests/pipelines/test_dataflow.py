@@ -11,9 +11,9 @@ from apache_beam.runners.dataflow.internal.apiclient import get_container_image_
 from apache_beam.transforms.environments import DockerEnvironment
 
 from pipelines.beam.resource_hints import parse_hints
-from pipelines.beam.runners import refuse_unknown
+from pipelines.beam.runners import check_beam_options
 from pipelines.beam.work_units import add_units, write_unit
-from pipelines.jobs.extract_shard import EXTRACT_UNIT, ExtractShard
+from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.errors import UsageError
 from schemas.options.prepare import PrepareFeatures
 from schemas.table_config import FeatureTableConfig
@@ -31,7 +31,7 @@ def preset():
 def job(preset, tmp_path):
     """The translated pipeline of an extraction of two units with the preset's options."""
     for number in range(2):
-        write_unit(tmp_path / "plan", f"{number:05d}", [], EXTRACT_UNIT)
+        write_unit(tmp_path / "plan", f"{number:05d}", [], EXTRACT_UNIT_SCHEMA)
     table_config = FeatureTableConfig(
         extractor="mobilenet_v3_small", weights="random:1", layer="top", height=32, width=32, precision="float32"
     )
@@ -80,7 +80,7 @@ def test_what_moves_between_machines_is_the_names_of_units(job):
 
 def test_the_preset_holds_options_of_the_command_and_of_beam_alone(preset):
     PrepareFeatures(store="s", dataset_type="folder", images=("i",), **preset)
-    refuse_unknown(preset["beam_options"])
+    check_beam_options(preset["beam_options"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from pipelines.datasets import SOURCES, open_reader
+from pipelines.datasets import DATASET_READERS, open_reader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.layouts import LAYOUTS, PHOTOS, Layout, csv, flickr8k
 
@@ -120,7 +120,7 @@ def test_a_file_of_faults_alone_says_which(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=", ".join(SOURCES)):
+    with pytest.raises(UsageError, match=", ".join(DATASET_READERS)):
         open_reader("cocoa", [])
 
 

@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from features.references import Found, Reference
-from pipelines.jobs.extract_shard import EXTRACT_UNIT
+from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 from pipelines.ingest.job_database import Ledger, Record
 from pipelines.datasets.splits import Splitter, rank_of
-from pipelines.ingest.hash_images import HASH_UNIT, HASH_UNIT_ROWS
+from pipelines.ingest.hash_images import HASH_UNIT_SCHEMA, HASH_UNIT_ROWS
 from pipelines.beam.work_units import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
@@ -37,7 +37,7 @@ ledger.recall_keys()
 unhashed = ledger.unhashed()
 units = 0
 while some := list(islice(unhashed, HASH_UNIT_ROWS)):
-    write_unit(root / "hash", f"{units:07d}", some, HASH_UNIT)
+    write_unit(root / "hash", f"{units:07d}", some, HASH_UNIT_SCHEMA)
     units += 1
 for unit in sorted((root / "hash" / "units").iterdir()):
     ledger.enter_hashes(
@@ -46,7 +46,7 @@ for unit in sorted((root / "hash" / "units").iterdir()):
     )
 ledger.settle((hashlib.sha256(f"{n:09d}.jpg".encode()).digest() for n in range(0, count, 2)), {})
 assert ledger.count_planned() == count // 2
-write_unit(root / "plan", "00000", ledger.planned(), EXTRACT_UNIT)
+write_unit(root / "plan", "00000", ledger.planned(), EXTRACT_UNIT_SCHEMA)
 ledger.finish()
 assert ledger.counts() == {"ok": count // 2, "cached": count // 2}
 ledger.write_catalog(root / "catalog.parquet")

@@ -18,7 +18,7 @@ import pytest
 
 import capt
 from features.store import open_store
-from pipelines.datasets import SOURCES
+from pipelines.datasets import DATASET_READERS
 from schemas.errors import CaptError, ExitCode, UsageError
 from tests.conftest import noise_image
 
@@ -105,7 +105,7 @@ def kind_of(name: str) -> str:
 
 def entries(kind: str, *annotations: Path) -> tuple[list[str], list[str]]:
     """The captions that a source reads, and the reasons of those that it cannot read."""
-    read = list(SOURCES[kind_of(kind)]([str(path) for path in annotations]).captions())
+    read = list(DATASET_READERS[kind_of(kind)]([str(path) for path in annotations]).captions())
     captions = [entry.caption for entry in read if hasattr(entry, "caption")]
     return captions, [entry.reason for entry in read if hasattr(entry, "reason")]
 
@@ -189,14 +189,14 @@ def test_gzip_is_read_in_every_format_wherever_the_file_lies(tmp_path: Path, kin
 def test_a_tsv_and_a_split_are_told_by_the_name_without_gz(tmp_path: Path) -> None:
     name, text = in_coco(SOUND)
     path = put(tmp_path / f"{name}.gz", gzip.compress(text.encode()))
-    assert {image.split for image in SOURCES["coco"]([str(path)]).images()} == {"train"}
+    assert {image.split for image in DATASET_READERS["coco"]([str(path)]).images()} == {"train"}
 
 
 def test_compressed_split_lists_beside_the_token_file_are_found(tmp_path: Path) -> None:
     path = put(tmp_path / "Flickr8k.token.txt.gz", gzip.compress(in_flickr8k(SOUND)[1].encode()))
     put(tmp_path / "Flickr_8k.trainImages.txt.gz", gzip.compress(b"a.jpg\r"))
     put(tmp_path / "Flickr_8k.devImages.txt", b"b.jpg\rc.jpg")
-    images = SOURCES["flickr8k"]([str(path)]).images()
+    images = DATASET_READERS["flickr8k"]([str(path)]).images()
     assert [image.split for image in images] == ["train", "val", "val"]
 
 
@@ -303,7 +303,7 @@ def test_images_without_a_readable_id_or_name_are_failed_rows(tmp_path: Path, ki
 INNERMOST = {
     "coco": "pipelines.datasets.coco.read_caption",
     "karpathy": "pipelines.datasets.karpathy.read_caption",
-    "flickr8k": "pipelines.datasets.token_files.CaptionEntry",
+    "flickr8k": "pipelines.datasets.flickr_tokens.CaptionEntry",
     "flickr30k": "pipelines.datasets.flickr30k.CaptionEntry",
     "conceptual": "pipelines.datasets.conceptual._row",
     "csv": "pipelines.datasets.csv_file._Row",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from features.io import http_addresses
 from features.references.downloads import DownloadLimits, download, download_into, downloaded_name
 from pipelines.beam.work_units import write_unit
-from pipelines.ingest.download_images import DOWNLOAD_UNIT, DownloadImages, HostLimits
+from pipelines.ingest.download_images import DOWNLOAD_UNIT_SCHEMA, DownloadImages, HostLimits
 from schemas.errors import RecordError
 from tests.hostile_server import HostileServer, Script, hostile_server
 from tests.image_server import jpeg
@@ -48,7 +48,7 @@ def fetch(urls: list[str], manners: HostLimits = MANNERS, limits: DownloadLimits
     with tempfile.TemporaryDirectory() as root:
         images, plan = Path(root) / "images", Path(root) / "plan"
         images.mkdir()
-        write_unit(plan, "00000", ({"url": url} for url in urls), DOWNLOAD_UNIT)
+        write_unit(plan, "00000", ({"url": url} for url in urls), DOWNLOAD_UNIT_SCHEMA)
         counted: list[int] = []
         worker = DownloadImages(str(images), limits, manners)
         result = worker(plan / "units" / "00000.parquet", lambda records, _: counted.append(records))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import capt
 from pipelines.datasets.base import ImageEntry
-from pipelines.ingest.image_identity import Identities
+from pipelines.ingest.image_identity import ImageIdentities
 from schemas.errors import CaptError, RecordError, StoreError
 from tests.conftest import noise_image
 
@@ -230,8 +230,8 @@ def test_a_captcha_of_two_roots_fails_and_its_label_reaches_neither_file() -> No
 # === The rule itself ===
 
 
-def settled(entries: Sequence[ImageEntry]) -> Identities:
-    identities = Identities(sqlite3.connect(":memory:", isolation_level=None))
+def settled(entries: Sequence[ImageEntry]) -> ImageIdentities:
+    identities = ImageIdentities(sqlite3.connect(":memory:", isolation_level=None))
     identities.add(entries)
     identities.settle()
     return identities

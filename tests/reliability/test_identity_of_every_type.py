@@ -130,8 +130,8 @@ def digest(path: str) -> bytes:
 
 
 def test_no_type_is_left_out() -> None:
-    from pipelines.datasets import SOURCES
+    from pipelines.datasets import DATASET_READERS
 
     # Images of a folder and CAPTCHAs have no annotations; `test_identity.py` tests their roots.
-    known: set[Any] = set(SOURCES) - {"folder", "captcha"}
+    known: set[Any] = set(DATASET_READERS) - {"folder", "captcha"}
     assert known == set(ANNOTATED)

@@ -14,7 +14,7 @@ import capt
 from features.io.locations import parse_location
 from features.store import Dataset, commit_log
 from features.store.layout import DATASETS
-from pipelines.datasets.record_fields import split_named
+from pipelines.datasets.record_fields import find_split_in_name
 from schemas.errors import StoreError
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
@@ -252,7 +252,7 @@ def test_splits_that_nobody_states_are_counted_as_hashed_once() -> None:
     ],
 )
 def test_a_name_states_the_split_that_is_a_word_of_its_last_part(name: str, split: str | None) -> None:
-    assert split_named(name) == split
+    assert find_split_in_name(name) == split
 
 
 @pytest.mark.parametrize(

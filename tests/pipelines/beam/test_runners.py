@@ -3,7 +3,7 @@
 import apache_beam as beam
 import pytest
 
-from pipelines.beam.runners import refuse_unknown, run_pipeline
+from pipelines.beam.runners import check_beam_options, run_pipeline
 from schemas.errors import CaptError, UsageError
 
 NOBODY = ("--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server_timeout=1")
@@ -12,11 +12,13 @@ NOBODY = ("--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server
 @pytest.mark.parametrize("option", ["--parallelsim=2", "parallelism=2", "--parallelsim"])
 def test_an_option_that_nobody_knows_is_refused(option):
     with pytest.raises(UsageError, match="is no option of Beam or its runners"):
-        refuse_unknown([option])
+        check_beam_options([option])
 
 
 def test_options_of_beam_and_of_its_runners_are_known():
-    refuse_unknown(["--runner=FlinkRunner", "--flink_master=host:8081", "--parallelism=2", "--temp_location", "gs://b"])
+    check_beam_options(
+        ["--runner=FlinkRunner", "--flink_master=host:8081", "--parallelism=2", "--temp_location", "gs://b"]
+    )
 
 
 @pytest.mark.parametrize("options", [NOBODY, (*NOBODY, "--an_option_of_its_own=1")])

@@ -7,7 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.beam.work_units import Advance, done_so_far, pending_units, read_unit, results, run_units, write_unit
+from pipelines.beam.work_units import (
+    Advance,
+    list_pending_units,
+    read_progress,
+    read_results,
+    read_unit,
+    run_units,
+    write_unit,
+)
 from schemas.errors import CaptError
 
 SCHEMA = pa.schema([("number", pa.int64())])
@@ -48,15 +56,15 @@ def plan(tmp_path: Path) -> Path:
 
 def test_every_unit_is_done_and_its_result_kept_in_order(plan: Path, tmp_path: Path) -> None:
     run_units(plan, Sum(str(tmp_path / "log")), [], "Sum")
-    assert [json.loads(result) for result in results(plan)] == [3, 33, 63, 93]
-    assert list(pending_units(plan)) == []
+    assert [json.loads(result) for result in read_results(plan)] == [3, 33, 63, 93]
+    assert list(list_pending_units(plan)) == []
 
 
 def test_a_unit_with_a_result_is_not_done_again(plan: Path, tmp_path: Path) -> None:
     (plan / "done").mkdir()
     (plan / "done" / "00001.json").write_text("-1")
     run_units(plan, Sum(str(tmp_path / "log")), [], "Sum")
-    assert [json.loads(result) for result in results(plan)] == [3, -1, 63, 93]
+    assert [json.loads(result) for result in read_results(plan)] == [3, -1, 63, 93]
     assert sorted((tmp_path / "log").read_text().split()) == ["00000", "00002", "00003"]
 
 
@@ -71,4 +79,4 @@ def test_a_failing_unit_is_one_line_and_the_finished_ones_are_kept(plan: Path, t
 
 def test_whoever_watches_sees_all_records_and_failures_at_the_end(plan: Path, tmp_path: Path) -> None:
     run_units(plan, Sum(str(tmp_path / "log")), [], "Sum")
-    assert done_so_far(plan) == (12, "4 failed")
+    assert read_progress(plan) == (12, "4 failed")

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pipelines.datasets.base import ImageEntry, MalformedRecord
+from pipelines.datasets.base import FailedRecord, ImageEntry
 
 
 def bare(entry: Any) -> Any:
     """An entry without its annotation file and its place in it; Malformed as it is."""
-    if isinstance(entry, MalformedRecord):
+    if isinstance(entry, FailedRecord):
         return entry
     return entry._replace(document="", place="") if isinstance(entry, ImageEntry) else entry._replace(document="")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
-from pipelines.datasets.base import MalformedRecord
+from pipelines.datasets.base import FailedRecord
 from pipelines.datasets.lines import Line
 from schemas.errors import CaptError, UsageError
 from tests.features.buckets import put_s3, s3_server
@@ -24,7 +24,7 @@ def found(*names: Path) -> list[AnnotationFile]:
     return list(list_annotation_files([str(name) for name in names], PATTERN, "notes_*.txt"))
 
 
-def lines(tmp_path: Path, data: bytes) -> list[Line | MalformedRecord]:
+def lines(tmp_path: Path, data: bytes) -> list[Line | FailedRecord]:
     (tmp_path / "a.txt").write_bytes(data)
     return list(found(tmp_path / "a.txt")[0].lines())
 
@@ -92,7 +92,7 @@ def test_lines_are_numbered_and_lose_their_ends_and_blank_ones_are_skipped(tmp_p
 
 def test_a_line_that_is_no_text_costs_itself_alone(tmp_path: Path) -> None:
     seen = lines(tmp_path, b"one\ncaf\xe9\nN\0L\nfour\n")
-    assert [line.reason if isinstance(line, MalformedRecord) else line.text for line in seen] == [
+    assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
         "one",
         "not UTF-8",
         "NUL byte",
@@ -111,7 +111,7 @@ def test_text_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> N
 @pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
 def test_half_a_surrogate_pair_in_utf16_costs_its_line_alone(tmp_path: Path, order: str) -> None:
     seen = lines(tmp_path, "\ufeffone\n\ud800\nthree\n".encode(order, "surrogatepass"))
-    assert [line.reason if isinstance(line, MalformedRecord) else line.text for line in seen] == [
+    assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
         "one",
         "not UTF-8",
         "three",
@@ -136,7 +136,7 @@ def test_each_part_of_a_line_that_cr_divides_among_lf_is_a_failed_record(tmp_pat
     location = tmp_path / "a.txt"
     one, *parts, last = lines(tmp_path, b"one\r\r\ntwo\rthree\nfour\n")
     assert (one, last) == (Line(f"{location}:1", "one"), Line(f"{location}:3", "four"))
-    assert [(part.place, part.reason) for part in parts if isinstance(part, MalformedRecord)] == [
+    assert [(part.place, part.reason) for part in parts if isinstance(part, FailedRecord)] == [
         (f"{location}:2 part 1", "mixed line ends"),
         (f"{location}:2 part 2", "mixed line ends"),
     ]
@@ -145,7 +145,7 @@ def test_each_part_of_a_line_that_cr_divides_among_lf_is_a_failed_record(tmp_pat
 def test_a_line_over_the_limit_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.datasets.lines.MAX_LINE", 5)
     seen = lines(tmp_path, b"one\n" + b"x" * 6 + b"\nthree\n")
-    assert [line.reason if isinstance(line, MalformedRecord) else line.text for line in seen] == [
+    assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
         "one",
         "too long",
         "three",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.datasets.base import ImageEntry, ListedImage
 from pipelines.datasets.captcha import CaptchaReader
-from pipelines.datasets.splits import SplitCounts, parse_counts
+from pipelines.datasets.splits import SplitCounts, parse_split_sizes
 from schemas.errors import CaptError, UsageError
 
 
@@ -151,10 +151,10 @@ def test_splits_go_by_the_counts_that_are_given_and_the_rest_is_unused(tmp_path)
 
 
 def test_counts_are_three_whole_numbers():
-    assert parse_counts("100000,20000,20000") == (100_000, 20_000, 20_000)
+    assert parse_split_sizes("100000,20000,20000") == (100_000, 20_000, 20_000)
     for text in ("", "1,2", "1,2,3,4", "a,b,c", "1,-2,3", "0,0,0", "0.8,0.1,0.1"):
         with pytest.raises(UsageError, match="--split-sizes"):
-            parse_counts(text)
+            parse_split_sizes(text)
 
 
 NUMBERS = st.integers(0, 30)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.coco import CocoReader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.entries import bare, bare_entries
@@ -107,7 +107,7 @@ def test_an_annotation_that_cannot_be_read_costs_itself_alone(tmp_path: Path, an
     path = tmp_path / "captions_train2017.json"
     path.write_text(json.dumps({"images": [], "annotations": [annotation, *DATA["annotations"]]}))
     failed, sound = CocoReader([str(path)]).captions()
-    assert isinstance(failed, MalformedRecord)
+    assert isinstance(failed, FailedRecord)
     assert (failed.place, failed.reason) == (f"{path}: annotations[0]", reason)
     assert isinstance(sound, CaptionEntry)
 

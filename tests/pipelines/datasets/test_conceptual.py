@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from features.references.downloads import downloaded_name
-from pipelines.datasets import CaptionEntry, MalformedRecord, open_reader
+from pipelines.datasets import CaptionEntry, FailedRecord, open_reader
 from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries
 
 URL = "http://example.com/a.jpg"
 
 
-def captions(path: Path) -> list[CaptionEntry | MalformedRecord]:
+def captions(path: Path) -> list[CaptionEntry | FailedRecord]:
     return bare_entries(open_reader("conceptual", [str(path)]).captions())
 
 
@@ -56,7 +56,7 @@ def test_bad_lines_are_told_with_their_places_and_cost_no_other(tmp_path: Path) 
         f"\ufeffa\t{URL}\r\nno tab\n\nno address\t\nb\twww.example.com/b.jpg\n\udcff\t{URL}\nc\t{URL}\tlabel\t0.5\n",
     )
     good = [entry.caption for entry in captions(path) if isinstance(entry, CaptionEntry)]
-    bad = {entry.place: entry.reason for entry in captions(path) if isinstance(entry, MalformedRecord)}
+    bad = {entry.place: entry.reason for entry in captions(path) if isinstance(entry, FailedRecord)}
     assert good == ["a", "c"]
     assert bad == {
         f"{path}:2": "no separator",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.csv_file import CsvReader
 from schemas.errors import CaptError
 from tests.pipelines.datasets.entries import bare_entries
@@ -17,13 +17,13 @@ FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 ROWS = st.lists(st.tuples(FIELD.filter(str.strip), FIELD, st.sampled_from(["", "train", "val", "test"])), max_size=6)
 
 
-def captions(tmp_path: Path, data: str | bytes, name: str = "a.csv") -> list[CaptionEntry | MalformedRecord]:
+def captions(tmp_path: Path, data: str | bytes, name: str = "a.csv") -> list[CaptionEntry | FailedRecord]:
     (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
     return bare_entries(CsvReader([str(tmp_path / name)]).captions())
 
 
-def texts(entries: list[CaptionEntry | MalformedRecord]) -> list[str]:
-    return [entry.reason if isinstance(entry, MalformedRecord) else entry.caption for entry in entries]
+def texts(entries: list[CaptionEntry | FailedRecord]) -> list[str]:
+    return [entry.reason if isinstance(entry, FailedRecord) else entry.caption for entry in entries]
 
 
 def test_columns_come_in_any_order_and_case_and_others_are_left(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_row_that_cannot_be_read_is_told_with_its_line_and_costs_no_other(
 ) -> None:
     data = b"image,caption,split\na,before,\n" + row + b"\na,after,\nb,last,\n"
     before, entry, *rest = captions(tmp_path, data)
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)
     assert (entry.place, entry.reason) == (f"{tmp_path}/a.csv:3", reason)
     assert len(entry.detail) < 250
     assert texts([before, *rest]) == ["before", "after", "last"]
@@ -99,7 +99,7 @@ def test_a_row_that_cannot_be_read_is_told_with_its_line_and_costs_no_other(
 
 def test_an_unknown_split_names_the_known_ones(tmp_path: Path) -> None:
     (entry,) = captions(tmp_path, "image,caption,split\na,A dog,tarin\n")
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)
     assert entry.detail == "'tarin' is none of train, val, test, unused, dev, validation"
 
 

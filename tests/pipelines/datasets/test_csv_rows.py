@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.datasets import csv_rows
-from pipelines.datasets.base import MalformedRecord
+from pipelines.datasets.base import FailedRecord
 from pipelines.datasets.csv_rows import read_rows
 
 
@@ -18,7 +18,7 @@ def rows(data: bytes, delimiter: str = ",") -> list[tuple[int, list[str] | str]]
     read = []
     for row in read_rows(data, "a", delimiter):
         number = int(row.place.removeprefix("a:").split(" ")[0])
-        read.append((number, row.reason if isinstance(row, MalformedRecord) else row.fields))
+        read.append((number, row.reason if isinstance(row, FailedRecord) else row.fields))
     return read
 
 

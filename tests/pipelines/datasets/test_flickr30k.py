@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.flickr30k import Flickr30kReader
 from tests.pipelines.datasets.entries import bare_entries
 
@@ -15,7 +15,7 @@ ROWS = f"""{HEADER}1000092795.jpg| 0| Two young guys with shaggy hair .
 """
 
 
-def captions(tmp_path: Path, text: str, name: str = "results.csv") -> list[CaptionEntry | MalformedRecord]:
+def captions(tmp_path: Path, text: str, name: str = "results.csv") -> list[CaptionEntry | FailedRecord]:
     (tmp_path / name).write_text(text)
     return bare_entries(Flickr30kReader([str(tmp_path / name)]).captions())
 
@@ -53,6 +53,6 @@ def test_a_row_that_is_made_to_confuse_takes_no_longer_than_its_length(tmp_path:
 )
 def test_a_row_that_cannot_be_read_is_told_with_its_place(tmp_path: Path, row: str, reason: str) -> None:
     entry, other = captions(tmp_path, f"{HEADER}{row}\nb.jpg| 0| A cat\n")
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)
     assert (entry.place, entry.reason) == (f"{tmp_path}/results.csv:2", reason)
     assert isinstance(other, CaptionEntry)

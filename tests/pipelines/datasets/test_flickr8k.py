@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord
 from pipelines.datasets.flickr8k import Flickr8kReader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.entries import bare_entries
@@ -20,7 +20,7 @@ def write(tmp_path: Path, data: bytes = TOKENS, **lists: str) -> str:
     return str(tmp_path / "Flickr8kReader.token.txt")
 
 
-def captions(tmp_path: Path, data: bytes) -> list[CaptionEntry | MalformedRecord]:
+def captions(tmp_path: Path, data: bytes) -> list[CaptionEntry | FailedRecord]:
     return bare_entries(Flickr8kReader([write(tmp_path, data)]).captions())
 
 
@@ -73,7 +73,7 @@ def test_a_line_that_cannot_be_read_is_told_with_its_place_and_costs_no_other(
     tmp_path: Path, line: bytes, reason: str
 ) -> None:
     before, entry, after = captions(tmp_path, b"a.jpg#7\tone\n" + line + b"\nb.jpg#0\ttwo\n")
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)
     assert (entry.place, entry.reason) == (f"{tmp_path}/Flickr8k.token.txt:2", reason)
     assert isinstance(before, CaptionEntry)
     assert isinstance(after, CaptionEntry)

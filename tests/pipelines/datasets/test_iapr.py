@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.iapr import IaprReader
 from tests.pipelines.datasets.entries import bare_entries
 
@@ -43,7 +43,7 @@ def test_files_that_are_no_annotation_are_told_and_cost_no_other(tmp_path: Path)
     source = write(tmp_path, a="", b="<DOC>", c=imageless, d=DOC)
     *bad, good, _ = source.captions()
     location = f"{tmp_path}/annotations_complete_eng/00"
-    assert [(one.place, one.reason) for one in bad if isinstance(one, MalformedRecord)] == [
+    assert [(one.place, one.reason) for one in bad if isinstance(one, FailedRecord)] == [
         (f"{location}/a.eng", "no DOC"),
         (f"{location}/b.eng", "no DOC"),
         (f"{location}/c.eng", "no IMAGE"),
@@ -56,7 +56,7 @@ def test_an_image_without_a_description_is_an_image_and_no_caption(tmp_path: Pat
     source = write(tmp_path, a=DOC.replace("DESCRIPTION", "SUMMARY"))
     assert len(bare_entries(source.images())) == 1
     (entry,) = source.captions()
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)
     assert (entry.reason, entry.detail) == ("no description", IMAGE)
 
 
@@ -71,7 +71,7 @@ def test_entities_are_not_expanded(tmp_path: Path) -> None:
 
 def test_tags_that_never_close_take_no_longer_than_their_length(tmp_path: Path) -> None:
     source = write(tmp_path, a="<DOC>" * 100_000, b=DOC.replace("<DESCRIPTION>", "<DESCRIPTION>" * 100_000))
-    assert [type(entry) for entry in source.captions()] == [MalformedRecord, CaptionEntry, CaptionEntry]
+    assert [type(entry) for entry in source.captions()] == [FailedRecord, CaptionEntry, CaptionEntry]
 
 
 def test_light_annotations_beside_complete_ones_are_left(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_light_annotations_beside_complete_ones_are_left(tmp_path: Path) -> None
     light.write_text("<DOC><IMAGE>images/00/25.jpg</IMAGE></DOC>")
     assert all(isinstance(entry, CaptionEntry) for entry in source.captions())
     (entry,) = IaprReader([str(light.parent)]).captions()
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.jsonl import JsonLinesReader
 from tests.pipelines.datasets.entries import bare_entries
 
@@ -16,7 +16,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 RECORDS = st.lists(st.tuples(TEXT.filter(str.strip), st.lists(TEXT, min_size=1, max_size=3)), max_size=5)
 
 
-def captions(tmp_path: Path, *records: Any) -> list[CaptionEntry | MalformedRecord]:
+def captions(tmp_path: Path, *records: Any) -> list[CaptionEntry | FailedRecord]:
     lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     return bare_entries(JsonLinesReader([str(tmp_path / "a.jsonl")]).captions())
@@ -70,7 +70,7 @@ def test_a_line_that_cannot_be_read_is_told_with_its_place_and_costs_no_other(
 ) -> None:
     sound = {"image": "b", "caption": "A dog"}
     before, entry, after = captions(tmp_path, sound, line, sound)
-    assert isinstance(entry, MalformedRecord)
+    assert isinstance(entry, FailedRecord)
     assert (entry.place.split(": ")[0], entry.reason) == (f"{tmp_path}/a.jsonl:2", reason)
     assert len(entry.detail) < 300
     assert isinstance(before, CaptionEntry)

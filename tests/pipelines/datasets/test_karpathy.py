@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.karpathy import KarpathyReader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.entries import bare_entries
@@ -105,7 +105,7 @@ def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record:
 def test_a_caption_that_cannot_be_read_costs_itself_alone(tmp_path: Path, record: Any, place: str, reason: str) -> None:
     path = write(tmp_path, record, image(1, "val"))
     failed, sound = KarpathyReader([str(path)]).captions()
-    assert isinstance(failed, MalformedRecord)
+    assert isinstance(failed, FailedRecord)
     assert (failed.place, failed.reason) == (f"{path}: images[0]{place}", reason)
     assert isinstance(sound, CaptionEntry)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.datasets import MalformedRecord
+from pipelines.datasets import FailedRecord
 from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage
 
 
@@ -16,8 +16,8 @@ def job_database(tmp_path: Path) -> Iterator[CaptionDatabase]:
     with closing(CaptionDatabase(tmp_path / "ledger.sqlite")) as one:
         one.add_images(CaptionedImage(f"{number}.jpg", f"{number}.jpg", "train", number * 10) for number in range(4))
         one.add_captions((bytes([number]), f"{number}.jpg", "0", "A dog", "") for number in range(4))
-        one.add_malformed(MalformedRecord("a.csv:7", "no image", "'x'"), 15)
-        one.add_malformed(MalformedRecord("a.csv:9", "no image", "'y'"), 35)
+        one.add_malformed(FailedRecord("a.csv:7", "no image", "'x'"), 15)
+        one.add_malformed(FailedRecord("a.csv:9", "no image", "'y'"), 35)
         one.count_captions()
         yield one
 

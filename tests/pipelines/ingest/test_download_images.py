@@ -19,7 +19,7 @@ import pytest
 
 import capt
 from features.references.downloads import DownloadLimits, downloaded_name
-from pipelines.ingest.download_images import DownloadImages, HostLimits, assign_bucket
+from pipelines.ingest.download_images import DownloadImages, HostLimits, compute_host_bucket
 from pipelines.ingest.download_job import download_all
 from pipelines.ingest.failed_urls import FailedUrl, read_failed_urls, record_failed_urls
 from schemas.errors import TooManyFailuresError, UsageError
@@ -47,7 +47,7 @@ def server() -> Iterator[ImageServer]:
 def fetch(root: Path, urls: list[str], manners: HostLimits = HASTY, limits: DownloadLimits = LIMITS) -> dict[str, str]:
     """Download into `root/images`; the reasons of those that did not come."""
     worker = DownloadImages(str(root / "images"), limits, manners)
-    rows = sorted((assign_bucket(url), url) for url in urls)
+    rows = sorted((compute_host_bucket(url), url) for url in urls)
     unfetched = download_all(rows, len(rows), worker, root / "work", [])
     return {one.url: one.reason for one in unfetched}
 
@@ -131,7 +131,7 @@ def test_a_host_out_of_reach_is_given_up(tmp_path: Path) -> None:
         nobody.bind(("127.0.0.1", 0))
         urls = [f"http://127.0.0.1:{nobody.getsockname()[1]}/{number}.jpg" for number in range(20)]
         worker = DownloadImages(str(tmp_path / "images"), replace(LIMITS, retries=0), replace(HASTY, connections=1))
-        rows = [(assign_bucket(url), url) for url in urls]
+        rows = [(compute_host_bucket(url), url) for url in urls]
         unfetched = list(download_all(rows, 20, worker, tmp_path / "work", []))
     assert {one.reason for one in unfetched} == {"refused"}
     assert sum("not asked" in one.detail for one in unfetched) == 10

@@ -9,7 +9,7 @@ import pytest
 
 import pipelines.ingest.caption_database
 from features.text.caption_keys import CaptionsDigest
-from pipelines.ingest.caption_database import CHOSEN, CaptionDatabase, CaptionedImage
+from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase, CaptionedImage
 from pipelines.ingest.selected_captions import select_captions
 
 COUNT = 50
@@ -37,7 +37,7 @@ def test_captions_come_by_key_and_each_once_however_many_batches_they_take(
     chosen = select_captions(job_database, tmp_path / "chosen.arrows")
     batches = list(chosen.batches())
     assert len(batches) > 5
-    assert all(batch.schema == CHOSEN for batch in batches)
+    assert all(batch.schema == SELECTED_CAPTIONS for batch in batches)
     rows = [row for batch in batches for row in batch.to_pylist()]
     assert [row["key"] for row in rows] == sorted(key(number) for number in range(COUNT))
     assert {row["caption"] for row in rows} == {f"dog {number} ü" for number in range(COUNT)}

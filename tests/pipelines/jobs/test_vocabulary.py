@@ -12,7 +12,7 @@ import capt
 from features.text.tokenizer import Tokenizer
 from features.text.transform import write_transform
 from features.text.vocabulary import read_vocabulary
-from pipelines.jobs.vocabulary import learn_vocabulary
+from pipelines.jobs.vocabulary import build_vocabulary
 from schemas.errors import UsageError
 from schemas.table_config import SPECIAL_TOKENS, CaptionTableConfig
 
@@ -32,7 +32,7 @@ def batches_of(captions, size):
 
 def learn(tmp_path, batches, table_config):
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        size = learn_vocabulary(
+        size = build_vocabulary(
             pipeline | beam.Create(batches), table_config, tmp_path / "transform", tmp_path / "temp"
         )
         assert_that(size | beam.Map(lambda n: n >= len(SPECIAL_TOKENS)), equal_to([True]))
@@ -104,7 +104,7 @@ def test_no_frequent_word_leaves_the_special_words_alone(tmp_path, captions, voc
 
 def test_bounds_without_room_for_a_word_are_refused_before_anything_runs(tmp_path):
     with pytest.raises(UsageError, match="holds no word"), beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        learn_vocabulary(
+        build_vocabulary(
             pipeline | beam.Create(batches_of(CAPTIONS, 9)), table_config(vocab_size=3), tmp_path, tmp_path
         )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from pipelines.datasets.annotation_files import AnnotationFile
-from pipelines.datasets.base import CaptionEntry, MalformedRecord
+from pipelines.datasets.base import CaptionEntry, FailedRecord
 from pipelines.datasets.lines import Line
 
 MENDED = "space for the tab"
@@ -17,12 +17,12 @@ _SPACE = re.compile(r"(\S+)#(\d+) +(.*)", re.DOTALL)
 _BARE = re.compile(r"\S.*#\d+")
 
 
-def read_token_captions(document: AnnotationFile) -> Iterator[CaptionEntry | MalformedRecord]:
+def read_token_captions(document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
     """The captions of a token file: the image's id is its file's name, the caption's its number."""
     return document.records(_caption)
 
 
-def _caption(line: Line) -> CaptionEntry | MalformedRecord:
+def _caption(line: Line) -> CaptionEntry | FailedRecord:
     text = line.text.lstrip()
     match, repaired = _TAB.fullmatch(text), ""
     if not match:

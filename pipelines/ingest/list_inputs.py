@@ -10,26 +10,26 @@ from pathlib import Path
 from features.references import MAX_IMAGE_BYTES, ListedFile, list_files
 from features.references.downloads import DownloadLimits
 from features.references.image_files import image_by_name
-from pipelines.beam.scratch import scratch_plan
-from pipelines.beam.work_units import done_so_far, results, run_units, write_unit
+from pipelines.beam.scratch import open_scratch_plan
+from pipelines.beam.work_units import read_progress, read_results, run_units, write_unit
 from pipelines.datasets import CaptionEntry, DatasetReader, ListingReader
 from pipelines.datasets.splits import Splitter, compute_rank
-from pipelines.ingest.download_images import DownloadImages, assign_bucket
+from pipelines.ingest.download_images import DownloadImages, compute_host_bucket
 from pipelines.ingest.download_job import download_all, download_directory
 from pipelines.ingest.failed_urls import read_failed_urls
-from pipelines.ingest.hash_images import HASH_UNIT, HASH_UNIT_ROWS, HashImages
-from pipelines.ingest.image_identity import Identities, NamedImage
+from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, HashImages
+from pipelines.ingest.image_identity import IdentifiedImage, ImageIdentities
 from pipelines.ingest.job_database import InputRecord, JobDatabase
-from pipelines.ingest.name_matching import distinct_roots
+from pipelines.ingest.name_matching import remove_duplicate_roots
 from schemas.errors import CaptError, RecordError
 from schemas.terminal.progress import watching
 
 # Units whose hashes are entered at a time: every time waits for the disk, and others wait for the stat cache meanwhile.
-UNITS_ENTERED = 64
+UNITS_PER_INSERT = 64
 
 
 @dataclass(frozen=True)
-class Selection:
+class ImageSelection:
     """Which images of a source a run takes, and into which splits.
 
     Args:
@@ -47,8 +47,8 @@ class Selection:
     limit_captions: int | None = None
 
 
-def insert_records(
-    job_database: JobDatabase, source: DatasetReader, images: Sequence[str], selection: Selection
+def list_inputs(
+    job_database: JobDatabase, source: DatasetReader, images: Sequence[str], selection: ImageSelection
 ) -> dict[str, int]:
     """Enter the source's images, with their files.
 
@@ -62,9 +62,9 @@ def insert_records(
         job_database.identities.add(source.images())
     downloads = download_directory(images[0]) if job_database.identities.has_addresses() else None
     job_database.add_roots(images)
-    for root in distinct_roots(images):
+    for root in remove_duplicate_roots(images):
         if not (downloads and root == images[0]):
-            job_database.add_found(root, list_images(root))
+            job_database.add_found(root, list_root(root))
         elif downloads.exists():
             job_database.add_found(root, list_files(root))
     if isinstance(source, ListingReader):
@@ -80,7 +80,7 @@ def insert_records(
     return {"unannotated": unannotated, "shared_ids": job_database.identities.shared_ids()}
 
 
-def list_images(root: str) -> Iterator[ListedFile]:
+def list_root(root: str) -> Iterator[ListedFile]:
     """Walks a root of `--images`.
 
     Args:
@@ -100,7 +100,7 @@ def list_images(root: str) -> Iterator[ListedFile]:
         raise CaptError("it holds no image", location=root, hint="check --images")
 
 
-def _records(images: Iterable[NamedImage], selection: Selection) -> Iterator[InputRecord]:
+def _records(images: Iterable[IdentifiedImage], selection: ImageSelection) -> Iterator[InputRecord]:
     for one in images:
         # What is not an image has no split that could stay.
         split = "" if one.reason and not one.split else selection.splitter.split_of(one.image_id, one.split)
@@ -119,7 +119,7 @@ def _records(images: Iterable[NamedImage], selection: Selection) -> Iterator[Inp
         )
 
 
-def _captioned(identities: Identities, source: DatasetReader) -> Iterator[str]:
+def _captioned(identities: ImageIdentities, source: DatasetReader) -> Iterator[str]:
     """The image of each caption."""
     for one in source.captions():
         if isinstance(one, CaptionEntry):
@@ -134,7 +134,7 @@ def skip_failed_urls(job_database: JobDatabase, images: Sequence[str], max_bytes
         job_database.enter_unfetched((link.url, link.reason, link.detail) for link in dead)
 
 
-def download_records(
+def download_images(
     job_database: JobDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
 ) -> int:
     """Download the images that have an address and no file, into the first of `images`; how many came."""
@@ -143,27 +143,27 @@ def download_records(
         return 0
     directory = download_directory(images[0])
     worker = DownloadImages(str(directory), limits)
-    unfetched = download_all(job_database.wanted(assign_bucket), count, worker, work, beam_options)
+    unfetched = download_all(job_database.wanted(compute_host_bucket), count, worker, work, beam_options)
     job_database.enter_unfetched((one.url, one.reason, one.detail) for one in unfetched)
     came = job_database.count_wanted()
     job_database.locate_downloads(images[0], list_files(str(directory)))
     return came
 
 
-def hash_records(
+def hash_images(
     job_database: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
     """Give every record found its content key; `rehash` takes none from the stat cache."""
     if not rehash:
         job_database.recall_keys()
     references = job_database.unhashed()
-    with scratch_plan(work) as plan:
+    with open_scratch_plan(work) as plan:
         total = 0
         while some := list(islice(references, HASH_UNIT_ROWS)):
-            write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT)
+            write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT_SCHEMA)
             total += len(some)
-        with watching("hashing", total, "images", lambda: done_so_far(plan)):
+        with watching("hashing", total, "images", lambda: read_progress(plan)):
             run_units(plan, HashImages(max_bytes), beam_options, "Hash")
-        hashed = results(plan)
-        while few := list(islice(hashed, UNITS_ENTERED)):
+        hashed = read_results(plan)
+        while few := list(islice(hashed, UNITS_PER_INSERT)):
             job_database.enter_hashes(chain.from_iterable(map(json.loads, few)))

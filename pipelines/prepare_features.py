@@ -286,7 +286,7 @@ def _compare(job_database: JobDatabase, options: PrepareFeatures, healing: Featu
     """Give every record its status, by what the table has now; the table."""
     table = healing.table()
     failures = table.failures() if table and not options.retry_failed else {}
-    lasting = {key: why for key, why in failures.items() if not image_limits(options).lift(*why[1:])}
+    lasting = {key: why for key, why in failures.items() if not image_limits(options).allows_retry(*why[1:])}
     job_database.settle(_keys(table) if table else iter(()), lasting)
     return table
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import ASIDE, describe_file, fsync
+from features.io.atomic_files import TEMP_PREFIX, describe_file, fsync
 from features.io.locations import ObjectPath
 from features.store.champions import ModelHistory, list_decisions
 from features.store.commit_log import LogState
@@ -334,5 +334,5 @@ def _named(store: Store, name: str | None) -> RegisteredModel:
 def _run_files(root: Path) -> Iterator[Path]:
     for path in files_below(root):
         parts: Sequence[str] = path.relative_to(root).parts
-        if parts[0] not in (EVALUATION, _LOCK) and not any(part.startswith(ASIDE) for part in parts):
+        if parts[0] not in (EVALUATION, _LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts):
             yield path

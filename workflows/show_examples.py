@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from features.io.atomic_files import write
 from features.io.locations import local_path
 from features.references import Reference
-from features.references.source_images import read_original
+from features.references.source_images import read_source_image
 from features.store import CaptionTable, Dataset, Store, open_store
 from features.store.file_name_check import check_file_names
 from pipelines.datasets.splits import compute_rank
@@ -64,7 +64,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
     )
     rows, sentences = _catalog_rows(join, drawn), _sentences(join, drawn, tables.text)
     examples = [
-        Example(read_original(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
+        Example(read_source_image(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
         for image_id in drawn
     ]
     result = {

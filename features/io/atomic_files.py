@@ -16,7 +16,7 @@ from features.io.locations import ObjectPath
 from schemas.errors import CorruptFileError
 from schemas.manifests import FileEntry
 
-ASIDE = ".aside-"
+TEMP_PREFIX = ".aside-"
 _CHUNK = 1 << 20
 
 
@@ -37,15 +37,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def temporary_path(path: Path) -> Path:
     """A name beside `path`, or on the local side of it, that no other writer uses and no reader looks at."""
-    here = local_side(path)
+    here = working_path(path)
     if here is not path:
         here.parent.mkdir(parents=True, exist_ok=True)
-    return here.with_name(f"{ASIDE}{uuid.uuid4().hex}")
+    return here.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
 
 
-def local_side(path: Path) -> Path:
+def working_path(path: Path) -> Path:
     """Where this machine works on what is at `path`: there, or in a directory of its own for what is in a bucket."""
-    return path.local_side if isinstance(path, ObjectPath) else path
+    return path.working_path if isinstance(path, ObjectPath) else path
 
 
 def ensure_local(path: Path, sha256: str) -> Path:
@@ -171,10 +171,10 @@ def remove_tree(path: Path) -> None:
     """Delete a directory with all that is in it, as far as it is there."""
     if isinstance(path, ObjectPath):
         path.remove_tree()
-    shutil.rmtree(local_side(path), ignore_errors=True)
+    shutil.rmtree(working_path(path), ignore_errors=True)
 
 
-def free_space(path: Path) -> int | None:
+def measure_free_space(path: Path) -> int | None:
     """Bytes that are free where `path` is; None for a bucket, which has no bound."""
     return None if isinstance(path, ObjectPath) else shutil.disk_usage(path).free
 

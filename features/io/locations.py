@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from features.io.bucket import Bucket, Listed, open_bucket
 from features.io.cache_paths import cache_path
-from features.io.names import is_address
 from features.io.object_stores import check_address, describe_unreachable
 from features.io.object_transfers import upload
 from features.io.retries import retry
+from features.io.uris import is_uri
 from schemas.errors import CaptError, UsageError
 
 _ROOTS = ("s3:/", "gs:/")
@@ -44,7 +44,7 @@ def local_path(name: str | Path, option: str = "") -> Path:
         UsageError: It is an address.
     """
     _check_slashes(name)
-    if isinstance(name, ObjectPath) or is_address(str(name)):
+    if isinstance(name, ObjectPath) or is_uri(str(name)):
         location = f"{option} {name}".strip()
         raise UsageError(
             "an address, and a path on this machine is needed", location=location, hint="Name a local path."
@@ -67,7 +67,7 @@ def parse_location(name: str | Path) -> Path:
     if isinstance(name, ObjectPath):
         return name
     _check_slashes(name)
-    if not is_address(str(name)):
+    if not is_uri(str(name)):
         return Path(name).absolute()
     check_address(str(name))
     if ".." in str(name).split("/"):
@@ -90,7 +90,7 @@ class ObjectPath(PosixPath):
         return self
 
     @property
-    def local_side(self) -> Path:
+    def working_path(self) -> Path:
         """Where this machine keeps what it works with here."""
         return cache_path(str(self), "local")
 

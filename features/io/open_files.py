@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from features.io import bucket_listing
-from features.io.names import is_address
 from features.io.read_limits import check_size, read_within
+from features.io.uris import is_uri
 
 _BUFFER = 128 << 10
 
@@ -38,7 +38,7 @@ def open_file(location: str, buffer: int = _BUFFER) -> BinaryIO:
         FileNotFoundError: nothing is there.
         OSError: it cannot be reached.
     """
-    return bucket_listing.open_object(location, buffer) if is_address(location) else Path(location).open("rb", buffer)
+    return bucket_listing.open_object(location, buffer) if is_uri(location) else Path(location).open("rb", buffer)
 
 
 def read_file(location: str, max_bytes: int) -> bytes:
@@ -56,7 +56,7 @@ def read_file(location: str, max_bytes: int) -> bytes:
 
 def stat_file(location: str) -> FileState:
     """The state of a file that is there."""
-    if is_address(location):
+    if is_uri(location):
         found, tag = bucket_listing.stat_object(location), bucket_listing.entity_tag(location)
         return FileState(found.modified_ns, tag, f"{found.modified_ns}:{found.size}:{tag}")
     status = Path(location).stat()

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.io.names import printable
+from features.io.uris import printable
 from features.references.reference import ListedFile, Reference
 from schemas.errors import CaptError
 

@@ -4,7 +4,7 @@
 
 A server's answer raises nothing but RecordError, whatever is in it. Messages name addresses without users, and targets
 of redirects without queries, which often are signatures. Only http and https, without a user name, and only to public
-addresses unless told otherwise (`features.io.http_addresses`). The proxies that environment variables name are not
+addresses unless told otherwise (`features.io.http_connections`). The proxies that environment variables name are not
 used: they
 would resolve hosts where nothing is checked.
 """
@@ -28,7 +28,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url
 
 from features.images.decode import has_image_signature
-from features.io.http_addresses import Deadline, connected, parse_address
+from features.io.http_connections import Deadline, connect, parse_http_url
 from features.references import MAX_IMAGE_BYTES
 from schemas.errors import RecordError, unexpected
 from schemas.secrets import without_query, without_user
@@ -148,7 +148,7 @@ def download_into(
             rest(wait)
 
 
-def downloaded_name(url: str) -> str:
+def build_download_name(url: str) -> str:
     """The name of an address's image in a directory of downloads: the SHA-256 of the address, by its first two digits.
 
     It has no suffix, for the image's format is known only when it is there.
@@ -211,8 +211,8 @@ class _Answer:
         self._limits, self._deadline = limits, deadline
         with _Told(label, deadline):
             deadline.check()
-            address = parse_address(url)
-            self._connection = connected(address, deadline, limits.connect_seconds, limits.allow_private)
+            address = parse_http_url(url)
+            self._connection = connect(address, deadline, limits.connect_seconds, limits.allow_private)
             try:
                 self._response = self._ask(address)
             except BaseException:

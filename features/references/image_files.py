@@ -26,7 +26,7 @@ _OTHER = re.compile(
 _START_BYTES = 32
 
 
-def image_by_name(name: str) -> bool | None:
+def is_image_name(name: str) -> bool | None:
     """Tells by its suffix whether a file is an image.
 
     Args:
@@ -39,7 +39,7 @@ def image_by_name(name: str) -> bool | None:
     return True if _IMAGE.fullmatch(suffix) else False if _OTHER.fullmatch(suffix) else None
 
 
-def begins_image(reference: Reference) -> bool:
+def starts_as_image(reference: Reference) -> bool:
     """Tells by its first bytes whether a file is an image.
 
     Args:
@@ -57,5 +57,5 @@ def begins_image(reference: Reference) -> bool:
 
 def is_image(found: ListedFile) -> bool:
     """Tells by its suffix, or else by its first bytes, whether a file is an image."""
-    told = image_by_name(found.name)
-    return begins_image(found.reference) if told is None else told
+    told = is_image_name(found.name)
+    return starts_as_image(found.reference) if told is None else told

@@ -27,7 +27,7 @@ class ImageLimits:
     pixels: int = MAX_PIXELS
     bytes: int = MAX_IMAGE_BYTES
 
-    def lift(self, reason: str, detail: str) -> bool:
+    def allows_retry(self, reason: str, detail: str) -> bool:
         """Whether a failure that is remembered was one by a lower limit, so that the image is worth another try."""
         found = _PIXELS.match(detail)
         if reason != "too large" or not found:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from features.io.bucket_listing import list_objects, stat_object
-from features.io.names import is_address, listed_name, printable
 from features.io.open_files import stat_file
+from features.io.uris import is_uri, listed_name, printable
 from features.references.archives import open_archive
 from features.references.directories import list_directory
 from features.references.reference import ListedFile, Reference
@@ -27,7 +27,7 @@ def list_files(root: str) -> Iterator[ListedFile]:
         UsageError: `root` is none of these, or an archive that is damaged.
         CaptError: it cannot be read or reached.
     """
-    if is_address(root):
+    if is_uri(root):
         yield from _walk_address(root)
         return
     path = Path(root).absolute()
@@ -46,7 +46,7 @@ def is_collection(name: str) -> bool:
     """Whether what a user names is to be walked: a directory, what is called an archive, an address without suffix."""
     if name.lower().endswith(_ARCHIVES):
         return True
-    return not PurePosixPath(name).suffix if is_address(name) else Path(name).is_dir()
+    return not PurePosixPath(name).suffix if is_uri(name) else Path(name).is_dir()
 
 
 def _walk_address(address: str) -> Iterator[ListedFile]:

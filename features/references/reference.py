@@ -8,9 +8,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.io.names import is_address
 from features.io.open_files import open_file, read_file
 from features.io.read_limits import MAX_IMAGE_BYTES
+from features.io.uris import is_uri
 from features.references.archives import open_archive
 from schemas.errors import CaptError, RecordError, unexpected
 
@@ -42,9 +42,9 @@ class Reference:
     member: str = ""
 
     @classmethod
-    def of(cls, name: str) -> "Reference":
+    def from_location(cls, name: str) -> "Reference":
         """The reference of a plain file as a user names it, by path or address."""
-        return cls(name if is_address(name) else str(Path(name).absolute()))
+        return cls(name if is_uri(name) else str(Path(name).absolute()))
 
     def read(self, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
         """The encoded bytes.
@@ -101,7 +101,7 @@ class Reference:
         return unexpected("read", error)
 
     def _is_escaped(self) -> bool:
-        return not self.member and not is_address(self.location) and bool(_ESCAPED.search(self.location))
+        return not self.member and not is_uri(self.location) and bool(_ESCAPED.search(self.location))
 
 
 @dataclass(frozen=True)

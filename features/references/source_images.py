@@ -8,7 +8,7 @@ from features.references import Reference
 from schemas.errors import unexpected
 
 
-def read_original(row: Mapping[str, Any] | None) -> bytes | None:
+def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:
     """The encoded image that a row of the catalog names.
 
     Args:

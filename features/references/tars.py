@@ -15,9 +15,9 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from features.io.names import listed_name, printable
 from features.io.open_files import FileState, open_file
 from features.io.read_limits import check_size
+from features.io.uris import listed_name, printable
 from features.references.archive_members import ArchiveMember
 from schemas.errors import RecordError, UsageError
 

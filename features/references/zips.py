@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Container, Iterator
 from typing import IO
 
-from features.io.names import listed_name
 from features.io.open_files import FileState, open_file
 from features.io.read_limits import check_size, read_within
+from features.io.uris import listed_name
 from features.references.archive_members import MAX_SIZE, ArchiveMember
 from schemas.errors import RecordError, UsageError
 

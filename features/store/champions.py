@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.io.atomic_files import atomic_write, ensure_local, local_side
+from features.io.atomic_files import atomic_write, ensure_local, working_path
 from features.io.locations import parse_location
 from features.store.commit_log import CommitLog, LogState
 from features.store.corruption import is_sound
@@ -61,7 +61,7 @@ class ModelHistory:
         self.name = name
         self.root = store.path / MODELS / name
         self._store = store.path
-        self._here = local_side(self.root)
+        self._here = working_path(self.root)
         self._log = CommitLog(self.root)
 
     def history(self) -> list[ModelDecision]:

@@ -26,15 +26,15 @@ import pyarrow.parquet as pq
 
 from features.io.atomic_files import (
     describe_file,
-    free_space,
     fsync,
     hash_file,
-    local_side,
     make_directory,
+    measure_free_space,
     put_if_absent,
     remove_tree,
     replace_atomically,
     temporary_path,
+    working_path,
 )
 from features.store.commit_log import CommitLog, LogState
 from features.store.corruption import is_whole, list_files
@@ -153,7 +153,7 @@ class _Compaction:
         self._table = table
         self._pinned_count = shards
         self._name = table_name(store.path, table.root)
-        self._scratch = local_side(store.path / WORK / f"compact-{uuid.uuid4().hex}")
+        self._scratch = working_path(store.path / WORK / f"compact-{uuid.uuid4().hex}")
         self._merge = Merge(table)
         self._makings = _makings(table)
         self._making_of_shard = _making_of_shard(self._makings, self._merge.shards)
@@ -301,7 +301,7 @@ class _Compaction:
         return sum(field.nbytes for field in self._table.table.fields)
 
     def _check_disk(self, rows: int) -> None:
-        need, free = int(rows * self._row_bytes * _SPARE), free_space(self._table.root)
+        need, free = int(rows * self._row_bytes * _SPARE), measure_free_space(self._table.root)
         if free is not None and need > free:
             raise CaptError(
                 f"{need:,} bytes are needed and {free:,} are free",

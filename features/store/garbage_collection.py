@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import local_side, temporary_path
+from features.io.atomic_files import temporary_path, working_path
 from features.io.locations import ObjectPath
 from features.store.commit_log import MANIFEST_NAME, MANIFESTS, CommitLog
 from features.store.layout import (
@@ -151,8 +151,8 @@ class _Collector:
                 self._delete_orphan(path)
         for path in expired_leases(self.store, self._now):
             self._delete(path)
-        if local_side(self.store) != self.store and not self.plan:
-            self._sweep(local_side(self.store))
+        if working_path(self.store) != self.store and not self.plan:
+            self._sweep(working_path(self.store))
 
     def _alone(self, table: str, collect: Callable[[], None]) -> None:
         """Collect from a table, or another directory of the store, unless a job may write there."""
@@ -217,7 +217,7 @@ class _Collector:
             since, age = let_go.get(path.name), max(self.age, GRACE_SECONDS)
             if self._now - newest_change(path) >= age if since is None else self._now - since >= self.age:
                 self._delete_tree(path)
-        here = local_side(history.root)
+        here = working_path(history.root)
         for path in self._unnamed(here, named) if here != history.root and not self.plan else ():
             if self._now - newest_change(path) >= max(self.age, GRACE_SECONDS):
                 self._check()

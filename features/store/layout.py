@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.io.atomic_files import ASIDE
+from features.io.atomic_files import TEMP_PREFIX
 from features.io.locations import ObjectPath
 
 FEATURES = "features"
@@ -47,7 +47,7 @@ def files_below(root: Path) -> Iterator[Path]:
 
 def is_temporary(path: Path) -> bool:
     """Whether a file is one that is being written, or was when its writer died."""
-    return path.name.startswith(ASIDE)
+    return path.name.startswith(TEMP_PREFIX)
 
 
 def compaction_plan(store: Path, table: str, commit: str) -> Path:

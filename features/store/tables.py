@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from features.io.atomic_files import ASIDE, ensure_local, put_if_absent, write
+from features.io.atomic_files import TEMP_PREFIX, ensure_local, put_if_absent, write
 from features.io.cache import local_cache
 from features.io.locations import ObjectPath, parse_location
 from features.runtime.aligned_arrays import empty_aligned
@@ -78,7 +78,7 @@ def create_store(path: str | Path) -> "Store":
     if root.exists() and not root.is_dir():
         raise StoreError("a store is a directory, and this is a file", location=str(root))
     # Another run may be making the store at this moment.
-    if not root.exists() or all(path.name.startswith(ASIDE) for path in root.iterdir()):
+    if not root.exists() or all(path.name.startswith(TEMP_PREFIX) for path in root.iterdir()):
         put_if_absent(root / MARKER, MARKER_BYTES)
     return open_store(root)
 

@@ -23,7 +23,7 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_transform import analyzers, impl_helper
 
-from features.io.atomic_files import ASIDE, write
+from features.io.atomic_files import TEMP_PREFIX, write
 from features.io.plain_paths import plain_path
 from features.text.standardize import split_words
 from features.text.vocabulary import VOCABULARY_FILE, write_vocabulary
@@ -93,7 +93,7 @@ def write_transform(words: Sequence[str], table_config: CaptionTableConfig, outp
     """
     table_config.check()
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=output_dir) as made, plain_path(Path(made)) as temporary:
+    with tempfile.TemporaryDirectory(prefix=TEMP_PREFIX, dir=output_dir) as made, plain_path(Path(made)) as temporary:
         vocabulary = temporary / VOCABULARY_FILE
         write_vocabulary(vocabulary, words)
         built = temporary / "built"

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.io.atomic_files import local_side, make_directory, remove_tree
+from features.io.atomic_files import make_directory, remove_tree, working_path
 
 _LOCK = ".lock"
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("capt.prepare")
 @contextlib.contextmanager
 def open_scratch(work: Path) -> Iterator[Path]:
     """A new directory on this machine in `work`, removed afterwards; a lock beside it tells that its run is alive."""
-    here = local_side(work)
+    here = working_path(work)
     make_directory(here)
     _sweep(work)
     directory = here / f"run-{uuid.uuid4().hex}"
@@ -49,7 +49,7 @@ def open_scratch_plan(work: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def hold_job_lock(lock: Path) -> Iterator[None]:
     """Be the only process of this machine in such a block with the lock file `lock`; waits for the one there now."""
-    lock = local_side(lock)
+    lock = working_path(lock)
     held = _acquire(lock)
     try:
         yield
@@ -85,7 +85,7 @@ def _wait_for(held: int, lock: Path) -> None:
 
 def _sweep(work: Path) -> None:
     """Remove what killed runs left: their locks are free."""
-    for lock in local_side(work).glob(f"run-*{_LOCK}"):
+    for lock in working_path(work).glob(f"run-*{_LOCK}"):
         with contextlib.suppress(FileNotFoundError):
             held = os.open(lock, os.O_RDWR)
             try:

@@ -19,7 +19,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.io.atomic_files import atomic_write, hold_local_copy, local_side, put_if_absent
+from features.io.atomic_files import atomic_write, hold_local_copy, put_if_absent, working_path
 from features.io.locations import parse_location
 from pipelines.beam.runners import run_pipeline
 
@@ -150,7 +150,7 @@ class UnitCounter:
 
 def read_progress(plan: Path) -> tuple[int, str]:
     """Records that the plan's workers say they have handled, and a note on those that failed."""
-    counts = [path.read_text(encoding="ascii").split() for path in local_side(plan / "progress").glob("*")]
+    counts = [path.read_text(encoding="ascii").split() for path in working_path(plan / "progress").glob("*")]
     done = sum(int(count[0]) for count in counts if count)
     failed = sum(int(count[1]) for count in counts if count)
     return done, f"{failed} failed" if failed else ""
@@ -165,4 +165,4 @@ def _result_path(unit: Path) -> Path:
 
 
 def _progress_path(unit: Path) -> Path:
-    return local_side(unit.parent.parent / "progress" / unit.stem)
+    return working_path(unit.parent.parent / "progress" / unit.stem)

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from features.io.names import is_address
+from features.io.uris import is_uri
 from features.references import Reference, is_collection, list_files
 from features.references.compression import gunzip_within, unpack_command
 from pipelines.datasets.base import FailedRecord
@@ -162,10 +162,10 @@ def list_annotation_files(
     for name in names:
         if name.encode(errors="replace").decode() != name:
             raise UsageError("the path is not UTF-8", location=ascii(name), hint="rename it")
-        if not name or not (is_address(name) or Path(name).exists()):
+        if not name or not (is_uri(name) or Path(name).exists()):
             raise UsageError("no such annotation file", location=name or option, hint=f"check {option}")
         if not is_collection(name):
-            yield AnnotationFile(name, _unpacked_name(PurePosixPath(name).name), Reference.of(name))
+            yield AnnotationFile(name, _unpacked_name(PurePosixPath(name).name), Reference.from_location(name))
             continue
         found = sorted(
             (one for one in list_files(name) if pattern.search(_unpacked_name(one.name))), key=lambda one: one.name

@@ -43,7 +43,7 @@ class ImageEntry(NamedTuple):
 
     Args:
         image_id: str. Its id.
-        file_name: str. Its file's name; where it has an address, `features.references.downloads.downloaded_name` of
+        file_name: str. Its file's name; where it has an address, `features.references.downloads.build_download_name` of
             that.
         split: str or None. Its split, where the dataset has splits.
         url: str. Its address, where it has one.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from features.references.downloads import downloaded_name
+from features.references.downloads import build_download_name
 from pipelines.datasets.annotation_files import list_annotation_files, require_annotations
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line
@@ -32,7 +32,7 @@ class ConceptualReader:
         for row in self._rows():
             if isinstance(row, tuple):
                 _, url, split, document = row
-                name = downloaded_name(url)
+                name = build_download_name(url)
                 yield ImageEntry(PurePosixPath(name).name, name, split, url, document=document)
 
     def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
@@ -43,7 +43,7 @@ class ConceptualReader:
             else:
                 caption, url, _, document = row
                 digest = hashlib.sha256(caption.encode()).hexdigest()
-                yield CaptionEntry(PurePosixPath(downloaded_name(url)).name, digest, caption, document=document)
+                yield CaptionEntry(PurePosixPath(build_download_name(url)).name, digest, caption, document=document)
 
     def _rows(self) -> Iterator[tuple[str, str, str | None, str] | FailedRecord]:
         """Caption, address, split and annotation file."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from features.io.atomic_files import atomic_write
-from features.references.downloads import DownloadError, DownloadLimits, download_into, downloaded_name
+from features.references.downloads import DownloadError, DownloadLimits, build_download_name, download_into
 from pipelines.beam.work_units import Advance, read_unit
 from pipelines.ingest.failed_urls import FailedUrl, record_failed_urls
 from schemas.errors import RecordError
@@ -190,7 +190,7 @@ class _Crew:
                 self._advance(1, error is not None)
 
     def _fetch(self, host: _Host, url: str) -> RecordError | None:
-        path = self._directory / downloaded_name(url)
+        path = self._directory / build_download_name(url)
         if path.exists():
             return None
         try:

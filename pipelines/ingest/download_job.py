@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from features.io.atomic_files import ASIDE
+from features.io.atomic_files import TEMP_PREFIX
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.scratch import hold_job_lock, open_scratch_plan
 from pipelines.beam.work_units import read_progress, read_results, run_units, write_unit
@@ -40,7 +40,7 @@ def download_all(
     directory = Path(worker.directory)
     units = min(BUCKETS, -(-count // _UNIT_URLS))
     with report_full_disk(str(directory)), hold_job_lock(directory / _LOCK), open_scratch_plan(work) as plan:
-        for temporary in directory.glob(f"??/{ASIDE}*"):
+        for temporary in directory.glob(f"??/{TEMP_PREFIX}*"):
             temporary.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // BUCKETS):
             write_unit(plan, f"{number:05d}", ({"url": url} for _, url in some), DOWNLOAD_UNIT_SCHEMA)

@@ -4,7 +4,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 from features.references import Reference
-from features.references.image_files import begins_image
+from features.references.image_files import starts_as_image
 
 # Each read waits for a disk or an object store.
 _THREADS = 16
@@ -23,7 +23,7 @@ def tell_images(db: sqlite3.Connection, condition: str = "TRUE") -> None:
     last = 0
     with ThreadPoolExecutor(_THREADS) as threads:
         while rows := db.execute(query, (last,)).fetchall():
-            told = threads.map(begins_image, (Reference(location, member) for _, location, member in rows))
+            told = threads.map(starts_as_image, (Reference(location, member) for _, location, member in rows))
             db.executemany(
                 "UPDATE found SET image = ? WHERE rowid = ?",
                 ((image, number) for image, (number, _, _) in zip(told, rows, strict=True)),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from features.references import ListedFile
-from features.references.image_files import image_by_name
+from features.references.image_files import is_image_name
 from pipelines.datasets.base import ListedImage
 from pipelines.ingest.image_files import tell_images
 from pipelines.ingest.image_identity import ImageIdentities
@@ -367,7 +367,7 @@ def _found_rows(walked: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple[
             found.size,
             found.stamp,
             now - found.modified_ns > _DISTRUST_NS,
-            image_by_name(found.name),
+            is_image_name(found.name),
         )
 
 

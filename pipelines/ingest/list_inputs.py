@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.references import MAX_IMAGE_BYTES, ListedFile, list_files
 from features.references.downloads import DownloadLimits
-from features.references.image_files import image_by_name
+from features.references.image_files import is_image_name
 from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_units import read_progress, read_results, run_units, write_unit
 from pipelines.datasets import CaptionEntry, DatasetReader, ListingReader
@@ -94,7 +94,7 @@ def list_root(root: str) -> Iterator[ListedFile]:
     """
     has_images = False
     for found in list_files(root):
-        has_images = has_images or image_by_name(found.name) is not False
+        has_images = has_images or is_image_name(found.name) is not False
         yield found
     if not has_images:
         raise CaptError("it holds no image", location=root, hint="check --images")

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from features.io.names import is_address
+from features.io.uris import is_uri
 from features.references import MAX_IMAGE_BYTES, Reference
 from pipelines.datasets.base import ListedImage
 from schemas.errors import RecordError
@@ -193,7 +193,7 @@ def label_roots(roots: Sequence[str]) -> list[str]:
 
 
 def _absolute(root: str) -> str:
-    return root.rstrip("/") if is_address(root) else os.path.normpath(Path(root).absolute())
+    return root.rstrip("/") if is_uri(root) else os.path.normpath(Path(root).absolute())
 
 
 def _own_name(label: str) -> str:

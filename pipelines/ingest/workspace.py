@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.io.atomic_files import local_side
+from features.io.atomic_files import working_path
 from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.caption_database import CaptionDatabase
 from pipelines.ingest.job_database import JobDatabase, copy_hash_cache
@@ -32,7 +32,7 @@ class Workspace:
     @property
     def hash_cache(self) -> Path:
         """Content keys by file times."""
-        return local_side(self.root / "cache" / "stat.sqlite")
+        return working_path(self.root / "cache" / "stat.sqlite")
 
     @property
     def networks(self) -> Path:

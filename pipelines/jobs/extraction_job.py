@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from features.io.atomic_files import free_space, remove_tree
+from features.io.atomic_files import measure_free_space, remove_tree
 from features.references.image_limits import ImageLimits
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_whole, list_files
@@ -132,7 +132,8 @@ class ExtractionJob:
         if here is not None and result.provenance.deciding != here:
             return False
         if any(
-            not failure.permanent or self.limits.lift(failure.reason, failure.detail) for failure in result.failures
+            not failure.permanent or self.limits.allows_retry(failure.reason, failure.detail)
+            for failure in result.failures
         ):
             return False
         files = list_files(result.shard) if result.shard else ()
@@ -173,7 +174,7 @@ class ExtractionJob:
         return commit_name(self.table_config.fingerprint, self.network.sha256, count, keys.hexdigest())
 
     def _check_disk(self, images: int) -> None:
-        need, free = int(images * self.row_bytes * _SPARE), free_space(self.root)
+        need, free = int(images * self.row_bytes * _SPARE), measure_free_space(self.root)
         if free is not None and need > free:
             raise CaptError(
                 f"{need:,} bytes are needed and {free:,} are free",

@@ -335,8 +335,8 @@ def test_what_a_name_stands_for_is_told_without_asking_the_network(tmp_path: Pat
 
 
 def test_a_reference_to_a_name_keeps_addresses_and_completes_paths() -> None:
-    assert Reference.of("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
-    assert Reference.of("a.jpg").location == str(Path("a.jpg").absolute())
+    assert Reference.from_location("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
+    assert Reference.from_location("a.jpg").location == str(Path("a.jpg").absolute())
 
 
 # === Any exception while one file is read ===

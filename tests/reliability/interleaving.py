@@ -117,7 +117,7 @@ class World:
         """Let time pass; jobs renew their leases meanwhile, but for one that is suspended and those that are dead."""
         if self._bucket:
             self._bucket.shift(seconds)
-            _shift(self.store.path.local_side, seconds)  # type: ignore[attr-defined]
+            _shift(self.store.path.working_path, seconds)  # type: ignore[attr-defined]
         else:
             _shift(self.store.path, seconds)
         self.seconds += seconds

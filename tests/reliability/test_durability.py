@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import capt
-from features.io.atomic_files import ASIDE, make_directory, replace_tree_atomically, write
+from features.io.atomic_files import TEMP_PREFIX, make_directory, replace_tree_atomically, write
 from features.store import Store
 from features.store.compaction import compact_table
 from schemas.errors import CaptError, ExitCode
@@ -80,7 +80,7 @@ class Disk:
             for path in (file, *file.parents):
                 if path == self.root:
                     break
-                if path.name.startswith(ASIDE):  # It gets its name by what follows.
+                if path.name.startswith(TEMP_PREFIX):  # It gets its name by what follows.
                     continue
                 above = path.parent.stat()
                 if self._entries.get((above.st_dev, above.st_ino), {}).get(path.name) != path.stat().st_ino:
@@ -138,7 +138,7 @@ def run_files(run: Path) -> list[Path]:
     """The files of a run directory, without what only people look at and what is being written."""
     paths = [path for path in run.rglob("*") if path.is_file()]
     paths = [path for path in paths if not {"logs", ".lock"} & set(path.relative_to(run).parts)]
-    return [path for path in paths if not any(part.startswith(ASIDE) for part in path.parts)]
+    return [path for path in paths if not any(part.startswith(TEMP_PREFIX) for part in path.parts)]
 
 
 def of_state(source: Path, target: Path) -> list[Path]:

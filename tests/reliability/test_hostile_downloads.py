@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.io import http_addresses
-from features.references.downloads import DownloadLimits, download, download_into, downloaded_name
+from features.io import http_connections
+from features.references.downloads import DownloadLimits, build_download_name, download, download_into
 from pipelines.beam.work_units import write_unit
 from pipelines.ingest.download_images import DOWNLOAD_UNIT_SCHEMA, DownloadImages, HostLimits
 from schemas.errors import RecordError
@@ -37,9 +37,9 @@ GOOD = Script(OK + b"Content-Length: %d\r\n\r\n" % len(jpeg(1)) + jpeg(1))
 @pytest.fixture(scope="module")
 def server() -> Iterator[HostileServer]:
     """A hostile server, the one private address that downloads may go to."""
-    public = http_addresses.is_public
+    public = http_connections.is_public
     with pytest.MonkeyPatch.context() as patch, hostile_server() as server:
-        patch.setattr(http_addresses, "is_public", lambda address: address == "127.0.0.1" or public(address))
+        patch.setattr(http_connections, "is_public", lambda address: address == "127.0.0.1" or public(address))
         yield server
 
 
@@ -54,7 +54,7 @@ def fetch(urls: list[str], manners: HostLimits = MANNERS, limits: DownloadLimits
         result = worker(plan / "units" / "00000.parquet", lambda records, _: counted.append(records))
         failed = {one["url"]: one["reason"] for one in json.loads(result)}
         assert sum(counted) == len(urls)
-        there = {url for url in urls if (images / downloaded_name(url)).exists()}
+        there = {url for url in urls if (images / build_download_name(url)).exists()}
         assert there == set(urls) - set(failed)
         assert not list(images.rglob(".aside-*"))
     return failed

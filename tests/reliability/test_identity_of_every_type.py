@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.references.downloads import downloaded_name
+from features.references.downloads import build_download_name
 from tests.reliability.test_identity import captioned, captions, catalog, draw, failures, features
 
 
@@ -70,7 +70,7 @@ every_type = pytest.mark.parametrize("kind", ANNOTATED)
 def place(kind: str, name: str) -> str:
     """The path below a root at which the file of a name lies."""
     if kind == "conceptual":
-        return downloaded_name(f"http://localhost/{name}")
+        return build_download_name(f"http://localhost/{name}")
     return f"images/{name}" if kind == "iapr" else name
 
 

@@ -43,7 +43,7 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
         yield ImageInput(name, _Once(partial(download, name, limits)))
         return
     if not is_collection(name):
-        reference = Reference.of(name)
+        reference = Reference.from_location(name)
         yield ImageInput(name, reference.read, _stamp_of(reference.location))
         return
     try:

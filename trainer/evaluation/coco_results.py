@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from features.io.atomic_files import write
-from features.references.source_images import read_original
+from features.references.source_images import read_source_image
 from trainer.data.held_out_images import HeldOutImages, ImageName
 from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page
 from trainer.metrics import METRICS, TITLES, Scores
@@ -125,7 +125,7 @@ def _prediction(
     number: int, run: CaptionerRun, held: HeldOutImages, captions: Captions, scores: Scores
 ) -> CaptionPrediction:
     name = held.names[number]
-    image, made = read_original(held.catalog[name]), captions[name]
+    image, made = read_source_image(held.catalog[name]), captions[name]
     return CaptionPrediction(
         name="/".join(name) if len(run.record.datasets) > 1 else name[1],
         image=image,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import write
-from features.references.source_images import read_original
+from features.references.source_images import read_source_image
 from features.store import open_store
 from features.store.leases import hold_snapshot
 from schemas.options.inference import Evaluate
@@ -205,7 +205,7 @@ def _misreading(made: _Read, tables: LabelledTables, number: int) -> Recognition
     dataset = next(dataset for dataset in tables.datasets if dataset.name == name[0])
     return RecognitionError(
         name=_name(made, name),
-        image=read_original(dataset.get(name[1])),
+        image=read_source_image(dataset.get(name[1])),
         word=made.held.images.words[number],
         read={_TITLES[how]: each.by(how).text for how in HOWS},
         score=each.greedy.score,

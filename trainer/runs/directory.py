@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import (
-    ASIDE,
+    TEMP_PREFIX,
     hash_file,
     replace_atomically,
     replace_tree_atomically,
@@ -140,7 +140,7 @@ def lock_run(root: Path) -> AbstractContextManager[None]:
 
 def _refuse_foreign(root: Path) -> None:
     ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, LEARNED, _LOCK}
-    foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(ASIDE)]
+    foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(TEMP_PREFIX)]
     if foreign:
         raise StoreError(
             f"the directory is not empty and no run: it holds {sorted(foreign)[0]}",

@@ -182,7 +182,7 @@ def _reader(image: ImageLike) -> Callable[[], bytes]:
             return image
         if isinstance(image, Image.Image):
             return _encoded(image)
-        return Reference.of(str(image)).read()
+        return Reference.from_location(str(image)).read()
 
     return read
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from features.io.atomic_files import ASIDE, make_directory, replace_tree_atomically, temporary_path, write
+from features.io.atomic_files import TEMP_PREFIX, make_directory, replace_tree_atomically, temporary_path, write
 from features.runtime.keras_settings import keras, ops
 from schemas.errors import CorruptFileError
 from schemas.frozen import Frozen
@@ -150,7 +150,7 @@ class Checkpoints:
 
     def _clear(self, state: TrainingState) -> None:
         for path in self._root.iterdir():
-            if path.is_dir() and (path.name.startswith(ASIDE) or path.name not in (state.last, state.best)):
+            if path.is_dir() and (path.name.startswith(TEMP_PREFIX) or path.name not in (state.last, state.best)):
                 shutil.rmtree(path)
 
 

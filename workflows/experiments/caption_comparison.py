@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.references.source_images import read_original
+from features.references.source_images import read_source_image
 from features.store import Store
 from pipelines.datasets.splits import compute_rank
 from schemas.errors import StoreError
@@ -115,7 +115,7 @@ def _truth(
 
 def _image(store: Store | None, dataset: str, name: str) -> bytes | None:
     try:
-        return read_original(store.dataset(dataset).get(name)) if store else None
+        return read_source_image(store.dataset(dataset).get(name)) if store else None
     except StoreError:
         return None
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from urllib3.util import make_headers, parse_url
 
-from features.io.http_addresses import Deadline, connected
+from features.io.http_connections import Deadline, connect
 from schemas.secrets import without_path
 from workflows.retraining.config import NotificationsConfig
 
@@ -98,7 +98,7 @@ def _answer(url: str, data: bytes, seconds: float) -> str:
     headers = {**login, "Content-Type": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
     with Deadline(seconds) as deadline:
         try:
-            with contextlib.closing(connected(address, deadline, seconds, allow_private=True)) as connection:
+            with contextlib.closing(connect(address, deadline, seconds, allow_private=True)) as connection:
                 connection.request("POST", address.request_uri, body=data, headers=headers, preload_content=False)
                 with contextlib.closing(connection.getresponse()) as response:
                     deadline.check()  # headers that were cut off read like an answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from features.io.atomic_files import local_side
+from features.io.atomic_files import working_path
 from features.io.locations import parse_location
 from features.io.locks import hold_lock
 from features.store import Store, create_store, open_store
@@ -81,7 +81,7 @@ def retrain(options: Retrain) -> dict[str, Any]:
         return _forecast(settings)
     store = create_store(settings.store)
     model = RegisteredModel(store, settings.name)
-    lock = local_side(store.path) / WORK / f"retrain-{settings.name}.lock"
+    lock = working_path(store.path) / WORK / f"retrain-{settings.name}.lock"
     with (
         hold_lock(lock, f"retraining {settings.name}"),
         lease(store.path, "prepare", {f"{MODELS}/{settings.name}": ()}),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from features.io.http_addresses import is_public
+from features.io.http_connections import is_public
 from features.references.downloads import DownloadLimits, download, download_into
 from schemas.errors import RecordError
 from schemas.secrets import without_user
@@ -95,7 +95,7 @@ def test_a_redirect_is_checked_like_the_address_itself(
 ) -> None:
     # The server itself is the one private address that may be asked.
     monkeypatch.setattr(
-        "features.io.http_addresses.is_public", lambda address: address == "127.0.0.1" or is_public(address)
+        "features.io.http_connections.is_public", lambda address: address == "127.0.0.1" or is_public(address)
     )
     error = failure(server.on("/away", redirect(location)), replace(ONCE, allow_private=False))
     assert error.reason == reason
@@ -139,7 +139,7 @@ def test_a_name_is_resolved_once_so_its_answer_cannot_change(
 ) -> None:
     answers = ["127.0.0.1", "10.0.0.1"]
     monkeypatch.setattr(
-        "features.io.http_addresses.socket.getaddrinfo",
+        "features.io.http_connections.socket.getaddrinfo",
         lambda host, port, type: [(socket.AF_INET, type, 6, "", (answers.pop(0), port))],  # noqa: A006
     )
     assert download(server.url("/4.jpg", "rebinding.example"), QUICK) == jpeg(4)

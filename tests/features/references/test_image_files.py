@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.references import Reference, list_files
-from features.references.image_files import image_by_name, is_image
+from features.references.image_files import is_image, is_image_name
 from schemas.errors import RecordError
 from tests.conftest import noise_image
 from tests.features.buckets import put_s3, s3_server
@@ -68,9 +68,9 @@ def test_the_same_files_are_images_wherever_they_lie(tmp_path: Path, make) -> No
 
 def test_the_machines_table_of_types_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.webp", "a.jfif", "a.jpg", "a.txt"]
-    before = [image_by_name(name) for name in names]
+    before = [is_image_name(name) for name in names]
     monkeypatch.setattr(mimetypes, "guess_type", lambda *_, **__: (None, None))
-    assert [image_by_name(name) for name in names] == before == [True, True, True, False]
+    assert [is_image_name(name) for name in names] == before == [True, True, True, False]
 
 
 def test_only_files_without_a_known_suffix_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_only_files_without_a_known_suffix_are_read(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Reference, "read_start", noted)
     root = folder(tmp_path)
     assert {found.name for found in list_files(str(root)) if is_image(found)} == IMAGES
-    assert {path.removeprefix(f"{root}/") for path in read} == {name for name in FILES if image_by_name(name) is None}
+    assert {path.removeprefix(f"{root}/") for path in read} == {name for name in FILES if is_image_name(name) is None}
 
 
 def test_the_first_bytes_are_those_of_the_file(tmp_path: Path) -> None:

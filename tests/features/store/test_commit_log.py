@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from features.io.atomic_files import ASIDE, atomic_write, put_if_absent
+from features.io.atomic_files import TEMP_PREFIX, atomic_write, put_if_absent
 from features.store.commit_log import CommitLog
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import DatasetMetadata, DroppedMetadata, FileEntry, Manifest
@@ -136,7 +136,7 @@ def test_a_file_written_aside_appears_whole_or_not_at_all(tmp_path: Path) -> Non
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(ASIDE)]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(TEMP_PREFIX)]
 
 
 def test_of_two_writers_one_wins(tmp_path: Path) -> None:

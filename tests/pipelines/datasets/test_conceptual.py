@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from features.references.downloads import downloaded_name
+from features.references.downloads import build_download_name
 from pipelines.datasets import CaptionEntry, FailedRecord, open_reader
 from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries
@@ -28,7 +28,7 @@ def test_ids_are_digests_of_address_and_text(tmp_path: Path) -> None:
     assert entry == CaptionEntry(digest, sha256(b"a dog runs").hexdigest(), "a dog runs")
     (image,) = open_reader("conceptual", [str(tmp_path / "rows.tsv")]).images()
     assert (image.image_id, image.file_name, image.url) == (digest, f"{digest[:2]}/{digest}", URL)
-    assert image.file_name == downloaded_name(URL)
+    assert image.file_name == build_download_name(URL)
 
 
 @pytest.mark.parametrize(

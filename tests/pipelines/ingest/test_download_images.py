@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.references.downloads import DownloadLimits, downloaded_name
+from features.references.downloads import DownloadLimits, build_download_name
 from pipelines.ingest.download_images import DownloadImages, HostLimits, compute_host_bucket
 from pipelines.ingest.download_job import download_all
 from pipelines.ingest.failed_urls import FailedUrl, read_failed_urls, record_failed_urls
@@ -56,7 +56,7 @@ def test_images_lie_under_the_digests_of_their_addresses(tmp_path: Path, server:
     urls = [server.url(f"/{number}.jpg") for number in range(5)]
     assert fetch(tmp_path, urls) == {}
     for number, url in enumerate(urls):
-        assert (tmp_path / "images" / downloaded_name(url)).read_bytes() == jpeg(number)
+        assert (tmp_path / "images" / build_download_name(url)).read_bytes() == jpeg(number)
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 5
 
 
@@ -78,7 +78,7 @@ def test_one_bad_address_costs_no_other(tmp_path: Path, server: ImageServer) -> 
     }
     good = [server.url(f"/{number}.jpg") for number in range(3)]
     assert fetch(tmp_path, [*bad, *good]) == bad
-    assert all((tmp_path / "images" / downloaded_name(url)).exists() for url in good)
+    assert all((tmp_path / "images" / build_download_name(url)).exists() for url in good)
 
 
 def test_a_host_has_two_connections_and_a_pause_between_starts(tmp_path: Path, server: ImageServer) -> None:
@@ -183,16 +183,16 @@ def test_a_killed_run_goes_on_and_fetches_nothing_twice(
         [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(urls)], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while sum((images / downloaded_name(url)).exists() for url in urls) < 10 and time.monotonic() < deadline:
+    while sum((images / build_download_name(url)).exists() for url in urls) < 10 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(blow)
     assert process.wait(30) == -blow
     time.sleep(0.2)
-    there = {url for url in urls if (images / downloaded_name(url)).exists()}
+    there = {url for url in urls if (images / build_download_name(url)).exists()}
     assert 10 <= len(there) < count
     server.seconds = 0
     assert fetch(tmp_path, urls) == {}
-    assert [(images / downloaded_name(url)).read_bytes() for url in urls] == [jpeg(n) for n in range(count)]
+    assert [(images / build_download_name(url)).read_bytes() for url in urls] == [jpeg(n) for n in range(count)]
     assert {server.asked[f"/{n}.jpg"] for n, url in enumerate(urls) if url in there} == {1}
     # Two were under way when the run was killed.
     assert server.asked.total() <= count + 2
@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_and_fetches_nothing_twice(
 
 def test_the_worker_of_a_lost_unit_takes_what_the_first_one_left(tmp_path: Path, server: ImageServer) -> None:
     url = server.url("/1.jpg")
-    name = tmp_path / "images" / downloaded_name(url)
+    name = tmp_path / "images" / build_download_name(url)
     name.parent.mkdir(parents=True)
     name.write_bytes(b"already here")
     assert fetch(tmp_path, [url]) == {}

@@ -6,7 +6,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HERE = re.compile(r"(\./+)+")
 
 
-def is_address(location: str) -> bool:
+def is_uri(location: str) -> bool:
     """Whether it begins with a scheme, `s3://`, rather than being a path."""
     return bool(_ADDRESS.match(location))
 

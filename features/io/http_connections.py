@@ -30,7 +30,7 @@ _DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637; ipaddress of Py
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 
-def parse_address(url: str) -> Url:
+def parse_http_url(url: str) -> Url:
     """A URL in its parts, in the form that requests are made of.
 
     Raises:
@@ -123,7 +123,7 @@ class Deadline:
                 self._watched.shutdown(socket.SHUT_RDWR)
 
 
-def connected(address: Url, deadline: Deadline, seconds: float, allow_private: bool) -> HTTPConnection:
+def connect(address: Url, deadline: Deadline, seconds: float, allow_private: bool) -> HTTPConnection:
     """A connection to a host at an address that was checked; no proxy that the environment names is used.
 
     Args:

@@ -54,7 +54,7 @@ def open_store(path: str | Path) -> Store:
 
 
 def load_run(path: str | Path) -> CaptionerRun | RecognizerRun:
-    """Loads a training run: `load_run(R).caption(image)`, `load_run(R).read(image)`."""
+    """Loads a training run: `load_run(R).caption(image)`, `load_run(R).recognize(image)`."""
     from trainer.runs import run as runs
 
     return runs.load_run(path)

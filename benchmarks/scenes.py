@@ -137,7 +137,7 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
 def tell(bench: Bench, model: str) -> list[Told]:
     """What a trained captioner says of the held-out scenes, in the order of their numbers."""
     run, store = load_run(bench.run(model)), open_store(bench.store)
-    tables = run_tables(store, run.record)
+    tables = run_tables(store, run.metadata)
     held = load_held_out_images(tables, SPLIT)
     captions = run.caption_features(tables.features.read(held.rows))
     scenes = {str(scene.number): scene for scene in load_scenes(bench.pictures)}

@@ -239,7 +239,7 @@ def _attention(image: bytes, made: Caption, fitting: Resizer) -> bytes:
 def _page(
     paths: DemoPaths, notices: tuple[str, ...], figures: dict[str, Any], steps: list[Step], told: list[CaptionedScene]
 ) -> str:
-    right, fitting = figures["right"], load_run(paths.run).fitting
+    right, fitting = figures["right"], load_run(paths.run).resizer
     return report_page(
         Report(
             title="capt demo",

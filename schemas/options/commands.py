@@ -90,7 +90,7 @@ COMMANDS = (
         "recognize",
         inference.Recognize,
         "trainer.inference.recognize_images:recognize",
-        "trainer.inference.recognize_images:print_readings",
+        "trainer.inference.recognize_images:print_predictions",
     ),
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),
     Command("predict captcha", inference.PredictCaptcha, "trainer.inference.predict_captcha:predict_captcha"),

@@ -14,7 +14,7 @@ from features.images.decode import open_image
 from schemas.errors import ExitCode, NoAnswerError, RecordError
 from tests.conftest import noise_image
 from trainer.inference.partial_output import PartialOutput
-from trainer.runs.run import DECODE_BATCH, as_sources
+from trainer.runs.run import DECODE_BATCH, to_encoded_images
 
 COUNT = 24
 WORDS = [chr(ord("a") + number) * 2 for number in range(COUNT)]
@@ -152,7 +152,7 @@ def pillow_images() -> Iterator[tuple[str, Image.Image]]:
 
 def seen(image: Any) -> bytes | str:
     """The pixels that a run sees of an image, or why it sees none."""
-    (source,) = as_sources([image])
+    (source,) = to_encoded_images([image])
     try:
         return open_image(source.read()).tobytes()
     except RecordError as error:

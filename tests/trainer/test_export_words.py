@@ -52,7 +52,7 @@ def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, ser
     command = [sys.executable, "-I", "-c", SERVE, str(out), *map(str, files)]
     made = json.loads(subprocess.check_output(command, cwd=tmp_path, stderr=subprocess.DEVNULL, text=True))
     for file, expected, text, score, error in zip(
-        files, run.read_many(files), made["words"], made["scores"], made["errors"], strict=True
+        files, run.recognize_many(files), made["words"], made["scores"], made["errors"], strict=True
     ):
         if file.suffix == ".gif":
             assert error == "unsupported: neither JPEG nor PNG"
@@ -65,7 +65,7 @@ def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, ser
 
 
 def test_its_pixels_are_those_of_the_store_to_the_bit(run, words_store, captchas):
-    pixels, problems = read_images(tf.constant([one.data for one in captchas]), run.fitting)
+    pixels, problems = read_images(tf.constant([one.data for one in captchas]), run.resizer)
     assert not problems.numpy().any()
     stored = words_store.feature_tables()[0].get_many([one.key for one in captchas])
     np.testing.assert_array_equal(pixels.numpy(), stored)

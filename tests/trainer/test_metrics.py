@@ -10,7 +10,7 @@ from tests.trainer.programs import DIES, HANGS, TOKENIZES, are_gone, needs_java
 from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.evaluation import java
-from trainer.evaluation.bootstrap import bootstrap, sample_captions
+from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.metrics import METRICS, Scorer, bleu, cider_d, score
 
 # Published with the scorers of COCO's evaluation, or found by running them.
@@ -212,17 +212,17 @@ def test_means_of_images_are_the_metric(many):
 
 
 def test_an_interval_holds_the_score_and_repeats_with_its_seed(many):
-    intervals = bootstrap(sample_captions(many), 200)
+    intervals = bootstrap_intervals(sample_captions(many), 200)
     assert list(intervals) == [name for name in METRICS if name != "meteor"]
     for name, (low, high) in intervals.items():
         assert low < many.metrics[name] < high
-    assert bootstrap(sample_captions(many), 200) == intervals
-    assert bootstrap(sample_captions(many), 200, seed=1) != intervals
+    assert bootstrap_intervals(sample_captions(many), 200) == intervals
+    assert bootstrap_intervals(sample_captions(many), 200, seed=1) != intervals
 
 
 def test_a_wider_level_is_a_wider_interval(many):
-    for name, (low, high) in bootstrap(sample_captions(many), 500, level=0.5).items():
-        wide = bootstrap(sample_captions(many), 500, level=0.99)[name]
+    for name, (low, high) in bootstrap_intervals(sample_captions(many), 500, level=0.5).items():
+        wide = bootstrap_intervals(sample_captions(many), 500, level=0.99)[name]
         assert wide[0] < low < high < wide[1]
 
 

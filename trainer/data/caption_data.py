@@ -20,7 +20,7 @@ from schemas.errors import CaptError, StoreError
 from schemas.records import content_keys
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.tables import KEY_BYTES, SPLITS
-from trainer.data.table_selection import FeatureSource, Tables
+from trainer.data.table_selection import FeatureSource, TrainingTables
 
 USED_SPLITS = tuple(split for split in SPLITS if split != "unused")
 
@@ -106,7 +106,7 @@ class CaptionData:
         return next((split for split in ("val", "test") if len(self.splits[split])), None)
 
 
-def join_captions(tables: Tables) -> CaptionData:
+def join_captions(tables: TrainingTables) -> CaptionData:
     """Captions joined to the features of their images.
 
     Args:
@@ -220,7 +220,7 @@ def shared_images(train: NDArray[np.uint8], held_out: Sequence[NDArray[np.uint8]
     return int(np.isin(as_strings(train), others).sum())
 
 
-def _nothing_to_learn(missing: int, tables: Tables) -> CaptError:
+def _nothing_to_learn(missing: int, tables: TrainingTables) -> CaptError:
     names = ", ".join(dataset.name for dataset in tables.datasets)
     if missing:
         return CaptError(

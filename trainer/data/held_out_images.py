@@ -20,7 +20,7 @@ from schemas.errors import CaptError
 from schemas.table_config import canonical_json
 from schemas.tables import KEY_BYTES
 from trainer.data.caption_data import check_splits
-from trainer.data.table_selection import Tables
+from trainer.data.table_selection import TrainingTables
 from trainer.runs.metadata import CaptionerMetadata
 
 ImageName = tuple[str, str]
@@ -62,20 +62,20 @@ class HeldOutImages:
         return hashlib.sha256(canonical_json(told)).hexdigest()
 
 
-def run_tables(store: Store, record: CaptionerMetadata) -> Tables:
+def run_tables(store: Store, record: CaptionerMetadata) -> TrainingTables:
     """The tables that a run was trained on, as the store has them now.
 
     Raises:
         StoreError: the store lacks one.
     """
-    return Tables(
+    return TrainingTables(
         tuple(store.dataset(name) for name in record.datasets),
         tuple(store.text(origin.fingerprint) for origin in record.text),
         store.features(record.features.fingerprint),
     )
 
 
-def load_held_out_images(tables: Tables, split: str) -> HeldOutImages:
+def load_held_out_images(tables: TrainingTables, split: str) -> HeldOutImages:
     """The images of a split, or, where nobody captioned any of `test`, those of `val`.
 
     Args:
@@ -111,7 +111,7 @@ def load_held_out_images(tables: Tables, split: str) -> HeldOutImages:
     )
 
 
-def _references(tables: Tables, split: str) -> dict[ImageName, list[str]]:
+def _references(tables: TrainingTables, split: str) -> dict[ImageName, list[str]]:
     told: defaultdict[ImageName, list[str]] = defaultdict(list)
     for dataset, text in zip(tables.datasets, tables.texts, strict=True):
         captions = text.captions().select(["image_id", "caption_id", "split", "caption"])
@@ -129,7 +129,7 @@ def _rows_of(catalog: pa.Table, image_ids: list[str]) -> list[dict[str, Any]]:
     return catalog.filter(chosen).to_pylist()
 
 
-def _nothing_to_score(tables: Tables, split: str, captioned: int) -> CaptError:
+def _nothing_to_score(tables: TrainingTables, split: str, captioned: int) -> CaptError:
     names = ", ".join(dataset.name for dataset in tables.datasets)
     if captioned:
         return CaptError(

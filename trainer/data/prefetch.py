@@ -74,7 +74,7 @@ class FeatureFeed:
 
 
 @contextmanager
-def read_ahead(*feeds: FeatureFeed | None) -> Iterator[None]:
+def raise_read_errors(*feeds: FeatureFeed | None) -> Iterator[None]:
     """Within the block, an error that tf.data passed on as text is raised as the CaptError that a feed met."""
     used = [feed for feed in feeds if feed is not None]
     for feed in used:

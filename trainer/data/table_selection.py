@@ -32,7 +32,7 @@ class FeatureSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Tables:
+class TrainingTables:
     """What a run is trained on.
 
     Args:
@@ -71,7 +71,7 @@ def select_tables(
     datasets: Sequence[str] | None = None,
     features: str | None = None,
     captions: str | None = None,
-) -> Tables:
+) -> TrainingTables:
     """The tables that a model is trained on.
 
     Args:
@@ -87,12 +87,14 @@ def select_tables(
     """
     texts = store.text_tables()
     chosen = _datasets(store, texts, datasets)
-    return Tables(
+    return TrainingTables(
         tuple(chosen), tuple(_texts(store, texts, chosen, captions)), _features(store, spec, chosen, features)
     )
 
 
-def select_labelled(store: Store, datasets: Sequence[str] | None = None, features: str | None = None) -> LabelledTables:
+def select_labelled_tables(
+    store: Store, datasets: Sequence[str] | None = None, features: str | None = None
+) -> LabelledTables:
     """The tables that a recognizer of words is trained on.
 
     Args:

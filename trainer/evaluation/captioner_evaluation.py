@@ -24,8 +24,8 @@ from schemas.terminal.console import Printer
 from schemas.terminal.progress import bar
 from trainer.data.held_out_images import HeldOutImages, ImageName, load_held_out_images, run_tables
 from trainer.decoding.generation import GenerationConfig
-from trainer.evaluation.bootstrap import bootstrap, sample_captions
-from trainer.evaluation.coco_results import EACH, PAGE, write_each, write_page, write_results
+from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
+from trainer.evaluation.coco_results import IMAGE_SCORES, PAGE, write_each, write_page, write_results
 from trainer.evaluation.common import SCORES, learned_note, open_run_store, shorten, writing
 from trainer.metrics import METRICS, TITLES, Scorer, Scores
 from trainer.runs.captioner_run import Caption, CaptionerRun
@@ -95,15 +95,15 @@ class _Job:
 
 def _evaluate(job: _Job, scorer: Scorer) -> dict[str, Any]:
     run, store = job.run, open_store(job.store)
-    with hold_snapshot(store.path, lambda: run_tables(store, run.record)) as tables:
+    with hold_snapshot(store.path, lambda: run_tables(store, run.metadata)) as tables:
         held = load_held_out_images(tables, job.split)
         captions = _caption(run, tables.features, held, job.decoding)
     scores = scorer.score({name: made.text for name, made in captions.items()}, held.references)
     figures = _figures(job, held, scores)
     place = run.path / EVALUATION / held.split
     with writing(place):
-        results = write_results(place, run.record.datasets, captions)
-        write_each(place / EACH, run.record.datasets, held.names, scores)
+        results = write_results(place, run.metadata.datasets, captions)
+        write_each(place / IMAGE_SCORES, run.metadata.datasets, held.names, scores)
         write(place / SCORES, f"{json.dumps(figures, indent=1)}\n".encode())
         page = place / PAGE
         # One of an earlier evaluation would show other captions than the files beside it.
@@ -140,16 +140,16 @@ def _compact(made: Caption) -> Caption:
 
 
 def _figures(job: _Job, held: HeldOutImages, scores: Scores) -> dict[str, Any]:
-    record = job.run.record
+    record = job.run.metadata
     return {
         "model": record.model,
         "datasets": list(record.datasets),
         "split": held.split,
         **scores.figures(),
-        "intervals": bootstrap(sample_captions(scores)),
+        "intervals": bootstrap_intervals(sample_captions(scores)),
         "without_features": held.without_features,
         "without_image": held.without_image,
-        "learned_from": job.run.count_learned(held.keys),
+        "learned_from": job.run.count_training_images(held.keys),
         "scored_on": held.digest,
         "decoding": job.decoding.model_dump(mode="json"),
     }

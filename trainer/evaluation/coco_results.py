@@ -15,7 +15,7 @@ from trainer.metrics import METRICS, TITLES, Scores
 from trainer.runs.captioner_run import Caption, CaptionerRun
 
 RESULTS = "results.json"
-EACH = "images.tsv"
+IMAGE_SCORES = "images.tsv"
 PAGE = "predictions.html"
 
 Captions = Mapping[ImageName, Caption]
@@ -94,7 +94,7 @@ def write_page(
     each = {number: _prediction(number, run, held, captions, scores) for number in (*best, *worst)}
     lost = sum(one.image is None for one in each.values())
     page = predictions_page(
-        f"{run.path.name}: {run.record.model} on {held.split}",
+        f"{run.path.name}: {run.metadata.model} on {held.split}",
         [*notices, *([f"images that are not at hand any more: {lost}"] if lost else [])],
         {**_figures(scores), "images": f"{len(held.names):,}"},
         [each[number] for number in best],
@@ -127,10 +127,10 @@ def _prediction(
     name = held.names[number]
     image, made = read_source_image(held.catalog[name]), captions[name]
     return CaptionPrediction(
-        name="/".join(name) if len(run.record.datasets) > 1 else name[1],
+        name="/".join(name) if len(run.metadata.datasets) > 1 else name[1],
         image=image,
         words=made.words,
         references=tuple(held.references[name]),
         scores={TITLES[metric]: float(scores.each[metric][number]) for metric in ("cider_d", "bleu_4")},
-        attention=draw_attention_maps(image, made, run.fitting),
+        attention=draw_attention_maps(image, made, run.resizer),
     )

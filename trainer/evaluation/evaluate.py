@@ -51,7 +51,7 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
 
 
 def _task(runs: Sequence[Run]) -> str:
-    tasks = {run.record.task: run for run in runs}
+    tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
         of_each = ", ".join(f"{run.path.name} {run.does}" for run in tasks.values())
         raise UsageError(f"the runs do different things: {of_each}", hint="evaluate those of one kind at a time")

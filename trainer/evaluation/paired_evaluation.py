@@ -31,29 +31,29 @@ class CommonImages:
     Args:
         names: tuple of (dataset, image id).
         keys: tuple of bytes. Their content keys.
-        told: tuple of tuple of str. What people said of each: captions, or the one word that it shows.
+        references: tuple of tuple of str. What people said of each: captions, or the one word that it shows.
     """
 
     names: tuple[ImageName, ...]
     keys: tuple[bytes, ...]
-    told: tuple[tuple[str, ...], ...]
+    references: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def of(self, chosen: NDArray[np.bool_]) -> "CommonImages":
+    def select(self, chosen: NDArray[np.bool_]) -> "CommonImages":
         """Some of them."""
         places = np.flatnonzero(chosen).tolist()
         return CommonImages(
             tuple(self.names[place] for place in places),
             tuple(self.keys[place] for place in places),
-            tuple(self.told[place] for place in places),
+            tuple(self.references[place] for place in places),
         )
 
-    def known_to(self, store: Store, runs: Sequence[AnyRun]) -> "CommonImages":
+    def with_features(self, store: Store, runs: Sequence[AnyRun]) -> "CommonImages":
         """Those whose features every run's table holds."""
         held = [_rows(run, store, self) >= 0 for run in runs]
-        return self.of(np.logical_and.reduce(held))
+        return self.select(np.logical_and.reduce(held))
 
 
 def sample_run(run: AnyRun, store: Store, images: CommonImages) -> MetricSamples:
@@ -72,19 +72,19 @@ def sample_run(run: AnyRun, store: Store, images: CommonImages) -> MetricSamples
         raise CaptError("there is no image to score runs on", location=str(store.path))
     said = _said(run, store, images)
     if isinstance(run, RecognizerRun):
-        return sample_labels(np.array([words[0] for words in images.told]) == np.array(said))
+        return sample_labels(np.array([words[0] for words in images.references]) == np.array(said))
     with Scorer(CAPTION_METRICS) as scorer:
-        return sample_captions(scorer.score(said, images.told))
+        return sample_captions(scorer.score(said, images.references))
 
 
 def _said(run: AnyRun, store: Store, images: CommonImages) -> list[str]:
-    table, rows = store.features(run.record.features.fingerprint), _rows(run, store, images)
+    table, rows = store.features(run.metadata.features.fingerprint), _rows(run, store, images)
     said: list[str] = []
     with bar(f"asking {run.path.name}", len(rows), "images") as show:
         for start in range(0, len(rows), DECODE_BATCH):
             values = table.read(rows[start : start + DECODE_BATCH])
             if isinstance(run, RecognizerRun):
-                said += [readings.greedy.text for readings in run.read_pixels(values)]
+                said += [readings.greedy.text for readings in run.recognize_pixels(values)]
             else:
                 said += [caption.text for caption in run.caption_features(values)]
             show(len(said), "")
@@ -93,4 +93,4 @@ def _said(run: AnyRun, store: Store, images: CommonImages) -> list[str]:
 
 def _rows(run: AnyRun, store: Store, images: CommonImages) -> NDArray[np.int64]:
     keys = np.frombuffer(b"".join(images.keys), np.uint8).reshape(-1, KEY_BYTES)
-    return store.features(run.record.features.fingerprint).lookup(keys)
+    return store.features(run.metadata.features.fingerprint).lookup(keys)

@@ -30,9 +30,9 @@ from trainer.evaluation.recognition_metrics import RecognitionScores, worst_firs
 from trainer.models.charset import CHARACTERS
 from trainer.reports.plots import confusion_figure, encode_figure
 from trainer.runs.directory import EVALUATION
-from trainer.runs.recognizer_run import HOWS, RecognizedImages, RecognizerRun
+from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 
-READINGS = "readings.tsv"
+PREDICTIONS = "readings.tsv"
 CONFUSION = "confusion.png"
 PAGE = "misreadings.html"
 
@@ -81,7 +81,7 @@ def print_recognizers(result: Mapping[str, Any]) -> None:
     printer.table("words right, %", ("run", "split"), titles, rows)
     for one in result["runs"]:
         lengths = [
-            [length, *(_percent(row[how]["right"] / row[how]["all"]) for how in HOWS), row["greedy"]["all"]]
+            [length, *(_percent(row[how]["right"] / row[how]["all"]) for how in STRATEGIES), row["greedy"]["all"]]
             for length, row in one["by_length"].items()
         ]
         printer.table(f"{shorten(one['run'])} by length", ("letters",), (*_TITLES.values(), "images"), lengths)
@@ -97,7 +97,7 @@ class _Read:
 
     run: RecognizerRun
     held: HeldOutLabels
-    readings: list[RecognizedImages]
+    readings: list[RecognizedImage]
     scores: dict[str, RecognitionScores]
 
 
@@ -105,11 +105,11 @@ def _evaluate(
     run: RecognizerRun, store: Path, split: str, examples: int, told: Mapping[str, str] | None
 ) -> dict[str, Any]:
     opened = open_store(store)
-    with hold_snapshot(opened.path, lambda: labelled_tables(opened, run.record)) as tables:
+    with hold_snapshot(opened.path, lambda: labelled_tables(opened, run.metadata)) as tables:
         held = load_held_out_labels(tables, split, told)
         readings = _read(run, tables, held)
         truth = held.images.words
-        scores = {how: RecognitionScores(truth, tuple(each.by(how).text for each in readings)) for how in HOWS}
+        scores = {how: RecognitionScores(truth, tuple(each.by(how).text for each in readings)) for how in STRATEGIES}
         made = _Read(run, held, readings, scores)
         figures = _figures(made)
         place = run.path / EVALUATION / held.split
@@ -118,19 +118,19 @@ def _evaluate(
     return {"run": str(run.path), **figures, **paths}
 
 
-def _read(run: RecognizerRun, tables: LabelledTables, held: HeldOutLabels) -> list[RecognizedImages]:
-    readings: list[RecognizedImages] = []
+def _read(run: RecognizerRun, tables: LabelledTables, held: HeldOutLabels) -> list[RecognizedImage]:
+    readings: list[RecognizedImage] = []
     rows = held.images.rows
     tables.features.bring(rows)
     with bar(f"reading {held.split}", len(rows), "images") as show:
         for start in range(0, len(rows), _BATCH):
-            readings += run.read_pixels(tables.features.read(rows[start : start + _BATCH]))
+            readings += run.recognize_pixels(tables.features.read(rows[start : start + _BATCH]))
             show(len(readings), "")
     return readings
 
 
 def _figures(made: _Read) -> dict[str, Any]:
-    record, held = made.run.record, made.held
+    record, held = made.run.metadata, made.held
     each = {how: scores.figures() for how, scores in made.scores.items()}
     by_length = {how: scores.by_length() for how, scores in made.scores.items()}
     learned = set(made.run.words)
@@ -145,14 +145,14 @@ def _figures(made: _Read) -> dict[str, Any]:
         **each,
         "outside_lexicon": sum(word not in learned for word in held.images.words),
         "by_length": {
-            str(length): {how: _pair(by_length[how][length]) for how in HOWS} for length in by_length["greedy"]
+            str(length): {how: _pair(by_length[how][length]) for how in STRATEGIES} for length in by_length["greedy"]
         },
         "by_letter": {letter: _pair(pair) for letter, pair in made.scores["greedy"].by_letter().items()},
         "without_label": held.without_label,
         "without_features": held.without_features,
         "differing": held.differing,
         "unused_labels": held.unused,
-        "learned_from": made.run.count_learned(held.images.keys),
+        "learned_from": made.run.count_training_images(held.images.keys),
         "scored_on": held.images.digest,
     }
 
@@ -166,7 +166,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write what the evaluation leaves; the paths by name."""
     write(place / SCORES, f"{json.dumps(figures, indent=1)}\n".encode())
-    write(place / READINGS, _table(made).encode())
+    write(place / PREDICTIONS, _table(made).encode())
     confusion = encode_figure(confusion_figure(made.scores["greedy"].confusion(), CHARACTERS), "png")
     write(place / CONFUSION, confusion)
     page = place / PAGE
@@ -174,14 +174,14 @@ def _write(
     page.unlink(missing_ok=True)
     if examples:
         write(page, _page(made, tables, figures, split, examples, confusion).encode())
-    paths = {"readings": place / READINGS, "scores": place / SCORES, "confusion": place / CONFUSION}
+    paths = {"readings": place / PREDICTIONS, "scores": place / SCORES, "confusion": place / CONFUSION}
     return {**{name: str(path) for name, path in paths.items()}, "page": str(page) if examples else None}
 
 
 def _table(made: _Read) -> str:
-    lines = ["\t".join(("image", "word", *HOWS, "score"))]
+    lines = ["\t".join(("image", "word", *STRATEGIES, "score"))]
     for name, word, each in zip(made.held.images.names, made.held.images.words, made.readings, strict=True):
-        texts = (each.by(how).text for how in HOWS)
+        texts = (each.by(how).text for how in STRATEGIES)
         lines.append("\t".join((_name(made, name), word, *texts, f"{each.greedy.score:.4f}")))
     return "\n".join(lines) + "\n"
 
@@ -193,7 +193,7 @@ def _page(
     worst = worst_first([each.greedy.score for each in made.readings], edits)[:examples]
     shown = [_misreading(made, tables, number) for number in worst]
     title = f"{made.run.path.name}: words of {made.held.split}"
-    told = {_TITLES[how]: _percent(figures[how]["accuracy"]) for how in HOWS}
+    told = {_TITLES[how]: _percent(figures[how]["accuracy"]) for how in STRATEGIES}
     named = {**told, "images": f"{figures['images']:,}", "read wrong": f"{sum(map(bool, edits)):,}"}
     return recognition_errors_page(
         title, _notes({**figures, "run": made.run.path.name}, split), named, shown, confusion
@@ -207,13 +207,13 @@ def _misreading(made: _Read, tables: LabelledTables, number: int) -> Recognition
         name=_name(made, name),
         image=read_source_image(dataset.get(name[1])),
         word=made.held.images.words[number],
-        read={_TITLES[how]: each.by(how).text for how in HOWS},
+        read={_TITLES[how]: each.by(how).text for how in STRATEGIES},
         score=each.greedy.score,
     )
 
 
 def _name(made: _Read, name: tuple[str, str]) -> str:
-    return "/".join(name) if len(made.run.record.datasets) > 1 else name[1]
+    return "/".join(name) if len(made.run.metadata.datasets) > 1 else name[1]
 
 
 def _notes(one: Mapping[str, Any], split: str) -> list[str]:
@@ -235,7 +235,7 @@ def _notes(one: Mapping[str, Any], split: str) -> list[str]:
 
 def _row(one: Mapping[str, Any]) -> list[str | int]:
     low, high = one["greedy"]["interval"]
-    rates = [_percent(one[how]["accuracy"]) for how in HOWS]
+    rates = [_percent(one[how]["accuracy"]) for how in STRATEGIES]
     errors = _percent(one["greedy"]["character_error_rate"])
     return [rates[0], f"{_percent(low)}–{_percent(high)}", *rates[1:], errors, one["images"]]
 

@@ -22,8 +22,8 @@ class GraphRecognizer(GraphRun):
     def __init__(self, run: RecognizerRun) -> None:
         super().__init__(run)
         # Hidden from tf.Module, which would track what Keras keeps for training as well.
-        self._read = lambda pixels: run.model(pixels, training=False)[run.record.config.head]
-        self._head = run.record.config.head
+        self._read = lambda pixels: run.model(pixels, training=False)[run.metadata.config.head]
+        self._head = run.metadata.config.head
         self._letters = tf.constant(["", *CHARACTERS])
 
     def answer(self, features: Any) -> tuple[Any, Any]:

@@ -30,7 +30,7 @@ class GraphRun(tf.Module):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self._table_config = run.record.features.table_config
+        self._table_config = run.metadata.features.table_config
         self._network = _pruned((run.path / NETWORK).read_bytes())
         # What Keras wraps, a SavedModel tracks.
         self.weights = [weight.value for weight in run.model.weights]

@@ -56,7 +56,7 @@ def export_run(options: Export) -> dict[str, Any]:
     _check(target)
     with plain_path(opened.path) as run_dir:
         served, vocabulary = (
-            _recognizer(opened, options) if opened.record.task == "captcha" else _captioner(opened, options, run_dir)
+            _recognizer(opened, options) if opened.metadata.task == "captcha" else _captioner(opened, options, run_dir)
         )
         _write(served, target)
     if _PATTERN.search(str(target)):
@@ -102,7 +102,7 @@ def _write(served: GraphRun, target: Path) -> None:
 
 
 def _precision_difference(run: Run) -> float:
-    table_config = run.record.features.table_config
+    table_config = run.metadata.features.table_config
     if table_config.precision == "float32":
         return 0.0
     fitting = Resizer.of(table_config)

@@ -41,13 +41,13 @@ def caption(options: options_of.Caption) -> dict[str, Any]:
     chosen = opened.decoding(**options.generation())
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     pictures = [picture for name in options.images for picture in find_images(name, limits)]
-    captions = opened.caption_sources((EncodedImage(b"", picture.read) for picture in pictures), chosen)
+    captions = opened.caption_encoded((EncodedImage(b"", picture.read) for picture in pictures), chosen)
     results = []
     for number, (picture, made) in enumerate(zip(pictures, captions, strict=True), start=1):
         result = {"image": picture.name, **as_result(made)}
         if drawn and isinstance(made, Caption):
             path = numbered(drawn, number, len(pictures))
-            result |= _attention(picture, made, path, opened.fitting)
+            result |= _attention(picture, made, path, opened.resizer)
         results.append(result)
     return check_images({"results": results})
 

@@ -98,7 +98,7 @@ def _read_all(
     """Add the lines that are missing, as far as their images can be read; the errors of the others, by number."""
     faults: dict[int, RecordError] = {}
     todo = [place for place in lines.missing if wanted[place] in pictures]
-    answers = zip(todo, run.read_sources(_sources(pictures, wanted, todo), decode), strict=True)
+    answers = zip(todo, run.recognize_encoded(_sources(pictures, wanted, todo), decode), strict=True)
     with bar("reading", len(todo), "images") as show:
         done = 0
         for batch in _batches(answers):
@@ -116,7 +116,7 @@ def _likeliest(
     run: RecognizerRun, pictures: dict[int, ImageInput], wanted: range, places: Sequence[int]
 ) -> dict[int, str]:
     """The likeliest words of the train split in images in which no letter was read, for a line must have a word."""
-    answers = run.read_sources(_sources(pictures, wanted, places), "lexicon")
+    answers = run.recognize_encoded(_sources(pictures, wanted, places), "lexicon")
     return {place: answer.text for place, answer in zip(places, answers, strict=True) if isinstance(answer, Prediction)}
 
 

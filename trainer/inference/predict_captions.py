@@ -67,7 +67,7 @@ def _batches(
     run: CaptionerRun, pictures: Sequence[ImageInput], decoding: GenerationConfig, first: int
 ) -> Iterator[list[tuple[int, str]]]:
     """The lines from `first` on, with their numbers, a batch of them at a time."""
-    made = run.caption_sources((EncodedImage(b"", picture.read) for picture in pictures[first:]), decoding, first)
+    made = run.caption_encoded((EncodedImage(b"", picture.read) for picture in pictures[first:]), decoding, first)
     lines = (
         (number, json.dumps({"image": picture.name, **as_result(result)}, ensure_ascii=False))
         for number, (picture, result) in enumerate(zip(pictures[first:], made, strict=True), first)

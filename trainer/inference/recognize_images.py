@@ -8,7 +8,7 @@ from schemas.errors import RecordError
 from schemas.options.inference import Recognize
 from schemas.terminal.printable import printable
 from trainer.data.image_inputs import check_images, find_images
-from trainer.runs.recognizer_run import HOWS, RecognizedImages, RecognizerRun
+from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 from trainer.runs.run import open_run
 
 
@@ -31,7 +31,7 @@ def recognize(options: Recognize) -> dict[str, Any]:
     opened = open_run(options.run, RecognizerRun)
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
     pictures = [picture for name in options.images for picture in find_images(name, limits)]
-    answers = opened.all_readings(EncodedImage(b"", picture.read) for picture in pictures)
+    answers = opened.recognize_all_strategies(EncodedImage(b"", picture.read) for picture in pictures)
     results = [
         {"image": picture.name, **as_result(answer, options.decoding_strategy)}
         for picture, answer in zip(pictures, answers, strict=True)
@@ -39,15 +39,15 @@ def recognize(options: Recognize) -> dict[str, Any]:
     return check_images({"results": results})
 
 
-def print_readings(result: dict[str, Any]) -> None:
+def print_predictions(result: dict[str, Any]) -> None:
     """Print what `recognize` returned, a line an image: its name, a tab, and its word or why it has none."""
     for row in result["results"]:
         print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
-def as_result(answer: RecognizedImages | RecordError, decode: str) -> dict[str, Any]:
+def as_result(answer: RecognizedImage | RecordError, decode: str) -> dict[str, Any]:
     """What JSON says of an image: `text` and `score` as asked for and of every decoder, or its `error`."""
     if isinstance(answer, RecordError):
         return {"error": str(answer)}
-    each = {how: {"text": answer.by(how).text, "score": answer.by(how).score} for how in HOWS}
+    each = {how: {"text": answer.by(how).text, "score": answer.by(how).score} for how in STRATEGIES}
     return {**each[decode], **each}

@@ -20,7 +20,7 @@ from trainer.decoding.generation import IMPOSSIBLE, Decoder, GenerationConfig, G
 from trainer.models.model_specs import MODELS
 from trainer.runs.directory import VOCABULARY
 from trainer.runs.metadata import CaptionerMetadata
-from trainer.runs.run import ImageLike, Run, as_sources, only
+from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
 
 if TYPE_CHECKING:
     from trainer.models.captioner import Captioner
@@ -68,9 +68,9 @@ class CaptionerRun(Run):
     def vocabulary(self) -> list[str]:
         """The words by id; 0 to 3 are the special ones."""
         words = read_vocabulary(self.path / VOCABULARY)
-        if len(words) != self.record.vocabulary:
+        if len(words) != self.metadata.vocabulary:
             raise CorruptFileError(
-                f"damaged: expected {self.record.vocabulary} words, got {len(words)}",
+                f"damaged: expected {self.metadata.vocabulary} words, got {len(words)}",
                 location=str(self.path / VOCABULARY),
             )
         return words
@@ -90,7 +90,7 @@ class CaptionerRun(Run):
         if given.get("temperature") == 0:
             del given["temperature"]  # greedy decoding
         try:
-            return GenerationConfig(**{"max_new_tokens": self.record.max_new_tokens, "bad_word_ids": bad, **given})
+            return GenerationConfig(**{"max_new_tokens": self.metadata.max_new_tokens, "bad_word_ids": bad, **given})
         except ValidationError as error:
             first = error.errors()[0]
             name = "".join(f"--{field}: ".replace("_", "-") for field in first["loc"])
@@ -108,15 +108,15 @@ class CaptionerRun(Run):
         Raises:
             RecordError: the image cannot be read, decoded or extracted.
         """
-        return only(self.caption_many([image], decoding))
+        return single_result(self.caption_many([image], decoding))
 
     def caption_many(
         self, images: Iterable[ImageLike], decoding: GenerationConfig | None = None
     ) -> Iterator[Caption | RecordError]:
         """The captions of many images, in order; an image that fails gives its error and costs no other."""
-        return self.caption_sources(as_sources(images), decoding)
+        return self.caption_encoded(to_encoded_images(images), decoding)
 
-    def caption_sources(
+    def caption_encoded(
         self, sources: Iterable[EncodedImage], decoding: GenerationConfig | None = None, first: int = 0
     ) -> Iterator[Caption | RecordError]:
         """The captions of encoded images, in order; extraction and decoding go batch by batch.

@@ -36,9 +36,9 @@ from features.io.locks import hold_lock
 from features.store import FeatureTable
 from features.text.vocabulary import write_vocabulary
 from schemas.errors import CorruptFileError, StoreError, UsageError
-from trainer.data.table_selection import Tables
+from trainer.data.table_selection import TrainingTables
 from trainer.runs.metadata import EXTRACTOR, RECORD, RunMetadata, refuse_other, write_metadata
-from trainer.runs.training_images import LEARNED, write_training_images
+from trainer.runs.training_images import TRAINING_IMAGES, write_training_images
 
 if TYPE_CHECKING:
     from trainer.models.backbone import Backbone
@@ -75,7 +75,7 @@ def start_run(root: Path, record: RunMetadata, fill: Callable[[], None]) -> None
     write_metadata(root, record)
 
 
-def put_captioner(root: Path, tables: Tables, extractor: "Backbone | None", learned: NDArray[np.uint8]) -> None:
+def put_captioner(root: Path, tables: TrainingTables, extractor: "Backbone | None", learned: NDArray[np.uint8]) -> None:
     """Put into a run directory what a captioner needs besides its weights.
 
     Args:
@@ -139,7 +139,7 @@ def lock_run(root: Path) -> AbstractContextManager[None]:
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, LEARNED, _LOCK}
+    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, TRAINING_IMAGES, _LOCK}
     foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(TEMP_PREFIX)]
     if foreign:
         raise StoreError(

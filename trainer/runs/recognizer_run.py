@@ -18,16 +18,16 @@ from trainer.decoding.ctc_decoder import CtcDecoder, How, Prediction
 from trainer.decoding.generation import compile_function
 from trainer.runs.directory import WORDS
 from trainer.runs.metadata import RecognizerMetadata
-from trainer.runs.run import ImageLike, Run, as_sources, only
+from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
 
 if TYPE_CHECKING:
     from trainer.models.recognizer import Recognizer
 
-HOWS: tuple[How, ...] = get_args(How)
+STRATEGIES: tuple[How, ...] = get_args(How)
 
 
 @dataclass(frozen=True)
-class RecognizedImages:
+class RecognizedImage:
     """What a run reads in an image: a word each by itself, by search, and of the words that it has learned.
 
     Args:
@@ -50,7 +50,7 @@ class RecognizerRun(Run):
     """A trained recognizer of words; open one with `trainer.runs.run.load_run`.
 
     Example:
-        reading = load_run("runs/captcha").read("a120000.png")
+        reading = load_run("runs/captcha").recognize("a120000.png")
         print(reading.text, reading.score)
     """
 
@@ -69,47 +69,51 @@ class RecognizerRun(Run):
             raise CorruptFileError("the words of the train split are missing", location=str(path)) from None
         except UnicodeDecodeError:
             raise CorruptFileError("the words of the train split are not UTF-8", location=str(path)) from None
-        if len(words) != self.record.words:
-            raise CorruptFileError(f"damaged: expected {self.record.words} words, got {len(words)}", location=str(path))
+        if len(words) != self.metadata.words:
+            raise CorruptFileError(
+                f"damaged: expected {self.metadata.words} words, got {len(words)}", location=str(path)
+            )
         return words
 
     @cached_property
     def _readers(self) -> dict[How, CtcDecoder]:
-        head = self.record.config.head
-        return {how: CtcDecoder(head, how, self.words) for how in HOWS}
+        head = self.metadata.config.head
+        return {how: CtcDecoder(head, how, self.words) for how in STRATEGIES}
 
     @cached_property
     def _logits(self) -> Any:
         # Taken here, for weights that are loaded while a graph is being traced stay behind in it.
-        model, head = self.model, self.record.config.head
+        model, head = self.model, self.metadata.config.head
         return compile_function(lambda images: model(images, training=False)[head])
 
-    def read(self, image: ImageLike, how: How = "greedy") -> Prediction:
+    def recognize(self, image: ImageLike, how: How = "greedy") -> Prediction:
         """The word in one image: a path, encoded bytes, or a PIL image.
 
         Raises:
             RecordError: the image cannot be read or decoded.
         """
-        return only(self.read_many([image], how))
+        return single_result(self.recognize_many([image], how))
 
-    def read_many(self, images: Iterable[ImageLike], how: How = "greedy") -> Iterator[Prediction | RecordError]:
+    def recognize_many(self, images: Iterable[ImageLike], how: How = "greedy") -> Iterator[Prediction | RecordError]:
         """The words in many images, in order; an image that fails gives its error and costs no other."""
-        return self.read_sources(as_sources(images), how)
+        return self.recognize_encoded(to_encoded_images(images), how)
 
-    def read_sources(self, sources: Iterable[EncodedImage], how: How = "greedy") -> Iterator[Prediction | RecordError]:
+    def recognize_encoded(
+        self, sources: Iterable[EncodedImage], how: How = "greedy"
+    ) -> Iterator[Prediction | RecordError]:
         """The words in encoded images, in order; decoding and reading go batch by batch."""
         check_decoding_strategy(how)
         return self._answers(sources, lambda pixels, _: self._readers[how](self.logits(pixels)))
 
-    def all_readings(self, sources: Iterable[EncodedImage]) -> Iterator[RecognizedImages | RecordError]:
+    def recognize_all_strategies(self, sources: Iterable[EncodedImage]) -> Iterator[RecognizedImage | RecordError]:
         """What every decoder reads in encoded images, in order."""
-        return self._answers(sources, lambda pixels, _: self.read_pixels(pixels))
+        return self._answers(sources, lambda pixels, _: self.recognize_pixels(pixels))
 
-    def read_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImages]:
+    def recognize_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImage]:
         """What every decoder reads in images uint8 [N, H, W, 3] as the run's table holds them."""
         logits = self.logits(pixels)
-        readings = zip(*(self._readers[how](logits) for how in HOWS), strict=True)
-        return [RecognizedImages(*each) for each in readings]
+        readings = zip(*(self._readers[how](logits) for how in STRATEGIES), strict=True)
+        return [RecognizedImage(*each) for each in readings]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the head that reads gives for images uint8 [N, H, W, 3]: float32 [N, T, 27]."""
@@ -129,7 +133,6 @@ def refuse_generation_options(options: SearchOptions) -> None:
 
 def check_decoding_strategy(how: str) -> None:
     """UsageError where there is no such decoder."""
-    if how not in HOWS:
-        raise UsageError(
-            f"there is no decoder {how!r}", location="--decoding-strategy", hint=f"use one of {', '.join(HOWS)}"
-        )
+    if how not in STRATEGIES:
+        names = ", ".join(STRATEGIES)
+        raise UsageError(f"unknown strategy {how!r}", location="--decoding-strategy", hint=f"Use one of {names}.")

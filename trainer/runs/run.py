@@ -56,7 +56,7 @@ class Run:
 
     def __init__(self, path: Path, record: RunMetadata) -> None:
         self.path = path
-        self.record = record
+        self.metadata = record
 
     @cached_property
     def model(self) -> "keras.Model":
@@ -66,27 +66,27 @@ class Run:
 
         apply_settings()
         with computing_in("float32"):
-            model = self.record.build(self.path)
+            model = self.metadata.build(self.path)
         self._checkpoints.load_best(model)
         return model
 
     @property
-    def fitting(self) -> Resizer:
+    def resizer(self) -> Resizer:
         """How images are brought to the network's size."""
-        return Resizer.of(self.record.features.table_config)
+        return Resizer.of(self.metadata.features.table_config)
 
     @property
     def identity(self) -> str:
         """A digest that changes with whatever decides the run's answers."""
         state = self._checkpoints.state()
-        return digest_of([self.record.model_dump(mode="json"), state.best if state else ""])
+        return digest_of([self.metadata.model_dump(mode="json"), state.best if state else ""])
 
     @cached_property
     def learned(self) -> NDArray[np.uint8]:
         """The content keys of the images that it learned from, uint8 [N, 32]."""
         return read_training_images(self.path)
 
-    def count_learned(self, keys: NDArray[np.uint8]) -> int:
+    def count_training_images(self, keys: NDArray[np.uint8]) -> int:
         """Returns how many of some images the run learned from.
 
         Args:
@@ -124,7 +124,7 @@ class Run:
                 yield result.error if isinstance(result, FailedImage) else next(answers)
 
     def _extractor(self) -> ExtractionCore:
-        table_config = self.record.features.table_config
+        table_config = self.metadata.features.table_config
         path = self.path / NETWORK
         if not path.is_file():
             raise CorruptFileError("the frozen network is missing", location=str(path))
@@ -158,12 +158,12 @@ def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
     return opened
 
 
-def as_sources(images: Iterable[ImageLike]) -> Iterator[EncodedImage]:
+def to_encoded_images(images: Iterable[ImageLike]) -> Iterator[EncodedImage]:
     """Images as the extraction takes them: paths, encoded bytes, or PIL images."""
     return (EncodedImage(b"", _reader(image)) for image in images)
 
 
-def only(answers: Iterable[Answer | RecordError]) -> Answer:
+def single_result(answers: Iterable[Answer | RecordError]) -> Answer:
     """The single answer; raised where it is an error."""
     (answer,) = answers
     if isinstance(answer, RecordError):

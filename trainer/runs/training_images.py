@@ -12,7 +12,7 @@ from features.io.atomic_files import write
 from schemas.errors import CorruptFileError
 from schemas.tables import KEY_BYTES
 
-LEARNED = "learned.keys"
+TRAINING_IMAGES = "learned.keys"
 
 
 def write_training_images(root: Path, keys: NDArray[np.uint8]) -> None:
@@ -22,7 +22,7 @@ def write_training_images(root: Path, keys: NDArray[np.uint8]) -> None:
         root: The run directory.
         keys: Their content keys, uint8 [N, 32].
     """
-    write(root / LEARNED, np.unique(keys, axis=0).tobytes())
+    write(root / TRAINING_IMAGES, np.unique(keys, axis=0).tobytes())
 
 
 def read_training_images(root: Path) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ def read_training_images(root: Path) -> NDArray[np.uint8]:
     Raises:
         CorruptFileError: The file is missing or cut short.
     """
-    path = root / LEARNED
+    path = root / TRAINING_IMAGES
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -14,8 +14,8 @@ from schemas.table_config import SHORT_FINGERPRINT
 from trainer.data.augmentation import Augmentation
 from trainer.data.caption_batches import BatchReader, Order, epoch_order, plain_order, sampled_order, steps_per_epoch
 from trainer.data.caption_data import CaptionData
-from trainer.data.prefetch import read_ahead
-from trainer.data.table_selection import Tables
+from trainer.data.prefetch import raise_read_errors
+from trainer.data.table_selection import TrainingTables
 from trainer.models.backbone import Backbone
 from trainer.models.captioner import Captioner
 from trainer.models.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
@@ -50,13 +50,13 @@ class CaptioningTask:
         self,
         root: Path,
         record: CaptionerMetadata,
-        tables: Tables,
+        tables: TrainingTables,
         data: CaptionData,
         network: Backbone | None = None,
         warm: WarmStart | None = None,
     ) -> None:
         self.root = root
-        self.record = record
+        self.metadata = record
         self.data = data
         self.config = record.training
         self.steps = self.config.steps_per_epoch or steps_per_epoch(
@@ -72,8 +72,8 @@ class CaptioningTask:
     def compiled(self) -> tuple[Captioner, list[keras.Metric]]:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         with making(self.config):
-            model = self.record.build(self.root)
-            learning = model.feature_scale.network.trainable_variables if self.record.extractor else ()
+            model = self.metadata.build(self.root)
+            learning = model.feature_scale.network.trainable_variables if self.metadata.extractor else ()
             metrics = [CrossEntropy(model.left_out), MaskedAccuracy(model.left_out)]
             loss = MaskedCrossEntropy(self.config.label_smoothing, model.left_out)
             compile_model(model, self.config, self.steps, loss, metrics, learning, self.config.extractor_lr_multiplier)
@@ -82,23 +82,23 @@ class CaptioningTask:
         return model, metrics
 
     def _make_judge(self, model: Captioner) -> CiderMetric | None:
-        split = self.record.validation_split
+        split = self.metadata.validation_split
         if self.config.monitor == "val_loss" or split is None:
             return None
-        return CiderMetric(model, self._tables, split, self.record.max_new_tokens)
+        return CiderMetric(model, self._tables, split, self.metadata.max_new_tokens)
 
     def _make_samples(self, model: Captioner) -> SampleLogger:
         reader, words = self._held_out or self._reader, self._tables.texts[0].vocabulary()
-        return SampleLogger(model, reader, words, self.config.num_sample_captions, self.record.max_new_tokens)
+        return SampleLogger(model, reader, words, self.config.num_sample_captions, self.metadata.max_new_tokens)
 
     def begin(self, model: Captioner) -> None:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         if self._network:
             model.feature_scale.network.set_weights(self._network.function.network.get_weights())
-        counts = np.bincount(self.data.train.tokens, minlength=self.record.vocabulary)
+        counts = np.bincount(self.data.train.tokens, minlength=self.metadata.vocabulary)
         model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
         if self._warm:
-            self._warm.put_into(model, self.record, self.root, tuple(self._tables.texts[0].vocabulary()))
+            self._warm.put_into(model, self.metadata, self.root, tuple(self._tables.texts[0].vocabulary()))
 
     def epoch(self, number: int) -> Epoch:
         """As `trainer.training.training_loop.TrainingTask` has it."""
@@ -132,7 +132,7 @@ class CaptioningTask:
 
     def reading(self) -> AbstractContextManager[None]:
         """As `trainer.training.training_loop.TrainingTask` has it."""
-        return read_ahead(self._reader, self._held_out)
+        return raise_read_errors(self._reader, self._held_out)
 
     def plot(self, history: Sequence[CaptionerMetrics]) -> Figure:
         """As `trainer.training.training_loop.TrainingTask` has it."""
@@ -141,13 +141,13 @@ class CaptioningTask:
     def told(self) -> dict[str, Any]:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         return {
-            "text": [origin.fingerprint[:SHORT_FINGERPRINT] for origin in self.record.text],
+            "text": [origin.fingerprint[:SHORT_FINGERPRINT] for origin in self.metadata.text],
             "captions": {split: len(captions) for split, captions in self.data.splits.items()},
             "without_features": self.data.without_features,
         }
 
 
-def _reader(data: CaptionData, split: str, tables: Tables) -> BatchReader:
+def _reader(data: CaptionData, split: str, tables: TrainingTables) -> BatchReader:
     # TensorFlow's graphs take any shape; other backends compile each anew.
     words, images = (1, 1) if keras.backend.backend() == "tensorflow" else (4, 8)
     return BatchReader(data.splits[split], tables.features, round_words=words, round_images=images)

@@ -12,7 +12,7 @@ from features.runtime.keras_settings import keras
 from trainer.data.augmentation import Augmentation
 from trainer.data.captcha_batches import CaptchaBatchReader, sampled_order, shuffled_order
 from trainer.data.captcha_data import CaptchaData
-from trainer.data.prefetch import read_ahead
+from trainer.data.prefetch import raise_read_errors
 from trainer.data.table_selection import LabelledTables
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import words_figure
@@ -48,7 +48,7 @@ class RecognitionTask:
         warm: WarmStart | None = None,
     ) -> None:
         self.root = root
-        self.record = record
+        self.metadata = record
         self.data = data
         self._warm = warm
         self.config = record.training
@@ -71,14 +71,14 @@ class RecognitionTask:
     def compiled(self) -> tuple[Recognizer, list[keras.Metric]]:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         with making(self.config):
-            model = self.record.build(self.root)
+            model = self.metadata.build(self.root)
             compile_model(model, self.config, self.steps)
         return model, [model.head_loss, model.word_accuracy]
 
     def begin(self, model: Recognizer) -> None:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         if self._warm:
-            self._warm.put_into(model, self.record, self.root)
+            self._warm.put_into(model, self.metadata, self.root)
 
     def epoch(self, number: int) -> Epoch:
         """As `trainer.training.training_loop.TrainingTask` has it."""
@@ -103,7 +103,7 @@ class RecognitionTask:
 
     def reading(self) -> AbstractContextManager[None]:
         """As `trainer.training.training_loop.TrainingTask` has it."""
-        return read_ahead(self._reader, self._held_out)
+        return raise_read_errors(self._reader, self._held_out)
 
     def plot(self, history: Sequence[RecognizerMetrics]) -> Figure:
         """As `trainer.training.training_loop.TrainingTask` has it."""

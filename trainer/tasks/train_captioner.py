@@ -11,7 +11,7 @@ from schemas.errors import UsageError
 from schemas.options.training import TrainCaptioner
 from trainer.config import TrainingConfig, parse_options
 from trainer.data.caption_data import CaptionData, join_captions
-from trainer.data.table_selection import Tables, select_tables
+from trainer.data.table_selection import TrainingTables, select_tables
 from trainer.models.configs import ModelConfig
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.directory import lock_run, put_captioner, record_store, start_run
@@ -79,7 +79,7 @@ def captioner_metadata(
     spec: ModelSpec,
     sizes: ModelConfig,
     training: TrainingConfig,
-    tables: Tables,
+    tables: TrainingTables,
     data: CaptionData,
     network: "Backbone | None" = None,
     warm: WarmStart | None = None,

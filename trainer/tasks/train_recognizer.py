@@ -10,7 +10,7 @@ from schemas.errors import UsageError
 from schemas.options.training import TrainCaptcha
 from trainer.config import RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import CaptchaData, join_labels
-from trainer.data.table_selection import LabelledTables, select_labelled
+from trainer.data.table_selection import LabelledTables, select_labelled_tables
 from trainer.models.configs import RecognizerConfig
 from trainer.runs.directory import lock_run, put_recognizer, record_store, start_run
 from trainer.runs.metadata import FeatureOrigin, RecognizerMetadata, library_versions
@@ -44,7 +44,9 @@ def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
     training, sizes = parse_recognizer(options.profile, options.settings())
     warm = WarmStart.of(options.warm_start_from, RecognizerMetadata, "recognizer") if options.warm_start_from else None
     opened = open_store(options.store)
-    with hold_snapshot(opened.path, lambda: select_labelled(opened, options.dataset, options.feature_table)) as tables:
+    with hold_snapshot(
+        opened.path, lambda: select_labelled_tables(opened, options.dataset, options.feature_table)
+    ) as tables:
         data = join_labels(tables)
         _say_what_is_left_out(data)
         _check_lengths(sizes, data)

@@ -2,7 +2,7 @@
 
 from features.text.vocabulary import detokenize
 from trainer.data.held_out_images import load_held_out_images
-from trainer.data.table_selection import Tables
+from trainer.data.table_selection import TrainingTables
 from trainer.decoding.generation import GenerationConfig, make_decoder
 from trainer.metrics import Scorer, cider_d
 from trainer.models.captioner import Captioner
@@ -23,7 +23,7 @@ class CiderMetric:
         CaptError: pycocoevalcap is not installed.
     """
 
-    def __init__(self, model: Captioner, tables: Tables, split: str, max_new_tokens: int) -> None:
+    def __init__(self, model: Captioner, tables: TrainingTables, split: str, max_new_tokens: int) -> None:
         Scorer()  # says now, not after an epoch, that it cannot score
         self._images = load_held_out_images(tables, split)
         self._features = tables.features

@@ -103,7 +103,7 @@ class TrainingLoop:
 
     def __init__(self, root: Path, record: RunMetadata, lesson: TrainingTask) -> None:
         self.root = root
-        self.record = record
+        self.metadata = record
         self.lesson = lesson
         self.config = record.training
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
@@ -222,11 +222,11 @@ class TrainingLoop:
         assert best is not None
         return {
             "run": str(self.root),
-            "model": self.record.model,
-            "datasets": list(self.record.datasets),
-            "features": self.record.features.fingerprint[:SHORT_FINGERPRINT],
+            "model": self.metadata.model,
+            "datasets": list(self.metadata.datasets),
+            "features": self.metadata.features.fingerprint[:SHORT_FINGERPRINT],
             **self.lesson.told(),
-            "validation_split": self.record.validation_split,
+            "validation_split": self.metadata.validation_split,
             "epochs": progress.epoch,
             "steps": self._total(progress),
             "resumed_at": resumed_at,

@@ -39,13 +39,13 @@ class WarmStart:
             UsageError: the run is of another task or model.
         """
         run = load_run(path)
-        if not isinstance(run.record, record) or run.record.model != model:
+        if not isinstance(run.metadata, record) or run.metadata.model != model:
             raise UsageError(
-                f"the run to begin with is {run.record.model}, this one {model}",
+                f"the run to begin with is {run.metadata.model}, this one {model}",
                 location=f"--warm-start-from {path}",
                 hint="name a run of the same model, or leave it out",
             )
-        return cls(run, tuple(run.vocabulary) if isinstance(run.record, CaptionerMetadata) else ())
+        return cls(run, tuple(run.vocabulary) if isinstance(run.metadata, CaptionerMetadata) else ())
 
     def put_into(self, model: "keras.Model", record: RunMetadata, root: Path, words: tuple[str, ...] = ()) -> None:
         """Put the run's weights into a model.

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.bootstrap import LEVEL, SAMPLES, sample_means
-from trainer.evaluation.coco_results import EACH
-from trainer.evaluation.recognizer_evaluation import READINGS
+from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, sample_means
+from trainer.evaluation.coco_results import IMAGE_SCORES
+from trainer.evaluation.recognizer_evaluation import PREDICTIONS
 from trainer.runs.directory import EVALUATION
 from workflows.experiments.records import RunLocation, TrialResult
 from workflows.experiments.run_files import reading
 from workflows.tasks import Score
 
 _SEED = 0
-_TAIL = (1 - LEVEL) / 2
+_TAIL = (1 - CONFIDENCE_LEVEL) / 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TrialComparison:
 
     @cached_property
     def _means(self) -> NDArray[np.float64]:
-        return sample_means(self.trials, self.values).drawn(SAMPLES, _SEED)
+        return sample_means(self.trials, self.values).resample(N_RESAMPLES, _SEED)
 
     def difference(self, old: str, new: str) -> Score | None:
         """How much more the new one scores on average, with its interval of 95 %; None where that is not known.
@@ -68,8 +68,8 @@ def compare(place: RunLocation, results: Sequence[TrialResult], telling: str) ->
 
 def readings(place: Path) -> list[dict[str, str]]:
     """What a recognizer read in each image, as its evaluation left it."""
-    with reading(place / READINGS):
-        return [{name: row[name] for name in ("image", "word", "greedy")} for row in _rows(place / READINGS)]
+    with reading(place / PREDICTIONS):
+        return [{name: row[name] for name in ("image", "word", "greedy")} for row in _rows(place / PREDICTIONS)]
 
 
 def _values(root: Path, evaluated: Mapping[str, Any], telling: str) -> dict[str, float]:
@@ -77,8 +77,8 @@ def _values(root: Path, evaluated: Mapping[str, Any], telling: str) -> dict[str,
     place = root / EVALUATION / evaluated["split"]
     if evaluated["task"] == "captcha":
         return {row["image"]: float(row["greedy"] == row["word"]) for row in readings(place)}
-    with reading(place / EACH):
-        return {row["image"]: float(row[telling]) for row in _rows(place / EACH)}
+    with reading(place / IMAGE_SCORES):
+        return {row["image"]: float(row[telling]) for row in _rows(place / IMAGE_SCORES)}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

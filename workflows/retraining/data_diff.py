@@ -107,7 +107,7 @@ def load_moments(store: Store, features: str, seen: DataSnapshot) -> Moments | N
 
 
 def _drift(store: Store, champion: AnyRun, moments: Moments | None, fresh: Iterable[bytes]) -> Drift | None:
-    new = compute_moments(store.features(champion.record.features.fingerprint), _keys(fresh))
+    new = compute_moments(store.features(champion.metadata.features.fingerprint), _keys(fresh))
     return compute_drift(moments, new) if moments and new else None
 
 

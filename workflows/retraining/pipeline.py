@@ -181,7 +181,7 @@ class _Cycle:
         """The fingerprint of the text table whose vocabulary is kept."""
         if self.settings.vocabulary == "grown" or not self._champion_run:
             return None
-        return str(self._champion_run.record.text[0].fingerprint)
+        return str(self._champion_run.metadata.text[0].fingerprint)
 
     def _compare(self, prepared: PreparedData, seen: DataSnapshot) -> DataDiff | None:
         champion = self._champion_run
@@ -404,7 +404,7 @@ def _forecast(settings: RetrainConfig) -> dict[str, Any]:
     champion = model.champion if there else None
     run = load_run(model.bring(champion)) if champion else None
     frozen = (
-        str(run.record.text[0].fingerprint)
+        str(run.metadata.text[0].fingerprint)
         if settings.vocabulary == "frozen" and isinstance(run, CaptionerRun)
         else None
     )

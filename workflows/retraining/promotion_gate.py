@@ -9,7 +9,7 @@ import numpy as np
 
 from features.store import Store
 from schemas.errors import CaptError
-from trainer.evaluation.bootstrap import Difference, MetricSamples, bootstrap, differences
+from trainer.evaluation.bootstrap import Difference, MetricSamples, bootstrap_intervals, paired_differences
 from trainer.evaluation.paired_evaluation import AnyRun, CommonImages, sample_run
 from workflows.retraining.config import GateConfig
 from workflows.retraining.data_snapshot import DataSnapshot
@@ -62,7 +62,7 @@ def accept_first_model(
 ) -> GateResult:
     """A run where there is no champion yet: it is scored, and passes."""
     sample = sample_run(challenger, store, now.held_out())
-    interval = bootstrap(sample, gate.draws, gate.level)[metric]
+    interval = bootstrap_intervals(sample, gate.draws, gate.level)[metric]
     made = PairedResult(len(sample), None, sample.metrics(), interval)
     return GateResult(True, (f"there was no champion; {metric} {made.challenger[metric]:.4f}",), {NEW: made})
 
@@ -91,8 +91,8 @@ def evaluate_challenger(
         CaptError: there is no image to score them on.
     """
     own, new = before.held_out(), now.held_out()
-    fair = own.of(~np.array(now.learns_from(own), bool)).known_to(store, [champion, challenger])
-    fresh = new.of(~np.array(before.learns_from(new), bool)).known_to(store, [champion, challenger])
+    fair = own.select(~np.array(now.learns_from(own), bool)).with_features(store, [champion, challenger])
+    fresh = new.select(~np.array(before.learns_from(new), bool)).with_features(store, [champion, challenger])
     rounds: dict[str, PairedResult] = {}
     for name, images in {OWN: fair, NEW: fresh}.items():
         if not len(images) or (name == NEW and images == fair):
@@ -115,14 +115,14 @@ def _slices(
     rounds = {}
     for called, each in gate.slices.items():
         pattern = re.compile(each.pattern, re.IGNORECASE)
-        chosen = np.array([any(map(pattern.search, told)) for told in images.told], bool)
+        chosen = np.array([any(map(pattern.search, told)) for told in images.references], bool)
         if chosen.any():
-            rounds[f"{name}: {called}"] = _round(old.of(chosen), new.of(chosen), metric, gate)
+            rounds[f"{name}: {called}"] = _round(old.select(chosen), new.select(chosen), metric, gate)
     return rounds
 
 
 def _round(old: MetricSamples, new: MetricSamples, metric: str, gate: GateConfig) -> PairedResult:
-    apart = differences(old, new, gate.draws, gate.level)[metric]
+    apart = paired_differences(old, new, gate.draws, gate.level)[metric]
     return PairedResult(len(old), old.metrics(), new.metrics(), difference=apart)
 
 

@@ -89,7 +89,7 @@ def samples() -> dict[str, bytes]:
     }
 
 
-SAMPLES = sorted(samples())
+N_RESAMPLES = sorted(samples())
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -267,7 +267,7 @@ def test_formats_that_pillow_knows_besides_are_unsupported(form):
     assert reason_of(encode(picture(), form)) == "unsupported"
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", N_RESAMPLES)
 def test_a_picture_cut_short_is_truncated_and_never_shown_in_part(name):
     data = samples()[name]
     whole = pixels_of(data)
@@ -291,7 +291,7 @@ def test_damaged_bytes_are_corrupt():
         assert reason_of(bytes(data)) == "corrupt"
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", N_RESAMPLES)
 def test_a_picture_over_the_limit_is_refused_by_its_header(name, monkeypatch):
     def no_load(*_):
         raise AssertionError("pixels were decoded")
@@ -356,8 +356,8 @@ print(Image.MAX_IMAGE_PIXELS == {limit})
 
 
 def test_threads_decode_alike():
-    names = SAMPLES * 20
-    wanted = {name: decode(samples()[name], Resizer(24, 24)) for name in SAMPLES}
+    names = N_RESAMPLES * 20
+    wanted = {name: decode(samples()[name], Resizer(24, 24)) for name in N_RESAMPLES}
     with ThreadPoolExecutor(8) as pool:
         results = pool.map(lambda name: decode(samples()[name], Resizer(24, 24)), names)
         assert all(np.array_equal(got, wanted[name]) for name, got in zip(names, results, strict=True))
@@ -378,7 +378,7 @@ def test_random_bytes_decode_or_say_why(data, head):
 
 
 @given(
-    st.sampled_from(SAMPLES),
+    st.sampled_from(N_RESAMPLES),
     st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=4)), min_size=1, max_size=6),
     st.booleans(),
 )
@@ -393,7 +393,7 @@ def test_mutated_files_decode_or_say_why(name, changes, inserted):
 
 @pytest.mark.slow
 @given(
-    st.sampled_from(SAMPLES),
+    st.sampled_from(N_RESAMPLES),
     st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=8), st.integers(0, 8)), min_size=1, max_size=9),
     st.integers(0, 10_000),
 )

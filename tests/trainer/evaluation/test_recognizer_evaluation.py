@@ -29,8 +29,8 @@ def scored(run, truth):
 
 def test_words_of_the_unlabelled_split_are_scored_by_a_file_of_truth(scored, run, captchas):
     held_out = [one for one in captchas if one.split == "test"]
-    right = sum(run.read(one.data).text == one.word for one in held_out)
-    listed = sum(run.read(one.data, "lexicon").text == one.word for one in held_out)
+    right = sum(run.recognize(one.data).text == one.word for one in held_out)
+    listed = sum(run.recognize(one.data, "lexicon").text == one.word for one in held_out)
     assert (scored["task"], scored["split"], scored["images"]) == ("captcha", "test", 40)
     assert (scored["greedy"]["right"], scored["lexicon"]["right"]) == (right, listed)
     assert scored["exact_match"] == right / 40
@@ -76,7 +76,7 @@ def test_runs_stand_side_by_side_and_free_and_lexicon_both_show(run, words_store
         store=words_store.path,
         run_dir=tmp_path / "other",
         epochs=1,
-        hyperparameters={**run.record.sizes, "batch_size": 32},
+        hyperparameters={**run.metadata.sizes, "batch_size": 32},
     )
     result = capt.evaluate(runs=[run.path, tmp_path / "other"], labels=truth)
     assert len(result["runs"]) == 2

@@ -34,7 +34,7 @@ def expected(run, captchas):
     """The file of ids 10 to 90."""
     lines = []
     for one in captchas[10:90]:
-        text = run.read(one.data).text or run.read(one.data, "lexicon").text
+        text = run.recognize(one.data).text or run.recognize(one.data, "lexicon").text
         lines.append(f"{one.image_id} {text}\n")
     return "".join(lines)
 

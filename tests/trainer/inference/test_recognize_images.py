@@ -5,8 +5,8 @@ import pytest
 import capt
 from schemas.errors import CorruptFileError, NoAnswerError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
-from trainer.inference.recognize_images import print_readings
-from trainer.runs.recognizer_run import HOWS
+from trainer.inference.recognize_images import print_predictions
+from trainer.runs.recognizer_run import STRATEGIES
 from trainer.runs.run import load_run, open_run
 
 
@@ -17,17 +17,17 @@ def run(words_run):
 
 def test_it_reads_images_as_it_reads_stored_pixels(run, words_store, captchas):
     table = words_store.feature_tables()[0]
-    stored = run.read_pixels(table.get_many([captcha.key for captcha in captchas]))
-    for how in HOWS:
-        read_now = list(run.read_many([captcha.data for captcha in captchas], how))
+    stored = run.recognize_pixels(table.get_many([captcha.key for captcha in captchas]))
+    for how in STRATEGIES:
+        read_now = list(run.recognize_many([captcha.data for captcha in captchas], how))
         assert [one.text for one in read_now] == [each.by(how).text for each in stored]
         assert [one.score for one in read_now] == pytest.approx([each.by(how).score for each in stored], abs=1e-4)
 
 
 def test_the_lexicon_reads_words_of_the_train_split_alone_and_beam_is_never_less_likely_than_greedy(run, captchas):
     for one in captchas[:20]:
-        assert run.read(one.data, "lexicon").text in WORDS
-        assert run.read(one.data, "beam").score >= run.read(one.data).score - 1e-5
+        assert run.recognize(one.data, "lexicon").text in WORDS
+        assert run.recognize(one.data, "beam").score >= run.recognize(one.data).score - 1e-5
 
 
 def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, captchas, tmp_path, capsys):
@@ -45,9 +45,9 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
     assert ["error" in row for row in result["results"]] == [False, False, True, False, True]
     first = result["results"][0]
     assert (first["text"], first["score"]) == (first["lexicon"]["text"], first["lexicon"]["score"])
-    assert first["greedy"]["text"] == run.read(captchas[0].data).text
-    assert set(first) == {"image", "text", "score", *HOWS}
-    print_readings(result)
+    assert first["greedy"]["text"] == run.recognize(captchas[0].data).text
+    assert set(first) == {"image", "text", "score", *STRATEGIES}
+    print_predictions(result)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{folder}/a0.png\t{first['text']}"
     assert "unsupported" in lines[2]
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_said(run, words_run, captchas):
     ):
         capt.caption(run=words_run[0], images=["a.png"])
     with pytest.raises(RecordError, match="decode: unsupported"):
-        run.read(b"no picture")
+        run.recognize(b"no picture")
 
 
 def test_a_captioner_does_not_read(store, tmp_path):

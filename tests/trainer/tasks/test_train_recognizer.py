@@ -12,7 +12,7 @@ from tests.trainer.killing import OF_WORDS, kill_after, start
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.data.captcha_batches import CaptchaBatchReader, sampled_order, shuffled_order
 from trainer.data.captcha_data import join_labels
-from trainer.data.table_selection import select_labelled
+from trainer.data.table_selection import select_labelled_tables
 from trainer.runs.metadata import CaptionerMetadata, RecognizerMetadata, read_metadata
 from trainer.runs.run import load_run
 from trainer.training.checkpoints import AVERAGE, Checkpoints
@@ -48,7 +48,7 @@ def test_it_learns_to_read_words_in_images_that_it_has_not_seen(words_run, captc
     run, figures = words_run
     assert figures["val_accuracy"] > 0.4
     unseen = [one for one in captchas if one.split == "test"]
-    read = load_run(run).read_many([one.data for one in unseen])
+    read = load_run(run).recognize_many([one.data for one in unseen])
     assert np.mean([made.text == one.word for made, one in zip(read, unseen, strict=True)]) > 0.4
 
 
@@ -163,7 +163,7 @@ def test_a_store_without_words_names_the_command_that_makes_some(store, squares,
 
 
 def test_words_are_joined_to_their_images(words_store, captchas):
-    tables = select_labelled(words_store)
+    tables = select_labelled_tables(words_store)
     data = join_labels(tables)
     said = {captcha.key: captcha.word for captcha in captchas}
     for images in data.splits.values():
@@ -184,7 +184,7 @@ def test_an_epoch_shows_every_image_once_in_full_batches_and_another_order_each_
 
 
 def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):
-    tables = select_labelled(words_store)
+    tables = select_labelled_tables(words_store)
     images = join_labels(tables).train
     reader = CaptchaBatchReader(images, tables.features, 5)
     order = shuffled_order(len(images), 16, 1, 0)

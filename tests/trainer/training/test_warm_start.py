@@ -37,7 +37,7 @@ def test_a_run_begins_with_the_weights_of_another(store, cold, tmp_path):
     )
     for before, after in zip(weights(cold), weights(load_run(tmp_path / "warm")), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6)
-    assert load_run(tmp_path / "warm").record.warm == cold.identity
+    assert load_run(tmp_path / "warm").metadata.warm == cold.identity
 
 
 def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, shown, cold, tmp_path):

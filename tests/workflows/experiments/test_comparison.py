@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.evaluation.bootstrap import bootstrap, sample_means
+from trainer.evaluation.bootstrap import bootstrap_intervals, sample_means
 from workflows.experiments.comparison import TrialComparison
 
 
@@ -20,7 +20,7 @@ def test_a_small_difference_is_certain_where_the_images_are_the_same(comparison:
     found = comparison.difference("some", "more")
     low, high = found.interval
     assert 0 < low < found.value < high < 0.03
-    [alone] = bootstrap(sample_means(("some",), comparison.values[:, :1])).values()
+    [alone] = bootstrap_intervals(sample_means(("some",), comparison.values[:, :1])).values()
     assert high - low < 0.2 * (alone[1] - alone[0])
 
 

@@ -44,8 +44,8 @@ def test_it_is_read_back_and_damage_is_one_line(tmp_path: Path) -> None:
 def test_runs_are_tested_on_images_whose_content_they_have_not_learned() -> None:
     held = seen(ROWS).held_out()
     assert held.names == (("scenes", "3"),)
-    assert held.told == (("a café",),)
-    assert seen(ROWS[:3]).held_out().told == (("a blue cross",),)
+    assert held.references == (("a café",),)
+    assert seen(ROWS[:3]).held_out().references == (("a blue cross",),)
     with pytest.raises(CaptError, match="neither test nor val"):
         seen(ROWS[:2]).held_out()
     assert seen(ROWS).learns_from(held) == [False]

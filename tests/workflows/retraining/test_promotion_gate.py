@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.evaluation.bootstrap import differences, sample_labels
+from trainer.evaluation.bootstrap import paired_differences, sample_labels
 from trainer.evaluation.paired_evaluation import CommonImages
 from workflows.retraining import promotion_gate
 from workflows.retraining.config import GateConfig, SliceConfig
@@ -89,6 +89,6 @@ def test_differences_are_paired() -> None:
     old = share(0.5)
     new = old.copy()
     new[np.flatnonzero(~old)[:40]] = True
-    found = differences(sample_labels(old), sample_labels(new))["exact_match"]
+    found = paired_differences(sample_labels(old), sample_labels(new))["exact_match"]
     assert found.mean == pytest.approx(0.1)
     assert 0.06 < found.low < 0.1 < found.high < 0.14

@@ -165,7 +165,7 @@ def test_a_warm_start_with_a_frozen_vocabulary_goes_on_from_the_champion(
         found = capt.retrain(file=str(written(root, start="warm", vocabulary="frozen", gate={"level": 0.9})))
         run = load_run(Path(promoted["path"]).parent / found["run"])
         assert found["decision"] == "promoted"
-        assert run.record.warm == load_run(promoted["path"]).identity
+        assert run.metadata.warm == load_run(promoted["path"]).identity
         assert run.vocabulary == load_run(promoted["path"]).vocabulary
         assert found["prepared"][0]["ok"] == rows(root) - before
         capt.models_rollback(store=str(root / "store"))

@@ -16,7 +16,7 @@ from tests.workflows.retraining.weeks import save_network, scenes, spoil, writte
 
 pytestmark = pytest.mark.slow
 
-LEVEL = 0.9
+CONFIDENCE_LEVEL = 0.9
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 def start(root: Path) -> subprocess.Popen[str]:
     """`capt retrain` in a process of its own."""
-    command = [sys.executable, "-m", "capt", "retrain", str(written(root, gate={"level": LEVEL})), "--json"]
+    command = [sys.executable, "-m", "capt", "retrain", str(written(root, gate={"level": CONFIDENCE_LEVEL})), "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 

@@ -8,7 +8,7 @@ PYTHON3 ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 STAMP := $(VENV)/installed
 
-.PHONY: help setup demo test test-slow test-large test-interleavings test-all test-distributed bench lint lock clean
+.PHONY: help setup demo test test-slow test-large test-interleavings test-all test-distributed bench docs lint lock clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,10 @@ $(STAMP): requirements.lock setup.py pyproject.toml
 	@touch $(STAMP)
 
 demo: setup  ## The whole chain on data it makes, into ./demo
-	$(VENV)/bin/capt demo --out $(DEMO)
+	$(VENV)/bin/capt demo --output $(DEMO)
+
+docs: setup  ## Build the documentation site into docs/_build; a warning is an error
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build
 
 lint: setup
 	$(VENV)/bin/ruff check .
@@ -57,16 +60,16 @@ test-distributed: setup  ## The jobs on Prism, Flink and Spark, as far as Go, Ja
 
 BENCHMARKS := extraction "extraction --precision float32" reading storage training "training --words 16" captioning \
 	tokenizing nothing_new delta growth precisions "captcha speed"
-bench: setup  ## The benchmarks of docs/performance.md, one after the other: an hour on two quiet cores
+bench: setup  ## The benchmarks of docs/benchmarks/speed.md, one after the other: an hour on two quiet cores
 	@set -e; for one in $(BENCHMARKS); do set -- $$one; name=$$1; shift; echo "== $$name $$*"; \
 		$(PYTHON) benchmarks/$$name.py $$*; done
 
 lock:  ## Resolve the dependencies of setup.py anew into requirements.lock
 	$(PYTHON3) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet uv
-	$(VENV)-lock/bin/uv pip compile setup.py --extra test --universal --generate-hashes --python-version 3.11 \
+	$(VENV)-lock/bin/uv pip compile setup.py --extra docs --extra test --universal --generate-hashes --python-version 3.11 \
 		--no-header --quiet --output-file requirements.lock
 	rm -rf $(VENV)-lock
 
 clean:  ## Remove what was built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/generated

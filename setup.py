@@ -30,6 +30,7 @@ S3 = ["boto3>=1.35"]
 GCS = ["google-cloud-storage>=2.18"]
 
 EXTRAS = {
+    "docs": ["furo>=2025.9", "myst-parser>=5", "sphinx>=9"],
     "evaluate": EVALUATE,
     "gcs": GCS,
     "s3": S3,

@@ -5,7 +5,7 @@
 Makes 3,000 scenes of two or three objects, trains a small network on attributes of other scenes, extracts features with
 it through `capt prepare features --extractor custom:FILE.keras`, prepares the captions, trains every captioner as
 `benchmarks/configs/scenes_MODEL.yaml` says, captions the held-out scenes and prints one table. What is in DIR already
-is not made or trained again. The figures and what they mean are in docs/scenes.md.
+is not made or trained again. The figures and what they mean are in docs/benchmarks/scenes.md.
 """
 
 import argparse

@@ -12,15 +12,22 @@ _FIRST_WORD = re.compile(r"\A[a-z]+(?=[ ,;:])")
 
 
 class ExitCode(IntEnum):
-    """Exit statuses that scripts may rely on."""
+    """Exit codes that scripts may rely on."""
 
     DONE = 0
+    """The command succeeded. Nothing new and a rejected challenger are successes, too; `--json` tells them apart."""
     FAILED = 1
+    """The command failed. The error states the location, the problem and a hint."""
     USAGE = 2
+    """An option, a configuration file or a path is wrong. Nothing was written."""
     TOO_MANY_FAILURES = 3
+    """More records failed than `--max-failures` allows, or no image has a result. Good rows are committed."""
     DAMAGED = 4
+    """`capt store verify` or a reader found a corrupt or missing file."""
     LOCKED = 5
+    """Another process runs the same job. The error names it."""
     INTERRUPTED = 130
+    """The command was interrupted. The same command resumes."""
 
 
 class CaptError(Exception):

@@ -3,15 +3,19 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
 import capt
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(p for p in (ROOT / "docs").rglob("*.md") if "generated" not in p.parts),
+]
 _BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
@@ -27,13 +31,12 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_a_documented_command_is_understood(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)
-    command: click.Command = typer.main.get_command(capt.application())
-    context = click.Context(command)
-    rest = words[words.index("capt") + 1 :]
-    while isinstance(command, click.Group):
-        command = command.commands[rest[0]]
-        rest = rest[1:]
-    command.make_context("capt", rest, parent=context)
+    command: Any = typer.main.get_command(capt.application())
+    end = next((position for position, word in enumerate(words) if word in (">", "|", "&&")), len(words))
+    rest = words[words.index("capt") + 1 : end]
+    while hasattr(command, "commands"):
+        command, rest = command.commands[rest[0]], rest[1:]
+    command.make_context("capt", rest)
 
 
 def test_make_targets_in_the_documentation_exist() -> None:

@@ -10,7 +10,7 @@ from workflows.experiments.config import parse_experiment_config
 from workflows.experiments.grid import build_grid
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how_to" / "experiments.md").read_text(encoding="utf-8")
 SHOWN = {
     "the page": re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0],
     **{path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*experiment.yaml"))},

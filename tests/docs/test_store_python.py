@@ -17,7 +17,7 @@ from tests.features.store.stores import (
     new_store,
 )
 
-PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "store_format.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_the_page_reads_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

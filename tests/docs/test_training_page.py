@@ -10,7 +10,7 @@ from trainer.config import TrainingConfig, parse_options
 from trainer.models.configs import SoftAttentionConfig
 from trainer.models.model_specs import MODELS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "training.md").read_text(encoding="utf-8")
 
 
 def test_every_setting_stands_in_the_table_with_its_default() -> None:

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist."""
+"""docs/explanation/guarantees.md names tests that exist."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ _TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
 
 def _named_tests() -> list[tuple[str, str]]:
-    return _TEST.findall((ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    return _TEST.findall((ROOT / "docs" / "explanation" / "guarantees.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(("path", "name"), _named_tests())
@@ -23,6 +23,6 @@ def test_a_test_that_the_page_names_exists(path: str, name: str) -> None:
 
 
 def test_every_row_of_the_page_names_a_test() -> None:
-    lines = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs" / "explanation" / "guarantees.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in lines if line.startswith("|") and not line.startswith(("| promise", "|---"))]
     assert [row for row in rows if not _TEST.search(row)] == []

@@ -199,7 +199,7 @@ def _share_true(told: Sequence[Told]) -> float | None:
 
 def _scores(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
     scores = scorer.score([one.caption.text for one in told], [one.references for one in told])
-    return {**scores.metrics, "absent": scores.absent}
+    return {**scores.metrics, "skipped_metrics": scores.skipped_metrics}
 
 
 def _attention(told: Sequence[Told]) -> dict[str, float] | None:

@@ -64,7 +64,7 @@ class LoopConfig(Settings):
     devices: Literal["one", "all"] = "one"
     save_steps: int | None = Field(None, ge=1)
 
-    def settled(self) -> Self:
+    def resolved(self) -> Self:
         """The same with nothing left to the machine: what a run is recorded with, and goes on with elsewhere."""
         if self.precision != "auto":
             return self

@@ -52,7 +52,7 @@ class Scores:
             words said, and words of the reference that is nearest in length.
         references: int. References of all images.
         tokenizer: str. `ptb` or `plain`.
-        absent: dict. Why a metric is missing, by its name.
+        skipped_metrics: dict. Why a metric is missing, by its name.
     """
 
     metrics: dict[str, float]
@@ -61,16 +61,16 @@ class Scores:
     counts: NDArray[np.int64]
     references: int
     tokenizer: Tokenizer
-    absent: dict[str, str] = field(default_factory=dict)
+    skipped_metrics: dict[str, str] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, Any]:
-        """The metrics by name, then `images`, `references`, `tokenizer` and `absent`."""
+    def to_dict(self) -> dict[str, Any]:
+        """The metrics by name, then `images`, `references`, `tokenizer` and `skipped_metrics`."""
         return {
             **self.metrics,
             "images": len(self.ids),
             "references": self.references,
             "tokenizer": self.tokenizer,
-            "absent": self.absent,
+            "skipped_metrics": self.skipped_metrics,
         }
 
 
@@ -84,14 +84,14 @@ def score(hypotheses: Hypotheses, references: References) -> dict[str, Any]:
 
     Returns:
         dict: `bleu_1` … `bleu_4`, `meteor`, `rouge_l` and `cider_d`, floats; `images` and `references`, how many;
-        `tokenizer`, `ptb` or `plain`; `absent`, why a metric is missing, by name: without Java, `meteor`.
+        `tokenizer`, `ptb` or `plain`; `skipped_metrics`, why a metric is missing, by name: without Java, `meteor`.
 
     Raises:
         UsageError: there is nothing to score, or the ids differ.
         CaptError: pycocoevalcap is not installed.
     """
     with Scorer() as scorer:
-        return scorer.score(hypotheses, references).figures()
+        return scorer.score(hypotheses, references).to_dict()
 
 
 class Scorer:
@@ -124,9 +124,9 @@ class Scorer:
         metrics, each, counts = self._count(gts, res)
         if "meteor" in self._wanted and not self._without_java:
             self._add_meteor(gts, res, metrics, each)
-        absent = {"meteor": self._without_java} if "meteor" in self._wanted and "meteor" not in metrics else {}
+        skipped_metrics = {"meteor": self._without_java} if "meteor" in self._wanted and "meteor" not in metrics else {}
         ordered = {name: metrics[name] for name in METRICS if name in metrics and name in self._wanted}
-        return Scores(ordered, tuple(said), each, counts, sum(map(len, told.values())), tokenizer, absent)
+        return Scores(ordered, tuple(said), each, counts, sum(map(len, told.values())), tokenizer, skipped_metrics)
 
     def _tokenize(self, texts: list[str]) -> tuple[Tokenizer, list[str]]:
         if not self._without_java:

@@ -22,7 +22,7 @@ from trainer.config import parse_options, parse_recognizer
 from trainer.decoding.generation import GenerationConfig
 from trainer.evaluation.evaluate import evaluate
 from trainer.metrics import METRICS, TITLES
-from trainer.models.model_specs import OF_WORDS, PixelInput, model_spec
+from trainer.models.model_specs import RECOGNIZER_INPUT, PixelInput, model_spec
 from trainer.models.recognizer_profiles import DEFAULT
 from trainer.runs.recognizer_run import refuse_generation_options
 from trainer.tasks.train_captioner import train_captioner
@@ -206,7 +206,7 @@ class CaptionerTask:
         given = _of_training(options)
         model = given.pop("model", "soft_attention")
         training, sizes = parse_options(model_spec(model).config, given)
-        return {"model": model, **sizes.model_dump(mode="json"), **training.settled().model_dump(mode="json")}
+        return {"model": model, **sizes.model_dump(mode="json"), **training.resolved().model_dump(mode="json")}
 
     def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
         """As `Task` says."""
@@ -263,11 +263,11 @@ class CaptchaTask:
         given = _of_training(options)
         profile = given.pop("profile", DEFAULT)
         training, sizes = parse_recognizer(profile, given)
-        return {"profile": profile, **sizes.model_dump(mode="json"), **training.settled().model_dump(mode="json")}
+        return {"profile": profile, **sizes.model_dump(mode="json"), **training.resolved().model_dump(mode="json")}
 
     def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
         """As `Task` says."""
-        OF_WORDS.check_shape(shape, location)
+        RECOGNIZER_INPUT.check_shape(shape, location)
 
     def train(
         self,

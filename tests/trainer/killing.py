@@ -14,7 +14,7 @@ import capt
 store, run, options = sys.argv[1:]
 capt.train_captioner(store=store, run_dir=run, **json.loads(options))
 """
-OF_WORDS = PROGRAM.replace("train_captioner", "train_captcha")
+RECOGNIZER_INPUT = PROGRAM.replace("train_captioner", "train_captcha")
 
 
 def start(store, run, program=PROGRAM, **options):

@@ -56,10 +56,10 @@ def test_pixels_are_refused_and_the_command_that_makes_features_is_named():
 def test_precision_auto_is_settled_by_what_the_processor_computes_in(monkeypatch, flags, precision):
     monkeypatch.setattr(numerics, "_cpu_flags", lambda: frozenset(flags.split()))
     training, _ = parse_recognizer("quick", {})
-    assert training.settled().precision == precision
-    assert training.settled().settled() == training.settled()
+    assert training.resolved().precision == precision
+    assert training.resolved().resolved() == training.resolved()
 
 
 def test_a_precision_that_is_named_stays_as_it_is():
     training, _ = parse_recognizer("quick", {"precision": "mixed_float16"})
-    assert training.settled() == training
+    assert training.resolved() == training

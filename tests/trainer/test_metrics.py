@@ -70,7 +70,7 @@ def test_the_known_answers_hold(scorer, hypotheses, references, expected):
     scores = scorer.score(hypotheses, references)
     assert scores.metrics == pytest.approx(expected, abs=5e-7)
     assert list(scores.metrics) == list(METRICS)
-    assert (scores.tokenizer, scores.absent) == ("ptb", {})
+    assert (scores.tokenizer, scores.skipped_metrics) == ("ptb", {})
 
 
 @needs_java
@@ -85,7 +85,7 @@ def test_meteor_takes_what_could_be_taken_for_its_own_marks(scorer):
 def test_without_java_all_but_meteor_are_the_same(no_java, hypotheses, references, expected):
     found = score(hypotheses, references)
     assert found["tokenizer"] == "plain"
-    assert found["absent"] == {"meteor": "there is no java on the path (install a Java runtime, 8 or later)"}
+    assert found["skipped_metrics"] == {"meteor": "there is no java on the path (install a Java runtime, 8 or later)"}
     assert {name: found[name] for name in METRICS if name in found} == pytest.approx(
         {name: value for name, value in expected.items() if name != "meteor"}, abs=5e-7
     )
@@ -128,7 +128,7 @@ def test_what_cannot_be_scored_is_named(no_java, hypotheses, references, reason)
 def test_a_java_that_hangs_is_killed_and_done_without(make_java, patience):
     program = make_java(HANGS)
     found = score(*GOOD_TEST[:2])
-    assert "java did not answer within" in found["absent"]["meteor"]
+    assert "java did not answer within" in found["skipped_metrics"]["meteor"]
     assert found["tokenizer"] == "plain"
     assert found["rouge_l"] == pytest.approx(0.907063, abs=5e-7)
     assert are_gone(program)
@@ -142,7 +142,7 @@ def test_a_meteor_that_hangs_is_killed_and_the_tokenizer_stays(make_java, patien
         second = scorer.score(*GOOD_TEST[:2])
     assert first.tokenizer == "ptb"
     assert "meteor" not in first.metrics
-    assert "java did not answer within" in first.absent["meteor"]
+    assert "java did not answer within" in first.skipped_metrics["meteor"]
     assert second.tokenizer == "plain"
     assert len((program.parent / "java.pids").read_text().split()) == 2
 
@@ -150,12 +150,12 @@ def test_a_meteor_that_hangs_is_killed_and_the_tokenizer_stays(make_java, patien
 @pytest.mark.parametrize("script", [DIES, f"{TOKENIZES}\n{DIES}", f"{TOKENIZES}\nread line; {DIES}"])
 def test_a_java_that_dies_is_named_with_its_last_words(make_java, script):
     make_java(script)
-    assert "java ended with status 3: no memory left" in score(*GOOD_TEST[:2])["absent"]["meteor"]
+    assert "java ended with status 3: no memory left" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
 
 
 def test_a_meteor_that_talks_nonsense_is_no_score(make_java):
     make_java(f"{TOKENIZES}\nwhile read line; do echo what; done")
-    assert "java answers nonsense" in score(*GOOD_TEST[:2])["absent"]["meteor"]
+    assert "java answers nonsense" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
 
 
 def interrupted(program):

@@ -11,7 +11,7 @@ from features.store import CaptionTable, Dataset, FeatureTable, Store
 from schemas.errors import StoreError
 from schemas.records import content_keys
 from schemas.table_config import SHORT_FINGERPRINT
-from trainer.models.model_specs import OF_WORDS, ModelSpec, PixelInput
+from trainer.models.model_specs import RECOGNIZER_INPUT, ModelSpec, PixelInput
 
 
 class FeatureSource(Protocol):
@@ -107,7 +107,7 @@ def select_labelled_tables(
         UsageError: the feature table asked for has no pixels.
     """
     chosen = _labelled(store, datasets)
-    return LabelledTables(tuple(chosen), _features(store, OF_WORDS, chosen, features, "capt prepare captcha"))
+    return LabelledTables(tuple(chosen), _features(store, RECOGNIZER_INPUT, chosen, features, "capt prepare captcha"))
 
 
 def _labelled(store: Store, names: Sequence[str] | None) -> list[Dataset]:

@@ -9,11 +9,12 @@ A reading's score is the same in all three: the log-probability of its word, ove
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.options.shared import DecodingStrategy
 from trainer.decoding.lexicon import Lexicon
 from trainer.decoding.prefix_beam_search import prefix_beam_search
 from trainer.models.charset import decode
@@ -21,7 +22,7 @@ from trainer.models.charset import decode
 if TYPE_CHECKING:
     from trainer.decoding.ctc_greedy import Head
 
-How = Literal["greedy", "beam", "lexicon"]
+
 BEAM = 10
 
 
@@ -54,7 +55,7 @@ class CtcDecoder:
         list of Reading. One an image.
     """
 
-    def __init__(self, head: "Head", how: How, words: Sequence[str] = (), beam: int = BEAM) -> None:
+    def __init__(self, head: "Head", how: DecodingStrategy, words: Sequence[str] = (), beam: int = BEAM) -> None:
         self.head = head
         self.how = how
         self.beam = beam

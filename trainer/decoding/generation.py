@@ -90,9 +90,10 @@ def make_decoder(model: "Captioner", decoding: GenerationConfig) -> Decoder:
     Raises:
         UsageError: captions are to be longer than the model can make them.
     """
-    if model.most_words is not None and decoding.max_new_tokens > model.most_words + 1:
+    longest = model.max_caption_length
+    if longest is not None and decoding.max_new_tokens > longest + 1:
         raise UsageError(
-            f"{decoding.max_new_tokens} is more than the {model.most_words + 1} tokens that the model can generate",
+            f"{decoding.max_new_tokens} is more than the {longest + 1} tokens that the model can generate",
             location="--max-new-tokens",
         )
     from trainer.decoding.beam_search import BeamDecoder

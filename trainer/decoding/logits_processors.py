@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.runtime.keras_settings import ops
-from trainer.models.losses import NEVER_SAID
+from trainer.models.losses import NEVER_GENERATED
 
 NEVER = -1e9
 
@@ -23,7 +23,7 @@ def bad_words_mask(vocabulary: int, banned: Sequence[int] = ()) -> NDArray[np.fl
         banned: sequence of int. Ids that may not be said, besides padding, the unknown word and the start token.
     """
     penalty = np.zeros(vocabulary, np.float32)
-    penalty[[*NEVER_SAID, *banned]] = NEVER
+    penalty[[*NEVER_GENERATED, *banned]] = NEVER
     return penalty
 
 

@@ -42,7 +42,7 @@ def evaluate_captioners(runs: Sequence[CaptionerRun], options: Evaluate) -> dict
 
     Returns:
         dict: `runs`, for each: `run`, `model`, `datasets`, `split`, the metrics by name of `trainer.metrics.METRICS`,
-        `intervals` (95 % by metric), `images`, `references`, `tokenizer`, `absent`, `without_features` and
+        `intervals` (95 % by metric), `images`, `references`, `tokenizer`, `skipped_metrics`, `without_features` and
         `without_image` (images left out), `learned_from` (images that the run learned from), `scored_on` (digest of
         images and references), `decoding`, `results`, `scores` and `page` (paths); `notes`, what a reader must know to
         judge them.
@@ -145,7 +145,7 @@ def _figures(job: _Job, held: HeldOutImages, scores: Scores) -> dict[str, Any]:
         "model": record.model,
         "datasets": list(record.datasets),
         "split": held.split,
-        **scores.figures(),
+        **scores.to_dict(),
         "intervals": bootstrap_intervals(sample_captions(scores)),
         "without_features": held.without_features,
         "without_image": held.without_image,
@@ -165,7 +165,7 @@ def _notes(results: Sequence[Mapping[str, Any]], split: str) -> list[str]:
 
 
 def _notes_of(one: Mapping[str, Any], split: str) -> list[str]:
-    notes = [f"{TITLES[name]} is absent: {reason}" for name, reason in one["absent"].items()]
+    notes = [f"{TITLES[name]} was skipped: {reason}" for name, reason in one["skipped_metrics"].items()]
     if one["split"] != split:
         notes.append(f"{one['run']}: there is no {split} split; scored on {one['split']}")
     if one["tokenizer"] != "ptb":

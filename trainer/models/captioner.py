@@ -76,11 +76,11 @@ class Captioner(keras.Model):
 
     Attributes:
         left_out: tuple of int. Ids that count in neither loss nor metrics where they are the target.
-        most_words: int or None. Words at most in a caption that it reads or makes; None for any number.
+        max_caption_length: int or None. Words at most in a caption that it reads or makes; None for any number.
     """
 
     left_out: ClassVar[tuple[int, ...]] = (PAD,)
-    most_words: int | None = None
+    max_caption_length: int | None = None
 
     def __init__(self, feature_scale: FeatureNormalization | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -21,7 +21,7 @@ class ModelConfig(Settings):
     training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @property
-    def most_words(self) -> int | None:
+    def max_caption_length(self) -> int | None:
         """Words at most in a caption that the model reads or makes; None for any number."""
         return None
 
@@ -73,7 +73,7 @@ class TransformerConfig(ModelConfig):
     max_length: int = Field(50, ge=1)
 
     @property
-    def most_words(self) -> int:
+    def max_caption_length(self) -> int:
         """Words at most in a caption: there are positions for so many."""
         return self.max_length
 

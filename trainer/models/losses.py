@@ -12,7 +12,7 @@ from features.runtime.keras_settings import keras, ops
 from schemas.table_config import PAD, START, UNKNOWN
 
 # What no caption is made of, whatever the model's logits say.
-NEVER_SAID = (PAD, UNKNOWN, START)
+NEVER_GENERATED = (PAD, UNKNOWN, START)
 
 
 def token_losses(targets: Any, logits: Any, left_out: Sequence[int] = (PAD,)) -> tuple[Any, Any]:
@@ -84,7 +84,7 @@ def even_losses(logits: Any) -> Any:
     """
     below = _below_likeliest(logits)
     share = np.ones(below.shape[-1], np.float32)
-    share[list(NEVER_SAID)] = 0
+    share[list(NEVER_GENERATED)] = 0
     return _log_sum_exp(below) - ops.matmul(below, share / share.sum())
 
 

@@ -101,7 +101,7 @@ class PixelInput:
         return len(shape) == 3
 
 
-OF_WORDS = PixelInput("a recognizer of words reads pixels", "make them with `capt prepare captcha`")
+RECOGNIZER_INPUT = PixelInput("a recognizer of words reads pixels", "make them with `capt prepare captcha`")
 
 MODELS = {
     spec.name: spec

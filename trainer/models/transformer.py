@@ -21,7 +21,7 @@ from features.runtime.keras_settings import keras, ops
 from schemas.table_config import PAD, UNKNOWN
 from trainer.decoding.logits_processors import bad_words_mask
 from trainer.models.captioner import Captioner, State
-from trainer.models.losses import NEVER_SAID
+from trainer.models.losses import NEVER_GENERATED
 
 _NOT_SEEN = -1e9
 # The first logits are the unigrams' but for this: a kernel of zeros would let no gradient into the layers below.
@@ -186,7 +186,7 @@ class Transformer(Captioner):
         self.num_heads = num_heads
         self.dropout = dropout
         self.max_length = max_length
-        self.most_words = max_length
+        self.max_caption_length = max_length
         self.embedding_layer = keras.layers.Embedding(vocabulary, units, name="embedding")
         # The start token takes a position as well.
         self.position_layer = keras.layers.Embedding(max_length + 1, units, name="position")
@@ -212,7 +212,7 @@ class Transformer(Captioner):
         super().adapt(features, counts)
         # A word that the captions lack is as likely as one that they have once.
         said = np.maximum(counts, 1).astype(np.float64)
-        said[list(NEVER_SAID)] = 0
+        said[list(NEVER_GENERATED)] = 0
         self.logits_layer.bias.assign(np.log(said / said.sum(), where=said > 0, out=np.zeros_like(said)))
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.extractors.extraction import EncodedImage
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.options.generation import SearchOptions
-from trainer.decoding.ctc_decoder import CtcDecoder, How, Prediction
+from trainer.decoding.ctc_decoder import CtcDecoder, DecodingStrategy, Prediction
 from trainer.decoding.generation import compile_function
 from trainer.runs.directory import WORDS
 from trainer.runs.metadata import RecognizerMetadata
@@ -23,7 +23,7 @@ from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
 if TYPE_CHECKING:
     from trainer.models.recognizer import Recognizer
 
-STRATEGIES: tuple[How, ...] = get_args(How)
+STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RecognizedImage:
     beam: Prediction
     lexicon: Prediction
 
-    def by(self, how: How) -> Prediction:
+    def by(self, how: DecodingStrategy) -> Prediction:
         """The one that is decoded so."""
         reading: Prediction = getattr(self, how)
         return reading
@@ -76,7 +76,7 @@ class RecognizerRun(Run):
         return words
 
     @cached_property
-    def _readers(self) -> dict[How, CtcDecoder]:
+    def _readers(self) -> dict[DecodingStrategy, CtcDecoder]:
         head = self.metadata.config.head
         return {how: CtcDecoder(head, how, self.words) for how in STRATEGIES}
 
@@ -86,7 +86,7 @@ class RecognizerRun(Run):
         model, head = self.model, self.metadata.config.head
         return compile_function(lambda images: model(images, training=False)[head])
 
-    def recognize(self, image: ImageLike, how: How = "greedy") -> Prediction:
+    def recognize(self, image: ImageLike, how: DecodingStrategy = "greedy") -> Prediction:
         """The word in one image: a path, encoded bytes, or a PIL image.
 
         Raises:
@@ -94,12 +94,14 @@ class RecognizerRun(Run):
         """
         return single_result(self.recognize_many([image], how))
 
-    def recognize_many(self, images: Iterable[ImageLike], how: How = "greedy") -> Iterator[Prediction | RecordError]:
+    def recognize_many(
+        self, images: Iterable[ImageLike], how: DecodingStrategy = "greedy"
+    ) -> Iterator[Prediction | RecordError]:
         """The words in many images, in order; an image that fails gives its error and costs no other."""
         return self.recognize_encoded(to_encoded_images(images), how)
 
     def recognize_encoded(
-        self, sources: Iterable[EncodedImage], how: How = "greedy"
+        self, sources: Iterable[EncodedImage], how: DecodingStrategy = "greedy"
     ) -> Iterator[Prediction | RecordError]:
         """The words in encoded images, in order; decoding and reading go batch by batch."""
         check_decoding_strategy(how)

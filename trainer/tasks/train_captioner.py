@@ -99,7 +99,7 @@ def captioner_metadata(
     return CaptionerMetadata(
         model=spec.name,
         sizes=sizes.model_dump(),
-        training=training.settled(),
+        training=training.resolved(),
         datasets=tuple(dataset.name for dataset in tables.datasets),
         features=FeatureOrigin.of(tables.features),
         text=tuple(
@@ -118,19 +118,18 @@ def captioner_metadata(
 
 def _check_lengths(sizes: ModelConfig, training: TrainingConfig, data: CaptionData) -> None:
     """UsageError where captions have, or are to have, more words than the model can take."""
-    if sizes.most_words is None:
+    limit = sizes.max_caption_length
+    if limit is None:
         return
     used = ("train", data.validation_split) if data.validation_split else ("train",)
     longest = max(data.splits[split].max_words for split in used)
-    if longest > sizes.most_words:
+    if longest > limit:
         raise UsageError(
-            f"the longest caption has {longest} words, and the model takes {sizes.most_words}",
-            hint=f"set max_length to {longest}, or prepare captions with --max-length {sizes.most_words + 2}",
+            f"the longest caption has {longest} words, and the model takes {limit}",
+            hint=f"set max_length to {longest}, or prepare captions with --max-length {limit + 2}",
         )
-    if (training.max_new_tokens or 0) > sizes.most_words + 1:
-        raise UsageError(
-            f"max_new_tokens is {training.max_new_tokens}, and the model generates at most {sizes.most_words + 1}"
-        )
+    if (training.max_new_tokens or 0) > limit + 1:
+        raise UsageError(f"max_new_tokens is {training.max_new_tokens}, and the model generates at most {limit + 1}")
 
 
 def log_settings(record: RunMetadata) -> None:

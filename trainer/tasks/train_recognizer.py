@@ -73,7 +73,7 @@ def _record(
     validation = data.validation_split
     return RecognizerMetadata(
         sizes=sizes.model_dump(),
-        training=training.settled(),
+        training=training.resolved(),
         datasets=tuple(dataset.name for dataset in tables.datasets),
         features=FeatureOrigin.of(tables.features),
         train=data.train.digest,

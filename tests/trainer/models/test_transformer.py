@@ -6,7 +6,7 @@ import capt
 from schemas.errors import UsageError
 from schemas.table_config import END, PAD, START, UNKNOWN
 from trainer.decoding.generation import GenerationConfig, make_decoder
-from trainer.models.losses import NEVER_SAID, CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.models.losses import NEVER_GENERATED, CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.models.model_specs import MODELS, model_spec
 from trainer.models.transformer import DecoderLayer, MultiHeadAttention, Transformer
 
@@ -97,7 +97,7 @@ def test_the_attention_is_the_mean_over_layers_and_heads(model, inputs):
 
 def test_what_no_caption_is_made_of_cannot_be_said(model, inputs):
     logits = np.array(model(inputs))
-    assert (logits[..., list(NEVER_SAID)] < -1e8).all()
+    assert (logits[..., list(NEVER_GENERATED)] < -1e8).all()
     assert (logits[..., END:] > -1e3).all()
 
 
@@ -110,7 +110,7 @@ def test_the_first_loss_is_the_unigrams(inputs, tiny_sizes):
     counts[[PAD, UNKNOWN, START]] = [500, 70, 28]
     model.adapt(inputs["features"], counts)
     said = np.maximum(counts, 1)
-    said[list(NEVER_SAID)] = 0
+    said[list(NEVER_GENERATED)] = 0
     shares = said / said.sum()
     assert float(MaskedCrossEntropy()(targets, model(inputs))) == pytest.approx(
         -np.log(shares[targets]).mean(), rel=2e-3

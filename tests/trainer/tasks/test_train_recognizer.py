@@ -8,7 +8,7 @@ import pytest
 import capt
 from features.store import open_store
 from schemas.errors import CaptError, StoreError, UsageError
-from tests.trainer.killing import OF_WORDS, kill_after, start
+from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.data.captcha_batches import CaptchaBatchReader, sampled_order, shuffled_order
 from trainer.data.captcha_data import join_labels
@@ -80,11 +80,11 @@ def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
 def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, tmp_path):
     options = {"seed": 4, "epochs": 3, "save_steps": 1, "hyperparameters": {**CHANGING, "lr_schedule": "cosine"}}
     unbroken, run = tmp_path / "unbroken", tmp_path / "killed"
-    assert start(words_store, unbroken, OF_WORDS, **options).wait() == 0
-    stood = kill_after(start(words_store, run, OF_WORDS, **options), run, 0, 2)
-    again = kill_after(start(words_store, run, OF_WORDS, **options), run, stood.epoch + 1, 1)
+    assert start(words_store, unbroken, RECOGNIZER_INPUT, **options).wait() == 0
+    stood = kill_after(start(words_store, run, RECOGNIZER_INPUT, **options), run, 0, 2)
+    again = kill_after(start(words_store, run, RECOGNIZER_INPUT, **options), run, stood.epoch + 1, 1)
     assert (again.epoch, again.step) >= (stood.epoch + 1, 1)
-    assert start(words_store, run, OF_WORDS, **options).wait() == 0
+    assert start(words_store, run, RECOGNIZER_INPUT, **options).wait() == 0
     for got, expected in zip(learned(run), learned(unbroken), strict=True):
         assert got == pytest.approx(expected, rel=1e-5, abs=1e-5)
     for name in ("model.weights.h5", AVERAGE):
@@ -97,7 +97,9 @@ def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(words_store, 
 @pytest.mark.slow
 def test_tensorflow_complains_of_nothing(words_store, tmp_path):
     """In a process of its own: TensorFlow shares CTC's loops between sizes, and complains where a second size comes."""
-    training = start(words_store, tmp_path / "run", OF_WORDS, epochs=1, hyperparameters={**SMALL, "batch_size": 12})
+    training = start(
+        words_store, tmp_path / "run", RECOGNIZER_INPUT, epochs=1, hyperparameters={**SMALL, "batch_size": 12}
+    )
     said = training.communicate()[1].decode()
     assert training.returncode == 0, said
     assert "error: " not in said

@@ -109,7 +109,7 @@ class DatasetMetadata(Frozen):
 
 
 RunName = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "stale", "chosen", "rolled back"]
+Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "stale", "chosen", "rolled_back"]
 
 
 class ModelMetadata(Frozen):
@@ -119,11 +119,11 @@ class ModelMetadata(Frozen):
         task: str. What the runs do: `captioner` or `captcha`.
         decision: str. Of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by its rules before
             training, `failed`, was `abandoned` for newer data, or `stale`: the champion changed while it was compared.
-            Of a person: a run was `chosen`, or the champion `rolled back`.
+            Of a person: a run was `chosen`, or the champion `rolled_back`.
         run: str or None. The run that it is about, `runs/<run>` in the model's directory; None where none came about.
         champion: str or None. The run that answers after it; None where there is none yet.
-        why: tuple of str. The reasons, a sentence each.
-        at: str. When, as ISO 8601 has it, in UTC.
+        reasons: tuple of str. The reasons, a sentence each.
+        decided_at: str. The time of the decision in UTC, ISO 8601.
         lineage: dict. What went into it: settings, data, comparison, scores, versions.
     """
 
@@ -132,8 +132,8 @@ class ModelMetadata(Frozen):
     decision: Decision
     run: RunName | None
     champion: RunName | None
-    why: tuple[str, ...]
-    at: str
+    reasons: tuple[str, ...]
+    decided_at: str
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
 
 

@@ -150,7 +150,7 @@ def list_registered_models(store: Store) -> list[RegisteredModel]:
 
 
 def current_time() -> str:
-    """The present moment as `ModelMetadata.at` has it."""
+    """The present moment as `ModelMetadata.decided_at` has it."""
     return datetime.now(UTC).isoformat()
 
 
@@ -164,21 +164,22 @@ def list_models(options: ModelsLs) -> dict[str, Any]:
         options: The store.
 
     Returns:
-        `store`, and in `models` for each: `name`, `task`, `champion` (its run), `since` (when it became that), `path`
-        of its run directory, `decisions`, how many there were, and `last`, the last one.
+        `store`, and in `models` for each: `name`, `task`, `champion` (its run), `since` (when it became that),
+        `champion_dir` (its run directory), `decisions`, how many there were, and `last`, the last one.
     """
     opened = open_store(options.store)
     return {"store": str(opened.path), "models": [_entry(model) for model in list_registered_models(opened)]}
 
 
 def show_model(options: ModelsShow) -> dict[str, Any]:
-    """One model: what `list_models` says of it, and its `history`, oldest first; its champion is brought to `path`.
+    """One model: what `list_models` says of it, and its `history`, oldest first; its champion is downloaded.
 
     Args:
         options: The store and the model.
 
     Returns:
-        The entry, and `history`: for each decision `number`, `decision`, `run`, `champion`, `why`, `at` and `lineage`.
+        The entry, and `history`: for each decision `number`, `decision`, `run`, `champion`, `reasons`, `decided_at` and
+        `lineage`.
 
     Raises:
         StoreError: there is no such model, or several and none is named.
@@ -238,13 +239,13 @@ def rollback_model(options: ModelsRollback) -> dict[str, Any]:
     for one in model.history():
         champion = one.facts.champion
         if champion is not None and (not stack or stack[-1] != champion):
-            if one.facts.decision == "rolled back" and champion in stack:
+            if one.facts.decision == "rolled_back" and champion in stack:
                 del stack[stack.index(champion) + 1 :]
             else:
                 stack.append(champion)
     if len(stack) < 2:
         raise StoreError("there is no champion before this one", location=str(model.root))
-    facts = _chosen(model, stack[-2], "rolled back", f"rolled back from {stack[-1]}")
+    facts = _chosen(model, stack[-2], "rolled_back", f"rolled back from {stack[-1]}")
     return {"name": model.name, "champion": facts.champion, "before": model.promote_over(stack[-1], facts)}
 
 
@@ -266,17 +267,19 @@ def print_model(result: dict[str, Any]) -> None:
 
     printer = Printer()
     rows = [
-        [str(one["number"]), one["at"][:16], one["decision"], one["run"] or "", "; ".join(one["why"])]
+        [str(one["number"]), one["decided_at"][:16], one["decision"], one["run"] or "", "; ".join(one["reasons"])]
         for one in result["history"]
     ]
-    printer.table(result["name"], ("", "when", "decision", "run", "why"), (), rows)
-    printer.line(f"champion: {result['path'] or 'none yet'}")
+    printer.table(result["name"], ("", "decided at", "decision", "run", "reasons"), (), rows)
+    printer.line(f"champion: {result['champion_dir'] or 'none yet'}")
 
 
-def _chosen(model: RegisteredModel, run: str, decision: Decision, why: str) -> ModelMetadata:
+def _chosen(model: RegisteredModel, run: str, decision: Decision, reason: str) -> ModelMetadata:
     """A person's decision that makes a run the champion."""
     task = model.history()[-1].facts.task
-    return ModelMetadata(task=task, decision=decision, run=run, champion=run, why=(why,), at=current_time())
+    return ModelMetadata(
+        task=task, decision=decision, run=run, champion=run, reasons=(reason,), decided_at=current_time()
+    )
 
 
 def _champion(log_state: LogState) -> str | None:
@@ -307,13 +310,13 @@ def _let_go(log_state: LogState, champion: str | None) -> tuple[str, ...]:
 def _entry(model: RegisteredModel) -> dict[str, Any]:
     history = model.history()
     last = history[-1].facts
-    since = next((one.facts.at for one in reversed(history) if one.manifest.files), None)
+    since = next((one.facts.decided_at for one in reversed(history) if one.manifest.files), None)
     return {
         "name": model.name,
         "task": last.task,
         "champion": last.champion,
         "since": since,
-        "path": str(model.run_path(last.champion)) if last.champion else None,
+        "champion_dir": str(model.run_path(last.champion)) if last.champion else None,
         "decisions": len(history),
         "last": last.decision,
     }

@@ -19,7 +19,7 @@ from tests.hostile_server import HostileServer, Script, hostile_server
 from workflows.model_registry import RegisteredModel
 from workflows.retraining.config import NotificationsConfig, RetrainConfig
 from workflows.retraining.notifications import notify
-from workflows.retraining.pipeline import StoppedError
+from workflows.retraining.pipeline import DataCheckError
 
 OUTCOME = {"decision": "promoted"}
 SECONDS = 0.5
@@ -67,7 +67,7 @@ def test_no_answer_holds_a_retraining_up(
 def test_a_server_that_takes_no_data_is_left_after_the_time_limit(warnings: Callable[[], list[str]]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        notify(NotificationsConfig(url=url, timeout=SECONDS), {**OUTCOME, "why": ["x" * 50_000_000]})
+        notify(NotificationsConfig(url=url, timeout=SECONDS), {**OUTCOME, "reasons": ["x" * 50_000_000]})
     assert len(warnings()) == 1
 
 
@@ -105,20 +105,25 @@ def test_a_url_is_logged_without_its_secrets(warnings: Callable[[], list[str]], 
 
 
 def test_no_form_of_a_configuration_contains_its_secrets() -> None:
-    hooks = NotificationsConfig(
+    notifications = NotificationsConfig(
         url="https://user:hidden@hooks.example.com:8443/hidden?hidden", command=("notify", "--token=hidden")
     )
-    config = RetrainConfig(store="s", name="m", data=({"dataset_type": "folder"},), hooks=hooks)
-    shown = [repr(config), str(config), config.model_dump_json(), str(config.model_dump()), str(hooks)]
+    config = RetrainConfig(store="s", name="m", data=({"dataset_type": "folder"},), notifications=notifications)
+    shown = [repr(config), str(config), config.model_dump_json(), str(config.model_dump()), str(notifications)]
     assert "hidden" not in " ".join(shown)
-    dumped = config.model_dump(mode="json")["hooks"]
+    dumped = config.model_dump(mode="json")["notifications"]
     assert (dumped["url"], dumped["command"]) == ("https://hooks.example.com:8443", ["notify"])
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "https://:80/hidden", "http://a:b:c/hidden"])
 def test_a_url_without_a_host_is_wrong_usage(tmp_path: Path, url: str) -> None:
     path = tmp_path / "retrain.yaml"
-    config = {"store": str(tmp_path / "store"), "name": "m", "data": [{"dataset_type": "coco"}], "hooks": {"url": url}}
+    config = {
+        "store": str(tmp_path / "store"),
+        "name": "m",
+        "data": [{"dataset_type": "coco"}],
+        "notifications": {"url": url},
+    }
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(capt.UsageError) as caught:
         capt.retrain(file=str(path))
@@ -135,7 +140,7 @@ def test_a_retraining_keeps_no_secret_anywhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     images = photos(4)
-    (images / f"{3:012d}.jpg").write_bytes(b"not an image")  # so that the rules stop it before anything is trained
+    (images / f"{3:012d}.jpg").write_bytes(b"not an image")  # the data checks fail, so nothing is trained
     server.on("/hidden?hidden", Script(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"))
     kept = tmp_path / "kept"
     keep = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
@@ -144,19 +149,19 @@ def test_a_retraining_keeps_no_secret_anywhere(
         "name": "shapes",
         "data": [{"dataset_type": "coco", "images": [str(images)], "annotations": [str(coco(range(4)))]}],
         "features": {"extractor": "pixels", "height": 8, "width": 8},
-        "hooks": {
+        "notifications": {
             "url": f"http://user:hidden@127.0.0.1:{server.port}/hidden?hidden",
             "command": [sys.executable, "-c", keep, str(kept), "hidden"],
         },
     }
     path = tmp_path / "retrain.yaml"
     path.write_text(yaml.safe_dump(config))
-    with pytest.raises(StoppedError) as stopped:
+    with pytest.raises(DataCheckError) as stopped:
         capt.retrain(file=str(path))
     assert server.asked["/hidden?hidden"] == 1
     assert json.loads(kept.read_bytes())["decision"] == "stopped"
     (decided,) = RegisteredModel(open_store(tmp_path / "store"), "shapes").history()
-    assert decided.facts.lineage["config"]["hooks"]["url"] == f"http://127.0.0.1:{server.port}"
+    assert decided.facts.lineage["config"]["notifications"]["url"] == f"http://127.0.0.1:{server.port}"
     written = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())
     secrets = [b"hidden", base64.b64encode(b"user:hidden")]
     said = (caplog.text + str(stopped.value) + json.dumps(stopped.value.figures)).encode()

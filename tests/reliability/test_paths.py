@@ -310,7 +310,7 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
     }
     odd("retrain.yaml").write_text(yaml.safe_dump(retraining))
     assert capt.retrain(file=str(odd("retrain.yaml")))["decision"] == "promoted"
-    assert capt.retrain(file=str(odd("retrain.yaml")))["decision"] == "nothing new"
+    assert capt.retrain(file=str(odd("retrain.yaml")))["decision"] == "no_change"
     assert capt.store_verify(store=retraining["store"])["damaged"] == []
 
 

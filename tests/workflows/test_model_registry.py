@@ -36,7 +36,12 @@ def put_run(model: RegisteredModel, number: int) -> str:
 def facts(decision: Decision, number: int, champion: int | None) -> ModelMetadata:
     named = None if champion is None else run_name(champion)
     return ModelMetadata(
-        task="captioner", decision=decision, run=run_name(number), champion=named, why=("said so",), at=current_time()
+        task="captioner",
+        decision=decision,
+        run=run_name(number),
+        champion=named,
+        reasons=("said so",),
+        decided_at=current_time(),
     )
 
 
@@ -55,7 +60,7 @@ def test_the_champion_is_what_the_last_decision_says(store: Store) -> None:
     assert [one.facts.decision for one in model.history()] == ["promoted", "rejected", "promoted"]
     assert capt.models_ls(store=str(store.path))["models"][0]["champion"] == run_name(3)
     shown = capt.models_show(store=str(store.path))
-    assert [one["why"] for one in shown["history"]] == [["said so"]] * 3
+    assert [one["reasons"] for one in shown["history"]] == [["said so"]] * 3
 
 
 def test_a_promotion_names_every_file_of_the_run_and_not_its_lock(store: Store) -> None:

@@ -53,7 +53,7 @@ class CaptionerRun(Run):
         print(caption.text)
     """
 
-    record: CaptionerMetadata
+    metadata: CaptionerMetadata
     model: "Captioner"
     does = "captions images"
     command = "capt caption"

@@ -54,7 +54,7 @@ class RecognizerRun(Run):
         print(reading.text, reading.score)
     """
 
-    record: RecognizerMetadata
+    metadata: RecognizerMetadata
     model: "Recognizer"
     does = "reads words"
     command = "capt recognize"

@@ -1,9 +1,9 @@
-"""Retraining: new data is prepared, compared with what the champion saw, learned from, and promoted where it is better.
+"""Retrains a registered model on new data and promotes the result if it is better.
 
-prepare → compare → rules → train → contest → gate → one commit of the model
+prepare → compare with the champion's data → data checks → train → promotion gate → one commit of the model
 
-A run is named by what it learns from and how, so nothing is learned twice, and one that was killed is gone on with. The
-commit that ends it changes the champion and says why, at once.
+The name of a run is a digest of its training data and settings, so nothing is trained twice and an interrupted run
+resumes. The final commit changes the champion and records the reasons in one step.
 """
 
 from workflows.retraining.pipeline import print_retrained, retrain

@@ -1,4 +1,4 @@
-"""What a retraining is set to: its data, how it learns, when it stops, and what the challenger must reach."""
+"""Defines the settings of a retraining: datasets, training options, data checks, promotion gate, notifications."""
 
 import re
 from collections.abc import Mapping
@@ -17,144 +17,140 @@ from trainer.evaluation.paired_evaluation import CAPTION_METRICS, EXACT_MATCH
 from workflows.tasks import Task, TaskName, task_of, underscored
 
 Options = dict[str, Any]
+Outcome = Literal["promoted", "rejected", "stale", "stopped", "failed", "no_change"]
 
 
-def _pattern(text: str) -> str:
+def _check_pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        raise ValueError(f"invalid regular expression: {error}") from None
     return text
 
 
-def _address(url: str) -> str:
+def _check_url(url: str) -> str:
     try:
         host = parse_url(url).host
     except LocationParseError:
         host = None
     if not host:
-        raise ValueError("not an address with a host")
+        raise ValueError("the URL has no host")
     return url
 
 
 class DataCheck(Settings):
-    """From which figure on a comparison warns, and from which it stops; None for never.
+    """Limits of one measurement of the new data. None disables a limit.
 
     Args:
-        warn: float or None. Said in the log, and kept with the decision.
-        stop: float or None. Nothing is trained.
+        warn: Above this value, capt logs a warning and records it with the decision.
+        fail: Above this value, capt does not train.
     """
 
-    warn: float | None = Field(None, ge=0)
-    stop: float | None = Field(None, ge=0)
+    warn: float | None = Field(default=None, ge=0)
+    fail: float | None = Field(default=None, ge=0)
 
 
 class DataChecksConfig(Settings):
-    """What new data must be like.
+    """Requirements for new data. Fractions are between 0 and 1.
 
     Args:
-        least_new: int. Images and what is told of them, new or changed; with fewer there is nothing new.
-        lost: Rule. Share of the images that the champion saw and that are gone.
-        failed: Rule. Share of the records of the preparation that failed.
-        length: Rule. By which share of the champion's what is newly told is longer or shorter, in words or letters.
-        unknown: Rule. Share of the words newly told that the champion does not know.
-        drift_mean: Rule. How far the features of new images lie from those that the champion saw,
-            `workflows.retraining.drift`.
-        drift_covariance: Rule. How differently they are spread.
+        min_new_records: Minimum number of new or changed images and texts. With fewer, there is no change.
+        removed_images: Fraction of the champion's images that were removed.
+        failed_records: Fraction of the input records that failed, in the preparation with the most failures.
+        length_change: Relative change of the mean text length, in words (captions) or characters (labels).
+        oov_rate: Fraction of the words in new texts that are not in the champion's vocabulary; for CAPTCHAs, fraction
+            of the labels that the champion was not trained on.
+        drift_mean: Distance between the mean features, see `workflows.retraining.drift`.
+        drift_covariance: Distance between the feature covariances, see `workflows.retraining.drift`.
     """
 
-    least_new: int = Field(1, ge=1)
-    lost: DataCheck = DataCheck(warn=0.02, stop=0.2)
-    failed: DataCheck = DataCheck(warn=0.01, stop=0.05)
-    length: DataCheck = DataCheck(warn=0.25, stop=1.0)
-    unknown: DataCheck = DataCheck(warn=0.05, stop=0.25)
+    min_new_records: int = Field(default=1, ge=1)
+    removed_images: DataCheck = DataCheck(warn=0.02, fail=0.2)
+    failed_records: DataCheck = DataCheck(warn=0.01, fail=0.05)
+    length_change: DataCheck = DataCheck(warn=0.25, fail=1.0)
+    oov_rate: DataCheck = DataCheck(warn=0.05, fail=0.25)
     drift_mean: DataCheck = DataCheck(warn=0.5)
     drift_covariance: DataCheck = DataCheck(warn=1.0)
 
 
 class SliceConfig(Settings):
-    """Images among the tested ones that are looked at apart.
+    """A subset of the evaluated images on which the challenger must not be worse.
 
     Args:
-        pattern: str. A regular expression found in something told of the image, capitals or not.
-        tolerance: float or None. By how much the metric may be lower there; None lets it be as low as chance explains.
+        pattern: Regular expression, case-insensitive. The slice is the images with a matching caption or label.
+        max_regression: Maximum decrease of the metric. None: the decrease must not be statistically significant.
     """
 
-    pattern: Annotated[str, AfterValidator(_pattern)]
-    tolerance: float | None = Field(None, ge=0)
+    pattern: Annotated[str, AfterValidator(_check_pattern)]
+    max_regression: float | None = Field(default=None, ge=0)
 
 
 class GateConfig(Settings):
-    """What a challenger must reach.
+    """Requirements for the promotion of a challenger.
 
     Args:
-        metric: str or None. `bleu_1` … `bleu_4`, `rouge_l`, `cider_d`, or `exact_match`; None for `cider_d` or
-            `exact_match`.
-        margin: float. By how much the challenger must be better, at the low end of the interval: on the champion's own
-            test split and on the new one. Below 0, by how much it may be worse.
-        level: float. Of the interval, between 0.5 and 1.
-        draws: int. Of the bootstrap.
-        slices: dict of Slice. On none of them may the challenger be worse, by name.
+        metric: `bleu_1` to `bleu_4`, `rouge_l`, `cider_d` or `exact_match`. None: `cider_d` or `exact_match`.
+        min_improvement: The lower end of the confidence interval of the difference must exceed this value, on the
+            champion's test split and on the new one. A negative value allows the challenger to be worse.
+        confidence_level: Confidence level of the bootstrap interval, at least 0.5 and below 1.
+        n_resamples: Number of bootstrap resamples.
+        slices: Slices by name.
     """
 
     metric: str | None = None
-    margin: float = 0.0
-    level: float = Field(0.95, ge=0.5, lt=1)
-    draws: int = Field(1000, ge=100)
+    min_improvement: float = 0.0
+    confidence_level: float = Field(default=0.95, ge=0.5, lt=1)
+    n_resamples: int = Field(default=1000, ge=100)
     slices: dict[str, SliceConfig] = Field(default_factory=dict)
 
 
 class NotificationsConfig(Settings):
-    """What is told of the outcome, as the JSON that the command returns.
+    """Recipients of the outcome, as the JSON object that the command returns.
 
-    What is written of it, into a model's lineage for example, names only the program and the host: arguments, user and
-    path often are secrets.
+    A serialized config contains only the program's name and the URL's scheme, host and port: arguments, user and path
+    often are secrets.
 
     Args:
-        on: tuple of str. Of which outcomes: `promoted`, `rejected`, `stale`, `stopped`, `failed`,
-            `nothing new`.
-        command: tuple of str. A program with its arguments; the JSON is its standard input.
-        url: str or None. An http(s) address that gets the JSON by POST.
-        timeout: float. Seconds that either may take, at most 3600. Then the program is killed with all that it started,
-            and the connection is broken off.
+        on: Outcomes to report.
+        command: Program and arguments. The JSON object is its standard input.
+        url: http(s) URL that receives the JSON object by POST.
+        timeout: Maximum seconds for the program and for the request. capt then kills the program with its child
+            processes, and closes the connection.
     """
 
-    on: tuple[Literal["promoted", "rejected", "stale", "stopped", "failed", "nothing new"], ...] = (
-        "promoted",
-        "rejected",
-        "stale",
-        "stopped",
-        "failed",
+    on: tuple[Outcome, ...] = ("promoted", "rejected", "stale", "stopped", "failed")
+    command: tuple[str, ...] = Field(default=(), repr=False)
+    url: Annotated[str, Field(pattern="^https?://"), AfterValidator(_check_url)] | None = Field(
+        default=None, repr=False
     )
-    command: tuple[str, ...] = Field((), repr=False)
-    url: Annotated[str, Field(pattern="^https?://"), AfterValidator(_address)] | None = Field(None, repr=False)
-    timeout: float = Field(30, gt=0, le=3600)
+    timeout: float = Field(default=30, gt=0, le=3600)
 
     @field_serializer("command")
-    def _program(self, command: tuple[str, ...]) -> tuple[str, ...]:
+    def _hide_arguments(self, command: tuple[str, ...]) -> tuple[str, ...]:
         return command[:1]
 
     @field_serializer("url")
-    def _host(self, url: str | None) -> str | None:
+    def _hide_path(self, url: str | None) -> str | None:
         return without_path(url) if url else None
 
 
 class RetrainConfig(Settings):
-    """A retraining.
+    """A retraining, as its YAML file describes it.
 
     Args:
-        store: str. The store.
-        name: str. The model's name in it.
-        task: str. `captioner` or `captcha`.
-        data: tuple of mapping. The datasets: options of `capt prepare` that say which records there are.
-        features: mapping. Options of `capt prepare features`, or of `capt prepare captcha`, for all of them.
-        captions: mapping. Options of `capt prepare captions` for all of them.
-        train: mapping. Options of `capt train`.
-        start: str. `scratch`, or `warm` with the champion's weights.
-        vocabulary: str. `grown`: learned anew; `frozen`: the champion's. For captioners alone.
-        rules: Rules. What new data must be like.
-        gate: Gate. What a challenger must reach.
-        hooks: Hooks. Who is told.
+        store: Path or URI of the store.
+        name: Name of the registered model.
+        task: `captioner` or `captcha`.
+        data: Datasets: options of `capt prepare` that select the records.
+        features: Options of `capt prepare features` or `capt prepare captcha` for every dataset.
+        captions: Options of `capt prepare captions` for every dataset.
+        train: Options and hyperparameters of `capt train`.
+        initialization: Initial weights: `random`, or those of the `champion`.
+        vocabulary: `rebuild` builds a vocabulary from the new train split; `reuse` keeps the champion's. Only for
+            captioners.
+        data_checks: Requirements for new data.
+        gate: Requirements for the promotion of a challenger.
+        notifications: Recipients of the outcome.
     """
 
     store: str
@@ -164,82 +160,79 @@ class RetrainConfig(Settings):
     features: Options = Field(default_factory=dict)
     captions: Options = Field(default_factory=dict)
     train: Options = Field(default_factory=dict)
-    start: Literal["scratch", "warm"] = "scratch"
-    vocabulary: Literal["grown", "frozen"] = "grown"
-    rules: DataChecksConfig = DataChecksConfig()
+    initialization: Literal["random", "champion"] = "random"
+    vocabulary: Literal["rebuild", "reuse"] = "rebuild"
+    data_checks: DataChecksConfig = DataChecksConfig()
     gate: GateConfig = GateConfig()
-    hooks: NotificationsConfig = NotificationsConfig()
+    notifications: NotificationsConfig = NotificationsConfig()
 
     @model_validator(mode="after")
-    def _is_of_its_task(self) -> Self:
-        known = CAPTION_METRICS if self.task == "captioner" else (EXACT_MATCH,)
-        if self.gate.metric not in (None, *known):
-            raise ValueError(f"a {self.task} is not gated by {self.gate.metric}; use one of {', '.join(known)}")
+    def _check_task(self) -> Self:
+        metrics = CAPTION_METRICS if self.task == "captioner" else (EXACT_MATCH,)
+        if self.gate.metric not in (None, *metrics):
+            raise ValueError(
+                f"gate.metric: a {self.task} has no metric {self.gate.metric!r}; use one of {', '.join(metrics)}"
+            )
         if self.task == "captcha" and self.captions:
-            raise ValueError("captions are not for captcha")
-        if self.task == "captcha" and self.vocabulary == "frozen":
-            raise ValueError("captcha has no vocabulary to freeze")
+            raise ValueError("captions: the task captcha has no captions")
+        if self.task == "captcha" and self.vocabulary == "reuse":
+            raise ValueError("vocabulary: the task captcha has no vocabulary")
         return self
 
     @property
     def metric(self) -> str:
-        """The metric that the gate looks at."""
+        """The metric of the promotion gate."""
         return self.gate.metric or ("cider_d" if self.task == "captioner" else EXACT_MATCH)
 
     @property
-    def doing(self) -> Task:
-        """The task."""
+    def training_task(self) -> Task:
+        """The task object."""
         return task_of(self.task)
 
-    def options(self, table: str, data: Mapping[str, Any]) -> Options:
-        """The options of one preparation of one dataset.
+    def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Options:
+        """Returns the options that prepare one table of one dataset.
 
         Args:
-            table: str. `features` or `captions`.
-            data: mapping. One of `data`.
+            table: Key of `Task.preparations`: `features` or `captions`.
+            dataset: An entry of `data`.
 
         Raises:
-            UsageError: an option is of neither preparation.
+            UsageError: The entry has an unknown option.
         """
-        given = underscored(data)
-        known = {name for one in self.doing.preparations.values() for name in one.options.model_fields}
-        unknown = [name for name in given if name not in known]
+        options = underscored(dataset)
+        preparations = self.training_task.preparations
+        known = {name for preparation in preparations.values() for name in preparation.options.model_fields}
+        unknown = [name for name in options if name not in known]
         if unknown:
             raise UsageError(
-                f"unknown option {unknown[0]!r}", location="data", hint=f"known: {', '.join(sorted(known))}"
+                f"unknown option {unknown[0]!r}", location="data", hint=f"Use one of {', '.join(sorted(known))}."
             )
-        own = self.doing.preparations[table].options.model_fields
-        shared = {name: value for name, value in given.items() if name in own}
+        own = preparations[table].options.model_fields
+        shared = {name: value for name, value in options.items() if name in own}
         return {**shared, **underscored(self.features if table == "features" else self.captions)}
 
 
 def read_config(path: str | Path) -> RetrainConfig:
-    """The retraining that a YAML file describes.
+    """Reads and checks a retraining file (YAML).
 
     Raises:
-        UsageError: the file cannot be read, an entry is unknown or wrong; it is named.
+        UsageError: The file cannot be read, or a key or an option is unknown or invalid; the error names it.
     """
     try:
         config = RetrainConfig(**read_settings(path))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"unknown key {place!r}", location=str(path), hint="see docs/retraining.md") from None
+            raise UsageError(f"unknown key {key!r}", location=str(path), hint="See docs/how_to/retraining.md.") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{place}: {message}" if place else message, location=str(path)) from None
-    _check(config, str(path))
-    return config
-
-
-def _check(config: RetrainConfig, path: str) -> None:
-    """UsageError where options of preparing or training are wrong, before anything runs."""
+        raise UsageError(f"{key}: {message}" if key else message, location=str(path)) from None
     try:
-        for table, preparation in config.doing.preparations.items():
-            for data in config.data:
-                preparation.parsed(config.store, config.options(table, data))
-        config.doing.settings(config.train)
+        for table, preparation in config.training_task.preparations.items():
+            for dataset in config.data:
+                preparation.parsed(config.store, config.preparation_options(table, dataset))
+        config.training_task.settings(config.train)
     except UsageError as error:
-        raise UsageError(
-            error.message, location=f"{path}: {error.location}" if error.location else path, hint=error.hint
-        ) from None
+        location = f"{path}: {error.location}" if error.location else str(path)
+        raise UsageError(error.message, location=location, hint=error.hint) from None
+    return config

@@ -1,62 +1,60 @@
-"""Rules: what a comparison is held against before anything is trained."""
+"""Compares the measurements of new data with the limits of the data checks, before anything is trained."""
 
 from dataclasses import dataclass
 
 from workflows.retraining.config import DataCheck, DataChecksConfig
 from workflows.retraining.data_diff import DataDiff
 
-_WORDS = {
-    "lost": "of the images that the champion saw are gone",
-    "failed": "of the prepared records failed",
-    "length": "is how much longer or shorter the newly told is",
-    "unknown": "of the newly told words are unknown to the champion",
-    "drift_mean": "is how far new images' features drifted in the mean",
-    "drift_covariance": "is how far new images' features drifted in spread",
+# By name of the check: the measurement of the diff, its message and its format.
+_CHECKS = {
+    "removed_images": ("removed_fraction", "{} of the champion's images were removed", "{:.1%}"),
+    "failed_records": ("failure_rate", "{} of the input records failed", "{:.1%}"),
+    "length_change": ("length_change", "the mean length of new texts changed by {}", "{:.1%}"),
+    "oov_rate": ("oov_rate", "{} of the words in new texts are not in the champion's vocabulary", "{:.1%}"),
+    "drift_mean": ("drift_mean", "the mean of the features drifted by {}", "{:.2f}"),
+    "drift_covariance": ("drift_covariance", "the covariance of the features drifted by {}", "{:.2f}"),
 }
-_SHARES = ("lost", "failed", "length", "unknown")
-_FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class DataCheckResult:
-    """What the rules say.
+    """The outcome of the data checks.
 
     Args:
-        warnings: tuple of str. What a person should look at.
-        stops: tuple of str. Why nothing is trained; empty where it may be.
-        too_many_failed: bool. Whether failed records are among them.
+        warnings: Measurements above their `warn` limit.
+        failures: Measurements above their `fail` limit. Nothing is trained if there is one.
+        too_many_failed: Whether `failed_records` is among the failures.
     """
 
     warnings: tuple[str, ...] = ()
-    stops: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     too_many_failed: bool = False
 
 
-def check_data(comparison: DataDiff, rules: DataChecksConfig) -> DataCheckResult:
-    """Hold a comparison against the rules."""
-    warnings, stops = [], []
-    for name in _WORDS:
-        rule, figure = getattr(rules, name), getattr(comparison, name)
-        if figure is None:
-            continue
-        if rule.stop is not None and figure > rule.stop:
-            stops.append(_sentence(name, figure, rule.stop))
-        elif rule.warn is not None and figure > rule.warn:
-            warnings.append(_sentence(name, figure, rule.warn))
-    return DataCheckResult(tuple(warnings), tuple(stops), _over(comparison.failed, rules.failed))
+def check_data(diff: DataDiff, config: DataChecksConfig) -> DataCheckResult:
+    """Checks every measurement that has a value."""
+    warnings, failures = [], []
+    for name, (measurement, _, _) in _CHECKS.items():
+        check, value = getattr(config, name), getattr(diff, measurement)
+        if _exceeds(value, check.fail):
+            failures.append(_describe(name, value, check.fail))
+        elif _exceeds(value, check.warn):
+            warnings.append(_describe(name, value, check.warn))
+    return DataCheckResult(tuple(warnings), tuple(failures), _exceeds(diff.failure_rate, config.failed_records.fail))
 
 
-def check_failures(failed: float, rules: DataChecksConfig) -> DataCheckResult:
-    """Hold the preparation alone against the rules, where there is no champion to compare with."""
-    rule = rules.failed
-    stops = (_sentence(_FAILED, failed, rule.stop),) if rule.stop is not None and _over(failed, rule) else ()
-    return DataCheckResult(stops=stops, too_many_failed=bool(stops))
+def check_failures(failure_rate: float, config: DataChecksConfig) -> DataCheckResult:
+    """Checks only the failed records. A first model has no champion to compare its data with."""
+    check: DataCheck = config.failed_records
+    if check.fail is None or not _exceeds(failure_rate, check.fail):
+        return DataCheckResult()
+    return DataCheckResult(failures=(_describe("failed_records", failure_rate, check.fail),), too_many_failed=True)
 
 
-def _over(failed: float, rule: DataCheck) -> bool:
-    return rule.stop is not None and failed > rule.stop
+def _exceeds(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
 
 
-def _sentence(name: str, figure: float, limit: float) -> str:
-    show = "{:.1%}" if name in _SHARES else "{:.2f}"
-    return f"{show.format(figure)} {_WORDS[name]} (allowed: {show.format(limit)})"
+def _describe(name: str, value: float, limit: float) -> str:
+    _, message, number = _CHECKS[name]
+    return f"{name}: {message.format(number.format(value))} (limit: {number.format(limit)})"

@@ -1,11 +1,12 @@
-"""What is new since the champion: records come and gone, what is told of them, and how far their features drifted."""
+"""Compares new data with the champion's training data: added, changed and removed records, and feature drift."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.store import Store
 from schemas.table_config import UNKNOWN
@@ -16,129 +17,133 @@ from trainer.runs.recognizer_run import RecognizerRun
 from workflows.retraining.data_snapshot import DataSnapshot
 from workflows.retraining.drift import Drift, Moments, compute_drift, compute_moments
 
-_AT_ONCE = 4096
-_FRAME = 2  # start and end tokens of a caption
+_TOKENIZE_BATCH = 4096
+_LIMIT_TOKENS = 2  # start and end token of a caption
 
 
 @dataclass(frozen=True)
 class DataDiff:
-    """New data beside what the champion saw.
+    """Differences between new data and the champion's training data. A text is a caption or a label.
 
     Args:
-        images, told: int. Those there are now: images, and captions or words of them.
-        new_images, changed_images, lost_images: int. By their ids; a changed one has another content.
-        new_told, lost_told: int. New, changed ones included, and gone.
-        lost: float. Share of the champion's images that are gone.
-        failed: float. Share of the prepared records that failed.
-        length: float or None. Share by which what is newly told is longer or shorter; None where nothing is.
-        unknown: float or None. Share of its words that the champion does not know.
-        drift_mean, drift_covariance: float or None. As `workflows.retraining.drift`; None for fewer than two new
-            images.
+        images: Number of images now.
+        texts: Number of texts now.
+        new_images: Number of images with a new id.
+        changed_images: Number of images with a known id and other content.
+        removed_images: Number of the champion's images that were removed.
+        new_texts: Number of new or changed texts.
+        removed_texts: Number of the champion's texts that were removed.
+        removed_fraction: Fraction of the champion's images that were removed.
+        failure_rate: Fraction of the input records that failed.
+        length_change: Relative change of the mean text length; None without new texts.
+        oov_rate: Fraction of the words in new texts that the champion does not know; None without new texts.
+        drift_mean: See `workflows.retraining.drift`; None for fewer than two new images.
+        drift_covariance: As `drift_mean`.
     """
 
     images: int
-    told: int
+    texts: int
     new_images: int
     changed_images: int
-    lost_images: int
-    new_told: int
-    lost_told: int
-    lost: float
-    failed: float
-    length: float | None
-    unknown: float | None
+    removed_images: int
+    new_texts: int
+    removed_texts: int
+    removed_fraction: float
+    failure_rate: float
+    length_change: float | None
+    oov_rate: float | None
     drift_mean: float | None
     drift_covariance: float | None
 
     @property
-    def new(self) -> int:
-        """Images, captions and words that are new or changed."""
-        return self.new_images + self.changed_images + self.new_told
-
-    def figures(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
-        return asdict(self)
+    def new_records(self) -> int:
+        """Number of new or changed images and texts."""
+        return self.new_images + self.changed_images + self.new_texts
 
 
 def compare_data(
-    store: Store, champion: AnyRun, before: DataSnapshot, moments: Moments | None, now: DataSnapshot, failed: float
+    store: Store, champion: AnyRun, old: DataSnapshot, moments: Moments | None, new: DataSnapshot, failure_rate: float
 ) -> DataDiff:
-    """New data beside what the champion saw.
+    """Compares two snapshots.
 
     Args:
-        store: Store. The store.
-        champion: CaptionerRun or RecognizerRun. The champion.
-        before: Seen. What it saw.
-        moments: Moments or None. Those of the features that it saw.
-        now: Seen. What there is to learn from now.
-        failed: float. Share of the prepared records that failed.
+        store: The store.
+        champion: The champion, whose vocabulary and feature table are used.
+        old: The champion's training data.
+        moments: Moments of the champion's features; None if they were not recorded.
+        new: The data to train on now.
+        failure_rate: Fraction of the input records that failed.
     """
-    old_images, images = before.images(), now.images()
-    old_told, told = before.told(), now.told()
-    new = {name: text for name, text in told.items() if old_told.get(name) != text}
-    fresh = [key for name, key in images.items() if old_images.get(name) != key]
-    drifted = _drift(store, champion, moments, fresh)
-    lost = sum(name not in images for name in old_images)
+    old_images, images = old.images(), new.images()
+    old_texts, texts = old.texts(), new.texts()
+    new_texts = [text for name, text in texts.items() if old_texts.get(name) != text]
+    new_keys = [key for name, key in images.items() if old_images.get(name) != key]
+    drift = _compare_features(store, champion, moments, new_keys)
+    removed = sum(name not in images for name in old_images)
     return DataDiff(
         images=len(images),
-        told=len(told),
+        texts=len(texts),
         new_images=sum(name not in old_images for name in images),
         changed_images=sum(old_images.get(name, key) != key for name, key in images.items()),
-        lost_images=lost,
-        new_told=len(new),
-        lost_told=sum(name not in told for name in old_told),
-        lost=lost / max(1, len(old_images)),
-        failed=failed,
-        length=_change_of_length(champion, old_told.values(), new.values()),
-        unknown=_unknown(champion, list(new.values())),
-        drift_mean=drifted.mean if drifted else None,
-        drift_covariance=drifted.covariance if drifted else None,
+        removed_images=removed,
+        new_texts=len(new_texts),
+        removed_texts=sum(name not in texts for name in old_texts),
+        removed_fraction=removed / max(1, len(old_images)),
+        failure_rate=failure_rate,
+        length_change=_compare_lengths(champion, list(old_texts.values()), new_texts),
+        oov_rate=_compute_oov_rate(champion, new_texts),
+        drift_mean=drift.mean if drift else None,
+        drift_covariance=drift.covariance if drift else None,
     )
 
 
-def failure_rate(prepared: Iterable[Mapping[str, Any]]) -> float:
-    """Share of the records of some preparations that failed; the worst one's, so that none hides behind another."""
-    return max((one["failed"] / max(1, one["input"]) for one in prepared), default=0.0)
+def compute_failure_rate(summaries: Iterable[Mapping[str, Any]]) -> float:
+    """Returns the highest failure rate of several preparations, so that no job hides another's failures."""
+    return max((summary["failed"] / max(1, summary["input"]) for summary in summaries), default=0.0)
 
 
-def load_moments(store: Store, features: str, seen: DataSnapshot) -> Moments | None:
-    """The moments of all images' features."""
-    return compute_moments(store.features(features), _keys(set(seen.images().values())))
+def compute_snapshot_moments(store: Store, feature_table: str, snapshot: DataSnapshot) -> Moments | None:
+    """Computes the moments of the features of all images; None for fewer than two."""
+    return compute_moments(store.features(feature_table), _to_array(set(snapshot.images().values())))
 
 
-def _drift(store: Store, champion: AnyRun, moments: Moments | None, fresh: Iterable[bytes]) -> Drift | None:
-    new = compute_moments(store.features(champion.metadata.features.fingerprint), _keys(fresh))
+def _compare_features(
+    store: Store, champion: AnyRun, moments: Moments | None, new_keys: Iterable[bytes]
+) -> Drift | None:
+    new = compute_moments(store.features(champion.metadata.features.fingerprint), _to_array(new_keys))
     return compute_drift(moments, new) if moments and new else None
 
 
-def _keys(keys: Iterable[bytes]) -> Any:
+def _to_array(keys: Iterable[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, KEY_BYTES)
 
 
-def _change_of_length(champion: AnyRun, before: Iterable[str], new: Iterable[str]) -> float | None:
-    count = len if isinstance(champion, RecognizerRun) else lambda text: len(text.split())
-    old_lengths, lengths = list(map(count, before)), list(map(count, new))
-    if not old_lengths or not lengths:
+def _compare_lengths(champion: AnyRun, old: list[str], new: list[str]) -> float | None:
+    if not old or not new:
         return None
-    return float(abs(np.mean(lengths) / np.mean(old_lengths) - 1))
+
+    def mean_length(texts: list[str]) -> Any:
+        return np.mean([len(text) if isinstance(champion, RecognizerRun) else len(text.split()) for text in texts])
+
+    return float(abs(mean_length(new) / mean_length(old) - 1))
 
 
-def _unknown(champion: AnyRun, texts: list[str]) -> float | None:
+def _compute_oov_rate(champion: AnyRun, texts: list[str]) -> float | None:
     if not texts:
         return None
     if isinstance(champion, RecognizerRun):
         known = set(champion.words)
-        return float(np.mean([word not in known for word in texts]))
-    return _unknown_words(champion.path / TRANSFORM, texts)
+        return float(np.mean([label not in known for label in texts]))
+    return _compute_unknown_rate(champion.path / TRANSFORM, texts)
 
 
-def _unknown_words(transform: Path, texts: list[str]) -> float:
+def _compute_unknown_rate(transform: Path, texts: list[str]) -> float:
     from features.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(transform)
-    unknown = words = 0
-    for start in range(0, len(texts), _AT_ONCE):
-        tokens = tokenizer.tokenize(texts[start : start + _AT_ONCE])
+    unknown = total = 0
+    for start in range(0, len(texts), _TOKENIZE_BATCH):
+        tokens = tokenizer.tokenize(texts[start : start + _TOKENIZE_BATCH])
         unknown += int((tokens.ids == UNKNOWN).sum())
-        words += len(tokens.ids) - _FRAME * len(tokens.lengths)
-    return unknown / max(1, words)
+        total += len(tokens.ids) - _LIMIT_TOKENS * len(tokens.lengths)
+    return unknown / max(1, total)

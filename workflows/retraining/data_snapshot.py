@@ -1,8 +1,6 @@
-"""What a run saw, or would see: every image with its content, its split and all that people said of it.
+"""Records a run's training data, so that later data is compared with it after the datasets have changed.
 
-    dataset, image_id, key, split, told_id, told      a row a caption, or a word
-
-A model keeps this of its champion, so that new data is compared with it after the datasets have moved on.
+dataset, image_id, key, split, text_id, text      one row per caption or label
 """
 
 import hashlib
@@ -28,123 +26,132 @@ _SCHEMA = pa.schema(
         ("image_id", pa.string()),
         ("key", pa.binary()),
         ("split", pa.string()),
-        ("told_id", pa.string()),
-        ("told", pa.string()),
+        ("text_id", pa.string()),
+        ("text", pa.string()),
     ]
 )
-_ORDER = [(name, "ascending") for name in ("dataset", "image_id", "told_id")]
+_SORT_KEYS = [(name, "ascending") for name in ("dataset", "image_id", "text_id")]
+_DIGEST_BATCH = 1 << 14
 
 
 class DataSnapshot:
-    """What a run saw.
+    """The images, splits and texts that a run is trained and evaluated on.
 
     Args:
-        rows: pa.Table. A row a caption or word, in any order.
+        rows: One row per caption or label, in any order.
     """
 
     def __init__(self, rows: pa.Table) -> None:
-        self.rows = rows.select(_SCHEMA.names).cast(_SCHEMA).sort_by(_ORDER).combine_chunks()
+        self.rows = rows.select(_SCHEMA.names).cast(_SCHEMA).sort_by(_SORT_KEYS).combine_chunks()
 
     @classmethod
-    def of_captions(cls, store: Store, names: Iterable[str], texts: Iterable[str], features: str) -> "DataSnapshot":
-        """The captions of datasets in a store whose images have features there.
+    def from_captions(
+        cls, store: Store, datasets: Iterable[str], caption_tables: Iterable[str], feature_table: str
+    ) -> "DataSnapshot":
+        """Reads the captions of all images that have features.
 
         Args:
-            store: Store. The store.
-            names: iterable of str. The datasets.
-            texts: iterable of str. The fingerprint of the text table of each.
-            features: str. The fingerprint of the feature table.
+            store: The store.
+            datasets: Names of the datasets.
+            caption_tables: Fingerprint of each dataset's caption table.
+            feature_table: Fingerprint of the feature table.
         """
-        table = store.features(features)
+        features = store.features(feature_table)
         parts = []
-        for name, text in zip(names, texts, strict=True):
-            dataset, captioned = store.dataset(name), store.text(text)
-            captions = captioned.captions().select(["image_id", "caption_id", "caption"])
-            check_file_names(captioned, captions, dataset, dataset.catalog())
-            told = captions.rename_columns(["image_id", "told_id", "told"])
-            parts.append(_joined(dataset, told, table))
+        for name, fingerprint in zip(datasets, caption_tables, strict=True):
+            dataset, caption_table = store.dataset(name), store.text(fingerprint)
+            captions = caption_table.captions().select(["image_id", "caption_id", "caption"])
+            check_file_names(caption_table, captions, dataset, dataset.catalog())
+            parts.append(_join_catalog(dataset, captions.rename_columns(["image_id", "text_id", "text"]), features))
         return cls(pa.concat_tables(parts))
 
     @classmethod
-    def of_words(cls, store: Store, names: Iterable[str], features: str) -> "DataSnapshot":
-        """The words of datasets of CAPTCHAs in a store whose images have pixels there; as `of_captions`."""
-        table = store.features(features)
+    def from_labels(cls, store: Store, datasets: Iterable[str], feature_table: str) -> "DataSnapshot":
+        """Reads the labels of all CAPTCHA images that have pixels. Arguments as in `from_captions`."""
+        features = store.features(feature_table)
         parts = []
-        for name in names:
+        for name in datasets:
             dataset = store.dataset(name)
-            labels = dataset.labels().rename_columns(["image_id", "told"])
-            parts.append(_joined(dataset, labels.append_column("told_id", labels["image_id"]), table))
+            labels = dataset.labels().rename_columns(["image_id", "text"])
+            parts.append(_join_catalog(dataset, labels.append_column("text_id", labels["image_id"]), features))
         return cls(pa.concat_tables(parts))
 
     @classmethod
     def load(cls, path: Path) -> "DataSnapshot":
-        """What `save` wrote; CorruptFileError where it cannot be read."""
+        """Reads the file that `save` wrote.
+
+        Raises:
+            CorruptFileError: The file cannot be read.
+        """
         try:
             return cls(pq.read_table(path, schema=_SCHEMA))
         except (OSError, pa.ArrowException) as error:
-            raise CorruptFileError(f"what the run saw cannot be read: {error}", location=str(path)) from None
+            raise CorruptFileError(f"cannot read the training data snapshot: {error}", location=str(path)) from None
 
     def save(self, path: Path) -> None:
-        """Write it as Parquet."""
+        """Writes a Parquet file."""
         with atomic_write(path) as temporary:
             pq.write_table(self.rows, temporary)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it, whatever the order."""
+        """SHA-256 of all rows. Their original order has no effect."""
         digest = hashlib.sha256()
-        for batch in self.rows.to_batches(max_chunksize=1 << 14):
+        for batch in self.rows.to_batches(max_chunksize=_DIGEST_BATCH):
             columns = [column.to_pylist() for column in batch.columns]
             columns[2] = [key.hex() for key in columns[2]]
             digest.update(canonical_json(list(zip(*columns, strict=True))))
         return digest.hexdigest()
 
     def images(self) -> dict[ImageName, bytes]:
-        """The content keys of all images."""
+        """Returns the content hash of each image."""
         names = zip(self.rows["dataset"].to_pylist(), self.rows["image_id"].to_pylist(), strict=True)
         return dict(zip(names, self.rows["key"].to_pylist(), strict=True))
 
-    def told(self) -> dict[tuple[str, str, str], str]:
-        """What is told, by dataset, image id and its own id."""
-        ids = (self.rows[name].to_pylist() for name in ("dataset", "image_id", "told_id"))
-        return dict(zip(zip(*ids, strict=True), self.rows["told"].to_pylist(), strict=True))
+    def texts(self) -> dict[tuple[str, str, str], str]:
+        """Returns the captions or labels by dataset, image id and text id."""
+        ids = (self.rows[name].to_pylist() for name in ("dataset", "image_id", "text_id"))
+        return dict(zip(zip(*ids, strict=True), self.rows["text"].to_pylist(), strict=True))
 
     def held_out(self) -> CommonImages:
-        """The images of the test split, or, where it has none, of val; CaptError where there is neither.
+        """Returns the images of the test split; of val if test is empty.
 
-        Those whose content is in the train split as well are left out.
+        Images whose content is also in the train split are excluded.
+
+        Raises:
+            CaptError: Neither split has an image.
         """
-        learned = pc.unique(self._of("train")["key"])
+        trained = pc.unique(self._select("train")["key"])
         for split in ("test", "val"):
-            rows = self._of(split)
-            rows = rows.filter(pc.invert(pc.is_in(rows["key"], value_set=learned)))
+            rows = self._select(split)
+            rows = rows.filter(pc.invert(pc.is_in(rows["key"], value_set=trained)))
             if len(rows):
-                return _images(rows)
-        raise CaptError("neither test nor val has an image to score a run on", hint="add data of either split")
+                return _group_images(rows)
+        raise CaptError("the splits test and val have no images to evaluate on", hint="Add images to one of them.")
 
-    def learns_from(self, images: CommonImages) -> list[bool]:
-        """Of each image whether its content is in the train split."""
-        learned = set(self._of("train")["key"].to_pylist())
-        return [key in learned for key in images.keys]
+    def trains_on(self, images: CommonImages) -> list[bool]:
+        """Returns for each image whether its content is in the train split."""
+        trained = set(self._select("train")["key"].to_pylist())
+        return [key in trained for key in images.keys]
 
-    def _of(self, split: str) -> pa.Table:
+    def _select(self, split: str) -> pa.Table:
         return self.rows.filter(pc.equal(self.rows["split"], split))
 
 
-def _joined(dataset: Dataset, told: pa.Table, features: FeatureTable) -> pa.Table:
-    """What is told of a dataset's images, with their keys and splits, of those that have features."""
+def _join_catalog(dataset: Dataset, texts: pa.Table, features: FeatureTable) -> pa.Table:
+    """Adds key and split to the texts, and drops images without features."""
     catalog = dataset.catalog().select(["image_id", "key", "split"])
     if len(catalog):
         catalog = catalog.filter(pa.array(features.lookup(content_keys(catalog)) >= 0))
-    rows = told.join(catalog, "image_id", join_type="inner")
+    rows = texts.join(catalog, "image_id", join_type="inner")
     return rows.append_column("dataset", pa.array([dataset.name] * len(rows), pa.string())).select(_SCHEMA.names)
 
 
-def _images(rows: pa.Table) -> CommonImages:
-    told: dict[ImageName, list[str]] = {}
+def _group_images(rows: pa.Table) -> CommonImages:
+    texts: dict[ImageName, list[str]] = {}
     keys: dict[ImageName, bytes] = {}
     for row in rows.to_pylist():
         name = (row["dataset"], row["image_id"])
-        told.setdefault(name, []).append(row["told"])
+        texts.setdefault(name, []).append(row["text"])
         keys[name] = row["key"]
-    return CommonImages(tuple(told), tuple(keys.values()), tuple(map(tuple, told.values())))
+    return CommonImages(tuple(texts), tuple(keys.values()), tuple(map(tuple, texts.values())))

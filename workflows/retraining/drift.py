@@ -1,10 +1,10 @@
-"""Drift: how far the cached features of some images lie from those of others, without decoding an image.
+"""Measures how far the stored features of new images have drifted. No image is decoded.
 
-    rows of a table → one vector an image → mean and covariance → distances of the two
+    rows of a feature table → one vector per image → mean and covariance → two distances
 
-Distances are in units of what the features vary anyway, and what chance makes of so few images is taken off: 0 is no
-drift. The unit of the mean distance is the root-mean-square distance of an image from the mean of all. Two images
-commonly lie √2 apart in it.
+The distance of the means is in units of the root-mean-square distance between an image and the mean of all images.
+Two unrelated images are about √2 apart. The distance of the covariances is a fraction of the old covariance. Both
+subtract the value that sampling alone produces: 0 means no drift.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from features.io.atomic_files import write
 from features.store.tables import FeatureTable
 from schemas.errors import CorruptFileError
 
-MOST_IMAGES = 8192
-MOST_DIMENSIONS = 256
+MAX_IMAGES = 8192
+MAX_DIMENSIONS = 256
 
 _BATCH = 256
-_GRID = 8  # cells a side that pixels are averaged into
+_GRID = 8  # cells per side that pixels are averaged into
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and covariance of images' vectors.
+    """Mean and covariance of image vectors.
 
     Args:
-        count: int. Images, at least 2.
-        mean: float64 array [D], D at most `MOST_DIMENSIONS`.
+        count: Number of images, at least 2.
+        mean: float64 array [D], D at most `MAX_DIMENSIONS`.
         covariance: float64 array [D, D].
     """
 
@@ -41,19 +41,23 @@ class Moments:
     covariance: NDArray[np.float64]
 
     def save(self, path: Path) -> None:
-        """Write them as NumPy's `.npz`."""
+        """Writes a NumPy `.npz` file."""
         data = BytesIO()
         np.savez(data, count=self.count, mean=self.mean, covariance=self.covariance)
         write(path, data.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "Moments":
-        """Those that `save` wrote; CorruptFileError where they cannot be read."""
+        """Reads the file that `save` wrote.
+
+        Raises:
+            CorruptFileError: The file cannot be read.
+        """
         try:
             with np.load(path, allow_pickle=False) as saved:
                 return cls(int(saved["count"]), saved["mean"], saved["covariance"])
         except (OSError, ValueError, KeyError) as error:
-            raise CorruptFileError(f"the moments of features cannot be read: {error}", location=str(path)) from None
+            raise CorruptFileError(f"cannot read the feature moments: {error}", location=str(path)) from None
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Drift:
     """Distances between two sets of images.
 
     Args:
-        mean: float. Between their means, divided by the root-mean-square distance of the first images from their mean.
-        covariance: float. Between their covariances (Frobenius), as a share of the first's.
+        mean: Distance of the means, divided by the old images' root-mean-square distance from their mean.
+        covariance: Frobenius distance of the covariances, divided by the Frobenius norm of the old one.
     """
 
     mean: float
@@ -70,62 +74,63 @@ class Drift:
 
 
 def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | None:
-    """The moments of images' features.
+    """Computes the moments of image features.
 
-    Features of places are averaged over the places, and pixels into a grid of cells; of vectors longer than
-    `MOST_DIMENSIONS` a seeded random projection is taken, which keeps distances (Johnson and Lindenstrauss, 1984). Of
-    more than `MOST_IMAGES` images those with the smallest keys count, which are as good as drawn.
+    Spatial features are averaged over their locations, pixels into a grid of cells. Vectors longer than
+    `MAX_DIMENSIONS` are reduced by a seeded random projection, which keeps distances (Johnson and Lindenstrauss, 1984).
+    Of more than `MAX_IMAGES` images, those with the smallest keys are used. Keys are hashes,
+    so this is a random sample.
 
     Args:
-        table: FeatureTable. The table.
-        keys: uint8 array [N, 32]. Content keys; those that the table lacks are passed over.
+        table: The feature table.
+        keys: uint8 array [N, 32] of content hashes. Keys that the table lacks are ignored.
 
     Returns:
-        Moments, or None for fewer than 2 images.
+        The moments; None for fewer than two images.
     """
     positions = np.unique(table.lookup(keys))
-    positions = positions[positions >= 0][:MOST_IMAGES]
+    positions = positions[positions >= 0][:MAX_IMAGES]
     if len(positions) < 2:
         return None
-    parts = [_vectors(table.read(positions[at : at + _BATCH])) for at in range(0, len(positions), _BATCH)]
-    vectors = np.concatenate(parts)
+    batches = [_to_vectors(table.read(positions[at : at + _BATCH])) for at in range(0, len(positions), _BATCH)]
+    vectors = np.concatenate(batches)
     return Moments(len(vectors), vectors.mean(axis=0), np.atleast_2d(np.cov(vectors, rowvar=False)))
 
 
 def compute_drift(old: Moments, new: Moments) -> Drift:
-    """How far `new` lies from `old`; both of one table, or of two of one recipe."""
+    """Computes how far `new` has drifted from `old`. Both must come from tables of one config."""
     variance = float(np.trace(old.covariance))
     if variance <= 0:
         return Drift(0.0, 0.0)
-    by_chance = 1 / old.count + 1 / new.count
-    step = float(np.sum((new.mean - old.mean) ** 2)) / variance
-    spread = float(np.sum(old.covariance**2))
-    change = float(np.sum((new.covariance - old.covariance) ** 2)) / spread
-    # Sampled covariances lie so far apart in the mean where the vectors are normal.
-    expected = (variance**2 / spread + 1) * by_chance
-    return Drift(float(np.sqrt(max(0.0, step - by_chance))), float(np.sqrt(max(0.0, change - expected))))
+    sampling = 1 / old.count + 1 / new.count
+    mean_shift = float(np.sum((new.mean - old.mean) ** 2)) / variance
+    norm = float(np.sum(old.covariance**2))
+    change = float(np.sum((new.covariance - old.covariance) ** 2)) / norm
+    # Expected distance of two sample covariances of the same normal distribution.
+    expected = (variance**2 / norm + 1) * sampling
+    return Drift(float(np.sqrt(max(0.0, mean_shift - sampling))), float(np.sqrt(max(0.0, change - expected))))
 
 
-def _vectors(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """One vector an image, of features [N, *shape]."""
+def _to_vectors(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Returns one vector per image from features [N, *shape]."""
     features = np.asarray(values, np.float64)
     if features.ndim == 4:
-        features = _cells(features).reshape(len(features), -1)
+        features = _average_cells(features).reshape(len(features), -1)
     elif features.ndim == 3:
         features = features.mean(axis=1)
     width = features.shape[1]
-    if width <= MOST_DIMENSIONS:
+    if width <= MAX_DIMENSIONS:
         return features
-    projection = np.random.default_rng(_SEED).standard_normal((width, MOST_DIMENSIONS)) / np.sqrt(MOST_DIMENSIONS)
+    projection = np.random.default_rng(_SEED).standard_normal((width, MAX_DIMENSIONS)) / np.sqrt(MAX_DIMENSIONS)
     return np.asarray(features @ projection, np.float64)
 
 
-def _cells(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pictures [N, H, W, C] averaged into a grid of cells."""
+def _average_cells(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Averages images [N, H, W, C] into a grid of cells."""
     for axis in (1, 2):
         side = pixels.shape[axis]
         edges = np.linspace(0, side, min(_GRID, side) + 1).astype(int)
         sums = np.add.reduceat(pixels, edges[:-1], axis=axis)
-        sizes = np.diff(edges).reshape([-1 if one == axis else 1 for one in range(4)])
+        sizes = np.diff(edges).reshape([-1 if dimension == axis else 1 for dimension in range(4)])
         pixels = sums / sizes
     return pixels

@@ -1,8 +1,8 @@
-"""Hooks: the outcome of a retraining, told to a program and to an address.
+"""Sends the outcome of a retraining to a program and a webhook.
 
-They are called before the command ends and after the decision is kept; one that fails is a warning, for the decision
-stands. A run that is killed in between does not call them: the history has the decision all the same. Messages name
-programs and hosts only, for arguments and addresses hold secrets.
+capt notifies after the decision is recorded and before the command ends. A notification that fails is a warning. If
+capt is killed in between, nobody is notified; `capt models show` has the decision. Log messages contain only the
+program's name and the URL's host: arguments and URLs often contain secrets.
 """
 
 import contextlib
@@ -26,49 +26,40 @@ from workflows.retraining.config import NotificationsConfig
 _log = logging.getLogger("capt.retrain")
 
 
-def notify(hooks: NotificationsConfig, outcome: Mapping[str, Any]) -> None:
-    """Tell an outcome to those who want to know of it.
-
-    Args:
-        hooks: Hooks. Who does.
-        outcome: mapping. With `decision`; all of it as JSON is what they get.
-    """
-    if outcome["decision"] not in hooks.on:
+def notify(config: NotificationsConfig, outcome: Mapping[str, Any]) -> None:
+    """Sends an outcome as JSON, if its `decision` is one of `config.on`."""
+    if outcome["decision"] not in config.on:
         return
     data = json.dumps(outcome).encode()
-    if hooks.command:
-        _warned(hooks.command[0], lambda: _run(hooks.command, data, hooks.timeout))
-    if hooks.url:
-        url = hooks.url
-        _warned(without_path(url), lambda: _post(url, data, hooks.timeout))
+    if config.command:
+        _warn_on_failure(config.command[0], lambda: _run(config.command, data, config.timeout))
+    if config.url:
+        url = config.url
+        _warn_on_failure(without_path(url), lambda: _post(url, data, config.timeout))
 
 
-def _warned(name: str, call: Callable[[], str]) -> None:
-    """Calls a hook; logs what it complains of, or the type of its exception, whose text may repeat secrets."""
+def _warn_on_failure(recipient: str, send: Callable[[], str]) -> None:
+    """Logs the problem that `send` returns, or the type of its exception, whose text may contain secrets."""
     try:
-        complaint = call()
+        problem = send()
     except Exception as error:
-        complaint = f"failed: {type(error).__name__}"
-    if complaint:
-        _log.warning("the hook %s %s", name, complaint)
+        problem = f"failed: {type(error).__name__}"
+    if problem:
+        _log.warning("The notification of %s %s.", recipient, problem)
 
 
-def _run(command: tuple[str, ...], data: bytes, seconds: float) -> str:
-    """Runs a program and waits for it; after `seconds` it is killed with all that it started.
-
-    Returns:
-        What is wrong, empty if nothing is.
-    """
+def _run(command: tuple[str, ...], data: bytes, timeout: float) -> str:
+    """Runs a program, and kills it with its child processes after `timeout` seconds. Returns the problem or ""."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
-            process.communicate(data, timeout=seconds)
+            process.communicate(data, timeout=timeout)
         except subprocess.TimeoutExpired:
             _kill(process)
-            return f"was killed after {seconds:g} seconds"
+            return f"was killed after {timeout:g} seconds"
         except BaseException:
             _kill(process)
             raise
-    return f"ended with status {process.returncode}" if process.returncode else ""
+    return f"ended with exit code {process.returncode}" if process.returncode else ""
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -76,33 +67,29 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _post(url: str, data: bytes, seconds: float) -> str:
-    """Sends data to a URL; all of it, from the look-up of the host to the answer's status, takes at most `seconds`.
-
-    Returns:
-        What is wrong, empty if nothing is.
-    """
-    answers: SimpleQueue[str] = SimpleQueue()
-    # A thread, because the look-up of a host's name cannot be interrupted.
-    threading.Thread(target=lambda: answers.put(_answer(url, data, seconds)), daemon=True).start()
+def _post(url: str, data: bytes, timeout: float) -> str:
+    """Posts data within `timeout` seconds, DNS lookup included. Returns the problem or ""."""
+    problems: SimpleQueue[str] = SimpleQueue()
+    # A DNS lookup cannot be interrupted, so it needs its own thread.
+    threading.Thread(target=lambda: problems.put(_request(url, data, timeout)), daemon=True).start()
     try:
-        return answers.get(timeout=seconds)
+        return problems.get(timeout=timeout)
     except Empty:
-        return f"did not answer within {seconds:g} seconds"
+        return f"did not answer within {timeout:g} seconds"
 
 
-def _answer(url: str, data: bytes, seconds: float) -> str:
-    """Posts, and returns what is wrong; the body of the answer is not read, and redirects are not followed."""
+def _request(url: str, data: bytes, timeout: float) -> str:
+    """Posts data. The response body is not read, and redirects are not followed."""
     address = parse_url(url)
     login = make_headers(basic_auth=unquote(address.auth)) if address.auth else {}
     headers = {**login, "Content-Type": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
-    with Deadline(seconds) as deadline:
+    with Deadline(timeout) as deadline:
         try:
-            with contextlib.closing(connect(address, deadline, seconds, allow_private=True)) as connection:
+            with contextlib.closing(connect(address, deadline, timeout, allow_private=True)) as connection:
                 connection.request("POST", address.request_uri, body=data, headers=headers, preload_content=False)
                 with contextlib.closing(connection.getresponse()) as response:
-                    deadline.check()  # headers that were cut off read like an answer
+                    deadline.check()  # truncated headers look like a complete response
                     return f"answered {response.status}" if response.status >= 300 else ""
         except Exception as error:
-            reason = f"failed: {type(error).__name__}"
-            return reason if deadline.left else f"did not answer within {seconds:g} seconds"
+            problem = f"failed: {type(error).__name__}"
+            return problem if deadline.left else f"did not answer within {timeout:g} seconds"

@@ -1,7 +1,6 @@
-"""The gate: whether a challenger is better than the champion, on what the champion was tested on and on what is new."""
+"""Decides whether a challenger replaces the champion, by a paired comparison on held-out images."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,18 +13,19 @@ from trainer.evaluation.paired_evaluation import AnyRun, CommonImages, sample_ru
 from workflows.retraining.config import GateConfig
 from workflows.retraining.data_snapshot import DataSnapshot
 
-OWN, NEW = "champion's test", "new test"
+CHAMPION_TEST, NEW_TEST = "champion_test", "new_test"
 
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Champion and challenger on the same images.
+    """Metrics of champion and challenger on the same images.
 
     Args:
-        images: int. How many.
-        champion, challenger: dict. Their metrics.
-        interval: (low, high) or None. Of the challenger's metric, where there is no champion.
-        difference: Difference or None. Of the metric that the gate looks at, challenger less champion.
+        images: Number of images.
+        champion: Metrics of the champion; None if there is none.
+        challenger: Metrics of the challenger.
+        interval: Confidence interval of the gate's metric; None if there is a champion.
+        difference: Difference of the gate's metric, challenger minus champion; None if there is no champion.
     """
 
     images: int
@@ -37,120 +37,120 @@ class PairedResult:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate says.
+    """The decision of the promotion gate.
 
     Args:
-        passed: bool. Whether the challenger becomes the champion.
-        why: tuple of str. The reasons.
-        rounds: dict of Round. By `OWN`, `NEW` and the names of slices.
-        left_out: int. Images of the champion's test split that the challenger has learned from, or whose features are
-            gone.
+        passed: Whether the challenger becomes the champion.
+        reasons: The reasons.
+        comparisons: Results by split (`champion_test`, `new_test`) and slice (`champion_test/SLICE`).
+        excluded_images: Number of images of the champion's test split that were not used: the challenger is trained on
+            them, or their features are missing.
     """
 
     passed: bool
-    why: tuple[str, ...]
-    rounds: dict[str, PairedResult] = field(default_factory=dict)
-    left_out: int = 0
+    reasons: tuple[str, ...]
+    comparisons: dict[str, PairedResult] = field(default_factory=dict)
+    excluded_images: int = 0
 
-    def figures(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values for JSON."""
         return asdict(self)
 
 
 def accept_first_model(
-    challenger: AnyRun, store: Store, now: DataSnapshot, metric: str, gate: GateConfig
+    challenger: AnyRun, store: Store, snapshot: DataSnapshot, metric: str, gate: GateConfig
 ) -> GateResult:
-    """A run where there is no champion yet: it is scored, and passes."""
-    sample = sample_run(challenger, store, now.held_out())
-    interval = bootstrap_intervals(sample, gate.draws, gate.level)[metric]
-    made = PairedResult(len(sample), None, sample.metrics(), interval)
-    return GateResult(True, (f"there was no champion; {metric} {made.challenger[metric]:.4f}",), {NEW: made})
+    """Evaluates a run and accepts it, because there is no champion yet."""
+    samples = sample_run(challenger, store, snapshot.held_out())
+    interval = bootstrap_intervals(samples, gate.n_resamples, gate.confidence_level)[metric]
+    result = PairedResult(len(samples), None, samples.metrics(), interval)
+    reason = f"there is no champion yet; {metric} {result.challenger[metric]:.4f}"
+    return GateResult(True, (reason,), {NEW_TEST: result})
 
 
 def evaluate_challenger(
     champion: AnyRun,
     challenger: AnyRun,
     store: Store,
-    before: DataSnapshot,
-    now: DataSnapshot,
+    old: DataSnapshot,
+    new: DataSnapshot,
     metric: str,
     gate: GateConfig,
 ) -> GateResult:
-    """Score two runs on the champion's own test split and on the new one, and say whether the second takes over.
+    """Compares two runs on the champion's test split and on the new one.
+
+    Images that one of the runs is trained on are excluded.
 
     Args:
-        champion: CaptionerRun or RecognizerRun. The champion.
-        challenger: CaptionerRun or RecognizerRun. The challenger.
-        store: Store. Where their features are.
-        before: Seen. What the champion saw.
-        now: Seen. What the challenger saw.
-        metric: str. The one that decides.
-        gate: Gate. What must be reached.
+        champion: The champion.
+        challenger: The challenger.
+        store: The store with the features of both.
+        old: The champion's training data.
+        new: The challenger's training data.
+        metric: Metric that decides.
+        gate: Requirements for the promotion.
 
     Raises:
-        CaptError: there is no image to score them on.
+        CaptError: No image is left to evaluate on.
     """
-    own, new = before.held_out(), now.held_out()
-    fair = own.select(~np.array(now.learns_from(own), bool)).with_features(store, [champion, challenger])
-    fresh = new.select(~np.array(before.learns_from(new), bool)).with_features(store, [champion, challenger])
-    rounds: dict[str, PairedResult] = {}
-    for name, images in {OWN: fair, NEW: fresh}.items():
-        if not len(images) or (name == NEW and images == fair):
+    runs = [champion, challenger]
+    old_images, new_images = old.held_out(), new.held_out()
+    splits = {
+        CHAMPION_TEST: old_images.select(~np.array(new.trains_on(old_images), bool)).with_features(store, runs),
+        NEW_TEST: new_images.select(~np.array(old.trains_on(new_images), bool)).with_features(store, runs),
+    }
+    if splits[NEW_TEST] == splits[CHAMPION_TEST]:
+        del splits[NEW_TEST]
+    results: dict[str, PairedResult] = {}
+    objections: list[str] = []
+    for split, images in splits.items():
+        if not len(images):
             continue
-        old, other = sample_run(champion, store, images), sample_run(challenger, store, images)
-        rounds[name] = _round(old, other, metric, gate)
-        rounds |= _slices(name, images, old, other, metric, gate)
-    if not rounds:
-        raise CaptError("champion and challenger know no image in common to be scored on", location=str(store.path))
-    why = [reason for name, one in rounds.items() if (reason := _objection(name, one, metric, gate))]
-    if why:
-        return GateResult(False, tuple(why), rounds, len(own) - len(fair))
-    told = [_sentence(name, one, metric) for name, one in rounds.items() if name in (OWN, NEW)]
-    return GateResult(True, tuple(told), rounds, len(own) - len(fair))
+        a, b = sample_run(champion, store, images), sample_run(challenger, store, images)
+        results[split] = _compare(a, b, metric, gate)
+        objections += _check_improvement(split, results[split], metric, gate)
+        for name, config in gate.slices.items():
+            selected = _match_images(images, config.pattern)
+            if selected.any():
+                result = _compare(a.select(selected), b.select(selected), metric, gate)
+                results[f"{split}/{name}"] = result
+                objections += _check_slice(f"{split}/{name}", result, metric, config.max_regression)
+    if not results:
+        raise CaptError("champion and challenger have no held-out image in common", location=str(store.path))
+    reasons = objections or [_describe(split, results[split], metric) for split in splits if split in results]
+    return GateResult(not objections, tuple(reasons), results, len(old_images) - len(splits[CHAMPION_TEST]))
 
 
-def _slices(
-    name: str, images: CommonImages, old: MetricSamples, new: MetricSamples, metric: str, gate: GateConfig
-) -> dict[str, PairedResult]:
-    rounds = {}
-    for called, each in gate.slices.items():
-        pattern = re.compile(each.pattern, re.IGNORECASE)
-        chosen = np.array([any(map(pattern.search, told)) for told in images.references], bool)
-        if chosen.any():
-            rounds[f"{name}: {called}"] = _round(old.select(chosen), new.select(chosen), metric, gate)
-    return rounds
+def _match_images(images: CommonImages, pattern: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    search = re.compile(pattern, re.IGNORECASE).search
+    return np.array([any(map(search, texts)) for texts in images.references], bool)
 
 
-def _round(old: MetricSamples, new: MetricSamples, metric: str, gate: GateConfig) -> PairedResult:
-    apart = paired_differences(old, new, gate.draws, gate.level)[metric]
-    return PairedResult(len(old), old.metrics(), new.metrics(), difference=apart)
+def _compare(a: MetricSamples, b: MetricSamples, metric: str, gate: GateConfig) -> PairedResult:
+    difference = paired_differences(a, b, gate.n_resamples, gate.confidence_level)[metric]
+    return PairedResult(len(a), a.metrics(), b.metrics(), difference=difference)
 
 
-def _objection(name: str, one: PairedResult, metric: str, gate: GateConfig) -> str:
-    """Why a round keeps the challenger out; empty where it does not."""
-    assert one.difference is not None
-    if name in (OWN, NEW):
-        return (
-            ""
-            if one.difference.low > gate.margin
-            else f"{_sentence(name, one, metric)}, wanted over {gate.margin:+.4f}"
-        )
-    tolerance = _tolerance(gate.slices, name)
-    if one.difference.high < 0 or (tolerance is not None and one.difference.mean < -tolerance):
-        return f"{_sentence(name, one, metric)}, a guarded slice"
-    return ""
+def _check_improvement(split: str, result: PairedResult, metric: str, gate: GateConfig) -> list[str]:
+    assert result.difference is not None
+    if result.difference.low > gate.min_improvement:
+        return []
+    return [f"{_describe(split, result, metric)}; the lower end must exceed {gate.min_improvement:+.4f}"]
 
 
-def _tolerance(slices: Mapping[str, Any], name: str) -> float | None:
-    tolerance: float | None = slices[name.partition(": ")[2]].tolerance
-    return tolerance
+def _check_slice(name: str, result: PairedResult, metric: str, max_regression: float | None) -> list[str]:
+    assert result.difference is not None
+    is_worse = max_regression is not None and result.difference.mean < -max_regression
+    if result.difference.high < 0 or is_worse:
+        return [f"{_describe(name, result, metric)}; the challenger is worse on this slice"]
+    return []
 
 
-def _sentence(name: str, one: PairedResult, metric: str) -> str:
-    assert one.difference is not None
-    assert one.champion is not None
-    low, high = one.difference.low, one.difference.high
+def _describe(name: str, result: PairedResult, metric: str) -> str:
+    assert result.difference is not None
+    assert result.champion is not None
+    difference = result.difference
     return (
-        f"{name} ({one.images} images): {metric} {one.champion[metric]:.4f} → {one.challenger[metric]:.4f}, "
-        f"{one.difference.mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        f"{name} ({result.images} images): {metric} {result.champion[metric]:.4f} → {result.challenger[metric]:.4f}, "
+        f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
     )

@@ -1,4 +1,4 @@
-"""What a run saw is kept whole, and is equal for equal data whatever its order."""
+"""A data snapshot has one digest per content, independent of the order of its rows."""
 
 from pathlib import Path
 
@@ -15,37 +15,37 @@ ROWS = [
     ("scenes", "3", b"three", "test", "31", "a café"),
     ("scenes", "4", b"one", "test", "41", "a red star again"),
 ]
-NAMES = ["dataset", "image_id", "key", "split", "told_id", "told"]
+NAMES = ["dataset", "image_id", "key", "split", "text_id", "text"]
 
 
-def seen(rows: list[tuple[object, ...]]) -> DataSnapshot:
+def snapshot(rows: list[tuple[object, ...]]) -> DataSnapshot:
     return DataSnapshot(pa.table(dict(zip(NAMES, map(list, zip(*rows, strict=True)), strict=True))))
 
 
-def test_equal_data_has_an_equal_digest_whatever_its_order_and_any_change_another() -> None:
-    whole = seen(ROWS).digest
-    assert seen(ROWS[::-1]).digest == whole
-    for place in range(6):
+def test_the_digest_depends_on_every_value_and_not_on_the_order() -> None:
+    digest = snapshot(ROWS).digest
+    assert snapshot(ROWS[::-1]).digest == digest
+    for column in range(6):
         changed = list(ROWS[2])
-        changed[place] = b"x" if place == 2 else "x"
-        assert seen([*ROWS[:2], tuple(changed), *ROWS[3:]]).digest != whole
-    assert seen(ROWS[:-1]).digest != whole
+        changed[column] = b"x" if column == 2 else "x"
+        assert snapshot([*ROWS[:2], tuple(changed), *ROWS[3:]]).digest != digest
+    assert snapshot(ROWS[:-1]).digest != digest
 
 
-def test_it_is_read_back_and_damage_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "seen.parquet"
-    seen(ROWS).save(path)
-    assert DataSnapshot.load(path).digest == seen(ROWS).digest
+def test_a_saved_snapshot_is_loaded_and_a_corrupt_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.parquet"
+    snapshot(ROWS).save(path)
+    assert DataSnapshot.load(path).digest == snapshot(ROWS).digest
     path.write_bytes(b"nothing")
-    with pytest.raises(CorruptFileError, match="what the run saw cannot be read"):
+    with pytest.raises(CorruptFileError, match=r"snapshot\.parquet"):
         DataSnapshot.load(path)
 
 
-def test_runs_are_tested_on_images_whose_content_they_have_not_learned() -> None:
-    held = seen(ROWS).held_out()
-    assert held.names == (("scenes", "3"),)
-    assert held.references == (("a café",),)
-    assert seen(ROWS[:3]).held_out().references == (("a blue cross",),)
-    with pytest.raises(CaptError, match="neither test nor val"):
-        seen(ROWS[:2]).held_out()
-    assert seen(ROWS).learns_from(held) == [False]
+def test_held_out_images_are_not_in_the_train_split() -> None:
+    images = snapshot(ROWS).held_out()
+    assert images.names == (("scenes", "3"),)
+    assert images.references == (("a café",),)
+    assert snapshot(ROWS[:3]).held_out().names == (("scenes", "2"),)
+    with pytest.raises(CaptError):
+        snapshot(ROWS[:2]).held_out()
+    assert snapshot(ROWS).trains_on(images) == [False]

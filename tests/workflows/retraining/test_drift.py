@@ -1,4 +1,4 @@
-"""Drift tells other images from more of the same."""
+"""The drift is near 0 for more images of the same kind, and grows with a shift or another spread."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from features.store import open_store
 from schemas.errors import CorruptFileError
 from tests.features.store.stores import add_features, feature_recipe, keys_of, new_store
-from workflows.retraining.drift import MOST_DIMENSIONS, Moments, compute_drift, compute_moments
+from workflows.retraining.drift import MAX_DIMENSIONS, Moments, compute_drift, compute_moments
 
 
 def moments(count: int, seed: int, *, shift: float = 0.0, scale: float = 1.0, dimensions: int = 64) -> Moments:
@@ -17,22 +17,22 @@ def moments(count: int, seed: int, *, shift: float = 0.0, scale: float = 1.0, di
 
 
 @pytest.mark.parametrize("count", [20, 200, 2000])
-def test_more_of_the_same_does_not_drift_however_few_they_are(count: int) -> None:
+def test_images_of_the_same_kind_do_not_drift_at_any_number(count: int) -> None:
     found = [compute_drift(moments(2000, 0), moments(count, seed)) for seed in range(1, 9)]
     assert np.mean([one.mean for one in found]) < 0.1
     assert np.mean([one.covariance for one in found]) < 0.6
 
 
-def test_a_shift_shows_in_the_mean_in_units_of_the_deviation() -> None:
+def test_the_mean_drifts_by_a_shift_in_units_of_the_standard_deviation() -> None:
     found = compute_drift(moments(2000, 0), moments(200, 1, shift=1.0))
     assert found.mean == pytest.approx(1.0, abs=0.05)
 
 
-def test_the_unit_of_the_mean_is_the_distance_of_an_image_from_the_mean_and_two_images_lie_root_2_apart() -> None:
+def test_an_image_is_1_to_mean_and_root_2_from_another_image() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((20_000, 16)) * generator.uniform(0.5, 2, 16)
-    from_the_mean = np.sqrt(np.mean(np.sum((vectors - vectors.mean(axis=0)) ** 2, axis=1)))
-    of_two = np.sqrt(np.mean(np.sum((vectors[:10_000] - vectors[10_000:]) ** 2, axis=1)))
+    to_mean = np.sqrt(np.mean(np.sum((vectors - vectors.mean(axis=0)) ** 2, axis=1)))
+    between_two = np.sqrt(np.mean(np.sum((vectors[:10_000] - vectors[10_000:]) ** 2, axis=1)))
 
     def drift_of(distance: float) -> float:
         shift = np.zeros(16)
@@ -40,17 +40,17 @@ def test_the_unit_of_the_mean_is_the_distance_of_an_image_from_the_mean_and_two_
         both = [Moments(len(v), v.mean(axis=0), np.cov(v, rowvar=False)) for v in (vectors, vectors + shift)]
         return compute_drift(*both).mean
 
-    assert drift_of(from_the_mean) == pytest.approx(1, abs=0.01)
-    assert drift_of(of_two) == pytest.approx(np.sqrt(2), abs=0.02)
+    assert drift_of(to_mean) == pytest.approx(1, abs=0.01)
+    assert drift_of(between_two) == pytest.approx(np.sqrt(2), abs=0.02)
 
 
-def test_another_spread_shows_in_the_covariance_alone() -> None:
+def test_another_spread_changes_the_covariance_only() -> None:
     found = compute_drift(moments(2000, 0), moments(2000, 1, scale=2.0))
     assert found.mean < 0.1
     assert found.covariance == pytest.approx(3.0, rel=0.1)
 
 
-def test_moments_are_those_of_the_rows_averaged_over_places(tmp_path: Path) -> None:
+def test_moments_average_spatial_features_over_their_locations(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     table_config = feature_recipe()
     add_features(store, table_config, range(50))
@@ -82,14 +82,14 @@ def test_pixels_are_averaged_into_cells_and_long_vectors_projected() -> None:
     assert small.mean.mean() == pytest.approx(127.5, abs=10)
     long = compute_moments(Table(np.random.default_rng(0).standard_normal((20, 2048))), np.zeros((20, 32), np.uint8))
     assert long is not None
-    assert long.mean.shape == (MOST_DIMENSIONS,)
+    assert long.mean.shape == (MAX_DIMENSIONS,)
 
 
-def test_moments_are_read_back_and_damage_is_one_line(tmp_path: Path) -> None:
+def test_saved_moments_are_loaded_and_corrupt_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "moments.npz"
     moments(10, 0, dimensions=4).save(path)
     found = Moments.load(path)
     np.testing.assert_array_equal(found.mean, moments(10, 0, dimensions=4).mean)
     path.write_bytes(b"no archive")
-    with pytest.raises(CorruptFileError, match="moments of features cannot be read"):
+    with pytest.raises(CorruptFileError, match=r"moments\.npz"):
         Moments.load(path)

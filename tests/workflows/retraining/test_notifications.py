@@ -1,4 +1,4 @@
-"""Hooks get the outcome as JSON, and one that fails costs nothing."""
+"""A program and a webhook receive the outcome as JSON, and a failed notification is a warning."""
 
 import json
 import logging
@@ -12,18 +12,18 @@ import pytest
 from workflows.retraining.config import NotificationsConfig
 from workflows.retraining.notifications import notify
 
-OUTCOME = {"decision": "promoted", "why": ["better"], "champion": "0123456789abcdef"}
+OUTCOME = {"decision": "promoted", "reasons": ["better"], "champion": "0123456789abcdef"}
 KEEP = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
 
 
 @pytest.fixture
 def server():
-    """A server on loopback that keeps what it is sent, and answers with `server.status`."""
+    """A loopback server that records its requests and answers with `server.status`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers["content-length"])
-            self.server.got.append((self.headers["content-type"], self.rfile.read(length)))
+            self.server.requests.append((self.headers["content-type"], self.rfile.read(length)))
             self.send_response(self.server.status)
             self.end_headers()
 
@@ -31,7 +31,7 @@ def server():
             pass
 
     made = HTTPServer(("127.0.0.1", 0), Handler)
-    made.got, made.status = [], 204
+    made.requests, made.status = [], 204
     thread = threading.Thread(target=made.serve_forever)
     thread.start()
     yield made
@@ -40,35 +40,38 @@ def server():
     made.server_close()
 
 
-def url_of(server: HTTPServer) -> str:
+def hook_url(server: HTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}/hook"
 
 
-def test_a_program_and_an_address_get_the_outcome(tmp_path: Path, server: HTTPServer) -> None:
+def test_a_program_and_a_webhook_receive_the_outcome(tmp_path: Path, server: HTTPServer) -> None:
     kept = tmp_path / "kept.json"
-    notify(NotificationsConfig(command=(sys.executable, "-c", KEEP, str(kept)), url=url_of(server)), OUTCOME)
+    notify(NotificationsConfig(command=(sys.executable, "-c", KEEP, str(kept)), url=hook_url(server)), OUTCOME)
     assert json.loads(kept.read_bytes()) == OUTCOME
-    assert [(kind, json.loads(data)) for kind, data in server.got] == [("application/json", OUTCOME)]
+    assert [(kind, json.loads(data)) for kind, data in server.requests] == [("application/json", OUTCOME)]
 
 
-def test_nothing_new_is_told_only_where_it_is_asked_for(server: HTTPServer) -> None:
-    notify(NotificationsConfig(url=url_of(server)), {**OUTCOME, "decision": "nothing new"})
-    assert server.got == []
-    notify(NotificationsConfig(url=url_of(server), on=("nothing new",)), {**OUTCOME, "decision": "nothing new"})
-    assert len(server.got) == 1
+def test_no_change_is_reported_only_if_configured(server: HTTPServer) -> None:
+    notify(NotificationsConfig(url=hook_url(server)), {**OUTCOME, "decision": "no_change"})
+    assert server.requests == []
+    notify(NotificationsConfig(url=hook_url(server), on=("no_change",)), {**OUTCOME, "decision": "no_change"})
+    assert len(server.requests) == 1
 
 
-def test_hooks_that_fail_are_warnings(server: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_notification_is_a_warning_without_secrets(
+    server: HTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING, "capt")
     server.status = 500
-    address = url_of(server)
+    address = hook_url(server)
     notify(NotificationsConfig(command=(sys.executable, "-c", "raise SystemExit(3)"), url=address), OUTCOME)
     notify(NotificationsConfig(command=("/no/such/program",)), OUTCOME)
     notify(NotificationsConfig(command=(sys.executable, "-c", "import time; time.sleep(60)"), timeout=0.2), OUTCOME)
     notify(NotificationsConfig(url="http://127.0.0.1:9/closed", timeout=2), OUTCOME)
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0].endswith("ended with status 3")
-    assert said[1] == f"the hook {address.removesuffix('/hook')} answered 500"
-    assert "/no/such/program failed" in said[2]
-    assert "killed after" in said[3]
-    assert "http://127.0.0.1:9 failed" in said[4]
+    messages = [record.getMessage() for record in caplog.records]
+    problems = ("exit code 3", "answered 500", "failed: FileNotFoundError", "killed after 0.2", "failed: ")
+    for message, problem in zip(messages, problems, strict=True):
+        assert problem in message
+    assert f"{address.removesuffix('/hook')} " in messages[1]
+    assert "raise SystemExit" not in messages[0]
+    assert "closed" not in messages[4]

@@ -1,4 +1,6 @@
-"""The gate lets a challenger through that is surely better, and worse on nothing that is guarded."""
+"""The gate accepts a challenger that is significantly better, and worse on no slice."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,79 +18,82 @@ IMAGES = CommonImages(
 )
 
 
-class SeenAs:
-    """Data whose held-out images are given, and of which nothing is learned from."""
-
-    def __init__(self, images: CommonImages) -> None:
-        self.images = images
+class HeldOutSnapshot:
+    """A snapshot with these held-out images and no training images."""
 
     def held_out(self) -> CommonImages:
-        return self.images
+        return IMAGES
 
-    def learns_from(self, images: CommonImages) -> list[bool]:
+    def trains_on(self, images: CommonImages) -> list[bool]:
         return [False] * len(images)
 
 
-def passage(
-    monkeypatch: pytest.MonkeyPatch, old: np.ndarray, new: np.ndarray, **options: object
+def gate(
+    monkeypatch: pytest.MonkeyPatch, old: np.ndarray, new: np.ndarray, **options: Any
 ) -> promotion_gate.GateResult:
-    """What the gate says of two runs that read these images right."""
-    right = {"old": old, "new": new}
-    monkeypatch.setattr(promotion_gate, "sample_of", lambda run, store, images: sample_labels(right[run]))
-    monkeypatch.setattr(CommonImages, "known_to", lambda self, store, runs: self)
-    seen = SeenAs(IMAGES)
-    return promotion_gate.evaluate_challenger("old", "new", None, seen, seen, "exact_match", GateConfig(**options))
+    """Returns the decision about two runs that recognize these images correctly."""
+    correct = {"old": old, "new": new}
+    monkeypatch.setattr(promotion_gate, "sample_run", lambda run, store, images: sample_labels(correct[run]))
+    monkeypatch.setattr(CommonImages, "with_features", lambda self, store, runs: self)
+    snapshot: Any = HeldOutSnapshot()
+    runs: list[Any] = ["old", "new"]
+    store: Any = None
+    return promotion_gate.evaluate_challenger(*runs, store, snapshot, snapshot, "exact_match", GateConfig(**options))
 
 
-def share(of: float, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random(COUNT) < of
+def random_results(accuracy: float) -> np.ndarray:
+    return np.random.default_rng(0).random(COUNT) < accuracy
 
 
-def test_a_challenger_that_is_surely_better_passes_and_the_reason_has_both_scores(monkeypatch) -> None:
-    done = passage(monkeypatch, share(0.5), share(0.9))
-    assert done.passed
-    assert done.why[0].startswith("champion's test (400 images): exact_match 0.")
-    assert list(done.rounds) == ["champion's test"], "the same images are asked once"
+def test_a_significantly_better_challenger_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = gate(monkeypatch, random_results(0.5), random_results(0.9))
+    assert result.passed
+    assert list(result.comparisons) == ["champion_test"], "equal splits are evaluated once"
+    comparison = result.comparisons["champion_test"]
+    assert comparison.images == COUNT
+    assert comparison.champion is not None
+    assert f"{comparison.champion['exact_match']:.4f}" in result.reasons[0]
+    assert f"{comparison.challenger['exact_match']:.4f}" in result.reasons[0]
 
 
-def test_one_that_may_be_better_by_chance_does_not(monkeypatch) -> None:
-    old = share(0.5)
+def test_an_insignificant_improvement_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = random_results(0.5)
     new = old.copy()
     new[np.flatnonzero(~old)[:2]] = True
-    done = passage(monkeypatch, old, new)
-    assert not done.passed
-    assert "wanted over +0.0000" in done.why[0]
+    assert not gate(monkeypatch, old, new).passed
 
 
-def test_the_same_answers_do_not_pass_and_do_with_a_margin_below_zero(monkeypatch) -> None:
-    assert not passage(monkeypatch, share(0.5), share(0.5)).passed
-    assert passage(monkeypatch, share(0.5), share(0.5), margin=-0.01).passed
+def test_equal_results_pass_only_with_a_negative_min_improvement(monkeypatch: pytest.MonkeyPatch) -> None:
+    equal = random_results(0.5)
+    assert not gate(monkeypatch, equal, equal).passed
+    assert gate(monkeypatch, equal, equal, min_improvement=-0.01).passed
 
 
-def test_being_worse_on_a_guarded_slice_keeps_it_out(monkeypatch) -> None:
+def test_a_regression_on_a_slice_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     doubled = np.arange(COUNT) % 4 == 0
-    old, new = np.where(doubled, True, share(0.3)), np.where(doubled, False, True)
-    assert passage(monkeypatch, old, new).passed
-    guarded = passage(monkeypatch, old, new, slices={"doubled": SliceConfig(pattern=r"(.)\1")})
-    assert not guarded.passed
-    assert "champion's test: doubled (100 images)" in guarded.why[0]
-    assert guarded.why[0].endswith("a guarded slice")
+    old, new = np.where(doubled, True, random_results(0.3)), np.where(doubled, False, True)
+    assert gate(monkeypatch, old, new).passed
+    result = gate(monkeypatch, old, new, slices={"doubled": SliceConfig(pattern=r"(.)\1")})
+    assert not result.passed
+    assert result.comparisons["champion_test/doubled"].images == COUNT / 4
+    assert len(result.reasons) == 1
+    assert result.reasons[0].startswith("champion_test/doubled ")
 
 
-def test_a_tolerance_counts_what_chance_could_explain(monkeypatch) -> None:
+def test_max_regression_refuses_an_insignificant_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     doubled = np.arange(COUNT) % 4 == 0
-    old = np.where(doubled, True, share(0.3))
+    old = np.where(doubled, True, random_results(0.3))
     new = np.ones(COUNT, bool)
     new[np.flatnonzero(doubled)[:1]] = False
-    assert passage(monkeypatch, old, new, slices={"doubled": SliceConfig(pattern=r"(.)\1")}).passed
-    strict = {"doubled": SliceConfig(pattern=r"(.)\1", tolerance=0.0)}
-    assert not passage(monkeypatch, old, new, slices=strict).passed
+    assert gate(monkeypatch, old, new, slices={"doubled": SliceConfig(pattern=r"(.)\1")}).passed
+    strict = {"doubled": SliceConfig(pattern=r"(.)\1", max_regression=0.0)}
+    assert not gate(monkeypatch, old, new, slices=strict).passed
 
 
 def test_differences_are_paired() -> None:
-    old = share(0.5)
+    old = random_results(0.5)
     new = old.copy()
     new[np.flatnonzero(~old)[:40]] = True
-    found = paired_differences(sample_labels(old), sample_labels(new))["exact_match"]
-    assert found.mean == pytest.approx(0.1)
-    assert 0.06 < found.low < 0.1 < found.high < 0.14
+    difference = paired_differences(sample_labels(old), sample_labels(new))["exact_match"]
+    assert difference.mean == pytest.approx(0.1)
+    assert 0.06 < difference.low < 0.1 < difference.high < 0.14

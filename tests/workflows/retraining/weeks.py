@@ -1,4 +1,4 @@
-"""A model's data as it comes week by week: scenes of one object, and a small network that sees colours."""
+"""Writes the weekly data of a model: scenes of one object, and a small extractor of colors."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ TRAIN = {
 
 
 def save_network(path: Path) -> Path:
-    """A network that averages colours over a grid of cells: no weights, and all that tells colours apart."""
+    """Writes an extractor without weights that averages the colors of a grid of cells."""
     image = keras.Input((48, 64, 3))
     cells = keras.layers.AveragePooling2D(8, name="cells")(keras.layers.Rescaling(1 / 255)(image))
     keras.Model(image, cells).save(path)
@@ -33,28 +33,28 @@ def save_network(path: Path) -> Path:
 
 
 def scenes(directory: Path, count: int) -> Path:
-    """So many scenes of one object in COCO's layout; more of them hold the same first ones."""
+    """Writes `count` scenes of one object in COCO layout. A larger number keeps the first scenes."""
     shutil.rmtree(directory, ignore_errors=True)
     make_scenes(directory, count, SEED, SceneDatasetConfig(objects=(1,)))
     return directory
 
 
 def spoil(directory: Path, images: int) -> None:
-    """A bad batch: every second picture of the last ones is no image, and the captions of all are no words."""
+    """Corrupts every second one of the last images, and replaces the captions of all of them by unknown words."""
     paths = sorted((directory / "images").iterdir())[-images:]
     for path in paths[::2]:
         path.write_bytes(b"no image")
     spoiled = {int(path.stem) for path in paths}
     for path in (directory / "annotations").glob("captions_*.json"):
-        said = json.loads(path.read_text())
-        for caption in said["annotations"]:
+        annotations = json.loads(path.read_text())
+        for caption in annotations["annotations"]:
             if caption["image_id"] in spoiled:
                 caption["caption"] = f"xq{caption['id']} zzv{caption['id']} "
-        path.write_text(json.dumps(said))
+        path.write_text(json.dumps(annotations))
 
 
 def settings(root: Path, **changes: Any) -> dict[str, Any]:
-    """A retraining on `root/scenes` with the network `root/network.keras`."""
+    """Returns a retraining on `root/scenes` with the extractor `root/network.keras`."""
     annotations = [str(root / "scenes/annotations" / f"captions_{split}2017.json") for split in ("train", "val")]
     return {
         "store": str(root / "store"),
@@ -73,8 +73,8 @@ def settings(root: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def written(root: Path, **changes: Any) -> Path:
-    """The same as a file."""
+def write_config(root: Path, **changes: Any) -> Path:
+    """Writes the settings to `root/retrain.yaml`."""
     path = root / "retrain.yaml"
     path.write_text(yaml.safe_dump(settings(root, **changes)))
     return path

@@ -1,0 +1,90 @@
+"""Prepares the datasets of a retraining and identifies what a run would learn from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from features.store import Store
+from schemas.table_config import digest_of
+from workflows.retraining.config import RetrainConfig
+from workflows.retraining.data_diff import compute_failure_rate
+from workflows.retraining.data_snapshot import DataSnapshot
+from workflows.tasks import files_named
+
+_VOCABULARY_OPTIONS = ("vocab_size", "min_count")
+_SUMMARY_KEYS = ("dataset", "input", "ok", "cached", "duplicate", "failed", "fingerprint", "seconds", "reasons")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The tables that a run is trained on.
+
+    Args:
+        datasets: Names of the datasets.
+        tables: Fingerprints by key of `Task.preparations`. The caption table is that of the first dataset.
+        caption_tables: Fingerprint of each dataset's caption table; empty for CAPTCHAs.
+        summaries: Result of each preparation.
+    """
+
+    datasets: tuple[str, ...]
+    tables: dict[str, str]
+    caption_tables: tuple[str, ...]
+    summaries: tuple[dict[str, Any], ...]
+
+    @property
+    def failure_rate(self) -> float:
+        """Fraction of the input records that failed."""
+        return compute_failure_rate(self.summaries)
+
+
+def prepare_data(config: RetrainConfig, store: Store, vocab_from: str | None, dry_run: bool = False) -> PreparedData:
+    """Prepares every dataset. Failed records do not stop a preparation; the data checks limit them.
+
+    Args:
+        config: The retraining.
+        store: The store.
+        vocab_from: Caption table whose vocabulary is reused; None builds one from the first dataset.
+        dry_run: Report only, write nothing.
+    """
+    summaries: list[dict[str, Any]] = []
+    caption_tables: list[str] = []
+    tables: dict[str, str] = {}
+    datasets = []
+    for dataset in config.data:
+        for table, preparation in config.training_task.preparations.items():
+            options = {"max_failures": "100%", **config.preparation_options(table, dataset)}
+            vocabulary = vocab_from or (caption_tables[0] if caption_tables else None)
+            if table == "captions" and vocabulary:
+                options = {name: value for name, value in options.items() if name not in _VOCABULARY_OPTIONS}
+                options["vocab_from"] = vocabulary
+            summary = preparation.prepare(store.path, options, dry_run)
+            summaries.append(summary)
+            tables.setdefault(table, str(summary["fingerprint"]))
+            if table == "captions":
+                caption_tables.append(str(summary["fingerprint"]))
+            else:
+                datasets.append(str(options.get("dataset_name") or options.get("dataset_type") or config.task))
+    return PreparedData(tuple(datasets), tables, tuple(caption_tables), tuple(summaries))
+
+
+def take_snapshot(store: Store, data: PreparedData) -> DataSnapshot:
+    """Returns the snapshot of the data that a run would be trained on."""
+    if data.caption_tables:
+        return DataSnapshot.from_captions(store, data.datasets, data.caption_tables, data.tables["features"])
+    return DataSnapshot.from_labels(store, data.datasets, data.tables["features"])
+
+
+def hash_settings(config: RetrainConfig, data: PreparedData) -> str:
+    """Returns a digest of everything but the data that determines a run."""
+    training = [config.task, config.training_task.settings(config.train), config.initialization, config.vocabulary]
+    return digest_of([*training, config.captions, data.tables["features"], files_named(config.train)])
+
+
+def hash_inputs(config: RetrainConfig, data: PreparedData, snapshot: DataSnapshot) -> str:
+    """Returns a digest of the settings and the data of a run. Runs with equal digests learn the same."""
+    return digest_of([hash_settings(config, data), snapshot.digest])
+
+
+def summarize(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the counts of one preparation for the decision's lineage."""
+    return {name: summary[name] for name in _SUMMARY_KEYS if name in summary}

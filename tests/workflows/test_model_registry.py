@@ -138,7 +138,7 @@ def test_garbage_collection_keeps_the_last_champions_and_what_changes_still(stor
 
 
 def test_a_model_is_asked_for_by_name_where_there_are_several(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"there is no model .*`capt retrain` makes one"):
+    with pytest.raises(StoreError, match=r"there is no model"):
         capt.models_show(store=str(store.path))
     promote(RegisteredModel(store, "shapes"), 1)
     promote(RegisteredModel(store, "words"), 1)

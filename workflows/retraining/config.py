@@ -224,7 +224,9 @@ def read_config(path: str | Path) -> RetrainConfig:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"unknown key {key!r}", location=str(path), hint="See docs/how_to/retraining.md.") from None
+            raise UsageError(
+                f"unknown key {key!r}", location=str(path), hint="See docs/how_to/retraining.md."
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{key}: {message}" if key else message, location=str(path)) from None
     try:

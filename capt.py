@@ -251,10 +251,10 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
     try:
         yield
     except CaptError as error:
-        if as_json and error.figures is not None:
-            print(jsonlib.dumps(error.figures))
+        if as_json and error.summary is not None:
+            print(jsonlib.dumps(error.summary))
         _complain(str(error), debug)
-        raise typer.Exit(error.status) from None
+        raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         _complain("Interrupted. The same command resumes.", debug)
         raise typer.Exit(ExitCode.INTERRUPTED) from None

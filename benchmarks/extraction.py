@@ -152,11 +152,11 @@ def core(given: Given) -> float:
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
     write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT_SCHEMA)
     network, size = (
-        load_shared_extractor_model(table.network_path, table.table_config.precision),
+        load_shared_extractor_model(table.extractor_path, table.table_config.precision),
         (table.table_config.height, table.table_config.width),
     )
     network.predict(np.zeros((DEFAULT_BATCH_SIZE, *size, 3), np.uint8))  # the first call optimizes the graph
-    extract = ExtractShard(str(plan), str(table.network_path), table.table_config, table.shape, "made", 1)
+    extract = ExtractShard(str(plan), str(table.extractor_path), table.table_config, table.shape, "made", 1)
     started = time.perf_counter()
     result = json.loads(extract(plan / "units" / "00000.parquet", lambda done, failed: None))
     seconds = time.perf_counter() - started
@@ -192,7 +192,7 @@ def bare_network(given: Given) -> Work:
     """The frozen network alone, in batches as the core makes them, on pixels in memory."""
     table = given.store.table
     network, fitting = (
-        load_extractor_model(table.network_path, table.table_config.precision),
+        load_extractor_model(table.extractor_path, table.table_config.precision),
         Resizer.of(table.table_config),
     )
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
@@ -268,7 +268,7 @@ def on_pixels(given: Given, precision: Precision) -> Features:
     table = given.store.table
     paths, fitting = sorted(given.few.iterdir()), Resizer.of(table.table_config)
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in paths])
-    features = load_extractor_model(table.network_path, precision).predict(pixels)
+    features = load_extractor_model(table.extractor_path, precision).predict(pixels)
     return dict(zip((path.stem for path in paths), features, strict=True))
 
 

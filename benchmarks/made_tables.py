@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features.io.atomic_files import atomic_write, describe_file, put_if_absent, write
 from features.store import CaptionTable, FeatureTable, Store, storage_dtypes
 from features.store.commit_log import CommitLog
-from features.store.shards import ShardWriter, find_shard, shard_count, tensor_fields
+from features.store.shards import ShardWriter, choose_shard_count, find_shard, tensor_fields
 from schemas.choices import Compression, Format, StorageDtype
 from schemas.manifests import DatasetMetadata, FeatureMetadata, Manifest
 from schemas.records import to_arrow
@@ -61,11 +61,11 @@ def feature_table(
         format=file_format,
         compression=compression,
     )
-    root, table = store.feature_root(table_config), table_config.table(shape)
+    root, table = store.feature_table_root(table_config), table_config.table(shape)
     sha256 = hashlib.sha256(_NETWORK).hexdigest()
-    write(store.network_path(sha256), _NETWORK)
+    write(store.extractor_path(sha256), _NETWORK)
     put_if_absent(root / "network.json", canonical_json({"network": sha256, "shape": list(shape)}))
-    count = shard_count(len(names), sum(field.nbytes for field in tensor_fields(table)))
+    count = choose_shard_count(len(names), sum(field.nbytes for field in tensor_fields(table)))
     shards = []
     for prefix, keys in groupby(sorted(map(key_of, names)), lambda key: find_shard(key, count)):
         writer = ShardWriter(root, _COMMIT, table, file_format, prefix, count)
@@ -75,7 +75,7 @@ def feature_table(
     facts = FeatureMetadata(shape=shape, network=sha256, numerics="none", toolchain={})
     written = tuple(shard for shard in shards if shard)
     CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=written, facts=facts))
-    return store.features(table_config.fingerprint)
+    return store.feature_table(table_config.fingerprint)
 
 
 def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ def make_store(path: Path, images: Path, count: int) -> None:
     store = create_store(path)
     options = PrepareFeatures(store=str(path), images=(str(images),), **OPTIONS)
     table_config = build_table_config(options, store)
-    root = store.feature_root(table_config)
+    root = store.feature_table_root(table_config)
     writer = ShardWriter(root, "made", table_config.table((2,)), table_config.format, 0, 1)
     for key in sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count)):
         writer.append({"key": key, "value": np.zeros(2, np.float16)})

@@ -69,7 +69,7 @@ class Planning:
         job_database = JobDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
-                job_database.add_assigned(file.iter_batches(), is_catalogued=True)
+                job_database.add_assigned(file.iter_batches(), has_images=True)
         with self._step(f"{run}: walk"):
             job_database.add_roots(["/images"])
             job_database.add_found(

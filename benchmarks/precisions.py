@@ -64,7 +64,7 @@ def _features(store: Path, images: list[str], options: Any, precision: Precision
         storage_dtype="float32",
         **asked,
     )
-    table = open_store(store).features(result["fingerprint"])
+    table = open_store(store).feature_table(result["fingerprint"])
     return flat(table, np.concatenate(list(table.key_blocks())))
 
 

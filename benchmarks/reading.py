@@ -35,7 +35,7 @@ from rounds import Work, in_turn, print_rounds, ratio
 from features.store import FeatureTable, create_store
 from features.store.shards import read_index, tensor_fields, value_span
 from schemas.choices import Format
-from schemas.records import parsing_spec
+from schemas.records import build_parsing_spec
 from schemas.table_config import END, START
 from trainer.data.caption_batches import BatchReader, epoch_order
 from trainer.data.caption_data import Captions
@@ -116,7 +116,7 @@ def streamed(table: FeatureTable, batch: int) -> Reader:
 
 def tensorflow_alone(table: FeatureTable, batch: int) -> Reader:
     """What a TensorFlow program makes of the TFRecords with nothing but the published parsing spec."""
-    fields, spec = tensor_fields(table.table), parsing_spec(table.table)
+    fields, spec = tensor_fields(table.table), build_parsing_spec(table.table)
 
     def parse(records: Any) -> Any:
         rows = tf.io.parse_example(records, spec)

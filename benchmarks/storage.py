@@ -73,7 +73,7 @@ def _prepared(store: Path, images: list[str], options: Any, chosen: dict[str, st
         precision=options.precision,
         **chosen,
     )
-    return open_store(store).features(result["fingerprint"])
+    return open_store(store).feature_table(result["fingerprint"])
 
 
 def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:

@@ -118,7 +118,7 @@ def make_store(path: Path, text: Path, images: int) -> Store:
     """A store with the captions, and with features of the first images of the train split."""
     store = create_store(path)
     capt.prepare_captions(store=str(path), dataset_type=DATASET, annotations=[str(text)], vocab_size=VOCABULARY)
-    names = train_images(store.text_tables()[0])[:images]
+    names = train_images(store.caption_tables()[0])[:images]
     feature_table(store, names)
     catalog(store, DATASET, names)
     return store

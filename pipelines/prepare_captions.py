@@ -14,7 +14,7 @@ from features.io.locations import parse_location
 from features.store import Store, create_store, open_store
 from features.store.corruption import recorded_corruption
 from features.store.leases import lease, table_name
-from features.store.repair import intact_caption_table, readable_dataset, remove_corrupt, repair_log
+from features.store.repair import open_intact_caption_table, open_readable_dataset, remove_corrupt, repair_log
 from features.text.caption_keys import CaptionsDigest, compute_caption_key, identify_built_vocabulary
 from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
@@ -29,7 +29,7 @@ from pipelines.ingest.split_records import log_splits
 from pipelines.ingest.workspace import Workspace, dry_run_workspace
 from pipelines.jobs.caption_job import CaptionJob
 from pipelines.jobs.summary import build_summary, check_failures, commit_splits, parse_max_failures, write_named
-from schemas.errors import CaptError, RecordError, UsageError, unexpected
+from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions
 from schemas.table_config import CaptionTableConfig
@@ -75,12 +75,14 @@ def _prepare(options: PrepareCaptions) -> dict[str, Any]:
             job_database, running.enter_context(open_scratch(workspace.work)) / "captions.arrows"
         )
         table_config = _table_config(options, dataset.name, captions.train, words)
-        running.enter_context(lease(store.path, "prepare", {table_name(store.path, store.text_root(table_config)): ()}))
-        root = store.text_root(table_config)
+        running.enter_context(
+            lease(store.path, "prepare", {table_name(store.path, store.caption_table_root(table_config)): ()})
+        )
+        root = store.caption_table_root(table_config)
         # Each run puts its captions in the place of all others, so of several the last counts.
         running.enter_context(hold_job_lock(workspace.work / f"{root.name}.lock"))
         repair_log(root)
-        known = intact_caption_table(store, table_config)
+        known = open_intact_caption_table(store, table_config)
         if known:
             job_database.add_stored(known.captions())
         written = _tokenize(CaptionJob(root, workspace.work, table_config, words, captions, known), options)
@@ -112,7 +114,7 @@ def _forecast(options: PrepareCaptions) -> dict[str, Any]:
         _enter(job_database, options, source, store, name)
         captions = select_captions(job_database, workspace.root / "captions.arrows")
         table_config = _table_config(options, name, captions.train, _given_words(options, store))
-        known = intact_caption_table(store, table_config) if store.has_text(table_config) else None
+        known = open_intact_caption_table(store, table_config) if store.has_caption_table(table_config) else None
         if known:
             job_database.add_stored(known.captions())
         counts = job_database.counts()
@@ -157,7 +159,7 @@ def _enter(
             try:
                 key = _checked_key(dataset, entry._replace(image_id=image_id))
             except Exception as error:
-                job_database.fail(image_id, entry.caption_id, unexpected("parse", error))
+                job_database.fail(image_id, entry.caption_id, to_record_error("parse", error))
                 continue
             yield key, image_id, entry.caption_id, entry.caption, entry.repaired
 
@@ -169,7 +171,7 @@ def _enter(
         job_database.add_captions(accepted())
     job_database.refuse_two_splits()
     job_database.count_captions()
-    job_database.keep_assigned(readable_dataset(store.dataset_root(dataset)))
+    job_database.keep_assigned(open_readable_dataset(store.dataset_root(dataset)))
     job_database.limit(options.limit_images, options.limit_captions)
     if not job_database.count():
         why = "; ".join(f"{count} {reason}" for reason, count in job_database.reasons().items())
@@ -202,7 +204,7 @@ def _given_words(options: PrepareCaptions, store: Store) -> list[str] | None:
         raise UsageError(
             "a given vocabulary is used whole", location="--vocab-from", hint="leave out --vocab-size and --min-count"
         )
-    return store.text(options.vocab_from).vocabulary()
+    return store.caption_table(options.vocab_from).vocabulary()
 
 
 def _table_config(
@@ -242,9 +244,9 @@ def _tokenize(job: CaptionJob, options: PrepareCaptions) -> dict[str, Any]:
 
 
 def _text_figures(facts: CaptionMetadata) -> dict[str, int]:
-    if facts.without_words:
+    if facts.empty_captions:
         message = (
             "%d captions contain no word after standardization. A model learns to generate empty captions from them."
         )
-        _log.warning(message, facts.without_words)
-    return {"words": facts.words, "truncated": facts.truncated, "without_words": facts.without_words}
+        _log.warning(message, facts.empty_captions)
+    return {"words": facts.words, "truncated": facts.truncated, "without_words": facts.empty_captions}

@@ -22,7 +22,7 @@ from features.store import FeatureTable, Store, create_store, open_store
 from features.store.commit_log import CommitLog
 from features.store.corruption import recorded_corruption
 from features.store.leases import lease, table_name
-from features.store.repair import FeatureTableRepair, readable_dataset, remove_corrupt, repair_log
+from features.store.repair import FeatureTableRepair, open_readable_dataset, remove_corrupt, repair_log
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.resource_hints import parse_hints
 from pipelines.datasets import DatasetReader, open_reader
@@ -93,14 +93,12 @@ def _prepare(options: PrepareFeatures, published: PreparedImages) -> dict[str, A
     workspace = Workspace(store.path)
     table_config = build_table_config(options, store)
     dataset = store.dataset_root(options.dataset_name or published.dataset_type)
-    leased = {table_name(store.path, root): () for root in (store.feature_root(table_config), dataset)}
-    healing = FeatureTableRepair(store, table_config)
+    leased = {table_name(store.path, root): () for root in (store.feature_table_root(table_config), dataset)}
     with lease(store.path, "prepare", leased), workspace.job_database() as job_database:
-        healing.begin()
-        repair_log(dataset)
-        entered = _enter(job_database, options, published, workspace, store)
-        shards = _extract(job_database, options, workspace, healing)
-        lost = healing.finish()
+        with FeatureTableRepair(store, table_config) as repair:
+            repair_log(dataset)
+            entered = _enter(job_database, options, published, workspace, store)
+            shards = _extract(job_database, options, workspace, repair)
         commit_dataset(job_database, dataset, published.dataset_type)
         splits, replaced = job_database.split_figures(), job_database.count_replaced()
         log_splits(splits, dataset.name)
@@ -121,7 +119,7 @@ def _prepare(options: PrepareFeatures, published: PreparedImages) -> dict[str, A
             "dataset": dataset.name,
             "precision": table_config.precision,
             "report": str(dataset / report.path),
-            **lost.figures(),
+            **repair.unrepaired.to_dict(),
         }
     check_failures(result, allowed)
     return result
@@ -251,7 +249,7 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
 def _as_stored(table_config: FeatureTableConfig, store: Store) -> FeatureTableConfig:
     """The recipe in the precision of the table that it fits otherwise, where the store has one."""
     options = [table_config.model_copy(update={"precision": precision}) for precision in get_args(Precision)]
-    known = [option for option in options if store.has_features(option)]
+    known = [option for option in options if store.has_feature_table(option)]
     return known[0] if len(known) == 1 else table_config
 
 
@@ -259,7 +257,7 @@ def _enter(
     job_database: JobDatabase, options: PrepareFeatures, published: PreparedImages, workspace: Workspace, store: Store
 ) -> dict[str, int]:
     """Give every record its content key; how many images no annotation names, and how many are downloaded."""
-    dataset = readable_dataset(store.dataset_root(options.dataset_name or published.dataset_type))
+    dataset = open_readable_dataset(store.dataset_root(options.dataset_name or published.dataset_type))
     splitter = published.later if dataset.manifests else published.splitter
     selection = ImageSelection(splitter, published.states, options.seed, options.limit_images, options.limit_captions)
     entered = list_inputs(job_database, published.source, options.images, selection)
@@ -282,9 +280,9 @@ def _download(job_database: JobDatabase, options: PrepareFeatures, workspace: Wo
     return download_images(job_database, options.images, workspace.work, download_limits(options), options.beam_options)
 
 
-def _compare(job_database: JobDatabase, options: PrepareFeatures, healing: FeatureTableRepair) -> FeatureTable | None:
+def _compare(job_database: JobDatabase, options: PrepareFeatures, repair: FeatureTableRepair) -> FeatureTable | None:
     """Give every record its status, by what the table has now; the table."""
-    table = healing.table()
+    table = repair.open_intact()
     failures = table.failures() if table and not options.retry_failed else {}
     lasting = {key: why for key, why in failures.items() if not image_limits(options).allows_retry(*why[1:])}
     job_database.settle(_keys(table) if table else iter(()), lasting)
@@ -292,21 +290,21 @@ def _compare(job_database: JobDatabase, options: PrepareFeatures, healing: Featu
 
 
 def _extract(
-    job_database: JobDatabase, options: PrepareFeatures, workspace: Workspace, healing: FeatureTableRepair
+    job_database: JobDatabase, options: PrepareFeatures, workspace: Workspace, repair: FeatureTableRepair
 ) -> tuple[Shard, ...]:
     """Commit the rows that the table lacks, and see that it has its network."""
     while True:
-        seen = CommitLog(healing.root).last()
-        table = _compare(job_database, options, healing)
+        seen = CommitLog(repair.root).last()
+        table = _compare(job_database, options, repair)
         if not job_database.count_planned():
             break
-        check_launch(table, healing.table_config.precision, options.beam_options, options.allow_mixed_numerics)
-        job = _job(options, workspace, healing.table_config, healing.noted)
+        check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
+        job = _job(options, workspace, repair.table_config, repair.suspect)
         shards = job.run(job_database, options.beam_options, seen)
         if shards is not None:
             return shards
-    if not is_graph_intact(healing.root, workspace.networks, recorded_corruption(workspace.root, workspace.networks)):
-        _job(options, workspace, healing.table_config)
+    if not is_graph_intact(repair.root, workspace.networks, recorded_corruption(workspace.root, workspace.networks)):
+        _job(options, workspace, repair.table_config)
     return ()
 
 
@@ -322,7 +320,7 @@ def _job(
     suspect: Collection[str] = (),
     network: GraphFile | None = None,
 ) -> ExtractionJob:
-    root = Store(workspace.root).feature_root(table_config)
+    root = Store(workspace.root).feature_table_root(table_config)
     return ExtractionJob(
         root=root,
         work=workspace.work,

@@ -37,19 +37,19 @@ class CaptError(Exception):
         message: str. What is wrong, in the user's terms.
         location: str. The file, place or option it concerns; empty where nothing narrower is known.
         hint: str. What the user can do about it; empty where nothing is known to help.
-        figures: mapping or None. What the command found all the same, printed before the error.
+        summary: mapping or None. What the command found all the same, printed before the error.
     """
 
-    status = ExitCode.FAILED
+    exit_code = ExitCode.FAILED
 
     def __init__(
-        self, message: str, *, location: str = "", hint: str = "", figures: Mapping[str, Any] | None = None
+        self, message: str, *, location: str = "", hint: str = "", summary: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(message, location, hint)
         self.message = message
         self.location = location
         self.hint = hint
-        self.figures = figures
+        self.summary = summary
 
     def __str__(self) -> str:
         problem = self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."
@@ -61,7 +61,7 @@ class CaptError(Exception):
 class UsageError(CaptError):
     """The command was called wrongly."""
 
-    status = ExitCode.USAGE
+    exit_code = ExitCode.USAGE
 
 
 class TooManyFailuresError(CaptError):
@@ -69,30 +69,30 @@ class TooManyFailuresError(CaptError):
 
     Args:
         message: str. How many of how many failed.
-        figures: mapping. The run's figures, printed all the same.
+        summary: mapping. The run's figures, printed all the same.
         location: str. The run report.
     """
 
-    status = ExitCode.TOO_MANY_FAILURES
+    exit_code = ExitCode.TOO_MANY_FAILURES
 
-    def __init__(self, message: str, figures: Mapping[str, Any], *, location: str) -> None:
-        super().__init__(message, location=location, hint="mend the records, or raise --max-failures", figures=figures)
+    def __init__(self, message: str, summary: Mapping[str, Any], *, location: str) -> None:
+        super().__init__(message, location=location, hint="mend the records, or raise --max-failures", summary=summary)
 
 
-class NoAnswerError(CaptError):
+class NoUsableImageError(CaptError):
     """None of the images that were named has an answer.
 
     Args:
         images: How many images were named.
         first: Why the first one has none.
-        figures: The answers, printed all the same.
+        summary: The answers, printed all the same.
     """
 
-    status = ExitCode.TOO_MANY_FAILURES
+    exit_code = ExitCode.TOO_MANY_FAILURES
 
-    def __init__(self, images: int, first: str, figures: Mapping[str, Any]) -> None:
+    def __init__(self, images: int, first: str, summary: Mapping[str, Any]) -> None:
         message = f"none of {images} images has an answer; the first: {first}"
-        super().__init__(message, hint="check the names of the images", figures=figures)
+        super().__init__(message, hint="check the names of the images", summary=summary)
 
 
 class StoreError(CaptError):
@@ -108,7 +108,7 @@ class MissingKeyError(StoreError, KeyError):
 class CorruptFileError(StoreError):
     """Stored bytes differ from what their manifest names."""
 
-    status = ExitCode.DAMAGED
+    exit_code = ExitCode.DAMAGED
 
 
 class RecordError(CaptError):
@@ -132,7 +132,7 @@ class RecordError(CaptError):
         return (_record_error, (self.stage, self.reason, self.detail, self.permanent))
 
 
-def unexpected(stage: str, error: Exception) -> RecordError:
+def to_record_error(stage: str, error: Exception) -> RecordError:
     """Turns any exception raised while one record is read into the failure of that record, and logs its traceback.
 
     Args:

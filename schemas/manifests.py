@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue
 
 from schemas.frozen import Frozen
-from schemas.table_config import canonical_json, digest_of
+from schemas.table_config import canonical_json, compute_digest
 
 MANIFEST_VERSION = 1
 
@@ -54,6 +54,10 @@ class Shard(Frozen):
     data: FileEntry
     index: FileEntry | None = None
 
+    def entries(self) -> list[FileEntry]:
+        """Returns the files of the shard."""
+        return [entry for entry in (self.data, self.index) if entry]
+
 
 class FeatureMetadata(Frozen):
     """What a commit of features was made with.
@@ -95,7 +99,7 @@ class CaptionMetadata(Frozen):
     lengths: dict[str, dict[int, int]] | None = Field(default=None, exclude_if=lambda lengths: lengths is None)
 
     @property
-    def without_words(self) -> int:
+    def empty_captions(self) -> int:
         """Captions that have a start and an end token and nothing between."""
         return sum(counts.get(2, 0) for counts in (self.lengths or {}).values())
 
@@ -168,7 +172,7 @@ class Manifest(Frozen):
     @property
     def digest(self) -> str:
         """The manifest's name: the SHA-256 of its canonical JSON."""
-        return digest_of(self.model_dump(mode="json"))
+        return compute_digest(self.model_dump(mode="json"))
 
     def to_json(self) -> bytes:
         """The canonical JSON that the digest is taken of."""
@@ -176,5 +180,5 @@ class Manifest(Frozen):
 
     def entries(self) -> list[FileEntry]:
         """Every file that the manifest names."""
-        data = [entry for shard in self.shards for entry in (shard.data, shard.index) if entry]
+        data = [entry for shard in self.shards for entry in shard.entries()]
         return data + list(self.files.values())

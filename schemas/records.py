@@ -51,7 +51,7 @@ def from_example(table: Table, serialized: bytes) -> dict[str, Any]:
     return row
 
 
-def parsing_spec(table: Table) -> dict[str, Any]:
+def build_parsing_spec(table: Table) -> dict[str, Any]:
     """What `tf.io.parse_example` needs for the table's TFRecords; decode tensors with `tf.io.decode_raw`.
 
     TensorFlow has no zstd, so compressed tensors are first decompressed by whoever reads.
@@ -104,6 +104,6 @@ def from_plain(field: Field, value: Any) -> Any:
     return np.frombuffer(data, field.numpy_dtype).reshape(field.shape)
 
 
-def content_keys(rows: pa.Table | pa.RecordBatch) -> NDArray[np.uint8]:
+def stack_keys(rows: pa.Table | pa.RecordBatch) -> NDArray[np.uint8]:
     """The column `key` of rows, uint8 [N, 32]."""
     return np.frombuffer(b"".join(rows["key"].to_pylist()), np.uint8).reshape(-1, KEY_BYTES)

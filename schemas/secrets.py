@@ -7,7 +7,7 @@ _AFTER_PATH = re.compile(r"[?#].*", re.DOTALL)
 _AFTER_HOST = re.compile(r"(?<=[^/:])[/?#].*", re.DOTALL)
 
 
-def without_user(text: str) -> str:
+def strip_user(text: str) -> str:
     """Removes user names and passwords from the URLs in a text.
 
     Args:
@@ -16,11 +16,11 @@ def without_user(text: str) -> str:
     return _USER.sub("", text)
 
 
-def without_query(url: str) -> str:
+def strip_query(url: str) -> str:
     """Removes the user, the query and the fragment from a URL: signed URLs carry their signature in the query."""
-    return _AFTER_PATH.sub("", without_user(url))
+    return _AFTER_PATH.sub("", strip_user(url))
 
 
-def without_path(url: str) -> str:
+def strip_path(url: str) -> str:
     """Keeps only scheme, host and port of a URL: the path of a webhook is its secret."""
-    return _AFTER_HOST.sub("", without_user(url))
+    return _AFTER_HOST.sub("", strip_user(url))

@@ -128,6 +128,6 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def digest_of(value: Any) -> str:
+def compute_digest(value: Any) -> str:
     """SHA-256 of the value's canonical JSON, 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -15,10 +15,10 @@ from features.io.atomic_files import TEMP_PREFIX, describe_file, fsync
 from features.io.locations import ObjectPath
 from features.store.champions import ModelHistory, list_decisions
 from features.store.commit_log import LogState
-from features.store.corruption import is_sound
+from features.store.corruption import has_valid_checksum
 from features.store.layout import MODELS, files_below
 from features.store.leases import lease, table_name
-from features.store.tables import Store, open_store
+from features.store.store import Store, open_store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
 from schemas.options.models import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
@@ -116,7 +116,7 @@ class RegisteredModel(ModelHistory):
         known = self.promoted_files(run)
         if not known:
             return self._written(run)
-        damaged = [entry.path for entry in known.values() if not is_sound(self.root, entry)]
+        damaged = [entry.path for entry in known.values() if not has_valid_checksum(self.root, entry)]
         if damaged:
             raise CorruptFileError(
                 f"a file of the run {run} is damaged or gone",
@@ -187,7 +187,7 @@ def show_model(options: ModelsShow) -> dict[str, Any]:
     model = _named(open_store(options.store), options.model_name)
     history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
     if model.champion:
-        model.bring(model.champion)
+        model.ensure_local(model.champion)
     return {**_entry(model), "history": history}
 
 
@@ -288,7 +288,7 @@ def _champion(log_state: LogState) -> str | None:
     Raises:
         StoreError: A manifest cannot be read that may name it.
     """
-    for digest in log_state.hiding:
+    for digest in log_state.blocking:
         raise log_state.unreadable[digest]
     decisions = list_decisions(log_state)
     return decisions[-1].facts.champion if decisions else None

@@ -18,7 +18,7 @@ from features.io.locations import local_path
 from features.references import Reference
 from features.references.source_images import read_source_image
 from features.store import CaptionTable, Dataset, Store, open_store
-from features.store.file_name_check import check_file_names
+from features.store.caption_table import check_file_names
 from pipelines.datasets.splits import compute_rank
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.options.store import StoreShow
@@ -112,8 +112,8 @@ class _Tables:
 
 
 def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
-    datasets, texts = {dataset.name: dataset for dataset in store.datasets()}, store.text_tables()
-    asked = store.text(captions) if captions else None
+    datasets, texts = {dataset.name: dataset for dataset in store.datasets()}, store.caption_tables()
+    asked = store.caption_table(captions) if captions else None
     if name is None:
         name = (
             asked.table_config.dataset

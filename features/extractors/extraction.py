@@ -22,8 +22,8 @@ from features.extractors.frozen_graph import ExtractorModel
 from features.images.decode import MAX_PIXELS, decode
 from features.images.resize import Pixels
 from features.images.resizer import Resizer
-from features.store.storage_dtypes import Stored, encode
-from schemas.errors import RecordError, unexpected
+from features.store.storage_dtypes import StoredColumns, encode
+from schemas.errors import RecordError, to_record_error
 from schemas.table_config import FeatureTableConfig
 
 PADDING = 8
@@ -49,7 +49,7 @@ class ExtractedRow:
     """The stored columns of one image's features."""
 
     key: bytes
-    values: Stored
+    values: StoredColumns
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ExtractionCore:
             stage = "decode"
             return source.key, decode(data, self._fitting, max_pixels=self._max_pixels)
         except Exception as error:
-            return source.key, unexpected(stage, error)
+            return source.key, to_record_error(stage, error)
 
     def _extract(self, batch: list[tuple[bytes, Decoded]]) -> list[ExtractedRow | FailedImage]:
         pixels = [image for _, image in batch if not isinstance(image, RecordError)]
@@ -149,7 +149,7 @@ class ExtractionCore:
         try:
             return ExtractedRow(key, encode(output, self._table_config.dtype))
         except Exception as error:
-            return FailedImage(key, unexpected("store", error))
+            return FailedImage(key, to_record_error("store", error))
 
 
 def is_out_of_memory(error: Exception) -> bool:

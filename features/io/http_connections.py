@@ -20,7 +20,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from schemas.errors import RecordError
-from schemas.secrets import without_user
+from schemas.secrets import strip_user
 
 MAX_URL = 8192
 
@@ -37,7 +37,7 @@ def parse_http_url(url: str) -> Url:
         RecordError: stage `download`, reason `scheme` where it is neither http nor https, or `bad address` where it has
             no host, names a user, or is no URL.
     """
-    shown = without_user(url)
+    shown = strip_user(url)
     if len(url) > MAX_URL:
         raise _refused("bad address", f"{shown[:80]}…: more than {MAX_URL} characters")
     try:

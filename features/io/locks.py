@@ -17,7 +17,7 @@ from schemas.strict_json import parse_json
 class LockedError(CaptError):
     """Another process holds the lock."""
 
-    status = ExitCode.LOCKED
+    exit_code = ExitCode.LOCKED
 
 
 @contextlib.contextmanager

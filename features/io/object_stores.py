@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from schemas.errors import CaptError, UsageError
-from schemas.secrets import without_user
+from schemas.secrets import strip_user
 
 _SCHEMES = ("s3", "gs")
 ANONYMOUS = "anonymous"
@@ -74,7 +74,7 @@ def describe_unreachable(error: OSError, address: str) -> CaptError:
 
 def shorten_error(error: OSError) -> str:
     """What a service said, without what it says to machines."""
-    said = without_user(str(error))  # An endpoint that the environment names may have a password.
+    said = strip_user(str(error))  # An endpoint that the environment names may have a password.
     return " ".join(said.split(" error_info=")[0].split(" (Request ID")[0].split())[:_SHOWN]
 
 

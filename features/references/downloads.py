@@ -30,8 +30,8 @@ from urllib3.util import Url
 from features.images.decode import has_image_signature
 from features.io.http_connections import Deadline, connect, parse_http_url
 from features.references import MAX_IMAGE_BYTES
-from schemas.errors import RecordError, unexpected
-from schemas.secrets import without_query, without_user
+from schemas.errors import RecordError, to_record_error
+from schemas.secrets import strip_query, strip_user
 
 USER_AGENT = "Mozilla/5.0 (compatible; capt)"
 
@@ -177,11 +177,11 @@ def _received(url: str, limits: DownloadLimits, deadline: Deadline) -> Generator
     try:
         yield from _fetch(url, limits, deadline)
     except Exception as error:
-        raise unexpected("download", error) from error
+        raise to_record_error("download", error) from error
 
 
 def _fetch(url: str, limits: DownloadLimits, deadline: Deadline) -> Iterator[bytes]:
-    target, label = url, without_user(url)
+    target, label = url, strip_user(url)
     for _ in range(limits.redirects + 1):
         answer = _Answer(target, label, limits, deadline)
         try:
@@ -192,7 +192,7 @@ def _fetch(url: str, limits: DownloadLimits, deadline: Deadline) -> Iterator[byt
                 return
         finally:
             answer.close()
-        target, label = following, f"{without_user(url)} → {without_query(following)}"
+        target, label = following, f"{strip_user(url)} → {strip_query(following)}"
     raise DownloadError("too many redirects", f"{label}: more than {limits.redirects}", permanent=True)
 
 
@@ -234,7 +234,7 @@ class _Answer:
         try:
             return urljoin(self._url, location)
         except ValueError as error:
-            raise self._failed("bad address", f"redirected to {without_query(location)!r}: {error}") from error
+            raise self._failed("bad address", f"redirected to {strip_query(location)!r}: {error}") from error
 
     def check(self) -> None:
         """DownloadError where the head of the answer tells that no image within the limits follows."""

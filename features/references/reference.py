@@ -12,7 +12,7 @@ from features.io.open_files import open_file, read_file
 from features.io.read_limits import MAX_IMAGE_BYTES
 from features.io.uris import is_uri
 from features.references.archives import open_archive
-from schemas.errors import CaptError, RecordError, unexpected
+from schemas.errors import CaptError, RecordError, to_record_error
 
 # What the readers of files and archives raise on damage.
 _DAMAGE = (
@@ -98,7 +98,7 @@ class Reference:
         if isinstance(error, _DAMAGE):
             why = error.message if isinstance(error, CaptError) else error
             return RecordError("read", "unreadable", f"{self.label}: {why}", permanent=False)
-        return unexpected("read", error)
+        return to_record_error("read", error)
 
     def _is_escaped(self) -> bool:
         return not self.member and not is_uri(self.location) and bool(_ESCAPED.search(self.location))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from features.references import Reference
-from schemas.errors import unexpected
+from schemas.errors import to_record_error
 
 
 def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:
@@ -22,6 +22,6 @@ def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:
     try:
         data = Reference(row["location"], row["member"]).read()
     except Exception as error:
-        unexpected("read", error)
+        to_record_error("read", error)
         return None
     return data if hashlib.sha256(data).digest() == row["key"] else None

@@ -1,5 +1,8 @@
-"""The store: where features, tokens and datasets are kept, and all that is done to it as a whole."""
+"""Stores datasets, feature tables, caption tables and registered models as logs of commits."""
 
-from features.store.tables import CaptionTable, Dataset, FeatureTable, Store, create_store, open_store
+from features.store.caption_table import CaptionTable
+from features.store.dataset import Dataset
+from features.store.feature_table import FeatureTable
+from features.store.store import Store, create_store, open_store
 
 __all__ = ["CaptionTable", "Dataset", "FeatureTable", "Store", "create_store", "open_store"]

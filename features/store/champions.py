@@ -16,9 +16,9 @@ from pathlib import Path
 from features.io.atomic_files import atomic_write, ensure_local, working_path
 from features.io.locations import parse_location
 from features.store.commit_log import CommitLog, LogState
-from features.store.corruption import is_sound
+from features.store.corruption import has_valid_checksum
 from features.store.layout import MODELS, RUNS
-from features.store.tables import Store, open_store
+from features.store.store import Store, open_store
 from schemas.errors import StoreError, UsageError
 from schemas.manifests import FileEntry, Manifest, ModelMetadata
 
@@ -70,7 +70,7 @@ class ModelHistory:
         Raises:
             CorruptFileError: The log or a manifest cannot be read.
         """
-        return list_decisions(self._log.checked())
+        return list_decisions(self._log.read_complete_state())
 
     @property
     def champion(self) -> str | None:
@@ -82,11 +82,11 @@ class ModelHistory:
         """Returns the directory of a run on this machine."""
         return self._here / RUNS / run
 
-    def bring(self, run: str) -> Path:
+    def ensure_local(self, run: str) -> Path:
         """Downloads the missing files of a run, checks them, and returns the run's directory on this machine."""
         for entry in self.promoted_files(run).values() if self._here != self.root else ():
             path = self._here / entry.path
-            if not is_sound(self._here, entry):
+            if not has_valid_checksum(self._here, entry):
                 with atomic_write(path) as temporary:
                     shutil.copyfile(ensure_local(self.root / entry.path, entry.sha256), temporary)
         return self.run_path(run)
@@ -112,7 +112,7 @@ def list_decisions(log_state: LogState) -> list[ModelDecision]:
     ]
 
 
-def champion_at(path: str | Path) -> Path | None:
+def find_champion(path: str | Path) -> Path | None:
     """Returns the champion's run directory on this machine; None if there is no model at the path or URI.
 
     Raises:
@@ -124,4 +124,4 @@ def champion_at(path: str | Path) -> Path | None:
     model = ModelHistory(open_store(root.parent.parent), root.name)
     if model.champion is None:
         raise StoreError("the model has no champion yet", location=str(root), hint="see `capt models show`")
-    return model.bring(model.champion)
+    return model.ensure_local(model.champion)

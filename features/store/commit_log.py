@@ -50,8 +50,8 @@ class LogState:
     live: tuple[Manifest, ...]
     known: dict[str, Manifest]
     unreadable: dict[str, StoreError]
-    hiding: tuple[str, ...]
-    doubtful: frozenset[str]
+    blocking: tuple[str, ...]
+    suspect: frozenset[str]
     entries: tuple[str, ...]
 
     @property
@@ -94,9 +94,9 @@ class CommitLog:
 
     def known(self) -> dict[str, Manifest]:
         """The manifests of all commits by digest, oldest first, but for those of no account that are gone."""
-        return self.checked().known
+        return self.read_complete_state().known
 
-    def checked(self) -> LogState:
+    def read_complete_state(self) -> LogState:
         """As `standing`, of a table whose manifests can be read, but for those of no account that are gone."""
         log_state = self._whole()
         for digest, error in log_state.unreadable.items():
@@ -104,7 +104,7 @@ class CommitLog:
                 raise error
         return log_state
 
-    def log_state(self) -> LogState:
+    def read_state(self) -> LogState:
         """Which commits count; CorruptFileError where the log itself cannot be read."""
         entries = self.entries()
         read = self._reader()
@@ -118,7 +118,7 @@ class CommitLog:
                     raise
                 unreadable[digest] = error
         replaced = _replaced_by(known.values())
-        hiding = hiding_manifests(entries, known)
+        blocking = find_blocking_manifests(entries, known)
         return LogState(
             live=tuple(
                 manifest
@@ -127,8 +127,8 @@ class CommitLog:
             ),
             known=known,
             unreadable=unreadable,
-            hiding=hiding,
-            doubtful=frozenset(entries[: entries.index(hiding[-1])] if hiding else ()),
+            blocking=blocking,
+            suspect=frozenset(entries[: entries.index(blocking[-1])] if blocking else ()),
             entries=tuple(entries),
         )
 
@@ -169,7 +169,7 @@ class CommitLog:
             CorruptFileError: The log cannot be read.
         """
         while True:
-            log_state = self.log_state()
+            log_state = self.read_state()
             manifest = decide(log_state)
             if manifest is None:
                 return None
@@ -193,7 +193,7 @@ class CommitLog:
     def _put(self, manifest: Manifest, entries: list[str]) -> str | None:
         """Put a manifest as the entry after these; its digest in the log, None if another writer was faster."""
         digest = manifest.digest
-        if digest in entries and digest in _replaced_by(self.log_state().known.values()):
+        if digest in entries and digest in _replaced_by(self.read_state().known.values()):
             again = manifest.model_copy(update={"replaces": (*manifest.replaces, digest)})
             return self._put(again, entries)
         if not self._is_written(digest):
@@ -219,9 +219,9 @@ class CommitLog:
                 fsync(directory)
 
     def _whole(self) -> LogState:
-        log_state = self.log_state()
-        if log_state.hiding:
-            raise log_state.unreadable[log_state.hiding[0]]
+        log_state = self.read_state()
+        if log_state.blocking:
+            raise log_state.unreadable[log_state.blocking[0]]
         return log_state
 
     def _is_written(self, digest: str) -> bool:
@@ -239,9 +239,9 @@ def superseding(manifest: Manifest, log_state: LogState) -> Manifest:
         manifest: The manifest. It replaces nothing by itself.
         log_state: What the log says.
     """
-    if not log_state.hiding and [one.model_copy(update={"replaces": ()}) for one in log_state.live] == [manifest]:
+    if not log_state.blocking and [one.model_copy(update={"replaces": ()}) for one in log_state.live] == [manifest]:
         return log_state.live[0]
-    replaces = (*(one.digest for one in log_state.live), *log_state.hiding)
+    replaces = (*(one.digest for one in log_state.live), *log_state.blocking)
     return manifest if replaces == (manifest.digest,) else manifest.model_copy(update={"replaces": replaces})
 
 
@@ -250,7 +250,7 @@ def entry_bytes(digest: str) -> bytes:
     return canonical_json({"manifest": digest})
 
 
-def hiding_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> tuple[str, ...]:
+def find_blocking_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> tuple[str, ...]:
     """The logged manifests, oldest first, that cannot be read and may count or hide what they replaced.
 
     Args:
@@ -258,13 +258,13 @@ def hiding_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> t
         known: mapping. The manifests that can be read, by digest.
     """
     replaced = _replaced_by(known.values())
-    hiding, is_older_settled = [], True
+    blocking, is_older_settled = [], True
     for digest in dict.fromkeys(entries):
         is_settled = digest in replaced or (digest in known and isinstance(known[digest].facts, DroppedMetadata))
         if digest not in known and not (is_settled and is_older_settled):
-            hiding.append(digest)
+            blocking.append(digest)
         is_older_settled = is_older_settled and is_settled
-    return tuple(hiding)
+    return tuple(blocking)
 
 
 def _replaced_by(manifests: Iterable[Manifest]) -> set[str]:

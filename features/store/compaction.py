@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import groupby
@@ -37,19 +37,20 @@ from features.io.atomic_files import (
     working_path,
 )
 from features.store.commit_log import CommitLog, LogState
-from features.store.corruption import is_whole, list_files
+from features.store.corruption import is_intact
+from features.store.feature_table import FeatureTable
 from features.store.layout import WORK, compaction_plan
-from features.store.leases import collecting, is_busy, lease, table_name
-from features.store.merge import LabelledKeys, Merge, Rows, as_bytes, contains, iterate
+from features.store.leases import is_busy, lease, lease_for_deletion, table_name
+from features.store.merge import MergedRows, ReferencedKeys, ShardMerge, as_bytes, contains
 from features.store.row_copy import Copier, open_copier
-from features.store.shards import MAX_SHARDS, ShardWriter, commit_name, find_shard, shard_count
-from features.store.tables import FeatureTable, Store, open_store
+from features.store.shards import MAX_SHARDS, ShardWriter, choose_shard_count, compute_commit_name, find_shard
+from features.store.store import Store, open_store
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.options.store import StoreCompact
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.tables import FAILURES
-from schemas.terminal.progress import watching
+from schemas.terminal.progress import show_progress
 
 _SPARE = 1.05
 _FAILURES_A_WRITE = 10_000
@@ -63,9 +64,9 @@ class CompactionSummary:
 
     Args:
         merged: int. Commits that were merged; 0 where the table was compact already.
-        rows: int. Rows in the table.
-        dropped: int. Rows left out because no dataset names them.
-        repeated: int. Rows left out because an older commit has them too.
+        rows: int. MergedRows in the table.
+        dropped: int. MergedRows left out because no dataset names them.
+        repeated: int. MergedRows left out because an older commit has them too.
         shards: int. Shards written.
         bytes: int. Their size, indexes left out.
     """
@@ -94,7 +95,7 @@ def compact_store(options: StoreCompact) -> dict[str, Any]:
     started = time.monotonic()
     _check_count(options.num_shards)
     opened = open_store(options.store)
-    tables = [opened.features(options.feature_table)] if options.feature_table else opened.feature_tables()
+    tables = [opened.feature_table(options.feature_table)] if options.feature_table else opened.feature_tables()
     done = [asdict(compact_table(opened, chosen.fingerprint, options.num_shards)) for chosen in tables]
     sums = {field.name: sum(one[field.name] for one in done) for field in fields(CompactionSummary)}
     return {"tables": len(done), **sums, "seconds": round(time.monotonic() - started, 3)}
@@ -108,11 +109,11 @@ def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> 
         fingerprint: str. How the table's fingerprint begins.
         shards: int or None. Pins the shard count, a power of two.
     """
-    name = table_name(store.path, store.features(fingerprint).root)
+    name = table_name(store.path, store.feature_table(fingerprint).root)
     drops = True
     with lease(store.path, "compact", {name: ()}):
         while True:
-            compaction = _Compaction(store, store.features(fingerprint), shards, drops)
+            compaction = _Compaction(store, store.feature_table(fingerprint), shards, drops)
             done = compaction.run()
             if done:
                 return done
@@ -154,11 +155,11 @@ class _Compaction:
         self._pinned_count = shards
         self._name = table_name(store.path, table.root)
         self._scratch = working_path(store.path / WORK / f"compact-{uuid.uuid4().hex}")
-        self._merge = Merge(table)
+        self._merge = ShardMerge(table.root, table.shards, table.table)
         self._makings = _makings(table)
         self._making_of_shard = _making_of_shard(self._makings, self._merge.shards)
         self._commits = _dataset_commits(store)
-        self._named: LabelledKeys | None = None
+        self._named: ReferencedKeys | None = None
         self._copied = 0
         self._drops = drops
         self.is_missed = False
@@ -176,7 +177,7 @@ class _Compaction:
     def _replace(self, groups: list[_Group], repeated: int) -> CompactionSummary | None:
         rows = sum(group.rows for group in groups)
         dropped = sum(shard.rows for shard in self._merge.shards) - repeated - rows
-        count = self._pinned_count or shard_count(rows, self._row_bytes)
+        count = self._pinned_count or choose_shard_count(rows, self._row_bytes)
         waiting = [group for group in groups if not group.is_compact(count)]
         merged = [manifest for group in waiting for manifest in group.manifests]
         written = self._write_all(waiting, count)
@@ -204,18 +205,17 @@ class _Compaction:
         ]
         return groups, repeated
 
-    def _kept(self, number: int) -> Rows:
+    def _kept(self, number: int) -> MergedRows:
         """The rows of a key range that some dataset names."""
         rows = self._merge.range(number)
         return rows.select(contains(self._named.range(number), rows.keys)) if self._named else rows
 
-    def _made(self, rows: Rows, making: int) -> Rows:
+    def _made(self, rows: MergedRows, making: int) -> MergedRows:
         return rows.select(self._making_of_shard[rows.shards] == making)
 
-    def _gather(self, name: str) -> LabelledKeys:
-        named = LabelledKeys(self._scratch / name, self._merge.ranges)
-        named.gather(self._store)
-        return named
+    def _gather(self, name: str) -> ReferencedKeys:
+        catalogs = (dataset.file(dataset.manifest.files["catalog"]) for dataset in self._store.datasets())
+        return ReferencedKeys(self._scratch / name, self._merge.ranges, catalogs)
 
     def _is_missed(self) -> bool:
         """Whether, since the start, a job or a dataset has come to count on a row that was left out."""
@@ -236,14 +236,14 @@ class _Compaction:
     def _write_all(self, groups: list[_Group], count: int) -> list[Manifest]:
         rows = sum(group.rows for group in groups)
         self._check_disk(rows)
-        with watching("compacting", rows, "rows", lambda: (self._copied, "")):
+        with show_progress("compacting", rows, "rows", lambda: (self._copied, "")):
             return [self._write(group, count) for group in groups]
 
     def _write(self, group: _Group, count: int) -> Manifest:
         """The shards of one making, durable, and the manifest that is to name them."""
-        commit = commit_name(self._table.fingerprint, group.facts.network, count, group.keys)
+        commit = compute_commit_name(self._table.fingerprint, group.facts.network, count, group.keys)
         parts = (self._made(self._kept(number), group.number) for number in range(self._merge.ranges))
-        rows = (row for part in parts for row in iterate(part))
+        rows = (row for part in parts for row in part)
         shards = []
         with contextlib.closing(open_copier(self._merge, self._table.table, self._table.table_config.format)) as copier:
             for number, some in groupby(rows, lambda row: find_shard(row[0], count)):
@@ -266,7 +266,7 @@ class _Compaction:
         done = self._plan(commit) / f"{number:05d}.json"
         if done.exists():
             copied = Shard.model_validate_json(done.read_bytes())
-            if all(is_whole(root, entry) for entry in list_files(copied)):
+            if all(is_intact(root, entry) for entry in copied.entries()):
                 self._copied += copied.rows
                 return copied
         writer = ShardWriter(root, commit, table, file_format, number, count, copier.make_writer)
@@ -315,7 +315,7 @@ class _Compaction:
         """As `_commit`, where rows are left out: no job can come to count on one between the check and the commit."""
         if not written:
             return True
-        with collecting(self._store.path, self._name):
+        with lease_for_deletion(self._store.path, self._name):
             self.is_missed = self._is_missed()
             return not self.is_missed and self._commit(written)
 
@@ -353,7 +353,7 @@ def _makings(table: FeatureTable) -> list[tuple[FeatureMetadata, list[Manifest]]
 
 
 def _making_of_shard(
-    makings: list[tuple[FeatureMetadata, list[Manifest]]], shards: list[Shard]
+    makings: list[tuple[FeatureMetadata, list[Manifest]]], shards: Sequence[Shard]
 ) -> "np.ndarray[Any, Any]":
     first: dict[str, int] = {}
     for number, (_, manifests) in enumerate(makings):

@@ -1,8 +1,8 @@
-"""Damage: what verification found wrong with a store, noted for the jobs that heal it, and what is left of a table.
+"""Checks files against their manifests, and records which files verification found corrupt.
 
     STORE/cache/damage.json    {"paths":["features/ab…/0123…/features-….tfrecord",…],"version":1}
 
-The note tells where to look, and what lies there decides: a file that was healed since is no damage.
+The record says where to look. A file that was repaired since is not corrupt.
 """
 
 import errno
@@ -11,83 +11,104 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.io.atomic_files import hash_file, write
+from features.io.atomic_files import ensure_local, hash_file, write
 from features.io.bucket import Listed
 from features.io.cache import local_cache
 from features.io.locations import ObjectPath
 from features.store.commit_log import CommitLog
 from features.store.layout import CACHE
+from schemas.errors import CorruptFileError
 from schemas.manifests import FileEntry, Manifest, Shard
 from schemas.strict_json import parse_json
 from schemas.table_config import canonical_json
 
-NOTE = "damage.json"
+RECORD = "damage.json"
 
 _log = logging.getLogger("capt.store")
 
 
 def record_corruption(store: Path, paths: Iterable[str]) -> None:
-    """Note the files, by path within the store, that a verification found damaged or missing; older notes go."""
-    note, listed = store / CACHE / NOTE, sorted(set(paths))
+    """Records the corrupt and missing files that a verification found, in place of earlier records.
+
+    Args:
+        store: The store's directory.
+        paths: The files, by path within the store.
+    """
+    record, listed = store / CACHE / RECORD, sorted(set(paths))
     try:
         if listed:
-            write(note, canonical_json({"version": 1, "paths": listed}))
+            write(record, canonical_json({"version": 1, "paths": listed}))
         else:
-            note.unlink(missing_ok=True)
+            record.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        _log.warning("the store cannot be written to, so what was found is not noted: %s", store)
+        _log.warning("%s: the store is read-only, so the findings are not recorded for a repair.", store)
 
 
 def recorded_corruption(store: Path, root: Path) -> frozenset[str]:
-    """The files noted that lie in the directory `root`, by path within it."""
+    """Returns the recorded files in the directory `root`, by path within it."""
     try:
-        listed = parse_json((store / CACHE / NOTE).read_bytes())["paths"]
+        listed = parse_json((store / CACHE / RECORD).read_bytes())["paths"]
         prefix = "" if root == store else f"{root.relative_to(store).as_posix()}/"
         return frozenset(path.removeprefix(prefix) for path in listed if path.startswith(prefix))
     except FileNotFoundError:
         return frozenset()
     except (ValueError, KeyError, TypeError, AttributeError):
-        _log.warning("%s cannot be read; verify the store again", store / CACHE / NOTE)
+        _log.warning("%s cannot be read. Run `capt store verify` again.", store / CACHE / RECORD)
         return frozenset()
 
 
-def is_whole(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bool:
-    """Whether a file of the table in `root` is there and has its size; of one that is doubted, its checksum too."""
+def check_file(root: Path, entry: FileEntry) -> Path:
+    """Verifies the checksum of a referenced file and returns its path on this machine.
+
+    Raises:
+        CorruptFileError: The file is missing or corrupt.
+    """
+    path = root / entry.path
+    if isinstance(path, ObjectPath):
+        return ensure_local(path, entry.sha256)
+    try:
+        got = hash_file(path)
+    except FileNotFoundError:
+        raise CorruptFileError(
+            "a committed file is missing", location=str(path), hint="Run the same prepare command again."
+        ) from None
+    if got != entry.sha256:
+        raise CorruptFileError(f"corrupt: expected SHA-256 {entry.sha256}, got {got}", location=str(path))
+    return path
+
+
+def is_intact(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bool:
+    """Tells whether a referenced file exists with its size and, if it is suspect, with its checksum."""
     try:
         size = (root / entry.path).stat().st_size
     except OSError:
         return False
-    return size == entry.bytes and (entry.path not in suspect or is_sound(root, entry))
+    return size == entry.bytes and (entry.path not in suspect or has_valid_checksum(root, entry))
 
 
-def is_sound(root: Path, entry: FileEntry) -> bool:
-    """Whether a file of the table in `root` has the bytes that its entry says."""
+def has_valid_checksum(root: Path, entry: FileEntry) -> bool:
+    """Tells whether a referenced file exists with its checksum."""
     try:
         return hash_file(root / entry.path) == entry.sha256
     except OSError:
         return False
 
 
-def list_files(shard: Shard) -> list[FileEntry]:
-    """The files of a shard."""
-    return [entry for entry in (shard.data, shard.index) if entry]
-
-
 @dataclass(frozen=True)
 class CorruptCommit:
-    """A commit that cannot stay as it is.
+    """A commit that must be replaced.
 
     Args:
-        manifest: Manifest. The commit.
-        rest: Manifest. What is whole of it, made with the same, in its place.
-        damaged: tuple of FileEntry. The files that are not whole.
+        manifest: The commit.
+        rest: The commit that replaces it: its intact shards and files, with the same metadata.
+        corrupt: The corrupt and missing files.
     """
 
     manifest: Manifest
     rest: Manifest
-    damaged: tuple[FileEntry, ...]
+    corrupt: tuple[FileEntry, ...]
 
     @property
     def shards(self) -> list[Shard]:
@@ -98,94 +119,75 @@ class CorruptCommit:
 
 @dataclass(frozen=True)
 class TableHealth:
-    """What is left of a feature table.
+    """The intact and the corrupt parts of a feature table.
 
     Args:
-        manifests: tuple of Manifest. The live commits, oldest first, with only what is whole of them.
-        wounds: tuple of Wound. The commits that cannot stay as they are.
-        hiding: tuple of str. Digests of commits whose manifests cannot be read.
+        manifests: The live commits, oldest first, without their corrupt files.
+        corrupt_commits: The commits that must be replaced.
+        blocking: Digests of unreadable manifests that may be live or may replace others.
     """
 
     manifests: tuple[Manifest, ...]
     corrupt_commits: tuple[CorruptCommit, ...]
-    hiding: tuple[str, ...]
+    blocking: tuple[str, ...]
 
     @property
-    def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.corrupt_commits or self.hiding)
+    def is_healthy(self) -> bool:
+        """Whether nothing is corrupt."""
+        return not (self.corrupt_commits or self.blocking)
 
-    def damaged(self) -> set[str]:
-        """The files that are not whole, by path within the table."""
-        return {entry.path for corrupt_commit in self.corrupt_commits for entry in corrupt_commit.damaged}
+    def corrupt_paths(self) -> set[str]:
+        """Returns the corrupt and missing files, by path within the table."""
+        return {entry.path for corrupt_commit in self.corrupt_commits for entry in corrupt_commit.corrupt}
 
 
-def diagnose(root: Path, noted: Collection[str]) -> TableHealth:
-    """What is left of the feature table in a directory.
+def diagnose(root: Path, suspect: Collection[str]) -> TableHealth:
+    """Finds the corrupt parts of a feature table.
 
-    Every file must be there in its size; the checksums of indexes, of what is no shard and of what is noted are taken.
+    It checks the size of every file, and the checksums of indexes, of files other than shards, and of suspect files.
 
     Args:
-        root: Path. The table's directory.
-        noted: collection of str. Paths within it that verification found damaged.
+        root: The table's directory.
+        suspect: Files that verification found corrupt, by path within the table.
 
     Raises:
-        CorruptFileError: the log cannot be read.
+        CorruptFileError: The log cannot be read.
     """
-    log_state = CommitLog(root).log_state()
-    manifests, corrupt_commits, lying = [], [], _Lying.below(root)
+    log_state = CommitLog(root).read_state()
+    listed = None
+    if isinstance(root, ObjectPath):
+        listed = {path.relative_to(root).as_posix(): entry for path, entry in root.listing()}
+    manifests, corrupt_commits = [], []
     for manifest in log_state.live:
-        corrupt_commit = _examine(lying, manifest, noted)
-        if corrupt_commit.damaged or manifest.digest in log_state.doubtful:
+        corrupt_commit = _examine(root, listed, manifest, suspect)
+        if corrupt_commit.corrupt or manifest.digest in log_state.suspect:
             corrupt_commits.append(corrupt_commit)
-        manifests.append(corrupt_commit.rest if corrupt_commit.damaged else manifest)
-    return TableHealth(tuple(manifests), tuple(corrupt_commits), log_state.hiding)
+        manifests.append(corrupt_commit.rest if corrupt_commit.corrupt else manifest)
+    return TableHealth(tuple(manifests), tuple(corrupt_commits), log_state.blocking)
 
 
-@dataclass(frozen=True)
-class _Lying:
-    """The files of a table, those in a bucket as one listing tells of them.
+def _examine(
+    root: Path, listed: dict[str, Listed] | None, manifest: Manifest, suspect: Collection[str]
+) -> CorruptCommit:
+    indexes = (shard.index.path for shard in manifest.shards if shard.index)
+    hashed = {*suspect, *indexes, *(entry.path for entry in manifest.files.values())}
 
-    Args:
-        root: Path. The table's directory.
-        listed: dict or None. What the bucket says of each, by path within the table; None where there is no bucket.
-    """
-
-    root: Path
-    listed: dict[str, Listed] | None
-
-    @classmethod
-    def below(cls, root: Path) -> "_Lying":
-        if not isinstance(root, ObjectPath):
-            return cls(root, None)
-        return cls(root, {path.relative_to(root).as_posix(): listed for path, listed in root.listing()})
-
-    def is_whole(self, entry: FileEntry, suspect: Collection[str]) -> bool:
-        """As the function of that name."""
-        path = self.root / entry.path
-        if self.listed is None or not isinstance(path, ObjectPath):
-            return is_whole(self.root, entry, suspect)
-        listed = self.listed.get(entry.path)
-        if listed is None or listed.size != entry.bytes:
+    def is_file_intact(entry: FileEntry) -> bool:
+        path = root / entry.path
+        if listed is None or not isinstance(path, ObjectPath):
+            return is_intact(root, entry, hashed)
+        object_entry = listed.get(entry.path)
+        if object_entry is None or object_entry.size != entry.bytes:
             return False
-        return entry.path not in suspect or local_cache().sha256_as_listed(path, listed) == entry.sha256
+        return entry.path not in hashed or local_cache().sha256_as_listed(path, object_entry) == entry.sha256
 
-
-def _examine(lying: _Lying, manifest: Manifest, noted: Collection[str]) -> CorruptCommit:
-    suspect = {*noted, *(entry.path for entry in (*_indexes(manifest), *manifest.files.values()))}
-    damaged = tuple(entry for entry in manifest.entries() if not lying.is_whole(entry, suspect))
-    bad = {entry.path for entry in damaged}
+    corrupt = tuple(entry for entry in manifest.entries() if not is_file_intact(entry))
+    paths = {entry.path for entry in corrupt}
     rest = manifest.model_copy(
         update={
             "replaces": (manifest.digest,),
-            "shards": tuple(
-                shard for shard in manifest.shards if not bad & {entry.path for entry in list_files(shard)}
-            ),
-            "files": {role: entry for role, entry in manifest.files.items() if entry.path not in bad},
+            "shards": tuple(s for s in manifest.shards if not paths & {entry.path for entry in s.entries()}),
+            "files": {role: entry for role, entry in manifest.files.items() if entry.path not in paths},
         }
     )
-    return CorruptCommit(manifest, rest, damaged)
-
-
-def _indexes(manifest: Manifest) -> list[FileEntry]:
-    return [shard.index for shard in manifest.shards if shard.index]
+    return CorruptCommit(manifest, rest, corrupt)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from features.store.commit_log import CommitLog, LogState
+from features.store.dataset import Dataset
 from features.store.leases import lease, table_name
-from features.store.tables import Dataset, Store, open_store
+from features.store.store import Store, open_store
 from schemas.manifests import DroppedMetadata, Manifest
 from schemas.options.store import StoreDrop
 
@@ -31,7 +32,7 @@ def drop_dataset(options: StoreDrop) -> dict[str, Any]:
     opened, name = open_store(options.store), options.dataset
     dataset = opened.dataset_root(name)
     images = _images(opened, name)
-    texts = [table for table in opened.text_tables() if table.table_config.dataset == name]
+    texts = [table for table in opened.caption_tables() if table.table_config.dataset == name]
     roots = [*(table.root for table in texts), dataset]
     with lease(opened.path, "change", {table_name(opened.path, root): () for root in roots}):
         # The dataset goes last, so that a removal cut short is seen to be unfinished.
@@ -60,7 +61,7 @@ def _take_out(root: Path, table: str) -> None:
 
 def _without(table: str, log_state: LogState) -> Manifest | None:
     """A commit that takes out all that is live."""
-    for error in (log_state.unreadable[digest] for digest in log_state.hiding):
+    for error in (log_state.unreadable[digest] for digest in log_state.blocking):
         raise error
     replaces = tuple(manifest.digest for manifest in log_state.live)
     return Manifest(table=table, replaces=replaces, facts=DroppedMetadata()) if replaces else None

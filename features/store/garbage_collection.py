@@ -31,6 +31,7 @@ from features.store.layout import (
     COMMIT_NAME,
     FEATURES,
     GRACE_SECONDS,
+    LEASES,
     MODELS,
     NETWORK,
     NETWORK_NAME,
@@ -44,9 +45,9 @@ from features.store.layout import (
     planned_commits,
     table_roots,
 )
-from features.store.leases import PINS, collecting, expired_leases, is_writing, leased_manifests, table_name
+from features.store.leases import expired_leases, is_writing, lease_for_deletion, leased_manifests, table_name
 from features.store.run_reports import old_reports
-from features.store.tables import open_store
+from features.store.store import open_store
 from schemas.errors import CorruptFileError, UsageError
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.options.store import StoreGc
@@ -146,7 +147,7 @@ class _Collector:
         for root in table_roots(self.store):
             self._alone(table_name(self.store, root), partial(self._collect_table, root))
         self._alone(NETWORKS, self._collect_networks)
-        for path in (*self.store.glob("*"), *(self.store / PINS).glob("*")):
+        for path in (*self.store.glob("*"), *(self.store / LEASES).glob("*")):
             if is_temporary(path):
                 self._delete_orphan(path)
         for path in expired_leases(self.store, self._now):
@@ -160,7 +161,7 @@ class _Collector:
             if not is_writing(self.store, table):
                 collect()
             return
-        with collecting(self.store, table) as held:
+        with lease_for_deletion(self.store, table) as held:
             if held:
                 self._now, self._check = held.now(), held.check
                 collect()

@@ -102,7 +102,7 @@ def check_lease(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def holding(lease: HeldLease) -> Iterator[None]:
+def register_lease(lease: HeldLease) -> Iterator[None]:
     """Counts a lease among those that the present job holds while the block runs."""
     token = _held.set((*_held.get(), lease))
     try:

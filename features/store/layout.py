@@ -1,4 +1,15 @@
-"""The layout of a store's directory, for those who look at its files rather than its rows."""
+"""Defines the layout of a store's directory and lists its files.
+
+STORE/capt-store.json             marks the directory as a store, with the version of its format
+STORE/features/<fingerprint>/     recipe.json, log/, manifests/, network.json, <commit>/features-….tfrecord
+STORE/text/<fingerprint>/         recipe.json, log/, manifests/, <commit>/captions-….parquet, transform/, vocabulary
+STORE/datasets/<name>/            log/, manifests/, <commit>/catalog.parquet, labels.parquet, reports/
+STORE/models/<name>/              log/, manifests/, runs/<run>/
+STORE/networks/<sha256>.pb        frozen extractors
+STORE/work/                       work plans of running jobs
+STORE/pins/                       leases of running jobs
+STORE/cache/                      hash cache, files that verification found corrupt
+"""
 
 import contextlib
 import os
@@ -15,28 +26,35 @@ DATASETS = "datasets"
 MODELS = "models"
 NETWORKS = "networks"
 WORK = "work"
+LEASES = "pins"
 CACHE = "cache"
 REPORTS = "reports"
 RUNS = "runs"
+RECIPE = "recipe.json"
 NETWORK = "network.json"
 
 COMMIT_NAME = re.compile(r"[0-9a-f]{16}")
 NETWORK_NAME = re.compile(r"[0-9a-f]{64}\.pb")
 
-# A half-written file younger than this may have a living writer.
+# The writer of a temporary file younger than this may be running.
 GRACE_SECONDS = 3600.0
 
-_COMPACTING = "compact-"
+_COMPACTION = "compact-"
+
+
+def extractor_path(store: Path, sha256: str) -> Path:
+    """Returns the path of a frozen extractor, by the SHA-256 of its graph."""
+    return store / NETWORKS / f"{sha256}.pb"
 
 
 def table_roots(store: Path) -> list[Path]:
-    """The directories of a store that may be tables, datasets and models among them."""
+    """Returns the directories of a store that may be tables: feature tables, caption tables, datasets and models."""
     parents = (store / name for name in (FEATURES, TEXT, DATASETS, MODELS))
     return [path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path.is_dir()]
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Every file below a directory; links are files and lead nowhere."""
+    """Iterates over every file below a directory. Links count as files and are not followed."""
     if isinstance(root, ObjectPath):
         yield from (path for path, _ in root.listing())
         return
@@ -46,23 +64,27 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one that is being written, or was when its writer died."""
+    """Tells whether a file is a temporary file, of a running or a killed writer."""
     return path.name.startswith(TEMP_PREFIX)
 
 
 def compaction_plan(store: Path, table: str, commit: str) -> Path:
-    """Where a compaction notes which shards it has written; its table's directory and its commit's name it."""
-    return store / WORK / f"{_COMPACTING}{table}-{commit}"
+    """Returns the directory in which a compaction records the shards that it has written."""
+    return store / WORK / f"{_COMPACTION}{table}-{commit}"
 
 
 def planned_commits(store: Path) -> dict[str, Path]:
-    """The plans of running or killed jobs, by the `<table>-<commit>` that they are to make."""
+    """Returns the work plans of running and killed jobs, by the `<table>-<commit>` that they will write."""
     plans = (store / WORK).iterdir() if (store / WORK).is_dir() else iter(())
-    return {plan.name.removeprefix(_COMPACTING): plan for plan in plans if plan.is_dir()}
+    return {plan.name.removeprefix(_COMPACTION): plan for plan in plans if plan.is_dir()}
 
 
 def newest_change(path: Path) -> float:
-    """When a file, or anything in a directory, last changed: seconds since 1970; 0 for what is gone."""
+    """Returns the time of the last change of a file or of anything in a directory, in seconds since 1970.
+
+    Returns:
+        The time; 0 if the path does not exist.
+    """
     if isinstance(path, ObjectPath):
         found = [listed for _, listed in path.listing()] or [listed for listed in (path.look(),) if listed]
         return max((listed.modified_ns / 1e9 for listed in found), default=0.0)

@@ -30,14 +30,13 @@ from typing import Literal, Protocol, TypeVar
 from pydantic import Field, ValidationError
 
 from features.store.commit_log import CommitLog
-from features.store.held_leases import HeldLease, held_leases, holding
-from features.store.layout import NETWORKS, WORK
+from features.store.held_leases import HeldLease, held_leases, register_lease
+from features.store.layout import LEASES, NETWORKS, WORK
 from schemas.errors import CaptError, StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import Manifest, Sha256
 from schemas.table_config import canonical_json
 
-PINS = "pins"
 LEASE_SECONDS = 600.0
 # Writers wait that long for a collection that was killed.
 COLLECT_SECONDS = 120.0
@@ -103,7 +102,7 @@ def lease(
 
 
 @contextlib.contextmanager
-def collecting(store: Path, table: str, job: Collection[HeldLease] = ()) -> Iterator[HeldLease | None]:
+def lease_for_deletion(store: Path, table: str, job: Collection[HeldLease] = ()) -> Iterator[HeldLease | None]:
     """Have a table to oneself while the block runs, to delete files of it.
 
     Args:
@@ -121,7 +120,7 @@ def collecting(store: Path, table: str, job: Collection[HeldLease] = ()) -> Iter
 @contextlib.contextmanager
 def _put(store: Path, mine: Lease) -> Iterator[HeldLease]:
     """Put a lease, renew it while the block runs, and delete it afterwards."""
-    path = store / PINS / f"{uuid.uuid4().hex}.json"
+    path = store / LEASES / f"{uuid.uuid4().hex}.json"
     data = canonical_json(mine.model_dump(mode="json"))
     held = HeldLease(path, data, mine.seconds, {store / name: () for name in mine.tables})
     ended = threading.Event()
@@ -134,7 +133,7 @@ def _put(store: Path, mine: Lease) -> Iterator[HeldLease]:
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()
     try:
-        with holding(held):
+        with register_lease(held):
             yield held
     finally:
         ended.set()
@@ -236,7 +235,7 @@ def _leases(store: Path, now: float) -> list[tuple[Path, Lease]]:
 
 def _lease_files(store: Path) -> Iterator[tuple[Path, Lease, float]]:
     """Every lease file, its lease, and when it was last touched by the clock of the file system or service."""
-    for path in sorted((store / PINS).glob("*.json")):
+    for path in sorted((store / LEASES).glob("*.json")):
         with contextlib.suppress(FileNotFoundError):
             held = _read(path)
             yield path, held, path.stat().st_mtime

@@ -17,8 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.io.atomic_files import ensure_local, hash_file
-from features.io.locations import ObjectPath
+from features.store.corruption import check_file
 from features.store.shards import find_shard, read_index, value_span
 from schemas.compression import decompress
 from schemas.errors import CorruptFileError, UsageError
@@ -96,7 +95,7 @@ class OpenShards:
 
     def _check(self, entry: FileEntry) -> Path:
         if entry.path not in self._checked:
-            self._checked[entry.path] = checked(self._root, entry)
+            self._checked[entry.path] = check_file(self._root, entry)
         return self._checked[entry.path]
 
 
@@ -130,26 +129,6 @@ class _Kept(Generic[Value]):
                     del self._values[next(iter(self._values))]
                 self._values[number] = value
             return value
-
-
-def checked(root: Path, entry: FileEntry) -> Path:
-    """A file that a manifest names, checked against its checksum, where it can be opened by name.
-
-    Raises:
-        CorruptFileError: it is missing, or differs.
-    """
-    path = root / entry.path
-    if isinstance(path, ObjectPath):
-        return ensure_local(path, entry.sha256)
-    try:
-        got = hash_file(path)
-    except FileNotFoundError:
-        raise CorruptFileError(
-            "a committed file is missing", location=str(path), hint="run the same prepare command again"
-        ) from None
-    if got != entry.sha256:
-        raise CorruptFileError(f"damaged: expected SHA-256 {entry.sha256}, got {got}", location=str(path))
-    return path
 
 
 def first_row(keys: NDArray[np.uint8], key: bytes) -> int:

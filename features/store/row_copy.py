@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from features.store.merge import Merge
+from features.store.merge import ShardMerge
 from features.store.shards import MakeWriter, Places, record_end, tensor_fields, value_span
 from schemas.choices import Format
 from schemas.errors import CorruptFileError
@@ -34,11 +34,11 @@ class Copier(Protocol):
         """Let go of the files."""
 
 
-def open_copier(merge: Merge, table: Table, file_format: Format) -> Copier:
+def open_copier(merge: ShardMerge, table: Table, file_format: Format) -> Copier:
     """The copier for rows of a format.
 
     Args:
-        merge: Merge. Where the rows are.
+        merge: ShardMerge. Where the rows are.
         table: Table. Their declaration.
         file_format: str. `tfrecord` or `parquet`.
     """
@@ -56,7 +56,7 @@ class _OpenShard:
 class _Shards:
     """The shards of a merge, the last few used kept open, each checked when it is first opened."""
 
-    def __init__(self, merge: Merge, table: Table) -> None:
+    def __init__(self, merge: ShardMerge, table: Table) -> None:
         self._merge = merge
         self._table = table
         self._tensors = tensor_fields(table)
@@ -87,7 +87,7 @@ class _Shards:
 class _RecordCopier(_Shards):
     """Whole records of TFRecord files."""
 
-    def __init__(self, merge: Merge, table: Table) -> None:
+    def __init__(self, merge: ShardMerge, table: Table) -> None:
         super().__init__(merge, table)
         self.make_writer: MakeWriter | None = _RecordWriter
 
@@ -102,7 +102,7 @@ class _RecordCopier(_Shards):
 class _ValueCopier(_Shards):
     """Tensors of Parquet files, which lie bare in them."""
 
-    def __init__(self, merge: Merge, table: Table) -> None:
+    def __init__(self, merge: ShardMerge, table: Table) -> None:
         super().__init__(merge, table)
         self.make_writer: MakeWriter | None = None
 

@@ -26,7 +26,7 @@ from features.io.atomic_files import describe_file, hash_file, make_directory, r
 from schemas.choices import Format
 from schemas.manifests import Shard
 from schemas.records import Row, from_arrow, from_example, to_arrow, to_example, to_plain
-from schemas.table_config import SHORT_FINGERPRINT, digest_of
+from schemas.table_config import SHORT_FINGERPRINT, compute_digest
 from schemas.tables import KEY_BYTES, Field, Table
 
 MAX_SHARDS = 1 << 16
@@ -41,7 +41,7 @@ _LENGTH = 4
 Places = list[int]
 
 
-def shard_count(rows: int, row_bytes: int) -> int:
+def choose_shard_count(rows: int, row_bytes: int) -> int:
     """The smallest power of two that keeps a shard of these rows at or under about 128 MiB."""
     count = 1
     while count < MAX_SHARDS and rows * row_bytes / count > SHARD_BYTES:
@@ -54,7 +54,7 @@ def find_shard(key: bytes, count: int) -> int:
     return int.from_bytes(key[:4], "big") * count >> 32
 
 
-def group_by_shard(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+def find_shards(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     """`shard_of` of many keys, uint8 [N, 32]."""
     heads = np.ascontiguousarray(keys[:, :4]).view(">u4")[:, 0]
     return heads.astype(np.int64) * count >> 32
@@ -65,7 +65,7 @@ def shard_name(stem: str, number: int, count: int, sha256: str, suffix: str) -> 
     return f"{stem}-{number:05d}-of-{count:05d}.{sha256[:8]}.{suffix}"
 
 
-def commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
+def compute_commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
     """The directory of a commit of features within its table: a digest of what the commit is to hold.
 
     Args:
@@ -74,7 +74,7 @@ def commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
         count: int. How many shards the key ranges divide into.
         keys: str. SHA-256 of all its keys, in ascending order.
     """
-    return digest_of([fingerprint, network, count, keys])[:SHORT_FINGERPRINT]
+    return compute_digest([fingerprint, network, count, keys])[:SHORT_FINGERPRINT]
 
 
 class RowWriter(Protocol):
@@ -251,7 +251,7 @@ class ShardWriter:
         index = None
         if tensor_fields(self._table):
             temporary = temporary_path(self._directory / "index")
-            temporary.write_bytes(index_bytes(self._table, self._keys, places))
+            temporary.write_bytes(encode_index(self._table, self._keys, places))
             index = self._publish(temporary, data.name.split(".")[1], "index")
         return Shard(
             number=self._number,
@@ -295,7 +295,7 @@ def index_dtype(table: Table) -> np.dtype[Any]:
     return np.dtype([("key", "u1", (KEY_BYTES,)), *columns])
 
 
-def index_bytes(table: Table, keys: Sequence[bytes], places: Sequence[Places]) -> bytes:
+def encode_index(table: Table, keys: Sequence[bytes], places: Sequence[Places]) -> bytes:
     """The index of a shard, from its keys and the places of their values."""
     entries = np.zeros(len(keys), index_dtype(table))
     entries["key"] = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)

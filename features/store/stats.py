@@ -15,9 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.store.caption_table import CaptionTable
+from features.store.dataset import Dataset
+from features.store.feature_table import FeatureTable
 from features.store.leakage import LeakedImage, find_leakage
 from features.store.run_reports import EXAMPLES, Failures, last_reports, report_figures
-from features.store.tables import CaptionTable, Dataset, FeatureTable, Store, open_store
+from features.store.store import Store, open_store
 from schemas.manifests import CaptionMetadata, FeatureMetadata
 from schemas.options.store import StoreLs, StoreStats
 from schemas.table_config import END, SHORT_FINGERPRINT, START
@@ -47,7 +50,7 @@ def list_store(options: StoreLs) -> dict[str, Any]:
         "store": str(opened.path),
         "datasets": [_dataset_entry(dataset) for dataset in opened.datasets()],
         "features": [_features_entry(table) for table in opened.feature_tables()],
-        "text": [_text_entry(table) for table in opened.text_tables()],
+        "text": [_text_entry(table) for table in opened.caption_tables()],
     }
 
 
@@ -79,7 +82,7 @@ def store_stats(options: StoreStats) -> dict[str, Any]:
         "store": str(opened.path),
         "datasets": [_dataset_stats(dataset, catalogs[dataset.name], tables) for dataset in opened.datasets()],
         "features": [_features_stats(table) for table in tables],
-        "text": [_text_stats(table) for table in opened.text_tables()],
+        "text": [_text_stats(table) for table in opened.caption_tables()],
         "reports": _reports(opened),
         "leaks": {"count": len(leaks), "examples": [_leak_entry(leak) for leak in leaks[:EXAMPLES]]},
     }

@@ -17,12 +17,12 @@ from schemas.choices import StorageDtype
 from schemas.errors import RecordError
 from schemas.tables import features_table
 
-Stored = dict[str, NDArray[np.generic]]
+StoredColumns = dict[str, NDArray[np.generic]]
 
 _INFINITE_HALF = 0x7C00
 
 
-def encode(features: NDArray[Any], dtype: StorageDtype) -> Stored:
+def encode(features: NDArray[Any], dtype: StorageDtype) -> StoredColumns:
     """The columns that keep one image's features.
 
     Args:
@@ -58,7 +58,7 @@ def _numpy_dtype(dtype: StorageDtype) -> np.dtype[Any]:
     return features_table((1, 1), dtype).field("value").numpy_dtype
 
 
-def _encode_halves(features: NDArray[np.float16]) -> Stored:
+def _encode_halves(features: NDArray[np.float16]) -> StoredColumns:
     largest = (features.view(np.uint16) & 0x7FFF).max()  # magnitudes are ordered as their bits, NaN beyond infinity
     if largest > _INFINITE_HALF:
         raise RecordError("store", "not finite", "the network gave NaN")
@@ -84,7 +84,7 @@ def _halves() -> Callable[[NDArray[Any]], NDArray[np.float16]]:
     return cast
 
 
-def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> Stored:
+def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> StoredColumns:
     peak = np.abs(features).max(axis=-1)
     scale = (peak / np.float32(127)).astype(np.float32)
     # Subnormal numbers are so far apart that the nearest one to a 127th of the peak may be much too small, or zero.

@@ -10,9 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from features.io.atomic_files import hash_file
-from features.store.commit_log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, hiding_manifests
-from features.store.layout import DATASETS, FEATURES, MODELS, NETWORK, NETWORKS, TEXT
-from features.store.tables import RECIPE
+from features.store.commit_log import LOG, MANIFEST_NAME, MANIFESTS, CommitLog, find_blocking_manifests
+from features.store.layout import DATASETS, FEATURES, MODELS, NETWORK, NETWORKS, RECIPE, TEXT
 from schemas.errors import CaptError, CorruptFileError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
 from schemas.strict_json import parse_json
@@ -163,11 +162,11 @@ def _read_manifests(table: TableHistory, logged: list[str], findings: Findings) 
             table.manifests[digest] = manifest
             _check_owner(table, path, manifest, findings)
     # One that is of no account any more may be gone: whoever heals a table deletes it.
-    hiding = hiding_manifests(logged, table.manifests)
-    for digest in hiding:
+    blocking = find_blocking_manifests(logged, table.manifests)
+    for digest in blocking:
         if digest not in lying:
             findings.miss(directory / f"{digest}.json")
-    table.is_whole = table.is_whole and not hiding and lying <= set(table.manifests)
+    table.is_whole = table.is_whole and not blocking and lying <= set(table.manifests)
 
 
 def _read_manifest(table: TableHistory, path: Path, findings: Findings) -> Manifest | None:

@@ -31,10 +31,12 @@ from features.store.layout import (
     DATASETS,
     FEATURES,
     GRACE_SECONDS,
+    LEASES,
     MODELS,
     NETWORK,
     NETWORK_NAME,
     NETWORKS,
+    RECIPE,
     REPORTS,
     RUNS,
     WORK,
@@ -44,21 +46,21 @@ from features.store.layout import (
     planned_commits,
     table_roots,
 )
-from features.store.leases import PINS, is_writing, table_name
-from features.store.merge import as_keys, key_column, shard_numbers
-from features.store.shards import index_dtype, read_rows, tensor_fields, value_span
+from features.store.leases import is_writing, table_name
+from features.store.merge import as_keys, key_column
+from features.store.shards import find_shards, index_dtype, read_rows, tensor_fields, value_span
+from features.store.store import MARKER, MARKER_BYTES, STORE_VERSION, open_store
 from features.store.table_history import KINDS, CorruptFile, Findings, TableHistory, read_history
-from features.store.tables import MARKER, MARKER_BYTES, RECIPE, STORE_VERSION, open_store
 from schemas.errors import CaptError, CorruptFileError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
 from schemas.options.store import StoreVerify
 from schemas.strict_json import parse_json
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 from schemas.tables import CAPTIONS, KEY_BYTES, Table
-from schemas.terminal.progress import watching
+from schemas.terminal.progress import show_progress
 
 _AT_ONCE = 1024
-_UNCHECKED = (WORK, CACHE, PINS)
+_UNCHECKED = (WORK, CACHE, LEASES)
 
 _log = logging.getLogger("capt.store")
 
@@ -86,7 +88,7 @@ class Verification:
     seconds: float
 
     @property
-    def is_sound(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether nothing is damaged or missing."""
         return not (self.damaged or self.missing)
 
@@ -126,13 +128,13 @@ def verify_store(options: StoreVerify) -> dict[str, Any]:
         _log.warning("%s: damaged: expected %s, got %s", damage.path, damage.expected, damage.got)
     for path in figures["missing"]:
         _log.warning("%s: missing", path)
-    if not found.is_sound:
+    if not found.is_healthy:
         first = [*figures["damaged"], *figures["missing"]][0]
         raise CorruptFileError(
             f"damaged files: {len(figures['damaged'])}, missing: {len(figures['missing'])}, such as {first}",
             location=options.store,
             hint="run the same prepare commands again",
-            figures=figures,
+            summary=figures,
         )
     return figures
 
@@ -266,7 +268,7 @@ class _Reading:
         """Do all checks; how many files and bytes were read."""
         total, waiting = sum(check.bytes or 0 for check in checks), iter(checks)
         with (
-            watching("verifying", total >> 20, "MiB", lambda: (self._bytes >> 20, "")),
+            show_progress("verifying", total >> 20, "MiB", lambda: (self._bytes >> 20, "")),
             ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="verify") as pool,
         ):
             while some := list(islice(waiting, _AT_ONCE)):
@@ -348,7 +350,7 @@ def _keys_problem(keys: NDArray[np.uint8], shard: Shard) -> str:
         return "keys out of order"
     if (keys[0].tobytes().hex(), keys[-1].tobytes().hex()) != (shard.first_key, shard.last_key):
         return f"keys from {keys[0].tobytes().hex()[:8]}… to {keys[-1].tobytes().hex()[:8]}…"
-    if not (shard_numbers(keys, shard.count) == shard.number).all():
+    if not (find_shards(keys, shard.count) == shard.number).all():
         return f"keys of another shard than {shard.number} of {shard.count}"
     return ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.io.atomic_files import write
 from schemas.errors import StoreError
-from schemas.table_config import END, PAD, SPECIAL_TOKENS, START, digest_of
+from schemas.table_config import END, PAD, SPECIAL_TOKENS, START, compute_digest
 
 VOCABULARY_FILE = "vocabulary.txt"
 
@@ -71,7 +71,7 @@ def identify_given_vocabulary(words: Sequence[str]) -> str:
     """`CaptionTableConfig.vocabulary` of a vocabulary that is given, not learned: `given:HEX`, the digest of all
     its words.
     """
-    return f"given:{digest_of(list(words))}"
+    return f"given:{compute_digest(list(words))}"
 
 
 def detokenize(ids: Iterable[int], words: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pipelines.datasets.base import FailedRecord
 from pipelines.datasets.record_fields import escape_surrogates
-from schemas.errors import unexpected
+from schemas.errors import to_record_error
 
 _SHOWN = 300
 
@@ -25,5 +25,5 @@ def read_record(place: str, read: Callable[[], _Read]) -> _Read | FailedRecord:
     try:
         return read()
     except Exception as error:
-        failure = unexpected("parse", error)
+        failure = to_record_error("parse", error)
         return FailedRecord(place, failure.reason, escape_surrogates(failure.detail.replace("\0", "\\0"))[:_SHOWN])

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from pipelines.fetch.published_files import PublishedFile
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 
 _CHUNK = 1 << 20
 
@@ -16,7 +16,7 @@ def mismatch(file: PublishedFile, path: Path) -> str:
         return f"expected {file.bytes:,} bytes, got {size:,}"
     algorithm, _, _ = file.checksum.partition(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb", buffering=0) as data, bar(f"checking {file.name}", size >> 20, "MiB") as show:
+    with path.open("rb", buffering=0) as data, progress_bar(f"checking {file.name}", size >> 20, "MiB") as show:
         while chunk := data.read(_CHUNK):
             digest.update(chunk)
             show(data.tell() >> 20, "")

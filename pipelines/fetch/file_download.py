@@ -21,7 +21,7 @@ from pipelines.fetch.http import BrokenTransferError, describe_unreachable, requ
 from pipelines.fetch.published_files import PublishedFile
 from pipelines.fetch.remote_file_info import RemoteFileInfo, request_file_info
 from schemas.errors import CaptError
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 
 # Seconds before each further try; from the first again whenever more has arrived than ever before.
 WAITS: tuple[float, ...] = (1, 2, 4, 8, 16)
@@ -121,7 +121,7 @@ class Transfer:
             self._append(response, have, goes_on.bytes)
 
     def _append(self, response: BaseHTTPResponse, have: int, total: int) -> None:
-        with bar(self.name, total >> 20, "MiB") as show, self._part.open("ab") as part:
+        with progress_bar(self.name, total >> 20, "MiB") as show, self._part.open("ab") as part:
             show(have >> 20, "")
             # `stream` takes a chunk of a negative size for the whole rest of the connection, into memory.
             while chunk := response.read1(_CHUNK, decode_content=False):

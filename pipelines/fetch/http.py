@@ -16,7 +16,7 @@ from urllib3.exceptions import TimeoutError as TooSlowError
 from urllib3.util import parse_url
 
 from schemas.errors import CaptError
-from schemas.secrets import without_query, without_user
+from schemas.secrets import strip_query, strip_user
 
 _TIMEOUT = Timeout(connect=15, read=60)
 _MAX_REDIRECTS = 10
@@ -49,11 +49,9 @@ def request(address: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPRespon
                 raise CaptError(f"the server says {said}", location=address, hint=_ASIDE)
             yield response
         except (ProtocolError, ProxyError, TooSlowError) as error:
-            raise BrokenTransferError(
-                without_user(str(error.args[0] if error.args else type(error).__name__))
-            ) from error
+            raise BrokenTransferError(strip_user(str(error.args[0] if error.args else type(error).__name__))) from error
         except HTTPError as error:
-            message = f"the server cannot be asked: {without_user(str(error))}"
+            message = f"the server cannot be asked: {strip_user(str(error))}"
             raise CaptError(message, location=address, hint=_ASIDE) from error
 
 
@@ -89,14 +87,14 @@ def _followed(address: str, headers: Mapping[str, str], opened: contextlib.ExitS
 
 def _redirected(here: str, onward: str) -> str:
     """The address that a server redirects to; CaptError if it is not an address, or a less safe one."""
-    place = without_query(here)
+    place = strip_query(here)
     try:
         there = urljoin(here, onward)
         schemes = (urlsplit(here).scheme, urlsplit(there).scheme)
     except ValueError as error:
         raise CaptError(f"redirected to an address that is not a URL: {error}", location=place, hint=_ASIDE) from error
     if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
-        raise CaptError(f"redirected to {without_query(there)}, which is no safe address", location=place, hint=_ASIDE)
+        raise CaptError(f"redirected to {strip_query(there)}, which is no safe address", location=place, hint=_ASIDE)
     return there
 
 

@@ -21,7 +21,7 @@ from features.references.downloads import DownloadError, DownloadLimits, build_d
 from pipelines.beam.work_units import Advance, read_unit
 from pipelines.ingest.failed_urls import FailedUrl, record_failed_urls
 from schemas.errors import RecordError
-from schemas.secrets import without_user
+from schemas.secrets import strip_user
 
 DOWNLOAD_UNIT_SCHEMA = pa.schema([("url", pa.string())])
 BUCKETS = 256
@@ -98,7 +98,7 @@ class _Host:
         with self._lock:
             if self._closed:
                 reason, why = self._closed
-                raise DownloadError(reason, f"{without_user(url)}: not asked, {why}", permanent=False)
+                raise DownloadError(reason, f"{strip_user(url)}: not asked, {why}", permanent=False)
             start = max(self._next, time.monotonic())
             self._next = start + self._manners.pause_seconds
         time.sleep(max(0.0, start - time.monotonic()))

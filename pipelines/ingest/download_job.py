@@ -18,7 +18,7 @@ from pipelines.beam.work_units import read_progress, read_results, run_units, wr
 from pipelines.ingest.download_images import BUCKETS, DOWNLOAD_UNIT_SCHEMA, DownloadImages
 from pipelines.ingest.failed_urls import FailedUrl
 from schemas.errors import UsageError
-from schemas.terminal.progress import watching
+from schemas.terminal.progress import show_progress
 
 # Many, for a unit is done when its largest host is, and a host is not asked faster by being in a small unit.
 _UNIT_URLS = 1 << 18
@@ -44,7 +44,7 @@ def download_all(
             temporary.unlink(missing_ok=True)
         for number, some in groupby(urls, lambda row: row[0] * units // BUCKETS):
             write_unit(plan, f"{number:05d}", ({"url": url} for _, url in some), DOWNLOAD_UNIT_SCHEMA)
-        with watching("downloading", count, "images", lambda: read_progress(plan)):
+        with show_progress("downloading", count, "images", lambda: read_progress(plan)):
             run_units(plan, worker, beam_options, "Download")
         for result in read_results(plan):
             yield from map(FailedUrl.model_validate, json.loads(result))

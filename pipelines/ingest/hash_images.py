@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from features.references import MAX_IMAGE_BYTES, Reference
 from pipelines.beam.work_units import Advance, read_unit
-from schemas.errors import unexpected
+from schemas.errors import to_record_error
 
 HASH_UNIT_SCHEMA = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
 HASH_UNIT_ROWS = 1024
@@ -41,6 +41,6 @@ def _hash(max_bytes: int, row: dict[str, Any]) -> list[str | None]:
     try:
         data = Reference(row["location"], row["member"]).read(max_bytes)
     except Exception as error:
-        failure = unexpected("read", error)
+        failure = to_record_error("read", error)
         return [row["image_id"], None, failure.stage, failure.reason, failure.detail]
     return [row["image_id"], hashlib.sha256(data).hexdigest(), None, None, None]

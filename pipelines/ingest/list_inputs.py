@@ -22,7 +22,7 @@ from pipelines.ingest.image_identity import IdentifiedImage, ImageIdentities
 from pipelines.ingest.job_database import InputRecord, JobDatabase
 from pipelines.ingest.name_matching import remove_duplicate_roots
 from schemas.errors import CaptError, RecordError
-from schemas.terminal.progress import watching
+from schemas.terminal.progress import show_progress
 
 # Units whose hashes are entered at a time: every time waits for the disk, and others wait for the stat cache meanwhile.
 UNITS_PER_INSERT = 64
@@ -162,7 +162,7 @@ def hash_images(
         while some := list(islice(references, HASH_UNIT_ROWS)):
             write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT_SCHEMA)
             total += len(some)
-        with watching("hashing", total, "images", lambda: read_progress(plan)):
+        with show_progress("hashing", total, "images", lambda: read_progress(plan)):
             run_units(plan, HashImages(max_bytes), beam_options, "Hash")
         hashed = read_results(plan)
         while few := list(islice(hashed, UNITS_PER_INSERT)):

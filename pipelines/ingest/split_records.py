@@ -56,16 +56,16 @@ class SplitRecords(Database):
             self._read = digest, self._read_assigned(dataset)
         return self._read[1]
 
-    def add_assigned(self, rows: Iterable[pa.RecordBatch], is_catalogued: bool) -> None:
+    def add_assigned(self, rows: Iterable[pa.RecordBatch], has_images: bool) -> None:
         """Insert splits that a commit has assigned.
 
         Args:
             rows: The columns `image_id` and `split`, and `key` of the catalog.
-            is_catalogued: Whether they are those of the catalog.
+            has_images: Whether they are those of the catalog.
         """
-        columns = ("image_id", "split", "key") if is_catalogued else ("image_id", "split")
-        assigned = ((image_id, split, is_catalogued, *key) for image_id, split, *key in iterate_rows(rows, *columns))
-        keys = "?" if is_catalogued else "NULL"
+        columns = ("image_id", "split", "key") if has_images else ("image_id", "split")
+        assigned = ((image_id, split, has_images, *key) for image_id, split, *key in iterate_rows(rows, *columns))
+        keys = "?" if has_images else "NULL"
         self._insert(f"INSERT OR REPLACE INTO assigned VALUES (?, ?, ?, {keys})", assigned)
 
     def apply_assigned(self) -> None:
@@ -79,14 +79,14 @@ class SplitRecords(Database):
         is_sound = True
         with self.transaction():
             self._db.execute("DELETE FROM assigned")
-            for read, is_catalogued in ((dataset.record_batches, True), (dataset.absent_splits, False)):
+            for read, has_images in ((dataset.record_batches, True), (dataset.absent_splits, False)):
                 try:
                     rows = read(_BATCH)
                 except StoreError as error:
                     _log.warning("%s: continuing without the splits in this file", error)
                     is_sound = False
                 else:
-                    self.add_assigned(rows, is_catalogued)
+                    self.add_assigned(rows, has_images)
             self.apply_assigned()
         return is_sound
 

@@ -16,9 +16,8 @@ from features.io.locations import parse_location
 from features.io.plain_paths import plain_path
 from features.store import CaptionTable
 from features.store.commit_log import CommitLog
-from features.store.corruption import is_sound, list_files
-from features.store.random_access import checked
-from features.store.shards import group_by_shard, shard_count
+from features.store.corruption import check_file, has_valid_checksum
+from features.store.shards import choose_shard_count, find_shards
 from features.text.vocabulary import read_vocabulary, vocabulary_path
 from pipelines.beam.runners import run_pipeline
 from pipelines.beam.scratch import open_scratch
@@ -28,10 +27,10 @@ from pipelines.ingest.selected_captions import SelectedCaptions
 from pipelines.jobs.tokenize_shard import TokenizedUnit, TokenizeShard
 from schemas.errors import CaptError
 from schemas.manifests import CaptionMetadata, FileEntry, Manifest
-from schemas.records import content_keys
-from schemas.table_config import SHORT_FINGERPRINT, SPECIAL_TOKENS, CaptionTableConfig, digest_of
+from schemas.records import stack_keys
+from schemas.table_config import SHORT_FINGERPRINT, SPECIAL_TOKENS, CaptionTableConfig, compute_digest
 from schemas.tables import FILE_NAMES
-from schemas.terminal.progress import watching
+from schemas.terminal.progress import show_progress
 
 _ROW_BYTES = 256
 _LEARNING_BATCH = 65_536
@@ -59,15 +58,15 @@ class CaptionJob:
 
     def run(self, beam_options: Sequence[str]) -> Manifest:
         """Tokenize the captions and commit them in place of what the table holds."""
-        count = shard_count(self.captions.rows, _ROW_BYTES)
-        commit = digest_of([self.table_config.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
+        count = choose_shard_count(self.captions.rows, _ROW_BYTES)
+        commit = compute_digest([self.table_config.fingerprint, self.captions.inputs, count])[:SHORT_FINGERPRINT]
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         for number, batches in groupby(_by_shard(self.captions.batches(), count), lambda part: part[0]):
             write_batches(plan, f"{number:05d}", (batch for _, batch in batches), SELECTED_CAPTIONS)
         transform = self._transform_files(plan, commit, beam_options)
         delete_results(plan, self._holds)
         worker = TokenizeShard(str(self.root), tuple(transform.items()), self.table_config, commit, count)
-        with watching("tokenizing", self.captions.rows, "captions", lambda: read_progress(plan)):
+        with show_progress("tokenizing", self.captions.rows, "captions", lambda: read_progress(plan)):
             run_units(plan, worker, beam_options, "Tokenize")
         files = {**transform, **self._names_file(commit)}
         manifest = self._manifest([TokenizedUnit.model_validate_json(data) for data in read_results(plan)], files)
@@ -122,7 +121,7 @@ class CaptionJob:
         lengths = _by_split(unit.lengths for unit in units)
         facts = CaptionMetadata(
             inputs=self.captions.inputs,
-            words=len(read_vocabulary(checked(self.root, files["vocabulary"]))),
+            words=len(read_vocabulary(check_file(self.root, files["vocabulary"]))),
             captions={split: sum(counts.values()) for split, counts in lengths.items()},
             tokens={split: sum(n * count for n, count in counts.items()) for split, counts in lengths.items()},
             unknown={split: sum(unit.unknown.get(split, 0) for unit in units) for split in lengths},
@@ -135,13 +134,15 @@ class CaptionJob:
 
     def _holds(self, data: bytes) -> bool:
         """Whether a unit's result still has the files that it tells of."""
-        return all(is_sound(self.root, entry) for entry in list_files(TokenizedUnit.model_validate_json(data).shard))
+        return all(
+            has_valid_checksum(self.root, entry) for entry in TokenizedUnit.model_validate_json(data).shard.entries()
+        )
 
 
 def _by_shard(batches: Iterable[pa.RecordBatch], count: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The batches cut where shards end, each part with its shard's number."""
     for batch in batches:
-        numbers = group_by_shard(content_keys(batch), count)
+        numbers = find_shards(stack_keys(batch), count)
         starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, end in pairwise(starts):
             yield int(numbers[start]), batch.slice(start, end - start)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import put_if_absent
-from features.store.shards import shard_count
+from features.store.shards import choose_shard_count
 from schemas.manifests import DroppedMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT
 
@@ -59,7 +59,7 @@ class TableEstimate:
     shards: int
     shard_bytes: int
     table_bytes: int
-    index_bytes: int
+    encode_index: int
     manifest_bytes: int
     catalog_bytes: int
     ledger_bytes: int
@@ -86,7 +86,7 @@ def estimate_table(
         temporary: Path. A directory to put a manifest in.
         shards: int or None. Pins the shard count.
     """
-    count = shards or shard_count(images, each.row)
+    count = shards or choose_shard_count(images, each.row)
     measured = min(count, MEASURED_SHARDS)
     size, seconds = _commit(measured, temporary)
     return TableEstimate(
@@ -94,7 +94,7 @@ def estimate_table(
         shards=count,
         shard_bytes=images * each.row // count,
         table_bytes=images * each.row,
-        index_bytes=images * (_KEY + _PLACE),
+        encode_index=images * (_KEY + _PLACE),
         manifest_bytes=size * count // measured,
         catalog_bytes=round(images * each.catalog),
         ledger_bytes=round(images * each.job_database),

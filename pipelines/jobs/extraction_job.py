@@ -13,8 +13,8 @@ from pathlib import Path
 from features.io.atomic_files import measure_free_space, remove_tree
 from features.references.image_limits import ImageLimits
 from features.store.commit_log import CommitLog
-from features.store.corruption import is_whole, list_files
-from features.store.shards import MAX_SHARDS, commit_name, find_shard, shard_count
+from features.store.corruption import is_intact
+from features.store.shards import MAX_SHARDS, choose_shard_count, compute_commit_name, find_shard
 from pipelines.beam.runners import runs_locally
 from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
@@ -26,7 +26,7 @@ from pipelines.jobs.summary import write_named
 from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
-from schemas.terminal.progress import watching
+from schemas.terminal.progress import show_progress
 
 _SPARE = 1.05
 
@@ -78,7 +78,7 @@ class ExtractionJob:
             None where the table has got another commit since, so that less may be left to do.
         """
         planned = job_database.count_planned()
-        count = self.shards or shard_count(planned, self.row_bytes)
+        count = self.shards or choose_shard_count(planned, self.row_bytes)
         commit = self._commit_name(job_database, count)
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         with hold_job_lock(plan.with_suffix(".lock")):
@@ -87,7 +87,7 @@ class ExtractionJob:
             self._forget_results(plan, beam_options)
             self._check_disk(planned - _images_done(plan))
             units = self._extract(job_database, beam_options, plan, commit, count)
-            held = list_provenances(CommitLog(self.root).log_state().live)
+            held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
             self._enter(job_database, plan, units)
             self._commit(job_database, units)
@@ -110,7 +110,7 @@ class ExtractionJob:
             batch_size=self.batch_size,
             limits=self.limits,
         )
-        with watching("extracting", planned, "images", lambda: read_progress(plan)):
+        with show_progress("extracting", planned, "images", lambda: read_progress(plan)):
             run_units(plan, worker, beam_options, "Extract", self.hints)
         return _unit_results(plan)
 
@@ -136,8 +136,8 @@ class ExtractionJob:
             for failure in result.failures
         ):
             return False
-        files = list_files(result.shard) if result.shard else ()
-        return all(is_whole(self.root, entry, self.suspect) for entry in files)
+        files = result.shard.entries() if result.shard else ()
+        return all(is_intact(self.root, entry, self.suspect) for entry in files)
 
     def _enter(self, job_database: JobDatabase, plan: Path, units: Sequence[UnitResult]) -> None:
         planned = job_database.count_planned()
@@ -171,7 +171,7 @@ class ExtractionJob:
         keys = hashlib.sha256()
         for row in job_database.planned():
             keys.update(row["key"])
-        return commit_name(self.table_config.fingerprint, self.network.sha256, count, keys.hexdigest())
+        return compute_commit_name(self.table_config.fingerprint, self.network.sha256, count, keys.hexdigest())
 
     def _check_disk(self, images: int) -> None:
         need, free = int(images * self.row_bytes * _SPARE), measure_free_space(self.root)

@@ -86,7 +86,7 @@ def is_graph_intact(root: Path, networks: Path, suspect: Collection[str] = ()) -
 
 def _remembered(root: Path, networks: Path) -> GraphFile | None:
     """The network that the table's commits were made with; before the first, the one that is noted."""
-    for manifest in reversed(CommitLog(root).log_state().live):
+    for manifest in reversed(CommitLog(root).read_state().live):
         if isinstance(manifest.facts, FeatureMetadata):
             sha256 = manifest.facts.network
             return GraphFile(networks / f"{sha256}.pb", sha256, manifest.facts.shape)

@@ -57,7 +57,7 @@ def commit_splits(records: SplitRecords, root: Path, kind: str) -> None:
 
     def decide(log_state: LogState) -> Manifest | None:
         dataset = Dataset(root, log_state.live)
-        if log_state.hiding or not records.keep_assigned(dataset) or not records.count_unassigned():
+        if log_state.blocking or not records.keep_assigned(dataset) or not records.count_unassigned():
             return None
         known = dataset.manifest if dataset.manifests else None
         files = {**(known.files if known else {}), "splits": write_named(root, "splits", records.write_splits)}

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from features.io.locations import parse_location
+from features.store.caption_table import transform_directory
 from features.store.shards import ShardWriter
-from features.store.tables import transform_directory
 from features.text.tokenizer import Tokenizer, Tokens
 from pipelines.beam.work_units import Advance, open_unit
 from schemas.frozen import Frozen

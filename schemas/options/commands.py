@@ -52,12 +52,12 @@ COMMANDS = (
     Command("prepare features", prepare.PrepareFeatures, "pipelines.prepare_features:prepare_features"),
     Command("prepare captions", prepare.PrepareCaptions, "pipelines.prepare_captions:prepare_captions"),
     Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha"),
-    Command("store ls", store.StoreLs, "features.store.stats:list_store", "features.store.stats_tables:print_list"),
+    Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.store_reports:print_list"),
     Command(
         "store stats",
         store.StoreStats,
         "features.store.stats:store_stats",
-        "features.store.stats_tables:print_stats",
+        "workflows.store_reports:print_stats",
     ),
     Command(
         "store show", store.StoreShow, "workflows.show_examples:show_examples", "workflows.show_examples:print_examples"

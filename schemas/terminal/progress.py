@@ -19,13 +19,13 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else "")
 
 
-def is_shown() -> bool:
+def is_progress_shown() -> bool:
     """Whether a person watches: standard error is a terminal and `--quiet` was not given."""
     return sys.stderr.isatty() and logging.getLogger("capt").isEnabledFor(logging.INFO)
 
 
 @contextlib.contextmanager
-def bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
     """A progress bar; the function it gives sets how many of `total` are done, and a note beside the bar."""
     columns = (
         TextColumn("{task.description}"),
@@ -35,15 +35,15 @@ def bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not is_shown()) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not is_progress_shown()) as progress:
         task = progress.add_task(label, total=total, unit=unit, note="")
         yield lambda done, note: progress.update(task, completed=done, note=note)
 
 
 @contextlib.contextmanager
-def watching(label: str, total: int, unit: str, poll: Callable[[], tuple[int, str]]) -> Iterator[None]:
+def show_progress(label: str, total: int, unit: str, poll: Callable[[], tuple[int, str]]) -> Iterator[None]:
     """A progress bar that asks `poll` for its count and note a few times a second while the block runs."""
-    with bar(label, total, unit) as show:
+    with progress_bar(label, total, unit) as show:
         ended = threading.Event()
 
         def watch() -> None:

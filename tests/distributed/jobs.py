@@ -92,7 +92,7 @@ class Inputs:
 def checksums(store: Path) -> dict[str, str]:
     """SHA-256 of every file that a store's live commits name, by path, as the files have it."""
     opened = open_store(store)
-    tables = (*opened.feature_tables(), *opened.text_tables(), *opened.datasets())
+    tables = (*opened.feature_tables(), *opened.caption_tables(), *opened.datasets())
     verified = capt.store_verify(store=str(store))
     assert (verified["damaged"], verified["foreign"]) == ([], [])
     return {

@@ -23,7 +23,7 @@ def test_the_reader_of_the_page_reads_what_capt_wrote(tmp_path: Path, file_forma
     store, table_config = new_store(tmp_path / "store"), feature_recipe(file_format, dtype)
     add_features(store, table_config, range(8), shards=2)
     add_features(store, table_config, range(8, 12))
-    root = store.feature_root(table_config)
+    root = store.feature_table_root(table_config)
     values = np.stack([reader["features"](root, key_of(number)) for number in range(12)])
     assert (values == expected_features(range(12), dtype)).all()
     with pytest.raises(KeyError):
@@ -37,12 +37,10 @@ def test_the_reader_of_the_page_reads_a_table_that_was_healed(tmp_path: Path) ->
     store, table_config = new_store(tmp_path / "store"), feature_recipe("tfrecord")
     add_features(store, table_config, range(8))
     lost = add_features(store, table_config, range(8, 12))
-    root = store.feature_root(table_config)
+    root = store.feature_table_root(table_config)
     (root / "manifests" / f"{lost.digest}.json").unlink()
-    healing = FeatureTableRepair(store, table_config)
-    healing.begin()
-    healing.table()
-    healing.finish()
+    with FeatureTableRepair(store, table_config) as repair:
+        repair.open_intact()
     assert (reader["features"](root, key_of(3)) == expected_features([3])[0]).all()
     with pytest.raises(KeyError):
         reader["features"](root, key_of(9))

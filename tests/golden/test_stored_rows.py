@@ -92,7 +92,7 @@ def test_tokens_of_captions(tmp_path: Path, standardizer: str) -> None:
         max_length=12,
         vocab_size=20,
     )
-    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
     rows = sorted(table.captions().to_pylist(), key=lambda row: row["image_id"])
     expected = EXPECTED["tokens"][standardizer]
     assert table.vocabulary() == expected["vocabulary"]

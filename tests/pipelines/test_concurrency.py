@@ -125,7 +125,7 @@ def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
     assert [one["input"] for one in figures] == [50, 60]
     found = capt.store_verify(store=str(store))
     assert [found[kind] for kind in ("damaged", "missing")] == [[], []]
-    (table,) = capt.open_store(store).text_tables()
+    (table,) = capt.open_store(store).caption_tables()
     keys = table.captions()["key"].to_pylist()
     assert len(keys) == len(set(keys))
     assert len(keys) in (50, 60)  # of two runs at once the one that was last counts

@@ -63,7 +63,7 @@ def test_every_dataset_is_prepared_and_each_fault_costs_itself_alone(
         told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
         assert (told["ok"], told["failed"]) == (layout.captions, sum(layout.malformed.values()))
         assert (told["repaired"], told["reasons"]) == (layout.repaired, layout.malformed)
-        rows = capt.open_store(store).text(told["fingerprint"]).captions()
+        rows = capt.open_store(store).caption_table(told["fingerprint"]).captions()
         assert set(catalog["image_id"].to_pylist()) <= set(rows["image_id"].to_pylist())
         splits = dict(zip(catalog["image_id"].to_pylist(), catalog["split"].to_pylist(), strict=True))
         for row in rows.to_pylist():
@@ -81,7 +81,7 @@ def test_the_report_names_the_line_and_too_many_fail_the_run_after_the_good_are_
     layout = csv(tmp_path)
     with pytest.raises(CaptError, match=r"2 of 10 records failed \(1 too many columns, 1 unknown split\)") as caught:
         captions(store, layout, dataset_name="report", vocab_from=words, max_failures=None)
-    figures = caught.value.figures
+    figures = caught.value.summary
     assert figures is not None
     rows = [row for row in pq.read_table(figures["report"]).to_pylist() if row["status"] == "failed"]
     place = f"{tmp_path}/captions.csv"
@@ -90,7 +90,7 @@ def test_the_report_names_the_line_and_too_many_fail_the_run_after_the_good_are_
         (f"{place}:11", "parse", "unknown split"),
     ]
     assert rows[1]["detail"].startswith(f"{place}:11: 'tarin' is none of train, val, test")
-    assert capt.open_store(store).text(figures["fingerprint"]).captions().num_rows == 8
+    assert capt.open_store(store).caption_table(figures["fingerprint"]).captions().num_rows == 8
 
 
 def test_lines_that_cannot_be_read_leave_the_images_that_a_limit_chooses(
@@ -108,7 +108,7 @@ def test_lines_that_cannot_be_read_leave_the_images_that_a_limit_chooses(
     }
     seen = features(store, layout, **limited)
     told = captions(store, layout, **limited, vocab_from=words)
-    rows = capt.open_store(store).text(told["fingerprint"]).captions()
+    rows = capt.open_store(store).caption_table(told["fingerprint"]).captions()
     assert len(set(rows["image_id"].to_pylist())) == seen["input"] == 3
     assert 0 < told["reasons"]["no image#number"] < 14
 

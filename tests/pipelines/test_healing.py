@@ -46,7 +46,7 @@ class Place:
     def rows(self) -> dict[str, Any]:
         """All that the live commits hold: features by key, captions, words, catalog."""
         store = capt.open_store(self.store)
-        (features,), (text,) = store.feature_tables(), store.text_tables()
+        (features,), (text,) = store.feature_tables(), store.caption_tables()
         catalog = store.dataset("coco").catalog().to_pylist()
         keys = np.array([list(row["key"]) for row in catalog], np.uint8)
         positions = features.lookup(keys)
@@ -144,7 +144,7 @@ def test_a_flipped_byte_is_found_and_healed(place: Place, message: str) -> None:
     assert_found(place.store)
     features, captions = place.features(), place.captions()
     again = {"a shard": shards[2], "a manifest of features": IMAGES}.get(message, 0)
-    assert (features["ok"], features["cached"], features["lost"]) == (again, IMAGES - again, 0)
+    assert (features["ok"], features["cached"], features["unrepaired_rows"]) == (again, IMAGES - again, 0)
     assert captions["input"] == IMAGES
     assert_sound(place.store)
     assert place.rows() == before
@@ -212,12 +212,12 @@ def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_the
     flip(place.find(f"features/*/{hit.data.path}")[0])
     assert_found(place.store)
     result = place.features(dataset_type="folder", annotations=[], dataset_name="half", images=[str(half)])
-    assert (result["ok"], result["lost"], result["cached"]) == (
+    assert (result["ok"], result["unrepaired_rows"], result["cached"]) == (
         hit.rows - len(lost),
         len(lost),
         IMAGES - hit.rows,
     )
-    assert {(one["dataset"], one["image_id"]) for one in result["lost_examples"]} == {
+    assert {(one["dataset"], one["image_id"]) for one in result["unrepaired_examples"]} == {
         *(("all", name) for name in lost),
         *(("coco", str(int(name.split(".")[0]))) for name in lost),
     }
@@ -289,7 +289,7 @@ def test_a_damaged_table_of_another_recipe_stands_in_nobodys_way(place: Place) -
 
 
 def test_opening_a_table_with_a_damaged_recipe_is_one_line(place: Place) -> None:
-    for kind, tables in (("features", "feature_tables"), ("text", "text_tables")):
+    for kind, tables in (("features", "feature_tables"), ("text", "caption_tables")):
         (path,) = place.find(f"{kind}/*/recipe.json")
         whole = path.read_bytes()
         flip(path)
@@ -319,4 +319,4 @@ def test_splits_outlive_a_damaged_catalog_of_the_same_command(place: Place) -> N
     assert place.features()["cached"] == IMAGES
     assert catalog.read_bytes() == before
     assert CommitLog(place.store / "datasets" / "coco").last() == 1
-    assert verify(place.store).is_sound
+    assert verify(place.store).is_healthy

@@ -73,7 +73,7 @@ def test_every_picture_is_kept_at_one_size_with_its_word_and_split(store: Path, 
     assert [splits(store)[image_id] for image_id in ids] == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
     opened = capt.open_store(store)
     for image_id in ids:
-        row = opened.features(result["fingerprint"]).get(opened.dataset("captcha").get(image_id)["key"])
+        row = opened.feature_table(result["fingerprint"]).get(opened.dataset("captcha").get(image_id)["key"])
         picture = Image.open(folder / f"{image_id}.png").resize((32, 16), Image.Resampling.BILINEAR)
         assert row.dtype == np.uint8
         assert np.array_equal(row, np.asarray(picture))
@@ -126,7 +126,7 @@ def test_faulty_labels_and_pictures_are_failed_rows_with_their_reasons(store: Pa
     (folder / "cover.png").write_bytes((folder / "a0.png").read_bytes())
     with pytest.raises(TooManyFailuresError) as caught:
         prepare(store, folder)
-    figures = caught.value.figures
+    figures = caught.value.summary
     assert figures is not None
     rows = {row["record"]: row for row in pq.read_table(figures["report"]).to_pylist() if row["status"] == "failed"}
     assert {record.rsplit("/", 1)[-1]: (row["stage"], row["reason"]) for record, row in rows.items()} == {
@@ -181,7 +181,7 @@ def test_compression_changes_no_value(store: Path, made: Path) -> None:
     packed = prepare(store, made / "words_captcha", compression="zstd", format="parquet")
     opened = capt.open_store(store)
     keys = np.array([list(key) for key in opened.dataset("captcha").catalog()["key"].to_pylist()], np.uint8)
-    one, other = (opened.features(result["fingerprint"]).get_many(keys) for result in (plain, packed))
+    one, other = (opened.feature_table(result["fingerprint"]).get_many(keys) for result in (plain, packed))
     assert np.array_equal(one, other)
 
 
@@ -196,8 +196,8 @@ def test_damaged_labels_are_found_refused_and_healed(store: Path, made: Path) ->
         labels(store)
     with pytest.raises(CorruptFileError) as caught:
         capt.store_verify(store=str(store))
-    assert caught.value.figures is not None
-    assert caught.value.figures["damaged"] == [path.relative_to(store).as_posix()]
+    assert caught.value.summary is not None
+    assert caught.value.summary["damaged"] == [path.relative_to(store).as_posix()]
     prepare(store, made / "words_captcha")
     assert labels(store) == before
     assert capt.store_verify(store=str(store))["damaged"] == []

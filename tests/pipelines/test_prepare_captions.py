@@ -59,7 +59,7 @@ def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Pat
 def test_words_of_the_train_split_get_ids_most_frequent_first(tmp_path: Path, train: Path, val: Path) -> None:
     result = prepare(tmp_path, train, val)
     assert (result["input"], result["ok"]) == (6, 6)
-    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
     words = table.vocabulary()
     assert words[:6] == ["<pad>", "<unk>", "<start>", "<end>", "a", "dog"]
     assert words[6:] == ["runs", "cat", "the", "sleeps", "and"]
@@ -68,7 +68,7 @@ def test_words_of_the_train_split_get_ids_most_frequent_first(tmp_path: Path, tr
 
 def test_every_caption_is_kept_with_its_tokens(tmp_path: Path, train: Path, val: Path) -> None:
     prepare(tmp_path, train, val)
-    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
     rows = {(row["image_id"], row["caption"]): row for row in table.captions().to_pylist()}
     assert rows["1", "A dog runs. "]["tokens"] == [2, 4, 5, 6, 3]
     zebra = rows["9", "A zebra runs"]
@@ -79,7 +79,7 @@ def test_every_caption_is_kept_with_its_tokens(tmp_path: Path, train: Path, val:
 
 def test_the_saved_transform_tokenizes_alike(tmp_path: Path, train: Path) -> None:
     prepare(tmp_path, train)
-    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
     rows = table.captions().to_pylist()
     tokens = Tokenizer(table.transform_path).tokenize([row["caption"] for row in rows])
     assert [ids.tolist() for ids in tokens.rows()] == [row["tokens"] for row in rows]
@@ -96,7 +96,7 @@ def test_new_val_captions_extend_the_table_and_keep_its_vocabulary(tmp_path: Pat
     first = prepare(tmp_path, train)
     result = prepare(tmp_path, train, val)
     assert (result["ok"], result["cached"], result["fingerprint"]) == (2, 4, first["fingerprint"])
-    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
     assert table.captions().num_rows == 6
 
 
@@ -122,7 +122,10 @@ def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: P
     first = prepare(tmp_path, train)
     second = prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8])
     store = capt.open_store(tmp_path / "store")
-    assert store.text(second["fingerprint"]).vocabulary() == store.text(first["fingerprint"]).vocabulary()
+    assert (
+        store.caption_table(second["fingerprint"]).vocabulary()
+        == store.caption_table(first["fingerprint"]).vocabulary()
+    )
     with pytest.raises(UsageError, match="used whole"):
         prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8], vocab_size=100)
 
@@ -202,7 +205,7 @@ def test_the_limits_choose_the_images_that_prepare_features_chooses(tmp_path: Pa
     )
     capt.prepare_captions(**common, limit_images=5)
     store = capt.open_store(tmp_path / "store")
-    (table,) = store.text_tables()
+    (table,) = store.caption_tables()
     catalog = set(store.dataset("coco").catalog()["image_id"].to_pylist())
     assert set(table.captions()["image_id"].to_pylist()) == catalog
     assert len(catalog) == 5

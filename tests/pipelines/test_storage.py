@@ -27,11 +27,11 @@ def table_of(store: Path, images: Path, like: FeatureTable | None = None, **opti
     """The table of a prepared folder; with the network of the table `like`, so that it need not be built again."""
     if like:
         changed = {name: options[name] for name in ("dtype", "format", "compression") if name in options}
-        root = capt.open_store(store).feature_root(like.table_config.model_copy(update=changed))
+        root = capt.open_store(store).feature_table_root(like.table_config.model_copy(update=changed))
         shutil.copy(like.root / "network.json", root)
     fingerprint = prepare(store, images, **options)["fingerprint"]
-    table: FeatureTable = capt.open_store(store).features(fingerprint)
-    assert like is None or table.network_path == like.network_path
+    table: FeatureTable = capt.open_store(store).feature_table(fingerprint)
+    assert like is None or table.extractor_path == like.extractor_path
     return table
 
 

@@ -254,7 +254,7 @@ def test_a_caption_that_is_not_text_is_a_failed_row_and_never_a_word(tmp_path: P
     # JSON lines may have "captions" in place of "caption", so null is none there.
     none = {"no caption": 1} if kind == "jsonl" else {}
     assert result["reasons"] == {"caption is no text": len(NO_TEXT) - len(none), **none}
-    stored = open_store(tmp_path / "S").text(result["fingerprint"]).captions()
+    stored = open_store(tmp_path / "S").caption_table(result["fingerprint"]).captions()
     assert sorted(stored["caption"].to_pylist()) == ["NaN", "null"]
 
 
@@ -498,7 +498,7 @@ def test_a_root_without_an_image_is_an_error(tmp_path: Path, plan: bool, make: s
     ):
         with pytest.raises(CaptError) as caught:
             prepare_features(tmp_path, *roots, dry_run=plan, **options)
-        assert caught.value.status is ExitCode.FAILED
+        assert caught.value.exit_code is ExitCode.FAILED
         assert str(root) in str(caught.value)
 
 

@@ -73,7 +73,7 @@ def one_line() -> Iterator[None]:
         yield
     except CaptError as error:
         failures.append(error)
-    assert all(failure.status in (1, 4) and "\n" not in str(failure) for failure in failures)
+    assert all(failure.exit_code in (1, 4) and "\n" not in str(failure) for failure in failures)
 
 
 COMMANDS: dict[str, Callable[[str], Any]] = {
@@ -119,7 +119,7 @@ def test_a_damaged_file_of_a_store_ends_verify_with_status_4(
     path.write_bytes(content)
     with pytest.raises(CorruptFileError) as caught:
         capt.store_verify(store=str(store))
-    assert caught.value.status == 4
+    assert caught.value.exit_code == 4
 
 
 # === Runs and experiments ===
@@ -140,7 +140,7 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, content: bytes, monkeypatch: 
     for command in RUN_COMMANDS.values():
         with pytest.raises(StoreError) as caught:
             command("run")
-        assert caught.value.status == status
+        assert caught.value.exit_code == status
         assert "\n" not in str(caught.value)
     with pytest.raises(StoreError):
         read_metadata(tmp_path / "run")
@@ -158,7 +158,7 @@ def test_a_damaged_record_of_an_experiment_is_one_line(tmp_path: Path, content: 
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(StoreError) as caught:
         read_result(tmp_path / "r.json", TrialResult)
-    assert caught.value.status == (4 if content in NOT_JSON.values() else 1)
+    assert caught.value.exit_code == (4 if content in NOT_JSON.values() else 1)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1, 2]\n", b"7\n", b"\xff", b'{"a": 1, "a": 2}', DEEP])
@@ -230,7 +230,7 @@ def test_a_wrong_file_of_labels_is_one_line(tmp_path: Path, name: str) -> None:
         capt.prepare_captcha(
             store=str(tmp_path / "s"), images=[str(tmp_path / "images")], labels=str(tmp_path / "labels.txt")
         )
-    assert caught.value.status in (1, 2, 3)
+    assert caught.value.exit_code in (1, 2, 3)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
 

@@ -16,7 +16,7 @@ from features.store.commit_log import CommitLog
 from features.store.compaction import compact_table
 from features.store.garbage_collection import _Collector
 from features.store.held_leases import HeldLease
-from features.store.leases import collecting, current_leases, is_writing, lease, table_name
+from features.store.leases import current_leases, is_writing, lease, lease_for_deletion, table_name
 from schemas.errors import StoreError
 from tests.features.store.stores import (
     add_captions,
@@ -92,8 +92,8 @@ def test_captions_that_a_job_commits_again_meanwhile_stay(store: Store, meanwhil
     make_old(store)
     meanwhile(lambda: add_captions(store, "photos", range(4)))
     capt.store_gc(store=str(store.path))
-    assert len(open_store(store.path).text_tables()[0].captions()) == 4
-    assert open_store(store.path).text_tables()[0].transform_path.is_dir()
+    assert len(open_store(store.path).caption_tables()[0].captions()) == 4
+    assert open_store(store.path).caption_tables()[0].transform_path.is_dir()
 
 
 def test_a_run_that_becomes_champion_again_meanwhile_stays(store: Store, meanwhile: Meanwhile) -> None:
@@ -114,8 +114,8 @@ def test_a_run_that_becomes_champion_again_meanwhile_stays(store: Store, meanwhi
 def test_of_a_writer_and_a_collection_that_meet_the_writer_goes_first(store: Store) -> None:
     with (
         lease(store.path, "change", {"datasets/photos": ()}),
-        collecting(store.path, "datasets/photos") as held,
-        collecting(store.path, "datasets/others") as other,
+        lease_for_deletion(store.path, "datasets/photos") as held,
+        lease_for_deletion(store.path, "datasets/others") as other,
     ):
         assert held is None
         assert other is not None
@@ -130,7 +130,7 @@ def test_a_writer_waits_until_a_collection_of_its_table_has_ended(store: Store) 
             events.append("committed")
 
     thread = threading.Thread(target=commit)
-    with pytest.MonkeyPatch.context() as patch, collecting(store.path, "datasets/photos") as held:
+    with pytest.MonkeyPatch.context() as patch, lease_for_deletion(store.path, "datasets/photos") as held:
         patch.setattr(leases, "pause", lambda: (waiting.set(), time.sleep(0.01)))
         assert held
         thread.start()
@@ -178,7 +178,7 @@ def test_damaged_files_stay_while_another_job_may_write_them_again(store: Store)
     from features.store.repair import remove_corrupt
 
     manifest = add_features(store, RECIPE, range(4))
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     path = root / manifest.shards[0].data.path
     add_dataset(store, "photos", ())
     compact_table(open_store(store.path), RECIPE.fingerprint)

@@ -91,7 +91,7 @@ def catalog(store: str, name: str) -> dict[str, str]:
 def captioned(store: str, name: str) -> dict[str, str]:
     """The file of the image of each caption, as training joins them."""
     files = catalog(store, name)
-    (text,) = (one for one in capt.open_store(store).text_tables() if one.table_config.dataset == name)
+    (text,) = (one for one in capt.open_store(store).caption_tables() if one.table_config.dataset == name)
     return {row["caption"]: files[row["image_id"]] for row in text.captions().to_pylist() if row["image_id"] in files}
 
 

@@ -70,7 +70,7 @@ def build(world: World) -> None:
 
 def prepare(store: Store, name: str, numbers: range) -> tuple[Path, Manifest]:
     """Adds the rows that the table lacks and commits the dataset, as `capt prepare features` does; the commit."""
-    root, dataset = store.feature_root(RECIPE), store.dataset_root(name)
+    root, dataset = store.feature_table_root(RECIPE), store.dataset_root(name)
     with lease(store.path, "prepare", {table_name(store.path, one): () for one in (root, dataset)}):
         tables = store.feature_tables()
         known = tables[0].lookup(keys_of(numbers)) if tables else np.full(len(numbers), -1)
@@ -92,7 +92,7 @@ def read(store: Store) -> None:
 def check(store: Store) -> None:
     """Verifies the store."""
     found = verify(store.path)
-    assert found.is_sound, found
+    assert found.is_healthy, found
 
 
 JOBS: dict[str, Callable[[Store], object]] = {
@@ -122,7 +122,7 @@ def check_live(store: Store) -> None:
     read_now = {name: set(some) for held in current_leases(store.path) for name, some in held.tables.items()}
     live_rows: set[bytes] = set()
     for root in table_roots(store.path):
-        log_state = CommitLog(root).checked()
+        log_state = CommitLog(root).read_complete_state()
         pins = read_now.get(table_name(store.path, root), set())
         manifests = [*log_state.live, *(log_state.known[digest] for digest in pins)]
         for entry in (entry for manifest in manifests for entry in manifest.entries()):
@@ -146,7 +146,7 @@ def check_ended(store: Store, job: Job) -> None:
             raise job.error
     if isinstance(job.result, tuple):
         root, manifest = job.result
-        files = {one.files["catalog"].path for one in CommitLog(root).checked().known.values() if one.files}
+        files = {one.files["catalog"].path for one in CommitLog(root).read_complete_state().known.values() if one.files}
         assert manifest.files["catalog"].path in files
 
 

@@ -164,5 +164,5 @@ def test_a_retraining_keeps_no_secret_anywhere(
     assert decided.facts.lineage["config"]["notifications"]["url"] == f"http://127.0.0.1:{server.port}"
     written = b"".join(file.read_bytes() for file in (tmp_path / "store").rglob("*") if file.is_file())
     secrets = [b"hidden", base64.b64encode(b"user:hidden")]
-    said = (caplog.text + str(stopped.value) + json.dumps(stopped.value.figures)).encode()
+    said = (caplog.text + str(stopped.value) + json.dumps(stopped.value.summary)).encode()
     assert [secret for secret in secrets if secret in written + said] == []

@@ -331,4 +331,4 @@ def test_the_captcha_commands_work_on_any_path(odd: Callable[[str], Path]) -> No
     capt.export(run=run, out=str(odd("served")))
     with plain_path(odd("served")) as path:
         assert tf.saved_model.load(str(path)).signatures["serving_default"]
-    assert open_store(store).features("").rows == 28
+    assert open_store(store).feature_table("").rows == 28

@@ -79,7 +79,7 @@ def assigned(store: str = "store", name: str = "csv") -> dict[str, str]:
     dataset = Dataset(parse_location(store) / DATASETS / name)
     if not dataset.manifests:
         return {}
-    batches = [*(dataset.record_batches() if dataset.is_catalogued else ()), *dataset.absent_splits()]
+    batches = [*(dataset.record_batches() if dataset.has_images else ()), *dataset.absent_splits()]
     pairs = [pair for one in batches for pair in zip(*(one[n].to_pylist() for n in ("image_id", "split")), strict=True)]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
@@ -92,7 +92,7 @@ def catalogued(store: str = "store", name: str = "csv") -> dict[str, str]:
 
 def captioned(store: str = "store") -> dict[str, str]:
     """The splits of the captions in all tables, which agree."""
-    tables = [table.captions().to_pylist() for table in capt.open_store(store).text_tables()]
+    tables = [table.captions().to_pylist() for table in capt.open_store(store).caption_tables()]
     pairs = {(row["image_id"], row["split"]) for table in tables for row in table}
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
@@ -202,7 +202,7 @@ def test_captions_alone_are_dropped_with_their_splits() -> None:
     captions(split_ratios="1,0,0")
     assert capt.store_ls(store="store")["datasets"] == []
     capt.store_drop(store="store", dataset="csv")
-    assert (assigned(), capt.open_store("store").text_tables()) == ({}, [])
+    assert (assigned(), capt.open_store("store").caption_tables()) == ({}, [])
 
 
 # === What is told of splits ===
@@ -377,7 +377,7 @@ def test_a_job_that_commits_while_another_is_about_to_keeps_its_splits(
     splits = assigned(store)
     assert {splits[f"a{number}.png"] for number in range(3, COUNT)} == {"train"}
     assert len(splits) == COUNT
-    for table in capt.open_store(store).text_tables():
+    for table in capt.open_store(store).caption_tables():
         assert all(splits[row["image_id"]] == row["split"] for row in table.captions().to_pylist())
     for dataset in capt.open_store(store).datasets():
         assert all(splits[row["image_id"]] == row["split"] for row in dataset.catalog().to_pylist())

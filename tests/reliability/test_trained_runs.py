@@ -11,7 +11,7 @@ from PIL import Image
 
 import capt
 from features.images.decode import open_image
-from schemas.errors import ExitCode, NoAnswerError, RecordError
+from schemas.errors import ExitCode, NoUsableImageError, RecordError
 from tests.conftest import noise_image
 from trainer.inference.partial_output import PartialOutput
 from trainer.runs.run import DECODE_BATCH, to_encoded_images
@@ -226,12 +226,12 @@ def test_a_command_that_answers_for_no_image_fails() -> None:
     Path("empty").mkdir()
     Path("bad.png").write_bytes(b"no image")
     for images in (["missing"], ["empty"], ["bad.png"], ["missing", "bad.png"]):
-        with pytest.raises(NoAnswerError) as told:
+        with pytest.raises(NoUsableImageError) as told:
             capt.caption(run="run", images=images)
-        assert len(told.value.figures["results"]) == len(images)
-        with pytest.raises(NoAnswerError) as told:
+        assert len(told.value.summary["results"]) == len(images)
+        with pytest.raises(NoUsableImageError) as told:
             capt.predict_captions(run="run", images=images, output="out.jsonl")
-        assert (told.value.status, told.value.figures["failed"]) == (ExitCode.TOO_MANY_FAILURES, len(images))
+        assert (told.value.exit_code, told.value.summary["failed"]) == (ExitCode.TOO_MANY_FAILURES, len(images))
         assert len(Path("out.jsonl").read_text().splitlines()) == len(images)
     assert capt.predict_captions(run="run", images=["photos", "missing"], output="out.jsonl")["failed"] == 1
     assert len(capt.caption(run="run", images=["photos", "missing"])["results"]) == 7

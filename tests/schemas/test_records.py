@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.records import from_arrow, from_example, parsing_spec, to_arrow, to_example
+from schemas.records import build_parsing_spec, from_arrow, from_example, to_arrow, to_example
 from schemas.tables import CAPTIONS, CATALOG, FAILURES, REPORT, Field, Table, features_table
 
 TABLES = [CAPTIONS, CATALOG, FAILURES, REPORT] + [
@@ -69,7 +69,7 @@ def test_any_rows_round_trip_through_parquet(table: Table, data: st.DataObject, 
 @settings(max_examples=15, deadline=None)
 @given(row=rows(CAPTIONS))
 def test_tensorflow_parses_captions_with_the_derived_spec(row: dict[str, Any]) -> None:
-    parsed = tf.io.parse_single_example(to_example(CAPTIONS, row), parsing_spec(CAPTIONS))
+    parsed = tf.io.parse_single_example(to_example(CAPTIONS, row), build_parsing_spec(CAPTIONS))
     assert parsed["tokens"].numpy().tolist() == row["tokens"]
     assert parsed["caption"].numpy().decode() == row["caption"]
 
@@ -77,7 +77,9 @@ def test_tensorflow_parses_captions_with_the_derived_spec(row: dict[str, Any]) -
 def test_tensorflow_parses_features_with_the_derived_spec() -> None:
     table = features_table((2, 3), "float16")
     value = np.arange(6, dtype=np.float16).reshape(2, 3)
-    parsed = tf.io.parse_single_example(to_example(table, {"key": bytes(32), "value": value}), parsing_spec(table))
+    parsed = tf.io.parse_single_example(
+        to_example(table, {"key": bytes(32), "value": value}), build_parsing_spec(table)
+    )
     assert np.array_equal(tf.io.decode_raw(parsed["value"], tf.float16).numpy().reshape(2, 3), value)
 
 

@@ -131,9 +131,9 @@ def add_table(store: Store, shown: list[Picture], table_config: FeatureTableConf
     """A table of what a function makes of the pictures."""
     graph = freeze(features, table_config.height, table_config.width, Resizer.of(table_config).dtype)
     network = hashlib.sha256(graph).hexdigest()
-    write(store.network_path(network), graph)
-    loaded = load_extractor_model(store.network_path(network), "float32")
-    root = store.feature_root(table_config)
+    write(store.extractor_path(network), graph)
+    loaded = load_extractor_model(store.extractor_path(network), "float32")
+    root = store.feature_table_root(table_config)
     unique = {picture.key: picture for picture in shown}
     writer = ShardWriter(root, "first", table_config.table(loaded.shape), table_config.format, 0, 1)
     sources = (EncodedImage(key, lambda data=unique[key].data: data) for key in sorted(unique))
@@ -147,7 +147,7 @@ def add_captions(
     store: Store, shown: list[Picture], name: str = "squares", *, max_length: int = 0, words: list[str] = WORDS
 ) -> None:
     table_config = CaptionTableConfig(dataset=name, vocabulary=identify_given_vocabulary(words), max_length=max_length)
-    root = store.text_root(table_config)
+    root = store.caption_table_root(table_config)
     write_vocabulary(root / "first" / "vocabulary.txt", words)
     write_transform(words, table_config, root / "first" / "transform")
     rows = sorted(

@@ -9,7 +9,7 @@ import capt
 from features.io import retries
 from features.io.cache_paths import cache_root
 from features.io.locations import parse_location
-from features.store.leases import PINS
+from features.store.layout import LEASES
 from tests.features.buckets import BUCKET, bucket
 
 OPTIONS = {
@@ -28,7 +28,7 @@ def remote(request, store, tmp_path_factory):
     with bucket(request.param, tmp_path_factory.mktemp("mirror")) as faults:
         root = parse_location(f"{request.param}://{BUCKET}/stores/one")
         # Tests that kill a run leave its lease in the store that all share.
-        for path in sorted(path for path in store.path.rglob("*") if path.is_file() and path.parent.name != PINS):
+        for path in sorted(path for path in store.path.rglob("*") if path.is_file() and path.parent.name != LEASES):
             (root / path.relative_to(store.path)).put(path.read_bytes())
         yield str(root), faults
 

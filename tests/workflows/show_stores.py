@@ -93,7 +93,7 @@ def add_features(
     table_config = FeatureTableConfig(
         extractor="inception_v3", weights=weights, layer="mixed10", height=299, width=299, precision="float32"
     )
-    root, table = store.feature_root(table_config), table_config.table(SHAPE)
+    root, table = store.feature_table_root(table_config), table_config.table(SHAPE)
     commit = str(len(CommitLog(root).entries()))
     rows = [{"key": key, "value": np.full(SHAPE, key[0], np.float16)} for key in sorted(set(keys))]
     files = {}
@@ -112,7 +112,7 @@ def add_captions(
 ) -> str:
     """Commit the photos' captions, tokenized at spaces; the table's short fingerprint."""
     table_config = CaptionTableConfig(dataset=name, vocabulary=identify_given_vocabulary(words), max_length=max_length)
-    root = store.text_root(table_config)
+    root = store.caption_table_root(table_config)
     rows = [_caption(name, photo, i, words) for photo in photos for i in range(len(photo.captions))]
     write_vocabulary(root / "0" / "transform" / "vocabulary.txt", words)
     write(root / "0" / "transform" / "graph.pb", b"a graph")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from features.store import Dataset, Store
 from schemas.errors import CaptError
-from schemas.records import content_keys
+from schemas.records import stack_keys
 from trainer.data.caption_data import USED_SPLITS, as_strings, shared_images
 from trainer.data.held_out_images import ImageName
 from trainer.data.table_selection import FeatureSource, LabelledTables
@@ -138,7 +138,7 @@ class HeldOutLabels:
 def labelled_tables(store: Store, record: RecognizerMetadata) -> LabelledTables:
     """The tables that a run was trained on, as the store has them now; StoreError where it lacks one."""
     return LabelledTables(
-        tuple(store.dataset(name) for name in record.datasets), store.features(record.features.fingerprint)
+        tuple(store.dataset(name) for name in record.datasets), store.feature_table(record.features.fingerprint)
     )
 
 
@@ -228,7 +228,7 @@ def _join(dataset: Dataset, features: FeatureSource) -> _Joined:
     labels, catalog = dataset.labels(), dataset.catalog()
     words = np.append(np.array(labels["word"].to_pylist(), object), "")
     place = pc.index_in(catalog["image_id"], labels["image_id"].combine_chunks()).fill_null(-1)
-    keys = content_keys(catalog)
+    keys = stack_keys(catalog)
     return _Joined(
         dataset=np.full(len(keys), dataset.name, object),
         name=np.array(catalog["image_id"].to_pylist(), object),

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.store import CaptionTable, Dataset
-from features.store.file_name_check import check_file_names
+from features.store.caption_table import check_file_names
 from schemas.errors import CaptError, StoreError
-from schemas.records import content_keys
+from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.tables import KEY_BYTES, SPLITS
 from trainer.data.table_selection import FeatureSource, TrainingTables
@@ -176,13 +176,13 @@ def _join(text: CaptionTable, dataset: Dataset, features: FeatureSource) -> _Joi
     captions, catalog = text.captions(), dataset.catalog()
     check_file_names(text, captions, dataset, catalog)
     check_splits(text, captions, dataset, catalog)
-    keys = content_keys(catalog)
+    keys = stack_keys(catalog)
     place = pc.index_in(captions.column("image_id"), catalog.column("image_id").combine_chunks())
     place = place.fill_null(-1).to_numpy().astype(np.int64)
     rows = np.append(features.lookup(keys), -1)
     tokens = captions.column("tokens").combine_chunks()
     return _Joined(
-        key=as_strings(content_keys(captions)),
+        key=as_strings(stack_keys(captions)),
         split=np.array(captions.column("split").to_pylist(), dtype=f"U{max(map(len, SPLITS))}"),
         length=tokens.value_lengths().to_numpy().astype(np.int64),
         tokens=tokens.flatten().to_numpy().astype(np.int32),

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.store import Store
-from features.store.file_name_check import check_file_names
+from features.store.caption_table import check_file_names
 from schemas.errors import CaptError
 from schemas.table_config import canonical_json
 from schemas.tables import KEY_BYTES
@@ -70,8 +70,8 @@ def run_tables(store: Store, record: CaptionerMetadata) -> TrainingTables:
     """
     return TrainingTables(
         tuple(store.dataset(name) for name in record.datasets),
-        tuple(store.text(origin.fingerprint) for origin in record.text),
-        store.features(record.features.fingerprint),
+        tuple(store.caption_table(origin.fingerprint) for origin in record.text),
+        store.feature_table(record.features.fingerprint),
     )
 
 

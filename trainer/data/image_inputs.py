@@ -9,7 +9,7 @@ from features.io.open_files import stat_file
 from features.references import Reference, is_collection, list_files
 from features.references.downloads import DownloadLimits, download
 from features.references.image_files import is_image
-from schemas.errors import CaptError, NoAnswerError, RecordError, unexpected
+from schemas.errors import CaptError, NoUsableImageError, RecordError, to_record_error
 
 _WEB = ("http://", "https://")
 
@@ -52,7 +52,7 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
         yield ImageInput(name, partial(_fail, RecordError("find", "unreadable", error.message)))
         return
     except Exception as error:
-        yield ImageInput(name, partial(_fail, unexpected("find", error)))
+        yield ImageInput(name, partial(_fail, to_record_error("find", error)))
         return
     if not found:
         yield ImageInput(name, partial(_fail, RecordError("find", "empty", "it holds no image")))
@@ -67,11 +67,11 @@ def check_images(result: dict[str, Any]) -> dict[str, Any]:
         result: `results`, a mapping per picture, with `error` if the picture has no answer.
 
     Raises:
-        NoAnswerError: No picture has an answer.
+        NoUsableImageError: No picture has an answer.
     """
     rows = result["results"]
     if all("error" in row for row in rows):
-        raise NoAnswerError(len(rows), rows[0]["error"], result)
+        raise NoUsableImageError(len(rows), rows[0]["error"], result)
     return result
 
 

@@ -30,7 +30,7 @@ class FeatureFeed:
     def __init__(self, features: FeatureSource, rows: NDArray[np.int64]) -> None:
         self.features = features
         self.rows = rows
-        features.bring(rows)
+        features.ensure_local(rows)
         self.dtype = features.read(rows[:1]).dtype
         self.error: CaptError | None = None
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.store import CaptionTable, Dataset, FeatureTable, Store
 from schemas.errors import StoreError
-from schemas.records import content_keys
+from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
 from trainer.models.model_specs import RECOGNIZER_INPUT, ModelSpec, PixelInput
 
@@ -24,7 +24,7 @@ class FeatureSource(Protocol):
     def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Positions of content keys uint8 [N, 32]; −1 where there is none."""
 
-    def bring(self, positions: NDArray[np.int64]) -> None:
+    def ensure_local(self, positions: NDArray[np.int64]) -> None:
         """Have what is at these positions at hand, where the store is at an address."""
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
@@ -85,7 +85,7 @@ def select_tables(
         StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
         UsageError: the feature table asked for is not what the model wants.
     """
-    texts = store.text_tables()
+    texts = store.caption_tables()
     chosen = _datasets(store, texts, datasets)
     return TrainingTables(
         tuple(chosen), tuple(_texts(store, texts, chosen, captions)), _features(store, spec, chosen, features)
@@ -140,7 +140,7 @@ def _datasets(store: Store, texts: list[CaptionTable], names: Sequence[str] | No
 
 
 def _texts(store: Store, tables: list[CaptionTable], datasets: list[Dataset], prefix: str | None) -> list[CaptionTable]:
-    anchor = store.text(prefix) if prefix else None
+    anchor = store.caption_table(prefix) if prefix else None
     if anchor and anchor.table_config.dataset not in [dataset.name for dataset in datasets]:
         raise StoreError(
             f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.table_config.dataset}",
@@ -190,10 +190,10 @@ def _features(
     command: str = "capt prepare features",
 ) -> FeatureTable:
     if prefix:
-        table = store.features(prefix)
+        table = store.feature_table(prefix)
         spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
         return table
-    keys = np.concatenate([content_keys(dataset.catalog()) for dataset in datasets])
+    keys = np.concatenate([stack_keys(dataset.catalog()) for dataset in datasets])
     holding = [table for table in store.feature_tables() if (table.lookup(keys) >= 0).any()]
     fitting = [table for table in holding if spec.fits(table.shape)]
     if len(fitting) == 1:

@@ -21,7 +21,7 @@ from features.store import FeatureTable, open_store
 from features.store.leases import hold_snapshot
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import HeldOutImages, ImageName, load_held_out_images, run_tables
 from trainer.decoding.generation import GenerationConfig
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
@@ -124,8 +124,8 @@ def _caption(
     run: CaptionerRun, features: FeatureTable, held: HeldOutImages, decoding: GenerationConfig
 ) -> dict[ImageName, Caption]:
     captions: list[Caption] = []
-    features.bring(held.rows)
-    with bar(f"captioning {held.split}", len(held.names), "images") as show:
+    features.ensure_local(held.rows)
+    with progress_bar(f"captioning {held.split}", len(held.names), "images") as show:
         for start in range(0, len(held.names), DECODE_BATCH):
             stored = features.read(held.rows[start : start + DECODE_BATCH])
             captions += map(_compact, run.caption_features(stored, decoding, range(start, start + len(stored))))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from features.store import Store
 from schemas.errors import CaptError
 from schemas.tables import KEY_BYTES
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 from trainer.data.held_out_images import ImageName
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions, sample_labels
 from trainer.metrics import METRICS, Scorer
@@ -78,9 +78,9 @@ def sample_run(run: AnyRun, store: Store, images: CommonImages) -> MetricSamples
 
 
 def _said(run: AnyRun, store: Store, images: CommonImages) -> list[str]:
-    table, rows = store.features(run.metadata.features.fingerprint), _rows(run, store, images)
+    table, rows = store.feature_table(run.metadata.features.fingerprint), _rows(run, store, images)
     said: list[str] = []
-    with bar(f"asking {run.path.name}", len(rows), "images") as show:
+    with progress_bar(f"asking {run.path.name}", len(rows), "images") as show:
         for start in range(0, len(rows), DECODE_BATCH):
             values = table.read(rows[start : start + DECODE_BATCH])
             if isinstance(run, RecognizerRun):
@@ -93,4 +93,4 @@ def _said(run: AnyRun, store: Store, images: CommonImages) -> list[str]:
 
 def _rows(run: AnyRun, store: Store, images: CommonImages) -> NDArray[np.int64]:
     keys = np.frombuffer(b"".join(images.keys), np.uint8).reshape(-1, KEY_BYTES)
-    return store.features(run.metadata.features.fingerprint).lookup(keys)
+    return store.feature_table(run.metadata.features.fingerprint).lookup(keys)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from features.images.decode import open_image
 from features.images.resizer import Resizer
-from schemas.errors import unexpected
+from schemas.errors import to_record_error
 from trainer.evaluation.caption_tokenizer import plain_tokens
 from trainer.reports.markup import document, escaped, looked, picture, section, spoken, tiles
 from trainer.reports.plots import attention_figure, encode_figure
@@ -90,7 +90,7 @@ def draw_attention_maps(image: bytes | None, made: Caption, fitting: Resizer) ->
         seen.thumbnail(_DRAWN)
         return encode_figure(attention_figure(fitting.view(seen), made.words, made.attention), "jpeg")
     except Exception as error:
-        unexpected("draw", error)
+        to_record_error("draw", error)
         return None
 
 

@@ -20,7 +20,7 @@ from features.store import open_store
 from features.store.leases import hold_snapshot
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 from trainer.data.captcha_data import HeldOutLabels, labelled_tables, load_held_out_labels
 from trainer.data.table_selection import LabelledTables
 from trainer.evaluation.common import SCORES, learned_note, open_run_store, shorten, writing
@@ -121,8 +121,8 @@ def _evaluate(
 def _read(run: RecognizerRun, tables: LabelledTables, held: HeldOutLabels) -> list[RecognizedImage]:
     readings: list[RecognizedImage] = []
     rows = held.images.rows
-    tables.features.bring(rows)
-    with bar(f"reading {held.split}", len(rows), "images") as show:
+    tables.features.ensure_local(rows)
+    with progress_bar(f"reading {held.split}", len(rows), "images") as show:
         for start in range(0, len(rows), _BATCH):
             readings += run.recognize_pixels(tables.features.read(rows[start : start + _BATCH]))
             show(len(readings), "")

@@ -10,7 +10,7 @@ from features.images.decode import open_image
 from features.images.resizer import Resizer
 from features.io.locations import local_path
 from features.references.downloads import DownloadLimits
-from schemas.errors import RecordError, UsageError, unexpected
+from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as options_of
 from schemas.terminal.printable import printable
 from trainer.data.image_inputs import ImageInput, check_images, find_images
@@ -34,7 +34,7 @@ def caption(options: options_of.Caption) -> dict[str, Any]:
     Raises:
         UsageError: an option is out of range, or the model does not attend.
         StoreError: the run cannot be used.
-        NoAnswerError: no image can be captioned.
+        NoUsableImageError: no image can be captioned.
     """
     drawn = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
     opened = open_run(options.run, CaptionerRun)
@@ -65,7 +65,7 @@ def _attention(picture: ImageInput, made: Caption, path: Path, fitting: Resizer)
     except UsageError:
         raise
     except Exception as error:
-        return {"attention_error": str(unexpected("draw", error))}
+        return {"attention_error": str(to_record_error("draw", error))}
     save_figure(figure, path)
     return {"attention": str(path)}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from features.io.atomic_files import atomic_write, write
-from schemas.table_config import digest_of
+from schemas.table_config import compute_digest
 from trainer.data.image_inputs import ImageInput
 
 
@@ -33,9 +33,9 @@ class PartialOutput:
     def __init__(self, out: Path, owner: str, pictures: Sequence[ImageInput | None]) -> None:
         self._out = out
         self._part = out.with_name(f"{out.name}.part")
-        self._digests = [digest_of([one.name, one.stamp] if one else []) for one in pictures]
+        self._digests = [compute_digest([one.name, one.stamp] if one else []) for one in pictures]
         self._places = np.full(len(pictures), -1, np.int64)
-        self._begin(json.dumps({"job": digest_of([owner, len(pictures)])}).encode() + b"\n")
+        self._begin(json.dumps({"job": compute_digest([owner, len(pictures)])}).encode() + b"\n")
         self.resumed = int((self._places >= 0).sum())
 
     @property

@@ -12,8 +12,8 @@ from features.io.locations import local_path
 from features.synthetic.captchas.image_names import parse_image_number
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.inference import PredictCaptcha
-from schemas.table_config import digest_of
-from schemas.terminal.progress import bar
+from schemas.table_config import compute_digest
+from schemas.terminal.progress import progress_bar
 from trainer.data.image_inputs import ImageInput, find_images
 from trainer.decoding.ctc_decoder import Prediction
 from trainer.inference.partial_output import PartialOutput
@@ -54,7 +54,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     missing = [number for number in wanted if number not in pictures]
     if missing and on_error is None:
         raise _incomplete("are not there", missing, "check --images and --ids")
-    owner = digest_of([opened.identity, decode, wanted.start, wanted.stop])
+    owner = compute_digest([opened.identity, decode, wanted.start, wanted.stop])
     lines = PartialOutput(path, owner, [pictures.get(number) for number in wanted])
     faults = _read_all(opened, decode, lines, wanted, pictures)
     if faults and on_error is None:
@@ -99,7 +99,7 @@ def _read_all(
     faults: dict[int, RecordError] = {}
     todo = [place for place in lines.missing if wanted[place] in pictures]
     answers = zip(todo, run.recognize_encoded(_sources(pictures, wanted, todo), decode), strict=True)
-    with bar("reading", len(todo), "images") as show:
+    with progress_bar("reading", len(todo), "images") as show:
         done = 0
         for batch in _batches(answers):
             faults |= {wanted[place]: answer for place, answer in batch if isinstance(answer, RecordError)}
@@ -135,5 +135,5 @@ def _incomplete(message: str, numbers: Sequence[int], hint: str) -> CaptError:
     return CaptError(
         f"no file is written: {len(numbers):,} images {message}: {named}{more}",
         hint=f"{hint}; or give --fallback-label LABEL for those images",
-        figures={"failed": [f"a{number}" for number in numbers]},
+        summary={"failed": [f"a{number}" for number in numbers]},
     )

@@ -7,10 +7,10 @@ from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.io.locations import local_path
-from schemas.errors import NoAnswerError
+from schemas.errors import NoUsableImageError
 from schemas.options.inference import PredictCaptions
-from schemas.table_config import digest_of
-from schemas.terminal.progress import bar
+from schemas.table_config import compute_digest
+from schemas.terminal.progress import progress_bar
 from trainer.data.image_inputs import ImageInput, find_images
 from trainer.decoding.generation import GenerationConfig
 from trainer.inference.caption_images import as_result
@@ -33,18 +33,18 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     Raises:
         UsageError: an option is out of range.
         StoreError: the run cannot be used.
-        NoAnswerError: no image can be captioned; the file says why.
+        NoUsableImageError: no image can be captioned; the file says why.
     """
     path = local_path(options.output, "--output")
     opened = open_run(options.run, CaptionerRun)
     chosen = opened.decoding(**options.generation())
     pictures = [picture for name in options.images for picture in find_images(name)]
-    owner = digest_of([opened.identity, chosen.model_dump(mode="json")])
+    owner = compute_digest([opened.identity, chosen.model_dump(mode="json")])
     lines = PartialOutput(path, owner, pictures)
     first = min(lines.missing, default=len(pictures))
     # Scores depend, in their last digits, on the batch that an image comes in.
     resumed = first - first % DECODE_BATCH
-    with bar("captioning", len(pictures), "images") as show:
+    with progress_bar("captioning", len(pictures), "images") as show:
         for batch in _batches(opened, pictures, chosen, resumed):
             lines.add(batch)
             show(batch[-1][0] + 1, "")
@@ -59,7 +59,7 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
         "resumed": resumed,
     }
     if len(errors) == len(pictures):
-        raise NoAnswerError(len(pictures), errors[0], figures)
+        raise NoUsableImageError(len(pictures), errors[0], figures)
     return figures
 
 

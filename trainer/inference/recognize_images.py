@@ -26,7 +26,7 @@ def recognize(options: Recognize) -> dict[str, Any]:
     Raises:
         UsageError: an image cannot be found.
         StoreError: the run cannot be used.
-        NoAnswerError: no image can be read.
+        NoUsableImageError: no image can be read.
     """
     opened = open_run(options.run, RecognizerRun)
     limits = DownloadLimits(allow_private=options.allow_private_addresses)

@@ -9,7 +9,7 @@ import html
 from collections.abc import Mapping
 
 from features.images.decode import encode_thumbnail
-from schemas.errors import unexpected
+from schemas.errors import to_record_error
 
 THUMBNAIL = 400  # pixels of the longer side: sharp at the width of a card on a phone
 
@@ -61,7 +61,7 @@ def picture(image: bytes | None, alt: str) -> str:
     try:
         return f'<div class="picture">{inline(encode_thumbnail(image, THUMBNAIL), alt)}</div>'
     except Exception as error:
-        reason = unexpected("decode", error).reason
+        reason = to_record_error("decode", error).reason
         return f'<div class="picture none">the image cannot be shown: {escaped(reason)}</div>'
 
 

@@ -109,7 +109,7 @@ def put_recognizer(root: Path, features: FeatureTable, words: Sequence[str], lea
 
 def put_network(root: Path, features: FeatureTable) -> None:
     """Put into a run directory the frozen network that made its features."""
-    _link(features.network_path, root / NETWORK, features.facts.network)
+    _link(features.extractor_path, root / NETWORK, features.facts.network)
 
 
 def record_store(root: Path, store: Path) -> None:

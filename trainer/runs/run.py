@@ -22,10 +22,10 @@ from features.images.decode import to_rgb
 from features.images.resizer import Resizer
 from features.io.locations import local_path
 from features.references import Reference
-from features.store.champions import champion_at
+from features.store.champions import find_champion
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
-from schemas.table_config import digest_of
+from schemas.table_config import compute_digest
 from trainer.data.caption_data import as_strings
 from trainer.runs.directory import CHECKPOINTS, NETWORK
 from trainer.runs.metadata import RunMetadata, read_metadata
@@ -79,7 +79,7 @@ class Run:
     def identity(self) -> str:
         """A digest that changes with whatever decides the run's answers."""
         state = self._checkpoints.state()
-        return digest_of([self.metadata.model_dump(mode="json"), state.best if state else ""])
+        return compute_digest([self.metadata.model_dump(mode="json"), state.best if state else ""])
 
     @cached_property
     def learned(self) -> NDArray[np.uint8]:
@@ -137,7 +137,7 @@ def load_run(path: str | Path) -> Any:
     Args:
         path: str or Path. A run directory, or a model of a store, `STORE/models/NAME`, whose champion is the run.
     """
-    root = champion_at(path) or local_path(path).absolute()
+    root = find_champion(path) or local_path(path).absolute()
     record = read_metadata(root)
     module, name = _KINDS[record.task].split(".")
     return getattr(importlib.import_module(f"trainer.runs.{module}"), name)(root, record)

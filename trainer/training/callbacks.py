@@ -7,7 +7,7 @@ from typing import Any
 
 from features.runtime.keras_settings import keras
 from schemas.errors import CaptError
-from schemas.terminal.progress import is_shown
+from schemas.terminal.progress import is_progress_shown
 from trainer.training.checkpoints import Progress, metric_sums, random_states, restore_sums
 
 _FEW_SECONDS = 100
@@ -68,7 +68,7 @@ class StepCallback(keras.callbacks.Callback):
         self._step += 1
         now = time.monotonic()
         self._seconds += now - self._clock
-        if is_shown():
+        if is_progress_shown():
             self._show(self._step, f"loss {check_finite(float(logs[self._loss])):.3f}")
         if self._every and self._step % self._every == 0 and self._step < self._steps:
             check_finite(float(logs[self._loss]))

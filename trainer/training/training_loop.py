@@ -22,7 +22,7 @@ from features.io.atomic_files import write
 from features.runtime.keras_settings import apply_settings, keras
 from features.runtime.numerics import warn_about_emulation
 from schemas.table_config import SHORT_FINGERPRINT
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 from trainer.reports.plots import save_figure
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
 from trainer.runs.metadata import RunMetadata
@@ -156,7 +156,7 @@ class TrainingLoop:
             left = self._pace.left(before + step)
             show_records(min(step * self.config.batch_size, epoch.records), f"{note}, {left}" if left else note)
 
-        with bar(label, epoch.records, self.lesson.unit) as show_records:
+        with progress_bar(label, epoch.records, self.lesson.unit) as show_records:
             watcher = StepCallback(progress, self.lesson.steps, self.metrics, self._keep, self.config.save_steps, show)
             logs = self._fit(epoch.batches(progress.step), watcher, progress.epoch)
         ended = self._ended(watcher.progress(), logs, epoch.records)

@@ -103,7 +103,7 @@ def _truth(
         rows = readings(place.run(first.trial) / EVALUATION / first.evaluated["split"])
         return {row["image"]: (row["word"],) for row in rows}
     try:
-        captions = store.text(first.tables["captions"]).captions() if store else None
+        captions = store.caption_table(first.tables["captions"]).captions() if store else None
     except StoreError:
         captions = None
     if captions is None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from features.io.locations import local_path
 from features.store import Store, open_store
 from schemas.errors import StoreError, UsageError
-from schemas.table_config import SHORT_FINGERPRINT, canonical_json, digest_of
+from schemas.table_config import SHORT_FINGERPRINT, canonical_json, compute_digest
 from trainer.runs.metadata import RECORD
 from workflows.experiments.config import MODEL, ExperimentConfig
 from workflows.experiments.grid import Trial, build_grid
@@ -94,10 +94,10 @@ def identify_trial(definition: ExperimentConfig, trial: Trial, fingerprints: Map
     """
     held = [store.dataset(definition.dataset).digest]
     if "captions" in fingerprints:
-        held += [manifest.digest for manifest in store.text(fingerprints["captions"]).manifests]
+        held += [manifest.digest for manifest in store.caption_table(fingerprints["captions"]).manifests]
     files = [files_named(trial.options), files_named(definition.evaluate)]
     decides = [definition.task, trial.options, dict(fingerprints), definition.evaluate, held, files]
-    return digest_of(decides)
+    return compute_digest(decides)
 
 
 def is_done(

@@ -216,7 +216,9 @@ def _cost(kind: str, name: str, made: TableRecord, trials: int, store: Store | N
     try:
         opened: Any = None
         if store:
-            opened = store.text(made.fingerprint) if kind == "captions" else store.features(made.fingerprint)
+            opened = (
+                store.caption_table(made.fingerprint) if kind == "captions" else store.feature_table(made.fingerprint)
+            )
     except StoreError:
         opened = None
     return TableCost(

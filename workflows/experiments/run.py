@@ -86,7 +86,7 @@ def run_experiment(options: ExperimentRun) -> dict[str, Any]:
             f"{len(result['failed'])} of {len(results)} trials failed: {reasons}",
             location=file,
             hint="the same command tries them again, and leaves the others as they are",
-            figures=result,
+            summary=result,
         )
     return result
 

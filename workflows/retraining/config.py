@@ -11,7 +11,7 @@ from urllib3.util import parse_url
 
 from schemas.errors import UsageError
 from schemas.frozen import Settings
-from schemas.secrets import without_path
+from schemas.secrets import strip_path
 from schemas.settings import read_settings
 from trainer.evaluation.paired_evaluation import CAPTION_METRICS, EXACT_MATCH
 from workflows.tasks import Task, TaskName, task_of, underscored
@@ -131,7 +131,7 @@ class NotificationsConfig(Settings):
 
     @field_serializer("url")
     def _hide_path(self, url: str | None) -> str | None:
-        return without_path(url) if url else None
+        return strip_path(url) if url else None
 
 
 class RetrainConfig(Settings):

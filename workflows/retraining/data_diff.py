@@ -104,13 +104,13 @@ def compute_failure_rate(summaries: Iterable[Mapping[str, Any]]) -> float:
 
 def compute_snapshot_moments(store: Store, feature_table: str, snapshot: DataSnapshot) -> Moments | None:
     """Computes the moments of the features of all images; None for fewer than two."""
-    return compute_moments(store.features(feature_table), _to_array(set(snapshot.images().values())))
+    return compute_moments(store.feature_table(feature_table), _to_array(set(snapshot.images().values())))
 
 
 def _compare_features(
     store: Store, champion: AnyRun, moments: Moments | None, new_keys: Iterable[bytes]
 ) -> Drift | None:
-    new = compute_moments(store.features(champion.metadata.features.fingerprint), _to_array(new_keys))
+    new = compute_moments(store.feature_table(champion.metadata.features.fingerprint), _to_array(new_keys))
     return compute_drift(moments, new) if moments and new else None
 
 

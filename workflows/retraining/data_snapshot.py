@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from features.io.atomic_files import atomic_write
 from features.store import Dataset, FeatureTable, Store
-from features.store.file_name_check import check_file_names
+from features.store.caption_table import check_file_names
 from schemas.errors import CaptError, CorruptFileError
-from schemas.records import content_keys
+from schemas.records import stack_keys
 from schemas.table_config import canonical_json
 from trainer.data.held_out_images import ImageName
 from trainer.evaluation.paired_evaluation import CommonImages
@@ -56,10 +56,10 @@ class DataSnapshot:
             caption_tables: Fingerprint of each dataset's caption table.
             feature_table: Fingerprint of the feature table.
         """
-        features = store.features(feature_table)
+        features = store.feature_table(feature_table)
         parts = []
         for name, fingerprint in zip(datasets, caption_tables, strict=True):
-            dataset, caption_table = store.dataset(name), store.text(fingerprint)
+            dataset, caption_table = store.dataset(name), store.caption_table(fingerprint)
             captions = caption_table.captions().select(["image_id", "caption_id", "caption"])
             check_file_names(caption_table, captions, dataset, dataset.catalog())
             parts.append(_join_catalog(dataset, captions.rename_columns(["image_id", "text_id", "text"]), features))
@@ -68,7 +68,7 @@ class DataSnapshot:
     @classmethod
     def from_labels(cls, store: Store, datasets: Iterable[str], feature_table: str) -> "DataSnapshot":
         """Reads the labels of all CAPTCHA images that have pixels. Arguments as in `from_captions`."""
-        features = store.features(feature_table)
+        features = store.feature_table(feature_table)
         parts = []
         for name in datasets:
             dataset = store.dataset(name)
@@ -142,7 +142,7 @@ def _join_catalog(dataset: Dataset, texts: pa.Table, features: FeatureTable) -> 
     """Adds key and split to the texts, and drops images without features."""
     catalog = dataset.catalog().select(["image_id", "key", "split"])
     if len(catalog):
-        catalog = catalog.filter(pa.array(features.lookup(content_keys(catalog)) >= 0))
+        catalog = catalog.filter(pa.array(features.lookup(stack_keys(catalog)) >= 0))
     rows = texts.join(catalog, "image_id", join_type="inner")
     return rows.append_column("dataset", pa.array([dataset.name] * len(rows), pa.string())).select(_SCHEMA.names)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import write
-from features.store.tables import FeatureTable
+from features.store.feature_table import FeatureTable
 from schemas.errors import CorruptFileError
 
 MAX_IMAGES = 8192

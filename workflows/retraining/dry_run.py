@@ -28,7 +28,7 @@ def forecast(config: RetrainConfig) -> dict[str, Any]:
     store = open_store(root) if store_exists else Store(root)
     model = RegisteredModel(store, config.name)
     champion = model.champion if store_exists else None
-    run = load_run(model.bring(champion)) if champion else None
+    run = load_run(model.ensure_local(champion)) if champion else None
     vocab_from = None
     if config.vocabulary == "reuse" and isinstance(run, CaptionerRun):
         vocab_from = str(run.metadata.text[0].fingerprint)

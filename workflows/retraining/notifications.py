@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from urllib3.util import make_headers, parse_url
 
 from features.io.http_connections import Deadline, connect
-from schemas.secrets import without_path
+from schemas.secrets import strip_path
 from workflows.retraining.config import NotificationsConfig
 
 _log = logging.getLogger("capt.retrain")
@@ -35,7 +35,7 @@ def notify(config: NotificationsConfig, outcome: Mapping[str, Any]) -> None:
         _warn_on_failure(config.command[0], lambda: _run(config.command, data, config.timeout))
     if config.url:
         url = config.url
-        _warn_on_failure(without_path(url), lambda: _post(url, data, config.timeout))
+        _warn_on_failure(strip_path(url), lambda: _post(url, data, config.timeout))
 
 
 def _warn_on_failure(recipient: str, send: Callable[[], str]) -> None:

@@ -14,7 +14,7 @@ from features.store.leases import lease
 from schemas.errors import CaptError, ExitCode
 from schemas.manifests import Decision
 from schemas.options.workflows import Retrain
-from schemas.table_config import SHORT_FINGERPRINT, digest_of
+from schemas.table_config import SHORT_FINGERPRINT, compute_digest
 from trainer.evaluation.paired_evaluation import AnyRun
 from trainer.runs.metadata import library_versions
 from trainer.runs.run import load_run
@@ -57,7 +57,7 @@ class DataCheckError(CaptError):
         hint = "Fix the data, or change the limits under `data_checks`."
         super().__init__(f"the data checks failed: {'; '.join(result.failures)}", hint=hint)
         if result.too_many_failed:
-            self.status = ExitCode.TOO_MANY_FAILURES
+            self.exit_code = ExitCode.TOO_MANY_FAILURES
 
 
 def retrain(options: Retrain) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def retrain(options: Retrain) -> dict[str, Any]:
             outcome = retraining.record_failure(error)
             notify(config.notifications, outcome)
             if isinstance(error, CaptError):
-                error.figures = outcome
+                error.summary = outcome
             raise
         notify(config.notifications, outcome)
     return outcome
@@ -123,7 +123,7 @@ class _Retraining:
     @cached_property
     def champion(self) -> Any:
         """The champion at the start; None if there is none."""
-        return load_run(self.model.bring(self.log.champion)) if self.log.champion else None
+        return load_run(self.model.ensure_local(self.log.champion)) if self.log.champion else None
 
     def run(self) -> dict[str, Any]:
         """Runs all stages and returns the outcome."""
@@ -169,7 +169,7 @@ class _Retraining:
     def _identify(self, data: PreparedData, snapshot: DataSnapshot, inputs: str) -> None:
         """Names the run by its data, settings and initial weights, and abandons unfinished runs of other names."""
         initial_run = self.champion.path.name if self.champion and self.config.initialization == "champion" else None
-        self.log.run_name = digest_of([inputs, initial_run])[:SHORT_FINGERPRINT]
+        self.log.run_name = compute_digest([inputs, initial_run])[:SHORT_FINGERPRINT]
         self.log.lineage |= {
             "inputs": inputs,
             "settings": hash_settings(self.config, data),

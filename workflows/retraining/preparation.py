@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.store import Store
-from schemas.table_config import digest_of
+from schemas.table_config import compute_digest
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.data_diff import compute_failure_rate
 from workflows.retraining.data_snapshot import DataSnapshot
@@ -77,12 +77,12 @@ def take_snapshot(store: Store, data: PreparedData) -> DataSnapshot:
 def hash_settings(config: RetrainConfig, data: PreparedData) -> str:
     """Returns a digest of everything but the data that determines a run."""
     training = [config.task, config.training_task.settings(config.train), config.initialization, config.vocabulary]
-    return digest_of([*training, config.captions, data.tables["features"], files_named(config.train)])
+    return compute_digest([*training, config.captions, data.tables["features"], files_named(config.train)])
 
 
 def hash_inputs(config: RetrainConfig, data: PreparedData, snapshot: DataSnapshot) -> str:
     """Returns a digest of the settings and the data of a run. Runs with equal digests learn the same."""
-    return digest_of([hash_settings(config, data), snapshot.digest])
+    return compute_digest([hash_settings(config, data), snapshot.digest])
 
 
 def summarize(summary: Mapping[str, Any]) -> dict[str, Any]:

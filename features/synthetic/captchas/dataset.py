@@ -24,7 +24,7 @@ from features.synthetic.captchas.word_list import load_default_words, read_words
 from schemas.errors import UsageError
 from schemas.options.data import SynthCaptcha
 from schemas.strict_json import parse_json
-from schemas.terminal.progress import bar
+from schemas.terminal.progress import progress_bar
 
 FOLDER = "words_captcha"
 LABELS = "spec_train_val.txt"
@@ -110,7 +110,7 @@ def _draw_all(folder: Path, look: CaptchaStyle, count: int, seed: int) -> Iterat
     tasks = [range(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE)]
     workers = min(os.cpu_count() or 1, len(tasks))
     spawning = multiprocessing.get_context("spawn")  # a fork would take the locks of other threads along
-    with ProcessPoolExecutor(workers, spawning) as pool, bar("drawing", count, "pictures") as show:
+    with ProcessPoolExecutor(workers, spawning) as pool, progress_bar("drawing", count, "pictures") as show:
         drawn = pool.map(_draw_some, *zip(*((folder, look, seed, some) for some in tasks), strict=True))
         for task, lines in zip(tasks, drawn, strict=True):
             yield from lines

@@ -56,7 +56,7 @@ def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Pat
         height=24, width=32, layer="second", preprocess="unit", storage_dtype="float32", precision="float32",
     )  # fmt: skip
     store = capt.open_store(tmp_path / "store")
-    table = store.features(figures["fingerprint"])
+    table = store.feature_table(figures["fingerprint"])
     table_config = table.table_config
     assert (table_config.extractor, table_config.preprocess, table_config.layer) == ("custom", "unit", "second")
     assert table_config.weights == f"sha256:{hashlib.sha256(small.read_bytes()).hexdigest()}"

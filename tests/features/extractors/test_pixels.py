@@ -34,7 +34,7 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
     )
     assert (figures["ok"], figures["precision"]) == (5, "float32")
     store = capt.open_store(tmp_path / "store")
-    table = store.features(figures["fingerprint"])
+    table = store.feature_table(figures["fingerprint"])
     assert (table.shape, table.table_config.dtype, table.table_config.weights) == ((24, 32, 3), "uint8", "none")
     catalog = store.dataset("folder").catalog()
     for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
@@ -51,7 +51,7 @@ def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path:
         store=str(tmp_path / "store"), dataset_type="folder", images=[str(tmp_path / "images")], extractor="pixels",
         height=24, width=32, resize_method="tf",
     )  # fmt: skip
-    table = capt.open_store(tmp_path / "store").features(figures["fingerprint"])
+    table = capt.open_store(tmp_path / "store").feature_table(figures["fingerprint"])
     floats = decode((tmp_path / "images" / "a.png").read_bytes(), Resizer(24, 32, "tf-bilinear"))
     assert np.array_equal(table.read(np.array([0]))[0], np.rint(floats).astype(np.uint8))
 

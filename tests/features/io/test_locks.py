@@ -28,7 +28,7 @@ def test_who_comes_later_is_told_who_holds_it_and_a_killed_holder_holds_it_no_mo
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(LockedError, match=f"process {holder.pid} on .* has been trying locks since 20"):
             hold_lock(path, "waiting").__enter__()
-        assert LockedError.status == 5
+        assert LockedError.exit_code == 5
     finally:
         holder.kill()
         holder.wait()

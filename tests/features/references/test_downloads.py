@@ -18,7 +18,7 @@ import pytest
 from features.io.http_connections import is_public
 from features.references.downloads import DownloadLimits, download, download_into
 from schemas.errors import RecordError
-from schemas.secrets import without_user
+from schemas.secrets import strip_user
 from tests.image_server import ImageServer, answer, image_server, jpeg, redirect, trickle
 
 QUICK = DownloadLimits(
@@ -46,7 +46,7 @@ def failure(url: str, limits: DownloadLimits = ONCE) -> RecordError:
         download(url, limits)
     error = caught.value
     assert error.stage == "download"
-    assert without_user(url)[:80] in error.detail
+    assert strip_user(url)[:80] in error.detail
     assert "word" not in error.detail
     return error
 
@@ -99,7 +99,7 @@ def test_a_redirect_is_checked_like_the_address_itself(
     )
     error = failure(server.on("/away", redirect(location)), replace(ONCE, allow_private=False))
     assert error.reason == reason
-    assert without_user(location) in error.detail
+    assert strip_user(location) in error.detail
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from features.io.atomic_files import describe_file, hash_file, put_if_absent, re
 from features.store import Store, create_store, storage_dtypes
 from features.store.commit_log import CommitLog
 from features.store.leases import lease, table_name
-from features.store.shards import ShardWriter, commit_name, find_shard
+from features.store.shards import ShardWriter, compute_commit_name, find_shard
 from schemas.choices import Compression, Format, StorageDtype
 from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig, canonical_json
@@ -63,7 +63,7 @@ def keys_of(numbers: Iterable[int]) -> Any:
     return np.frombuffer(b"".join(map(key_of, numbers)), np.uint8).reshape(-1, 32)
 
 
-def values_of(number: int, dtype: StorageDtype = "float16") -> storage_dtypes.Stored:
+def values_of(number: int, dtype: StorageDtype = "float16") -> storage_dtypes.StoredColumns:
     """What an extractor would have made of the image of that number."""
     return storage_dtypes.encode(np.random.default_rng(number).standard_normal(SHAPE, dtype=np.float32), dtype)
 
@@ -78,7 +78,7 @@ def add_features(
     numerics: str = "cpu-avx2",
 ) -> Manifest:
     """Commit the rows of images, as one run of a job does."""
-    with preparing(store, store.feature_root(table_config)) as root:
+    with preparing(store, store.feature_table_root(table_config)) as root:
         return _add_features(store, table_config, root, numbers, shards, failed, numerics)
 
 
@@ -91,11 +91,11 @@ def _add_features(
     failed: Sequence[int],
     numerics: str,
 ) -> Manifest:
-    write(store.network_path(NETWORK_SHA), NETWORK)
+    write(store.extractor_path(NETWORK_SHA), NETWORK)
     put_if_absent(root / "network.json", canonical_json({"network": NETWORK_SHA, "shape": list(SHAPE)}))
     planned = sorted((key_of(number), number) for number in numbers)
     digest = hashlib.sha256(b"".join(key for key, _ in planned)).hexdigest()
-    commit = commit_name(table_config.fingerprint, NETWORK_SHA, shards, digest)
+    commit = compute_commit_name(table_config.fingerprint, NETWORK_SHA, shards, digest)
     written = []
     for prefix, some in groupby(planned, lambda pair: find_shard(pair[0], shards)):
         writer = ShardWriter(root, commit, table_config.table(SHAPE), table_config.format, prefix, shards)
@@ -142,7 +142,7 @@ def _add_dataset(root: Path, numbers: Sequence[int]) -> Manifest:
 def add_captions(store: Store, dataset: str, numbers: Iterable[int]) -> Manifest:
     """Commit a table of captions, with files in the places of a vocabulary and a transform."""
     table_config = CaptionTableConfig(dataset=dataset, vocabulary=f"train:{'0' * 64}")
-    with preparing(store, store.text_root(table_config)) as root:
+    with preparing(store, store.caption_table_root(table_config)) as root:
         return _add_captions(table_config, root, sorted((key_of(number), number) for number in numbers))
 
 
@@ -195,7 +195,7 @@ def contents(root: Path) -> dict[str, str]:
 
 def features_of(store: Store, table_config: FeatureTableConfig, numbers: Sequence[int]) -> Any:
     """The features of images as a reader sees them; KeyError where one has none."""
-    table = store.features(table_config.fingerprint)
+    table = store.feature_table(table_config.fingerprint)
     positions = table.lookup(keys_of(numbers))
     if (positions < 0).any():
         raise KeyError([number for number, position in zip(numbers, positions, strict=True) if position < 0])

@@ -65,10 +65,10 @@ def test_a_store_grown_by_deltas_equals_one_made_in_one_go(
     table_config = feature_recipe(file_format, dtype, compression)
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
     result = capt.store_compact(store=str(store.path), num_shards=8)
-    assert contents(store.feature_root(table_config)) == contents(other.feature_root(table_config))
+    assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
     assert result == result | {"tables": 1, "merged": 3, "rows": 64, "dropped": 0, "repeated": 10, "shards": 8}
     assert np.array_equal(features_of(store, table_config, range(64)), expected_features(range(64), dtype))
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(shards, "SHARD_BYTES", 20 * (32 + 128))
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config, shard_count=4)
     capt.store_compact(store=str(store.path))
-    assert contents(store.feature_root(table_config)) == contents(other.feature_root(table_config))
+    assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
 
 
 @pytest.mark.parametrize("range_rows", [1, 5, 40])
@@ -86,21 +86,21 @@ def test_rows_are_merged_range_by_range(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(row_copy, "_OPEN_SHARDS", 2)
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
     capt.store_compact(store=str(store.path), num_shards=8)
-    assert contents(store.feature_root(table_config)) == contents(other.feature_root(table_config))
+    assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
 
 
 def test_changing_the_shard_count_copies_and_a_compact_table_is_left_alone(tmp_path: Path) -> None:
     table_config = feature_recipe()
     store = in_one_go(tmp_path / "store", table_config, rows=40, shard_count=1)
-    before = contents(store.feature_root(table_config))
+    before = contents(store.feature_table_root(table_config))
     assert capt.store_compact(store=str(store.path), num_shards=16)["shards"] == 16
     assert capt.store_compact(store=str(store.path), num_shards=16) == {
         **capt.store_compact(store=str(store.path), num_shards=16, feature_table=table_config.fingerprint[:8]),
         "seconds": pytest.approx(0, abs=10),
     }
-    assert len(CommitLog(store.feature_root(table_config)).entries()) == 2
+    assert len(CommitLog(store.feature_table_root(table_config)).entries()) == 2
     capt.store_compact(store=str(store.path), num_shards=1)
-    assert contents(store.feature_root(table_config)) == before
+    assert contents(store.feature_table_root(table_config)) == before
     with pytest.raises(UsageError, match="no power of two"):
         capt.store_compact(store=str(store.path), num_shards=3)
 
@@ -114,7 +114,10 @@ def test_rows_that_no_dataset_names_are_left_out_and_counted(tmp_path: Path) -> 
     assert np.array_equal(features_of(store, table_config, range(32)), expected_features(range(32)))
     with pytest.raises(KeyError):
         features_of(store, table_config, [32])
-    assert open_store(store.path).features(table_config.fingerprint).failures().keys() == {key_of(1000), key_of(1001)}
+    assert open_store(store.path).feature_table(table_config.fingerprint).failures().keys() == {
+        key_of(1000),
+        key_of(1001),
+    }
 
 
 def test_rows_that_came_back_are_seen_again(tmp_path: Path) -> None:
@@ -131,10 +134,10 @@ def test_a_table_whose_rows_nobody_names_is_empty_and_takes_new_ones(tmp_path: P
     store = new_store(tmp_path / "store")
     add_features(store, table_config, range(8))
     assert compact_table(store, table_config.fingerprint).dropped == 8
-    assert store.features(table_config.fingerprint).rows == 0
+    assert store.feature_table(table_config.fingerprint).rows == 0
     assert compact_table(store, table_config.fingerprint).merged == 0
     add_features(store, table_config, range(4))
-    assert store.features(table_config.fingerprint).rows == 4
+    assert store.feature_table(table_config.fingerprint).rows == 4
 
 
 def test_commits_of_different_makings_stay_apart(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_commits_of_different_makings_stay_apart(tmp_path: Path) -> None:
         add_features(store, table_config, numbers, numerics=numerics)
     add_dataset(store, "some", range(20))
     capt.store_compact(store=str(store.path))
-    table = store.features(table_config.fingerprint)
+    table = store.feature_table(table_config.fingerprint)
     rows = {one.facts.numerics: sum(shard.rows for shard in one.shards) for one in table.manifests}  # type: ignore[union-attr]
     assert rows == {"cpu-avx2": 12, "cpu-amx_bf16": 8}
     assert capt.store_compact(store=str(store.path))["merged"] == 0
@@ -154,7 +157,7 @@ def test_commits_of_different_makings_stay_apart(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_not_copied(tmp_path: Path) -> None:
     table_config = feature_recipe()
     store = grown(tmp_path / "store", table_config)
-    root = store.feature_root(table_config)
+    root = store.feature_table_root(table_config)
     path = root / CommitLog(root).live()[0].shards[2].data.path
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -224,7 +227,7 @@ def test_rows_stay_while_a_job_prepares_features(tmp_path: Path, monkeypatch: py
     table_config = feature_recipe()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "others", [1])
-    held = lease(store.path, "prepare", {table_name(store.path, store.feature_root(table_config)): ()})
+    held = lease(store.path, "prepare", {table_name(store.path, store.feature_table_root(table_config)): ()})
     if when == "meanwhile":
         while_copying(monkeypatch, held.__enter__)
     else:
@@ -242,20 +245,20 @@ def test_a_compaction_that_was_overtaken_starts_again(tmp_path: Path, monkeypatc
     store = grown(tmp_path / "store", table_config)
     while_copying(monkeypatch, lambda: compact_table(store, table_config.fingerprint, shards=2))
     assert compact_table(store, table_config.fingerprint, shards=4).merged == 1
-    assert [len(one.shards) for one in CommitLog(store.feature_root(table_config)).live()] == [4]
+    assert [len(one.shards) for one in CommitLog(store.feature_table_root(table_config)).live()] == [4]
 
 
 def test_an_open_reader_keeps_its_snapshot(tmp_path: Path) -> None:
     table_config = feature_recipe("tfrecord")
     store = grown(tmp_path / "store", table_config)
-    with hold_snapshot(store.path, lambda: [store.features(table_config.fingerprint)]) as (table,):
+    with hold_snapshot(store.path, lambda: [store.feature_table(table_config.fingerprint)]) as (table,):
         add_dataset(store, "others", [1])
         capt.store_compact(store=str(store.path), num_shards=8)
         capt.store_gc(store=str(store.path), older_than="0s")
         positions = table.lookup(keys_of(range(64)))
         assert np.array_equal(table.read(positions), expected_features(range(64)))
         assert not verify(store.path).foreign
-    root, live = store.feature_root(table_config), contents(store.feature_root(table_config))
+    root, live = store.feature_table_root(table_config), contents(store.feature_table_root(table_config))
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] > 0
     assert {path.relative_to(root).as_posix() for path in root.glob("*/*.*") if path.suffix != ".json"} == set(live)
     assert np.array_equal(features_of(store, table_config, range(30)), expected_features(range(30)))
@@ -281,9 +284,11 @@ def test_two_writers_and_a_compaction_at_once_lose_nothing(tmp_path: Path) -> No
     capt.store_compact(store=str(store.path))
     assert np.array_equal(features_of(store, table_config, range(170)), expected_features(range(170)))
     assert (
-        store.features(table_config.fingerprint).rows == sum(shard.rows for shard in store.features("").shards) == 170
+        store.feature_table(table_config.fingerprint).rows
+        == sum(shard.rows for shard in store.feature_table("").shards)
+        == 170
     )
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
     assert compactions > 1
 
 
@@ -299,16 +304,16 @@ def test_a_killed_compaction_leaves_a_sound_store_and_is_finished_by_the_next(tm
     for number in range(KILLS):
         add_features(store, table_config, [64 + number])
         kills += killed(number, within, compact_store, StoreCompact(store=str(store.path), num_shards=16))
-        assert verify(store.path).is_sound
+        assert verify(store.path).is_healthy
         assert np.array_equal(
             features_of(store, table_config, range(65 + number)), expected_features(range(65 + number))
         )
     capt.store_compact(store=str(store.path), num_shards=16)
-    live = contents(store.feature_root(table_config))
+    live = contents(store.feature_table_root(table_config))
     assert {path: sha256 for path, sha256 in live.items() if "failures" not in path} == contents(
-        other.feature_root(table_config)
+        other.feature_table_root(table_config)
     )
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
     assert kills >= KILLS // 2
 
 
@@ -332,12 +337,13 @@ def test_shards_that_a_killed_compaction_wrote_are_not_copied_again(
             capt.store_compact(store=str(store.path), num_shards=8)
     assert not verify(store.path).foreign
     before = {
-        path: path.stat().st_ino for path in store.feature_root(table_config).rglob("features-0000[0-4]-of-00008*")
+        path: path.stat().st_ino
+        for path in store.feature_table_root(table_config).rglob("features-0000[0-4]-of-00008*")
     }
     capt.store_compact(store=str(store.path), num_shards=8)
     assert len(before) == 10
     assert before == {path: path.stat().st_ino for path in before}
-    assert contents(store.feature_root(table_config)) == contents(other.feature_root(table_config))
+    assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
 
 
 # === Cost ===

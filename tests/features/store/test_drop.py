@@ -35,18 +35,20 @@ def prepared(path: Path) -> Store:
 
 
 def names(store: Store) -> tuple[list[str], list[str]]:
-    return [one.name for one in store.datasets()], sorted(table.table_config.dataset for table in store.text_tables())
+    return [one.name for one in store.datasets()], sorted(
+        table.table_config.dataset for table in store.caption_tables()
+    )
 
 
 def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
-    texts = [table.fingerprint for table in store.text_tables() if table.table_config.dataset == "one"]
+    texts = [table.fingerprint for table in store.caption_tables() if table.table_config.dataset == "one"]
     result = capt.store_drop(store=str(store.path), dataset="one")
     assert result == result | {"dataset": "one", "images": 8, "text": texts}
     assert names(store) == (["two"], ["two"])
-    assert store.features("").rows == 12
+    assert store.feature_table("").rows == 12
     found = verify(store.path)
-    assert found.is_sound
+    assert found.is_healthy
     assert not found.foreign
 
 
@@ -76,7 +78,7 @@ def test_a_dataset_comes_back_as_often_as_it_is_prepared_again(tmp_path: Path) -
         add_captions(store, "one", range(8))
         assert names(store) == (["one", "two"], ["one", "two"])
     assert store.dataset("one").catalog().num_rows == 8
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_a_dataset_committed_meanwhile_is_not_taken_out(tmp_path: Path) -> None:
@@ -93,12 +95,12 @@ def test_a_killed_removal_leaves_a_sound_store_and_is_finished_by_the_next(tmp_p
     within, kills = timed(drop_dataset, StoreDrop(store=str(prepared(tmp_path / "other").path), dataset="one")), 0
     for seed in range(KILLS):
         kills += killed(seed, within, drop_dataset, StoreDrop(store=str(store.path), dataset="one"))
-        assert verify(store.path).is_sound
+        assert verify(store.path).is_healthy
         datasets, texts = names(store)
         assert "one" in datasets or texts == ["two"]
         capt.store_drop(store=str(store.path), dataset="one")
         assert names(store) == (["two"], ["two"])
         add_dataset(store, "one", range(8))
         add_captions(store, "one", range(8))
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
     assert kills >= KILLS // 3

@@ -62,7 +62,7 @@ def reads(store: Store, rows: int = 24) -> bool:
 
 def test_what_was_replaced_goes_when_its_time_has_passed(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    log = CommitLog(store.feature_root(RECIPE))
+    log = CommitLog(store.feature_table_root(RECIPE))
     before = files(store)
     assert capt.store_gc(store=str(store.path))["files"] == 0
     make_old(log.entry_path(4), 25 * HOUR)
@@ -71,17 +71,18 @@ def test_what_was_replaced_goes_when_its_time_has_passed(tmp_path: Path) -> None
     assert result == result | {"files": len(gone), "paths": sorted(gone), "pinned": 0, "dry_run": False}
     assert gone == {path for path in gone if path.endswith((".parquet", ".index"))}
     assert not [path for path in gone if "catalog" in path]
-    assert set(contents(store.feature_root(RECIPE))) == {
-        path.relative_to(store.feature_root(RECIPE)).as_posix() for path in store.feature_root(RECIPE).glob("*/feat*")
+    assert set(contents(store.feature_table_root(RECIPE))) == {
+        path.relative_to(store.feature_table_root(RECIPE)).as_posix()
+        for path in store.feature_table_root(RECIPE).glob("*/feat*")
     }
     assert reads(store)
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_the_time_is_counted_from_the_commit_that_stopped_naming_a_file(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    log = CommitLog(store.feature_root(RECIPE))
-    make_old(store.feature_root(RECIPE), 30 * DAY)
+    log = CommitLog(store.feature_table_root(RECIPE))
+    make_old(store.feature_table_root(RECIPE), 30 * DAY)
     make_old(log.entry_path(4), 2 * DAY)
     assert capt.store_gc(store=str(store.path), older_than="3d")["files"] == 0
     assert capt.store_gc(store=str(store.path), older_than="36h")["files"] > 0
@@ -117,7 +118,7 @@ def test_a_dropped_dataset_goes_with_its_captions(tmp_path: Path) -> None:
     gone = capt.store_gc(store=str(store.path), older_than="0s")["paths"]
     assert {path.split("/")[0] for path in gone} == {"datasets", "features", "text"}
     assert {Path(path).name for path in gone} >= {"catalog.parquet", "vocabulary.txt", "graph"}
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("purpose", ["prepare", "compact"])
 def test_a_table_that_a_job_works_on_is_left_alone(tmp_path: Path, purpose: Any) -> None:
     store = compacted(tmp_path / "store")
-    name = table_name(store.path, store.feature_root(RECIPE))
+    name = table_name(store.path, store.feature_table_root(RECIPE))
     job_database = store.path / "work" / "run-1" / "ledger.sqlite"
     job_database.parent.mkdir(parents=True)
     job_database.touch()
@@ -151,7 +152,7 @@ def test_a_table_that_a_job_works_on_is_left_alone(tmp_path: Path, purpose: Any)
 
 def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     abandoned = root / "0123456789abcdef"
     shutil.copytree(next(path.parent for path in root.glob("*/*.index")), abandoned)
     plan = store.path / "work" / f"{root.name}-{abandoned.name}" / "done" / "00000.json"
@@ -174,7 +175,7 @@ def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path
 def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     capt.store_gc(store=str(store.path), older_than="0s")
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     left = [
         store.path / ".aside-0",
         store.path / "networks" / ".aside-1",
@@ -196,20 +197,24 @@ def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
     assert capt.store_gc(store=str(store.path), older_than="0s")["paths"] == sorted(
         path.relative_to(store.path).as_posix() for path in left
     )
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_files_of_others_and_all_that_a_store_needs_stay(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     capt.store_gc(store=str(store.path), older_than="0s")
-    notes = [store.path / "notes.txt", store.feature_root(RECIPE) / "notes.txt", store.path / "cache" / "stat.sqlite"]
+    notes = [
+        store.path / "notes.txt",
+        store.feature_table_root(RECIPE) / "notes.txt",
+        store.path / "cache" / "stat.sqlite",
+    ]
     for path in notes:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     make_old(store.path, 900 * DAY)
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 0
     assert all(path.exists() for path in notes)
-    assert store.network_path(NETWORK_SHA).exists()
+    assert store.extractor_path(NETWORK_SHA).exists()
 
 
 def test_a_lease_that_has_ended_is_deleted(tmp_path: Path) -> None:
@@ -245,12 +250,13 @@ def test_a_killed_collection_leaves_a_sound_store_and_is_finished_by_the_next(tm
     shutil.copytree(store.path, tmp_path / "again")
     for seed in range(KILLS):
         kills += killed(seed, within, collect_garbage, StoreGc(store=str(store.path), older_than="0s"))
-        assert verify(store.path).is_sound
+        assert verify(store.path).is_healthy
         assert reads(store, 96)
         shutil.copytree(tmp_path / "again", store.path, dirs_exist_ok=True)
     capt.store_gc(store=str(store.path), older_than="0s")
-    assert set(contents(store.feature_root(RECIPE))) == {
-        path.relative_to(store.feature_root(RECIPE)).as_posix() for path in store.feature_root(RECIPE).glob("*/feat*")
+    assert set(contents(store.feature_table_root(RECIPE))) == {
+        path.relative_to(store.feature_table_root(RECIPE)).as_posix()
+        for path in store.feature_table_root(RECIPE).glob("*/feat*")
     }
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
     assert kills >= KILLS // 2

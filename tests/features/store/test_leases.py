@@ -71,7 +71,7 @@ def test_a_snapshot_that_was_replaced_before_it_was_pinned_is_opened_again(tmp_p
     opened: list[FeatureTable] = []
 
     def choose() -> list[FeatureTable]:
-        opened.append(store.features(table_config.fingerprint))
+        opened.append(store.feature_table(table_config.fingerprint))
         if len(opened) == 1:
             compact_table(store, table_config.fingerprint)
         return opened[-1:]

@@ -75,11 +75,11 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
     shutil.rmtree(cache_root() / "mirror")
     opened = capt.open_store(str(store.path))
     assert np.array_equal(features_of(opened, RECIPE, range(40)), expected_features(range(40)))
-    assert len(opened.dataset("coco").catalog()) == len(opened.text_tables()[0].captions()) == 40
-    assert opened.text_tables()[0].transform_path.is_dir()
+    assert len(opened.dataset("coco").catalog()) == len(opened.caption_tables()[0].captions()) == 40
+    assert opened.caption_tables()[0].transform_path.is_dir()
     assert len(list(opened.feature_tables()[0].record_batches(16))) == 3
     found = verify(store.path)
-    assert (found.is_sound, found.rows, found.foreign) == (True, 80, ())
+    assert (found.is_healthy, found.rows, found.foreign) == (True, 80, ())
 
 
 def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: Store) -> None:
@@ -88,7 +88,7 @@ def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: St
     table = open_store(store.path).feature_tables()[0]
     positions = np.arange(0, 64, 16)
     here = cache_root() / "mirror"
-    table.bring(positions)
+    table.ensure_local(positions)
     came = list(here.rglob("*.tfrecord"))
     assert 1 < len(came) < 8
     table.read(positions)
@@ -100,7 +100,7 @@ def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: St
 def test_damage_is_told_by_readers_and_by_verification(store: Store) -> None:
     manifest = add_features(store, RECIPE, range(8))
     data = manifest.shards[0].data
-    path = store.feature_root(RECIPE) / data.path
+    path = store.feature_table_root(RECIPE) / data.path
     write(path, b"x" + path.read_bytes()[1:])
     shutil.rmtree(cache_root() / "mirror")
     with pytest.raises(CorruptFileError, match=f"expected SHA-256 {data.sha256}, got "):
@@ -121,12 +121,12 @@ def test_merged_commits_are_those_of_a_store_made_in_one_go(store: Store, tmp_pa
     assert (compacted["merged"], compacted["rows"], compacted["shards"]) == (2, 40, 4)
     whole = new_store(tmp_path / "whole")
     add_features(whole, RECIPE, range(40), shards=4)
-    assert contents(store.feature_root(RECIPE)) == contents(whole.feature_root(RECIPE))
+    assert contents(store.feature_table_root(RECIPE)) == contents(whole.feature_table_root(RECIPE))
     assert not list((store.path / "work").iterdir())
     collected = capt.store_gc(store=str(store.path), older_than="0s")
     assert collected["files"] == 4
-    assert len(list(store.feature_root(RECIPE).glob("**/*.tfrecord"))) == 4
-    assert verify(store.path).is_sound
+    assert len(list(store.feature_table_root(RECIPE).glob("**/*.tfrecord"))) == 4
+    assert verify(store.path).is_healthy
     assert np.array_equal(features_of(open_store(store.path), RECIPE, range(40)), expected_features(range(40)))
 
 
@@ -146,12 +146,12 @@ def test_two_writers_and_a_compaction_at_once_lose_nothing(store: Store) -> None
     add_features(store, RECIPE, range(5))
     in_processes((add_many, store, 0), (add_many, store, 40), (compact_often, store))
     assert np.array_equal(features_of(open_store(store.path), RECIPE, range(80)), expected_features(range(80)))
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
     add_features(store, RECIPE, range(4))
-    orphan = store.feature_root(RECIPE) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
+    orphan = store.feature_table_root(RECIPE) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
     write(orphan, b"rows")
     half_written = temporary_path(orphan)
     half_written.write_bytes(b"row")
@@ -167,11 +167,11 @@ def test_a_dataset_is_taken_out(store: Store) -> None:
     add_dataset(store, "coco", range(4))
     add_captions(store, "coco", range(4))
     assert capt.store_drop(store=str(store.path), dataset="coco")["images"] == 4
-    assert (open_store(store.path).datasets(), open_store(store.path).text_tables()) == ([], [])
+    assert (open_store(store.path).datasets(), open_store(store.path).caption_tables()) == ([], [])
 
 
 def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
-    table = table_name(store.path, store.feature_root(RECIPE))
+    table = table_name(store.path, store.feature_table_root(RECIPE))
     with lease(store.path, "prepare", {table: ()}, seconds=60):
         assert is_busy(store.path, table, "prepare")
     assert current_leases(store.path) == []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.store import FeatureTable, open_store, random_access
+from features.store import FeatureTable, corruption, open_store, random_access
 from features.store.random_access import first_row
 from schemas.errors import CorruptFileError, MissingKeyError, StoreError, UsageError
 from tests.features.store.stores import (
@@ -36,7 +36,7 @@ def table_of(path: Path, table_config: Any = None, rows: int = 64, shards: int =
     table_config, store = table_config or feature_recipe(), new_store(path)
     add_features(store, table_config, range(rows // 2), shards=shards)
     add_features(store, table_config, range(rows // 2, rows), shards=shards // 2)
-    return open_store(path).features(table_config.fingerprint)
+    return open_store(path).feature_table(table_config.fingerprint)
 
 
 class CountedKeys:
@@ -78,9 +78,9 @@ def test_get_reads_nothing_of_the_shards_that_the_key_cannot_be_in(tmp_path: Pat
     assert len(others) == 7
     for shard in others:
         assert shard.index is not None
-        (store.feature_root(table_config) / shard.data.path).unlink()
-        (store.feature_root(table_config) / shard.index.path).unlink()
-    table = open_store(tmp_path).features(table_config.fingerprint)
+        (store.feature_table_root(table_config) / shard.data.path).unlink()
+        (store.feature_table_root(table_config) / shard.index.path).unlink()
+    table = open_store(tmp_path).feature_table(table_config.fingerprint)
     assert np.array_equal(table.get(wanted), expected_features([5])[0])
     with pytest.raises(CorruptFileError, match="missing"):
         table.get(next(key_of(number) for number in range(64) if key_of(number)[0] >> 5 == others[0].number))
@@ -101,8 +101,8 @@ def test_a_shard_is_checked_once_and_only_when_it_is_first_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, hashed = table_of(tmp_path), list[str]()
-    original = random_access.sha256_of
-    monkeypatch.setattr(random_access, "sha256_of", lambda path: (hashed.append(path.name), original(path))[1])
+    original = corruption.hash_file
+    monkeypatch.setattr(corruption, "hash_file", lambda path: (hashed.append(path.name), original(path))[1])
     for _ in range(3):
         table.get(key_of(1))
     assert len(hashed) == len(set(hashed)) <= 3
@@ -132,7 +132,7 @@ def test_a_row_that_two_commits_have_is_the_older_one_s(tmp_path: Path) -> None:
     table_config, store = feature_recipe(), new_store(tmp_path)
     add_features(store, table_config, range(10))
     add_features(store, table_config, range(5, 12), shards=2)
-    table = open_store(tmp_path).features(table_config.fingerprint)
+    table = open_store(tmp_path).feature_table(table_config.fingerprint)
     assert all(np.array_equal(table.get(key_of(n)), expected_features([n])[0]) for n in range(12))
     assert table.get_many(keys_of(range(12))).shape == (12, *SHAPE)
 
@@ -186,7 +186,7 @@ def test_captions_and_catalogs_are_looked_up_by_their_keys(tmp_path: Path) -> No
     add_dataset(store, "some", range(20))
     add_captions(store, "some", range(20))
     add_features(store, feature_recipe(), range(20))
-    dataset, text, features = store.dataset("some"), store.text_tables()[0], store.feature_tables()[0]
+    dataset, text, features = store.dataset("some"), store.caption_tables()[0], store.feature_tables()[0]
     assert text.get(key_of(7))["caption"] == "caption 7"
     assert text.get(key_of(7).hex())["tokens"] == [2, 11, 3]
     assert np.array_equal(features.get(dataset.get("7")["key"]), expected_features([7])[0])

@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
     store = new_store(tmp_path / "store")
     first = add_features(store, RECIPE, range(4))
     add_features(store, RECIPE, range(4, 12), shards=2, failed=[100])
-    log = CommitLog(store.feature_root(RECIPE))
+    log = CommitLog(store.feature_table_root(RECIPE))
     log.append(first.model_copy(update={"replaces": (first.digest,)}))
     add_dataset(store, "some", range(12))
     return store
@@ -49,10 +49,9 @@ def manifest_path(root: Path, number: int) -> Path:
 
 def heal(store: Store) -> dict[str, object]:
     """What a run does that sees no image."""
-    healing = FeatureTableRepair(store, RECIPE)
-    healing.begin()
-    healing.table()
-    return healing.finish().figures()
+    with FeatureTableRepair(store, RECIPE) as repair:
+        repair.open_intact()
+    return repair.unrepaired.to_dict()
 
 
 # === Logs ===
@@ -60,7 +59,7 @@ def heal(store: Store) -> dict[str, object]:
 
 @pytest.mark.parametrize("change", ["flip", "cut", "gone", "zeros"])
 def test_an_entry_of_the_log_is_written_again_from_the_manifest_that_no_other_names(store: Store, change: str) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     path = CommitLog(root).entry_path(2)
     before = path.read_bytes()
     if change == "gone":
@@ -73,7 +72,7 @@ def test_an_entry_of_the_log_is_written_again_from_the_manifest_that_no_other_na
 
 
 def test_an_entry_that_came_to_name_another_manifest_is_written_again(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     path = CommitLog(root).entry_path(2)
     before = path.read_bytes()
     digit = before[40:41]
@@ -81,11 +80,11 @@ def test_an_entry_that_came_to_name_another_manifest_is_written_again(store: Sto
     assert verify(store.path).missing
     repair_log(root)
     assert path.read_bytes() == before
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_where_several_manifests_may_be_meant_the_error_says_what_to_do(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     for number in (2, 3):
         CommitLog(root).entry_path(number).write_bytes(b"")
     with pytest.raises(CorruptFileError, match=r"00000002\.json: .*2 manifests may be the one.*prepare again"):
@@ -93,7 +92,7 @@ def test_where_several_manifests_may_be_meant_the_error_says_what_to_do(store: S
 
 
 def test_a_manifest_that_never_was_committed_is_not_taken_for_a_missing_one(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     entry = CommitLog(root).entry_path(2)
     before = entry.read_bytes()
     (stray,) = [one for one in CommitLog(root).live() if len(one.shards) == 2]
@@ -127,7 +126,7 @@ def test_a_commit_in_place_of_all_heals_what_cannot_be_read(tmp_path: Path) -> N
     log.supersede(latest)
     assert [one.files for one in log.live()] == [latest.files]
     remove_corrupt(root, ())
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
     assert not verify(store.path).foreign
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 1
 
@@ -155,7 +154,7 @@ def test_the_only_commit_is_written_again_where_it_cannot_be_read(tmp_path: Path
 
 
 def test_what_is_whole_of_a_damaged_commit_stays_as_it_was_made(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     before = contents(root)
     hit = CommitLog(root).live()[0].shards[1]
     flip(root / hit.data.path)
@@ -166,57 +165,57 @@ def test_what_is_whole_of_a_damaged_commit_stays_as_it_was_made(store: Store) ->
     assert set(before) - set(left) == {hit.data.path, hit.index.path if hit.index else ""}
     assert {path: before[path] for path in left} == left
     assert capt.store_verify(store=str(store.path))["damaged"] == []
-    assert figures["lost"] == hit.rows
+    assert figures["unrepaired_rows"] == hit.rows
     assert recorded_corruption(store.path, root) == frozenset()
 
 
 def test_an_index_is_made_again_from_its_shard(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     before = contents(root)
     for number, shard in enumerate(CommitLog(root).live()[0].shards):
         assert shard.index is not None
         flip(root / shard.index.path) if number else (root / shard.index.path).unlink()
-    assert heal(store)["lost"] == 0
+    assert heal(store)["unrepaired_rows"] == 0
     assert contents(root) == before
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_a_table_of_which_nothing_is_left_is_empty_and_its_rows_are_lost(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     for path in root.glob("*/*.tfrecord"):
         path.write_bytes(path.read_bytes()[:-1])
     for path in root.glob("*/*.parquet"):
         path.unlink()
     figures = heal(store)
-    assert (figures["lost"], len(figures["lost_examples"])) == (12, 12)  # type: ignore[arg-type]
+    assert (figures["unrepaired_rows"], len(figures["unrepaired_examples"])) == (12, 12)  # type: ignore[arg-type]
     assert CommitLog(root).live() == []
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("change", ["damaged", "gone"])
 def test_a_manifest_that_cannot_be_read_costs_no_row_of_another(store: Store, number: int, change: str) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     path = manifest_path(root, number)
     path.unlink() if change == "gone" else flip(path)
     # That a replaced manifest is gone is how healing leaves it.
-    assert verify(store.path).is_sound == (number == 1 and change == "gone")
-    assert heal(store)["lost"] == (8 if number == 2 else 0)
+    assert verify(store.path).is_healthy == (number == 1 and change == "gone")
+    assert heal(store)["unrepaired_rows"] == (8 if number == 2 else 0)
     numbers = range(4) if number == 2 else range(12)
     assert (features_of(store, RECIPE, list(numbers)) == expected_features(list(numbers), "int8")).all()
-    assert verify(store.path).is_sound
-    assert heal(store)["lost"] == 0
+    assert verify(store.path).is_healthy
+    assert heal(store)["unrepaired_rows"] == 0
 
 
 def test_lost_rows_are_those_that_were_damaged_and_that_a_dataset_names(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     add_dataset(store, "other", [*range(8), 500])
     (shard,) = CommitLog(root).live()[-1].shards
     flip(root / shard.data.path)
     record_corruption(store.path, [f"features/{root.name}/{shard.data.path}"])
     figures = heal(store)
-    examples = figures["lost_examples"]
-    assert figures["lost"] == 4
+    examples = figures["unrepaired_examples"]
+    assert figures["unrepaired_rows"] == 4
     assert isinstance(examples, list)
     assert {(one["dataset"], one["image_id"]) for one in examples} == {
         (name, str(number)) for name in ("some", "other") for number in range(4)
@@ -240,7 +239,7 @@ def test_a_store_whose_marker_is_damaged_says_what_to_write(store: Store, text: 
 
 
 def test_verification_notes_what_it_found_until_it_finds_nothing(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     path = next(root.glob("*/*.tfrecord"))
     flip(path)
     with pytest.raises(CorruptFileError):
@@ -254,11 +253,11 @@ def test_verification_notes_what_it_found_until_it_finds_nothing(store: Store) -
 
 
 def test_a_file_that_was_put_back_is_no_damage_whatever_the_note_says(store: Store) -> None:
-    root = store.feature_root(RECIPE)
+    root = store.feature_table_root(RECIPE)
     before = CommitLog(root).entries()
     record_corruption(store.path, [path.relative_to(store.path).as_posix() for path in root.glob("*/*.tfrecord")])
-    assert diagnose(root, recorded_corruption(store.path, root)).is_sound
-    assert heal(store)["lost"] == 0
+    assert diagnose(root, recorded_corruption(store.path, root)).is_healthy
+    assert heal(store)["unrepaired_rows"] == 0
     assert CommitLog(root).entries() == before
 
 
@@ -266,12 +265,14 @@ def test_a_file_that_was_put_back_is_no_damage_whatever_the_note_says(store: Sto
 def test_a_note_that_cannot_be_read_is_none(store: Store, text: bytes) -> None:
     (store.path / "cache").mkdir()
     (store.path / "cache" / "damage.json").write_bytes(text)
-    assert recorded_corruption(store.path, store.feature_root(RECIPE)) == frozenset()
+    assert recorded_corruption(store.path, store.feature_table_root(RECIPE)) == frozenset()
 
 
 def test_a_note_leads_to_no_file_outside_the_table(store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")
-    remove_corrupt(store.feature_root(RECIPE), {"../../../outside", str(outside), "recipe.json", "log/00000001.json"})
+    remove_corrupt(
+        store.feature_table_root(RECIPE), {"../../../outside", str(outside), "recipe.json", "log/00000001.json"}
+    )
     assert outside.exists()
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy

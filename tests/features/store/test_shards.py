@@ -13,19 +13,19 @@ from features.store import storage_dtypes
 from features.store.shards import (
     SHARD_BYTES,
     ShardWriter,
+    choose_shard_count,
     find_shard,
-    group_by_shard,
+    find_shards,
     read_index,
     read_records,
     read_rows,
-    shard_count,
     tensor_fields,
     value_span,
 )
 from schemas.choices import Compression
 from schemas.compression import decompress
 from schemas.manifests import Shard
-from schemas.records import parsing_spec, to_arrow
+from schemas.records import build_parsing_spec, to_arrow
 from schemas.tables import CAPTIONS, features_table
 
 FORMATS = ("tfrecord", "parquet")
@@ -122,7 +122,7 @@ def test_tensorflow_reads_the_tfrecords(tmp_path: Path, dtype: Any) -> None:
     rows, table = some_rows(10, (5, 7), dtype), features_table((5, 7), dtype)
     shard = write(tmp_path, rows, (5, 7), dtype, "tfrecord")
     serialized = tf.data.TFRecordDataset(str(tmp_path / shard.data.path))
-    records = list(serialized.map(lambda record: tf.io.parse_single_example(record, parsing_spec(table))))
+    records = list(serialized.map(lambda record: tf.io.parse_single_example(record, build_parsing_spec(table))))
     assert [record["key"].numpy() for record in records] == [row["key"] for row in rows]
     for field in tensor_fields(table):
         values = [tf.io.decode_raw(record[field.name], tf.as_dtype(field.numpy_dtype)) for record in records]
@@ -170,13 +170,13 @@ def test_shards_are_nested_key_prefixes() -> None:
 def test_the_shards_of_many_keys_are_those_of_each() -> None:
     keys = [hashlib.sha256(bytes([n])).digest() for n in range(64)]
     for count in (1, 16, 1 << 16):
-        together = group_by_shard(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), count)
+        together = find_shards(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), count)
         assert together.tolist() == [find_shard(key, count) for key in keys]
 
 
 @pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 1), (512, 1), (513, 2), (1024, 2), (5000, 16), (82_783, 256)])
 def test_the_shard_count_is_the_smallest_that_fits(rows: int, count: int) -> None:
-    assert shard_count(rows, SHARD_BYTES // 512) == count
+    assert choose_shard_count(rows, SHARD_BYTES // 512) == count
 
 
 def some_captions(count: int) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import pytest
 import capt
 from features.store import Store, create_store
 from features.store.commit_log import CommitLog
-from features.store.stats_tables import _fitting, print_list, print_stats
 from schemas.errors import CorruptFileError, StoreError
 from tests.workflows.show_stores import (
     SHAPE,
@@ -24,6 +23,7 @@ from tests.workflows.show_stores import (
     add_report,
     photo,
 )
+from workflows.store_reports import _fitting, print_list, print_stats
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_remembered_failures_are_grouped_with_three_examples_at_most(store, phot
 def test_text_figures_follow_from_the_captions(store, photos):
     add_captions(store, photos)
     (table,) = figures(store)["text"]
-    rows = store.text_tables()[0].captions().to_pylist()
+    rows = store.caption_tables()[0].captions().to_pylist()
     lengths = [len(row["tokens"]) for row in rows]
     assert table["tokens"] == {"train": 62, "val": 18}
     assert sum(lengths) == sum(table["tokens"].values())
@@ -270,7 +270,7 @@ def test_people_see_every_figure_on_standard_output(store, photos, tmp_path, cap
 
 def test_no_heavy_library_is_imported_to_take_the_inventory():
     code = (
-        "import sys, features.store.stats, features.store.stats_tables, workflows.show_examples\n"
+        "import sys, features.store.stats, workflows.store_reports, workflows.show_examples\n"
         "print([name for name in ('tensorflow', 'keras', 'apache_beam', 'matplotlib') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -44,7 +44,7 @@ def table_of(path: Path, table_config: Any) -> FeatureTable:
     add_features(store, table_config, range(30), shards=4)
     add_features(store, table_config, range(20, 40))
     add_features(store, table_config, range(40, ROWS), shards=2)
-    return open_store(path).features(table_config.fingerprint)
+    return open_store(path).feature_table(table_config.fingerprint)
 
 
 def as_numpy(table: FeatureTable, arrow: pa.Table) -> Any:
@@ -138,7 +138,7 @@ def test_captions_and_catalogs_are_read_as_arrow_and_tf_data(tmp_path: Path) -> 
     store = new_store(tmp_path)
     add_dataset(store, "some", range(ROWS))
     add_captions(store, "some", range(ROWS))
-    text, dataset = store.text_tables()[0], store.dataset("some")
+    text, dataset = store.caption_tables()[0], store.dataset("some")
     numbers = by_key(range(ROWS))
     assert text.captions().schema.equals(CAPTIONS.arrow_schema())
     assert text.captions()["caption"].to_pylist() == [f"caption {number}" for number in numbers]

@@ -77,7 +77,7 @@ def test_a_flipped_byte_is_found_in_each_of_200_places(store: Store) -> None:
         is_pointer = path.parent.name == "log" or path.name == "network.json"
         assert damaged == [within(store, path)] or (is_pointer and found.missing), (path, damaged, found.missing)
         assert not found.foreign
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) -> None:
@@ -87,8 +87,8 @@ def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) 
     index.unlink()
     with pytest.raises(CorruptFileError, match=r"damaged files: 1, missing: 1, such as features/.*prepare") as raised:
         capt.store_verify(store=str(store.path))
-    assert raised.value.status == ExitCode.DAMAGED == 4
-    figures = raised.value.figures
+    assert raised.value.exit_code == ExitCode.DAMAGED == 4
+    figures = raised.value.summary
     assert figures is not None
     assert (figures["damaged"], figures["missing"]) == ([within(store, shard)], [within(store, index)])
     assert figures["rows"] == 44
@@ -108,7 +108,7 @@ MISSING: dict[str, Callable[[Store], Path]] = {
     "a recipe": lambda store: next(store.path.glob("text/*/recipe.json")),
     "an entry": lambda store: next(store.path.glob("features/*/log/00000002.json")),
     "a manifest": lambda store: next(store.path.glob("text/*/manifests/*.json")),
-    "a network": lambda store: store.network_path(NETWORK_SHA),
+    "a network": lambda store: store.extractor_path(NETWORK_SHA),
     "the note of a network": lambda store: next(store.path.glob("features/*/network.json")),
     "the marker": lambda store: store.path / "capt-store.json",
 }
@@ -128,11 +128,11 @@ def test_that_a_replaced_file_is_gone_is_no_finding_but_that_it_is_damaged_is(st
     found = verify(store.path)
     assert (found.missing, [damage.path for damage in found.damaged]) == ((), [within(store, replaced[1])])
     capt.store_gc(store=str(store.path), older_than="0s")
-    assert verify(store.path).is_sound
+    assert verify(store.path).is_healthy
 
 
 def test_files_that_nothing_names_are_foreign_and_no_damage(store: Store) -> None:
-    root = store.feature_root(PARQUET)
+    root = store.feature_table_root(PARQUET)
     strays = [
         store.path / "notes.txt",
         store.path / "features" / "notes" / "a.txt",
@@ -152,7 +152,7 @@ def test_files_that_nothing_names_are_foreign_and_no_damage(store: Store) -> Non
 
 
 def test_what_running_jobs_write_is_not_foreign_until_they_are_long_dead(store: Store) -> None:
-    root = store.feature_root(PARQUET)
+    root = store.feature_table_root(PARQUET)
     asides = [root / "log" / ".aside-1", store.path / "networks" / ".aside-2", root / "0123456789abcdef" / ".aside-3"]
     kept = [store.path / "work" / "a", store.path / "cache" / "b", store.path / "pins" / "c", root.parent / ".aside-4"]
     kept.append(store.path / "datasets" / "some" / "reports" / "0" / "features.parquet")
@@ -168,7 +168,7 @@ def test_what_running_jobs_write_is_not_foreign_until_they_are_long_dead(store: 
 
 
 def test_shards_of_a_commit_that_is_being_made_are_not_foreign(store: Store) -> None:
-    root = store.feature_root(PARQUET)
+    root = store.feature_table_root(PARQUET)
     commit = root / "0123456789abcdef"
     shutil.copytree(next(root.glob("*/*.index")).parent, commit)
     assert len(verify(store.path).foreign) > 0
@@ -188,12 +188,12 @@ def test_good_shards_are_not_called_foreign_where_their_manifest_is_damaged(stor
 
 def restated(store: Store, **changes: Any) -> str:
     """Commit a manifest that says something else of a table's first shard."""
-    log = CommitLog(store.feature_root(TFRECORD))
+    log = CommitLog(store.feature_table_root(TFRECORD))
     (manifest,) = log.live()
     shard = manifest.shards[0].model_copy(update=changes)
     log.append(manifest.model_copy(update={"shards": (shard,), "replaces": (manifest.digest,)}))
     assert shard.index is not None
-    return f"{table_name(store.path, store.feature_root(TFRECORD))}/{shard.index.path}"
+    return f"{table_name(store.path, store.feature_table_root(TFRECORD))}/{shard.index.path}"
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ def test_a_manifest_that_says_something_else_of_a_shard_is_found(store: Store, c
 
 
 def test_a_manifest_of_another_table_is_damage(store: Store) -> None:
-    mine, other = store.feature_root(PARQUET), store.feature_root(TFRECORD)
+    mine, other = store.feature_table_root(PARQUET), store.feature_table_root(TFRECORD)
     digest = CommitLog(other).append(CommitLog(mine).live()[0])
     damaged = {damage.path: damage.expected for damage in verify(store.path).damaged}
     assert damaged[within(store, other / "manifests" / f"{digest}.json")] == f"a manifest of {TFRECORD.fingerprint}"
 
 
 def test_a_recipe_of_another_table_is_damage(store: Store) -> None:
-    mine, other = store.feature_root(PARQUET), store.feature_root(TFRECORD)
+    mine, other = store.feature_table_root(PARQUET), store.feature_table_root(TFRECORD)
     shutil.copyfile(mine / "recipe.json", other / "recipe.json")
     (damage,) = verify(store.path).damaged
     assert (damage.path, damage.expected) == (within(store, other / "recipe.json"), f"SHA-256 {other.name}…")
@@ -222,7 +222,7 @@ def test_a_recipe_of_another_table_is_damage(store: Store) -> None:
 
 
 def test_a_changed_note_of_a_network_is_found(store: Store) -> None:
-    path = store.feature_root(PARQUET) / "network.json"
+    path = store.feature_table_root(PARQUET) / "network.json"
     path.write_bytes(canonical_json({"network": NETWORK_SHA, "shape": [4, 17]}))
     assert [damage.path for damage in verify(store.path).damaged] == [within(store, path)]
 
@@ -259,5 +259,5 @@ def test_what_is_compacted_and_collected_meanwhile_is_no_finding(store: Store, m
 
     monkeypatch.setattr(module, "_checks", listed)
     found = verify(store.path)
-    assert found.is_sound
+    assert found.is_healthy
     assert not found.foreign

@@ -303,12 +303,12 @@ def test_captions_of_conceptual_are_told_apart_by_their_text(rows: Path) -> None
     result = prepare_captions(rows)
     assert (result["input"], result["ok"], result["duplicate"], result["failed"]) == (21, 18, 1, 2)
     assert result["reasons"] == {"no address": 1, "no separator": 1}
-    text = capt.open_store(rows.parent / "store").text(result["fingerprint"]).captions().to_pylist()
+    text = capt.open_store(rows.parent / "store").caption_table(result["fingerprint"]).captions().to_pylist()
     file = rows / "Train_GCC-training.tsv"
     file.write_text("\n".join(reversed(file.read_text(encoding="utf-8").splitlines())), encoding="utf-8")
     again = prepare_captions(rows)
     assert (again["cached"], again["ok"]) == (18, 0)
-    assert capt.open_store(rows.parent / "store").text(result["fingerprint"]).captions().to_pylist() == text
+    assert capt.open_store(rows.parent / "store").caption_table(result["fingerprint"]).captions().to_pylist() == text
 
 
 def test_the_share_that_may_fail_can_be_set_all_the_same(rows: Path) -> None:

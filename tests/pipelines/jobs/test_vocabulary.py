@@ -135,5 +135,5 @@ def prepared_words(tmp_path, dataset, annotations, **options):
     capt.prepare_captions(
         store=str(tmp_path / "store"), dataset_type=dataset, annotations=[str(path) for path in annotations], **options
     )
-    (table,) = capt.open_store(tmp_path / "store").text_tables()
+    (table,) = capt.open_store(tmp_path / "store").caption_tables()
     return table.vocabulary()

@@ -33,7 +33,7 @@ class Table:
         self.brought = []
         self.reads = []
 
-    def bring(self, positions):
+    def ensure_local(self, positions):
         self.brought += list(positions)
 
     def read(self, positions):

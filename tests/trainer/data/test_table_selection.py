@@ -45,7 +45,7 @@ def test_several_text_tables_are_listed_with_the_option_that_picks_one(own_store
     squares.add_captions(own_store, squares.pictures(8), max_length=6)
     with pytest.raises(StoreError, match=r"several text tables fit: .*18 words.*--caption-table ID"):
         select_tables(own_store, SPEC)
-    for table in own_store.text_tables():
+    for table in own_store.caption_tables():
         chosen = select_tables(own_store, SPEC, captions=table.fingerprint[:10])
         assert chosen.texts[0].fingerprint == table.fingerprint
 

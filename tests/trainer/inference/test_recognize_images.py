@@ -3,7 +3,7 @@ import zipfile
 import pytest
 
 import capt
-from schemas.errors import CorruptFileError, NoAnswerError, RecordError, UsageError
+from schemas.errors import CorruptFileError, NoUsableImageError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
 from trainer.inference.recognize_images import print_predictions
 from trainer.runs.recognizer_run import STRATEGIES
@@ -94,6 +94,6 @@ def test_a_run_opens_once(run):
 
 def test_a_command_that_reads_no_image_fails(run, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(NoAnswerError) as told:
+    with pytest.raises(NoUsableImageError) as told:
         capt.recognize(run=run.path, images=[str(tmp_path / "bad.png"), str(tmp_path / "none.png")])
-    assert len(told.value.figures["results"]) == 2
+    assert len(told.value.summary["results"]) == 2

@@ -167,7 +167,7 @@ def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, 
     figures = capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", model="transformer", epochs=1, hyperparameters=options
     )
-    tokens = np.concatenate([row["tokens"][1:] for row in store.text_tables()[0].captions().to_pylist()
+    tokens = np.concatenate([row["tokens"][1:] for row in store.caption_tables()[0].captions().to_pylist()
                              if row["split"] == "train"])  # fmt: skip
     shares = np.bincount(tokens) / len(tokens)
     assert figures["loss"] == pytest.approx(-np.log(shares[tokens]).mean(), rel=0.01)

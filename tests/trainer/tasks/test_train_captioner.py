@@ -85,9 +85,9 @@ def test_the_run_directory_holds_all_that_is_promised(trained, store):
     run, _ = trained
     record = read_metadata(run)
     assert record.features.fingerprint == store.feature_tables()[0].fingerprint
-    assert [origin.fingerprint for origin in record.text] == [store.text_tables()[0].fingerprint]
-    assert (run / "vocabulary.txt").read_text().split("\n")[:-1] == store.text_tables()[0].vocabulary()
-    assert (run / "network.pb").read_bytes() == store.feature_tables()[0].network_path.read_bytes()
+    assert [origin.fingerprint for origin in record.text] == [store.caption_tables()[0].fingerprint]
+    assert (run / "vocabulary.txt").read_text().split("\n")[:-1] == store.caption_tables()[0].vocabulary()
+    assert (run / "network.pb").read_bytes() == store.feature_tables()[0].extractor_path.read_bytes()
     assert (run / "transform" / "transform_fn" / "saved_model.pb").is_file()
     assert (run / "loss.png").stat().st_size > 1000
     points = [
@@ -103,7 +103,7 @@ def test_the_run_directory_holds_all_that_is_promised(trained, store):
 def test_the_saved_transform_tokenizes_as_the_store_did(trained, store):
     from features.text.tokenizer import Tokenizer
 
-    row = store.text_tables()[0].captions().to_pylist()[0]
+    row = store.caption_tables()[0].captions().to_pylist()[0]
     (ids,) = Tokenizer(trained[0] / "transform").tokenize([row["caption"]]).rows()
     assert ids.tolist() == row["tokens"]
 
@@ -203,7 +203,7 @@ def test_a_directory_with_other_things_in_it_is_refused(store, tmp_path):
 def test_a_run_that_is_being_trained_is_refused(trained, store):
     with lock_run(trained[0]), pytest.raises(LockedError, match="has been training here since"):
         capt.train_captioner(store=store.path, run_dir=trained[0], seed=4, epochs=EPOCHS, hyperparameters=SMALL)
-    assert LockedError.status == 5
+    assert LockedError.exit_code == 5
 
 
 def test_a_run_is_drawn_at_its_end_and_not_after_every_short_epoch(store, tmp_path, monkeypatch):

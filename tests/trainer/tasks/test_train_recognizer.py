@@ -71,7 +71,7 @@ def test_the_run_directory_holds_all_that_is_promised(words_run, words_store):
     assert isinstance(record, RecognizerMetadata)
     assert record.features.fingerprint == words_store.feature_tables()[0].fingerprint
     assert (run / "words.txt").read_text().split() == sorted(WORDS)
-    assert (run / "network.pb").read_bytes() == words_store.feature_tables()[0].network_path.read_bytes()
+    assert (run / "network.pb").read_bytes() == words_store.feature_tables()[0].extractor_path.read_bytes()
     assert (run / "loss.png").stat().st_size > 1000
     assert not list(run.rglob(".aside-*"))
 

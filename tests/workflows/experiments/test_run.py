@@ -74,8 +74,8 @@ def test_what_is_shared_is_prepared_once_and_what_is_done_stays_done(tmp_path: P
 
     with pytest.raises(CaptError, match=r"1 of 4 trials failed: breaks-spatial-words-seed0: .*longest") as failure:
         capt.experiment_run(file=str(file))
-    result = failure.value.figures
-    assert failure.value.status == ExitCode.FAILED
+    result = failure.value.summary
+    assert failure.value.exit_code == ExitCode.FAILED
     assert result["failed"] == ["breaks-spatial-words-seed0"]
     assert sorted(states(result).values()) == ["done", "done", "done", "failed"]
     kept = json.loads((tmp_path / "out" / "results" / "breaks-spatial-words-seed0.json").read_text())

@@ -104,9 +104,9 @@ def test_failed_data_checks_are_recorded_once(root: Path, promoted: dict[str, An
         for _ in range(2):
             with pytest.raises(DataCheckError) as raised:
                 capt.retrain(file=str(write_config(root, notifications=notifications)))
-            assert raised.value.status == 3
-            assert raised.value.figures is not None
-            assert raised.value.figures["decision"] == "stopped"
+            assert raised.value.exit_code == 3
+            assert raised.value.summary is not None
+            assert raised.value.summary["decision"] == "stopped"
         outcome = json.loads(kept.read_text())
         assert {reason.partition(":")[0] for reason in outcome["reasons"]} >= {"oov_rate", "failed_records"}
         assert [one["decision"] for one in history(root)] == ["promoted", "stopped"]
@@ -148,9 +148,9 @@ def test_a_failure_is_recorded_once(root: Path, promoted: dict[str, Any]) -> Non
     for _ in range(2):
         with pytest.raises(CaptError) as raised:
             capt.retrain(file=str(write_config(root, train=train)))
-    assert raised.value.figures is not None
-    assert raised.value.figures["decision"] == "failed"
-    assert [one["decision"] for one in history(root) if one["run"] == raised.value.figures["run"]] == ["failed"]
+    assert raised.value.summary is not None
+    assert raised.value.summary["decision"] == "failed"
+    assert [one["decision"] for one in history(root) if one["run"] == raised.value.summary["run"]] == ["failed"]
     assert RegisteredModel(open_store(root / "store"), "shapes").champion == promoted["champion"]
 
 

@@ -79,7 +79,7 @@ class Planning:
         splitter = Splitter(own=True)
         with self._step(f"{run}: records"):
             job_database.add_records(
-                InputRecord(name, name, splitter.split_of(name, None), compute_rank(0, name))
+                InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name))
                 for name, _ in job_database.walked_files()
             )
             job_database.limit(None, None)

@@ -12,7 +12,7 @@ from schemas.options.prepare import PrepareCaptcha, PrepareFeatures
 
 KIND = "captcha"
 
-_SHARES = split_like_published(7).shares
+_RATIOS = split_like_published(7).ratios
 
 
 def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
         dataset_type=KIND,
         source=CaptchaReader(options.labels, counts),
         splitter=Splitter(own=True),
-        later=Splitter(own=False, shares=counts.shares if counts else _SHARES),
+        later=Splitter(own=False, ratios=counts.ratios if counts else _RATIOS),
         states=Splitter(own=True) if counts else None,
     )
     return prepare_images(build_pixel_options(options), published)

@@ -139,16 +139,16 @@ def _enter(
             yield CaptionedImage(
                 one.image_id,
                 one.file_name,
-                splitter.split_of(one.image_id, one.split),
+                splitter.assign(one.image_id, one.split),
                 compute_rank(options.seed, one.image_id),
-                splitter.stated(one.image_id, one.split),
+                splitter.find_stated(one.image_id, one.split),
                 splitter.is_hashed(one.split),
             )
 
     def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
-        for entry in source.captions():
+        for entry in source.read_captions():
             if isinstance(entry, FailedRecord):
-                job_database.add_malformed(entry, compute_rank(options.seed, entry.place))
+                job_database.add_malformed(entry, compute_rank(options.seed, entry.location))
                 continue
             try:
                 image_id = image_of(entry.document, entry.image_id)
@@ -164,7 +164,7 @@ def _enter(
             yield key, image_id, entry.caption_id, entry.caption, entry.repaired
 
     with job_database.transaction():
-        job_database.identities.add(source.images())
+        job_database.identities.add(source.read_images())
     job_database.identities.settle()
     with job_database.transaction():
         job_database.add_images(images())
@@ -192,7 +192,7 @@ def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
         entry.caption.encode()
     except UnicodeEncodeError as error:
         raise RecordError(
-            "parse", "no text", f"not UTF-8, or half a surrogate pair, at character {error.start}"
+            "parse", "invalid text", f"not UTF-8, or half a surrogate pair, at character {error.start}"
         ) from None
     return compute_caption_key(dataset, entry.image_id, entry.caption_id)
 

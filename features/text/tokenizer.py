@@ -97,4 +97,4 @@ def _encoded(caption: str) -> bytes:
     try:
         return caption.encode()
     except UnicodeEncodeError as error:
-        raise RecordError("parse", "no text", f"half a surrogate pair at character {error.start}") from None
+        raise RecordError("parse", "invalid text", f"half a surrogate pair at character {error.start}") from None

@@ -1,4 +1,8 @@
-"""Source datasets by the name that `--dataset-type` gives them."""
+"""Reads datasets in their published formats, one module per format.
+
+To add a dataset type, write a module with one subclass of `DatasetReader` and add it to `DATASET_READERS` and to
+`schemas.options.prepare.DatasetType`. Annotations → `AnnotationReader`; images only → `ListingReader`.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -27,15 +31,16 @@ DATASET_READERS: dict[str, Callable[[Sequence[str]], DatasetReader]] = {
 }
 
 
-def open_reader(kind: str, annotations: Sequence[str]) -> DatasetReader:
-    """The source of a kind, over its annotation files; UsageError naming the kinds there are."""
-    if kind not in DATASET_READERS:
-        raise UsageError(
-            f"unknown dataset kind {kind!r}",
-            location="--dataset-type",
-            hint=f"use one of {', '.join(DATASET_READERS)}",
-        )
-    return DATASET_READERS[kind](annotations)
+def open_reader(dataset_type: str, annotations: Sequence[str]) -> DatasetReader:
+    """Returns the reader of a dataset type for these annotation files.
+
+    Raises:
+        UsageError: The dataset type is unknown, or the annotations do not fit it.
+    """
+    if dataset_type not in DATASET_READERS:
+        known = ", ".join(DATASET_READERS)
+        raise UsageError(f"unknown type {dataset_type!r}", location="--dataset-type", hint=f"Use one of {known}.")
+    return DATASET_READERS[dataset_type](annotations)
 
 
 __all__ = [

@@ -1,31 +1,31 @@
-"""Annotation files, wherever they lie: plain files, or members of directories and archives, local or remote."""
+"""Finds and reads annotation files: plain files, or members of directories and archives, local or remote."""
 
 import json
 import math
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from features.io.uris import is_uri
 from features.references import Reference, is_collection, list_files
 from features.references.compression import gunzip_within, unpack_command
-from pipelines.datasets.base import FailedRecord
-from pipelines.datasets.lines import Line, decode_line, find_line_end, split_lines
-from pipelines.datasets.record_fields import reject_duplicate_keys
-from pipelines.datasets.record_reader import read_record
-from pipelines.datasets.text_encoding import convert_to_utf8
+from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry
+from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines
+from pipelines.datasets.record_fields import read_record, reject_duplicate_keys
 from schemas.errors import CaptError, RecordError, UsageError
 
 MAX_BYTES = 2 << 30
 
 _GZIP = ".gz"
 _MAGIC_BYTES = 16
-_MOST_DIGITS = 1000
+_MAX_DIGITS = 1000
+_FETCH_AGAIN = "Download the file again."
 
 _Read = TypeVar("_Read")
 
@@ -35,107 +35,90 @@ class AnnotationFile:
     """One annotation file.
 
     Args:
-        location: str. What the user named, and the path within it: what messages say.
-        name: str. Path within what was named, with slashes; of a plain file its last part. Without `.gz`.
-        reference: Reference. How to read it.
+        location: What the user named, and the path within it, for messages.
+        name: Path within what the user named, with slashes and without `.gz`; the last part of a plain file.
+        reference: How to read it.
     """
 
     location: str
     name: str
     reference: Reference
 
-    def read(self, max_bytes: int) -> bytes:
-        """Reads the file, and unpacks it if it is gzip.
+    def read_bytes(self, max_bytes: int) -> bytes:
+        """Reads the file, and decompresses it if it is gzip.
 
         Args:
-            max_bytes: Maximum number of bytes, packed and unpacked.
-
-        Returns:
-            The unpacked bytes.
+            max_bytes: Maximum number of bytes, compressed and decompressed.
 
         Raises:
             RecordError: The file is missing, unreadable or too large.
-            UsageError: The file is compressed otherwise.
+            UsageError: The file has another compression.
         """
         data = self.reference.read(max_bytes)
         command = unpack_command(data[:_MAGIC_BYTES])
         if command == "gunzip":
             return gunzip_within(data, self.location, max_bytes)
         if command:
-            message = "of compressed files only gzip is read"
-            raise UsageError(
-                message, location=self.location, hint=f"{command} {PurePosixPath(self.location).name} first"
-            )
+            message = "the only supported compression is gzip"
+            hint = f"Run `{command} {PurePosixPath(self.location).name}` first."
+            raise UsageError(message, location=self.location, hint=hint)
         return data
 
-    def text(self) -> bytes:
-        """Reads the text.
-
-        Returns:
-            The text in UTF-8 without a byte order mark, also if the file has it in UTF-16. Bytes without a mark are
-            returned as they are.
+    def read_text(self) -> bytes:
+        """Reads the text as UTF-8 without a byte order mark. Bytes without a mark are returned unchanged.
 
         Raises:
             CaptError: The text cannot be read.
         """
         try:
-            return convert_to_utf8(self.read(MAX_BYTES))
+            return convert_to_utf8(self.read_bytes(MAX_BYTES))
         except RecordError as error:
             if error.reason == "too large":
-                message = f"it holds more than {MAX_BYTES:,} bytes, which are the limit"
-                raise CaptError(message, location=self.location, hint="cut it into several files") from error
-            message = f"it cannot be read: {error.reason} ({error.detail})"
-            raise CaptError(message, location=self.location, hint="fetch the file again") from error
+                message = f"larger than the limit of {MAX_BYTES:,} bytes"
+                raise CaptError(message, location=self.location, hint="Split it into several files.") from error
+            message = f"the file cannot be read: {error.reason} ({error.detail})"
+            raise CaptError(message, location=self.location, hint=_FETCH_AGAIN) from error
         except UnicodeDecodeError as error:
-            message = f"it is not sound {error.encoding.upper()}: {error.reason}"
-            raise CaptError(message, location=self.location, hint="fetch the file again") from error
+            message = f"invalid {error.encoding.upper()}: {error.reason}"
+            raise CaptError(message, location=self.location, hint=_FETCH_AGAIN) from error
 
-    def json(self) -> Any:
-        """Reads the document as JSON.
+    def read_json(self) -> Any:
+        """Reads the file as JSON.
 
-        Returns:
-            The document. Bytes that are not UTF-8 become half surrogate pairs, and numbers of more digits than Python
-            converts become infinite, so that either fails one record alone. So does an object with a key twice.
+        Three faults fail one record only: bytes that are not UTF-8 become unpaired surrogates, integers of too many
+        digits become infinite, and an object with a duplicate key becomes a `DuplicateKey`.
 
         Raises:
-            CaptError: The document cannot be read, or is not JSON.
+            CaptError: The file cannot be read, or is not JSON.
         """
-        data = self.text()
+        data = self.read_text()
         try:
             text = data.decode(json.detect_encoding(data), "surrogateescape")
             return json.loads(text, parse_int=_parse_int, object_pairs_hook=reject_duplicate_keys)
         except (ValueError, RecursionError) as error:
-            raise CaptError(f"not JSON: {error}", location=self.location, hint="fetch the file again") from error
+            raise CaptError(f"not JSON: {error}", location=self.location, hint=_FETCH_AGAIN) from error
 
-    def lines(self) -> Iterator[Line | FailedRecord]:
-        """The lines that are not blank, without their ends: LF, CR LF, or CR alone in a file without LF.
+    def read_lines(self) -> Iterator[Line | FailedRecord]:
+        """Yields the lines that are not blank, without their ends: LF, CR LF, or CR in a file without LF.
 
-        A line that is not UTF-8, holds a NUL byte, or is longer than `lines.MAX_LINE`, is Malformed.
+        A line that is not UTF-8, contains a NUL byte, or is longer than `lines.MAX_LINE`, is a failed record.
         """
-        data = self.text()
+        data = self.read_text()
         for number, line in enumerate(split_lines(data, find_line_end(data)), 1):
             yield from decode_line(line, f"{self.location}:{number}")
 
-    def records(self, read: Callable[[Line], _Read | FailedRecord]) -> Iterator[_Read | FailedRecord]:
-        """Reads the lines as records.
+    def read_records(self, read: Callable[[Line], _Read | FailedRecord]) -> Iterator[_Read | FailedRecord]:
+        """Yields `read` of each line. Any exception that it raises fails its line only."""
+        for line in self.read_lines():
+            yield line if isinstance(line, FailedRecord) else read_record(line.location, partial(read, line))
 
-        Args:
-            read: Reads a line. Any exception that it raises fails the line alone.
-
-        Yields:
-            A record or Malformed per line that is not blank.
-        """
-        for line in self.lines():
-            yield line if isinstance(line, FailedRecord) else read_record(line.place, partial(read, line))
-
-    def beside(self, names: Iterable[str]) -> Iterator["AnnotationFile"]:
-        """The plain files of these names in the document's own directory, as far as they are there."""
+    def find_siblings(self, names: Iterable[str]) -> Iterator["AnnotationFile"]:
+        """Yields the existing files of these names in the directory of this plain file."""
         if self.reference.member:
             return
         for name in chain.from_iterable((name, f"{name}{_GZIP}") for name in names):
-            other = AnnotationFile(
-                _sibling(self.location, name), _unpacked_name(name), Reference(_sibling(self.reference.location, name))
-            )
+            location, reference = (_replace_name(path, name) for path in (self.location, self.reference.location))
+            other = AnnotationFile(location, _remove_gzip_suffix(name), Reference(reference))
             try:
                 other.reference.read(MAX_BYTES)
             except RecordError as error:
@@ -144,56 +127,81 @@ class AnnotationFile:
             yield other
 
 
+class AnnotationReader(DatasetReader):
+    """Reads a format that consists of annotation files.
+
+    Attributes:
+        dataset_type: Value of `--dataset-type`, for messages.
+        pattern: Searched for in paths within a directory or archive.
+        pattern_text: The same as a user would write it, such as `captions_*.json`.
+        example: Example of `--annotations`.
+    """
+
+    dataset_type: ClassVar[str]
+    pattern: ClassVar[re.Pattern[str]]
+    pattern_text: ClassVar[str]
+    example: ClassVar[str]
+
+    def __init__(self, annotations: Sequence[str]) -> None:
+        if not annotations:
+            message = f"dataset type {self.dataset_type} needs annotation files"
+            raise UsageError(message, location="--annotations", hint=f"Name {self.example}, for example.")
+        self.annotations = tuple(annotations)
+
+    @abstractmethod
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the images that the annotations name."""
+
+    @abstractmethod
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
+
+    def list_documents(self) -> Iterator[AnnotationFile]:
+        """Yields the annotation files."""
+        return list_annotation_files(self.annotations, self.pattern, self.pattern_text)
+
+
 def list_annotation_files(
-    names: Sequence[str], pattern: re.Pattern[str], message: str, option: str = "--annotations"
+    names: Sequence[str], pattern: re.Pattern[str], pattern_text: str, option: str = "--annotations"
 ) -> Iterator[AnnotationFile]:
-    """The annotation files that a command names.
+    """Yields the annotation files that a command names.
 
     Args:
-        names: sequence of str. Each a plain file, taken whatever it is called, or a directory, zip or tar, local or at
-            an address, of which the files that match are taken, by name.
-        pattern: re.Pattern. Searched for in the path within a directory or archive.
-        message: str. Such a file as people would write it, `captions_*.json`.
-        option: str. The option that names them.
+        names: Plain files of any name, or directories, zips and tars, whose files that match are used in order of name.
+        pattern: Searched for in the path within a directory or archive.
+        pattern_text: The same as a user would write it, such as `captions_*.json`.
+        option: The option that names them.
 
     Raises:
-        UsageError: where one is not there, or holds no file that matches.
+        UsageError: A name does not exist, or contains no file that matches.
     """
     for name in names:
         if name.encode(errors="replace").decode() != name:
-            raise UsageError("the path is not UTF-8", location=ascii(name), hint="rename it")
+            raise UsageError("the path is not UTF-8", location=ascii(name), hint="Rename the file.")
         if not name or not (is_uri(name) or Path(name).exists()):
-            raise UsageError("no such annotation file", location=name or option, hint=f"check {option}")
+            raise UsageError("no such annotation file", location=name or option, hint=f"Check {option}.")
         if not is_collection(name):
-            yield AnnotationFile(name, _unpacked_name(PurePosixPath(name).name), Reference.from_location(name))
+            yield AnnotationFile(name, _remove_gzip_suffix(PurePosixPath(name).name), Reference.from_location(name))
             continue
-        found = sorted(
-            (one for one in list_files(name) if pattern.search(_unpacked_name(one.name))), key=lambda one: one.name
-        )
+        listed = (one for one in list_files(name) if pattern.search(_remove_gzip_suffix(one.name)))
+        found = sorted(listed, key=lambda one: one.name)
         if not found:
-            raise UsageError(f"it holds no {message}", location=name, hint=f"check {option}")
-        twice = [one for one, count in Counter(_unpacked_name(one.name) for one in found).items() if count > 1]
+            raise UsageError(f"contains no {pattern_text}", location=name, hint=f"Check {option}.")
+        twice = [one for one, count in Counter(_remove_gzip_suffix(one.name) for one in found).items() if count > 1]
         if twice:
-            raise UsageError(f"it holds {twice[0]} both plain and compressed", location=name, hint="remove one of them")
+            raise UsageError(f"contains {twice[0]} plain and compressed", location=name, hint="Remove one of them.")
         for one in found:
-            yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", _unpacked_name(one.name), one.reference)
-
-
-def require_annotations(annotations: Sequence[str], kind: str, example: str) -> tuple[str, ...]:
-    """The annotations of a kind that cannot do without; UsageError naming an example."""
-    if not annotations:
-        raise UsageError(f"{kind} needs its annotation files", location="--annotations", hint=f"name {example}, say")
-    return tuple(annotations)
+            yield AnnotationFile(f"{name.rstrip('/')}/{one.name}", _remove_gzip_suffix(one.name), one.reference)
 
 
 def _parse_int(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MOST_DIGITS else math.inf
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
 
 
-def _unpacked_name(name: str) -> str:
+def _remove_gzip_suffix(name: str) -> str:
     return name[: -len(_GZIP)] if name.lower().endswith(_GZIP) else name
 
 
-def _sibling(path: str, name: str) -> str:
+def _replace_name(path: str, name: str) -> str:
     head, slash, _ = path.rpartition("/")
     return f"{head}{slash}{name}"

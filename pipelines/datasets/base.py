@@ -1,18 +1,19 @@
-"""What a source dataset is: images by name, captions by image, splits where the dataset has its own."""
+"""Defines what a dataset reader returns: images, captions of images, and records that cannot be read."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple
 
 
 class CaptionEntry(NamedTuple):
-    """A caption of a dataset. Its split is its image's.
+    """A caption of a dataset. Its split is that of its image.
 
     Args:
-        image_id: Id of its image in its annotation file.
-        caption_id: Its id within its image.
+        image_id: ID of its image in its annotation file.
+        caption_id: ID within its image.
         caption: The text as published.
-        repaired: What was mended.
+        repaired: Description of the repair that was needed to read it; empty if none.
         document: Its annotation file.
     """
 
@@ -25,34 +26,33 @@ class CaptionEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class FailedRecord:
-    """What stands where a record should and cannot be read as one.
+    """A record that cannot be read.
 
     Args:
-        place: str. File and place in it, `captions.csv:17`.
-        reason: str. A few words that group like faults, such as `no separator`.
-        detail: str. What stands there.
+        location: File and position in it, such as `captions.csv:17`.
+        reason: A few words that group similar failures, such as `no separator`.
+        detail: Excerpt or explanation.
     """
 
-    place: str
+    location: str
     reason: str
     detail: str
 
 
 class ImageEntry(NamedTuple):
-    """An image that a dataset names.
+    """An image of a dataset.
 
     Args:
-        image_id: str. Its id.
-        file_name: str. Its file's name; where it has an address, `features.references.downloads.build_download_name` of
-            that.
-        split: str or None. Its split, where the dataset has splits.
-        url: str. Its address, where it has one.
-        label: str. The word that it shows, where that is told.
-        fault: Malformed or None. Why it is no image of the dataset all the same.
-        document: str. The annotation file that names it. An id means one image within it.
-        place: str. Its place in a file of a format that lists each image once; an entry that comes again is counted
-            as a duplicate. Empty in formats that name an image with each of its captions.
-        root: str. The root that its file lies in, as a `ListedImage` has it; empty where an annotation names the file.
+        image_id: ID. It identifies one image per annotation file.
+        file_name: Name of its file; with a URL, `features.references.downloads.build_download_name` of the URL.
+        split: Its split; None if the dataset has no splits.
+        url: URL to download it from, if any.
+        label: Text in the image, if known (CAPTCHA).
+        failure: Why it is unusable, if it is.
+        document: Annotation file that lists it.
+        location: Position in a format that lists each image once, in which a repeated entry is a duplicate. Empty in
+            formats that name an image with each of its captions.
+        root: Label of its `--images` root, as in `ListedImage`; empty if an annotation names the file.
     """
 
     image_id: str
@@ -60,67 +60,65 @@ class ImageEntry(NamedTuple):
     split: str | None = None
     url: str = ""
     label: str = ""
-    fault: FailedRecord | None = None
+    failure: FailedRecord | None = None
     document: str = ""
-    place: str = ""
+    location: str = ""
     root: str = ""
 
 
 class ListedImage(NamedTuple):
-    """An image file that was found in `--images`.
+    """An image file in `--images`.
 
     Args:
         name: Path relative to its root.
-        root: Label of its root if another root has a file of this name; else empty.
+        root: Label of its root if another root also has a file of this name; else empty.
     """
 
     name: str
     root: str = ""
 
 
+class DatasetReader(ABC):
+    """Reads one published format.
+
+    Attributes:
+        max_failures: Default of `--max-failures` for this dataset type.
+    """
+
+    max_failures: ClassVar[str] = "5%"
+
+    @abstractmethod
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the images that the annotations name."""
+
+    @abstractmethod
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
+
+
+class ListingReader(DatasetReader):
+    """Reads a format in which the image files define the dataset."""
+
+    @abstractmethod
+    def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
+        """Yields the dataset's images, given all image files in `--images` in alphabetical order."""
+
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields nothing: no annotation names images."""
+        return iter(())
+
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields nothing: there are no captions."""
+        return iter(())
+
+
 def set_document(
     document: str, entries: Iterable[CaptionEntry | FailedRecord]
 ) -> Iterator[CaptionEntry | FailedRecord]:
-    """Yields the captions of an annotation file with the file's name.
-
-    Args:
-        document: The annotation file.
-        entries: Its captions, and what cannot be read as one.
-    """
+    """Yields the captions of an annotation file with the name of the file."""
     return (one if isinstance(one, FailedRecord) else one._replace(document=document) for one in entries)
 
 
-def build_failed_image(malformed: FailedRecord) -> ImageEntry:
-    """Returns the image that stands for a record that cannot be read as one.
-
-    Args:
-        malformed: The record.
-
-    Returns:
-        An image without a file, which fails for the record's reason. Its id is the record's place.
-    """
-    return ImageEntry(malformed.place, "", fault=malformed)
-
-
-class DatasetReader(Protocol):
-    """A dataset as published.
-
-    Attributes:
-        max_failures: str. The share of records that may fail where `--max-failures` says nothing, such as `5%`.
-    """
-
-    max_failures: str
-
-    def images(self) -> Iterator[ImageEntry]:
-        """The images that the dataset names."""
-
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """The captions of those images, in the files' order, with what cannot be read as one."""
-
-
-@runtime_checkable
-class ListingReader(DatasetReader, Protocol):
-    """A dataset that has images by their files' names, besides those that it lists, if any."""
-
-    def images_among(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
-        """The images of the dataset, from all image files found, which come in alphabetical order."""
+def build_failed_image(record: FailedRecord) -> ImageEntry:
+    """Returns an image without a file that fails for the record's reason. Its ID is the record's location."""
+    return ImageEntry(record.location, "", failure=record)

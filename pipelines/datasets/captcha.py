@@ -1,10 +1,9 @@
-"""CAPTCHAs: pictures `a0.png`, `a1.png`, … of words, and the words of the first of them in lines `a0 thus`.
+"""Reads CAPTCHAs: images `a0.png`, `a1.png`, …, and a label file with lines `a0 thus`.
 
-    names found + labels → numbers, in order → id, split by position, word | why it has failed
+    listed files + label lines → image numbers in order → ID, split by position, label | failure
 
-An image's id is its name without extension. Labels are taken as they are or not at all: a line that is not an id, one
-space and letters a–z costs its image alone. Images after the last that has a label have none, and that is no fault.
-`null` is a word.
+An image's ID is its name without extension. A label line must be an ID, one space and letters a–z; any other line fails
+its image only. Images after the last labelled one have no label, which is not a failure. `null` is an ordinary label.
 """
 
 import re
@@ -14,162 +13,142 @@ from functools import partial
 
 from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
 from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, ListedImage, build_failed_image
+from pipelines.datasets.base import FailedRecord, ImageEntry, ListedImage, ListingReader, build_failed_image
 from pipelines.datasets.lines import Line
-from pipelines.datasets.record_reader import read_record
+from pipelines.datasets.record_fields import read_record
 from pipelines.datasets.splits import SplitCounts, split_like_published
 from schemas.errors import UsageError
 
-_FILES = re.compile(r"(^|/)spec_train_val\.txt$")
-_EXAMPLE = "spec_train_val.txt"
+_PATTERN = re.compile(r"(^|/)spec_train_val\.txt$")
 _LETTERS = re.compile(r"[A-Za-z]+")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file of labels says.
+    """The content of a label file.
 
     Args:
-        words: dict. The words, by the numbers of their images.
-        faults: dict. Lines of images that tell no word, by their numbers.
-        strays: list of Malformed. Lines of no image.
+        texts: Labels by image number.
+        failures: Unusable lines by image number.
+        unassigned: Lines that belong to no image.
     """
 
-    words: dict[int, str] = field(default_factory=dict)
-    faults: dict[int, FailedRecord] = field(default_factory=dict)
-    strays: list[FailedRecord] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, FailedRecord] = field(default_factory=dict)
+    unassigned: list[FailedRecord] = field(default_factory=list)
 
     def add(self, line: Line) -> FailedRecord | None:
-        """Adds a line.
-
-        Args:
-            line: The line.
-
-        Returns:
-            The line as a failed record if it belongs to no image; else None.
-        """
+        """Adds a line. Returns a failed record if the line belongs to no image."""
         number = parse_line_number(line.text)
         if number is None:
-            return line.malformed("no id", "expected a0, a1, …")
-        self._add(number, line)
-        return None
-
-    def _add(self, number: int, line: Line) -> None:
+            return line.fail("no id", "expected a0, a1, …")
         labelled = parse_label_line(line.text)
-        if number in self.words or number in self.faults:
-            self.words.pop(number, None)
-            self.faults[number] = line.malformed("doubled id")
+        if number in self.texts or number in self.failures:
+            self.texts.pop(number, None)
+            self.failures[number] = line.fail("duplicate id")
         elif labelled:
-            self.words[number] = labelled[1]
+            self.texts[number] = labelled[1]
         else:
-            self.faults[number] = line.malformed(*_wrong(line.text))
+            self.failures[number] = line.fail(*_explain(line.text))
+        return None
 
     @property
     def numbers(self) -> set[int]:
-        """The images that have a line."""
-        return self.words.keys() | self.faults.keys()
+        """Numbers of the images that have a line."""
+        return self.texts.keys() | self.failures.keys()
 
 
-class CaptchaReader:
-    """A set of CAPTCHAs.
+class CaptchaReader(ListingReader):
+    """Reads a set of CAPTCHAs.
 
     Args:
-        labels: str. The file of labels, or a directory or archive that holds `spec_train_val.txt`.
-        counts: SplitCounts or None. Images by split, in order, and the others are `unused`; None for the published
-            shares, 5/7, 1/7 and 1/7.
+        labels: Label file, or a directory or archive that contains `spec_train_val.txt`.
+        counts: Images per split, in order; the remaining ones are `unused`. None for 5/7, 1/7 and 1/7.
 
     Raises:
-        UsageError: there is no such file, or there are several.
+        UsageError: There is no such file, or there are several.
     """
 
-    max_failures = "5%"
-
     def __init__(self, labels: str, counts: SplitCounts | None = None) -> None:
-        found = list(list_annotation_files([labels], _FILES, _EXAMPLE, option="--labels"))
+        found = list(list_annotation_files([labels], _PATTERN, "spec_train_val.txt", option="--labels"))
         if len(found) > 1:
             names = ", ".join(one.name for one in found)
-            raise UsageError(f"several files of labels: {names}", location=labels, hint="name one of them")
+            raise UsageError(f"several label files: {names}", location=labels, hint="Name one of them.")
         self._document = found[0]
         self._counts = counts
 
-    def images(self) -> Iterator[ImageEntry]:
-        """None: files and labels together say which there are."""
-        return iter(())
-
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """None."""
-        return iter(())
-
-    def images_among(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
-        """The images, by number; then the files that are none, and the lines of labels that tell of none.
+    def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
+        """Yields the images by number, then the other files and the label lines without an image, which have failed.
 
         Raises:
-            UsageError: there is no label, or the splits take more images than there are.
+            UsageError: There is no label, or the splits need more images than there are.
         """
-        numbered, others = _numbered(files)
+        numbered, others = _group_by_number(files)
         labels = read_labels(self._document)
         numbers = sorted(numbered.keys() | labels.numbers)
-        counts = self._counts_of(len(numbers))
+        counts = self._count_splits(len(numbers))
         last = max(numbered.keys() & labels.numbers, default=-1)
         for position, number in enumerate(numbers):
             found = numbered.get(number, [ListedImage(f"a{number}.png")])
-            fault = labels.faults.get(number) or _twofold(found)
-            if not fault and number <= last and number not in labels.words:
-                fault = FailedRecord(self._document.location, "no label", f"no line tells the word of a{number}")
-            word = labels.words.get(number, "")
-            split, (name, root) = counts.split_of(position), found[0]
-            yield ImageEntry(f"a{number}", name, split, label=word, fault=fault, root=root)
+            failure = labels.failures.get(number) or _check_single(found)
+            if not failure and number <= last and number not in labels.texts:
+                failure = FailedRecord(self._document.location, "no label", f"no line has the ID a{number}")
+            split, (name, root), label = counts.assign(position), found[0], labels.texts.get(number, "")
+            yield ImageEntry(f"a{number}", name, split, label=label, failure=failure, root=root)
         for name, root in others:
-            fault = FailedRecord(name, "name", "an image here is called a0.png, a1.png, …")
-            yield ImageEntry(name, name, fault=fault, root=root)
-        for stray in labels.strays:
-            yield build_failed_image(stray)
+            failure = FailedRecord(name, "name", "expected a0.png, a1.png, …")
+            yield ImageEntry(name, name, failure=failure, root=root)
+        yield from map(build_failed_image, labels.unassigned)
 
-    def _counts_of(self, images: int) -> SplitCounts:
+    def _count_splits(self, images: int) -> SplitCounts:
         counts = self._counts or split_like_published(images)
         if sum(counts) > images:
-            message = f"the splits take {sum(counts):,} images, and there are {images:,}"
-            raise UsageError(message, location="--split-sizes", hint="give fewer")
+            message = f"the splits need {sum(counts):,} images, and there are {images:,}"
+            raise UsageError(message, location="--split-sizes", hint="Use smaller sizes.")
         return counts
 
 
 def read_labels(document: AnnotationFile) -> Labels:
-    """The labels of a file; UsageError where it has none."""
+    """Reads a label file.
+
+    Raises:
+        UsageError: The file has no line.
+    """
     labels = Labels()
-    for line in document.lines():
-        stray = line if isinstance(line, FailedRecord) else read_record(line.place, partial(labels.add, line))
-        if stray:
-            labels.strays.append(stray)
-    if not (labels.numbers or labels.strays):
-        raise UsageError("there is no label in it", location=document.location, hint="check --labels")
+    for line in document.read_lines():
+        failure = line if isinstance(line, FailedRecord) else read_record(line.location, partial(labels.add, line))
+        if failure:
+            labels.unassigned.append(failure)
+    if not (labels.numbers or labels.unassigned):
+        raise UsageError("the file contains no label", location=document.location, hint="Check --labels.")
     return labels
 
 
-def _wrong(line: str) -> tuple[str, str]:
-    """Reason and explanation of a line that begins with an id and is no label."""
+def _explain(line: str) -> tuple[str, str]:
+    """Returns why a line that begins with an ID is not a label: reason and detail."""
     fields = line.split()
     if len(fields) == 1 and parse_line_number(fields[0]) is not None and fields[0].isalnum():
         return "no word", ""
     if len(fields) != 2 or line != " ".join(fields):
-        return "separator", "expected an id, one space and a word"
+        return "separator", "expected an ID, one space and a label"
     return ("upper case" if _LETTERS.fullmatch(fields[1]) else "not a-z"), "expected a-z"
 
 
-def _numbered(found: Iterable[ListedImage]) -> tuple[dict[int, list[ListedImage]], list[ListedImage]]:
-    """The images' files by their numbers, and other images."""
-    files: dict[int, list[ListedImage]] = {}
+def _group_by_number(files: Iterable[ListedImage]) -> tuple[dict[int, list[ListedImage]], list[ListedImage]]:
+    """Returns the files by image number, and the files without a number."""
+    numbered: dict[int, list[ListedImage]] = {}
     others = []
-    for one in found:
+    for one in files:
         number = parse_image_number(one.name)
         if number is None:
             others.append(one)
         else:
-            files.setdefault(number, []).append(one)
-    return files, others
+            numbered.setdefault(number, []).append(one)
+    return numbered, others
 
 
-def _twofold(files: list[ListedImage]) -> FailedRecord | None:
+def _check_single(files: list[ListedImage]) -> FailedRecord | None:
     if len(files) < 2:
         return None
     one, other = ("/".join(filter(None, (root, name))) for name, root in files[:2])
-    return FailedRecord(one, "two files", f"so is {other}")
+    return FailedRecord(one, "two files", f"the other is {other}")

@@ -1,16 +1,15 @@
-"""COCO captions: `captions_{train,val}{2014,2017}.json`, as files or inside their published zip.
+"""Reads COCO captions: `captions_{train,val}{2014,2017}.json`, as files or in their published zip.
 
 Format: https://cocodataset.org/#format-data: `images[{id, file_name}]`, `annotations[{id, image_id, caption}]`.
-The split is the word in the file's name: train, val, validation, dev or test. One year is read
-at a time, for both cut the same images.
+The file name states the split. Files of two years are refused, because they divide the same images differently.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, build_failed_image, set_document
 from pipelines.datasets.record_fields import (
     find_split_in_name,
@@ -18,60 +17,52 @@ from pipelines.datasets.record_fields import (
     read_identifier,
     read_list,
     read_name,
+    read_record,
     read_value,
 )
-from pipelines.datasets.record_reader import read_record
 from schemas.errors import UsageError
 
 _YEAR = re.compile(r"(train|val|test)(\d{4})")
-_CAPTIONS = re.compile(r"(^|/)captions_[^/]*\.json$")
-_MEND = "is this a COCO captions file?"
+_HINT = "Check that this is a COCO captions file."
 
 
-class CocoReader:
-    """COCO's annotation files, several together."""
+class CocoReader(AnnotationReader):
+    """Reads one or more COCO captions files of one year."""
 
-    max_failures = "5%"
+    dataset_type = "coco"
+    pattern = re.compile(r"(^|/)captions_[^/]*\.json$")
+    pattern_text = "captions_*.json"
+    example = "captions_train2017.json"
 
-    def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = require_annotations(annotations, "coco", "captions_train2017.json")
-
-    def images(self) -> Iterator[ImageEntry]:
-        """The images of all files."""
-        for document in self._documents():
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the images of all files."""
+        for document in self._list_documents_of_one_year():
             split = find_split_in_name(document.name)
-            for place, image in read_list(document.json(), "images", document.location, _MEND):
-                entry = read_record(place, partial(_image, image, split))
-                named = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
-                yield named._replace(document=document.location, place=place)
+            for location, image in read_list(document.read_json(), "images", document.location, _HINT):
+                entry = read_record(location, partial(_read_image, image, split))
+                found = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
+                yield found._replace(document=document.location, location=location)
 
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """The captions of all files."""
-        for document in self._documents():
-            annotations = read_list(document.json(), "annotations", document.location, _MEND)
-            entries = (read_record(place, partial(_caption, annotation)) for place, annotation in annotations)
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions of all files."""
+        for document in self._list_documents_of_one_year():
+            annotations = read_list(document.read_json(), "annotations", document.location, _HINT)
+            entries = (read_record(location, partial(_read_caption, one)) for location, one in annotations)
             yield from set_document(document.location, entries)
 
-    def _documents(self) -> list[AnnotationFile]:
-        found = list(list_annotation_files(self._annotations, _CAPTIONS, "captions_*.json"))
-        years = {match[2] for document in found if (match := _YEAR.search(_last_part(document.name)))}
+    def _list_documents_of_one_year(self) -> list[AnnotationFile]:
+        found = list(self.list_documents())
+        years = {match[2] for document in found if (match := _YEAR.search(document.name.rsplit("/", 1)[-1]))}
         if len(years) > 1:
             message = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
-            raise UsageError(message, location=", ".join(self._annotations), hint="name the files of one year")
+            raise UsageError(message, location=", ".join(self.annotations), hint="Name the files of one year.")
         return found
 
 
-def _image(image: Any, split: str | None) -> ImageEntry:
+def _read_image(image: Any, split: str | None) -> ImageEntry:
     return ImageEntry(read_identifier(image, "id"), read_name(image, "file_name"), split)
 
 
-def _caption(annotation: Any) -> CaptionEntry:
-    return CaptionEntry(
-        read_identifier(annotation, "image_id"),
-        read_identifier(annotation, "id"),
-        read_caption(read_value(annotation, "caption")),
-    )
-
-
-def _last_part(name: str) -> str:
-    return name.rsplit("/", 1)[-1]
+def _read_caption(annotation: Any) -> CaptionEntry:
+    image_id, caption_id = read_identifier(annotation, "image_id"), read_identifier(annotation, "id")
+    return CaptionEntry(image_id, caption_id, read_caption(read_value(annotation, "caption")))

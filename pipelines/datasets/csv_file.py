@@ -1,8 +1,7 @@
-"""CSV and TSV files with a header: columns `image` and `caption`, and `split` and `id` if wanted, in any order.
+"""Reads CSV and TSV files with the columns `image` and `caption`, and optionally `split` and `id`, in any order.
 
-A row is one caption, and an image may have several; the first says the image's split. Fields that hold commas, quotes
-or line ends stand in quotes (RFC 4180). A file named `.tsv` is separated by tabs. Words such as `null` and `NA` are
-words.
+Each row is one caption. An image may have several rows; its first row decides its split. Fields with commas, quotes or
+line ends are quoted (RFC 4180). A file named `.tsv` is separated by tabs. `null` and `NA` are ordinary text.
 """
 
 import re
@@ -10,46 +9,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.csv_rows import Fields, read_rows
 from pipelines.datasets.lines import shorten
-from pipelines.datasets.record_fields import CaptionCounter, read_split_field
-from pipelines.datasets.record_reader import read_record
+from pipelines.datasets.record_fields import CaptionCounter, read_record, read_split_field
 from schemas.errors import CaptError
 
-_FILES = re.compile(r"\.[ct]sv$", re.IGNORECASE)
-_WANTED = ("image", "caption")
-_COLUMNS = (*_WANTED, "split", "id")
+_REQUIRED = ("image", "caption")
+_COLUMNS = (*_REQUIRED, "split", "id")
 
 
-class CsvReader:
-    """Captions in CSV or TSV files."""
+class CsvReader(AnnotationReader):
+    """Reads captions in CSV or TSV files."""
 
-    max_failures = "5%"
+    dataset_type = "csv"
+    pattern = re.compile(r"\.[ct]sv$", re.IGNORECASE)
+    pattern_text = "*.csv or *.tsv"
+    example = "captions.csv"
 
-    def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = require_annotations(annotations, "csv", "captions.csv")
-
-    def images(self) -> Iterator[ImageEntry]:
-        """The images that rows name."""
-        for row in self._rows():
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the image of each row."""
+        for row in self._read_rows():
             if not isinstance(row, FailedRecord):
                 yield ImageEntry(row.image, row.image, row.split, document=row.document)
 
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """The captions, a row each."""
-        numbering = CaptionCounter()
-        for row in self._rows():
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the caption of each row."""
+        counter = CaptionCounter()
+        for row in self._read_rows():
             if isinstance(row, FailedRecord):
                 yield row
             else:
-                number = numbering.take(row.image)
+                number = counter.take(row.image)
                 yield CaptionEntry(row.image, row.id or number, row.caption, document=row.document)
 
-    def _rows(self) -> Iterator["_Row | FailedRecord"]:
-        for document in list_annotation_files(self._annotations, _FILES, "*.csv or *.tsv"):
-            yield from _rows(document)
+    def _read_rows(self) -> Iterator["_Row | FailedRecord"]:
+        for document in self.list_documents():
+            yield from _read_document(document)
 
 
 class _Row(NamedTuple):
@@ -60,40 +57,39 @@ class _Row(NamedTuple):
     document: str
 
 
-def _rows(document: AnnotationFile) -> Iterator[_Row | FailedRecord]:
-    """The rows after the header."""
+def _read_document(document: AnnotationFile) -> Iterator[_Row | FailedRecord]:
     delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
-    rows = read_rows(document.text(), document.location, delimiter)
+    rows = read_rows(document.read_text(), document.location, delimiter)
     header = next(rows, None)
     if header is None or isinstance(header, FailedRecord):
-        why = f"{header.reason}: {header.detail}" if header else "it is empty"
-        raise CaptError(f"no header: {why}", location=document.location, hint="begin it with image and caption")
-    columns = _columns(header.fields, document.location)
+        reason = f"{header.reason}: {header.detail}" if header else "the file is empty"
+        hint = "Start the file with the column names image and caption."
+        raise CaptError(f"no header: {reason}", location=document.location, hint=hint)
+    columns = _find_columns(header.fields, document.location)
     for row in rows:
-        yield (
-            row
-            if isinstance(row, FailedRecord)
-            else read_record(row.place, partial(_row, document.location, row, columns, len(header.fields)))
-        )
+        if isinstance(row, FailedRecord):
+            yield row
+        else:
+            yield read_record(row.location, partial(_read_row, document.location, row, columns, len(header.fields)))
 
 
-def _columns(header: Sequence[str], location: str) -> dict[str, int]:
+def _find_columns(header: Sequence[str], location: str) -> dict[str, int]:
     names = [name.strip().lower() for name in header]
     for name in _COLUMNS:
-        if names.count(name) > 1 or (name in _WANTED and name not in names):
+        if names.count(name) > 1 or (name in _REQUIRED and name not in names):
             message = f"the header has {names.count(name) or 'no'} columns {name!r}: {shorten(', '.join(header))}"
-            raise CaptError(message, location=location, hint="it needs image and caption, and may have split and id")
+            hint = "The columns image and caption are required, split and id are optional."
+            raise CaptError(message, location=location, hint=hint)
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
-def _row(document: str, row: Fields, columns: Mapping[str, int], width: int) -> _Row | FailedRecord:
+def _read_row(document: str, row: Fields, columns: Mapping[str, int], width: int) -> _Row | FailedRecord:
     if len(row.fields) != width:
-        message = "too few columns" if len(row.fields) < width else "too many columns"
-        return FailedRecord(
-            row.place, message, f"{len(row.fields)} where the header has {width}: {shorten(' '.join(row.fields))}"
-        )
-    named = {name: row.fields[column] for name, column in columns.items()}
-    image = named["image"].strip()
+        reason = "too few columns" if len(row.fields) < width else "too many columns"
+        detail = f"{len(row.fields)} columns, the header has {width}: {shorten(' '.join(row.fields))}"
+        return FailedRecord(row.location, reason, detail)
+    fields = {name: row.fields[column] for name, column in columns.items()}
+    image = fields["image"].strip()
     if not image:
-        return FailedRecord(row.place, "no image", shorten(named["caption"]))
-    return _Row(image, named["caption"], read_split_field(named.get("split")), named.get("id", "").strip(), document)
+        return FailedRecord(row.location, "no image", shorten(fields["caption"]))
+    return _Row(image, fields["caption"], read_split_field(fields.get("split")), fields.get("id", "").strip(), document)

@@ -1,82 +1,76 @@
-"""Flickr8k: `Flickr8k.token.txt` and its split lists, as files, in a directory, or in the published Flickr8k_text.zip.
+"""Reads Flickr8k: `Flickr8k.token.txt` and its split lists, as files, in a directory, or in Flickr8k_text.zip.
 
-The lists, `Flickr_8k.{train,dev,test}Images.txt`, hold an image's name a line. They are taken from --annotations, and
-from beside the token file; dev is val. Where there is any, images outside them are `unused`; where there is none,
-splits are hashed. One image that has captions was never published, `2258277193_586949ec62.jpg.1`: its features fail
-as missing.
+The lists `Flickr_8k.{train,dev,test}Images.txt` contain one image name per line. They are read from --annotations and
+from the directory of the token file; dev becomes val. With any list, images on no list are `unused`; without lists,
+splits are hashed. One image with captions was never published, `2258277193_586949ec62.jpg.1`. It fails as missing.
 """
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, set_document
-from pipelines.datasets.flickr_tokens import read_token_captions
+from pipelines.datasets.flickr_tokens import list_captioned_images, read_token_captions
 from pipelines.datasets.record_fields import parse_split_name
 from schemas.errors import CaptError, UsageError
 
 _log = logging.getLogger("capt.prepare")
 
-_LISTS = tuple(f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test"))
+_LIST_NAMES = tuple(f"Flickr_8k.{split}Images.txt" for split in ("train", "dev", "test"))
 _LIST = re.compile(r"(train|dev|test)Images\.txt$")
-_FILES = re.compile(r"(^|/)(Flickr8k\.token|Flickr_8k\.(train|dev|test)Images)\.txt$")
 
 
-class Flickr8kReader:
-    """Flickr8k's captions with its own splits."""
+class Flickr8kReader(AnnotationReader):
+    """Reads the captions of Flickr8k and its splits."""
 
-    max_failures = "5%"
+    dataset_type = "flickr8k"
+    pattern = re.compile(r"(^|/)(Flickr8k\.token|Flickr_8k\.(train|dev|test)Images)\.txt$")
+    pattern_text = example = "Flickr8k.token.txt"
 
-    def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = require_annotations(annotations, "flickr8k", "Flickr8kReader.token.txt")
-
-    def images(self) -> Iterator[ImageEntry]:
-        """The images that have captions, in the file's order."""
-        names = dict.fromkeys((one.image_id, one.document) for one in self.captions() if isinstance(one, CaptionEntry))
-        splits = self._splits()
-        strays = splits.keys() - {name for name, _ in names}
-        if strays:
-            message = "names in the split lists that no caption has"
-            _log.warning("%s: %d, such as %s. They decide no split.", message, len(strays), min(strays))
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the images that have captions, in file order."""
+        images = list_captioned_images(self.read_captions())
+        splits = self._read_splits()
+        unknown = splits.keys() - {name for name, _ in images}
+        if unknown:
+            message = "names in the split lists that have no caption"
+            _log.warning("%s: %d, such as %s. They are ignored.", message, len(unknown), min(unknown))
         return (
             ImageEntry(name, name, splits.get(name, "unused") if splits else None, document=document)
-            for name, document in names
+            for name, document in images
         )
 
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """The captions, in the file's order."""
-        for document in self._tokens():
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions in file order."""
+        for document in self._list_token_files():
             yield from set_document(document.location, read_token_captions(document))
 
-    def _documents(self) -> list[AnnotationFile]:
-        return list(list_annotation_files(self._annotations, _FILES, "Flickr8kReader.token.txt"))
-
-    def _tokens(self) -> list[AnnotationFile]:
-        found = [document for document in self._documents() if not _LIST.search(document.name)]
+    def _list_token_files(self) -> list[AnnotationFile]:
+        found = [document for document in self.list_documents() if not _LIST.search(document.name)]
         if not found:
-            location = ", ".join(self._annotations)
-            raise UsageError("no token file, only split lists", location=location, hint="name Flickr8k.token.txt too")
+            location = ", ".join(self.annotations)
+            raise UsageError("no token file, only split lists", location=location, hint="Add Flickr8k.token.txt.")
         return found
 
-    def _splits(self) -> dict[str, str]:
-        """The split of each image on a list."""
-        lists = {one.location: one for one in self._documents() if _LIST.search(one.name)}
-        for document in self._tokens():
-            lists |= {one.location: one for one in document.beside(_LISTS)}
+    def _read_splits(self) -> dict[str, str]:
+        lists = {one.location: one for one in self.list_documents() if _LIST.search(one.name)}
+        for document in self._list_token_files():
+            lists |= {one.location: one for one in document.find_siblings(_LIST_NAMES)}
         splits: dict[str, str] = {}
         for document in lists.values():
-            for name, split in _listed(document):
+            for name, split in _read_list(document):
                 if splits.setdefault(name, split) != split:
                     message = f"{name} is in the {split} list and in the {splits[name]} list"
-                    raise CaptError(message, location=document.location, hint="fetch the lists again")
+                    raise CaptError(message, location=document.location, hint="Download the lists again.")
         return splits
 
 
-def _listed(document: AnnotationFile) -> Iterator[tuple[str, str]]:
+def _read_list(document: AnnotationFile) -> Iterator[tuple[str, str]]:
     match = _LIST.search(document.name)
     split = parse_split_name(match[1]) if match else None
-    for line in document.lines():
+    for line in document.read_lines():
         if isinstance(line, FailedRecord):
-            raise CaptError(f"{line.reason}: {line.detail}", location=line.place, hint="fetch the list again")
+            message = f"{line.reason}: {line.detail}"
+            raise CaptError(message, location=line.location, hint="Download the list again.")
         yield line.text.strip(), split or ""

@@ -1,32 +1,19 @@
-"""A folder or archive of images without captions: every image in it is an input, its path is its id."""
+"""Reads a directory or archive of images without captions. An image's path is its ID."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipelines.datasets.base import CaptionEntry, ImageEntry, ListedImage
+from pipelines.datasets.base import ImageEntry, ListedImage, ListingReader
 from schemas.errors import UsageError
 
 
-class FolderReader:
-    """Images without annotations."""
-
-    max_failures = "5%"
+class FolderReader(ListingReader):
+    """Reads images without annotations."""
 
     def __init__(self, annotations: Sequence[str]) -> None:
         if annotations:
-            raise UsageError(
-                "a folder has no annotations",
-                location="--annotations",
-                hint="leave it out, or name the --dataset-type kind",
-            )
+            hint = "Leave out --annotations, or choose another --dataset-type."
+            raise UsageError("dataset type folder has no annotations", location="--annotations", hint=hint)
 
-    def images(self) -> Iterator[ImageEntry]:
-        """None: the walk over the images lists them."""
-        return iter(())
-
-    def images_among(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
-        """Every image file."""
+    def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:
+        """Yields every image file."""
         return (ImageEntry(name, name, root=root) for name, root in files)
-
-    def captions(self) -> Iterator[CaptionEntry]:
-        """None."""
-        return iter(())

@@ -1,48 +1,43 @@
-"""IAPR TC-12: `annotations_complete_eng/NN/NNNN.eng`, one `<DOC>` a file, in a directory or an archive.
+"""Reads IAPR TC-12: `annotations_complete_eng/NN/NNNN.eng`, one `<DOC>` per file, in a directory or an archive.
 
-Described at https://imageclef.org/photodata. The archive has light annotations beside the complete ones, without
-descriptions, so where there are complete ones only they are read. A description's clauses, split by `;`, are the
-image's captions, for each describes the image by itself; a caption's id is its clause's number. Files are Latin-1,
-and not quite XML (`&` stands bare), so tags are found by name and nothing is expanded but the five characters that
-XML itself escapes. An image's id is its path in `<IMAGE>`. There are no splits, so they are hashed.
+Described at https://imageclef.org/photodata. The archive also has annotations without descriptions, so files in
+`annotations_complete_eng` are preferred. Each clause of a description, separated by `;`, is one caption; its ID is its
+number. Files are Latin-1 and not valid XML (`&` is not escaped). So tags are found by name, and only the five entities
+of XML are decoded. An image's ID is its path in `<IMAGE>`. There are no splits, so they are hashed.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader, list_annotation_files
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.lines import shorten
-from pipelines.datasets.record_reader import read_record
-from pipelines.datasets.text_encoding import convert_to_utf8, find_byte_order_mark
+from pipelines.datasets.lines import convert_to_utf8, find_byte_order_mark, shorten
+from pipelines.datasets.record_fields import read_record
 
 _MAX_BYTES = 16 << 20
-_FILES = re.compile(r"\.eng$")
 _COMPLETE = re.compile(r"(^|/)annotations_complete_eng/")
-_ESCAPED = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
-_ESCAPE = re.compile("|".join(_ESCAPED))
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
+_ENTITY = re.compile("|".join(_ENTITIES))
 
 
-class IaprReader:
-    """IAPR TC-12's English annotations."""
+class IaprReader(AnnotationReader):
+    """Reads the English annotations of IAPR TC-12."""
 
-    max_failures = "5%"
+    dataset_type = "iapr"
+    pattern = re.compile(r"\.eng$")
+    pattern_text = "*.eng"
+    example = "the directory annotations_complete_eng"
 
-    def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = require_annotations(annotations, "iapr", "the directory annotations_complete_eng")
-
-    def images(self) -> Iterator[ImageEntry]:
-        """The images, by file."""
-        for document in self._documents():
-            entry = read_record(document.location, partial(_read, document))
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the image of each file."""
+        for document, entry in self._read_documents():
             if not isinstance(entry, FailedRecord):
                 yield ImageEntry(entry[0], entry[0], document=document.location)
 
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """The captions, by file."""
-        for document in self._documents():
-            entry = read_record(document.location, partial(_read, document))
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions of each file."""
+        for document, entry in self._read_documents():
             if isinstance(entry, FailedRecord):
                 yield entry
                 continue
@@ -52,34 +47,35 @@ class IaprReader:
             for number, clause in enumerate(clauses):
                 yield CaptionEntry(image, str(number), clause, document=document.location)
 
-    def _documents(self) -> Iterator[AnnotationFile]:
-        for name in self._annotations:
-            found = list(list_annotation_files([name], _FILES, "*.eng"))
-            yield from [document for document in found if _COMPLETE.search(document.name)] or found
+    def _read_documents(self) -> Iterator[tuple[AnnotationFile, tuple[str, list[str]] | FailedRecord]]:
+        for name in self.annotations:
+            found = list(list_annotation_files([name], self.pattern, self.pattern_text))
+            for document in [one for one in found if _COMPLETE.search(one.name)] or found:
+                yield document, read_record(document.location, partial(_read_document, document))
 
 
-def _read(document: AnnotationFile) -> tuple[str, list[str]] | FailedRecord:
-    """The path of the image, and the clauses of its description."""
-    data = document.read(_MAX_BYTES)
+def _read_document(document: AnnotationFile) -> tuple[str, list[str]] | FailedRecord:
+    """Returns the path of the image and the clauses of its description."""
+    data = document.read_bytes(_MAX_BYTES)
     text = convert_to_utf8(data).decode("utf-8", "replace") if find_byte_order_mark(data) else data.decode("latin-1")
-    body = _field(text, "DOC")
+    body = _find_field(text, "DOC")
     if body is None:
         return FailedRecord(document.location, "no DOC", shorten(text))
     if text.count("<DOC>") > 1:
         return FailedRecord(document.location, "several DOC", "a file describes one image")
-    image = _plain(_field(body, "IMAGE"))
+    image = _decode_entities(_find_field(body, "IMAGE"))
     if not image:
         return FailedRecord(document.location, "no IMAGE", shorten(body))
-    clauses = (clause.strip() for clause in _plain(_field(body, "DESCRIPTION")).split(";"))
+    clauses = (clause.strip() for clause in _decode_entities(_find_field(body, "DESCRIPTION")).split(";"))
     return image, [clause for clause in clauses if clause]
 
 
-def _field(text: str, tag: str) -> str | None:
-    """What stands between the first opening tag and the closing one after it."""
+def _find_field(text: str, tag: str) -> str | None:
+    """Returns the text between the first opening tag and the next closing tag."""
     _, opened, rest = text.partition(f"<{tag}>")
     content, closed, _ = rest.partition(f"</{tag}>")
     return content if opened and closed else None
 
 
-def _plain(content: str | None) -> str:
-    return _ESCAPE.sub(lambda match: _ESCAPED[match[0]], content or "").strip()
+def _decode_entities(content: str | None) -> str:
+    return _ENTITY.sub(lambda match: _ENTITIES[match[0]], content or "").strip()

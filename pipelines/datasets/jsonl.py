@@ -1,16 +1,16 @@
-"""JSON lines: an object a line with `image`, `caption` or `captions`, and `split` and `id` if wanted.
+"""Reads JSON lines: one object per line with `image`, `caption` or `captions`, and optionally `split` and `id`.
 
-`captions` is a list; the id of each is then its place in it, after the line's `id` and a point where there is one.
-Without an `id`, captions are numbered within their image. Of an image's lines the first says its split.
+`captions` is a list. A caption's ID is its number in the list, after the `id` of the line and a point if there is one.
+Without an `id`, captions are numbered within their image. The first line of an image decides its split.
 """
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipelines.datasets.annotation_files import AnnotationFile, list_annotation_files, require_annotations
+from pipelines.datasets.annotation_files import AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, set_document
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_fields import (
@@ -19,52 +19,39 @@ from pipelines.datasets.record_fields import (
     read_caption,
     read_identifier,
     read_name,
+    read_record,
     read_split_field,
     reject_duplicate_keys,
 )
-from pipelines.datasets.record_reader import read_record
 from schemas.errors import RecordError
 
-_FILES = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
 
+class JsonLinesReader(AnnotationReader):
+    """Reads captions in files of JSON lines."""
 
-class JsonLinesReader:
-    """Captions in files of JSON lines."""
+    dataset_type = "jsonl"
+    pattern = re.compile(r"\.(jsonl|ndjson)$", re.IGNORECASE)
+    pattern_text = "*.jsonl"
+    example = "captions.jsonl"
 
-    max_failures = "5%"
-
-    def __init__(self, annotations: Sequence[str]) -> None:
-        self._annotations = require_annotations(annotations, "jsonl", "captions.jsonl")
-
-    def images(self) -> Iterator[ImageEntry]:
-        """The images that lines name."""
-        for document in self._documents():
-            for record in document.records(_record):
+    def read_images(self) -> Iterator[ImageEntry]:
+        """Yields the image of each line."""
+        for document in self.list_documents():
+            for record in document.read_records(_read_line):
                 if not isinstance(record, FailedRecord):
                     yield ImageEntry(record.image, record.image, record.split, document=document.location)
 
-    def captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """The captions, in the files' order."""
-        numbering = CaptionCounter()
-        for document in self._documents():
-            for record in document.records(_record):
-                entries = (record,) if isinstance(record, FailedRecord) else _captions(record, numbering)
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions in file order."""
+        counter = CaptionCounter()
+        for document in self.list_documents():
+            for record in document.read_records(_read_line):
+                entries = (record,) if isinstance(record, FailedRecord) else _read_captions(record, counter)
                 yield from set_document(document.location, entries)
-
-    def _documents(self) -> Iterator[AnnotationFile]:
-        return list_annotation_files(self._annotations, _FILES, "*.jsonl")
 
 
 class _Record(NamedTuple):
-    """The object of a line.
-
-    Args:
-        line: The line.
-        image: Name of the image.
-        split: Its split, if the line has one.
-        own_id: Id of the line; empty if it has none.
-        captions: Key, suffix of the id, and value of each caption.
-    """
+    """The object of a line. `captions` contains key, suffix of the ID, and value of each caption."""
 
     line: Line
     image: str
@@ -73,28 +60,29 @@ class _Record(NamedTuple):
     captions: tuple[tuple[str, str, Any], ...]
 
 
-def _record(line: Line) -> _Record | FailedRecord:
+def _read_line(line: Line) -> _Record | FailedRecord:
     try:
         record = json.loads(line.text, object_pairs_hook=reject_duplicate_keys)
     except (ValueError, RecursionError) as error:
-        return line.malformed("not JSON", str(error))
+        return line.fail("not JSON", str(error))
     image = read_name(record, "image")
     several = record.get("captions") or []
     if not isinstance(several, list):
-        raise RecordError("parse", "no list", f"'captions': {abbreviate(several)}")
+        raise RecordError("parse", "not a list", f"'captions': {abbreviate(several)}")
     own_id = "" if record.get("id") in (None, "") else read_identifier(record, "id")
     captions = [] if record.get("caption") is None else [("caption", "", record["caption"])]
     captions += ((f"captions[{number}]", f".{number}", caption) for number, caption in enumerate(several))
     return _Record(line, image, read_split_field(record.get("split")), own_id, tuple(captions))
 
 
-def _captions(record: _Record, numbering: CaptionCounter) -> Iterator[CaptionEntry | FailedRecord]:
+def _read_captions(record: _Record, counter: CaptionCounter) -> Iterator[CaptionEntry | FailedRecord]:
     if not record.captions:
-        yield record.line.malformed("no caption", "neither 'caption' nor 'captions'")
+        yield record.line.fail("no caption", "neither 'caption' nor 'captions'")
     for key, suffix, caption in record.captions:
-        caption_id = f"{record.own_id}{suffix}" if record.own_id else numbering.take(record.image)
-        yield read_record(f"{record.line.place}: {key}", partial(_caption, record.image, caption_id, caption))
+        caption_id = f"{record.own_id}{suffix}" if record.own_id else counter.take(record.image)
+        read = partial(_read_caption, record.image, caption_id, caption)
+        yield read_record(f"{record.line.location}: {key}", read)
 
 
-def _caption(image: str, caption_id: str, found: Any) -> CaptionEntry:
+def _read_caption(image: str, caption_id: str, found: Any) -> CaptionEntry:
     return CaptionEntry(image, caption_id, read_caption(found))

@@ -1,5 +1,6 @@
-"""Lines of annotation files: decoded one by one, so that a fault costs its line alone, and is told with its place."""
+"""Decodes the text of annotation files line by line, so that invalid bytes fail one line only."""
 
+import codecs
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -7,30 +8,60 @@ from pipelines.datasets.base import FailedRecord
 
 MAX_LINE = 16 << 20
 
-_SHOWN = 80
+_EXCERPT = 80
+# The mark of UTF-32 begins with the mark of UTF-16, so UTF-32 comes first.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a document.
+    """A line of an annotation file.
 
     Args:
-        place: str. Document and number from 1, `captions.jsonl:17`.
-        text: str. The line without its end.
+        location: File and line number from 1, such as `captions.jsonl:17`.
+        text: The line without its end.
     """
 
-    place: str
+    location: str
     text: str
 
-    def malformed(self, reason: str, why: str = "") -> FailedRecord:
-        """The line as one that cannot be read as a record."""
-        return FailedRecord(self.place, reason, f"{why}: {shorten(self.text)}" if why else shorten(self.text))
+    def fail(self, reason: str, detail: str = "") -> FailedRecord:
+        """Returns a failed record for the line, with an excerpt."""
+        excerpt = shorten(self.text)
+        return FailedRecord(self.location, reason, f"{detail}: {excerpt}" if detail else excerpt)
 
 
 def shorten(text: str) -> str:
-    """The beginning of a text, for a message."""
-    text = text[: 4 * _SHOWN].strip()
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+    """Returns the quoted beginning of a text, for a message."""
+    text = text[: 4 * _EXCERPT].strip()
+    return repr(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…")
+
+
+def find_byte_order_mark(data: bytes) -> tuple[bytes, str] | None:
+    """Returns the byte order mark at the beginning of a text and its encoding; None if there is none."""
+    return next(((mark, name) for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), None)
+
+
+def convert_to_utf8(data: bytes) -> bytes:
+    """Converts a text with a byte order mark to UTF-8 without one. Returns any other bytes unchanged.
+
+    An unpaired surrogate becomes bytes that are not UTF-8, so that it fails its line only.
+
+    Raises:
+        UnicodeDecodeError: UTF-16 or UTF-32 ends within a character, or UTF-32 holds an invalid code point.
+    """
+    found = find_byte_order_mark(data)
+    if found is None:
+        return data
+    mark, encoding = found
+    body = data[len(mark) :]
+    return body if encoding == "utf-8" else body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
 
 
 def find_line_end(data: bytes) -> bytes:
@@ -47,49 +78,40 @@ def split_lines(data: bytes, end: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def decode_line(line: bytes, place: str) -> Iterator[Line | FailedRecord]:
-    """Decodes a line.
+def decode_line(line: bytes, location: str) -> Iterator[Line | FailedRecord]:
+    """Decodes a line of UTF-8.
 
     Args:
-        line: The line in UTF-8, with its end.
-        place: Document and number of the line.
+        line: The line with its end.
+        location: File and line number.
 
     Yields:
-        The line without its end, or Malformed. Several Malformed if CR stands within the line, because each part may
-        be a record; nothing if the line is blank.
+        The line without its end, or a failed record. If CR divides the line, one failed record per part, because each
+        part may be a record. Nothing if the line is blank.
     """
     parts = [part for part in line.split(b"\r") if part.strip()]
     if len(parts) == 1:
-        yield _decoded(parts[0].removesuffix(b"\n"), place)
+        yield _decode(parts[0].removesuffix(b"\n"), location)
     else:
-        yield from report_mixed_ends(parts, place)
+        yield from report_mixed_ends(parts, location)
 
 
-def report_mixed_ends(parts: Iterable[bytes], place: str) -> Iterator[FailedRecord]:
-    """Yields the failed records for a line within which another line end stands, because each part may be a record.
-
-    Args:
-        parts: The parts of the line. Blank ones do not count.
-        place: Document and number of the line.
-
-    Yields:
-        Malformed per part.
-    """
+def report_mixed_ends(parts: Iterable[bytes], location: str) -> Iterator[FailedRecord]:
+    """Yields one failed record per part that is not blank, for a line that another kind of line end divides."""
     for number, part in enumerate((part for part in parts if part.strip()), 1):
-        yield FailedRecord(f"{place} part {number}", "mixed line ends", shorten(_replaced(part)))
+        yield FailedRecord(f"{location} part {number}", "mixed line ends", _excerpt(part))
 
 
-def _decoded(line: bytes, place: str) -> Line | FailedRecord:
+def _decode(line: bytes, location: str) -> Line | FailedRecord:
     if len(line) > MAX_LINE:
-        return FailedRecord(
-            place, "too long", f"{len(line):,} bytes, the limit is {MAX_LINE:,}: {shorten(_replaced(line))}"
-        )
+        detail = f"{len(line):,} bytes, the limit is {MAX_LINE:,}: {_excerpt(line)}"
+        return FailedRecord(location, "too long", detail)
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        return FailedRecord(place, "not UTF-8", f"byte {error.start + 1}: {shorten(_replaced(line))}")
-    return FailedRecord(place, "NUL byte", shorten(text)) if "\0" in text else Line(place, text)
+        return FailedRecord(location, "not UTF-8", f"byte {error.start + 1}: {_excerpt(line)}")
+    return FailedRecord(location, "NUL byte", shorten(text)) if "\0" in text else Line(location, text)
 
 
-def _replaced(line: bytes) -> str:
-    return line[: 8 * _SHOWN].decode("utf-8", "replace")
+def _excerpt(line: bytes) -> str:
+    return shorten(line[: 8 * _EXCERPT].decode("utf-8", "replace"))

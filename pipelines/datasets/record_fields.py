@@ -1,55 +1,68 @@
-"""Fields of a record as annotation files write them: values by key, text, splits, and captions numbered by image."""
+"""Reads the fields of a record: values by key, text, IDs, splits and caption numbers.
+
+Every `read_*` function raises `RecordError` on a wrong field, and `read_record` turns it into a `FailedRecord`.
+"""
 
 import math
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from schemas.errors import CaptError, RecordError
+from pipelines.datasets.base import FailedRecord
+from schemas.errors import CaptError, RecordError, to_record_error
 
 MAX_TEXT = 131_072
 
+_MAX_DETAIL = 300
 _SPLITS = {name: name for name in ("train", "val", "test", "unused")} | {"dev": "val", "validation": "val"}
-# A split as one word of a file's name. Its words end at digits too: `train2017`. `test-dev` is a part of a test split.
-_NAMED = re.compile(
+# A split as one word of a file name. Words also end at digits: `train2017`. `test-dev` is part of a test split.
+_SPLIT_IN_NAME = re.compile(
     r"(?<![^\W\d_])(?:(train|training)|(val|valid|validation|dev)|(test|testing)(?:[-_.]?dev)?)(?![^\W\d_])",
     re.IGNORECASE,
 )
 
+_Read = TypeVar("_Read")
+
+
+def read_record(location: str, read: Callable[[], _Read]) -> _Read | FailedRecord:
+    """Calls `read`. Returns a failed record with this location if it raises any exception."""
+    try:
+        return read()
+    except Exception as error:
+        failure = to_record_error("parse", error)
+        detail = escape_surrogates(failure.detail.replace("\0", "\\0"))[:_MAX_DETAIL]
+        return FailedRecord(location, failure.reason, detail)
+
+
+# === JSON objects ===
+
 
 @dataclass(frozen=True)
 class DuplicateKey:
-    """Stands for a JSON object in which a key stands twice, so that nobody reads one value of two.
-
-    Args:
-        key: The key.
-    """
+    """Stands for a JSON object that has a key twice, so that neither value is used."""
 
     key: str
 
 
 def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | DuplicateKey:
-    """Makes a JSON object of its pairs: the `object_pairs_hook` of all annotation files.
-
-    Args:
-        pairs: Keys and values, in order.
-
-    Returns:
-        The object; or what stands for an object with a key twice.
-    """
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
+    """Builds a JSON object from its pairs: the `object_pairs_hook` for all annotation files."""
+    record = dict(pairs)
+    if len(record) == len(pairs):
+        return record
     return DuplicateKey(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
 
 
 def read_list(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[str, Any]]:
-    """The list under a key of a JSON object, each with its place, `file: images[17]`; CaptError where it is none."""
+    """Yields the items of a list in a JSON object, each with its location, such as `file: images[17]`.
+
+    Raises:
+        CaptError: There is no such list.
+    """
     if isinstance(data, DuplicateKey):
-        raise CaptError(f"the key {abbreviate(data.key)} stands twice", location=location, hint="keep one of the two")
+        raise CaptError(f"duplicate key {abbreviate(data.key)}", location=location, hint="Keep one of the two.")
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
         raise CaptError(f"the list {key!r} is missing", location=location, hint=hint)
     for number, record in enumerate(data[key]):
@@ -57,124 +70,42 @@ def read_list(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[s
 
 
 def read_value(record: Any, key: str) -> Any:
-    """Returns the value under a key of a JSON object.
-
-    Args:
-        record: The object.
-        key: The key.
-
-    Returns:
-        The value.
-
-    Raises:
-        RecordError: The record is not an object, lacks the key, or has a key twice.
-    """
+    """Returns the value of a key of a JSON object."""
     if isinstance(record, DuplicateKey):
-        raise RecordError("parse", "key comes twice", abbreviate(record.key))
+        raise RecordError("parse", "duplicate key", abbreviate(record.key))
     if not isinstance(record, dict):
-        raise RecordError("parse", "no object", abbreviate(record))
+        raise RecordError("parse", "not an object", abbreviate(record))
     if key not in record:
         raise RecordError("parse", f"no {key}", f"the key {key!r} is missing")
     return record[key]
 
 
 def read_identifier(record: Any, key: str) -> str:
-    """Returns an id as text.
-
-    Args:
-        record: A JSON object.
-        key: The key of the id.
-
-    Returns:
-        The id. A whole number, also one that is written `7.0`, has the same text as the number without a point.
-
-    Raises:
-        RecordError: The key is missing, or its value is neither text nor a whole number.
-    """
+    """Returns an ID as text. A whole number has the same text with and without a point (`7`, `7.0`)."""
     found = read_value(record, key)
     if isinstance(found, float) and math.isfinite(found) and found.is_integer():
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, str | int):
         raise RecordError("parse", f"bad {key}", f"neither text nor a whole number: {abbreviate(found)}")
-    return _bounded(escape_surrogates(found), key)
+    return _check_text(escape_surrogates(found), key)
 
 
 def read_name(record: Any, key: str) -> str:
-    """Returns a name, such as a file's.
-
-    Args:
-        record: A JSON object.
-        key: The key of the name.
-
-    Returns:
-        The name.
-
-    Raises:
-        RecordError: The key is missing, or its value is not text.
-    """
+    """Returns a name, such as a file name."""
     found = read_value(record, key)
     if not isinstance(found, str):
         raise RecordError("parse", f"no {key}", f"not text: {abbreviate(found)}")
-    return _bounded(escape_surrogates(found), key)
+    return _check_text(escape_surrogates(found), key)
 
 
 def read_caption(found: Any) -> str:
-    """Returns a caption of a JSON file.
-
-    Args:
-        found: The value that stands where a caption should.
-
-    Returns:
-        The caption.
-
-    Raises:
-        RecordError: The value is not text. Words such as "null" are text; null, NaN, lists and objects are not.
-    """
+    """Returns a caption. A string such as "null" is text; null, NaN, lists and objects are not."""
     if not isinstance(found, str):
-        raise RecordError("parse", "caption is no text", abbreviate(found))
+        raise RecordError("parse", "caption is not text", abbreviate(found))
     return found
 
 
-def abbreviate(found: Any) -> str:
-    """Describes a value of any size in a few characters, for a message."""
-    return reprlib.repr(found)
-
-
-def escape_surrogates(value: Any) -> str:
-    """The value as text that any table can hold: half a surrogate pair, which JSON can write, as it is written."""
-    text = str(value)
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def parse_split_name(text: str) -> str | None:
-    """The split that a field names, None where it is empty; ValueError naming the known ones. Case does not count."""
-    name = text.strip().lower()
-    if name and name not in _SPLITS:
-        raise ValueError(f"{abbreviate(text)} is none of {', '.join(_SPLITS)}")
-    return _SPLITS[name] if name else None
-
-
-def read_split_field(found: Any) -> str | None:
-    """Returns the split that a field names.
-
-    Args:
-        found: The field; None or empty text if the record names no split.
-
-    Returns:
-        The split; None if the record names none.
-
-    Raises:
-        RecordError: The field is not text, or names an unknown split.
-    """
-    if found is None:
-        return None
-    try:
-        return parse_split_name(found if isinstance(found, str) else abbreviate(found))
-    except ValueError as error:
-        raise RecordError("parse", "unknown split", str(error)) from None
-
-
-def _bounded(text: str, key: str) -> str:
+def _check_text(text: str, key: str) -> str:
     if not text.strip():
         raise RecordError("parse", f"no {key}", "the text is empty")
     if "\0" in text:
@@ -184,26 +115,55 @@ def _bounded(text: str, key: str) -> str:
     return text
 
 
-def find_split_in_name(name: str) -> str | None:
-    """Returns the split that a file's name states, in its last part.
+def abbreviate(found: Any) -> str:
+    """Describes a value of any size in a few characters, for a message."""
+    return reprlib.repr(found)
 
-    Args:
-        name: The file's path.
 
-    Returns:
-        `train`, `val` or `test`; None if the name has no such word, or two that differ.
+def escape_surrogates(value: Any) -> str:
+    """Returns the value as text in which unpaired surrogates are escaped, so that any table can store it."""
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+# === Splits ===
+
+
+def parse_split_name(text: str) -> str | None:
+    """Returns the split that a text names, ignoring case; None if it is empty.
+
+    Raises:
+        ValueError: The split is unknown.
     """
-    found = {match.lastindex for match in _NAMED.finditer(name.rsplit("/", 1)[-1])}
+    name = text.strip().lower()
+    if name and name not in _SPLITS:
+        raise ValueError(f"{abbreviate(text)} is none of {', '.join(_SPLITS)}")
+    return _SPLITS[name] if name else None
+
+
+def read_split_field(found: Any) -> str | None:
+    """Returns the split that a field names; None if the field is None or empty."""
+    if found is None:
+        return None
+    try:
+        return parse_split_name(found if isinstance(found, str) else abbreviate(found))
+    except ValueError as error:
+        raise RecordError("parse", "unknown split", str(error)) from None
+
+
+def find_split_in_name(path: str) -> str | None:
+    """Returns `train`, `val` or `test` if the file name states one of them; None if it states none or several."""
+    found = {match.lastindex for match in _SPLIT_IN_NAME.finditer(path.rsplit("/", 1)[-1])}
     return ("train", "val", "test")[(found.pop() or 1) - 1] if len(found) == 1 else None
 
 
 class CaptionCounter:
-    """Numbers captions within their image, from 0, whatever lies between them."""
+    """Numbers the captions of each image from 0."""
 
     def __init__(self) -> None:
         self._next: Counter[str] = Counter()
 
     def take(self, image_id: str) -> str:
-        """The next number of an image."""
+        """Returns the next caption number of an image."""
         self._next[image_id] += 1
         return str(self._next[image_id] - 1)

@@ -1,4 +1,4 @@
-"""Which split an image belongs to, and which images a limit takes: functions of the image's id, or of its position."""
+"""Assigns images to splits, and ranks them for limits: functions of the image ID or of the position."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,95 +8,98 @@ from typing import NamedTuple
 from schemas.errors import UsageError
 
 NAMES = ("train", "val", "test")
-_DEFAULT_SHARES = (0.8, 0.1, 0.1)
+_DEFAULT_RATIOS = (0.8, 0.1, 0.1)
+_SIZES_HINT = "Write 100000,20000,20000, for example."
 
 
 @dataclass(frozen=True)
 class Splitter:
-    """Assigns splits: the dataset's own where it has one, else by a hash of the image id in the given shares.
+    """Assigns splits: the published one if there is one, else by a hash of the image ID.
 
     Args:
-        own: bool. Whether a dataset's own split counts.
-        shares: tuple of float. Shares of train, val and test, adding up to 1.
+        own: Whether published splits are used.
+        ratios: Fractions of train, val and test. Their sum is 1.
     """
 
     own: bool
-    shares: tuple[float, float, float] = _DEFAULT_SHARES
+    ratios: tuple[float, float, float] = _DEFAULT_RATIOS
 
-    def split_of(self, image_id: str, own: str | None) -> str:
-        """The split of an image: `train`, `val`, `test` or, from the dataset alone, `unused`."""
-        if not self.is_hashed(own):
-            assert own is not None
-            return own
-        place, bound = _unit(f"split:{image_id}"), 0.0
-        for name, share in zip(NAMES, self.shares, strict=True):
-            bound += share
-            if place < bound:
+    def assign(self, image_id: str, published: str | None) -> str:
+        """Returns the split of an image: `train`, `val`, `test` or, only if published, `unused`."""
+        if not self.is_hashed(published):
+            assert published is not None
+            return published
+        position, bound = _hash_to_unit(f"split:{image_id}"), 0.0
+        for name, ratio in zip(NAMES, self.ratios, strict=True):
+            bound += ratio
+            if position < bound:
                 return name
         return NAMES[-1]
 
-    def is_hashed(self, own: str | None) -> bool:
-        """Whether a hash of the image's id decides, and not the dataset's own split."""
-        return not (self.own and own)
+    def is_hashed(self, published: str | None) -> bool:
+        """Returns whether the hash of the image ID decides."""
+        return not (self.own and published)
 
-    def stated(self, image_id: str, own: str | None) -> str:
-        """The split that the input states: its own one, or that of the shares given; empty where it states none."""
-        return "" if self.own and not own else self.split_of(image_id, own)
+    def find_stated(self, image_id: str, published: str | None) -> str:
+        """Returns the split that the input or `--split-ratios` states; empty if neither does."""
+        return "" if self.own and not published else self.assign(image_id, published)
 
 
 class SplitCounts(NamedTuple):
-    """How many images, by position, are train, how many after them val, and how many after those test."""
+    """Number of images per split: the first `train` images, then `val`, then `test`."""
 
     train: int
     val: int
     test: int
 
-    def split_of(self, position: int) -> str:
-        """The split of the image at a position, from 0; `unused` after all of them."""
+    def assign(self, position: int) -> str:
+        """Returns the split of the image at a position from 0; `unused` after the last split."""
         ends = zip(NAMES, accumulate(self), strict=True)
         return next((name for name, end in ends if position < end), "unused")
 
     @property
-    def shares(self) -> tuple[float, float, float]:
-        """The counts as shares."""
+    def ratios(self) -> tuple[float, float, float]:
+        """The counts as fractions of their sum."""
         total = sum(self)
         return self.train / total, self.val / total, self.test / total
 
 
 def split_like_published(images: int) -> SplitCounts:
-    """So many CAPTCHAs in the shares of the published ones: 100,000, 20,000 and 20,000."""
+    """Divides CAPTCHAs in the ratio of the published dataset: 100,000, 20,000 and 20,000."""
     labelled, train = images * 6 // 7, images * 5 // 7
     return SplitCounts(train, labelled - train, images - labelled)
 
 
 def parse_split_sizes(text: str) -> SplitCounts:
-    """The counts of `--split-sizes`: train, val and test, such as `100000,20000,20000`."""
+    """Parses `--split-sizes`: train, val and test, such as `100000,20000,20000`."""
     try:
         counts = SplitCounts(*map(int, text.split(",")))
     except (ValueError, TypeError):
-        raise UsageError(f"cannot read {text!r}", location="--split-sizes", hint="write 100000,20000,20000") from None
+        raise UsageError(f"cannot parse {text!r}", location="--split-sizes", hint=_SIZES_HINT) from None
     if min(counts) < 0 or not sum(counts):
-        raise UsageError(f"{text} are no counts", location="--split-sizes", hint="write 100000,20000,20000")
+        raise UsageError(f"{text} must be positive numbers", location="--split-sizes", hint=_SIZES_HINT)
     return counts
 
 
 def parse_split_ratios(text: str) -> Splitter:
-    """The splitter of `--split-ratios`: `own`, or three shares such as `0.8,0.1,0.1`."""
+    """Parses `--split-ratios`: `own`, or three fractions such as `0.8,0.1,0.1`."""
     if text == "own":
         return Splitter(own=True)
+    hint = "Write own, or 0.8,0.1,0.1."
     try:
-        train, val, test = (float(share) for share in text.split(","))
+        train, val, test = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"cannot read {text!r}", location="--split-ratios", hint="write own, or 0.8,0.1,0.1") from None
+        raise UsageError(f"cannot parse {text!r}", location="--split-ratios", hint=hint) from None
     if not (min(train, val, test) >= 0 and abs(train + val + test - 1) <= 1e-6):
-        raise UsageError(f"the shares {text} are not positive or do not add up to 1", location="--split-ratios")
-    return Splitter(own=False, shares=(train, val, test))
+        message = f"the fractions {text} are negative, or their sum is not 1"
+        raise UsageError(message, location="--split-ratios", hint=hint)
+    return Splitter(own=False, ratios=(train, val, test))
 
 
 def compute_rank(seed: int, image_id: str) -> int:
-    """Where a limit places an image: limits take the smallest ranks, so that they nest. 0 … 2^62."""
+    """Returns the rank of an image, 0 to 2^62. Limits select the smallest ranks, so a larger limit adds images."""
     return int.from_bytes(hashlib.sha256(f"limit:{seed}:{image_id}".encode()).digest()[:8], "big") >> 2
 
 
-def _unit(text: str) -> float:
+def _hash_to_unit(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2.0**64

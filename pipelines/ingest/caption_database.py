@@ -94,7 +94,7 @@ class CaptionDatabase(SplitRecords):
 
     def add_malformed(self, malformed: FailedRecord, rank: int) -> None:
         """Enter what cannot be read as a caption; of no image, it has the rank of its place."""
-        row = (malformed.place, rank, malformed.reason, malformed.detail)
+        row = (malformed.location, rank, malformed.reason, malformed.detail)
         self._db.execute("INSERT INTO malformed VALUES (?, ?, ?, ?)", row)
 
     def refuse_two_splits(self) -> None:
@@ -172,7 +172,7 @@ class CaptionDatabase(SplitRecords):
         if known == caption:
             self._refuse(image_id, caption_id, "duplicate", "", "", "")
         else:
-            self._refuse(image_id, caption_id, "failed", "parse", "id comes twice", f"also for another text: {caption}")
+            self._refuse(image_id, caption_id, "failed", "parse", "duplicate id", f"also for another text: {caption}")
 
     def _refuse(self, image_id: str, caption_id: str, *why: str) -> None:
         self._db.execute("INSERT INTO refused VALUES (?, ?, ?, ?, ?, ?)", (f"{image_id}#{caption_id}", *why, image_id))

@@ -79,7 +79,7 @@ class ImageIdentities:
         met: set[tuple[str, ...]] = set()
         for entry in entries:
             name = (entry.image_id, entry.file_name, entry.root, entry.document, entry.split or "")
-            if name in met and not entry.place:
+            if name in met and not entry.location:
                 continue
             if len(met) == _REMEMBERED:
                 met.clear()
@@ -136,7 +136,7 @@ class ImageIdentities:
         if not rows:
             raise RecordError("parse", "unknown image", "its annotation file lists no such image")
         if len(rows) > 1:
-            raise RecordError("parse", "id comes twice", f"{document}: one id is {rows[0][1]} and {rows[1][1]}")
+            raise RecordError("parse", "duplicate id", f"{document}: one id is {rows[0][1]} and {rows[1][1]}")
         return str(rows[0][0])
 
     def repeated(self) -> Iterator[tuple[str, str]]:
@@ -149,13 +149,15 @@ class ImageIdentities:
 
     def _add(self, entry: ImageEntry) -> None:
         name = (entry.image_id, entry.file_name, entry.root)
-        failure = (entry.fault.reason, f"{entry.fault.place}: {entry.fault.detail}") if entry.fault else ("", "")
+        failure = (
+            (entry.failure.reason, f"{entry.failure.location}: {entry.failure.detail}") if entry.failure else ("", "")
+        )
         inserted = self._db.execute(
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (*name, self._number(entry.document), entry.split or "", entry.url, entry.label, *failure),
         )
-        if not inserted.rowcount and entry.place:
-            self._db.execute("INSERT INTO repeated VALUES (?, ?, ?, ?)", (*name, entry.place))
+        if not inserted.rowcount and entry.location:
+            self._db.execute("INSERT INTO repeated VALUES (?, ?, ?, ?)", (*name, entry.location))
 
     def _number(self, document: str) -> int:
         if document not in self._documents:
@@ -175,7 +177,7 @@ class ImageIdentities:
         if not sound:
             document, *_, one, other = rows[0]
             detail = f"{self._names[document]}: one id is {one} and {other}"
-            yield IdentifiedImage(*name, None, "", "", "id comes twice", detail)
+            yield IdentifiedImage(*name, None, "", "", "duplicate id", detail)
         for split in sorted({row[1] for row in sound}):
             _, _, url, label, reason, detail, *_ = next(row for row in sound if row[1] == split)
             yield IdentifiedImage(*name, split or None, url, label, reason, detail)

@@ -59,7 +59,7 @@ def list_inputs(
         stand for several images.
     """
     with job_database.transaction():
-        job_database.identities.add(source.images())
+        job_database.identities.add(source.read_images())
     downloads = download_directory(images[0]) if job_database.identities.has_addresses() else None
     job_database.add_roots(images)
     for root in remove_duplicate_roots(images):
@@ -69,7 +69,7 @@ def list_inputs(
             job_database.add_found(root, list_files(root))
     if isinstance(source, ListingReader):
         with job_database.transaction():
-            job_database.identities.add(source.images_among(job_database.walked_files()))
+            job_database.identities.add(source.read_listed_images(job_database.walked_files()))
     job_database.identities.settle()
     job_database.add_records(_records(job_database.identities.images(), selection))
     if selection.limit_captions is not None:
@@ -103,7 +103,7 @@ def list_root(root: str) -> Iterator[ListedFile]:
 def _records(images: Iterable[IdentifiedImage], selection: ImageSelection) -> Iterator[InputRecord]:
     for one in images:
         # What is not an image has no split that could stay.
-        split = "" if one.reason and not one.split else selection.splitter.split_of(one.image_id, one.split)
+        split = "" if one.reason and not one.split else selection.splitter.assign(one.image_id, one.split)
         yield InputRecord(
             one.image_id,
             one.file_name,
@@ -112,7 +112,7 @@ def _records(images: Iterable[IdentifiedImage], selection: ImageSelection) -> It
             one.root,
             one.url,
             one.label,
-            selection.states.stated(one.image_id, one.split) if split and selection.states else "",
+            selection.states.find_stated(one.image_id, one.split) if split and selection.states else "",
             selection.splitter.is_hashed(one.split),
             one.reason,
             one.detail,
@@ -121,7 +121,7 @@ def _records(images: Iterable[IdentifiedImage], selection: ImageSelection) -> It
 
 def _captioned(identities: ImageIdentities, source: DatasetReader) -> Iterator[str]:
     """The image of each caption."""
-    for one in source.captions():
+    for one in source.read_captions():
         if isinstance(one, CaptionEntry):
             with contextlib.suppress(RecordError):
                 yield identities.image_of(one.document, one.image_id)

@@ -134,8 +134,8 @@ def test_two_runs_that_tokenize_the_same_captions(tmp_path: Path) -> None:
 def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Path) -> None:
     lock, note = tmp_path / "work" / "x.lock", tmp_path / "note"
     program = (
-        "import sys, time, pathlib; from pipelines.beam.scratch import claimed\n"
-        f"with claimed(pathlib.Path({str(lock)!r})):\n"
+        "import sys, time, pathlib; from pipelines.beam.scratch import hold_job_lock\n"
+        f"with hold_job_lock(pathlib.Path({str(lock)!r})):\n"
         f"    pathlib.Path({str(note)!r}).write_text('in')\n"
         "    time.sleep(float(sys.argv[1]))\n"
     )

@@ -1,4 +1,4 @@
-"""Memory does not grow with the number of images: the ledger sorts on disk, extraction streams."""
+"""Memory does not grow with the number of images: the database sorts on disk, extraction streams."""
 
 import subprocess
 import sys
@@ -13,44 +13,44 @@ import hashlib, resource, sys
 from itertools import islice
 from pathlib import Path
 
-from features.references import Found, Reference
+from features.references import ListedFile, Reference
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
-from pipelines.ingest.job_database import Ledger, Record
-from pipelines.datasets.splits import Splitter, rank_of
+from pipelines.ingest.job_database import InputRecord, JobDatabase
+from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_SCHEMA, HASH_UNIT_ROWS
 from pipelines.beam.work_units import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
-ledger = Ledger(root / "ledger.sqlite", root / "stat.sqlite")
-ledger.add_roots(["/images"])
-ledger.add_found(
-    "/images", (Found(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))
+database = JobDatabase(root / "database.sqlite", root / "stat.sqlite")
+database.add_roots(["/images"])
+database.add_found(
+    "/images", (ListedFile(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))
 )
 splitter = Splitter(own=True)
-ledger.add_records(
-    Record(name, name, splitter.split_of(name, None), rank_of(0, name)) for name, _ in ledger.walked_files()
+database.add_records(
+    InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name)) for name, _ in database.walked_files()
 )
-ledger.match()
-ledger.limit(None, None)
-ledger.locate()
-ledger.recall_keys()
-unhashed = ledger.unhashed()
+database.match()
+database.limit(None, None)
+database.locate()
+database.recall_keys()
+unhashed = database.unhashed()
 units = 0
 while some := list(islice(unhashed, HASH_UNIT_ROWS)):
     write_unit(root / "hash", f"{units:07d}", some, HASH_UNIT_SCHEMA)
     units += 1
 for unit in sorted((root / "hash" / "units").iterdir()):
-    ledger.enter_hashes(
+    database.enter_hashes(
         [row["image_id"], hashlib.sha256(row["image_id"].encode()).hexdigest(), None, None, None]
         for row in read_unit(unit)
     )
-ledger.settle((hashlib.sha256(f"{n:09d}.jpg".encode()).digest() for n in range(0, count, 2)), {})
-assert ledger.count_planned() == count // 2
-write_unit(root / "plan", "00000", ledger.planned(), EXTRACT_UNIT_SCHEMA)
-ledger.finish()
-assert ledger.counts() == {"ok": count // 2, "cached": count // 2}
-ledger.write_catalog(root / "catalog.parquet")
-ledger.write_report(root / "report.parquet")
+database.settle((hashlib.sha256(f"{n:09d}.jpg".encode()).digest() for n in range(0, count, 2)), {})
+assert database.count_planned() == count // 2
+write_unit(root / "plan", "00000", database.planned(), EXTRACT_UNIT_SCHEMA)
+database.finish()
+assert database.counts() == {"ok": count // 2, "cached": count // 2}
+database.write_catalog(root / "catalog.parquet")
+database.write_report(root / "report.parquet")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

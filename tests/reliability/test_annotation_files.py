@@ -105,7 +105,7 @@ def kind_of(name: str) -> str:
 
 def entries(kind: str, *annotations: Path) -> tuple[list[str], list[str]]:
     """The captions that a source reads, and the reasons of those that it cannot read."""
-    read = list(DATASET_READERS[kind_of(kind)]([str(path) for path in annotations]).captions())
+    read = list(DATASET_READERS[kind_of(kind)]([str(path) for path in annotations]).read_captions())
     captions = [entry.caption for entry in read if hasattr(entry, "caption")]
     return captions, [entry.reason for entry in read if hasattr(entry, "reason")]
 
@@ -189,14 +189,14 @@ def test_gzip_is_read_in_every_format_wherever_the_file_lies(tmp_path: Path, kin
 def test_a_tsv_and_a_split_are_told_by_the_name_without_gz(tmp_path: Path) -> None:
     name, text = in_coco(SOUND)
     path = put(tmp_path / f"{name}.gz", gzip.compress(text.encode()))
-    assert {image.split for image in DATASET_READERS["coco"]([str(path)]).images()} == {"train"}
+    assert {image.split for image in DATASET_READERS["coco"]([str(path)]).read_images()} == {"train"}
 
 
 def test_compressed_split_lists_beside_the_token_file_are_found(tmp_path: Path) -> None:
     path = put(tmp_path / "Flickr8k.token.txt.gz", gzip.compress(in_flickr8k(SOUND)[1].encode()))
     put(tmp_path / "Flickr_8k.trainImages.txt.gz", gzip.compress(b"a.jpg\r"))
     put(tmp_path / "Flickr_8k.devImages.txt", b"b.jpg\rc.jpg")
-    images = DATASET_READERS["flickr8k"]([str(path)]).images()
+    images = DATASET_READERS["flickr8k"]([str(path)]).read_images()
     assert [image.split for image in images] == ["train", "val", "val"]
 
 
@@ -253,7 +253,7 @@ def test_a_caption_that_is_not_text_is_a_failed_row_and_never_a_word(tmp_path: P
     assert adds_up(result)
     # JSON lines may have "captions" in place of "caption", so null is none there.
     none = {"no caption": 1} if kind == "jsonl" else {}
-    assert result["reasons"] == {"caption is no text": len(NO_TEXT) - len(none), **none}
+    assert result["reasons"] == {"caption is not text": len(NO_TEXT) - len(none), **none}
     stored = open_store(tmp_path / "S").caption_table(result["fingerprint"]).captions()
     assert sorted(stored["caption"].to_pylist()) == ["NaN", "null"]
 
@@ -263,7 +263,7 @@ def test_karpathys_tokens_are_text_too(tmp_path: Path, tokens: Any) -> None:
     sentences = [{"tokens": ["A", "dog"], "sentid": 0}, {"tokens": tokens, "sentid": 1}]
     image = {"filename": "a.jpg", "imgid": 0, "split": "train", "sentences": sentences}
     path = put(tmp_path / "dataset_x.json", json.dumps({"images": [image]}).encode())
-    assert entries("karpathy", path) == (["A dog"], ["caption is no text"])
+    assert entries("karpathy", path) == (["A dog"], ["caption is not text"])
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -305,7 +305,7 @@ INNERMOST = {
     "karpathy": "pipelines.datasets.karpathy.read_caption",
     "flickr8k": "pipelines.datasets.flickr_tokens.CaptionEntry",
     "flickr30k": "pipelines.datasets.flickr30k.CaptionEntry",
-    "conceptual": "pipelines.datasets.conceptual._row",
+    "conceptual": "pipelines.datasets.conceptual._read_row",
     "csv": "pipelines.datasets.csv_file._Row",
     "jsonl": "pipelines.datasets.jsonl.read_caption",
 }
@@ -346,14 +346,14 @@ def test_any_exception_while_a_file_of_iapr_is_read_fails_that_file_alone(
         put(tmp_path / "texts" / f"{number}.eng", text.encode())
     from pipelines.datasets import iapr
 
-    original = iapr._field
+    original = iapr._find_field
 
     def field(text: str, tag: str) -> str | None:
         if "1.jpg" in text:
             raise error("hostile")
         return original(text, tag)
 
-    monkeypatch.setattr(iapr, "_field", field)
+    monkeypatch.setattr(iapr, "_find_field", field)
     assert entries("iapr", tmp_path / "texts") == (["a dog"] * 2, [f"unexpected: {error.__name__}"])
 
 
@@ -401,7 +401,7 @@ def test_a_byte_or_number_that_json_cannot_have_costs_its_record_alone(tmp_path:
     path = put(tmp_path / name, data.encode("utf-8", "surrogateescape"))
     result = prepare_captions(tmp_path, kind, path)
     assert (result["input"], result["ok"], result["failed"]) == (4, 2, 2)
-    assert result["reasons"]["no text"] == 1
+    assert result["reasons"]["invalid text"] == 1
 
 
 @pytest.mark.parametrize("kind", ["coco", "karpathy", "jsonl"])
@@ -413,7 +413,7 @@ def test_a_record_with_a_key_twice_fails_alone(tmp_path: Path, kind: str) -> Non
     assert doubled != text
     result = prepare_captions(tmp_path, kind, put(tmp_path / name, doubled.encode()))
     assert (result["input"], result["ok"], result["failed"]) == (4, 3, 1)
-    assert result["reasons"] == {"key comes twice": 1}
+    assert result["reasons"] == {"duplicate key": 1}
 
 
 @pytest.mark.parametrize("kind", ["coco", "karpathy"])

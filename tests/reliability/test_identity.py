@@ -149,10 +149,10 @@ def test_an_id_of_two_files_in_one_annotation_file_fails_with_its_captions() -> 
         [(1, 4, "of a"), (2, 4, "of b"), (3, 5, "of c")],
     )
     result = features("store", "coco", draw("ph/a.jpg", "ph/b.jpg", "ph/c.jpg"), [file])
-    assert (result["input"], result["ok"], result["reasons"]) == (3, 1, {"id comes twice": 2})
+    assert (result["input"], result["ok"], result["reasons"]) == (3, 1, {"duplicate id": 2})
     assert set(failures(result)) == {"4@a.jpg", "4@b.jpg"}
     result = captions("store", "coco", [file])
-    assert (result["ok"], result["reasons"]) == (1, {"id comes twice": 2})
+    assert (result["ok"], result["reasons"]) == (1, {"duplicate id": 2})
     assert captioned("store", "coco") == {"of c": "ph/c.jpg"}
 
 
@@ -267,7 +267,7 @@ def test_ids_are_a_function_of_the_set_of_entries_and_distinct(entries: list[Ima
         else:
             with pytest.raises(RecordError) as caught:
                 identities.image_of(document, image_id)
-            assert caught.value.reason == ("id comes twice" if named else "unknown image")
+            assert caught.value.reason == ("duplicate id" if named else "unknown image")
 
 
 def test_an_id_that_is_another_made_distinct_is_refused() -> None:

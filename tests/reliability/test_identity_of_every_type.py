@@ -100,7 +100,7 @@ def test_files_that_name_one_image_give_it_all_their_captions_in_any_order(kind:
     path = drawn(kind, "p", "a.png")["a.png"]
     files = [ANNOTATED[kind](1, "a.png", "one dog"), ANNOTATED[kind](2, "a.png", "a cat")]
     if kind == "iapr":  # captions are numbered within an image, so both descriptions have the same caption id
-        assert captions("store", kind, files, split_ratios="1,0,0")["reasons"] == {"id comes twice": 1}
+        assert captions("store", kind, files, split_ratios="1,0,0")["reasons"] == {"duplicate id": 1}
     else:
         check_joined(kind, files, {"one dog": path, "a cat": path})
 

@@ -10,7 +10,7 @@ def bare(entry: Any) -> Any:
     """An entry without its annotation file and its place in it; Malformed as it is."""
     if isinstance(entry, FailedRecord):
         return entry
-    return entry._replace(document="", place="") if isinstance(entry, ImageEntry) else entry._replace(document="")
+    return entry._replace(document="", location="") if isinstance(entry, ImageEntry) else entry._replace(document="")
 
 
 def bare_entries(entries: Iterable[Any]) -> list[Any]:

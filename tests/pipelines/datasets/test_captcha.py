@@ -17,13 +17,13 @@ def entries(directory: Path, labels: str | bytes, names: list[str] | int, **opti
     names = [f"words_captcha/a{number}.png" for number in range(names)] if isinstance(names, int) else names
     path = directory / "labels.txt"
     path.write_bytes(labels.encode() if isinstance(labels, str) else labels)
-    found = list(CaptchaReader(str(path), **options).images_among(map(ListedImage, sorted(names))))
+    found = list(CaptchaReader(str(path), **options).read_listed_images(map(ListedImage, sorted(names))))
     assert len({entry.image_id for entry in found}) == len(found)
     return {entry.image_id.replace(f"{path}:", "line "): entry for entry in found}
 
 
 def faults(found: dict[str, ImageEntry]) -> dict[str, str]:
-    return {image_id: entry.fault.reason for image_id, entry in found.items() if entry.fault}
+    return {image_id: entry.failure.reason for image_id, entry in found.items() if entry.failure}
 
 
 def test_words_are_those_of_the_lines_and_the_last_images_have_none(tmp_path):
@@ -60,8 +60,8 @@ def test_images_are_ordered_by_number_not_by_name(tmp_path):
         ("a1 th1s", "not a-z"),
         ("a1 thüs", "not a-z"),
         ("a1 it's", "not a-z"),
-        ("a1 other\na1 thus", "doubled id"),
-        ("a1 thus\na1 thus", "doubled id"),
+        ("a1 other\na1 thus", "duplicate id"),
+        ("a1 thus\na1 thus", "duplicate id"),
         ("", "no label"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_faulty_line_costs_its_image_alone(tmp_path, line, reason):
     assert faults(found) == {"a1": reason}
     assert [found[image_id].label for image_id in ("a0", "a2", "a3")] == ["null", "book", ""]
     assert not found["a1"].label or reason == "no label"
-    assert str(tmp_path / "labels.txt") in found["a1"].fault.place
+    assert str(tmp_path / "labels.txt") in found["a1"].failure.location
 
 
 @pytest.mark.parametrize(
@@ -108,20 +108,20 @@ def test_images_of_other_names_are_failed_rows(tmp_path):
 def test_two_files_of_one_number_are_a_fault(tmp_path):
     found = entries(tmp_path, "a0 null\n", ["one/a0.png", "other/a0.png", "one/a1.png"])
     assert faults(found) == {"a0": "two files"}
-    assert "other/a0.png" in found["a0"].fault.detail
+    assert "other/a0.png" in found["a0"].failure.detail
 
 
 def test_labels_without_any_line_are_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match="there is no label in it"):
+    with pytest.raises(UsageError, match="the file contains no label"):
         entries(tmp_path, "\n\n", 3)
     assert entries(tmp_path, "a0 null\n".encode("utf-16"), 1)["a0"].label == "null"
 
 
 def test_a_file_of_labels_that_is_not_there_is_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match=r"no such annotation file \(check --labels\)"):
+    with pytest.raises(UsageError, match=r"no such annotation file. Check --labels"):
         CaptchaReader(str(tmp_path / "labels.txt"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"it holds no spec_train_val\.txt \(check --labels\)"):
+    with pytest.raises(UsageError, match=r"contains no spec_train_val\.txt. Check --labels"):
         CaptchaReader(str(tmp_path / "empty"))
 
 
@@ -146,7 +146,7 @@ def test_an_image_that_is_missing_moves_no_other_into_another_split(tmp_path):
 def test_splits_go_by_the_counts_that_are_given_and_the_rest_is_unused(tmp_path):
     found = entries(tmp_path, "a0 null\n", 7, counts=SplitCounts(3, 0, 2))
     assert splits(found) == ["train"] * 3 + ["test"] * 2 + ["unused"] * 2
-    with pytest.raises(UsageError, match="the splits take 8 images, and there are 7"):
+    with pytest.raises(UsageError, match="the splits need 8 images, and there are 7"):
         entries(tmp_path, "a0 null\n", 7, counts=SplitCounts(4, 2, 2))
 
 

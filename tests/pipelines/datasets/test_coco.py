@@ -28,21 +28,21 @@ def test_train_and_val_come_together_from_files_and_from_the_published_zip(tmp_p
     for annotations in ([tmp_path / name for name in names], [tmp_path / "annotations_trainval2014.zip"]):
         source = CocoReader([str(path) for path in annotations])
         image = "COCO_train2014_000000000009.jpg"
-        assert bare_entries(source.images()) == [ImageEntry("9", image, "train"), ImageEntry("9", image, "val")]
-        assert bare(next(source.captions())) == CaptionEntry("9", "48", "A bowl\nof food. ")
+        assert bare_entries(source.read_images()) == [ImageEntry("9", image, "train"), ImageEntry("9", image, "val")]
+        assert bare(next(source.read_captions())) == CaptionEntry("9", "48", "A bowl\nof food. ")
 
 
 def test_the_directory_that_a_file_lies_in_says_no_split(tmp_path: Path) -> None:
     (tmp_path / "val2017").mkdir()
     (tmp_path / "val2017" / "captions_mine.json").write_text(json.dumps(DATA))
-    assert next(CocoReader([str(tmp_path)]).images()).split is None
+    assert next(CocoReader([str(tmp_path)]).read_images()).split is None
 
 
 def test_two_years_together_are_refused(tmp_path: Path) -> None:
     for name in ("captions_train2014.json", "captions_val2017.json"):
         (tmp_path / name).write_text(json.dumps(DATA))
     with pytest.raises(UsageError, match="captions of 2014 and 2017 share images"):
-        bare_entries(CocoReader([str(tmp_path)]).images())
+        bare_entries(CocoReader([str(tmp_path)]).read_images())
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line:
     (tmp_path / "captions_train2017.json").write_text(json.dumps(data))
     source = CocoReader([str(tmp_path / "captions_train2017.json")])
     with pytest.raises(CaptError, match=line):
-        [*source.images(), *source.captions()]
+        [*source.read_images(), *source.read_captions()]
 
 
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (3, "no object"),
+        (3, "not an object"),
         ({}, "no id"),
         ({"id": None, "file_name": "a.jpg"}, "bad id"),
         ({"id": True, "file_name": "a.jpg"}, "bad id"),
@@ -82,23 +82,23 @@ def test_what_is_missing_is_told_with_its_place(tmp_path: Path, data: Any, line:
 def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, image: Any, reason: str) -> None:
     path = tmp_path / "captions_train2017.json"
     path.write_text(json.dumps({"images": [image, *DATA["images"]], "annotations": []}))
-    failed, sound = CocoReader([str(path)]).images()
-    assert failed.fault is not None
-    assert (failed.fault.place, failed.fault.reason) == (f"{path}: images[0]", reason)
-    assert (sound.image_id, sound.fault) == ("9", None)
+    failed, sound = CocoReader([str(path)]).read_images()
+    assert failed.failure is not None
+    assert (failed.failure.location, failed.failure.reason) == (f"{path}: images[0]", reason)
+    assert (sound.image_id, sound.failure) == ("9", None)
 
 
 @pytest.mark.parametrize(
     ("annotation", "reason"),
     [
-        ("A dog", "no object"),
+        ("A dog", "not an object"),
         ({"id": 1, "image_id": 9}, "no caption"),
         ({"id": 1, "caption": "A dog"}, "no image_id"),
         ({"image_id": 9, "caption": "A dog"}, "no id"),
         ({"id": None, "image_id": 9, "caption": "A dog"}, "bad id"),
         ({"id": 1, "image_id": {}, "caption": "A dog"}, "bad image_id"),
         *(
-            ({"id": 1, "image_id": 9, "caption": caption}, "caption is no text")
+            ({"id": 1, "image_id": 9, "caption": caption}, "caption is not text")
             for caption in (None, float("nan"), 7, True, ["a", "cat"], {"en": "a dog"})
         ),
     ],
@@ -106,18 +106,18 @@ def test_an_image_that_cannot_be_read_costs_itself_alone(tmp_path: Path, image: 
 def test_an_annotation_that_cannot_be_read_costs_itself_alone(tmp_path: Path, annotation: Any, reason: str) -> None:
     path = tmp_path / "captions_train2017.json"
     path.write_text(json.dumps({"images": [], "annotations": [annotation, *DATA["annotations"]]}))
-    failed, sound = CocoReader([str(path)]).captions()
+    failed, sound = CocoReader([str(path)]).read_captions()
     assert isinstance(failed, FailedRecord)
-    assert (failed.place, failed.reason) == (f"{path}: annotations[0]", reason)
+    assert (failed.location, failed.reason) == (f"{path}: annotations[0]", reason)
     assert isinstance(sound, CaptionEntry)
 
 
 def test_whole_numbers_that_are_written_with_a_point_are_the_same_ids(tmp_path: Path) -> None:
     path = tmp_path / "captions_train2017.json"
     path.write_text('{"images": [], "annotations": [{"id": 1.0, "image_id": 9.0, "caption": "None"}]}')
-    assert bare_entries(CocoReader([str(path)]).captions()) == [CaptionEntry("9", "1", "None")]
+    assert bare_entries(CocoReader([str(path)]).read_captions()) == [CaptionEntry("9", "1", "None")]
 
 
 def test_annotations_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--annotations: coco needs its annotation files"):
+    with pytest.raises(UsageError, match="--annotations: dataset type coco needs annotation files"):
         CocoReader([])

@@ -14,7 +14,7 @@ URL = "http://example.com/a.jpg"
 
 
 def captions(path: Path) -> list[CaptionEntry | FailedRecord]:
-    return bare_entries(open_reader("conceptual", [str(path)]).captions())
+    return bare_entries(open_reader("conceptual", [str(path)]).read_captions())
 
 
 def write(path: Path, text: str) -> Path:
@@ -26,7 +26,7 @@ def test_ids_are_digests_of_address_and_text(tmp_path: Path) -> None:
     (entry,) = captions(write(tmp_path / "rows.tsv", f"a dog runs\t{URL}\n"))
     digest = sha256(URL.encode()).hexdigest()
     assert entry == CaptionEntry(digest, sha256(b"a dog runs").hexdigest(), "a dog runs")
-    (image,) = open_reader("conceptual", [str(tmp_path / "rows.tsv")]).images()
+    (image,) = open_reader("conceptual", [str(tmp_path / "rows.tsv")]).read_images()
     assert (image.image_id, image.file_name, image.url) == (digest, f"{digest[:2]}/{digest}", URL)
     assert image.file_name == build_download_name(URL)
 
@@ -46,7 +46,7 @@ def test_ids_are_digests_of_address_and_text(tmp_path: Path) -> None:
 )
 def test_the_split_is_by_the_files_name(tmp_path: Path, name: str, split: str | None) -> None:
     path = write(tmp_path / name, f"a dog\t{URL}\n")
-    (image,) = open_reader("conceptual", [str(path)]).images()
+    (image,) = open_reader("conceptual", [str(path)]).read_images()
     assert image.split == split
 
 
@@ -56,15 +56,15 @@ def test_bad_lines_are_told_with_their_places_and_cost_no_other(tmp_path: Path) 
         f"\ufeffa\t{URL}\r\nno tab\n\nno address\t\nb\twww.example.com/b.jpg\n\udcff\t{URL}\nc\t{URL}\tlabel\t0.5\n",
     )
     good = [entry.caption for entry in captions(path) if isinstance(entry, CaptionEntry)]
-    bad = {entry.place: entry.reason for entry in captions(path) if isinstance(entry, FailedRecord)}
+    bad = {entry.location: entry.reason for entry in captions(path) if isinstance(entry, FailedRecord)}
     assert good == ["a", "c"]
     assert bad == {
         f"{path}:2": "no separator",
-        f"{path}:4": "no address",
-        f"{path}:5": "no address",
+        f"{path}:4": "no URL",
+        f"{path}:5": "no URL",
         f"{path}:6": "not UTF-8",
     }
-    assert len(bare_entries(open_reader("conceptual", [str(path)]).images())) == 2
+    assert len(bare_entries(open_reader("conceptual", [str(path)]).read_images())) == 2
 
 
 def test_annotations_are_needed() -> None:

@@ -19,7 +19,7 @@ ROWS = st.lists(st.tuples(FIELD.filter(str.strip), FIELD, st.sampled_from(["", "
 
 def captions(tmp_path: Path, data: str | bytes, name: str = "a.csv") -> list[CaptionEntry | FailedRecord]:
     (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
-    return bare_entries(CsvReader([str(tmp_path / name)]).captions())
+    return bare_entries(CsvReader([str(tmp_path / name)]).read_captions())
 
 
 def texts(entries: list[CaptionEntry | FailedRecord]) -> list[str]:
@@ -35,7 +35,7 @@ def test_columns_come_in_any_order_and_case_and_others_are_left(tmp_path: Path) 
         CaptionEntry("b.jpg", "0", "A cat"),
         CaptionEntry("c.jpg", "9", ""),
     ]
-    images = bare_entries(CsvReader([str(tmp_path / "a.csv")]).images())
+    images = bare_entries(CsvReader([str(tmp_path / "a.csv")]).read_images())
     assert images == [
         ImageEntry("x/a.jpg", "x/a.jpg", "train"),
         ImageEntry("b.jpg", "b.jpg", None),
@@ -92,7 +92,7 @@ def test_a_row_that_cannot_be_read_is_told_with_its_line_and_costs_no_other(
     data = b"image,caption,split\na,before,\n" + row + b"\na,after,\nb,last,\n"
     before, entry, *rest = captions(tmp_path, data)
     assert isinstance(entry, FailedRecord)
-    assert (entry.place, entry.reason) == (f"{tmp_path}/a.csv:3", reason)
+    assert (entry.location, entry.reason) == (f"{tmp_path}/a.csv:3", reason)
     assert len(entry.detail) < 250
     assert texts([before, *rest]) == ["before", "after", "last"]
 
@@ -106,14 +106,14 @@ def test_an_unknown_split_names_the_known_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (b"", "no header: it is empty"),
-        (b"\n\n", "no header: it is empty"),
+        (b"", "no header: the file is empty"),
+        (b"\n\n", "no header: the file is empty"),
         (b"a.jpg,A dog\n", "no columns 'image'"),
         (b"image,text\n", "no columns 'caption'"),
         (b"image,caption,Image\n", "2 columns 'image'"),
         (b"image,caption,split,split\n", "2 columns 'split'"),
         (b"im\xff,caption\n", "no header: not UTF-8"),
-        ("image,caption\n".encode("utf-16")[:-1], "it is not sound UTF-16"),
+        ("image,caption\n".encode("utf-16")[:-1], "invalid UTF-16"),
     ],
 )
 def test_a_header_that_is_none_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:
@@ -134,5 +134,5 @@ def test_what_a_csv_writer_writes_is_read_back(
     assert [(e.image_id, e.caption) for e in entries if isinstance(e, CaptionEntry)] == [
         (image.strip(), caption) for image, caption, _ in rows
     ]
-    images = CsvReader([str(base / "a.csv")]).images()
+    images = CsvReader([str(base / "a.csv")]).read_images()
     assert [(e.image_id, e.split or "") for e in images] == [(image.strip(), split) for image, _, split in rows]

@@ -17,7 +17,7 @@ def rows(data: bytes, delimiter: str = ",") -> list[tuple[int, list[str] | str]]
     """Line number and fields of each row, or the reason why it is none."""
     read = []
     for row in read_rows(data, "a", delimiter):
-        number = int(row.place.removeprefix("a:").split(" ")[0])
+        number = int(row.location.removeprefix("a:").split(" ")[0])
         read.append((number, row.reason if isinstance(row, FailedRecord) else row.fields))
     return read
 
@@ -58,14 +58,14 @@ def test_each_line_is_looked_at_a_few_times_however_many_quotes_never_close(
     monkeypatch: pytest.MonkeyPatch, row: str, ending: str
 ) -> None:
     looked = 0
-    state = csv_rows._Text.state
+    state = csv_rows._Text.parse_state
 
     def counted(self: csv_rows._Text, line: bytes) -> str:
         nonlocal looked
         looked += 1
         return state(self, line)
 
-    monkeypatch.setattr(csv_rows._Text, "state", counted)
+    monkeypatch.setattr(csv_rows._Text, "parse_state", counted)
     rows((row * 3000 + ending).encode())
     assert looked <= 4 * 3000
 

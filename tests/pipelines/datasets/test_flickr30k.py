@@ -17,7 +17,7 @@ ROWS = f"""{HEADER}1000092795.jpg| 0| Two young guys with shaggy hair .
 
 def captions(tmp_path: Path, text: str, name: str = "results.csv") -> list[CaptionEntry | FailedRecord]:
     (tmp_path / name).write_text(text)
-    return bare_entries(Flickr30kReader([str(tmp_path / name)]).captions())
+    return bare_entries(Flickr30kReader([str(tmp_path / name)]).read_captions())
 
 
 def test_rows_are_read_and_the_one_without_its_separator_is_mended(tmp_path: Path) -> None:
@@ -27,13 +27,15 @@ def test_rows_are_read_and_the_one_without_its_separator_is_mended(tmp_path: Pat
         CaptionEntry("2199200615.jpg", "4", "A dog runs across the grass .", repaired="missing separator"),
     ]
     source = Flickr30kReader([str(tmp_path / "results.csv")])
-    assert bare_entries(source.images()) == [ImageEntry(name, name) for name in ("1000092795.jpg", "2199200615.jpg")]
+    assert bare_entries(source.read_images()) == [
+        ImageEntry(name, name) for name in ("1000092795.jpg", "2199200615.jpg")
+    ]
 
 
 def test_the_token_file_gives_the_same_and_is_preferred(tmp_path: Path) -> None:
     tokens = captions(tmp_path, "1000092795.jpg#0\tTwo young guys with shaggy hair .\n", "results_20130124.token")
     assert tokens == captions(tmp_path, ROWS)[:1]
-    assert bare_entries(Flickr30kReader([str(tmp_path)]).captions()) == tokens
+    assert bare_entries(Flickr30kReader([str(tmp_path)]).read_captions()) == tokens
 
 
 @pytest.mark.parametrize("part", [" ", "a ", "| 1", "|1 ", "|", "a" + " " * 99])
@@ -54,5 +56,5 @@ def test_a_row_that_is_made_to_confuse_takes_no_longer_than_its_length(tmp_path:
 def test_a_row_that_cannot_be_read_is_told_with_its_place(tmp_path: Path, row: str, reason: str) -> None:
     entry, other = captions(tmp_path, f"{HEADER}{row}\nb.jpg| 0| A cat\n")
     assert isinstance(entry, FailedRecord)
-    assert (entry.place, entry.reason) == (f"{tmp_path}/results.csv:2", reason)
+    assert (entry.location, entry.reason) == (f"{tmp_path}/results.csv:2", reason)
     assert isinstance(other, CaptionEntry)

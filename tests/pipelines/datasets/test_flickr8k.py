@@ -14,22 +14,22 @@ TOKENS = b"a.jpg#0\tA dog .\na.jpg#1\tA cat .\nb.jpg#0\tA bird .\n2258277193_586
 
 
 def write(tmp_path: Path, data: bytes = TOKENS, **lists: str) -> str:
-    (tmp_path / "Flickr8kReader.token.txt").write_bytes(data)
+    (tmp_path / "Flickr8k.token.txt").write_bytes(data)
     for split, names in lists.items():
         (tmp_path / f"Flickr_8k.{split}Images.txt").write_text(names)
-    return str(tmp_path / "Flickr8kReader.token.txt")
+    return str(tmp_path / "Flickr8k.token.txt")
 
 
 def captions(tmp_path: Path, data: bytes) -> list[CaptionEntry | FailedRecord]:
-    return bare_entries(Flickr8kReader([write(tmp_path, data)]).captions())
+    return bare_entries(Flickr8kReader([write(tmp_path, data)]).read_captions())
 
 
 def splits(*annotations: str) -> dict[str, str | None]:
-    return {entry.image_id: entry.split for entry in Flickr8kReader(annotations).images()}
+    return {entry.image_id: entry.split for entry in Flickr8kReader(annotations).read_images()}
 
 
 def test_images_come_once_with_their_names_as_ids_the_ghost_too(tmp_path: Path) -> None:
-    images = bare_entries(Flickr8kReader([write(tmp_path)]).images())
+    images = bare_entries(Flickr8kReader([write(tmp_path)]).read_images())
     names = ["a.jpg", "b.jpg", "2258277193_586949ec62.jpg.1"]
     assert [(entry.image_id, entry.file_name) for entry in images] == [(name, name) for name in names]
 
@@ -74,7 +74,7 @@ def test_a_line_that_cannot_be_read_is_told_with_its_place_and_costs_no_other(
 ) -> None:
     before, entry, after = captions(tmp_path, b"a.jpg#7\tone\n" + line + b"\nb.jpg#0\ttwo\n")
     assert isinstance(entry, FailedRecord)
-    assert (entry.place, entry.reason) == (f"{tmp_path}/Flickr8k.token.txt:2", reason)
+    assert (entry.location, entry.reason) == (f"{tmp_path}/Flickr8k.token.txt:2", reason)
     assert isinstance(before, CaptionEntry)
     assert isinstance(after, CaptionEntry)
 
@@ -106,13 +106,13 @@ def test_lists_are_taken_from_elsewhere_and_from_the_zip_and_other_files_there_a
     elsewhere.write_text("b.jpg\n")
     assert splits(str(text), str(elsewhere))["b.jpg"] == "test"
     with zipfile.ZipFile(tmp_path / "Flickr8k_text.zip", "w") as archive:
-        archive.write(text, "Flickr8kReader.token.txt")
+        archive.write(text, "Flickr8k.token.txt")
         archive.write(elsewhere, "Flickr_8k.testImages.txt")
         archive.writestr("Flickr8kReader.lemma.token.txt", "a.jpg#0\tA dog be run")
         archive.writestr("CrowdFlowerAnnotations.txt", "a.jpg\tb.jpg#2\t0\t0\t3")
         archive.writestr("__MACOSX/._Flickr8k.token.txt", b"\0\5")
     source = Flickr8kReader([str(tmp_path / "Flickr8k_text.zip")])
-    assert len(bare_entries(source.captions())) == 4
+    assert len(bare_entries(source.read_captions())) == 4
     assert splits(str(tmp_path / "Flickr8k_text.zip"))["b.jpg"] == "test"
 
 

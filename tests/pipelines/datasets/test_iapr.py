@@ -31,8 +31,8 @@ def write(tmp_path: Path, **texts: str) -> IaprReader:
 
 def test_each_clause_is_a_caption_of_the_image(tmp_path: Path) -> None:
     source = write(tmp_path, a=DOC)
-    assert bare_entries(source.images()) == [ImageEntry(IMAGE, IMAGE)]
-    assert bare_entries(source.captions()) == [
+    assert bare_entries(source.read_images()) == [ImageEntry(IMAGE, IMAGE)]
+    assert bare_entries(source.read_captions()) == [
         CaptionEntry(IMAGE, "0", "a café & a bar"),
         CaptionEntry(IMAGE, "1", "two palm\ntrees & a bench"),
     ]
@@ -41,21 +41,21 @@ def test_each_clause_is_a_caption_of_the_image(tmp_path: Path) -> None:
 def test_files_that_are_no_annotation_are_told_and_cost_no_other(tmp_path: Path) -> None:
     imageless = DOC.replace(IMAGE, "")
     source = write(tmp_path, a="", b="<DOC>", c=imageless, d=DOC)
-    *bad, good, _ = source.captions()
+    *bad, good, _ = source.read_captions()
     location = f"{tmp_path}/annotations_complete_eng/00"
-    assert [(one.place, one.reason) for one in bad if isinstance(one, FailedRecord)] == [
+    assert [(one.location, one.reason) for one in bad if isinstance(one, FailedRecord)] == [
         (f"{location}/a.eng", "no DOC"),
         (f"{location}/b.eng", "no DOC"),
         (f"{location}/c.eng", "no IMAGE"),
     ]
     assert isinstance(good, CaptionEntry)
-    assert len(bare_entries(source.images())) == 1
+    assert len(bare_entries(source.read_images())) == 1
 
 
 def test_an_image_without_a_description_is_an_image_and_no_caption(tmp_path: Path) -> None:
     source = write(tmp_path, a=DOC.replace("DESCRIPTION", "SUMMARY"))
-    assert len(bare_entries(source.images())) == 1
-    (entry,) = source.captions()
+    assert len(bare_entries(source.read_images())) == 1
+    (entry,) = source.read_captions()
     assert isinstance(entry, FailedRecord)
     assert (entry.reason, entry.detail) == ("no description", IMAGE)
 
@@ -63,7 +63,7 @@ def test_an_image_without_a_description_is_an_image_and_no_caption(tmp_path: Pat
 def test_entities_are_not_expanded(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE a [<!ENTITY b "boom"><!ENTITY c SYSTEM "file:///etc/passwd">]>\n'
     source = write(tmp_path, a=bomb + DOC.replace("a café", "&b;x &c"))
-    assert [entry.caption for entry in source.captions() if isinstance(entry, CaptionEntry)][:2] == [
+    assert [entry.caption for entry in source.read_captions() if isinstance(entry, CaptionEntry)][:2] == [
         "&b",
         "x &c & a bar",
     ]
@@ -71,7 +71,7 @@ def test_entities_are_not_expanded(tmp_path: Path) -> None:
 
 def test_tags_that_never_close_take_no_longer_than_their_length(tmp_path: Path) -> None:
     source = write(tmp_path, a="<DOC>" * 100_000, b=DOC.replace("<DESCRIPTION>", "<DESCRIPTION>" * 100_000))
-    assert [type(entry) for entry in source.captions()] == [FailedRecord, CaptionEntry, CaptionEntry]
+    assert [type(entry) for entry in source.read_captions()] == [FailedRecord, CaptionEntry, CaptionEntry]
 
 
 def test_light_annotations_beside_complete_ones_are_left(tmp_path: Path) -> None:
@@ -79,6 +79,6 @@ def test_light_annotations_beside_complete_ones_are_left(tmp_path: Path) -> None
     light = tmp_path / "annotations" / "00" / "25.eng"
     light.parent.mkdir(parents=True)
     light.write_text("<DOC><IMAGE>images/00/25.jpg</IMAGE></DOC>")
-    assert all(isinstance(entry, CaptionEntry) for entry in source.captions())
-    (entry,) = IaprReader([str(light.parent)]).captions()
+    assert all(isinstance(entry, CaptionEntry) for entry in source.read_captions())
+    (entry,) = IaprReader([str(light.parent)]).read_captions()
     assert isinstance(entry, FailedRecord)

@@ -19,7 +19,7 @@ RECORDS = st.lists(st.tuples(TEXT.filter(str.strip), st.lists(TEXT, min_size=1, 
 def captions(tmp_path: Path, *records: Any) -> list[CaptionEntry | FailedRecord]:
     lines = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in records]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    return bare_entries(JsonLinesReader([str(tmp_path / "a.jsonl")]).captions())
+    return bare_entries(JsonLinesReader([str(tmp_path / "a.jsonl")]).read_captions())
 
 
 def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
         CaptionEntry("c.jpg", "x.0", "Two"),
         CaptionEntry("c.jpg", "x.1", "Three"),
     ]
-    images = bare_entries(JsonLinesReader([str(tmp_path / "a.jsonl")]).images())
+    images = bare_entries(JsonLinesReader([str(tmp_path / "a.jsonl")]).read_images())
     assert images[1] == ImageEntry("b.jpg", "b.jpg", "val")
 
 
@@ -50,16 +50,16 @@ def test_a_line_has_one_caption_or_several(tmp_path: Path) -> None:
         (b"[" * 100_000, "not JSON"),
         (b'{"image": ' + b"9" * 10_000 + b"}", "not JSON"),
         (b'{"image": "caf\xe9", "caption": "A dog"}', "not UTF-8"),
-        (b"[]", "no object"),
-        (b"null", "no object"),
+        (b"[]", "not an object"),
+        (b"null", "not an object"),
         ({"caption": "A dog"}, "no image"),
         ({"image": 7, "caption": "A dog"}, "no image"),
         ({"image": " ", "caption": "A dog"}, "no image"),
         ({"image": "a"}, "no caption"),
         ({"image": "a", "caption": None, "captions": []}, "no caption"),
-        ({"image": "a", "caption": 7}, "caption is no text"),
-        ({"image": "a", "captions": "A dog"}, "no list"),
-        ({"image": "a", "captions": [None]}, "caption is no text"),
+        ({"image": "a", "caption": 7}, "caption is not text"),
+        ({"image": "a", "captions": "A dog"}, "not a list"),
+        ({"image": "a", "captions": [None]}, "caption is not text"),
         ({"image": "a", "caption": "A dog", "split": "tarin"}, "unknown split"),
         ({"image": "a", "caption": "A dog", "split": 3}, "unknown split"),
         ({"image": "a", "caption": "A dog", "id": [1]}, "bad id"),
@@ -71,7 +71,7 @@ def test_a_line_that_cannot_be_read_is_told_with_its_place_and_costs_no_other(
     sound = {"image": "b", "caption": "A dog"}
     before, entry, after = captions(tmp_path, sound, line, sound)
     assert isinstance(entry, FailedRecord)
-    assert (entry.place.split(": ")[0], entry.reason) == (f"{tmp_path}/a.jsonl:2", reason)
+    assert (entry.location.split(": ")[0], entry.reason) == (f"{tmp_path}/a.jsonl:2", reason)
     assert len(entry.detail) < 300
     assert isinstance(before, CaptionEntry)
     assert isinstance(after, CaptionEntry)

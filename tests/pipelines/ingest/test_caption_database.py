@@ -25,7 +25,7 @@ def job_database(tmp_path: Path) -> Iterator[CaptionDatabase]:
 def test_one_id_with_the_same_text_is_a_duplicate_and_with_another_a_failure(job_database: CaptionDatabase) -> None:
     job_database.add_captions([(b"\0", "0.jpg", "0", "A dog", ""), (b"\1", "1.jpg", "0", "A cat", "")])
     assert job_database.counts() == {"ok": 4, "cached": 0, "duplicate": 1, "failed": 3}
-    assert job_database.reasons() == {"no image": 2, "id comes twice": 1}
+    assert job_database.reasons() == {"no image": 2, "duplicate id": 1}
 
 
 def test_what_was_mended_is_counted_among_the_images_chosen(job_database: CaptionDatabase) -> None:

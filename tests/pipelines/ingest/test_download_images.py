@@ -165,7 +165,7 @@ def test_a_torn_line_of_a_killed_run_costs_no_other(tmp_path: Path) -> None:
 KILLED = """
 import json, signal, sys
 from pathlib import Path
-from tests.pipelines.test_downloading import fetch
+from tests.pipelines.ingest.test_download_images import fetch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 fetch(Path(sys.argv[1]), json.loads(sys.argv[2]))
 """
@@ -302,7 +302,7 @@ def prepare_captions(rows: Path, **options: Any) -> dict[str, Any]:
 def test_captions_of_conceptual_are_told_apart_by_their_text(rows: Path) -> None:
     result = prepare_captions(rows)
     assert (result["input"], result["ok"], result["duplicate"], result["failed"]) == (21, 18, 1, 2)
-    assert result["reasons"] == {"no address": 1, "no separator": 1}
+    assert result["reasons"] == {"no URL": 1, "no separator": 1}
     text = capt.open_store(rows.parent / "store").caption_table(result["fingerprint"]).captions().to_pylist()
     file = rows / "Train_GCC-training.tsv"
     file.write_text("\n".join(reversed(file.read_text(encoding="utf-8").splitlines())), encoding="utf-8")

@@ -14,7 +14,7 @@ from tests.features.store.stores import add_dataset, new_store
 from tests.workflows.test_model_registry import facts, promote, put_run, run_name
 from workflows.model_registry import ChampionChangedError, RegisteredModel
 from workflows.retraining.config import RetrainConfig
-from workflows.retraining.pipeline import _Cycle
+from workflows.retraining.pipeline import _Retraining
 from workflows.retraining.promotion_gate import GateResult
 
 
@@ -27,40 +27,44 @@ def model(tmp_path: Path) -> RegisteredModel:
     return model
 
 
-def _cycle(model: RegisteredModel, run: int) -> _Cycle:
+def _retraining(model: RegisteredModel, run: int) -> _Retraining:
     """A retraining that starts now, and whose challenger is the run of that number."""
     store = create_store(model.root.parent.parent)
     put_run(model, run)
-    cycle = _Cycle(
+    retraining = _Retraining(
         RetrainConfig(store=str(store.path), name=model.name, data=({"dataset_type": "folder"},)), store, model
     )
-    cycle.run_name = run_name(run)
-    return cycle
+    retraining.log.run_name = run_name(run)
+    return retraining
 
 
 def test_retraining_does_not_overwrite_a_rollback(model: RegisteredModel) -> None:
-    cycle = _cycle(model, 3)
-    capt.models_rollback(store=str(cycle.store.path))
-    told = cycle._decide(GateResult(True, ("better than champion 2",)))
-    assert (told["decision"], told["champion"], model.champion) == ("stale", run_name(1), run_name(1))
+    retraining = _retraining(model, 3)
+    capt.models_rollback(store=str(retraining.store.path))
+    outcome = retraining._decide(GateResult(True, ("better than champion 2",)))
+    assert (outcome["decision"], outcome["champion"], model.champion) == ("stale", run_name(1), run_name(1))
     last = model.history()[-1].facts
     assert (last.decision, last.run, last.champion) == ("stale", run_name(3), run_name(1))
-    assert capt.models_promote(store=str(cycle.store.path), run=run_name(3))["before"] == run_name(1)
+    assert capt.models_promote(store=str(retraining.store.path), run=run_name(3))["before"] == run_name(1)
 
 
 def test_retraining_promotes_over_the_champion_that_it_compared_with(model: RegisteredModel) -> None:
-    cycle = _cycle(model, 3)
-    assert cycle._decide(GateResult(True, ("better",)))["decision"] == "promoted"
+    retraining = _retraining(model, 3)
+    assert retraining._decide(GateResult(True, ("better",)))["decision"] == "promoted"
     assert model.champion == run_name(3)
 
 
 @pytest.mark.parametrize("passed", [False, None])
 def test_a_rejection_or_failure_leaves_a_rollback_in_effect(model: RegisteredModel, passed: bool | None) -> None:
-    cycle = _cycle(model, 3)
-    capt.models_rollback(store=str(cycle.store.path))
-    told = cycle.failed(RuntimeError("x")) if passed is None else cycle._decide(GateResult(passed, ("worse",)))
-    assert told["decision"] == ("failed" if passed is None else "rejected")
-    assert told["champion"] == model.champion == run_name(1)
+    retraining = _retraining(model, 3)
+    capt.models_rollback(store=str(retraining.store.path))
+    outcome = (
+        retraining.record_failure(RuntimeError("x"))
+        if passed is None
+        else retraining._decide(GateResult(passed, ("worse",)))
+    )
+    assert outcome["decision"] == ("failed" if passed is None else "rejected")
+    assert outcome["champion"] == model.champion == run_name(1)
 
 
 def test_of_two_rollbacks_at_once_one_is_refused(model: RegisteredModel, monkeypatch: pytest.MonkeyPatch) -> None:

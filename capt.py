@@ -237,8 +237,8 @@ def print_summary(result: Mapping[str, Any]) -> None:
     Console(stderr=True).print(table)
 
 
-def _load(place: str) -> Callable[..., Any]:
-    module, _, name = place.partition(":")
+def _load(reference: str) -> Callable[..., Any]:
+    module, _, name = reference.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
 
@@ -253,21 +253,21 @@ def _one_line_errors(debug: bool, as_json: bool) -> Iterator[None]:
     except CaptError as error:
         if as_json and error.summary is not None:
             print(jsonlib.dumps(error.summary))
-        _complain(str(error), debug)
+        _print_error(str(error), debug)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        _complain("Interrupted. The same command resumes.", debug)
+        _print_error("Interrupted. The same command resumes.", debug)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
             line = f"{error.filename}: {error.strerror}. Check its permissions, or choose another path."
         else:
             line = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}. --debug shows where."
-        _complain(line, debug)
+        _print_error(line, debug)
         raise typer.Exit(ExitCode.FAILED) from None
 
 
-def _complain(line: str, debug: bool) -> None:
+def _print_error(line: str, debug: bool) -> None:
     if debug:
         print(printable(traceback.format_exc()), file=sys.stderr, end="")
     print(printable(f"capt: {line}"), file=sys.stderr)

@@ -60,7 +60,7 @@ class Options(Settings):
         """Returns values by the names of options: with underscores instead of dashes.
 
         Raises:
-            UsageError: A name is there in both spellings.
+            UsageError: A name is used with a dash and with an underscore.
         """
         named: dict[str, Any] = {}
         for key, value in values.items():
@@ -84,10 +84,10 @@ class Options(Settings):
         try:
             return cls(**cls.named(values, location))
         except ValidationError as error:
-            raise cls._refusal(error, location) from None
+            raise cls._to_usage_error(error, location) from None
 
     @classmethod
-    def _shown(cls, name: str) -> str:
+    def _command_line_name(cls, name: str) -> str:
         """Returns what the command line calls an option; empty for no option."""
         described = next((one for option, _, one in cls.declared() if option == name), None)
         if isinstance(described, Argument):
@@ -95,11 +95,11 @@ class Options(Settings):
         return f"--{name.replace('_', '-')}" if name else ""
 
     @classmethod
-    def _refusal(cls, error: ValidationError, location: str) -> UsageError:
+    def _to_usage_error(cls, error: ValidationError, location: str) -> UsageError:
         # An unknown name explains a missing one.
         errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         name = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
-        location = ": ".join(part for part in (location, cls._shown(name)) if part)
+        location = ": ".join(part for part in (location, cls._command_line_name(name)) if part)
         if errors[0]["type"] == "extra_forbidden":
             names = ", ".join(known for known, _, _ in cls.declared())
             return UsageError(f"unknown option {name!r}", location=location, hint=f"The options are {names}.")
@@ -108,8 +108,8 @@ class Options(Settings):
         if errors[0]["type"] == "empty":
             return UsageError("it is empty", location=location, hint="Leave it out, or give a value.")
         # An option of two types, such as `auto` or a number, has an error for each.
-        wanted = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
-        problem = f"expected {' or '.join(dict.fromkeys(wanted))}, got {errors[0]['input']!r}"
+        expected = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
+        problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {errors[0]['input']!r}"
         return UsageError(problem if name else str(errors[0]["msg"]), location=location)
 
     @classmethod

@@ -29,7 +29,7 @@ class ExperimentReport(Options):
     trials.
     """
 
-    directory: Annotated[str, Argument("Experiment directory: the value of `out` in the experiment file.", "DIR")]
+    directory: Annotated[str, Argument("Experiment directory: `output_dir` of the experiment file.", "DIR")]
     output: Annotated[str | None, Option("HTML file to write.", "FILE", default="DIR/report.html")] = None
     num_images: Annotated[Natural, Option("Maximum number of images shown side by side.")] = 12
 

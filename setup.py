@@ -64,7 +64,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["schemas*", "features*", "pipelines*", "trainer*", "workflows*"]),
-    package_data={"features.synthetic.captchas": ["*.txt"]},
+    package_data={"features.extractors": ["*.csv"], "features.synthetic.captchas": ["*.txt"]},
     py_modules=["capt"],
     install_requires=INSTALL,
     extras_require=EXTRAS,

@@ -39,7 +39,7 @@ from rounds import Work, apart, in_turn, print_rounds, ratio
 
 from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
-from features.extractors.frozen_graph import load_extractor_model, load_shared_extractor_model
+from features.extractors.frozen_graph import load_frozen_graph, load_shared_frozen_graph
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from pipelines.beam.work_units import write_unit
@@ -138,7 +138,7 @@ def make(work: Path, precision: Precision, images: Sequence[Path] | None, count:
     for path in given.paths()[:few]:
         shutil.copy2(path, given.few)
     extractor = open_extractor(ExtractorOptions(weights="random:7"))
-    network = extractor.feature_function(given.store.table.table_config).network
+    network = extractor.build_function(given.store.table.table_config).model
     network.save(given.model)
     return given, flops_of(network)
 
@@ -152,7 +152,7 @@ def core(given: Given) -> float:
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
     write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT_SCHEMA)
     network, size = (
-        load_shared_extractor_model(table.extractor_path, table.table_config.precision),
+        load_shared_frozen_graph(table.extractor_path, table.table_config.precision),
         (table.table_config.height, table.table_config.width),
     )
     network.predict(np.zeros((DEFAULT_BATCH_SIZE, *size, 3), np.uint8))  # the first call optimizes the graph
@@ -192,8 +192,8 @@ def bare_network(given: Given) -> Work:
     """The frozen network alone, in batches as the core makes them, on pixels in memory."""
     table = given.store.table
     network, fitting = (
-        load_extractor_model(table.extractor_path, table.table_config.precision),
-        Resizer.of(table.table_config),
+        load_frozen_graph(table.extractor_path, table.table_config.precision),
+        Resizer.from_table_config(table.table_config),
     )
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in given.paths()])
 
@@ -266,9 +266,9 @@ def read_ours(given: Given, store: BegunStore) -> Features:
 def on_pixels(given: Given, precision: Precision) -> Features:
     """The frozen network's features of a few images."""
     table = given.store.table
-    paths, fitting = sorted(given.few.iterdir()), Resizer.of(table.table_config)
+    paths, fitting = sorted(given.few.iterdir()), Resizer.from_table_config(table.table_config)
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in paths])
-    features = load_extractor_model(table.extractor_path, precision).predict(pixels)
+    features = load_frozen_graph(table.extractor_path, precision).predict(pixels)
     return dict(zip((path.stem for path in paths), features, strict=True))
 
 

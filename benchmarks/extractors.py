@@ -23,9 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.application_table import APPLICATIONS
+from features.extractors.application import APPLICATIONS
 from features.extractors.factory import open_extractor
-from features.extractors.frozen_graph import freeze, load_extractor_model
+from features.extractors.frozen_graph import freeze, load_frozen_graph
 from features.extractors.random_weights import generate_noise_images
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
@@ -94,9 +94,9 @@ def _measure(network: str, work: Path) -> None:
     facts: dict[str, Any] = json.loads(facts_file.read_text()) if again else {}
     if not again:
         extractor = open_extractor(ExtractorOptions(extractor=name, weights=WEIGHTS, layer=layer or None))
-        choice = extractor.choice()
+        choice = extractor.resolve_config()
         fields = {**vars(choice), "precision": "float32"}
-        graph.write_bytes(freeze(extractor.feature_function(FeatureTableConfig(**fields)), choice.height, choice.width))
+        graph.write_bytes(freeze(extractor.build_function(FeatureTableConfig(**fields)), choice.height, choice.width))
         facts |= {"layer": choice.layer, "side": choice.height}
     for precision in PRECISIONS:
         _call(graph, precision, work, again, facts)
@@ -104,7 +104,7 @@ def _measure(network: str, work: Path) -> None:
 
 
 def _call(graph: Path, precision: Any, work: Path, again: bool, facts: dict[str, Any]) -> None:
-    frozen = load_extractor_model(graph, precision)
+    frozen = load_frozen_graph(graph, precision)
     images = generate_noise_images(16, facts["side"], facts["side"], SEED)
     arrays = {"eight": frozen.predict(images[8:])}
     if not again:

@@ -36,7 +36,7 @@ from flops import flops_of
 from photographs import photographs
 from rounds import in_turn, print_rounds, ratio
 
-from features.extractors.compiled_model import CompiledModel, compile_model
+from features.extractors.compiled_model import CompiledModel, compile_extractor
 from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, is_out_of_memory
 from features.extractors.factory import open_extractor
 from features.extractors.output_layers import ModelFunction
@@ -116,7 +116,9 @@ class Core:
 
     def extractor(self, batch: int) -> ExtractionCore:
         """The core at a batch size."""
-        return ExtractionCore(self.table_config, self.network, batch_size=batch, threads=self.threads, calls=self.calls)
+        return ExtractionCore(
+            self.table_config, self.network, batch_size=batch, threads=self.threads, parallel_calls=self.calls
+        )
 
     def sources(self, count: int) -> list[EncodedImage]:
         """So many encoded images, in the order of their keys."""
@@ -125,7 +127,9 @@ class Core:
 
     def pixels(self, batch: int) -> np.ndarray:
         """Decoded images."""
-        return np.stack([decode(data, Resizer.of(self.table_config)) for data in islice(cycle(self.encoded), batch)])
+        return np.stack(
+            [decode(data, Resizer.from_table_config(self.table_config)) for data in islice(cycle(self.encoded), batch)]
+        )
 
     def write(self, batch: int, count: int, work: Path | None) -> int:
         """Extract so many images into as many shards as there are units; how many rows these have."""
@@ -149,7 +153,7 @@ def main() -> None:
     core = Core(
         table_config,
         function.shape,
-        compile_model(replace(function, dtype="float16"), options.precision),
+        compile_extractor(replace(function, dtype="float16"), options.precision),
         read_images(options.images, options.photographs),
         options.units,
         max(1, options.threads // options.units),
@@ -158,7 +162,7 @@ def main() -> None:
     tried = sweep(core, options.first_batch, options.max_batch, options.seconds)
     best = best_of(tried)
     rates = in_turn(_works(core, best, options), options.rounds)
-    flops = flops_of(function.network)
+    flops = flops_of(function.model)
     figures = {
         "backend": keras.backend.backend(),
         "device": core.network.device.chip,
@@ -209,9 +213,9 @@ def build(options: Any) -> tuple[ModelFunction, FeatureTableConfig]:
     asked = ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
     extractor = open_extractor(asked)
     table_config = FeatureTableConfig(
-        **{**vars(extractor.choice()), "precision": options.precision, "format": "parquet"}
+        **{**vars(extractor.resolve_config()), "precision": options.precision, "format": "parquet"}
     )
-    return extractor.feature_function(table_config), table_config
+    return extractor.build_function(table_config), table_config
 
 
 def read_images(directories: Sequence[Path] | None, count: int) -> list[bytes]:
@@ -285,7 +289,7 @@ def peak_of(device: str, precision: str) -> float | None:
 
 
 def _works(core: Core, batch: int, options: Any) -> dict[str, Callable[[], float]]:
-    pixels, fitting = core.pixels(batch), Resizer.of(core.table_config)
+    pixels, fitting = core.pixels(batch), Resizer.from_table_config(core.table_config)
     instant = replace(core, network=Instant(core.network.predict(pixels)))
     encoded = list(islice(cycle(core.encoded), options.count))
 

@@ -1,7 +1,7 @@
-"""What is done to one image or one caption, and where the results are kept."""
+"""Computes features of images and tokens of captions, and stores them."""
 
-import schemas  # noqa: F401 (the backend of Keras, before TensorFlow)
+import schemas  # noqa: F401 (selects the Keras backend before TensorFlow is imported)
 from features.runtime.numerics import remove_variables
 
-# TensorFlow reads them when it is imported, whichever module asks for it first.
+# TensorFlow reads these variables on import.
 remove_variables()

@@ -220,7 +220,7 @@ def _check(options: PrepareFeatures) -> None:
 
 def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableConfig:
     """What a row of the table that the options ask for means; `auto` is settled by what the store holds."""
-    choice = open_extractor(options).choice()
+    choice = open_extractor(options).resolve_config()
     fitting = make_resizer(
         choice.height, choice.width, options.resize_method, options.resize_mode, options.shortest_edge
     )
@@ -231,9 +231,9 @@ def build_table_config(options: PrepareFeatures, store: Store) -> FeatureTableCo
         pooling=options.pooling,
         height=fitting.height,
         width=fitting.width,
-        resize=fitting.resize,
-        fit=fitting.fit,
-        shorter_side=fitting.shorter_side,
+        resize=fitting.method,
+        fit=fitting.mode,
+        shorter_side=fitting.shortest_edge,
         preprocess=choice.preprocess,
         precision=choice.precision or (detect_native_precision() if options.precision == "auto" else options.precision),
         dtype=choice.dtype,

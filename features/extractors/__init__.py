@@ -1,8 +1,7 @@
-"""Extractors: what turns an image's pixels into features, each a feature function that is frozen into one graph.
+"""Turns images into features: chooses, builds, freezes and runs extractors.
 
-applications   networks of `keras.applications` by name, listed in `table`
-custom         a network of the user's own, from a `.keras` file
-pixels         the resized image itself
-opening        from what a command asks to the extractor that answers, and what it settles for the recipe
-layers         which layer of a network is kept, and how its output becomes rows
+ExtractorOptions → factory → Extractor → ExtractorConfig (for the table config)
+                                       → FeatureFunction → frozen_graph or compiled_model → extraction
+
+`keras_applications`, `custom` and `pixels` each implement one kind of `Extractor`.
 """

@@ -1,8 +1,14 @@
-"""Networks of `keras.applications`: how one is built, what is published of it, and how its pixels are scaled."""
+"""Describes the models of `keras.applications`: input size, layers, published weights and input preprocessing.
 
+`keras_applications.csv` lists the models. A digest in the list is the one that Keras checks a download by: MD5, or
+SHA-256 for ConvNeXt. Keras states none for MobileNet and MobileNetV2. The tests compare each row with Keras.
+"""
+
+import csv
 import difflib
 import importlib
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from features.extractors.output_layers import FeatureFunction, build_in_thread, summarize_error
@@ -11,25 +17,20 @@ from schemas.errors import UsageError
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A published file of ImageNet weights: its name, and the hash that Keras checks it by, where it has one."""
+    """A published file of ImageNet weights, and the digest that Keras checks it by, if any."""
 
     file: str
     digest: str | None = None
 
     @property
     def identity(self) -> str:
-        """What a recipe records of it."""
+        """Identity of the weights in a table config."""
         return f"imagenet:{self.digest or self.file}"
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a network is built as.
-
-    Args:
-        top: bool. Whether the classifier is part of it.
-        height, width: int. Input size in pixels.
-    """
+    """Input size in pixels, and whether the classifier is included."""
 
     top: bool
     height: int
@@ -38,79 +39,120 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Application:
-    """A network of `keras.applications`.
+    """A model of `keras.applications`.
 
     Args:
-        name: str. What the command line calls it.
-        module: str. Its module within `keras.applications`.
-        function: str. Its function within `keras.applications`.
-        side: int. Height and width of its own input in pixels.
-        smallest: int. Height and width at least.
-        layer: str. The layer kept where none is named: the last before global pooling.
-        top_layers: tuple of str. The layers that it has with its classifier alone.
-        without_top, with_top: Published. The published weights; `{side}` in a file's name is the input size.
-        sides: tuple of int. The sizes that weights are published for, where there is more than one.
+        name: Name on the command line.
+        module: Module within `keras.applications`.
+        function: Function within `keras.applications`.
+        side: Default height and width of the input in pixels.
+        min_side: Minimum height and width of the input in pixels.
+        layer: Default output layer: the last one before global pooling.
+        top_layers: Layers that only the model with its classifier has.
+        without_top: Published weights without the classifier; `{side}` in the file name is the input size.
+        with_top: Published weights with the classifier.
+        sides: Input sizes with weights of their own, if there are several.
     """
 
     name: str
     module: str
     function: str
     side: int
-    smallest: int
+    min_side: int
     layer: str
     top_layers: tuple[str, ...]
     without_top: PublishedWeights
     with_top: PublishedWeights
     sides: tuple[int, ...] = ()
 
-    def form(self, layer: str | None = None, height: int | None = None, width: int | None = None) -> BuildOptions:
-        """How the network is built for a layer and an input size, by default its own.
+    def resolve_build_options(
+        self, layer: str | None = None, height: int | None = None, width: int | None = None
+    ) -> BuildOptions:
+        """Returns the build options for an output layer and an input size.
+
+        Args:
+            layer: Output layer, or None for the default one.
+            height: Input height in pixels, or None for the default one.
+            width: Input width in pixels, or None for the default one.
 
         Raises:
-            UsageError: it cannot take this size.
+            UsageError: The model does not support this size.
         """
-        form = BuildOptions((layer or self.layer) in self.top_layers, height or self.side, width or self.side)
-        for option, length in (("--height", form.height), ("--width", form.width)):
-            if form.top and length != self.side:
+        options = BuildOptions((layer or self.layer) in self.top_layers, height or self.side, width or self.side)
+        for option, length in (("--height", options.height), ("--width", options.width)):
+            if options.top and length != self.side:
                 raise UsageError(
-                    f"{layer} is part of {self.name}'s classifier, which takes {self.side} pixels, not {length}",
+                    f"{layer} is part of {self.name}'s classifier, which requires {self.side} pixels, not {length}",
                     location=option,
-                    hint="leave it out, or keep a layer before the classifier",
+                    hint="omit the option, or choose a layer before the classifier",
                 )
-            if length < self.smallest:
-                raise UsageError(f"{self.name} takes {self.smallest} pixels at least, not {length}", location=option)
-        return form
+            if length < self.min_side:
+                raise UsageError(f"{self.name} requires at least {self.min_side} pixels, not {length}", location=option)
+        return options
 
-    def published(self, form: BuildOptions) -> PublishedWeights:
-        """The published weights of a form."""
-        published = self.with_top if form.top else self.without_top
-        is_own = form.height == form.width and form.height in self.sides
-        return PublishedWeights(published.file.format(side=form.height if is_own else self.side), published.digest)
+    def find_published_weights(self, options: BuildOptions) -> PublishedWeights:
+        """Returns the published weights for some build options."""
+        published = self.with_top if options.top else self.without_top
+        has_own_weights = options.height == options.width and options.height in self.sides
+        side = options.height if has_own_weights else self.side
+        return PublishedWeights(published.file.format(side=side), published.digest)
 
-    def build(self, form: BuildOptions, weights: str | None = None) -> Any:
-        """The `keras.Model` in a form; `weights` are Keras' own, `imagenet` or none. Its layers' names are stable."""
+    def build(self, options: BuildOptions, weights: str | None = None) -> Any:
+        """Builds the `keras.Model`. Its layer names are the same in every process.
+
+        Args:
+            options: Input size, with or without the classifier.
+            weights: `imagenet`, or None for Keras' random initialization.
+
+        Raises:
+            UsageError: Keras cannot build the model for this size.
+        """
         from features.runtime.keras_settings import keras
 
         function = getattr(keras.applications, self.function)
-        shape = (form.height, form.width, 3)
+        shape = (options.height, options.width, 3)
         try:
-            return build_in_thread(lambda: function(include_top=form.top, weights=weights, input_shape=shape))
+            return build_in_thread(lambda: function(include_top=options.top, weights=weights, input_shape=shape))
         except ValueError as error:
             raise UsageError(
-                f"{self.name} cannot be built for {form.height}×{form.width}: {summarize_error(error)}",
+                f"{self.name} cannot be built for {options.height}×{options.width}: {summarize_error(error)}",
                 location="--height, --width",
             ) from error
 
-    def preprocess(self) -> FeatureFunction:
-        """The network's own scaling of float pixels 0…255."""
+    def load_preprocessing(self) -> FeatureFunction:
+        """Returns the model's own input preprocessing of float pixels 0…255."""
         function = importlib.import_module(f"keras.applications.{self.module}").preprocess_input
         return lambda pixels: function(pixels, data_format="channels_last")
 
 
-def find_application(name: str) -> Application:
-    """The network called `name`; UsageError with the nearest names and all there are."""
-    from features.extractors.application_table import APPLICATIONS
+def _read_applications() -> dict[str, Application]:
+    text = files(__package__).joinpath("keras_applications.csv").read_text(encoding="ascii")
+    return {
+        row["name"]: Application(
+            name=row["name"],
+            module=row["module"],
+            function=row["function"],
+            side=int(row["side"]),
+            min_side=int(row["min_side"]),
+            layer=row["layer"],
+            top_layers=tuple(row["top_layers"].split()),
+            without_top=PublishedWeights(row["file_without_top"], row["digest_without_top"] or None),
+            with_top=PublishedWeights(row["file_with_top"], row["digest_with_top"] or None),
+            sides=tuple(map(int, row["sides"].split())),
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
 
+
+APPLICATIONS = _read_applications()
+
+
+def find_application(name: str) -> Application:
+    """Returns the application of a name.
+
+    Raises:
+        UsageError: The name is unknown. The hint lists all names, the most similar ones first.
+    """
     if name in APPLICATIONS:
         return APPLICATIONS[name]
     plain = {known.replace("_", ""): known for known in APPLICATIONS}

@@ -1,7 +1,7 @@
-"""Compiled networks: a Keras network as one function of whichever backend Keras runs on, for accelerators.
+"""Compiles extractors for accelerators with the backend of Keras: TensorFlow, JAX or PyTorch.
 
-Tables are made with frozen networks, whose bits are the same in every batch; these run where TensorFlow is not, on JAX
-or PyTorch too, and promise features to within rounding.
+Feature tables are computed with frozen graphs, whose rows are bit-identical in every batch. Compiled models need no
+TensorFlow; their features agree within rounding.
 
 pixels → put on the device → compute → fetch
 """
@@ -22,14 +22,13 @@ from schemas.choices import Precision
 
 
 class CompiledModel(ABC):
-    """A network compiled for one batch size after another, each when it is first met.
+    """A model that is compiled once per batch size.
 
-    A batch is filled up with zeros to the smallest size that is compiled already, for compiling takes far longer than
-    computing does.
+    `predict` pads a batch with zeros to the smallest compiled size, because compiling takes far longer than computing.
 
     Attributes:
-        device: What it runs on.
-        numerics: Numerics class of its features.
+        device: The device that computes.
+        numerics: Numerics class of the features.
     """
 
     device: Device
@@ -39,34 +38,34 @@ class CompiledModel(ABC):
         self._sizes: frozenset[int] = frozenset()
 
     def predict(self, pixels: Pixels) -> NDArray[Any]:
-        """Features [N, ...] of pixels [N, H, W, 3], values 0…255."""
+        """Returns features [N, ...] of pixels [N, H, W, 3], values 0…255."""
         count = len(pixels)
         size = min((size for size in self._sizes if size >= count), default=count)
         if size > count:
             pixels = np.concatenate([pixels, np.zeros((size - count, *pixels.shape[1:]), pixels.dtype)])
         features = self.fetch(self.compute(self.put(pixels)))
-        self._sizes |= {size}  # now that it did not run out of memory
+        self._sizes |= {size}  # only a size that fits the memory is used again
         return features[:count]
 
     @abstractmethod
     def put(self, pixels: Pixels) -> Any:
-        """The pixels on the device."""
+        """Copies pixels to the device."""
 
     @abstractmethod
     def compute(self, pixels: Any) -> Any:
-        """Features, on the device, of pixels that are there; it may be at work on them yet."""
+        """Starts to compute features on the device and returns them; they may not be ready yet."""
 
     @abstractmethod
     def wait(self, features: Any) -> None:
-        """Return when features are computed; they stay on the device."""
+        """Blocks until features are computed."""
 
     @abstractmethod
     def fetch(self, features: Any) -> NDArray[Any]:
-        """Features from the device."""
+        """Copies features from the device."""
 
 
 class JaxModel(CompiledModel):
-    """A network on JAX, its weights arguments of the compiled function rather than constants in it."""
+    """A model on JAX. Its weights are arguments of the compiled function rather than constants."""
 
     def __init__(self, function: ModelFunction) -> None:
         super().__init__()
@@ -75,7 +74,7 @@ class JaxModel(CompiledModel):
         from features.runtime.keras_settings import keras
 
         self._jax: Any = jax
-        variables = function.network.variables
+        variables = function.model.variables
 
         def stateless(values: Any, pixels: Any) -> Any:
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
@@ -100,9 +99,9 @@ class JaxModel(CompiledModel):
 
 
 class TorchModel(CompiledModel):
-    """A network on PyTorch: one graph a batch size, free of Keras' Python; pixels go to a GPU from pinned memory.
+    """A model on PyTorch: one exported graph per batch size. Pixels reach a GPU from pinned memory.
 
-    Only a GPU's graph is compiled further: on a processor that takes minutes.
+    Only graphs for a GPU are compiled further, because on a CPU compilation takes minutes.
     """
 
     def __init__(self, function: ModelFunction) -> None:
@@ -114,7 +113,7 @@ class TorchModel(CompiledModel):
         class Module(torch.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
                 super().__init__()
-                self.network = function.network
+                self.model = function.model
 
             def forward(self, pixels: Any) -> Any:
                 return function(pixels)
@@ -133,7 +132,7 @@ class TorchModel(CompiledModel):
     def compute(self, pixels: Any) -> Any:
         shape = tuple(pixels.shape)
         if shape not in self._graphs:
-            self._graphs[shape] = self._graph(pixels)
+            self._graphs[shape] = self._export(pixels)
         with self._torch.inference_mode():
             return self._graphs[shape](pixels)
 
@@ -145,14 +144,14 @@ class TorchModel(CompiledModel):
         values: NDArray[Any] = features.cpu().numpy()
         return values
 
-    def _graph(self, pixels: Any) -> Any:
+    def _export(self, pixels: Any) -> Any:
         with self._torch.no_grad():
             graph = self._torch.export.export(self._module, (pixels,), strict=False).module()
         return self._torch.compile(graph) if self._is_gpu else graph
 
 
 class TensorFlowModel(CompiledModel):
-    """A network on TensorFlow; compiled by XLA where there is a GPU, which on processors is the slower one."""
+    """A model on TensorFlow. XLA compiles it for GPUs only, because on CPUs XLA is slower."""
 
     def __init__(self, function: ModelFunction) -> None:
         super().__init__()
@@ -184,18 +183,18 @@ _BACKENDS: dict[str, type[JaxModel | TorchModel | TensorFlowModel]] = {
 }
 
 
-def compile_model(function: ModelFunction, precision: Precision) -> CompiledModel:
-    """A network compiled by Keras' backend.
+def compile_extractor(function: ModelFunction, precision: Precision) -> CompiledModel:
+    """Compiles an extractor with the backend of Keras.
 
     Args:
-        function: ModelFunction. Built on that backend, with its weights. Features of its dtype are what comes from
-            the device, so float16 is half the way.
-        precision: str. Arithmetic of the network.
+        function: Built on that backend, with its weights. Its dtype is that of the features that leave the device:
+            float16 halves the transfer.
+        precision: Arithmetic of the model.
     """
     from features.runtime.keras_settings import keras
 
-    network = optimize_for_inference(function.network, precision)
+    model = optimize_for_inference(function.model, precision)
     backend = keras.backend.backend()
-    compiled = _BACKENDS[backend](replace(function, network=network))
+    compiled = _BACKENDS[backend](replace(function, model=model))
     compiled.numerics = format_numerics_class(compiled.device, backend, precision)
     return compiled

@@ -1,6 +1,6 @@
-"""A network of the user's own: a `.keras` file, loaded in safe mode, as an extractor.
+"""Implements extractors from a user's `.keras` file.
 
-Safe mode builds the layers that Keras knows and nothing else: no Lambda, no class that the file names, no code.
+Keras loads the file in safe mode: it builds only layers that it knows, no Lambda, no custom class and no code.
 """
 
 import importlib
@@ -25,7 +25,7 @@ from schemas.table_config import FeatureTableConfig
 
 NAME = "custom"
 PREFIX = f"{NAME}:"
-_PLAIN = "none"
+_UNCHANGED = "none"
 
 
 def _imagenet_mode(mode: str) -> Callable[[], FeatureFunction]:
@@ -36,9 +36,9 @@ def _imagenet_mode(mode: str) -> Callable[[], FeatureFunction]:
     return load
 
 
-# How float pixels 0…255 are scaled, by the name that `--preprocess` gives it.
+# Loaders of the input preprocessing of float pixels 0…255, by the value of `--preprocess`.
 PREPROCESSINGS: dict[str, Callable[[], FeatureFunction]] = {
-    _PLAIN: lambda: lambda pixels: pixels,
+    _UNCHANGED: lambda: lambda pixels: pixels,
     "unit": lambda: lambda pixels: pixels / 255.0,
     "tf": _imagenet_mode("tf"),
     "caffe": _imagenet_mode("caffe"),
@@ -47,93 +47,91 @@ PREPROCESSINGS: dict[str, Callable[[], FeatureFunction]] = {
 
 
 def build_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
-    """How a recipe of a custom network scales float pixels 0…255."""
-    return PREPROCESSINGS[table_config.preprocess or _PLAIN]()
+    """Returns the input preprocessing of a custom extractor's table."""
+    return PREPROCESSINGS[table_config.preprocess or _UNCHANGED]()
 
 
 class CustomExtractor:
     """The extractor `custom:FILE.keras`.
 
-    Args:
-        asked: The options.
-
     Raises:
-        UsageError: there is no such file, or an option is given that it has no use for.
+        UsageError: The file does not exist, or an option does not apply.
     """
 
-    def __init__(self, asked: ExtractorOptions) -> None:
-        self._asked = asked
-        self._path = local_path(asked.extractor.removeprefix(PREFIX), "--extractor")
+    def __init__(self, options: ExtractorOptions) -> None:
+        self._options = options
+        self._path = local_path(options.extractor.removeprefix(PREFIX), "--extractor")
         if self._path.suffix != ".keras":
             raise UsageError(
-                "a custom network is a .keras file", location=asked.extractor, hint="model.save('my.keras')"
+                "a custom extractor must be a .keras file", location=options.extractor, hint="model.save('my.keras')"
             )
         if not self._path.is_file():
-            raise UsageError("no such file", location=str(self._path))
-        if asked.weights is not None:
-            raise UsageError("a custom network has its own weights", location="--weights", hint="leave it out")
-        if asked.preprocess is not None and asked.preprocess not in PREPROCESSINGS:
+            raise UsageError("the file does not exist", location=str(self._path))
+        if options.weights is not None:
+            raise UsageError("a custom extractor has its own weights", location="--weights", hint="omit it")
+        if options.preprocess is not None and options.preprocess not in PREPROCESSINGS:
             raise UsageError(
-                f"unknown scaling {asked.preprocess!r}",
+                f"unknown preprocessing {options.preprocess!r}",
                 location="--preprocess",
                 hint=f"use one of {', '.join(PREPROCESSINGS)}",
             )
-        resolve_dtype(asked, pixels=False)
+        resolve_dtype(options, pixels=False)
 
-    def choice(self) -> ExtractorConfig:
-        """What the recipe records of it, the input size read off the file."""
+    def resolve_config(self) -> ExtractorConfig:
+        """Returns the settings for the table config. The input size comes from the file if it is fixed there."""
         model = self._load()
-        height, width = self._size(model)
-        layer = self._asked.layer or OUTPUT
-        kept = truncate_model(model, layer, self._path.name)
-        build_model_function(kept, PREPROCESSINGS[_PLAIN](), self._asked.pooling, height, width)
+        height, width = self._find_input_size(model)
+        layer = self._options.layer or OUTPUT
+        truncated = truncate_model(model, layer, self._path.name)
+        build_model_function(truncated, PREPROCESSINGS[_UNCHANGED](), self._options.pooling, height, width)
         return ExtractorConfig(
             extractor=NAME,
             weights=f"sha256:{hash_file(self._path)}",
             layer=layer,
             height=height,
             width=width,
-            dtype=resolve_dtype(self._asked, pixels=False),
-            preprocess=self._asked.preprocess or _PLAIN,
+            dtype=resolve_dtype(self._options, pixels=False),
+            preprocess=self._options.preprocess or _UNCHANGED,
         )
 
-    def feature_function(self, table_config: FeatureTableConfig) -> ModelFunction:
-        """The network up to the recipe's layer, after the recipe's scaling."""
-        kept = truncate_model(self._load(), table_config.layer, self._path.name)
+    def build_function(self, table_config: FeatureTableConfig) -> ModelFunction:
+        """Builds the model up to the table config's layer, after the table config's input preprocessing."""
         return build_model_function(
-            kept, build_preprocessing(table_config), table_config.pooling, table_config.height, table_config.width
+            truncate_model(self._load(), table_config.layer, self._path.name),
+            build_preprocessing(table_config),
+            table_config.pooling,
+            table_config.height,
+            table_config.width,
         )
 
     def _load(self) -> Any:
         from features.runtime.keras_settings import keras
 
-        def load() -> Any:
-            return keras.saving.load_model(self._path, compile=False, safe_mode=True)
-
         try:
-            model = build_in_thread(load)
-        except Exception as error:  # whatever a file of unknown origin makes Keras raise
+            model = build_in_thread(lambda: keras.saving.load_model(self._path, compile=False, safe_mode=True))
+        except Exception as error:  # Keras raises errors of many classes for untrusted files.
             raise CaptError(
-                f"Keras does not load the network: {summarize_error(error)}",
+                f"Keras cannot load the model: {summarize_error(error)}",
                 location=str(self._path),
-                hint="a .keras file of Keras' own layers, without Lambda or classes of your own, is loaded",
+                hint="use only Keras' own layers, without Lambda or custom classes",
             ) from error
         if len(getattr(model, "inputs", None) or ()) != 1:
-            raise UsageError("the network has no one input", location=str(self._path), hint="it takes [N, H, W, 3]")
+            raise UsageError("the model needs exactly one input", location=str(self._path), hint="use [N, H, W, 3]")
         return model
 
-    def _size(self, model: Any) -> tuple[int, int]:
+    def _find_input_size(self, model: Any) -> tuple[int, int]:
         shape = tuple(model.inputs[0].shape)
         if len(shape) != 4 or shape[0] is not None or shape[3] != 3:
             raise UsageError(
-                f"the network takes {[*shape]}", location=str(self._path), hint="it must take [N, H, W, 3]"
+                f"the model's input is {[*shape]}", location=str(self._path), hint="it must be [N, H, W, 3]"
             )
-        height, width = shape[1] or self._asked.height, shape[2] or self._asked.width
+        height, width = shape[1] or self._options.height, shape[2] or self._options.width
         if height is None or width is None:
             raise UsageError(
-                "the file leaves the input size open", location=str(self._path), hint="give --height N --width N"
+                "the file does not fix the input size", location=str(self._path), hint="add --height N --width N"
             )
-        for option, fixed, asked in (("--height", height, self._asked.height), ("--width", width, self._asked.width)):
-            if asked not in (None, fixed):
-                raise UsageError(f"the network takes {fixed}, not {asked}", location=option, hint="leave it out")
+        given = self._options
+        for option, fixed, value in (("--height", height, given.height), ("--width", width, given.width)):
+            if value not in (None, fixed):
+                raise UsageError(f"the model requires {fixed}, not {value}", location=option, hint="omit it")
         return height, width

@@ -1,10 +1,10 @@
-"""The extraction core: encoded images in, stored features out, free of any engine.
+"""Extracts features from encoded images in batches, independent of any runner.
 
-sources → decode threads → batches padded to a multiple of 8 → network → storage dtype → rows, in order
+images → decode threads → batches padded to a multiple of 8 → extractor → storage dtype → rows, in order
 
-Decoding, the network and whoever takes the rows work at the same time. One record's failure costs no other: a batch
-that fails is bisected to the guilty record, and a batch that does not fit the memory is halved, with the size that fits
-remembered.
+Decoding, the extractor and the consumer of the rows run in parallel. One failed image does not affect the others: a
+failed batch is bisected to the failing image. A batch that does not fit into memory is halved, and later batches keep
+the smaller size.
 """
 
 import logging
@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.extractors.frozen_graph import ExtractorModel
 from features.images.decode import MAX_PIXELS, decode
 from features.images.resize import Pixels
 from features.images.resizer import Resizer
@@ -30,15 +29,22 @@ PADDING = 8
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_THREADS = 2
 
-_OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")  # of TensorFlow and of PyTorch
-_NO_MEMORY = ("RESOURCE_EXHAUSTED", "can't allocate memory")  # of XLA, and of PyTorch on a processor
+_OUT_OF_MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")  # TensorFlow, PyTorch
+_OUT_OF_MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "can't allocate memory")  # XLA, PyTorch on a CPU
 
 _log = logging.getLogger("capt.extraction")
 
 
+class ExtractorModel(Protocol):
+    """A model that maps pixels to features."""
+
+    def predict(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Returns features float32 [N, ...] of pixels [N, H, W, 3]."""
+
+
 @dataclass(frozen=True)
 class EncodedImage:
-    """One encoded image: a label for the caller, and how to get its bytes; whatever that raises fails this image."""
+    """An encoded image: a key for the caller, and a function that reads its bytes. Its errors fail only this image."""
 
     key: bytes
     read: Callable[[], bytes]
@@ -54,13 +60,13 @@ class ExtractedRow:
 
 @dataclass(frozen=True)
 class FailedImage:
-    """Why one image has no features."""
+    """An image without features, and its error."""
 
     key: bytes
     error: RecordError
 
 
-Given = TypeVar("Given")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Decoded = Pixels | RecordError
@@ -68,82 +74,87 @@ Output = NDArray[np.float32] | RecordError
 
 
 class ExtractionCore:
-    """Extracts features as a recipe says.
+    """Extracts features as a table config describes.
 
     Args:
-        table_config: FeatureTableConfig. Size, resizing and storage dtype.
-        network: Network. Computes the features of pixels, in the dtype that the resizing gives.
-        batch_size: int. Images a call at most.
-        threads: int. Decoding threads.
-        calls: int. Calls of the network at a time. While a device computes one, another's images and features can be
-            on their way to and from it.
-        max_pixels: int. Images with more are refused by their header.
+        table_config: Input size, resize method and storage dtype.
+        model: Computes the features of pixels.
+        batch_size: Maximum number of images per forward pass.
+        threads: Number of decoding threads.
+        parallel_calls: Number of concurrent forward passes. While the device computes one batch, others are copied to
+            and from it.
+        max_pixels: Maximum number of pixels per image.
     """
 
     def __init__(
         self,
         table_config: FeatureTableConfig,
-        network: ExtractorModel,
+        model: ExtractorModel,
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         threads: int = DEFAULT_THREADS,
-        calls: int = 1,
+        parallel_calls: int = 1,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._table_config = table_config
-        self._fitting = Resizer.of(table_config)
-        self._network = network
+        self._resizer = Resizer.from_table_config(table_config)
+        self._model = model
         self._threads = threads
-        self._calls = calls
+        self._parallel_calls = parallel_calls
         self._max_pixels = max_pixels
         self.batch_size = batch_size
 
-    def run(self, sources: Iterable[EncodedImage]) -> Iterator[ExtractedRow | FailedImage]:
-        """One result a source, in order; memory holds three batches of images at most, and one more a further call."""
-        decoded = _in_order(self._decode, sources, self._threads, lambda: max(self.batch_size, self._threads))
+    def run(self, images: Iterable[EncodedImage]) -> Iterator[ExtractedRow | FailedImage]:
+        """Yields one result per image, in order.
+
+        Memory holds at most three batches of images, and one more for each additional parallel call.
+        """
+        decoded = _map_in_order(self._decode, images, self._threads, lambda: max(self.batch_size, self._threads))
         batches = iter(lambda: list(islice(decoded, self.batch_size)), [])
-        for results in _in_order(self._extract, batches, self._calls, lambda: self._calls + 1):
+        for results in _map_in_order(self._extract, batches, self._parallel_calls, lambda: self._parallel_calls + 1):
             yield from results
 
-    def _decode(self, source: EncodedImage) -> tuple[bytes, Decoded]:
+    def _decode(self, image: EncodedImage) -> tuple[bytes, Decoded]:
         stage = "read"
         try:
-            data = source.read()
+            data = image.read()
             stage = "decode"
-            return source.key, decode(data, self._fitting, max_pixels=self._max_pixels)
+            return image.key, decode(data, self._resizer, max_pixels=self._max_pixels)
         except Exception as error:
-            return source.key, to_record_error(stage, error)
+            return image.key, to_record_error(stage, error)
 
     def _extract(self, batch: list[tuple[bytes, Decoded]]) -> list[ExtractedRow | FailedImage]:
         pixels = [image for _, image in batch if not isinstance(image, RecordError)]
         outputs = self._predict(np.stack(pixels)) if pixels else iter(())
-        return [self._finish(key, image if isinstance(image, RecordError) else next(outputs)) for key, image in batch]
+        return [self._encode(key, image if isinstance(image, RecordError) else next(outputs)) for key, image in batch]
 
     def _predict(self, pixels: Pixels) -> Iterator[Output]:
         for start in range(0, len(pixels), self.batch_size):
-            yield from self._predict_some(pixels[start : start + self.batch_size])
+            yield from self._predict_batch(pixels[start : start + self.batch_size])
 
-    def _predict_some(self, pixels: Pixels) -> Iterator[Output]:
+    def _predict_batch(self, pixels: Pixels) -> Iterator[Output]:
         try:
-            yield from self._call(pixels)
+            yield from self._predict_padded(pixels)
         except Exception as error:
             if len(pixels) == 1:
-                yield _blame(error)
+                yield _to_extraction_error(error)
                 return
             half = (len(pixels) + 1) // 2
             if is_out_of_memory(error) and half < self.batch_size:
-                _log.warning("a batch of %d does not fit the memory; going on with %d", len(pixels), half)
+                _log.warning(
+                    "A batch of %d images does not fit into memory. The batch size is now %d.", len(pixels), half
+                )
                 self.batch_size = half
             yield from self._predict(pixels[:half])
             yield from self._predict(pixels[half:])
 
-    def _call(self, pixels: Pixels) -> NDArray[np.float32]:
+    def _predict_padded(self, pixels: Pixels) -> NDArray[np.float32]:
         missing = -len(pixels) % PADDING
         padding = np.zeros((missing, *pixels.shape[1:]), pixels.dtype)
         padded = np.concatenate([pixels, padding]) if missing else pixels
-        return self._network.predict(padded)[: len(pixels)]
+        return self._model.predict(padded)[: len(pixels)]
 
-    def _finish(self, key: bytes, output: Output) -> ExtractedRow | FailedImage:
+    def _encode(self, key: bytes, output: Output) -> ExtractedRow | FailedImage:
         if isinstance(output, RecordError):
             return FailedImage(key, output)
         try:
@@ -153,22 +164,22 @@ class ExtractionCore:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is that NumPy or a backend of Keras found no memory."""
-    named = isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY
-    return named or any(words in str(error) for words in _NO_MEMORY)
+    """Returns whether NumPy or a backend of Keras ran out of memory."""
+    has_class = isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY_CLASSES
+    return has_class or any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)
 
 
-def _in_order(
-    work: Callable[[Given], Result], given: Iterable[Given], threads: int, ahead: Callable[[], int]
+def _map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: Callable[[], int]
 ) -> Iterator[Result]:
-    """What `work` makes of each, in order, by threads; at most `ahead()` of them begin before the first is taken."""
-    remaining = iter(given)
-    with ThreadPoolExecutor(threads, thread_name_prefix=work.__name__) as pool:
+    """Maps items in threads and yields the results in order; at most `ahead()` items are in progress."""
+    remaining = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix=function.__name__) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             while True:
-                for one in islice(remaining, max(0, ahead() - len(waiting))):
-                    waiting.append(pool.submit(work, one))
+                for item in islice(remaining, max(0, ahead() - len(waiting))):
+                    waiting.append(pool.submit(function, item))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -177,7 +188,7 @@ def _in_order(
                 future.cancel()
 
 
-def _blame(error: Exception) -> RecordError:
+def _to_extraction_error(error: Exception) -> RecordError:
     if is_out_of_memory(error):
-        return RecordError("extract", "out of memory", "one image alone does not fit", permanent=False)
-    return RecordError("extract", "network failed", f"{type(error).__name__}: {error}")
+        return RecordError("extract", "out of memory", "one image alone does not fit into memory", permanent=False)
+    return RecordError("extract", "extractor failed", f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What a command asks of an extractor, and what the extractor settles for the recipe."""
+"""Defines the interface of an extractor and the settings that it contributes to a table config."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,9 +12,7 @@ from schemas.table_config import FeatureTableConfig
 
 @dataclass(frozen=True)
 class ExtractorConfig:
-    """What a recipe records of an extractor; the fields are those of `FeatureTableConfig`, a precision of None is
-    open.
-    """
+    """Resolved settings of an extractor: fields of `FeatureTableConfig`. None leaves the precision open."""
 
     extractor: str
     weights: str
@@ -27,23 +25,23 @@ class ExtractorConfig:
 
 
 class Extractor(Protocol):
-    """An extractor as a command opened it."""
+    """An extractor with the options of a command."""
 
-    def choice(self) -> ExtractorConfig:
-        """What the recipe records of it."""
+    def resolve_config(self) -> ExtractorConfig:
+        """Returns the settings for the table config."""
 
-    def feature_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
-        """The function from uint8 pixels to features that the recipe describes, its weights loaded."""
+    def build_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
+        """Builds the function from pixels to features that a table config describes, with its weights."""
 
 
-def resolve_dtype(asked: ExtractorOptions, *, pixels: bool) -> StorageDtype:
-    """The storage dtype: uint8 for pixels, and for them alone; float16 where nothing else is asked."""
-    dtype = asked.storage_dtype or ("uint8" if pixels else "float16")
+def resolve_dtype(options: ExtractorOptions, *, pixels: bool) -> StorageDtype:
+    """Returns the storage dtype: uint8 for pixels and only for them, float16 by default for features."""
+    dtype = options.storage_dtype or ("uint8" if pixels else "float16")
     if pixels and dtype != "uint8":
-        raise UsageError(f"pixels are kept as uint8, not as {dtype}", location="--storage-dtype", hint="leave it out")
+        raise UsageError(f"pixels are stored as uint8, not as {dtype}", location="--storage-dtype", hint="omit it")
     if not pixels and dtype == "uint8":
         raise UsageError(
-            "uint8 keeps pixels, not features",
+            "uint8 is only for pixels, not for features",
             location="--storage-dtype",
             hint="use int8, or --extractor pixels",
         )

@@ -1,4 +1,4 @@
-"""From what a command asks to the extractor that answers."""
+"""Creates the extractor that a command's options name."""
 
 from features.extractors.application import find_application
 from features.extractors.custom import NAME as CUSTOM
@@ -12,26 +12,21 @@ from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
 
-def open_extractor(asked: ExtractorOptions) -> Extractor:
-    """The extractor that a command asks for.
-
-    Args:
-        asked: The options.
+def open_extractor(options: ExtractorOptions) -> Extractor:
+    """Returns the extractor that the options name.
 
     Raises:
-        UsageError: there is no such extractor, or it cannot do what is asked.
+        UsageError: The extractor is unknown, or does not support the options.
     """
-    if asked.extractor == PIXELS:
-        return PixelExtractor(asked)
-    if asked.extractor.startswith(PREFIX):
-        return CustomExtractor(asked)
-    return KerasApplicationExtractor(asked)
+    if options.extractor == PIXELS:
+        return PixelExtractor(options)
+    if options.extractor.startswith(PREFIX):
+        return CustomExtractor(options)
+    return KerasApplicationExtractor(options)
 
 
 def choose_input_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
-    """How a recipe's network wants its pixels scaled."""
-    return (
-        build_preprocessing(table_config)
-        if table_config.extractor == CUSTOM
-        else find_application(table_config.extractor).preprocess()
-    )
+    """Returns the input preprocessing of a table's extractor."""
+    if table_config.extractor == CUSTOM:
+        return build_preprocessing(table_config)
+    return find_application(table_config.extractor).load_preprocessing()

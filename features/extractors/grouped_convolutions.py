@@ -1,7 +1,7 @@
-"""Grouped convolutions of one channel a group, which Keras compiles apart, as the depthwise ones that they are.
+"""Replaces grouped convolutions with one channel per group by equal depthwise convolutions.
 
-Keras hands a grouped convolution to a compiled function of its own, whose name changes from build to build and which
-a frozen graph cannot hold. ConvNeXt has them (Liu et al. 2022, arXiv:2201.03545).
+Keras compiles a grouped convolution into a function whose name differs from build to build. A frozen graph cannot
+contain it. ConvNeXt has such convolutions (Liu et al. 2022, arXiv:2201.03545).
 """
 
 from typing import Any
@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 
-def replace_grouped_convolutions(network: Any) -> Any:
-    """The same `keras.Model` with depthwise convolutions in place of grouped ones of one channel a group.
+def replace_grouped_convolutions(model: Any) -> Any:
+    """Returns an equal `keras.Model` with depthwise convolutions, or the model itself if there is nothing to replace.
 
     Args:
-        network: keras.Model. Built, with its weights; the layers that stay are shared with it.
+        model: A built `keras.Model` with its weights. The result shares its other layers.
     """
     from features.runtime.keras_settings import keras
 
-    if not any(map(_is_depthwise, network.layers)):
-        return network
+    if not any(map(_is_depthwise, model.layers)):
+        return model
     return keras.models.clone_model(
-        network, clone_function=lambda layer: _depthwise(layer) if _is_depthwise(layer) else layer
+        model, clone_function=lambda layer: _build_depthwise(layer) if _is_depthwise(layer) else layer
     )
 
 
@@ -36,7 +36,7 @@ def _is_depthwise(layer: Any) -> bool:
     )
 
 
-def _depthwise(layer: Any) -> Any:
+def _build_depthwise(layer: Any) -> Any:
     from features.runtime.keras_settings import keras
 
     depthwise = keras.layers.DepthwiseConv2D(

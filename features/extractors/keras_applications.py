@@ -1,4 +1,4 @@
-"""A network of `keras.applications` as an extractor."""
+"""Implements the extractors of `keras.applications`."""
 
 from features.extractors.application import find_application
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
@@ -9,51 +9,52 @@ from features.extractors.output_layers import (
     describe_unknown_layer,
     truncate_model,
 )
-from features.extractors.weights import identify_weights, load_weights
+from features.extractors.weights import IMAGENET, identify_weights, load_weights
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
-_WEIGHTS = "imagenet"
-
 
 class KerasApplicationExtractor:
-    """The extractor of a name such as `inception_v3`.
-
-    Args:
-        asked: The options.
+    """A model of `keras.applications`, such as `inception_v3`, up to its output layer.
 
     Raises:
-        UsageError: there is no such network, or it cannot do what is asked.
+        UsageError: The model is unknown, or does not support the options.
     """
 
-    def __init__(self, asked: ExtractorOptions) -> None:
-        self._asked = asked
-        self._network = find_application(asked.extractor)
-        self._layer = asked.layer or self._network.layer
-        self._form = self._network.form(self._layer, asked.height, asked.width)
-        self._weights = asked.weights or _WEIGHTS
-        if asked.preprocess is not None:
-            raise UsageError(f"{asked.extractor} has its own scaling", location="--preprocess", hint="leave it out")
-        resolve_dtype(asked, pixels=False)
+    def __init__(self, options: ExtractorOptions) -> None:
+        self._options = options
+        self._application = find_application(options.extractor)
+        self._layer = options.layer or self._application.layer
+        self._build_options = self._application.resolve_build_options(self._layer, options.height, options.width)
+        self._weights = options.weights or IMAGENET
+        if options.preprocess is not None:
+            raise UsageError(f"{options.extractor} has its own preprocessing", location="--preprocess", hint="omit it")
+        resolve_dtype(options, pixels=False)
 
-    def choice(self) -> ExtractorConfig:
-        """What the recipe records of it."""
+    def resolve_config(self) -> ExtractorConfig:
+        """Returns the settings for the table config."""
         return ExtractorConfig(
-            extractor=self._network.name,
-            weights=identify_weights(self._weights, self._network, self._form),
+            extractor=self._application.name,
+            weights=identify_weights(self._weights, self._application, self._build_options),
             layer=self._layer,
-            height=self._form.height,
-            width=self._form.width,
-            dtype=resolve_dtype(self._asked, pixels=False),
+            height=self._build_options.height,
+            width=self._build_options.width,
+            dtype=resolve_dtype(self._options, pixels=False),
         )
 
-    def feature_function(self, table_config: FeatureTableConfig) -> ModelFunction:
-        """The network up to the recipe's layer, after its own scaling."""
-        network, form = self._network, self._form
-        model = network.build(form)
+    def build_function(self, table_config: FeatureTableConfig) -> ModelFunction:
+        """Builds the model up to the table config's layer, after its own input preprocessing."""
+        application, options = self._application, self._build_options
+        model = application.build(options)
         names = [layer.name for layer in model.layers]
         if table_config.layer not in (OUTPUT, *names):
-            raise describe_unknown_layer(table_config.layer, [*names, *network.top_layers], network.name)
-        kept = truncate_model(load_weights(model, self._weights, network, form), table_config.layer, network.name)
-        return build_model_function(kept, network.preprocess(), table_config.pooling, form.height, form.width)
+            raise describe_unknown_layer(table_config.layer, [*names, *application.top_layers], application.name)
+        model = load_weights(model, self._weights, application, options)
+        return build_model_function(
+            truncate_model(model, table_config.layer, application.name),
+            application.load_preprocessing(),
+            table_config.pooling,
+            options.height,
+            options.width,
+        )

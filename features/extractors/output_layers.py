@@ -1,6 +1,7 @@
-"""Layers: which one of a network is kept, and how its output becomes features.
+"""Cuts a Keras model at its output layer and turns that layer's output into features.
 
-uint8 [N, H, W, 3] → preprocessing → network up to the layer → [N, places, channels] or, pooled or flat, [N, channels]
+uint8 [N, H, W, 3] → input preprocessing → model up to the layer → [N, locations, channels], or [N, channels] if the
+output is pooled or flat
 """
 
 import difflib
@@ -13,19 +14,19 @@ from features.extractors.grouped_convolutions import replace_grouped_convolution
 from schemas.choices import Pooling
 from schemas.errors import UsageError
 
-# The network's own output, for networks that do not name their last layer.
+# Name of the model's own output, for models whose last layer has no stable name.
 OUTPUT = "output"
 
 FeatureFunction = Callable[[Any], Any]
 
-_SHOWN = 5
+_MAX_NAMES = 5
 
 
 def build_in_thread(build: Callable[[], Any]) -> Any:
-    """What `build` gives in a thread of its own.
+    """Returns the result of `build`, which runs in a thread of its own.
 
-    Keras numbers the layers that have no name of their own by thread, and keeps its policies by thread. So their names
-    are the same in every process, whatever else it has built, and the caller's own numbers and policies stay.
+    Keras numbers unnamed layers per thread and keeps dtype policies per thread. A new thread gives the same names in
+    every process, and leaves the caller's numbers and policies unchanged.
     """
     from features.runtime.keras_settings import apply_settings
 
@@ -35,60 +36,66 @@ def build_in_thread(build: Callable[[], Any]) -> Any:
 
 
 def truncate_model(model: Any, layer: str, name: str) -> Any:
-    """The `keras.Model` up to a layer; of one that is called several times, up to its first call.
+    """Returns the `keras.Model` up to a layer; up to its first call if the layer is called several times.
 
     Args:
-        model: keras.Model. Built.
-        layer: str. A layer's name, or `output`.
-        name: str. The network, as messages name it.
+        model: A built `keras.Model`.
+        layer: Name of a layer, or `output`.
+        name: Name of the model in error messages.
 
     Raises:
-        UsageError: there is no such layer, or it has no one output.
+        UsageError: The layer does not exist, or does not have exactly one output.
     """
     from features.runtime.keras_settings import keras
 
     layers = {one.name: one for one in model.layers}
     if layer == OUTPUT and OUTPUT not in layers:
-        output = _only(model.outputs)
+        output = _single_output(model.outputs)
     elif layer in layers:
-        output = _output_of(layers[layer], name)
+        try:
+            output = _single_output(layers[layer].output)
+        except (AttributeError, ValueError):
+            raise _layer_error(f"{name}: {layer} is never called") from None
     else:
         raise describe_unknown_layer(layer, [*layers], name)
     if output is None:
-        raise UsageError(f"{name}: {layer} has several outputs", location="--layer", hint="name a layer with one")
+        raise _layer_error(f"{name}: {layer} has several outputs")
     try:
         return keras.Model(model.inputs[0], output)
     except ValueError:
-        raise UsageError(
-            f"{name}: {layer} does not follow from the input alone", location="--layer", hint="name another"
-        ) from None
+        raise _layer_error(f"{name}: {layer} does not depend on the model's input alone") from None
 
 
 def describe_unknown_layer(layer: str, names: list[str], name: str) -> UsageError:
-    """The error of a layer that is none, with the nearest names and the last ones."""
-    near = difflib.get_close_matches(layer, names, _SHOWN) or names[-_SHOWN:]
-    return UsageError(f"{name} has no layer {layer!r}", location="--layer", hint=f"it has {', '.join(near)}")
+    """Returns an error that lists the most similar layer names, or else the last ones.
+
+    Args:
+        layer: The unknown layer.
+        names: Names of the layers.
+        name: Name of the model.
+    """
+    near = difflib.get_close_matches(layer, names, _MAX_NAMES) or names[-_MAX_NAMES:]
+    return UsageError(f"{name} has no layer {layer!r}", location="--layer", hint=f"use one of {', '.join(near)}")
 
 
 @dataclass(frozen=True)
 class ModelFunction:
-    """A network as a feature function: pixels [N, height, width, 3], 0…255 of any dtype, to features.
+    """A feature function of a Keras model: pixels [N, height, width, 3], 0…255 of any dtype, to features.
 
-    Batch normalization and dropout are as in inference, also where the network's weights go on learning.
+    Batch normalization and dropout run in inference mode, even while the model's weights are trained.
 
     Args:
-        network: keras.Model. Up to the layer that is kept, with its weights.
-        preprocess: function. Scales float32 pixels 0…255 as the network wants them.
-        places: int or None. Places of an image's features, the rest of whose axes are channels; None where the layer
-            has none.
-        channels: int. Channels of a place, or of the image.
-        pooling: str. `avg` averages over places; `none` keeps them on one axis.
-        dtype: str. Of the features. float16 has infinity where a value does not fit.
+        model: `keras.Model` up to the output layer, with its weights.
+        preprocess: Input preprocessing of float32 pixels 0…255.
+        locations: Number of spatial locations, or None if the output is flat.
+        channels: Number of channels.
+        pooling: `avg` averages over the locations; `none` keeps them on one axis.
+        dtype: Dtype of the features. float16 overflows to infinity.
     """
 
-    network: Any
+    model: Any
     preprocess: FeatureFunction
-    places: int | None
+    locations: int | None
     channels: int
     pooling: Pooling
     dtype: Literal["float32", "float16"] = "float32"
@@ -96,73 +103,70 @@ class ModelFunction:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one image's features."""
-        if self.places is None or self.pooling == "avg":
+        if self.locations is None or self.pooling == "avg":
             return (self.channels,)
-        return self.places, self.channels
+        return self.locations, self.channels
 
     def __call__(self, pixels: Any) -> Any:
         from features.runtime.keras_settings import ops
 
-        scaled = self.preprocess(ops.cast(pixels, "float32"))
-        maps = ops.cast(self.network(scaled, training=False), "float32")
-        if self.places is not None:
-            maps = ops.reshape(maps, (-1, self.places, self.channels))
-            maps = ops.mean(maps, axis=1) if self.pooling == "avg" else maps
-        return ops.cast(maps, self.dtype)
+        inputs = self.preprocess(ops.cast(pixels, "float32"))
+        outputs = ops.cast(self.model(inputs, training=False), "float32")
+        if self.locations is not None:
+            outputs = ops.reshape(outputs, (-1, self.locations, self.channels))
+            outputs = ops.mean(outputs, axis=1) if self.pooling == "avg" else outputs
+        return ops.cast(outputs, self.dtype)
 
 
 def build_model_function(
-    kept: Any, preprocess: FeatureFunction, pooling: Pooling, height: int, width: int
+    model: Any, preprocess: FeatureFunction, pooling: Pooling, height: int, width: int
 ) -> ModelFunction:
-    """The function that an extractor is.
+    """Returns the feature function of a truncated model.
 
     Args:
-        kept: keras.Model. The network up to the layer that is kept, with its weights.
-        preprocess: function. Scales float32 pixels 0…255 as the network wants them.
-        pooling: str. `avg` averages over places; `none` flattens them to one axis.
-        height: int. Input height in pixels.
-        width: int. Input width in pixels.
+        model: `keras.Model` up to the output layer, with its weights.
+        preprocess: Input preprocessing of float32 pixels 0…255.
+        pooling: `avg` averages over the locations; `none` keeps them on one axis.
+        height: Input height in pixels.
+        width: Input width in pixels.
 
     Raises:
-        UsageError: the layer's output is neither spatial nor flat, or the network cannot take this size.
+        UsageError: The layer's output is neither spatial nor flat, or the model does not support the input size.
     """
-    *places, channels = _output_shape(kept, height, width)
+    *locations, channels = _compute_output_shape(model, height, width)
     return ModelFunction(
-        replace_grouped_convolutions(kept), preprocess, places[0] if places else None, channels, pooling
+        replace_grouped_convolutions(model), preprocess, locations[0] if locations else None, channels, pooling
     )
 
 
-def _only(outputs: Any) -> Any:
-    """The one output of several, None where there are more; Keras gives one alone or a list."""
+def summarize_error(error: Exception) -> str:
+    """Returns the first 200 characters of an error's message on one line."""
+    return " ".join(str(error).split())[:200]
+
+
+def _layer_error(message: str) -> UsageError:
+    return UsageError(message, location="--layer", hint="choose another layer")
+
+
+def _single_output(outputs: Any) -> Any:
+    """Returns the output if there is only one, otherwise None. Keras returns one tensor, or a list."""
     if isinstance(outputs, list | tuple):
         return outputs[0] if len(outputs) == 1 else None
     return outputs if hasattr(outputs, "shape") else None
 
 
-def _output_of(layer: Any, name: str) -> Any:
+def _compute_output_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
+    """Returns (channels,) or (locations, channels)."""
     try:
-        return _only(layer.output)
-    except (AttributeError, ValueError):
-        raise UsageError(f"{name}: {layer.name} is never called", location="--layer", hint="name another") from None
-
-
-def _output_shape(kept: Any, height: int, width: int) -> tuple[int, ...]:
-    """Shape of one image's features: (channels,) or (places, channels)."""
-    try:
-        shape = tuple(kept.compute_output_shape((None, height, width, 3)))[1:]
+        shape = tuple(model.compute_output_shape((None, height, width, 3)))[1:]
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
-            f"the network cannot take {height}×{width}: {summarize_error(error)}", location="--height, --width"
+            f"the model does not support {height}×{width}: {summarize_error(error)}", location="--height, --width"
         ) from None
     if not 1 <= len(shape) <= 3 or None in shape:
         raise UsageError(
-            f"the layer gives {[None, *shape]}, which is neither spatial nor flat",
+            f"the layer's output {[None, *shape]} is neither spatial nor flat",
             location="--layer",
-            hint="name one that gives [N, height, width, channels], [N, places, channels] or [N, channels]",
+            hint="choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels]",
         )
     return (shape[0] * shape[1], shape[2]) if len(shape) == 3 else shape
-
-
-def summarize_error(error: Exception) -> str:
-    """The beginning of an error's message, on one line."""
-    return " ".join(str(error).split())[:200]

@@ -1,6 +1,4 @@
-"""Pixels: the resized image itself as its features, for networks that learn from images inside the model."""
-
-from typing import Any
+"""Implements the extractor `pixels`, which stores the resized image for models that contain their own backbone."""
 
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
 from features.extractors.output_layers import OUTPUT, FeatureFunction
@@ -13,47 +11,40 @@ _SIDE = 299
 
 
 class PixelExtractor:
-    """The extractor `pixels`: uint8 rows [height, width, 3], RGB 0…255.
-
-    Args:
-        asked: The options.
+    """The extractor `pixels`: rows of uint8 [height, width, 3], RGB 0…255.
 
     Raises:
-        UsageError: an option is given that pixels have no use for.
+        UsageError: An option does not apply to pixels.
     """
 
-    def __init__(self, asked: ExtractorOptions) -> None:
-        self._asked = asked
-        unwanted = {
-            "--weights": asked.weights is not None,
-            "--layer": asked.layer is not None,
-            "--preprocess": asked.preprocess is not None,
-            "--pooling": asked.pooling != "none",
-            "--precision": asked.precision == "bfloat16",
+    def __init__(self, options: ExtractorOptions) -> None:
+        self._options = options
+        inapplicable = {
+            "--weights": options.weights is not None,
+            "--layer": options.layer is not None,
+            "--preprocess": options.preprocess is not None,
+            "--pooling": options.pooling != "none",
+            "--precision": options.precision == "bfloat16",
         }
-        for option, given in unwanted.items():
-            if given:
-                raise UsageError("pixels are no network, and have no use for it", location=option, hint="leave it out")
-        resolve_dtype(asked, pixels=True)
+        for option, is_given in inapplicable.items():
+            if is_given:
+                raise UsageError("the option does not apply to pixels", location=option, hint="omit it")
+        resolve_dtype(options, pixels=True)
 
-    def choice(self) -> ExtractorConfig:
-        """What the recipe records of it."""
+    def resolve_config(self) -> ExtractorConfig:
+        """Returns the settings for the table config."""
         return ExtractorConfig(
             extractor=NAME,
             weights="none",
             layer=OUTPUT,
-            height=self._asked.height or _SIDE,
-            width=self._asked.width or _SIDE,
-            dtype=resolve_dtype(self._asked, pixels=True),
+            height=self._options.height or _SIDE,
+            width=self._options.width or _SIDE,
+            dtype=resolve_dtype(self._options, pixels=True),
             precision="float32",
         )
 
-    def feature_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
-        """The function that gives pixels as they are; those that a resizing left between two numbers are rounded."""
-        del table_config
+    def build_function(self, table_config: FeatureTableConfig) -> FeatureFunction:
+        """Returns a function that returns uint8 pixels unchanged and rounds float32 pixels."""
         from features.runtime.keras_settings import ops
 
-        def features(pixels: Any) -> Any:
-            return pixels if pixels.dtype == "uint8" else ops.cast(ops.round(pixels), "uint8")
-
-        return features
+        return lambda pixels: pixels if pixels.dtype == "uint8" else ops.cast(ops.round(pixels), "uint8")

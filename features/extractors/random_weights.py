@@ -1,11 +1,10 @@
-"""Seeded random weights whose features neither vanish nor explode on photographs.
+"""Initializes extractors with seeded random weights whose features neither vanish nor explode on photographs.
 
-Kernels are He-normal (He et al. 2015, arXiv:1502.01852), drawn for each variable from its own stream of the seed. The
-network is then calibrated in one forward pass over seeded 1/f noise, whose spectrum is that of photographs (Field 1987,
-doi:10.1364/JOSAA.4.002379): batch normalisation takes the means and variances that it sees; where a network has none,
-each layer's kernel and bias are scaled to what its output showed, as in Salimans & Kingma 2016 (arXiv:1602.07868).
-Either way the offset puts most activations on the linear side of the ReLU: a deep random network that rectifies half of
-them is chaotic (Poole et al. 2016, arXiv:1606.05340) and forgets what it saw.
+Kernels are He-normal (He et al. 2015, arXiv:1502.01852); each variable has its own random stream. One forward pass over
+seeded 1/f noise, the spectrum of photographs (Field 1987, doi:10.1364/JOSAA.4.002379), then calibrates the model:
+batch normalization takes the batch statistics; without it, each layer's kernel and bias are scaled by the statistics of
+its output, as in Salimans & Kingma 2016 (arXiv:1602.07868). In both cases an offset keeps most activations on the
+linear side of the ReLU. A deep random network that rectifies half of them is chaotic (Poole et al. 2016, arXiv:1606.05340).
 """
 
 import contextlib
@@ -21,69 +20,70 @@ RANDOM_VERSION = 1
 _CALIBRATION_IMAGES = 16
 _CALIBRATION_PIXELS = _CALIBRATION_IMAGES * 299 * 299
 _OFFSET = 2.0
-_SMALLEST_DEVIATION = 1e-6
+_MIN_STD = 1e-6
 
 
-def randomize(model: Any, seed: int, network: Application, form: BuildOptions) -> None:
-    """Draw the weights of a model and calibrate it.
+def randomize(model: Any, seed: int, application: Application, options: BuildOptions) -> None:
+    """Initializes the weights of a `keras.Model` from a seed and calibrates them.
 
     Args:
-        model: keras.Model. The network in its form.
-        seed: int. At least 0.
-        network: Application. Gives the preprocessing.
-        form: Form. Gives the input size.
+        model: The application's model, built with `options`.
+        seed: At least 0.
+        application: Provides the input preprocessing.
+        options: Provides the input size.
     """
     from features.runtime.keras_settings import keras
 
-    _draw(model, seed)
-    count = max(1, min(_CALIBRATION_IMAGES, _CALIBRATION_PIXELS // (form.height * form.width)))
-    images = network.preprocess()(generate_noise_images(count, form.height, form.width, seed).astype(np.float32))
+    _initialize(model, seed)
+    count = max(1, min(_CALIBRATION_IMAGES, _CALIBRATION_PIXELS // (options.height * options.width)))
+    noise = generate_noise_images(count, options.height, options.width, seed)
+    images = application.load_preprocessing()(noise.astype(np.float32))
     normalizers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     if normalizers:
-        with _set(normalizers, "momentum", lambda _: 0.0), _set(dropouts, "rate", lambda _: 0.0):
+        with _override(normalizers, "momentum", lambda _: 0.0), _override(dropouts, "rate", lambda _: 0.0):
             model(images, training=True)
     else:
         weighted = [layer for layer in model.layers if getattr(layer, "use_bias", False)]
-        with _set(weighted, "activation", _calibrator):
+        with _override(weighted, "activation", _build_calibrator):
             model(images, training=False)
 
 
 def generate_noise_images(count: int, height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """Seeded colour images with a 1/f amplitude spectrum, uint8 [count, height, width, 3]."""
+    """Returns seeded color images with a 1/f amplitude spectrum, uint8 [count, height, width, 3]."""
     generator = np.random.Generator(np.random.PCG64([seed, RANDOM_VERSION]))
     rows, columns = np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width)
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = 1 / max(height, width)
     images = np.empty((count, height, width, 3), np.uint8)
     for image in images:
-        grey = generator.standard_normal((height, width))
+        gray = generator.standard_normal((height, width))
         contrast, brightness = generator.uniform(30, 75), generator.uniform(80, 160)
         for channel in range(3):
-            white = 0.8 * grey + 0.6 * generator.standard_normal((height, width))
+            white = 0.8 * gray + 0.6 * generator.standard_normal((height, width))
             pink = np.fft.irfft2(np.fft.rfft2(white) / frequency, s=(height, width))
             pink = (pink - pink.mean()) / pink.std()
             image[..., channel] = np.clip(pink * contrast + brightness, 0, 255)
     return images
 
 
-def _draw(model: Any, seed: int) -> None:
-    """Draw the kernels; their scale matters little, for what follows each layer is calibrated."""
+def _initialize(model: Any, seed: int) -> None:
+    # The scale of the kernels matters little because the output of each layer is calibrated.
     for number, variable in enumerate(model.weights):
         if variable.path.endswith("beta"):
             variable.assign(np.full(variable.shape, _OFFSET, np.float32))
         if variable.path.endswith("kernel"):
             generator = np.random.Generator(np.random.PCG64([seed, RANDOM_VERSION, number]))
-            deviation = np.sqrt(2 / np.prod(variable.shape[:-1]))
-            variable.assign(generator.standard_normal(variable.shape, dtype=np.float32) * np.float32(deviation))
+            std = np.sqrt(2 / np.prod(variable.shape[:-1]))
+            variable.assign(generator.standard_normal(variable.shape, dtype=np.float32) * np.float32(std))
     for layer in model.layers:
-        if type(layer).__name__ == "LayerScale":  # ConvNeXt's, which begins at 1e-6, as if there were no blocks
+        if type(layer).__name__ == "LayerScale":  # ConvNeXt initializes it to 1e-6, which disables its blocks
             layer.gamma.assign(np.ones(layer.gamma.shape, np.float32))
 
 
 @contextlib.contextmanager
-def _set(layers: list[Any], name: str, value: Callable[[Any], Any]) -> Iterator[None]:
-    """An attribute of layers, set for a while."""
+def _override(layers: list[Any], name: str, value: Callable[[Any], Any]) -> Iterator[None]:
+    """Overrides an attribute of layers within a block."""
     before = [getattr(layer, name) for layer in layers]
     for layer in layers:
         setattr(layer, name, value(layer))
@@ -94,19 +94,19 @@ def _set(layers: list[Any], name: str, value: Callable[[Any], Any]) -> Iterator[
             setattr(layer, name, old)
 
 
-def _calibrator(layer: Any) -> Callable[[Any], Any]:
-    """An activation that first makes each channel of the layer's output of unit variance around the offset."""
+def _build_calibrator(layer: Any) -> Callable[[Any], Any]:
+    """Returns an activation that first scales each output channel to unit variance around the offset."""
     from features.runtime.keras_settings import keras
 
     activation = layer.activation
     is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
 
-    def calibrated(output: Any) -> Any:
+    def calibrate(output: Any) -> Any:
         values = np.asarray(output).reshape(-1, output.shape[-1])
-        mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), _SMALLEST_DEVIATION)
-        divisor = deviation.reshape(layer.kernel.shape[2:]) if is_depthwise else deviation
+        mean, std = values.mean(axis=0), np.maximum(values.std(axis=0), _MIN_STD)
+        divisor = std.reshape(layer.kernel.shape[2:]) if is_depthwise else std
         layer.kernel.assign(np.asarray(layer.kernel) / divisor)
-        layer.bias.assign((np.asarray(layer.bias) - mean) / deviation + np.float32(_OFFSET))
-        return activation((output - mean) / deviation + np.float32(_OFFSET))
+        layer.bias.assign((np.asarray(layer.bias) - mean) / std + np.float32(_OFFSET))
+        return activation((output - mean) / std + np.float32(_OFFSET))
 
-    return calibrated
+    return calibrate

@@ -1,4 +1,4 @@
-"""Extractor weights: `imagenet`, a file, or `random:SEED`, each with an identity that needs no model."""
+"""Identifies and loads extractor weights: `imagenet`, `random:SEED` or a file."""
 
 import contextlib
 import os
@@ -16,65 +16,68 @@ from schemas.errors import CaptError, UsageError
 
 IMAGENET = "imagenet"
 _RANDOM = "random:"
-_OTHERWISE = "give --weights FILE, or --weights random:SEED for seeded random ones"
-_PUBLISHED_AT = "https://storage.googleapis.com/tensorflow/keras-applications/"
+_HINT = "use --weights FILE, or --weights random:SEED for seeded random weights"
+_DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _CONNECT_SECONDS = 10
 
 
-def identify_weights(weights: str, network: Application, form: BuildOptions) -> str:
-    """What a recipe records of the weights: `imagenet:MD5`, `random:SEED@VERSION` or `sha256:HEX`.
+def identify_weights(weights: str, application: Application, options: BuildOptions) -> str:
+    """Returns the identity of weights in a table config, without building the model.
 
     Args:
-        weights: str. `imagenet`, `random:SEED` or a file.
-        network: Application. Says what is published of it, under its name where Keras states no MD5.
-        form: Form. With or without the classifier, which are two published files.
+        weights: `imagenet`, `random:SEED` or a file.
+        application: The model.
+        options: Build options. Weights with and without the classifier are two published files.
+
+    Returns:
+        `imagenet:DIGEST` (or the file name if Keras states no digest), `random:SEED@VERSION` or `sha256:HEX`.
 
     Raises:
-        UsageError: `weights` is none of `imagenet`, `random:SEED` and an existing file.
+        UsageError: The seed is invalid or the file does not exist.
     """
     if weights == IMAGENET:
-        return network.published(form).identity
+        return application.find_published_weights(options).identity
     if weights.startswith(_RANDOM):
-        return f"{_RANDOM}{_seed(weights)}@{RANDOM_VERSION}"
+        return f"{_RANDOM}{_parse_seed(weights)}@{RANDOM_VERSION}"
     if not local_path(weights, "--weights").is_file():
-        raise UsageError("no such weights file", location=weights, hint=f"or {_OTHERWISE}")
+        raise UsageError("the weights file does not exist", location=weights, hint=_HINT)
     return f"sha256:{hash_file(Path(weights))}"
 
 
-def load_weights(model: Any, weights: str, network: Application, form: BuildOptions) -> Any:
-    """A `keras.Model` of `network` with its weights: the one given, or for `imagenet` the one that Keras builds.
+def load_weights(model: Any, weights: str, application: Application, options: BuildOptions) -> Any:
+    """Returns a `keras.Model` with its weights.
 
-    Keras builds some networks otherwise for `imagenet` (EfficientNet scales its input once more), so the published
-    weights are not put into another build.
+    For `imagenet`, Keras builds the model again: some models differ then (EfficientNet normalizes its input twice).
 
     Args:
-        model: keras.Model. The network in its form, built without weights.
-        weights: str. `imagenet`, `random:SEED` or a file.
-        network: Application. What the model is.
-        form: Form. How it was built.
+        model: The application's `keras.Model`, built with `options` and without weights.
+        weights: `imagenet`, `random:SEED` or a file.
+        application: The model.
+        options: Build options of the model.
 
     Raises:
-        CaptError: ImageNet weights cannot be had, or the file does not fit the network.
+        CaptError: The ImageNet weights cannot be downloaded, or the file does not fit the model.
     """
     if weights == IMAGENET:
-        return _imagenet(network, form)
+        return _load_imagenet(application, options)
     if weights.startswith(_RANDOM):
-        randomize(model, _seed(weights), network, form)
+        randomize(model, _parse_seed(weights), application, options)
         return model
     try:
         model.load_weights(weights)
     except (OSError, ValueError, KeyError) as error:
-        raise CaptError(f"the weights do not fit {network.name}: {error}", location=weights, hint=_OTHERWISE) from error
+        raise CaptError(f"the weights do not fit {application.name}: {error}", location=weights, hint=_HINT) from error
     return model
 
 
-def is_imagenet_available(network: Application, form: BuildOptions | None = None) -> bool:
-    """Whether Keras has the published weights in its cache, or their server answers."""
+def is_imagenet_available(application: Application, options: BuildOptions | None = None) -> bool:
+    """Returns whether Keras has the published weights in its cache, or can connect to their server."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    if (home / "models" / network.published(form or network.form()).file).is_file():
+    published = application.find_published_weights(options or application.resolve_build_options())
+    if (home / "models" / published.file).is_file():
         return True
     try:
-        with urllib.request.urlopen(_PUBLISHED_AT, timeout=_CONNECT_SECONDS):
+        with urllib.request.urlopen(_DOWNLOAD_URL, timeout=_CONNECT_SECONDS):
             return True
     except urllib.error.HTTPError:
         return True
@@ -82,20 +85,19 @@ def is_imagenet_available(network: Application, form: BuildOptions | None = None
         return False
 
 
-def _seed(weights: str) -> int:
+def _parse_seed(weights: str) -> int:
     text = weights.removeprefix(_RANDOM)
     if not text.isascii() or not text.isdigit():
-        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="write random:7, say")
+        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="use random:7, for example")
     return int(text)
 
 
-def _imagenet(network: Application, form: BuildOptions) -> Any:
-    if not is_imagenet_available(network, form):
-        raise CaptError("the ImageNet weights cannot be downloaded", location=network.name, hint=_OTHERWISE)
+def _load_imagenet(application: Application, options: BuildOptions) -> Any:
+    message = "the ImageNet weights cannot be downloaded"
+    if not is_imagenet_available(application, options):
+        raise CaptError(message, location=application.name, hint=_HINT)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            return network.build(form, IMAGENET)
+            return application.build(options, IMAGENET)
     except Exception as error:
-        raise CaptError(
-            f"the ImageNet weights cannot be downloaded: {error}", location=network.name, hint=_OTHERWISE
-        ) from error
+        raise CaptError(f"{message}: {error}", location=application.name, hint=_HINT) from error

@@ -1,10 +1,8 @@
-"""One encoded image as pixels: RGB, upright, at the size that a network wants.
+"""Decodes images of six formats to upright RGB pixels of an extractor's input size.
 
-bytes → format by signature → pixels counted by header → decoded in full → RGB on white → upright by EXIF → fitted
+bytes → format by signature → size check by header → decode → RGB on white → upright by EXIF → resize
 
-The rules that pixels depend on have a name in `schemas.table_config.FeatureTableConfig` (`rgb-exif-1`): a changed
-rule here is a
-new name there.
+The table config names these rules (`rgb-exif-1` in `schemas.table_config`). A changed rule needs a new name there.
 """
 
 import contextlib
@@ -39,10 +37,10 @@ from features.images.resize import Pixels
 from features.images.resizer import Resizer
 from schemas.errors import RecordError
 
-MAX_PIXELS = 178_956_970  # where Pillow itself refuses a picture: half a gibibyte of RGB
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GiB of RGB
 
-# Pillow warns of odd metadata (a damaged EXIF block, an animation that is none) that costs no pixel, and of sizes that
-# are judged here. `warnings.catch_warnings` around a call is not thread-safe, so its modules are silenced once.
+# Pillow warns of invalid metadata that affects no pixel, and of sizes that are checked here. `warnings.catch_warnings`
+# is not thread-safe, so Pillow's modules are silenced once.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -62,22 +60,22 @@ _silence_libtiff()
 DraftSize = Callable[[int, int], tuple[int, int] | None]
 
 
-def _as_it_is(data: bytes) -> bytes:
-    """For formats whose reader notices by itself that the bytes end early."""
+def _return_unchanged(data: bytes) -> bytes:
+    """Returns the bytes for a reader that detects truncation itself."""
     return data
 
 
-def _checked_webp(data: bytes) -> bytes:
+def _check_webp(data: bytes) -> bytes:
     """Compares the length in the RIFF header."""
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise _ends_early(data)
+        raise _truncation_error(data)
     return data
 
 
-def _checked_tiff(data: bytes) -> bytes:
-    """Looks for the first directory and the tables it needs (TIFF 6.0, section 2; BigTIFF).
+def _check_tiff(data: bytes) -> bytes:
+    """Checks that the first directory and its tables are complete (TIFF 6.0, section 2; BigTIFF).
 
-    Pillow calls what lies beyond the end unsupported.
+    Pillow reports a truncated directory as unsupported.
     """
     order = "<" if data[:2] == b"II" else ">"
     at, word, counter, inline = (8, "Q", "Q", 8) if b"+" in data[2:4] else (4, "I", "H", 4)
@@ -85,20 +83,20 @@ def _checked_tiff(data: bytes) -> bytes:
     try:
         (start,) = struct.unpack_from(order + word, data, at)
         if start > len(data):
-            raise _ends_early(data)
+            raise _truncation_error(data)
         (entries,) = struct.unpack_from(order + counter, data, start)
         first = start + struct.calcsize(order + counter)
         for position in range(first, first + entries * entry.size, entry.size):
             tag, kind, count, value = entry.unpack_from(data, position)
             size = count * _TIFF_SIZES.get(kind, 1)
             if tag in _TIFF_TABLES and size > inline and value + size > len(data):
-                raise _ends_early(data)
+                raise _truncation_error(data)
     except struct.error:
-        raise _ends_early(data) from None
+        raise _truncation_error(data) from None
     return data
 
 
-def _ends_early(data: bytes) -> RecordError:
+def _truncation_error(data: bytes) -> RecordError:
     return RecordError("decode", "truncated", f"the file ends after {len(data)} bytes")
 
 
@@ -118,31 +116,31 @@ _TIFF_TABLES = frozenset(
 
 @dataclass(frozen=True)
 class _Format:
-    """A format that is read: how its files begin, what its reader gets of a file, and Pillow's reader of it."""
+    """A supported format: signature, check that returns the bytes to decode, and reader."""
 
-    begins: re.Pattern[bytes]
-    checked: Callable[[bytes], bytes]
-    # Called by class, for `Image.open` would apply its process-wide pixel limit, with a warning, before ours.
+    signature: re.Pattern[bytes]
+    check: Callable[[bytes], bytes]
+    # `Image.open` would apply its process-wide pixel limit first.
     reader: Callable[[BytesIO, str], ImageFile.ImageFile]
 
 
 _FORMATS = (
-    _Format(re.compile(rb"\xff\xd8\xff"), _as_it_is, JpegImagePlugin.JpegImageFile),
+    _Format(re.compile(rb"\xff\xd8\xff"), _return_unchanged, JpegImagePlugin.JpegImageFile),
     _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), png_chunks.select_chunks, PngImagePlugin.PngImageFile),
-    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _checked_webp, WebPImagePlugin.WebPImageFile),
-    _Format(re.compile(rb"GIF8[79]a"), _as_it_is, GifImagePlugin.GifImageFile),
-    # "BM" begins many a text; the length of the header after it has few lawful values.
+    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _check_webp, WebPImagePlugin.WebPImageFile),
+    _Format(re.compile(rb"GIF8[79]a"), _return_unchanged, GifImagePlugin.GifImageFile),
+    # Text can start with "BM", too. The header length that follows has few valid values.
     _Format(
         re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
-        _as_it_is,
+        _return_unchanged,
         BmpImagePlugin.BmpImageFile,
     ),
-    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _checked_tiff, TiffImagePlugin.TiffImageFile),
+    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _check_tiff, TiffImagePlugin.TiffImageFile),
 )
 
-_TILE = 1 << 20  # pixels that are converted at once
+_TILE_PIXELS = 1 << 20
 
-_UPRIGHT = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -152,116 +150,113 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_ON_ITS_SIDE = (5, 6, 7, 8)
+_ROTATED = (5, 6, 7, 8)
 
-_WORDS = (
+_REASONS = (
     ("truncated", re.compile(r"truncat|end of file|not enough image data", re.IGNORECASE)),
     ("unsupported", re.compile(r"unsupported|not supported|unknown|cannot handle|not available", re.IGNORECASE)),
 )
 
 
-def decode(data: bytes, fitting: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decodes an image and brings it to a size.
+def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decodes and resizes an image.
 
     Args:
-        data: bytes. An encoded image; the formats and rules are those of `open_image`.
-        fitting: Fitting. The size, and how the image is brought to it.
-        max_pixels: int. Pictures with more pixels than this are refused by their header.
+        data: An encoded image, as `open_image` accepts it.
+        resizer: Size, resize method and resize mode.
+        max_pixels: Maximum number of pixels by the image's header.
 
-    Returns: array [height, width, 3] of the fitting's dtype, RGB in 0…255, of its own memory.
+    Returns:
+        Array [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory of its own.
 
-    Raises: RecordError as `open_image` does.
+    Raises:
+        RecordError: As raised by `open_image`.
     """
-    image = open_image(data, max_pixels=max_pixels, draft_size=fitting.draft_size)
+    image = open_image(data, max_pixels=max_pixels, draft_size=resizer.compute_draft_size)
     try:
-        return fitting(image)
+        return resizer(image)
     except MemoryError:
         size = f"{image.width}×{image.height}"
-        raise RecordError("decode", "no memory", f"while resizing a picture of {size}", permanent=False) from None
+        raise RecordError("decode", "no memory", f"while resizing an image of {size}", permanent=False) from None
 
 
 def open_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, draft_size: DraftSize = lambda width, height: None
 ) -> Image.Image:
-    """Decodes an image in full, at its own size or, where less is enough of a JPEG, at a half, a quarter or an eighth.
+    """Decodes an image. A JPEG can be decoded at a half, a quarter or an eighth of its size.
 
-    JPEG, PNG, WebP, GIF, BMP and TIFF are told by their first bytes, whatever the file is called; the first frame or
-    page counts. What is transparent shows white, the paper that such pictures are made for: dropping the alpha channel
-    would bring up whatever colour lies hidden under it. CMYK is converted without its profile, JPEG's inverted as
-    Adobe writes it. 16-bit samples keep their high byte; floating point has black at 0 and white at 1. The EXIF
-    orientation (CIPA DC-008, tag 274; where EXIF has none, XMP's) is applied; what cannot be read is upright.
+    The first bytes tell JPEG, PNG, WebP, GIF, BMP and TIFF apart, not the file name. Only the first frame or page is
+    decoded. Transparent pixels become white, because the colors below the alpha channel are arbitrary. CMYK is
+    converted without its profile, and inverted in JPEG as Adobe writes it. 16-bit samples keep their high byte.
+    Floating-point samples are black at 0 and white at 1. The EXIF orientation (CIPA DC-008, tag 274), or else that of
+    XMP, is applied; an unreadable orientation is ignored.
 
     Args:
-        data: bytes. An encoded image.
-        max_pixels: int. Pictures with more pixels than this are refused by their header, before decoding. Pillow's
-            `Image.MAX_IMAGE_PIXELS` bounds TIFF and GIF besides; `allow_pixels` raises it.
-        draft_size: function of the upright picture's width and height. The width and height that are enough: a JPEG is
-            decoded at the smallest of its scales (libjpeg's, of the cosine transform) that has as many pixels. None
-            wants all.
+        data: An encoded image.
+        max_pixels: Maximum number of pixels by the image's header, checked before decoding. Pillow's
+            `Image.MAX_IMAGE_PIXELS` limits TIFF and GIF, too; `raise_pixel_limit` raises it.
+        draft_size: Maps the upright image's width and height to the required ones. A JPEG is decoded at the smallest
+            scale of libjpeg that has them. None requires the full size.
 
-    Returns: PIL image of mode RGB, upright.
+    Returns:
+        An upright image of mode RGB.
 
-    Raises: RecordError of stage `decode`, with one of the reasons `empty` (no bytes), `unsupported` (another format, or
-        samples without a defined white), `truncated` (the bytes end early), `corrupt`, `too large`, `no memory` (not
-        permanent). A picture whose bytes end early is never returned in part. Damage in the middle shows where a
-        format has checksums (PNG, deflated TIFF) or the decoder stumbles, and else in the pixels.
+    Raises:
+        RecordError: Stage `decode` with reason `empty`, `unsupported` (another format, or samples without a defined
+            white), `truncated`, `corrupt`, `too large`, or `no memory` (not permanent). A truncated image is never
+            returned in part. Corrupt pixels are detected only by checksums (PNG, deflated TIFF) or by the decoder.
     """
     if not data:
         raise RecordError("decode", "empty", "zero bytes")
-    with _decoding(f"{len(data)} bytes"):
-        return _upright(*_read(data, max_pixels, draft_size))
+    with _convert_errors(f"{len(data)} bytes"):
+        return _turn_upright(*_read(data, max_pixels, draft_size))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts a picture that Pillow has opened, or that was made of an array, by the rules of `open_image`.
-
-    Args:
-        image: The picture, of any mode. Of several frames the present one counts.
-
-    Returns:
-        The picture in mode RGB, upright.
+    """Converts an image of any mode to an upright image of mode RGB by the rules of `open_image`.
 
     Raises:
-        RecordError: As by `open_image`.
+        RecordError: As raised by `open_image`.
     """
-    with _decoding(f"a picture of {image.width}×{image.height}"):
+    with _convert_errors(f"an image of {image.width}×{image.height}"):
         image.load()
-        return _upright(_rgb(image), _orientation(image))
+        return _turn_upright(_flatten_tiles(image), _read_orientation(image))
 
 
 @contextlib.contextmanager
-def _decoding(message: str) -> Iterator[None]:
-    """A block in which any exception fails the picture."""
+def _convert_errors(message: str) -> Iterator[None]:
+    """Converts every exception within a block to a RecordError."""
     try:
         yield
     except RecordError:
         raise
     except MemoryError:
         raise RecordError("decode", "no memory", f"while decoding {message}", permanent=False) from None
-    except Exception as error:  # Pillow's readers raise nearly any class on bytes that were made to confuse them.
-        raise RecordError("decode", _reason(error), _detail(error)) from error
+    except Exception as error:  # Pillow's readers raise errors of many classes for hostile bytes.
+        raise RecordError("decode", _find_reason(error), _describe(error)) from error
 
 
 def has_image_signature(data: bytes) -> bool:
-    """Whether some bytes begin as a format that `open_image` reads; 18 of them tell."""
-    return any(form.begins.match(data) for form in _FORMATS)
+    """Returns whether at least 18 bytes start with the signature of a format that `open_image` reads."""
+    return any(known.signature.match(data) for known in _FORMATS)
 
 
 def raise_pixel_limit(max_pixels: int) -> None:
-    """Raise Pillow's own limit on TIFF and GIF, which the whole process has, to `max_pixels` where it is lower."""
+    """Raises Pillow's process-wide limit for TIFF and GIF to at least `max_pixels`."""
     if Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow refuses what has more than twice as many.
+        # Pillow refuses images with more than twice its limit.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:
-    """A small JPEG of an image for a page, in its own proportions and never enlarged.
+    """Encodes a small JPEG of an image with its aspect ratio. A small image is not enlarged.
 
     Args:
-        data: bytes. An encoded image, as `open_image` takes it.
-        side: int. Length of the longer side in pixels, at most.
+        data: An encoded image, as `open_image` accepts it.
+        side: Maximum length of the longer side in pixels.
 
-    Raises: RecordError as `open_image` does.
+    Raises:
+        RecordError: As raised by `open_image`.
     """
     image = open_image(data)
     image.thumbnail((side, side))
@@ -271,81 +266,80 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
 
 
 def _read(data: bytes, max_pixels: int, draft_size: DraftSize) -> tuple[Image.Image, object]:
-    """Returns the RGB picture as it is stored, and its orientation; the decoded image is free when it is turned."""
-    known = next((form for form in _FORMATS if form.begins.match(data)), None)
+    """Returns the RGB image as stored, and its orientation. The decoded image is freed before it is rotated."""
+    known = next((known for known in _FORMATS if known.signature.match(data)), None)
     if known is None:
-        raise RecordError("decode", "unsupported", f"no known image format begins with {data[:8]!r}")
-    checked = known.checked(data)
+        raise RecordError("decode", "unsupported", f"no known image format starts with {data[:8]!r}")
+    checked = known.check(data)
     with known.reader(BytesIO(checked), "") as image:
         _check_pixels(image, max_pixels)
-        _draft(image, draft_size)
+        _set_draft_size(image, draft_size)
         image.load()
         if known.reader is PngImagePlugin.PngImageFile and png_chunks.has_16_bit_transparency(checked):
-            _whiten_wide_key(image, checked)
-        return _rgb(image), _orientation(image)
+            _whiten_16_bit_transparency(image, checked)
+        return _flatten_tiles(image), _read_orientation(image)
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
-        raise RecordError("decode", "too large", f"{image.width}×{image.height}, {max_pixels} pixels at most")
+        raise RecordError("decode", "too large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
 
 
-def _draft(image: Image.Image, draft_size: DraftSize) -> None:
-    """Have a JPEG decoded smaller, where that is enough."""
+def _set_draft_size(image: Image.Image, draft_size: DraftSize) -> None:
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        is_on_its_side = _orientation(image) in _ON_ITS_SIDE
-        enough = draft_size(*_turned(image.size, is_on_its_side))
-        if enough:
-            image.draft(None, _turned(enough, is_on_its_side))
+        is_rotated = _read_orientation(image) in _ROTATED
+        required = draft_size(*_swap_if(is_rotated, image.size))
+        if required:
+            image.draft(None, _swap_if(is_rotated, required))
 
 
-def _turned(size: tuple[int, int], is_on_its_side: bool) -> tuple[int, int]:
-    return (size[1], size[0]) if is_on_its_side else size
+def _swap_if(is_rotated: bool, size: tuple[int, int]) -> tuple[int, int]:
+    return (size[1], size[0]) if is_rotated else size
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Returns a picture as RGB on white, made tile by tile so that what lies between takes little memory."""
+def _flatten_tiles(image: Image.Image) -> Image.Image:
+    """Converts an image to RGB on white, tile by tile to save memory."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    if image.width * image.height <= _TILE:
-        return _flat(image, tags)
+    if image.width * image.height <= _TILE_PIXELS:
+        return _flatten(image, tags)
     flat = Image.new("RGB", image.size)
     for box in _tiles(image.size):
-        flat.paste(_flat(image.crop(box), tags), box)
+        flat.paste(_flatten(image.crop(box), tags), box)
     return flat
 
 
-def _from_cmyk(image: Image.Image) -> Image.Image:
-    """Returns CMYK as RGB, ink times black rounded down: what `tf.io.decode_jpeg` has, so exported graphs do too."""
+def _convert_cmyk(image: Image.Image) -> Image.Image:
+    """Converts CMYK to RGB: ink times black, rounded down, equal to `tf.io.decode_jpeg` in exported graphs."""
     *inks, black = (ImageChops.invert(band) for band in image.split())
     return Image.merge("RGB", [ImageChops.multiply(ink, black) for ink in inks])
 
 
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """Yields boxes of at most `_TILE` pixels that cover a picture."""
-    columns = min(size[0], _TILE)
-    rows = _TILE // columns
+    """Yields boxes of at most `_TILE_PIXELS` pixels that cover an image."""
+    columns = min(size[0], _TILE_PIXELS)
+    rows = _TILE_PIXELS // columns
     for top in range(0, size[1], rows):
         for left in range(0, size[0], columns):
             yield left, top, min(left + columns, size[0]), min(top + rows, size[1])
 
 
-def _flat(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
-    image = _eight_bits(image, tags)
+def _flatten(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    image = _to_eight_bits(image, tags)
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else _from_cmyk(image) if image.mode == "CMYK" else image.convert("RGB")
-    paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+        return image if image.mode == "RGB" else _convert_cmyk(image) if image.mode == "CMYK" else image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+def _to_eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     if image.mode == "I":
         raise RecordError("decode", "unsupported", "32-bit integer samples, which have no defined white")
     if image.mode != "F" and not image.mode.startswith("I;16"):
         return image
     samples = np.asarray(image)
-    gray = _gray_of_float(samples) if image.mode == "F" else samples >> (tags.get(Tag.BitsPerSample, (16,))[0] - 8)
+    gray = _convert_float(samples) if image.mode == "F" else samples >> (tags.get(Tag.BitsPerSample, (16,))[0] - 8)
     if tags.get(Tag.PhotometricInterpretation) == 0:  # white is zero
         gray = 255 - gray
     if "transparency" in image.info:
@@ -353,8 +347,8 @@ def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     return Image.fromarray(np.asarray(gray, np.uint8))
 
 
-def _whiten_wide_key(image: Image.Image, data: bytes) -> None:
-    """Makes the transparent pixels of a 16-bit colour PNG white, of which Pillow decodes one byte of a sample."""
+def _whiten_16_bit_transparency(image: Image.Image, data: bytes) -> None:
+    """Makes the transparent pixels of a 16-bit color PNG white. Pillow decodes only the high bytes of its samples."""
     with PngImagePlugin.PngImageFile(BytesIO(data), "") as low_bytes:
         low_bytes.tile = [tile._replace(args="RGB;16L") for tile in low_bytes.tile]
         low_bytes.load()
@@ -365,36 +359,38 @@ def _whiten_wide_key(image: Image.Image, data: bytes) -> None:
             image.paste((255, 255, 255), box, Image.fromarray(is_key))
 
 
-def _gray_of_float(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    slack = 1 / 255  # resampling overshoots a little
+def _convert_float(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    slack = 1 / 255  # resampling can overshoot
     if not np.all((samples >= -slack) & (samples <= 1 + slack)):
         raise RecordError("decode", "unsupported", "floating-point samples outside 0…1")
     return np.rint(np.clip(samples, 0, 1) * 255)
 
 
-def _orientation(image: Image.Image) -> object:
+def _read_orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(Tag.Orientation)
-    except Exception:  # Damaged metadata must not cost the picture.
+    except Exception:  # Corrupt metadata must not fail the image.
         return None
 
 
-def _upright(image: Image.Image, orientation: object) -> Image.Image:
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+def _turn_upright(image: Image.Image, orientation: object) -> Image.Image:
+    transpose = _TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
+    return image if transpose is None else image.transpose(transpose)
 
 
-def _detail(error: Exception) -> str:
-    # The readers wrap bare KeyErrors and IndexErrors, whose text may be a number.
+def _describe(error: Exception) -> str:
+    # The readers wrap KeyErrors and IndexErrors, whose text can be a number.
     return str(error) if any(c.isalpha() for c in str(error)) else repr(error.__cause__ or error)
 
 
-def _reason(error: Exception) -> str:
+def _find_reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return "too large"
-    for reason, pattern in _WORDS:
+    for reason, pattern in _REASONS:
         if pattern.search(str(error)):
             return reason
-    # A reader that runs out of bytes within a header fails on the index or the structure that it wanted there.
-    ran_out = isinstance(error, EOFError | IndexError | struct.error)
-    return "truncated" if ran_out or isinstance(error.__cause__, EOFError | IndexError | struct.error) else "corrupt"
+    # Readers raise these errors if the bytes end within a header.
+    is_truncated = isinstance(error, EOFError | IndexError | struct.error)
+    return (
+        "truncated" if is_truncated or isinstance(error.__cause__, EOFError | IndexError | struct.error) else "corrupt"
+    )

@@ -1,7 +1,4 @@
-"""Resizing: the part of a resized picture that is kept, in Pillow's way or in TensorFlow's.
-
-What is not kept is never computed, so that a long strip costs no more than another picture.
-"""
+"""Resizes images with Pillow's or TensorFlow's bilinear method and computes only the pixels that are kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,88 +12,89 @@ from schemas.errors import RecordError
 
 Pixels = NDArray[np.uint8 | np.float32]
 
-_MOST_PIXELS = 1 << 28  # of a picture that Pillow has resized in one direction: a gibibyte
-_BLOCK = 16  # rows at once: what lies between fits a processor's cache, and is freed without a call to the system
+_MAX_STRIP_PIXELS = 1 << 28  # of an image that Pillow has resized in one direction: 1 GiB
+_BLOCK_ROWS = 16  # the intermediate arrays fit into a processor's cache
 
 
 @dataclass(frozen=True)
 class Span:
-    """One side of a picture: `source` pixels are resized to `resized`, which land in the middle of `wanted` ones.
+    """One side of an image: `source` pixels are resized to `resized` pixels, centered on `target` pixels.
 
-    Where the two differ by an odd number, the end has the one that is cut off, or black, more.
+    If the difference is odd, the end is cropped or padded by one pixel more than the start.
     """
 
     source: int
     resized: int
-    wanted: int
+    target: int
 
     @property
     def first(self) -> int:
-        """The first of the resized pixels that is kept."""
-        return max(0, self.resized - self.wanted) // 2
+        """Index of the first resized pixel that is kept."""
+        return max(0, self.resized - self.target) // 2
 
     @property
     def kept(self) -> int:
-        """How many of the resized pixels are kept."""
-        return min(self.resized, self.wanted)
+        """Number of resized pixels that are kept."""
+        return min(self.resized, self.target)
 
     @property
-    def place(self) -> slice:
-        """Where the kept pixels land among the wanted ones."""
-        before = max(0, self.wanted - self.resized) // 2
+    def target_slice(self) -> slice:
+        """Indices of the kept pixels among the target pixels."""
+        before = max(0, self.target - self.resized) // 2
         return slice(before, before + self.kept)
 
-    def at_source(self, pixel: int) -> float:
-        """Where among the source's pixels a resized pixel begins."""
+    def to_source(self, pixel: int) -> float:
+        """Returns the position in the source at which a resized pixel starts."""
         return pixel * self.source / self.resized
 
 
-def resize(image: Image.Image, rows: Span, columns: Span, rule: Resize) -> Pixels:
-    """The kept pixels of a resized picture.
+def resize(image: Image.Image, rows: Span, columns: Span, method: Resize) -> Pixels:
+    """Returns the kept pixels of a resized image.
 
     Args:
-        image: PIL image of mode RGB, of `rows.source` × `columns.source` pixels.
-        rows: Span. What becomes of its rows.
-        columns: Span. What becomes of its columns.
-        rule: str. `pillow-bilinear` is antialiased (a triangle over all the pixels that a resized pixel covers) and
-            gives uint8; so does `draft-bilinear`, of a picture that was decoded smaller. `tf-bilinear` is
-            `tf.image.resize` without antialias, of which a pixel is a mean of four at most; it gives float32, which is
-            not rounded.
+        image: RGB image of `rows.source` × `columns.source` pixels.
+        rows: Resizing of the rows.
+        columns: Resizing of the columns.
+        method: `pillow-bilinear` is antialiased (a triangle filter over all pixels that a resized pixel covers) and
+            returns uint8. `draft-bilinear` is the same for an image that was decoded at a smaller scale. `tf-bilinear`
+            is `tf.image.resize` without antialiasing, a mean of at most four pixels; it returns float32, not rounded.
 
-    Returns: array [rows.kept, columns.kept, 3], values 0…255.
+    Returns:
+        Array [rows.kept, columns.kept, 3], values 0…255.
 
-    Raises: RecordError of stage `decode` and reason `too large`: a strip that would fill the memory on the way.
+    Raises:
+        RecordError: `too large`: a strip whose intermediate result would fill the memory.
     """
-    return _RULES[rule](image, rows, columns)
+    return _METHODS[method](image, rows, columns)
 
 
-def _by_pillow(image: Image.Image, rows: Span, columns: Span) -> NDArray[np.uint8]:
-    left, right = columns.at_source(columns.first), columns.at_source(columns.first + columns.kept)
-    top, bottom = rows.at_source(rows.first), rows.at_source(rows.first + rows.kept)
-    if (bottom - top) * columns.kept > _MOST_PIXELS:
+def _resize_by_pillow(image: Image.Image, rows: Span, columns: Span) -> NDArray[np.uint8]:
+    left, right = columns.to_source(columns.first), columns.to_source(columns.first + columns.kept)
+    top, bottom = rows.to_source(rows.first), rows.to_source(rows.first + rows.kept)
+    if (bottom - top) * columns.kept > _MAX_STRIP_PIXELS:
         raise RecordError("decode", "too large", f"a strip of {image.width}×{image.height}, which cannot be resized")
     size = (columns.kept, rows.kept)
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
 
-def _by_tensorflow(image: Image.Image, rows: Span, columns: Span) -> NDArray[np.float32]:
-    """What TensorFlow's ResizeBilinear makes with half-pixel centres, bit for bit.
+def _resize_by_tensorflow(image: Image.Image, rows: Span, columns: Span) -> NDArray[np.float32]:
+    """Computes TensorFlow's ResizeBilinear with half-pixel centers, bit for bit.
 
-    The same float32 operations in the same order: along the rows, then across them. The kernel itself makes all of
-    the resized picture or nothing, and would bring TensorFlow to wherever pictures are decoded.
+    It runs the same float32 operations in the same order: along the rows, then across them. TensorFlow's kernel
+    resizes only whole images, and would make the decoding processes import TensorFlow.
     """
-    upper, lower, down = _neighbours(rows)
-    pixels, sides = np.asarray(image), _neighbours(columns)
+    upper, lower, weight = _find_neighbors(rows)
+    pixels, neighbors = np.asarray(image), _find_neighbors(columns)
     resized = np.empty((rows.kept, columns.kept, 3), np.float32)
-    for start in range(0, rows.kept, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        above, below = _along(pixels[upper[block]], *sides), _along(pixels[lower[block]], *sides)
-        resized[block] = _mix(above, below, down[block, None, None])
+    for start in range(0, rows.kept, _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        above, below = _resize_rows(pixels[upper[block]], *neighbors), _resize_rows(pixels[lower[block]], *neighbors)
+        resized[block] = _interpolate(above, below, weight[block, None, None])
     return resized
 
 
-def _neighbours(span: Span) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """For each kept pixel the two source pixels that it lies between, and how far it is from the first, 0…1."""
+def _find_neighbors(span: Span) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Returns the two source pixels next to each kept pixel, and the weight of the second one."""
     half = np.float32(0.5)
     scale = np.float32(span.source) / np.float32(span.resized)
     at = (np.arange(span.first, span.first + span.kept).astype(np.float32) + half) * scale - half
@@ -105,24 +103,25 @@ def _neighbours(span: Span) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray
     return first, np.minimum(np.ceil(at).astype(np.intp), span.source - 1), at - before
 
 
-def _along(
-    lines: NDArray[np.uint8], left: NDArray[np.intp], right: NDArray[np.intp], share: NDArray[np.float32]
+def _resize_rows(
+    rows: NDArray[np.uint8], left: NDArray[np.intp], right: NDArray[np.intp], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Lines of pixels resized along themselves."""
-    first, second = (lines.take(side, axis=1, mode="clip").astype(np.float32) for side in (left, right))
-    return _mix(first, second, share[:, None])
+    first, second = (rows.take(side, axis=1, mode="clip").astype(np.float32) for side in (left, right))
+    return _interpolate(first, second, weight[:, None])
 
 
-def _mix(first: NDArray[np.float32], second: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of two, of which the second has this share, in the memory of the second."""
+def _interpolate(
+    first: NDArray[np.float32], second: NDArray[np.float32], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Interpolates in the memory of `second`."""
     second -= first
-    second *= share
+    second *= weight
     second += first
     return second
 
 
-_RULES: dict[Resize, Callable[[Image.Image, Span, Span], Pixels]] = {
-    "pillow-bilinear": _by_pillow,
-    "draft-bilinear": _by_pillow,
-    "tf-bilinear": _by_tensorflow,
+_METHODS: dict[Resize, Callable[[Image.Image, Span, Span], Pixels]] = {
+    "pillow-bilinear": _resize_by_pillow,
+    "draft-bilinear": _resize_by_pillow,
+    "tf-bilinear": _resize_by_tensorflow,
 }

@@ -1,6 +1,6 @@
-"""Fitting: a picture at the size that a network wants, by the rules that a recipe names.
+"""Resizes, crops and pads images to an extractor's input size as a table config describes.
 
-picture → resized → what is too much cut off both ends (crop), what is too little black at both (pad) → pixels
+image → resized → both ends cropped (crop) or padded with black (pad) → pixels
 """
 
 from dataclasses import dataclass, replace
@@ -15,144 +15,140 @@ from schemas.choices import Fit, Resize
 from schemas.errors import UsageError
 from schemas.table_config import FeatureTableConfig
 
-MAX_FITTED = 1 << 24
+MAX_INPUT_PIXELS = 1 << 24
 
 ResizeOption = Literal["pillow", "draft", "tf"]
-_RULES: dict[ResizeOption, Resize] = {"pillow": "pillow-bilinear", "draft": "draft-bilinear", "tf": "tf-bilinear"}
+_METHODS: dict[ResizeOption, Resize] = {"pillow": "pillow-bilinear", "draft": "draft-bilinear", "tf": "tf-bilinear"}
 
 
 @dataclass(frozen=True)
 class Resizer:
-    """How pictures are brought to one size.
+    """Maps images to pixels of one size.
 
-    `stretch` ignores proportions, the others keep them. `crop` covers the size and keeps the middle; `pad` shows all of
-    the picture in the middle of black. The side that follows from the other is rounded, halves up, and is one pixel at
-    least. A picture smaller than the size is enlarged.
+    `stretch` ignores the aspect ratio; `crop` and `pad` keep it. `crop` covers the size and keeps the center. `pad`
+    centers the whole image on black. The side that follows from the aspect ratio is rounded, halves up, to at least one
+    pixel. A smaller image is enlarged.
 
     Args:
-        height: int. Rows of the result, at least 1.
-        width: int. Columns of the result, at least 1.
-        resize: str. A rule of `features.images.resize`.
-        fit: str. `stretch`, `crop` or `pad`.
-        shorter_side: int or None. `crop` only: pixels of the resized picture's shorter side, at least as many as the
-            longer side of the result has; None for the fewest that cover the result.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        method: Resize method.
+        mode: Resize mode.
+        shortest_edge: Only for `crop`: length of the resized image's shorter side, at least that of the result's longer
+            side. None: the smallest one that covers the result.
 
     Raises:
-        UsageError: more than `MAX_FITTED` pixels; a `shorter_side` that is none of a crop, or does not cover it.
+        UsageError: The size has more than `MAX_INPUT_PIXELS` pixels, or the shortest edge does not apply or is too
+            small.
     """
 
     height: int
     width: int
-    resize: Resize = "pillow-bilinear"
-    fit: Fit = "stretch"
-    shorter_side: int | None = None
+    method: Resize = "pillow-bilinear"
+    mode: Fit = "stretch"
+    shortest_edge: int | None = None
 
     def __post_init__(self) -> None:
-        if self.height * self.width > MAX_FITTED:
+        if self.height * self.width > MAX_INPUT_PIXELS:
             raise UsageError(
-                f"{self.height}×{self.width} are more than {MAX_FITTED:,} pixels",
+                f"{self.height}×{self.width} is more than {MAX_INPUT_PIXELS:,} pixels",
                 location="--height, --width",
-                hint="give fewer",
+                hint="choose a smaller size",
             )
         least = max(self.height, self.width)
-        if self.shorter_side is not None and self.fit != "crop":
+        if self.shortest_edge is not None and self.mode != "crop":
             raise UsageError(
-                f"not for --resize-mode {self.fit}",
+                f"the option does not apply to --resize-mode {self.mode}",
                 location="--shortest-edge",
-                hint="add --resize-mode crop, or leave it out",
+                hint="add --resize-mode crop, or omit it",
             )
-        if self.shorter_side is not None and self.shorter_side < least:
+        if self.shortest_edge is not None and self.shortest_edge < least:
             raise UsageError(
-                f"{self.shorter_side} does not cover a crop of {self.height}×{self.width}",
+                f"{self.shortest_edge} does not cover a crop of {self.height}×{self.width}",
                 location="--shortest-edge",
-                hint=f"give {least} or more",
+                hint=f"use at least {least}",
             )
 
     @classmethod
-    def of(cls, table_config: FeatureTableConfig) -> Self:
-        """The fitting that a recipe names."""
+    def from_table_config(cls, table_config: FeatureTableConfig) -> Self:
+        """Returns the resizer of a table config."""
         return cls(
             table_config.height, table_config.width, table_config.resize, table_config.fit, table_config.shorter_side
         )
 
     @property
     def dtype(self) -> Literal["uint8", "float32"]:
-        """Of the pixels that it gives."""
-        return "float32" if self.resize == "tf-bilinear" else "uint8"
+        """Dtype of the resized pixels."""
+        return "float32" if self.method == "tf-bilinear" else "uint8"
 
     def __call__(self, image: Image.Image) -> Pixels:
-        """A picture's pixels at this size.
+        """Resizes an image of mode RGB.
 
-        Args:
-            image: PIL image of mode RGB.
+        Returns:
+            Array [height, width, 3] of `dtype`, values 0…255, in memory of its own.
 
-        Returns: array [height, width, 3] of `dtype`, values 0…255, of its own memory.
-
-        Raises: RecordError as `resize` does.
+        Raises:
+            RecordError: As raised by `resize`.
         """
-        rows, columns = self.spans(image)
+        rows, columns = self.compute_spans(image)
         pixels: Pixels = np.zeros((self.height, self.width, 3), self.dtype)
-        pixels[rows.place, columns.place] = resize(image, rows, columns, self.resize)
+        pixels[rows.target_slice, columns.target_slice] = resize(image, rows, columns, self.method)
         return pixels
 
-    def draft_size(self, width: int, height: int) -> tuple[int, int] | None:
-        """Columns and rows that are enough of a picture to begin with, None where all are wanted."""
-        return self._resized(height, width)[::-1] if self.resize == "draft-bilinear" else None
+    def compute_draft_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Returns the minimum width and height to decode an image at, or None for its full size."""
+        return self._compute_resized(height, width)[::-1] if self.method == "draft-bilinear" else None
 
-    def spans(self, image: Image.Image) -> tuple[Span, Span]:
-        """What becomes of a picture's rows, and of its columns."""
-        rows, columns = self._resized(image.height, image.width)
+    def compute_spans(self, image: Image.Image) -> tuple[Span, Span]:
+        """Returns the resizing of an image's rows and of its columns."""
+        rows, columns = self._compute_resized(image.height, image.width)
         return Span(image.height, rows, self.height), Span(image.width, columns, self.width)
 
-    def view(self, image: Image.Image) -> Image.Image:
-        """What the result shows of a picture, black included, at the picture's own resolution.
-
-        Args:
-            image: PIL image of mode RGB.
-        """
-        (top, bottom), (left, right) = map(_shown, self.spans(image))
+    def crop_visible(self, image: Image.Image) -> Image.Image:
+        """Returns the part of an RGB image that the result shows, padding included, at the image's own resolution."""
+        (top, bottom), (left, right) = map(_find_visible, self.compute_spans(image))
         return image.crop((left, top, right, bottom))
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the resized picture, before anything is cut off or added."""
-        if self.fit == "stretch":
+    def _compute_resized(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the rows and columns of the resized image before it is cropped or padded."""
+        if self.mode == "stretch":
             return self.height, self.width
-        if self.shorter_side is not None:
-            rows = columns = self.shorter_side
-            is_by_rows = height <= width
+        if self.shortest_edge is not None:
+            rows = columns = self.shortest_edge
+            is_scaled_by_rows = height <= width
         else:
             rows, columns = self.height, self.width
             is_wider = width * self.height >= height * self.width
-            is_by_rows = is_wider == (self.fit == "crop")
-        if is_by_rows:
-            return rows, _in_proportion(rows, width, height)
-        return _in_proportion(columns, height, width), columns
+            is_scaled_by_rows = is_wider == (self.mode == "crop")
+        if is_scaled_by_rows:
+            return rows, _scale_side(rows, width, height)
+        return _scale_side(columns, height, width), columns
 
 
-def make_resizer(height: int, width: int, resize: ResizeOption, fit: Fit, shorter_side: int | None) -> Resizer:
-    """The fitting that a command's options ask for; what would do the same is the same.
+def make_resizer(height: int, width: int, method: ResizeOption, mode: Fit, shortest_edge: int | None) -> Resizer:
+    """Returns the resizer for a command's options. Options with the same effect give equal resizers.
 
     Args:
-        height: int. Rows of the result.
-        width: int. Columns of the result.
-        resize: str. What `--resize-method` says.
-        fit: str. What `--resize-mode` says.
-        shorter_side: int or None. What `--shortest-edge` says.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        method: Value of `--resize-method`.
+        mode: Value of `--resize-mode`.
+        shortest_edge: Value of `--shortest-edge`.
 
     Raises:
-        UsageError: as `Fitting` does.
+        UsageError: As raised by `Resizer`.
     """
-    fitting = Resizer(height, width, _RULES[resize], fit, shorter_side)
-    covers_at_least = height == width == shorter_side
-    return replace(fitting, shorter_side=None) if covers_at_least else fitting
+    resizer = Resizer(height, width, _METHODS[method], mode, shortest_edge)
+    is_default = height == width == shortest_edge
+    return replace(resizer, shortest_edge=None) if is_default else resizer
 
 
-def _in_proportion(side: int, other: int, own: int) -> int:
-    """The other side where one's own becomes `side`, to the nearest whole number, halves up, at least 1."""
-    return max(1, (2 * side * other + own) // (2 * own))
+def _scale_side(scaled: int, side: int, other: int) -> int:
+    """Scales `side` by scaled / other and rounds it, halves up, to at least 1."""
+    return max(1, (2 * scaled * side + other) // (2 * other))
 
 
-def _shown(span: Span) -> tuple[int, int]:
-    """The source's pixels, counted beyond its ends where there is black, that the wanted ones show."""
-    first = span.first - span.place.start
-    return floor(span.at_source(first)), ceil(span.at_source(first + span.wanted))
+def _find_visible(span: Span) -> tuple[int, int]:
+    """Returns the range of source pixels that the target shows; padding lies outside the source."""
+    first = span.first - span.target_slice.start
+    return floor(span.to_source(first)), ceil(span.to_source(first + span.target))

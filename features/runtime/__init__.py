@@ -1,1 +1,1 @@
-"""The Keras backend, Keras settings and numerics of this process."""
+"""Configures Keras and detects the numerics class of this process."""

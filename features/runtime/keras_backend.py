@@ -1,4 +1,4 @@
-"""Decides which backend Keras computes on, before Keras or TensorFlow is imported."""
+"""Selects the Keras backend before Keras or TensorFlow is imported."""
 
 import importlib.util
 import os
@@ -10,12 +10,10 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def choose_backend() -> None:
-    """Sets `KERAS_BACKEND` to TensorFlow if it is unset or empty, so that `keras.json` decides nothing.
-
-    TensorFlow imports Keras, so a wrong value fails wherever TensorFlow is used.
+    """Sets `KERAS_BACKEND` to TensorFlow if it is unset or empty, so that `keras.json` has no effect.
 
     Raises:
-        UsageError: capt does not support the backend, or its package is not installed.
+        UsageError: The backend is not supported, or its package is not installed.
     """
     backend = os.environ.get(VARIABLE) or BACKENDS[0]
     if backend not in BACKENDS:

@@ -1,7 +1,7 @@
-"""Imports Keras with settings that neither a file nor an environment variable of the machine changes.
+"""Imports Keras with settings that are independent of the machine's files and environment variables.
 
-Every module takes `keras` and `ops` from here. `keras.json` names a number type, an epsilon, an image data format and a
-backend; environment variables can end training early. Only `KERAS_BACKEND` is a supported choice.
+Every module imports `keras` and `ops` from here. `keras.json` can change floatx, epsilon, data format and backend;
+environment variables can stop training early. Only `KERAS_BACKEND` is supported.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from schemas.errors import UsageError
 
 
 def apply_settings() -> None:
-    """Sets every setting of Keras that a result depends on."""
+    """Sets every Keras setting that affects results."""
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
@@ -23,7 +23,7 @@ def _import_keras() -> Any:
     choose_backend()
     try:
         import keras
-    except Exception as error:  # what a wrong value in keras.json raises has no class of its own
+    except Exception as error:  # Keras raises errors of many classes for invalid values in keras.json.
         raise UsageError(
             f"Keras cannot be imported: {error}",
             location="Keras",

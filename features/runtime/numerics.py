@@ -1,7 +1,7 @@
-"""Describes the arithmetic that computes features, and removes environment variables that change it.
+"""Detects the numerics class and toolchain of this process, and removes environment variables that change them.
 
-The bits of a row depend on the device, on its instruction set or chip, on the library that computes and on the
-precision in which it computes. Together they are the numerics class. It is taken in the process that computes.
+The bits of a row depend on the device, its instruction set or chip, the library and the precision. Together they are
+the numerics class. The process that computes the row detects it.
 """
 
 import logging
@@ -16,13 +16,13 @@ from schemas.choices import Precision
 
 DeviceKind = Literal["cpu", "gpu", "tpu"]
 
-# The first flag that a processor has names its class. The list covers x86 and ARM.
+# The first flag that a processor has is its instruction set (x86 and ARM).
 _INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd")
 _BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
 # oneDNN emulates bfloat16 with them.
 _EMULATE_BFLOAT16 = frozenset(("avx512f", "avx_ne_convert", "asimd"))
 _FLOAT16 = frozenset(("amx_fp16", "avx512_fp16", "asimdhp"))
-# What oneDNN is allowed to use at most, by the start of the value of its variable; the longest start counts.
+# Instruction sets that oneDNN may use, by the longest matching prefix of the value of its variable.
 _ISA_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _ALLOWED = {
     "SSE41": frozenset[str](),
@@ -31,7 +31,7 @@ _ALLOWED = {
     "AVX512_CORE": frozenset(("avx2", "avx512f")),
     "AVX512_CORE_BF16": frozenset(("avx2", "avx512f", "avx512_bf16")),
 }
-# They lower the precision of TensorFlow, or make another compiler compute, without a word.
+# They silently lower TensorFlow's precision or enable another compiler.
 _HARMFUL = (
     "DNNL_DEFAULT_FPMATH_MODE",
     "ONEDNN_DEFAULT_FPMATH_MODE",
@@ -52,7 +52,7 @@ class Device:
     Args:
         kind: `cpu`, `gpu` or `tpu`.
         chip: Instruction set of a processor, name of an accelerator.
-        has_tf32: Whether float32 products may be computed in TF32 there.
+        has_tf32: Whether it may compute float32 products in TF32.
     """
 
     kind: DeviceKind
@@ -66,19 +66,19 @@ def format_numerics_class(device: Device, library: str, precision: str) -> str:
     Args:
         device: The device that computes.
         library: The library that computes.
-        precision: The precision that is asked for.
+        precision: The requested precision.
     """
     effective = "tf32" if device.has_tf32 and precision == "float32" else precision
     return "/".join((device.kind, device.chip.replace("/", "-"), library, effective))
 
 
 def resolve_tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Precision) -> str:
-    """Returns the numerics class of a frozen network in a session of TensorFlow.
+    """Returns the numerics class of a frozen graph in a TensorFlow session.
 
     Args:
-        devices: Devices of the session. TensorFlow places a network on the first one that is not a processor.
+        devices: Devices of the session. TensorFlow places a graph on the first accelerator.
         has_onednn: Whether TensorFlow computes with oneDNN. Only oneDNN computes in bfloat16, on processors.
-        precision: The precision that is asked for.
+        precision: The requested precision.
     """
     device = next((device for device in devices if device.kind != "cpu"), devices[0])
     if device.kind != "cpu":
@@ -96,23 +96,23 @@ def detect_cpu() -> Device:
 
 
 def select_instruction_set(flags: frozenset[str], machine: str = platform.machine()) -> str:
-    """Returns the name of the instruction set that decides the bits of a result.
+    """Returns the name of the instruction set that affects the bits of results.
 
     Args:
         flags: Flags of the processor.
-        machine: Name of its architecture, which is returned if no flag is known.
+        machine: Name of its architecture, returned if no flag is known.
     """
     best = next((flag for flag in _INSTRUCTION_SETS if flag in flags), machine)
     return f"{best}+bf16" if "bf16" in flags else best
 
 
 def detect_native_precision() -> Precision:
-    """Returns bfloat16 if the processor computes in it, float32 otherwise."""
+    """Returns bfloat16 if the processor supports it, otherwise float32."""
     return "float32" if emulates("bfloat16", read_cpu_flags()) else "bfloat16"
 
 
 def emulates(precision: str, flags: frozenset[str]) -> bool:
-    """Whether a processor has no instructions for a precision.
+    """Returns whether a processor has no instructions for a precision.
 
     Args:
         precision: `float32`, `bfloat16`, `float16`, or a Keras policy such as `mixed_bfloat16`.
@@ -126,14 +126,14 @@ def resolve_onednn_precision(precision: Precision, flags: frozenset[str]) -> Pre
     """Returns the precision that oneDNN computes in on a processor.
 
     Args:
-        precision: The precision that is asked for.
+        precision: The requested precision.
         flags: Flags of the processor. oneDNN cannot even emulate bfloat16 on an x86 processor without AVX-512.
     """
     return precision if flags & (_BFLOAT16 | _EMULATE_BFLOAT16) else "float32"
 
 
 def warn_about_emulation(precision: str) -> None:
-    """Warns that this machine's processor has no instructions for a precision, if so.
+    """Logs a warning if this machine's processor has no instructions for a precision.
 
     Args:
         precision: As `emulates` accepts it.
@@ -144,7 +144,7 @@ def warn_about_emulation(precision: str) -> None:
 
 
 def read_cpu_flags() -> frozenset[str]:
-    """Returns the flags of this machine's processor, without those that oneDNN is told not to use."""
+    """Returns the flags of this machine's processor, without those that oneDNN must not use."""
     limit = next((os.environ[name] for name in _ISA_VARIABLES if os.environ.get(name)), "").upper()
     flags = _cpu_flags()
     start = max((start for start in _ALLOWED if limit.startswith(start)), key=len, default=None)
@@ -152,7 +152,7 @@ def read_cpu_flags() -> frozenset[str]:
 
 
 def detect_toolchain() -> dict[str, str]:
-    """Returns the versions of the libraries that stored bits depend on."""
+    """Returns the versions of the libraries that affect stored bits."""
     import importlib.metadata
 
     from PIL import features
@@ -164,7 +164,7 @@ def detect_toolchain() -> dict[str, str]:
 
 
 def remove_variables() -> None:
-    """Removes the environment variables that change how TensorFlow computes, and warns of each."""
+    """Removes environment variables that change TensorFlow's results, and logs a warning for each."""
     for name in [name for name in os.environ if name.startswith(_HARMFUL)]:
         value = os.environ.pop(name)
         _log.warning("The environment variable %s=%s is ignored. It would change results.", name, value)

@@ -1,13 +1,13 @@
-r"""Standardizers: how a caption's text becomes words, in TensorFlow operations that a transform graph can hold.
+r"""Standardizes captions and splits them into words with TensorFlow operations for the transform graph.
 
-All of them compose characters (Unicode NFC), take every white space and control character for a separator and
-lower-case; accents are kept. Then
+Each standardizer composes characters (Unicode NFC), splits at white space and control characters, and lower-cases;
+accents are kept. Then
 
-    keras         the Keras Tokenizer's filter characters separate words: ASCII punctuation but the apostrophe
-    alnum         everything but letters, marks, numbers and `_` separates words: `[^\p{L}\p{M}\p{N}_]+`
-    punctuation   ASCII punctuation and symbols and all other Unicode punctuation are removed: `t-shirt` is `tshirt`
+    keras         splits at the filter characters of Keras' Tokenizer: ASCII punctuation except the apostrophe
+    alnum         splits at everything except letters, marks, numbers and `_`: `[^\p{L}\p{M}\p{N}_]+`
+    punctuation   removes ASCII punctuation and symbols and all other Unicode punctuation: `t-shirt` is `tshirt`
 
-None of them leaves `<` or `>`, so no text can turn into a special token.
+No standardizer keeps `<` or `>`, so no text can become a special token.
 """
 
 import re
@@ -28,30 +28,30 @@ _RULES: dict[Standardizer, tuple[str, str]] = {
     "punctuation": (rf"[{re.escape(string.punctuation)}\p{{P}}]+", ""),
 }
 
-# Unicode's lower-casing lets the locale decide over these and over ASCII I and J (SpecialCasing.txt: Turkish, Azeri,
-# Lithuanian), and tf.strings.lower takes the locale from the worker's environment.
+# The lower case of these letters and of ASCII I and J depends on the locale (SpecialCasing.txt: Turkish, Azeri,
+# Lithuanian), and tf.strings.lower uses the locale of the worker's environment.
 _LOCALE_LETTERS = {"\u0130": "i\u0307", "\u00cc": "\u00ec", "\u00cd": "\u00ed", "\u0128": "\u0129", "\u012e": "\u012f"}
 
 
 def split_words(captions: tf.Tensor, standardizer: Standardizer) -> tf.RaggedTensor:
-    """The words of each caption.
+    """Standardizes captions and splits them into words.
 
     Args:
         captions: string [N]. UTF-8 text.
-        standardizer: str. `keras`, `alnum` or `punctuation`.
+        standardizer: Name of the standardizer.
 
     Returns:
-        string [N, (words)]. UTF-8 words in NFC, none of them empty.
+        string [N, (words)]. Words in UTF-8 and NFC, none of them empty.
     """
     pattern, replacement = _RULES[standardizer]
-    # Separators go first: tf.strings.lower takes NUL for the end of the text.
-    text = tf.strings.regex_replace(_composed(captions), _SEPARATORS, " ")
+    # Separators are replaced first, because tf.strings.lower stops at NUL.
+    text = tf.strings.regex_replace(_compose(captions), _SEPARATORS, " ")
     text = tf.strings.regex_replace(_lower(text), pattern, replacement)
-    # Lower-casing and removing can bring a letter and a mark together that have a composed form.
-    return tf.strings.split(_composed(text))
+    # Lower-casing and removal can join a letter and a mark that have a composed form.
+    return tf.strings.split(_compose(text))
 
 
-def _composed(text: tf.Tensor) -> tf.Tensor:
+def _compose(text: tf.Tensor) -> tf.Tensor:
     return tf_text.normalize_utf8(text, "NFC")
 
 

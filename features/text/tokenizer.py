@@ -1,4 +1,4 @@
-"""Text: captions to token ids through a saved transform graph, and back."""
+"""Converts captions to token IDs with a saved transform graph, and back."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from schemas.errors import RecordError, StoreError
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of N captions, end to end.
+    """The concatenated tokens of N captions.
 
     Args:
-        ids: int64 [sum of lengths]. Word ids; each caption goes from 2 (start) to 3 (end), 1 is an unknown word.
-        lengths: int64 [N]. Tokens of each caption, start and end included.
-        untruncated: int64 [N]. What `lengths` would be if no caption were cut.
+        ids: int64 [sum of lengths]. Token IDs: each caption from 2 (start) to 3 (end); 1 is an OOV word.
+        lengths: int64 [N]. Number of tokens per caption, with start and end.
+        untruncated: int64 [N]. `lengths` without truncation.
     """
 
     ids: NDArray[np.int64]
@@ -28,24 +28,24 @@ class Tokens:
     untruncated: NDArray[np.int64]
 
     def rows(self) -> list[NDArray[np.int64]]:
-        """The ids of each caption, views into `ids`."""
+        """Returns the token IDs of each caption as views into `ids`."""
         ends = np.cumsum(self.lengths).tolist()
         return [self.ids[start:end] for start, end in itertools.pairwise([0, *ends])]
 
     @property
     def truncated(self) -> int:
-        """How many of the captions were cut."""
+        """Number of truncated captions."""
         return int(np.count_nonzero(self.untruncated > self.lengths))
 
 
 class Tokenizer:
-    """Tokenizes captions with the transform that the vocabulary was saved with; threads may share one.
+    """Tokenizes captions with a saved transform. Threads can share a tokenizer.
 
     Args:
-        transform_dir: Path. The directory that `features.text.transform.write_transform` wrote, or a copy.
+        transform_dir: Directory that `features.text.transform.write_transform` wrote, or a copy.
 
     Raises:
-        StoreError: the directory holds no transform.
+        StoreError: The directory contains no transform.
 
     Example:
         tokens = Tokenizer(table.transform_path).tokenize(["A dog runs.", "Two cats"])
@@ -55,31 +55,28 @@ class Tokenizer:
     def __init__(self, transform_dir: Path) -> None:
         import tensorflow as tf
 
-        # The graph's normalizing operation is registered by this import.
+        # The import registers the normalizing operation of the graph.
         import tensorflow_text  # noqa: F401
 
         self.words = read_vocabulary(transform_dir)
-        # The graph reads its vocabulary at every call, so the path lasts as long as this object.
+        # The graph reads its vocabulary in every call, so the path must live as long as this object.
         self._plain = PlainPath(transform_dir)
         try:
             with tf.device("CPU"):
                 self._saved = tf.saved_model.load(str(self._plain.path / "transform_fn"))
         except OSError:
-            raise StoreError("there is no transform graph", location=str(transform_dir)) from None
+            raise StoreError("the transform graph is missing", location=str(transform_dir)) from None
 
     def tokenize(self, captions: Sequence[str]) -> Tokens:
-        """The tokens of the captions, in their order; fastest on some thousands at once.
-
-        Args:
-            captions: sequence of str, possibly none. Texts as published.
+        """Tokenizes captions in their order. Batches of some thousands are fastest.
 
         Raises:
-            RecordError: a text cannot be written in UTF-8, since it holds half of a surrogate pair.
+            RecordError: A caption contains an unpaired surrogate and cannot be encoded in UTF-8.
         """
-        return self.tokenize_utf8([_encoded(caption) for caption in captions])
+        return self.tokenize_utf8([_encode(caption) for caption in captions])
 
     def tokenize_utf8(self, captions: Sequence[bytes]) -> Tokens:
-        """The tokens of captions that are UTF-8 already."""
+        """Tokenizes captions in UTF-8."""
         import tensorflow as tf
 
         with tf.device("CPU"):
@@ -89,12 +86,12 @@ class Tokenizer:
         return Tokens(tokens.values.numpy(), tokens.row_lengths().numpy(), result["untruncated"].numpy())
 
     def detokenize(self, ids: Iterable[int]) -> str:
-        """The words of one row of ids, joined by spaces, up to the end token; start and padding are left out."""
+        """Joins the words of one caption's token IDs, as `features.text.vocabulary.detokenize` does."""
         return detokenize(ids, self.words)
 
 
-def _encoded(caption: str) -> bytes:
+def _encode(caption: str) -> bytes:
     try:
         return caption.encode()
     except UnicodeEncodeError as error:
-        raise RecordError("parse", "invalid text", f"half a surrogate pair at character {error.start}") from None
+        raise RecordError("parse", "invalid text", f"unpaired surrogate at character {error.start}") from None

@@ -1,12 +1,10 @@
-"""Transform graphs: captions in, token ids out, built with tensorflow-transform and saved as a SavedModel.
+"""Builds and saves the transform graph from captions to token IDs with tensorflow-transform.
 
-    caption string [N] → words [N, (n)] → ids [N, (n)] → `tokens` int64 [N, (t)], `untruncated` int64 [N]
+    caption string [N] → words [N, (n)] → token IDs [N, (n)] → `tokens` int64 [N, (t)], `untruncated` int64 [N]
 
-A vocabulary is learned by counting words (`counting_fn`, run by a pipeline) and putting them in order
-(`ordered_words`); the graph that is saved is built from the finished list, learned or given, by one function
-(`transform_for_vocabulary`). So a vocabulary that is reused tokenizes as it did where it was learned, and the order
-holds on any engine. Equal words and recipes give equal bytes, whatever the process did before and wherever the folder
-is; the folder may be moved.
+A pipeline runs `build_counting_fn` to count words; `order_vocabulary` sorts them on any runner alike. `write_transform`
+saves the graph of a built or reused vocabulary. So a reused vocabulary tokenizes as before. Equal words and table
+configs give equal bytes in every process and directory. The directory can be moved.
 """
 
 import itertools
@@ -43,16 +41,16 @@ _Tensors = dict[str, Any]
 
 
 def build_counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], _Tensors]:
-    """A preprocessing function for `AnalyzeDataset` that counts the words of `caption` string [N].
+    """Returns a preprocessing function for `AnalyzeDataset` that counts the words of `caption` string [N].
 
-    The counts become the asset `counts` of the transform, one `COUNT WORD` a line, no more of them than
-    `recipe.vocab_size` leaves room for and none below `recipe.min_count`.
+    The transform's asset `counts` has one `COUNT WORD` per line, at most as many as `vocab_size` allows and none below
+    `min_count`.
     """
     table_config.check()
 
     def count(inputs: _Tensors) -> _Tensors:
         words = split_words(inputs[CAPTION], table_config.standardizer)
-        # Counted within each batch first: what Beam handles one by one is distinct words, a tenth of all.
+        # Counting within each batch first leaves about a tenth of the elements for Beam.
         distinct, _, counts = tf.unique_with_counts(words.flat_values, tf.int64)
         tft.vocabulary(
             distinct,
@@ -68,28 +66,28 @@ def build_counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], 
 
 
 def order_vocabulary(counts: bytes) -> list[str]:
-    """The vocabulary that an asset `counts` gives: special words, then the most frequent first, ties in reverse order.
+    """Returns the vocabulary of an asset `counts`: special tokens, then words by frequency, ties in reverse order.
 
-    tensorflow-transform writes the counts in this order, but only where the engine keeps the order of a group's values.
+    tensorflow-transform writes the counts in this order only if the runner keeps the order of a group's values.
     """
     pairs = [line.split(b" ", 1) for line in counts.split(b"\n") if line]
     ranked = sorted(((int(count), word) for count, word in pairs), reverse=True)
-    # Where there is no word at all, tensorflow-transform writes one of its own.
-    _, nothing = analyzers.get_empy_vocabulary_dummy_value(tf.string)
-    return [*SPECIAL_TOKENS, *(word.decode() for _, word in ranked if word != nothing)]
+    # If there are no words, tensorflow-transform writes a placeholder.
+    _, placeholder = analyzers.get_empy_vocabulary_dummy_value(tf.string)
+    return [*SPECIAL_TOKENS, *(word.decode() for _, word in ranked if word != placeholder)]
 
 
 def write_transform(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:
-    """Save the transform that tokenizes with the given words, replacing one that is there.
+    """Saves the transform of a vocabulary and replaces an existing one.
 
     Args:
-        words: str by id. The vocabulary, special words first; it is used whole, whatever `recipe.vocab_size` says.
-        table_config: CaptionTableConfig. Its `standardizer` and `max_length` are built in.
-        output_dir: Path. Local directory that gets `transform_fn/` and `transformed_metadata/`.
+        words: The vocabulary, special tokens first. All words are used, regardless of `table_config.vocab_size`.
+        table_config: Provides `standardizer` and `max_length`.
+        output_dir: Local directory for `transform_fn/` and `transformed_metadata/`.
 
     Raises:
-        StoreError: the words are no vocabulary.
-        UsageError: the recipe's bounds leave no room for a word.
+        StoreError: The words are not a vocabulary.
+        UsageError: The table config's limits leave no room for a word.
     """
     table_config.check()
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -98,19 +96,19 @@ def write_transform(words: Sequence[str], table_config: CaptionTableConfig, outp
         write_vocabulary(vocabulary, words)
         built = temporary / "built"
         impl_helper.analyze_in_place(
-            _tokenizing_fn(table_config, vocabulary),
+            _build_tokenizing_fn(table_config, vocabulary),
             force_tf_compat_v1=False,
             feature_specs={},
             type_specs={CAPTION: tf.TensorSpec([None], tf.string)},
             transform_output_path=str(built),
         )
-        _settle(built / tft.TFTransformOutput.TRANSFORM_FN_DIR)
+        _make_deterministic(built / tft.TFTransformOutput.TRANSFORM_FN_DIR)
         for part in PARTS:
             shutil.rmtree(output_dir / part, ignore_errors=True)
             (built / part).rename(output_dir / part)
 
 
-def _tokenizing_fn(table_config: CaptionTableConfig, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:
+def _build_tokenizing_fn(table_config: CaptionTableConfig, vocabulary: Path) -> Callable[[_Tensors], _Tensors]:
     def tokenize(inputs: _Tensors) -> _Tensors:
         words = split_words(inputs[CAPTION], table_config.standardizer)
         ids = words.with_values(tft.apply_vocabulary(words.values, str(vocabulary), lookup_fn=_lookup))
@@ -133,21 +131,21 @@ def _lookup(words: tf.Tensor, vocabulary: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
         value_dtype=tf.int64,
         value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
     )
-    # A table with a name would put this path into the file, and be shared by all graphs in the process that name it so.
+    # A named table would store this path in the file, and graphs of the process would share the table.
     table = tf.lookup.StaticHashTable(lines, UNKNOWN, experimental_is_anonymous=True)
     return table.lookup(words), table.size()
 
 
-def _settle(saved_model: Path) -> None:
-    """Make the bytes of a SavedModel depend on what it computes alone.
+def _make_deterministic(saved_model: Path) -> None:
+    """Makes the bytes of a SavedModel depend only on its computation.
 
-    TensorFlow numbers functions and captured tensors by a counter of the process, stores functions in the order of a
-    hash of their names, and adds a random identifier as `fingerprint.pb`, which loading does not need.
+    TensorFlow numbers functions and captured tensors with a counter of the process, sorts functions by a hash of their
+    names, and adds a random identifier as `fingerprint.pb`, which loading does not need.
     """
     (saved_model / "fingerprint.pb").unlink()
     path = saved_model / "saved_model.pb"
     model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    names = _settled_names([f.signature.name for graph in model.meta_graphs for f in graph.graph_def.library.function])
+    names = _renumber([f.signature.name for graph in model.meta_graphs for f in graph.graph_def.library.function])
     text = text_format.MessageToString(model)
     text = re.sub(_QUOTED, lambda match: f'"{names.get(match[1], match[1])}"', text)
     model = text_format.Parse(text, saved_model_pb2.SavedModel())
@@ -160,11 +158,11 @@ def _settle(saved_model: Path) -> None:
     write(path, model.SerializeToString(deterministic=True))
 
 
-def _settled_names(names: Sequence[str]) -> dict[str, str]:
-    """Each name `BASE_COUNTER` with the counter replaced by its rank among the names with the same base."""
-    parted = sorted((match[1], int(match[2])) for name in names if (match := re.fullmatch(r"(.+)_(\d+)", name)))
+def _renumber(names: Sequence[str]) -> dict[str, str]:
+    """Maps each name `BASE_COUNTER` to `BASE_RANK`, its rank among the names with the same base."""
+    parts = sorted((match[1], int(match[2])) for name in names if (match := re.fullmatch(r"(.+)_(\d+)", name)))
     return {
         f"{base}_{counter}": f"{base}_{rank}"
-        for base, group in itertools.groupby(parted, key=lambda part: part[0])
+        for base, group in itertools.groupby(parts, key=lambda part: part[0])
         for rank, (_, counter) in enumerate(group)
     }

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from features.extractors.extraction import ExtractionCore
-from features.extractors.frozen_graph import load_extractor_model
+from features.extractors.frozen_graph import load_frozen_graph
 from features.io.atomic_files import ensure_local
 from features.references.image_limits import ImageLimits
 from pipelines.jobs.extract_shard import open_images
@@ -34,7 +34,7 @@ def calibrate(
         references: iterable of rows of a unit, one at least. The first ones are taken.
     """
     some = list(islice(references, _TIMED))
-    loaded = load_extractor_model(ensure_local(network.path, network.sha256), table_config.precision)
+    loaded = load_frozen_graph(ensure_local(network.path, network.sha256), table_config.precision)
     extractor = ExtractionCore(table_config, loaded, batch_size=batch_size, max_pixels=limits.pixels)
     _extract(extractor, some[:_WARM_UP], limits)
     warm = time.perf_counter()

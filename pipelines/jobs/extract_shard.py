@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from features.extractors.extraction import DEFAULT_BATCH_SIZE, EncodedImage, ExtractedRow, ExtractionCore, FailedImage
-from features.extractors.frozen_graph import load_shared_extractor_model
+from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import raise_pixel_limit
 from features.io.atomic_files import ensure_local
 from features.io.locations import parse_location
@@ -80,7 +80,7 @@ class ExtractShard:
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """The result of the unit named by its shard's number."""
         kept = parse_location(self.network)
-        network = load_shared_extractor_model(ensure_local(kept, kept.stem), self.table_config.precision)
+        network = load_shared_frozen_graph(ensure_local(kept, kept.stem), self.table_config.precision)
         raise_pixel_limit(self.limits.pixels)
         extractor = ExtractionCore(
             self.table_config, network, batch_size=self.batch_size, max_pixels=self.limits.pixels

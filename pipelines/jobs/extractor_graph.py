@@ -143,10 +143,10 @@ def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[byte
         )
     _log.info("building %s with weights %s", table_config.extractor, table_config.weights)
     graph = freeze(
-        extractor.feature_function(table_config),
+        extractor.build_function(table_config),
         table_config.height,
         table_config.width,
-        Resizer.of(table_config).dtype,
+        Resizer.from_table_config(table_config).dtype,
     )
     gc.collect()  # Keras models and traced graphs are cycles, and hold their weights several times over
     return graph, FrozenGraph(graph, table_config.precision).shape

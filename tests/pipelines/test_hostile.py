@@ -351,14 +351,14 @@ def test_bombs_take_little_memory(tmp_path: Path) -> None:
     archive_of(images, [(squeezed, bytes(60 << 20)), ("c.png", png_of(30_000, 30_000))], compression=8)
     code = f"""
 import resource
-from features.images.resizer import Fitting
+from features.images.resizer import Resizer
 from features.images.decode import decode
 from features.references import walk
 from schemas.errors import RecordError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for found in walk({str(images)!r}):
     try:
-        decode(found.reference.read(), Fitting(8, 8))
+        decode(found.reference.read(), Resizer(8, 8))
     except RecordError as error:
         print(error.reason)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000)

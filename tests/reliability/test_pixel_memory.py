@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import resource, struct, sys, zlib
-from features.images.resizer import Fitting
+from features.images.resizer import Resizer
 from features.images.decode import decode
 
 side, depth, color = map(int, sys.argv[1:4])
@@ -28,7 +28,7 @@ png = b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", header) + palette
 png += (chunk(b"tRNS", extra) if extra else b"") + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 assert len(png) < 1_000_000
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(*decode(png, Fitting(height=8, width=8))[4, 4])
+print(*decode(png, Resizer(height=8, width=8))[4, 4])
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 BYTES_PER_PIXEL = 9

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 import capt
 from features.extractors.extraction import EncodedImage, ExtractionCore
 from features.extractors.factory import open_extractor
-from features.extractors.frozen_graph import freeze, load_extractor_model
+from features.extractors.frozen_graph import freeze, load_frozen_graph
 from features.extractors.output_layers import FeatureFunction
 from features.images.resizer import Resizer
 from features.io.atomic_files import atomic_write, describe_file, write
@@ -123,16 +123,16 @@ def add_features(
 def add_pixels(store: Store, shown: list[Picture], side: int = SIDE, **rules: str) -> None:
     """A table of the pictures themselves."""
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=side, width=side))
-    table_config = FeatureTableConfig(**asdict(extractor.choice()), **rules)
-    add_table(store, shown, table_config, extractor.feature_function(table_config))
+    table_config = FeatureTableConfig(**asdict(extractor.resolve_config()), **rules)
+    add_table(store, shown, table_config, extractor.build_function(table_config))
 
 
 def add_table(store: Store, shown: list[Picture], table_config: FeatureTableConfig, features: FeatureFunction) -> None:
     """A table of what a function makes of the pictures."""
-    graph = freeze(features, table_config.height, table_config.width, Resizer.of(table_config).dtype)
+    graph = freeze(features, table_config.height, table_config.width, Resizer.from_table_config(table_config).dtype)
     network = hashlib.sha256(graph).hexdigest()
     write(store.extractor_path(network), graph)
-    loaded = load_extractor_model(store.extractor_path(network), "float32")
+    loaded = load_frozen_graph(store.extractor_path(network), "float32")
     root = store.feature_table_root(table_config)
     unique = {picture.key: picture for picture in shown}
     writer = ShardWriter(root, "first", table_config.table(loaded.shape), table_config.format, 0, 1)

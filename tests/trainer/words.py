@@ -74,8 +74,8 @@ def make_words(root: Path, squares, shown: list[Captcha], told: tuple[str, ...] 
     """The pictures as a dataset `captcha` of pixels, with the words of some splits; `squares` is the conftest."""
     store = create_store(root)
     extractor = open_extractor(ExtractorOptions(extractor="pixels", height=HEIGHT, width=WIDTH))
-    table_config = FeatureTableConfig(**asdict(extractor.choice()))
-    squares.add_table(store, shown, table_config, extractor.feature_function(table_config))
+    table_config = FeatureTableConfig(**asdict(extractor.resolve_config()))
+    squares.add_table(store, shown, table_config, extractor.build_function(table_config))
     add_words(store, shown, told)
     return store
 

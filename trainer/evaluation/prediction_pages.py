@@ -88,7 +88,7 @@ def draw_attention_maps(image: bytes | None, made: Caption, fitting: Resizer) ->
     try:
         seen = open_image(image)
         seen.thumbnail(_DRAWN)
-        return encode_figure(attention_figure(fitting.view(seen), made.words, made.attention), "jpeg")
+        return encode_figure(attention_figure(fitting.crop_visible(seen), made.words, made.attention), "jpeg")
     except Exception as error:
         to_record_error("draw", error)
         return None

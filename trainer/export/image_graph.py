@@ -148,7 +148,7 @@ def _fit(image: Any, fitting: Resizer) -> Any:
     rows, columns = _resized(shape[0], shape[1], fitting)
     kept = (tf.minimum(rows, fitting.height), tf.minimum(columns, fitting.width))
     first = (tf.maximum(0, rows - fitting.height) // 2, tf.maximum(0, columns - fitting.width) // 2)
-    resize = _by_tensorflow if fitting.resize == "tf-bilinear" else _by_pillow
+    resize = _by_tensorflow if fitting.method == "tf-bilinear" else _by_pillow
     pixels = resize(image, (shape[0], rows, first[0], kept[0]), (shape[1], columns, first[1], kept[1]))
     before = ((fitting.height - kept[0]) // 2, (fitting.width - kept[1]) // 2)
     black = [
@@ -161,15 +161,15 @@ def _fit(image: Any, fitting: Resizer) -> Any:
 
 def _resized(height: Any, width: Any, fitting: Resizer) -> tuple[Any, Any]:
     """Rows and columns of the resized picture, before anything is cut off or added, as `Fitting` has them."""
-    if fitting.fit == "stretch":
+    if fitting.mode == "stretch":
         return tf.constant(fitting.height), tf.constant(fitting.width)
-    if fitting.shorter_side is not None:
-        rows = columns = fitting.shorter_side
+    if fitting.shortest_edge is not None:
+        rows = columns = fitting.shortest_edge
         is_by_rows = height <= width
     else:
         rows, columns = fitting.height, fitting.width
         is_wider = width * fitting.height >= height * fitting.width
-        is_by_rows = tf.equal(is_wider, fitting.fit == "crop")
+        is_by_rows = tf.equal(is_wider, fitting.mode == "crop")
     by_rows = (tf.constant(rows), tf.maximum(1, (2 * rows * width + height) // (2 * height)))
     by_columns = (tf.maximum(1, (2 * columns * height + width) // (2 * width)), tf.constant(columns))
     return tf.where(is_by_rows, by_rows[0], by_columns[0]), tf.where(is_by_rows, by_rows[1], by_columns[1])

@@ -38,7 +38,7 @@ class GraphRun(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="images")])
     def serve(self, images: Any) -> dict[str, Any]:
         """Answers of a batch of encoded images; see `trainer.export.saved_model.export_run`."""
-        pixels, problems = read_images(images, Resizer.of(self._table_config))
+        pixels, problems = read_images(images, Resizer.from_table_config(self._table_config))
         texts, scores = self.answer(as_stored(self._network(pixels), self._table_config))
         is_fine = tf.equal(problems, 0)
         return {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from features.extractors.frozen_graph import load_extractor_model
+from features.extractors.frozen_graph import load_frozen_graph
 from features.extractors.random_weights import generate_noise_images
 from features.images.resizer import Resizer
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path
@@ -105,8 +105,8 @@ def _precision_difference(run: Run) -> float:
     table_config = run.metadata.features.table_config
     if table_config.precision == "float32":
         return 0.0
-    fitting = Resizer.of(table_config)
+    fitting = Resizer.from_table_config(table_config)
     pixels = generate_noise_images(_COMPARED_IMAGES, fitting.height, fitting.width, 0).astype(fitting.dtype)
-    exact = load_extractor_model(run.path / NETWORK, "float32").predict(pixels)
-    own = load_extractor_model(run.path / NETWORK, table_config.precision).predict(pixels)
+    exact = load_frozen_graph(run.path / NETWORK, "float32").predict(pixels)
+    own = load_frozen_graph(run.path / NETWORK, table_config.precision).predict(pixels)
     return float(np.linalg.norm(own - exact) / np.linalg.norm(exact))

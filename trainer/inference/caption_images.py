@@ -90,7 +90,7 @@ def _attention_figure(data: bytes, made: Caption, fitting: Resizer) -> Figure:
         raise UsageError("the run's model does not attend, so there is nothing to draw", location="--attention-plot")
     image = open_image(data)
     image.thumbnail((600, 600))
-    return attention_figure(fitting.view(image), made.words, made.attention)
+    return attention_figure(fitting.crop_visible(image), made.words, made.attention)
 
 
 def numbered(path: Path, number: int, count: int) -> Path:

@@ -52,7 +52,7 @@ class Backbone:
     @property
     def layers(self) -> bytes:
         """What `extractor.json` keeps: the network without its weights, in Keras' own form."""
-        return json.dumps(keras.saving.serialize_keras_object(self.function.network)).encode()
+        return json.dumps(keras.saving.serialize_keras_object(self.function.model)).encode()
 
 
 def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTableConfig) -> Backbone:
@@ -81,10 +81,10 @@ def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTabl
     )
     try:
         extractor = open_extractor(asked)
-        choice = {**asdict(extractor.choice()), "pooling": asked.pooling, "precision": "float32"}
+        choice = {**asdict(extractor.resolve_config()), "pooling": asked.pooling, "precision": "float32"}
         fitting = {name: getattr(pixels, name) for name in ("resize", "fit", "shorter_side")}
         table_config = FeatureTableConfig(**choice, **fitting)
-        function = extractor.feature_function(table_config)
+        function = extractor.build_function(table_config)
     except UsageError as error:
         raise _of_training(error, pixels) from None
     assert isinstance(function, ModelFunction)
@@ -129,7 +129,7 @@ class BackboneFeatures(FeatureNormalization):
 
     def __init__(self, function: ModelFunction, learns: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.network = function.network
+        self.network = function.model
         self.network.trainable = learns
         if self.compute_dtype != "float32":
             for layer in _layers(self.network):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
-from features.extractors.frozen_graph import load_shared_extractor_model
+from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import to_rgb
 from features.images.resizer import Resizer
 from features.io.locations import local_path
@@ -73,7 +73,7 @@ class Run:
     @property
     def resizer(self) -> Resizer:
         """How images are brought to the network's size."""
-        return Resizer.of(self.metadata.features.table_config)
+        return Resizer.from_table_config(self.metadata.features.table_config)
 
     @property
     def identity(self) -> str:
@@ -128,7 +128,7 @@ class Run:
         path = self.path / NETWORK
         if not path.is_file():
             raise CorruptFileError("the frozen network is missing", location=str(path))
-        return ExtractionCore(table_config, load_shared_extractor_model(path, table_config.precision))
+        return ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision))
 
 
 def load_run(path: str | Path) -> Any:

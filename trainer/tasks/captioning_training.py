@@ -94,7 +94,7 @@ class CaptioningTask:
     def begin(self, model: Captioner) -> None:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         if self._network:
-            model.feature_scale.network.set_weights(self._network.function.network.get_weights())
+            model.feature_scale.network.set_weights(self._network.function.model.get_weights())
         counts = np.bincount(self.data.train.tokens, minlength=self.metadata.vocabulary)
         model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
         if self._warm:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from features.extractors.compiled_model import compile_model
+from features.extractors.compiled_model import compile_extractor
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
 from features.extractors.random_weights import generate_noise_images
@@ -25,7 +25,7 @@ import sys
 sys.modules["tensorflow"] = None  # as if it were not installed
 from pathlib import Path
 import keras, numpy as np
-from features.extractors.compiled_model import compiled_network
+from features.extractors.compiled_model import compile_extractor
 from schemas.options.extractor import ExtractorOptions
 from features.extractors.factory import open_extractor
 from schemas.table_config import FeatureTableConfig
@@ -34,8 +34,8 @@ extractor = open_extractor(ExtractorOptions(extractor="custom:network.keras", pr
 pixels = np.load("pixels.npy")
 rows = {}
 for precision in ("float32", "bfloat16"):
-    recipe = FeatureTableConfig(**{**vars(extractor.choice()), "precision": precision})
-    rows[precision] = compiled_network(extractor.feature_function(recipe), precision).predict(pixels)
+    table_config = FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": precision})
+    rows[precision] = compile_extractor(extractor.build_function(table_config), precision).predict(pixels)
 np.savez("rows.npz", backend=keras.backend.backend(), **rows)
 """
 
@@ -57,7 +57,7 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def function(directory):
     extractor = open_extractor(ExtractorOptions(extractor=f"custom:{directory}/network.keras", preprocess="tf"))
-    return extractor.feature_function(FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"}))
+    return extractor.build_function(FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"}))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def far(rows, frozen):
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_features_are_those_of_the_frozen_network(precision, directory, function, frozen):
-    rows = compile_model(function, precision).predict(np.load(directory / "pixels.npy"))
+    rows = compile_extractor(function, precision).predict(np.load(directory / "pixels.npy"))
     assert rows.dtype == np.float32
     assert rows.shape == (5, *function.shape)
     assert far(rows, frozen) < TOLERANCE[precision]
@@ -80,14 +80,14 @@ def test_features_are_those_of_the_frozen_network(precision, directory, function
 
 def test_features_may_come_from_the_device_in_float16(directory, function):
     pixels = np.load(directory / "pixels.npy")
-    rows = compile_model(replace(function, dtype="float16"), "float32").predict(pixels)
+    rows = compile_extractor(replace(function, dtype="float16"), "float32").predict(pixels)
     assert rows.dtype == np.float16
-    np.testing.assert_array_equal(rows, compile_model(function, "float32").predict(pixels).astype(np.float16))
+    np.testing.assert_array_equal(rows, compile_extractor(function, "float32").predict(pixels).astype(np.float16))
 
 
 def test_a_smaller_batch_is_filled_up_to_one_that_is_compiled(directory, function):
     pixels = np.load(directory / "pixels.npy")
-    network = compile_model(function, "float32")
+    network = compile_extractor(function, "float32")
     computed, compute = [], network.compute
     network.compute = lambda pixels: computed.append(len(pixels)) or compute(pixels)
     together = network.predict(pixels)

@@ -70,25 +70,25 @@ def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Pat
 
 def test_the_size_is_the_files_and_the_layer_the_networks_output(tmp_path: Path) -> None:
     path = saved(tmp_path / "fixed.keras", lambda: keras.layers.Conv2D(4, 3))
-    choice = open_file(path).choice()
+    choice = open_file(path).resolve_config()
     assert (choice.height, choice.width, choice.layer, choice.preprocess) == (24, 32, "output", "none")
     with pytest.raises(UsageError, match="--height: the network takes 24, not 25"):
-        open_file(path, height=25).choice()
+        open_file(path, height=25).resolve_config()
 
 
 def test_an_open_size_is_asked_for(small: Path) -> None:
     with pytest.raises(UsageError, match=r"leaves the input size open.*--height N --width N"):
-        open_file(small, height=24).choice()
+        open_file(small, height=24).resolve_config()
     with pytest.raises(UsageError, match="cannot take 2×2"):
-        open_file(small, height=2, width=2).choice()
+        open_file(small, height=2, width=2).resolve_config()
 
 
 @pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
     extractor = open_file(path, preprocess=name)
-    table_config = FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"})
-    graph = freeze(extractor.feature_function(table_config), 24, 32)
+    table_config = FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"})
+    graph = freeze(extractor.build_function(table_config), 24, 32)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
     floats = pixels.astype(np.float32)
     expected = {"none": lambda: floats, "unit": lambda: floats / 255}.get(
@@ -106,7 +106,9 @@ def test_a_grouped_convolution_is_taken_where_it_is_depthwise(tmp_path: Path, gr
         lambda: keras.layers.Conv2D(filters, 3, groups=groups, padding="same", activation="relu", name="grouped"),
     )
     extractor = open_file(path, preprocess="unit")
-    function = extractor.feature_function(FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"}))
+    function = extractor.build_function(
+        FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"})
+    )
     if groups == 3:
         with pytest.raises(UsageError, match="grouped convolution's, and cannot be frozen"):
             freeze(function, 24, 32)
@@ -122,8 +124,8 @@ def test_a_network_with_a_loop_is_refused_and_one_without_is_not(tmp_path: Path)
         rows = keras.layers.Reshape((24, 96))
         path = saved(tmp_path / "loop.keras", lambda rows=rows: rows, lambda u=unroll: keras.layers.GRU(4, unroll=u))  # type: ignore[misc]
         extractor = open_file(path)
-        function = extractor.feature_function(
-            FeatureTableConfig(**{**vars(extractor.choice()), "precision": "float32"})
+        function = extractor.build_function(
+            FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"})
         )
         if unroll:
             assert FrozenGraph(freeze(function, 24, 32), "float32").shape == (4,)
@@ -146,7 +148,7 @@ def test_a_file_with_a_class_of_its_own_or_code_is_refused(tmp_path: Path) -> No
     keras.saving.get_custom_objects().pop("tests>Unknown")
     for path in (code, stranger):
         with pytest.raises(CaptError, match="Keras does not load the network") as raised:
-            open_file(path).choice()
+            open_file(path).resolve_config()
         assert "\n" not in str(raised.value)
 
 
@@ -154,13 +156,13 @@ def test_a_file_with_a_class_of_its_own_or_code_is_refused(tmp_path: Path) -> No
 def test_a_network_that_takes_something_else_is_refused(tmp_path: Path, size: tuple[int, ...]) -> None:
     path = saved(tmp_path / "other.keras", lambda: keras.layers.Activation("linear"), size=size)
     with pytest.raises(UsageError, match=r"it must take \[N, H, W, 3\]"):
-        open_file(path).choice()
+        open_file(path).resolve_config()
 
 
 def test_a_network_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "batch.keras", lambda: keras.layers.Activation("linear"), batch_size=4)
     with pytest.raises(UsageError, match=r"it must take \[N, H, W, 3\]"):
-        open_file(path).choice()
+        open_file(path).resolve_config()
 
 
 def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "model.h5", "is a .keras file"),
     ):
         with pytest.raises(CaptError, match=message):
-            open_file(path).choice()
+            open_file(path).resolve_config()
 
 
 @pytest.mark.parametrize(
@@ -185,4 +187,4 @@ def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_fit_are_refused(small: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        open_file(small, **options).choice()
+        open_file(small, **options).resolve_config()

@@ -83,7 +83,7 @@ def test_bytes_that_cannot_be_read_cost_no_other() -> None:
 def test_a_failing_batch_is_bisected_to_the_guilty_record() -> None:
     network = BrightnessNetwork(lambda pixels: ValueError("bad pixel") if (pixels == 13).any() else None)
     results = outcome(list(ExtractionCore(RECIPE, network, batch_size=16).run(sources(list(range(1, 31))))))
-    assert results.pop(13) == "network failed"
+    assert results.pop(13) == "extractor failed"
     assert results == {value: float(value) for value in range(1, 31) if value != 13}
 
 
@@ -143,13 +143,15 @@ def test_the_network_goes_on_while_rows_are_taken() -> None:
 def test_several_calls_are_made_at_a_time_and_results_stay_in_order() -> None:
     together = threading.Barrier(3, timeout=10)
     network = BrightnessNetwork(lambda pixels: together.wait() and None)
-    results = ExtractionCore(RECIPE, network, batch_size=8, calls=3).run(sources(list(range(1, 49))))
+    results = ExtractionCore(RECIPE, network, batch_size=8, parallel_calls=3).run(sources(list(range(1, 49))))
     assert list(outcome(list(results)).items()) == [(value, float(value)) for value in range(1, 49)]
 
 
 def test_a_run_that_is_given_up_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    results = ExtractionCore(RECIPE, BrightnessNetwork(), batch_size=8, calls=2).run(sources(list(range(1, 200))))
+    results = ExtractionCore(RECIPE, BrightnessNetwork(), batch_size=8, parallel_calls=2).run(
+        sources(list(range(1, 200)))
+    )
     next(results)
     assert threading.active_count() > before
     results.close()  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.extractors.application import find_application
 from features.extractors.extraction import PADDING, EncodedImage, ExtractedRow, ExtractionCore
-from features.extractors.frozen_graph import FrozenGraph, freeze, load_extractor_model
+from features.extractors.frozen_graph import FrozenGraph, freeze, load_frozen_graph
 from features.extractors.output_layers import build_model_function, truncate_model
 from features.extractors.random_weights import generate_noise_images
 from features.extractors.weights import load_weights
@@ -55,10 +55,10 @@ def build(kind: str) -> tuple[Any, bytes]:
     """A network with weights random:7, and its frozen graph up to the layer."""
     name, layer = name_of(kind), layer_of(kind)
     network = find_application(name)
-    form = network.form(layer, side_of(kind), side_of(kind))
+    form = network.resolve_build_options(layer, side_of(kind), side_of(kind))
     model = load_weights(network.build(form), "random:7", network, form)
     kept = truncate_model(model, layer or network.layer, name)
-    function = build_model_function(kept, network.preprocess(), "none", form.height, form.width)
+    function = build_model_function(kept, network.load_preprocessing(), "none", form.height, form.width)
     return model, freeze(function, form.height, form.width)
 
 
@@ -151,7 +151,7 @@ def test_a_network_with_dropout_or_without_normalisation_is_frozen_to_the_same_b
 
 def test_another_seed_makes_another_network() -> None:
     network = find_application("mobilenet_v3_small")
-    form = network.form(None, 32, 32)
+    form = network.resolve_build_options(None, 32, 32)
     kernels = []
     for seed in (1, 2):
         model = load_weights(network.build(form), f"random:{seed}", network, form)
@@ -170,10 +170,10 @@ def test_noise_images_are_seeded_and_smooth_like_photographs() -> None:
 
 def test_a_damaged_or_missing_network_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="missing"):
-        load_extractor_model(tmp_path / "none.pb", "float32")
+        load_frozen_graph(tmp_path / "none.pb", "float32")
     (tmp_path / "bad.pb").write_bytes(b"\xff\xff no graph")
     with pytest.raises(CorruptFileError, match="damaged"):
-        load_extractor_model(tmp_path / "bad.pb", "float32")
+        load_frozen_graph(tmp_path / "bad.pb", "float32")
 
 
 # === A row's bits depend on its image alone, whatever the extraction core does with it ===
@@ -235,10 +235,10 @@ import os, sys
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 from pathlib import Path
 import numpy as np
-from features.extractors.frozen_graph import load_network
+from features.extractors.frozen_graph import load_frozen_graph
 for kind, precision in {kinds_and_precisions!r}:
     pixels = np.load(f"{{kind}}.npy")
-    np.save(f"{{kind}}-{{precision}}.npy", load_network(Path(f"{{kind}}.pb"), precision).predict(pixels))
+    np.save(f"{{kind}}-{{precision}}.npy", load_frozen_graph(Path(f"{{kind}}.pb"), precision).predict(pixels))
 """
     for kind in kinds:
         (tmp_path / f"{kind}.pb").write_bytes(built(kind)[1])

@@ -21,13 +21,15 @@ SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64,
 
 
 def recipe_of(asked: ExtractorOptions) -> FeatureTableConfig:
-    return FeatureTableConfig(**{**vars(open_extractor(asked).choice()), "precision": "float32"}, pooling=asked.pooling)
+    return FeatureTableConfig(
+        **{**vars(open_extractor(asked).resolve_config()), "precision": "float32"}, pooling=asked.pooling
+    )
 
 
 def graph_of(**options: Any) -> bytes:
     asked = ExtractorOptions(**options)
     table_config = recipe_of(asked)
-    return freeze(open_extractor(asked).feature_function(table_config), table_config.height, table_config.width)
+    return freeze(open_extractor(asked).build_function(table_config), table_config.height, table_config.width)
 
 
 def model(*layers: Any, size: Any = (32, 32, 3)) -> Any:
@@ -49,8 +51,8 @@ def test_a_spatial_layer_gives_places_or_their_mean(layer: str, pooling: str, sh
 
 def test_a_layer_of_the_classifier_gives_pooled_rows() -> None:
     network = find_application("mobilenet_v3_small")
-    kept = truncate_model(network.build(network.form("predictions")), "predictions", network.name)
-    graph = freeze(build_model_function(kept, network.preprocess(), "none", 224, 224), 224, 224)
+    kept = truncate_model(network.build(network.resolve_build_options("predictions")), "predictions", network.name)
+    graph = freeze(build_model_function(kept, network.load_preprocessing(), "none", 224, 224), 224, 224)
     rows = FrozenGraph(graph, "float32").predict(np.zeros((8, 224, 224, 3), np.uint8))
     assert rows.shape == (8, 1000)
     assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
@@ -58,7 +60,7 @@ def test_a_layer_of_the_classifier_gives_pooled_rows() -> None:
 
 def test_a_layer_without_a_name_of_its_own_is_the_same_whatever_was_built_before() -> None:
     network = find_application("mobilenet_v3_small")
-    form = network.form(None, 32, 32)
+    form = network.resolve_build_options(None, 32, 32)
     keras.layers.Activation("relu")
     names = [[layer.name for layer in network.build(form).layers] for _ in range(2)]
     assert names[0] == names[1]
@@ -70,7 +72,7 @@ def test_a_layer_without_a_name_of_its_own_is_the_same_in_every_process() -> Non
     keras.layers.Activation("relu")
     graph = graph_of(**SMALL, layer="activation_5")
     program = (
-        "import sys; from tests.features.extractors.test_layers import graph_of, SMALL\n"
+        "import sys; from tests.features.extractors.test_output_layers import graph_of, SMALL\n"
         "sys.stdout.buffer.write(graph_of(**SMALL, layer='activation_5'))"
     )
     root = Path(__file__).parents[3]
@@ -84,7 +86,7 @@ def test_building_leaves_the_callers_names_and_policy_alone() -> None:
     try:
         keras.layers.Conv2D(3, 3)
         network = find_application("mobilenet_v3_small")
-        built = network.build(network.form(None, 32, 32))
+        built = network.build(network.resolve_build_options(None, 32, 32))
         assert built.dtype_policy.name == "float32"
         assert keras.layers.Conv2D(3, 3).name == "conv2d_1"
         assert keras.config.dtype_policy().name == "mixed_bfloat16"

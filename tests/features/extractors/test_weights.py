@@ -15,14 +15,14 @@ from features.extractors.weights import identify_weights, is_imagenet_available,
 from schemas.errors import CaptError, UsageError
 
 MOBILENET = find_application("mobilenet")
-SMALL = MOBILENET.form(None, 32, 32)
+SMALL = MOBILENET.resolve_build_options(None, 32, 32)
 
 
 def test_an_identity_says_what_the_weights_are(tmp_path: Path) -> None:
     file = tmp_path / "w.weights.h5"
     file.write_bytes(b"weights")
     network = find_application("vgg16")
-    form = network.form()
+    form = network.resolve_build_options()
     assert identify_weights("imagenet", network, form) == "imagenet:6d6bbae143d832006294945121d1f1fc"
     assert identify_weights("random:7", network, form) == "random:7@1"
     assert identify_weights(str(file), network, form) == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
@@ -37,7 +37,7 @@ def test_published_weights_that_keras_has_in_its_cache_are_used(
 ) -> None:
     published = MOBILENET.build(SMALL)
     (tmp_path / "models").mkdir()
-    published.save(tmp_path / "models" / MOBILENET.published(SMALL).file)
+    published.save(tmp_path / "models" / MOBILENET.find_published_weights(SMALL).file)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
     assert is_imagenet_available(MOBILENET, SMALL)
@@ -85,7 +85,7 @@ def test_each_layer_of_a_network_without_normalisation_is_brought_to_unit_varian
         lambda: keras.layers.Dense(16),
     )
     randomize(model, 3, MOBILENET, BuildOptions(False, 32, 40))
-    images = MOBILENET.preprocess()(generate_noise_images(16, 32, 40, 3).astype(np.float32))
+    images = MOBILENET.load_preprocessing()(generate_noise_images(16, 32, 40, 3).astype(np.float32))
     for layer in (model.layers[0], model.layers[3]):
         kept = keras.Model(model.inputs[0], layer.output)
         outputs = np.asarray(kept(images)).reshape(-1, layer.output.shape[-1])

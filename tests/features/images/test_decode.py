@@ -306,7 +306,7 @@ def test_a_picture_over_the_limit_is_refused_by_its_header(name, monkeypatch):
 def test_a_bomb_is_refused_in_little_memory():
     code = """
 import resource, struct, zlib
-from features.images.resizer import Fitting
+from features.images.resizer import Resizer
 from features.images.decode import decode
 from schemas.errors import RecordError
 
@@ -325,7 +325,7 @@ png += chunk(b"IDAT", row) + chunk(b"IEND", b"")
 for bomb in (png, riff(still(1 << 15)), b"GIF89a" + b"\\xff" * 6 + bytes(99)):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        decode(bomb, Fitting(8, 8))
+        decode(bomb, Resizer(8, 8))
     except RecordError as error:
         print(error.reason, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000)
 """
@@ -341,12 +341,12 @@ def test_pillows_own_limits_and_warnings_stay_out_of_it():
     code = f"""
 from io import BytesIO
 from PIL import Image
-from features.images.resizer import Fitting
+from features.images.resizer import Resizer
 from features.images.decode import decode, open_image
 gray = BytesIO()
 Image.new("1", (10_000, 9_000)).save(gray, "PNG")
 print(open_image(gray.getvalue()).size)
-decode({samples()["tiff"]!r}[:-20] + bytes(20), Fitting(8, 8))
+decode({samples()["tiff"]!r}[:-20] + bytes(20), Resizer(8, 8))
 print(Image.MAX_IMAGE_PIXELS == {limit})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

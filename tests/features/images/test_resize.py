@@ -24,14 +24,14 @@ def noise(height: int, width: int) -> np.ndarray:
 
 def kept(whole: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
     """The part that is kept, where it lands, of a whole resized picture."""
-    pixels = np.zeros((rows.wanted, columns.wanted, 3), whole.dtype)
+    pixels = np.zeros((rows.target, columns.target, 3), whole.dtype)
     middle = whole[rows.first : rows.first + rows.kept, columns.first : columns.first + columns.kept]
-    pixels[rows.place, columns.place] = middle
+    pixels[rows.target_slice, columns.target_slice] = middle
     return pixels
 
 
 def by_tensorflow(fitting: Resizer, picture: np.ndarray) -> np.ndarray:
-    rows, columns = fitting.spans(Image.fromarray(picture))
+    rows, columns = fitting.compute_spans(Image.fromarray(picture))
     whole = tf.image.resize(picture, (rows.resized, columns.resized))
     return kept(tf.cast(whole, tf.float32).numpy(), rows, columns)
 
@@ -74,8 +74,8 @@ def test_pillow_stretched_is_a_direct_resize(size):
 
 @pytest.mark.parametrize("size", ODD_SIZES)
 def test_pillow_padded_is_a_direct_resize_on_black(size):
-    image, fitting = Image.fromarray(noise(*size)), Resizer(64, 101, fit="pad")
-    rows, columns = fitting.spans(image)
+    image, fitting = Image.fromarray(noise(*size)), Resizer(64, 101, mode="pad")
+    rows, columns = fitting.compute_spans(image)
     whole = np.asarray(image.resize((columns.resized, rows.resized), Image.Resampling.BILINEAR))
     assert np.array_equal(fitting(image), kept(whole, rows, columns))
 
@@ -83,8 +83,8 @@ def test_pillow_padded_is_a_direct_resize_on_black(size):
 @pytest.mark.parametrize("size", [(480, 640), (337, 253), (64, 331)])
 def test_pillow_cropped_is_the_middle_of_a_direct_resize_within_rounding(size):
     smooth = Image.fromarray(noise(9, 9)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    fitting = Resizer(64, 101, fit="crop", shorter_side=117)
-    rows, columns = fitting.spans(smooth)
+    fitting = Resizer(64, 101, mode="crop", shortest_edge=117)
+    rows, columns = fitting.compute_spans(smooth)
     whole = np.asarray(smooth.resize((columns.resized, rows.resized), Image.Resampling.BILINEAR))
     assert np.abs(fitting(smooth).astype(int) - kept(whole, rows, columns)).max() <= 1
 
@@ -101,9 +101,9 @@ def test_decoding_never_loads_tensorflow():
     code = """
 import sys
 from PIL import Image
-from features.images.resizer import Fitting
+from features.images.resizer import Resizer
 import features.images.decode
-Fitting(8, 8, "tf-bilinear")(Image.new("RGB", (9, 9)))
+Resizer(8, 8, "tf-bilinear")(Image.new("RGB", (9, 9)))
 print("tensorflow" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

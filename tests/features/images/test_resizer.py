@@ -22,7 +22,7 @@ def ramp(width: int, height: int) -> Image.Image:
 
 
 def spans(fitting: Resizer, width: int, height: int) -> tuple[Span, Span]:
-    return fitting.spans(Image.new("RGB", (width, height)))
+    return fitting.compute_spans(Image.new("RGB", (width, height)))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -63,32 +63,32 @@ def test_a_pad_shows_all_of_the_picture_in_the_middle_of_black(rule):
 
 
 def test_halves_round_up_and_the_end_has_the_odd_pixel():
-    assert spans(Resizer(10, 10, fit="pad"), 4, 3) == (Span(3, 8, 10), Span(4, 10, 10))
-    assert Span(3, 8, 10).place == slice(1, 9)
-    assert Span(3, 7, 10).place == slice(1, 8)
-    rows, columns = spans(Resizer(10, 10, fit="crop"), 3, 4)
+    assert spans(Resizer(10, 10, mode="pad"), 4, 3) == (Span(3, 8, 10), Span(4, 10, 10))
+    assert Span(3, 8, 10).target_slice == slice(1, 9)
+    assert Span(3, 7, 10).target_slice == slice(1, 8)
+    rows, columns = spans(Resizer(10, 10, mode="crop"), 3, 4)
     assert (rows, columns) == (Span(4, 13, 10), Span(3, 10, 10))
-    assert (rows.first, rows.kept, rows.place) == (1, 10, slice(0, 10))
+    assert (rows.first, rows.kept, rows.target_slice) == (1, 10, slice(0, 10))
 
 
 def test_the_scale_is_that_of_the_side_that_needs_it_where_the_size_is_no_square():
-    assert spans(Resizer(10, 30, fit="crop"), 20, 10) == (Span(10, 15, 10), Span(20, 30, 30))
-    assert spans(Resizer(10, 30, fit="pad"), 20, 10) == (Span(10, 10, 10), Span(20, 20, 30))
+    assert spans(Resizer(10, 30, mode="crop"), 20, 10) == (Span(10, 15, 10), Span(20, 30, 30))
+    assert spans(Resizer(10, 30, mode="pad"), 20, 10) == (Span(10, 10, 10), Span(20, 20, 30))
 
 
 @given(width=sides, height=sides, rows=sides, columns=sides, more=st.integers(0, 40), has_side=st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_a_crop_covers_the_size_and_a_pad_fits_into_it(width, height, rows, columns, more, has_side):
     shorter = max(rows, columns) + more if has_side else None
-    crop = spans(Resizer(rows, columns, fit="crop", shorter_side=shorter), width, height)
-    pad = spans(Resizer(rows, columns, fit="pad"), width, height)
-    assert all(span.kept == span.wanted for span in crop)
+    crop = spans(Resizer(rows, columns, mode="crop", shortest_edge=shorter), width, height)
+    pad = spans(Resizer(rows, columns, mode="pad"), width, height)
+    assert all(span.kept == span.target for span in crop)
     assert all(span.kept == span.resized for span in pad)
     if shorter:
         assert min(span.resized for span in crop) == shorter
     else:
-        assert any(span.resized == span.wanted for span in crop)
-    assert any(span.resized == span.wanted for span in pad)
+        assert any(span.resized == span.target for span in crop)
+    assert any(span.resized == span.target for span in pad)
     for one, other in (crop, pad):
         rounding = 0.5 if min(one.resized, other.resized) > 1 else 1
         by_rows = other.source * one.resized / one.source - other.resized
@@ -136,8 +136,8 @@ def test_the_result_is_the_callers_own(rule):
 @settings(max_examples=60, deadline=None)
 def test_what_is_shown_of_a_picture_is_what_the_network_sees_of_it(fit, width, height):
     assume(max(width, height) < 2 * min(width, height) and min(width, height) > 24)
-    fitting, picture = Resizer(24, 24, fit=fit), ramp(width, height)
-    view = fitting.view(picture)
+    fitting, picture = Resizer(24, 24, mode=fit), ramp(width, height)
+    view = fitting.crop_visible(picture)
     seen = fitting(picture).astype(int)
     assert np.abs(np.asarray(view.resize((24, 24), Image.Resampling.BILINEAR)).astype(int) - seen).mean() < 14
     pixel = max(width, height) / 24  # of the network's, in the picture's: rounding to whole ones distorts a little
@@ -146,9 +146,9 @@ def test_what_is_shown_of_a_picture_is_what_the_network_sees_of_it(fit, width, h
 
 def test_a_shorter_side_is_of_a_crop_that_it_covers():
     with pytest.raises(UsageError, match=r"--shortest-edge: not for --resize-mode pad"):
-        Resizer(10, 10, fit="pad", shorter_side=20)
+        Resizer(10, 10, mode="pad", shortest_edge=20)
     with pytest.raises(UsageError, match=r"--shortest-edge: 19 does not cover a crop of 10×20 \(give 20 or more\)"):
-        Resizer(10, 20, fit="crop", shorter_side=19)
+        Resizer(10, 20, mode="crop", shortest_edge=19)
 
 
 def test_more_pixels_than_any_network_takes_are_refused():

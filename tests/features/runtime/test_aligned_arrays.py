@@ -72,10 +72,10 @@ def test_so_much_memory_stays_and_no_more():
     for _ in range(2):
         held = [empty_aligned((48 << 20,), np.uint8) for _ in range(9)]
         del held
-        assert len(aligned_arrays._kept) == 5
-        assert sum(map(len, aligned_arrays._kept)) <= 256 << 20
+        assert len(aligned_arrays._cached) == 5
+        assert sum(map(len, aligned_arrays._cached)) <= 256 << 20
     empty_aligned((300 << 20,), np.uint8)
-    assert not aligned_arrays._kept
+    assert not aligned_arrays._cached
 
 
 def filled(value):

@@ -10,7 +10,7 @@ from tests.workflows.test_html_reports import NASTY, Page, assert_inert
 from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page, wrong_words
 from trainer.runs.captioner_run import Caption
 
-FITTING = Resizer.of(
+FITTING = Resizer.from_table_config(
     FeatureTableConfig(
         extractor="inception_v3",
         weights="random:1",

@@ -281,11 +281,11 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, table_config
         width=32,
         storage_dtype="float32",
     )
-    choice = open_extractor(asked).choice()
+    choice = open_extractor(asked).resolve_config()
     table = FeatureTableConfig(**{**vars(choice), "precision": "float32"}, pooling="avg")
     assert opened.table_config == table
     shown = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
-    made = open_extractor(asked).feature_function(table)(shown)
+    made = open_extractor(asked).build_function(table)(shown)
     np.testing.assert_allclose(opened.function(shown), made, rtol=1e-5)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 import pytest
+from features.extractors.application_table import APPLICATIONS
 
 from features.extractors.application import Application, BuildOptions, find_application
-from features.extractors.application_table import APPLICATIONS
 from features.extractors.output_layers import OUTPUT
 from schemas.errors import UsageError
 
@@ -78,7 +78,7 @@ def test_size_layers_and_files_are_those_that_keras_builds(name: str, downloads:
     for form in forms:
         with pytest.raises(AskedError):
             network.build(form, "imagenet")
-    assert downloads == [(p.file, p.digest) for p in map(network.published, forms)]
+    assert downloads == [(p.file, p.digest) for p in map(network.find_published_weights, forms)]
     plain, whole = map(network.build, forms)
     layers = [[layer.name for layer in model.layers] for model in (plain, whole)]
     assert [one for one in layers[1] if one not in layers[0]] == [*network.top_layers]
@@ -86,12 +86,12 @@ def test_size_layers_and_files_are_those_that_keras_builds(name: str, downloads:
     default = getattr(keras.applications, network.function)(weights=None)
     assert default.input_shape in ((None, network.side, network.side, 3), (None, None, None, 3))
     with pytest.raises(UsageError, match="at least"):
-        network.form(None, network.smallest - 1, None)
+        network.resolve_build_options(None, network.min_side - 1, None)
     with pytest.raises(ValueError, match="at least"):
         getattr(keras.applications, network.function)(
-            weights=None, include_top=False, input_shape=(network.smallest - 1, network.smallest, 3)
+            weights=None, include_top=False, input_shape=(network.min_side - 1, network.min_side, 3)
         )
-    network.build(network.form(None, network.smallest, network.smallest))
+    network.build(network.resolve_build_options(None, network.min_side, network.min_side))
 
 
 @pytest.mark.filterwarnings("ignore:`input_shape` is undefined")
@@ -101,19 +101,25 @@ def test_a_network_published_for_several_sizes_has_one_file_for_each(
 ) -> None:
     network = find_application(name)
     for height, width in ((160, 160), (160, 192), (100, 100)):
-        form = network.form(None, height, width)
+        form = network.resolve_build_options(None, height, width)
         with pytest.raises(AskedError):
             network.build(form, "imagenet")
-        assert downloads[-1] == (network.published(form).file, None)
-        assert network.published(form).identity == f"imagenet:{downloads[-1][0]}"
+        assert downloads[-1] == (network.find_published_weights(form).file, None)
+        assert network.find_published_weights(form).identity == f"imagenet:{downloads[-1][0]}"
 
 
 def test_the_classifier_has_weights_of_its_own() -> None:
     network = find_application("vgg16")
-    assert network.published(network.form()).identity == "imagenet:6d6bbae143d832006294945121d1f1fc"
-    assert network.published(network.form("fc2")).identity == "imagenet:64373286793e3c8b2b4e3219cbf3544b"
+    assert (
+        network.find_published_weights(network.resolve_build_options()).identity
+        == "imagenet:6d6bbae143d832006294945121d1f1fc"
+    )
+    assert (
+        network.find_published_weights(network.resolve_build_options("fc2")).identity
+        == "imagenet:64373286793e3c8b2b4e3219cbf3544b"
+    )
     with pytest.raises(UsageError, match="classifier, which takes 224 pixels, not 225"):
-        network.form("fc2", 225)
+        network.resolve_build_options("fc2", 225)
 
 
 @pytest.mark.parametrize(

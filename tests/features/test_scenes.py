@@ -172,7 +172,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def disk_full(scene, seed):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(dataset, "draw", disk_full)
+    monkeypatch.setattr(dataset, "draw_scene", disk_full)
     with pytest.raises(OSError, match="no space"):
         make_scenes(tmp_path / "out", 5, 0)
     assert list(tmp_path.iterdir()) == []

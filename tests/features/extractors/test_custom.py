@@ -1,4 +1,4 @@
-"""A network of the user's own is taken from its file, in safe mode, and computes what Keras computes."""
+"""A custom extractor is loaded from its file in safe mode and agrees with Keras."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 
 
-def saved(path: Path, *layers: Callable[[], Any], size: Any = (24, 32, 3), **inputs: Any) -> Path:
-    """A `.keras` file of a sequential network."""
+def save_model(path: Path, *layers: Callable[[], Any], size: Any = (24, 32, 3), **inputs: Any) -> Path:
+    """Saves a sequential model to a `.keras` file."""
 
     def build() -> Any:
         keras.utils.set_random_seed(7)
@@ -35,7 +35,7 @@ def saved(path: Path, *layers: Callable[[], Any], size: Any = (24, 32, 3), **inp
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Two convolutions, a pooling and a head, for images of any size."""
-    return saved(
+    return save_model(
         tmp_path / "small.keras",
         lambda: keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="first"),
         lambda: keras.layers.Conv2D(16, 3, activation="relu", name="second"),
@@ -51,12 +51,12 @@ def open_file(path: Path, **options: Any) -> Any:
 
 def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Path, photos: Callable[..., Path]) -> None:
     images = photos(3)
-    figures = capt.prepare_features(
+    summary = capt.prepare_features(
         store=str(tmp_path / "store"), dataset_type="folder", images=[str(images)], extractor=f"custom:{small}",
         height=24, width=32, layer="second", preprocess="unit", storage_dtype="float32", precision="float32",
     )  # fmt: skip
     store = capt.open_store(tmp_path / "store")
-    table = store.feature_table(figures["fingerprint"])
+    table = store.feature_table(summary["fingerprint"])
     table_config = table.table_config
     assert (table_config.extractor, table_config.preprocess, table_config.layer) == ("custom", "unit", "second")
     assert table_config.weights == f"sha256:{hashlib.sha256(small.read_bytes()).hexdigest()}"
@@ -68,24 +68,24 @@ def test_stored_rows_are_those_of_a_direct_keras_call(tmp_path: Path, small: Pat
         assert np.allclose(table.get(key), np.asarray(kept(pixels)).reshape(-1, 16), rtol=1e-5, atol=1e-6)
 
 
-def test_the_size_is_the_files_and_the_layer_the_networks_output(tmp_path: Path) -> None:
-    path = saved(tmp_path / "fixed.keras", lambda: keras.layers.Conv2D(4, 3))
-    choice = open_file(path).resolve_config()
-    assert (choice.height, choice.width, choice.layer, choice.preprocess) == (24, 32, "output", "none")
-    with pytest.raises(UsageError, match="--height: the network takes 24, not 25"):
+def test_the_file_fixes_the_input_size_and_the_layer_is_the_output(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "fixed.keras", lambda: keras.layers.Conv2D(4, 3))
+    config = open_file(path).resolve_config()
+    assert (config.height, config.width, config.layer, config.preprocess) == (24, 32, "output", "none")
+    with pytest.raises(UsageError, match="--height: the model requires 24, not 25"):
         open_file(path, height=25).resolve_config()
 
 
-def test_an_open_size_is_asked_for(small: Path) -> None:
-    with pytest.raises(UsageError, match=r"leaves the input size open.*--height N --width N"):
+def test_an_open_input_size_must_be_given(small: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not fix the input size.*--height N --width N"):
         open_file(small, height=24).resolve_config()
-    with pytest.raises(UsageError, match="cannot take 2×2"):
+    with pytest.raises(UsageError, match="does not support 2×2"):
         open_file(small, height=2, width=2).resolve_config()
 
 
 @pytest.mark.parametrize("name", PREPROCESSINGS)
-def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
-    path = saved(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
+def test_preprocessing_is_that_of_keras(tmp_path: Path, name: str) -> None:
+    path = save_model(tmp_path / "plain.keras", lambda: keras.layers.Activation("linear"))
     extractor = open_file(path, preprocess=name)
     table_config = FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"})
     graph = freeze(extractor.build_function(table_config), 24, 32)
@@ -99,8 +99,8 @@ def test_a_scaling_is_the_one_that_keras_has(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("groups", "filters"), [(6, 6), (6, 12), (3, 6)])
-def test_a_grouped_convolution_is_taken_where_it_is_depthwise(tmp_path: Path, groups: int, filters: int) -> None:
-    path = saved(
+def test_a_grouped_convolution_is_supported_if_it_is_depthwise(tmp_path: Path, groups: int, filters: int) -> None:
+    path = save_model(
         tmp_path / "groups.keras",
         lambda: keras.layers.Conv2D(6, 1),
         lambda: keras.layers.Conv2D(filters, 3, groups=groups, padding="same", activation="relu", name="grouped"),
@@ -110,7 +110,7 @@ def test_a_grouped_convolution_is_taken_where_it_is_depthwise(tmp_path: Path, gr
         FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"})
     )
     if groups == 3:
-        with pytest.raises(UsageError, match="grouped convolution's, and cannot be frozen"):
+        with pytest.raises(UsageError, match=r"grouped convolution.*cannot be frozen"):
             freeze(function, 24, 32)
         return
     pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), np.uint8)
@@ -119,10 +119,12 @@ def test_a_grouped_convolution_is_taken_where_it_is_depthwise(tmp_path: Path, gr
     assert np.allclose(rows, expected.reshape(8, -1, filters), rtol=1e-5, atol=1e-5)
 
 
-def test_a_network_with_a_loop_is_refused_and_one_without_is_not(tmp_path: Path) -> None:
+def test_a_model_with_a_loop_is_rejected_unless_it_is_unrolled(tmp_path: Path) -> None:
     for unroll in (False, True):
         rows = keras.layers.Reshape((24, 96))
-        path = saved(tmp_path / "loop.keras", lambda rows=rows: rows, lambda u=unroll: keras.layers.GRU(4, unroll=u))  # type: ignore[misc]
+        path = save_model(
+            tmp_path / "loop.keras", lambda rows=rows: rows, lambda u=unroll: keras.layers.GRU(4, unroll=u)
+        )  # type: ignore[misc]
         extractor = open_file(path)
         function = extractor.build_function(
             FeatureTableConfig(**{**vars(extractor.resolve_config()), "precision": "float32"})
@@ -130,48 +132,48 @@ def test_a_network_with_a_loop_is_refused_and_one_without_is_not(tmp_path: Path)
         if unroll:
             assert FrozenGraph(freeze(function, 24, 32), "float32").shape == (4,)
         else:
-            with pytest.raises(UsageError, match=r"--extractor: the network has a loop.*unroll=True"):
+            with pytest.raises(UsageError, match=r"--extractor: the model contains a loop.*unroll=True"):
                 freeze(function, 24, 32)
 
 
 @keras.saving.register_keras_serializable("tests")
 class Unknown(keras.layers.Layer):
-    """A layer that a process which loads the file does not know."""
+    """A layer that is unknown when the file is loaded."""
 
     def call(self, inputs: Any) -> Any:
         return inputs
 
 
-def test_a_file_with_a_class_of_its_own_or_code_is_refused(tmp_path: Path) -> None:
-    code = saved(tmp_path / "code.keras", lambda: keras.layers.Lambda(lambda x: x + 1))
-    stranger = saved(tmp_path / "stranger.keras", Unknown)
+def test_a_file_with_a_custom_class_or_code_is_rejected(tmp_path: Path) -> None:
+    code = save_model(tmp_path / "code.keras", lambda: keras.layers.Lambda(lambda x: x + 1))
+    stranger = save_model(tmp_path / "stranger.keras", Unknown)
     keras.saving.get_custom_objects().pop("tests>Unknown")
     for path in (code, stranger):
-        with pytest.raises(CaptError, match="Keras does not load the network") as raised:
+        with pytest.raises(CaptError, match="Keras cannot load the model") as raised:
             open_file(path).resolve_config()
         assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("size", [(24, 32, 1), (24, 32, None), (24, 3)])
-def test_a_network_that_takes_something_else_is_refused(tmp_path: Path, size: tuple[int, ...]) -> None:
-    path = saved(tmp_path / "other.keras", lambda: keras.layers.Activation("linear"), size=size)
-    with pytest.raises(UsageError, match=r"it must take \[N, H, W, 3\]"):
+def test_a_model_with_another_input_is_rejected(tmp_path: Path, size: tuple[int, ...]) -> None:
+    path = save_model(tmp_path / "other.keras", lambda: keras.layers.Activation("linear"), size=size)
+    with pytest.raises(UsageError, match=r"[Ii]t must be \[N, H, W, 3\]"):
         open_file(path).resolve_config()
 
 
-def test_a_network_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "batch.keras", lambda: keras.layers.Activation("linear"), batch_size=4)
-    with pytest.raises(UsageError, match=r"it must take \[N, H, W, 3\]"):
+def test_a_model_with_a_fixed_batch_size_is_rejected(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "batch.keras", lambda: keras.layers.Activation("linear"), batch_size=4)
+    with pytest.raises(UsageError, match=r"[Ii]t must be \[N, H, W, 3\]"):
         open_file(path).resolve_config()
 
 
-def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_keras_file_is_rejected(tmp_path: Path) -> None:
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"no zip")
     for path, message in (
-        (broken, "Keras does not load the network"),
-        (tmp_path / "none.keras", "no such file"),
-        (tmp_path / "model.h5", "is a .keras file"),
+        (broken, "Keras cannot load the model"),
+        (tmp_path / "none.keras", "does not exist"),
+        (tmp_path / "model.h5", "must be a .keras file"),
     ):
         with pytest.raises(CaptError, match=message):
             open_file(path).resolve_config()
@@ -180,11 +182,11 @@ def test_what_is_no_keras_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "imagenet"}, "--weights: a custom network has its own"),
-        ({"storage_dtype": "uint8"}, "--storage-dtype: uint8 keeps pixels"),
+        ({"weights": "imagenet"}, "--weights: a custom extractor has its own"),
+        ({"storage_dtype": "uint8"}, "--storage-dtype: uint8 is only for pixels"),
         ({"layer": "secnd", "height": 24, "width": 32}, "--layer: .*no layer 'secnd'.*second"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(small: Path, options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_apply_are_rejected(small: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_file(small, **options).resolve_config()

@@ -1,4 +1,4 @@
-"""Frozen networks compute what Keras computes, whatever the batch, and are the same bytes at every build."""
+"""Frozen graphs agree with Keras, do not depend on the batch, and have the same bytes at every build."""
 
 import importlib
 import os
@@ -28,7 +28,7 @@ from schemas.choices import Precision
 from schemas.errors import CorruptFileError
 from schemas.table_config import FeatureTableConfig
 
-# `NAME`, `NAME:LAYER` for another layer than its own, or `NAME@SIDE` for images of another size than its own.
+# `NAME`, `NAME:LAYER` for another output layer, or `NAME@SIDE` for another input size.
 FAST = ("inception_v3@107", "mobilenet_v3_small")
 SLOW = ("inception_v3", "vgg16", "vgg19", "inception_resnet_v2", "efficientnet_b0", "nasnet_mobile", "convnext_tiny")
 LATER = [
@@ -39,7 +39,7 @@ NETWORKS = [*FAST, *LATER]
 HEAVY = ("inception_v3@107", "inception_v3", "vgg16", "vgg16:fc2", "vgg19", "inception_resnet_v2")
 PRECISIONS = get_args(Precision)
 
-every_network = pytest.mark.parametrize("name", NETWORKS)
+every_application = pytest.mark.parametrize("name", NETWORKS)
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
 
 
@@ -52,14 +52,14 @@ def layer_of(kind: str) -> str:
 
 
 def build(kind: str) -> tuple[Any, bytes]:
-    """A network with weights random:7, and its frozen graph up to the layer."""
+    """Builds a model with weights random:7, and freezes it up to the output layer."""
     name, layer = name_of(kind), layer_of(kind)
     network = find_application(name)
-    form = network.resolve_build_options(layer, side_of(kind), side_of(kind))
-    model = load_weights(network.build(form), "random:7", network, form)
+    options = network.resolve_build_options(layer, side_of(kind), side_of(kind))
+    model = load_weights(network.build(options), "random:7", network, options)
     kept = truncate_model(model, layer or network.layer, name)
-    function = build_model_function(kept, network.load_preprocessing(), "none", form.height, form.width)
-    return model, freeze(function, form.height, form.width)
+    function = build_model_function(kept, network.load_preprocessing(), "none", options.height, options.width)
+    return model, freeze(function, options.height, options.width)
 
 
 @lru_cache(maxsize=len(FAST))
@@ -78,7 +78,7 @@ def side_of(kind: str) -> int:
 
 
 def scenes(kind: str, numbers: Iterable[int]) -> NDArray[Any]:
-    """Drawn scenes, as large as the network wants them."""
+    """Renders scenes at the input size."""
     return np.stack([decode(encoded(number), Resizer(side_of(kind), side_of(kind))) for number in numbers])
 
 
@@ -88,7 +88,7 @@ def relative_errors(got: NDArray[np.floating], expected: NDArray[np.float32]) ->
     ]
 
 
-@every_network
+@every_application
 def test_stored_features_are_those_of_a_direct_keras_call(name: str) -> None:
     import keras
 
@@ -102,8 +102,8 @@ def test_stored_features_are_those_of_a_direct_keras_call(name: str) -> None:
     if layer != "output":
         direct = keras.Model(direct.input, direct.get_layer(layer).output)
     pixels = scenes(name, range(3))
-    scaling = importlib.import_module(f"keras.applications.{network.module}").preprocess_input
-    expected = np.asarray(direct(scaling(pixels.astype(np.float32)), training=False))
+    preprocess = importlib.import_module(f"keras.applications.{network.module}").preprocess_input
+    expected = np.asarray(direct(preprocess(pixels.astype(np.float32)), training=False))
     frozen = FrozenGraph(graph, "float32").predict(pixels)
     expected = expected.reshape(frozen.shape)
     assert max(relative_errors(frozen, expected)) < 1e-4
@@ -111,7 +111,7 @@ def test_stored_features_are_those_of_a_direct_keras_call(name: str) -> None:
     assert max(relative_errors(stored, expected)) < 2e-3
 
 
-@every_network
+@every_application
 @every_precision
 def test_an_images_bits_do_not_depend_on_its_batch(name: str, precision: Precision) -> None:
     network, pixels = FrozenGraph(built(name)[1], precision), scenes(name, range(16 if name in HEAVY else 24))
@@ -123,7 +123,7 @@ def test_an_images_bits_do_not_depend_on_its_batch(name: str, precision: Precisi
         assert np.array_equal(padded[:count], together[-count:]), count
 
 
-@every_network
+@every_application
 def test_random_features_neither_vanish_nor_explode(name: str) -> None:
     network = FrozenGraph(built(name)[1], "float32")
     noise = generate_noise_images(4, side_of(name), side_of(name), 1)
@@ -134,32 +134,32 @@ def test_random_features_neither_vanish_nor_explode(name: str) -> None:
 @pytest.mark.parametrize("kind", FAST)
 def test_random_features_of_photographs_neither_vanish_nor_explode(kind: str, real_data: Path) -> None:
     paths = sorted((real_data / "coco-mini" / "train2017").iterdir())[:16]
-    fitting = Resizer(side_of(kind), side_of(kind))
-    photographs = np.stack([decode(path.read_bytes(), fitting) for path in paths])
+    resizer = Resizer(side_of(kind), side_of(kind))
+    photographs = np.stack([decode(path.read_bytes(), resizer) for path in paths])
     assert 0.1 < FrozenGraph(built(kind)[1], "float32").predict(photographs).std() < 10
 
 
-def test_a_network_built_again_is_frozen_to_the_same_bytes() -> None:
+def test_two_builds_of_a_model_freeze_to_the_same_bytes() -> None:
     assert build("mobilenet_v3_small")[1] == build("mobilenet_v3_small")[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["efficientnet_b0", "convnext_tiny"])
-def test_a_network_with_dropout_or_without_normalisation_is_frozen_to_the_same_bytes(kind: str) -> None:
+def test_two_builds_with_dropout_or_without_normalization_freeze_to_the_same_bytes(kind: str) -> None:
     assert build(kind)[1] == build(kind)[1]
 
 
-def test_another_seed_makes_another_network() -> None:
+def test_another_seed_gives_other_weights() -> None:
     network = find_application("mobilenet_v3_small")
-    form = network.resolve_build_options(None, 32, 32)
+    options = network.resolve_build_options(None, 32, 32)
     kernels = []
     for seed in (1, 2):
-        model = load_weights(network.build(form), f"random:{seed}", network, form)
+        model = load_weights(network.build(options), f"random:{seed}", network, options)
         kernels.append(np.asarray(model.weights[0]))
     assert not np.allclose(kernels[0], kernels[1])
 
 
-def test_noise_images_are_seeded_and_smooth_like_photographs() -> None:
+def test_noise_images_are_seeded_and_smooth() -> None:
     images = generate_noise_images(2, 48, 64, 5)
     assert images.shape == (2, 48, 64, 3)
     assert np.array_equal(images, generate_noise_images(2, 48, 64, 5))
@@ -168,19 +168,19 @@ def test_noise_images_are_seeded_and_smooth_like_photographs() -> None:
     assert np.abs(np.diff(grey, axis=1)).mean() < grey.std()
 
 
-def test_a_damaged_or_missing_network_file_is_one_line(tmp_path: Path) -> None:
+def test_a_corrupt_or_missing_graph_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError, match="missing"):
         load_frozen_graph(tmp_path / "none.pb", "float32")
     (tmp_path / "bad.pb").write_bytes(b"\xff\xff no graph")
-    with pytest.raises(CorruptFileError, match="damaged"):
+    with pytest.raises(CorruptFileError, match="corrupt"):
         load_frozen_graph(tmp_path / "bad.pb", "float32")
 
 
-# === A row's bits depend on its image alone, whatever the extraction core does with it ===
+# === A row's bits depend only on its image, regardless of batching ===
 
 
-class NarrowNetwork:
-    """A network on a device whose memory holds eight images."""
+class SmallMemoryModel:
+    """A model on a device whose memory holds eight images."""
 
     def __init__(self, network: FrozenGraph) -> None:
         self._network = network
@@ -194,9 +194,9 @@ class NarrowNetwork:
 
 
 def rows(
-    name: str, precision: Precision, network: FrozenGraph | NarrowNetwork, numbers: Iterable[int], batch: int
+    name: str, precision: Precision, network: FrozenGraph | SmallMemoryModel, numbers: Iterable[int], batch: int
 ) -> dict[int, bytes]:
-    """The stored bytes of scenes, by their numbers."""
+    """Returns the stored bytes of scenes, by number."""
     side = side_of(name)
     table_config = FeatureTableConfig(
         extractor=name_of(name),
@@ -212,16 +212,16 @@ def rows(
     return {one.key[0]: one.values["value"].tobytes() for one in results if isinstance(one, ExtractedRow)}
 
 
-@every_network
+@every_application
 @every_precision
 @pytest.mark.slow
-def test_rows_are_the_same_in_one_go_in_deltas_and_in_halved_batches(name: str, precision: Precision) -> None:
+def test_rows_are_the_same_at_once_in_deltas_and_in_halved_batches(name: str, precision: Precision) -> None:
     network = FrozenGraph(built(name)[1], precision)
     together = rows(name, precision, network, range(13), 16)
     assert len(together) == len(set(together.values())) == 13
     deltas = [rows(name, precision, network, some, 8) for some in ([7], [12, 3, 1], [0, 2, 4, 5, 6, 8, 9, 10, 11])]
     assert {key: row for delta in deltas for key, row in delta.items()} == together
-    narrow = NarrowNetwork(network)
+    narrow = SmallMemoryModel(network)
     assert rows(name, precision, narrow, range(13), 16) == together
     assert narrow.refused == 1
 

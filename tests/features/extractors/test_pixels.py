@@ -1,4 +1,4 @@
-"""Pixels are kept as they are."""
+"""A pixel table stores the resized images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +18,11 @@ from schemas.options.extractor import ExtractorOptions
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "parquet"])
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_a_table_of_pixels_gives_back_the_resized_images(
+def test_a_pixel_table_returns_the_resized_images(
     tmp_path: Path, photos: Callable[..., Path], file_format: str, compression: str
 ) -> None:
     images = photos(5)
-    figures = capt.prepare_features(
+    summary = capt.prepare_features(
         store=str(tmp_path / "store"),
         dataset_type="folder",
         images=[str(images)],
@@ -32,9 +32,9 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
         format=file_format,
         compression=compression,
     )
-    assert (figures["ok"], figures["precision"]) == (5, "float32")
+    assert (summary["ok"], summary["precision"]) == (5, "float32")
     store = capt.open_store(tmp_path / "store")
-    table = store.feature_table(figures["fingerprint"])
+    table = store.feature_table(summary["fingerprint"])
     assert (table.shape, table.table_config.dtype, table.table_config.weights) == ((24, 32, 3), "uint8", "none")
     catalog = store.dataset("folder").catalog()
     for name, key in zip(catalog["image_id"].to_pylist(), catalog["key"].to_pylist(), strict=True):
@@ -43,15 +43,15 @@ def test_a_table_of_pixels_gives_back_the_resized_images(
         assert np.array_equal(row, decode((images / Path(name).name).read_bytes(), Resizer(24, 32)))
 
 
-def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path: Path) -> None:
+def test_float_pixels_are_rounded(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     (tmp_path / "images").mkdir()
     Image.fromarray(values).save(tmp_path / "images" / "a.png")
-    figures = capt.prepare_features(
+    summary = capt.prepare_features(
         store=str(tmp_path / "store"), dataset_type="folder", images=[str(tmp_path / "images")], extractor="pixels",
         height=24, width=32, resize_method="tf",
     )  # fmt: skip
-    table = capt.open_store(tmp_path / "store").feature_table(figures["fingerprint"])
+    table = capt.open_store(tmp_path / "store").feature_table(summary["fingerprint"])
     floats = decode((tmp_path / "images" / "a.png").read_bytes(), Resizer(24, 32, "tf-bilinear"))
     assert np.array_equal(table.read(np.array([0]))[0], np.rint(floats).astype(np.uint8))
 
@@ -59,14 +59,14 @@ def test_pixels_that_a_resizing_leaves_between_two_numbers_are_rounded(tmp_path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "imagenet"}, "--weights: pixels are no network"),
-        ({"layer": "output"}, "--layer: pixels are no network"),
-        ({"pooling": "avg"}, "--pooling: pixels are no network"),
-        ({"preprocess": "unit"}, "--preprocess: pixels are no network"),
-        ({"precision": "bfloat16"}, "--precision: pixels are no network"),
-        ({"storage_dtype": "float16"}, "--storage-dtype: pixels are kept as uint8"),
+        ({"weights": "imagenet"}, "--weights: the option does not apply"),
+        ({"layer": "output"}, "--layer: the option does not apply"),
+        ({"pooling": "avg"}, "--pooling: the option does not apply"),
+        ({"preprocess": "unit"}, "--preprocess: the option does not apply"),
+        ({"precision": "bfloat16"}, "--precision: the option does not apply"),
+        ({"storage_dtype": "float16"}, "--storage-dtype: pixels are stored as uint8"),
     ],
 )
-def test_options_that_pixels_have_no_use_for_are_refused(options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_apply_to_pixels_are_rejected(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_extractor(ExtractorOptions(extractor="pixels", **options))

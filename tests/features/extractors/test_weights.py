@@ -1,4 +1,4 @@
-"""Weights have an identity that needs no model, and random ones are the same wherever they are drawn."""
+"""Weights are identified without a model, and random weights depend only on the seed."""
 
 import hashlib
 from pathlib import Path
@@ -18,23 +18,21 @@ MOBILENET = find_application("mobilenet")
 SMALL = MOBILENET.resolve_build_options(None, 32, 32)
 
 
-def test_an_identity_says_what_the_weights_are(tmp_path: Path) -> None:
+def test_weights_are_identified_by_digest_seed_or_hash(tmp_path: Path) -> None:
     file = tmp_path / "w.weights.h5"
     file.write_bytes(b"weights")
     network = find_application("vgg16")
-    form = network.resolve_build_options()
-    assert identify_weights("imagenet", network, form) == "imagenet:6d6bbae143d832006294945121d1f1fc"
-    assert identify_weights("random:7", network, form) == "random:7@1"
-    assert identify_weights(str(file), network, form) == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
-    for weights, message in (("random:x", "has no seed"), ("nowhere", "no such weights file")):
+    options = network.resolve_build_options()
+    assert identify_weights("imagenet", network, options) == "imagenet:6d6bbae143d832006294945121d1f1fc"
+    assert identify_weights("random:7", network, options) == "random:7@1"
+    assert identify_weights(str(file), network, options) == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
+    for weights, message in (("random:x", "has no seed"), ("nowhere", "does not exist")):
         with pytest.raises(UsageError, match=message):
-            identify_weights(weights, network, form)
+            identify_weights(weights, network, options)
 
 
 @pytest.mark.filterwarnings("ignore:`input_shape` is undefined")
-def test_published_weights_that_keras_has_in_its_cache_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_weights_in_the_cache_of_keras_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published = MOBILENET.build(SMALL)
     (tmp_path / "models").mkdir()
     published.save(tmp_path / "models" / MOBILENET.find_published_weights(SMALL).file)
@@ -46,7 +44,7 @@ def test_published_weights_that_keras_has_in_its_cache_are_used(
         assert np.array_equal(got, expected)
 
 
-def test_weights_of_a_file_are_used_and_those_of_another_network_refused(tmp_path: Path) -> None:
+def test_weights_come_from_a_file_if_it_fits_the_model(tmp_path: Path) -> None:
     file = tmp_path / "w.weights.h5"
     source = MOBILENET.build(SMALL)
     source.save_weights(file)
@@ -61,7 +59,7 @@ def sequential(*layers: Any) -> Any:
     return build_in_thread(lambda: keras.Sequential([keras.Input((32, 40, 3)), *(layer() for layer in layers)]))
 
 
-def test_dropout_does_not_touch_what_a_network_is_calibrated_to() -> None:
+def test_dropout_is_disabled_during_calibration() -> None:
     weights = []
     for _ in range(2):
         model = sequential(
@@ -77,7 +75,7 @@ def test_dropout_does_not_touch_what_a_network_is_calibrated_to() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
 
 
-def test_each_layer_of_a_network_without_normalisation_is_brought_to_unit_variance() -> None:
+def test_without_normalization_each_layer_is_scaled_to_unit_variance() -> None:
     model = sequential(
         lambda: keras.layers.Conv2D(8, 3, activation="relu"),
         lambda: keras.layers.DepthwiseConv2D(3, activation="relu"),

@@ -24,8 +24,8 @@ WIDTH, HEIGHT = 48, 32
 SIZE = Resizer(HEIGHT, WIDTH)
 
 
-def picture() -> Image.Image:
-    """A smooth picture without symmetry, so that a wrong turn or channel shows."""
+def sample_image() -> Image.Image:
+    """A smooth image without symmetry, so that a wrong turn or channel shows."""
     x, y = np.meshgrid(np.linspace(0, 1, WIDTH), np.linspace(0, 1, HEIGHT))
     pixels = np.stack([x, y, (1 - x) * y], axis=-1)
     return Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
@@ -67,7 +67,7 @@ def run_length_bitmap() -> bytes:
 
 @cache
 def samples() -> dict[str, bytes]:
-    image = picture()
+    image = sample_image()
     other = image.transpose(Image.Transpose.ROTATE_180)
     return {
         "jpeg": encode(image, "JPEG"),
@@ -93,29 +93,29 @@ N_RESAMPLES = sorted(samples())
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_every_listed_format_decodes_to_its_picture(form):
-    pixels = decode(encode(picture(), form), SIZE)
+def test_every_listed_format_decodes_to_its_image(form):
+    pixels = decode(encode(sample_image(), form), SIZE)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
-    assert np.abs(pixels.astype(int) - np.asarray(picture())).mean() < 6
+    assert np.abs(pixels.astype(int) - np.asarray(sample_image())).mean() < 6
 
 
 def test_the_result_is_the_callers_own():
-    pixels = decode(encode(picture(), "PNG"), SIZE)
+    pixels = decode(encode(sample_image(), "PNG"), SIZE)
     pixels[:] = 0
     assert pixels.flags.c_contiguous
 
 
 def test_a_jpeg_is_decoded_in_full_before_it_shrinks():
-    data = encode(picture().resize((640, 480)), "JPEG")
+    data = encode(sample_image().resize((640, 480)), "JPEG")
     wanted = np.asarray(Image.open(BytesIO(data)).convert("RGB").resize((40, 40), Image.Resampling.BILINEAR))
     assert np.array_equal(decode(data, Resizer(40, 40)), wanted)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_turns_the_picture_upright(form, orientation):
-    upright = picture()
+def test_exif_orientation_turns_the_image_upright(form, orientation):
+    upright = sample_image()
     stored = {
         1: upright,
         2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -136,19 +136,19 @@ def test_exif_orientation_turns_the_picture_upright(form, orientation):
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x09"]
 )
-def test_a_damaged_exif_block_costs_no_picture(exif):
-    plain = pixels_of(encode(picture(), "JPEG"))
-    assert np.array_equal(pixels_of(encode(picture(), "JPEG", exif=exif)), plain)
+def test_a_corrupt_exif_block_does_not_fail_the_image(exif):
+    plain = pixels_of(encode(sample_image(), "JPEG"))
+    assert np.array_equal(pixels_of(encode(sample_image(), "JPEG", exif=exif)), plain)
 
 
 def test_the_first_frame_of_an_animation_counts():
     for name in ("gif animated", "webp animated"):
-        assert np.abs(pixels_of(samples()[name]).astype(int) - np.asarray(picture())).mean() < 6
+        assert np.abs(pixels_of(samples()[name]).astype(int) - np.asarray(sample_image())).mean() < 6
 
 
 def test_the_first_page_of_a_tiff_counts():
-    pages = encode(picture(), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 7))])
-    assert np.array_equal(pixels_of(pages), np.asarray(picture()))
+    pages = encode(sample_image(), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 7))])
+    assert np.array_equal(pixels_of(pages), np.asarray(sample_image()))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_transparent_palette_entry_shows_white(form):
     assert pixels[0].tolist() == [[255, 0, 0], [255, 0, 0], [255, 255, 255], [255, 255, 255]]
 
 
-def test_a_transparent_colour_of_a_png_shows_white():
+def test_a_transparent_color_of_a_png_shows_white():
     image = Image.new("RGB", (2, 1), (9, 9, 9))
     image.putpixel((1, 0), (0, 200, 0))
     assert pixels_of(encode(image, "PNG", transparency=(9, 9, 9)))[0].tolist() == [[255, 255, 255], [0, 200, 0]]
@@ -224,14 +224,14 @@ def test_samples_without_a_defined_white_are_unsupported():
     assert reason_of(tiff(np.array([[0, 9]], np.int32), bits=32, sample_format=2)) == "unsupported"
 
 
-def test_lab_colours_are_converted():
+def test_lab_colors_are_converted():
     lab = ImageCms.profileToProfile(
-        picture(), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        sample_image(), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
-    assert np.abs(pixels_of(encode(lab, "TIFF")).astype(int) - np.asarray(picture())).mean() < 3
+    assert np.abs(pixels_of(encode(lab, "TIFF")).astype(int) - np.asarray(sample_image())).mean() < 3
 
 
-def test_one_bit_pictures_are_black_and_white():
+def test_one_bit_images_are_black_and_white():
     image = Image.new("1", (8, 8))
     image.paste(1, (0, 0, 4, 8))
     for form in ("PNG", "BMP", "TIFF", "GIF"):
@@ -264,11 +264,11 @@ def test_what_is_no_listed_format_is_unsupported(data):
 
 @pytest.mark.parametrize("form", ["PPM", "TGA", "ICO", "JPEG2000", "AVIF"])
 def test_formats_that_pillow_knows_besides_are_unsupported(form):
-    assert reason_of(encode(picture(), form)) == "unsupported"
+    assert reason_of(encode(sample_image(), form)) == "unsupported"
 
 
 @pytest.mark.parametrize("name", N_RESAMPLES)
-def test_a_picture_cut_short_is_truncated_and_never_shown_in_part(name):
+def test_a_image_cut_short_is_truncated_and_never_shown_in_part(name):
     data = samples()[name]
     whole = pixels_of(data)
     for length in range(20, len(data), 7):
@@ -284,7 +284,7 @@ def test_only_the_marks_after_the_pixels_may_be_missing():
         assert reason_of(data[: -tail - 1]) == "truncated"
 
 
-def test_damaged_bytes_are_corrupt():
+def test_corrupt_bytes_are_corrupt():
     for name in ("png", "png palette", "tiff deflate"):
         data = bytearray(samples()[name])
         data[len(data) // 2] ^= 0xFF
@@ -292,7 +292,7 @@ def test_damaged_bytes_are_corrupt():
 
 
 @pytest.mark.parametrize("name", N_RESAMPLES)
-def test_a_picture_over_the_limit_is_refused_by_its_header(name, monkeypatch):
+def test_a_image_over_the_limit_is_rejected_by_its_header(name, monkeypatch):
     def no_load(*_):
         raise AssertionError("pixels were decoded")
 
@@ -303,7 +303,7 @@ def test_a_picture_over_the_limit_is_refused_by_its_header(name, monkeypatch):
     assert reason_of(data, max_pixels=image.width * image.height - 1) == "too large"
 
 
-def test_a_bomb_is_refused_in_little_memory():
+def test_a_bomb_is_rejected_in_little_memory():
     code = """
 import resource, struct, zlib
 from features.images.resizer import Resizer
@@ -363,7 +363,7 @@ def test_threads_decode_alike():
         assert all(np.array_equal(got, wanted[name]) for name, got in zip(names, results, strict=True))
 
 
-def decodes_or_says_why(data: bytes) -> None:
+def assert_decodes_or_fails(data: bytes) -> None:
     shown = outcome(data)
     if isinstance(shown, str):
         assert shown in {"empty", "unsupported", "truncated", "corrupt", "too large"}
@@ -373,8 +373,8 @@ def decodes_or_says_why(data: bytes) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from([b"", *(data[:20] for data in samples().values())]))
 @settings(max_examples=300, deadline=None)
-def test_random_bytes_decode_or_say_why(data, head):
-    decodes_or_says_why(head + data)
+def test_random_bytes_decode_or_fail_with_a_reason(data, head):
+    assert_decodes_or_fails(head + data)
 
 
 @given(
@@ -383,12 +383,12 @@ def test_random_bytes_decode_or_say_why(data, head):
     st.booleans(),
 )
 @settings(max_examples=500, deadline=None)
-def test_mutated_files_decode_or_say_why(name, changes, inserted):
+def test_mutated_files_decode_or_fail_with_a_reason(name, changes, inserted):
     data = bytearray(samples()[name])
     for place, new in changes:
         at = place % len(data)
         data[at : at if inserted else at + len(new)] = new
-    decodes_or_says_why(bytes(data))
+    assert_decodes_or_fails(bytes(data))
 
 
 @pytest.mark.slow
@@ -398,12 +398,12 @@ def test_mutated_files_decode_or_say_why(name, changes, inserted):
     st.integers(0, 10_000),
 )
 @settings(max_examples=20_000, deadline=None, database=None)
-def test_files_that_are_changed_in_many_ways_decode_or_say_why(name, changes, kept):
+def test_files_that_are_changed_in_many_ways_decode_or_fail_with_a_reason(name, changes, kept):
     data = bytearray(samples()[name])
     for place, new, gone in changes:
         at = place % (len(data) + 1)
         data[at : at + gone] = new
-    decodes_or_says_why(bytes(data[: max(16, kept)]))
+    assert_decodes_or_fails(bytes(data[: max(16, kept)]))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -417,17 +417,17 @@ def test_pillows_limit_follows_ours(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == WIDTH * HEIGHT / 2
 
 
-def test_a_thumbnail_is_a_small_jpeg_in_the_pictures_proportions():
-    data = encode(picture().resize((600, 400)), "PNG")
+def test_a_thumbnail_is_a_small_jpeg_in_the_images_proportions():
+    data = encode(sample_image().resize((600, 400)), "PNG")
     thumbnail = Image.open(BytesIO(encode_thumbnail(data, 150)))
     assert (thumbnail.format, thumbnail.size) == ("JPEG", (150, 100))
 
 
-def test_a_thumbnail_is_never_larger_than_its_picture():
-    assert Image.open(BytesIO(encode_thumbnail(encode(picture(), "GIF"), 500))).size == (WIDTH, HEIGHT)
+def test_a_thumbnail_is_never_larger_than_its_sample_image():
+    assert Image.open(BytesIO(encode_thumbnail(encode(sample_image(), "GIF"), 500))).size == (WIDTH, HEIGHT)
 
 
-def test_a_thumbnail_of_a_damaged_picture_says_why():
+def test_a_thumbnail_of_a_corrupt_image_is_an_error():
     with pytest.raises(RecordError, match="truncated"):
         encode_thumbnail(samples()["jpeg"][:-30], 50)
 
@@ -436,7 +436,7 @@ DRAFT = Resizer(20, 30, "draft-bilinear")
 
 
 def photograph(width: int, height: int, form: str = "JPEG", **options) -> bytes:
-    return encode(picture().resize((width, height), Image.Resampling.BICUBIC), form, **options)
+    return encode(sample_image().resize((width, height), Image.Resampling.BICUBIC), form, **options)
 
 
 @pytest.mark.parametrize(
@@ -455,21 +455,21 @@ def test_a_jpeg_may_be_decoded_at_the_smallest_scale_that_is_enough(size, decode
     assert open_image(photograph(*size), draft_size=lambda width, height: (30, 20)).size == decoded
 
 
-def test_what_is_enough_is_asked_for_the_upright_picture():
+def test_what_is_enough_is_requested_for_the_upright_sample_image():
     exif = Image.Exif()
     exif[0x0112] = 6  # on its side
-    asked = []
+    requested = []
 
     def enough(width: int, height: int) -> tuple[int, int]:
-        asked.append((width, height))
+        requested.append((width, height))
         return 50, 100
 
     image = open_image(photograph(400, 200, exif=exif), draft_size=enough)
-    assert asked == [(200, 400)]
+    assert requested == [(200, 400)]
     assert image.size == (50, 100)
 
 
-def test_a_draft_is_near_the_picture_and_equal_where_it_is_no_smaller():
+def test_a_draft_is_near_the_image_and_equal_if_it_is_not_smaller():
     large, small = photograph(960, 640), photograph(50, 35)
     whole, draft = (decode(large, Resizer(20, 30, rule)).astype(int) for rule in ("pillow-bilinear", "draft-bilinear"))
     assert 0 < np.abs(whole - draft).max() <= 8
@@ -478,7 +478,7 @@ def test_a_draft_is_near_the_picture_and_equal_where_it_is_no_smaller():
     assert np.array_equal(decode(png, DRAFT), decode(png, Resizer(20, 30)))
 
 
-def test_a_draft_is_refused_by_the_size_of_the_whole_picture_and_when_it_ends_early():
+def test_a_draft_is_rejected_by_the_size_of_the_whole_image_and_when_it_ends_early():
     large = photograph(960, 640)
     with pytest.raises(RecordError, match="too large"):
         decode(large, DRAFT, max_pixels=960 * 640 - 1)

@@ -15,7 +15,7 @@ from features.images.resizer import Resizer
 from schemas.errors import RecordError
 
 ODD_SIZES = [(480, 640), (37, 53), (299, 299), (5, 331), (1, 1), (200, 3)]
-FITS = ("stretch", "crop", "pad")
+MODES = ("stretch", "crop", "pad")
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -23,38 +23,38 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def kept(whole: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
-    """The part that is kept, where it lands, of a whole resized picture."""
+    """The part that is kept, where it lands, of a whole resized image."""
     pixels = np.zeros((rows.target, columns.target, 3), whole.dtype)
     middle = whole[rows.first : rows.first + rows.kept, columns.first : columns.first + columns.kept]
     pixels[rows.target_slice, columns.target_slice] = middle
     return pixels
 
 
-def by_tensorflow(fitting: Resizer, picture: np.ndarray) -> np.ndarray:
-    rows, columns = fitting.compute_spans(Image.fromarray(picture))
-    whole = tf.image.resize(picture, (rows.resized, columns.resized))
+def by_tensorflow(resizer: Resizer, image: np.ndarray) -> np.ndarray:
+    rows, columns = resizer.compute_spans(Image.fromarray(image))
+    whole = tf.image.resize(image, (rows.resized, columns.resized))
     return kept(tf.cast(whole, tf.float32).numpy(), rows, columns)
 
 
-@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", ODD_SIZES)
-@pytest.mark.parametrize("wanted", [(299, 299), (64, 101), (1, 2)])
-def test_tf_is_tf_image_resize_bit_for_bit(fit, size, wanted):
-    picture, fitting = noise(*size), Resizer(*wanted, "tf-bilinear", fit)
-    assert np.array_equal(fitting(Image.fromarray(picture)), by_tensorflow(fitting, picture))
+@pytest.mark.parametrize("target", [(299, 299), (64, 101), (1, 2)])
+def test_tf_is_tf_image_resize_bit_for_bit(mode, size, target):
+    image, resizer = noise(*size), Resizer(*target, "tf-bilinear", mode)
+    assert np.array_equal(resizer(Image.fromarray(image)), by_tensorflow(resizer, image))
 
 
 @given(
     size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
-    wanted=st.tuples(st.integers(1, 60), st.integers(1, 60)),
-    fit=st.sampled_from(FITS),
+    target=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    mode=st.sampled_from(MODES),
     more=st.integers(0, 30),
 )
 @settings(max_examples=150, deadline=None)
-def test_tf_is_tf_image_resize_at_every_size(size, wanted, fit, more):
-    shorter = max(wanted) + more if fit == "crop" and more else None
-    picture, fitting = noise(*size), Resizer(*wanted, "tf-bilinear", fit, shorter)
-    assert np.array_equal(fitting(Image.fromarray(picture)), by_tensorflow(fitting, picture))
+def test_tf_is_tf_image_resize_at_every_size(size, target, mode, more):
+    shorter = max(target) + more if mode == "crop" and more else None
+    image, resizer = noise(*size), Resizer(*target, "tf-bilinear", mode, shorter)
+    assert np.array_equal(resizer(Image.fromarray(image)), by_tensorflow(resizer, image))
 
 
 def test_tf_does_not_average_what_it_shrinks_and_pillow_does():
@@ -68,28 +68,28 @@ def test_tf_does_not_average_what_it_shrinks_and_pillow_does():
 @pytest.mark.parametrize("size", ODD_SIZES)
 def test_pillow_stretched_is_a_direct_resize(size):
     image = Image.fromarray(noise(*size))
-    wanted = np.asarray(image.resize((101, 64), Image.Resampling.BILINEAR))
-    assert np.array_equal(Resizer(64, 101)(image), wanted)
+    target = np.asarray(image.resize((101, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(Resizer(64, 101)(image), target)
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
 def test_pillow_padded_is_a_direct_resize_on_black(size):
-    image, fitting = Image.fromarray(noise(*size)), Resizer(64, 101, mode="pad")
-    rows, columns = fitting.compute_spans(image)
+    image, resizer = Image.fromarray(noise(*size)), Resizer(64, 101, mode="pad")
+    rows, columns = resizer.compute_spans(image)
     whole = np.asarray(image.resize((columns.resized, rows.resized), Image.Resampling.BILINEAR))
-    assert np.array_equal(fitting(image), kept(whole, rows, columns))
+    assert np.array_equal(resizer(image), kept(whole, rows, columns))
 
 
 @pytest.mark.parametrize("size", [(480, 640), (337, 253), (64, 331)])
 def test_pillow_cropped_is_the_middle_of_a_direct_resize_within_rounding(size):
     smooth = Image.fromarray(noise(9, 9)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    fitting = Resizer(64, 101, mode="crop", shortest_edge=117)
-    rows, columns = fitting.compute_spans(smooth)
+    resizer = Resizer(64, 101, mode="crop", shortest_edge=117)
+    rows, columns = resizer.compute_spans(smooth)
     whole = np.asarray(smooth.resize((columns.resized, rows.resized), Image.Resampling.BILINEAR))
-    assert np.abs(fitting(smooth).astype(int) - kept(whole, rows, columns)).max() <= 1
+    assert np.abs(resizer(smooth).astype(int) - kept(whole, rows, columns)).max() <= 1
 
 
-def test_a_strip_that_would_fill_the_memory_on_the_way_is_refused():
+def test_a_strip_that_would_fill_the_memory_on_the_way_is_rejected():
     strip = Image.new("RGB", (1, 1_000_000))
     with pytest.raises(RecordError, match="too large: a strip of 1×1000000") as caught:
         resize(strip, Span(1_000_000, 299, 299), Span(1, 299, 299), "pillow-bilinear")

@@ -113,13 +113,13 @@ def test_counts_in_any_order_give_the_most_frequent_first_and_ties_in_reverse():
     assert order_vocabulary(counts) == [*SPECIAL_TOKENS, "bee", "élan", "cat", "car", "ant", "zoo"]
 
 
-def test_words_that_are_no_vocabulary_are_refused(tmp_path):
-    with pytest.raises(StoreError, match="begins with"):
+def test_words_that_are_not_a_vocabulary_are_rejected(tmp_path):
+    with pytest.raises(StoreError, match="starts with"):
         write_transform(["a", "dog"], table_config(), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "message"),
     [
         ({"vocab_size": 4}, "a vocabulary of 4 holds no word"),
         ({"max_length": 2}, "a length of 2 holds no word"),
@@ -127,8 +127,8 @@ def test_words_that_are_no_vocabulary_are_refused(tmp_path):
         ({"special": ("<p>", "<u>", "<s>", "<e>")}, "the special words are <pad>"),
     ],
 )
-def test_bounds_that_leave_no_room_for_a_word_are_refused(tmp_path, settings, complaint):
-    with pytest.raises(UsageError, match=complaint):
+def test_bounds_that_leave_no_room_for_a_word_are_rejected(tmp_path, settings, message):
+    with pytest.raises(UsageError, match=message):
         write_transform(WORDS, table_config(**settings), tmp_path)
 
 

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import TEMP_PREFIX, describe_file, fsync
-from features.io.locations import ObjectPath
+from features.io.atomic_files import TEMP_PREFIX, describe_file, publish
+from features.io.file_trees import files_below
 from features.store.champions import ModelHistory, list_decisions
 from features.store.commit_log import LogState
 from features.store.corruption import has_valid_checksum
-from features.store.layout import MODELS, files_below
+from features.store.layout import MODELS
 from features.store.leases import lease, table_name
 from features.store.store import Store, open_store
 from schemas.errors import CorruptFileError, StoreError
@@ -134,12 +134,8 @@ class RegisteredModel(ModelHistory):
                 f"the run {run} is not there", location=str(root), hint=f"it has: {', '.join(self.runs())}"
             )
         files = {path.relative_to(root).as_posix(): describe_file(path, self._here) for path in paths}
-        for path, entry in zip(paths, files.values(), strict=True):
-            named = self.root / entry.path
-            if isinstance(named, ObjectPath):
-                named.upload(path)
-            else:
-                fsync(path)
+        for entry in files.values():
+            publish(self.root / entry.path)
         return files
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from features.io.atomic_files import write
 from features.io.locations import local_path
 from features.references import Reference
-from features.references.source_images import read_source_image
+from features.references.reference import read_source_image
 from features.store import CaptionTable, Dataset, Store, open_store
 from features.store.caption_table import check_file_names
 from pipelines.datasets.splits import compute_rank

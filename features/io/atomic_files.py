@@ -1,6 +1,6 @@
-"""Writing files so that they are whole or absent: written aside, synced, then made visible in one step.
+"""Writes files atomically: to a temporary file, which is synced and then renamed.
 
-In a bucket (`features.remote`) a file is written aside on this machine, and an upload makes it visible.
+For a file in a bucket, the temporary file is on this machine, and its upload makes it visible.
 """
 
 import contextlib
@@ -11,20 +11,19 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.io.cache import local_cache
-from features.io.locations import ObjectPath
+from features.io.cache import download_object, local_cache
+from features.io.object_path import ObjectPath
 from schemas.errors import CorruptFileError
 from schemas.manifests import FileEntry
 
 TEMP_PREFIX = ".aside-"
-_CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; on leaving, its file is synced and takes the place of `path` atomically.
+    """Yields a temporary path to write to; afterwards its file replaces `path` atomically and durably.
 
-    Where the block raises, `path` is as it was and nothing is left beside it.
+    If the block raises, `path` is unchanged and the temporary file is deleted.
     """
     make_directory(path.parent)
     temporary = temporary_path(path)
@@ -36,58 +35,79 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside `path`, or on the local side of it, that no other writer uses and no reader looks at."""
-    here = working_path(path)
-    if here is not path:
-        here.parent.mkdir(parents=True, exist_ok=True)
-    return here.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    """Returns an unused path for a temporary file beside `path`, or beside its working path if it is in a bucket."""
+    local = working_path(path)
+    if local is not path:
+        local.parent.mkdir(parents=True, exist_ok=True)
+    return local.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
 
 
 def working_path(path: Path) -> Path:
-    """Where this machine works on what is at `path`: there, or in a directory of its own for what is in a bucket."""
+    """Returns the local path at which this machine works on a file: `path` itself, or one that belongs to the URI."""
     return path.working_path if isinstance(path, ObjectPath) else path
 
 
 def ensure_local(path: Path, sha256: str) -> Path:
-    """Where a file of that content can be opened by name: `path` itself, or a checked copy of an object.
+    """Returns a local path of a file: `path` itself, or a verified copy of the object.
 
     Raises:
-        CorruptFileError: there is no such object, or it has other bytes.
+        CorruptFileError: The object is missing or has other contents.
     """
     if not isinstance(path, ObjectPath):
         return path
     try:
         return local_cache().fetch(path, sha256)
     except FileNotFoundError:
-        raise CorruptFileError(
-            "a committed file is missing", location=str(path), hint="run the same prepare command again"
-        ) from None
+        raise _describe_missing(path) from None
+
+
+def ensure_verified(path: Path, sha256: str) -> Path:
+    """Returns a local path of a file whose contents it verifies, also if the file is local.
+
+    Raises:
+        CorruptFileError: The file is missing or has other contents.
+    """
+    if isinstance(path, ObjectPath):
+        return ensure_local(path, sha256)
+    try:
+        actual = hash_file(path)
+    except FileNotFoundError:
+        raise _describe_missing(path) from None
+    if actual != sha256:
+        raise CorruptFileError(f"corrupt: expected SHA-256 {sha256}, got {actual}", location=str(path))
+    return path
+
+
+def _describe_missing(path: Path) -> CorruptFileError:
+    return CorruptFileError(
+        "a committed file is missing", location=str(path), hint="Run the same prepare command again."
+    )
 
 
 @contextlib.contextmanager
 def hold_local_copy(path: Path) -> Iterator[Path]:
-    """Where a file can be opened by name as it is now: `path` itself, or a copy of an object for as long as the block.
+    """Yields a local path of a file's current contents: `path` itself, or a copy that is deleted afterwards.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: The file is missing.
     """
     if not isinstance(path, ObjectPath):
         yield path
         return
     temporary = temporary_path(path)
     try:
-        local_cache().read_again(path, temporary)
+        download_object(path, path.require_info(), temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def replace_atomically(temporary: Path, path: Path) -> None:
-    """Make the file at `aside` durable and visible as `path`, replacing what was there."""
+    """Makes a temporary file durable and visible as `path`, in place of any former file."""
     if isinstance(path, ObjectPath):
         sha256 = hash_file(temporary)
         path.upload(temporary)
-        local_cache().keep(temporary, path, sha256)
+        local_cache().add_uploaded(temporary, path, sha256)
         temporary.unlink(missing_ok=True)
         return
     fsync(temporary)
@@ -96,7 +116,7 @@ def replace_atomically(temporary: Path, path: Path) -> None:
 
 
 def replace_tree_atomically(temporary: Path, path: Path) -> None:
-    """Make the directory at `aside`, with all that is in it, durable and visible as `path`, where nothing is."""
+    """Makes a temporary directory with its contents durable and visible as `path`, which must not exist."""
     for directory, _, names in os.walk(temporary):
         for name in names:
             fsync(Path(directory) / name)
@@ -105,8 +125,16 @@ def replace_tree_atomically(temporary: Path, path: Path) -> None:
     fsync(path.parent)
 
 
+def publish(path: Path) -> None:
+    """Makes the finished file at the working path of `path` durable: syncs it, or uploads it to the bucket."""
+    if isinstance(path, ObjectPath):
+        path.upload(path.working_path)
+    else:
+        fsync(path)
+
+
 def make_directory(path: Path) -> None:
-    """Make a directory and the missing ones above it, so that a power loss keeps them: each one's entry is synced.
+    """Creates a directory and its missing parents, and syncs each entry.
 
     Raises:
         FileExistsError: A file has that name.
@@ -119,7 +147,7 @@ def make_directory(path: Path) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write `path` whole or not at all."""
+    """Writes a file atomically and durably."""
     if isinstance(path, ObjectPath):
         path.put(data)
         return
@@ -128,7 +156,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def put_if_absent(path: Path, data: bytes) -> bool:
-    """Write `path` only where nothing is; whether this call wrote it. Of two racing writers exactly one does."""
+    """Writes a file unless one exists; returns whether this call wrote it. Exactly one of several writers succeeds."""
     if isinstance(path, ObjectPath):
         return path.put_if_absent(data)
     make_directory(path.parent)
@@ -146,7 +174,7 @@ def put_if_absent(path: Path, data: bytes) -> bool:
 
 
 def fsync(path: Path) -> None:
-    """Force a file's bytes, or a directory's entries, to the disk; what is in a bucket is durable already."""
+    """Forces a file's bytes, or a directory's entries, to the disk; objects are durable already."""
     if isinstance(path, ObjectPath):
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -157,7 +185,7 @@ def fsync(path: Path) -> None:
 
 
 def touch(path: Path, data: bytes) -> None:
-    """Make a file of these bytes as young as can be; on a disk that is full too."""
+    """Renews the time of a file with these bytes, also on a full disk; writes the file if it is missing."""
     if isinstance(path, ObjectPath):
         path.put(data)
         return
@@ -167,32 +195,19 @@ def touch(path: Path, data: bytes) -> None:
         write(path, data)
 
 
-def remove_tree(path: Path) -> None:
-    """Delete a directory with all that is in it, as far as it is there."""
-    if isinstance(path, ObjectPath):
-        path.remove_tree()
-    shutil.rmtree(working_path(path), ignore_errors=True)
-
-
 def measure_free_space(path: Path) -> int | None:
-    """Bytes that are free where `path` is; None for a bucket, which has no bound."""
+    """Returns the number of free bytes on the disk of `path`; None for a bucket, which has no limit."""
     return None if isinstance(path, ObjectPath) else shutil.disk_usage(path).free
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits, reading a mebibyte at a time.
-
-    Of an object that has been read before and has its tag still, it is remembered.
-    """
+    """Returns the SHA-256 of a file, 64 hexadecimal digits; for an unchanged object, the recorded one."""
     if isinstance(path, ObjectPath):
-        return local_cache().sha256_of(path)
-    digest = hashlib.sha256()
+        return local_cache().hash_object(path)
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_file(path: Path, root: Path) -> FileEntry:
-    """The manifest entry of a file under `root`."""
+    """Returns the manifest entry of a file below `root`."""
     return FileEntry(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=hash_file(path))

@@ -1,26 +1,33 @@
-"""Buckets: the small requests of an object store, of which `put_if_absent` decides who commits.
+"""Declares the interface of a bucket: the requests that capt makes to an object store."""
 
-Bulk reads and writes go through `pyarrow.fs` (`features.io.object_transfers`), which has no conditional put.
-"""
-
-import os
-from collections.abc import Iterator
+import errno
+import hashlib
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from pathlib import Path
+from typing import TypeVar
 
-from features.io.object_stores import ANONYMOUS, check_address, resolve_endpoint
+from features.io.retries import TransientError, describe_unreachable, retry
+
+CONNECT_SECONDS = 5
+REQUEST_SECONDS = 30
+CHUNK_BYTES = 1 << 20
+WRITER_KEY = "capt-writer"  # metadata of objects that were put conditionally
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What a bucket says of an object.
+class ObjectInfo:
+    """What a service knows about an object.
 
     Args:
-        key: str. Its key.
-        size: int. Bytes.
-        modified_ns: int. When it was put, nanoseconds since 1970, by the service's clock.
-        tag: str. Another for other contents: its entity tag, or its generation.
+        key: Its key.
+        size: Number of bytes.
+        modified_ns: When it was put, by the service's clock, in nanoseconds since 1970.
+        tag: Its entity tag or generation, which differs for other contents.
     """
 
     key: str
@@ -29,65 +36,145 @@ class Listed:
     tag: str
 
 
-class Bucket(Protocol):
-    """One bucket. Each request is made once.
+class Bucket(ABC):
+    """One bucket of an object store.
 
-    All raise TransientError for what may pass, FileNotFoundError where there is no such object or bucket,
-    PermissionError where the service does not allow it, and CaptError for everything else.
+    Every method repeats its request while the service is busy or the connection breaks (`features.io.retries`). Every
+    method raises FileNotFoundError if the object or bucket is missing, PermissionError if the service denies the
+    request, and CaptError for all other errors of the service.
+
+    Args:
+        uri: `s3://NAME` or `gs://NAME`.
     """
 
-    def look(self, key: str) -> Listed | None:
-        """What is said of an object; None where there is none."""
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
 
-    def below(self, prefix: str) -> Iterator[Listed]:
-        """Every object whose key begins with `prefix`, by key."""
+    @abstractmethod
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Returns what the service knows about an object; None if there is none."""
 
-    def level(self, prefix: str) -> tuple[list[str], list[Listed]]:
-        """The prefixes, up to their next slash and with it, and the objects directly below `prefix`."""
+    @abstractmethod
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yields every object whose key begins with `prefix`, ordered by key."""
 
-    def has_below(self, prefix: str) -> bool:
-        """Whether any object's key begins with `prefix`."""
+    @abstractmethod
+    def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
+        """Lists the prefixes up to and including the next slash, and the objects directly below `prefix`."""
 
-    def read(self, key: str) -> bytes:
-        """An object's bytes, all of them."""
+    @abstractmethod
+    def has_objects(self, prefix: str) -> bool:
+        """Returns whether the key of any object begins with `prefix`."""
 
+    @abstractmethod
+    def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Reads an object, or its bytes from `start` to before `end`; this range must lie within the object."""
+
+    @abstractmethod
     def put(self, key: str, data: bytes) -> None:
-        """Put an object whole, in place of what was there."""
+        """Puts an object, or replaces it."""
 
-    def put_if_absent(self, key: str, data: bytes, writer: str) -> bool:
-        """Put an object only where none is; whether `writer` put it.
-
-        Args:
-            key: str. Its key.
-            data: bytes. Its bytes.
-            writer: str. Names this very put: where the answer to an earlier attempt was lost, the object tells by it
-                whether it came of that.
-        """
-
+    @abstractmethod
     def delete(self, key: str) -> None:
-        """Delete an object; nothing where there is none."""
+        """Deletes an object, if there is one."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Puts an object unless one exists; returns whether this call put it, also if an answer was lost."""
+        writer = uuid.uuid4().hex
+        try:
+            self._request(key, lambda: self._create(key, data, writer))
+        except FileExistsError:
+            return self._request(key, lambda: self._read_writer(key)) == writer
+        return True
+
+    def upload(self, source: Path, key: str) -> None:
+        """Puts a local file of any size; an interrupted upload leaves no object."""
+        size = source.stat().st_size
+
+        def send() -> None:
+            self._send(source, key)
+            info = self.stat(key)
+            if info is None or info.size != size:
+                raise TransientError(f"expected {size} bytes in the bucket, got {info.size if info else 'no object'}")
+
+        self._request(key, send)
+
+    def download(self, key: str, size: int, target: Path) -> str:
+        """Writes an object of `size` bytes to a local file and returns its SHA-256."""
+
+        def receive() -> str:
+            target.touch()
+            # The file may have its full size already, to reserve the space, so it must not be truncated first.
+            with target.open("r+b") as file:
+                digest = self._receive_all(key, size, file.write)
+                file.truncate()
+            return digest
+
+        return self._request(key, receive)
+
+    def hash_object(self, key: str, size: int) -> str:
+        """Reads an object of `size` bytes and returns its SHA-256."""
+        return self._request(key, lambda: self._receive_all(key, size, lambda chunk: None))
+
+    def _receive_all(self, key: str, size: int, write: Callable[[bytes], object]) -> str:
+        digest, received = hashlib.sha256(), 0
+
+        def consume(chunk: bytes) -> None:
+            nonlocal received
+            digest.update(chunk)
+            received += len(chunk)
+            write(chunk)
+
+        self._receive(key, consume)
+        if received != size:
+            raise TransientError(f"expected {size} bytes, got {received}")
+        return digest.hexdigest()
+
+    def _request(self, key: str, request: Callable[[], Answer]) -> Answer:
+        uri = f"{self._uri}/{key}"
+
+        def attempt() -> Answer:
+            try:
+                return request()
+            except Exception as error:
+                translated = self._translate(error, uri)
+                if translated is error:
+                    raise
+                raise translated from error
+
+        return retry(attempt, uri)
+
+    # === One attempt each ===
+
+    @abstractmethod
+    def _create(self, key: str, data: bytes, writer: str) -> None:
+        """Puts an object with the metadata `WRITER_KEY`; the service answers 412 if one exists."""
+
+    @abstractmethod
+    def _read_writer(self, key: str) -> str:
+        """Reads the metadata `WRITER_KEY` of an object; empty if it or the object is missing."""
+
+    @abstractmethod
+    def _send(self, source: Path, key: str) -> None:
+        """Uploads a local file."""
+
+    @abstractmethod
+    def _receive(self, key: str, write: Callable[[bytes], object]) -> None:
+        """Downloads an object in chunks."""
+
+    @abstractmethod
+    def _translate(self, error: Exception, uri: str) -> Exception:
+        """Returns the error of this interface for an error of the client; any other error unchanged."""
 
 
-def open_bucket(address: str) -> tuple[Bucket, str]:
-    """The bucket of an address, and the key in it.
-
-    Raises:
-        UsageError: the address is none, or what speaks to its service is not installed.
-    """
-    check_address(address)
-    scheme, _, rest = address.partition("://")
-    named, _, key = rest.partition("/")
-    user, _, name = named.rpartition("@")
-    return _bucket(scheme, name, user == ANONYMOUS, resolve_endpoint(scheme), os.getpid()), key
-
-
-@lru_cache(maxsize=64)
-def _bucket(scheme: str, name: str, anonymous: bool, endpoint: str, process: int) -> Bucket:
-    """One client a bucket and process: connections do not survive a fork."""
-    if scheme == "gs":
-        from features.io.gcs import GCSBucket
-
-        return GCSBucket(name, anonymous)
-    from features.io.s3 import S3Bucket
-
-    return S3Bucket(name, anonymous, endpoint)
+def translate_status(status: int, message: str, uri: str, *, transient: bool = False) -> Exception:
+    """Returns the error of `Bucket` for an HTTP status; TransientError also if the caller knows it as `transient`."""
+    if status in (408, 409, 429) or status >= 500 or transient:
+        return TransientError(message)
+    if status == 404:
+        return FileNotFoundError(errno.ENOENT, "no such object", uri)
+    if status == 412:
+        return FileExistsError(errno.EEXIST, "the object exists already", uri)
+    if status in (401, 403):
+        return PermissionError(errno.EACCES, "not allowed", uri)
+    return describe_unreachable(OSError(message), uri)

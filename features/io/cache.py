@@ -1,12 +1,11 @@
-"""The mirror: files of stores at addresses as they are needed here, checked, and within a size.
+"""Keeps verified local copies of objects, up to a total size.
 
-`CAPT_CACHE_SIZE`, such as `200GB`, says how much it holds at most; 100 GB where the environment does not say. What was
-used longest ago leaves first; what a living process has been given stays (`features.io.cache_usage`). A file is there
-whole, under the name that it has in the store, or not at all, so that who was killed midway goes on with what is there.
+`CAPT_CACHE_SIZE`, such as `200GB`, is the maximum total size. The cache evicts the least recently used files first, and
+never a file that a living process uses (`CacheUsage`). A file appears under its name only when it is complete, so an
+interrupted process leaves complete files.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -19,205 +18,225 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
-from features.io.bucket import Listed
-from features.io.cache_paths import cache_path, cache_root
-from features.io.cache_usage import cache_usage
-from features.io.locations import ObjectPath
-from features.io.object_transfers import digest_of, download
+from features.io.bucket import ObjectInfo
+from features.io.cache_paths import TEMP_PREFIX, cache_path, cache_root, replace_file
+from features.io.object_path import ObjectPath
 from schemas.errors import CaptError, CorruptFileError, UsageError
 from schemas.strict_json import parse_json
 
-AT_ONCE = 4
 DEFAULT_SIZE = "100GB"
 
+_DOWNLOADS = 4
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_ASIDE = ".aside-"
 
 
 def local_cache() -> "LocalCache":
-    """The mirror that the environment names, one a process."""
-    return _mirror(cache_root(), _size_asked(), os.getpid())
+    """Returns the process's cache in the directory, and of the size, that the environment names."""
+    return _open_cache(cache_root(), _parse_size(os.environ.get("CAPT_CACHE_SIZE") or DEFAULT_SIZE), os.getpid())
 
 
 @lru_cache(maxsize=8)
-def _mirror(root: Path, limit: int, process: int) -> "LocalCache":
-    return LocalCache(root, limit)
+def _open_cache(root: Path, max_bytes: int, process: int) -> "LocalCache":
+    return LocalCache(root, max_bytes)
+
+
+def fetch_files(wanted: Iterable[tuple[Path, str]], advance: Callable[[int], None]) -> None:
+    """Downloads several files in parallel, if they are in a bucket.
+
+    Args:
+        wanted: Path and SHA-256 of each file.
+        advance: Called with the size of each file that is on this machine.
+    """
+    local_cache().fetch_all(((path, sha256) for path, sha256 in wanted if isinstance(path, ObjectPath)), advance)
 
 
 class LocalCache:
     """Local copies of objects.
 
     Args:
-        root: Path. Directory of the machine's local sides.
-        limit: int. Bytes at most.
+        root: Directory of the cache.
+        max_bytes: Maximum total size.
     """
 
-    def __init__(self, root: Path, limit: int) -> None:
+    def __init__(self, root: Path, max_bytes: int) -> None:
         self._root = root
-        self._files = root / "mirror"
-        self._limit = limit
+        self._files = root / "files"
+        self._max_bytes = max_bytes
         self._lock = Lock()
-        self._fetching: dict[Path, Lock] = {}
-        self._sound: set[tuple[Path, str]] = set()
-        self._in_use = cache_usage(root / "in-use")
+        self._file_locks: dict[Path, Lock] = {}
+        self._verified: set[tuple[Path, str]] = set()
+        self._usage = _open_usage(root / "in-use", os.getpid())
 
     def fetch(self, path: ObjectPath, sha256: str) -> Path:
-        """The local copy of an object of that content, which stays as long as this process lives.
+        """Returns a local copy of an object; it is not evicted while this process lives.
 
-        The copy is checked once a process; one that is damaged is fetched again.
+        A copy is verified once per process. A corrupt copy is downloaded again.
 
         Raises:
-            FileNotFoundError: neither a copy nor an object is there.
-            CorruptFileError: the object has other bytes.
-            CaptError: the service cannot be reached, or the mirror is too small.
+            FileNotFoundError: Neither a copy nor the object exists.
+            CorruptFileError: The object has other contents.
+            CaptError: The service cannot be reached, or the cache is too small.
         """
-        local = cache_path(str(path), "mirror")
-        with self._alone(local):
-            self._in_use.hold(local)
-            if (local, sha256) not in self._sound or not local.exists():
-                if _digest(local) != sha256:
+        local = cache_path(str(path), "files")
+        with self._lock:
+            file_lock = self._file_locks.setdefault(local, Lock())
+        with file_lock:
+            self._usage.hold(local)
+            if (local, sha256) not in self._verified or not local.exists():
+                if _hash_if_present(local) != sha256:
                     self._download(path, local, sha256)
-                self._sound.add((local, sha256))
+                self._verified.add((local, sha256))
             os.utime(local)
         return local
 
     def fetch_all(self, wanted: Iterable[tuple[ObjectPath, str]], advance: Callable[[int], None]) -> None:
-        """Fetch several objects, a few at a time; `advance` is told the bytes of each that is here."""
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mirror") as pool:
+        """Fetches several objects in parallel; calls `advance` with the size of each."""
+        with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="fetch") as pool:
             try:
-                for local in pool.map(lambda one: self.fetch(*one), wanted):
+                for local in pool.map(lambda item: self.fetch(*item), wanted):
                     advance(local.stat().st_size)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def keep(self, temporary: Path, path: ObjectPath, sha256: str) -> None:
-        """Take over a local file that has just been uploaded, where there is room for it."""
-        local = cache_path(str(path), "mirror")
+    def add_uploaded(self, temporary: Path, path: ObjectPath, sha256: str) -> None:
+        """Moves a local file that has just been uploaded into the cache, if there is room for it."""
+        local = cache_path(str(path), "files")
         local.parent.mkdir(parents=True, exist_ok=True)
-        with self._making_room(temporary.stat().st_size) as has_room:
+        with self._make_room(temporary.stat().st_size) as has_room:
             if has_room:
                 temporary.replace(local)
-        self.note(path, sha256)
+        info = path.object_info()
+        if info:
+            _record_hash(path, info, sha256)
 
-    def sha256_of(self, path: ObjectPath) -> str:
-        """SHA-256 of an object: noted for the state that its tag tells, or read.
+    def hash_object(self, path: ObjectPath, info: ObjectInfo | None = None) -> str:
+        """Returns the SHA-256 of an object: the recorded one if its tag is unchanged, otherwise by reading it.
+
+        Args:
+            path: The object.
+            info: What a listing told about it; None to ask the service.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: There is no such object.
         """
-        return self.sha256_as_listed(path, _seen(path))
-
-    def sha256_as_listed(self, path: ObjectPath, listed: Listed) -> str:
-        """As `sha256_of`, of an object that a listing told of."""
+        info = info or path.require_info()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = parse_json(cache_path(str(path), "known").read_bytes())
-            if known["tag"] == listed.tag:
-                return str(known["sha256"])
-        sha256 = digest_of(str(path), listed.size)
-        self._note(path, listed.tag, sha256)
+            record = parse_json(cache_path(str(path), "hashes").read_bytes())
+            if record["tag"] == info.tag:
+                return str(record["sha256"])
+        sha256 = path.hash_object(info)
+        _record_hash(path, info, sha256)
         return sha256
-
-    def read_again(self, path: ObjectPath, target: Path) -> None:
-        """Write the bytes that an object has now to a local file, whatever is known of it.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-        """
-        listed = _seen(path)
-        self._note(path, listed.tag, download(str(path), listed.size, target))
-
-    def note(self, path: ObjectPath, sha256: str) -> None:
-        """Note the SHA-256 of an object as it is now."""
-        listed = path.look()
-        if listed:
-            self._note(path, listed.tag, sha256)
-
-    def _note(self, path: ObjectPath, tag: str, sha256: str) -> None:
-        known = cache_path(str(path), "known")
-        known.parent.mkdir(parents=True, exist_ok=True)
-        temporary = known.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
-        temporary.write_text(json.dumps({"tag": tag, "sha256": sha256}), encoding="ascii")
-        temporary.replace(known)
-
-    # === Fetching ===
-
-    @contextlib.contextmanager
-    def _alone(self, local: Path) -> Iterator[None]:
-        """Of several threads that want one file, one fetches it."""
-        with self._lock:
-            lock = self._fetching.setdefault(local, Lock())
-        with lock:
-            yield
 
     def _download(self, path: ObjectPath, local: Path, sha256: str) -> None:
         local.unlink(missing_ok=True)
-        listed = _seen(path)
-        with self._reserved(local, listed.size) as temporary:
-            got = download(str(path), listed.size, temporary)
-            if got != sha256:
-                raise CorruptFileError(f"damaged: expected SHA-256 {sha256}, got {got}", location=str(path))
+        info = path.require_info()
+        with self._reserve(local, info.size) as temporary:
+            actual = download_object(path, info, temporary)
+            if actual != sha256:
+                raise CorruptFileError(f"corrupt: expected SHA-256 {sha256}, got {actual}", location=str(path))
             temporary.replace(local)
-            self._note(path, listed.tag, sha256)
 
     @contextlib.contextmanager
-    def _reserved(self, local: Path, size: int) -> Iterator[Path]:
-        """A file beside `local` that counts with `size` from now on, locked while it is being written."""
+    def _reserve(self, local: Path, size: int) -> Iterator[Path]:
+        """Creates a temporary file beside `local` with its final size, and locks it while the block writes it."""
         local.parent.mkdir(parents=True, exist_ok=True)
-        temporary = local.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
-        with self._making_room(size) as has_room:
+        temporary = local.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+        with self._make_room(size) as has_room:
             if not has_room:
                 raise CaptError(
-                    f"the mirror may hold {self._limit:,} bytes, and what is in use leaves no room for {size:,} more",
+                    f"the local cache may hold {self._max_bytes:,} bytes, and the files in use leave no room for"
+                    f" {size:,} more",
                     location=str(self._root),
-                    hint="set CAPT_CACHE_SIZE to more, such as 500GB",
+                    hint="Increase CAPT_CACHE_SIZE, for example to 500GB.",
                 )
-            held = os.open(temporary, os.O_CREAT | os.O_RDWR)
-            fcntl.flock(held, fcntl.LOCK_EX)
-            os.truncate(held, size)
+            descriptor = os.open(temporary, os.O_CREAT | os.O_RDWR)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.truncate(descriptor, size)
         try:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-            os.close(held)
-
-    # === Room ===
+            os.close(descriptor)
 
     @contextlib.contextmanager
-    def _making_room(self, size: int) -> Iterator[bool]:
-        """Whether there is room for so much, once what can leave has left; no other process takes it in the block."""
+    def _make_room(self, size: int) -> Iterator[bool]:
+        """Evicts files and yields whether there is room for `size` bytes; other processes wait for the block."""
         self._files.mkdir(parents=True, exist_ok=True)
         with self._lock, (self._root / "room.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield self._make_room(size)
+            yield self._evict_until(size)
 
-    def _make_room(self, size: int) -> bool:
-        # What was left half-written goes first, then what was used longest ago.
-        files = sorted(_files_below(self._files), key=lambda one: (not _is_aside(one[2]), one[0]))
-        total = sum(one_size for _, one_size, _ in files) + size
-        for _, one_size, local in files:
-            if total <= self._limit:
+    def _evict_until(self, size: int) -> bool:
+        # Abandoned temporary files go first, then the least recently used files.
+        files = sorted(_list_files(self._files), key=lambda file: (not _is_temporary(file[2]), file[0]))
+        total = sum(file_size for _, file_size, _ in files) + size
+        for _, file_size, local in files:
+            if total <= self._max_bytes:
                 break
-            if self._evict(local):
-                total -= one_size
-        return total <= self._limit
-
-    def _evict(self, local: Path) -> bool:
-        """Delete a file unless somebody uses it; whether it is gone."""
-        if _is_aside(local):
-            return _remove_abandoned(local)
-        return self._in_use.delete(local)
+            if _remove_abandoned(local) if _is_temporary(local) else self._usage.delete(local):
+                total -= file_size
+        return total <= self._max_bytes
 
 
-def _seen(path: ObjectPath) -> Listed:
-    listed = path.look()
-    if listed is None:
-        raise FileNotFoundError(errno.ENOENT, "no such object", str(path))
-    return listed
+class CacheUsage:
+    """The cached files that living processes use.
+
+    Each process locks the bytes that stand for its files in one shared file. The locks end with the process.
+
+    Args:
+        path: The shared file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Closing any descriptor of this file would release all locks of the process, so one stays open.
+        self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+        self._held: set[Path] = set()
+        self._lock = Lock()
+
+    def hold(self, local: Path) -> None:
+        """Protects a file while this process lives; waits for a process that is deleting it."""
+        with self._lock:
+            if local not in self._held:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_SH, 1, _lock_position(local))
+                self._held.add(local)
+
+    def delete(self, local: Path) -> bool:
+        """Deletes a file unless a living process uses it; returns whether it is gone."""
+        with self._lock:
+            if local in self._held:
+                return False
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _lock_position(local))
+            except OSError:
+                return False
+            local.unlink(missing_ok=True)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _lock_position(local))
+            return True
 
 
-def _files_below(root: Path) -> Iterator[tuple[float, int, Path]]:
-    """When each file was last used, its size and its path."""
+@lru_cache(maxsize=64)
+def _open_usage(path: Path, process: int) -> CacheUsage:
+    """Opens one per process, because these locks do not survive a fork."""
+    return CacheUsage(path)
+
+
+def download_object(path: ObjectPath, info: ObjectInfo, target: Path) -> str:
+    """Writes an object, which is as `info` says, to a local file; records and returns its SHA-256."""
+    sha256 = path.download(info, target)
+    _record_hash(path, info, sha256)
+    return sha256
+
+
+def _record_hash(path: ObjectPath, info: ObjectInfo, sha256: str) -> None:
+    record = json.dumps({"tag": info.tag, "sha256": sha256}).encode()
+    replace_file(cache_path(str(path), "hashes"), record)
+
+
+def _list_files(root: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yields the time of the last use, the size and the path of each file."""
     for directory, _, names in os.walk(root):
         for name in names:
             path = Path(directory) / name
@@ -226,28 +245,31 @@ def _files_below(root: Path) -> Iterator[tuple[float, int, Path]]:
                 yield status.st_mtime, status.st_size, path
 
 
-def _is_aside(local: Path) -> bool:
-    return local.name.startswith(_ASIDE)
+def _is_temporary(local: Path) -> bool:
+    return local.name.startswith(TEMP_PREFIX)
 
 
 def _remove_abandoned(temporary: Path) -> bool:
-    """Delete a half-written file whose writer is dead; whether it is gone."""
+    """Deletes a temporary file unless its writer lives; returns whether it is gone."""
     try:
-        held = os.open(temporary, os.O_RDWR)
+        descriptor = os.open(temporary, os.O_RDWR)
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary.unlink(missing_ok=True)
     except BlockingIOError:
         return False
     finally:
-        os.close(held)
+        os.close(descriptor)
     return True
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of a local file; empty where it is not there."""
+def _lock_position(local: Path) -> int:
+    return int.from_bytes(hashlib.sha256(str(local).encode()).digest()[:7], "big")
+
+
+def _hash_if_present(path: Path) -> str:
     try:
         with path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -255,9 +277,12 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _size_asked() -> int:
-    text = os.environ.get("CAPT_CACHE_SIZE") or DEFAULT_SIZE
+def _parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B?)", text.strip().upper())
     if not match or match[2] not in _UNITS:
-        raise UsageError(f"cannot read {text!r}", location="CAPT_CACHE_SIZE", hint="write 200GB, or a number of bytes")
+        raise UsageError(
+            f"{text!r} is not a size",
+            location="CAPT_CACHE_SIZE",
+            hint="Use a value such as 200GB, or a number of bytes.",
+        )
     return int(float(match[1]) * _UNITS[match[2]])

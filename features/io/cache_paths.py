@@ -1,35 +1,45 @@
-"""The local side of stores at addresses: where this machine keeps what it works with, and what it has read.
+"""Names the local files that belong to objects.
 
-    $CAPT_CACHE_DIR/local/s3/<bucket>/<key>     ledgers, locks, the stat cache, files being written
-    $CAPT_CACHE_DIR/mirror/s3/<bucket>/<key>    files of stores, as they lie there
-    $CAPT_CACHE_DIR/known/s3/<bucket>/<key>     SHA-256 of objects by their tags
-    $CAPT_CACHE_DIR/small/s3/<bucket>/<key>     logs and manifests by their tags
+    $CAPT_CACHE_DIR/local/s3/<bucket>/<key>     job databases, locks, the hash cache, temporary files
+    $CAPT_CACHE_DIR/files/s3/<bucket>/<key>     copies of objects (the local cache)
+    $CAPT_CACHE_DIR/hashes/s3/<bucket>/<key>    SHA-256 of objects, with their tags
+    $CAPT_CACHE_DIR/small/s3/<bucket>/<key>     copies of log entries and manifests, with their tags
 
-`CAPT_CACHE_DIR` is `~/.cache/capt` where the environment does not say. A service at an endpoint of its own has a
-name of
-its own, such as `s3-1f2e3d4c`.
+`CAPT_CACHE_DIR` defaults to `~/.cache/capt`. A service at another endpoint has a name of its own, such as
+`s3-1f2e3d4c`.
 """
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 from typing import Literal
 
-from features.io.object_stores import resolve_endpoint
+from features.io.uris import resolve_endpoint
 
-Part = Literal["local", "mirror", "known", "small"]
+TEMP_PREFIX = ".aside-"
+
+CachePart = Literal["local", "files", "hashes", "small"]
 
 
 def cache_root() -> Path:
-    """The directory of this machine's local sides."""
-    named = os.environ.get("CAPT_CACHE_DIR")
+    """Returns the directory of all local files that belong to objects."""
+    directory = os.environ.get("CAPT_CACHE_DIR")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(named).absolute() if named else cache / "capt"
+    return Path(directory).absolute() if directory else cache / "capt"
 
 
-def cache_path(address: str, part: Part) -> Path:
-    """Where one part of the local side has what belongs to an address."""
-    scheme, _, rest = address.partition("://")
+def cache_path(uri: str, part: CachePart) -> Path:
+    """Returns the local path, in one part of the directory, that belongs to a URI."""
+    scheme, _, rest = uri.partition("://")
     endpoint = resolve_endpoint(scheme)
     service = f"{scheme}-{hashlib.sha256(endpoint.encode()).hexdigest()[:8]}" if endpoint else scheme
     return cache_root() / part / service / rest
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a local file atomically, but not durably, and creates its directory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    temporary.write_bytes(data)
+    temporary.replace(path)

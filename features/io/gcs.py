@@ -1,132 +1,160 @@
-"""Buckets of Google Cloud Storage, through google-cloud-storage."""
+"""Accesses buckets of Google Cloud Storage through google-cloud-storage."""
 
-import errno
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from features.io.bucket import Listed
-from features.io.object_stores import CONNECT_SECONDS, REQUEST_SECONDS, describe_unreachable
-from features.io.retries import TransientError
+from features.io.bucket import (
+    CONNECT_SECONDS,
+    REQUEST_SECONDS,
+    WRITER_KEY,
+    Bucket,
+    ObjectInfo,
+    translate_status,
+)
+from features.io.retries import TransientError, describe_unreachable
 from schemas.errors import UsageError
 
-_WRITER = "capt-writer"
-# What is asked for once: features.io.retries makes requests again.
+# `features.io.retries` repeats requests.
 _ONCE: dict[str, Any] = {"retry": None, "timeout": (CONNECT_SECONDS, REQUEST_SECONDS)}
 
 
-class GCSBucket:
-    """A bucket of GCS; see `features.io.bucket.Bucket`.
+class GCSBucket(Bucket):
+    """A bucket of GCS.
 
     Args:
-        name: str. The bucket.
-        anonymous: bool. Whether no credentials are sent.
+        name: Its name.
+        anonymous: Whether to send no credentials.
     """
 
     def __init__(self, name: str, anonymous: bool) -> None:
+        super().__init__(f"gs://{name}")
         self._name = name
-        self._client = _client(name, anonymous)
+        self._client = self._create_client(anonymous)
         self._bucket = self._client.bucket(name)
 
-    def look(self, key: str) -> Listed | None:
-        blob = self._ask(key, lambda: self._bucket.get_blob(key, **_ONCE))
-        return _listed(blob) if blob else None
+    def stat(self, key: str) -> ObjectInfo | None:
+        blob = self._request(key, lambda: self._bucket.get_blob(key, **_ONCE))
+        return _object_info(blob) if blob else None
 
-    def below(self, prefix: str) -> Iterator[Listed]:
-        yield from self._ask(prefix, lambda: [_listed(blob) for blob in self._list(prefix)])
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        for blobs, _ in self._pages(prefix):
+            yield from map(_object_info, blobs)
 
-    def level(self, prefix: str) -> tuple[list[str], list[Listed]]:
-        def listed() -> tuple[list[str], list[Listed]]:
-            pages = self._list(prefix, delimiter="/")
-            objects = [_listed(blob) for blob in pages]
-            return sorted(pages.prefixes), objects
+    def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
+        prefixes: set[str] = set()
+        objects: list[ObjectInfo] = []
+        for blobs, page_prefixes in self._pages(prefix, delimiter="/"):
+            prefixes |= page_prefixes
+            objects += map(_object_info, blobs)
+        return sorted(prefixes), objects
 
-        found: tuple[list[str], list[Listed]] = self._ask(prefix, listed)
-        return found
+    def has_objects(self, prefix: str) -> bool:
+        return any(blobs for blobs, _ in self._pages(prefix, max_results=1))
 
-    def has_below(self, prefix: str) -> bool:
-        return bool(self._ask(prefix, lambda: list(self._list(prefix, max_results=1))))
-
-    def read(self, key: str) -> bytes:
-        data: bytes = self._ask(key, lambda: self._bucket.blob(key).download_as_bytes(**_ONCE))
+    def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        last = None if end is None else end - 1
+        data: bytes = self._request(
+            key, lambda: self._bucket.blob(key).download_as_bytes(start=start, end=last, **_ONCE)
+        )
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        self._ask(key, lambda: self._bucket.blob(key).upload_from_string(data, **_ONCE))
-
-    def put_if_absent(self, key: str, data: bytes, writer: str) -> bool:
-        blob = self._bucket.blob(key)
-        blob.metadata = {_WRITER: writer}
-        try:
-            self._ask(key, lambda: blob.upload_from_string(data, if_generation_match=0, **_ONCE))
-        except FileExistsError:
-            found = self._ask(key, lambda: self._bucket.get_blob(key, **_ONCE))
-            return bool(found) and (found.metadata or {}).get(_WRITER) == writer
-        return True
+        self._request(key, lambda: self._bucket.blob(key).upload_from_string(data, **_ONCE))
 
     def delete(self, key: str) -> None:
         try:
-            self._ask(key, lambda: self._bucket.blob(key).delete(**_ONCE))
+            self._request(key, lambda: self._bucket.blob(key).delete(**_ONCE))
         except FileNotFoundError:
             return
 
-    def _list(self, prefix: str, **more: Any) -> Any:
-        return self._client.list_blobs(self._name, prefix=prefix, **more, **_ONCE)
+    def _create(self, key: str, data: bytes, writer: str) -> None:
+        blob = self._bucket.blob(key)
+        blob.metadata = {WRITER_KEY: writer}
+        blob.upload_from_string(data, if_generation_match=0, **_ONCE)
 
-    def _ask(self, key: str, request: Any) -> Any:
+    def _read_writer(self, key: str) -> str:
+        blob = self._bucket.get_blob(key, **_ONCE)
+        return str((blob.metadata or {}).get(WRITER_KEY, "")) if blob else ""
+
+    def _send(self, source: Path, key: str) -> None:
+        self._bucket.blob(key).upload_from_filename(str(source), **_ONCE)
+
+    def _receive(self, key: str, write: Callable[[bytes], object]) -> None:
+        self._bucket.blob(key).download_to_file(_Sink(write), **_ONCE)
+
+    def _pages(self, prefix: str, **parameters: Any) -> Iterator[tuple[list[Any], set[str]]]:
+        """Yields the blobs and prefixes of each page of a listing; `max_results` bounds the number of blobs."""
+        token = None
+        while True:
+            fetch = partial(self._list_page, prefix, token, **parameters)
+            blobs, prefixes, token = self._request(prefix, fetch)
+            yield blobs, prefixes
+            if not token or "max_results" in parameters:
+                return
+
+    def _list_page(self, prefix: str, token: str | None, **parameters: Any) -> tuple[list[Any], set[str], str | None]:
+        blobs = self._client.list_blobs(self._name, prefix=prefix, page_token=token, **parameters, **_ONCE)
+        page = list(next(blobs.pages, ()))
+        return page, blobs.prefixes, blobs.next_page_token
+
+    def _translate(self, error: Exception, uri: str) -> Exception:
         import requests
         import urllib3
         from google.api_core.exceptions import GoogleAPICallError
         from google.auth.exceptions import GoogleAuthError, TransportError
         from google.cloud.storage.exceptions import DataCorruption
 
-        address = f"gs://{self._name}/{key}"
+        transient = (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            DataCorruption,
+            TransportError,
+            ConnectionError,
+        )
+        if isinstance(error, GoogleAPICallError):
+            return translate_status(int(error.code or 0), str(error), uri)
+        if isinstance(error, transient):
+            return TransientError(str(error))
+        return describe_unreachable(error, uri) if isinstance(error, GoogleAuthError) else error
+
+    def _create_client(self, anonymous: bool) -> Any:
         try:
-            return request()
-        except GoogleAPICallError as error:
-            raise _meaning(error, address) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, DataCorruption, TransportError) as error:
-            raise TransientError(str(error)) from error
-        except (GoogleAuthError, ConnectionError) as error:
-            if isinstance(error, ConnectionError):
-                raise TransientError(str(error)) from error
-            raise describe_unreachable(OSError(str(error)), address) from error
+            from google.auth.credentials import AnonymousCredentials
+            from google.auth.exceptions import GoogleAuthError
+            from google.cloud import storage
+        except ImportError:
+            raise UsageError(
+                "a bucket of GCS needs google-cloud-storage",
+                location=self._uri,
+                hint='Install it with: pip install "capt[gcs]"',
+            ) from None
+        # The client requires a project; objects belong to buckets, so its name has no effect.
+        project = os.environ.get("GOOGLE_CLOUD_PROJECT") or "capt"
+        if anonymous or os.environ.get("STORAGE_EMULATOR_HOST"):
+            return storage.Client(project=project, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+        try:
+            return storage.Client(project=project)
+        except GoogleAuthError as error:
+            raise describe_unreachable(error, self._uri) from error
 
 
-def _meaning(error: Any, address: str) -> Exception:
-    """What an answer that is an error means."""
-    status = int(error.code or 0)
-    if status == 404:
-        return FileNotFoundError(errno.ENOENT, "no such object", address)
-    if status == 412:
-        return FileExistsError(errno.EEXIST, "there already", address)
-    if status in (401, 403):
-        return PermissionError(errno.EACCES, "not allowed", address)
-    if status in (408, 409, 429) or status >= 500:
-        return TransientError(str(error))
-    return describe_unreachable(OSError(str(error)), address)
+class _Sink(io.RawIOBase):
+    """A file that passes on what is written to it."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._write(bytes(data))
+        return len(data)
 
 
-def _listed(blob: Any) -> Listed:
-    return Listed(blob.name, int(blob.size), round(blob.updated.timestamp() * 1e9), str(blob.generation))
-
-
-def _client(name: str, anonymous: bool) -> Any:
-    try:
-        from google.auth.credentials import AnonymousCredentials
-        from google.auth.exceptions import GoogleAuthError
-        from google.cloud import storage
-    except ImportError:
-        raise UsageError(
-            "a store on GCS needs google-cloud-storage",
-            location=f"gs://{name}",
-            hint='install it with: pip install "capt[gcs]"',
-        ) from None
-    # Objects belong to buckets, not to projects: the name is asked for and means nothing here.
-    project = os.environ.get("GOOGLE_CLOUD_PROJECT") or "capt"
-    if anonymous or os.environ.get("STORAGE_EMULATOR_HOST"):
-        return storage.Client(project=project, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
-    try:
-        return storage.Client(project=project)
-    except GoogleAuthError as error:
-        raise describe_unreachable(OSError(str(error)), f"gs://{name}") from error
+def _object_info(blob: Any) -> ObjectInfo:
+    return ObjectInfo(blob.name, int(blob.size), round(blob.updated.timestamp() * 1e9), str(blob.generation))

@@ -1,4 +1,4 @@
-"""Locks: one process at a time; who comes later is told who holds it. A lock ends with its process, however it ends."""
+"""Locks files so that one process works at a time; a lock ends with its process, however the process ends."""
 
 import contextlib
 import fcntl
@@ -21,30 +21,31 @@ class LockedError(CaptError):
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path, message: str) -> Iterator[None]:
-    """Hold the lock at `path` while the block runs.
+def hold_lock(path: Path, activity: str) -> Iterator[None]:
+    """Holds the lock at `path` while the block runs.
 
     Args:
-        path: Path. The lock's file; it stays, and says who held it last.
-        message: str. What its holder is doing, for those who come later.
+        path: The lock file. It stays and names its last holder.
+        activity: What the holder does, for the error of other processes, such as `training`.
 
     Raises:
-        LockedError: another process holds it; it says which, where and since when.
+        LockedError: Another process holds the lock; the message names it, its host, its activity and the time.
     """
     make_directory(path.parent)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(_holder(path), location=str(path), hint="wait for it") from None
+            raise LockedError(_describe_holder(path), location=str(path), hint="Wait for it.") from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"what": message, "process": os.getpid(), "host": socket.gethostname(), "since": since}))
+        holder = {"what": activity, "process": os.getpid(), "host": socket.gethostname(), "since": since}
+        file.write(json.dumps(holder))
         file.flush()
         yield
 
 
-def _holder(path: Path) -> str:
+def _describe_holder(path: Path) -> str:
     try:
         holder = parse_json(path.read_bytes())
         return f"process {holder['process']} on {holder['host']} has been {holder['what']} since {holder['since']}"

@@ -1,25 +1,30 @@
-"""Places: files by path or by address, opened alike."""
+"""Opens and reads local files and objects, within limits."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from features.io import bucket_listing
-from features.io.read_limits import check_size, read_within
+from features.io import objects
 from features.io.uris import is_uri
+from schemas.errors import RecordError
 
-_BUFFER = 128 << 10
+MAX_IMAGE_BYTES = 256 << 20
+_BUFFER_BYTES = 128 << 10
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells whether an archive is still the same.
+    """The state of a file, which tells whether it has changed.
 
     Args:
-        modified_ns: int. When it last changed, nanoseconds since 1970.
-        identity: str. Which file it is: its inode, or an object's entity tag or generation.
-        version: str. Which state of the file it is: the identity with its times and size.
+        modified_ns: When it last changed, in nanoseconds since 1970.
+        identity: Its inode, or the object's entity tag or generation.
+        version: The identity with times and size.
     """
 
     modified_ns: int
@@ -27,26 +32,30 @@ class FileState:
     version: str
 
 
-def open_file(location: str, buffer: int = _BUFFER) -> BinaryIO:
-    """A file opened for reading at any place in it.
+def open_file(location: str, buffer_size: int = _BUFFER_BYTES) -> BinaryIO:
+    """Opens a file or object for random access.
 
     Args:
-        location: str. Path or address.
-        buffer: int. Bytes asked for at once.
+        location: Path or URI.
+        buffer_size: Minimum number of bytes per request.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        OSError: it cannot be reached.
+        FileNotFoundError: It does not exist.
+        OSError: It cannot be read.
+        CaptError: The service cannot be reached.
     """
-    return bucket_listing.open_object(location, buffer) if is_uri(location) else Path(location).open("rb", buffer)
+    if is_uri(location):
+        return objects.open_object(location, buffer_size)
+    return Path(location).open("rb", buffer_size)
 
 
 def read_file(location: str, max_bytes: int) -> bytes:
-    """All bytes of a file, `max_bytes` at most.
+    """Reads a file or object.
 
     Raises:
-        RecordError: there are more.
-        OSError: as `open_place`.
+        RecordError: It has more than `max_bytes` (`too large`).
+        OSError: As `open_file`.
+        CaptError: As `open_file`.
     """
     with open_file(location) as file:
         check_size(file.seek(0, os.SEEK_END), location, max_bytes)
@@ -55,10 +64,23 @@ def read_file(location: str, max_bytes: int) -> bytes:
 
 
 def stat_file(location: str) -> FileState:
-    """The state of a file that is there."""
+    """Returns the state of a file or object; raises as `open_file`."""
     if is_uri(location):
-        found, tag = bucket_listing.stat_object(location), bucket_listing.entity_tag(location)
-        return FileState(found.modified_ns, tag, f"{found.modified_ns}:{found.size}:{tag}")
+        info = objects.stat_object(location)
+        return FileState(info.modified_ns, info.tag, f"{info.modified_ns}:{info.size}:{info.tag}")
     status = Path(location).stat()
     version = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
     return FileState(max(status.st_mtime_ns, status.st_ctime_ns), str(status.st_ino), version)
+
+
+def check_size(size: int, label: str, max_bytes: int) -> None:
+    """Raises RecordError (`too large`) if the declared size exceeds `max_bytes`."""
+    if size > max_bytes:
+        raise RecordError("read", "too large", f"{label}: more than {max_bytes} bytes", permanent=False)
+
+
+def read_within(file: _Readable, label: str, max_bytes: int) -> bytes:
+    """Reads the rest of a file; RecordError (`too large`) if it exceeds `max_bytes`, whatever size was declared."""
+    data = file.read(max_bytes + 1)
+    check_size(len(data), label, max_bytes)
+    return data

@@ -1,4 +1,4 @@
-"""Folders of made data: whole or absent, and left as they are where they hold that very data already."""
+"""Creates directories of generated data atomically."""
 
 import tempfile
 from collections.abc import Callable
@@ -9,36 +9,32 @@ from schemas.errors import UsageError
 
 
 def make_folder(out: Path, message: str, holds: Callable[[Path], bool], write: Callable[[Path], None]) -> None:
-    """Make a folder that appears under its name once it is complete.
+    """Creates a directory that appears under its name once it is complete; keeps one that has these very data.
 
     Args:
-        out: Path. The folder; it does not exist yet, is empty, or holds this very data.
-        message: str. The data in words, for the message.
-        holds: function of a path. Whether the folder there holds the data; what it raises of OSError, ValueError,
-            KeyError and TypeError says no.
-        write: function of a path. Writes the data into the new folder there.
+        out: The directory. It must be missing, empty, or contain these very data.
+        message: Description of the data, for the error.
+        holds: Returns whether the directory contains the data; OSError, ValueError, KeyError and TypeError mean no.
+        write: Writes the data into a new directory.
 
-    Raises: UsageError where the folder holds something else.
+    Raises:
+        UsageError: The directory contains something else.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        _write_aside(out, write)
-    elif not _says_yes(holds, out):
-        raise UsageError(
-            f"holds something else than {message}", location=str(out), hint="name a folder that does not exist yet"
-        )
-
-
-def _says_yes(holds: Callable[[Path], bool], out: Path) -> bool:
-    try:
-        return holds(out)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _write_aside(out: Path, write: Callable[[Path], None]) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        try:
+            is_same = holds(out)
+        except (OSError, ValueError, KeyError, TypeError):
+            is_same = False
+        if not is_same:
+            raise UsageError(
+                f"the directory contains something else than {message}",
+                location=str(out),
+                hint="Choose a directory that does not exist yet.",
+            )
+        return
     make_directory(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        made = Path(temporary) / out.name
-        made.mkdir()
-        write(made)
-        made.rename(out)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as parent:
+        temporary = Path(parent) / out.name
+        temporary.mkdir()
+        write(temporary)
+        temporary.rename(out)

@@ -1,37 +1,48 @@
-"""Retries: a request that failed for the moment is made again, after a while that grows and is drawn at random."""
+"""Repeats requests to object stores that failed for a moment."""
 
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from features.io.object_stores import describe_unreachable
+from schemas.errors import CaptError
+from schemas.secrets import strip_user
 
 ATTEMPTS = 8
 BASE_SECONDS = 0.25
-MOST_SECONDS = 10.0
+MAX_SECONDS = 10.0
+
+_MAX_ERROR_CHARACTERS = 300
 
 Answer = TypeVar("Answer")
 
 
 class TransientError(OSError):
-    """What a service, or the way to it, may well answer otherwise in a moment."""
+    """A failed request that may succeed if it is repeated."""
 
 
-def retry(request: Callable[[], Answer], address: str) -> Answer:
-    """What a request gives, made again while it raises TransientError.
+def retry(request: Callable[[], Answer], uri: str) -> Answer:
+    """Repeats a request while it raises TransientError.
 
-    The waits are drawn evenly between nothing and a bound that doubles, so that many who were turned away together do
-    not come back together ("full jitter").
+    The waits are random up to a bound that doubles ("full jitter"), so that clients that were throttled together do not
+    return together.
 
     Raises:
-        CaptError: the last of `ATTEMPTS` failed like those before.
+        CaptError: All `ATTEMPTS` failed.
     """
-    for attempt in range(ATTEMPTS):
+    attempt = 1
+    while True:
         try:
             return request()
         except TransientError as error:
-            if attempt == ATTEMPTS - 1:
-                raise describe_unreachable(error, address) from error
-            time.sleep(random.uniform(0, min(MOST_SECONDS, BASE_SECONDS * 2**attempt)))
-    raise AssertionError("there is at least one attempt")
+            if attempt == ATTEMPTS:
+                raise describe_unreachable(error, uri) from error
+            time.sleep(random.uniform(0, min(MAX_SECONDS, BASE_SECONDS * 2 ** (attempt - 1))))
+            attempt += 1
+
+
+def describe_unreachable(error: Exception, uri: str) -> CaptError:
+    """Returns the error of a command whose request failed, on one line and without secrets."""
+    text = strip_user(str(error))  # The endpoint in the environment may contain a password.
+    text = " ".join(text.split(" (Request ID")[0].split())[:_MAX_ERROR_CHARACTERS]
+    return CaptError(f"cannot be reached: {text}", location=uri, hint="Check the URI, the credentials and the network.")

@@ -1,134 +1,162 @@
-"""Buckets of S3 and of what speaks its language, through boto3."""
+"""Accesses buckets of S3 and of compatible services through boto3."""
 
-import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from features.io.bucket import Listed
-from features.io.object_stores import CONNECT_SECONDS, REQUEST_SECONDS, describe_unreachable, resolve_region
-from features.io.retries import TransientError
+from features.io.bucket import (
+    CHUNK_BYTES,
+    CONNECT_SECONDS,
+    REQUEST_SECONDS,
+    WRITER_KEY,
+    Bucket,
+    ObjectInfo,
+    translate_status,
+)
+from features.io.retries import TransientError, describe_unreachable
 from schemas.errors import UsageError
 
-# A conditional put that meets another one is told to come again; so is who asks too much, or too slowly.
-_PASSING = ("ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown", "Throttling")
-_WRITER = "capt-writer"
+# The service also answers so to a conditional put that meets another one, and to an upload whose end it has lost.
+_TRANSIENT = (
+    "ConditionalRequestConflict",
+    "NoSuchUpload",
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+)
+_PART_ATTEMPTS = 4
 
 
-class S3Bucket:
-    """A bucket of S3; see `features.io.bucket.Bucket`.
+class S3Bucket(Bucket):
+    """A bucket of S3.
 
     Args:
-        name: str. The bucket.
-        anonymous: bool. Whether no credentials are sent.
-        endpoint: str. Where the service is; empty for Amazon's.
+        name: Its name.
+        anonymous: Whether to send no credentials.
+        endpoint: URL of the service; empty for Amazon's.
     """
 
     def __init__(self, name: str, anonymous: bool, endpoint: str) -> None:
-        self._name = name
-        self._client = _client(name, anonymous, endpoint)
+        super().__init__(f"s3://{name}")
+        self._name, self._anonymous, self._endpoint = name, anonymous, endpoint
+        self._client = self._create_client(attempts=1)
 
-    def look(self, key: str) -> Listed | None:
+    def stat(self, key: str) -> ObjectInfo | None:
         try:
-            told = self._ask("head_object", Key=key)
+            answer = self._call(key, "head_object", Key=key)
         except FileNotFoundError:
             return None
-        return _listed(key, told["ContentLength"], told["LastModified"], told["ETag"])
+        return _object_info(key, answer["ContentLength"], answer["LastModified"], answer["ETag"])
 
-    def below(self, prefix: str) -> Iterator[Listed]:
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         for page in self._pages(prefix):
-            yield from _objects(page)
+            yield from _parse_objects(page)
 
-    def level(self, prefix: str) -> tuple[list[str], list[Listed]]:
+    def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
         prefixes, objects = [], []
         for page in self._pages(prefix, Delimiter="/"):
-            prefixes += [one["Prefix"] for one in page.get("CommonPrefixes", ())]
-            objects += _objects(page)
+            prefixes += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
+            objects += _parse_objects(page)
         return prefixes, objects
 
-    def has_below(self, prefix: str) -> bool:
-        return bool(self._ask("list_objects_v2", Prefix=prefix, MaxKeys=1).get("Contents"))
+    def has_objects(self, prefix: str) -> bool:
+        return bool(self._call(prefix, "list_objects_v2", Prefix=prefix, MaxKeys=1).get("Contents"))
 
-    def read(self, key: str) -> bytes:
-        data: bytes = self._ask("get_object", lambda answer: answer["Body"].read(), Key=key)
-        return data
+    def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        byte_range = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
+
+        def read() -> bytes:
+            data: bytes = self._client.get_object(Bucket=self._name, Key=key, **byte_range)["Body"].read()
+            return data
+
+        return self._request(key, read)
 
     def put(self, key: str, data: bytes) -> None:
-        self._ask("put_object", Key=key, Body=data)
-
-    def put_if_absent(self, key: str, data: bytes, writer: str) -> bool:
-        try:
-            self._ask("put_object", Key=key, Body=data, IfNoneMatch="*", Metadata={_WRITER: writer})
-        except FileExistsError:
-            told: str = self._ask("head_object", Key=key)["Metadata"].get(_WRITER, "")
-            return told == writer
-        return True
+        self._call(key, "put_object", Key=key, Body=data)
 
     def delete(self, key: str) -> None:
-        self._ask("delete_object", Key=key)
+        self._call(key, "delete_object", Key=key)
 
-    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+    def _create(self, key: str, data: bytes, writer: str) -> None:
+        self._client.put_object(Bucket=self._name, Key=key, Body=data, IfNoneMatch="*", Metadata={WRITER_KEY: writer})
+
+    def _read_writer(self, key: str) -> str:
+        writer: str = self._client.head_object(Bucket=self._name, Key=key)["Metadata"].get(WRITER_KEY, "")
+        return writer
+
+    def _send(self, source: Path, key: str) -> None:
+        with source.open("rb") as file:
+            self._upload_client.upload_fileobj(file, self._name, key)
+
+    def _receive(self, key: str, write: Callable[[bytes], object]) -> None:
+        body = self._client.get_object(Bucket=self._name, Key=key)["Body"]
+        while chunk := body.read(CHUNK_BYTES):
+            write(chunk)
+
+    def _pages(self, prefix: str, **parameters: str) -> Iterator[dict[str, Any]]:
         while True:
-            page = self._ask("list_objects_v2", Prefix=prefix, **more)
+            page = self._call(prefix, "list_objects_v2", Prefix=prefix, **parameters)
             yield page
             if not page.get("IsTruncated"):
                 return
-            more["ContinuationToken"] = page["NextContinuationToken"]
+            parameters["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _ask(self, request: str, take: Any = lambda answer: answer, **arguments: Any) -> Any:
+    def _call(self, key: str, operation: str, **parameters: Any) -> Any:
+        return self._request(key, lambda: getattr(self._client, operation)(Bucket=self._name, **parameters))
+
+    def _translate(self, error: Exception, uri: str) -> Exception:
         from botocore import exceptions
 
-        address = f"s3://{self._name}/{arguments.get('Key', arguments.get('Prefix', ''))}"
+        if isinstance(error, exceptions.ClientError):
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            code = error.response.get("Error", {}).get("Code", "")
+            return translate_status(status, str(error), uri, transient=code in _TRANSIENT)
+        if isinstance(
+            error, exceptions.HTTPClientError | exceptions.IncompleteReadError | exceptions.FlexibleChecksumError
+        ):
+            return TransientError(str(error))
+        return describe_unreachable(error, uri) if isinstance(error, exceptions.BotoCoreError) else error
+
+    @cached_property
+    def _upload_client(self) -> Any:
+        """A client that repeats the parts of a large upload, so that one failed part does not repeat the whole."""
+        return self._create_client(_PART_ATTEMPTS)
+
+    def _create_client(self, attempts: int) -> Any:
         try:
-            return take(getattr(self._client, request)(Bucket=self._name, **arguments))
-        except exceptions.ClientError as error:
-            raise _meaning(error, address) from error
-        except (exceptions.HTTPClientError, exceptions.IncompleteReadError) as error:
-            raise TransientError(str(error)) from error
-        except exceptions.BotoCoreError as error:
-            raise describe_unreachable(OSError(str(error)), address) from error
+            import boto3
+            from botocore import UNSIGNED
+            from botocore.config import Config
+        except ImportError:
+            raise UsageError(
+                "a bucket of S3 needs boto3", location=self._uri, hint='Install it with: pip install "capt[s3]"'
+            ) from None
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=REQUEST_SECONDS,
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            s3={"addressing_style": "path" if self._endpoint else "auto"},
+            signature_version=UNSIGNED if self._anonymous else None,
+        )
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        # boto3's default session is not thread-safe.
+        return boto3.session.Session().client(
+            "s3",
+            region_name=region or ("us-east-1" if self._endpoint else None),
+            endpoint_url=self._endpoint or None,
+            config=config,
+        )
 
 
-def _meaning(error: Any, address: str) -> Exception:
-    """What an answer that is an error means."""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = error.response.get("Error", {}).get("Code", "")
-    if status == 404:
-        return FileNotFoundError(errno.ENOENT, code, address)
-    if status == 412:
-        return FileExistsError(errno.EEXIST, code, address)
-    if status in (401, 403):
-        return PermissionError(errno.EACCES, f"not allowed: {code}", address)
-    if status in (409, 429) or status >= 500 or code in _PASSING:
-        return TransientError(str(error))
-    return describe_unreachable(OSError(str(error)), address)
+def _parse_objects(page: dict[str, Any]) -> list[ObjectInfo]:
+    return [
+        _object_info(item["Key"], item["Size"], item["LastModified"], item["ETag"]) for item in page.get("Contents", ())
+    ]
 
 
-def _objects(page: dict[str, Any]) -> list[Listed]:
-    return [_listed(one["Key"], one["Size"], one["LastModified"], one["ETag"]) for one in page.get("Contents", ())]
-
-
-def _listed(key: str, size: int, modified: datetime, tag: str) -> Listed:
-    return Listed(key, size, round(modified.timestamp() * 1e9), tag.strip('"'))
-
-
-def _client(name: str, anonymous: bool, endpoint: str) -> Any:
-    try:
-        import boto3
-        from botocore import UNSIGNED
-        from botocore.config import Config
-    except ImportError:
-        raise UsageError(
-            "a store on S3 needs boto3", location=f"s3://{name}", hint='install it with: pip install "capt[s3]"'
-        ) from None
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=REQUEST_SECONDS,
-        retries={"total_max_attempts": 1},  # features.io.retries makes them again
-        s3={"addressing_style": "path" if endpoint else "auto"},
-        signature_version=UNSIGNED if anonymous else None,
-    )
-    # A session of its own: boto3's default one is not for several threads.
-    return boto3.session.Session().client(
-        "s3", region_name=resolve_region(endpoint) or None, endpoint_url=endpoint or None, config=config
-    )
+def _object_info(key: str, size: int, modified: datetime, tag: str) -> ObjectInfo:
+    return ObjectInfo(key, size, round(modified.timestamp() * 1e9), tag.strip('"'))

@@ -1,32 +1,62 @@
-"""Names: paths, addresses, and members of archives as a walk tells them."""
+"""Parses the URIs of objects.
 
+A URI is `scheme://bucket/key`, with the key as it is, without escapes. `scheme://anonymous@bucket/key` sends no
+credentials. All other credentials come from where the services' own tools take them: the environment, their files, or
+the machine.
+"""
+
+import os
 import re
+from dataclasses import dataclass
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_HERE = re.compile(r"(\./+)+")
+from schemas.errors import UsageError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True)
+class ObjectUri:
+    """The parts of a URI; `key` is empty for a whole bucket."""
+
+    scheme: str
+    bucket: str
+    key: str
+    anonymous: bool
 
 
 def is_uri(location: str) -> bool:
-    """Whether it begins with a scheme, `s3://`, rather than being a path."""
-    return bool(_ADDRESS.match(location))
+    """Tells a location that begins with a scheme, such as `s3://`, from a path."""
+    return bool(_SCHEME.match(location))
 
 
-def printable(path: str) -> str:
-    """The path as text: bytes that are not UTF-8, which no table can hold, written in hexadecimal."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def parse_uri(uri: str) -> ObjectUri:
+    """Splits a URI.
 
-
-def listed_name(member: str) -> str | None:
-    """The name by which a walk tells a member of an archive or an object of a bucket.
-
-    Args:
-        member: str. Its name there, or its path below the prefix.
-
-    Returns:
-        It without a leading `./`; None for directories and for what is hidden: parts that begin with a dot, `__MACOSX`.
+    Raises:
+        UsageError: The scheme is neither `s3` nor `gs`, the bucket is missing, or the URI contains credentials.
     """
-    here = _HERE.match(member)
-    name = member[here.end() :] if here else member
-    parts = name.split("/")
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
-    return None if hidden or not parts[-1] or parts[0] == "__MACOSX" else name
+    scheme, _, rest = uri.partition("://")
+    authority, _, key = rest.partition("/")
+    user, at, bucket = authority.rpartition("@")
+    location = f"{scheme}://…@{bucket}" if at else uri
+    if scheme not in ("s3", "gs"):
+        raise UsageError(
+            f"{scheme}:// is not supported, only s3:// and gs:// are",
+            location=location,
+            hint="Copy the files to a bucket or to this machine.",
+        )
+    if not bucket:
+        raise UsageError("the URI has no bucket", location=location)
+    if at and user != _ANONYMOUS:
+        raise UsageError(
+            "the URI contains credentials", location=location, hint="Set them in environment variables instead."
+        )
+    return ObjectUri(scheme, bucket, key, bool(at))
+
+
+def resolve_endpoint(scheme: str) -> str:
+    """Returns the service's URL that the environment names; empty for the provider's own service."""
+    if scheme == "gs":
+        return os.environ.get("STORAGE_EMULATOR_HOST", "")
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

@@ -1,14 +1,14 @@
-"""References: where encoded images and annotations lie, in directories, in archives read in place, and in buckets.
+"""Lists and reads encoded images and annotations in directories, archives and buckets.
 
-walk(directory | zip | tar | s3://… | gs://…) → Found(name, Reference, size, stamp) → Reference.read() → bytes
+    list_files(directory | zip | tar | URI) → ListedFile(name, Reference, size, stamp) → Reference.read() → bytes
 
-Names in annotations are matched against what a walk found, never joined to a path, so no name leads outside, and
-nothing is unpacked onto the disk. In a directory, links to files are followed, wherever they lead: whoever made the
-folder made them, and shared disks are full of such folders. Links to directories are not, so that no walk runs in
-circles or leaves its tree. In an archive a link is a failure, and of several members with one name the last counts.
+Names in annotations are compared with the listed names and never joined to a path, so no name leads outside. Archives
+are read in place. In a directory, links to files are followed, because shared disks use them; links to directories are
+not, so that a listing neither runs in circles nor leaves its directory. In an archive, links fail; if several members
+have one name, the last is used.
 """
 
-from features.io.read_limits import MAX_IMAGE_BYTES
+from features.io.open_files import MAX_IMAGE_BYTES
 from features.references.listing import is_collection, list_files
 from features.references.reference import ListedFile, Reference
 

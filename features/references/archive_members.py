@@ -1,13 +1,15 @@
-"""Entries: the files in an archive, whatever its format."""
+"""Declares what all archives have in common: their interface, their members, and the names of members in a listing."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from features.io.open_files import FileState
 
-# Integers of tables have 64 bits with a sign; the sizes that archives say may have more.
-MAX_SIZE = (1 << 63) - 1
+MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
+
+_CURRENT_DIRECTORY = re.compile(r"(\./+)+")
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,10 @@ class ArchiveMember:
     """A file in an archive.
 
     Args:
-        name: str. Its name as a walk tells it.
-        member: str. What finds it again, which is its name at least.
-        size: int. Bytes, unpacked, as the archive says, up to `MAX_SIZE`.
-        stamp: str. Changes whenever the content may have.
+        name: Its name in a listing.
+        member: What finds it in the archive; contains at least the name.
+        size: Declared number of unpacked bytes, at most `MAX_SIZE`.
+        stamp: Differs whenever the contents may have changed.
     """
 
     name: str
@@ -30,41 +32,48 @@ class ArchiveMember:
 class Archive(Protocol):
     """An archive that is read in place."""
 
-    def entries(self, state: FileState) -> Iterator[ArchiveMember]:
-        """The files in it, each name once.
+    def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
+        """Yields the files in the archive, each name once.
 
         Args:
-            state: State. What the archive was when this began.
+            state: State of the archive before the listing.
 
         Raises:
-            UsageError: it is damaged, or not whole.
+            UsageError: The archive is corrupt or incomplete.
         """
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """The bytes of a file in it.
+        """Reads a file in the archive.
 
         Args:
-            member: str. As an entry has it.
-            label: str. What messages call it.
-            max_bytes: int. More are refused by their declared number, before they are read or unpacked.
+            member: As `ArchiveMember.member`.
+            label: Name of the file in messages.
+            max_bytes: Maximum declared number of bytes; checked before anything is read or unpacked.
 
         Raises:
-            RecordError: as `Reference.read` tells.
-            FileNotFoundError: no such member.
-            Exception: nearly any class, where the archive was made to confuse.
+            RecordError: As `Reference.read`.
+            FileNotFoundError: There is no such member.
+            Exception: Nearly any class, if the archive was made to confuse its reader.
         """
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
-        """Reads the first bytes of a file in it.
+        """Reads at most the first `size` bytes of a file in the archive; raises as `read`."""
 
-        Args:
-            member: As an entry has it.
-            label: What messages call it.
-            size: Maximum number of bytes.
 
-        Returns:
-            The bytes; fewer if the file is shorter.
+def escape_bytes(path: str) -> str:
+    r"""Returns a path as text: bytes that are not UTF-8, which no table can store, become `\xNN`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-        Raises:
-            Exception: As `read`.
-        """
+
+def listed_name(member: str) -> str | None:
+    """Returns the name of an archive member, or of an object below a prefix, in a listing.
+
+    Returns:
+        The name without a leading `./`; None for directories and hidden files (a part begins with a dot, or the first
+        one is `__MACOSX`).
+    """
+    prefix = _CURRENT_DIRECTORY.match(member)
+    name = member[prefix.end() :] if prefix else member
+    parts = name.split("/")
+    is_hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    return None if is_hidden or not parts[-1] or parts[0] == "__MACOSX" else name

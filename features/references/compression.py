@@ -1,11 +1,11 @@
-"""Tells compressed files by their first bytes, and unpacks gzip within a limit."""
+"""Recognizes compressed files by their first bytes, and unpacks gzip within a limit."""
 
 import gzip
 import io
 import re
 import zlib
 
-from features.io.read_limits import read_within
+from features.io.open_files import read_within
 from schemas.errors import RecordError
 
 _COMMANDS = {
@@ -16,31 +16,21 @@ _COMMANDS = {
 }
 
 
-def unpack_command(start: bytes) -> str | None:
-    """Finds the command that unpacks a compressed file.
-
-    Args:
-        start: First bytes of the file, at least ten if the file has so many.
-
-    Returns:
-        The command, such as `bunzip2`; None if the file is not compressed.
-    """
+def find_unpack_command(start: bytes) -> str | None:
+    """Returns the command that unpacks a file, such as `bunzip2`, by its first ten bytes; None if not compressed."""
     return next((command for magic, command in _COMMANDS.items() if magic.match(start)), None)
 
 
 def gunzip_within(data: bytes, label: str, max_bytes: int) -> bytes:
-    """Unpacks gzip, also several parts one after the other.
+    """Unpacks gzip, also several concatenated parts.
 
     Args:
         data: The compressed bytes.
         label: Name of the file in messages.
         max_bytes: Maximum number of unpacked bytes.
 
-    Returns:
-        The unpacked bytes.
-
     Raises:
-        RecordError: The unpacked bytes exceed the limit (`too large`), or the compressed ones are corrupt or end early
+        RecordError: The unpacked bytes exceed the limit (`too large`), or the compressed ones are corrupt or incomplete
             (`unreadable`).
     """
     try:

@@ -1,72 +1,116 @@
-"""Walking: everything that a directory, an archive or a bucket holds."""
+"""Lists the files of directories, archives and buckets, in bounded memory."""
 
+import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from features.io.bucket_listing import list_objects, stat_object
+from features.io.objects import classify_uri, list_objects
 from features.io.open_files import stat_file
-from features.io.uris import is_uri, listed_name, printable
+from features.io.uris import is_uri
+from features.references.archive_members import escape_bytes, listed_name
 from features.references.archives import open_archive
-from features.references.directories import list_directory
 from features.references.reference import ListedFile, Reference
 from schemas.errors import CaptError, UsageError
 
-_NOTHING = "no such directory or archive"
-_MEND = "name a directory, a .zip or a .tar"
+_HINT = "Name a directory, a .zip or a .tar."
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+_log = logging.getLogger("capt.references")
 
 
 def list_files(root: str) -> Iterator[ListedFile]:
-    """Everything in a directory, a zip or a tar, local or in a bucket, hidden files left out, in no particular order.
+    """Yields the files in a directory, zip, tar or bucket, without hidden files and in no particular order.
 
     Args:
-        root: str. Path, or `s3://` or `gs://` address.
+        root: Path, or `s3://` or `gs://` URI.
 
     Raises:
-        UsageError: `root` is none of these, or an archive that is damaged.
-        CaptError: it cannot be read or reached.
+        UsageError: `root` is missing, of another kind, or a corrupt archive.
+        CaptError: A directory, archive or bucket cannot be read.
     """
     if is_uri(root):
-        yield from _walk_address(root)
+        yield from _list_uri(root)
         return
     path = Path(root).absolute()
     location = os.fspath(path)
-    if printable(location) != location:
-        raise UsageError("the path is not UTF-8", location=printable(location), hint="rename it")
+    if escape_bytes(location) != location:
+        raise UsageError("the path is not UTF-8", location=escape_bytes(location), hint="Rename it.")
     if not root or not path.exists():
-        raise UsageError(_NOTHING, location=root or "--images", hint=_MEND)
-    if path.is_dir():
-        yield from list_directory(path)
-    else:
-        yield from _walk_archive(location)
+        raise UsageError("no such directory or archive", location=root or "--images", hint=_HINT)
+    yield from _list_directory(location) if path.is_dir() else _list_archive(location)
 
 
 def is_collection(name: str) -> bool:
-    """Whether what a user names is to be walked: a directory, what is called an archive, an address without suffix."""
+    """Returns whether a name stands for many files: a directory, an archive by its suffix, or a URI without suffix."""
     if name.lower().endswith(_ARCHIVES):
         return True
     return not PurePosixPath(name).suffix if is_uri(name) else Path(name).is_dir()
 
 
-def _walk_address(address: str) -> Iterator[ListedFile]:
-    kind = stat_object(address).kind
+def _list_uri(uri: str) -> Iterator[ListedFile]:
+    kind = classify_uri(uri)
     if kind is None:
-        raise UsageError("no such bucket, or nothing in it of this name", location=address, hint=_MEND)
+        raise UsageError("the bucket is missing, or contains nothing of this name", location=uri, hint=_HINT)
     if kind == "file":
-        yield from _walk_archive(address)
+        yield from _list_archive(uri)
         return
-    for seen in list_objects(address):
-        if name := listed_name(seen.name):
-            stamp = f"{seen.modified_ns}:{seen.size}"
-            yield ListedFile(name, Reference(seen.location), seen.size, stamp, seen.modified_ns)
+    for path, info in list_objects(uri):
+        if name := listed_name(path):
+            stamp = f"{info.modified_ns}:{info.size}:{info.tag}"
+            yield ListedFile(name, Reference(f"{uri.rstrip('/')}/{path}"), info.size, stamp, info.modified_ns)
 
 
-def _walk_archive(location: str) -> Iterator[ListedFile]:
+def _list_archive(location: str) -> Iterator[ListedFile]:
     try:
         state = stat_file(location)
-        archive = open_archive(location, anew=True)
+        archive = open_archive(location, reopen=True)
     except OSError as error:
         raise CaptError(f"the archive cannot be read: {error.strerror or error}", location=location) from error
-    for entry in archive.entries(state):
-        yield ListedFile(entry.name, Reference(location, entry.member), entry.size, entry.stamp, state.modified_ns)
+    for member in archive.list_members(state):
+        yield ListedFile(member.name, Reference(location, member.member), member.size, member.stamp, state.modified_ns)
+
+
+def _list_directory(root: str) -> Iterator[ListedFile]:
+    pending = [root]
+    while pending:
+        for entry in _scan(pending.pop()):
+            if entry.name.startswith("."):
+                continue
+            if _is_directory(entry):
+                pending.append(entry.path)
+            elif file := _stat_entry(entry, len(root) + 1):
+                yield file
+
+
+def _scan(directory: str) -> "Iterator[os.DirEntry[str]]":
+    try:
+        with os.scandir(directory) as entries:
+            yield from entries
+    except OSError as error:
+        raise CaptError(f"the directory cannot be read: {error.strerror}", location=escape_bytes(directory)) from error
+
+
+def _is_directory(entry: "os.DirEntry[str]") -> bool:
+    """Returns False on an error, so that the entry counts as a file, which fails when it is read."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
+    """Returns the file, also for a broken link, which then fails as missing; None if the entry is not a file."""
+    path = escape_bytes(entry.path)
+    name = path[prefix:]
+    try:
+        status = entry.stat()
+    except OSError:
+        return ListedFile(name, Reference(path), 0, "", 0)
+    if stat.S_ISDIR(status.st_mode):
+        _log.warning("%s: links to directories are not followed", path)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
+    return ListedFile(name, Reference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))

@@ -1,21 +1,23 @@
-"""A reference to one encoded image or annotation file, and how to read it."""
+"""Reads one encoded image or annotation file by reference."""
 
+import hashlib
 import re
 import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from features.io.open_files import open_file, read_file
-from features.io.read_limits import MAX_IMAGE_BYTES
+from features.io.open_files import MAX_IMAGE_BYTES, open_file, read_file
 from features.io.uris import is_uri
 from features.references.archives import open_archive
 from schemas.errors import CaptError, RecordError, to_record_error
 
-# What the readers of files and archives raise on damage.
-_DAMAGE = (
+# Errors that mean that a file or archive cannot be read.
+_UNREADABLE = (
     CaptError,
     OSError,
     EOFError,
@@ -31,11 +33,11 @@ _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 @dataclass(frozen=True)
 class Reference:
-    """One file, or a member of an archive.
+    """A file, or a member of an archive.
 
     Args:
-        location: str. Absolute path, or `s3://` or `gs://` address, of the file or of the archive.
-        member: str. What finds it within the archive, as a walk tells it; empty for a plain file.
+        location: Absolute path, or `s3://` or `gs://` URI, of the file or archive.
+        member: What finds the file in the archive (`ArchiveMember.member`); empty for a plain file.
     """
 
     location: str
@@ -43,78 +45,66 @@ class Reference:
 
     @classmethod
     def from_location(cls, name: str) -> "Reference":
-        """The reference of a plain file as a user names it, by path or address."""
+        """Returns the reference of a plain file that a user names by path or URI."""
         return cls(name if is_uri(name) else str(Path(name).absolute()))
 
     def read(self, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
-        """The encoded bytes.
+        """Reads the encoded bytes.
 
         Args:
-            max_bytes: int. More are refused by their declared number, before they are read or unpacked.
+            max_bytes: Maximum declared number of bytes; checked before anything is read or unpacked.
 
         Raises:
-            RecordError: stage `read`, with one of the reasons `missing`, `name is not UTF-8`, `too large`, `encrypted`,
+            RecordError: Stage `read`, with a reason of `missing`, `name is not UTF-8`, `too large`, `encrypted`,
                 `symbolic link`, `hard link`, `sparse`, `unsupported compression`, `unreadable` and `unexpected: TYPE`;
-                none permanent, for other bytes may lie there tomorrow.
+                never permanent, because the file may change.
         """
         try:
             if self.member:
                 return open_archive(self.location).read(self.member, self.label, max_bytes)
             return read_file(self.location, max_bytes)
         except Exception as error:
-            raise self._failure(error) from error
+            raise self._describe_failure(error) from error
 
     def read_start(self, size: int) -> bytes:
-        """Reads the first bytes.
-
-        Args:
-            size: Maximum number of bytes.
-
-        Returns:
-            The bytes; fewer if the file is shorter.
-
-        Raises:
-            RecordError: As `read`.
-        """
+        """Reads at most the first `size` bytes; raises as `read`."""
         try:
             if self.member:
                 return open_archive(self.location).read_start(self.member, self.label, size)
             with open_file(self.location, size) as file:
                 return file.read(size)
         except Exception as error:
-            raise self._failure(error) from error
+            raise self._describe_failure(error) from error
 
     @property
     def label(self) -> str:
-        """The reference as people write it."""
+        """The name in messages."""
         return f"{self.location}/{self.member}" if self.member else self.location
 
-    def _failure(self, error: Exception) -> RecordError:
+    def _describe_failure(self, error: Exception) -> RecordError:
         if isinstance(error, RecordError):
             return error
         if isinstance(error, FileNotFoundError):
-            reason = "name is not UTF-8" if self._is_escaped() else "missing"
+            is_escaped = not self.member and not is_uri(self.location) and _ESCAPED.search(self.location)
+            reason = "name is not UTF-8" if is_escaped else "missing"
             return RecordError("read", reason, self.label, permanent=False)
-        if isinstance(error, _DAMAGE):
-            why = error.message if isinstance(error, CaptError) else error
-            return RecordError("read", "unreadable", f"{self.label}: {why}", permanent=False)
+        if isinstance(error, _UNREADABLE):
+            detail = error.message if isinstance(error, CaptError) else error
+            return RecordError("read", "unreadable", f"{self.label}: {detail}", permanent=False)
         return to_record_error("read", error)
-
-    def _is_escaped(self) -> bool:
-        return not self.member and not is_uri(self.location) and bool(_ESCAPED.search(self.location))
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """What a walk found.
+    """A file in a listing.
 
     Args:
-        name: str. Path relative to what was walked, with slashes.
-        reference: Reference. How to read it.
-        size: int. Bytes, unpacked.
-        stamp: str. Changes whenever the content may have: times and inode of a file, checksum of a zip's member, place
-            of a tar's with the tar's times, time and size of an object.
-        modified_ns: int. When the file, archive or object last changed, nanoseconds since 1970.
+        name: Path relative to the listed directory, archive or URI, with slashes.
+        reference: How to read it.
+        size: Number of unpacked bytes.
+        stamp: Differs whenever the contents may have changed: times and inode of a file, checksum of a zip member,
+            position of a tar member with the archive's times, time, size and tag of an object.
+        modified_ns: When the file, archive or object last changed, in nanoseconds since 1970.
     """
 
     name: str
@@ -122,3 +112,19 @@ class ListedFile:
     size: int
     stamp: str
     modified_ns: int
+
+
+def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:
+    """Reads the encoded image that a row of `schemas.tables.CATALOG` references.
+
+    Returns:
+        The bytes; None if the row is None, or if the image is missing or has changed.
+    """
+    if row is None:
+        return None
+    try:
+        data = Reference(row["location"], row["member"]).read()
+    except Exception as error:
+        to_record_error("read", error)
+        return None
+    return data if hashlib.sha256(data).digest() == row["key"] else None

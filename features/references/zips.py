@@ -1,4 +1,4 @@
-"""Zip archives, read in place.
+"""Reads zip archives in place.
 
 Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
@@ -10,26 +10,20 @@ import zipfile
 from collections.abc import Container, Iterator
 from typing import IO
 
-from features.io.open_files import FileState, open_file
-from features.io.read_limits import check_size, read_within
-from features.io.uris import listed_name
-from features.references.archive_members import MAX_SIZE, ArchiveMember
+from features.io.open_files import FileState, check_size, open_file, read_within
+from features.references.archive_members import MAX_SIZE, ArchiveMember, listed_name
 from schemas.errors import RecordError, UsageError
 
-# zipfile unpacks the others without a bound on the memory that it takes.
-_UNPACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-_LOCAL_HEADER = 30
+# zipfile unpacks other methods in unbounded memory.
+_SUPPORTED_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_LOCAL_HEADER_BYTES = 30
 _UTF8_FLAG = 0x800
 
 _log = logging.getLogger("capt.references")
 
 
 class Zip:
-    """A zip archive, kept open between reads.
-
-    Args:
-        location: str. Path or address.
-    """
+    """A zip archive (`Archive`) at a path or URI, which stays open between reads."""
 
     def __init__(self, location: str) -> None:
         self._location = location
@@ -39,33 +33,33 @@ class Zip:
         except Exception as error:  # zipfile raises nearly any class on archives that were made to confuse it.
             raise UsageError(f"the archive cannot be read: {error}", location=location) from error
 
-    def entries(self, state: FileState) -> Iterator[ArchiveMember]:
-        """The files in it; UsageError where members overlap."""
+    def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
+        """Yields the files; UsageError if members overlap."""
         members = self._archive.infolist()
         _check_overlap(members, self._location)
-        raw = {member.filename for member in members}
-        listed = [(name, member) for member in members if (name := listed_name(_readable_name(member, raw)))]
+        raw_names = {member.filename for member in members}
+        listed = [(name, member) for member in members if (name := listed_name(_decode_name(member, raw_names)))]
         last = dict(listed)
         if len(last) < len(listed):
-            _log.warning("%s: %d names occur again; the last of each counts", self._location, len(listed) - len(last))
+            repeated = len(listed) - len(last)
+            _log.warning("%s: %d repeated names; the last member of each is used", self._location, repeated)
         for name, member in last.items():
-            yield ArchiveMember(
-                name, member.filename, min(member.file_size, MAX_SIZE), f"crc:{member.CRC:08x}:{state.identity}"
-            )
+            stamp = f"crc:{member.CRC:08x}:{state.identity}"
+            yield ArchiveMember(name, member.filename, min(member.file_size, MAX_SIZE), stamp)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """The bytes of a member, as `Archive` tells."""
-        info = self._member(member, label)
+        """Reads a member, as `Archive.read`."""
+        info = self._find_member(member, label)
         check_size(info.file_size, label, max_bytes)
         with self._open(info) as file:
             return read_within(file, label, max_bytes)
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
-        """The first bytes of a member, as `Archive` tells."""
-        with self._open(self._member(member, label)) as file:
+        """Reads the first bytes of a member, as `Archive.read_start`."""
+        with self._open(self._find_member(member, label)) as file:
             return file.read(size)
 
-    def _member(self, member: str, label: str) -> zipfile.ZipInfo:
+    def _find_member(self, member: str, label: str) -> zipfile.ZipInfo:
         try:
             info = self._archive.getinfo(member)
         except KeyError as error:
@@ -78,12 +72,10 @@ class Zip:
             return self._archive.open(info)
 
 
-def _readable_name(member: zipfile.ZipInfo, raw: Container[str]) -> str:
-    """Returns the name of a member that was written in UTF-8 without the flag that says so; else the name as it is.
+def _decode_name(member: zipfile.ZipInfo, raw_names: Container[str]) -> str:
+    """Returns the name of a member, also if it is UTF-8 without the flag, which `zipfile` decodes as code page 437.
 
-    Args:
-        member: The member. `zipfile` decodes its name as code page 437 without the flag.
-        raw: The names of all members, which a name repaired must not equal.
+    A decoded name must differ from the raw names of all members.
     """
     if member.flag_bits & _UTF8_FLAG or member.filename.isascii():
         return member.filename
@@ -91,18 +83,18 @@ def _readable_name(member: zipfile.ZipInfo, raw: Container[str]) -> str:
         name = member.filename.encode("cp437").decode()
     except UnicodeError:
         return member.filename
-    return member.filename if name in raw else name
+    return member.filename if name in raw_names else name
 
 
 def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:
-    """UsageError where members share bytes of the archive, by which a small one unpacks to any size."""
+    """Raises UsageError if members share bytes of the archive, because so a small zip unpacks to any size."""
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
             raise UsageError(
-                "the archive's members overlap, as a zip bomb's do", location=f"{location}/{member.filename}"
+                "the members of the archive overlap, as in a zip bomb", location=f"{location}/{member.filename}"
             )
-        end = member.header_offset + _LOCAL_HEADER + member.compress_size
+        end = member.header_offset + _LOCAL_HEADER_BYTES + member.compress_size
 
 
 def _check_member(info: zipfile.ZipInfo, label: str) -> None:
@@ -110,5 +102,5 @@ def _check_member(info: zipfile.ZipInfo, label: str) -> None:
         raise RecordError("read", "encrypted", label, permanent=False)
     if stat.S_ISLNK(info.external_attr >> 16):
         raise RecordError("read", "symbolic link", label, permanent=False)
-    if info.compress_type not in _UNPACKED:
+    if info.compress_type not in _SUPPORTED_METHODS:
         raise RecordError("read", "unsupported compression", f"{label}: method {info.compress_type}", permanent=False)

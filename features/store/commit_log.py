@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from features.io.atomic_files import fsync, hash_file, put_if_absent, write
-from features.io.locations import ObjectPath
-from features.io.small_file_cache import read_small_files
+from features.io.atomic_files import hash_file, put_if_absent, write
+from features.io.file_trees import sync_directories
+from features.io.small_files import SmallFiles
 from features.store.held_leases import check_lease
 from features.store.layout import NETWORKS
 from schemas.errors import CorruptFileError, StoreError
@@ -68,12 +68,9 @@ class CommitLog:
 
     def entries(self) -> list[str]:
         """The digests of all commits, oldest first; CorruptFileError where an entry is damaged or missing."""
-        if isinstance(self._root, ObjectPath):
-            read = read_small_files(self._root / LOG)
-            paths = [self.entry_path(number) for number in range(1, _last(read) + 1)]
-            return [_entry(read.get(path.name), path) for path in paths]
-        # A listing made while others write may lack an entry older than one that it has, so it only tells the last.
-        return [self.entry(number) for number in range(1, self.last() + 1)]
+        files = SmallFiles(self._root / LOG)
+        paths = [self.entry_path(number) for number in range(1, _last(files.names()) + 1)]
+        return [_entry(files.read(path.name), path) for path in paths]
 
     def entry(self, number: int) -> str:
         """The digest that one entry names; the first is 1."""
@@ -139,10 +136,8 @@ class CommitLog:
 
     def _reader(self) -> Callable[[str], Manifest]:
         """Reads many manifests as `manifest` reads one."""
-        if not isinstance(self._root, ObjectPath):
-            return self.manifest
-        read = read_small_files(self._root / MANIFESTS)
-        return lambda digest: _manifest(read.get(f"{digest}.json"), self._manifest_path(digest))
+        files = SmallFiles(self._root / MANIFESTS)
+        return lambda digest: _manifest(files.read(f"{digest}.json"), self._manifest_path(digest))
 
     def append(self, manifest: Manifest) -> str:
         """Make a commit visible, whatever others have committed meanwhile; the digest it has in the log.
@@ -209,14 +204,9 @@ class CommitLog:
 
         Its writer may have been killed between making a directory and syncing its entry, or on another machine.
         """
-        if isinstance(self._root, ObjectPath):
-            return
         store = self._root.parents[1]
-        named = {(self._root / entry.path).parent for entry in manifest.entries()}
-        named |= {self._root / MANIFESTS, store / NETWORKS}
-        for directory in sorted({one for path in named for one in (path, *path.parents)}):
-            if directory.is_relative_to(store) and directory.is_dir():
-                fsync(directory)
+        directories = {(self._root / entry.path).parent for entry in manifest.entries()}
+        sync_directories({*directories, self._root / MANIFESTS, store / NETWORKS}, store)
 
     def _whole(self) -> LogState:
         log_state = self.read_state()

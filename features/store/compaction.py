@@ -31,11 +31,11 @@ from features.io.atomic_files import (
     make_directory,
     measure_free_space,
     put_if_absent,
-    remove_tree,
     replace_atomically,
     temporary_path,
     working_path,
 )
+from features.io.file_trees import remove_tree
 from features.store.commit_log import CommitLog, LogState
 from features.store.corruption import is_intact
 from features.store.feature_table import FeatureTable

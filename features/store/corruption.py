@@ -11,13 +11,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.io.atomic_files import ensure_local, hash_file, write
-from features.io.bucket import Listed
-from features.io.cache import local_cache
-from features.io.locations import ObjectPath
+from features.io.atomic_files import ensure_verified, hash_file, write
+from features.io.file_trees import FileChecker
 from features.store.commit_log import CommitLog
 from features.store.layout import CACHE
-from schemas.errors import CorruptFileError
 from schemas.manifests import FileEntry, Manifest, Shard
 from schemas.strict_json import parse_json
 from schemas.table_config import canonical_json
@@ -65,18 +62,7 @@ def check_file(root: Path, entry: FileEntry) -> Path:
     Raises:
         CorruptFileError: The file is missing or corrupt.
     """
-    path = root / entry.path
-    if isinstance(path, ObjectPath):
-        return ensure_local(path, entry.sha256)
-    try:
-        got = hash_file(path)
-    except FileNotFoundError:
-        raise CorruptFileError(
-            "a committed file is missing", location=str(path), hint="Run the same prepare command again."
-        ) from None
-    if got != entry.sha256:
-        raise CorruptFileError(f"corrupt: expected SHA-256 {entry.sha256}, got {got}", location=str(path))
-    return path
+    return ensure_verified(root / entry.path, entry.sha256)
 
 
 def is_intact(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bool:
@@ -154,34 +140,21 @@ def diagnose(root: Path, suspect: Collection[str]) -> TableHealth:
         CorruptFileError: The log cannot be read.
     """
     log_state = CommitLog(root).read_state()
-    listed = None
-    if isinstance(root, ObjectPath):
-        listed = {path.relative_to(root).as_posix(): entry for path, entry in root.listing()}
-    manifests, corrupt_commits = [], []
+    manifests, corrupt_commits, files = [], [], FileChecker(root)
     for manifest in log_state.live:
-        corrupt_commit = _examine(root, listed, manifest, suspect)
+        corrupt_commit = _examine(files, manifest, suspect)
         if corrupt_commit.corrupt or manifest.digest in log_state.suspect:
             corrupt_commits.append(corrupt_commit)
         manifests.append(corrupt_commit.rest if corrupt_commit.corrupt else manifest)
     return TableHealth(tuple(manifests), tuple(corrupt_commits), log_state.blocking)
 
 
-def _examine(
-    root: Path, listed: dict[str, Listed] | None, manifest: Manifest, suspect: Collection[str]
-) -> CorruptCommit:
+def _examine(files: FileChecker, manifest: Manifest, suspect: Collection[str]) -> CorruptCommit:
     indexes = (shard.index.path for shard in manifest.shards if shard.index)
     hashed = {*suspect, *indexes, *(entry.path for entry in manifest.files.values())}
-
-    def is_file_intact(entry: FileEntry) -> bool:
-        path = root / entry.path
-        if listed is None or not isinstance(path, ObjectPath):
-            return is_intact(root, entry, hashed)
-        object_entry = listed.get(entry.path)
-        if object_entry is None or object_entry.size != entry.bytes:
-            return False
-        return entry.path not in hashed or local_cache().sha256_as_listed(path, object_entry) == entry.sha256
-
-    corrupt = tuple(entry for entry in manifest.entries() if not is_file_intact(entry))
+    corrupt = tuple(
+        entry for entry in manifest.entries() if not files.is_intact(entry, check_hash=entry.path in hashed)
+    )
     paths = {entry.path for entry in corrupt}
     rest = manifest.model_copy(
         update={

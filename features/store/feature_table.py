@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.io.atomic_files import ensure_local
-from features.io.cache import local_cache
-from features.io.locations import ObjectPath
+from features.io.cache import fetch_files
+from features.io.locations import is_remote
 from features.runtime.aligned_arrays import empty_aligned
 from features.store.layout import extractor_path
 from features.store.merge import Keys, ShardMerge, as_keys
@@ -207,14 +207,14 @@ class FeatureTable(TableSnapshot):
 
         Without this call, each shard is downloaded when a row of it is first read.
         """
-        if not isinstance(self.root, ObjectPath):
+        if not is_remote(self.root):
             return
         shards, received = self.shards, Counter[str]()
         entries = [shards[number].data for number in np.unique(self._shard_numbers(positions)).tolist()]
         total = sum(entry.bytes for entry in entries)
         with show_progress("downloading", total >> 20, "MiB", lambda: (received["bytes"] >> 20, "")):
             wanted = [(self.root / entry.path, entry.sha256) for entry in entries]
-            local_cache().fetch_all(wanted, lambda size: received.update(bytes=size))
+            fetch_files(wanted, lambda size: received.update(bytes=size))
 
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Returns the recorded permanent failures: content hash → (stage, reason, detail)."""

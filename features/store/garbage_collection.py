@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import temporary_path, working_path
-from features.io.locations import ObjectPath
+from features.io.file_trees import files_below, newest_change
+from features.io.locations import is_remote
 from features.store.commit_log import MANIFEST_NAME, MANIFESTS, CommitLog
 from features.store.layout import (
     COMMIT_NAME,
@@ -39,9 +40,7 @@ from features.store.layout import (
     REPORTS,
     RUNS,
     WORK,
-    files_below,
     is_temporary,
-    newest_change,
     planned_commits,
     table_roots,
 )
@@ -266,7 +265,7 @@ class _Collector:
     def _delete_tree(self, path: Path) -> None:
         """Delete a directory so that it is gone at once; in a bucket, where nothing is renamed, file by file."""
         files = list(files_below(path)) if path.is_dir() else [path]
-        if self.plan or isinstance(path, ObjectPath):
+        if self.plan or is_remote(path):
             # A plan that has lost a part is one with more to do.
             for one in files:
                 self._delete(one)

@@ -11,14 +11,10 @@ STORE/pins/                       leases of running jobs
 STORE/cache/                      hash cache, files that verification found corrupt
 """
 
-import contextlib
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from features.io.atomic_files import TEMP_PREFIX
-from features.io.locations import ObjectPath
 
 FEATURES = "features"
 TEXT = "text"
@@ -53,16 +49,6 @@ def table_roots(store: Path) -> list[Path]:
     return [path for parent in parents if parent.is_dir() for path in sorted(parent.iterdir()) if path.is_dir()]
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """Iterates over every file below a directory. Links count as files and are not followed."""
-    if isinstance(root, ObjectPath):
-        yield from (path for path, _ in root.listing())
-        return
-    for directory, below, names in os.walk(root):
-        links = [name for name in below if (Path(directory) / name).is_symlink()]
-        yield from (Path(directory) / name for name in sorted([*names, *links]))
-
-
 def is_temporary(path: Path) -> bool:
     """Tells whether a file is a temporary file, of a running or a killed writer."""
     return path.name.startswith(TEMP_PREFIX)
@@ -77,19 +63,3 @@ def planned_commits(store: Path) -> dict[str, Path]:
     """Returns the work plans of running and killed jobs, by the `<table>-<commit>` that they will write."""
     plans = (store / WORK).iterdir() if (store / WORK).is_dir() else iter(())
     return {plan.name.removeprefix(_COMPACTION): plan for plan in plans if plan.is_dir()}
-
-
-def newest_change(path: Path) -> float:
-    """Returns the time of the last change of a file or of anything in a directory, in seconds since 1970.
-
-    Returns:
-        The time; 0 if the path does not exist.
-    """
-    if isinstance(path, ObjectPath):
-        found = [listed for _, listed in path.listing()] or [listed for listed in (path.look(),) if listed]
-        return max((listed.modified_ns / 1e9 for listed in found), default=0.0)
-    newest = 0.0
-    for one in (path, *(path.rglob("*") if path.is_dir() else ())):
-        with contextlib.suppress(FileNotFoundError):
-            newest = max(newest, one.lstat().st_mtime)
-    return newest

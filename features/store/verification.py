@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.io.atomic_files import hash_file, hold_local_copy
+from features.io.file_trees import files_below, newest_change
 from features.io.locations import parse_location
 from features.store.commit_log import ENTRY_NAME, LOG, MANIFEST_NAME, MANIFESTS
 from features.store.corruption import record_corruption
@@ -40,9 +41,7 @@ from features.store.layout import (
     REPORTS,
     RUNS,
     WORK,
-    files_below,
     is_temporary,
-    newest_change,
     planned_commits,
     table_roots,
 )

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.io.atomic_files import make_directory, remove_tree, working_path
+from features.io.atomic_files import make_directory, working_path
+from features.io.file_trees import remove_tree
 
 _LOCK = ".lock"
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from features.io.uris import is_uri
 from features.references import Reference, is_collection, list_files
-from features.references.compression import gunzip_within, unpack_command
+from features.references.compression import find_unpack_command, gunzip_within
 from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines
 from pipelines.datasets.record_fields import read_record, reject_duplicate_keys
@@ -55,7 +55,7 @@ class AnnotationFile:
             UsageError: The file has another compression.
         """
         data = self.reference.read(max_bytes)
-        command = unpack_command(data[:_MAGIC_BYTES])
+        command = find_unpack_command(data[:_MAGIC_BYTES])
         if command == "gunzip":
             return gunzip_within(data, self.location, max_bytes)
         if command:

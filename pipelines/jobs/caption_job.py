@@ -11,7 +11,8 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from features.io.atomic_files import atomic_write, describe_file, remove_tree
+from features.io.atomic_files import atomic_write, describe_file
+from features.io.file_trees import remove_tree
 from features.io.locations import parse_location
 from features.io.plain_paths import plain_path
 from features.store import CaptionTable

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from features.io.atomic_files import measure_free_space, remove_tree
+from features.io.atomic_files import measure_free_space
+from features.io.file_trees import remove_tree
 from features.references.image_limits import ImageLimits
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact

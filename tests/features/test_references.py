@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_a_passing_failure_with_its_reason(tmp_path: Path
 
 def test_what_is_neither_a_folder_nor_an_archive_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("x")
-    with pytest.raises(UsageError, match="neither a directory nor a zip"):
+    with pytest.raises(UsageError, match="neither a directory nor"):
         list(list_files(str(tmp_path / "text")))
     with pytest.raises(UsageError, match="no such directory"):
         list(list_files(str(tmp_path / "nowhere")))
@@ -115,7 +115,7 @@ def test_names_of_any_length_are_found_in_gnu_and_pax_tars(tmp_path: Path) -> No
 def test_the_last_of_a_name_counts_in_every_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     members: list[tuple[str | tarfile.TarInfo, bytes]] = [("a.jpg", b"old"), ("b.jpg", b"b"), ("./a.jpg", b"new")]
     assert contents(tar_of(tmp_path / "a.tar", members)) == {"a.jpg": b"new", "b.jpg": b"b"}
-    assert "1 names occur again" in caplog.text
+    assert "1 repeated names" in caplog.text
 
 
 def test_hidden_members_and_directories_are_left_out_of_a_tar(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_tar_that_is_not_whole_is_one_line_and_not_a_part_of_its_images(
 ) -> None:
     path = tar_of(tmp_path / "a.tar", [("a.jpg", bytes(10)), ("b.jpg", bytes(1000))])
     path.write_bytes(damage(bytearray(path.read_bytes())))
-    with pytest.raises(UsageError, match="not whole") as caught:
+    with pytest.raises(UsageError, match="incomplete") as caught:
         next(list_files(str(path)))
     assert "\n" not in str(caught.value)
 

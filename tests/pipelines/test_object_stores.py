@@ -36,7 +36,7 @@ def address(served: tuple[str, Faults], request: pytest.FixtureRequest) -> str:
 
 def committed(root: Path) -> dict[str, bytes]:
     """Every file of a store that manifests or logs account for, by path."""
-    files = root.listing() if isinstance(root, ObjectPath) else [(path, None) for path in root.rglob("*")]
+    files = root.list_tree() if isinstance(root, ObjectPath) else [(path, None) for path in root.rglob("*")]
     parts = {path: path.relative_to(root).parts for path, _ in files if path.is_file()}
     passing = ("work", "cache", "pins")
     return {"/".join(names): path.read_bytes() for path, names in parts.items() if names[0] not in passing}
@@ -141,4 +141,4 @@ def test_faults_on_the_way_cost_time_alone(
     served[1].plan([])
     assert result["ok"] == 8
     assert capt.store_verify(store=address)["damaged"] == []
-    assert len(list((cache_root() / "mirror").rglob("*.tfrecord"))) >= 4
+    assert len(list((cache_root() / "files").rglob("*.tfrecord"))) >= 4

@@ -87,6 +87,6 @@ def test_an_image_is_found_by_its_name_in_a_tar_and_remembered_unread(
 def test_what_is_not_in_a_bucket_is_one_line_before_anything_is_extracted(
     prepare: Prepare, bucket: dict[str, str]
 ) -> None:
-    with pytest.raises(CaptError, match="no such bucket, or nothing in it") as caught:
+    with pytest.raises(CaptError, match="the bucket is missing, or contains nothing") as caught:
         prepare("s3://no-such-bucket/images", "store")
     assert "\n" not in str(caught.value)

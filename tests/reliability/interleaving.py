@@ -134,7 +134,7 @@ class World:
             return
         if self._bucket:
             key = str(lease.path).partition("://")[2].partition("/")[2]
-            self._bucket._put(key, self._bucket.objects[key][1], "")
+            self._bucket._put(key, self._bucket.objects[key][1])
         else:
             os.utime(lease.path)
 

@@ -62,7 +62,7 @@ def test_a_run_finds_its_store_again_and_is_scored_there(remote, tmp_path):
     address, _ = remote
     capt.train_captioner(store=address, run_dir=tmp_path / "run", seed=4, epochs=1, hyperparameters=OPTIONS)
     assert (tmp_path / "run" / "store.txt").read_text() == f"{address}\n"
-    shutil.rmtree(cache_root() / "mirror")
+    shutil.rmtree(cache_root() / "files")
     (scored,) = capt.evaluate(runs=[str(tmp_path / "run")], split="val")["runs"]
     assert scored["images"] > 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from features.io.atomic_files import write
-from features.references.source_images import read_source_image
+from features.references.reference import read_source_image
 from trainer.data.held_out_images import HeldOutImages, ImageName
 from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page
 from trainer.metrics import METRICS, TITLES, Scores

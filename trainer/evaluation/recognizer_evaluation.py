@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import write
-from features.references.source_images import read_source_image
+from features.references.reference import read_source_image
 from features.store import open_store
 from features.store.leases import hold_snapshot
 from schemas.options.inference import Evaluate

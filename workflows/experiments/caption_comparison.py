@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.references.source_images import read_source_image
+from features.references.reference import read_source_image
 from features.store import Store
 from pipelines.datasets.splits import compute_rank
 from schemas.errors import StoreError

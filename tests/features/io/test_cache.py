@@ -46,7 +46,7 @@ def wanted(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
 
 def mirrored(wanted: Wanted) -> list[int]:
     """Which of the objects have a copy."""
-    return [number for number, (path, _) in enumerate(wanted) if cache_path(str(path), "mirror").exists()]
+    return [number for number, (path, _) in enumerate(wanted) if cache_path(str(path), "files").exists()]
 
 
 def gets(faults: Faults, path: ObjectPath) -> int:
@@ -91,7 +91,7 @@ def test_several_come_at_a_time_and_each_once(wanted: Wanted, faults: Faults) ->
 def test_what_was_used_longest_ago_leaves_first(wanted: Wanted, tmp_path: Path) -> None:
     for number in (0, 1, 2):
         closed(tmp_path, wanted[number], 3 * SIZE)
-    os.utime(cache_path(str(wanted[0][0]), "mirror"))
+    os.utime(cache_path(str(wanted[0][0]), "files"))
     closed(tmp_path, wanted[3], 3 * SIZE)
     assert mirrored(wanted) == [0, 2, 3]
 
@@ -122,7 +122,7 @@ def test_what_a_living_process_uses_stays_and_what_a_dead_one_used_may_leave(wan
         assert news.poll(60)
         own = LocalCache(tmp_path, 3 * SIZE)
         own.fetch(*wanted[2])
-        with pytest.raises(CaptError, match="in use leaves no room") as caught:
+        with pytest.raises(CaptError, match="leave no room") as caught:
             own.fetch(*wanted[3])
         assert "CAPT_CACHE_SIZE" in str(caught.value)
         assert mirrored(wanted) == [0, 1, 2]
@@ -152,14 +152,14 @@ def test_a_killed_fetch_keeps_whole_files_and_the_next_goes_on(wanted: Wanted, f
     assert [gets(faults, path) for path, _ in wanted] == [0, 0, 0, 1, 1, 1]
     assert left.exists()
     made = LocalCache(tmp_path, 7 * SIZE)
-    assert made._make_room(SIZE)
+    assert made._evict_until(SIZE)
     assert not left.exists()
 
 
 @pytest.mark.parametrize(("text", "size"), [("200GB", 200 * 10**9), ("1.5 tb", 15 * 10**11), ("1000", 1000)])
 def test_the_size_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
     monkeypatch.setenv("CAPT_CACHE_SIZE", text)
-    assert local_cache()._limit == size
+    assert local_cache()._max_bytes == size
     monkeypatch.setenv("CAPT_CACHE_SIZE", "plenty")
     with pytest.raises(UsageError, match="CAPT_CACHE_SIZE"):
         local_cache()

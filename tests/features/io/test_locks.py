@@ -12,8 +12,8 @@ from features.io.locks import LockedError, hold_lock
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from features.io.locks import held
-with held(Path(sys.argv[1]), "trying locks"):
+from features.io.locks import hold_lock
+with hold_lock(Path(sys.argv[1]), "trying locks"):
     print("held", flush=True)
     time.sleep(600)
 """

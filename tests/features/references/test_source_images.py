@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 
-from features.references.source_images import read_source_image
+from features.references.reference import read_source_image
 
 
 def row(location, data, member=""):

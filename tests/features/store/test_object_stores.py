@@ -72,7 +72,7 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
     add_features(store, RECIPE, range(40), shards=4)
     add_dataset(store, "coco", range(40))
     add_captions(store, "coco", range(40))
-    shutil.rmtree(cache_root() / "mirror")
+    shutil.rmtree(cache_root() / "files")
     opened = capt.open_store(str(store.path))
     assert np.array_equal(features_of(opened, RECIPE, range(40)), expected_features(range(40)))
     assert len(opened.dataset("coco").catalog()) == len(opened.caption_tables()[0].captions()) == 40
@@ -84,10 +84,10 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
 
 def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: Store) -> None:
     add_features(store, RECIPE, range(64), shards=8)
-    shutil.rmtree(cache_root() / "mirror")
+    shutil.rmtree(cache_root() / "files")
     table = open_store(store.path).feature_tables()[0]
     positions = np.arange(0, 64, 16)
-    here = cache_root() / "mirror"
+    here = cache_root() / "files"
     table.ensure_local(positions)
     came = list(here.rglob("*.tfrecord"))
     assert 1 < len(came) < 8
@@ -102,7 +102,7 @@ def test_damage_is_told_by_readers_and_by_verification(store: Store) -> None:
     data = manifest.shards[0].data
     path = store.feature_table_root(RECIPE) / data.path
     write(path, b"x" + path.read_bytes()[1:])
-    shutil.rmtree(cache_root() / "mirror")
+    shutil.rmtree(cache_root() / "files")
     with pytest.raises(CorruptFileError, match=f"expected SHA-256 {data.sha256}, got "):
         features_of(open_store(store.path), RECIPE, range(8))
     found = verify(store.path)
@@ -196,5 +196,5 @@ def test_what_is_no_store_is_one_line(scheme: str) -> None:
     (other / "file").put(b"x")
     with pytest.raises(StoreError, match="not a capt store"):
         create_store(other)
-    with pytest.raises(CaptError, match="there is no such bucket"):
+    with pytest.raises(CaptError, match="the bucket does not exist"):
         create_store(f"{scheme}://no-such-bucket/store")

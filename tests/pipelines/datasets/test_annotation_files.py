@@ -233,5 +233,5 @@ def test_addresses_of_a_bucket_are_read_like_paths(tmp_path: Path, monkeypatch: 
         assert [other.read_text() for other in document.find_siblings(["notes_a.txt", "no.txt"])] == [b"notes_a.txt"]
         with pytest.raises(CaptError, match=r"s3://pictures/texts/no\.txt: the file cannot be read: missing"):
             read("/no.txt")
-        with pytest.raises(UsageError, match="no such bucket, or nothing in it"):
+        with pytest.raises(UsageError, match="the bucket is missing, or contains nothing"):
             read("/no.zip")

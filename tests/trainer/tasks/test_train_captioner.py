@@ -267,7 +267,7 @@ def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(CorruptFileError, match=r"\.tfrecord: damaged: expected SHA-256 .*, got "):
+    with pytest.raises(CorruptFileError, match=r"\.tfrecord: corrupt: expected SHA-256 .*, got "):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
 
 

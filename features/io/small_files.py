@@ -1,0 +1,69 @@
+"""Reads the small files of a directory; of a bucket's directory, it downloads only new or changed files.
+
+`$CAPT_CACHE_DIR/small/s3/<bucket>/<key>` contains each file with its tag. So reading a log of a thousand commits takes
+one listing and one request per new entry.
+"""
+
+import contextlib
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from features.io.bucket import ObjectInfo
+from features.io.cache_paths import cache_path, replace_file
+from features.io.object_path import ObjectPath
+
+_THREADS = 8
+
+
+class SmallFiles:
+    """The small files directly in a directory.
+
+    Files in a bucket are read at once, as one listing has them. Local files are read when they are requested, because a
+    listing that is made while others write may lack an older file.
+
+    Args:
+        directory: The directory; it may be missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._contents: dict[str, bytes] | None = None
+        if isinstance(directory, ObjectPath):
+            self._contents = _read_objects(directory)
+
+    def names(self) -> Collection[str]:
+        """Returns the names of the files."""
+        return [path.name for path in self._directory.glob("*")] if self._contents is None else self._contents
+
+    def read(self, name: str) -> bytes | None:
+        """Reads a file; returns None if it is missing."""
+        if self._contents is not None:
+            return self._contents.get(name)
+        try:
+            return (self._directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _read_objects(directory: ObjectPath) -> dict[str, bytes]:
+    listed = [(path, info) for path, info in directory.list_tree() if path.parent == directory]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="small-files") as pool:
+        contents = pool.map(lambda item: _read_object(*item), listed)
+        return {path.name: data for (path, _), data in zip(listed, contents, strict=True) if data is not None}
+
+
+def _read_object(path: ObjectPath, info: ObjectInfo) -> bytes | None:
+    """Returns the bytes of a listed object; None if it has been deleted since."""
+    copy, header = cache_path(str(path), "small"), f"{info.tag} {info.modified_ns}\n".encode()
+    with contextlib.suppress(OSError):
+        cached = copy.read_bytes()
+        if cached.startswith(header):
+            return cached[len(header) :]
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(data) == info.size:
+        replace_file(copy, header + data)
+    return data

@@ -10,7 +10,7 @@ already is not made or trained again, and a training that was stopped goes on.
 
 All tuning is done on `DEVELOPMENT`; results are those on `HELD_OUT`, which shares with it neither word nor font nor
 seed. Both were settled before any tuning. A set is made of one specification, train, val and test alike, as the
-published set is. The words of `HELD_OUT` are of SCOWL, as `features.synthetic.captchas.word_list` tells.
+published set is. The words of `HELD_OUT` are of SCOWL, as `features.synthetic.captchas.style` tells.
 """
 
 import argparse

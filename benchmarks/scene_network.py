@@ -202,7 +202,7 @@ def cells_of(objects: Objects) -> Floats:
         away[row, column] = 0
         told = (away < _REACH) & (away < nearest)
         nearest[told] = away[told]
-        thing = drawn.thing
+        thing = drawn.scene_object
         cells[told, 1:] = 0
         for end, at in zip(
             _ENDS[:3],
@@ -223,8 +223,8 @@ def facts_of(objects: Objects) -> Facts:
     """What is there, and how each thing stands to each."""
     stand = ((one, find_relation(one, other), other) for one, other in permutations(objects, 2))
     return (
-        frozenset(drawn.thing for drawn in objects),
-        frozenset((one.thing, relation, other.thing) for one, relation, other in stand if relation),
+        frozenset(drawn.scene_object for drawn in objects),
+        frozenset((one.scene_object, relation, other.scene_object) for one, relation, other in stand if relation),
     )
 
 
@@ -263,7 +263,8 @@ def drawn_scenes(
 def mirrored(objects: Objects) -> tuple[PlacedObject, ...]:
     """The objects of the scene as a mirror shows it."""
     return tuple(
-        PlacedObject(one.thing, (scenes.WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.turn) for one in objects
+        PlacedObject(one.scene_object, (scenes.WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.rotation)
+        for one in objects
     )
 
 

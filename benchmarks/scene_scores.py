@@ -22,8 +22,8 @@ def fault_of(caption: str, scene: Scene) -> str | None:
         return "no sentence of the grammar"
     if claim.matches(scene):
         return None
-    shown = [drawn.thing for drawn in scene.objects]
-    if len(claim.things) != len(shown):
+    shown = [drawn.scene_object for drawn in scene.objects]
+    if len(claim.objects) != len(shown):
         return "objects too few or too many"
     faults = (
         ("colours", lambda thing: thing.color),
@@ -31,7 +31,7 @@ def fault_of(caption: str, scene: Scene) -> str | None:
         ("which colour goes with which shape", lambda thing: (thing.color, thing.shape)),
         ("sizes", lambda thing: thing),
     )
-    differs = [message for message, part in faults if Counter(map(part, claim.things)) != Counter(map(part, shown))]
+    differs = [message for message, part in faults if Counter(map(part, claim.objects)) != Counter(map(part, shown))]
     return differs[0] if differs else "the relation"
 
 
@@ -49,7 +49,7 @@ def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: 
         list of (whether the middle of the place with the most weight lies in the box at the colour's word, whether it
         does at the shape's, the box's share of the picture).
     """
-    shown = {(drawn.thing.color, drawn.thing.shape): drawn for drawn in scene.objects}
+    shown = {(drawn.scene_object.color, drawn.scene_object.shape): drawn for drawn in scene.objects}
     looks = []
     for at in range(1, len(words)):
         drawn = shown.get((words[at - 1], words[at]))

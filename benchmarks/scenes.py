@@ -39,7 +39,7 @@ from trainer.runs.run import load_run
 
 SCENES, SEED = 3000, 1
 NETWORK_SCENES, NETWORK_SEED, NETWORK_EPOCHS = 12000, 1001, 12
-RULES = SceneDatasetConfig(objects=(2, 3), held_out_combinations=0.125)
+RULES = SceneDatasetConfig(object_counts=(2, 3), held_out_fraction=0.125)
 SPLIT = "test"
 CONFIGS = Path(__file__).parent / "configs"
 CORES = 2

@@ -190,7 +190,7 @@ class CaptionedScene:
 
     def names_rightly(self, kind: str, scene: Scene) -> bool:
         """Whether the caption names a `colour` or `shape`, and each that it names is in the scene."""
-        there = {getattr(drawn.thing, kind) for drawn in scene.objects}
+        there = {getattr(drawn.scene_object, kind) for drawn in scene.objects}
         said = {word for word in self.caption.words if word in _VALUES[kind]}
         return bool(said) and said <= there
 

@@ -1,1 +1,1 @@
-"""Generates synthetic datasets."""
+"""Generates synthetic datasets of scenes and CAPTCHAs."""

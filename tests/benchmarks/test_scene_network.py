@@ -68,7 +68,7 @@ def test_a_cell_that_tells_of_no_object_learns_only_that_there_is_none(module):
 
 @pytest.mark.parametrize("number", range(1, 9))
 def test_all_objects_and_their_relations_are_read_off_the_cells(module, read, number):
-    objects = make_scene(3, number, SceneDatasetConfig(objects=(2, 3))).objects
+    objects = make_scene(3, number, SceneDatasetConfig(object_counts=(2, 3))).objects
     things, log_state = module.facts_in(read(logits(module.cells_of(objects)))["places"])
     wanted_things, wanted = module.facts_of(objects)
     assert things == wanted_things
@@ -84,7 +84,7 @@ def test_an_object_on_a_border_is_told_once_though_neither_cell_is_sure(module, 
     told[row, column - 1 : column + 1, 0] = 0.1, 0.2
     said = read(told)
     assert said["places"][..., 0].sum() == 1
-    assert module.facts_in(said["places"])[0] == {border.thing}
+    assert module.facts_in(said["places"])[0] == {border.scene_object}
 
 
 def test_a_place_knows_its_rank_and_how_it_stands_to_the_object_of_each(module, read):
@@ -111,17 +111,17 @@ def test_the_scene_tells_a_pair_from_the_object_that_is_ahead_and_then_the_third
     assert find_relation(star, heart) == "left of"  # does for a pair where none is above another
     scene = read(logits(module.cells_of(SHOWN)))["scene"]
     np.testing.assert_allclose(
-        scene[:51].reshape(3, 17), [role(drawn.thing) for drawn in (cross, star, heart)], atol=1e-3
+        scene[:51].reshape(3, 17), [role(drawn.scene_object) for drawn in (cross, star, heart)], atol=1e-3
     )
     np.testing.assert_array_equal(scene[51:53], [0, 1])
 
 
 @pytest.mark.parametrize("number", range(1, 9))
 def test_the_pair_stands_in_the_relation_that_is_told(module, read, number):
-    objects = make_scene(3, number, SceneDatasetConfig(objects=(2, 3))).objects
+    objects = make_scene(3, number, SceneDatasetConfig(object_counts=(2, 3))).objects
     scene = read(logits(module.cells_of(objects)))["scene"]
     ahead, behind = (
-        next(drawn for drawn in objects if np.allclose(role(drawn.thing), told, atol=1e-3))
+        next(drawn for drawn in objects if np.allclose(role(drawn.scene_object), told, atol=1e-3))
         for told in scene[:34].reshape(2, 17)
     )
     told = ("left of", "above")[scene[51:53].argmax()]
@@ -133,7 +133,7 @@ def test_what_goes_with_what_is_told_of_the_pair_alone(module, read):
     scene = read(logits(module.cells_of(SHOWN)))["scene"]
     shape, color, size = slice(1, 7), slice(7, 15), slice(15, 17)
     wanted = [
-        sum(np.outer(thing[one], thing[other]) for thing in (role(star.thing), role(cross.thing))).ravel()
+        sum(np.outer(thing[one], thing[other]) for thing in (role(star.scene_object), role(cross.scene_object))).ravel()
         for one, other in ((color, shape), (color, size), (size, shape))
     ]
     np.testing.assert_allclose(scene[53:], np.concatenate(wanted), atol=1e-3)
@@ -148,7 +148,7 @@ def test_a_missing_third_object_is_all_zeros(module, read):
 def test_where_nothing_is_related_every_object_is_left_over(module, read):
     scene = read(logits(module.cells_of(SHOWN[:1])))["scene"]
     assert not scene[:34].any()
-    np.testing.assert_allclose(scene[34:51], role(SHOWN[0].thing), atol=1e-3)
+    np.testing.assert_allclose(scene[34:51], role(SHOWN[0].scene_object), atol=1e-3)
     assert not scene[51:].any()
 
 

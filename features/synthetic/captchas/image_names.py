@@ -1,4 +1,4 @@
-"""Names of CAPTCHAs: the number in `a12` and in `a12.png`, and label lines `a12 thus`."""
+"""Parses the names of CAPTCHA images (`a12.png`) and label lines (`a12 thus`)."""
 
 import re
 
@@ -9,18 +9,18 @@ _LABEL = re.compile(rf"{_NUMBER} ([a-z]+)")
 
 
 def parse_image_number(name: str) -> int | None:
-    """The number of an image by its file's name, which may stand in folders; None where it is not called like one."""
+    """Returns the number of an image by its file name, with or without directories, or None."""
     match = _IMAGE.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def parse_line_number(line: str) -> int | None:
-    """The number of the image that a line begins with; None where it begins with none."""
+    """Returns the number of the image ID at the start of a line, or None."""
     match = _ID.match(line)
     return int(match[1]) if match else None
 
 
 def parse_label_line(line: str) -> tuple[int, str] | None:
-    """Number and word of a line `a12 thus`: an id, one space, letters a–z; None where it is anything else."""
+    """Returns the image number and label of a line `a12 thus` (ID, one space, letters a-z), or None."""
     match = _LABEL.fullmatch(line)
     return (int(match[1]), match[2]) if match else None

@@ -1,6 +1,6 @@
-"""Pictures: a word as a CAPTCHA, its letters tilted and coloured among lines, arcs, ellipses and dots.
+"""Draws CAPTCHAs: a label with rotated, colored characters among lines, arcs, ellipses and dots.
 
-ground with speckle → half of the strokes → letters → the other strokes → PNG
+speckled background → half of the strokes → characters → the other strokes → PNG
 """
 
 import colorsys
@@ -12,39 +12,26 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from features.synthetic.captchas.fonts import open_font
+from features.synthetic.captchas.style import CaptchaStyle, open_font
 
 WIDTH, HEIGHT = 600, 320
 
-_MARGIN = 8  # pixels between letters and the border
-_SPREAD = (WIDTH / 3, WIDTH * 2 / 3)  # of a word, in pixels
-_SIZES = (56, 108)  # of letters: pixels an em
-_SIZE_VARIES = (0.85, 1.2)
-_TILT = 24  # degrees, either way
-_LIFT = 0.12  # of an em, either way
-_STROKES = (8, 20)
-_GREYS = (110, 235)
-_SPECKLES = (4, 13)  # of 256 pixels
+_MARGIN = 8  # pixels between characters and the border
+_LABEL_WIDTH = (WIDTH / 3, WIDTH * 2 / 3)  # pixels
+_FONT_SIZE = (56, 108)  # pixels per em
+_SIZE_FACTOR = (0.85, 1.2)
+_MAX_ROTATION = 24  # degrees
+_MAX_SHIFT = 0.12  # em, up or down
+_NUM_STROKES = (8, 20)
+_SPECKLE_GRAY = (110, 235)
+_NUM_SPECKLES = (4, 13)  # of 256 pixels
 
-Colour = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class CaptchaStyle:
-    """What the CAPTCHAs of a set are made of.
-
-    Args:
-        words: tuple of str. One is shown in each, drawn evenly.
-        fonts: tuple of str. Font files; each picture takes one.
-    """
-
-    words: tuple[str, ...]
-    fonts: tuple[str, ...]
+RGB = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class _Letter:
-    """A letter's mask, mode L, and where its centre is from the word's start, in pixels."""
+class _Glyph:
+    """Mask of a character, mode L, and its center relative to the start of the label, in pixels."""
 
     mask: Image.Image
     x: float
@@ -57,95 +44,84 @@ class _Letter:
         return self.x - width / 2, self.y - height / 2, self.x + width / 2, self.y + height / 2
 
 
-def draw_captcha(seed: int, number: int, look: CaptchaStyle) -> tuple[Image.Image, str]:
-    """CAPTCHA `number` of a seed: the picture, RGB of `WIDTH` × `HEIGHT`, and its word; a function of its arguments."""
+def draw_captcha(seed: int, number: int, style: CaptchaStyle) -> tuple[Image.Image, str]:
+    """Returns a CAPTCHA, RGB of `WIDTH` × `HEIGHT`, and its label. Equal arguments give equal results."""
     random = np.random.default_rng((seed, number))
-    word = look.words[random.integers(len(look.words))]
-    font = look.fonts[random.integers(len(look.fonts))]
-    picture = _ground(random)
-    pen = ImageDraw.Draw(picture)
-    strokes = int(random.integers(_STROKES[0], _STROKES[1] + 1))
-    over = int(random.binomial(strokes, 0.5))
-    for _ in range(strokes - over):
-        _stroke(pen, random)
-    _write(picture, random, _letters(word, font, random))
-    for _ in range(over):
-        _stroke(pen, random)
-    return picture, word
+    label = style.words[random.integers(len(style.words))]
+    font = style.fonts[random.integers(len(style.fonts))]
+    image = _draw_background(random)
+    pen = ImageDraw.Draw(image)
+    strokes = int(random.integers(_NUM_STROKES[0], _NUM_STROKES[1] + 1))
+    above = int(random.binomial(strokes, 0.5))
+    for _ in range(strokes - above):
+        _draw_stroke(pen, random)
+    _draw_glyphs(image, random, _place_glyphs(label, font, random))
+    for _ in range(above):
+        _draw_stroke(pen, random)
+    return image, label
 
 
-def encode_png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+def encode_png(image: Image.Image) -> bytes:
+    """Encodes an image as a PNG."""
     file = BytesIO()
-    picture.save(file, "PNG", compress_level=1)
+    image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
-def _ground(random: np.random.Generator) -> Image.Image:
-    """White with grey speckle."""
-    greys = np.full(256, 255, np.uint8)
-    speckles = int(random.integers(*_SPECKLES))
-    greys[:speckles] = random.integers(*_GREYS, speckles)
+def _draw_background(random: np.random.Generator) -> Image.Image:
+    grays = np.full(256, 255, np.uint8)
+    speckles = int(random.integers(*_NUM_SPECKLES))
+    grays[:speckles] = random.integers(*_SPECKLE_GRAY, speckles)
     noise = np.frombuffer(random.bytes(WIDTH * HEIGHT), np.uint8).reshape(HEIGHT, WIDTH)
-    return Image.fromarray(greys[noise]).convert("RGB")
+    return Image.fromarray(grays[noise]).convert("RGB")
 
 
-def _letters(word: str, font: str, random: np.random.Generator) -> list[_Letter]:
-    """The word's letters along a line, each of its own size and tilt, over a third to two thirds of the width."""
-    spread = random.uniform(*_SPREAD)
-    natural = sum(_font(font, 100).getlength(letter) for letter in word) / 100
-    size = float(np.clip(spread / natural * random.uniform(0.75, 1), *_SIZES))
-    gap = max(0.0, spread - natural * size) / len(word)
-    letters, x = [], 0.0
-    for letter in word:
-        em = round(size * random.uniform(*_SIZE_VARIES))
-        mask, middle = _mask(_font(font, em), letter, random.uniform(-_TILT, _TILT))
+def _place_glyphs(label: str, font: str, random: np.random.Generator) -> list[_Glyph]:
+    """Places characters of random size and rotation along a line of a third to two thirds of the width."""
+    label_width = random.uniform(*_LABEL_WIDTH)
+    natural_width = sum(_open_font(font, 100).getlength(character) for character in label) / 100
+    size = float(np.clip(label_width / natural_width * random.uniform(0.75, 1), *_FONT_SIZE))
+    gap = max(0.0, label_width - natural_width * size) / len(label)
+    glyphs, x = [], 0.0
+    for character in label:
+        em = round(size * random.uniform(*_SIZE_FACTOR))
+        mask, center = _draw_mask(_open_font(font, em), character, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
         x += mask.width / 2
-        letters.append(_Letter(mask, x, middle + em * random.uniform(-_LIFT, _LIFT)))
+        glyphs.append(_Glyph(mask, x, center + em * random.uniform(-_MAX_SHIFT, _MAX_SHIFT)))
         x += mask.width / 2 + random.uniform(0, min(2 * gap, 0.5 * em))
-    return letters
+    return glyphs
 
 
-def _mask(font: ImageFont.FreeTypeFont, letter: str, tilt: float) -> tuple[Image.Image, float]:
-    """A letter's tilted mask, and how far its middle is below the line's top, in pixels."""
-    left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))
+def _draw_mask(font: ImageFont.FreeTypeFont, character: str, rotation: float) -> tuple[Image.Image, float]:
+    """Returns the mask of a rotated character, and the distance of its center from the top of the line."""
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(character))
     upright = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(upright).text((-left, -top), letter, fill=255, font=font)
-    tilted = upright.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
-    return tilted.crop(tilted.getbbox()), (top + bottom) / 2
+    ImageDraw.Draw(upright).text((-left, -top), character, fill=255, font=font)
+    rotated = upright.rotate(rotation, Image.Resampling.BICUBIC, expand=True)
+    return rotated.crop(rotated.getbbox()), (top + bottom) / 2
 
 
-def _write(picture: Image.Image, random: np.random.Generator, letters: Sequence[_Letter]) -> None:
-    """Put letters somewhere on the picture, whole, each in a colour of its own."""
-    boxes = np.array([letter.box for letter in letters])
+def _draw_glyphs(image: Image.Image, random: np.random.Generator, glyphs: Sequence[_Glyph]) -> None:
+    """Draws all glyphs at one random position within the margins, each in its own color."""
+    boxes = np.array([glyph.box for glyph in glyphs])
     left, top = boxes[:, :2].min(axis=0)
     right, bottom = boxes[:, 2:].max(axis=0)
     x = random.uniform(_MARGIN - left, WIDTH - _MARGIN - right)
     y = random.uniform(_MARGIN - top, HEIGHT - _MARGIN - bottom)
-    for letter, (left, top) in zip(letters, boxes[:, :2] + (x, y), strict=True):
-        picture.paste(_ink(random), (round(left), round(top)), letter.mask)
+    for glyph, (left, top) in zip(glyphs, boxes[:, :2] + (x, y), strict=True):
+        color = random.uniform(0, 1), random.uniform(0.4, 1), random.uniform(0.25, 0.85)  # dark enough to read
+        image.paste(_to_rgb(*color), (round(left), round(top)), glyph.mask)
 
 
-def _ink(random: np.random.Generator) -> Colour:
-    """A colour dark enough to read on white."""
-    hue, saturation, value = random.uniform(0, 1), random.uniform(0.4, 1), random.uniform(0.25, 0.85)
-    return _rgb(hue, saturation, value)
-
-
-def _paint(random: np.random.Generator) -> Colour:
-    """Any colour that is seen on white."""
-    return _rgb(random.uniform(0, 1), random.uniform(0.3, 1), random.uniform(0.3, 1))
-
-
-def _rgb(hue: float, saturation: float, value: float) -> Colour:
+def _to_rgb(hue: float, saturation: float, value: float) -> RGB:
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _stroke(pen: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
-    """A line, arc, ellipse or dot anywhere, in any colour."""
+def _draw_stroke(pen: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
+    """Draws a line, arc, ellipse or dot of random color and position."""
     kind, width = random.integers(4), int(random.integers(1, 5))
-    color = _paint(random)
+    color = _to_rgb(random.uniform(0, 1), random.uniform(0.3, 1), random.uniform(0.3, 1))
     x, y = random.uniform(0, WIDTH), random.uniform(0, HEIGHT)
     if kind == 0:
         end = random.uniform(0, WIDTH), random.uniform(0, HEIGHT)
@@ -155,8 +131,8 @@ def _stroke(pen: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
         radius = random.uniform(2, 8)
         pen.ellipse([x - radius, y - radius, x + radius, y + radius], color)
         return
-    across, down = random.uniform(15, 180), random.uniform(15, 110)
-    box = [x - across, y - down, x + across, y + down]
+    radius_x, radius_y = random.uniform(15, 180), random.uniform(15, 110)
+    box = [x - radius_x, y - radius_y, x + radius_x, y + radius_y]
     if kind == 1:
         start = random.uniform(0, 360)
         pen.arc(box, start, start + random.uniform(60, 240), color, width)
@@ -165,5 +141,5 @@ def _stroke(pen: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
+def _open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
     return open_font(file, size)

@@ -1,10 +1,7 @@
-"""Synthetic scenes: coloured shapes on a textured ground, with captions whose truth can be checked.
+"""Generates synthetic scenes: colored shapes on a textured background, with captions that can be checked.
 
-A scene is a function of (seed, number) alone, and of the rules that say which scenes there are. `make_scenes` writes
-scenes as a dataset in COCO's layout.
-
-`parse_caption` is the inverse of the grammar that `write_captions` speaks, so that a caption, a model's too, can be
-held against a scene with `Description.holds_in`.
+A scene is a function of its seed, its number and the `SceneDatasetConfig`. `parse_caption` inverts `write_captions`:
+`Description.matches` compares any caption, also a predicted one, with a scene.
 """
 
 from features.synthetic.scenes.dataset import load_scenes, make_scenes, synth_scenes

@@ -1,8 +1,8 @@
-"""Datasets of scenes: written in COCO's layout with the truth beside it, and the truth read back.
+"""Writes datasets of scenes in COCO's layout, with the ground truth beside it, and reads the ground truth.
 
 OUT/images/000000000007.jpg
-OUT/annotations/captions_train2017.json, captions_val2017.json, captions_test2017.json where rules have a test
-OUT/scenes.jsonl                                                    the truth of each scene, one a line
+OUT/annotations/captions_train2017.json, captions_val2017.json; captions_test2017.json if there is a test split
+OUT/scenes.jsonl                                                    ground truth, one scene per line
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from features.io.locations import local_path
 from features.io.output_dirs import make_folder
-from features.synthetic.scenes.dataset_config import PLAIN, SceneDatasetConfig, parse_object_counts
+from features.synthetic.scenes.dataset_config import DEFAULT_CONFIG, SceneDatasetConfig, parse_object_counts
 from features.synthetic.scenes.grammar import CAPTIONS
 from features.synthetic.scenes.layout import make_scene
 from features.synthetic.scenes.renderer import draw_scene
@@ -26,81 +26,86 @@ from schemas.strict_json import parse_json
 
 
 def synth_scenes(options: SynthScenes) -> dict[str, Any]:
-    """`capt synth scenes`: see `make_scenes`."""
-    rules = SceneDatasetConfig(parse_object_counts(options.objects_per_scene), options.held_out_fraction)
-    return make_scenes(options.out, options.num_images, options.seed, rules)
+    """Runs `capt synth scenes`; see `make_scenes`."""
+    config = SceneDatasetConfig(parse_object_counts(options.objects_per_scene), options.held_out_fraction)
+    return make_scenes(options.out, options.num_images, options.seed, config)
 
 
-def make_scenes(out: str | Path, count: int, seed: int, rules: SceneDatasetConfig = PLAIN) -> dict[str, Any]:
-    """Writes a dataset of scenes in COCO's layout; a folder that holds this very dataset is left as it is.
+def make_scenes(
+    out: str | Path, num_images: int, seed: int, config: SceneDatasetConfig = DEFAULT_CONFIG
+) -> dict[str, Any]:
+    """Writes a dataset of scenes atomically. An equal dataset is kept.
 
-    The same seed gives the same bytes (with the same Pillow and NumPy), and a larger count the same scenes before
-    others. The folder appears under its name once it is complete.
+    The same seed gives the same bytes with the same versions of Pillow and NumPy. A larger dataset starts with the
+    scenes of a smaller one.
 
     Args:
-        out: Path. The folder; it does not exist yet, or is empty.
-        count: int. Number of scenes, at least 5, so that there is one to validate on.
-        seed: int. At least 0.
-        rules: Which scenes there are.
+        out: The output directory; it does not exist, is empty, or contains the same dataset.
+        num_images: Number of scenes, at least 5, so that one is in the validation split.
+        seed: At least 0.
+        config: Numbers of objects and held-out combinations.
 
-    Returns: dict with `images`, `captions`, the images of each split by its name, `bytes` and `seed`.
+    Returns:
+        `images`, `captions`, the number of images of each split by its name, `bytes` and `seed`.
 
-    Raises: UsageError where the folder holds something else, or an argument is out of range.
+    Raises:
+        UsageError: The directory contains something else, or an argument is out of range.
     """
-    if count < 5 or seed < 0:
-        raise UsageError(f"got count {count}, seed {seed}", hint="a count of at least 5 and a seed of at least 0")
-    out, info = local_path(out).absolute(), _info(count, seed, rules)
+    if num_images < 5 or seed < 0:
+        raise UsageError(f"got {num_images} scenes, seed {seed}", hint="use at least 5 scenes and a seed of at least 0")
+    out, info = local_path(out).absolute(), _describe_dataset(num_images, seed, config)
     make_folder(
         out,
-        f"{count} scenes of seed {seed}",
-        holds=lambda made: parse_json(_annotations(made, "train").read_bytes())["info"] == info,
-        write=lambda made: _write(made, count, seed, rules),
+        f"{num_images} scenes of seed {seed}",
+        holds=lambda root: parse_json(_annotation_path(root, "train").read_bytes())["info"] == info,
+        write=lambda root: _write(root, num_images, seed, config),
     )
     return {
-        "images": count,
-        "captions": count * CAPTIONS,
-        **Counter(rules.split(number) for number in range(1, count + 1)),
+        "images": num_images,
+        "captions": num_images * CAPTIONS,
+        **Counter(config.split(number) for number in range(1, num_images + 1)),
         "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
         "seed": seed,
     }
 
 
 def load_scenes(out: Path) -> list[Scene]:
-    """The truth of every scene that `make_scenes` wrote to a folder, by number."""
+    """Returns the ground truth of a dataset by scene number."""
     lines = (Path(out) / "scenes.jsonl").read_text().splitlines()
-    return [_from_truth(json.loads(line)) for line in lines]
+    return [_from_json(json.loads(line)) for line in lines]
 
 
-def _write(made: Path, count: int, seed: int, rules: SceneDatasetConfig) -> None:
-    (made / "images").mkdir()
-    (made / "annotations").mkdir()
+def _write(root: Path, num_images: int, seed: int, config: SceneDatasetConfig) -> None:
+    (root / "images").mkdir()
+    (root / "annotations").mkdir()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scenes = list(pool.map(lambda number: _write_scene(made, seed, number, rules), range(1, count + 1)))
+        scenes = list(pool.map(lambda number: _write_scene(root, seed, number, config), range(1, num_images + 1)))
+    info = _describe_dataset(num_images, seed, config)
     for split in {scene.split for scene in scenes}:
-        chosen = [scene for scene in scenes if scene.split == split]
-        _annotations(made, split).write_text(json.dumps(_coco(chosen, _info(count, seed, rules))))
-    (made / "scenes.jsonl").write_text("".join(json.dumps(_truth(scene)) + "\n" for scene in scenes))
+        in_split = [scene for scene in scenes if scene.split == split]
+        _annotation_path(root, split).write_text(json.dumps(_to_coco(in_split, info)))
+    (root / "scenes.jsonl").write_text("".join(json.dumps(_to_json(scene)) + "\n" for scene in scenes))
 
 
-def _write_scene(folder: Path, seed: int, number: int, rules: SceneDatasetConfig) -> Scene:
-    scene = make_scene(seed, number, rules)
-    (folder / "images" / scene.file_name).write_bytes(draw_scene(scene, seed))
+def _write_scene(root: Path, seed: int, number: int, config: SceneDatasetConfig) -> Scene:
+    scene = make_scene(seed, number, config)
+    (root / "images" / scene.file_name).write_bytes(draw_scene(scene, seed))
     return scene
 
 
-def _annotations(folder: Path, split: str) -> Path:
-    return folder / "annotations" / f"captions_{split}2017.json"
+def _annotation_path(root: Path, split: str) -> Path:
+    return root / "annotations" / f"captions_{split}2017.json"
 
 
-def _info(count: int, seed: int, rules: SceneDatasetConfig) -> dict[str, Any]:
-    description = {"description": "synthetic scenes of coloured shapes", "version": "1", "count": count, "seed": seed}
-    if rules == PLAIN:
-        return description
-    return {**description, "objects": [*rules.objects], "held_out_combinations": rules.held_out_combinations}
+def _describe_dataset(num_images: int, seed: int, config: SceneDatasetConfig) -> dict[str, Any]:
+    info = {"description": "synthetic scenes of colored shapes", "version": "1", "count": num_images, "seed": seed}
+    if config == DEFAULT_CONFIG:
+        return info
+    return {**info, "object_counts": [*config.object_counts], "held_out_fraction": config.held_out_fraction}
 
 
-def _coco(scenes: Sequence[Scene], info: dict[str, Any]) -> dict[str, Any]:
-    """COCO's caption annotations (cocodataset.org, data format, captions)."""
+def _to_coco(scenes: Sequence[Scene], info: dict[str, Any]) -> dict[str, Any]:
+    """Returns caption annotations in the format of COCO (cocodataset.org)."""
     return {
         "info": info,
         "licenses": [],
@@ -108,32 +113,30 @@ def _coco(scenes: Sequence[Scene], info: dict[str, Any]) -> dict[str, Any]:
             {"id": scene.number, "file_name": scene.file_name, "width": WIDTH, "height": HEIGHT} for scene in scenes
         ],
         "annotations": [
-            {"id": (scene.number - 1) * CAPTIONS + place, "image_id": scene.number, "caption": caption}
+            {"id": (scene.number - 1) * CAPTIONS + index, "image_id": scene.number, "caption": caption}
             for scene in scenes
-            for place, caption in enumerate(scene.captions, 1)
+            for index, caption in enumerate(scene.captions, 1)
         ],
     }
 
 
-def _truth(scene: Scene) -> dict[str, Any]:
+def _to_json(scene: Scene) -> dict[str, Any]:
     return {
         "image_id": scene.number,
         "file_name": scene.file_name,
         "split": scene.split,
-        "objects": [{**vars(drawn.thing), "box": drawn.box, "turn": drawn.turn} for drawn in scene.objects],
+        "objects": [
+            {**vars(placed.scene_object), "box": placed.box, "rotation": placed.rotation} for placed in scene.objects
+        ],
         "relation": scene.description.relation,
         "captions": scene.captions,
     }
 
 
-def _from_truth(truth: dict[str, Any]) -> Scene:
-    x, y, width, height = range(4)
-    objects = tuple(
-        PlacedObject(
-            SceneObject(each["size"], each["color"], each["shape"]),
-            (each["box"][x], each["box"][y], each["box"][width], each["box"][height]),
-            each["turn"],
-        )
-        for each in truth["objects"]
-    )
-    return Scene(truth["image_id"], objects, tuple(truth["captions"]), truth["split"])
+def _from_json(record: dict[str, Any]) -> Scene:
+    objects = []
+    for each in record["objects"]:
+        x, y, width, height = each["box"]
+        scene_object = SceneObject(each["size"], each["color"], each["shape"])
+        objects.append(PlacedObject(scene_object, (x, y, width, height), each["rotation"]))
+    return Scene(record["image_id"], tuple(objects), tuple(record["captions"]), record["split"])

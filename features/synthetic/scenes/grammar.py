@@ -1,7 +1,4 @@
-"""The grammar of scenes: what captions say in many ways, and what a caption claims.
-
-description → sentences → description
-"""
+"""Writes captions of descriptions in many phrasings, and parses captions to descriptions."""
 
 import re
 from collections.abc import Sequence
@@ -49,43 +46,48 @@ _TEMPLATES = (_ONE, _TWO, _THREE)
 
 
 def write_captions(description: Description, random: np.random.Generator) -> tuple[str, ...]:
-    """`CAPTIONS` different sentences that all say the same, a relation being told from either side."""
+    """Returns `CAPTIONS` different sentences with the same meaning. The relation is phrased from either side."""
     captions: dict[str, None] = {}
     while len(captions) < CAPTIONS:
-        captions[_sentence(description, random)] = None
+        captions[_write_caption(description, random)] = None
     return tuple(captions)
 
 
 def parse_caption(caption: str) -> Description | None:
-    """What a caption claims, or None where it is no sentence of the grammar.
+    """Returns the description of a caption, or None if the grammar does not contain it.
 
-    Capitals and punctuation do not matter, so that a model's output parses as the references do.
+    Case and punctuation are ignored, so that predictions parse like references.
     """
     words = " ".join(re.findall(r"\S+", re.sub(r"[.,]", " ", caption.lower())))
     match = next(filter(None, (pattern.fullmatch(words) for pattern in _PATTERNS)), None)
     if match is None:
         return None
-    found = match.groupdict()
-    things = tuple(_thing_of(found[name]) for name in "abc" if name in found)
-    return Description(things, _MEANING[found["relation"]] if "relation" in found else None)
+    groups = match.groupdict()
+    objects = tuple(_parse_phrase(groups[name]) for name in "abc" if name in groups)
+    return Description(objects, _RELATION_BY_WORDS[groups["relation"]] if "relation" in groups else None)
 
 
-def _sentence(description: Description, random: np.random.Generator) -> str:
-    things, relation, words = description.things, description.relation, ""
+def choose(random: np.random.Generator, options: Sequence[_T]) -> _T:
+    """Returns a uniformly random option."""
+    return options[int(random.integers(len(options)))]
+
+
+def _write_caption(description: Description, random: np.random.Generator) -> str:
+    objects, relation, words = description.objects, description.relation, ""
     if relation is not None:
         if random.integers(2):
-            things, relation = (things[1], things[0], *things[2:]), OPPOSITE[relation]
-        words = pick(random, _RELATION_WORDS[relation])
-    phrases = {name: _phrase(thing, random) for name, thing in zip("abc", things, strict=False)}
-    text = pick(random, _TEMPLATES[len(things) - 1]).format(relation=words, **phrases)
+            objects, relation = (objects[1], objects[0], *objects[2:]), OPPOSITE[relation]
+        words = choose(random, _RELATION_WORDS[relation])
+    phrases = {name: _write_phrase(each, random) for name, each in zip("abc", objects, strict=False)}
+    text = choose(random, _TEMPLATES[len(objects) - 1]).format(relation=words, **phrases)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _phrase(thing: SceneObject, random: np.random.Generator) -> str:
-    return f"a {pick(random, _SIZE_WORDS[thing.size])} {thing.color} {thing.shape}"
+def _write_phrase(scene_object: SceneObject, random: np.random.Generator) -> str:
+    return f"a {choose(random, _SIZE_WORDS[scene_object.size])} {scene_object.color} {scene_object.shape}"
 
 
-def _thing_of(phrase: str) -> SceneObject:
+def _parse_phrase(phrase: str) -> SceneObject:
     _, size, color, shape = phrase.split()
     return SceneObject(
         next(each for each in SIZES if size in _SIZE_WORDS[each]),
@@ -94,17 +96,13 @@ def _thing_of(phrase: str) -> SceneObject:
     )
 
 
-def _pattern(template: str) -> re.Pattern[str]:
+def _compile_pattern(template: str) -> re.Pattern[str]:
     sizes = [word for words in _SIZE_WORDS.values() for word in words]
     phrase = f"a ({'|'.join(sizes)}) ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
     groups = {name: f"(?P<{name}>{phrase})" for name in "abc"}
-    return re.compile(template.replace(",", "").format(relation=f"(?P<relation>{'|'.join(_MEANING)})", **groups))
+    relation = f"(?P<relation>{'|'.join(_RELATION_BY_WORDS)})"
+    return re.compile(template.replace(",", "").format(relation=relation, **groups))
 
 
-_MEANING: dict[str, Relation] = {word: relation for relation in RELATIONS for word in _RELATION_WORDS[relation]}
-_PATTERNS = tuple(_pattern(template) for templates in _TEMPLATES for template in templates)
-
-
-def pick(random: np.random.Generator, options: Sequence[_T]) -> _T:
-    """One of the options, each as likely."""
-    return options[int(random.integers(len(options)))]
+_RELATION_BY_WORDS: dict[str, Relation] = {words: each for each in RELATIONS for words in _RELATION_WORDS[each]}
+_PATTERNS = tuple(_compile_pattern(template) for templates in _TEMPLATES for template in templates)

@@ -1,9 +1,13 @@
-"""What a scene shows: objects of a shape, colour and size, each in its box, and how two of them stand."""
+"""Defines scenes: objects of a shape, color and size, their boxes and outlines, and their relations."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 Shape = Literal["circle", "square", "triangle", "star", "cross", "heart"]
 Color = Literal["red", "orange", "yellow", "green", "blue", "purple", "black", "white"]
@@ -12,6 +16,7 @@ Relation = Literal["left of", "right of", "above", "below"]
 Split = Literal["train", "val", "test"]
 Box = tuple[int, int, int, int]
 Combination = tuple[Color, Shape, Relation]
+Floats = npt.NDArray[np.float64]
 
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 COLORS: tuple[Color, ...] = get_args(Color)
@@ -29,7 +34,7 @@ WIDTH, HEIGHT = 320, 240
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An object as a noun phrase names it."""
+    """An object without a position, as a noun phrase describes it."""
 
     size: Size
     color: Color
@@ -41,61 +46,61 @@ class PlacedObject:
     """An object of a scene.
 
     Args:
-        thing: Thing. What it looks like.
-        box: tuple of int. x, y, width, height in pixels, as in COCO; the shape touches all four sides.
-        turn: int. How far the shape is turned from upright, in degrees.
+        scene_object: Size, color and shape.
+        box: x, y, width and height in pixels, as in COCO; the shape touches all four sides.
+        rotation: Rotation of the shape in degrees.
     """
 
-    thing: SceneObject
+    scene_object: SceneObject
     box: Box
-    turn: int
+    rotation: int
 
     @property
     def center(self) -> tuple[float, float]:
-        """x, y of the box's centre in pixels."""
+        """X and y of the box's center in pixels."""
         x, y, width, height = self.box
         return x + width / 2, y + height / 2
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a caption claims.
+    """The meaning of a caption.
 
     Args:
-        things: tuple of Thing. The objects, 1 to 3, of which the relation is between the first two.
-        relation: Relation or None. How the first stands to the second; None where there is one object.
+        objects: The 1 to 3 objects.
+        relation: Relation of the first object to the second; None if there is only one object.
     """
 
-    things: tuple[SceneObject, ...]
+    objects: tuple[SceneObject, ...]
     relation: Relation | None = None
 
     @property
     def canonical(self) -> "Description":
-        """The same claim told with `left of` or `above`."""
+        """The same meaning with the relation `left of` or `above`."""
         if self.relation is None or self.relation in ("left of", "above"):
             return self
-        first, second, *rest = self.things
+        first, second, *rest = self.objects
         return Description((second, first, *rest), OPPOSITE[self.relation])
 
     def matches(self, scene: "Scene") -> bool:
-        """Whether the scene shows these objects and no others, the first two in this relation."""
-        at = {drawn.thing: drawn for drawn in scene.objects}
-        if len(self.things) != len(at) or set(self.things) != set(at):
+        """Returns whether a scene contains exactly these objects, the first two in this relation."""
+        placed = {each.scene_object: each for each in scene.objects}
+        if len(self.objects) != len(placed) or set(self.objects) != set(placed):
             return False
         if self.relation is None:
-            return len(at) == 1
-        return find_relation(at[self.things[0]], at[self.things[1]]) == self.relation
+            return len(placed) == 1
+        return find_relation(placed[self.objects[0]], placed[self.objects[1]]) == self.relation
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene's truth.
+    """The ground truth of a scene.
 
     Args:
-        number: int. Which scene of its seed, from 1; also its image id.
-        objects: tuple of Drawn. 1 to 3, no two of the same colour and shape; the captions relate the first two.
-        captions: tuple of str. Different sentences, each true of the scene.
-        split: str. What it is for.
+        number: Number within its seed, from 1; also its image ID.
+        objects: 1 to 3 objects, no two of the same color and shape. Captions relate the first two.
+        captions: Different sentences that match the scene.
+        split: Split of the scene.
     """
 
     number: int
@@ -105,27 +110,27 @@ class Scene:
 
     @property
     def file_name(self) -> str:
-        """The image's name, as COCO 2017 names its images."""
+        """Name of the image file, as in COCO 2017."""
         return f"{self.number:012d}.jpg"
 
     @property
     def description(self) -> Description:
-        """What every caption of the scene says in its own way."""
+        """The meaning of the scene's captions."""
         return describe(self.objects)
 
 
 def describe(objects: Sequence[PlacedObject]) -> Description:
-    """What captions say of objects: all of them, and how the first two stand."""
+    """Returns the description of all objects and of the relation between the first two."""
     relation = find_relation(objects[0], objects[1]) if len(objects) > 1 else None
-    return Description(tuple(drawn.thing for drawn in objects), relation)
+    return Description(tuple(placed.scene_object for placed in objects), relation)
 
 
-def find_relation(one: PlacedObject, other: PlacedObject) -> Relation | None:
-    """How an object stands to another; None where they lie across.
+def find_relation(first: PlacedObject, second: PlacedObject) -> Relation | None:
+    """Returns the relation of the first object to the second, or None if it is diagonal.
 
-    Their centres must be at least twice as far apart along one axis as along the other.
+    The distance of the centers along one axis must be at least twice that along the other.
     """
-    dx, dy = (b - a for a, b in zip(one.center, other.center, strict=True))
+    dx, dy = (b - a for a, b in zip(first.center, second.center, strict=True))
     if abs(dx) >= 2 * abs(dy):
         return "left of" if dx > 0 else "right of"
     if abs(dy) >= 2 * abs(dx):
@@ -134,6 +139,36 @@ def find_relation(one: PlacedObject, other: PlacedObject) -> Relation | None:
 
 
 def list_combinations(objects: Sequence[PlacedObject]) -> frozenset[Combination]:
-    """The colour, the shape and each relation that an object has to another, of all of them."""
-    pairs = ((one, find_relation(one, other)) for one, other in permutations(objects, 2))
-    return frozenset((one.thing.color, one.thing.shape, relation) for one, relation in pairs if relation)
+    """Returns the color, the shape and each relation to another object, for all objects."""
+    pairs = ((placed.scene_object, find_relation(placed, other)) for placed, other in permutations(objects, 2))
+    return frozenset((each.color, each.shape, relation) for each, relation in pairs if relation)
+
+
+def compute_outline(shape: Shape, rotation: int) -> Floats:
+    """Returns the corners [N, 2] of a rotated shape around its box's center, scaled to a longer side of 2."""
+    rotated = _compute_upright_outline(shape) @ _rotation_matrix(rotation)
+    low, high = rotated.min(axis=0), rotated.max(axis=0)
+    outline: Floats = (rotated - (low + high) / 2) * 2 / (high - low).max()
+    return outline
+
+
+def _rotation_matrix(degrees: int) -> Floats:
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    return np.array([[cosine, sine], [-sine, cosine]])
+
+
+def _compute_upright_outline(shape: Shape) -> Floats:
+    """Returns corners [N, 2] with x to the right and y down."""
+    if shape == "square":
+        return np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    if shape == "cross":
+        third = 1 / 3
+        quarter = np.array([[-third, -1], [third, -1], [third, -third]])
+        return np.concatenate([quarter @ _rotation_matrix(90 * turns) for turns in range(4)])
+    corners = {"circle": 90, "triangle": 3, "star": 10, "heart": 90}[shape]
+    angle = np.arange(corners) * 2 * np.pi / corners
+    if shape == "heart":
+        heights = 13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle)
+        return np.stack([16 * np.sin(angle) ** 3, -heights], axis=1)
+    radius = np.where(np.arange(corners) % 2, 0.42, 1) if shape == "star" else np.ones(corners)
+    return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)

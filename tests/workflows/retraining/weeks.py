@@ -35,7 +35,7 @@ def save_network(path: Path) -> Path:
 def scenes(directory: Path, count: int) -> Path:
     """Writes `count` scenes of one object in COCO layout. A larger number keeps the first scenes."""
     shutil.rmtree(directory, ignore_errors=True)
-    make_scenes(directory, count, SEED, SceneDatasetConfig(objects=(1,)))
+    make_scenes(directory, count, SEED, SceneDatasetConfig(object_counts=(1,)))
     return directory
 
 

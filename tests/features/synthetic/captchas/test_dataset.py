@@ -1,4 +1,4 @@
-"""Datasets of CAPTCHAs: the published layout, the same bytes from the same seed, whole or not at all."""
+"""CAPTCHA datasets have the published layout, depend only on their settings, and are written atomically."""
 
 import os
 import signal
@@ -22,72 +22,72 @@ from schemas.errors import UsageError
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Fourteen CAPTCHAs of seed 5."""
+    """A dataset of 14 CAPTCHAs of seed 5."""
     out = tmp_path_factory.mktemp("made") / "out"
     capt.synth_captcha(out=out, num_images=14, seed=5)
     return out
 
 
-def files_of(root):
+def read_files(root):
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_the_layout_is_the_published_one_with_the_truth_beside_it(made):
-    look = CaptchaStyle(load_default_words(), find_default_fonts())
-    drawn = [draw_captcha(5, number, look) for number in range(14)]
-    lines = [f"a{number} {word}\n" for number, (_, word) in enumerate(drawn)]
-    files = files_of(made)
+def test_the_layout_is_the_published_one_with_all_labels_beside_it(made):
+    style = CaptchaStyle(load_default_words(), find_default_fonts())
+    captchas = [draw_captcha(5, number, style) for number in range(14)]
+    lines = [f"a{number} {label}\n" for number, (_, label) in enumerate(captchas)]
+    files = read_files(made)
     assert files.pop("truth.txt").decode() == "".join(lines)
     assert files.pop("words_captcha/spec_train_val.txt").decode() == "".join(lines[:12])
     assert files.pop("made.json")
-    assert files == {f"words_captcha/a{number}.png": encode_png(picture) for number, (picture, _) in enumerate(drawn)}
+    assert files == {f"words_captcha/a{number}.png": encode_png(image) for number, (image, _) in enumerate(captchas)}
 
 
-def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_labels_are_as_many_as_asked(made, tmp_path):
-    figures = capt.synth_captcha(out=tmp_path / "few", num_images=4, seed=5, num_labelled=1)
-    assert (figures["images"], figures["labelled"], figures["words"], figures["fonts"]) == (4, 1, 2500, 4)
-    few, many = files_of(tmp_path / "few"), files_of(made)
+def test_a_larger_dataset_starts_with_the_smaller_one_and_has_the_given_number_of_labels(made, tmp_path):
+    summary = capt.synth_captcha(out=tmp_path / "few", num_images=4, seed=5, num_labelled=1)
+    assert (summary["images"], summary["labelled"], summary["words"], summary["fonts"]) == (4, 1, 2500, 4)
+    few, many = read_files(tmp_path / "few"), read_files(made)
     assert all(few[f"words_captcha/a{number}.png"] == many[f"words_captcha/a{number}.png"] for number in range(4))
     assert few["words_captcha/spec_train_val.txt"] == many["truth.txt"].splitlines(keepends=True)[0]
 
 
-def test_the_same_set_again_is_left_as_it_is(made):
+def test_an_equal_dataset_is_kept(made):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     capt.synth_captcha(out=made, num_images=14, seed=5)
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
 
 @pytest.mark.parametrize("other", [{"num_images": 13}, {"seed": 6}, {"num_labelled": 14}])
-def test_a_folder_of_something_else_is_refused(made, other):
+def test_a_directory_with_another_dataset_is_rejected(made, other):
     with pytest.raises(UsageError, match="holds something else"):
         capt.synth_captcha(out=made, **{"num_images": 14, "seed": 5, **other})
 
 
-def test_other_words_are_another_set(made):
+def test_other_words_are_another_dataset(made):
     with pytest.raises(UsageError, match="holds something else"):
         make_captchas(CaptchaStyle(("null",), find_default_fonts()), made, 14, 5)
 
 
-def test_words_and_fonts_of_ones_own_are_taken(tmp_path):
+def test_the_words_and_fonts_of_the_user_are_used(tmp_path):
     (tmp_path / "words.txt").write_text("null\nwww\n")
     (tmp_path / "fonts").mkdir()
     (tmp_path / "fonts" / "one.ttf").symlink_to(find_default_fonts()[1])
-    figures = capt.synth_captcha(
+    summary = capt.synth_captcha(
         out=tmp_path / "out", num_images=6, seed=1, word_list=tmp_path / "words.txt", font_dir=tmp_path / "fonts"
     )
-    assert (figures["words"], figures["fonts"]) == (2, 1)
+    assert (summary["words"], summary["fonts"]) == (2, 1)
     words = [line.split()[1] for line in (tmp_path / "out" / "truth.txt").read_text().splitlines()]
     assert set(words) == {"null", "www"}
 
 
 @pytest.mark.parametrize("wrong", [{"num_images": 0}, {"seed": -1}, {"num_labelled": 15}, {"num_labelled": -1}])
-def test_arguments_out_of_range_are_refused(tmp_path, wrong):
+def test_arguments_out_of_range_are_rejected(tmp_path, wrong):
     with pytest.raises(UsageError):
         capt.synth_captcha(out=tmp_path / "out", **{"num_images": 14, "seed": 5, **wrong})
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_run_shows_nothing_under_the_name(tmp_path):
+def test_a_killed_run_leaves_no_dataset(tmp_path):
     program = f"import capt; capt.synth_captcha(out={str(tmp_path / 'out')!r}, num_images=5000, seed=1)"
     run = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Pictures of CAPTCHAs: functions of seed, number, words and fonts; the word whole, coloured, tilted, anywhere."""
+"""CAPTCHAs depend only on seed, number, words and fonts, and show the whole label."""
 
 from collections import Counter
 from io import BytesIO
@@ -18,52 +18,52 @@ from features.synthetic.captchas import (
 )
 from features.synthetic.captchas import renderer as module
 
-LOOK = CaptchaStyle(load_default_words(), find_default_fonts())
+STYLE = CaptchaStyle(load_default_words(), find_default_fonts())
 
 
-def letters_of(number: int, look: CaptchaStyle = LOOK) -> np.ndarray:
-    """Where the letters alone have ink: bool [HEIGHT, WIDTH]."""
+def find_ink(number: int, style: CaptchaStyle = STYLE) -> np.ndarray:
+    """Returns the pixels of the characters without background and strokes: bool [HEIGHT, WIDTH]."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_stroke", lambda pen, random: None)
-        patch.setattr(module, "_ground", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
-        return (np.asarray(draw_captcha(3, number, look)[0]) < 255).any(axis=2)
+        patch.setattr(module, "_draw_stroke", lambda pen, random: None)
+        patch.setattr(module, "_draw_background", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
+        return (np.asarray(draw_captcha(3, number, style)[0]) < 255).any(axis=2)
 
 
-def test_a_picture_is_a_function_of_seed_and_number():
-    once, again = draw_captcha(1, 7, LOOK), draw_captcha(1, 7, LOOK)
+def test_equal_seeds_and_numbers_give_equal_images():
+    once, again = draw_captcha(1, 7, STYLE), draw_captcha(1, 7, STYLE)
     assert (encode_png(once[0]), once[1]) == (encode_png(again[0]), again[1])
-    assert encode_png(draw_captcha(2, 7, LOOK)[0]) != encode_png(once[0]) != encode_png(draw_captcha(1, 8, LOOK)[0])
+    assert encode_png(draw_captcha(2, 7, STYLE)[0]) != encode_png(once[0]) != encode_png(draw_captcha(1, 8, STYLE)[0])
 
 
-def test_the_picture_is_a_png_of_the_published_size():
-    picture, _ = draw_captcha(1, 0, LOOK)
-    file = encode_png(picture)
+def test_the_image_is_a_png_of_the_published_size():
+    image, _ = draw_captcha(1, 0, STYLE)
+    file = encode_png(image)
     shown = Image.open(BytesIO(file))
     assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", (600, 320))
-    assert np.array_equal(np.asarray(shown), np.asarray(picture))
+    assert np.array_equal(np.asarray(shown), np.asarray(image))
     assert 20_000 < len(file) < 80_000
 
 
-def test_the_word_is_one_of_the_look_and_all_words_and_fonts_come():
-    look = CaptchaStyle(("null", "www", "thus"), LOOK.fonts)
-    assert set(Counter(draw_captcha(1, number, look)[1] for number in range(60))) == {"null", "www", "thus"}
-    shapes = {letters_of(number, CaptchaStyle(("thus",), (font,))).sum() for number in range(3) for font in LOOK.fonts}
-    assert len(shapes) == 3 * len(LOOK.fonts)
+def test_all_words_and_fonts_of_the_style_occur():
+    style = CaptchaStyle(("null", "www", "thus"), STYLE.fonts)
+    assert set(Counter(draw_captcha(1, number, style)[1] for number in range(60))) == {"null", "www", "thus"}
+    shapes = {find_ink(number, CaptchaStyle(("thus",), (font,))).sum() for number in range(3) for font in STYLE.fonts}
+    assert len(shapes) == 3 * len(STYLE.fonts)
 
 
-def test_letters_are_never_cut_off_by_the_border():
+def test_characters_are_never_cropped_by_the_border():
     for number in range(60):
-        ink = letters_of(number)
+        ink = find_ink(number)
         assert ink.any()
         ink[4:-4, 4:-4] = False
         assert not ink.any()
 
 
-def test_words_take_a_third_to_two_thirds_of_the_width_and_lie_anywhere():
+def test_labels_cover_a_third_to_two_thirds_of_the_width_at_random_positions():
     widths, middles = [], []
     for number in range(60):
-        (columns,) = letters_of(number).any(axis=0).nonzero()
-        (rows,) = letters_of(number).any(axis=1).nonzero()
+        (columns,) = find_ink(number).any(axis=0).nonzero()
+        (rows,) = find_ink(number).any(axis=1).nonzero()
         widths.append((columns[-1] - columns[0]) / WIDTH)
         middles.append(((columns[0] + columns[-1]) / 2 / WIDTH, (rows[0] + rows[-1]) / 2 / HEIGHT))
     assert np.min(widths) > 0.2
@@ -72,35 +72,35 @@ def test_words_take_a_third_to_two_thirds_of_the_width_and_lie_anywhere():
     assert np.ptp(middles, axis=0).min() > 0.35
 
 
-def test_the_ground_is_white_with_grey_speckle():
-    ground = np.asarray(module._ground(np.random.default_rng(1)))
-    speckled = (ground < 255).any(axis=2)
+def test_the_background_is_white_with_gray_speckles():
+    background = np.asarray(module._draw_background(np.random.default_rng(1)))
+    speckled = (background < 255).any(axis=2)
     assert 0.005 < speckled.mean() < 0.06
-    assert np.array_equal(ground[..., 0], ground[..., 2])
+    assert np.array_equal(background[..., 0], background[..., 2])
 
 
-def test_letters_are_each_of_their_own_colour_and_size():
+def test_each_character_has_its_own_color_and_size():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_stroke", lambda pen, random: None)
-        patch.setattr(module, "_ground", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
-        look = CaptchaStyle(("lllll",), LOOK.fonts[2:3])
-        pixels = np.asarray(draw_captcha(1, 1, look)[0]).reshape(-1, 3)
-    colours = Counter(map(tuple, pixels[pixels.max(axis=1) < 255].tolist()))
-    inks = [color for color, count in colours.most_common(5) if count > 100]
+        patch.setattr(module, "_draw_stroke", lambda pen, random: None)
+        patch.setattr(module, "_draw_background", lambda random: Image.new("RGB", (WIDTH, HEIGHT), "white"))
+        style = CaptchaStyle(("lllll",), STYLE.fonts[2:3])
+        pixels = np.asarray(draw_captcha(1, 1, style)[0]).reshape(-1, 3)
+    colors = Counter(map(tuple, pixels[pixels.max(axis=1) < 255].tolist()))
+    inks = [color for color, count in colors.most_common(5) if count > 100]
     assert len(inks) == 5
-    assert len({colours[ink] for ink in inks}) == 5
+    assert len({colors[ink] for ink in inks}) == 5
 
 
-def test_eight_to_twenty_strokes_lie_over_and_under_the_letters():
+def test_eight_to_twenty_strokes_are_above_and_below_the_characters():
     counts = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_stroke", lambda pen, random: counts.append("stroke"))
-        patch.setattr(module, "_write", lambda *_: counts.append("word"))
+        patch.setattr(module, "_draw_stroke", lambda pen, random: counts.append("stroke"))
+        patch.setattr(module, "_draw_glyphs", lambda *_: counts.append("label"))
         for number in range(40):
-            draw_captcha(1, number, LOOK)
+            draw_captcha(1, number, STYLE)
             counts.append("end")
-    pictures = " ".join(counts).split(" end")[:-1]
-    strokes = [picture.split().count("stroke") for picture in pictures]
+    images = " ".join(counts).split(" end")[:-1]
+    strokes = [image.split().count("stroke") for image in images]
     assert (min(strokes), max(strokes)) == (8, 20)
-    under = [picture.split().index("word") for picture in pictures]
+    under = [image.split().index("label") for image in images]
     assert 0.35 < sum(under) / sum(strokes) < 0.65

@@ -170,7 +170,7 @@ def test_settings_of_training_come_from_a_yaml_file_and_unknown_ones_are_refused
     config = tmp_path / "train.yaml"
     config.write_text(f"store: {tmp_path / 'none'}\nlearning_rate: 0.1\n")
     done = capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
-    assert "no store is here" in done.stderr
+    assert "the store does not exist" in done.stderr
     config.write_text(f"store: {tmp_path / 'none'}\nlearning_rat: 0.1\n")
     done = capt("train", task, "--run-dir", str(tmp_path / "run"), "--config", str(config))
     assert done.returncode == 2

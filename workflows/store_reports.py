@@ -1,4 +1,4 @@
-"""The inventory of a store as tables for people: what `capt store ls` and `capt store stats` print."""
+"""Prints the results of `capt store ls` and `capt store stats` as tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,67 +13,69 @@ Entry = Mapping[str, Any]
 
 
 def print_list(result: Entry) -> None:
-    """Print what `features.store.stats.list_store` returned."""
+    """Prints the result of `features.store.stats.list_store`."""
     printer = Printer()
     printer.table("datasets", ("name", "source"), SPLITS, map(_dataset, result["datasets"]))
     printer.table(
         "feature tables",
         ("fingerprint", "extractor", "stored as"),
         ("rows", "shards", "size"),
-        map(_features, result["features"]),
+        map(_feature_table, result["feature_tables"]),
     )
     printer.table(
-        "text tables",
+        "caption tables",
         ("fingerprint", "dataset", "standardizer"),
-        ("words", "captions", "shards", "size"),
-        map(_text, result["text"]),
+        ("vocabulary size", "captions", "shards", "size"),
+        map(_caption_table, result["caption_tables"]),
     )
-    _say_if_empty(printer, result)
+    _print_if_empty(printer, result)
 
 
 def print_stats(result: Entry) -> None:
-    """Print what `features.store.stats.store_stats` returned."""
+    """Prints the result of `features.store.stats.store_stats`."""
     printer = Printer()
     printer.table(
         "datasets",
         ("name", "source"),
-        (*SPLITS, "distinct", "size"),
+        (*SPLITS, "unique images", "size"),
         map(_dataset_stats, result["datasets"]),
     )
     printer.table(
         "features of datasets",
-        ("dataset", "features"),
+        ("dataset", "feature table"),
         ("images", "with features", "without"),
         _coverage(result["datasets"]),
     )
     printer.table(
         "feature tables",
-        ("fingerprint", "resized"),
-        ("images", "commits", "bytes an image", "size"),
-        map(_features_stats, result["features"]),
+        ("fingerprint", "resizing"),
+        ("images", "commits", "bytes per image", "size"),
+        map(_feature_stats, result["feature_tables"]),
     )
-    printer.table("made with", ("fingerprint", "numerics", "toolchain"), (), map(_makers, result["features"]))
     printer.table(
-        "text tables",
+        "provenance", ("fingerprint", "numerics class", "toolchain"), (), map(_provenance, result["feature_tables"])
+    )
+    printer.table(
+        "caption tables",
         ("fingerprint", "dataset"),
-        ("captions", "mean length", "longest", "truncated"),
-        map(_text_stats, result["text"]),
+        ("captions", "mean length", "max length", "truncated"),
+        map(_caption_stats, result["caption_tables"]),
     )
     printer.table(
         "captions by split",
         ("fingerprint", "split"),
-        ("captions", "tokens", "shortest", "median", "mean", "95 %", "longest", "unknown words"),
-        _by_split(result["text"]),
+        ("captions", "tokens", "min length", "median", "mean", "95%", "max", "OOV rate"),
+        _splits(result["caption_tables"]),
     )
     printer.table(
         "last runs",
-        ("dataset", "prepared"),
+        ("dataset", "run"),
         ("input", "ok", "cached", "duplicate", "failed"),
         map(_run, result["reports"]),
     )
-    printer.table("failures", ("of", "stage", "reason", "such as"), ("records",), _failures(result))
-    _print_leaks(printer, result)
-    _say_if_empty(printer, result)
+    printer.table("failures", ("in", "stage", "reason", "examples"), ("records",), _failures(result))
+    _print_leakage(printer, result["leakage"])
+    _print_if_empty(printer, result)
 
 
 # === Rows ===
@@ -84,69 +86,68 @@ def _dataset(entry: Entry) -> Sequence[object]:
 
 
 def _dataset_stats(entry: Entry) -> Sequence[object]:
-    return *_dataset(entry), entry["distinct"], decimal(entry["bytes"])
+    return *_dataset(entry), entry["unique_images"], decimal(entry["bytes"])
 
 
 def _coverage(datasets: Sequence[Entry]) -> Iterator[Sequence[object]]:
     for entry in datasets:
         images = sum(entry["images"].values())
         for fingerprint, covered in entry["coverage"].items():
-            yield entry["name"], fingerprint, images, covered, images - covered
+            yield entry["name"], fingerprint[:SHORT_FINGERPRINT], images, covered, images - covered
 
 
-def _features(entry: Entry) -> Sequence[object]:
+def _feature_table(entry: Entry) -> Sequence[object]:
     shape = "×".join(map(str, entry["shape"]))
     extractor = f"{entry['extractor']} {entry['weights'][:20]} {entry['layer']} {entry['precision']}"
-    extractor = " ".join([extractor, *_fitting(entry)])
+    extractor = " ".join([extractor, *_resizing(entry)])
     stored = f"{shape} {entry['dtype']} {entry['format']}"
-    return entry["fingerprint"], extractor, stored, entry["rows"], entry["shards"], decimal(entry["bytes"])
+    return _short(entry), extractor, stored, entry["rows"], entry["shards"], decimal(entry["bytes"])
 
 
-def _fitting(entry: Entry) -> Iterator[str]:
-    """How images were resized and fitted, as far as it is not as by default."""
-    defaults = {name: FeatureTableConfig.model_fields[name].default for name in ("resize", "fit", "shorter_side")}
-    for name, default in defaults.items():
-        if entry[name] != default:
+def _resizing(entry: Entry) -> Iterator[str]:
+    """Iterates over the resize settings that are not the defaults."""
+    for name in ("resize", "fit", "shorter_side"):
+        if entry[name] != FeatureTableConfig.model_fields[name].default:
             yield f"{name.replace('_', ' ')} {entry[name]}"
 
 
-def _features_stats(entry: Entry) -> Sequence[object]:
-    each = None if entry["bytes_an_image"] is None else round(entry["bytes_an_image"])
-    resized = ", ".join(_fitting(entry)) or "as by default"
-    return entry["fingerprint"], resized, entry["images"], entry["commits"], each, decimal(entry["bytes"])
+def _feature_stats(entry: Entry) -> Sequence[object]:
+    per_image = None if entry["bytes_per_image"] is None else round(entry["bytes_per_image"])
+    resizing = ", ".join(_resizing(entry)) or "default"
+    return _short(entry), resizing, entry["images"], entry["commits"], per_image, decimal(entry["bytes"])
 
 
-def _makers(entry: Entry) -> Sequence[object]:
+def _provenance(entry: Entry) -> Sequence[object]:
     numerics = [f"{name} ({rows:,} rows)" for name, rows in entry["numerics"].items()]
-    toolchains = [", ".join(f"{name} {version}" for name, version in made.items()) for made in entry["toolchains"]]
-    return entry["fingerprint"], "\n".join(numerics), "\n".join(toolchains)
+    toolchains = [", ".join(f"{name} {version}" for name, version in one.items()) for one in entry["toolchains"]]
+    return _short(entry), "\n".join(numerics), "\n".join(toolchains)
 
 
-def _text(entry: Entry) -> Sequence[object]:
-    words = (entry["fingerprint"], entry["dataset"], entry["standardizer"])
-    return *words, entry["words"], sum(entry["captions"].values()), entry["shards"], decimal(entry["bytes"])
+def _caption_table(entry: Entry) -> Sequence[object]:
+    captions = sum(entry["captions"].values())
+    numbers = (entry["vocab_size"], captions, entry["shards"], decimal(entry["bytes"]))
+    return _short(entry), entry["dataset"], entry["standardizer"], *numbers
 
 
-def _text_stats(entry: Entry) -> Sequence[object]:
-    lengths = (f"{entry['mean_length']:.1f}", entry["longest"], entry["truncated"])
-    return entry["fingerprint"], entry["dataset"], sum(entry["captions"].values()), *lengths
+def _caption_stats(entry: Entry) -> Sequence[object]:
+    lengths = (f"{entry['mean_length']:.1f}", entry["max_length"], entry["truncated"])
+    return _short(entry), entry["dataset"], sum(entry["captions"].values()), *lengths
 
 
-def _by_split(tables: Sequence[Entry]) -> Iterator[Sequence[object]]:
+def _splits(tables: Sequence[Entry]) -> Iterator[Sequence[object]]:
     for entry in tables:
         for split, captions in entry["captions"].items():
-            unknown = f"{entry['unknown_rate'][split]:.2%}"
-            lengths = _lengths(entry, split)
-            yield entry["fingerprint"], split, captions, entry["tokens"][split], *lengths, unknown
+            oov_rate = f"{entry['oov_rate'][split]:.2%}"
+            yield _short(entry), split, captions, entry["tokens"][split], *_lengths(entry, split), oov_rate
 
 
 def _lengths(entry: Entry, split: str) -> Sequence[object]:
-    """Shortest, median, mean, 95th percentile, longest; the mean alone where an earlier version wrote the table."""
+    """Returns minimum, median, mean, 95th percentile, maximum; None for all but the mean if they were not recorded."""
     if entry["lengths"] is None:
         captions = entry["captions"][split]
         return None, None, f"{entry['tokens'][split] / captions:.1f}" if captions else None, None, None
-    figures = entry["lengths"][split]
-    return figures["min"], figures["median"], f"{figures['mean']:.1f}", figures["p95"], figures["max"]
+    lengths = entry["lengths"][split]
+    return lengths["min"], lengths["median"], f"{lengths['mean']:.1f}", lengths["p95"], lengths["max"]
 
 
 def _run(entry: Entry) -> Sequence[object]:
@@ -155,7 +156,7 @@ def _run(entry: Entry) -> Sequence[object]:
 
 def _failures(result: Entry) -> Iterator[Sequence[object]]:
     sources = [(f"{entry['dataset']}, last {entry['run']} run", entry["failures"]) for entry in result["reports"]]
-    sources += [(f"{entry['fingerprint']}, remembered", entry["failures"]) for entry in result["features"]]
+    sources += [(f"{_short(entry)}, recorded", entry["failures"]) for entry in result["feature_tables"]]
     for source, failures in sources:
         for kind in failures:
             examples = "\n".join(map(_example, kind["examples"]))
@@ -164,18 +165,22 @@ def _failures(result: Entry) -> Iterator[Sequence[object]]:
 
 def _example(example: Entry) -> str:
     record = example["record"]
-    named = record[:SHORT_FINGERPRINT] if len(record) == 2 * KEY_BYTES else record
-    return f"{named}: {example['detail']}"
+    record = record[:SHORT_FINGERPRINT] if len(record) == 2 * KEY_BYTES else record
+    return f"{record}: {example['detail']}"
 
 
-def _print_leaks(printer: Printer, result: Entry) -> None:
-    leaks = result["leaks"]
-    if leaks["count"]:
-        printer.line(f"contents that are in train and in test: {leaks['count']:,}, such as", "red")
-        for leak in leaks["examples"]:
-            printer.line(f"  train {', '.join(leak['train'])} = test {', '.join(leak['test'])}", "red")
+def _short(entry: Entry) -> str:
+    fingerprint: str = entry["fingerprint"]
+    return fingerprint[:SHORT_FINGERPRINT]
 
 
-def _say_if_empty(printer: Printer, result: Entry) -> None:
-    if not (result["datasets"] or result["features"] or result["text"]):
-        printer.line("the store holds nothing yet")
+def _print_leakage(printer: Printer, leakage: Entry) -> None:
+    if leakage["count"]:
+        printer.line(f"Images that are in train and in test: {leakage['count']:,}. Examples:", "red")
+        for example in leakage["examples"]:
+            printer.line(f"  train {', '.join(example['train'])} = test {', '.join(example['test'])}", "red")
+
+
+def _print_if_empty(printer: Printer, result: Entry) -> None:
+    if not (result["datasets"] or result["feature_tables"] or result["caption_tables"]):
+        printer.line("The store is empty.")

@@ -5,7 +5,7 @@
     STORE/models/<name>/runs/<run>/evaluation/    what `capt evaluate` wrote; no commit references it
 
 The champion is the run that the last commit names. If the store is in a bucket, run directories are on this machine.
-`bring` downloads a champion's files.
+`ModelHistory.ensure_local` downloads a champion's files.
 """
 
 import re
@@ -56,7 +56,8 @@ class ModelHistory:
     def __init__(self, store: Store, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot name a model", hint="use letters, digits, dash and underscore, 100 at most"
+                f"invalid model name {name!r}",
+                hint="Use letters, digits, dashes and underscores, at most 100 in total.",
             )
         self.name = name
         self.root = store.path / MODELS / name
@@ -99,8 +100,8 @@ class ModelHistory:
 
     def promoted_files(self, run: str) -> dict[str, FileEntry]:
         """Returns the files of a run, as the commit that first promoted it references them; empty if none did."""
-        named = (one.manifest.files for one in self.history() if one.facts.champion == run)
-        return dict(next(filter(None, named), {}))
+        files = (one.manifest.files for one in self.history() if one.facts.champion == run)
+        return dict(next(filter(None, files), {}))
 
 
 def list_decisions(log_state: LogState) -> list[ModelDecision]:
@@ -123,5 +124,7 @@ def find_champion(path: str | Path) -> Path | None:
         return None
     model = ModelHistory(open_store(root.parent.parent), root.name)
     if model.champion is None:
-        raise StoreError("the model has no champion yet", location=str(root), hint="see `capt models show`")
+        raise StoreError(
+            "the model has no champion yet", location=str(root), hint="Run `capt models promote` to choose one."
+        )
     return model.ensure_local(model.champion)

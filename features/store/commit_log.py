@@ -1,13 +1,13 @@
-"""The commit log of one table: numbered entries, each naming a manifest by digest.
+"""Reads and appends to the commit log of one table: numbered entries that reference manifests by digest.
 
-    <table>/manifests/<sha256>.json   what a commit added, named by its own digest
-    <table>/log/00000001.json         {"manifest": "<sha256>"}, put last and only where nothing is
+    <table>/manifests/<sha256>.json   the manifest of a commit, under its own digest
+    <table>/log/00000001.json         {"manifest": "<sha256>"}, written last, by put-if-absent
 
-A commit is visible once its log entry exists. Two writers that commit at once take two numbers; none is lost. Entries
-and the manifests they name are the table's history and stay; what a replaced manifest names may be collected.
+A commit is visible once its log entry exists. If two writers commit at the same time, each gets its own number. Entries
+and referenced manifests are kept as the table's history; the files of a superseded manifest may be deleted.
 
-A manifest that cannot be read hides what it replaced. It is of no account where a later one replaces it and every
-older commit is known to be replaced too; anywhere else the table is damaged.
+The commits that an unreadable manifest replaces are unknown. Such a manifest is harmless if a later one replaces it and
+every older commit is known to be replaced, too. Otherwise the table is corrupt.
 """
 
 import re
@@ -35,16 +35,15 @@ MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 @dataclass(frozen=True)
 class LogState:
-    """Which commits of a table count, as far as its log and manifests can be read.
+    """The live commits of a table, as far as its log and manifests can be read.
 
     Args:
-        live: tuple of Manifest. Those that no manifest replaces, oldest first, those left out that only take others
-            out.
-        known: dict. Every manifest that could be read, by digest, oldest first.
-        unreadable: dict. Why a manifest cannot be read, by digest, oldest first.
-        hiding: tuple of str. The digests among `unreadable` that may count, or may hide what they replaced.
-        doubtful: frozenset of str. The digests among `live` that one of `hiding` may have replaced.
-        entries: tuple of str. The digests of all commits, oldest first.
+        live: The manifests that no other manifest replaces, oldest first, without those that only drop others.
+        known: Every readable manifest by digest, oldest first.
+        unreadable: The error of every unreadable manifest by digest, oldest first.
+        blocking: The digests in `unreadable` that may be live or may replace others.
+        suspect: The digests in `live` that a blocking manifest may have replaced.
+        entries: The digests of all commits, oldest first.
     """
 
     live: tuple[Manifest, ...]
@@ -59,52 +58,89 @@ class LogState:
         """The digests of the live manifests."""
         return frozenset(manifest.digest for manifest in self.live)
 
+    def check_complete(self) -> None:
+        """Checks that the live commits are certain.
+
+        Raises:
+            StoreError: A manifest cannot be read that may be live or may replace others.
+        """
+        for digest in self.blocking:
+            raise self.unreadable[digest]
+
 
 class CommitLog:
-    """Reads and extends the log of the table in `root`."""
+    """The commit log of the table in `root`. The table need not exist."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def entries(self) -> list[str]:
-        """The digests of all commits, oldest first; CorruptFileError where an entry is damaged or missing."""
+        """Returns the digests of all commits, oldest first.
+
+        Raises:
+            CorruptFileError: An entry is corrupt or missing.
+        """
+        # Only the maximum of a listing is used: a listing made during writes may lack an older entry.
         files = SmallFiles(self._root / LOG)
-        paths = [self.entry_path(number) for number in range(1, _last(files.names()) + 1)]
-        return [_entry(files.read(path.name), path) for path in paths]
+        paths = [self.entry_path(number) for number in range(1, _last_number(files.names()) + 1)]
+        return [_parse_entry(files.read(path.name), path) for path in paths]
 
     def entry(self, number: int) -> str:
-        """The digest that one entry names; the first is 1."""
+        """Returns the digest in one entry; numbers start at 1.
+
+        Raises:
+            CorruptFileError: The entry is corrupt or missing.
+        """
         path = self.entry_path(number)
-        return _entry(_bytes(path), path)
+        return _parse_entry(_read_bytes(path), path)
 
     def last(self) -> int:
-        """The number of the last entry; 0 where there is none."""
-        return _last(path.name for path in (self._root / LOG).glob("*.json"))
+        """Returns the number of the last entry; 0 if there is none."""
+        return _last_number(path.name for path in (self._root / LOG).glob("*.json"))
 
     def entry_path(self, number: int) -> Path:
-        """Where the entry of that number lies."""
+        """Returns the path of the entry with this number."""
         return self._root / LOG / f"{number:08d}.json"
 
     def live(self) -> list[Manifest]:
-        """The manifests that no later one replaces, oldest first, those left out that only take others out."""
-        return list(self._whole().live)
+        """Returns the manifests that no later one replaces, oldest first, without those that only drop others.
+
+        Raises:
+            CorruptFileError: The log is corrupt, or an unreadable manifest may be live or may replace others.
+        """
+        log_state = self.read_state()
+        log_state.check_complete()
+        return list(log_state.live)
 
     def known(self) -> dict[str, Manifest]:
-        """The manifests of all commits by digest, oldest first, but for those of no account that are gone."""
+        """Returns the manifests of all commits by digest, oldest first, without superseded ones that were deleted.
+
+        Raises:
+            CorruptFileError: The log or an existing manifest is corrupt.
+        """
         return self.read_complete_state().known
 
     def read_complete_state(self) -> LogState:
-        """As `standing`, of a table whose manifests can be read, but for those of no account that are gone."""
-        log_state = self._whole()
+        """Returns the log state of a table whose manifests can all be read, except superseded ones that were deleted.
+
+        Raises:
+            CorruptFileError: The log or an existing manifest is corrupt.
+        """
+        log_state = self.read_state()
+        log_state.check_complete()
         for digest, error in log_state.unreadable.items():
             if self._manifest_path(digest).exists():
                 raise error
         return log_state
 
     def read_state(self) -> LogState:
-        """Which commits count; CorruptFileError where the log itself cannot be read."""
+        """Returns the log state, even if manifests cannot be read.
+
+        Raises:
+            CorruptFileError: The log is corrupt.
+        """
         entries = self.entries()
-        read = self._reader()
+        read = self._manifest_reader()
         known: dict[str, Manifest] = {}
         unreadable: dict[str, StoreError] = {}
         for digest in dict.fromkeys(entries):
@@ -130,67 +166,77 @@ class CommitLog:
         )
 
     def manifest(self, digest: str) -> Manifest:
-        """The manifest of that digest, checked against it."""
-        path = self._manifest_path(digest)
-        return _manifest(_bytes(path), path)
+        """Returns the manifest with this digest.
 
-    def _reader(self) -> Callable[[str], Manifest]:
-        """Reads many manifests as `manifest` reads one."""
+        Raises:
+            CorruptFileError: It is missing or corrupt.
+        """
+        path = self._manifest_path(digest)
+        return _parse_manifest(_read_bytes(path), path)
+
+    def _manifest_reader(self) -> Callable[[str], Manifest]:
+        """Returns a function that does what `manifest` does, and reads a bucket's manifests at once."""
         files = SmallFiles(self._root / MANIFESTS)
-        return lambda digest: _manifest(files.read(f"{digest}.json"), self._manifest_path(digest))
+        return lambda digest: _parse_manifest(files.read(f"{digest}.json"), self._manifest_path(digest))
 
     def append(self, manifest: Manifest) -> str:
-        """Make a commit visible, whatever others have committed meanwhile; the digest it has in the log.
+        """Makes a commit visible, whatever others have committed meanwhile.
 
-        A manifest that is live already is not added again. One that was replaced since comes back as a manifest that
-        names the same files and replaces its former self.
+        A manifest that is already live is not added again. If it was superseded, the new commit has the same files and
+        replaces the former one.
+
+        Returns:
+            The digest of the commit.
         """
         while True:
-            digest = self._put(manifest, self.entries())
+            digest = self._commit(manifest, self.entries())
             if digest:
                 return digest
 
-    def update(self, decide: Callable[[LogState], Manifest | None]) -> str | None:
-        """Make the commit visible that follows from the log as it is: no other commit comes in between.
+    def update(self, build: Callable[[LogState], Manifest | None]) -> str | None:
+        """Makes a commit visible that is built from the log state; no other commit comes between.
 
         Args:
-            decide: Makes the commit from what the log says; called again if another writer was faster. None is no
-                commit. It may raise.
+            build: Builds the manifest from the log state; None for no commit. It may raise. It is called again if
+                another writer was faster.
 
         Returns:
-            The digest that the commit has in the log; None if there is none.
+            The digest of the commit; None if there is none.
 
         Raises:
-            CorruptFileError: The log cannot be read.
+            CorruptFileError: The log is corrupt.
         """
         while True:
             log_state = self.read_state()
-            manifest = decide(log_state)
+            manifest = build(log_state)
             if manifest is None:
                 return None
-            digest = self._put(manifest, list(log_state.entries))
+            digest = self._commit(manifest, list(log_state.entries))
             if digest:
                 return digest
 
     def supersede(self, manifest: Manifest) -> str:
-        """Make a commit the only one that counts, in place of all before it; the digest it has in the log.
+        """Makes a commit the only live one.
 
-        Where the only live one says the same, whatever it replaced in its time, it stays. Where the only one that
-        counts cannot be read and this commit is that one, it is written again.
+        If the only live manifest is equal except for what it replaces, it stays. If the only blocking manifest is this
+        one, it is written again.
 
         Args:
-            manifest: Manifest. It replaces nothing by itself.
+            manifest: The manifest, with empty `replaces`.
+
+        Returns:
+            The digest of the commit.
         """
-        digest = self.update(lambda log_state: superseding(manifest, log_state))
+        digest = self.update(lambda log_state: build_superseding_manifest(manifest, log_state))
         assert digest is not None
         return digest
 
-    def _put(self, manifest: Manifest, entries: list[str]) -> str | None:
-        """Put a manifest as the entry after these; its digest in the log, None if another writer was faster."""
+    def _commit(self, manifest: Manifest, entries: list[str]) -> str | None:
+        """Writes a manifest and its log entry after `entries`; returns None if another writer was faster."""
         digest = manifest.digest
         if digest in entries and digest in _replaced_by(self.read_state().known.values()):
             again = manifest.model_copy(update={"replaces": (*manifest.replaces, digest)})
-            return self._put(again, entries)
+            return self._commit(again, entries)
         if not self._is_written(digest):
             write(self._manifest_path(digest), manifest.to_json())
         if digest in entries:
@@ -200,19 +246,13 @@ class CommitLog:
         return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
 
     def _sync_directories(self, manifest: Manifest) -> None:
-        """Sync every directory of the store on the way to what a commit names.
+        """Syncs every directory of the store that leads to a file of the manifest.
 
-        Its writer may have been killed between making a directory and syncing its entry, or on another machine.
+        The writer of a directory may have been killed before it synced the parent, or may run on another machine.
         """
         store = self._root.parents[1]
         directories = {(self._root / entry.path).parent for entry in manifest.entries()}
         sync_directories({*directories, self._root / MANIFESTS, store / NETWORKS}, store)
-
-    def _whole(self) -> LogState:
-        log_state = self.read_state()
-        if log_state.blocking:
-            raise log_state.unreadable[log_state.blocking[0]]
-        return log_state
 
     def _is_written(self, digest: str) -> bool:
         path = self._manifest_path(digest)
@@ -222,12 +262,12 @@ class CommitLog:
         return self._root / MANIFESTS / f"{digest}.json"
 
 
-def superseding(manifest: Manifest, log_state: LogState) -> Manifest:
-    """A manifest as the only commit that counts, in place of all that a log has; the live one if it says the same.
+def build_superseding_manifest(manifest: Manifest, log_state: LogState) -> Manifest:
+    """Returns a manifest that replaces all live and blocking ones; the live one if it is equal otherwise.
 
     Args:
-        manifest: The manifest. It replaces nothing by itself.
-        log_state: What the log says.
+        manifest: The manifest, with empty `replaces`.
+        log_state: The state of the log.
     """
     if not log_state.blocking and [one.model_copy(update={"replaces": ()}) for one in log_state.live] == [manifest]:
         return log_state.live[0]
@@ -236,24 +276,24 @@ def superseding(manifest: Manifest, log_state: LogState) -> Manifest:
 
 
 def entry_bytes(digest: str) -> bytes:
-    """The bytes of a log entry that names a manifest."""
+    """Returns the bytes of a log entry that references a manifest."""
     return canonical_json({"manifest": digest})
 
 
 def find_blocking_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> tuple[str, ...]:
-    """The logged manifests, oldest first, that cannot be read and may count or hide what they replaced.
+    """Returns the unreadable manifests, oldest first, that may be live or may replace others.
 
     Args:
-        entries: sequence of str. The digests that the log names, oldest first.
-        known: mapping. The manifests that can be read, by digest.
+        entries: The digests in the log, oldest first.
+        known: The readable manifests by digest.
     """
     replaced = _replaced_by(known.values())
-    blocking, is_older_settled = [], True
+    blocking, are_older_superseded = [], True
     for digest in dict.fromkeys(entries):
-        is_settled = digest in replaced or (digest in known and isinstance(known[digest].facts, DroppedMetadata))
-        if digest not in known and not (is_settled and is_older_settled):
+        is_superseded = digest in replaced or (digest in known and isinstance(known[digest].facts, DroppedMetadata))
+        if digest not in known and not (is_superseded and are_older_superseded):
             blocking.append(digest)
-        is_older_settled = is_older_settled and is_settled
+        are_older_superseded = are_older_superseded and is_superseded
     return tuple(blocking)
 
 
@@ -261,58 +301,51 @@ def _replaced_by(manifests: Iterable[Manifest]) -> set[str]:
     return {digest for manifest in manifests for digest in manifest.replaces}
 
 
-def _bytes(path: Path) -> bytes | None:
-    """A file's bytes; None where it is not there."""
+def _read_bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
 
 
-def _last(names: Iterable[str]) -> int:
-    """The number of the last entry among files of a log."""
+def _last_number(names: Iterable[str]) -> int:
     return max((int(name[:8]) for name in names if ENTRY_NAME.fullmatch(name)), default=0)
 
 
-def _entry(data: bytes | None, path: Path) -> str:
-    """The digest that the entry at `path` names."""
+def _parse_entry(data: bytes | None, path: Path) -> str:
+    """Returns the digest in a log entry."""
     if data is None:
-        raise CorruptFileError("an entry of the log is missing", location=str(path))
+        raise CorruptFileError("the log entry is missing", location=str(path))
     try:
         digest = str(parse_json(data)["manifest"])
     except (ValueError, KeyError, TypeError):
-        raise CorruptFileError("the log entry is damaged", location=str(path)) from None
+        raise CorruptFileError("the log entry is corrupt", location=str(path)) from None
     if not MANIFEST_NAME.fullmatch(f"{digest}.json") or entry_bytes(digest) != data:
-        raise CorruptFileError("the log entry is damaged", location=str(path))
+        raise CorruptFileError("the log entry is corrupt", location=str(path))
     return digest
 
 
-def _manifest(data: bytes | None, path: Path) -> Manifest:
-    """The manifest at `path`, checked against the digest that names it."""
+def _parse_manifest(data: bytes | None, path: Path) -> Manifest:
+    """Returns the manifest in a file whose name is the manifest's digest."""
     if data is None:
-        raise CorruptFileError("the log names a manifest that is missing", location=str(path))
-    manifest = _parse(data, path)
-    if manifest.digest != path.stem or manifest.to_json() != data:
-        raise CorruptFileError(
-            f"manifest is damaged: expected SHA-256 {path.stem}, got {manifest.digest}", location=str(path)
-        )
-    return manifest
-
-
-def _parse(data: bytes, path: Path) -> Manifest:
+        raise CorruptFileError("the manifest is missing", location=str(path))
     try:
         version = parse_json(data).get("version")
     except (ValueError, AttributeError):
-        raise CorruptFileError("manifest is damaged: not JSON", location=str(path)) from None
+        raise CorruptFileError("the manifest is corrupt: not JSON", location=str(path)) from None
     if isinstance(version, int) and version > MANIFEST_VERSION:
         raise StoreError(
-            f"manifest has version {version}, this capt reads up to {MANIFEST_VERSION}",
+            f"the manifest has version {version}; this version of capt supports up to {MANIFEST_VERSION}",
             location=str(path),
-            hint="use a newer capt",
+            hint="Use a newer version of capt.",
         )
     try:
-        return Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise CorruptFileError(f"manifest is damaged: {place}: {first['msg']}", location=str(path)) from None
+        field = ".".join(map(str, first["loc"]))
+        raise CorruptFileError(f"the manifest is corrupt: {field}: {first['msg']}", location=str(path)) from None
+    if manifest.digest != path.stem or manifest.to_json() != data:
+        message = f"the manifest is corrupt: expected SHA-256 {path.stem}, got {manifest.digest}"
+        raise CorruptFileError(message, location=str(path))
+    return manifest

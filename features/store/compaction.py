@@ -1,10 +1,10 @@
-"""Compaction: the live commits of a feature table merged into one, byte for byte what a single run would have written.
+"""Merges the live commits of a feature table into one commit with the bytes that a single run would have written.
 
-survey (what stays, in how many shards) → copy rows by key into new shards → a commit in place of those merged
+    survey (rows that stay, number of shards) → copy rows by key to new shards → a commit that replaces the merged ones
 
-Rows are copied and never extracted. Those that no live dataset names are left out, unless a job that prepares features
-is at work on the table. Commits of different makings (network, numerics class, toolchain) stay apart, since what is
-known of a row is known of its commit. What was merged stays on the disk for its readers until garbage collection.
+Rows are copied and never extracted again. Rows that no live dataset references are dropped, unless a job prepares
+features for the table. Commits with different metadata (extractor, numerics class, toolchain) stay separate, because
+the metadata of a row is that of its commit. Garbage collection deletes the files of merged commits later.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import groupby
@@ -49,26 +49,26 @@ from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.options.store import StoreCompact
 from schemas.table_config import SHORT_FINGERPRINT
-from schemas.tables import FAILURES
+from schemas.tables import CATALOG, FAILURES
 from schemas.terminal.progress import show_progress
 
-_SPARE = 1.05
-_FAILURES_A_WRITE = 10_000
+_DISK_MARGIN = 1.05
+_FAILURES_PER_GROUP = 10_000
 
 _log = logging.getLogger("capt.store")
 
 
 @dataclass(frozen=True)
 class CompactionSummary:
-    """What a compaction did to one table.
+    """The result of the compaction of one table.
 
     Args:
-        merged: int. Commits that were merged; 0 where the table was compact already.
-        rows: int. MergedRows in the table.
-        dropped: int. MergedRows left out because no dataset names them.
-        repeated: int. MergedRows left out because an older commit has them too.
-        shards: int. Shards written.
-        bytes: int. Their size, indexes left out.
+        merged: Number of merged commits; 0 if the table was already compact.
+        rows: Number of rows in the table.
+        dropped: Number of dropped rows that no dataset references.
+        repeated: Number of dropped rows that an older commit contains, too.
+        shards: Number of written shards.
+        bytes: Their size without indexes.
     """
 
     merged: int
@@ -80,154 +80,175 @@ class CompactionSummary:
 
 
 def compact_store(options: StoreCompact) -> dict[str, Any]:
-    """Merge the commits of a store's feature tables.
+    """Merges the commits of a store's feature tables.
 
     Args:
-        options: The store, which tables, and their number of shards.
+        options: The store, the tables, and their number of shards.
 
     Returns:
-        `tables`, how many there were, the sums over them of the fields of `Compacted`, and `seconds`.
+        `tables`, their number; the sums over them of the fields of `CompactionSummary`; and `seconds`.
 
     Raises:
-        CorruptFileError: a shard or index that is to be copied is damaged.
-        CaptError: the disk is too full.
+        UsageError: The number of shards is not a power of two.
+        CorruptFileError: A shard or index to be copied is corrupt.
+        CaptError: The disk has too little free space.
     """
     started = time.monotonic()
     _check_count(options.num_shards)
-    opened = open_store(options.store)
-    tables = [opened.feature_table(options.feature_table)] if options.feature_table else opened.feature_tables()
-    done = [asdict(compact_table(opened, chosen.fingerprint, options.num_shards)) for chosen in tables]
-    sums = {field.name: sum(one[field.name] for one in done) for field in fields(CompactionSummary)}
-    return {"tables": len(done), **sums, "seconds": round(time.monotonic() - started, 3)}
+    store = open_store(options.store)
+    tables = [store.feature_table(options.feature_table)] if options.feature_table else store.feature_tables()
+    summaries = [asdict(compact_table(store, table.fingerprint, options.num_shards)) for table in tables]
+    sums = {field.name: sum(summary[field.name] for summary in summaries) for field in fields(CompactionSummary)}
+    return {"tables": len(summaries), **sums, "seconds": round(time.monotonic() - started, 3)}
 
 
 def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> CompactionSummary:
-    """Merge the commits of one table; those made meanwhile stay beside what was merged.
+    """Merges the commits of one table. Commits made meanwhile stay beside the merged one.
 
     Args:
-        store: Store. The store.
-        fingerprint: str. How the table's fingerprint begins.
-        shards: int or None. Pins the shard count, a power of two.
+        store: The store.
+        fingerprint: The table's fingerprint or its beginning.
+        shards: Number of shards, a power of two; None for a number that fits.
     """
     name = table_name(store.path, store.feature_table(fingerprint).root)
     drops = True
     with lease(store.path, "compact", {name: ()}):
         while True:
             compaction = _Compaction(store, store.feature_table(fingerprint), shards, drops)
-            done = compaction.run()
-            if done:
-                return done
-            drops = not compaction.is_missed
-            message = "another compaction was faster" if drops else "rows left out came to be wanted meanwhile"
-            _log.info("%s: %s; looking again", name, message)
+            summary = compaction.run()
+            if summary:
+                return summary
+            drops = not compaction.needs_dropped_rows
+            reason = "another compaction was faster" if drops else "dropped rows were referenced meanwhile"
+            _log.info("%s: %s. The compaction starts again.", name, reason)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Group:
-    """The commits of one making, and the rows of theirs that stay: how many, and SHA-256 of their keys in order."""
+    """The commits with the same metadata.
 
-    number: int
+    Args:
+        facts: Their metadata.
+        manifests: The commits, oldest first.
+        rows: Number of their rows that stay.
+        keys: SHA-256 of the keys of these rows in ascending order.
+    """
+
     facts: FeatureMetadata
-    manifests: tuple[Manifest, ...]
-    rows: int
-    keys: str
+    manifests: list[Manifest]
+    rows: int = 0
+    keys: str = ""
 
     def is_compact(self, count: int) -> bool:
-        """Whether there is nothing to merge, to leave out or to divide anew."""
+        """Tells whether there is nothing to merge, to drop or to divide into another number of shards."""
         shards = [shard for manifest in self.manifests for shard in manifest.shards]
-        whole = sum(shard.rows for shard in shards) == self.rows
-        return len(self.manifests) == 1 and whole and all(shard.count == count for shard in shards)
+        keeps_all = sum(shard.rows for shard in shards) == self.rows
+        return len(self.manifests) == 1 and keeps_all and all(shard.count == count for shard in shards)
 
 
 class _Compaction:
-    """One attempt at one table, as it is at the start.
+    """One attempt to compact one table, as it is at the start.
 
     Args:
         store: The store.
         table: The table.
-        shards: The shard count; None takes what fits.
-        drops: Whether rows that no dataset names are left out.
+        shards: Number of shards; None for a number that fits.
+        drops: Whether to drop rows that no dataset references.
     """
 
     def __init__(self, store: Store, table: FeatureTable, shards: int | None, drops: bool) -> None:
         self._store = store
         self._table = table
-        self._pinned_count = shards
+        self._shard_count = shards
         self._name = table_name(store.path, table.root)
         self._scratch = working_path(store.path / WORK / f"compact-{uuid.uuid4().hex}")
         self._merge = ShardMerge(table.root, table.shards, table.table)
-        self._makings = _makings(table)
-        self._making_of_shard = _making_of_shard(self._makings, self._merge.shards)
-        self._commits = _dataset_commits(store)
-        self._named: ReferencedKeys | None = None
+        self._groups = _group_by_metadata(table)
+        self._group_of_shard = self._find_groups()
+        self._dataset_commits = self._read_dataset_commits()
+        self._referenced: ReferencedKeys | None = None
         self._copied = 0
         self._drops = drops
-        self.is_missed = False
+        self.needs_dropped_rows = False
 
     def run(self) -> CompactionSummary | None:
-        """Do it; None where the commits to merge were replaced, or rows left out came to be wanted, meanwhile."""
+        """Compacts the table.
+
+        Returns:
+            The summary; None if the commits to merge were replaced meanwhile, or dropped rows were referenced.
+        """
         try:
             if self._drops and not is_busy(self._store.path, self._name, "prepare"):
-                self._named = self._gather("named")
-            groups, repeated = self._survey()
-            return self._replace(groups, repeated)
+                self._referenced = self._collect_keys("referenced")
+            return self._replace(repeated=self._survey())
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _replace(self, groups: list[_Group], repeated: int) -> CompactionSummary | None:
-        rows = sum(group.rows for group in groups)
+    def _replace(self, repeated: int) -> CompactionSummary | None:
+        rows = sum(group.rows for group in self._groups)
         dropped = sum(shard.rows for shard in self._merge.shards) - repeated - rows
-        count = self._pinned_count or choose_shard_count(rows, self._row_bytes)
-        waiting = [group for group in groups if not group.is_compact(count)]
-        merged = [manifest for group in waiting for manifest in group.manifests]
-        written = self._write_all(waiting, count)
+        count = self._shard_count or choose_shard_count(rows, self._row_bytes)
+        groups = [group for group in self._groups if not group.is_compact(count)]
+        written = self._write_all(groups, count)
         if not (self._commit_dropping(written) if dropped else self._commit(written)):
             return None
         shards = [shard for manifest in written for shard in manifest.shards]
+        merged = sum(len(group.manifests) for group in groups)
         size = sum(shard.data.bytes for shard in shards)
-        return CompactionSummary(len(merged), rows, dropped, repeated, len(shards), size)
+        return CompactionSummary(merged, rows, dropped, repeated, len(shards), size)
 
-    # === What stays ===
+    # === Rows that stay ===
 
-    def _survey(self) -> tuple[list[_Group], int]:
-        """The commits by making with the rows that stay, and how many rows an older commit has too."""
-        digests, counts, repeated = [hashlib.sha256() for _ in self._makings], [0] * len(self._makings), 0
+    def _survey(self) -> int:
+        """Counts and hashes the rows of each group that stay; returns the number of repeated rows."""
+        digests, repeated = [hashlib.sha256() for _ in self._groups], 0
         for number in range(self._merge.ranges):
-            rows = self._kept(number)
-            repeated += rows.repeated
-            for making, digest in enumerate(digests):
-                mine = self._made(rows, making)
-                digest.update(as_bytes(mine.keys).tobytes())
-                counts[making] += len(mine.keys)
-        groups = [
-            _Group(making, facts, tuple(manifests), counts[making], digests[making].hexdigest())
-            for making, (facts, manifests) in enumerate(self._makings)
-        ]
-        return groups, repeated
+            kept = self._kept(number)
+            repeated += kept.repeated
+            for group, digest in zip(self._groups, digests, strict=True):
+                rows = self._select(kept, group)
+                digest.update(as_bytes(rows.keys).tobytes())
+                group.rows += len(rows.keys)
+        for group, digest in zip(self._groups, digests, strict=True):
+            group.keys = digest.hexdigest()
+        return repeated
 
     def _kept(self, number: int) -> MergedRows:
-        """The rows of a key range that some dataset names."""
+        """Returns the rows of a key range that stay."""
         rows = self._merge.range(number)
-        return rows.select(contains(self._named.range(number), rows.keys)) if self._named else rows
+        return rows.select(contains(self._referenced.range(number), rows.keys)) if self._referenced else rows
 
-    def _made(self, rows: MergedRows, making: int) -> MergedRows:
-        return rows.select(self._making_of_shard[rows.shards] == making)
+    def _select(self, rows: MergedRows, group: _Group) -> MergedRows:
+        return rows.select(self._group_of_shard[rows.shards] == self._groups.index(group))
 
-    def _gather(self, name: str) -> ReferencedKeys:
-        catalogs = (dataset.file(dataset.manifest.files["catalog"]) for dataset in self._store.datasets())
+    def _find_groups(self) -> "np.ndarray[Any, Any]":
+        """Returns the number of the group of each shard, int64 [shards]."""
+        numbers: dict[str, int] = {}
+        for number, group in enumerate(self._groups):
+            for manifest in group.manifests:
+                for shard in manifest.shards:
+                    numbers.setdefault(shard.data.path, number)
+        return np.array([numbers[shard.data.path] for shard in self._merge.shards], np.int64)
+
+    def _collect_keys(self, name: str) -> ReferencedKeys:
+        """Collects the keys that live datasets reference."""
+        catalogs = (dataset.file(dataset.manifest.files[CATALOG.name]) for dataset in self._store.datasets())
         return ReferencedKeys(self._scratch / name, self._merge.ranges, catalogs)
 
-    def _is_missed(self) -> bool:
-        """Whether, since the start, a job or a dataset has come to count on a row that was left out."""
+    def _read_dataset_commits(self) -> dict[str, list[str]]:
+        return {one.name: [manifest.digest for manifest in one.manifests] for one in self._store.datasets()}
+
+    def _are_dropped_rows_needed(self) -> bool:
+        """Tells whether a job or a dataset has begun to reference a dropped row since the start."""
         if is_busy(self._store.path, self._name, "prepare"):
             return True
-        if self._named is None or _dataset_commits(self._store) == self._commits:
+        if self._referenced is None or self._read_dataset_commits() == self._dataset_commits:
             return False
-        now = self._gather("now")
+        now = self._collect_keys("now")
         for number in range(self._merge.ranges):
             keys = self._merge.range(number).keys
-            left_out = keys[~contains(self._named.range(number), keys)]
-            if contains(now.range(number), left_out).any():
+            dropped = keys[~contains(self._referenced.range(number), keys)]
+            if contains(now.range(number), dropped).any():
                 return True
         return False
 
@@ -240,15 +261,14 @@ class _Compaction:
             return [self._write(group, count) for group in groups]
 
     def _write(self, group: _Group, count: int) -> Manifest:
-        """The shards of one making, durable, and the manifest that is to name them."""
+        """Writes the shards of a group durably, and returns the manifest that references them."""
         commit = compute_commit_name(self._table.fingerprint, group.facts.network, count, group.keys)
-        parts = (self._made(self._kept(number), group.number) for number in range(self._merge.ranges))
-        rows = (row for part in parts for row in part)
+        rows = (row for number in range(self._merge.ranges) for row in self._select(self._kept(number), group))
         shards = []
         with contextlib.closing(open_copier(self._merge, self._table.table, self._table.table_config.format)) as copier:
-            for number, some in groupby(rows, lambda row: find_shard(row[0], count)):
-                shards.append(self._shard(copier, commit, number, count, some))
-        files = self._failures(group)
+            for number, shard_rows in groupby(rows, lambda row: find_shard(row[0], count)):
+                shards.append(self._write_shard(copier, commit, number, count, shard_rows))
+        files = self._merge_failures(group)
         fsync(self._table.root)
         return Manifest(
             table=self._table.fingerprint,
@@ -258,14 +278,14 @@ class _Compaction:
             facts=group.facts,
         )
 
-    def _shard(
+    def _write_shard(
         self, copier: Copier, commit: str, number: int, count: int, rows: Iterator[tuple[bytes, int, int]]
     ) -> Shard:
-        """One shard, copied unless a killed compaction has."""
+        """Writes one shard, unless a killed compaction has written it."""
         root, table, file_format = self._table.root, self._table.table, self._table.table_config.format
-        done = self._plan(commit) / f"{number:05d}.json"
-        if done.exists():
-            copied = Shard.model_validate_json(done.read_bytes())
+        record = self._plan(commit) / f"{number:05d}.json"
+        if record.exists():
+            copied = Shard.model_validate_json(record.read_bytes())
             if all(is_intact(root, entry) for entry in copied.entries()):
                 self._copied += copied.rows
                 return copied
@@ -278,11 +298,11 @@ class _Compaction:
         finally:
             writer.abandon()
         assert written is not None
-        put_if_absent(done, written.model_dump_json().encode())
+        put_if_absent(record, written.model_dump_json().encode())
         return written
 
-    def _failures(self, group: _Group) -> dict[str, FileEntry]:
-        """The remembered failures of the commits, the latest word on each image, as one file."""
+    def _merge_failures(self, group: _Group) -> dict[str, FileEntry]:
+        """Writes the recorded failures of the commits to one file; for each image, the latest one."""
         schema = FAILURES.arrow_schema()
         entries = [manifest.files["failures"] for manifest in group.manifests if "failures" in manifest.files]
         if not entries:
@@ -290,10 +310,9 @@ class _Compaction:
         tables = [pq.read_table(self._table.file(entry), schema=schema) for entry in entries]
         latest = {row["key"]: row for table in tables for row in table.to_pylist()}
         merged = pa.Table.from_pylist([latest[key] for key in sorted(latest)], schema=schema)
-        return {"failures": _put_parquet(self._table.root, "failures", merged)}
+        return {"failures": _write_parquet(self._table.root, "failures", merged)}
 
     def _plan(self, commit: str) -> Path:
-        """Where it is noted which shards of a commit are written, as long as the commit is not made."""
         return compaction_plan(self._store.path, self._table.root.name, commit)
 
     @property
@@ -301,77 +320,60 @@ class _Compaction:
         return sum(field.nbytes for field in self._table.table.fields)
 
     def _check_disk(self, rows: int) -> None:
-        need, free = int(rows * self._row_bytes * _SPARE), measure_free_space(self._table.root)
+        need, free = int(rows * self._row_bytes * _DISK_MARGIN), measure_free_space(self._table.root)
         if free is not None and need > free:
             raise CaptError(
-                f"{need:,} bytes are needed and {free:,} are free",
+                f"compaction needs {need:,} bytes, but {free:,} are free",
                 location=str(self._table.root),
-                hint="free some; `capt store gc` may help",
+                hint="Free space, for example with `capt store gc`.",
             )
 
     # === Committing ===
 
     def _commit_dropping(self, written: list[Manifest]) -> bool:
-        """As `_commit`, where rows are left out: no job can come to count on one between the check and the commit."""
+        """Commits like `_commit`, while a lease keeps jobs from referencing a dropped row."""
         if not written:
             return True
         with lease_for_deletion(self._store.path, self._name):
-            self.is_missed = self._is_missed()
-            return not self.is_missed and self._commit(written)
+            self.needs_dropped_rows = self._are_dropped_rows_needed()
+            return not self.needs_dropped_rows and self._commit(written)
 
     def _commit(self, written: list[Manifest]) -> bool:
-        """Put what was written in place of what was merged, as far as that is still there; whether all of it was."""
+        """Commits the manifests whose replaced commits are all live; returns whether these are all manifests."""
         log = CommitLog(self._table.root)
-        done = [log.update(partial(_in_place, manifest)) for manifest in written]
+        committed = [log.update(partial(_check_replaced, manifest)) for manifest in written]
         for manifest in written:
             for commit in {shard.data.path.partition("/")[0] for shard in manifest.shards}:
                 remove_tree(self._plan(commit))
-        return all(done)
+        return all(committed)
 
 
-# === Parts ===
+def _check_replaced(manifest: Manifest, log_state: LogState) -> Manifest | None:
+    """Returns the manifest if it or all that it replaces is live."""
+    is_valid = manifest.digest in log_state.live_digests or set(manifest.replaces) <= log_state.live_digests
+    return manifest if is_valid else None
 
 
-def _in_place(manifest: Manifest, log_state: LogState) -> Manifest | None:
-    """The manifest, if all that it replaces is live, or it is already."""
-    is_there = manifest.digest in log_state.live_digests or set(manifest.replaces) <= log_state.live_digests
-    return manifest if is_there else None
-
-
-def _makings(table: FeatureTable) -> list[tuple[FeatureMetadata, list[Manifest]]]:
-    """The table's commits by what they were made with, oldest first."""
-    found: list[tuple[FeatureMetadata, list[Manifest]]] = []
+def _group_by_metadata(table: FeatureTable) -> list[_Group]:
+    """Groups the table's commits by their metadata, oldest first."""
+    groups: list[_Group] = []
     for manifest in table.manifests:
         facts = manifest.facts
         assert isinstance(facts, FeatureMetadata)
-        same = next((manifests for known, manifests in found if known == facts), None)
-        if same is None:
-            found.append((facts, [manifest]))
+        group = next((group for group in groups if group.facts == facts), None)
+        if group is None:
+            groups.append(_Group(facts, [manifest]))
         else:
-            same.append(manifest)
-    return found
+            group.manifests.append(manifest)
+    return groups
 
 
-def _making_of_shard(
-    makings: list[tuple[FeatureMetadata, list[Manifest]]], shards: Sequence[Shard]
-) -> "np.ndarray[Any, Any]":
-    first: dict[str, int] = {}
-    for number, (_, manifests) in enumerate(makings):
-        for shard in (shard for manifest in manifests for shard in manifest.shards):
-            first.setdefault(shard.data.path, number)
-    return np.array([first[shard.data.path] for shard in shards], np.int64)
-
-
-def _dataset_commits(store: Store) -> dict[str, list[str]]:
-    return {dataset.name: [manifest.digest for manifest in dataset.manifests] for dataset in store.datasets()}
-
-
-def _put_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
+def _write_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
     temporary = temporary_path(root / stem)
     try:
         with pq.ParquetWriter(temporary, rows.schema) as writer:
-            for start in range(0, len(rows), _FAILURES_A_WRITE):
-                writer.write_table(rows.slice(start, _FAILURES_A_WRITE))
+            for start in range(0, len(rows), _FAILURES_PER_GROUP):
+                writer.write_table(rows.slice(start, _FAILURES_PER_GROUP))
         path = root / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
         make_directory(path.parent)
         replace_atomically(temporary, path)
@@ -383,5 +385,7 @@ def _put_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
 def _check_count(shards: int | None) -> None:
     if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
         raise UsageError(
-            f"{shards} is no power of two up to {MAX_SHARDS}", location="--num-shards", hint="write 64, say"
+            f"{shards} is not a power of two up to {MAX_SHARDS:,}",
+            location="--num-shards",
+            hint="Use 64, for example.",
         )

@@ -1,7 +1,7 @@
-"""Removal: a dataset taken out of a store, with the tokens of its captions.
+"""Removes a dataset and its caption tables from a store.
 
-A removal is a commit like any other: it replaces what is live and adds nothing, so who has the dataset open keeps it.
-The features of its images stay until a compaction finds that no other dataset names them.
+The removal is a commit: it replaces the live commits and adds nothing, so readers of an open snapshot are not affected.
+The features of the dataset's images stay until a compaction finds that no other dataset references them.
 """
 
 import time
@@ -17,51 +17,49 @@ from schemas.options.store import StoreDrop
 
 
 def drop_dataset(options: StoreDrop) -> dict[str, Any]:
-    """Take a dataset out of a store.
+    """Removes a dataset from a store.
 
     Args:
-        options: The store and the dataset. A dataset that was removed before is not an error.
+        options: The store and the dataset. It is not an error if the dataset was removed before.
 
     Returns:
-        `dataset`, `images` that it had, `text` (fingerprints of the text tables that went with it) and `seconds`.
+        `dataset`; `images`, the number it had; `caption_tables`, the fingerprints of the removed caption tables; and
+        `seconds`.
 
     Raises:
-        StoreError: there never was such a dataset.
+        StoreError: The store never had such a dataset.
     """
     started = time.monotonic()
-    opened, name = open_store(options.store), options.dataset
-    dataset = opened.dataset_root(name)
-    images = _images(opened, name)
-    texts = [table for table in opened.caption_tables() if table.table_config.dataset == name]
-    roots = [*(table.root for table in texts), dataset]
-    with lease(opened.path, "change", {table_name(opened.path, root): () for root in roots}):
-        # The dataset goes last, so that a removal cut short is seen to be unfinished.
-        for table in texts:
-            _take_out(table.root, table.fingerprint)
-        _take_out(dataset, name)
+    store, name = open_store(options.store), options.dataset
+    dataset = store.dataset_root(name)
+    images = _count_images(store, name)
+    tables = [table for table in store.caption_tables() if table.table_config.dataset == name]
+    roots = [*(table.root for table in tables), dataset]
+    with lease(store.path, "change", {table_name(store.path, root): () for root in roots}):
+        # The dataset is removed last: if the removal is interrupted, the same command can finish it.
+        for table in tables:
+            _drop_table(table.root, table.fingerprint)
+        _drop_table(dataset, name)
     return {
         "dataset": name,
         "images": images,
-        "text": [table.fingerprint for table in texts],
+        "caption_tables": [table.fingerprint for table in tables],
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
-def _images(store: Store, name: str) -> int:
+def _count_images(store: Store, name: str) -> int:
     root = store.dataset_root(name)
     if not CommitLog(root).last():
-        store.dataset(name)  # it names the datasets there are
+        store.dataset(name)  # raises the error that lists the datasets
     dataset = Dataset(root)
     return sum(dataset.facts.images.values()) if dataset.manifests else 0
 
 
-def _take_out(root: Path, table: str) -> None:
-    CommitLog(root).update(lambda log_state: _without(table, log_state))
+def _drop_table(root: Path, name: str) -> None:
+    def build(log_state: LogState) -> Manifest | None:
+        log_state.check_complete()
+        replaces = tuple(manifest.digest for manifest in log_state.live)
+        return Manifest(table=name, replaces=replaces, facts=DroppedMetadata()) if replaces else None
 
-
-def _without(table: str, log_state: LogState) -> Manifest | None:
-    """A commit that takes out all that is live."""
-    for error in (log_state.unreadable[digest] for digest in log_state.blocking):
-        raise error
-    replaces = tuple(manifest.digest for manifest in log_state.live)
-    return Manifest(table=table, replaces=replaces, facts=DroppedMetadata()) if replaces else None
+    CommitLog(root).update(build)

@@ -1,7 +1,7 @@
-"""Tracks the leases that this process holds, and whether each still holds.
+"""Tracks the leases that this process holds, and whether they are still valid.
 
-A process may be suspended for longer than its lease holds; garbage collection then takes the process for dead. So a
-holder gives up its lease before others do, by a clock of its own, and never renews it afterwards.
+A process may be suspended for longer than its lease is valid; garbage collection then assumes that the process is dead.
+A holder therefore gives up its lease early, by its own clock, and never renews it afterwards.
 """
 
 import contextlib
@@ -14,23 +14,23 @@ from threading import Lock
 from features.io.atomic_files import touch, write
 from schemas.errors import StoreError
 
-# Fraction of a lease's time after which its holder gives it up. The rest is for requests that are under way.
-_HELD = 0.75
+# Fraction of a lease's time after which its holder gives it up. The rest is for requests in progress.
+_HELD_FRACTION = 0.75
 
 
 def clock() -> float:
-    """Returns the seconds since some moment, the time in which the machine slept included."""
+    """Returns a time in seconds that includes the time in which the machine was suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class HeldLease:
-    """A lease file that this process has put and renews.
+    """A lease file that this process has written and renews.
 
     Args:
         path: The lease's file.
         data: Its bytes.
-        seconds: How long the lease holds after its file was last touched.
-        tables: The directories of the tables that it names.
+        seconds: Time for which the lease is valid after its file was last touched.
+        tables: The directories of the leased tables.
     """
 
     def __init__(self, path: Path, data: bytes, seconds: float, tables: Mapping[Path, object]) -> None:
@@ -44,11 +44,11 @@ class HeldLease:
 
     @property
     def holds(self) -> bool:
-        """Whether nobody else can take the lease for one that has ended."""
-        return clock() - self._renewed < self._seconds * _HELD
+        """Whether the lease is valid with a safety margin."""
+        return clock() - self._renewed < self._seconds * _HELD_FRACTION
 
     def renew(self) -> None:
-        """Renews the lease, unless it has run out."""
+        """Renews the lease, unless it has expired."""
         with self._lock:
             started = clock()
             if self.holds:
@@ -56,26 +56,26 @@ class HeldLease:
                 self._renewed = started
 
     def now(self) -> float:
-        """Renews the lease and returns when that was, by the clock of the store's file system or service.
+        """Renews the lease and returns the time of the renewal by the clock of the store's file system or service.
 
         Raises:
-            StoreError: The lease has run out.
+            StoreError: The lease has expired.
         """
         self.renew()
         self.check()
         return self.path.stat().st_mtime
 
     def check(self) -> None:
-        """Raises an error if the lease has run out.
+        """Checks that the lease is valid.
 
         Raises:
-            StoreError: The lease has run out.
+            StoreError: The lease has expired.
         """
         if not self.holds:
             raise StoreError(
-                "the lease ran out while this process was suspended or could not reach the store",
+                "the lease expired while this process was suspended or could not reach the store",
                 location=str(self.path),
-                hint="run the same command again",
+                hint="Run the same command again.",
             )
 
 
@@ -83,27 +83,24 @@ _held: ContextVar[tuple[HeldLease, ...]] = ContextVar("held leases", default=())
 
 
 def held_leases() -> tuple[HeldLease, ...]:
-    """Returns the leases that the present job holds."""
+    """Returns the leases that the current job holds."""
     return _held.get()
 
 
 def check_lease(root: Path) -> None:
-    """Raises an error if the present job's leases on a table have run out.
-
-    Args:
-        root: The table's directory.
+    """Checks that one of the current job's leases on a table is valid, if it has any.
 
     Raises:
-        StoreError: All of them have run out.
+        StoreError: All of them have expired.
     """
-    mine = [lease for lease in _held.get() if root in lease.tables]
-    if mine and not any(lease.holds for lease in mine):
-        mine[0].check()
+    leases = [lease for lease in _held.get() if root in lease.tables]
+    if leases and not any(lease.holds for lease in leases):
+        leases[0].check()
 
 
 @contextlib.contextmanager
 def register_lease(lease: HeldLease) -> Iterator[None]:
-    """Counts a lease among those that the present job holds while the block runs."""
+    """Adds a lease to those of the current job while the block runs."""
     token = _held.set((*_held.get(), lease))
     try:
         yield

@@ -1,20 +1,20 @@
-"""Leases: what running jobs count on, so that compaction and garbage collection leave it alone.
+"""Protects the files of running jobs from compaction and garbage collection by leases.
 
     STORE/pins/<id>.json    {"version":1,"purpose":"read","seconds":600.0,"tables":{"features/ab…":["<manifest>",…]}}
 
-A lease holds for `seconds` after its file was last touched, and its job touches it three times in that time. A killed
-job leaves its lease behind, which ends by itself.
+A lease is valid for `seconds` after its file was last touched. Its job touches the file three times in that time. The
+lease of a killed job expires.
 
-    read      a reader of the manifests named: garbage collection keeps their files
-    prepare   a job that adds to the tables named: compaction drops no row, garbage collection no file of theirs
-    compact   a compaction of the tables named: garbage collection deletes no file of theirs
-    change    any other command that commits to the tables named: garbage collection deletes no file of theirs
-    collect   whoever deletes files of the tables named: writers wait until it has ended
+    read      a reader of the listed manifests: garbage collection keeps their files
+    prepare   a job that adds rows to the tables: compaction drops no row, garbage collection deletes no file of them
+    compact   a compaction of the tables: garbage collection deletes no file of them
+    change    any other command that commits to the tables: garbage collection deletes no file of them
+    collect   a job that deletes files of the tables: writers wait until it ends
 
-A writer puts its lease before it looks at a table, and then waits while a `collect` lease names the table. Whoever
-deletes puts a `collect` lease, and then leaves the table alone if a writer's lease names it. So of two that meet, one
-at least sees the other. No log changes while files are deleted by what it says, and no writer counts on a file that
-is being deleted.
+A writer writes its lease before it reads a table, and then waits while a `collect` lease lists the table. A job that
+deletes files writes a `collect` lease, and then skips the table if a writer's lease lists it. If both start at the same
+time, at least one sees the other. A log therefore never changes while files are deleted according to it, and a writer
+never relies on a file that is being deleted.
 """
 
 import contextlib
@@ -38,27 +38,27 @@ from schemas.manifests import Manifest, Sha256
 from schemas.table_config import canonical_json
 
 LEASE_SECONDS = 600.0
-# Writers wait that long for a collection that was killed.
+# Also the time for which writers wait if a garbage collection was killed.
 COLLECT_SECONDS = 120.0
 
 Purpose = Literal["read", "prepare", "compact", "change", "collect"]
 
 _WRITERS: tuple[Purpose, ...] = ("prepare", "compact", "change")
-_OF_JOBS = (WORK, NETWORKS)
+_SHARED_DIRECTORIES = (WORK, NETWORKS)
 _POLL_SECONDS = 0.5
 
 _log = logging.getLogger("capt.store")
 
 
 class Lease(Frozen):
-    """What one running job counts on.
+    """The tables that one running job relies on.
 
     Args:
-        version: int. Version of the lease's format.
-        purpose: str. What the job does, see above.
-        seconds: float. How long the lease holds after its file was last touched.
-        tables: dict. By table, as a path within the store such as `features/0123456789abcdef`: the digests of the
-            manifests that are read.
+        version: Version of the lease format.
+        purpose: What the job does, see the module's docstring.
+        seconds: Time for which the lease is valid after its file was last touched.
+        tables: Digests of the manifests that the job reads, by table, as a path within the store such as
+            `features/0123456789abcdef`.
     """
 
     version: Literal[1] = 1
@@ -67,13 +67,13 @@ class Lease(Frozen):
     tables: dict[str, tuple[Sha256, ...]]
 
     def is_writing(self, table: str) -> bool:
-        """Whether its job may write to a table; jobs that have plans may write plans and networks too."""
-        is_of_job = table in _OF_JOBS and self.purpose in ("prepare", "compact")
-        return self.purpose in _WRITERS and (table in self.tables or is_of_job)
+        """Tells whether the job may write to a table. Jobs with work plans may also write plans and extractors."""
+        is_shared = table in _SHARED_DIRECTORIES and self.purpose in ("prepare", "compact")
+        return self.purpose in _WRITERS and (table in self.tables or is_shared)
 
 
 class LeasableTable(Protocol):
-    """An open table: its directory, and the manifests it shows."""
+    """An open table: its directory and the manifests that it shows."""
 
     root: Path
     manifests: list[Manifest]
@@ -86,47 +86,50 @@ Tables = TypeVar("Tables", bound=Iterable[LeasableTable])
 def lease(
     store: Path, purpose: Purpose, tables: Mapping[str, Iterable[str]], seconds: float = LEASE_SECONDS
 ) -> Iterator[Path]:
-    """Hold a lease while the block runs; gives its file. A writer's block begins once nobody deletes from its tables.
+    """Holds a lease while the block runs. A writer's block starts once no job deletes files of its tables.
 
     Args:
-        store: Path. The store's directory.
-        purpose: str. What the job does, see above.
-        tables: mapping. By table, as `table_name` says: the digests of the manifests that are read, if any.
-        seconds: float. How long the lease holds if this process dies.
+        store: The store's directory.
+        purpose: What the job does, see the module's docstring.
+        tables: Digests of the manifests that the job reads, by the table's `table_name`.
+        seconds: Time for which the lease is valid if this process dies.
+
+    Yields:
+        The lease's file.
     """
-    mine = Lease(purpose=purpose, seconds=seconds, tables={name: tuple(some) for name, some in tables.items()})
-    with _put(store, mine) as held:
+    own = Lease(purpose=purpose, seconds=seconds, tables={name: tuple(digests) for name, digests in tables.items()})
+    with _hold(store, own) as held:
         if purpose in _WRITERS:
-            _await_collection(store, mine, held)
+            _await_collection(store, own, held)
         yield held.path
 
 
 @contextlib.contextmanager
 def lease_for_deletion(store: Path, table: str, job: Collection[HeldLease] = ()) -> Iterator[HeldLease | None]:
-    """Have a table to oneself while the block runs, to delete files of it.
+    """Holds a lease for the deletion of files of a table while the block runs.
 
     Args:
         store: The store's directory.
-        table: The table, as `table_name` says, or the store's directory of networks or of plans.
+        table: The table's `table_name`, or the store's directory of extractors or of work plans.
         job: The leases of the job that deletes.
 
     Yields:
-        The lease, whose `check` is to be called before each deletion; None if another job may write to the table.
+        The lease, whose `check` must be called before each deletion; None if another job may write to the table.
     """
-    with _put(store, Lease(purpose="collect", seconds=COLLECT_SECONDS, tables={table: ()})) as held:
-        yield None if any(one.is_writing(table) for one in _others(store, held, job)) else held
+    with _hold(store, Lease(purpose="collect", seconds=COLLECT_SECONDS, tables={table: ()})) as held:
+        yield None if any(other.is_writing(table) for other in _others(store, held, job)) else held
 
 
 @contextlib.contextmanager
-def _put(store: Path, mine: Lease) -> Iterator[HeldLease]:
-    """Put a lease, renew it while the block runs, and delete it afterwards."""
+def _hold(store: Path, own: Lease) -> Iterator[HeldLease]:
+    """Writes a lease, renews it while the block runs, and deletes it afterwards."""
     path = store / LEASES / f"{uuid.uuid4().hex}.json"
-    data = canonical_json(mine.model_dump(mode="json"))
-    held = HeldLease(path, data, mine.seconds, {store / name: () for name in mine.tables})
+    data = canonical_json(own.model_dump(mode="json"))
+    held = HeldLease(path, data, own.seconds, {store / name: () for name in own.tables})
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(mine.seconds / 3):
+        while not ended.wait(own.seconds / 3):
             with contextlib.suppress(OSError, CaptError):
                 held.renew()
 
@@ -141,108 +144,110 @@ def _put(store: Path, mine: Lease) -> Iterator[HeldLease]:
         path.unlink(missing_ok=True)
 
 
-def _await_collection(store: Path, mine: Lease, held: HeldLease) -> None:
-    """Wait while somebody deletes files of a table that a writer's lease names."""
-    is_told = False
+def _await_collection(store: Path, own: Lease, held: HeldLease) -> None:
+    """Waits while another job deletes files of a table that a writer's lease lists."""
+    is_logged = False
     while any(
-        one.purpose == "collect" and any(map(mine.is_writing, one.tables))
-        for one in _others(store, held, held_leases())
+        other.purpose == "collect" and any(map(own.is_writing, other.tables))
+        for other in _others(store, held, held_leases())
     ):
-        if not is_told:
-            _log.info("%s: waiting for a garbage collection of %s", store, ", ".join(mine.tables))
-            is_told = True
+        if not is_logged:
+            _log.info("%s: waiting for a garbage collection of %s.", store, ", ".join(own.tables))
+            is_logged = True
         pause()
         held.check()
 
 
 def _others(store: Path, held: HeldLease, job: Collection[HeldLease]) -> Iterator[Lease]:
-    """The leases that hold now, but for those of a job."""
+    """Iterates over the valid leases of other jobs."""
     own = {one.path for one in job}
-    return (one for path, one in _leases(store, held.now()) if path not in own)
+    return (lease for path, lease in _valid_leases(store, held.now()) if path not in own)
 
 
 def pause() -> None:
-    """Let time pass before one looks at the leases again."""
+    """Waits before the leases are read again."""
     time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager
-def hold_snapshot(store: Path, choose: Callable[[], Tables], seconds: float = LEASE_SECONDS) -> Iterator[Tables]:
-    """Open tables whose files stay while the block runs, whatever is committed, compacted or collected meanwhile.
+def hold_snapshot(store: Path, open_tables: Callable[[], Tables], seconds: float = LEASE_SECONDS) -> Iterator[Tables]:
+    """Opens tables and protects their files while the block runs, from later commits, compaction and collection.
 
     Args:
-        store: Path. The store's directory.
-        choose: function. Opens the tables; called again where a commit was replaced between opening and pinning.
-        seconds: float. How long the lease holds if this process dies.
+        store: The store's directory.
+        open_tables: Opens the tables. Called again if a commit was replaced between the opening and the lease.
+        seconds: Time for which the lease is valid if this process dies.
     """
     while True:
-        tables = choose()
+        tables = open_tables()
         digests = {table.root: [manifest.digest for manifest in table.manifests] for table in tables}
         with _read_lease(store, digests, seconds):
-            if all(set(some) <= _live(root) for root, some in digests.items()):
+            if all(
+                set(read) <= {manifest.digest for manifest in CommitLog(root).live()} for root, read in digests.items()
+            ):
                 yield tables
                 return
 
 
 def current_leases(store: Path) -> list[Lease]:
-    """The leases that hold now; StoreError where one cannot be read."""
-    return [held for _, held in _leases(store, time.time())]
+    """Returns the leases that are valid now.
+
+    Raises:
+        StoreError: A lease cannot be read.
+    """
+    return [lease for _, lease in _valid_leases(store, time.time())]
 
 
 def expired_leases(store: Path, now: float | None = None) -> list[Path]:
-    """The files of leases that hold no longer at a moment, seconds since 1970; None is now."""
+    """Returns the files of leases that have expired at a time in seconds since 1970; None is now."""
     moment = time.time() if now is None else now
-    return [path for path, held, touched in _lease_files(store) if touched + held.seconds <= moment]
+    return [path for path, lease, touched in _lease_files(store) if touched + lease.seconds <= moment]
 
 
 def leased_manifests(store: Path, table: str, now: float) -> set[str]:
-    """The digests of a table's manifests that somebody reads."""
-    return {digest for _, held in _leases(store, now) for digest in held.tables.get(table, ())}
+    """Returns the digests of a table's manifests that a job reads."""
+    return {digest for _, lease in _valid_leases(store, now) for digest in lease.tables.get(table, ())}
 
 
 def is_writing(store: Path, table: str, now: float | None = None) -> bool:
-    """Whether a job may write to a table, at a moment, seconds since 1970; None is now."""
-    return any(held.is_writing(table) for _, held in _leases(store, time.time() if now is None else now))
+    """Tells whether a job may write to a table, at a time in seconds since 1970; None is now."""
+    return any(lease.is_writing(table) for _, lease in _valid_leases(store, time.time() if now is None else now))
 
 
 def is_busy(store: Path, table: str, *purposes: Purpose) -> bool:
-    """Whether a lease of one of these purposes names the table."""
-    return any(table in held.tables and held.purpose in purposes for held in current_leases(store))
+    """Tells whether a lease with one of these purposes lists the table."""
+    return any(table in lease.tables and lease.purpose in purposes for lease in current_leases(store))
 
 
 def table_name(store: Path, root: Path) -> str:
-    """What leases call the table in the directory `root`: its path within the store."""
+    """Returns the name of a table in leases: its path within the store."""
     return root.relative_to(store).as_posix()
 
 
 @contextlib.contextmanager
 def _read_lease(store: Path, digests: Mapping[Path, list[str]], seconds: float) -> Iterator[None]:
-    named = {table_name(store, root): some for root, some in digests.items()}
+    tables = {table_name(store, root): read for root, read in digests.items()}
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(lease(store, "read", named, seconds))
+            stack.enter_context(lease(store, "read", tables, seconds))
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
-            _log.warning("the store cannot be written to, so what is read is not pinned: %s", store)
+            message = "%s: the store is read-only, so no lease protects these files from garbage collection."
+            _log.warning(message, store)
         yield
 
 
-def _leases(store: Path, now: float) -> list[tuple[Path, Lease]]:
-    """The leases that hold at a moment, with their files."""
-    return [(path, held) for path, held, touched in _lease_files(store) if touched + held.seconds > now]
+def _valid_leases(store: Path, now: float) -> list[tuple[Path, Lease]]:
+    return [(path, lease) for path, lease, touched in _lease_files(store) if touched + lease.seconds > now]
 
 
 def _lease_files(store: Path) -> Iterator[tuple[Path, Lease, float]]:
-    """Every lease file, its lease, and when it was last touched by the clock of the file system or service."""
+    """Iterates over lease files, leases, and times of the last touch by the clock of the file system or service."""
     for path in sorted((store / LEASES).glob("*.json")):
         with contextlib.suppress(FileNotFoundError):
-            held = _read(path)
-            yield path, held, path.stat().st_mtime
-
-
-def _live(root: Path) -> set[str]:
-    return {manifest.digest for manifest in CommitLog(root).live()}
+            lease = _read(path)
+            yield path, lease, path.stat().st_mtime
 
 
 def _read(path: Path) -> Lease:
@@ -250,5 +255,5 @@ def _read(path: Path) -> Lease:
         return Lease.model_validate_json(path.read_bytes())
     except ValidationError:
         raise StoreError(
-            "the lease cannot be read", location=str(path), hint="delete it once no job uses the store"
+            "the lease cannot be read", location=str(path), hint="Delete it once no job uses the store."
         ) from None

@@ -1,15 +1,16 @@
-"""Random access: where a row lies, and its values, through the indexes of a table's shards.
+"""Finds single rows of a table and reads their values, through the indexes of the table's shards.
 
-key → shards whose prefix it has → binary search in the index → place in the shard file → value
+    key → shards of its prefix → binary search in the index → offset in the shard file → value
 
-A look-up touches the indexes of the shards that the key can be in, one a commit, and reads about log2(rows) keys of
-each. Files are checked against their checksums when they are first opened; few are kept open at a time.
+A look-up reads about log2(rows) keys of one index per commit. The checksum of a file is verified when the file is first
+opened. A limited number of files is kept open.
 """
 
 import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -21,38 +22,39 @@ from features.store.corruption import check_file
 from features.store.shards import find_shard, read_index, value_span
 from schemas.compression import decompress
 from schemas.errors import CorruptFileError, UsageError
-from schemas.manifests import FileEntry, Shard
+from schemas.manifests import Shard
 from schemas.tables import KEY_BYTES, Field, Table
 
-_KEPT_OPEN = 256
+_MAX_OPEN = 256
 
 Value = TypeVar("Value")
 
 
 class OpenShards:
-    """The shards of a snapshot of a table.
+    """The shards of a table snapshot, opened when they are first read.
 
     Args:
-        root: Path. The table's directory.
-        shards: sequence of Shard. Its live shards, oldest commit first.
-        table: Table. The declaration of the rows.
+        root: The table's directory.
+        shards: The live shards, oldest commit first.
+        table: The declaration of the rows.
     """
 
     def __init__(self, root: Path, shards: Sequence[Shard], table: Table) -> None:
         self._root = root
         self._shards = shards
         self._table = table
-        self._checked: dict[str, Path] = {}
-        self._indexes: _Kept[NDArray[Any]] = _Kept()
-        self._files: _Kept[_Descriptor] = _Kept()
+        self._check = cache(lambda entry: check_file(root, entry))
+        self._indexes: _OpenCache[NDArray[Any]] = _OpenCache()
+        self._files: _OpenCache[_Descriptor] = _OpenCache()
         self._numbers: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for number, shard in enumerate(shards):
             self._numbers[shard.count, shard.number].append(number)
         self._counts = sorted({shard.count for shard in shards})
 
     def find(self, key: bytes) -> tuple[int, int] | None:
-        """Which shard has the row of a key, and which of its rows it is; the oldest commit's where several have it."""
-        for number in self._candidates(key):
+        """Returns the shard that contains a key, and the row in it; the oldest commit's if several contain it."""
+        candidates = (n for count in self._counts for n in self._numbers.get((count, find_shard(key, count)), ()))
+        for number in sorted(candidates):
             keys = self.index(number)["key"]
             row = first_row(keys, key)
             if row < len(keys) and keys[row].tobytes() == key:
@@ -60,47 +62,36 @@ class OpenShards:
         return None
 
     def read(self, rows: Sequence[tuple[int, int]], field: Field, out: NDArray[np.generic]) -> None:
-        """Read a tensor column of rows, (shard, row) each, into an array [N, *shape] of its dtype."""
+        """Reads a tensor column of rows, given as (shard, row), into an array [N, *shape] of its dtype."""
         raw = out.view(np.uint8).reshape(len(out), field.nbytes)
         for target, (number, row) in zip(raw, rows, strict=True):
             self._read_value(number, self.index(number)[row], field, target)
 
     def index(self, number: int) -> NDArray[Any]:
-        """The index of a shard, mapped into memory."""
-        return self._indexes(number, self._open_index)
-
-    def _candidates(self, key: bytes) -> list[int]:
-        return sorted(n for count in self._counts for n in self._numbers.get((count, find_shard(key, count)), ()))
+        """Returns the index of a shard, mapped into memory."""
+        return self._indexes.get(number, self._open_index)
 
     def _read_value(self, number: int, entry: Any, field: Field, out: Any) -> None:
-        descriptor, (place, size) = self._files(number, self._open_file), value_span(entry, field)
+        descriptor = self._files.get(number, lambda number: _Descriptor(self._check(self._shards[number].data)))
+        offset, size = value_span(entry, field)
         if field.compression == "none":
-            got = os.preadv(descriptor.number, [out], int(place))
+            got = os.preadv(descriptor.number, [out], int(offset))
         else:
-            data = os.pread(descriptor.number, int(size), int(place))
+            data = os.pread(descriptor.number, int(size), int(offset))
             out[:] = np.frombuffer(decompress(data, field.compression, field.nbytes), np.uint8)
             got = len(data)
         if got != size:
-            raise CorruptFileError(
-                "the shard ends within a row", location=str(self._root / self._shards[number].data.path)
-            )
+            path = self._root / self._shards[number].data.path
+            raise CorruptFileError("the shard ends within a row", location=str(path))
 
     def _open_index(self, number: int) -> NDArray[Any]:
         entry = self._shards[number].index
         assert entry is not None
         return read_index(self._check(entry), self._table).view(np.ndarray)
 
-    def _open_file(self, number: int) -> "_Descriptor":
-        return _Descriptor(self._check(self._shards[number].data))
-
-    def _check(self, entry: FileEntry) -> Path:
-        if entry.path not in self._checked:
-            self._checked[entry.path] = check_file(self._root, entry)
-        return self._checked[entry.path]
-
 
 class _Descriptor:
-    """A file open for reading, closed when nobody holds it any more, so that no reader loses it midway."""
+    """A file open for reading. It is closed with its last reference, so that no reader loses it during a read."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY)
@@ -110,38 +101,43 @@ class _Descriptor:
             os.close(self.number)
 
 
-class _Kept(Generic[Value]):
-    """What was opened last, by number: opened once, whatever the threads that ask, and let go when others need room."""
+class _OpenCache(Generic[Value]):
+    """The most recently opened values, by number. Threads share them, and each is opened once."""
 
     def __init__(self) -> None:
         self._values: dict[int, Value] = {}
         self._lock = Lock()
 
-    def __call__(self, number: int, open_it: Callable[[int], Value]) -> Value:
+    def get(self, number: int, open_value: Callable[[int], Value]) -> Value:
         value = self._values.get(number)
         if value is not None:
             return value
         with self._lock:
             value = self._values.get(number)
             if value is None:
-                value = open_it(number)
-                while len(self._values) >= _KEPT_OPEN:
+                value = open_value(number)
+                while len(self._values) >= _MAX_OPEN:
                     del self._values[next(iter(self._values))]
                 self._values[number] = value
             return value
 
 
 def first_row(keys: NDArray[np.uint8], key: bytes) -> int:
-    """The first row, by binary search, whose key in the ascending keys uint8 [N, 32] is not below `key`."""
+    """Returns the first row, by binary search, whose key in the ascending keys uint8 [N, 32] is not below `key`."""
     return bisect_left(range(len(keys)), key, key=lambda row: keys[row].tobytes())
 
 
 def key_bytes(key: bytes | str) -> bytes:
-    """A key's 32 bytes, from themselves or from 64 hexadecimal digits; UsageError where it is neither."""
+    """Returns a key's 32 bytes, from bytes or 64 hexadecimal digits.
+
+    Raises:
+        UsageError: It is neither.
+    """
     try:
         data = bytes.fromhex(key) if isinstance(key, str) else bytes(key)
     except ValueError:
         data = b""
     if len(data) != KEY_BYTES:
-        raise UsageError(f"{key!r} is no key", hint=f"give {KEY_BYTES} bytes, or {2 * KEY_BYTES} hexadecimal digits")
+        hint = f"Use {KEY_BYTES} bytes or {2 * KEY_BYTES} hexadecimal digits."
+        raise UsageError(f"invalid key {key!r}", hint=hint)
     return data

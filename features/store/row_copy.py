@@ -1,7 +1,7 @@
-"""Copying: rows from the shards of a merge to new shards, without being parsed.
+"""Copies rows from existing shards to new ones without parsing them.
 
-TFRecord shards give whole records, framing and all; Parquet shards give the bytes of their tensors, compressed as
-they are.
+TFRecord rows are copied as whole records with their framing. Parquet rows are copied as the bytes of their tensors, as
+they are compressed.
 """
 
 import os
@@ -13,48 +13,46 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from features.store.merge import ShardMerge
-from features.store.shards import MakeWriter, Places, record_end, tensor_fields, value_span
+from features.store.shards import MakeWriter, Offsets, record_end, tensor_fields, value_span
 from schemas.choices import Format
 from schemas.errors import CorruptFileError
 from schemas.records import Row
 from schemas.tables import Table
 
-_OPEN_SHARDS = 64
+_MAX_OPEN = 64
 
 
 class Copier(Protocol):
-    """Reads rows of a merge in the form that `make_writer` (None: the format's own writer) takes."""
+    """Reads rows in the form that `make_writer` (None: the format's own writer) accepts."""
 
     make_writer: MakeWriter | None
 
-    def row(self, key: bytes, shard: int, place: int) -> Row:
-        """The row of a key, which is so far into one of the merge's shards."""
+    def row(self, key: bytes, shard: int, row: int) -> Row:
+        """Reads one row of a shard."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Closes the files."""
 
 
 def open_copier(merge: ShardMerge, table: Table, file_format: Format) -> Copier:
-    """The copier for rows of a format.
+    """Opens the copier for a file format.
 
     Args:
-        merge: ShardMerge. Where the rows are.
-        table: Table. Their declaration.
-        file_format: str. `tfrecord` or `parquet`.
+        merge: The shards to read.
+        table: The declaration of their rows.
+        file_format: Their file format.
     """
     return _RecordCopier(merge, table) if file_format == "tfrecord" else _ValueCopier(merge, table)
 
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A shard's file and index."""
-
     descriptor: int
     index: NDArray[Any]
 
 
 class _Shards:
-    """The shards of a merge, the last few used kept open, each checked when it is first opened."""
+    """The shards to copy from; the most recently used are kept open."""
 
     def __init__(self, merge: ShardMerge, table: Table) -> None:
         self._merge = merge
@@ -63,14 +61,14 @@ class _Shards:
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Closes the files."""
         for shard in self._open.values():
             os.close(shard.descriptor)
         self._open.clear()
 
-    def _opened(self, number: int) -> _OpenShard:
+    def _get(self, number: int) -> _OpenShard:
         if number not in self._open:
-            if len(self._open) >= _OPEN_SHARDS:
+            if len(self._open) >= _MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1].descriptor)
             index, path = self._merge.index(number), self._merge.data(number)
             self._open[number] = _OpenShard(os.open(path, os.O_RDONLY), index)
@@ -78,58 +76,57 @@ class _Shards:
         return self._open[number]
 
     def _read(self, number: int, size: int, offset: int) -> bytes:
-        data = os.pread(self._opened(number).descriptor, size, offset)
+        data = os.pread(self._get(number).descriptor, size, offset)
         if len(data) != size:
             raise CorruptFileError("the shard ends before its last row", location=str(self._merge.data(number)))
         return data
 
 
 class _RecordCopier(_Shards):
-    """Whole records of TFRecord files."""
+    """Copies whole records of TFRecord files."""
 
     def __init__(self, merge: ShardMerge, table: Table) -> None:
         super().__init__(merge, table)
         self.make_writer: MakeWriter | None = _RecordWriter
 
-    def row(self, key: bytes, shard: int, place: int) -> Row:
-        """The key, the record, where it began, and its index entry."""
-        index = self._opened(shard).index
-        start = record_end(index[place - 1], self._table) if place else 0
-        record = self._read(shard, record_end(index[place], self._table) - start, start)
-        return {"key": key, "record": record, "start": start, "entry": index[place]}
+    def row(self, key: bytes, shard: int, row: int) -> Row:
+        """Returns the key, the record, its start offset and its index entry."""
+        index = self._get(shard).index
+        start = record_end(index[row - 1], self._table) if row else 0
+        record = self._read(shard, record_end(index[row], self._table) - start, start)
+        return {"key": key, "record": record, "start": start, "entry": index[row]}
 
 
 class _ValueCopier(_Shards):
-    """Tensors of Parquet files, which lie bare in them."""
+    """Copies the bytes of tensors of Parquet files."""
 
     def __init__(self, merge: ShardMerge, table: Table) -> None:
         super().__init__(merge, table)
         self.make_writer: MakeWriter | None = None
 
-    def row(self, key: bytes, shard: int, place: int) -> Row:
-        """The key and the tensors' bytes by column name."""
-        entry = self._opened(shard).index[place]
+    def row(self, key: bytes, shard: int, row: int) -> Row:
+        """Returns the key and the tensors' bytes by column name."""
+        entry = self._get(shard).index[row]
         spans = {field.name: value_span(entry, field) for field in self._tensors}
         return {"key": key, **{name: self._read(shard, int(size), int(start)) for name, (start, size) in spans.items()}}
 
 
 class _RecordWriter:
-    """Writes records as they are."""
+    """Writes copied records, and moves the offsets of their index entries."""
 
     def __init__(self, path: Path, table: Table) -> None:
         self._file = path.open("wb")
-        self._starts = [field.name for field in tensor_fields(table)]
-        self._places: list[Places] = []
+        self._tensor_names = [field.name for field in tensor_fields(table)]
+        self._offsets: list[Offsets] = []
 
     def append(self, row: Row) -> None:
-        """Add a record."""
-        moved = self._file.tell() - row["start"]
+        """Writes a record."""
+        moved, entry = self._file.tell() - row["start"], row["entry"]
         self._file.write(row["record"])
-        entry = row["entry"]
         names = entry.dtype.names[1:]
-        self._places.append([int(entry[name]) + (moved if name in self._starts else 0) for name in names])
+        self._offsets.append([int(entry[name]) + (moved if name in self._tensor_names else 0) for name in names])
 
-    def close(self) -> list[Places]:
-        """Finish the file; the places of each record's tensor values."""
+    def close(self) -> list[Offsets]:
+        """Finishes the file and returns the offsets of each record's tensor values."""
         self._file.close()
-        return self._places
+        return self._offsets

@@ -1,4 +1,4 @@
-"""Run reports: what became of the records of a dataset's last runs, and failures grouped by reason."""
+"""Reads the run reports of a dataset: the status of every input record, and failures grouped by reason."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,26 +11,33 @@ import pyarrow.parquet as pq
 from features.store.layout import REPORTS
 from schemas.errors import CorruptFileError
 
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 KEPT_REPORTS = 10
 
 
-class Failures:
-    """Failures counted by stage and reason; the first few of each kind are kept as examples."""
+class FailureCounts:
+    """Counts failures by stage and reason, with a few examples of each."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._examples: dict[tuple[str, str], list[dict[str, str]]] = {}
 
     def add(self, record: str, stage: str, reason: str, detail: str) -> None:
-        """Count one failure of `record`, an image's id or content key or a caption's id; the rest as in a report."""
+        """Counts one failure.
+
+        Args:
+            record: The image ID, caption ID or content hash.
+            stage: Stage, reason and detail as in the run report.
+            reason: See `stage`.
+            detail: See `stage`.
+        """
         self._counts[stage, reason] += 1
         examples = self._examples.setdefault((stage, reason), [])
-        if len(examples) < EXAMPLES:
+        if len(examples) < MAX_EXAMPLES:
             examples.append({"record": record, "detail": detail})
 
-    def figures(self) -> list[dict[str, Any]]:
-        """`stage, reason, count, examples` of each kind, the most frequent first; an example is `record, detail`."""
+    def to_list(self) -> list[dict[str, Any]]:
+        """Returns `stage, reason, count, examples` per kind, most frequent first; an example is `record, detail`."""
         ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
         return [
             {"stage": kind[0], "reason": kind[1], "count": count, "examples": self._examples[kind]}
@@ -38,57 +45,48 @@ class Failures:
         ]
 
 
-def last_reports(root: Path) -> list[Path]:
-    """The newest report of each kind of run, such as `features` and `captions`, by kind.
+def latest_reports(root: Path) -> list[Path]:
+    """Returns the newest report of each kind of run, such as `features` and `captions`.
 
     Args:
-        root: Path. The dataset's directory; it need not have a commit.
+        root: The dataset's directory. It need not have a commit.
     """
-    return [paths[-1] for paths in _by_kind(root)]
+    return [paths[-1] for paths in _reports_by_kind(root)]
 
 
 def old_reports(root: Path) -> list[Path]:
-    """Returns the reports that garbage collection may delete: all but the newest of each kind of run.
-
-    Args:
-        root: The dataset's directory.
-
-    Returns:
-        The files.
-    """
-    return [path for paths in _by_kind(root) for path in paths[:-KEPT_REPORTS]]
+    """Returns the reports that garbage collection may delete: all but the newest of each kind of run."""
+    return [path for paths in _reports_by_kind(root) for path in paths[:-KEPT_REPORTS]]
 
 
-def _by_kind(root: Path) -> list[list[Path]]:
-    """The reports of each kind of run, oldest first, in the order of the kinds."""
+def _reports_by_kind(root: Path) -> list[list[Path]]:
+    """Returns the reports of each kind of run, oldest first."""
     found: dict[str, list[Path]] = {}
     for path in sorted((root / REPORTS).glob("**/*.parquet"), key=lambda path: (path.stat().st_mtime_ns, path)):
         found.setdefault(path.stem, []).append(path)
     return [found[kind] for kind in sorted(found)]
 
 
-def report_figures(path: Path) -> dict[str, Any]:
-    """`input`, how many records have each status, and the failures by reason.
+def summarize_report(path: Path) -> dict[str, Any]:
+    """Returns `input`, the number of records per status, and `failures` as in `FailureCounts.to_list`.
 
     Raises:
-        CorruptFileError: the file is no run report.
+        CorruptFileError: The file is not a run report.
     """
-    statuses, failures = Counter({"ok": 0, "cached": 0, "duplicate": 0, "failed": 0}), Failures()
+    statuses, failures = Counter({"ok": 0, "cached": 0, "duplicate": 0, "failed": 0}), FailureCounts()
     try:
-        for status, *failure in _rows(path):
+        for status, *failure in _read_columns(path, "status", "record", "stage", "reason", "detail"):
             statuses[status] += 1
             if status == "failed":
                 failures.add(*failure)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise CorruptFileError(
-            f"the run report is damaged: {error}", location=str(path), hint="delete it; nothing depends on it"
+            f"the run report is corrupt: {error}", location=str(path), hint="Delete it; nothing depends on it."
         ) from None
-    return {"input": statuses.total(), **statuses, "failures": failures.figures()}
+    return {"input": statuses.total(), **statuses, "failures": failures.to_list()}
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str, str, str]]:
-    """The columns `status, record, stage, reason, detail` of each record."""
-    columns = ("status", "record", "stage", "reason", "detail")
+def _read_columns(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
     with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(columns=list(columns)):
             yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)

@@ -1,12 +1,9 @@
-"""The inventory of a store: which datasets and tables it holds, and what can be said of them in figures.
-
-Everything is returned as plain JSON values. Tables are called by the short fingerprints that other commands take.
-"""
+"""Lists the contents of a store and computes statistics of its datasets and tables, as JSON values."""
 
 import math
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,136 +15,168 @@ from numpy.typing import NDArray
 from features.store.caption_table import CaptionTable
 from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
-from features.store.leakage import LeakedImage, find_leakage
-from features.store.run_reports import EXAMPLES, Failures, last_reports, report_figures
+from features.store.layout import DATASETS
+from features.store.run_reports import MAX_EXAMPLES, FailureCounts, latest_reports, summarize_report
 from features.store.store import Store, open_store
 from schemas.manifests import CaptionMetadata, FeatureMetadata
 from schemas.options.store import StoreLs, StoreStats
-from schemas.table_config import END, SHORT_FINGERPRINT, START
-from schemas.tables import KEY_BYTES, SPLITS
+from schemas.table_config import END, START
+from schemas.tables import CATALOG, KEY_BYTES, SPLITS
 
 Value = TypeVar("Value")
-_FRAME = len((START, END))
+_FRAME_TOKENS = len((START, END))
+_LEAKAGE_SPLITS = ("train", "test")
 
 
 def list_store(options: StoreLs) -> dict[str, Any]:
-    """What a store holds, as its manifests say; no row is read.
+    """Lists the contents of a store from its manifests, without reading rows.
 
     Args:
         options: The store.
 
     Returns:
-        `store`, and one entry each in `datasets` (name, source, images by split), `features` (fingerprint, extractor,
-        weights, layer, pooling, resize, fit, shorter_side, shape, precision, dtype, format, rows, shards, bytes) and
-        `text` (fingerprint, dataset, standardizer, words, captions by split, shards, bytes).
+        `store`, and one entry per table in `datasets` (`name`, `source`, `images` by split), `feature_tables`
+        (`fingerprint`, the fields of the table config that users set, `shape`, `rows`, `shards`, `bytes`) and
+        `caption_tables` (`fingerprint`, `dataset`, `standardizer`, `vocab_size`, `captions` by split, `shards`,
+        `bytes`).
 
     Raises:
-        StoreError: there is no store, or one that this version cannot read.
-        CorruptFileError: a manifest is damaged.
+        StoreError: There is no store, or it has a newer format version.
+        CorruptFileError: A manifest is corrupt.
     """
-    opened = open_store(options.store)
+    store = open_store(options.store)
     return {
-        "store": str(opened.path),
-        "datasets": [_dataset_entry(dataset) for dataset in opened.datasets()],
-        "features": [_features_entry(table) for table in opened.feature_tables()],
-        "text": [_text_entry(table) for table in opened.caption_tables()],
+        "store": str(store.path),
+        "datasets": [_describe_dataset(dataset) for dataset in store.datasets()],
+        "feature_tables": [_describe_feature_table(table) for table in store.feature_tables()],
+        "caption_tables": [_describe_caption_table(table) for table in store.caption_tables()],
     }
 
 
 def store_stats(options: StoreStats) -> dict[str, Any]:
-    """The figures of a store.
+    """Computes statistics of a store.
 
     Args:
         options: The store.
 
     Returns:
-        The entries of `list_store` with, for a dataset, `bytes` (of its encoded images), `distinct` (contents) and
-        `coverage` (how many of its images have a row, by feature table); for a feature table, `images` (distinct),
-        `bytes_an_image` (null for none), `commits`, `numerics` (rows by numerics class), `toolchains` and `failures`
-        (remembered, by reason); for a text table, `tokens` by split, `mean_length` and `longest` in tokens, start and
-        end included, `lengths` by split (`min`, `mean`, `median`, `p95`, `max`; null where an earlier version wrote the
-        table), `unknown_rate` (share of the words, by split) and `truncated`. Further `reports`, what became of the
-        records of each dataset's last runs, and `leaks`, contents that are in train and in test: their `count`
-        and a few `examples`.
+        The entries of `list_store`, with further keys. Datasets: `bytes` (of the encoded images), `unique_images`
+        (number of distinct contents) and `coverage` (number of images with a row, by feature table). Feature tables:
+        `images` (distinct), `bytes_per_image` (null if there is none), `commits`, `numerics` (rows by numerics class),
+        `toolchains` and `failures` (recorded, by reason). Caption tables: `tokens` by split; `mean_length` and
+        `max_length` in tokens, including start and end; `lengths` by split (`min`, `mean`, `median`, `p95`, `max`; null
+        if an earlier version wrote the table); `oov_rate` (fraction of the words, by split); `truncated`.
+        Also `reports`, the summaries of each dataset's last runs, and `leakage`, images that are in train and in test:
+        `count` and a few `examples`.
 
     Raises:
-        StoreError: there is no store, or one that this version cannot read.
-        CorruptFileError: a manifest, catalog, index or run report is damaged.
+        StoreError: There is no store, or it has a newer format version.
+        CorruptFileError: A manifest, catalog, index or run report is corrupt.
     """
-    opened = open_store(options.store)
-    tables = opened.feature_tables()
-    catalogs = {dataset.name: dataset.catalog() for dataset in opened.datasets()}
-    leaks = find_leakage(catalogs)
+    store = open_store(options.store)
+    tables = store.feature_tables()
+    catalogs = {dataset.name: dataset.catalog() for dataset in store.datasets()}
     return {
-        "store": str(opened.path),
-        "datasets": [_dataset_stats(dataset, catalogs[dataset.name], tables) for dataset in opened.datasets()],
-        "features": [_features_stats(table) for table in tables],
-        "text": [_text_stats(table) for table in opened.caption_tables()],
-        "reports": _reports(opened),
-        "leaks": {"count": len(leaks), "examples": [_leak_entry(leak) for leak in leaks[:EXAMPLES]]},
+        "store": str(store.path),
+        "datasets": [_compute_dataset_stats(one, catalogs[one.name], tables) for one in store.datasets()],
+        "feature_tables": [_compute_feature_stats(table) for table in tables],
+        "caption_tables": [_compute_caption_stats(table) for table in store.caption_tables()],
+        "reports": _summarize_reports(store),
+        "leakage": find_leakage(catalogs),
     }
 
 
 # === Datasets ===
 
 
-def _dataset_entry(dataset: Dataset) -> dict[str, Any]:
+def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
     facts = dataset.facts
-    return {"name": dataset.name, "source": facts.source, "images": _by_split(facts.images)}
+    return {"name": dataset.name, "source": facts.source, "images": _order_splits(facts.images)}
 
 
-def _dataset_stats(dataset: Dataset, catalog: pa.Table, tables: list[FeatureTable]) -> dict[str, Any]:
-    keys = _key_array(catalog["key"].to_pylist())
+def _compute_dataset_stats(dataset: Dataset, catalog: pa.Table, tables: list[FeatureTable]) -> dict[str, Any]:
+    keys = _stack(catalog["key"].to_pylist())
     return {
-        **_dataset_entry(dataset),
+        **_describe_dataset(dataset),
         "bytes": pc.sum(catalog["bytes"]).as_py() or 0,
-        "distinct": pc.count_distinct(catalog["key"]).as_py(),
-        "coverage": {_short(table): int((table.lookup(keys) >= 0).sum()) for table in tables},
+        "unique_images": pc.count_distinct(catalog["key"]).as_py(),
+        "coverage": {table.fingerprint: int((table.lookup(keys) >= 0).sum()) for table in tables},
     }
 
 
-def _key_array(keys: Sequence[bytes]) -> NDArray[np.uint8]:
+def _stack(keys: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def find_leakage(catalogs: Mapping[str, pa.Table]) -> dict[str, Any]:
+    """Finds images, by content, that are in a train split and in a test split, of one dataset or of two.
+
+    Args:
+        catalogs: The rows of `schemas.tables.CATALOG`, by dataset.
+
+    Returns:
+        `count`, and some `examples`: `key`, and the images in `train` and `test` as `dataset/image_id`.
+    """
+    train, test = (_read_keys(catalogs.values(), split) for split in _LEAKAGE_SPLITS)
+    shared = train.filter(pc.is_in(train, value_set=test)).unique()
+    images: dict[bytes, dict[str, list[str]]] = {
+        key: {split: [] for split in _LEAKAGE_SPLITS} for key in shared.to_pylist()
+    }
+    for name, catalog in catalogs.items():
+        for row in catalog.filter(pc.is_in(catalog["key"], value_set=shared)).to_pylist():
+            if row["split"] in _LEAKAGE_SPLITS:
+                images[row["key"]][row["split"]].append(f"{name}/{row['image_id']}")
+    examples = [{"key": key.hex(), **by_split} for key, by_split in sorted(images.items())[:MAX_EXAMPLES]]
+    return {"count": len(images), "examples": examples}
+
+
+def _read_keys(catalogs: Iterable[pa.Table], split: str) -> pa.Array:
+    chunks = [
+        chunk for catalog in catalogs for chunk in catalog.filter(pc.equal(catalog["split"], split))["key"].chunks
+    ]
+    return pa.chunked_array(chunks, CATALOG.arrow_schema().field("key").type).combine_chunks()
 
 
 # === Feature tables ===
 
 
-def _features_entry(table: FeatureTable) -> dict[str, Any]:
-    table_config = table.table_config
+def _describe_feature_table(table: FeatureTable) -> dict[str, Any]:
+    names = (
+        "extractor",
+        "weights",
+        "layer",
+        "pooling",
+        "resize",
+        "fit",
+        "shorter_side",
+        "precision",
+        "dtype",
+        "format",
+    )
     return {
-        "fingerprint": _short(table),
-        "extractor": table_config.extractor,
-        "weights": table_config.weights,
-        "layer": table_config.layer,
-        "pooling": table_config.pooling,
-        "resize": table_config.resize,
-        "fit": table_config.fit,
-        "shorter_side": table_config.shorter_side,
+        "fingerprint": table.fingerprint,
+        **{name: getattr(table.table_config, name) for name in names},
         "shape": list(table.shape),
-        "precision": table_config.precision,
-        "dtype": table_config.dtype,
-        "format": table_config.format,
         "rows": sum(shard.rows for shard in table.shards),
         "shards": len(table.shards),
         "bytes": table.bytes,
     }
 
 
-def _features_stats(table: FeatureTable) -> dict[str, Any]:
+def _compute_feature_stats(table: FeatureTable) -> dict[str, Any]:
     images = table.rows
     return {
-        **_features_entry(table),
+        **_describe_feature_table(table),
         "images": images,
-        "bytes_an_image": round(table.bytes / images, 1) if images else None,
+        "bytes_per_image": round(table.bytes / images, 1) if images else None,
         "commits": len(table.manifests),
-        **_makers(table),
-        "failures": _remembered(table),
+        **_collect_provenance(table),
+        "failures": _count_failures(table),
     }
 
 
-def _makers(table: FeatureTable) -> dict[str, Any]:
-    """What the rows were made with: rows by numerics class, and the toolchains, oldest first."""
+def _collect_provenance(table: FeatureTable) -> dict[str, Any]:
+    """Returns the number of rows by numerics class, and the toolchains, oldest first."""
     numerics: Counter[str] = Counter()
     toolchains: list[dict[str, str]] = []
     for manifest in table.manifests:
@@ -159,87 +188,79 @@ def _makers(table: FeatureTable) -> dict[str, Any]:
     return {"numerics": dict(sorted(numerics.items())), "toolchains": toolchains}
 
 
-def _remembered(table: FeatureTable) -> list[dict[str, Any]]:
-    """The failures that still keep an image out of the table."""
-    failures, remembered = Failures(), table.failures()
-    found = table.lookup(_key_array(list(remembered))) >= 0
-    for (key, why), mended in zip(remembered.items(), found, strict=True):
-        if not mended:
-            failures.add(key.hex(), *why)
-    return failures.figures()
+def _count_failures(table: FeatureTable) -> list[dict[str, Any]]:
+    """Counts the recorded failures of images that the table does not contain."""
+    counts, failures = FailureCounts(), table.failures()
+    positions = table.lookup(_stack(list(failures)))
+    for (key, failure), position in zip(failures.items(), positions, strict=True):
+        if position < 0:
+            counts.add(key.hex(), *failure)
+    return counts.to_list()
 
 
-# === Text tables ===
+# === Caption tables ===
 
 
-def _text_entry(table: CaptionTable) -> dict[str, Any]:
+def _describe_caption_table(table: CaptionTable) -> dict[str, Any]:
     return {
-        "fingerprint": _short(table),
+        "fingerprint": table.fingerprint,
         "dataset": table.table_config.dataset,
         "standardizer": table.table_config.standardizer,
-        "words": table.facts.words,
-        "captions": _by_split(table.facts.captions),
+        "vocab_size": table.facts.words,
+        "captions": _order_splits(table.facts.captions),
         "shards": len(table.shards),
         "bytes": table.bytes,
     }
 
 
-def _text_stats(table: CaptionTable) -> dict[str, Any]:
+def _compute_caption_stats(table: CaptionTable) -> dict[str, Any]:
     facts = table.facts
     captions = sum(facts.captions.values())
-    words = {split: tokens - _FRAME * facts.captions.get(split, 0) for split, tokens in facts.tokens.items()}
+    words = {split: tokens - _FRAME_TOKENS * facts.captions.get(split, 0) for split, tokens in facts.tokens.items()}
     rates = {split: round(facts.unknown.get(split, 0) / count, 6) if count else 0.0 for split, count in words.items()}
     return {
-        **_text_entry(table),
-        "tokens": _by_split(facts.tokens),
+        **_describe_caption_table(table),
+        "tokens": _order_splits(facts.tokens),
         "mean_length": round(sum(facts.tokens.values()) / captions, 2) if captions else 0.0,
-        "longest": facts.longest,
-        "lengths": _lengths(facts),
-        "unknown_rate": _by_split(rates),
+        "max_length": facts.longest,
+        "lengths": _summarize_lengths(facts),
+        "oov_rate": _order_splits(rates),
         "truncated": facts.truncated,
     }
 
 
-def _lengths(facts: CaptionMetadata) -> dict[str, dict[str, float]] | None:
+def _summarize_lengths(facts: CaptionMetadata) -> dict[str, dict[str, float]] | None:
     if facts.lengths is None:
         return None
-    return _by_split({split: _length_figures(counts) for split, counts in facts.lengths.items()})
+    return _order_splits({split: _summarize(counts) for split, counts in facts.lengths.items()})
 
 
-def _length_figures(counts: Mapping[int, int]) -> dict[str, float]:
-    """Figures of lengths, from how many captions have each."""
+def _summarize(counts: Mapping[int, int]) -> dict[str, float]:
+    """Summarizes lengths, given the number of captions per length."""
     lengths, captions = zip(*sorted(counts.items()), strict=True)
     total = sum(captions)
 
-    def quantile(share: float) -> int:
-        """The smallest length that at least this share of the captions does not exceed."""
-        return int(lengths[int(np.searchsorted(np.cumsum(captions), math.ceil(share * total)))])
+    def quantile(fraction: float) -> int:
+        """Returns the smallest length that at least this fraction of the captions does not exceed."""
+        return int(lengths[int(np.searchsorted(np.cumsum(captions), math.ceil(fraction * total)))])
 
     mean = round(sum(map(operator.mul, lengths, captions)) / total, 2)
     return {"min": lengths[0], "mean": mean, "median": quantile(0.5), "p95": quantile(0.95), "max": lengths[-1]}
 
 
-# === Runs and leaks ===
+# === Runs ===
 
 
-def _reports(store: Store) -> list[dict[str, Any]]:
-    """The last runs' figures; a dataset whose images are not prepared yet may have some too."""
-    roots = sorted(path.parent for path in (store.path / "datasets").glob("*/reports"))
-    return [_report_entry(root, path, store.path) for root in roots for path in last_reports(root)]
+def _summarize_reports(store: Store) -> list[dict[str, Any]]:
+    """Summarizes the last runs. A dataset without images may have reports, too."""
+    roots = sorted(path.parent for path in (store.path / DATASETS).glob("*/reports"))
+    return [_summarize_run(root, path, store.path) for root in roots for path in latest_reports(root)]
 
 
-def _report_entry(root: Path, path: Path, store: Path) -> dict[str, Any]:
+def _summarize_run(root: Path, path: Path, store: Path) -> dict[str, Any]:
     location = path.relative_to(store).as_posix()
-    return {"dataset": root.name, "run": path.stem, "report": location, **report_figures(path)}
+    return {"dataset": root.name, "run": path.stem, "report": location, **summarize_report(path)}
 
 
-def _leak_entry(leak: LeakedImage) -> dict[str, Any]:
-    return {"key": leak.key.hex(), "train": list(leak.train), "test": list(leak.test)}
-
-
-def _short(table: FeatureTable | CaptionTable) -> str:
-    return table.fingerprint[:SHORT_FINGERPRINT]
-
-
-def _by_split(values: Mapping[str, Value]) -> dict[str, Value]:
+def _order_splits(values: Mapping[str, Value]) -> dict[str, Value]:
     return {split: values[split] for split in SPLITS if split in values}

@@ -1,6 +1,6 @@
-"""Storage dtypes: features as the network gives them, and as a row keeps them.
+"""Converts features between the extractor's float32 and the storage dtype of a row.
 
-float32 [places…, channels] → encode → stored {"value"[, "scale"]} → decode → float
+float32 [locations…, channels] → encode → columns {"value"[, "scale"]} → decode → float
 uint8 pixels [height, width, 3] → encode → the same → decode → the same
 """
 
@@ -19,50 +19,51 @@ from schemas.tables import features_table
 
 StoredColumns = dict[str, NDArray[np.generic]]
 
-_INFINITE_HALF = 0x7C00
+_FLOAT16_INFINITY = 0x7C00
 
 
 def encode(features: NDArray[Any], dtype: StorageDtype) -> StoredColumns:
-    """The columns that keep one image's features.
+    """Returns the columns that store one image's features.
 
     Args:
-        features: float32 array [..., channels]; for `uint8`, whole numbers 0…255 of any dtype; for `float16`, float16
-            too, with infinity where a value did not fit.
-        dtype: str. Storage dtype. `int8` is symmetric with one scale a place (the last axis shares it).
+        features: float32 array [..., channels]. For `uint8`, integers from 0 to 255 in any dtype. For `float16`, also
+            a float16 array, with infinity for a value that did not fit.
+        dtype: The storage dtype. `int8` is symmetric with one scale per location (all values on the last axis).
 
     Raises:
-        RecordError: a value is NaN or infinite, or overflows the storage dtype.
+        RecordError: A value is NaN or infinite, or does not fit the storage dtype.
     """
     if features.dtype == np.float16 and dtype == "float16":
-        return _encode_halves(features)
-    peak = np.abs(features).max()  # NaN where there is one
+        return _encode_float16(features)
+    peak = np.abs(features).max()  # NaN if any value is NaN
     if not np.isfinite(peak):
-        raise RecordError("store", "not finite", "the network gave NaN or infinity")
+        raise RecordError("store", "not finite", "the extractor returned NaN or infinity")
     if dtype == "int8":
         return _encode_int8(features)
-    stored = _numpy_dtype(dtype)
+    stored = _to_numpy_dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        value = _halves()(features) if dtype == "float16" else features.astype(stored)
-        fits = np.isfinite(peak.astype(stored))  # rounding keeps order, so that the others fit where the peak does
+        value = _float16_cast()(features) if dtype == "float16" else features.astype(stored)
+        fits = np.isfinite(peak.astype(stored))  # rounding is monotonic: if the peak fits, all values fit
     if not fits:
         raise RecordError(
             "store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --storage-dtype float32"
         )
     if dtype == "uint8" and not np.array_equal(value, features):
-        raise RecordError("store", "overflow", "a value is no whole number 0…255, which uint8 keeps")
+        raise RecordError("store", "overflow", "a value is not an integer from 0 to 255, as uint8 requires")
     return {"value": value}
 
 
 @cache
-def _numpy_dtype(dtype: StorageDtype) -> np.dtype[Any]:
+def _to_numpy_dtype(dtype: StorageDtype) -> np.dtype[Any]:
     return features_table((1, 1), dtype).field("value").numpy_dtype
 
 
-def _encode_halves(features: NDArray[np.float16]) -> StoredColumns:
-    largest = (features.view(np.uint16) & 0x7FFF).max()  # magnitudes are ordered as their bits, NaN beyond infinity
-    if largest > _INFINITE_HALF:
-        raise RecordError("store", "not finite", "the network gave NaN")
-    if largest == _INFINITE_HALF:
+def _encode_float16(features: NDArray[np.float16]) -> StoredColumns:
+    # The order of magnitudes is that of their bits; NaN is above infinity.
+    largest = (features.view(np.uint16) & 0x7FFF).max()
+    if largest > _FLOAT16_INFINITY:
+        raise RecordError("store", "not finite", "the extractor returned NaN")
+    if largest == _FLOAT16_INFINITY:
         raise RecordError(
             "store", "overflow", "a value is infinite or does not fit float16; use --storage-dtype float32"
         )
@@ -70,16 +71,16 @@ def _encode_halves(features: NDArray[np.float16]) -> StoredColumns:
 
 
 @cache
-def _halves() -> Callable[[NDArray[Any]], NDArray[np.float16]]:
-    """How float32 is rounded to float16: by TensorFlow where there is one, seven times as fast and to the same bits."""
+def _float16_cast() -> Callable[[NDArray[Any]], NDArray[np.float16]]:
+    """Returns a function that rounds float32 to float16. TensorFlow's is seven times faster and bit-identical."""
     if find_spec("tensorflow") is None:
         return lambda features: features.astype(np.float16)
     import tensorflow as tf
 
     def cast(features: NDArray[Any]) -> NDArray[np.float16]:
         with tf.device("CPU"):
-            halves: NDArray[np.float16] = tf.cast(features, tf.float16).numpy()
-        return halves
+            rounded: NDArray[np.float16] = tf.cast(features, tf.float16).numpy()
+        return rounded
 
     return cast
 
@@ -87,14 +88,14 @@ def _halves() -> Callable[[NDArray[Any]], NDArray[np.float16]]:
 def _encode_int8(features: NDArray[np.float32 | np.uint8]) -> StoredColumns:
     peak = np.abs(features).max(axis=-1)
     scale = (peak / np.float32(127)).astype(np.float32)
-    # Subnormal numbers are so far apart that the nearest one to a 127th of the peak may be much too small, or zero.
+    # Subnormal numbers are far apart, so the one nearest to peak / 127 may be much too small, or zero.
     scale = np.where(peak > np.float64(127.5) * scale, np.nextafter(scale, np.float32(np.inf)), scale)
     divisor = np.where(scale > 0, scale, np.float32(1))[..., np.newaxis]
     return {"value": np.rint(features / divisor).astype(np.int8), "scale": scale}
 
 
 def decode(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
-    """Features from the columns of `encode`, one image or a batch of them; as stored, but int8 as float32."""
+    """Returns the features from the columns of `encode`, of one image or a batch; int8 becomes float32."""
     if "scale" in stored:
         value, scale = stored["value"], stored["scale"].astype(np.float32)[..., np.newaxis]
         features: NDArray[np.generic] = empty_aligned(value.shape, np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 from features.io.atomic_files import describe_file, hash_file, make_directory, replace_atomically, temporary_path
 from features.store import Dataset
-from features.store.commit_log import CommitLog, LogState, superseding
+from features.store.commit_log import CommitLog, LogState, build_superseding_manifest
 from pipelines.ingest.job_database import JobDatabase
 from pipelines.ingest.split_records import SplitRecords
 from schemas.errors import CaptError, TooManyFailuresError, UsageError
@@ -44,7 +44,7 @@ def commit_dataset(job_database: JobDatabase, root: Path, kind: str) -> None:
         if job_database.count_absent():
             files["splits"] = write_named(root, "splits", job_database.write_splits)
         facts = DatasetMetadata(source=kind, images=job_database.splits())
-        return superseding(Manifest(table=root.name, files=files, facts=facts), log_state)
+        return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
 
     CommitLog(root).update(decide)
 
@@ -62,7 +62,7 @@ def commit_splits(records: SplitRecords, root: Path, kind: str) -> None:
         known = dataset.manifest if dataset.manifests else None
         files = {**(known.files if known else {}), "splits": write_named(root, "splits", records.write_splits)}
         facts = known.facts if known else DatasetMetadata(source=kind, images={})
-        return superseding(Manifest(table=root.name, files=files, facts=facts), log_state)
+        return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
 
     CommitLog(root).update(decide)
 

@@ -94,7 +94,7 @@ def checksums(store: Path) -> dict[str, str]:
     opened = open_store(store)
     tables = (*opened.feature_tables(), *opened.caption_tables(), *opened.datasets())
     verified = capt.store_verify(store=str(store))
-    assert (verified["damaged"], verified["foreign"]) == ([], [])
+    assert (verified["damaged"], verified["orphaned"]) == ([], [])
     return {
         f"{table.root.relative_to(opened.path).as_posix()}/{entry.path}": entry.sha256
         for table in tables

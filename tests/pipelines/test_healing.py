@@ -294,11 +294,11 @@ def test_opening_a_table_with_a_damaged_recipe_is_one_line(place: Place) -> None
         whole = path.read_bytes()
         flip(path)
         with pytest.raises(
-            CorruptFileError, match=f"recipe.json: the recipe is damaged: expected SHA-256 {path.parent.name}"
+            CorruptFileError, match=f"recipe.json: the table config is corrupt: expected SHA-256 {path.parent.name}"
         ):
             getattr(capt.open_store(place.store), tables)()
         path.unlink()
-        with pytest.raises(CorruptFileError, match=r"recipe\.json: the table's recipe is missing"):
+        with pytest.raises(CorruptFileError, match=r"recipe\.json: the table config is missing"):
             getattr(capt.open_store(place.store), tables)()
         path.write_bytes(whole)
 

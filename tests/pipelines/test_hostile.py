@@ -373,7 +373,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000)
 def test_a_store_of_a_newer_version_is_one_line(store: Path, tmp_path: Path, photos: Any) -> None:
     prepare(store, photos(1))
     (store / "capt-store.json").write_text('{"format":"capt-store","version":2}')
-    with pytest.raises(StoreError, match="version 2, this capt reads up to 1"):
+    with pytest.raises(StoreError, match="version 2"):
         prepare(store, photos(1))
 
 

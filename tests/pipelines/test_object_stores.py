@@ -62,8 +62,8 @@ def test_a_store_in_a_bucket_has_the_files_of_one_in_a_directory(
     assert capt.prepare_captions(store=address, **captions)["cached"] == 50
     assert capt.prepare_features(store=address, dry_run=True, **features)["hits"] == 10
     verified = capt.store_verify(store=address)
-    assert (verified["rows"], verified["damaged"], verified["missing"], verified["foreign"]) == (60, [], [], [])
-    (listed,) = capt.store_ls(store=address)["features"]
+    assert (verified["rows"], verified["damaged"], verified["missing"], verified["orphaned"]) == (60, [], [], [])
+    (listed,) = capt.store_ls(store=address)["feature_tables"]
     assert listed["rows"] == 10
     assert [report["run"] for report in capt.store_stats(store=address)["reports"]] == ["captions", "features"]
     assert len(capt.store_show(store=address, num_examples=2)["examples"]) == 2

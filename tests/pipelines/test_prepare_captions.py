@@ -143,13 +143,13 @@ def test_what_was_cut_is_counted_again_on_a_second_run_and_after_new_captions(
     assert prepare(tmp_path, train, max_length=4)["truncated"] == 4
     grown = prepare(tmp_path, train, val, max_length=4)
     assert (grown["truncated"], grown["ok"], grown["cached"]) == (5, 2, 4)
-    (table,) = capt.store_stats(store=str(tmp_path / "store"))["text"]
+    (table,) = capt.store_stats(store=str(tmp_path / "store"))["caption_tables"]
     assert table["truncated"] == 5
     assert table["captions"] == {"train": 4, "val": 2}
     assert table["tokens"] == {"train": 16, "val": 7}
     assert table["lengths"]["train"] == {"min": 4, "mean": 4.0, "median": 4, "p95": 4, "max": 4}
     assert table["lengths"]["val"] == {"min": 3, "mean": 3.5, "median": 3, "p95": 4, "max": 4}
-    assert table["unknown_rate"] == {"train": 0.0, "val": 0.333333}
+    assert table["oov_rate"] == {"train": 0.0, "val": 0.333333}
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_a_bound_that_no_word_reaches_is_one_line(tmp_path: Path, train: Path) -
 def test_a_store_that_holds_captions_alone_is_sound(tmp_path: Path, train: Path) -> None:
     prepare(tmp_path, train)
     found = capt.store_verify(store=str(tmp_path / "store"))
-    assert (found["damaged"], found["missing"], found["foreign"]) == ([], [], [])
+    assert (found["damaged"], found["missing"], found["orphaned"]) == ([], [], [])

@@ -264,12 +264,12 @@ def test_nothing_is_left_in_the_work_directory(store: Path, photos: Any) -> None
         ({"dataset_type": "cocoa"}, "--dataset-type: "),
         ({"weights": "random:x"}, "--weights: 'random:x' has no seed"),
         ({"weights": "nowhere.h5"}, "nowhere.h5: no such weights file"),
-        ({"num_shards": 3}, "--num-shards: 3 is no power of two"),
+        ({"num_shards": 3}, "--num-shards: 3 is not a power of two"),
         ({"split_ratios": "0.5,0.1"}, "--split-ratios: cannot parse '0.5,0.1'"),
         ({"split_ratios": "0.5,0.1,0.1"}, "sum is not 1"),
         ({"storage_dtype": "float8"}, "--storage-dtype: "),
         ({"max_failures": "many"}, "--max-failures: cannot read 'many'"),
-        ({"dataset_name": "../escape"}, "cannot name a dataset"),
+        ({"dataset_name": "../escape"}, "invalid dataset name"),
         ({"beam_options": ["--no_such_option=1"]}, "'--no_such_option' is no option of Beam"),
         ({"beam_options": ["stray"]}, "'stray' is no option of Beam"),
     ],
@@ -318,7 +318,7 @@ def test_a_directory_that_is_no_store_is_refused(tmp_path: Path, photos: Any) ->
 def test_a_store_of_a_newer_format_is_refused(store: Path, photos: Any) -> None:
     store.mkdir()
     (store / "capt-store.json").write_text('{"format": "capt-store", "version": 99}')
-    with pytest.raises(CaptError, match="format version 99, this capt reads up to 1"):
+    with pytest.raises(CaptError, match="format version 99"):
         prepare(store, photos(1))
 
 

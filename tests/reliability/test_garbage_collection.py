@@ -209,7 +209,7 @@ def _hold(store: Store, root: Path, done: threading.Event) -> None:
 def bare_commits(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The log entries that were put while no writer's lease named their table."""
     bare: list[Path] = []
-    put = CommitLog._put
+    put = CommitLog._commit
 
     def checked(log: CommitLog, *arguments: Any) -> str | None:
         root = log._root
@@ -217,7 +217,7 @@ def bare_commits(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             bare.append(root)
         return put(log, *arguments)
 
-    monkeypatch.setattr(CommitLog, "_put", checked)
+    monkeypatch.setattr(CommitLog, "_commit", checked)
     return bare
 
 

@@ -131,7 +131,7 @@ def test_pillows_warnings_about_an_image_reach_no_terminal(images: Path, verbosi
 def test_bfloat16_is_computed_or_told_to_be_float32_whatever_the_processor(images: Path, limit: str) -> None:
     done = run(images, *SMALL, "--precision", "bfloat16", "--json", ONEDNN_MAX_CPU_ISA=limit)
     assert done.returncode == 0, done.stderr
-    (table,) = capt.store_stats(store=str(images.parent / "store"))["features"]
+    (table,) = capt.store_stats(store=str(images.parent / "store"))["feature_tables"]
     (numerics,) = table["numerics"]
     if numerics.startswith("cpu/avx"):
         assert numerics.endswith("float32" if limit == "AVX2" else "bfloat16")

@@ -201,7 +201,7 @@ def test_a_store_in_a_bucket_below_an_odd_key_works(tmp_path: Path, served: None
     capt.store_compact(store=store)
     capt.store_gc(store=store, older_than="0s")
     verified = capt.store_verify(store=store)
-    assert (verified["rows"], verified["damaged"], verified["missing"], verified["foreign"]) == (24, [], [], [])
+    assert (verified["rows"], verified["damaged"], verified["missing"], verified["orphaned"]) == (24, [], [], [])
     assert len(capt.store_show(store=store, num_examples=2)["examples"]) == 2
 
 
@@ -265,7 +265,7 @@ def test_the_captioning_commands_work_on_any_path(odd: Callable[[str], Path]) ->
         ]
         == 4
     )
-    assert capt.store_ls(store=store)["features"][0]["rows"] == 20
+    assert capt.store_ls(store=store)["feature_tables"][0]["rows"] == 20
     assert capt.store_stats(store=store)
     assert (
         len(
@@ -276,7 +276,7 @@ def test_the_captioning_commands_work_on_any_path(odd: Callable[[str], Path]) ->
     assert capt.store_compact(store=store)["rows"] == 20
     capt.store_gc(store=store, older_than="0s")
     verified = capt.store_verify(store=store)
-    assert (verified["rows"], verified["damaged"], verified["missing"], verified["foreign"]) == (52, [], [], [])
+    assert (verified["rows"], verified["damaged"], verified["missing"], verified["orphaned"]) == (52, [], [], [])
 
 
 @pytest.mark.slow

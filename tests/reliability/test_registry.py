@@ -86,20 +86,20 @@ def test_of_two_rollbacks_at_once_one_is_refused(model: RegisteredModel, monkeyp
 def test_a_decision_that_another_overtakes_is_made_again(
     model: RegisteredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = CommitLog._put
+    put = CommitLog._commit
 
     def overtaken(self: CommitLog, *arguments: Any) -> str | None:
-        monkeypatch.setattr(CommitLog, "_put", put)
+        monkeypatch.setattr(CommitLog, "_commit", put)
         model.promote(facts("chosen", 1, 1))
         return put(self, *arguments)
 
-    monkeypatch.setattr(CommitLog, "_put", overtaken)
+    monkeypatch.setattr(CommitLog, "_commit", overtaken)
     model.decide(facts("rejected", 3, 2))
     assert [one.facts.decision for one in model.history()] == ["promoted", "promoted", "chosen", "rejected"]
     assert model.champion == run_name(1)
-    monkeypatch.setattr(CommitLog, "_put", overtaken)
+    monkeypatch.setattr(CommitLog, "_commit", overtaken)
     assert model.promote(facts("chosen", 2, 2)) == run_name(1)
-    monkeypatch.setattr(CommitLog, "_put", overtaken)
+    monkeypatch.setattr(CommitLog, "_commit", overtaken)
     with pytest.raises(ChampionChangedError):
         model.promote_over(run_name(2), facts("promoted", 2, 2))
 
@@ -109,14 +109,14 @@ def test_a_decision_that_another_overtakes_is_made_again(
 
 def _overtaken_by(monkeypatch: pytest.MonkeyPatch, other: Any) -> None:
     """Has another writer commit just before the next log entry is put."""
-    put = CommitLog._put
+    put = CommitLog._commit
 
     def overtaken(self: CommitLog, *arguments: Any) -> str | None:
-        monkeypatch.setattr(CommitLog, "_put", put)
+        monkeypatch.setattr(CommitLog, "_commit", put)
         other()
         return put(self, *arguments)
 
-    monkeypatch.setattr(CommitLog, "_put", overtaken)
+    monkeypatch.setattr(CommitLog, "_commit", overtaken)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import capt
 from features.io.locations import parse_location
 from features.store.held_leases import HeldLease
-from features.store.run_reports import KEPT_REPORTS, last_reports
+from features.store.run_reports import KEPT_REPORTS, latest_reports
 from tests.conftest import noise_image
 from tests.features.buckets import BUCKET, bucket
 
@@ -58,7 +58,7 @@ def test_garbage_collection_keeps_the_newest_reports_and_young_ones(tmp_path: Pa
     assert names <= set(collected["paths"])
     assert [path.exists() for path in reports] == [False] * 4 + [True] * KEPT_REPORTS
     assert [path.parent.exists() for path in reports] == [False] * 4 + [True] * KEPT_REPORTS
-    assert last_reports(Path(store) / "datasets" / "folder") == [reports[-1]]
+    assert latest_reports(Path(store) / "datasets" / "folder") == [reports[-1]]
     assert capt.store_verify(store=store)["damaged"] == []
 
 

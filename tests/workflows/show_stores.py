@@ -89,7 +89,7 @@ def add_features(
     toolchain: Mapping[str, str] | None = None,
     failures: Mapping[bytes, tuple[str, str, str]] | None = None,
 ) -> str:
-    """Commit a row for each key, and remembered failures; the table's short fingerprint."""
+    """Commit a row for each key, and remembered failures; the table's fingerprint."""
     table_config = FeatureTableConfig(
         extractor="inception_v3", weights=weights, layer="mixed10", height=299, width=299, precision="float32"
     )
@@ -104,13 +104,13 @@ def add_features(
     facts = FeatureMetadata(shape=SHAPE, network="0" * 64, numerics=numerics, toolchain=toolchain or {"keras": "3.15"})
     shards = _shards(root, commit, table, rows, table_config.format)
     CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=shards, files=files, facts=facts))
-    return root.name
+    return table_config.fingerprint
 
 
 def add_captions(
     store: Store, photos: Sequence[Photo], name: str = "pets", *, words: Sequence[str] = WORDS, max_length: int = 0
 ) -> str:
-    """Commit the photos' captions, tokenized at spaces; the table's short fingerprint."""
+    """Commit the photos' captions, tokenized at spaces; the table's fingerprint."""
     table_config = CaptionTableConfig(dataset=name, vocabulary=identify_given_vocabulary(words), max_length=max_length)
     root = store.caption_table_root(table_config)
     rows = [_caption(name, photo, i, words) for photo in photos for i in range(len(photo.captions))]
@@ -123,7 +123,7 @@ def add_captions(
     shards = _shards(root, "0", CAPTIONS, sorted(rows, key=lambda row: row["key"]), table_config.format)
     manifest = Manifest(table=table_config.fingerprint, shards=shards, files=files, facts=_text_facts(rows, words))
     CommitLog(root).append(manifest)
-    return root.name
+    return table_config.fingerprint
 
 
 def add_report(store: Store, rows: Sequence[Sequence[str]], name: str = "pets", run: str = "features") -> Path:

@@ -116,7 +116,7 @@ def test_a_flipped_byte_is_found_in_every_file_of_a_model(store: Store) -> None:
         path.write_bytes(whole)
     (model.root / "runs" / "stray.txt").write_text("what an evaluation or a person left is no damage")
     (model.root / "stray.txt").write_text("this is nobody's")
-    assert capt.store_verify(store=str(store.path))["foreign"] == ["models/shapes/stray.txt"]
+    assert capt.store_verify(store=str(store.path))["orphaned"] == ["models/shapes/stray.txt"]
 
 
 def test_garbage_collection_keeps_the_last_champions_and_what_changes_still(store: Store) -> None:
@@ -145,7 +145,7 @@ def test_a_model_is_asked_for_by_name_where_there_are_several(store: Store) -> N
     with pytest.raises(StoreError, match=r"there are several models .*--model-name: shapes, words"):
         capt.models_show(store=str(store.path))
     assert capt.models_show(store=str(store.path), model_name="words")["name"] == "words"
-    with pytest.raises(UsageError, match="cannot name a model"):
+    with pytest.raises(UsageError, match="invalid model name"):
         RegisteredModel(store, "../away")
 
 

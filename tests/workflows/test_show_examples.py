@@ -194,7 +194,7 @@ def test_a_text_table_picks_its_dataset(store, photos):
 
 def test_an_unknown_dataset_is_told_with_those_there_are(store, photos):
     add_dataset(store, photos)
-    with pytest.raises(StoreError, match=r"no dataset 'cats'.*it has: pets"):
+    with pytest.raises(StoreError, match=r"no dataset 'cats'.*pets"):
         examples(store, dataset="cats")
 
 

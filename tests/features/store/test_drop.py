@@ -44,12 +44,12 @@ def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) 
     store = prepared(tmp_path / "store")
     texts = [table.fingerprint for table in store.caption_tables() if table.table_config.dataset == "one"]
     result = capt.store_drop(store=str(store.path), dataset="one")
-    assert result == result | {"dataset": "one", "images": 8, "text": texts}
+    assert result == result | {"dataset": "one", "images": 8, "caption_tables": texts}
     assert names(store) == (["two"], ["two"])
     assert store.feature_table("").rows == 12
     found = verify(store.path)
     assert found.is_healthy
-    assert not found.foreign
+    assert not found.orphaned
 
 
 def test_who_has_the_dataset_open_keeps_it(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_dataset_that_is_gone_is_none_to_complain_of_but_one_that_never_was_is
     entries = CommitLog(store.dataset_root("one")).entries()
     assert capt.store_drop(store=str(store.path), dataset="one")["images"] == 0
     assert CommitLog(store.dataset_root("one")).entries() == entries
-    with pytest.raises(StoreError, match=r"no dataset 'three'.*it has: two"):
+    with pytest.raises(StoreError, match=r"no dataset 'three'.*two"):
         capt.store_drop(store=str(store.path), dataset="three")
 
 

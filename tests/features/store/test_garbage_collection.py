@@ -68,7 +68,7 @@ def test_what_was_replaced_goes_when_its_time_has_passed(tmp_path: Path) -> None
     make_old(log.entry_path(4), 25 * HOUR)
     result = capt.store_gc(store=str(store.path))
     gone = before - files(store)
-    assert result == result | {"files": len(gone), "paths": sorted(gone), "pinned": 0, "dry_run": False}
+    assert result == result | {"files": len(gone), "paths": sorted(gone), "leased": 0, "dry_run": False}
     assert gone == {path for path in gone if path.endswith((".parquet", ".index"))}
     assert not [path for path in gone if "catalog" in path]
     assert set(contents(store.feature_table_root(RECIPE))) == {
@@ -129,7 +129,7 @@ def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
     with hold_snapshot(store.path, store.feature_tables) as (table,):
         capt.store_compact(store=str(store.path))
         result = capt.store_gc(store=str(store.path), older_than="0s")
-        assert (result["files"], result["pinned"]) == (0, 6)
+        assert (result["files"], result["leased"]) == (0, 6)
         assert table.rows == 16
         assert reads(store, 16)
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 6
@@ -232,7 +232,7 @@ def test_nothing_is_deleted_where_a_manifest_is_damaged(tmp_path: Path) -> None:
     path = next((store.path / "datasets" / "some" / "manifests").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     before = files(store)
-    with pytest.raises(CorruptFileError, match="damaged"):
+    with pytest.raises(CorruptFileError, match="corrupt"):
         capt.store_gc(store=str(store.path), older_than="0s")
     assert files(store) == before
 

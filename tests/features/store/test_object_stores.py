@@ -79,7 +79,7 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
     assert opened.caption_tables()[0].transform_path.is_dir()
     assert len(list(opened.feature_tables()[0].record_batches(16))) == 3
     found = verify(store.path)
-    assert (found.is_healthy, found.rows, found.foreign) == (True, 80, ())
+    assert (found.is_healthy, found.rows, found.orphaned) == (True, 80, ())
 
 
 def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: Store) -> None:
@@ -106,7 +106,7 @@ def test_damage_is_told_by_readers_and_by_verification(store: Store) -> None:
     with pytest.raises(CorruptFileError, match=f"expected SHA-256 {data.sha256}, got "):
         features_of(open_store(store.path), RECIPE, range(8))
     found = verify(store.path)
-    assert [damage.path for damage in found.damaged] == [path.relative_to(store.path).as_posix()]
+    assert [file.path for file in found.corrupt] == [path.relative_to(store.path).as_posix()]
     path.unlink()
     assert verify(store.path).missing == (path.relative_to(store.path).as_posix(),)
     with pytest.raises(CorruptFileError, match="a committed file is missing"):
@@ -189,7 +189,7 @@ def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
 
 
 def test_what_is_no_store_is_one_line(scheme: str) -> None:
-    with pytest.raises(StoreError, match="no store is here"):
+    with pytest.raises(StoreError, match="the store does not exist"):
         open_store(f"{scheme}://{BUCKET}/stores/none")
     other = parse_location(f"{scheme}://{BUCKET}/stores/other")
     assert isinstance(other, ObjectPath)

@@ -111,7 +111,7 @@ def test_a_shard_is_checked_once_and_only_when_it_is_first_used(
 
 
 def test_more_shards_than_may_be_open_at_once_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random_access, "_KEPT_OPEN", 2)
+    monkeypatch.setattr(random_access, "_MAX_OPEN", 2)
     table, numbers = table_of(tmp_path), list(range(64)) * 5
     np.random.default_rng(0).shuffle(numbers)
     with ThreadPoolExecutor(4) as pool:
@@ -166,7 +166,7 @@ def test_positions_of_keys_that_were_not_found_are_not_read(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("key", [b"short", "abc", "x" * 64, ""])
 def test_what_is_no_key_is_refused(tmp_path: Path, key: Any) -> None:
-    with pytest.raises(UsageError, match="is no key"):
+    with pytest.raises(UsageError, match="invalid key"):
         table_of(tmp_path).get(key)
 
 

@@ -87,7 +87,7 @@ def test_where_several_manifests_may_be_meant_the_error_says_what_to_do(store: S
     root = store.feature_table_root(RECIPE)
     for number in (2, 3):
         CommitLog(root).entry_path(number).write_bytes(b"")
-    with pytest.raises(CorruptFileError, match=r"00000002\.json: .*2 manifests may be the one.*prepare again"):
+    with pytest.raises(CorruptFileError, match=r"00000002\.json: .* 2 manifests may belong to it"):
         repair_log(root)
 
 
@@ -127,7 +127,7 @@ def test_a_commit_in_place_of_all_heals_what_cannot_be_read(tmp_path: Path) -> N
     assert [one.files for one in log.live()] == [latest.files]
     remove_corrupt(root, ())
     assert verify(store.path).is_healthy
-    assert not verify(store.path).foreign
+    assert not verify(store.path).orphaned
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 1
 
 
@@ -227,9 +227,7 @@ def test_a_store_whose_marker_is_damaged_says_what_to_write(store: Store, text: 
     marker = store.path / "capt-store.json"
     whole = marker.read_bytes()
     marker.write_bytes(text)
-    with pytest.raises(
-        CorruptFileError, match=r'capt-store\.json: .*write \{"format":"capt-store","version":1\} into it'
-    ):
+    with pytest.raises(CorruptFileError, match=r'capt-store\.json: .*Write \{"format":"capt-store","version":1\}'):
         open_store(store.path)
     marker.write_bytes(whole)
     assert open_store(store.path).datasets()

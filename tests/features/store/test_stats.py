@@ -23,7 +23,7 @@ from tests.workflows.show_stores import (
     add_report,
     photo,
 )
-from workflows.store_reports import _fitting, print_list, print_stats
+from workflows.store_reports import _resizing, print_list, print_stats
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_the_list_names_every_table_and_what_it_holds(store, photos):
     add_dataset(store, photos)
     result = listing(store)
     assert result["datasets"] == [{"name": "pets", "source": "folder", "images": {"train": 6, "val": 2}}]
-    (table,) = result["features"]
+    (table,) = result["feature_tables"]
     assert table.pop("bytes") == sum(path.stat().st_size for path in store.path.glob("features/*/0/*"))
     assert table == {
         "fingerprint": features,
@@ -79,13 +79,13 @@ def test_the_list_names_every_table_and_what_it_holds(store, photos):
         "rows": 8,
         "shards": SHARDS,
     }
-    (table,) = result["text"]
+    (table,) = result["caption_tables"]
     assert table.pop("bytes") > 0
     assert table == {
         "fingerprint": text,
         "dataset": "pets",
         "standardizer": "keras",
-        "words": len(WORDS),
+        "vocab_size": len(WORDS),
         "captions": {"train": 12, "val": 4},
         "shards": SHARDS,
     }
@@ -95,23 +95,23 @@ def test_the_list_reads_no_row_so_that_a_damaged_shard_does_not_stop_it(store, p
     add_features(store, [each.key for each in photos])
     for path in store.path.glob("features/*/0/*"):
         path.unlink()
-    assert listing(store)["features"][0]["rows"] == 8
+    assert listing(store)["feature_tables"][0]["rows"] == 8
     with pytest.raises(CorruptFileError, match="missing"):
         capt.store_stats(store=str(store.path))
 
 
 def test_an_empty_store_has_an_empty_inventory(store, capsys):
-    assert listing(store) == {"store": str(store.path), "datasets": [], "features": [], "text": []}
-    assert figures(store)["leaks"] == {"count": 0, "examples": []}
+    assert listing(store) == {"store": str(store.path), "datasets": [], "feature_tables": [], "caption_tables": []}
+    assert figures(store)["leakage"] == {"count": 0, "examples": []}
     print_list(listing(store))
     print_stats(figures(store))
-    assert capsys.readouterr().out.split("\n") == ["the store holds nothing yet"] * 2 + [""]
+    assert capsys.readouterr().out.split("\n") == ["The store is empty."] * 2 + [""]
 
 
 def test_what_is_no_store_is_said_in_one_line(tmp_path):
     with pytest.raises(StoreError, match="not a capt store"):
         capt.store_ls(store=str(tmp_path))
-    with pytest.raises(StoreError, match="no store is here"):
+    with pytest.raises(StoreError, match="the store does not exist"):
         capt.store_stats(store=str(tmp_path / "nothing"))
 
 
@@ -122,7 +122,7 @@ def test_coverage_counts_the_images_that_have_rows_in_each_table(store, photos):
     (dataset,) = figures(store)["datasets"]
     assert dataset["coverage"] == {every: 8, some: 2}
     assert dataset["bytes"] == sum(len(each.data) for each in photos)
-    assert dataset["distinct"] == 8
+    assert dataset["unique_images"] == 8
 
 
 def test_images_that_share_their_content_are_covered_by_one_row(store, tmp_path):
@@ -130,9 +130,9 @@ def test_images_that_share_their_content_are_covered_by_one_row(store, tmp_path)
     table = add_features(store, [twins[0].key])
     add_dataset(store, twins)
     result = figures(store)
-    assert result["datasets"][0]["distinct"] == 1
+    assert result["datasets"][0]["unique_images"] == 1
     assert result["datasets"][0]["coverage"] == {table: 3}
-    assert result["features"][0]["images"] == 1
+    assert result["feature_tables"][0]["images"] == 1
 
 
 def test_a_table_tells_what_its_commits_were_made_with(store, photos):
@@ -140,18 +140,18 @@ def test_a_table_tells_what_its_commits_were_made_with(store, photos):
     add_features(store, keys[:3])
     add_features(store, keys[3:5], toolchain={"keras": "3.16"})
     add_features(store, keys[5:], numerics="gpu-90")
-    (table,) = figures(store)["features"]
+    (table,) = figures(store)["feature_tables"]
     assert table["commits"] == 3
     assert table["numerics"] == {"cpu-avx2": 5, "gpu-90": 3}
     assert table["toolchains"] == [{"keras": "3.15"}, {"keras": "3.16"}]
     assert table["images"] == table["rows"] == 8
-    assert table["bytes_an_image"] == pytest.approx(table["bytes"] / 8, abs=0.1)
+    assert table["bytes_per_image"] == pytest.approx(table["bytes"] / 8, abs=0.1)
 
 
 def test_a_table_in_which_every_image_failed_has_no_bytes_an_image(store):
     add_features(store, [], failures={b"k" * 32: ("decode", "truncated", "cut off")})
-    (table,) = figures(store)["features"]
-    assert (table["images"], table["bytes_an_image"]) == (0, None)
+    (table,) = figures(store)["feature_tables"]
+    assert (table["images"], table["bytes_per_image"]) == (0, None)
 
 
 def test_remembered_failures_are_grouped_with_three_examples_at_most(store, photos):
@@ -160,7 +160,7 @@ def test_remembered_failures_are_grouped_with_three_examples_at_most(store, phot
     mended = {photos[0].key: ("decode", "unsupported", "mended since")}
     add_features(store, [], failures=why | mended)
     add_features(store, [photos[0].key])
-    (table,) = figures(store)["features"]
+    (table,) = figures(store)["feature_tables"]
     truncated, overflow = table["failures"]
     assert (truncated["stage"], truncated["reason"], truncated["count"]) == ("decode", "truncated", 5)
     assert truncated["examples"] == [{"record": (bytes([i]) * 32).hex(), "detail": f"cut at {i}"} for i in range(3)]
@@ -169,14 +169,14 @@ def test_remembered_failures_are_grouped_with_three_examples_at_most(store, phot
 
 def test_text_figures_follow_from_the_captions(store, photos):
     add_captions(store, photos)
-    (table,) = figures(store)["text"]
+    (table,) = figures(store)["caption_tables"]
     rows = store.caption_tables()[0].captions().to_pylist()
     lengths = [len(row["tokens"]) for row in rows]
     assert table["tokens"] == {"train": 62, "val": 18}
     assert sum(lengths) == sum(table["tokens"].values())
     assert table["mean_length"] == pytest.approx(sum(lengths) / len(lengths), abs=0.005)
-    assert table["longest"] == max(lengths)
-    assert table["unknown_rate"] == {"train": 0.105263, "val": 0.1}
+    assert table["max_length"] == max(lengths)
+    assert table["oov_rate"] == {"train": 0.105263, "val": 0.1}
     assert table["truncated"] == 0
     of_train = sorted(len(row["tokens"]) for row in rows if row["split"] == "train")
     assert table["lengths"]["train"] == {
@@ -195,7 +195,7 @@ def test_a_text_table_of_an_earlier_version_has_a_mean_length_alone(store, photo
     facts = manifest.facts.model_copy(update={"lengths": None})
     assert b"lengths" not in manifest.model_copy(update={"facts": facts}).to_json()
     CommitLog(root).supersede(manifest.model_copy(update={"facts": facts}))
-    (table,) = figures(store)["text"]
+    (table,) = figures(store)["caption_tables"]
     assert table["lengths"] is None
     print_stats(figures(store))
     assert "–" in capsys.readouterr().out
@@ -203,9 +203,9 @@ def test_a_text_table_of_an_earlier_version_has_a_mean_length_alone(store, photo
 
 def test_resizing_shows_where_it_is_not_as_by_default():
     entry = {"resize": "pillow-bilinear", "fit": "stretch", "shorter_side": None}
-    assert list(_fitting(entry)) == []
+    assert list(_resizing(entry)) == []
     changed = {"resize": "tf-bilinear", "fit": "crop", "shorter_side": 320}
-    assert list(_fitting(changed)) == ["resize tf-bilinear", "fit crop", "shorter side 320"]
+    assert list(_resizing(changed)) == ["resize tf-bilinear", "fit crop", "shorter side 320"]
 
 
 def test_of_each_kind_of_run_the_newest_report_counts(store):
@@ -226,7 +226,7 @@ def test_of_each_kind_of_run_the_newest_report_counts(store):
 
 def test_a_damaged_report_is_said_in_one_line(store):
     add_report(store, [("1", "ok")]).write_bytes(b"nothing that Parquet knows")
-    with pytest.raises(CorruptFileError, match=r"reports/0/features\.parquet: the run report is damaged.*delete it"):
+    with pytest.raises(CorruptFileError, match=r"reports/0/features\.parquet: the run report is corrupt"):
         capt.store_stats(store=str(store.path))
 
 
@@ -236,7 +236,7 @@ def test_leaks_within_and_across_datasets_are_found(store, tmp_path):
     more = [photo(tmp_path / "c", 7, seed=6), photo(tmp_path / "c", 8, "unused", seed=5)]
     for name, photos in {"ours": ours, "theirs": theirs, "more": more}.items():
         add_dataset(store, photos, name)
-    leaks = figures(store)["leaks"]
+    leaks = figures(store)["leakage"]
     assert leaks["count"] == 2
     found = {leak["key"]: (leak["train"], leak["test"]) for leak in leaks["examples"]}
     assert found == {
@@ -247,7 +247,7 @@ def test_leaks_within_and_across_datasets_are_found(store, tmp_path):
 
 def test_what_is_in_train_and_in_val_is_no_leak(store, tmp_path):
     add_dataset(store, [photo(tmp_path, 1, seed=1), photo(tmp_path, 2, "val", seed=1)])
-    assert figures(store)["leaks"]["count"] == 0
+    assert figures(store)["leakage"]["count"] == 0
 
 
 def test_people_see_every_figure_on_standard_output(store, photos, tmp_path, capsys):
@@ -258,11 +258,11 @@ def test_people_see_every_figure_on_standard_output(store, photos, tmp_path, cap
     print_list(listing(store))
     shown, chatter = capsys.readouterr()
     assert chatter == ""
-    for part in ("pets", "folder", features, "4×8", "random:7", text, "keras"):
+    for part in ("pets", "folder", features[:16], "4×8", "random:7", text[:16], "keras"):
         assert part in shown
     print_stats(figures(store))
     shown = capsys.readouterr().out
-    for part in (features, text, "cpu-avx2 (8 rows)", "keras 3.15", "truncated", "bomb", "[red]", "10.53%"):
+    for part in (features[:16], text[:16], "cpu-avx2 (8 rows)", "keras 3.15", "truncated", "bomb", "[red]", "10.53%"):
         assert part in shown
     assert "train pets/0 = test pets/9" in shown
     assert "\x1b" not in shown

@@ -63,7 +63,7 @@ def test_both_kinds_show_in_stats_where_they_are_wanted(
         pretend(then, numerics="cpu-avx2", pillow="9.0.0")
         prepare(store, photos(2), pooling="avg")
     assert prepare(store, photos(5), pooling="avg", allow_mixed_numerics=True)["ok"] == 3
-    (entry,) = capt.store_stats(store=str(store))["features"]
+    (entry,) = capt.store_stats(store=str(store))["feature_tables"]
     assert entry["numerics"] == {"cpu-avx2": 2, here().numerics: 3}
     assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", provenance.toolchain()["pillow"]]
 
@@ -98,7 +98,7 @@ def test_rows_that_a_worker_of_another_kind_computed_are_refused_at_commit(
         (table,) = capt.open_store(store).feature_tables()
         assert table.rows == 2
         assert prepare(store, photos(3), pooling="avg", allow_mixed_numerics=True)["ok"] == 1
-    (entry,) = capt.store_stats(store=str(store))["features"]
+    (entry,) = capt.store_stats(store=str(store))["feature_tables"]
     assert entry["numerics"] == {here().numerics: 2, "gpu/some chip/tensorflow/float32": 1}
 
 
@@ -108,7 +108,7 @@ def test_rows_of_a_new_table_are_recorded_as_the_worker_computed_them(
     with monkeypatch.context() as then:
         compute_elsewhere(then)
         prepare(tmp_path / "store", photos(2), pooling="avg")
-    (entry,) = capt.store_stats(store=tmp_path / "store")["features"]
+    (entry,) = capt.store_stats(store=tmp_path / "store")["feature_tables"]
     assert entry["numerics"] == {"gpu/some chip/tensorflow/float32": 2}
 
 
@@ -119,5 +119,5 @@ def test_units_that_another_kind_of_machine_finished_are_computed_again(
     with monkeypatch.context() as then:
         refuse_elsewhere(store, photos, then)
     assert prepare(store, photos(3), pooling="avg")["ok"] == 1
-    (entry,) = capt.store_stats(store=str(store))["features"]
+    (entry,) = capt.store_stats(store=str(store))["feature_tables"]
     assert entry["numerics"] == {here().numerics: 3}

@@ -215,7 +215,7 @@ def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
     with pytest.raises(StoreError, match="no run is here"):
         capt.evaluate(runs=tmp_path)
     empty = squares.create_store(tmp_path / "empty")
-    with pytest.raises(StoreError, match="there is no dataset 'squares'"):
+    with pytest.raises(StoreError, match="no dataset 'squares'"):
         capt.evaluate(runs=root / "good", store=empty.path)
 
 

@@ -214,4 +214,4 @@ def test_a_model_in_a_bucket_is_retrained_and_downloaded_again(root: Path, tmp_p
         assert str(load_run(f"{store}/models/shapes").path) == shown["champion_dir"]
         assert load_run(shown["champion_dir"]).caption(next((root / "scenes/images").iterdir())).text
         verified = capt.store_verify(store=store)
-        assert verified["damaged"] == verified["missing"] == verified["foreign"] == []
+        assert verified["damaged"] == verified["missing"] == verified["orphaned"] == []

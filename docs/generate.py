@@ -45,6 +45,7 @@ def write_pages(directory: Path) -> None:
     pages = {
         "command_line": _command_line(),
         "python_api": _python_api(),
+        "json_output": _json_output(),
         "hyperparameters": _hyperparameters(),
         "experiment_file": _settings_page("Experiment file", ExperimentConfig),
         "retraining_file": _settings_page("Retraining file", RetrainConfig),
@@ -88,6 +89,33 @@ def _options(command: Any, names: tuple[str, ...] = ()) -> Iterator[str]:
         name = name.partition(" ")[0] if parameter.param_type_name == "argument" else name
         yield f"| `{_cell(name)}` | {_prose(meaning)} |"
     yield ""
+
+
+# === JSON output ===
+
+
+def _json_output() -> str:
+    lines = ["# JSON output", "", "With `--json`, the last line of standard output is one JSON object with these keys."]
+    lines += ["In Python, every command returns the same object as a dictionary.", ""]
+    for command in COMMANDS:
+        sections = dict(_sections(_read_docstring(*command.runs.split(":"))))
+        text = sections.get("Returns") or sections.get("") or ""
+        lines += [f"## capt {command.name}", "", _prose(_TYPE.sub("", text.strip())), ""]
+    return "\n".join(lines)
+
+
+def _read_docstring(module: str, name: str) -> str:
+    """Returns the docstring of a function without importing its module; follows imports and `see` references."""
+    base = ROOT / module.replace(".", "/")
+    tree = ast.parse((base / "__init__.py" if base.is_dir() else base.with_suffix(".py")).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            text = ast.get_docstring(node) or ""
+            other = re.search(r": see `(\w+)`", text)
+            return _read_docstring(module, other[1]) if other else text
+        if isinstance(node, ast.ImportFrom) and name in [one.name for one in node.names]:
+            return _read_docstring(str(node.module), name)
+    return ""
 
 
 # === Python ===

@@ -1,20 +1,34 @@
-"""HTML pages that are one file each: training examples, and the report of a demonstration."""
+"""Builds the HTML pages of training examples and of the demo."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.table_config import SPECIAL_TOKENS, UNKNOWN
-from trainer.reports.markup import document, escaped, inline, looked, picture, section, spoken, tiles
+from trainer.reports.markup import (
+    Html,
+    attention_details,
+    caption_list,
+    card,
+    document,
+    element,
+    header,
+    join,
+    label,
+    plot,
+    row,
+    section,
+    thumbnail,
+)
 
 
 @dataclass(frozen=True)
 class ExampleCaption:
-    """A caption and its tokens.
+    """A caption as published, and its tokens.
 
     Args:
-        text: str. The caption as published.
-        ids: tuple of int. Its word ids, start and end included.
-        words: tuple of str. The words of the ids.
+        text: The caption.
+        ids: Token IDs with start and end token; empty if the caption is not tokenized.
+        words: The word of each token.
     """
 
     text: str
@@ -24,13 +38,13 @@ class ExampleCaption:
 
 @dataclass(frozen=True)
 class Example:
-    """An image and what is learned from it.
+    """A training example.
 
     Args:
-        image: bytes or None. The encoded image; None where its file is not at hand.
-        image_id: str. Its id within the dataset.
-        split: str. `train`, `val`, `test` or `unused`.
-        sentences: tuple of Sentence. All its captions.
+        image: The encoded image; None if its file is not available.
+        image_id: Image ID within the dataset.
+        split: `train`, `val`, `test` or `unused`.
+        sentences: All captions.
     """
 
     image: bytes | None
@@ -41,153 +55,151 @@ class Example:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a workflow: its name, what it did in a few words, and how many seconds it took."""
+    """A step of a workflow: its name, a short summary, and its duration in seconds."""
 
     name: str
-    done: str
+    summary: str
     seconds: float
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A held-out image with what the model says of it.
+    """A held-out image with the model's caption.
 
     Args:
-        image: bytes. The encoded image.
-        caption: str. The model's caption.
-        references: tuple of str. What people, or the grammar, say of it.
-        attention: bytes or None. A PNG or JPEG figure of where the model looked at each word.
-        verdict: bool or None. Whether the caption is true of the image; None where nobody knows.
+        image: The encoded image.
+        caption: The model's caption.
+        references: The reference captions.
+        attention: Figure of the attention maps (PNG or JPEG), if there is one.
+        is_correct: Whether the caption is true of the image; None if unknown.
     """
 
     image: bytes
     caption: str
     references: tuple[str, ...]
     attention: bytes | None = None
-    verdict: bool | None = None
+    is_correct: bool | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the report of a run shows, from top to bottom.
+    """The content of the demo's page, from top to bottom.
 
     Args:
-        title: str. The page's name.
-        headline: str. What came of it, in a sentence.
-        notices: tuple of str. What a reader must know to judge it, such as a stand-in that was used.
-        figures: Mapping. Label to value, a few numbers to take away.
-        steps: tuple of Step. What was done, in order.
-        loss_curve: bytes or None. A PNG or JPEG plot of the loss.
-        tellings: tuple of Telling. Held-out images with their captions.
+        title: Title of the page.
+        headline: The result in one sentence.
+        notices: Facts that limit the result, such as missing ImageNet weights.
+        values: Labeled values.
+        steps: The steps of the workflow.
+        loss_plot: Plot of the loss (PNG or JPEG).
+        images: Held-out images with their captions.
     """
 
     title: str
     headline: str
     notices: tuple[str, ...]
-    figures: Mapping[str, object]
+    values: Mapping[str, object]
     steps: tuple[Step, ...]
-    loss_curve: bytes | None
-    tellings: tuple[CaptionedImage, ...]
+    loss_plot: bytes | None
+    images: tuple[CaptionedImage, ...]
 
 
-def examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:
-    """A page of training examples: each image with its split, all its captions and their tokens.
+def build_examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:
+    """Builds a page of training examples with their images, splits, captions and tokens.
 
     Args:
-        title: str. The page's name, such as the dataset's.
-        examples: sequence of Example. In the order they are shown.
-        summary: Mapping. Label to value, shown above the examples.
+        title: Title of the page, such as the dataset's name.
+        examples: The examples in their order on the page.
+        summary: Labeled values above the examples.
 
-    Returns: str. A complete HTML document, to be written as UTF-8.
+    Returns:
+        A complete HTML document, to be written as UTF-8.
     """
-    cards = "".join(map(_example, examples)) or '<p class="quiet">There are no examples to show.</p>'
-    return document(
-        title, f"<header><h1>{escaped(title)}</h1></header>{tiles(summary)}<main class='grid'>{cards}</main>"
-    )
-
-
-def report_page(report: Report) -> str:
-    """The report of a demonstration or a run, from headline to attention maps.
-
-    Returns: str. A complete HTML document, to be written as UTF-8.
-    """
-    parts = [
-        f'<header><h1>{escaped(report.title)}</h1><p class="lead">{escaped(report.headline)}</p></header>',
-        *(f'<p class="notice" role="note">{escaped(notice)}</p>' for notice in report.notices),
-        tiles(report.figures),
-        "<main>",
-        f'<div class="pair">{section("What was done", _steps(report.steps))}{section("Loss", _loss(report))}</div>',
-        section("Held-out images", "".join(map(_telling, report.tellings))),
-        "</main>",
+    cards = [_build_example(example) for example in examples] or [
+        element("p", "There are no examples.", class_="quiet")
     ]
-    return document(report.title, "".join(parts))
+    return document(title, header(title, values=summary), element("main", *cards, class_="grid"))
 
 
-# === Parts ===
+def build_demo_page(report: Report) -> str:
+    """Builds the page of the demo.
 
-
-def _example(example: Example) -> str:
-    captions = "".join(f"<li>{spoken(each.text)}{_tokens(each)}</li>" for each in example.sentences)
-    return (
-        f'<article class="card">{picture(example.image, f"image {example.image_id}")}'
-        f'<div class="words"><p class="label"><code>{escaped(example.image_id)}</code> '
-        f'<span class="split {escaped(example.split)}">{escaped(example.split)}</span></p>'
-        f'<ol class="captions">{captions}</ol></div></article>'
+    Returns:
+        A complete HTML document, to be written as UTF-8.
+    """
+    loss = plot(report.loss_plot, "loss by epoch") if report.loss_plot else ""
+    return document(
+        report.title,
+        header(report.title, report.headline, report.notices, report.values),
+        element(
+            "main",
+            element("div", section("Steps", _build_steps(report.steps)), section("Loss", loss), class_="pair"),
+            section("Held-out images", *map(_build_captioned_image, report.images)),
+        ),
     )
 
 
-def _tokens(sentence: ExampleCaption) -> str:
-    tokens = zip(sentence.ids, sentence.words, strict=True)
-    chips = "".join(
-        f'<span class="token{_kind(i)}"><bdi>{escaped(word)}</bdi><sub>{i}</sub></span> ' for i, word in tokens
-    )
-    return f'<p class="tokens">{chips}</p>' if chips else ""
-
-
-def _kind(token: int) -> str:
-    if token == UNKNOWN:
-        return " unknown"
-    return " special" if token < len(SPECIAL_TOKENS) else ""
-
-
-def _telling(telling: CaptionedImage) -> str:
-    references = "".join(f"<li>{spoken(text)}</li>" for text in telling.references)
-    attention = "" if telling.attention is None else looked(telling.attention)
-    return (
-        f'<article class="card wide"><div class="side">{picture(telling.image, telling.caption)}'
-        f'<div class="words"><p class="label">the model says{_verdict(telling.verdict)}</p>'
-        f'<blockquote dir="auto">{escaped(telling.caption) or "nothing"}</blockquote>'
-        f'<p class="label">the references</p><ul class="captions">{references}</ul></div></div>{attention}</article>'
-    )
-
-
-def _verdict(verdict: bool | None) -> str:
-    if verdict is None:
-        return ""
-    return ' <span class="verdict yes">✓ true</span>' if verdict else ' <span class="verdict no">✗ not true</span>'
-
-
-def _steps(steps: Iterable[Step]) -> str:
-    steps = tuple(steps)
-    rows = "".join(
-        f"<tr><th scope='row'>{escaped(step.name)}</th><td>{escaped(step.done)}</td>"
-        f"<td>{duration(step.seconds)}</td></tr>"
-        for step in steps
-    )
-    total = duration(sum(step.seconds for step in steps))
-    foot = f"<tfoot><tr><th scope='row'>together</th><td></td><td>{total}</td></tr></tfoot>"
-    return f"<table><tbody>{rows}</tbody>{foot}</table>" if steps else ""
-
-
-def _loss(report: Report) -> str:
-    if report.loss_curve is None:
-        return ""
-    return f'<figure class="plot">{inline(report.loss_curve, "the loss as training went on")}</figure>'
-
-
-def duration(seconds: float) -> str:
-    """A time for people: `3.2 s`, `2 min 05 s`."""
+def format_duration(seconds: float) -> str:
+    """Returns a duration such as `3.2 s` or `2 min 05 s`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _build_example(example: Example) -> Html:
+    captions = [
+        element("li", element("span", caption.text, dir="auto"), _build_tokens(caption))
+        for caption in example.sentences
+    ]
+    split = element("span", example.split, class_=f"split {example.split}")
+    return element(
+        "article",
+        thumbnail(example.image, f"image {example.image_id}"),
+        element(
+            "div",
+            label(element("code", example.image_id), " ", split),
+            element("ol", *captions, class_="captions"),
+            class_="words",
+        ),
+        class_="card",
+    )
+
+
+def _build_tokens(caption: ExampleCaption) -> Html:
+    tokens = [
+        element("span", element("bdi", word), element("sub", token_id), class_=_token_class(token_id))
+        for token_id, word in zip(caption.ids, caption.words, strict=True)
+    ]
+    return element("p", join(tokens, " "), class_="tokens") if tokens else Html()
+
+
+def _token_class(token_id: int) -> str:
+    if token_id == UNKNOWN:
+        return "token unknown"
+    return "token special" if token_id < len(SPECIAL_TOKENS) else "token"
+
+
+def _build_captioned_image(image: CaptionedImage) -> Html:
+    verdicts = {True: ("✓ correct", "yes"), False: ("✗ incorrect", "no")}
+    verdict: object = ""
+    if image.is_correct is not None:
+        text, kind = verdicts[image.is_correct]
+        verdict = element("span", text, class_=f"verdict {kind}")
+    return card(
+        image.image,
+        image.caption,
+        label("caption ", verdict),
+        element("blockquote", image.caption or "(empty)", dir="auto"),
+        label("references"),
+        caption_list(image.references),
+        footer=attention_details(image.attention),
+    )
+
+
+def _build_steps(steps: Sequence[Step]) -> Html:
+    if not steps:
+        return Html()
+    rows = [row(step.name, step.summary, format_duration(step.seconds)) for step in steps]
+    total = row("total", "", format_duration(sum(step.seconds for step in steps)))
+    return element("table", element("tbody", *rows), element("tfoot", total))

@@ -7,7 +7,19 @@ from features.images.decode import open_image
 from features.images.resizer import Resizer
 from schemas.errors import to_record_error
 from trainer.evaluation.caption_tokenizer import plain_tokens
-from trainer.reports.markup import document, escaped, looked, picture, section, spoken, tiles
+from trainer.reports.markup import (
+    Html,
+    attention_details,
+    caption_list,
+    card,
+    document,
+    element,
+    header,
+    join,
+    label,
+    mark_wrong,
+    section,
+)
 from trainer.reports.plots import attention_figure, encode_figure
 from trainer.runs.captioner_run import Caption
 
@@ -53,17 +65,14 @@ def predictions_page(
 
     Returns: str. A complete HTML document, to be written as UTF-8.
     """
-    parts = [
-        f'<header><h1>{escaped(title)}</h1><p class="lead">Scores × 100. Words that are in no reference of '
-        'their image are <span class="wrong">marked</span>.</p></header>',
-        *(f'<p class="notice" role="note">{escaped(notice)}</p>' for notice in notices),
-        tiles(figures),
-        "<main>",
-        section("Best captions", "".join(map(_card, best))),
-        section("Worst captions", "".join(map(_card, worst))),
-        "</main>",
-    ]
-    return document(title, "".join(parts))
+    lead = join(
+        ["Scores × 100. Words that are in no reference of their image are ", element("span", "marked", class_="wrong"), "."]
+    )
+    return document(
+        title,
+        header(title, lead, notices, figures),
+        element("main", section("Best captions", *map(_card, best)), section("Worst captions", *map(_card, worst))),
+    )
 
 
 def wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
@@ -94,21 +103,15 @@ def draw_attention_maps(image: bytes | None, made: Caption, fitting: Resizer) ->
         return None
 
 
-def _card(one: CaptionPrediction) -> str:
-    references = "".join(f"<li>{spoken(text)}</li>" for text in one.references)
-    scores = " · ".join(f"{escaped(label)} {100 * value:.1f}" for label, value in one.scores.items())
-    attention = "" if one.attention is None else looked(one.attention)
-    return (
-        f'<article class="card wide"><div class="side">{picture(one.image, " ".join(one.words))}'
-        f'<div class="words"><p class="label"><code>{escaped(one.name)}</code> {scores}</p>'
-        f'<blockquote dir="auto">{_marked(one) or "nothing"}</blockquote>'
-        f'<p class="label">the references</p><ul class="captions">{references}</ul></div></div>{attention}</article>'
-    )
-
-
-def _marked(one: CaptionPrediction) -> str:
-    wrong = wrong_words(one.words, one.references)
-    return " ".join(
-        f'<span class="wrong">{escaped(word)}</span>' if is_wrong else escaped(word)
-        for word, is_wrong in zip(one.words, wrong, strict=True)
+def _card(one: CaptionPrediction) -> Html:
+    scores = " · ".join(f"{name} {100 * value:.1f}" for name, value in one.scores.items())
+    caption = mark_wrong(one.words, wrong_words(one.words, one.references))
+    return card(
+        one.image,
+        " ".join(one.words),
+        label(element("code", one.name), f" {scores}"),
+        element("blockquote", caption or "(empty)", dir="auto"),
+        label("references"),
+        caption_list(one.references),
+        footer=attention_details(one.attention),
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.evaluation.recognition_metrics import align
-from trainer.reports.markup import document, escaped, inline, picture, section, tiles
+from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
 
 
 @dataclass(frozen=True)
@@ -44,34 +44,36 @@ def recognition_errors_page(
 
     Returns: str. A complete HTML document, to be written as UTF-8.
     """
-    drawn = f'<div class="plot">{inline(confusion, "letters said against letters read")}</div>'
-    parts = [
-        f'<header><h1>{escaped(title)}</h1><p class="lead">Words read wrong, those with most wrong letters first. '
-        'Letters that are wrong are <span class="wrong">marked</span>, and so are ones that were missed.</p></header>',
-        *(f'<p class="notice" role="note">{escaped(notice)}</p>' for notice in notices),
-        tiles(figures),
-        "<main>",
-        section("Worst misreadings", "".join(map(_card, worst))),
-        section("Letters read for others, in words read wrong", drawn),
-        "</main>",
+    marked = element("span", "marked", class_="wrong")
+    lead = join(["Labels with most character errors first. Wrong and missing characters are ", marked, "."])
+    plot = element("div", inline_image(confusion, "confusion matrix of the characters"), class_="plot")
+    return document(
+        title,
+        header(title, lead, notices, figures),
+        element(
+            "main",
+            section("Worst recognition errors", *map(_card, worst)),
+            section("Confused characters in wrong predictions", plot),
+        ),
+    )
+
+
+def _card(one: RecognitionError) -> Html:
+    predictions = [
+        part
+        for strategy, text in one.read.items()
+        for part in (label(strategy), element("blockquote", _mark(one.word, text) or "(empty)"))
     ]
-    return document(title, "".join(parts))
-
-
-def _card(one: RecognitionError) -> str:
-    rows = "".join(
-        f'<p class="label">{escaped(how)}</p><blockquote>{_marked(one.word, text) or "nothing"}</blockquote>'
-        for how, text in one.read.items()
-    )
-    return (
-        f'<article class="card wide"><div class="side">{picture(one.image, one.word)}'
-        f'<div class="words"><p class="label"><code>{escaped(one.name)}</code> log-probability {one.score:.2f}</p>'
-        f'<p class="label">said</p><blockquote>{escaped(one.word)}</blockquote>{rows}</div></div></article>'
+    return card(
+        one.image,
+        one.word,
+        label(element("code", one.name), f" log-probability {one.score:.2f}"),
+        label("label"),
+        element("blockquote", one.word),
+        *predictions,
     )
 
 
-def _marked(word: str, read: str) -> str:
-    return "".join(
-        escaped(seen) if said == seen else f'<span class="wrong">{escaped(seen or "·")}</span>'
-        for said, seen in align(word, read)
-    )
+def _mark(word: str, read: str) -> Html:
+    pairs = align(word, read)
+    return mark_wrong([seen or "·" for _, seen in pairs], [said != seen for said, seen in pairs], "")

@@ -1,93 +1,156 @@
-"""Markup: the parts of HTML pages that are one file each.
+"""Builds HTML pages that are one file each: images and styles are inlined, and a page loads and runs nothing.
 
-Pictures are inlined, styles too, and nothing is fetched or run: the pages read the same from a mail or a stick. Every
-text is escaped, for captions may hold anything.
+`element` escapes every text, because captions and names may contain markup.
 """
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from features.images.decode import encode_thumbnail
 from schemas.errors import to_record_error
 
-THUMBNAIL = 400  # pixels of the longer side: sharp at the width of a card on a phone
+THUMBNAIL_SIDE = 400  # pixels of the longer side: sharp at the width of a card on a phone
 
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
-def document(title: str, body: str) -> str:
-    """A complete HTML document, to be written as UTF-8.
+class Html(str):
+    """Markup that is inserted into a page unchanged."""
 
-    Args:
-        title: str. The page's name.
-        body: str. Markup.
+    __slots__ = ()
+
+
+def escape(value: object) -> Html:
+    """Returns a value as markup. Everything but `Html` is escaped.
+
+    Lone surrogates, which JSON permits, become question marks: they cannot be encoded as UTF-8.
     """
+    return value if isinstance(value, Html) else Html(html.escape(str(value).encode(errors="replace").decode()))
+
+
+def element(tag: str, *content: object, **attributes: object) -> Html:
+    """Builds an element. Content and attribute values are escaped; a trailing `_` of an attribute name is dropped."""
+    values = "".join(f' {name.removesuffix("_")}="{escape(value)}"' for name, value in attributes.items())
+    return Html(f"<{tag}{values}>{join(content)}</{tag}>")
+
+
+def join(parts: Iterable[object], separator: str = "") -> Html:
+    """Joins escaped parts."""
+    return Html(separator.join(map(escape, parts)))
+
+
+def document(title: str, *body: object) -> str:
+    """Returns a complete HTML document, to be written as UTF-8."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # Even a caption that slipped past the escaping could load and run nothing.
+        # Markup that was inserted by mistake can neither load nor run anything.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{join(body)}\n</body>\n</html>\n"
     )
 
 
-def section(title: str, content: str) -> str:
-    """A part of the page under its heading; nothing where the content, which is markup, is empty."""
-    return f"<section><h2>{escaped(title)}</h2>{content}</section>" if content else ""
+def header(
+    title: str, lead: object = "", notices: Iterable[str] = (), values: Mapping[str, object] | None = None
+) -> Html:
+    """Builds the top of a page: title, summary sentence, notices, and a few labeled values."""
+    return join(
+        [
+            element("header", element("h1", title), element("p", lead, class_="lead") if lead else ""),
+            *(element("p", notice, class_="notice", role="note") for notice in notices),
+            value_list(values or {}),
+        ]
+    )
 
 
-def tiles(figures: Mapping[str, object]) -> str:
-    """A few numbers to take away, label over value; nothing where there are none."""
-    each = "".join(f"<div><dt>{escaped(label)}</dt><dd>{escaped(value)}</dd></div>" for label, value in figures.items())
-    return f'<dl class="figures">{each}</dl>' if each else ""
+def value_list(values: Mapping[str, object]) -> Html:
+    """Builds a list of labeled values; nothing if there are none."""
+    items = [element("div", element("dt", label), element("dd", value)) for label, value in values.items()]
+    return element("dl", *items, class_="figures") if items else Html()
 
 
-def spoken(text: str) -> str:
-    """A caption, in whichever direction its script runs."""
-    return f'<span dir="auto">{escaped(text)}</span>'
+def section(title: str, *content: object) -> Html:
+    """Builds a section with a heading; nothing if the content is empty."""
+    body = join(content)
+    return element("section", element("h2", title), body) if body else Html()
 
 
-def picture(image: bytes | None, alt: str) -> str:
-    """A small picture of an encoded image, or why there is none.
+def table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
+    """Builds a table of numbers; nothing if there are no rows."""
+    if not rows:
+        return Html()
+    head = element("thead", element("tr", *(element("th", name, scope="col") for name in heads)))
+    return element("div", element("table", head, element("tbody", *rows), class_="numbers"), class_="scroll")
+
+
+def row(name: str, *cells: object) -> Html:
+    """Builds a table row with a heading. A cell that is `Html` is a complete `td` element."""
+    values = (cell if isinstance(cell, Html) else element("td", cell) for cell in cells)
+    return element("tr", element("th", name, scope="row"), *values)
+
+
+def card(image: bytes | None, alt: str, *body: object, footer: object = "") -> Html:
+    """Builds a wide card: the image on one side, the body on the other, and a footer below both."""
+    sides = element("div", thumbnail(image, alt), element("div", *body, class_="words"), class_="side")
+    return element("article", sides, footer, class_="card wide")
+
+
+def label(*content: object) -> Html:
+    """Builds a small heading inside a card."""
+    return element("p", *content, class_="label")
+
+
+def caption_list(captions: Iterable[str]) -> Html:
+    """Builds a list of captions, each in the writing direction of its script."""
+    items = [element("li", element("span", caption, dir="auto")) for caption in captions]
+    return element("ul", *items, class_="captions")
+
+
+def mark_wrong(parts: Iterable[str], wrong: Iterable[bool], separator: str = " ") -> Html:
+    """Joins words or characters, and marks those that are wrong."""
+    marked = (
+        element("span", part, class_="wrong") if is_wrong else part for part, is_wrong in zip(parts, wrong, strict=True)
+    )
+    return join(marked, separator)
+
+
+def thumbnail(image: bytes | None, alt: str) -> Html:
+    """Builds a small version of an encoded image, or the reason why there is none.
 
     Args:
-        image: bytes or None. The encoded image; None where its file is not at hand.
-        alt: str. What it shows, in words.
+        image: The encoded image; None if its file is not available.
+        alt: Description of the image.
     """
     if image is None:
-        return '<div class="picture none">the image is not at hand</div>'
+        return element("div", "the image is not available", class_="picture none")
     try:
-        return f'<div class="picture">{inline(encode_thumbnail(image, THUMBNAIL), alt)}</div>'
+        return element("div", inline_image(encode_thumbnail(image, THUMBNAIL_SIDE), alt), class_="picture")
     except Exception as error:
         reason = to_record_error("decode", error).reason
-        return f'<div class="picture none">the image cannot be shown: {escaped(reason)}</div>'
+        return element("div", f"the image cannot be shown: {reason}", class_="picture none")
 
 
-def inline(data: bytes, alt: str) -> str:
-    """A PNG or JPEG as it is, within the page."""
+def inline_image(data: bytes, alt: str) -> Html:
+    """Builds an image element that contains a PNG or JPEG."""
     kind = next(kind for signature, kind in _SIGNATURES.items() if data.startswith(signature))
-    encoded = base64.b64encode(data).decode()
-    return f'<img src="data:{kind};base64,{encoded}" alt="{escaped(alt)}">'
+    return Html(f'<img src="data:{kind};base64,{base64.b64encode(data).decode()}" alt="{escape(alt)}">')
 
 
-def looked(figure: bytes) -> str:
-    """A figure of where a model looked at each word, which a reader may fold away.
-
-    Args:
-        figure: bytes. A PNG or JPEG.
-    """
-    drawn = inline(figure, "where the model looked at each word")
-    return f'<details class="attention" open><summary>Where it looked</summary>{drawn}</details>'
+def plot(data: bytes, alt: str, note: str = "") -> Html:
+    """Builds a figure with a PNG or JPEG plot and an optional note."""
+    return element(
+        "figure", inline_image(data, alt), element("figcaption", note, class_="quiet") if note else "", class_="plot"
+    )
 
 
-def escaped(value: object) -> str:
-    """The value as text that is safe between tags and in quoted attributes.
-
-    Lone surrogates, which JSON can smuggle into a caption, become question marks: they cannot be written as UTF-8.
-    """
-    return html.escape(str(value).encode(errors="replace").decode())
+def attention_details(figure: bytes | None) -> Html:
+    """Builds a foldable figure of attention maps (PNG or JPEG); nothing if there is none."""
+    if figure is None:
+        return Html()
+    image = inline_image(figure, "attention map of each word")
+    return element("details", element("summary", "Attention maps"), image, class_="attention", open="")
 
 
 _STYLE = """

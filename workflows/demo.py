@@ -1,4 +1,4 @@
-"""`capt demo`: the whole chain on scenes it makes: features, tokens, training, captions, and one page that shows it."""
+"""Runs the whole workflow on synthetic scenes and writes an HTML report: `capt demo`."""
 
 import json
 import logging
@@ -25,119 +25,153 @@ from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run
 from trainer.tasks.train_captioner import train_captioner
-from workflows.html_reports import CaptionedImage, Report, Step, report_page
+from workflows.html_reports import CaptionedImage, Report, Step, build_demo_page
 
-SCENES = 400
+NUM_SCENES = 400
 SEED = 7
 EPOCHS = 20
-SIZES = {"embedding_dim": 64, "units": 128, "attention_dim": 128, "output_dim": 128, "dropout": 0.4}
-SHOWN = 12
-NETWORK = "inception_v3"
+HYPERPARAMETERS = {"embedding_dim": 64, "units": 128, "attention_dim": 128, "output_dim": 128, "dropout": 0.4}
+NUM_EXAMPLES = 12
+EXTRACTOR = "inception_v3"
 MODEL: CaptionerName = "soft_attention"
 
-Done = TypeVar("Done")
+# As a control, each caption is also compared with the scene that is this many positions away.
+_CONTROL_OFFSET = 7
+_VOCABULARIES = {"color": frozenset(COLORS), "shape": frozenset(SHAPES)}
 
-# How far captions are shifted against scenes for the control.
-_SHIFT = 7
-_VALUES = {"color": frozenset(COLORS), "shape": frozenset(SHAPES)}
-
+_Result = TypeVar("_Result")
 _log = logging.getLogger("capt.demo")
 
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """Where the demo leaves its things.
+    """The files of a demo: the scenes in COCO layout, their two annotation files, store, run and report."""
 
-    Args:
-        out: Path. The demo's directory.
-    """
-
-    out: Path
+    root: Path
 
     @property
     def scenes(self) -> Path:
-        """Pictures and annotations, in COCO's layout."""
-        return self.out / "scenes"
+        return self.root / "scenes"
 
     @property
     def annotations(self) -> tuple[str, str]:
-        """The captions of the train and of the held-out scenes."""
         directory = self.scenes / "annotations"
         return str(directory / "captions_train2017.json"), str(directory / "captions_val2017.json")
 
     @property
     def store(self) -> Path:
-        """Features and tokens."""
-        return self.out / "store"
+        return self.root / "store"
 
     @property
     def run(self) -> Path:
-        """The trained captioner."""
-        return self.out / "run"
+        return self.root / "run"
 
     @property
     def report(self) -> Path:
-        """The page that shows it all."""
-        return self.out / "report.html"
+        return self.root / "report.html"
+
+
+@dataclass(frozen=True)
+class CaptionedScene:
+    """A held-out scene, its encoded image, and the model's caption."""
+
+    scene: Scene
+    image: bytes
+    caption: Caption
+
+    def names_only(self, kind: str, scene: Scene) -> bool:
+        """Returns whether the caption names a `color` or `shape`, and only those of a scene."""
+        present = {getattr(placed.scene_object, kind) for placed in scene.objects}
+        named = {word for word in self.caption.words if word in _VOCABULARIES[kind]}
+        return bool(named) and named <= present
+
+    def describes(self, scene: Scene) -> bool:
+        """Returns whether the caption names all objects of a scene and their relation correctly."""
+        description = parse_caption(self.caption.text)
+        return description is not None and description.matches(scene)
 
 
 def demo(options: Demo) -> dict[str, Any]:
-    """Make scenes, prepare them, train on them, caption the held-out ones, and write `report.html`.
+    """Generates scenes, prepares them, trains a captioner, captions the held-out scenes, and writes `report.html`.
 
     Args:
-        options: The output directory; an interrupted demo resumes there.
+        options: The output directory. An interrupted demo resumes there.
 
     Returns:
-        The figures that `--json` prints.
+        `scenes` and `held_out` (numbers of images); `correct`, for `colors`, `shapes` and `captions`: `fraction`
+        correct and `chance` (the same for another scene's caption); `weights`, `val_loss`, `val_accuracy`, `seconds`,
+        `examples` (captions), and the paths `report`, `store` and `run_dir`.
     """
     started = time.monotonic()
     paths = DemoPaths(local_path(options.output, "--output").absolute())
-    weights, notices = _weights()
+    weights, notices = _choose_weights()
     steps: list[Step] = []
-    made = _timed(steps, "make scenes", lambda: make_scenes(paths.scenes, SCENES, SEED), _say_scenes)
-    features = _timed(steps, "extract features", lambda: _prepare_features(paths, weights), _say_features)
-    captions = _timed(steps, "tokenize captions", lambda: _prepare_captions(paths), _say_captions)
-    trained = _timed(steps, "train", lambda: _train(paths, features, captions), _say_training)
-    told = _timed(steps, "caption held-out scenes", lambda: _tell(paths), _say_told)
-    figures = {
-        "scenes": made["images"],
-        "held_out": len(told),
-        "right": _shares(told),
+    scenes = _run_step(
+        steps,
+        "generate scenes",
+        lambda: make_scenes(paths.scenes, NUM_SCENES, SEED),
+        lambda result: f"{result['images']} images with {result['captions']} captions",
+    )
+    features = _run_step(
+        steps,
+        "extract features",
+        lambda: _prepare_features(paths, weights),
+        lambda result: f"{result['ok']} extracted, {result['cached']} already in the store, {result['failed']} failed",
+    )
+    captions = _run_step(
+        steps,
+        "tokenize captions",
+        lambda: _prepare_captions(paths),
+        lambda result: f"{result['ok']} tokenized, {result['cached']} already in the store, {result['words']} words",
+    )
+    training = _run_step(
+        steps,
+        "train",
+        lambda: _train(paths, features, captions),
+        lambda result: f"{result['epochs']} epochs, best validation loss {result['val_loss']:.3f}",
+    )
+    captioned = _run_step(
+        steps, "caption held-out scenes", lambda: _caption(paths), lambda result: f"{len(result)} captions"
+    )
+    summary = {
+        "scenes": scenes["images"],
+        "held_out": len(captioned),
+        "correct": _score(captioned),
         "weights": weights,
-        "val_loss": trained["val_loss"],
-        "val_accuracy": trained["val_accuracy"],
+        "val_loss": training["val_loss"],
+        "val_accuracy": training["val_accuracy"],
         "seconds": round(time.monotonic() - started, 1),
         "report": str(paths.report),
         "store": str(paths.store),
-        "run": str(paths.run),
-        "examples": [one.caption.text for one in told[:SHOWN]],
+        "run_dir": str(paths.run),
+        "examples": [one.caption.text for one in captioned[:NUM_EXAMPLES]],
     }
-    write(paths.report, _page(paths, notices, figures, steps, told).encode())
-    return figures
+    write(paths.report, _build_page(paths, notices, summary, steps, captioned).encode())
+    return summary
 
 
-def show_demo(figures: dict[str, Any]) -> None:
-    """Print what the demo reached."""
-    for caption in figures["examples"]:
+def print_demo(summary: dict[str, Any]) -> None:
+    """Prints example captions and the result of `demo`."""
+    for caption in summary["examples"]:
         print(caption)
-    print(f"{_headline(figures['right'])} It took {figures['seconds']:.0f} s; open {figures['report']}")
+    print(f"{_headline(summary['correct'])} Seconds: {summary['seconds']:.0f}. Report: {summary['report']}")
 
 
-def _timed(steps: list[Step], name: str, do: Callable[[], Done], say: Callable[[Done], str]) -> Done:
+def _run_step(steps: list[Step], name: str, run: Callable[[], _Result], describe: Callable[[_Result], str]) -> _Result:
     _log.info("%s …", name)
     started = time.monotonic()
-    done = do()
-    steps.append(Step(name, say(done), time.monotonic() - started))
-    _log.info("%s: %s (%.1f s)", name, steps[-1].done, steps[-1].seconds)
-    return done
+    result = run()
+    steps.append(Step(name, describe(result), time.monotonic() - started))
+    _log.info("%s: %s (%.1f s)", name, steps[-1].summary, steps[-1].seconds)
+    return result
 
 
-def _weights() -> tuple[str, tuple[str, ...]]:
-    if is_imagenet_available(find_application(NETWORK)):
+def _choose_weights() -> tuple[str, tuple[str, ...]]:
+    """Returns the extractor weights and the notices about them."""
+    if is_imagenet_available(find_application(EXTRACTOR)):
         return "imagenet", ()
     notice = (
-        f"The ImageNet weights of {NETWORK} could not be had, so seeded random weights stand in: the features carry "
-        "less, and the captions are worse than they would be."
+        f"The ImageNet weights of {EXTRACTOR} are not available. Random weights are used; captions are less accurate."
     )
     _log.warning(notice)
     return f"random:{SEED}", (notice,)
@@ -151,7 +185,7 @@ def _prepare_features(paths: DemoPaths, weights: str) -> dict[str, Any]:
             dataset_name="scenes",
             images=(str(paths.scenes / "images"),),
             annotations=paths.annotations,
-            extractor=NETWORK,
+            extractor=EXTRACTOR,
             weights=weights,
         )
     )
@@ -175,117 +209,88 @@ def _train(paths: DemoPaths, features: dict[str, Any], captions: dict[str, Any])
             caption_table=captions["fingerprint"],
             seed=SEED,
             epochs=EPOCHS,
-            hyperparameters=SIZES,
+            hyperparameters=HYPERPARAMETERS,
         )
     )
 
 
-@dataclass(frozen=True)
-class CaptionedScene:
-    """A held-out scene, its picture, and what the captioner said of it."""
-
-    scene: Scene
-    image: bytes
-    caption: Caption
-
-    def names_rightly(self, kind: str, scene: Scene) -> bool:
-        """Whether the caption names a `colour` or `shape`, and each that it names is in the scene."""
-        there = {getattr(drawn.scene_object, kind) for drawn in scene.objects}
-        said = {word for word in self.caption.words if word in _VALUES[kind]}
-        return bool(said) and said <= there
-
-    def is_true(self, scene: Scene) -> bool:
-        """Whether the caption names every object of the scene, and one relation, all right."""
-        description = parse_caption(self.caption.text)
-        return description is not None and description.matches(scene)
-
-
-def _tell(paths: DemoPaths) -> list[CaptionedScene]:
-    run = load_run(paths.run)
+def _caption(paths: DemoPaths) -> list[CaptionedScene]:
     held_out = {str(image["id"]) for image in json.loads(Path(paths.annotations[1]).read_bytes())["images"]}
     scenes = [scene for scene in load_scenes(paths.scenes) if str(scene.number) in held_out]
     images = [(paths.scenes / "images" / f"{scene.number:012d}.jpg").read_bytes() for scene in scenes]
-    captions = run.caption_many(images)
+    captions = load_run(paths.run).caption_many(images)
     return [
-        CaptionedScene(scene, image, made)
-        for scene, image, made in zip(scenes, images, captions, strict=True)
-        if isinstance(made, Caption)
+        CaptionedScene(scene, image, caption)
+        for scene, image, caption in zip(scenes, images, captions, strict=True)
+        if isinstance(caption, Caption)
     ]
 
 
-def _shares(told: list[CaptionedScene]) -> dict[str, tuple[float, float]]:
-    """Share of captions with right colours, right shapes, and true in all; and the same against another's scene."""
-    others = [one.scene for one in told[_SHIFT:] + told[:_SHIFT]]
+def _score(captioned: list[CaptionedScene]) -> dict[str, dict[str, float]]:
+    """Returns the fraction of correct captions, and the same for the scenes of other captions."""
+    others = [one.scene for one in captioned[_CONTROL_OFFSET:] + captioned[:_CONTROL_OFFSET]]
 
-    def share(is_right: Callable[[CaptionedScene, Scene], bool]) -> tuple[float, float]:
-        own = sum(is_right(one, one.scene) for one in told)
-        control = sum(is_right(one, other) for one, other in zip(told, others, strict=True))
-        return own / len(told), control / len(told)
+    def count(is_correct: Callable[[CaptionedScene, Scene], bool]) -> dict[str, float]:
+        own = sum(is_correct(one, one.scene) for one in captioned)
+        control = sum(is_correct(one, other) for one, other in zip(captioned, others, strict=True))
+        return {"fraction": own / len(captioned), "chance": control / len(captioned)}
 
     return {
-        "colours": share(lambda one, scene: one.names_rightly("color", scene)),
-        "shapes": share(lambda one, scene: one.names_rightly("shape", scene)),
-        "everything": share(CaptionedScene.is_true),
+        "colors": count(lambda one, scene: one.names_only("color", scene)),
+        "shapes": count(lambda one, scene: one.names_only("shape", scene)),
+        "captions": count(CaptionedScene.describes),
     }
 
 
-def _attention(image: bytes, made: Caption, fitting: Resizer) -> bytes:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "attention.png"
-        draw_attention(image, made, path, fitting)
-        return path.read_bytes()
-
-
-def _page(
-    paths: DemoPaths, notices: tuple[str, ...], figures: dict[str, Any], steps: list[Step], told: list[CaptionedScene]
+def _build_page(
+    paths: DemoPaths,
+    notices: tuple[str, ...],
+    summary: dict[str, Any],
+    steps: list[Step],
+    captioned: list[CaptionedScene],
 ) -> str:
-    right, fitting = figures["right"], load_run(paths.run).resizer
-    return report_page(
+    resizer = load_run(paths.run).resizer
+    correct = {
+        f"correct {name}": f"{score['fraction']:.0%} (chance {score['chance']:.0%})"
+        for name, score in summary["correct"].items()
+    }
+    return build_demo_page(
         Report(
             title="capt demo",
-            headline=_headline(right),
+            headline=_headline(summary["correct"]),
             notices=notices,
-            figures={
-                **{f"{message} right": f"{own:.0%} (chance {chance:.0%})" for message, (own, chance) in right.items()},
-                "validation loss": f"{figures['val_loss']:.3f}",
-                "validation accuracy": f"{figures['val_accuracy']:.1%}",
-                "seconds": figures["seconds"],
+            values={
+                **correct,
+                "validation loss": f"{summary['val_loss']:.3f}",
+                "validation accuracy": f"{summary['val_accuracy']:.1%}",
+                "seconds": summary["seconds"],
             },
             steps=tuple(steps),
-            loss_curve=(paths.run / LOSS_PLOT).read_bytes(),
-            tellings=tuple(_telling(one, fitting) for one in told[:SHOWN]),
+            loss_plot=(paths.run / LOSS_PLOT).read_bytes(),
+            images=tuple(
+                CaptionedImage(
+                    one.image,
+                    one.caption.text,
+                    one.scene.captions,
+                    _draw_attention(one, resizer),
+                    one.describes(one.scene),
+                )
+                for one in captioned[:NUM_EXAMPLES]
+            ),
         )
     )
 
 
-def _telling(one: CaptionedScene, fitting: Resizer) -> CaptionedImage:
-    drawn = _attention(one.image, one.caption, fitting)
-    return CaptionedImage(one.image, one.caption.text, one.scene.captions, drawn, one.is_true(one.scene))
+def _draw_attention(one: CaptionedScene, resizer: Resizer) -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "attention.png"
+        draw_attention(one.image, one.caption, path, resizer)
+        return path.read_bytes()
 
 
-def _headline(right: dict[str, tuple[float, float]]) -> str:
-    (colours, chance), (everything, _) = right["colours"], right["everything"]
+def _headline(correct: dict[str, dict[str, float]]) -> str:
+    colors = correct["colors"]
     return (
-        f"Of captions for scenes it never saw, {colours:.0%} name only colours that are there (another scene's: "
-        f"{chance:.0%}), and {everything:.0%} are right in every word."
+        f"{colors['fraction']:.0%} of the captions of held-out scenes name only colors in the scene (chance: "
+        f"{colors['chance']:.0%}); {correct['captions']['fraction']:.0%} are correct in every word."
     )
-
-
-def _say_scenes(made: dict[str, Any]) -> str:
-    return f"{made['images']} pictures with {made['captions']} captions"
-
-
-def _say_features(done: dict[str, Any]) -> str:
-    return f"{done['ok']} extracted, {done['cached']} found in the store, {done['failed']} failed"
-
-
-def _say_captions(done: dict[str, Any]) -> str:
-    return f"{done['ok']} tokenized, {done['cached']} found in the store, {done['words']} words"
-
-
-def _say_training(done: dict[str, Any]) -> str:
-    return f"{done['epochs']} epochs, best validation loss {done['val_loss']:.3f}"
-
-
-def _say_told(told: list[CaptionedScene]) -> str:
-    return f"{len(told)} captions"

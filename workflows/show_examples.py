@@ -24,7 +24,7 @@ from schemas.errors import CaptError, StoreError, UsageError
 from schemas.options.store import StoreShow
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from workflows.html_reports import Example, ExampleCaption, examples_page
+from workflows.html_reports import Example, ExampleCaption, build_examples_page
 
 
 def show_examples(options: StoreShow) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         "examples": [_entry(example, rows.get(example.image_id)) for example in examples],
     }
     if options.output:
-        _write_page(Path(options.output), examples_page(tables.name, examples, _summary(result)))
+        _write_page(Path(options.output), build_examples_page(tables.name, examples, _summary(result)))
     return result
 
 

@@ -40,7 +40,7 @@ GROUPS = {
 
 # In the order of work, which is that of the help.
 COMMANDS = (
-    Command("demo", workflows.Demo, "workflows.demo:demo", "workflows.demo:show_demo"),
+    Command("demo", workflows.Demo, "workflows.demo:demo", "workflows.demo:print_demo"),
     Command(
         "fetch",
         data.Fetch,

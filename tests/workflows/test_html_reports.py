@@ -1,4 +1,4 @@
-"""Pages show everything they are given, and do nothing that a caption asks for."""
+"""Pages show all given values, and captions never become markup."""
 
 import base64
 from html.parser import HTMLParser
@@ -9,14 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workflows.html_reports import CaptionedImage, Example, ExampleCaption, Report, Step, examples_page, report_page
+from workflows.html_reports import (
+    CaptionedImage,
+    Example,
+    ExampleCaption,
+    Report,
+    Step,
+    build_demo_page,
+    build_examples_page,
+)
 
 VOID = {"meta", "img", "br"}
 NASTY = '<script>alert("1")</script> & \' " </p> <img src=x onerror=alert(1)>'
 
 
 class Page(HTMLParser):
-    """The tags, attributes, texts and pictures of a page; fails where tags do not nest."""
+    """Parses the tags, attributes, texts and images of a page; fails if tags do not nest."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -62,18 +70,18 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (640, 480)) -> bytes:
 def report(**changes) -> Report:
     facts = {
         "title": "capt demo",
-        "headline": "It learned to say what it sees.",
-        "notices": ("ImageNet weights could not be had; seeded random weights stand in.",),
-        "figures": {"true captions": "61 of 80", "scenes": 400},
+        "headline": "90% of the captions are correct.",
+        "notices": ("Random weights are used.",),
+        "values": {"true captions": "61 of 80", "scenes": 400},
         "steps": (Step("make scenes", "400 scenes", 2.24), Step("train", "12 epochs", 131.4)),
-        "loss_curve": encoded(size=(700, 400)),
-        "tellings": (CaptionedImage(encoded("JPEG"), "a red star", ("A red star.", "A star."), encoded(), True),),
+        "loss_plot": encoded(size=(700, 400)),
+        "images": (CaptionedImage(encoded("JPEG"), "a red star", ("A red star.", "A star."), encoded(), True),),
     }
     return Report(**(facts | changes))
 
 
 def assert_inert(page: Page) -> None:
-    """Nothing is fetched, nothing runs."""
+    """Asserts that the page loads and runs nothing."""
     names = {tag for tag, _ in page.tags}
     assert names.isdisjoint({"script", "iframe", "object", "embed", "link", "base", "form", "svg"})
     for tag, attrs in page.tags:
@@ -85,7 +93,7 @@ def assert_inert(page: Page) -> None:
 def test_an_example_shows_its_image_captions_split_and_tokens():
     sentence = ExampleCaption("A dog runs.", (2, 5, 1, 3), ("<start>", "dog", "<unk>", "<end>"))
     examples = [Example(encoded(), "000042", "val", (sentence, ExampleCaption("Dogs!")))]
-    page = Page(examples_page("my photos", examples, {"images": 7, "captions": 35}))
+    page = Page(build_examples_page("my photos", examples, {"images": 7, "captions": 35}))
     for shown in ("my photos", "000042", "val", "A dog runs.", "Dogs!", "images 7", "captions 35"):
         assert shown in page.text
     assert "<start> 2 dog 5 <unk> 1 <end> 3" in page.text
@@ -94,69 +102,69 @@ def test_an_example_shows_its_image_captions_split_and_tokens():
     assert_inert(page)
 
 
-def test_pictures_are_inlined_small():
+def test_images_are_inlined_as_thumbnails():
     examples = [Example(encoded(size=(4000, 3000)), str(i), "train", ()) for i in range(3)]
-    text = examples_page("large", examples, {})
+    text = build_examples_page("large", examples, {})
     pictures = Page(text).pictures
     assert [picture.format for picture in pictures] == ["JPEG"] * 3
     assert all(max(picture.size) <= 400 for picture in pictures)
     assert len(text) < 50_000
 
 
-def test_an_image_that_cannot_be_shown_costs_no_page():
+def test_a_missing_or_corrupt_image_does_not_prevent_the_page():
     lost = Example(None, "1", "train", (ExampleCaption("Gone."),))
     cut = Example(encoded()[:-30], "2", "train", (ExampleCaption("Cut."),))
-    page = Page(examples_page("damaged", [lost, cut], {}))
-    assert "not at hand" in page.text
+    page = Page(build_examples_page("damaged", [lost, cut], {}))
+    assert "not available" in page.text
     assert "truncated" in page.text
     assert "Gone." in page.text
     assert "Cut." in page.text
 
 
 def test_a_page_without_examples_says_so():
-    assert "no examples" in Page(examples_page("nothing", [], {})).text
+    assert "no examples" in Page(build_examples_page("nothing", [], {})).text
 
 
 def test_tokens_without_their_words_are_an_error():
     with pytest.raises(ValueError, match="zip"):
-        examples_page("odd", [Example(None, "1", "train", (ExampleCaption("a", (2, 3), ("<start>",)),))], {})
+        build_examples_page("odd", [Example(None, "1", "train", (ExampleCaption("a", (2, 3), ("<start>",)),))], {})
 
 
-def test_the_report_tells_the_whole_story():
-    page = Page(report_page(report()))
+def test_the_demo_page_shows_all_values():
+    page = Page(build_demo_page(report()))
     for shown in (
         "capt demo",
-        "It learned to say what it sees.",
-        "ImageNet weights could not be had",
+        "90% of the captions are correct.",
+        "Random weights are used.",
         "true captions 61 of 80",
         "make scenes 400 scenes 2.2 s",
         "train 12 epochs 2 min 11 s",
-        "together 2 min 14 s",
-        "the model says ✓ true a red star the references A red star. A star.",
+        "total 2 min 14 s",
+        "caption ✓ correct a red star references A red star. A star.",
     ):
         assert shown in page.text
     assert [picture.size for picture in page.pictures] == [(700, 400), (400, 300), (640, 480)]
     assert_inert(page)
 
 
-@pytest.mark.parametrize(("verdict", "shown"), [(True, "✓ true"), (False, "✗ not true")])
-def test_a_verdict_is_shown_where_there_is_one(verdict, shown):
-    assert shown in Page(report_page(report(tellings=(CaptionedImage(encoded(), "a star", (), None, verdict),)))).text
-    assert shown not in Page(report_page(report(tellings=(CaptionedImage(encoded(), "a star", ()),)))).text
+@pytest.mark.parametrize(("verdict", "shown"), [(True, "✓ correct"), (False, "✗ incorrect")])
+def test_a_verdict_is_shown_if_known(verdict, shown):
+    assert shown in Page(build_demo_page(report(images=(CaptionedImage(encoded(), "a star", (), None, verdict),)))).text
+    assert shown not in Page(build_demo_page(report(images=(CaptionedImage(encoded(), "a star", ()),)))).text
 
 
-def test_what_is_missing_leaves_no_empty_heading():
-    page = Page(report_page(report(notices=(), figures={}, steps=(), loss_curve=None, tellings=())))
-    assert page.text == "capt demo capt demo It learned to say what it sees."
+def test_an_empty_section_has_no_heading():
+    page = Page(build_demo_page(report(notices=(), values={}, steps=(), loss_plot=None, images=())))
+    assert page.text == "capt demo capt demo 90% of the captions are correct."
     assert not page.has("h2")
 
 
-def test_nothing_that_a_text_says_becomes_markup():
+def test_no_text_becomes_markup():
     sentence = ExampleCaption(NASTY, (7,), (NASTY,))
-    examples = examples_page(NASTY, [Example(None, NASTY, NASTY, (sentence,))], {NASTY: NASTY})
+    examples = build_examples_page(NASTY, [Example(None, NASTY, NASTY, (sentence,))], {NASTY: NASTY})
     step = Step(NASTY, NASTY, 1)
     telling = CaptionedImage(encoded(), NASTY, (NASTY,), encoded())
-    told = report_page(Report(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,)))
+    told = build_demo_page(Report(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,)))
     for text in (examples, told):
         page = Page(text)
         assert_inert(page)
@@ -169,7 +177,7 @@ def test_nothing_that_a_text_says_becomes_markup():
 @settings(deadline=None)
 def test_any_caption_can_be_shown_and_written(caption):
     examples = [Example(None, caption, "train", (ExampleCaption(caption),))]
-    text = examples_page("any", examples, {})
+    text = build_examples_page("any", examples, {})
     page = Page(text.encode().decode())
     assert_inert(page)
     if caption.isprintable():
@@ -177,7 +185,7 @@ def test_any_caption_can_be_shown_and_written(caption):
 
 
 def test_a_page_reads_on_a_phone_and_at_night():
-    text = report_page(report())
+    text = build_demo_page(report())
     assert Page(text).has("meta", name="viewport")
     assert "prefers-color-scheme: dark" in text
     assert text.startswith("<!doctype html>")

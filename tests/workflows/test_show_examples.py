@@ -111,7 +111,7 @@ def test_an_image_that_is_gone_damaged_or_another_now_costs_no_other(store, phot
     assert {example["image_id"] for example in result["examples"] if not example["at_hand"]} == {"0", "1"}
     assert page.count("<article") == 10
     assert page.count("<img ") == 7
-    assert page.count("the image is not at hand") == 2
+    assert page.count("the image is not available") == 2
     assert page.count("the image cannot be shown: truncated") == 1
 
 
@@ -150,7 +150,7 @@ def test_captions_without_images_yet_are_shown_alone(store, photos, tmp_path):
     assert (result["shown"], result["lost"], result["without_image"]) == (6, 6, 9)
     assert all(example["image"] == "" and len(example["captions"]) == 3 for example in result["examples"])
     page = out.read_text(encoding="utf-8")
-    assert page.count("the image is not at hand") == 6
+    assert page.count("the image is not available") == 6
     assert page.count("a dog sleeps") == 6
 
 

@@ -66,7 +66,11 @@ def predictions_page(
     Returns: str. A complete HTML document, to be written as UTF-8.
     """
     lead = join(
-        ["Scores × 100. Words that are in no reference of their image are ", element("span", "marked", class_="wrong"), "."]
+        [
+            "Scores × 100. Words that are in no reference of their image are ",
+            element("span", "marked", class_="wrong"),
+            ".",
+        ]
     )
     return document(
         title,

@@ -15,7 +15,7 @@ from trainer.data.captcha_data import CaptchaData
 from trainer.data.prefetch import raise_read_errors
 from trainer.data.table_selection import LabelledTables
 from trainer.models.recognizer import Recognizer
-from trainer.reports.plots import words_figure
+from trainer.reports.plots import recognizer_figure
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.training.compile_model import compile_model, making
 from trainer.training.epoch_metrics import RecognizerMetrics
@@ -107,7 +107,7 @@ class RecognitionTask:
 
     def plot(self, history: Sequence[RecognizerMetrics]) -> Figure:
         """As `trainer.training.training_loop.TrainingTask` has it."""
-        return words_figure(history)
+        return recognizer_figure(history)
 
     def told(self) -> dict[str, Any]:
         """As `trainer.training.training_loop.TrainingTask` has it."""

@@ -55,7 +55,7 @@ def test_words_are_compared_as_the_metrics_count_them():
 
 def test_a_page_shows_the_best_and_the_worst_with_what_people_said():
     page = shown([prediction()], [prediction(name="7", words=("a", "tree"))], ["scored on val"], {"CIDEr-D": "12.3"})
-    text = "42 CIDEr-D 125.0 a red square the references A green square. a square"
+    text = "42 CIDEr-D 125.0 a red square references A green square. a square"
     assert page.text.index("Best captions") < page.text.index(text) < page.text.index("Worst captions")
     assert page.text.index("Worst captions") < page.text.index("a tree")
     for words in ("first run", "scored on val", "CIDEr-D 12.3"):
@@ -70,7 +70,7 @@ def test_wrong_words_are_marked():
 
 def test_an_image_that_is_gone_is_said_so():
     page = shown([prediction(image=None)])
-    assert "the image is not at hand" in page.text
+    assert "the image is not available" in page.text
     assert "a red square" in page.text
     assert page.pictures == []
 
@@ -79,14 +79,14 @@ def test_an_image_that_cannot_be_read_costs_no_page():
     assert "the image cannot be shown" in shown([prediction(image=picture()[:40])]).text
 
 
-def test_nothing_that_a_caption_says_becomes_markup():
+def test_no_caption_becomes_markup():
     page = shown([prediction(words=(NASTY,), references=(NASTY,), name=NASTY)], notices=[NASTY])  # two alerts each
     assert page.text.count("alert") == 8
     assert_inert(page)
 
 
-def test_an_empty_caption_is_shown_as_nothing():
-    assert "nothing" in shown([prediction(words=())]).text
+def test_an_empty_caption_is_shown_as_empty():
+    assert "(empty)" in shown([prediction(words=())]).text
 
 
 def test_a_model_that_attends_has_a_map_a_word():
@@ -96,7 +96,7 @@ def test_a_model_that_attends_has_a_map_a_word():
     assert Image.open(BytesIO(looks)).format == "JPEG"
     page = shown([prediction(attention=looks)])
     assert len(page.pictures) == 2
-    assert "Where it looked" in page.text
+    assert "Attention maps" in page.text
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
     page = (run.path / "evaluation" / "test" / "misreadings.html").read_text()
     assert page.count("<article") == min(3, 40 - result["greedy"]["right"])
     assert "data:image/" in page
-    assert "the image is not at hand" not in page
+    assert "the image is not available" not in page
 
 
 def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):

@@ -45,29 +45,34 @@ _log = logging.getLogger("capt.demo")
 
 @dataclass(frozen=True)
 class DemoPaths:
-    """The files of a demo: the scenes in COCO layout, their two annotation files, store, run and report."""
+    """The files of a demo."""
 
     root: Path
 
     @property
     def scenes(self) -> Path:
+        """Images and annotations in COCO layout."""
         return self.root / "scenes"
 
     @property
     def annotations(self) -> tuple[str, str]:
+        """Annotation files of the train and the held-out scenes."""
         directory = self.scenes / "annotations"
         return str(directory / "captions_train2017.json"), str(directory / "captions_val2017.json")
 
     @property
     def store(self) -> Path:
+        """The store."""
         return self.root / "store"
 
     @property
     def run(self) -> Path:
+        """The run directory."""
         return self.root / "run"
 
     @property
     def report(self) -> Path:
+        """The HTML report."""
         return self.root / "report.html"
 
 
@@ -170,9 +175,7 @@ def _choose_weights() -> tuple[str, tuple[str, ...]]:
     """Returns the extractor weights and the notices about them."""
     if is_imagenet_available(find_application(EXTRACTOR)):
         return "imagenet", ()
-    notice = (
-        f"The ImageNet weights of {EXTRACTOR} are not available. Random weights are used; captions are less accurate."
-    )
+    notice = f"The ImageNet weights of {EXTRACTOR} are not available. With random weights, captions are less accurate."
     _log.warning(notice)
     return f"random:{SEED}", (notice,)
 

@@ -222,7 +222,10 @@ def _sentences(join: _Join, drawn: Sequence[str], text: CaptionTable | None) -> 
 def _of(table: pa.Table | None, drawn: Sequence[str]) -> list[dict[str, Any]]:
     if table is None:
         return []
-    return table.filter(pc.is_in(table["image_id"], value_set=pa.array(drawn, pa.string()))).to_pylist()
+    rows: list[dict[str, Any]] = table.filter(
+        pc.is_in(table["image_id"], value_set=pa.array(drawn, pa.string()))
+    ).to_pylist()
+    return rows
 
 
 # === What is shown of them ===

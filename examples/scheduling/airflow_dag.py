@@ -1,7 +1,7 @@
-"""A model retrained every Monday by Airflow 3.
+"""Retrains a model every Monday with Airflow 3.
 
-Status 5, another start is under way, skips the task; any other but 0 fails it. A task that was killed is tried again
-and goes on where it stopped. What the command prints last is JSON and becomes the task's XCom, for tasks after it.
+Exit code 5 (another retraining is running) skips the task. Any other code except 0 fails it. An interrupted task is
+retried and resumes. The last line of the output is JSON and becomes the XCom of the task.
 """
 
 import json

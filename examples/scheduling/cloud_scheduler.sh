@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Cloud Scheduler starts a Cloud Run job, which runs `capt retrain`; what it prepares runs on Dataflow where retrain.yaml
-# says so, as docs/how_to/retraining.md shows. The job's image is the one of examples/dataflow/Dockerfile.
+# Cloud Scheduler starts a Cloud Run job that runs `capt retrain`. Its preparation runs on Dataflow if retrain.yaml
+# contains the options in docs/how_to/retraining.md. The image is that of examples/dataflow/Dockerfile.
 set -euo pipefail
 : "${PROJECT:?}" "${REGION:?}" "${IMAGE:?the image of examples/dataflow/Dockerfile}" "${BUCKET:?with retrain.yaml and the store}"
 

@@ -65,13 +65,8 @@ def predictions_page(
 
     Returns: str. A complete HTML document, to be written as UTF-8.
     """
-    lead = join(
-        [
-            "Scores × 100. Words that are in no reference of their image are ",
-            element("span", "marked", class_="wrong"),
-            ".",
-        ]
-    )
+    marked = element("span", "marked", class_="wrong")
+    lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, "."])
     return document(
         title,
         header(title, lead, notices, figures),

@@ -1,1 +1,1 @@
-"""Experiments: a grid of trials over one store, its tables prepared once, its runs trained, scored and compared."""
+"""Trains and compares a grid of runs on one store. Tables that trials share are prepared once."""

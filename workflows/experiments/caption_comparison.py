@@ -1,4 +1,4 @@
-"""Sayings: what the trials of an experiment say of the same held-out images, side by side."""
+"""Collects the predictions of all trials for the same held-out images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,20 @@ from schemas.strict_json import parse_json
 from trainer.evaluation.coco_results import RESULTS
 from trainer.evaluation.prediction_pages import wrong_words
 from trainer.runs.directory import EVALUATION
-from workflows.experiments.comparison import readings
+from workflows.experiments.comparison import read_label_predictions
 from workflows.experiments.config import ExperimentConfig
-from workflows.experiments.records import RunLocation, TrialResult
-from workflows.experiments.run_files import reading
+from workflows.experiments.records import ExperimentDirectory, TrialResult, report_corruption
 
 
 @dataclass(frozen=True)
 class TrialPrediction:
-    """What a trial says of an image: the words, and which of them are in no reference, or are not what it says."""
+    """The prediction of a trial for an image.
+
+    Args:
+        trial: Name of the trial.
+        words: Words of the caption, or the label.
+        wrong: For each word, whether it is in no reference, or not the true label.
+    """
 
     trial: str
     words: tuple[str, ...]
@@ -33,74 +38,82 @@ class TrialPrediction:
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """A held-out image, and what is said of it.
+    """A held-out image with the predictions of all trials.
 
     Args:
-        name: str. Its id in the dataset.
-        image: bytes or None. The encoded image; None where it is not at hand.
-        truth: tuple of str. What people say of it, or its word.
-        said: tuple of Said. What each trial says.
+        name: Image ID.
+        image: The encoded image; None if it is not available.
+        references: Reference captions, or the true label.
+        predictions: The predictions.
     """
 
     name: str
     image: bytes | None
-    truth: tuple[str, ...]
-    said: tuple[TrialPrediction, ...]
+    references: tuple[str, ...]
+    predictions: tuple[TrialPrediction, ...]
 
 
-def side_by_side(
-    definition: ExperimentConfig, place: RunLocation, results: Sequence[TrialResult], store: Store | None, count: int
+def compare_predictions(
+    config: ExperimentConfig,
+    directory: ExperimentDirectory,
+    results: Sequence[TrialResult],
+    store: Store | None,
+    count: int,
 ) -> tuple[ComparedImage, ...]:
-    """Images that all trials were scored on, with what each says of them; those first on which they do not agree.
+    """Selects images that all trials were evaluated on. Images with different predictions come first.
 
     Args:
-        definition: Definition. The experiment.
-        place: Place. Its directory.
-        results: sequence of TrialResult. Of the trials that are done.
-        store: Store or None. The store; None where it is not at hand.
-        count: int. Images at most.
+        config: The experiment.
+        directory: Its directory.
+        results: Results of finished trials.
+        store: The store; None if it is not available.
+        count: Maximum number of images.
     """
-    answers = {result.trial: _answers(place.run(result.trial), result.evaluated) for result in results}
-    common = set.intersection(*map(set, answers.values())) if answers else set()
+    by_trial = {one.trial: _read_predictions(directory.run(one.trial), one.evaluated) for one in results}
+    common = set.intersection(*map(set, by_trial.values())) if by_trial else set()
 
     def rank(name: str) -> tuple[bool, int, str]:
-        return len({told[name] for told in answers.values()}) == 1, compute_rank(0, name), name
+        return len({texts[name] for texts in by_trial.values()}) == 1, compute_rank(0, name), name
 
     names = sorted(common, key=rank)[:count]
-    truth = _truth(definition, place, results, store, names)
+    references = _read_references(config, directory, results, store, names)
     return tuple(
         ComparedImage(
             name=name,
-            image=_image(store, definition.dataset, name),
-            truth=truth.get(name, ()),
-            said=tuple(_said(definition, trial, told[name], truth.get(name, ())) for trial, told in answers.items()),
+            image=_read_image(store, config.dataset, name),
+            references=references.get(name, ()),
+            predictions=tuple(
+                _mark_wrong_words(config, trial, texts[name], references.get(name, ()))
+                for trial, texts in by_trial.items()
+            ),
         )
         for name in names
     )
 
 
-def _answers(root: Path, evaluated: Mapping[str, Any]) -> dict[str, str]:
-    """What a run said of each image, by id, as its evaluation left it."""
-    place = root / EVALUATION / evaluated["split"]
+def _read_predictions(run_dir: Path, evaluated: Mapping[str, Any]) -> dict[str, str]:
+    """Reads the predictions by image ID from the evaluation of a run."""
+    evaluation = run_dir / EVALUATION / evaluated["split"]
     if evaluated["task"] == "captcha":
-        return {row["image"]: row["greedy"] for row in readings(place)}
-    with reading(place / RESULTS):
-        return {str(one["image_id"]): str(one["caption"]) for one in parse_json((place / RESULTS).read_bytes())}
+        return {row["image"]: row["greedy"] for row in read_label_predictions(evaluation)}
+    path = evaluation / RESULTS
+    with report_corruption(path):
+        return {str(one["image_id"]): str(one["caption"]) for one in parse_json(path.read_bytes())}
 
 
-def _truth(
-    definition: ExperimentConfig,
-    place: RunLocation,
+def _read_references(
+    config: ExperimentConfig,
+    directory: ExperimentDirectory,
     results: Sequence[TrialResult],
     store: Store | None,
     names: Sequence[str],
 ) -> dict[str, tuple[str, ...]]:
-    """What is true of images, by id, as far as it is at hand."""
+    """Reads the references by image ID; empty if they are not available."""
     if not names:
         return {}
     first = results[0]
-    if definition.task == "captcha":
-        rows = readings(place.run(first.trial) / EVALUATION / first.evaluated["split"])
+    if config.task == "captcha":
+        rows = read_label_predictions(directory.run(first.trial) / EVALUATION / first.evaluated["split"])
         return {row["image"]: (row["word"],) for row in rows}
     try:
         captions = store.caption_table(first.tables["captions"]).captions() if store else None
@@ -108,20 +121,20 @@ def _truth(
         captions = None
     if captions is None:
         return {}
-    chosen = captions.filter(pc.is_in(captions["image_id"], value_set=pa.array(names, pa.string()))).to_pylist()
-    ordered = sorted(chosen, key=lambda row: (len(row["caption_id"]), row["caption_id"]))
+    selected = captions.filter(pc.is_in(captions["image_id"], value_set=pa.array(names, pa.string()))).to_pylist()
+    ordered = sorted(selected, key=lambda row: (len(row["caption_id"]), row["caption_id"]))
     return {name: tuple(row["caption"] for row in ordered if row["image_id"] == name) for name in names}
 
 
-def _image(store: Store | None, dataset: str, name: str) -> bytes | None:
+def _read_image(store: Store | None, dataset: str, name: str) -> bytes | None:
     try:
         return read_source_image(store.dataset(dataset).get(name)) if store else None
     except StoreError:
         return None
 
 
-def _said(definition: ExperimentConfig, trial: str, text: str, truth: Sequence[str]) -> TrialPrediction:
+def _mark_wrong_words(config: ExperimentConfig, trial: str, text: str, references: Sequence[str]) -> TrialPrediction:
     words = tuple(text.split(" ")) if text else ()
-    if definition.task == "captcha":
-        return TrialPrediction(trial, words, tuple(word not in truth for word in words))
-    return TrialPrediction(trial, words, tuple(wrong_words(words, truth)) if truth else (False,) * len(words))
+    if config.task == "captcha":
+        return TrialPrediction(trial, words, tuple(word not in references for word in words))
+    return TrialPrediction(trial, words, tuple(wrong_words(words, references)) if references else (False,) * len(words))

@@ -1,4 +1,4 @@
-"""Comparisons: how sure one can be that one trial scores more than another, on the very same images."""
+"""Compares trials: the difference of their scores on the same images, and the settings that differ."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,11 @@ from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, sample_m
 from trainer.evaluation.coco_results import IMAGE_SCORES
 from trainer.evaluation.recognizer_evaluation import PREDICTIONS
 from trainer.runs.directory import EVALUATION
-from workflows.experiments.records import RunLocation, TrialResult
-from workflows.experiments.run_files import reading
+from workflows.experiments.config import ExperimentConfig
+from workflows.experiments.records import ExperimentDirectory, TrialRecord, TrialResult, report_corruption
 from workflows.tasks import Score
+
+Settings = Mapping[str, Any]
 
 _SEED = 0
 _TAIL = (1 - CONFIDENCE_LEVEL) / 2
@@ -24,68 +26,99 @@ _TAIL = (1 - CONFIDENCE_LEVEL) / 2
 
 @dataclass(frozen=True)
 class TrialComparison:
-    """Trials held against each other in their telling score, image by image.
+    """The primary metric of trials on the images that all of them were evaluated on.
 
     Args:
-        trials: tuple of str. Their names.
-        values: float64 array [N, T]. The score of each image that all were scored on, a column a trial.
+        trials: Names of the T trials.
+        values: float64 array [images, T].
     """
 
     trials: tuple[str, ...]
     values: NDArray[np.float64]
 
     @cached_property
-    def _means(self) -> NDArray[np.float64]:
+    def _resampled_means(self) -> NDArray[np.float64]:
         return sample_means(self.trials, self.values).resample(N_RESAMPLES, _SEED)
 
     def difference(self, old: str, new: str) -> Score | None:
-        """How much more the new one scores on average, with its interval of 95 %; None where that is not known.
+        """Returns the mean difference with its confidence interval; None if a trial has no scores per image.
 
-        The interval is the paired bootstrap's: both are drawn on the same images, so what makes an image hard for both
-        does not widen it.
+        The bootstrap is paired: both trials are resampled on the same images, so that the difficulty of an image does
+        not widen the interval.
         """
         if not len(self.values) or old not in self.trials or new not in self.trials:
             return None
         a, b = self.trials.index(old), self.trials.index(new)
-        low, high = np.quantile(self._means[:, b] - self._means[:, a], [_TAIL, 1 - _TAIL])
+        means = self._resampled_means
+        low, high = np.quantile(means[:, b] - means[:, a], [_TAIL, 1 - _TAIL])
         return Score(float(np.mean(self.values[:, b] - self.values[:, a])), (float(low), float(high)))
 
 
-def compare(place: RunLocation, results: Sequence[TrialResult], telling: str) -> TrialComparison:
-    """The trials that are done, held against each other.
+@dataclass(frozen=True)
+class Change:
+    """A setting with different values in two trials."""
 
-    Args:
-        place: Place. The experiment's directory.
-        results: sequence of TrialResult. Of the trials that are done.
-        telling: str. The score.
-    """
-    each = {result.trial: _values(place.run(result.trial), result.evaluated, telling) for result in results}
-    known = {trial: values for trial, values in each.items() if values}
+    name: str
+    old: Any
+    new: Any
+
+
+def compare_trials(directory: ExperimentDirectory, results: Sequence[TrialResult], metric: str) -> TrialComparison:
+    """Reads the primary metric per image of finished trials."""
+    values = {result.trial: _read_values(directory.run(result.trial), result.evaluated, metric) for result in results}
+    known = {trial: by_image for trial, by_image in values.items() if by_image}
     common = sorted(set.intersection(*map(set, known.values()))) if known else []
-    columns = [[values[image] for image in common] for values in known.values()]
+    columns = [[by_image[image] for image in common] for by_image in known.values()]
     return TrialComparison(tuple(known), np.array(columns, np.float64).T)
 
 
-def readings(place: Path) -> list[dict[str, str]]:
-    """What a recognizer read in each image, as its evaluation left it."""
-    with reading(place / PREDICTIONS):
-        return [{name: row[name] for name in ("image", "word", "greedy")} for row in _rows(place / PREDICTIONS)]
+def read_label_predictions(evaluation: Path) -> list[dict[str, str]]:
+    """Reads `image`, `word` (the label) and `greedy` (the prediction) from the evaluation of a recognizer."""
+    with report_corruption(evaluation / PREDICTIONS):
+        rows = _read_table(evaluation / PREDICTIONS)
+        return [{name: row[name] for name in ("image", "word", "greedy")} for row in rows]
 
 
-def _values(root: Path, evaluated: Mapping[str, Any], telling: str) -> dict[str, float]:
-    """The telling score of each image, by id; nothing where an older evaluation did not leave it."""
-    place = root / EVALUATION / evaluated["split"]
+def list_settings(config: ExperimentConfig, trial: TrialRecord) -> dict[str, Any]:
+    """Returns all settings of a trial by name, defaults included: those of its tables and of its training."""
+    settings = config.training_task.settings(trial.options)
+    for kind, preparation in config.training_task.preparations.items():
+        options = preparation.parsed(config.store, config.preparation_options(kind, trial.tables[kind]))
+        rows = options.model_dump(include=set(preparation.of_rows), mode="json")
+        settings |= {f"{preparation.command}.{name}": value for name, value in rows.items()}
+    return settings
+
+
+def list_changes(old: Settings, new: Settings) -> tuple[Change, ...]:
+    """Returns the settings that both trials have with different values."""
+    return tuple(Change(name, old[name], new[name]) for name in old if name in new and old[name] != new[name])
+
+
+def list_missing(settings: Settings, other: Settings) -> tuple[str, ...]:
+    """Returns the names of settings that the other trial lacks."""
+    return tuple(name for name in settings if name not in other)
+
+
+def list_varying(trials: Sequence[Settings]) -> tuple[str, ...]:
+    """Returns the names of settings that are not equal in all trials."""
+    names = dict.fromkeys(name for settings in trials for name in settings)
+    return tuple(name for name in names if any(one.get(name) != trials[0].get(name) for one in trials))
+
+
+def _read_values(run_dir: Path, evaluated: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """Reads the metric by image; empty if the evaluation has no such file."""
+    evaluation = run_dir / EVALUATION / evaluated["split"]
     if evaluated["task"] == "captcha":
-        return {row["image"]: float(row["greedy"] == row["word"]) for row in readings(place)}
-    with reading(place / IMAGE_SCORES):
-        return {row["image"]: float(row[telling]) for row in _rows(place / IMAGE_SCORES)}
+        return {row["image"]: float(row["greedy"] == row["word"]) for row in read_label_predictions(evaluation)}
+    with report_corruption(evaluation / IMAGE_SCORES):
+        return {row["image"]: float(row[metric]) for row in _read_table(evaluation / IMAGE_SCORES)}
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_table(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     if any(None in row or None in row.values() for row in rows):
-        raise ValueError("a line has more or fewer columns than the first")
+        raise ValueError("a row has more or fewer columns than the header")
     return rows

@@ -1,4 +1,4 @@
-"""Grids: the trials of an experiment, every combination of what they differ in, and those that are skipped."""
+"""Builds the trials of an experiment: every combination of the axes that is not excluded."""
 
 import itertools
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import UsageError
-from workflows.experiments.config import MODEL, SEED, Choice, ExperimentConfig
+from workflows.experiments.config import MODEL, SEED, ExperimentConfig, TrialFilter
 
 
 @dataclass(frozen=True)
@@ -15,75 +15,70 @@ class Trial:
     """One run of an experiment.
 
     Args:
-        at: mapping. Its place in the grid: a name by axis, in the order of the axes.
-        tables: mapping of str. The names of its tables, by kind.
-        options: mapping. What it is trained with.
+        position: Position in the grid: a value per axis, in the order of the axes.
+        tables: Table names by key of `Task.preparations`.
+        options: Options and hyperparameters of the training.
     """
 
-    at: Mapping[str, str | int]
+    position: Mapping[str, str | int]
     tables: Mapping[str, str]
     options: Mapping[str, Any]
 
     @property
     def name(self) -> str:
-        """What it is called, and its directory: `soft_attention-inception-words5000-seed0`."""
-        return "-".join(f"seed{name}" if axis == SEED else str(name) for axis, name in self.at.items())
+        """Name of the trial and its directory, such as `soft_attention-inception-words5000-seed0`."""
+        return "-".join(f"seed{value}" if axis == SEED else str(value) for axis, value in self.position.items())
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The trials of an experiment.
-
-    Args:
-        trials: tuple of Trial. Those that there are to be.
-        skipped: tuple of str. The names of those that the file leaves out.
-    """
+    """The trials of an experiment, and the names of the excluded ones."""
 
     trials: tuple[Trial, ...]
-    skipped: tuple[str, ...]
+    excluded: tuple[str, ...]
 
 
-def build_grid(definition: ExperimentConfig, location: str) -> Grid:
-    """The trials that an experiment is made of.
+def build_grid(config: ExperimentConfig, location: str) -> Grid:
+    """Builds the trials of an experiment.
 
     Args:
-        definition: Definition. What its file says.
-        location: str. The file, for errors.
+        config: The experiment.
+        location: Name of the file in errors.
 
     Raises:
-        UsageError: an entry of `skip` skips nothing, all is skipped, or two trials have one name.
+        UsageError: An entry of `exclude` matches no trial, all trials are excluded, or two trials have one name.
     """
-    chosen = dict.fromkeys(place for choice in definition.trials or ({},) for place in _places(definition, choice))
-    trials = [_trial(definition, dict(place)) for place in chosen]
-    for number, choice in enumerate(definition.skip, 1):
-        if not any(_matches(trial, choice) for trial in trials):
-            raise UsageError("no trial is so", location=f"{location}: skip, entry {number}", hint="leave it out")
-    skipped = [trial for trial in trials if any(_matches(trial, choice) for choice in definition.skip)]
-    kept = [trial for trial in trials if trial not in skipped]
+    positions = dict.fromkeys(position for one in config.include or ({},) for position in _list_positions(config, one))
+    trials = [_build_trial(config, dict(position)) for position in positions]
+    for number, one in enumerate(config.exclude, 1):
+        if not any(_matches(trial, one) for trial in trials):
+            entry = f"{location}: exclude, entry {number}"
+            raise UsageError("the entry matches no trial", location=entry, hint="Remove it.")
+    excluded = [trial for trial in trials if any(_matches(trial, one) for one in config.exclude)]
+    kept = [trial for trial in trials if trial not in excluded]
     if not kept:
-        raise UsageError("every trial is skipped", location=f"{location}: skip")
-    twice = [name for name, times in Counter(trial.name for trial in kept).items() if times > 1]
-    if twice:
-        raise UsageError(
-            f"two trials are called {twice[0]}", location=location, hint="take dashes out of their parts' names"
-        )
-    return Grid(tuple(kept), tuple(trial.name for trial in skipped))
+        raise UsageError("all trials are excluded", location=f"{location}: exclude")
+    duplicates = [name for name, count in Counter(trial.name for trial in kept).items() if count > 1]
+    if duplicates:
+        hint = "Remove the dashes from the names of models and tables."
+        raise UsageError(f"two trials have the name {duplicates[0]}", location=location, hint=hint)
+    return Grid(tuple(kept), tuple(trial.name for trial in excluded))
 
 
-def _places(definition: ExperimentConfig, choice: Choice) -> Iterator[tuple[tuple[str, str | int], ...]]:
-    """The places of the grid that a choice names; an axis that it does not say, it takes whole."""
-    axes = [[(axis, name) for name in choice.get(axis, names)] for axis, names in definition.axes.items()]
+def _list_positions(config: ExperimentConfig, one: TrialFilter) -> Iterator[tuple[tuple[str, str | int], ...]]:
+    """Lists the positions that a filter matches. A missing axis matches all of its values."""
+    axes = [[(axis, value) for value in one.get(axis, values)] for axis, values in config.axes.items()]
     return itertools.product(*axes)
 
 
-def _trial(definition: ExperimentConfig, at: Mapping[str, str | int]) -> Trial:
-    each = definition.of_task.preparations.items()
+def _build_trial(config: ExperimentConfig, position: Mapping[str, str | int]) -> Trial:
+    preparations = config.training_task.preparations.items()
     return Trial(
-        at=at,
-        tables={kind: str(at[preparation.command]) for kind, preparation in each},
-        options=definition.training(str(at[MODEL]), int(at[SEED])),
+        position=position,
+        tables={kind: str(position[preparation.command]) for kind, preparation in preparations},
+        options=config.training_options(str(position[MODEL]), int(position[SEED])),
     )
 
 
-def _matches(trial: Trial, choice: Choice) -> bool:
-    return all(trial.at[axis] in names for axis, names in choice.items())
+def _matches(trial: Trial, one: TrialFilter) -> bool:
+    return all(trial.position[axis] in values for axis, values in one.items())

@@ -1,4 +1,4 @@
-"""Planning: what an experiment has to do, as far as that can be said before anything is done."""
+"""Plans an experiment: which tables are missing, and which trials are done, incomplete or pending."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,203 +11,202 @@ from schemas.table_config import SHORT_FINGERPRINT, canonical_json, compute_dige
 from trainer.runs.metadata import RECORD
 from workflows.experiments.config import MODEL, ExperimentConfig
 from workflows.experiments.grid import Trial, build_grid
-from workflows.experiments.records import RunLocation, TrialResult, read_result
+from workflows.experiments.records import ExperimentDirectory, TrialResult, read_record
 from workflows.tasks import files_named
 
-State = Literal["done", "to resume", "to do"]
+State = Literal["done", "incomplete", "pending"]
 
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """A table that trials learn from.
+    """A table that trials are trained on.
 
     Args:
-        kind: str. Of the task's preparations.
-        section: str. What the file calls such tables.
-        names: tuple of str. What the file calls it; several names that mean the same rows are one table.
-        fingerprint: str. Of the table.
-        figures: mapping. What the job's own plan says.
+        kind: Key of `Task.preparations`.
+        command: Key in the experiment file and command of `capt prepare`.
+        names: Names in the experiment file. Names of equal tables share one entry.
+        fingerprint: Fingerprint of the table.
+        summary: Result of the dry run of the preparation.
     """
 
     kind: str
-    section: str
+    command: str
     names: tuple[str, ...]
     fingerprint: str
-    figures: Mapping[str, Any]
+    summary: Mapping[str, Any]
 
-    def is_of(self, trial: Trial) -> bool:
-        """Whether the trial learns from it."""
+    @property
+    def label(self) -> str:
+        """Description for messages."""
+        return f"{self.command} {', '.join(self.names)} ({self.fingerprint[:SHORT_FINGERPRINT]})"
+
+    def is_used_by(self, trial: Trial) -> bool:
+        """Returns whether the trial is trained on this table."""
         return trial.tables[self.kind] in self.names
+
+    def to_dict(self, plan: "Plan") -> dict[str, Any]:
+        """Returns the values for JSON."""
+        return {
+            "kind": self.command,
+            "names": list(self.names),
+            "fingerprint": self.fingerprint,
+            **{name: self.summary[name] for name in ("hits", "misses", "failed")},
+            **{name: self.summary.get(name) for name in ("bytes", "estimated_seconds", "shape")},
+            "trials": [planned.trial.name for planned in plan.trials if self.is_used_by(planned.trial)],
+        }
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial, how far it is, and why it failed the last time, if it did."""
+    """A trial, its state, and the reason of its last failure."""
 
     trial: Trial
     state: State
-    reason: str = ""
+    last_failure: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment has to do.
+    """The work of an experiment.
 
     Args:
-        tables: tuple of PlannedTable. In the order in which they are prepared.
-        trials: tuple of Planned. In the order in which they are trained.
-        skipped: tuple of str. Names of the trials that the file leaves out.
+        tables: Tables in the order of their preparation.
+        trials: Trials in the order of their training.
+        excluded: Names of the excluded trials.
     """
 
     tables: tuple[PlannedTable, ...]
     trials: tuple[PlannedTrial, ...]
-    skipped: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values for JSON."""
+        states = [planned.state for planned in self.trials]
+        return {
+            "tables": [table.to_dict(self) for table in self.tables],
+            "trials": [
+                {"trial": one.trial.name, "state": one.state, "last_failure": one.last_failure or None}
+                for one in self.trials
+            ],
+            "excluded": list(self.excluded),
+            "done": states.count("done"),
+            "incomplete": states.count("incomplete"),
+            "pending": states.count("pending"),
+        }
 
 
-def plan_experiment(definition: ExperimentConfig, location: str) -> Plan:
-    """What an experiment has to do; changes nothing.
+def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
+    """Plans an experiment. Writes nothing.
 
     Args:
-        definition: Definition. What its file says.
-        location: str. The file, for errors.
+        config: The experiment.
+        location: Name of the file in errors.
 
     Raises:
-        UsageError: a model cannot learn from a table of its trials; the message names them.
-        CaptError: a job's plan fails.
+        UsageError: A model cannot be trained on a table of its trials. The error names the trials.
+        CaptError: The dry run of a preparation failed.
     """
-    grid = build_grid(definition, location)
-    tables = _tables(definition, grid.trials)
-    _refuse_misfits(definition, grid.trials, tables, location)
-    place, store = RunLocation(local_path(definition.out, "out").absolute()), _store(definition)
-    planned = [_planned(definition, trial, tables, place, store) for trial in grid.trials]
-    return Plan(tables, tuple(planned), grid.skipped)
+    grid = build_grid(config, location)
+    tables = _plan_tables(config, grid.trials)
+    _check_shapes(config, grid.trials, tables, location)
+    directory = ExperimentDirectory(local_path(config.output_dir, "output_dir").absolute())
+    store = open_store_if_exists(config.store)
+    trials = [_plan_trial(config, trial, tables, directory, store) for trial in grid.trials]
+    return Plan(tables, tuple(trials), grid.excluded)
 
 
-def identify_trial(definition: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
-    """A digest of all that decides a trial's scores: options, the files they name, tables, and what these hold.
+def open_store_if_exists(path: str) -> Store | None:
+    """Opens a store; None if there is none."""
+    try:
+        return open_store(path)
+    except StoreError:
+        return None
+
+
+def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
+    """Returns a digest of everything that determines the scores of a trial.
 
     Args:
-        definition: Definition. The experiment.
-        trial: Trial. The trial.
-        fingerprints: mapping of str. Of its tables, by kind.
-        store: Store. The store, prepared.
+        config: The experiment.
+        trial: The trial.
+        fingerprints: Fingerprints of its prepared tables by key of `Task.preparations`.
+        store: The store.
     """
-    held = [store.dataset(definition.dataset).digest]
+    data = [store.dataset(config.dataset).digest]
     if "captions" in fingerprints:
-        held += [manifest.digest for manifest in store.caption_table(fingerprints["captions"]).manifests]
-    files = [files_named(trial.options), files_named(definition.evaluate)]
-    decides = [definition.task, trial.options, dict(fingerprints), definition.evaluate, held, files]
-    return compute_digest(decides)
+        data += [manifest.digest for manifest in store.caption_table(fingerprints["captions"]).manifests]
+    files = [files_named(trial.options), files_named(config.evaluate)]
+    return compute_digest([config.task, trial.options, dict(fingerprints), config.evaluate, data, files])
 
 
 def is_done(
-    result: TrialResult, definition: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store
+    result: TrialResult, config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store
 ) -> bool:
-    """Whether a result is what the trial would give again."""
+    """Returns whether a result is final: the trial would give the same scores again."""
     try:
-        return result.status == "done" and result.identity == identify_trial(definition, trial, fingerprints, store)
-    except StoreError:  # the dataset, or its captions, are there no more
+        return result.status == "done" and result.identity == identify_trial(config, trial, fingerprints, store)
+    except StoreError:  # the dataset or its captions were removed
         return False
 
 
-def described(table: PlannedTable) -> str:
-    """A table in a few words."""
-    return f"{table.section} {', '.join(table.names)} ({table.fingerprint[:SHORT_FINGERPRINT]})"
-
-
-def figures_of(plan: Plan) -> dict[str, Any]:
-    """A plan as `--json` prints it."""
-    states = [planned.state for planned in plan.trials]
-    return {
-        "tables": [_table_figures(table, plan) for table in plan.tables],
-        "trials": [
-            {"trial": planned.trial.name, "state": planned.state, "failed_last": planned.reason or None}
-            for planned in plan.trials
-        ],
-        "skipped": list(plan.skipped),
-        "done": states.count("done"),
-        "to_resume": states.count("to resume"),
-        "to_do": states.count("to do"),
-    }
-
-
-def _table_figures(table: PlannedTable, plan: Plan) -> dict[str, Any]:
-    figures = table.figures
-    return {
-        "kind": table.section,
-        "names": list(table.names),
-        "fingerprint": table.fingerprint,
-        **{name: figures[name] for name in ("hits", "misses", "failed")},
-        **{name: figures.get(name) for name in ("bytes", "estimated_seconds", "shape")},
-        "trials": [planned.trial.name for planned in plan.trials if table.is_of(planned.trial)],
-    }
-
-
-def _tables(definition: ExperimentConfig, trials: tuple[Trial, ...]) -> tuple[PlannedTable, ...]:
-    """The tables of the trials, each once; a table that no trial learns from is not prepared."""
+def _plan_tables(config: ExperimentConfig, trials: tuple[Trial, ...]) -> tuple[PlannedTable, ...]:
+    """Plans each table that a trial needs once."""
     tables: dict[tuple[str, str], PlannedTable] = {}
-    for kind, preparation in definition.of_task.preparations.items():
-        known: dict[bytes, Mapping[str, Any]] = {}
+    for kind, preparation in config.training_task.preparations.items():
+        summaries: dict[bytes, Mapping[str, Any]] = {}
         for name in dict.fromkeys(trial.tables[kind] for trial in trials):
-            options = definition.preparing(kind, name)
-            said = canonical_json(options)
-            if said not in known:
-                known[said] = preparation.prepare(definition.store, options, dry_run=True)
-            figures = known[said]
-            at = (kind, str(figures["fingerprint"]))
-            names = (*tables[at].names, name) if at in tables else (name,)
-            tables[at] = PlannedTable(kind, preparation.command, names, at[1], figures)
+            options = config.preparation_options(kind, name)
+            key = canonical_json(options)
+            if key not in summaries:
+                summaries[key] = preparation.prepare(config.store, options, dry_run=True)
+            fingerprint = str(summaries[key]["fingerprint"])
+            known = tables.get((kind, fingerprint))
+            names = (*known.names, name) if known else (name,)
+            tables[kind, fingerprint] = PlannedTable(kind, preparation.command, names, fingerprint, summaries[key])
     return tuple(tables.values())
 
 
-def _refuse_misfits(
-    definition: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], location: str
+def _check_shapes(
+    config: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], location: str
 ) -> None:
-    """UsageError where a model cannot read the features of its trials, naming all such trials."""
-    wrong = {trial.name: (trial, error) for trial in trials if (error := _misfit(definition, trial, tables))}
-    if wrong:
-        axis = definition.of_task.preparations["features"].command
-        pairs = dict.fromkeys((trial.at[MODEL], trial.tables["features"]) for trial, _ in wrong.values())
-        rules = ", ".join(f"{{{MODEL}: {model}, {axis}: {features}}}" for model, features in pairs)
-        _, first = next(iter(wrong.values()))
+    """Checks that every model can read the features of its trials."""
+    errors = {trial.name: (trial, error) for trial in trials if (error := _check_shape(config, trial, tables))}
+    if errors:
+        axis = config.training_task.preparations["features"].command
+        pairs = dict.fromkeys((trial.position[MODEL], trial.tables["features"]) for trial, _ in errors.values())
+        filters = ", ".join(f"{{{MODEL}: {model}, {axis}: {table}}}" for model, table in pairs)
+        _, first = next(iter(errors.values()))
         raise UsageError(
-            f"{len(wrong)} trials cannot be: {first.location}: {first.message}; they are {', '.join(wrong)}",
+            f"{len(errors)} trials are impossible: {', '.join(errors)}; {first.location}: {first.message}",
             location=location,
-            hint=f"leave them out with `skip: [{rules}]`, or give the model such features",
+            hint=f"Exclude them with `exclude: [{filters}]`, or give the model other features.",
         )
 
 
-def _misfit(definition: ExperimentConfig, trial: Trial, tables: tuple[PlannedTable, ...]) -> UsageError | None:
-    """Why the trial's model cannot read its features; None where it can, or where nobody knows their shape yet."""
+def _check_shape(config: ExperimentConfig, trial: Trial, tables: tuple[PlannedTable, ...]) -> UsageError | None:
+    """Returns why the model of a trial cannot read its features; None if it can or if the shape is unknown."""
     for table in tables:
-        shape = table.figures.get("shape")
-        if shape and table.is_of(trial):
+        shape = table.summary.get("shape")
+        if shape and table.is_used_by(trial):
             try:
-                definition.of_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
+                config.training_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
             except UsageError as error:
                 return error
     return None
 
 
-def _store(definition: ExperimentConfig) -> Store | None:
-    try:
-        return open_store(definition.store)
-    except StoreError:
-        return None
-
-
-def _planned(
-    definition: ExperimentConfig,
+def _plan_trial(
+    config: ExperimentConfig,
     trial: Trial,
     tables: tuple[PlannedTable, ...],
-    place: RunLocation,
+    directory: ExperimentDirectory,
     store: Store | None,
 ) -> PlannedTrial:
-    own = [table for table in tables if table.is_of(trial)]
-    result = read_result(place.result(trial.name), TrialResult)
-    if result and store and not any(table.figures["misses"] for table in own):
-        fingerprints = {table.kind: table.fingerprint for table in own}
-        if is_done(result, definition, trial, fingerprints, store):
+    used = [table for table in tables if table.is_used_by(trial)]
+    result = read_record(directory.result(trial.name), TrialResult)
+    if result and store and not any(table.summary["misses"] for table in used):
+        fingerprints = {table.kind: table.fingerprint for table in used}
+        if is_done(result, config, trial, fingerprints, store):
             return PlannedTrial(trial, "done")
-    is_begun = (place.run(trial.name) / RECORD).exists()
-    return PlannedTrial(trial, "to resume" if is_begun else "to do", result.reason if result else "")
+    is_started = (directory.run(trial.name) / RECORD).exists()
+    return PlannedTrial(trial, "incomplete" if is_started else "pending", result.reason if result else "")

@@ -1,12 +1,13 @@
-"""Records: what an experiment keeps of its tables and trials, as JSON in its directory.
+"""Reads and writes the records of an experiment in its output directory.
 
-OUT/experiment.json        what the file said when it last ran, the trials and their tables
-OUT/tables/KIND-NAME.json  what preparing a table took and gave
-OUT/runs/TRIAL/            the run, see `trainer.runs.directory`; TensorBoard's logs are in it
-OUT/results/TRIAL.json     what became of the trial: its scores, or why it failed
+OUTPUT_DIR/experiment.json        the experiment file of the last run, the trials and their tables
+OUTPUT_DIR/tables/KIND-NAME.json  summary of the preparation of a table
+OUTPUT_DIR/runs/TRIAL/            run directory of a trial, with its TensorBoard logs
+OUTPUT_DIR/results/TRIAL.json     scores of a trial, or why it failed
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,103 +18,98 @@ from features.io.atomic_files import write
 from schemas.errors import CorruptFileError, StoreError
 from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
+from trainer.runs.directory import METRICS
 from workflows.experiments.config import ExperimentConfig
 
-Kept = TypeVar("Kept", bound=Frozen)
+_Record = TypeVar("_Record", bound=Frozen)
 
 
 @dataclass(frozen=True)
-class RunLocation:
-    """An experiment's directory.
-
-    Args:
-        root: Path. The directory; it need not be there.
-    """
+class ExperimentDirectory:
+    """The output directory of an experiment. It need not exist."""
 
     root: Path
 
     @property
     def experiment(self) -> Path:
-        """What the file said."""
+        """Path of the `ExperimentRecord`."""
         return self.root / "experiment.json"
 
     @property
     def report(self) -> Path:
-        """The page that shows it all."""
+        """Path of the HTML report."""
         return self.root / "report.html"
 
     def run(self, trial: str) -> Path:
-        """The run directory of a trial."""
+        """Returns the run directory of a trial."""
         return self.root / "runs" / trial
 
     def result(self, trial: str) -> Path:
-        """What became of a trial."""
+        """Returns the path of a `TrialResult`."""
         return self.root / "results" / f"{trial}.json"
 
     def table(self, kind: str, name: str) -> Path:
-        """What preparing a table took and gave."""
+        """Returns the path of a `TableRecord`."""
         return self.root / "tables" / f"{kind}-{name}.json"
+
+    def read_results(self, trials: "tuple[TrialRecord, ...]") -> "dict[str, TrialResult]":
+        """Reads the results of trials by name. Trials without a result are left out."""
+        results = {trial.name: read_record(self.result(trial.name), TrialResult) for trial in trials}
+        return {name: result for name, result in results.items() if result is not None}
 
 
 class TrialRecord(Frozen):
-    """A trial as its experiment names it.
-
-    Args:
-        name: str. What it is called.
-        at: dict. Its place in the grid: a name by axis.
-        tables: dict. The names of its tables, by kind.
-        options: dict. What it is trained with.
-    """
+    """A trial of an experiment. See `workflows.experiments.grid.Trial` for the fields."""
 
     name: str
-    at: dict[str, str | int]
+    position: dict[str, str | int]
     tables: dict[str, str]
     options: dict[str, Any]
 
 
 class ExperimentRecord(Frozen):
-    """An experiment as it last ran.
+    """An experiment as it ran last.
 
     Args:
-        definition: Definition. What its file said.
-        trials: tuple of TrialRecord. All its trials, in order.
-        skipped: tuple of str. Names of those that the file leaves out.
+        config: The experiment file.
+        trials: All trials in order.
+        excluded: Names of the excluded trials.
     """
 
     version: Literal[1] = 1
-    definition: ExperimentConfig
+    config: ExperimentConfig
     trials: tuple[TrialRecord, ...]
-    skipped: tuple[str, ...]
+    excluded: tuple[str, ...]
 
 
 class TableRecord(Frozen):
-    """What preparing a table took and gave.
+    """The preparation of a table.
 
     Args:
-        fingerprint: str. The table's.
-        seconds: float. Of all preparing that added rows to it.
-        figures: dict. Of the last time, as `capt prepare` prints them.
+        fingerprint: Fingerprint of the table.
+        seconds: Total duration of all preparations that added rows.
+        summary: Summary of the last preparation, as `capt prepare --json` prints it.
     """
 
     version: Literal[1] = 1
     fingerprint: str
     seconds: float
-    figures: dict[str, Any]
+    summary: dict[str, Any]
 
 
 class TrialResult(Frozen):
-    """What became of a trial.
+    """The result of a trial.
 
     Args:
-        trial: str. Its name.
-        status: str. `done` or `failed`.
-        identity: str. Digest of all that decides its scores.
-        reason: str. Why it failed, in a line; empty where it did not.
-        tables: dict. The fingerprints of its tables, by kind.
-        trained: dict. What the training command returned.
-        evaluated: dict. What `capt evaluate` returned of it.
-        seconds: dict. `training`, of all epochs, and `evaluation`.
-        bytes: int. Of its run directory, what it shares with the store left out.
+        trial: Name of the trial.
+        status: `done` or `failed`.
+        identity: Digest of everything that determines the scores.
+        reason: Why the trial failed, in one line.
+        tables: Fingerprints of the tables by key of `Task.preparations`.
+        trained: Result of the training command.
+        evaluated: Result of `capt evaluate`.
+        seconds: Durations: `training` (all epochs) and `evaluation`.
+        bytes: Size of the run directory without files that the store shares.
     """
 
     version: Literal[1] = 1
@@ -128,13 +124,18 @@ class TrialResult(Frozen):
     bytes: int = 0
 
 
-def write_result(path: Path, record: Frozen) -> None:
-    """Write a record, whole or not at all."""
+def write_record(path: Path, record: Frozen) -> None:
+    """Writes a record atomically."""
     write(path, record.model_dump_json(indent=1).encode() + b"\n")
 
 
-def read_result(path: Path, kind: type[Kept]) -> Kept | None:
-    """A record; None where there is none, StoreError where it cannot be used, CorruptFileError where it is not JSON."""
+def read_record(path: Path, kind: type[_Record]) -> _Record | None:
+    """Reads a record; None if the file does not exist.
+
+    Raises:
+        CorruptFileError: The file is not JSON.
+        StoreError: The file is not a record of this kind.
+    """
     try:
         data = path.read_bytes()
         parse_json(data)
@@ -143,15 +144,43 @@ def read_result(path: Path, kind: type[Kept]) -> Kept | None:
         return None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise StoreError(
-            f"not what this capt wrote: {place}: {first['msg']}", location=str(path), hint="delete it"
-        ) from None
+        key = ".".join(map(str, first["loc"]))
+        message = f"the file was written by another version of capt: {key}: {first['msg']}"
+        raise StoreError(message, location=str(path), hint="Delete it.") from None
     except ValueError as error:
-        raise CorruptFileError(f"damaged: {error}", location=str(path), hint="delete it") from None
+        raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint="Delete it.") from None
 
 
-def read_results(place: RunLocation, trials: tuple[TrialRecord, ...]) -> Mapping[str, TrialResult]:
-    """What became of trials, by name, of those that something did."""
-    found = {trial.name: read_result(place.result(trial.name), TrialResult) for trial in trials}
-    return {name: result for name, result in found.items() if result is not None}
+@contextlib.contextmanager
+def report_corruption(path: Path) -> Iterator[None]:
+    """Wraps the code that parses a file of a run or an evaluation.
+
+    Raises:
+        CorruptFileError: The code raised ValueError, KeyError, TypeError or AttributeError.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"the file is corrupt ({type(error).__name__})"
+        raise CorruptFileError(message, location=str(path), hint="Evaluate the run again.") from error
+
+
+def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the metrics of each finished epoch of a run."""
+    path = run_dir / METRICS
+    if not path.exists():
+        return []
+    with report_corruption(path):
+        return [dict(parse_json(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def measure_training_seconds(run_dir: Path) -> float:
+    """Returns the total duration of all epochs, validation included. Interruptions do not count."""
+    seconds: float = sum(row["seconds"] + (row["val_seconds"] or 0) for row in read_epochs(run_dir))
+    return round(seconds, 3)
+
+
+def measure_bytes(directory: Path) -> int:
+    """Returns the size of all files that have no hard link elsewhere, such as in the store."""
+    files = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    return sum(file.st_size for file in files if file.st_nlink == 1)

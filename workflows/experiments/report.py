@@ -1,110 +1,93 @@
-"""`capt experiment report`: what an experiment found out, on one page that reads the same from a mail or a stick."""
+"""Writes the HTML report of an experiment."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import write
 from features.io.locations import local_path
-from features.store import Store, open_store
+from features.store import Store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.options.workflows import ExperimentReport
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from workflows.experiments.caption_comparison import side_by_side
-from workflows.experiments.comparison import TrialComparison, compare
+from trainer.reports.plots import encode_figure
+from workflows.experiments.caption_comparison import compare_predictions
+from workflows.experiments.comparison import TrialComparison, compare_trials, list_settings
 from workflows.experiments.config import ExperimentConfig
-from workflows.experiments.curves import curves_picture, read_epochs
-from workflows.experiments.differences import list_settings
+from workflows.experiments.curves import curves_figure
+from workflows.experiments.planning import open_store_if_exists
 from workflows.experiments.records import (
+    ExperimentDirectory,
     ExperimentRecord,
-    RunLocation,
     TableRecord,
     TrialRecord,
     TrialResult,
-    read_result,
+    read_epochs,
+    read_record,
 )
-from workflows.experiments.records import read_results as kept_results
 from workflows.experiments.report_page import (
     ExperimentPage,
     TableCost,
     TrialEntry,
-    experiment_page,
-    hundredths,
-    is_certain,
+    build_experiment_page,
+    format_score,
+    is_significant,
 )
-from workflows.tasks import Score
+
+_STATES = ("done", "failed", "pending")
 
 
 def report_experiment(options: ExperimentReport) -> dict[str, Any]:
-    """Write the page of an experiment: scores, learning curves, costs, captions side by side, and what differs.
-
-    It may be written at any time, also while the experiment runs: trials without scores are said to have none.
+    """Writes the page of an experiment. The experiment may still be running.
 
     Args:
-        options: The experiment's directory, and the page.
+        options: The experiment directory and the page.
 
     Returns:
-        `experiment` and `page` (paths); `trials`, for each: `trial`, `state` (`done`, `failed`, `not run yet`),
-        `reason`, `scores` and `intervals` by name, `seconds` and `bytes`; `done`, `failed` and `not_run`, how many;
-        `best`, the trial with the best telling score, or null, and `not_certainly_worse`, those that a paired bootstrap
-        does not tell from it; `notes`, what a reader must know.
+        `experiment` and `page` (paths); `trials`, for each: `trial`, `state` (`done`, `failed`, `pending`), `reason`,
+        `scores` and `intervals` by name, `seconds` and `bytes`; `done`, `failed` and `pending` (numbers of trials);
+        `best`, the trial with the best primary metric, and `not_significantly_worse`, the trials whose paired
+        difference from it is not significant; `notes`.
 
     Raises:
-        UsageError: the output is a directory.
-        StoreError: there is no experiment, or what it kept cannot be read.
-        CaptError: the page cannot be written.
+        UsageError: The output is a directory.
+        StoreError: There is no experiment, or its records cannot be read.
+        CaptError: The page cannot be written.
     """
-    place = RunLocation(local_path(options.directory).absolute())
-    path = local_path(options.output, "--output") if options.output else place.report
-    _check(path)
-    record = read_result(place.experiment, ExperimentRecord)
+    directory = ExperimentDirectory(local_path(options.directory).absolute())
+    path = local_path(options.output, "--output") if options.output else directory.report
+    if path.is_dir():
+        raise UsageError("this is a directory", location=f"--output {path}", hint="Choose a file, such as page.html.")
+    record = read_record(directory.experiment, ExperimentRecord)
     if record is None:
-        raise StoreError(
-            "no experiment is here", location=options.directory, hint="run one with `capt experiment run FILE`"
-        )
-    results = kept_results(place, record.trials)
-    store = _store(record.definition)
-    page = _page(place, record, results, store, options.num_images)
+        hint = "Run one with `capt experiment run FILE`."
+        raise StoreError("the directory has no experiment", location=options.directory, hint=hint)
+    page = _collect_page(directory, record, options.num_images)
     try:
-        write(path, experiment_page(page).encode())
+        write(path, build_experiment_page(page).encode())
     except OSError as error:
-        raise CaptError(f"the page cannot be written: {error.strerror}", location=str(path)) from None
-    states = [trial.state for trial in page.trials]
+        raise CaptError(f"cannot write the page: {error.strerror}", location=str(path)) from None
+    has_scores = bool(page.trials[0].scores)
     return {
-        "experiment": str(place.root),
+        "experiment": str(directory.root),
         "page": str(path),
-        "trials": [_figures(trial) for trial in page.trials],
-        "done": states.count("done"),
-        "failed": states.count("failed"),
-        "not_run": states.count("not run yet"),
-        "best": page.trials[0].name if page.trials[0].scores else None,
-        "not_certainly_worse": _near(page.trials, page.comparison) if page.trials[0].scores else [],
+        "trials": [_to_dict(trial) for trial in page.trials],
+        **_count_states(page.trials),
+        "best": page.trials[0].name if has_scores else None,
+        "not_significantly_worse": _list_close_trials(page.trials, page.comparison) if has_scores else [],
         "notes": list(page.notices),
     }
 
 
 def print_report(result: Mapping[str, Any]) -> None:
-    """Print what `report_experiment` returned: where the page is, and what came of the experiment."""
+    """Prints the result of `report_experiment`."""
     printer = Printer()
-    counts = f"{result['done']} trials done, {result['failed']} failed, {result['not_run']} not run yet"
-    printer.line(f"{counts}; best: {result['best'] or 'none'}")
+    counts = ", ".join(f"{result[state]} {state}" for state in _STATES)
+    printer.line(f"trials: {counts}; best: {result['best'] or 'none'}")
     printer.line(result["page"])
 
 
-def _check(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError("this is a directory", location=f"--output {path}", hint="Choose a file, such as page.html.")
-
-
-def _store(definition: ExperimentConfig) -> Store | None:
-    try:
-        return open_store(definition.store)
-    except StoreError:
-        return None
-
-
-def _figures(trial: TrialEntry) -> dict[str, Any]:
+def _to_dict(trial: TrialEntry) -> dict[str, Any]:
     scores = trial.scores or {}
     return {
         "trial": trial.name,
@@ -117,41 +100,46 @@ def _figures(trial: TrialEntry) -> dict[str, Any]:
     }
 
 
-def _page(
-    place: RunLocation, record: ExperimentRecord, results: Mapping[str, TrialResult], store: Store | None, images: int
-) -> ExperimentPage:
-    definition = record.definition
-    entries = [_entry(definition, trial, results.get(trial.name)) for trial in record.trials]
-    telling = next(iter(definition.of_task.scores))
-    ordered = _best_first(entries, telling)
-    done = [results[trial.name] for trial in ordered if trial.state == "done"]
-    comparison = compare(place, done, telling)
-    best = _of(ordered[0], telling) if ordered[0].scores else None
+def _count_states(trials: Sequence[TrialEntry]) -> dict[str, int]:
+    states = [trial.state for trial in trials]
+    return {state: states.count(state) for state in _STATES}
+
+
+def _collect_page(directory: ExperimentDirectory, record: ExperimentRecord, num_images: int) -> ExperimentPage:
+    config = record.config
+    titles = config.training_task.scores
+    metric = next(iter(titles))
+    results, store = directory.read_results(record.trials), open_store_if_exists(config.store)
+    trials = _sort_trials([_build_entry(config, trial, results.get(trial.name)) for trial in record.trials], metric)
+    finished = [results[trial.name] for trial in trials if trial.state == "done"]
+    comparison = compare_trials(directory, finished, metric)
+    counts = {**_count_states(trials), "excluded": len(record.excluded)}
+    curves = curves_figure({trial.name: read_epochs(directory.run(trial.name)) for trial in trials})
     return ExperimentPage(
-        title=f"{place.root.name}: {len(entries)} trials of {definition.dataset}",
-        headline=_headline(ordered, comparison, definition.of_task.scores[telling], best),
-        notices=_notices(definition, done, store),
-        figures=_tiles(entries, record),
-        titles=definition.of_task.scores,
+        title=f"{directory.root.name}: {len(trials)} trials of {config.dataset}",
+        headline=_build_headline(trials, comparison, titles[metric], metric),
+        notices=_list_notices(config, finished, store),
+        values={name: f"{count:,}" for name, count in counts.items() if count},
+        titles=titles,
         comparison=comparison,
-        trials=ordered,
-        curves=curves_picture({trial.name: read_epochs(place.run(trial.name)) for trial in ordered}),
-        tables=_tables(place, record, store),
-        seen=side_by_side(definition, place, done, store, images),
+        trials=trials,
+        curves=encode_figure(curves, "png") if curves else None,
+        tables=_list_table_costs(directory, record, store),
+        images=compare_predictions(config, directory, finished, store, num_images),
     )
 
 
-def _entry(definition: ExperimentConfig, trial: TrialRecord, result: TrialResult | None) -> TrialEntry:
-    settings = list_settings(definition, trial)
+def _build_entry(config: ExperimentConfig, trial: TrialRecord, result: TrialResult | None) -> TrialEntry:
+    settings = list_settings(config, trial)
     if result is None:
-        return TrialEntry(trial.name, settings, "not run yet")
+        return TrialEntry(trial.name, settings, "pending")
     if result.status == "failed":
         return TrialEntry(trial.name, settings, "failed", result.reason)
     return TrialEntry(
         name=trial.name,
         settings=settings,
         state="done",
-        scores=definition.of_task.scored(result.evaluated),
+        scores=config.training_task.scored(result.evaluated),
         images=result.evaluated["images"],
         epochs=result.trained["epochs"],
         best_epoch=result.trained["best_epoch"],
@@ -160,73 +148,60 @@ def _entry(definition: ExperimentConfig, trial: TrialRecord, result: TrialResult
     )
 
 
-def _best_first(entries: Sequence[TrialEntry], telling: str) -> list[TrialEntry]:
-    scored = [entry for entry in entries if entry.scores]
-    others = [entry for entry in entries if not entry.scores]
-    return sorted(scored, key=lambda entry: -_of(entry, telling).value) + others
+def _sort_trials(trials: Sequence[TrialEntry], metric: str) -> list[TrialEntry]:
+    """Sorts trials by the primary metric, best first. Trials without scores come last in their order."""
+    return sorted(trials, key=lambda trial: -trial.scores[metric].value if trial.scores else float("inf"))
 
 
-def _of(entry: TrialEntry, name: str) -> Score:
-    assert entry.scores is not None
-    return entry.scores[name]
-
-
-def _headline(trials: Sequence[TrialEntry], comparison: TrialComparison, title: str, best: Score | None) -> str:
-    if best is None:
+def _build_headline(trials: Sequence[TrialEntry], comparison: TrialComparison, title: str, metric: str) -> str:
+    best = trials[0]
+    if not best.scores:
         return "No trial has a score yet."
-    told = f"Best in {title}: {trials[0].name}, {hundredths(best)}."
-    near = _near(trials, comparison)
-    return f"{told} Not certain to be worse: {', '.join(near) or 'none'}."
+    close = ", ".join(_list_close_trials(trials, comparison)) or "none"
+    return f"Best {title}: {best.name}, {format_score(best.scores[metric])}. Not significantly worse: {close}."
 
 
-def _near(trials: Sequence[TrialEntry], comparison: TrialComparison) -> list[str]:
-    """Names of the trials that the first, the best, does not score more than for certain."""
-    against = {each.name: comparison.difference(trials[0].name, each.name) for each in trials[1:] if each.scores}
-    return [name for name, difference in against.items() if difference is None or not is_certain(difference)]
+def _list_close_trials(trials: Sequence[TrialEntry], comparison: TrialComparison) -> list[str]:
+    """Returns the names of the trials that are not significantly worse than the first one."""
+    differences = {one.name: comparison.difference(trials[0].name, one.name) for one in trials[1:] if one.scores}
+    return [name for name, difference in differences.items() if difference is None or not is_significant(difference)]
 
 
-def _notices(definition: ExperimentConfig, done: Sequence[TrialResult], store: Store | None) -> list[str]:
-    notes = [note.removeprefix(f"{result.evaluated['run']}: ") for result in done for note in result.evaluated["notes"]]
-    if len({result.evaluated["scored_on"] for result in done}) > 1:
-        notes.append("The trials were scored on different images or references, so their scores do not compare.")
+def _list_notices(config: ExperimentConfig, finished: Sequence[TrialResult], store: Store | None) -> list[str]:
+    notices = [
+        note.removeprefix(f"{result.evaluated['run']}: ") for result in finished for note in result.evaluated["notes"]
+    ]
+    if len({result.evaluated["scored_on"] for result in finished}) > 1:
+        notices.append("The trials were evaluated on different data. Their scores are not comparable.")
     if store is None:
-        notes.append(f"The store is not at {definition.store} any more, so images and references are not shown.")
-    return list(dict.fromkeys(notes))
+        notices.append(f"The store {config.store} does not exist. Images and references are missing.")
+    return list(dict.fromkeys(notices))
 
 
-def _tiles(entries: Sequence[TrialEntry], record: ExperimentRecord) -> dict[str, object]:
-    states = [entry.state for entry in entries]
-    counts = {state: states.count(state) for state in ("done", "failed", "not run yet")}
-    shown = {label: f"{count:,}" for label, count in counts.items() if count}
-    return {**shown, **({"skipped": f"{len(record.skipped):,}"} if record.skipped else {})}
-
-
-def _tables(place: RunLocation, record: ExperimentRecord, store: Store | None) -> list[TableCost]:
+def _list_table_costs(directory: ExperimentDirectory, record: ExperimentRecord, store: Store | None) -> list[TableCost]:
     costs = []
-    for kind, preparation in record.definition.of_task.preparations.items():
+    for kind, preparation in record.config.training_task.preparations.items():
         for name in dict.fromkeys(trial.tables[kind] for trial in record.trials):
-            made = read_result(place.table(preparation.command, name), TableRecord)
-            if made:
+            prepared = read_record(directory.table(preparation.command, name), TableRecord)
+            if prepared:
                 trials = sum(trial.tables[kind] == name for trial in record.trials)
-                costs.append(_cost(preparation.command, name, made, trials, store))
+                costs.append(_build_table_cost(preparation.command, name, prepared, trials, store))
     return costs
 
 
-def _cost(kind: str, name: str, made: TableRecord, trials: int, store: Store | None) -> TableCost:
+def _build_table_cost(command: str, name: str, prepared: TableRecord, trials: int, store: Store | None) -> TableCost:
+    table: Any = None
     try:
-        opened: Any = None
         if store:
-            opened = (
-                store.caption_table(made.fingerprint) if kind == "captions" else store.feature_table(made.fingerprint)
-            )
+            table = (store.caption_table if command == "captions" else store.feature_table)(prepared.fingerprint)
     except StoreError:
-        opened = None
+        table = None
     return TableCost(
-        kind=kind,
+        kind=command,
         name=name,
-        fingerprint=made.fingerprint[:SHORT_FINGERPRINT],
+        fingerprint=prepared.fingerprint[:SHORT_FINGERPRINT],
         trials=trials,
-        rows=sum(shard.rows for shard in opened.shards) if opened else None,
-        bytes=opened.bytes if opened else None,
-        seconds=made.seconds,
+        rows=sum(shard.rows for shard in table.shards) if table else None,
+        bytes=table.bytes if table else None,
+        seconds=prepared.seconds,
     )

@@ -1,22 +1,52 @@
-"""Pages: an experiment on one HTML page, from its table of scores to what differs between any two trials."""
+"""Builds the HTML page of an experiment: scores, curves, costs, captions side by side, and differences of trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.reports.markup import document, escaped, inline, picture, section, spoken, tiles
+from trainer.reports.markup import (
+    Html,
+    caption_list,
+    card,
+    document,
+    element,
+    header,
+    join,
+    label,
+    mark_wrong,
+    plot,
+    row,
+    section,
+    table,
+)
 from workflows.experiments.caption_comparison import ComparedImage, TrialPrediction
-from workflows.experiments.comparison import TrialComparison
-from workflows.experiments.differences import Change, Settings, changes, own, varying
-from workflows.html_reports import duration
+from workflows.experiments.comparison import (
+    Change,
+    Settings,
+    TrialComparison,
+    list_changes,
+    list_missing,
+    list_varying,
+)
+from workflows.html_reports import format_duration
 from workflows.tasks import Score
 
-_LESS_IS_BETTER = ("character_error_rate",)
+_LOWER_IS_BETTER = ("character_error_rate",)
 
 
 @dataclass(frozen=True)
 class TableCost:
-    """A table of the store: what the file calls it, who learns from it, its rows, bytes and seconds of making."""
+    """The size of a table in the store, and the duration of its preparation in seconds.
+
+    Args:
+        kind: Command of `capt prepare`.
+        name: Name in the experiment file.
+        fingerprint: Beginning of the fingerprint.
+        trials: Number of trials that use the table.
+        rows: Number of rows; None if the table is not available.
+        bytes: Size in the store; None if the table is not available.
+        seconds: Duration of the preparation.
+    """
 
     kind: str
     name: str
@@ -32,15 +62,16 @@ class TrialEntry:
     """A trial on the page.
 
     Args:
-        name: str. What it is called.
-        settings: mapping. All that decides it.
-        state: str. `done`, `failed` or `not run yet`.
-        reason: str. Why it failed.
-        scores: mapping of Score. By name; empty where it is not done.
-        images: int. Images that it was scored on.
-        epochs, best_epoch: int. Epochs it was trained for, and the one whose weights answer.
-        seconds: mapping. `training` and `evaluation`.
-        bytes: int. Of its run directory.
+        name: Name of the trial.
+        settings: All settings by name.
+        state: `done`, `failed` or `pending`.
+        reason: Why the trial failed.
+        scores: Scores by name; None if the trial is not done.
+        images: Number of images in the evaluation.
+        epochs: Number of epochs.
+        best_epoch: Epoch whose weights are used.
+        seconds: Durations: `training` and `evaluation`.
+        bytes: Size of the run directory.
     """
 
     name: str
@@ -57,234 +88,208 @@ class TrialEntry:
 
 @dataclass(frozen=True)
 class ExperimentPage:
-    """What the page of an experiment shows, from top to bottom.
+    """The content of the page, from top to bottom.
 
     Args:
-        title: str. The page's name.
-        headline: str. What came of it, in a sentence.
-        notices: sequence of str. What a reader must know to judge it.
-        figures: mapping. Label to value, a few numbers to take away.
-        titles: mapping of str. What scores are called, by name, the telling one first.
-        comparison: Comparison. The trials held against each other in the telling one.
-        trials: sequence of TrialEntry. The best first, then those that failed or were not run yet.
-        curves: bytes or None. A PNG of how they learned.
-        tables: sequence of TableCost. What they learned from.
-        seen: sequence of Seen. Images with what each trial says of them.
+        title: Title of the page.
+        headline: The result in one sentence.
+        notices: Facts that limit the result.
+        values: Labeled values.
+        titles: Titles of the metrics by name, the primary metric first.
+        comparison: The primary metric of all trials per image.
+        trials: The trials: best first, then those without scores.
+        curves: PNG of the learning curves.
+        tables: The tables.
+        images: Images with the predictions of all trials.
     """
 
     title: str
     headline: str
     notices: Sequence[str]
-    figures: Mapping[str, object]
+    values: Mapping[str, object]
     titles: Mapping[str, str]
     comparison: TrialComparison
     trials: Sequence[TrialEntry]
     curves: bytes | None
     tables: Sequence[TableCost]
-    seen: Sequence[ComparedImage]
+    images: Sequence[ComparedImage]
 
 
-def experiment_page(page: ExperimentPage) -> str:
-    """The page of an experiment.
+def build_experiment_page(page: ExperimentPage) -> str:
+    """Builds the page.
 
-    Returns: str. A complete HTML document, to be written as UTF-8.
+    Returns:
+        A complete HTML document, to be written as UTF-8.
     """
-    parts = [
-        f'<header><h1>{escaped(page.title)}</h1><p class="lead">{escaped(page.headline)}</p></header>',
-        *(f'<p class="notice" role="note">{escaped(notice)}</p>' for notice in page.notices),
-        tiles(page.figures),
-        "<main>",
-        section("Scores × 100, with intervals of 95 %", _scores(page)),
-        section("Trials without scores", _unscored(page.trials)),
-        section("Learning curves", _curves(page.curves)),
-        section("Time and disk", _costs(page)),
-        section("The same images, side by side", "".join(map(_seen, page.seen))),
-        section("What the trials differ in", _varying(page.trials)),
-        section("What changed between any two", _pairs(page)),
-        "</main>",
-    ]
-    return document(page.title, "".join(parts))
+    curves = "Full lines: validation. Dotted lines: training."
+    return document(
+        page.title,
+        header(page.title, page.headline, page.notices, page.values),
+        element(
+            "main",
+            section("Scores × 100 with 95% confidence intervals", _build_scores(page)),
+            section("Trials without scores", _build_unscored(page.trials)),
+            section("Learning curves", plot(page.curves, "loss and accuracy by epoch", curves) if page.curves else ""),
+            section("Durations and sizes", _build_trial_costs(page.trials), _build_table_costs(page.tables)),
+            section("Predictions for the same images", *map(_build_image, page.images)),
+            section("Settings that vary", _build_varying(page.trials)),
+            section("Differences between two trials", _build_differences(page)),
+        ),
+    )
 
 
-def find_best(trials: Sequence[TrialEntry], name: str) -> float | None:
-    """The best value of a score; None where no trial has it."""
-    values = [trial.scores[name].value for trial in trials if trial.scores and name in trial.scores]
-    if not values:
-        return None
-    return min(values) if name in _LESS_IS_BETTER else max(values)
-
-
-def hundredths(score: Score) -> str:
-    """A score times 100, with its interval where there is one."""
+def format_score(score: Score) -> str:
+    """Returns a score times 100 with its confidence interval."""
     if score.interval is None:
         return f"{100 * score.value:.1f}"
     low, high = score.interval
     return f"{100 * score.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def is_certain(difference: Score) -> bool:
-    """Whether a difference is one on other images of the same kind too: its interval does not hold 0."""
+def is_significant(difference: Score) -> bool:
+    """Returns whether the confidence interval of a difference excludes 0."""
     return difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
 
 
-# === Parts ===
+# === Scores and costs ===
 
 
-def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f"<th scope='col'>{escaped(each)}</th>" for each in heads)
-    return (
-        f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _row(name: str, cells: Sequence[object]) -> str:
-    return f"<tr><th scope='row'>{escaped(name)}</th>{''.join(f'<td>{escaped(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _scores(page: ExperimentPage) -> str:
-    scored = [trial for trial in page.trials if trial.scores]
-    names = [name for name in page.titles if any(name in (trial.scores or ()) for trial in scored)]
-    best = {name: find_best(scored, name) for name in names if _differs(scored, name)}
+def _build_scores(page: ExperimentPage) -> Html:
+    scored = {trial.name: trial.scores for trial in page.trials if trial.scores}
+    names = [name for name in page.titles if any(name in scores for scores in scored.values())]
+    best = {
+        name: _find_best([scores[name].value for scores in scored.values() if name in scores], name) for name in names
+    }
     rows = []
-    for trial in scored:
-        cells = "".join(_score(trial, name, best.get(name)) for name in names)
-        rows.append(f"<tr><th scope='row'>{escaped(trial.name)}</th>{cells}<td>{trial.images:,}</td></tr>")
-    return _table(("trial", *(page.titles[name] for name in names), "images"), rows)
+    for trial in page.trials:
+        if trial.scores:
+            cells = [_build_score(trial.scores.get(name), best[name]) for name in names]
+            rows.append(row(trial.name, *cells, f"{trial.images:,}"))
+    return table(("trial", *(page.titles[name] for name in names), "images"), rows)
 
 
-def _differs(trials: Sequence[TrialEntry], name: str) -> bool:
-    return len({trial.scores[name].value for trial in trials if trial.scores and name in trial.scores}) > 1
+def _find_best(values: Sequence[float], name: str) -> float | None:
+    """Returns the best value; None if all are equal."""
+    if len(set(values)) < 2:
+        return None
+    return min(values) if name in _LOWER_IS_BETTER else max(values)
 
 
-def _score(trial: TrialEntry, name: str, best: float | None) -> str:
-    score = (trial.scores or {}).get(name)
+def _build_score(score: Score | None, best: float | None) -> Html:
     if score is None:
-        return "<td>–</td>"
-    mark = ' class="best"' if score.value == best else ""
-    return f"<td{mark}>{hundredths(score)}</td>"
+        return element("td", "–")
+    text = format_score(score)
+    return element("td", text, class_="best") if score.value == best else element("td", text)
 
 
-def _unscored(trials: Sequence[TrialEntry]) -> str:
-    rows = "".join(
-        f"<tr><th scope='row'>{escaped(trial.name)}</th><td>{escaped(trial.state)}</td>"
-        f"<td>{escaped(trial.reason)}</td></tr>"
-        for trial in trials
-        if not trial.scores
-    )
-    return f'<table class="said"><tbody>{rows}</tbody></table>' if rows else ""
+def _build_unscored(trials: Sequence[TrialEntry]) -> Html:
+    rows = [row(trial.name, trial.state, trial.reason) for trial in trials if not trial.scores]
+    return element("table", element("tbody", *rows), class_="said") if rows else Html()
 
 
-def _curves(curves: bytes | None) -> str:
-    if curves is None:
-        return ""
-    drawn = inline(curves, "loss and accuracy of every trial by epoch")
-    note = "Validation in full lines, training in dots."
-    return f'<figure class="plot">{drawn}<figcaption class="quiet">{note}</figcaption></figure>'
-
-
-def _costs(page: ExperimentPage) -> str:
-    trials = [
-        _row(
+def _build_trial_costs(trials: Sequence[TrialEntry]) -> Html:
+    rows = [
+        row(
             trial.name,
-            [
-                f"{trial.best_epoch} of {trial.epochs}",
-                duration(trial.seconds["training"]),
-                duration(trial.seconds["evaluation"]),
-                _megabytes(trial.bytes),
-            ],
+            f"{trial.best_epoch} of {trial.epochs}",
+            format_duration(trial.seconds["training"]),
+            format_duration(trial.seconds["evaluation"]),
+            _format_size(trial.bytes),
         )
-        for trial in page.trials
+        for trial in trials
         if trial.seconds
     ]
-    tables = [
-        _row(
-            f"{table.kind}: {table.name}",
-            [table.fingerprint, table.trials, _count(table.rows), duration(table.seconds), _megabytes(table.bytes)],
+    return table(("trial", "best epoch", "training", "evaluation", "run directory"), rows)
+
+
+def _build_table_costs(tables: Sequence[TableCost]) -> Html:
+    rows = [
+        row(
+            f"{one.kind}: {one.name}",
+            one.fingerprint,
+            one.trials,
+            "–" if one.rows is None else f"{one.rows:,}",
+            format_duration(one.seconds),
+            _format_size(one.bytes),
         )
-        for table in page.tables
+        for one in tables
     ]
-    return _table(("trial", "best epoch", "trained for", "scored in", "run directory"), trials) + _table(
-        ("table", "fingerprint", "trials", "rows", "prepared in", "in the store"), tables
-    )
+    return table(("table", "fingerprint", "trials", "rows", "preparation", "size in the store"), rows)
 
 
-def _megabytes(count: int | None) -> str:
+def _format_size(count: int | None) -> str:
     return "–" if count is None else f"{count / 1e6:,.1f} MB"
 
 
-def _count(count: int | None) -> str:
-    return "–" if count is None else f"{count:,}"
+# === Images ===
 
 
-def _seen(seen: ComparedImage) -> str:
-    truth = "".join(f"<li>{spoken(text)}</li>" for text in seen.truth)
-    rows = "".join(f"<tr><th scope='row'>{escaped(one.trial)}</th><td>{_marked(one)}</td></tr>" for one in seen.said)
-    return (
-        f'<article class="card wide"><div class="side">{picture(seen.image, f"image {seen.name}")}'
-        f'<div class="words"><p class="label"><code>{escaped(seen.name)}</code></p>'
-        f'<ul class="captions">{truth}</ul><table class="said"><tbody>{rows}</tbody></table></div></div></article>'
+def _build_image(image: ComparedImage) -> Html:
+    rows = [row(one.trial, _build_prediction(one)) for one in image.predictions]
+    return card(
+        image.image,
+        f"image {image.name}",
+        label(element("code", image.name)),
+        caption_list(image.references),
+        element("table", element("tbody", *rows), class_="said"),
     )
 
 
-def _marked(one: TrialPrediction) -> str:
-    words = [
-        f'<span class="wrong">{escaped(word)}</span>' if is_wrong else escaped(word)
-        for word, is_wrong in zip(one.words, one.wrong, strict=True)
-    ]
-    return f'<span dir="auto">{" ".join(words)}</span>' if words else '<span class="quiet">nothing</span>'
+def _build_prediction(one: TrialPrediction) -> Html:
+    if not one.words:
+        return element("td", element("span", "(empty)", class_="quiet"))
+    return element("td", element("span", mark_wrong(one.words, one.wrong), dir="auto"))
 
 
-def _varying(trials: Sequence[TrialEntry]) -> str:
-    names = varying([trial.settings for trial in trials])
-    rows = [_row(trial.name, [_value(trial.settings.get(name)) for name in names]) for trial in trials]
-    return _table(("trial", *names), rows) if names else ""
+# === Differences of trials ===
 
 
-def _pairs(page: ExperimentPage) -> str:
-    """For each trial a table of what every other one has otherwise, folded away; it works without a script."""
+def _build_varying(trials: Sequence[TrialEntry]) -> Html:
+    names = list_varying([trial.settings for trial in trials])
+    rows = [row(trial.name, *(_format_value(trial.settings.get(name)) for name in names)) for trial in trials]
+    return table(("trial", *names), rows) if names else Html()
+
+
+def _build_differences(page: ExperimentPage) -> Html:
+    """Builds a foldable table per trial with its differences from all others. It needs no script."""
     if len(page.trials) < 2:
-        return ""
-    return "".join(_compared(trial, page) for trial in page.trials)
+        return Html()
+    return join(_build_differences_from(trial, page) for trial in page.trials)
 
 
-def _compared(trial: TrialEntry, page: ExperimentPage) -> str:
-    rows = "".join(
-        f"<tr><th scope='row'>{escaped(other.name)}</th><td>{_told(trial, other, page)}</td></tr>"
-        for other in page.trials
-        if other is not trial
-    )
-    return (
-        f'<details class="changes"><summary>from <b>{escaped(trial.name)}</b> to …</summary>'
-        f'<table class="changes"><tbody>{rows}</tbody></table></details>'
-    )
+def _build_differences_from(trial: TrialEntry, page: ExperimentPage) -> Html:
+    rows = [row(other.name, _build_difference(trial, other, page)) for other in page.trials if other is not trial]
+    summary = element("summary", "from ", element("b", trial.name), " to …")
+    return element("details", summary, element("table", element("tbody", *rows), class_="changes"), class_="changes")
 
 
-def _told(old: TrialEntry, new: TrialEntry, page: ExperimentPage) -> str:
-    told = [_change(change) for change in changes(old.settings, new.settings)] or ["the same settings"]
+def _build_difference(old: TrialEntry, new: TrialEntry, page: ExperimentPage) -> Html:
+    lines: list[object] = [_build_change(change) for change in list_changes(old.settings, new.settings)]
+    lines = lines or ["equal settings"]
     for trial, other in ((old, new), (new, old)):
-        if alone := own(trial.settings, other.settings):
-            told.append(f'<span class="quiet">only {escaped(trial.name)} has {escaped(", ".join(alone))}</span>')
+        if names := list_missing(trial.settings, other.settings):
+            lines.append(element("span", f"only {trial.name} has {', '.join(names)}", class_="quiet"))
     if old.scores and new.scores:
-        told.append(_gained(old.scores, new.scores, page, page.comparison.difference(old.name, new.name)))
-    return "<br>".join(told)
+        lines.append(_build_score_difference(old.name, old.scores, new.name, new.scores, page))
+    return element("td", join(lines, "<br>"))
 
 
-def _gained(old: Mapping[str, Score], new: Mapping[str, Score], page: ExperimentPage, difference: Score | None) -> str:
-    """The telling score of two trials, and how far they are apart; in bold where that is certain."""
-    telling, title = next(iter(page.titles.items()))
-    told = _change(Change(title, hundredths(old[telling]), hundredths(new[telling])))
+def _build_score_difference(
+    old: str, old_scores: Mapping[str, Score], new: str, new_scores: Mapping[str, Score], page: ExperimentPage
+) -> Html:
+    """Builds the primary metric of two trials and its difference, in bold if it is significant."""
+    metric, title = next(iter(page.titles.items()))
+    line = _build_change(Change(title, format_score(old_scores[metric]), format_score(new_scores[metric])))
+    difference = page.comparison.difference(old, new)
     if difference is None:
-        return told
-    told = f"{told}, difference {escaped(hundredths(difference))}"
-    return f"<b>{told}</b>" if is_certain(difference) else told
+        return line
+    line = join([line, f", difference {format_score(difference)}"])
+    return element("b", line) if is_significant(difference) else line
 
 
-def _change(change: Change) -> str:
-    return f"<code>{escaped(change.name)}</code>: {escaped(_value(change.old))} → {escaped(_value(change.new))}"
+def _build_change(change: Change) -> Html:
+    return join([element("code", change.name), f": {_format_value(change.old)} → {_format_value(change.new)}"])
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "–" if value is None else str(value)

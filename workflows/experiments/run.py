@@ -1,4 +1,4 @@
-"""`capt experiment run`: tables prepared once, every trial trained and scored; what is done is not done again."""
+"""Runs an experiment: prepares each table once, and trains and evaluates every trial that is not done."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from features.io import locations
+from features.io.locations import local_path, parse_location
 from features.store import Store, open_store
 from schemas.errors import CaptError, StoreError
 from schemas.options.workflows import ExperimentRun
@@ -14,239 +14,231 @@ from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
 from trainer.runs.directory import lock_run
 from workflows.experiments.config import MODEL, ExperimentConfig, read_experiment_config
-from workflows.experiments.costs import measure_bytes, training_seconds
 from workflows.experiments.grid import Trial
-from workflows.experiments.planning import (
-    Plan,
-    PlannedTable,
-    described,
-    figures_of,
-    identify_trial,
-    is_done,
-    plan_experiment,
-)
+from workflows.experiments.planning import Plan, PlannedTable, identify_trial, is_done, plan_experiment
 from workflows.experiments.records import (
+    ExperimentDirectory,
     ExperimentRecord,
-    RunLocation,
     TableRecord,
     TrialRecord,
     TrialResult,
-    read_result,
-    write_result,
+    measure_bytes,
+    measure_training_seconds,
+    read_record,
+    write_record,
 )
 from workflows.tasks import evaluate_run, task_of
 
-# What TensorBoard calls the names that the file gives to models; `model` is what they are.
+# Name in TensorBoard of the axis of models; `model` is the name of the architecture.
 MODELS = "models"
-_OF_TABLES = ("trials", "hits", "misses", "MB to add", "seconds")
+_TABLE_COLUMNS = ("trials", "hits", "misses", "MB to add", "seconds")
 
 _log = logging.getLogger("capt.experiment")
 
 
 def run_experiment(options: ExperimentRun) -> dict[str, Any]:
-    """Run what is left of an experiment: its tables, then its trials; a trial that fails costs no other.
+    """Runs the remaining trials of an experiment. A failed trial does not stop the others.
 
     Args:
-        options: The YAML file that defines it; see docs/experiments.md.
+        options: The experiment file (YAML).
 
     Returns:
-        `experiment`, `task`, `store` and `out`; `tables`, for each: `kind`, `names`, `fingerprint`, `hits`, `misses`,
-        `failed`, `bytes`, `estimated_seconds`, `shape` and `trials` that learn from it, all before anything was done;
-        `trials`, for each: `trial`, `state` (`done`, `to resume`, `to do`) and `failed_last`, why it failed the last
-        time, or null; `skipped`; `done`, `to_resume` and `to_do`, how many. Unless this is a plan, the trials' states
-        are those afterwards, `done` or `failed`, with `reason` or `scores`; `failed`, their names; and `seconds`.
+        `experiment` (the file), `task`, `store` and `output_dir`; `tables`, for each: `kind`, `names`, `fingerprint`,
+        `hits`, `misses`, `failed`, `bytes`, `estimated_seconds` and `shape` before the run, and `trials` (names);
+        `excluded` (names of trials); `done`, `incomplete` and `pending` (numbers of trials). For a dry run, `trials`
+        has `trial`, `state` (`done`, `incomplete`, `pending`) and `last_failure`. Otherwise it has `trial`, `state`
+        (`done`, `failed`), `reason` and `scores`, and the result has `failed_trials` (names) and `seconds`.
 
     Raises:
-        UsageError: the file is wrong, or a model cannot learn from a table of its trials.
-        LockedError: another process runs an experiment in this directory.
-        CaptError: trials failed; the figures say which, and why.
+        UsageError: The file is invalid, or a model cannot be trained on a table of its trials.
+        LockedError: Another process runs an experiment in this directory.
+        CaptError: Trials failed. The error has the same values.
     """
     started = time.monotonic()
-    file = options.file
-    definition = read_experiment_config(file)
-    place = RunLocation(locations.local_path(definition.out, "out").absolute())
-    said = {
-        "experiment": file,
-        "task": definition.task,
-        "store": str(locations.parse_location(definition.store)),
-        "out": str(place.root),
+    config = read_experiment_config(options.file)
+    directory = ExperimentDirectory(local_path(config.output_dir, "output_dir").absolute())
+    head = {
+        "experiment": options.file,
+        "task": config.task,
+        "store": str(parse_location(config.store)),
+        "output_dir": str(directory.root),
     }
     if options.dry_run:
-        return {**said, "dry_run": True, **figures_of(plan_experiment(definition, file))}
-    with lock_run(place.root):
-        planned = plan_experiment(definition, file)
-        _say(planned)
-        run = _Run(definition, place, planned)
-        results = run.run()
-    result = {**said, **figures_of(planned), **_figures(definition, planned, results)}
-    result["seconds"] = round(time.monotonic() - started, 3)
-    if result["failed"]:
-        reasons = "; ".join(f"{name}: {results[name].reason}" for name in result["failed"][:3])
+        return {**head, "dry_run": True, **plan_experiment(config, options.file).to_dict()}
+    with lock_run(directory.root):
+        plan = plan_experiment(config, options.file)
+        _log_plan(plan)
+        results = _Experiment(config, directory, plan).run()
+    summary = {**head, **plan.to_dict(), **_summarize_results(config, plan, results)}
+    summary["seconds"] = round(time.monotonic() - started, 3)
+    if failed := summary["failed_trials"]:
+        reasons = "; ".join(f"{name}: {results[name].reason}" for name in failed[:3])
         raise CaptError(
-            f"{len(result['failed'])} of {len(results)} trials failed: {reasons}",
-            location=file,
-            hint="the same command tries them again, and leaves the others as they are",
-            summary=result,
+            f"{len(failed)} of {len(results)} trials failed: {reasons}",
+            location=options.file,
+            hint="Run the same command again to repeat only the failed trials.",
+            summary=summary,
         )
-    return result
+    return summary
 
 
 def print_experiment(result: Mapping[str, Any]) -> None:
-    """Print what `run_experiment` returned: the tables, and the trials with their states or scores."""
+    """Prints the result of `run_experiment`: the tables, and the trials with their states or scores."""
     printer = Printer()
-    printer.table("tables", ("table", "fingerprint"), _OF_TABLES, [_table_row(table) for table in result["tables"]])
+    printer.table("tables", ("table", "fingerprint"), _TABLE_COLUMNS, [_table_row(table) for table in result["tables"]])
     if "dry_run" in result:
-        rows = [[each["trial"], each["state"], each["failed_last"] or ""] for each in result["trials"]]
-        printer.table("trials", ("trial", "state", "failed the last time"), (), rows)
-        counts = f"{result['done']} done, {result['to_resume']} to resume, {result['to_do']} to do"
-        printer.line(f"{counts}, {len(result['skipped'])} skipped")
+        rows = [[one["trial"], one["state"], one["last_failure"] or ""] for one in result["trials"]]
+        printer.table("trials", ("trial", "state", "last failure"), (), rows)
+        counts = f"{result['done']} done, {result['incomplete']} incomplete, {result['pending']} pending"
+        printer.line(f"{counts}, {len(result['excluded'])} excluded")
         return
     titles = task_of(result["task"]).scores
-    rows = [[each["trial"], *_hundredths(each["scores"], titles)] for each in result["trials"]]
+    rows = [[one["trial"], *_format_scores(one["scores"], titles)] for one in result["trials"]]
     printer.table("scores × 100", ("trial",), tuple(titles.values()), rows)
-    printer.line(f"a page of it: capt experiment report {result['out']}")
+    printer.line(f"Write the report with: capt experiment report {result['output_dir']}")
 
 
 def _table_row(table: Mapping[str, Any]) -> list[Any]:
-    added, seconds = table["bytes"], table["estimated_seconds"]
+    size, seconds = table["bytes"], table["estimated_seconds"]
     return [
         f"{table['kind']}: {', '.join(table['names'])}",
         table["fingerprint"][:SHORT_FINGERPRINT],
         len(table["trials"]),
         table["hits"],
         table["misses"],
-        None if added is None else f"{added / 1e6:,.1f}",
+        None if size is None else f"{size / 1e6:,.1f}",
         None if seconds is None else f"{seconds:,.0f}",
     ]
 
 
-def _hundredths(scores: Mapping[str, float], names: Iterable[str]) -> list[str | None]:
+def _format_scores(scores: Mapping[str, float], names: Iterable[str]) -> list[str | None]:
     return [f"{100 * scores[name]:.1f}" if name in scores else None for name in names]
 
 
-def _say(plan: Plan) -> None:
+def _log_plan(plan: Plan) -> None:
     for table in plan.tables:
-        figures, trials = table.figures, sum(table.is_of(planned.trial) for planned in plan.trials)
-        seconds = figures.get("estimated_seconds")
-        about = f", about {seconds:.0f} s" if seconds and figures["misses"] else ""
-        _log.info("%s: %d to make%s; for %d trials", described(table), figures["misses"], about, trials)
+        trials = sum(table.is_used_by(planned.trial) for planned in plan.trials)
+        seconds = table.summary.get("estimated_seconds")
+        estimate = f", about {seconds:.0f} s" if seconds and table.summary["misses"] else ""
+        _log.info("%s: %d records to prepare%s; %d trials", table.label, table.summary["misses"], estimate, trials)
     states = [planned.state for planned in plan.trials]
     _log.info("trials: %s", ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
 
 
-def _figures(definition: ExperimentConfig, plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, Any]:
-    """What became of the trials."""
-    told = []
+def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, Any]:
+    task = config.training_task
+    trials = []
     for planned in plan.trials:
         result = results[planned.trial.name]
-        found = definition.of_task.scored(result.evaluated) if result.status == "done" else {}
-        scores = {name: found[name].value for name in definition.of_task.scores if name in found}
-        told.append({"trial": result.trial, "state": result.status, "reason": result.reason or None, "scores": scores})
-    states = [each["state"] for each in told]
+        found = task.scored(result.evaluated) if result.status == "done" else {}
+        scores = {name: found[name].value for name in task.scores if name in found}
+        trials.append(
+            {"trial": result.trial, "state": result.status, "reason": result.reason or None, "scores": scores}
+        )
+    failed = [one["trial"] for one in trials if one["state"] == "failed"]
     return {
-        "trials": told,
-        "failed": [each["trial"] for each in told if each["state"] == "failed"],
-        "done": states.count("done"),
-        "to_resume": 0,
-        "to_do": 0,
+        "trials": trials,
+        "failed_trials": failed,
+        "done": len(trials) - len(failed),
+        "incomplete": 0,
+        "pending": 0,
     }
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A table that is ready: its fingerprint; or why it is not, in a line."""
+class _PreparedTable:
+    """The fingerprint of a table, and why its preparation failed (empty if it did not)."""
 
     fingerprint: str
-    reason: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One go at an experiment.
+class _Experiment:
+    """An experiment whose directory is locked."""
 
-    Args:
-        definition: Definition. What its file says.
-        place: Place. Its directory, locked.
-        plan: Plan. What there is to do.
-    """
-
-    definition: ExperimentConfig
-    place: RunLocation
+    config: ExperimentConfig
+    directory: ExperimentDirectory
     plan: Plan
 
     def run(self) -> dict[str, TrialResult]:
-        """Prepare what is missing and run what is left; what became of every trial, by name."""
+        """Prepares the tables, runs the trials, and returns the results by trial name."""
         trials = [planned.trial for planned in self.plan.trials]
         records = tuple(
-            TrialRecord(name=one.name, at=dict(one.at), tables=dict(one.tables), options=dict(one.options))
-            for one in trials
+            TrialRecord(
+                name=trial.name,
+                position=dict(trial.position),
+                tables=dict(trial.tables),
+                options=dict(trial.options),
+            )
+            for trial in trials
         )
-        said = ExperimentRecord(definition=self.definition, trials=records, skipped=self.plan.skipped)
-        write_result(self.place.experiment, said)
-        prepared: dict[tuple[str, str], _Prepared] = {}
+        record = ExperimentRecord(config=self.config, trials=records, excluded=self.plan.excluded)
+        write_record(self.directory.experiment, record)
+        prepared: dict[tuple[str, str], _PreparedTable] = {}
         for table in self.plan.tables:
-            ready = self._prepare(table)
-            prepared |= {(table.kind, name): ready for name in table.names}
+            result = self._prepare(table)
+            prepared |= {(table.kind, name): result for name in table.names}
         results = {}
         for number, trial in enumerate(trials, 1):
             _log.info("trial %d of %d: %s", number, len(trials), trial.name)
-            own = {kind: prepared[kind, name] for kind, name in trial.tables.items()}
-            results[trial.name] = self._trial(trial, own)
+            tables = {kind: prepared[kind, name] for kind, name in trial.tables.items()}
+            results[trial.name] = self._run_trial(trial, tables)
         return results
 
-    def _prepare(self, table: PlannedTable) -> _Prepared:
-        """Prepare a table, once for all its names; a job that fails costs only the trials that learn from it."""
-        _log.info("preparing %s", described(table))
+    def _prepare(self, table: PlannedTable) -> _PreparedTable:
+        """Prepares a table once for all its names. A failure affects only the trials that use the table."""
+        _log.info("preparing %s", table.label)
         name = table.names[0]
         try:
-            preparation = self.definition.of_task.preparations[table.kind]
-            figures = preparation.prepare(self.definition.store, self.definition.preparing(table.kind, name))
+            preparation = self.config.training_task.preparations[table.kind]
+            summary = preparation.prepare(self.config.store, self.config.preparation_options(table.kind, name))
         except Exception as error:
-            reason = f"{described(table)}: {_told(error)}"
-            _log.warning("preparing failed: %s", reason)
-            return _Prepared(table.fingerprint, reason)
-        path = self.place.table(table.section, name)
-        last = read_result(path, TableRecord)
-        before = last.seconds if last and last.fingerprint == figures["fingerprint"] else 0.0
-        seconds = before + (figures["seconds"] if figures["ok"] else 0.0)
-        write_result(path, TableRecord(fingerprint=figures["fingerprint"], seconds=seconds, figures=figures))
-        return _Prepared(str(figures["fingerprint"]))
+            failure = f"{table.label}: {_to_line(error)}"
+            _log.warning("preparation failed: %s", failure)
+            return _PreparedTable(table.fingerprint, failure)
+        path = self.directory.table(table.command, name)
+        last = read_record(path, TableRecord)
+        seconds = last.seconds if last and last.fingerprint == summary["fingerprint"] else 0.0
+        seconds += summary["seconds"] if summary["ok"] else 0.0
+        write_record(path, TableRecord(fingerprint=summary["fingerprint"], seconds=seconds, summary=summary))
+        return _PreparedTable(str(summary["fingerprint"]))
 
-    def _trial(self, trial: Trial, tables: Mapping[str, _Prepared]) -> TrialResult:
-        """Run a trial, unless it is done; what became of it."""
+    def _run_trial(self, trial: Trial, tables: Mapping[str, _PreparedTable]) -> TrialResult:
+        """Runs a trial, unless it is done, and writes its result."""
         fingerprints = {kind: table.fingerprint for kind, table in tables.items()}
-        path = self.place.result(trial.name)
+        path = self.directory.result(trial.name)
         try:
             for table in tables.values():
-                if table.reason:
-                    raise CaptError(table.reason)
-            store = open_store(self.definition.store)
-            last = read_result(path, TrialResult)
-            if last and is_done(last, self.definition, trial, fingerprints, store):
-                _log.info("done already")
+                if table.failure:
+                    raise CaptError(table.failure)
+            store = open_store(self.config.store)
+            last = read_record(path, TrialResult)
+            if last and is_done(last, self.config, trial, fingerprints, store):
+                _log.info("already done")
                 return last
-            result = self._learn(trial, fingerprints, store)
-        except Exception as error:  # whatever stops one trial does not stop the others
+            result = self._train_and_evaluate(trial, fingerprints, store)
+        except Exception as error:  # any error of a trial is recorded, and the next trial runs
             _log.debug("the trial failed", exc_info=True)
             result = TrialResult(
-                trial=trial.name, status="failed", identity="", reason=_told(error), tables=fingerprints
+                trial=trial.name, status="failed", identity="", reason=_to_line(error), tables=fingerprints
             )
             _log.warning("%s failed: %s", trial.name, result.reason)
-        write_result(path, result)
+        write_record(path, result)
         return result
 
-    def _learn(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> TrialResult:
-        # Keras takes seconds to import, which neither a wrong file nor an experiment that is done waits for.
+    def _train_and_evaluate(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> TrialResult:
+        # Keras takes seconds to import. An invalid file and a finished experiment do not need it.
         from features.runtime.keras_settings import keras
         from workflows.experiments.tensorboard import write_trial_summary
 
-        root, task = self.place.run(trial.name), self.definition.of_task
-        identity = identify_trial(self.definition, trial, fingerprints, store)
+        run_dir, task = self.directory.run(trial.name), self.config.training_task
+        identity = identify_trial(self.config, trial, fingerprints, store)
         try:
             trained = self._train(trial, fingerprints, store)
             started = time.monotonic()
-            evaluated = evaluate_run(store.path, root, self.definition.evaluate)
-            del evaluated["runs"]  # stands beside it
+            evaluated = evaluate_run(store.path, run_dir, self.config.evaluate)
+            del evaluated["runs"]  # repeats the metrics of the single run
         finally:
             keras.utils.clear_session()
         result = TrialResult(
@@ -257,30 +249,29 @@ class _Run:
             trained=trained,
             evaluated=evaluated,
             seconds={
-                "training": training_seconds(root),
+                "training": measure_training_seconds(run_dir),
                 "evaluation": round(time.monotonic() - started, 3),
             },
-            bytes=measure_bytes(root),
+            bytes=measure_bytes(run_dir),
         )
-        named = {MODELS if axis == MODEL else axis: name for axis, name in trial.at.items()}
-        settings = {**named, **task.settings(trial.options)}
-        write_trial_summary(root, trial.name, settings, task.scored(evaluated))
+        position = {MODELS if axis == MODEL else axis: value for axis, value in trial.position.items()}
+        settings = {**position, **task.settings(trial.options)}
+        write_trial_summary(run_dir, trial.name, settings, task.scored(evaluated))
         return result
 
     def _train(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> dict[str, Any]:
-        root, task = self.place.run(trial.name), self.definition.of_task
+        run_dir, task = self.directory.run(trial.name), self.config.training_task
         try:
-            return task.train(store.path, root, trial.options, fingerprints, [self.definition.dataset])
+            return task.train(store.path, run_dir, trial.options, fingerprints, [self.config.dataset])
         except StoreError as error:
-            if error.location != str(root):
+            if error.location != str(run_dir):
                 raise
-            # It was begun with other settings or data: what `capt train` would mend with --run-dir is a name here.
-            hint = f"call its model otherwise in the file, or delete {root}"
+            # The directory holds a run of other settings or data. An experiment has no --run-dir to change.
+            hint = f"Rename the model in the experiment file, or delete {run_dir}."
             raise StoreError(error.message, location=error.location, hint=hint) from None
 
 
-def _told(error: Exception) -> str:
-    """An error in one line."""
+def _to_line(error: Exception) -> str:
     if isinstance(error, CaptError):
         return str(error)
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}"

@@ -1,4 +1,4 @@
-"""Boards: a trial's hyper-parameters and scores for TensorBoard, beside the curves that its training left."""
+"""Writes the hyperparameters and scores of a trial for TensorBoard, next to the curves of its training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,25 +11,25 @@ from trainer.runs.directory import LOGS
 from workflows.tasks import Score
 
 
-def write_trial_summary(root: Path, trial: str, settings: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
-    """Write a trial's settings and scores into the logs of its run, in place of those of an earlier time.
+def write_trial_summary(run_dir: Path, trial: str, settings: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+    """Replaces the settings and scores of a trial in the logs of its run.
 
     Args:
-        root: Path. The run directory.
-        trial: str. What TensorBoard is to call it.
-        settings: mapping. Settings by name; what is neither number, truth value nor text is written as text.
-        scores: mapping of Score. By name.
+        run_dir: The run directory.
+        trial: Name of the trial in TensorBoard.
+        settings: Settings by name. Values other than numbers, booleans and strings are written as strings.
+        scores: Scores by name.
     """
-    logs = root / LOGS
+    logs = run_dir / LOGS
     for path in logs.glob("events.*"):
         path.unlink()
     writer = tf.summary.create_file_writer(str(logs))
     with writer.as_default():
-        api.hparams({name: _plain(value) for name, value in settings.items()}, trial_id=trial)
+        api.hparams({name: _to_hparam(value) for name, value in settings.items()}, trial_id=trial)
         for name, score in scores.items():
             tf.summary.scalar(name, score.value, step=0)
     writer.close()
 
 
-def _plain(value: Any) -> bool | int | float | str:
+def _to_hparam(value: Any) -> bool | int | float | str:
     return value if isinstance(value, (bool, int, float, str)) else str(value)

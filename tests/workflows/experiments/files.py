@@ -1,4 +1,4 @@
-"""Experiments that tests run: small networks on pictures of noise, small models."""
+"""Writes small experiments: small extractors on noise images, and small models."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ MERGE = {"model": "merge", "embedding_dim": 8, "units": 8}
 
 
 def captions_experiment(root: Path, images: Path, annotations: Path, **entries: Any) -> dict[str, Any]:
-    """An experiment of one small trial, but for what `entries` say."""
+    """Returns an experiment with one small trial; `entries` replace its keys."""
     return {
         "store": str(root / "store"),
-        "out": str(root / "out"),
-        "prepare": {
+        "output_dir": str(root / "out"),
+        "data": {
             "dataset_type": "coco",
             "images": str(images),
             "annotations": [str(annotations)],
@@ -29,7 +29,7 @@ def captions_experiment(root: Path, images: Path, annotations: Path, **entries: 
     }
 
 
-def put(path: Path, entries: dict[str, Any]) -> Path:
-    """The entries as a YAML file."""
+def write_yaml(path: Path, entries: dict[str, Any]) -> Path:
+    """Writes the entries as a YAML file."""
     path.write_text(yaml.safe_dump(entries, sort_keys=False))
     return path

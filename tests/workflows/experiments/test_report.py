@@ -1,4 +1,4 @@
-"""The report shows every trial of an experiment, and TensorBoard shows them with their hyper-parameters."""
+"""The report shows every trial of an experiment, and TensorBoard shows their hyperparameters."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import pytest
 import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.conftest import noise_image
-from tests.workflows.experiments.files import MERGE, captions_experiment, put
+from tests.workflows.experiments.files import MERGE, captions_experiment, write_yaml
 from tests.workflows.test_html_reports import Page
 
 NASTY = 'A <b>thing</b> seen & "said"'
@@ -30,38 +30,38 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four trials that are done and one that failed; its directory."""
+    """Runs an experiment with four finished trials and a failed one; returns its directory."""
     root = tmp_path_factory.mktemp("experiment")
-    images, told = root / "images", {"images": [], "annotations": []}
+    images, annotations = root / "images", {"images": [], "annotations": []}
     images.mkdir()
     for number in range(20):
         noise_image(number).save(images / f"{number}.jpg")
-        told["images"].append({"id": number, "file_name": f"{number}.jpg"})
-        told["annotations"].append({"id": number, "image_id": number, "caption": f"{NASTY} {number}"})
-    annotations = root / "captions_train2017.json"
-    annotations.write_text(json.dumps(told))
+        annotations["images"].append({"id": number, "file_name": f"{number}.jpg"})
+        annotations["annotations"].append({"id": number, "image_id": number, "caption": f"{NASTY} {number}"})
+    path = root / "captions_train2017.json"
+    path.write_text(json.dumps(annotations))
     entries = captions_experiment(
         root,
         images,
-        annotations,
+        path,
         models={"merge": MERGE, "wide": {**MERGE, "units": 12}, "breaks": {**MERGE, "learning_rate": 1e30}},
         seeds=[0, 1],
-        skip=[{"model": "breaks", "seed": 1}],
+        exclude=[{"model": "breaks", "seed": 1}],
     )
-    path = os.environ["PATH"]
-    os.environ["PATH"] = "/nothing"  # METEOR's program takes seconds to start
+    search_path = os.environ["PATH"]
+    os.environ["PATH"] = "/nothing"  # METEOR takes seconds to start
     try:
         with pytest.raises(CaptError, match="1 of 5 trials failed"):
-            capt.experiment_run(file=str(put(root / "experiment.yaml", entries)))
+            capt.experiment_run(file=str(write_yaml(root / "experiment.yaml", entries)))
     finally:
-        os.environ["PATH"] = path
+        os.environ["PATH"] = search_path
     return root / "out"
 
 
 def test_the_page_shows_scores_curves_costs_and_captions_of_all_trials(experiment: Path) -> None:
     report = capt.experiment_report(directory=str(experiment), num_images=3)
     assert report["page"] == str(experiment / "report.html")
-    assert (report["done"], report["failed"], report["not_run"]) == (4, 1, 0)
+    assert (report["done"], report["failed"], report["pending"]) == (4, 1, 0)
     assert report["best"] in DONE
     assert {each["trial"] for each in report["trials"]} == {*DONE, FAILED}
     for each in report["trials"]:
@@ -83,12 +83,12 @@ def test_the_page_shows_scores_curves_costs_and_captions_of_all_trials(experimen
     assert re.search(r"<td[^>]*>\d+\.\d \(\d+\.\d to \d+\.\d\)</td>", text)
 
 
-def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, tmp_path: Path) -> None:
+def test_the_page_lists_the_differences_of_any_two_trials(experiment: Path, tmp_path: Path) -> None:
     capt.experiment_report(directory=str(experiment), output=str(tmp_path / "page.html"), num_images=0)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     parts = dict(re.findall(r"from <b>([^<]+)</b> to …</summary>(.*?)</details>", text, re.DOTALL))
     assert set(parts) == {*DONE, FAILED}
-    others = dict(re.findall(r"<th scope='row'>([^<]+)</th><td>(.*?)</td>", parts[DONE[0]], re.DOTALL))
+    others = dict(re.findall(r"<th scope=\"row\">([^<]+)</th><td>(.*?)</td>", parts[DONE[0]], re.DOTALL))
     assert set(others) == {*DONE, FAILED} - {DONE[0]}
     assert "<code>seed</code>: 0 → 1" in others[DONE[1]]
     assert "units" not in others[DONE[1]]
@@ -99,8 +99,8 @@ def test_what_differs_between_any_two_trials_is_said_by_name(experiment: Path, t
     assert "<code>learning_rate</code>: 0.001 → 1e+30" in others[FAILED]
 
 
-def test_a_report_of_what_has_moved_or_is_not_there(experiment: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no experiment is here \(run one with"):
+def test_a_report_without_experiment_or_store(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="capt experiment run"):
         capt.experiment_report(directory=str(tmp_path))
     with pytest.raises(UsageError, match="--output"):
         capt.experiment_report(directory=str(experiment), output=str(tmp_path))
@@ -110,13 +110,13 @@ def test_a_report_of_what_has_moved_or_is_not_there(experiment: Path, tmp_path: 
         report = capt.experiment_report(directory=str(experiment), output=str(tmp_path / "page.html"))
     finally:
         moved.rename(store)
-    assert any("The store is not at" in note for note in report["notes"])
-    assert "the image is not at hand" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert any(str(store) in note for note in report["notes"])
+    assert "the image is not available" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @contextmanager
 def tensorboard(logs: Path) -> Iterator[str]:
-    """A TensorBoard server of these logs on this machine alone; its address."""
+    """Starts a TensorBoard server of these logs; returns its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -131,21 +131,21 @@ def tensorboard(logs: Path) -> Iterator[str]:
         server.wait(30)
 
 
-def asked(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def request(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    message = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(message, timeout=30) as answer:
         return json.load(answer)
 
 
 def sessions(address: str) -> list[dict[str, Any]]:
-    """The trials of the HPARAMS tab, once the server has read them all."""
+    """Returns the trials of the HPARAMS tab, once the server has read all of them."""
     statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
     body = {"experimentName": "", "allowedStatuses": statuses, "colParams": [], "startIndex": 0, "sliceSize": 100}
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
-            found = asked(address, "/data/plugin/hparams/session_groups", body).get("sessionGroups", [])
+            found = request(address, "/data/plugin/hparams/session_groups", body).get("sessionGroups", [])
             if len(found) == len(DONE):
                 return found
         except OSError:
@@ -154,10 +154,10 @@ def sessions(address: str) -> list[dict[str, Any]]:
     raise AssertionError("TensorBoard does not show the trials")
 
 
-def test_tensorboard_shows_the_trials_with_their_hyper_parameters(experiment: Path) -> None:
+def test_tensorboard_shows_the_trials_with_their_hyperparameters(experiment: Path) -> None:
     with tensorboard(experiment) as address:
         found = {session["name"]: session for session in sessions(address)}
-        runs = asked(address, "/data/runs")
+        runs = request(address, "/data/runs")
     assert set(found) == set(DONE)
     wide = found["wide-pooled-words-seed1"]
     assert wide["hparams"]["units"] == 12

@@ -33,7 +33,8 @@ from features.store import FeatureTable, create_store
 from features.text.vocabulary import detokenize
 from schemas.table_config import END, PAD, SPECIAL_TOKENS, START
 from trainer.config import parse_options
-from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import GenerationConfig
 from trainer.models.captioner import Captioner
 from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.model_specs import model_spec
@@ -106,7 +107,7 @@ def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captio
     decode, wanted = make_decoder(model, GenerationConfig(max_new_tokens=tokens.shape[1])), list(map(told, captions))
     for _ in range(_LESSONS):
         model.fit(inputs, targets, batch_size=len(captions), epochs=_STEPS, verbose=0)
-        if list(map(told, decode(features).words[:, 0])) == wanted:
+        if list(map(told, decode(features).tokens[:, 0])) == wanted:
             return model
     raise SystemExit("the model did not learn its captions")
 
@@ -121,7 +122,7 @@ def told(ids: Sequence[int]) -> str:
 def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[str]]:
     """All images of a table at once, in the order of their keys."""
     rows, decode = _rows(table), make_decoder(model, GenerationConfig(max_new_tokens=most))
-    return lambda: [told(ids) for ids in decode(table.read(rows)).words[:, 0]]
+    return lambda: [told(ids) for ids in decode(table.read(rows)).tokens[:, 0]]
 
 
 def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:
@@ -135,7 +136,7 @@ def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[],
 def _copy_weights(model: Captioner, encoder: Encoder, decoder: RememberingDecoder) -> None:
     looks = model.attention_layer
     kernel, bias = model.projection_layer.get_weights()
-    mean, factor = model.feature_scale.get_weights()  # which the notebook's encoder has in its own weights
+    mean, factor = model.feature_normalization.get_weights()  # which the notebook's encoder has in its own weights
     for theirs, weights in (
         (encoder.fc, [factor[:, np.newaxis] * kernel, bias - (mean * factor) @ kernel]),
         (decoder.embedding, model.embedding_layer.get_weights()),

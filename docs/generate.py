@@ -226,8 +226,8 @@ def _hyperparameters() -> str:
 
 
 def _model_fields(config: Any) -> Iterator[str]:
-    if config.training:
-        defaults = ", ".join(f"`{name}: {_yaml(value)}`" for name, value in config.training.items())
+    if config.training_defaults:
+        defaults = ", ".join(f"`{name}: {_yaml(value)}`" for name, value in config.training_defaults.items())
         yield from (f"Defaults that differ from those above: {defaults}.", "")
     yield from _fields(config)
 

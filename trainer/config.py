@@ -1,4 +1,4 @@
-"""What a run is set to: how it trains, and the sizes of its model. Typed, and unknown keys are refused by name."""
+"""Declares the training hyperparameters of each task, and parses them together with those of a model."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar
@@ -9,41 +9,40 @@ from features.runtime.numerics import detect_native_precision
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.extractor import Preprocess
-from trainer.models.configs import ModelConfig, RecognizerConfig
-from trainer.models.recognizer_profiles import profile_settings
+from trainer.models.configs import ModelConfig, RecognizerConfig, profile_settings
 
-Part = TypeVar("Part", bound=Settings)
-OtherPart = TypeVar("OtherPart", bound=Settings)
+TrainingT = TypeVar("TrainingT", bound=Settings)
+ModelT = TypeVar("ModelT", bound=Settings)
 
-_PRECISIONS = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
-_OF_PIXELS = ("extractor_", "extractor_lr_multiplier", "augment_")
+_POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}
+_PIXEL_PREFIXES = ("extractor_", "augment_")
 
 
 class LoopConfig(Settings):
-    """How a model is trained, whatever its task.
+    """Training hyperparameters of every task.
 
     Args:
-        seed: int. Decides initial weights, order, dropout, augmentation, and whatever else is drawn.
-        epochs: int. Passes over the train split, or over `steps_per_epoch` batches.
-        steps_per_epoch: int or None. Batches an epoch, drawn with replacement; None for one pass over the split.
-        batch_size: int. Captions, or images with a word each, a step.
-        optimizer: str. `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
-        learning_rate: float. Of the optimizer, where the schedule begins.
-        lr_schedule: str. `constant`; `step`: times `lr_decay_rate` every `lr_decay_epochs`; `cosine`: down to 0 at the
-            last epoch (Loshchilov and Hutter, 2017).
-        lr_decay_rate: float. Factor of `step`.
-        lr_decay_epochs: int. Epochs between two steps of `step`.
-        warmup_steps: int. Steps over which the learning rate first rises from 0, in a straight line.
-        weight_decay: float. Share of themselves, times the learning rate, that weights lose a step, biases and scales
-            left out; with `adam` this is AdamW (Loshchilov and Hutter, 2019).
-        global_clipnorm: float or None. Gradients whose norm over all weights is larger are scaled down to it.
-        ema_momentum: float. What the running average of the weights keeps of itself a step; the average is what is
-            validated and what answers. 0 for none.
-        precision: str. `float32`, or the half in which the model computes while its weights stay float32; `auto` is
-            `mixed_bfloat16` where the processor computes in it, `float32` elsewhere, see `settled`.
-        early_stopping_patience: int or None. Epochs without a better one after which training ends early.
-        devices: str. `one`, or `all`: batches are spread over all accelerators, each with a copy of the model.
-        save_steps: int or None. Steps between checkpoints, besides the one after each epoch.
+        seed: Seed of initial weights, order of the batches, dropout, augmentation and all other sampling.
+        epochs: Number of epochs: passes over the train split, or over `steps_per_epoch` batches.
+        steps_per_epoch: Number of batches per epoch, sampled with replacement; null for one pass over the train split.
+        batch_size: Number of captions or labels per step.
+        optimizer: `adam` (Kingma and Ba, 2015), `rmsprop` (Hinton, 2012) or plain `sgd`.
+        learning_rate: Initial learning rate.
+        lr_schedule: `constant`; `step`: multiplied by `lr_decay_rate` every `lr_decay_epochs`; `cosine`: decays to 0 at
+            the last epoch (Loshchilov and Hutter, 2017).
+        lr_decay_rate: Factor of the schedule `step`.
+        lr_decay_epochs: Number of epochs between two steps of the schedule `step`.
+        warmup_steps: Number of steps in which the learning rate rises linearly from 0.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate at each step; excludes biases and scales.
+            With `adam` this is AdamW (Loshchilov and Hutter, 2019).
+        global_clipnorm: Maximum norm of the gradient over all weights; null for no clipping.
+        ema_momentum: Momentum of the exponential moving average (EMA) of the weights, which is then used for validation
+            and inference; 0 for no EMA.
+        precision: `float32`, or a mixed precision: the model computes in 16 bits and its weights are float32. `auto` is
+            `mixed_bfloat16` if the CPU supports it, otherwise `float32`.
+        early_stopping_patience: Number of epochs without improvement after which training stops; null for no limit.
+        devices: `one`, or `all`: every accelerator has a copy of the model and computes a part of each batch.
+        save_steps: Number of steps between checkpoints, in addition to one per epoch; null for none.
     """
 
     seed: int = Field(0, ge=0, lt=1 << 32)
@@ -65,32 +64,32 @@ class LoopConfig(Settings):
     save_steps: int | None = Field(None, ge=1)
 
     def resolved(self) -> Self:
-        """The same with nothing left to the machine: what a run is recorded with, and goes on with elsewhere."""
+        """Returns a copy in which `precision: auto` is resolved for this machine, so that a run resumes elsewhere."""
         if self.precision != "auto":
             return self
-        return self.model_copy(update={"precision": _PRECISIONS[detect_native_precision()]})
+        return self.model_copy(update={"precision": _POLICIES[detect_native_precision()]})
 
 
 class TrainingConfig(LoopConfig):
-    """How a captioner is trained, whatever its model, beside what every run has by `LoopConfig`.
+    """Training hyperparameters of captioners, in addition to those of every task.
 
     Args:
-        captions_per_image: str. `all` captions of an image in a pass, together, or `one` drawn at random.
-        label_smoothing: float. Share of each target that is spread over all words that may be said.
-        monitor: str. What makes an epoch the best: the least `val_loss`, or the most `val_cider_d`.
-        num_sample_captions: int. Images of the validation split that are captioned after each epoch.
-        max_new_tokens: int or None. Tokens at most in a caption made by the model, its end too; None for as many as the
-            longest caption of the train split has.
-        extractor: str or None. With a table of pixels: the network that the model has in it, as `--extractor` of `capt
-            prepare features` names it; all that follows is for pixels alone.
-        extractor_weights: str or None. As `--weights` there.
-        extractor_layer: str or None. As `--layer` there.
-        extractor_preprocess: str or None. As `--preprocess` there.
-        extractor_lr_multiplier: float. Learning rate of the extractor, as a share of the others'; 0 leaves it as it is.
-        augment_translation: float. Share of an image's side by which it is moved at most, its edges repeated.
-        augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
-        augment_color_jitter: float. Share by which brightness, contrast and saturation are changed at most.
-        augment_horizontal_flip: bool. Whether half the images are mirrored, whatever their captions say.
+        captions_per_image: Use `all` captions of an image in one batch, or `one` at random per epoch.
+        label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
+        monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
+        num_sample_captions: Number of validation images that are captioned after each epoch.
+        max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
+            the longest training caption, and one for the end token.
+        extractor: Extractor inside the model, as `--extractor` of `capt prepare features`; requires a pixel table. All
+            settings below require an extractor.
+        extractor_weights: As `--weights` of `capt prepare features`.
+        extractor_layer: As `--layer` of `capt prepare features`.
+        extractor_preprocess: As `--preprocess` of `capt prepare features`.
+        extractor_lr_multiplier: Factor of the learning rate for the extractor; 0 freezes it.
+        augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
+        augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
+        augment_color_jitter: Maximum relative change of brightness, contrast and saturation.
+        augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
     """
 
     captions_per_image: Literal["all", "one"] = "all"
@@ -110,16 +109,15 @@ class TrainingConfig(LoopConfig):
 
 
 class RecognizerTraining(LoopConfig):
-    """How a recognizer of words is trained, beside what every run has by `LoopConfig`.
+    """Training hyperparameters of the recognizer, in addition to those of every task.
 
     Args:
-        num_validation_images: int or None. Images of the validation split that are read after each epoch, always the
-            same ones; None for all.
-        augment_translation: float. Share of an image's side by which it is moved at most, its edges repeated.
-        augment_zoom: float. An image is shown up to 1 + this times as large, or as small.
-        augment_color_jitter: float. Share by which brightness, contrast and saturation are changed at most.
-        augment_channel_permutation: bool. Whether red, green and blue change places.
-        augment_random_erasing: float. Share of an image's area that a bar of one colour covers at most.
+        num_validation_images: Number of validation images that are recognized after each epoch; null for all.
+        augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
+        augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
+        augment_color_jitter: Maximum relative change of brightness, contrast and saturation.
+        augment_channel_permutation: Whether red, green and blue are permuted.
+        augment_random_erasing: Maximum fraction of the image that a bar of one color covers.
     """
 
     num_validation_images: int | None = Field(None, ge=1)
@@ -131,64 +129,52 @@ class RecognizerTraining(LoopConfig):
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
-    """The configuration that a flat mapping of options describes; what it leaves out is as in the model's paper.
+    """Parses the hyperparameters of a captioner; the defaults are those of the model's paper.
 
     Args:
-        model_config: type. The configuration class of the model.
-        options: mapping. Fields of `TrainingConfig` and of `model_config`, by name.
+        model_config: Config class of the model.
+        options: Fields of `TrainingConfig` and of `model_config`, by name.
 
     Raises:
-        UsageError: an option is unknown, its value is of the wrong type or out of range, or it is for pixels alone and
-            no extractor is named.
+        UsageError: An option is unknown or invalid, or requires an extractor.
     """
-    training, sizes = parse_parts(TrainingConfig, model_config, {**model_config.training, **options})
-    _refuse_unused(training)
-    return training, sizes
+    training, model = parse_parts(TrainingConfig, model_config, {**model_config.training_defaults, **options})
+    if training.extractor is None:
+        for name, field in TrainingConfig.model_fields.items():
+            if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
+                raise UsageError(
+                    f"{name} requires a model that learns from pixels", hint="Set extractor, or leave the option out."
+                )
+    return training, model
 
 
 def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[RecognizerTraining, RecognizerConfig]:
-    """The configuration of a recognizer of words; what the options leave out is as in the profile.
+    """Parses the hyperparameters of a recognizer; the defaults are those of the profile.
 
     Args:
-        profile: str. A name of `trainer.models.recognizer_profiles`.
-        options: mapping. Fields of `RecognizerTraining` and of `RecognizerConfig`, by name.
+        profile: A key of `trainer.models.configs.PROFILES`.
+        options: Fields of `RecognizerTraining` and of `RecognizerConfig`, by name.
 
     Raises:
-        UsageError: there is no such profile, an option is unknown, or its value is of the wrong type or out of range.
+        UsageError: The profile does not exist, or an option is unknown or invalid.
     """
     return parse_parts(RecognizerTraining, RecognizerConfig, {**profile_settings(profile), **options})
 
 
-def parse_parts(training: type[Part], model: type[OtherPart], options: Mapping[str, Any]) -> tuple[Part, OtherPart]:
-    """The two configurations that a flat mapping of options describes.
-
-    Args:
-        training: type. The one of training.
-        model: type. The one of the model.
-        options: mapping. Fields of either, by name.
+def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:
+    """Splits options into those of training and those of a model, and validates them.
 
     Raises:
-        UsageError: an option is unknown, or its value is of the wrong type or out of range.
+        UsageError: An option is unknown or invalid.
     """
     known = [*training.model_fields, *model.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise UsageError(f"unknown option {unknown[0]!r}", hint=f"it could be one of {', '.join(known)}")
-    return _part(training, options), _part(model, options)
+        raise UsageError(f"unknown option {unknown[0]!r}", hint=f"Use one of {', '.join(known)}.")
+    return _parse(training, options), _parse(model, options)
 
 
-def _refuse_unused(training: TrainingConfig) -> None:
-    if training.extractor is not None:
-        return
-    for name, field in TrainingConfig.model_fields.items():
-        if name.startswith(_OF_PIXELS) and getattr(training, name) != field.default:
-            raise UsageError(
-                f"{name} is for a model that learns from pixels",
-                hint="name its network with extractor, or leave it out",
-            )
-
-
-def _part(config: type[Part], options: Mapping[str, Any]) -> Part:
+def _parse(config: type[TrainingT], options: Mapping[str, Any]) -> TrainingT:
     try:
         return config(**{name: value for name, value in options.items() if name in config.model_fields})
     except ValidationError as error:

@@ -1,11 +1,12 @@
-"""Metrics: how near captions come to those that people wrote, by pycocoevalcap's scorers.
+"""Scores captions against references with pycocoevalcap's scorers.
 
-    bleu_1 … bleu_4   shared runs of 1 to 4 words, over all images, with the brevity penalty (Papineni et al., 2002)
-    meteor            words matched by form, stem, synonym and paraphrase (Denkowski and Lavie, 2014); needs Java
-    rouge_l           longest common subsequence, mean over images (Lin, 2004)
-    cider_d           runs of words weighted by how telling they are, mean over images, ×10 (Vedantam et al., 2015)
+    bleu_n    geometric mean of the 1- to n-gram precisions over all images, × brevity penalty (Papineni et al., 2002)
+    meteor    alignment by form, stem, synonym and paraphrase (Denkowski and Lavie, 2014); requires Java
+    rouge_l   F-score (β = 1.2) of the best precision and the best recall of the longest common subsequence, mean over
+              images (Lin, 2004)
+    cider_d   similarity of TF-IDF-weighted n-grams, mean over images, times 10 (Vedantam et al., 2015)
 
-Captions are tokenized by PTB's tokenizer where there is Java, else by a plain one; the result says which.
+The PTB tokenizer splits captions if Java is available, otherwise a plain tokenizer. The result names the tokenizer.
 """
 
 import logging
@@ -41,18 +42,18 @@ _log = logging.getLogger("capt.metrics")
 
 @dataclass(frozen=True)
 class Scores:
-    """What scoring found.
+    """Scores of captions.
 
     Args:
-        metrics: dict. By name of `METRICS`, those that could be computed.
-        ids: tuple. The images, in the order of the arrays.
-        each: dict. The same metrics of each image alone, float64 [N]. Those of BLEU and METEOR do not average to the
-            metric, which counts over all images.
-        counts: int64 array [N, 10]. What BLEU counts of each image: matches of runs of 1 to 4 words, such runs said,
-            words said, and words of the reference that is nearest in length.
-        references: int. References of all images.
-        tokenizer: str. `ptb` or `plain`.
-        skipped_metrics: dict. Why a metric is missing, by its name.
+        metrics: Computed metrics, by name of `METRICS`.
+        ids: Image IDs, in the order of the arrays.
+        each: Metrics per image, float64 [N]. The mean of BLEU and METEOR over images is not the metric, which counts
+            over all images.
+        counts: BLEU statistics per image, int64 [N, 10]: matches of 1- to 4-grams, numbers of these n-grams, length of
+            the caption, and length of the reference that is closest in length.
+        references: Number of references.
+        tokenizer: `ptb` or `plain`.
+        skipped_metrics: Reason per metric that could not be computed.
     """
 
     metrics: dict[str, float]
@@ -64,7 +65,7 @@ class Scores:
     skipped_metrics: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The metrics by name, then `images`, `references`, `tokenizer` and `skipped_metrics`."""
+        """Returns the metrics by name, then `images`, `references`, `tokenizer` and `skipped_metrics`."""
         return {
             **self.metrics,
             "images": len(self.ids),
@@ -75,19 +76,19 @@ class Scores:
 
 
 def score(hypotheses: Hypotheses, references: References) -> dict[str, Any]:
-    """The scores of captions, one an image, against all references of their images.
+    """Scores one caption per image against all references of the image.
 
     Args:
-        hypotheses: mapping of id to str, or sequence of str. The captions.
-        references: mapping of id to sequence of str, or sequence of sequences of str. At least one of each image; ids
-            as in `hypotheses`, in any order, or both sequences of one length.
+        hypotheses: Captions by image ID, or a sequence of captions.
+        references: References by image ID, at least one per image in any order of images, or a sequence of lists of
+            references in the order of the hypotheses.
 
     Returns:
-        dict: `bleu_1` … `bleu_4`, `meteor`, `rouge_l` and `cider_d`, floats; `images` and `references`, how many;
-        `tokenizer`, `ptb` or `plain`; `skipped_metrics`, why a metric is missing, by name: without Java, `meteor`.
+        `bleu_1` … `bleu_4`, `meteor`, `rouge_l` and `cider_d`; the numbers of `images` and `references`; `tokenizer`,
+        `ptb` or `plain`; and `skipped_metrics`, a reason per metric that could not be computed (`meteor` without Java).
 
     Raises:
-        UsageError: there is nothing to score, or the ids differ.
+        UsageError: There are no captions, or the image IDs differ.
         CaptError: pycocoevalcap is not installed.
     """
     with Scorer() as scorer:
@@ -95,19 +96,19 @@ def score(hypotheses: Hypotheses, references: References) -> dict[str, Any]:
 
 
 class Scorer:
-    """Scores several sets of captions; a context, for METEOR takes seconds to start and is then kept.
+    """Scores several sets of captions; a context manager that keeps METEOR's process, which takes seconds to start.
 
-    Once Java has failed, nothing more is asked of it: what follows is scored as without Java.
+    After Java has failed once, the scorer continues without Java.
 
     Args:
-        metrics: collection of str. Those that are wanted; without `meteor` among them its process is not started.
+        metrics: Names of the metrics to compute. Without `meteor`, its process is not started.
     """
 
     def __init__(self, metrics: Collection[str] = METRICS) -> None:
         self._wanted = metrics
         self._cocoeval = _cocoeval()
         self._meteor: Any = None
-        self._without_java = ""
+        self._java_error = ""
 
     def __enter__(self) -> "Scorer":
         return self
@@ -117,23 +118,23 @@ class Scorer:
             self._meteor.__exit__(*error)
 
     def score(self, hypotheses: Hypotheses, references: References) -> Scores:
-        """What `trainer.metrics.score` gives, with the scores of each image."""
-        said, told = _by_id(hypotheses, references)
-        tokenizer, tokens = self._tokenize([*said.values(), *(text for texts in told.values() for text in texts)])
-        res, gts = _grouped(tokens, told)
+        """Computes the scores of `trainer.metrics.score`, and the scores per image."""
+        captions, references_by_id = _key_by_id(hypotheses, references)
+        tokenizer, tokens = self._tokenize(_list_texts(captions, references_by_id))
+        res, gts = _group_tokens(tokens, references_by_id)
         metrics, each, counts = self._count(gts, res)
-        if "meteor" in self._wanted and not self._without_java:
+        if "meteor" in self._wanted and not self._java_error:
             self._add_meteor(gts, res, metrics, each)
-        skipped_metrics = {"meteor": self._without_java} if "meteor" in self._wanted and "meteor" not in metrics else {}
+        skipped = {"meteor": self._java_error} if "meteor" in self._wanted and "meteor" not in metrics else {}
         ordered = {name: metrics[name] for name in METRICS if name in metrics and name in self._wanted}
-        return Scores(ordered, tuple(said), each, counts, sum(map(len, told.values())), tokenizer, skipped_metrics)
+        return Scores(ordered, tuple(captions), each, counts, sum(map(len, gts.values())), tokenizer, skipped)
 
     def _tokenize(self, texts: list[str]) -> tuple[Tokenizer, list[str]]:
-        if not self._without_java:
+        if not self._java_error:
             try:
                 return "ptb", self._cocoeval.java.tokenize(texts)
             except CaptError as error:
-                self._give_up_java(error)
+                self._disable_java(error)
         return "plain", plain_tokenize(texts)
 
     def _count(
@@ -159,58 +160,59 @@ class Scorer:
             metrics["meteor"], scores = self._meteor.compute_score(gts, res)
             each["meteor"] = np.array(scores)
         except CaptError as error:
-            self._give_up_java(error)
+            self._disable_java(error)
 
-    def _give_up_java(self, error: CaptError) -> None:
-        self._without_java = str(error)
-        _log.debug("scored without Java: %s", error)
+    def _disable_java(self, error: CaptError) -> None:
+        self._java_error = str(error)
+        _log.debug("Scoring without Java: %s", error)
 
 
 def cider_d(hypotheses: Hypotheses, references: References) -> float:
-    """CIDEr-D with the plain tokenizer: quick, without Java, for validation while training.
+    """Computes CIDEr-D with the plain tokenizer: fast and without Java, for validation during training.
 
     Args:
-        hypotheses: mapping of id to str, or sequence of str. As for `score`.
-        references: mapping of id to sequence of str, or sequence of sequences of str. As for `score`.
+        hypotheses: See `score`.
+        references: See `score`.
 
     Raises:
-        UsageError: there is nothing to score, or the ids differ.
+        UsageError: There are no captions, or the image IDs differ.
         CaptError: pycocoevalcap is not installed.
     """
-    said, told = _by_id(hypotheses, references)
-    tokens = plain_tokenize([*said.values(), *(text for texts in told.values() for text in texts)])
-    res, gts = _grouped(tokens, told)
+    captions, references_by_id = _key_by_id(hypotheses, references)
+    tokens = plain_tokenize(_list_texts(captions, references_by_id))
+    res, gts = _group_tokens(tokens, references_by_id)
     return float(np.mean(_cider_d(_cocoeval(), gts, res)))
 
 
 def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """BLEU-1 to BLEU-4 of counts, as pycocoevalcap computes them of the sums over all images.
+    """Computes BLEU-1 to BLEU-4 from sums of rows of `Scores.counts`, as pycocoevalcap does.
 
     Args:
-        counts: array [..., 10]. Sums of rows of `Scores.counts`.
+        counts: Array [..., 10].
 
     Returns:
         float64 array [..., 4].
     """
     correct, guess, length, closest = np.split(np.asarray(counts, np.float64), [4, 8, 9], axis=-1)
-    # Its constants, which keep a caption without any match above 0.
+    # Constants of pycocoevalcap, which keep a caption without matches above 0.
     precision = (correct + 1e-15) / (guess + 1e-9)
     ratio = (length + 1e-15) / (closest + 1e-9)
     brevity = np.exp(np.minimum(0, 1 - 1 / ratio))
-    return np.cumprod(precision, axis=-1) ** (1 / np.arange(1, MAX_ORDER + 1)) * brevity
+    scores: NDArray[np.float64] = np.cumprod(precision, axis=-1) ** (1 / np.arange(1, MAX_ORDER + 1)) * brevity
+    return scores
 
 
 def _rouge_l(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
     """Computes ROUGE-L per image.
 
-    A caption without a word has 0. pycocoevalcap takes the empty text for a word, found in references without one.
+    An empty caption has 0. pycocoevalcap counts the empty text as a word and finds it in empty references.
     """
     rouge = cocoeval.Rouge()
     return np.array([rouge.calc_score(res[name], texts) if res[name][0] else 0.0 for name, texts in gts.items()])
 
 
 def _cider_d(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
-    """Computes CIDEr-D per image; 0 if no reference has a word, which pycocoevalcap cannot count."""
+    """Computes CIDEr-D per image; 0 if all references are empty, because pycocoevalcap fails on these."""
     if not any(text for texts in gts.values() for text in texts):
         return np.zeros(len(gts))
     _, each = cocoeval.Cider().compute_score(gts, res)
@@ -223,44 +225,42 @@ def _cocoeval() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise
-        raise CaptError(
-            "captions are scored by pycocoevalcap, which is not installed", hint="pip install 'capt[evaluate]'"
-        ) from None
+        raise CaptError("pycocoevalcap is not installed", hint="Run pip install 'capt[evaluate]'.") from None
     return coco_scorers
 
 
-def _by_id(hypotheses: Hypotheses, references: References) -> tuple[dict[Hashable, str], dict[Hashable, list[str]]]:
-    """Texts of one line by id, both in the order of the hypotheses."""
-    said = hypotheses if isinstance(hypotheses, Mapping) else dict(enumerate(hypotheses))
-    told = references if isinstance(references, Mapping) else dict(enumerate(references))
-    if not said:
+def _key_by_id(hypotheses: Hypotheses, references: References) -> tuple[dict[Hashable, str], dict[Hashable, list[str]]]:
+    """Returns single-line texts by image ID, both in the order of the hypotheses."""
+    captions = hypotheses if isinstance(hypotheses, Mapping) else dict(enumerate(hypotheses))
+    by_id = references if isinstance(references, Mapping) else dict(enumerate(references))
+    if not captions:
         raise UsageError("there is no caption to score")
-    for name in said:
-        if not told.get(name):
-            raise UsageError(f"the image {name!r} has no reference")
-    for name in told:
-        if name not in said:
-            raise UsageError(f"the image {name!r} has references and no caption")
+    for name in captions:
+        if not by_id.get(name):
+            raise UsageError(f"image {name!r} has no reference")
+    for name, texts in by_id.items():
+        if name not in captions:
+            raise UsageError(f"image {name!r} has references but no caption")
+        if isinstance(texts, str):
+            raise UsageError("the references of an image must be a list", location=repr(texts[:60]))
     return (
-        {name: one_line(text) for name, text in said.items()},
-        {name: [one_line(text) for text in _several(told[name])] for name in said},
+        {name: one_line(text) for name, text in captions.items()},
+        {name: [one_line(text) for text in by_id[name]] for name in captions},
     )
 
 
-def _several(texts: Sequence[str]) -> Sequence[str]:
-    if isinstance(texts, str):
-        raise UsageError("references are a list an image, and this is one text", location=repr(texts[:60]))
-    return texts
+def _list_texts(captions: dict[Hashable, str], references: dict[Hashable, list[str]]) -> list[str]:
+    return [*captions.values(), *(text for texts in references.values() for text in texts)]
 
 
-def _grouped(tokens: list[str], told: dict[Hashable, list[str]]) -> tuple[_Tokens, _Tokens]:
-    """Tokenized hypotheses and references by id, as the scorers want them."""
-    rest = iter(tokens[len(told) :])
-    res = {name: [text] for name, text in zip(told, tokens, strict=False)}
-    return res, {name: [next(rest) for _ in texts] for name, texts in told.items()}
+def _group_tokens(tokens: list[str], references: dict[Hashable, list[str]]) -> tuple[_Tokens, _Tokens]:
+    """Returns tokenized hypotheses and references by image ID, as the scorers expect them."""
+    rest = iter(tokens[len(references) :])
+    res = {name: [text] for name, text in zip(references, tokens, strict=False)}
+    return res, {name: [next(rest) for _ in texts] for name, texts in references.items()}
 
 
 def _bleu_counts(row: Mapping[str, Any]) -> list[int]:
-    said = row["testlen"]
-    closest = min(row["reflen"], key=lambda length: (abs(length - said), length))
-    return [*row["correct"], *row["guess"], said, closest]
+    length = row["testlen"]
+    closest = min(row["reflen"], key=lambda reference: (abs(reference - length), reference))
+    return [*row["correct"], *row["guess"], length, closest]

@@ -22,8 +22,8 @@ from trainer.config import parse_options, parse_recognizer
 from trainer.decoding.generation import GenerationConfig
 from trainer.evaluation.evaluate import evaluate
 from trainer.metrics import METRICS, TITLES
+from trainer.models.configs import DEFAULT_PROFILE
 from trainer.models.model_specs import RECOGNIZER_INPUT, PixelInput, model_spec
-from trainer.models.recognizer_profiles import DEFAULT
 from trainer.runs.recognizer_run import refuse_generation_options
 from trainer.tasks.train_captioner import train_captioner
 from trainer.tasks.train_recognizer import train_captcha
@@ -261,7 +261,7 @@ class CaptchaTask:
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """As `Task` says."""
         given = _of_training(options)
-        profile = given.pop("profile", DEFAULT)
+        profile = given.pop("profile", DEFAULT_PROFILE)
         training, sizes = parse_recognizer(profile, given)
         return {"profile": profile, **sizes.model_dump(mode="json"), **training.resolved().model_dump(mode="json")}
 

@@ -4,6 +4,7 @@ Every module imports `keras` and `ops` from here. `keras.json` can change floatx
 environment variables can stop training early. Only `KERAS_BACKEND` is supported.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from features.runtime.keras_backend import choose_backend
@@ -17,6 +18,16 @@ def apply_settings() -> None:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_max_epochs(None)
     keras.config.set_max_steps_per_epoch(None)
+
+
+def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function as one compiled graph for batches of any size on TensorFlow; unchanged on other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True)
+    return compiled
 
 
 def _import_keras() -> Any:

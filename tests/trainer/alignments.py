@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from trainer.models.charset import BLANK, CHARACTERS, CLASSES
+from trainer.models.charset import BLANK, CHARACTERS, NUM_CLASSES
 
 LIVE = "abc"
 # The logit of the letters that are out of the question; small enough that all of them together are nothing.
@@ -14,7 +14,7 @@ OUT = -40.0
 
 def frames_of(scores):
     """Logits float32 [T, 27] that let only the blank and `LIVE` be, from any array [T, 1 + len(LIVE)]."""
-    logits = np.full((len(scores), CLASSES), OUT, np.float32)
+    logits = np.full((len(scores), NUM_CLASSES), OUT, np.float32)
     logits[:, : 1 + len(LIVE)] = scores
     return logits
 

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import GenerationConfig
 from trainer.models.model_specs import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,8 @@ VOCABULARY, PLACES, CHANNELS, WORDS = 17, 4, 6, 5
 SCRIPT = """
 import json, sys
 import keras, numpy as np
-from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import GenerationConfig
 from trainer.models.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.models.model_specs import MODELS
 
@@ -34,7 +36,7 @@ for name, sizes in json.loads(sys.argv[1]).items():
     inputs = {"features": features, **{part: given[part] for part in ("tokens", "image", "targets")}}
     results[f"{name}/logits"] = keras.ops.convert_to_numpy(model(inputs))
     decode = make_decoder(model, GenerationConfig(max_new_tokens=given["tokens"].shape[1]))
-    results[f"{name}/words"] = decode(features).words
+    results[f"{name}/words"] = decode(features).tokens
     model.compile(keras.optimizers.SGD(0.1), MaskedCrossEntropy(), metrics=[CrossEntropy(), MaskedAccuracy()])
     before = MaskedCrossEntropy()(given["targets"], model(inputs))
     figures = model.train_on_batch(inputs, given["targets"], return_dict=True)
@@ -84,7 +86,7 @@ def test_every_model_trains_and_decodes_as_on_tensorflow(backend, given, tiny_si
         features = values["spatial" if MODELS[name].spatial else "pooled"]
         logits = model({"features": features, "tokens": values["tokens"], "image": values["image"]})
         np.testing.assert_allclose(results[f"{name}/logits"], logits, atol=1e-4, err_msg=name)
-        words = make_decoder(model, GenerationConfig(max_new_tokens=WORDS))(features).words
+        words = make_decoder(model, GenerationConfig(max_new_tokens=WORDS))(features).tokens
         np.testing.assert_array_equal(results[f"{name}/words"], words, err_msg=name)
         before, after, in_training = results[f"{name}/losses"]
         assert after < before, name

@@ -18,7 +18,7 @@ def test_options_reach_both_parts():
 
 
 def test_an_unknown_option_is_refused_by_name():
-    with pytest.raises(UsageError, match=r"unknown option 'unit' \(it could be one of seed, .*units"):
+    with pytest.raises(UsageError, match=r"unknown option 'unit'"):
         parse_options(SoftAttentionConfig, {"unit": 32})
 
 
@@ -34,14 +34,14 @@ def test_no_name_is_both_a_training_and_a_model_option(spec):
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"unknown model 'soft' \(use one of soft_attention"):
+    with pytest.raises(UsageError, match=r"unknown model 'soft'.*soft_attention"):
         model_spec("soft")
 
 
 def test_a_spatial_model_refuses_pooled_features_and_names_the_command():
     spec = model_spec("soft_attention")
     spec.check_shape((64, 2048), "1f2e")
-    with pytest.raises(UsageError, match=r"1f2e: soft_attention wants spatial .*\[2048\].*--pooling none"):
+    with pytest.raises(UsageError, match=r"1f2e: soft_attention requires spatial .*\[2048\].*--pooling none"):
         spec.check_shape((2048,), "1f2e")
 
 

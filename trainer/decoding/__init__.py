@@ -1,1 +1,1 @@
-"""How captions come out of a model: beam search and sampling."""
+"""Generates captions and predicts labels from the logits of a model."""

@@ -1,10 +1,10 @@
-"""Beam search: the captions that look best so far, carried on together, word by word.
+"""Generates captions by beam search: the most probable partial captions are extended together, token by token.
 
-    beams → step → every next word of every beam → the best `beam` of them
+    beams → step → every next token of every beam → the best `num_beams` of them
 
-A beam that has ended keeps its place among the others, compared by the same measure, so a beam of one is greedy
-decoding, and a beam as wide as the space of captions finds the best of all. Beams that ended come first in the end; one
-that did not is given back where none did.
+A finished beam competes with the others under the same ranking score. So a beam width of 1 is greedy decoding, and a
+beam as wide as the space of captions finds the best caption. Finished beams are returned first; an unfinished beam is
+returned if there are not enough finished ones.
 """
 
 from collections.abc import Sequence
@@ -13,92 +13,80 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.runtime.keras_settings import keras, ops
+from features.runtime.keras_settings import ops
 from schemas.table_config import PAD
-from trainer.decoding.decoding_loop import AutoregressiveDecoder, Said
+from trainer.decoding.decoding_loop import AutoregressiveDecoder, DecodingState, to_output
 from trainer.decoding.generation import GenerationConfig, GenerationOutput
-from trainer.decoding.logits_processors import NEVER
-from trainer.models.captioner import Captioner, State
+from trainer.models.captioner import MASKED_LOGIT, Captioner, State
 
-# Between beams that hold nothing yet and any that does.
-_NOTHING = -1e30
+# Score of a beam without a caption; less than that of any caption.
+_EMPTY_BEAM = -1e30
 
 
 class BeamDecoder(AutoregressiveDecoder):
-    """Searches for the likeliest captions.
+    """Searches for the most probable captions.
 
     Args:
-        model: Captioner. Built.
-        decoding: GenerationConfig. Without a temperature.
+        model: A built captioner.
+        config: How captions are generated, without a temperature.
     """
 
-    def __init__(self, model: Captioner, decoding: GenerationConfig) -> None:
-        super().__init__(model, decoding, decoding.num_beams)
+    def __init__(self, model: Captioner, config: GenerationConfig) -> None:
+        super().__init__(model, config, config.num_beams)
 
-    def __call__(self, features: NDArray[Any], numbers: Sequence[int] = ()) -> GenerationOutput:
-        """The captions of a batch.
-
-        Args:
-            features: float array [B, *shape].
-            numbers: sequence of int. Of no account: nothing is drawn.
-        """
-        words, scores, attention = map(_array, self.loop(ops.convert_to_tensor(features)))
-        kept = self.decoding.num_return_sequences
-        return GenerationOutput(words[:, :kept], scores[:, :kept], attention[:, :kept] if attention.shape[-1] else None)
+    def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
+        tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features))
+        order = np.tile(np.arange(self.config.num_return_sequences), (len(features), 1))
+        return to_output(tokens, scores, attention, order)
 
     def decode(self, features: Any) -> tuple[Any, Any, Any]:
-        """Words [B, beam, T], scores [B, beam] and attention [B, beam, T, places], the best first, as tensors."""
+        """Returns tokens [B, beams, T], scores [B, beams] and attention [B, beams, T, locations], best first."""
         batch = ops.shape(features)[0]
-        first = np.array([0.0] + [_NOTHING] * (self.captions - 1), np.float32)
-        lengths = ops.zeros((batch * self.captions,), dtype="float32")
-        return self._ranked(self.saying(features, {"scores": ops.tile(first, (batch,)), "lengths": lengths}))
+        scores = np.array([0.0] + [_EMPTY_BEAM] * (self.captions_per_image - 1), np.float32)
+        lengths = ops.zeros((batch * self.captions_per_image,), dtype="float32")
+        return self._sort_beams(self.run(features, scores=ops.tile(scores, (batch,)), lengths=lengths))
 
-    def say(self, position: Any, said: Said, state: State) -> tuple[Said, State]:
-        """The best beams of one more word."""
-        logits, after, seen = self.model.step(said["token"], state)
-        scores = ops.expand_dims(said["scores"], 1) + self._log_probabilities(logits, said, position)
-        lengths = said["lengths"] + ops.cast(ops.logical_not(said["over"]), "float32")
-        row, token, scores = self._best(scores, lengths, logits.shape[-1])
-        kept = {name: ops.take(value, row, axis=0) for name, value in {**said, "lengths": lengths}.items()}
-        seen = None if seen is None else ops.take(seen, row, axis=0)
-        # What a step leaves as it was belongs to the image, and all beams of an image have the same of it.
-        moved = {name: value if value is state[name] else ops.take(value, row, axis=0) for name, value in after.items()}
-        return self.with_word({**kept, "scores": scores}, position, token, seen), moved
+    def decode_step(self, position: Any, decoding: DecodingState, state: State) -> tuple[DecodingState, State]:
+        logits, after, attention = self.model.step(decoding["token"], state)
+        scores = ops.expand_dims(decoding["scores"], 1) + self._log_probabilities(logits, decoding, position)
+        lengths = decoding["lengths"] + ops.cast(ops.logical_not(decoding["finished"]), "float32")
+        row, token, scores = self._select_beams(scores, lengths, logits.shape[-1])
+        decoding = {name: ops.take(value, row, axis=0) for name, value in {**decoding, "lengths": lengths}.items()}
+        attention = None if attention is None else ops.take(attention, row, axis=0)
+        # A tensor that a step does not change is equal for all beams of an image.
+        after = {name: value if value is state[name] else ops.take(value, row, axis=0) for name, value in after.items()}
+        return self.append_token({**decoding, "scores": scores}, position, token, attention), after
 
-    def _log_probabilities(self, logits: Any, said: Said, position: Any) -> Any:
-        """float32 [rows, V]: of each next word; of a beam that is over, 0 for padding and nothing else."""
-        only_padding = np.where(np.arange(logits.shape[-1]) == PAD, 0.0, NEVER).astype(np.float32)
-        words = ops.log_softmax(self.allowed(logits, said["words"], position), axis=-1)
-        return ops.where(ops.expand_dims(said["over"], 1), only_padding, words)
+    def _log_probabilities(self, logits: Any, decoding: DecodingState, position: Any) -> Any:
+        """Returns those of each next token, float32 [rows, V]; a finished beam allows padding only, with 0."""
+        padding = np.where(np.arange(logits.shape[-1]) == PAD, 0.0, MASKED_LOGIT).astype(np.float32)
+        tokens = ops.log_softmax(self.process_logits(logits, decoding["tokens"], position), axis=-1)
+        return ops.where(ops.expand_dims(decoding["finished"], 1), padding, tokens)
 
-    def _best(self, scores: Any, lengths: Any, vocabulary: int) -> tuple[Any, Any, Any]:
-        """The best next beams of every image: the rows they come from, their words, their scores; each [rows]."""
-        beam = self.captions
-        measure = scores / ops.expand_dims(lengths**self.decoding.length_penalty, 1)
-        _, best = ops.top_k(ops.reshape(measure, (-1, beam * vocabulary)), beam)
+    def _select_beams(self, scores: Any, lengths: Any, vocabulary: int) -> tuple[Any, Any, Any]:
+        """Returns the best next beams of every image: their previous rows, tokens and scores, each [rows]."""
+        beams = self.captions_per_image
+        ranking_scores = scores / ops.expand_dims(lengths**self.config.length_penalty, 1)
+        _, best = ops.top_k(ops.reshape(ranking_scores, (-1, beams * vocabulary)), beams)
         best = ops.cast(best, "int32")
         row = ops.reshape(self._first_rows(ops.shape(best)[0]) + best // vocabulary, (-1,))
         token = ops.reshape(best % vocabulary, (-1,))
-        chosen = ops.take_along_axis(ops.reshape(scores, (-1, beam * vocabulary)), best, axis=1)
-        return row, token, ops.reshape(chosen, (-1,))
+        selected = ops.take_along_axis(ops.reshape(scores, (-1, beams * vocabulary)), best, axis=1)
+        return row, token, ops.reshape(selected, (-1,))
 
-    def _ranked(self, said: Said) -> tuple[Any, Any, Any]:
-        """Words [B, beam, T], scores [B, beam] and attention [B, beam, T, places], the best first."""
-        measure = said["scores"] / ops.maximum(said["lengths"], 1.0) ** self.decoding.length_penalty
-        order = ops.cast(ops.argsort(self._places(measure, said["over"]), axis=1), "int32")
+    def _sort_beams(self, decoding: DecodingState) -> tuple[Any, Any, Any]:
+        ranking_scores = decoding["scores"] / ops.maximum(decoding["lengths"], 1.0) ** self.config.length_penalty
+        order = ops.cast(ops.argsort(self._rank(ranking_scores, decoding["finished"]), axis=1), "int32")
         row = ops.reshape(self._first_rows(ops.shape(order)[0]) + order, (-1,))
-        return self.by_image({name: ops.take(said[name], row, axis=0) for name in ("words", "scores", "attention")})
+        names = ("tokens", "scores", "attention")
+        return self.group_by_image({name: ops.take(decoding[name], row, axis=0) for name in names})
 
-    def _places(self, measure: Any, over: Any) -> Any:
-        """int32 [B, beam]: where each beam stands, those that are over before the others."""
-        beam = self.captions
-        measure, over = ops.reshape(measure, (-1, beam)), ops.reshape(over, (-1, beam))
-        better = ops.cast(ops.expand_dims(measure, 1) > ops.expand_dims(measure, 2), "int32")
-        return ops.sum(better, axis=2) + ops.where(over, 0, beam)
+    def _rank(self, ranking_scores: Any, finished: Any) -> Any:
+        """Returns the rank of each beam, int32 [B, beams]; finished beams are before the others."""
+        beams = self.captions_per_image
+        ranking_scores, finished = ops.reshape(ranking_scores, (-1, beams)), ops.reshape(finished, (-1, beams))
+        is_better = ops.cast(ops.expand_dims(ranking_scores, 1) > ops.expand_dims(ranking_scores, 2), "int32")
+        return ops.sum(is_better, axis=2) + ops.where(finished, 0, beams)
 
     def _first_rows(self, batch: Any) -> Any:
-        return ops.expand_dims(ops.arange(batch, dtype="int32") * self.captions, 1)
-
-
-def _array(tensor: Any) -> NDArray[Any]:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
+        return ops.expand_dims(ops.arange(batch, dtype="int32") * self.captions_per_image, 1)

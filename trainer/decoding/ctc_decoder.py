@@ -1,15 +1,16 @@
-"""Readings: the word that a recognizer's logits say, by the likeliest letters, by search, or from a list of words.
+"""Predicts labels from a recognizer's logits.
 
-    greedy    the likeliest class of every frame (CTC), or the likeliest word (attention, whose positions are apart)
-    beam      the word likeliest over all its alignments, searched for; never less likely than the greedy one
-    lexicon   the likeliest word of a list
+    greedy    lexicon-free: the most probable class per time step (CTC), or the most probable label (attention)
+    beam      lexicon-free: the most probable label of a prefix beam search; never less probable than the greedy one
+    lexicon   lexicon-constrained: the most probable word of a word list
 
-A reading's score is the same in all three: the log-probability of its word, over all alignments.
+All strategies score a label by its log-probability over all alignments.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +21,18 @@ from trainer.decoding.prefix_beam_search import prefix_beam_search
 from trainer.models.charset import decode
 
 if TYPE_CHECKING:
-    from trainer.decoding.ctc_greedy import Head
+    from trainer.models.recognizer_heads import Head
 
-
-BEAM = 10
+BEAM_WIDTH = 10
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A word read in an image.
+    """A predicted label.
 
     Args:
-        text: str. Of the letters a to z; it can be empty.
-        score: float. The natural logarithm of the probability that the model gives to it.
+        text: Characters a to z; may be empty.
+        score: Log-probability of the label.
     """
 
     text: str
@@ -40,56 +40,66 @@ class Prediction:
 
 
 class CtcDecoder:
-    """Reads words from logits.
+    """Predicts labels from logits.
 
     Args:
-        head: str. Which head they are of: `ctc` or `attention`.
-        how: str. `greedy`, `beam` or `lexicon`.
-        words: sequence of str. Those of the lexicon, each once; of no account otherwise.
-        beam: int. Prefixes that `beam` carries on from frame to frame.
+        head: Head that computed the logits, `ctc` or `attention`.
+        strategy: Decoding strategy.
+        words: Distinct words of the lexicon; used by `lexicon` only.
+        beam_width: Number of prefixes per time step; used by `beam` only.
 
     Call arguments:
-        logits: float array [B, T, 27], as the head gives them.
+        logits: float array [B, T, 27].
 
     Returns:
-        list of Reading. One an image.
+        One prediction per image.
     """
 
-    def __init__(self, head: "Head", how: DecodingStrategy, words: Sequence[str] = (), beam: int = BEAM) -> None:
+    def __init__(
+        self, head: "Head", strategy: DecodingStrategy, words: Sequence[str] = (), beam_width: int = BEAM_WIDTH
+    ) -> None:
         self.head = head
-        self.how = how
-        self.beam = beam
-        self._lexicon = Lexicon(words) if how == "lexicon" else None
+        self.strategy = strategy
+        self.beam_width = beam_width
+        self._lexicon = Lexicon(words) if strategy == "lexicon" else None
 
     def __call__(self, logits: NDArray[np.float32]) -> list[Prediction]:
         if not len(logits):
             return []
         if self._lexicon:
-            return self._from_list(self._lexicon, logits)
-        from trainer.decoding.ctc_greedy import greedy_arrays
+            return self._predict_from_lexicon(self._lexicon, logits)
+        predictions = self._predict_greedily(logits)
+        if self.strategy == "greedy" or self.head == "attention":
+            return predictions
+        return [self._search(steps, greedy) for steps, greedy in zip(_log_softmax(logits), predictions, strict=True)]
 
-        ids, scores = greedy_arrays(self.head, logits)
-        readings = [Prediction(text, float(score)) for text, score in zip(decode(ids), scores, strict=True)]
-        if self.how == "greedy" or self.head == "attention":
-            return readings
-        return [self._searched(frames, reading) for frames, reading in zip(_log_softmax(logits), readings, strict=True)]
+    def _predict_from_lexicon(self, lexicon: Lexicon, logits: NDArray[np.float32]) -> list[Prediction]:
+        score = lexicon.score_time_steps if self.head == "ctc" else lexicon.score_positions
+        return [Prediction(lexicon.words[row.argmax()], float(row.max())) for row in score(_log_softmax(logits))]
 
-    def _from_list(self, lexicon: Lexicon, logits: NDArray[np.float32]) -> list[Prediction]:
-        chances = _log_softmax(logits)
-        scores = lexicon.in_frames(chances) if self.head == "ctc" else lexicon.at_positions(chances)
-        return [
-            Prediction(lexicon.words[best], float(row[best]))
-            for row, best in zip(scores, scores.argmax(1), strict=True)
-        ]
+    def _predict_greedily(self, logits: NDArray[np.float32]) -> list[Prediction]:
+        from features.runtime.keras_settings import ops
 
-    def _searched(self, frames: NDArray[np.float32], greedy: Prediction) -> Prediction:
-        found = prefix_beam_search(frames, self.beam)
-        # The search's own probabilities lack what came from prefixes that it dropped.
+        ids, scores = map(ops.convert_to_numpy, _compile_greedy(self.head)(ops.convert_to_tensor(logits)))
+        return [Prediction(text, float(score)) for text, score in zip(decode(ids), scores, strict=True)]
+
+    def _search(self, log_probabilities: NDArray[np.float32], greedy: Prediction) -> Prediction:
+        found = prefix_beam_search(log_probabilities, self.beam_width)
+        # The search does not count the alignments of prefixes that it dropped.
         lexicon = Lexicon(list(dict.fromkeys([greedy.text, *found])))
-        scores = lexicon.in_frames(frames[None])[0]
+        scores = lexicon.score_time_steps(log_probabilities[None])[0]
         return Prediction(lexicon.words[scores.argmax()], float(scores.max()))
+
+
+@lru_cache
+def _compile_greedy(head: "Head") -> Any:
+    from features.runtime.keras_settings import compile_function
+    from trainer.models.recognizer_heads import decode_greedily
+
+    return compile_function(partial(decode_greedily, head))
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    normalized: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalized

@@ -1,100 +1,137 @@
-"""Saying: the loop that beam search and sampling share, from the start token until all captions are over."""
+"""Runs the decoding loop that beam search and sampling share: one token per step, until all captions are finished.
 
-from collections.abc import Callable
+A caption of T tokens costs T steps, because the model's state is carried from step to step. A batch of images is
+decoded together, in one compiled function.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from features.runtime.keras_settings import ops
-from schemas.table_config import END, PAD, START
-from trainer.decoding.generation import GenerationConfig, compile_function
-from trainer.decoding.logits_processors import bad_words_mask, no_repeat_ngram_mask
-from trainer.models.captioner import Captioner, State
+import numpy as np
+from numpy.typing import NDArray
 
-# What is known of captions while they are said, a row a caption.
-Said = dict[str, Any]
+from features.runtime.keras_settings import compile_function, ops
+from schemas.table_config import END, PAD, START
+from trainer.decoding.generation import GenerationConfig, GenerationOutput
+from trainer.decoding.logits_processors import no_repeat_ngram_mask
+from trainer.models.captioner import Captioner, State, bad_words_mask
+
+# Tensors with one row per caption: token, finished, tokens, scores, attention, and those of a subclass.
+DecodingState = dict[str, Any]
 
 
 class AutoregressiveDecoder:
-    """Says several captions of every image of a batch, a word of all of them at a time.
+    """Generates several captions per image of a batch, one token of every caption per step.
 
-    A subclass implements `say`, and `decode`, which makes captions of what `saying` gives; `loop` is `decode` compiled.
+    A subclass implements `decode_step`, `decode` and `__call__`; `compiled_decode` is `decode` as a compiled function.
 
     Args:
-        model: Captioner. Built.
-        decoding: GenerationConfig. What may be said, and how long it may be.
-        captions: int. Captions of an image that are said together.
+        model: A built captioner.
+        config: How captions are generated.
+        captions_per_image: Number of captions per image that are generated together.
     """
 
     decode: Callable[..., tuple[Any, Any, Any]]
 
-    def __init__(self, model: Captioner, decoding: GenerationConfig, captions: int) -> None:
+    def __init__(self, model: Captioner, config: GenerationConfig, captions_per_image: int) -> None:
         self.model = model
-        self.decoding = decoding
-        self.captions = captions
-        self.loop = compile_function(self.decode)
+        self.config = config
+        self.captions_per_image = captions_per_image
+        self.compiled_decode = compile_function(self.decode)
 
-    def say(self, position: Any, said: Said, state: State) -> tuple[Said, State]:
-        """What is known after one more word, and the model's state then."""
+    def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
+        """Generates the captions of a batch.
+
+        Args:
+            features: float array [B, *shape].
+            image_numbers: Position of each image in a request, which seeds its samples; 0, 1, … by default.
+        """
         raise NotImplementedError
 
-    def saying(self, features: Any, more: Said) -> Said:
-        """All that is known once every caption is over or as long as it may be.
+    def decode_step(self, position: Any, decoding: DecodingState, state: State) -> tuple[DecodingState, State]:
+        """Adds the token at `position` to every caption, and returns the model's state after it."""
+        raise NotImplementedError
+
+    def run(self, features: Any, **initial: Any) -> DecodingState:
+        """Decodes until every caption is finished or has `max_new_tokens` tokens.
 
         Args:
             features: float [B, *shape].
-            more: dict. What else is known before the first word, a row a caption.
+            **initial: Additional tensors of the decoding state, with one row per caption.
         """
-        most = self.decoding.max_new_tokens
-        state = {name: ops.repeat(value, self.captions, axis=0) for name, value in self.model.begin(features).items()}
-        rows = ops.shape(features)[0] * self.captions
+        max_new_tokens = self.config.max_new_tokens
+        state = {
+            name: ops.repeat(value, self.captions_per_image, axis=0)
+            for name, value in self.model.init_state(features).items()
+        }
+        rows = ops.shape(features)[0] * self.captions_per_image
         token = ops.full((rows,), START, dtype="int32")
-        _, _, seen = self.model.step(token, state)
-        said = {
+        _, _, attention = self.model.step(token, state)
+        locations = 0 if attention is None else attention.shape[-1]
+        decoding = {
             "token": token,
-            "over": ops.zeros((rows,), dtype="bool"),
-            "words": ops.zeros((rows, most), dtype="int32"),
+            "finished": ops.zeros((rows,), dtype="bool"),
+            "tokens": ops.zeros((rows, max_new_tokens), dtype="int32"),
             "scores": ops.zeros((rows,), dtype="float32"),
-            "attention": ops.zeros((rows, most, 0 if seen is None else seen.shape[-1]), dtype="float32"),
-            **more,
+            "attention": ops.zeros((rows, max_new_tokens, locations), dtype="float32"),
+            **initial,
         }
-        _, said, _ = ops.while_loop(self._goes_on, self._advance, (0, said, state), maximum_iterations=most)
-        return said
+        _, decoding, _ = ops.while_loop(
+            lambda position, decoding, state: ops.logical_not(ops.all(decoding["finished"])),
+            lambda position, decoding, state: (position + 1, *self.decode_step(position, decoding, state)),
+            (0, decoding, state),
+            maximum_iterations=max_new_tokens,
+        )
+        result: DecodingState = decoding
+        return result
 
-    def allowed(self, logits: Any, words: Any, position: Any) -> Any:
-        """float32 [rows, V]: the logits, and far less where the rules forbid a word."""
-        rules, vocabulary = self.decoding, logits.shape[-1]
-        allowed = ops.cast(logits, "float32") + bad_words_mask(vocabulary, rules.bad_word_ids)
-        if rules.no_repeat_ngram_size:
-            allowed += no_repeat_ngram_mask(words, position, rules.no_repeat_ngram_size, vocabulary)
-        return allowed
+    def process_logits(self, logits: Any, tokens: Any, position: Any) -> Any:
+        """Returns the logits float32 [rows, V], masked for tokens that the config does not allow."""
+        config, vocabulary = self.config, logits.shape[-1]
+        processed = ops.cast(logits, "float32") + bad_words_mask(vocabulary, config.bad_word_ids)
+        if config.no_repeat_ngram_size:
+            processed += no_repeat_ngram_mask(tokens, position, config.no_repeat_ngram_size, vocabulary)
+        return processed
 
-    def with_word(self, said: Said, position: Any, token: Any, seen: Any) -> Said:
-        """What is known with the word `token` int32 [rows] at `position`, said under the weights `seen`, or None."""
-        here = ops.equal(ops.arange(self.decoding.max_new_tokens), position)
-        word = ops.expand_dims(ops.where(ops.equal(token, END), PAD, token), 1)
-        now = {
-            **said,
+    def append_token(self, decoding: DecodingState, position: Any, token: Any, attention: Any) -> DecodingState:
+        """Returns the decoding state with `token` int32 [rows] at `position`, and its attention weights or None."""
+        is_current = ops.equal(ops.arange(self.config.max_new_tokens), position)
+        is_end = ops.equal(token, END)
+        kept = ops.expand_dims(ops.where(is_end, PAD, token), 1)
+        appended = {
+            **decoding,
             "token": token,
-            "over": ops.logical_or(said["over"], ops.equal(token, END)),
-            "words": ops.where(here, word, said["words"]),
+            "finished": ops.logical_or(decoding["finished"], is_end),
+            "tokens": ops.where(is_current, kept, decoding["tokens"]),
         }
-        if seen is not None:
-            seen = ops.expand_dims(ops.cast(seen, "float32"), 1)
-            now["attention"] = ops.where(ops.expand_dims(here, 1), seen, said["attention"])
-        return now
+        if attention is not None:
+            attention = ops.expand_dims(ops.cast(attention, "float32"), 1)
+            appended["attention"] = ops.where(ops.expand_dims(is_current, 1), attention, decoding["attention"])
+        return appended
 
-    def by_image(self, said: Said) -> tuple[Any, Any, Any]:
-        """Words [B, N, T], scores [B, N] and attention [B, N, T, places] of what is known a row a caption."""
-        words, attention = said["words"], said["attention"]
-        # Not −1: without attention there is nothing to divide.
-        images = ops.shape(words)[0] // self.captions
+    def group_by_image(self, decoding: DecodingState) -> tuple[Any, Any, Any]:
+        """Returns tokens [B, N, T], scores [B, N] and attention [B, N, T, locations]."""
+        tokens, attention = decoding["tokens"], decoding["attention"]
+        # Not −1, because the attention may be empty.
+        images = ops.shape(tokens)[0] // self.captions_per_image
         return (
-            ops.reshape(words, (images, self.captions, words.shape[-1])),
-            ops.reshape(said["scores"], (images, self.captions)),
-            ops.reshape(attention, (images, self.captions, *attention.shape[1:])),
+            ops.reshape(tokens, (images, self.captions_per_image, tokens.shape[-1])),
+            ops.reshape(decoding["scores"], (images, self.captions_per_image)),
+            ops.reshape(attention, (images, self.captions_per_image, *attention.shape[1:])),
         )
 
-    def _goes_on(self, position: Any, said: Said, state: State) -> Any:
-        return ops.logical_not(ops.all(said["over"]))
 
-    def _advance(self, position: Any, said: Said, state: State) -> tuple[Any, Said, State]:
-        return (position + 1, *self.say(position, said, state))
+def to_output(tokens: Any, scores: Any, attention: Any, order: Any) -> GenerationOutput:
+    """Returns the captions of each image in an order.
+
+    Args:
+        tokens: int32 [B, N, T].
+        scores: float32 [B, N].
+        attention: float32 [B, N, T, locations].
+        order: Integer array [B, M]: the captions to return per image.
+    """
+    tokens, scores, attention = (
+        np.take_along_axis(array, order.reshape(order.shape + (1,) * (array.ndim - 2)), axis=1)
+        for array in map(np.asarray, (ops.convert_to_numpy(one) for one in (tokens, scores, attention)))
+    )
+    return GenerationOutput(tokens, scores, attention if attention.shape[-1] else None)

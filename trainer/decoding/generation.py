@@ -1,24 +1,14 @@
-"""Decoding: how a caption is chosen from a model's logits, and what comes out.
+"""Defines how captions are generated from a model's logits, and the result."""
 
-A caption of T words costs T steps, for the model's state is carried, and a batch of images is decoded together in one
-compiled function.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from schemas.errors import UsageError
 from schemas.frozen import Settings
 
-if TYPE_CHECKING:
-    from trainer.models.captioner import Captioner
-
-# No caption of words that may be said is as unlikely.
+# Every caption of allowed tokens has a greater log-probability.
 IMPOSSIBLE = -1e8
 
 
@@ -63,51 +53,15 @@ class GenerationConfig(Settings):
 
 @dataclass(frozen=True)
 class GenerationOutput:
-    """Captions as word ids, `num_return_sequences` per image, best first.
+    """Generated captions, `num_return_sequences` per image, best first.
 
     Args:
-        words: int32 array [B, N, T]. Word ids without start and end, 0 after the last.
-        scores: float32 array [B, N]. Natural logarithm of each caption's probability, its end included; less than
-            `IMPOSSIBLE` where there are fewer captions than were asked for.
-        attention: float32 array [B, N, T, places], the weights that each word was said under, or None.
+        tokens: Token IDs int32 [B, N, T] without start and end token, padded with 0.
+        scores: Log-probability float32 [B, N] of each caption, including its end token; less than `IMPOSSIBLE` if
+            fewer captions exist than were requested.
+        attention: Attention weights float32 [B, N, T, locations] of each token, or None.
     """
 
-    words: NDArray[np.int32]
+    tokens: NDArray[np.int32]
     scores: NDArray[np.float32]
     attention: NDArray[np.float32] | None
-
-
-Decoder = Callable[..., GenerationOutput]
-
-
-def make_decoder(model: "Captioner", decoding: GenerationConfig) -> Decoder:
-    """The decoder of a model: features [B, *shape], and the images' numbers in a request, to `Decoded`.
-
-    Args:
-        model: Captioner. Built; its weights may go on changing.
-        decoding: GenerationConfig. What it does.
-
-    Raises:
-        UsageError: captions are to be longer than the model can make them.
-    """
-    longest = model.max_caption_length
-    if longest is not None and decoding.max_new_tokens > longest + 1:
-        raise UsageError(
-            f"{decoding.max_new_tokens} is more than the {longest + 1} tokens that the model can generate",
-            location="--max-new-tokens",
-        )
-    from trainer.decoding.beam_search import BeamDecoder
-    from trainer.decoding.sampling import SamplingDecoder
-
-    return BeamDecoder(model, decoding) if decoding.temperature is None else SamplingDecoder(model, decoding)
-
-
-def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one compiled graph for batches of any size on TensorFlow; as it is on other backends."""
-    from features.runtime.keras_settings import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    return tf.function(function, reduce_retracing=True)

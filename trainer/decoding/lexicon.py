@@ -1,9 +1,8 @@
-"""Lexicon: how likely each word of a list is in an image, exactly, all words at once.
+"""Computes the exact probability of every word of a word list in an image, all words at once.
 
-    words → tree of their prefixes;  a prefix's probability, frame by frame, from its own and its parent's
+    words → tree of their prefixes;  per time step, a prefix's probability from its own and its parent's
 
-The forward algorithm of CTC (Graves et al., ICML 2006) over a tree instead of one word: what two words begin with is
-computed once.
+The forward algorithm of CTC (Graves et al., ICML 2006) on a prefix tree, so that common prefixes are computed once.
 """
 
 from collections.abc import Sequence
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 
 from trainer.models.charset import BLANK, encode
 
-# The logarithm of 0, with which one can still count.
-_NEVER = np.float32(-1e30)
-_IMAGES = 16
+# A finite logarithm of 0.
+_LOG_ZERO = np.float32(-1e30)
+_BATCH_SIZE = 16
 
 
 class Lexicon:
-    """Words that an image may show.
+    """A word list.
 
     Args:
-        words: sequence of str. Of the letters a to z, each once.
+        words: Distinct words of the characters a to z.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -33,56 +32,56 @@ class Lexicon:
             for end in range(1, len(word) + 1):
                 prefixes.setdefault(word[:end], len(prefixes))
         self._parents = np.array([prefixes[prefix[:-1]] for prefix in prefixes])
-        self._letters = np.concatenate([[BLANK], encode([prefix[-1] for prefix in list(prefixes)[1:]]).ravel()])
-        self._doubles = self._letters == self._letters[self._parents]
+        self._characters = np.concatenate([[BLANK], encode([prefix[-1] for prefix in list(prefixes)[1:]]).ravel()])
+        self._is_double = self._characters == self._characters[self._parents]
         self._ends = np.array([prefixes[word] for word in self.words], np.int64)
 
-    def in_frames(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The log-probability of every word over all its alignments.
+    def score_time_steps(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the log-probability of every word over all its CTC alignments.
 
         Args:
-            frames: float32 array [B, T, 27]. Log-probabilities of blank and letters.
+            log_probabilities: Those of blank and characters, float32 [B, T, 27].
 
         Returns:
-            float32 array [B, words]; −10³⁰ for a word that T frames have no room for.
+            float32 array [B, words]; −10³⁰ for a word that is too long for T time steps.
         """
-        blocks = range(0, len(frames), _IMAGES)
-        made = [self._forward(np.transpose(frames[i : i + _IMAGES], (1, 2, 0))) for i in blocks]
-        return np.concatenate([np.empty((0, len(self.words)), np.float32), *made])
+        starts = range(0, len(log_probabilities), _BATCH_SIZE)
+        batches = (log_probabilities[i : i + _BATCH_SIZE].transpose(1, 2, 0) for i in starts)
+        return np.concatenate([np.empty((0, len(self.words)), np.float32), *map(self._forward, batches)])
 
-    def _forward(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The same of frames [T, 27, B]."""
-        on_letter = np.full((len(self._letters), frames.shape[2]), _NEVER)
-        on_blank = on_letter.copy()
+    def _forward(self, time_steps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Runs the forward algorithm on time steps [T, 27, B]."""
+        on_character = np.full((len(self._characters), time_steps.shape[2]), _LOG_ZERO)
+        on_blank = on_character.copy()
         on_blank[0] = 0
-        for frame in frames:
-            # A doubled letter begins anew only after a blank.
-            before = np.where(self._doubles[:, None], _NEVER, on_letter[self._parents])
-            begins = _either(before, on_blank[self._parents])
-            on_blank, on_letter = (
-                _either(on_blank, on_letter) + frame[BLANK],
-                _either(on_letter, begins) + frame[self._letters],
+        for step in time_steps:
+            # A repeated character begins only after a blank.
+            before = np.where(self._is_double[:, None], _LOG_ZERO, on_character[self._parents])
+            begins = _log_add(before, on_blank[self._parents])
+            on_blank, on_character = (
+                _log_add(on_blank, on_character) + step[BLANK],
+                _log_add(on_character, begins) + step[self._characters],
             )
-            on_letter[0] = _NEVER
-        return np.maximum(_either(on_blank, on_letter)[self._ends].T, _NEVER)
+            on_character[0] = _LOG_ZERO
+        return np.maximum(_log_add(on_blank, on_character)[self._ends].T, _LOG_ZERO)
 
-    def at_positions(self, positions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The log-probability of every word that is read position by position.
+    def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the log-probability of every word with one character per position.
 
         Args:
-            positions: float32 array [B, L, 27]. Log-probabilities of nothing and of letters.
+            log_probabilities: Those of the end and the characters, float32 [B, L, 27].
 
         Returns:
-            float32 array [B, words]; −10³⁰ for a word of more than L letters.
+            float32 array [B, words]; −10³⁰ for a word of more than L characters.
         """
-        most = positions.shape[1]
-        fits = (self._ids[:, most:] == BLANK).all(axis=1)
-        ids = np.zeros((len(self.words), most), np.int32)
-        ids[:, : self._ids.shape[1]] = self._ids[:, :most]
-        return np.where(fits, positions[:, np.arange(most), ids].sum(axis=2), _NEVER)
+        positions = log_probabilities.shape[1]
+        fits = (self._ids[:, positions:] == BLANK).all(axis=1)
+        ids = np.zeros((len(self.words), positions), np.int32)
+        ids[:, : self._ids.shape[1]] = self._ids[:, :positions]
+        scores: NDArray[np.float32] = log_probabilities[:, np.arange(positions), ids].sum(axis=2)
+        return np.where(fits, scores, _LOG_ZERO)
 
 
-def _either(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """log(exp(one) + exp(other))."""
-    # NumPy's own logaddexp takes five times as long.
+def _log_add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns log(exp(one) + exp(other)), five times as fast as NumPy's logaddexp."""
     return np.maximum(one, other) + np.log(1 + np.exp(-np.abs(one - other)))

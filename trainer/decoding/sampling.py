@@ -1,6 +1,6 @@
-"""Sampling: captions drawn word by word, the same ones for the same seed.
+"""Generates captions by sampling token by token; the same seed gives the same captions.
 
-What is drawn of an image depends on the seed and on which image of a request it is, not on the batch it comes in.
+The samples of an image depend on the seed and on the image's position in a request, not on its batch.
 """
 
 from collections.abc import Sequence
@@ -11,71 +11,58 @@ from numpy.typing import NDArray
 
 from features.runtime.keras_settings import ops
 from schemas.table_config import PAD
-from trainer.decoding.decoding_loop import AutoregressiveDecoder, Said
+from trainer.decoding.decoding_loop import AutoregressiveDecoder, DecodingState, to_output
 from trainer.decoding.generation import GenerationConfig, GenerationOutput
 from trainer.decoding.logits_processors import top_k_top_p_mask
 from trainer.models.captioner import Captioner, State
 
 
 class SamplingDecoder(AutoregressiveDecoder):
-    """Draws captions.
+    """Samples captions, and sorts those of an image by their scores.
 
     Args:
-        model: Captioner. Built.
-        decoding: GenerationConfig. With a temperature.
+        model: A built captioner.
+        config: How captions are generated, with a temperature.
     """
 
-    def __init__(self, model: Captioner, decoding: GenerationConfig) -> None:
-        super().__init__(model, decoding, decoding.num_return_sequences)
+    def __init__(self, model: Captioner, config: GenerationConfig) -> None:
+        super().__init__(model, config, config.num_return_sequences)
+        self.temperature = config.temperature or 1.0
 
-    def __call__(self, features: NDArray[Any], numbers: Sequence[int] = ()) -> GenerationOutput:
-        """The captions of a batch, those of an image by their scores.
+    def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
+        samples = np.concatenate([self._sample_uniform(image) for image in image_numbers or range(len(features))])
+        tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features), samples)
+        order = np.argsort(-ops.convert_to_numpy(scores), axis=1, kind="stable")
+        return to_output(tokens, scores, attention, order)
 
-        Args:
-            features: float array [B, *shape].
-            numbers: sequence of int. Which image of a request each is; from 0 on where nothing is said.
-        """
-        draws = np.concatenate([self._draws(number) for number in numbers or range(len(features))])
-        words, scores, attention = (
-            ops.convert_to_numpy(tensor) for tensor in self.loop(ops.convert_to_tensor(features), draws)
-        )
-        order = np.argsort(-scores, axis=1, kind="stable")
-        words, scores, attention = (
-            np.take_along_axis(array, order.reshape(order.shape + (1,) * (array.ndim - 2)), axis=1)
-            for array in (words, scores, attention)
-        )
-        return GenerationOutput(words, scores, attention if attention.shape[-1] else None)
-
-    def decode(self, features: Any, draws: Any) -> tuple[Any, Any, Any]:
-        """Words [B, N, T], scores [B, N] and attention [B, N, T, places], as tensors.
+    def decode(self, features: Any, samples: Any) -> tuple[Any, Any, Any]:
+        """Returns tokens [B, N, T], scores [B, N] and attention [B, N, T, locations].
 
         Args:
             features: float [B, *shape].
-            draws: float32 [B · N, T]. Numbers in 0 … 1, one a word.
+            samples: float32 [B · N, T]. Uniform random numbers in 0 … 1, one per token.
         """
-        return self.by_image(self.saying(features, {"draws": draws}))
+        return self.group_by_image(self.run(features, samples=samples))
 
-    def say(self, position: Any, said: Said, state: State) -> tuple[Said, State]:
-        """One more word of each caption that is not over."""
-        logits, state, seen = self.model.step(said["token"], state)
-        draw = ops.take(said["draws"], ops.reshape(position, (1,)), axis=1)
-        token, logarithm = self._drawn(self.allowed(logits, said["words"], position), draw)
-        scores = said["scores"] + ops.where(said["over"], 0.0, logarithm)
-        token = ops.where(said["over"], PAD, token)
-        return self.with_word({**said, "scores": scores}, position, token, seen), state
+    def decode_step(self, position: Any, decoding: DecodingState, state: State) -> tuple[DecodingState, State]:
+        logits, state, attention = self.model.step(decoding["token"], state)
+        sample = ops.take(decoding["samples"], ops.reshape(position, (1,)), axis=1)
+        token, score = self._sample_token(self.process_logits(logits, decoding["tokens"], position), sample)
+        scores = decoding["scores"] + ops.where(decoding["finished"], 0.0, score)
+        token = ops.where(decoding["finished"], PAD, token)
+        return self.append_token({**decoding, "scores": scores}, position, token, attention), state
 
-    def _draws(self, image: int) -> NDArray[np.float32]:
-        """Numbers [num_return_sequences, max_new_tokens] in 0 … 1, one a word."""
-        shape = (self.captions, self.decoding.max_new_tokens)
-        return np.random.default_rng([self.decoding.seed, image]).random(shape, np.float32)
+    def _sample_uniform(self, image_number: int) -> NDArray[np.float32]:
+        shape = (self.captions_per_image, self.config.max_new_tokens)
+        return np.random.default_rng([self.config.seed, image_number]).random(shape, np.float32)
 
-    def _drawn(self, allowed: Any, draw: Any) -> tuple[Any, Any]:
-        """Words int32 [rows], and their log-probabilities among all that may be said, at temperature 1."""
-        rules = self.decoding
-        bold = allowed / rules.temperature
-        reach = ops.cumsum(ops.softmax(bold + top_k_top_p_mask(bold, rules.top_k, rules.top_p), axis=-1), axis=-1)
-        # The last sum may be a little less than 1.
-        token = ops.sum(ops.cast(reach <= draw * reach[:, -1:], "int32"), axis=-1)
-        token = ops.minimum(token, allowed.shape[-1] - 1)
-        chosen = ops.take_along_axis(ops.log_softmax(allowed, axis=-1), ops.expand_dims(token, 1), axis=1)
-        return token, ops.squeeze(chosen, 1)
+    def _sample_token(self, logits: Any, sample: Any) -> tuple[Any, Any]:
+        """Returns tokens int32 [rows], and their log-probabilities at temperature 1 among all allowed tokens."""
+        scaled = logits / self.temperature
+        mask = top_k_top_p_mask(scaled, self.config.top_k, self.config.top_p)
+        cumulative = ops.cumsum(ops.softmax(scaled + mask, axis=-1), axis=-1)
+        # Rounding can leave the last sum below 1.
+        token = ops.sum(ops.cast(cumulative <= sample * cumulative[:, -1:], "int32"), axis=-1)
+        token = ops.minimum(token, logits.shape[-1] - 1)
+        selected = ops.take_along_axis(ops.log_softmax(logits, axis=-1), ops.expand_dims(token, 1), axis=1)
+        return token, ops.squeeze(selected, 1)

@@ -40,8 +40,8 @@ class GraphCaptioner(GraphRun):
 
     def answer(self, features: Any) -> tuple[Any, Any]:
         """As `GraphRun` has it."""
-        words, scores, _ = self._decoder.decode(features)
-        return self._text(words[:, 0]), scores[:, 0]
+        tokens, scores, _ = self._decoder.decode(features)
+        return self._text(tokens[:, 0]), scores[:, 0]
 
     def _text(self, ids: Any) -> Any:
         words = tf.RaggedTensor.from_tensor(self.words.lookup(tf.cast(ids, tf.int64)), lengths=_lengths(ids))

@@ -1,10 +1,9 @@
-"""Encoded images to pixels inside a TensorFlow graph, as `features.images.decode` and `features.images.resizer`
-make them.
+"""Decodes and resizes images inside a TensorFlow graph, with the results of `features.images`.
 
-    bytes → kind and size by header → decoded, transparency on white → upright by EXIF → resized → pixels
+    bytes → format and size from the header → decode, composite on white → rotate by EXIF → resize → pixels
 
-For graphs that are served where neither Pillow nor capt is. JPEG and PNG are read. An image that cannot be read costs
-no other: tf.data leaves it out, and what is left out is known by its number.
+Served graphs need neither Pillow nor capt. They read JPEG and PNG. An unreadable image does not affect the others:
+tf.data drops it, and its number shows which image is missing.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from features.images.png_chunks import SIGNATURE
 from features.images.resizer import Resizer
 from trainer.export.image_headers import jpeg_header, orientation, png_header
 
-_EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT, _MISREAD = range(1, 6)
+_EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT, _UNSUPPORTED_PNG = range(1, 6)
 PROBLEMS = (
     "",
     "empty",
@@ -28,66 +27,66 @@ PROBLEMS = (
 )
 
 _JPEG = b"\xff\xd8\xff"
-_ADOBE = b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\0"  # the marker of CMYK
-# Pillow resamples 8-bit samples with coefficients in fixed point (its Resample.c).
+_ADOBE = b"\xff\xee\0\x0eAdobe\0d\0\0\0\0\0"  # Adobe's marker of CMYK
+# Pillow resamples 8-bit images with fixed-point coefficients (Resample.c).
 _FIXED = float(1 << 22)
 
 
-def read_images(data: Any, fitting: Resizer) -> tuple[Any, Any]:
-    """The pixels of a batch of encoded images.
+def read_images(data: Any, resizer: Resizer) -> tuple[Any, Any]:
+    """Decodes and resizes a batch of images.
 
     Args:
-        data: string [N]. JPEG or PNG each.
-        fitting: Fitting. How they are brought to a network's size.
+        data: string [N]. JPEG or PNG files.
+        resizer: Resizes the images to the extractor's input size.
 
     Returns:
-        Pixels [N, height, width, 3] of the fitting's dtype, black where there is a problem, and problems int32 [N],
-        indices of `PROBLEMS`.
+        Pixels [N, height, width, 3] in the resizer's dtype, black for unreadable images, and indices of `PROBLEMS`,
+        int32 [N].
     """
     count = tf.shape(data)[0]
-    blank = (tf.constant(-1), tf.constant(_CORRUPT), tf.zeros((fitting.height, fitting.width, 3), fitting.dtype))
+    blank = (tf.constant(-1), tf.constant(_CORRUPT), tf.zeros((resizer.height, resizer.width, 3), resizer.dtype))
 
     def read(number: Any) -> Any:
-        problem, pixels = _read(tf.gather(data, number), fitting)
+        problem, pixels = _read(tf.gather(data, number), resizer)
         return number, problem, pixels
 
     images = tf.data.Dataset.range(tf.cast(count, tf.int64), output_type=tf.int32)
     images = images.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     whole = tf.data.Dataset.from_tensors(blank).concatenate(images).batch(tf.cast(count, tf.int64) + 1)
     numbers, problems, pixels = whole.get_single_element()
-    place = tf.scatter_nd(numbers[1:, tf.newaxis], tf.range(1, tf.shape(numbers)[0]), count[tf.newaxis])
-    return tf.gather(pixels, place), tf.gather(problems, place)
+    position = tf.scatter_nd(numbers[1:, tf.newaxis], tf.range(1, tf.shape(numbers)[0]), count[tf.newaxis])
+    return tf.gather(pixels, position), tf.gather(problems, position)
 
 
-def _read(data: Any, fitting: Resizer) -> tuple[Any, Any]:
+def _read(data: Any, resizer: Resizer) -> tuple[Any, Any]:
     problem = _problem(data)
-    black = tf.zeros((fitting.height, fitting.width, 3), fitting.dtype)
+    black = tf.zeros((resizer.height, resizer.width, 3), resizer.dtype)
 
     def read(decode: Any) -> Any:
-        misread, image, turn = decode(data)
-        return tf.where(misread, _MISREAD, 0), tf.where(misread, black, _fit(_upright(image, turn), fitting))
+        is_unsupported, image, orientation = decode(data)
+        resized = _resize(_rotate(image, orientation), resizer)
+        return tf.where(is_unsupported, _UNSUPPORTED_PNG, 0), tf.where(is_unsupported, black, resized)
 
     problem, pixels = tf.case(
         [(problem > 0, lambda: (problem, black)), (_begins(data, SIGNATURE), lambda: read(_png))],
         lambda: read(_jpeg),
     )
-    return problem, tf.ensure_shape(pixels, (fitting.height, fitting.width, 3))
+    return problem, tf.ensure_shape(pixels, (resizer.height, resizer.width, 3))
 
 
 # === Decoding ===
 
 
 def _problem(data: Any) -> Any:
-    """What the header tells against an image: int32, 0 for nothing."""
+    """Returns the index of the problem that the header shows, int32; 0 for none."""
     is_jpeg, is_png = _begins(data, _JPEG), _begins(data, SIGNATURE)
     size = tf.case(
         [(is_png, lambda: _png_size(data)), (is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2])],
         lambda: tf.zeros(2, tf.int32),
     )
     is_large = tf.reduce_prod(tf.cast(size, tf.int64)) > MAX_PIXELS
-    of_header = tf.where(is_large, _TOO_LARGE, 0)
-    of_kind = tf.where(is_jpeg | is_png, of_header, _UNSUPPORTED)
-    return tf.where(tf.strings.length(data) > 0, of_kind, _EMPTY)
+    problem = tf.where(is_jpeg | is_png, tf.where(is_large, _TOO_LARGE, 0), _UNSUPPORTED)
+    return tf.where(tf.strings.length(data) > 0, problem, _EMPTY)
 
 
 def _begins(data: Any, start: bytes) -> Any:
@@ -95,36 +94,36 @@ def _begins(data: Any, start: bytes) -> Any:
 
 
 def _png_size(data: Any) -> Any:
-    """Width and height: the first eight bytes of the header chunk (PNG specification, section 11.2.2)."""
+    """Returns width and height, the first eight bytes of the header chunk (PNG specification, section 11.2.2)."""
     header = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
     return tf.reshape(header, (2,))
 
 
 def _png(data: Any) -> tuple[Any, Any, Any]:
-    """Whether a PNG is misread, its pixels uint8 [H, W, 3], and its orientation."""
+    """Returns whether a PNG is unsupported, its pixels uint8 [H, W, 3], and its orientation."""
     header = png_header(data)
     samples = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
-    # What TensorFlow makes up for alpha is white of the file's depth, not of 8 bits.
+    # The alpha that TensorFlow adds has the maximum of the file's bit depth, not of 8 bits.
     alpha = tf.where(header.has_alpha, samples[..., 3:], 255)
-    # Rounded to the nearest, as Pillow composites.
+    # Pillow rounds to the nearest integer.
     pixels = tf.cast((samples[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
-    return header.is_misread, pixels, orientation(header.exif, header.xmp)
+    return header.is_unsupported, pixels, orientation(header.exif, header.xmp)
 
 
 def _jpeg(data: Any) -> tuple[Any, Any, Any]:
-    """As `_png` has it."""
+    """Returns the same as `_png`."""
     header = jpeg_header(data)
-    # CMYK is inverted, as Adobe writes it; TensorFlow takes it so only where the file says that it is Adobe's.
+    # CMYK is inverted, as Adobe writes it. TensorFlow inverts it only if the file has Adobe's marker.
     rest = tf.strings.substr(data, 2, tf.strings.length(data))
     marked = tf.cond(
         header.is_unmarked_cmyk, lambda: tf.strings.join([tf.constant(_JPEG[:2] + _ADOBE), rest]), lambda: data
     )
-    # The method that Pillow uses; TensorFlow's own default is faster and a level or two off.
+    # The method of Pillow. TensorFlow's default is faster and differs by one or two levels.
     pixels = tf.io.decode_jpeg(marked, channels=3, dct_method="INTEGER_ACCURATE")
     return tf.constant(False), pixels, orientation(header.exif, header.xmp)
 
 
-def _upright(image: Any, orientation: Any) -> Any:
+def _rotate(image: Any, orientation: Any) -> Any:
     flipped, turned = tf.image.flip_left_right, tf.image.rot90
     turns: Sequence[Any] = (
         lambda: image,
@@ -136,47 +135,47 @@ def _upright(image: Any, orientation: Any) -> Any:
         lambda: turned(tf.transpose(image, (1, 0, 2)), 2),
         lambda: turned(image, 1),
     )
-    upright = tf.switch_case(tf.where((orientation > 0) & (orientation < 9), orientation - 1, 0), turns)
-    return tf.ensure_shape(upright, (None, None, 3))
+    rotated = tf.switch_case(tf.where((orientation > 0) & (orientation < 9), orientation - 1, 0), turns)
+    return tf.ensure_shape(rotated, (None, None, 3))
 
 
 # === Resizing ===
 
 
-def _fit(image: Any, fitting: Resizer) -> Any:
+def _resize(image: Any, resizer: Resizer) -> Any:
     shape = tf.shape(image)
-    rows, columns = _resized(shape[0], shape[1], fitting)
-    kept = (tf.minimum(rows, fitting.height), tf.minimum(columns, fitting.width))
-    first = (tf.maximum(0, rows - fitting.height) // 2, tf.maximum(0, columns - fitting.width) // 2)
-    resize = _by_tensorflow if fitting.method == "tf-bilinear" else _by_pillow
+    rows, columns = _compute_size(shape[0], shape[1], resizer)
+    kept = (tf.minimum(rows, resizer.height), tf.minimum(columns, resizer.width))
+    first = (tf.maximum(0, rows - resizer.height) // 2, tf.maximum(0, columns - resizer.width) // 2)
+    resize = _by_tensorflow if resizer.method == "tf-bilinear" else _by_pillow
     pixels = resize(image, (shape[0], rows, first[0], kept[0]), (shape[1], columns, first[1], kept[1]))
-    before = ((fitting.height - kept[0]) // 2, (fitting.width - kept[1]) // 2)
+    before = ((resizer.height - kept[0]) // 2, (resizer.width - kept[1]) // 2)
     black = [
-        (before[0], fitting.height - kept[0] - before[0]),
-        (before[1], fitting.width - kept[1] - before[1]),
+        (before[0], resizer.height - kept[0] - before[0]),
+        (before[1], resizer.width - kept[1] - before[1]),
         (0, 0),
     ]
     return tf.pad(pixels, black)
 
 
-def _resized(height: Any, width: Any, fitting: Resizer) -> tuple[Any, Any]:
-    """Rows and columns of the resized picture, before anything is cut off or added, as `Fitting` has them."""
-    if fitting.mode == "stretch":
-        return tf.constant(fitting.height), tf.constant(fitting.width)
-    if fitting.shortest_edge is not None:
-        rows = columns = fitting.shortest_edge
+def _compute_size(height: Any, width: Any, resizer: Resizer) -> tuple[Any, Any]:
+    """Returns rows and columns of the resized image before cropping and padding, as `Resizer` computes them."""
+    if resizer.mode == "stretch":
+        return tf.constant(resizer.height), tf.constant(resizer.width)
+    if resizer.shortest_edge is not None:
+        rows = columns = resizer.shortest_edge
         is_by_rows = height <= width
     else:
-        rows, columns = fitting.height, fitting.width
-        is_wider = width * fitting.height >= height * fitting.width
-        is_by_rows = tf.equal(is_wider, fitting.mode == "crop")
+        rows, columns = resizer.height, resizer.width
+        is_wider = width * resizer.height >= height * resizer.width
+        is_by_rows = tf.equal(is_wider, resizer.mode == "crop")
     by_rows = (tf.constant(rows), tf.maximum(1, (2 * rows * width + height) // (2 * height)))
     by_columns = (tf.maximum(1, (2 * columns * height + width) // (2 * width)), tf.constant(columns))
     return tf.where(is_by_rows, by_rows[0], by_columns[0]), tf.where(is_by_rows, by_rows[1], by_columns[1])
 
 
 def _by_pillow(image: Any, rows: Any, columns: Any) -> Any:
-    """What Pillow's bilinear resize makes, level by level: along the rows, rounded, then across them, rounded."""
+    """Resizes as Pillow's bilinear filter, exactly: along the rows and rounded, then along the columns and rounded."""
     lines = tf.einsum("ow,hwc->hoc", _coefficients(*columns), tf.cast(image, tf.float64))
     lines = tf.floor((lines + _FIXED / 2) / _FIXED)
     pixels = tf.einsum("oh,hwc->owc", _coefficients(*rows), tf.clip_by_value(lines, 0.0, 255.0))
@@ -184,36 +183,36 @@ def _by_pillow(image: Any, rows: Any, columns: Any) -> Any:
 
 
 def _coefficients(source: Any, resized: Any, first: Any, kept: Any) -> Any:
-    """float64 [kept, source]: how much each source pixel counts for each kept one, whole numbers that sum to 2²²."""
+    """Returns the weights of source pixels per output pixel, float64 [kept, source]: integers whose sum is 2²²."""
     source, resized, first, wanted = (tf.cast(value, tf.float64) for value in (source, resized, first, kept))
-    # Pillow keeps the box, and takes its extent, in single precision.
+    # Pillow stores the box and computes its extent in single precision.
     begin, end = (tf.cast(at * source / resized, tf.float32) for at in (first, first + wanted))
     scale = tf.cast(end - begin, tf.float64) / wanted
     begin = tf.cast(begin, tf.float64)
     support = tf.maximum(scale, 1.0)
     center = (begin + (tf.range(wanted, dtype=tf.float64) + 0.5) * scale)[:, tf.newaxis]
-    place = tf.range(source, dtype=tf.float64)[tf.newaxis]
-    inside = (place >= tf.floor(center - support + 0.5)) & (place < tf.floor(center + support + 0.5))
-    weight = tf.where(inside, tf.maximum(1.0 - tf.abs((place - center + 0.5) / support), 0.0), 0.0)
+    position = tf.range(source, dtype=tf.float64)[tf.newaxis]
+    inside = (position >= tf.floor(center - support + 0.5)) & (position < tf.floor(center + support + 0.5))
+    weight = tf.where(inside, tf.maximum(1.0 - tf.abs((position - center + 0.5) / support), 0.0), 0.0)
     return tf.floor(weight / tf.reduce_sum(weight, axis=1, keepdims=True) * _FIXED + 0.5)
 
 
 def _by_tensorflow(image: Any, rows: Any, columns: Any) -> Any:
-    """What `tf.image.resize` makes, of which the kept part is computed."""
-    upper, lower, down = _neighbours(*rows)
-    left, right, across = _neighbours(*columns)
+    """Computes the kept part of the result of `tf.image.resize`."""
+    upper, lower, down = _find_neighbors(*rows)
+    left, right, across = _find_neighbors(*columns)
     image = tf.cast(image, tf.float32)
     above, below = tf.gather(image, upper), tf.gather(image, lower)
-    share = across[tf.newaxis, :, tf.newaxis]
+    fraction = across[tf.newaxis, :, tf.newaxis]
     lines = [
-        tf.gather(line, left, axis=1) + (tf.gather(line, right, axis=1) - tf.gather(line, left, axis=1)) * share
+        tf.gather(line, left, axis=1) + (tf.gather(line, right, axis=1) - tf.gather(line, left, axis=1)) * fraction
         for line in (above, below)
     ]
     return lines[0] + (lines[1] - lines[0]) * down[:, tf.newaxis, tf.newaxis]
 
 
-def _neighbours(source: Any, resized: Any, first: Any, kept: Any) -> tuple[Any, Any, Any]:
-    """For each kept pixel the two source pixels that it lies between, and how far it is from the first, 0…1."""
+def _find_neighbors(source: Any, resized: Any, first: Any, kept: Any) -> tuple[Any, Any, Any]:
+    """Returns the two source pixels around each kept pixel, and its distance from the first, 0 to 1."""
     scale = tf.cast(source, tf.float32) / tf.cast(resized, tf.float32)
     at = (tf.cast(tf.range(first, first + kept), tf.float32) + 0.5) * scale - 0.5
     before = tf.floor(at)

@@ -1,11 +1,11 @@
-"""Reads what the chunks of a PNG and the segments of a JPEG say of an image, inside a TensorFlow graph.
+"""Reads the header of a PNG or JPEG inside a TensorFlow graph.
 
     PNG  → chunks   → transparency, EXIF, XMP
     JPEG → segments → Adobe's marker, EXIF, XMP
     EXIF, XMP → orientation (CIPA DC-008, tag 274)
 
-The rules are those of `features.images.png_chunks` and of Pillow's readers, so that a served image looks like a
-stored one.
+The rules are those of `features.images.png_chunks` and of Pillow's readers, so that served and stored images have
+equal pixels.
 """
 
 from typing import Any, NamedTuple
@@ -15,37 +15,37 @@ import tensorflow as tf
 from features.images.png_chunks import COLOR, GRAY, PALETTE, RAW_EXIF, XMP
 
 _ORIENTATION = 274
-_HEADERS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+")  # of an EXIF block, as Pillow has them
-_UNIT_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value by its type (TIFF 6.0, section 2)
-_WHOLE_SIZES = (0, 0, 0, 2, 4, 0, 1, 0, 2, 4, 0, 0, 0, 4, 0, 0, 8)  # the same of the types of whole numbers
-_STORED = 0xFFFF  # bytes of a stored block of deflate
+_HEADERS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+")  # of an EXIF block, as in Pillow
+_UNIT_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes per value by type (TIFF 6.0, section 2)
+_WHOLE_SIZES = (0, 0, 0, 2, 4, 0, 1, 0, 2, 4, 0, 0, 0, 4, 0, 0, 8)  # as above, for integer types
+_STORED = 0xFFFF  # maximum bytes of a stored block of deflate
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
-_SEARCHED = r"(?s)\C*?tiff:Orientation(?:=\"|>)([0-9])\C*"
+_XMP_ORIENTATION = r"(?s)\C*?tiff:Orientation(?:=\"|>)([0-9])\C*"
 
 
 class PngHeader(NamedTuple):
-    """What decides how the samples of a PNG look; tensors.
+    """Transparency and metadata of a PNG, as scalar tensors.
 
     Args:
-        has_alpha: bool. Whether it has transparency.
-        is_misread: bool. Whether its orientation is told in a way that is not read here.
-        exif: string. The EXIF block; empty if there is none.
-        xmp: string. The XMP block; empty if there is none.
+        has_alpha: Whether the PNG has transparency, bool.
+        is_unsupported: Whether the orientation is stored in a form that this module does not read, bool.
+        exif: The EXIF block, or an empty string.
+        xmp: The XMP block, or an empty string.
     """
 
     has_alpha: Any
-    is_misread: Any
+    is_unsupported: Any
     exif: Any
     xmp: Any
 
 
 class JpegHeader(NamedTuple):
-    """What decides how the samples of a JPEG look; tensors.
+    """Color model and metadata of a JPEG, as scalar tensors.
 
     Args:
-        is_unmarked_cmyk: bool. Whether it has four components and not Adobe's marker.
-        exif: string. The EXIF block; empty if there is none.
-        xmp: string. The XMP block; empty if there is none.
+        is_unmarked_cmyk: Whether the JPEG has four components and lacks Adobe's marker, bool.
+        exif: The EXIF block, or an empty string.
+        xmp: The XMP block, or an empty string.
     """
 
     is_unmarked_cmyk: Any
@@ -54,13 +54,10 @@ class JpegHeader(NamedTuple):
 
 
 def png_header(data: Any) -> PngHeader:
-    """Walks the chunks of a PNG (PNG specification, section 5).
-
-    Args:
-        data: string scalar. A PNG.
+    """Reads the chunks of a PNG (PNG specification, section 5), given as a string scalar.
 
     Raises:
-        tf.errors.DataLossError: The checksum of a chunk that decides how the image looks is wrong.
+        tf.errors.DataLossError: The checksum of a chunk that affects the pixels is wrong.
     """
     color, depth = _number(data, 25, 1), _number(data, 24, 1)
 
@@ -87,26 +84,22 @@ def png_header(data: Any) -> PngHeader:
             "raw_exif": found["raw_exif"] | is_raw,
         }
 
-    nowhere = tf.zeros(2, tf.int32)
+    empty = tf.zeros(2, tf.int32)
     found = {"has_pixels": tf.constant(False), "entries": tf.constant(0), "raw_exif": tf.constant(False)}
-    found |= {"transparency": nowhere, "exif": nowhere, "xmp": nowhere}
+    found |= {"transparency": empty, "exif": empty, "xmp": empty}
     _, found = tf.while_loop(is_open, walk, (tf.constant(8), found))
     xmp = _body(data, found["xmp"], len(XMP) + 1)
     has_transparency = tf.strings.length(_body(data, found["transparency"])) > 0
     return PngHeader(
         has_alpha=has_transparency | (tf.bitwise.bitwise_and(color, 4) > 0),
-        is_misread=_has(xmp, 0, b"\1") | (found["raw_exif"] & (found["exif"][1] == 0)),
+        is_unsupported=_has(xmp, 0, b"\1") | (found["raw_exif"] & (found["exif"][1] == 0)),
         exif=_body(data, found["exif"]),
         xmp=xmp,
     )
 
 
 def jpeg_header(data: Any) -> JpegHeader:
-    """Walks the segments of a JPEG up to its pixels (JPEG, annex B).
-
-    Args:
-        data: string scalar. A JPEG.
-    """
+    """Reads the segments of a JPEG up to its pixels (JPEG, annex B), given as a string scalar."""
     # Pixels follow the start of scan; markers without a length follow each other.
     length = tf.strings.length(data)
 
@@ -128,9 +121,9 @@ def jpeg_header(data: Any) -> JpegHeader:
             "adobe": found["adobe"] | (is_segment & (kind == 0xEE) & (size >= 14) & _has(data, at + 4, b"Adobe")),
         }
 
-    nowhere = tf.zeros(2, tf.int32)
-    begun = {"exif": nowhere, "xmp": nowhere, "cmyk": tf.constant(False), "adobe": tf.constant(False)}
-    _, found = tf.while_loop(is_open, walk, (tf.constant(2), begun))
+    empty = tf.zeros(2, tf.int32)
+    initial = {"exif": empty, "xmp": empty, "cmyk": tf.constant(False), "adobe": tf.constant(False)}
+    _, found = tf.while_loop(is_open, walk, (tf.constant(2), initial))
     return JpegHeader(
         is_unmarked_cmyk=found["cmyk"] & ~found["adobe"],
         exif=_part(data, found["exif"]),
@@ -139,42 +132,42 @@ def jpeg_header(data: Any) -> JpegHeader:
 
 
 def _is_frame(kind: Any) -> Any:
-    """Returns whether a marker begins a frame, which tells the number of components."""
+    """Returns whether a marker starts a frame, which contains the number of components."""
     return (kind >= 0xC0) & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
 
 
 def orientation(exif: Any, xmp: Any) -> Any:
-    """Returns the orientation int32 of an EXIF block or, if it has none, of an XMP block; 1 if there is none.
+    """Returns the orientation int32 of an EXIF block or, if it has none, of an XMP block; 1 by default.
 
     Args:
-        exif: string scalar. The block; empty if there is none.
-        xmp: string scalar. The block; empty if there is none.
+        exif: The EXIF block, or an empty string.
+        xmp: The XMP block, or an empty string.
     """
     block = tf.strings.regex_replace(exif, r"^(?:Exif\x00\x00)+", "")
     is_headed = tf.reduce_any(tf.equal(tf.strings.substr(block, 0, 4), tf.constant(_HEADERS)))
     is_read = is_headed & (tf.strings.length(block) >= 8)
-    told = tf.cond(is_read, lambda: _entry(block), lambda: tf.where(tf.strings.length(block) > 0, 1, 0))
-    return tf.cond(told > 0, lambda: told, lambda: _of_xmp(xmp))
+    value = tf.cond(is_read, lambda: _read_orientation(block), lambda: tf.where(tf.strings.length(block) > 0, 1, 0))
+    return tf.cond(value > 0, lambda: value, lambda: _parse_xmp(xmp))
 
 
-def _of_xmp(xmp: Any) -> Any:
-    is_told = tf.strings.regex_full_match(xmp, _SEARCHED)
-    digit = tf.strings.regex_replace(xmp, _SEARCHED, r"\1")
-    return tf.strings.to_number(tf.where(is_told, digit, "1"), tf.int32)
+def _parse_xmp(xmp: Any) -> Any:
+    is_found = tf.strings.regex_full_match(xmp, _XMP_ORIENTATION)
+    digit = tf.strings.regex_replace(xmp, _XMP_ORIENTATION, r"\1")
+    return tf.strings.to_number(tf.where(is_found, digit, "1"), tf.int32)
 
 
-def _entry(block: Any) -> Any:
-    """Returns the value of the orientation's entry in the first directory (TIFF 6.0, section 2).
+def _read_orientation(block: Any) -> Any:
+    """Returns the orientation in the first directory of an EXIF block (TIFF 6.0, section 2).
 
-    0 if there is no such entry, 1 if its value is not a whole number of 1 to 8. As in Pillow the last entry counts,
-    and those after a value that lies beyond the end do not.
+    The result is 0 without an entry, and 1 if the value is not an integer from 1 to 8. As in Pillow, the last entry
+    counts, and entries after a value beyond the end of the block are ignored.
     """
     values = tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64)
     length = tf.size(values, tf.int64)
     is_little = _has(block, 0, b"II")
 
-    def number(place: Any, size: int) -> Any:
-        window = place[..., tf.newaxis] + tf.range(size, dtype=tf.int64)
+    def number(offset: Any, size: int) -> Any:
+        window = offset[..., tf.newaxis] + tf.range(size, dtype=tf.int64)
         window = tf.where(is_little, window[..., ::-1], window)
         inside = (window >= 0) & (window < length)
         each = tf.where(inside, tf.gather(values, tf.clip_by_value(window, 0, length - 1)), 0)
@@ -182,13 +175,13 @@ def _entry(block: Any) -> Any:
 
     directory = number(tf.constant(4, tf.int64), 4)
     count = tf.minimum(number(directory, 2), tf.maximum(length - directory - 2, 0) // 12)
-    places = directory + 2 + 12 * tf.range(count)
-    types = number(places + 2, 2)
+    offsets = directory + 2 + 12 * tf.range(count)
+    types = number(offsets + 2, 2)
     known = tf.minimum(types, len(_UNIT_SIZES) - 1) * tf.cast(types < len(_UNIT_SIZES), tf.int64)
-    size = number(places + 4, 4) * tf.gather(tf.constant(_UNIT_SIZES, tf.int64), known)
-    at = tf.where(size > 4, number(places + 8, 4), places + 8)
+    size = number(offsets + 4, 4) * tf.gather(tf.constant(_UNIT_SIZES, tf.int64), known)
+    at = tf.where(size > 4, number(offsets + 8, 4), offsets + 8)
     is_before_end = tf.equal(tf.cumsum(tf.cast((size > 4) & (at + size > length), tf.int32)), 0)
-    entries = tf.where((number(places, 2) == _ORIENTATION) & (size > 0) & is_before_end)[:, 0]
+    entries = tf.where((number(offsets, 2) == _ORIENTATION) & (size > 0) & is_before_end)[:, 0]
 
     def value() -> Any:
         last = entries[-1]
@@ -203,35 +196,39 @@ def _entry(block: Any) -> Any:
 # === Bytes ===
 
 
-def _number(data: Any, place: Any, size: int) -> Any:
-    """Returns the big-endian number int32 of 1, 2 or 4 bytes, 0 beyond the end; of 4 bytes it may be negative."""
-    part = tf.strings.substr(data, tf.minimum(place, tf.strings.length(data)), size)
+def _number(data: Any, offset: Any, size: int) -> Any:
+    """Returns the big-endian integer of 1, 2 or 4 bytes as int32, which wraps for 4 bytes; 0 beyond the end."""
+    part = tf.strings.substr(data, tf.minimum(offset, tf.strings.length(data)), size)
     padded = tf.strings.join([tf.constant(b"\0" * (4 - size)), part, tf.constant(b"\0" * size)])
     return tf.io.decode_raw(tf.strings.substr(padded, 0, 4), tf.int32, little_endian=False)[0]
 
 
-def _has(data: Any, place: Any, wanted: bytes) -> Any:
-    """Returns whether bytes are found at a place."""
-    return tf.equal(tf.strings.substr(data, tf.minimum(place, tf.strings.length(data)), len(wanted)), wanted)
+def _has(data: Any, offset: Any, expected: bytes) -> Any:
+    return tf.equal(tf.strings.substr(data, tf.minimum(offset, tf.strings.length(data)), len(expected)), expected)
 
 
-def _first(found: Any, here: Any, is_it: Any) -> Any:
-    """Returns the place that was found, and otherwise this one if it is the one; a place is its start and length."""
-    return tf.where(is_it & (found[1] == 0), here, found)
+def _first(found: Any, here: Any, matches: Any) -> Any:
+    """Returns the span `found`, or, if it is empty and this span matches, `here`; a span is offset and length."""
+    return tf.where(matches & (found[1] == 0), here, found)
 
 
-def _part(data: Any, place: Any) -> Any:
-    return tf.strings.substr(data, place[0], place[1])
+def _part(data: Any, span: Any) -> Any:
+    return tf.strings.substr(data, span[0], span[1])
 
 
-def _body(data: Any, place: Any, skipped: int = 0) -> Any:
-    """Returns the body of a chunk whose type and body have this place, without its first bytes; empty if there is none.
+def _body(data: Any, span: Any, skipped: int = 0) -> Any:
+    """Returns the body of a chunk without its first bytes; empty for an empty span.
 
-    Its checksum is that of gzip, which TensorFlow checks. A block of a gzip file has a maximum size; longer chunks are
-    not checked.
+    PNG and gzip use the same checksum, so TensorFlow checks it by decompressing the chunk as a gzip file of one
+    stored block. Chunks above the maximum size of a block are not checked.
+
+    Args:
+        data: The PNG.
+        span: Offset and length of the chunk's type and body.
+        skipped: Number of bytes of the body to skip.
     """
-    chunk, checksum = _part(data, place), tf.strings.substr(data, tf.reduce_sum(place), 4)
-    size = place[1]
+    chunk, checksum = _part(data, span), tf.strings.substr(data, tf.reduce_sum(span), 4)
+    size = span[1]
 
     def check() -> Any:
         head = tf.constant(b"\x1f\x8b\x08\0\0\0\0\0\0\xff\1")
@@ -247,6 +244,6 @@ def _body(data: Any, place: Any, skipped: int = 0) -> Any:
 
 
 def _little(number: Any, size: int) -> Any:
-    """Returns a number as little-endian bytes."""
+    """Returns an integer as little-endian bytes."""
     each = [tf.bitwise.bitwise_and(tf.bitwise.right_shift(number, 8 * i), 255) for i in range(size)]
     return tf.strings.join([tf.gather(tf.constant([bytes([i]) for i in range(256)]), one) for one in each])

@@ -4,9 +4,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.decoding.ctc_greedy import greedy
 from trainer.export.run_graph import GraphRun
 from trainer.models.charset import CHARACTERS
+from trainer.models.recognizer_heads import decode_greedily
 from trainer.runs.recognizer_run import RecognizerRun
 
 
@@ -28,5 +28,5 @@ class GraphRecognizer(GraphRun):
 
     def answer(self, features: Any) -> tuple[Any, Any]:
         """As `GraphRun` has it."""
-        ids, scores = greedy(self._head, self._read(features))
+        ids, scores = decode_greedily(self._head, self._read(features))
         return tf.strings.reduce_join(tf.gather(self._letters, ids), axis=1), scores

@@ -1,4 +1,4 @@
-"""`capt caption`: captions of files, folders and archives, and pictures of what the captioner looked at."""
+"""Runs `capt caption`: generates captions and plots the attention weights."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from features.images.resizer import Resizer
 from features.io.locations import local_path
 from features.references.downloads import DownloadLimits
 from schemas.errors import RecordError, UsageError, to_record_error
-from schemas.options import inference as options_of
+from schemas.options import inference as inference_options
 from schemas.terminal.printable import printable
 from trainer.data.image_inputs import ImageInput, check_images, find_images
 from trainer.reports.plots import attention_figure, save_figure
@@ -19,49 +19,75 @@ from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
 
 
-def caption(options: options_of.Caption) -> dict[str, Any]:
+def caption(options: inference_options.Caption) -> dict[str, Any]:
     """Generates captions for images.
 
     Args:
-        options: The run, the images as `trainer.data.image_inputs.find_images` takes them, and how captions are
-            generated. With several images, the attention maps `OUT.png` become `OUT-1.png`, `OUT-2.png` and so on in
-            the order of the results.
+        options: The run, the images, and how captions are generated. With several images, the attention plots `OUT.png`
+            become `OUT-1.png`, `OUT-2.png` and so on in the order of the results.
 
     Returns:
-        `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`, with `attention` where a picture was made
-        or `attention_error` where it cannot be, and `captions` (a list of text and score) where several were asked for.
+        `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`; with `--attention-plot`, also `attention`
+        (the plot's path) or `attention_error`; with several captions per image, also `captions` (text and score each).
 
     Raises:
-        UsageError: an option is out of range, or the model does not attend.
-        StoreError: the run cannot be used.
-        NoUsableImageError: no image can be captioned.
+        UsageError: An option is invalid, or the model has no attention.
+        StoreError: The run is not usable.
+        NoUsableImageError: No image can be captioned.
     """
-    drawn = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
-    opened = open_run(options.run, CaptionerRun)
-    chosen = opened.decoding(**options.generation())
+    plot_path = local_path(options.attention_plot, "--attention-plot") if options.attention_plot else None
+    run = open_run(options.run, CaptionerRun)
+    config = run.decoding(**options.generation())
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
-    pictures = [picture for name in options.images for picture in find_images(name, limits)]
-    captions = opened.caption_encoded((EncodedImage(b"", picture.read) for picture in pictures), chosen)
+    images = [image for name in options.images for image in find_images(name, limits)]
+    captions = run.caption_encoded((EncodedImage(b"", image.read) for image in images), config)
     results = []
-    for number, (picture, made) in enumerate(zip(pictures, captions, strict=True), start=1):
-        result = {"image": picture.name, **as_result(made)}
-        if drawn and isinstance(made, Caption):
-            path = numbered(drawn, number, len(pictures))
-            result |= _attention(picture, made, path, opened.resizer)
+    for number, (image, generated) in enumerate(zip(images, captions, strict=True), start=1):
+        result = {"image": image.name, **to_json(generated)}
+        if plot_path and isinstance(generated, Caption):
+            path = plot_path
+            if len(images) > 1:
+                path = plot_path.with_name(f"{plot_path.stem}-{number}{plot_path.suffix}")
+            result |= _try_to_plot(image, generated, path, run.resizer)
         results.append(result)
     return check_images({"results": results})
 
 
 def print_captions(result: dict[str, Any]) -> None:
-    """Print what `caption` returned, a line an image: its name, a tab, and its caption or why it has none."""
+    """Prints the result of `caption`, one line per image: name, tab, and caption or error."""
     for row in result["results"]:
         print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
-def _attention(picture: ImageInput, made: Caption, path: Path, fitting: Resizer) -> dict[str, str]:
-    """Draws the attention of one image; an image that cannot be drawn costs no other image."""
+def to_json(generated: Caption | RecordError) -> dict[str, Any]:
+    """Returns `text`, `score` and, if there are several, all `captions` of an image; or its `error`."""
+    if isinstance(generated, RecordError):
+        return {"error": str(generated)}
+    best = {"text": generated.text, "score": generated.score}
+    if not generated.others:
+        return best
+    return {**best, "captions": [{"text": one.text, "score": one.score} for one in (generated, *generated.others)]}
+
+
+def draw_attention(data: bytes, generated: Caption, path: Path, resizer: Resizer) -> None:
+    """Plots the attention weights of a caption over the part of the image that the model received.
+
+    Args:
+        data: The encoded image.
+        generated: The caption.
+        path: Image file to write.
+        resizer: The run's resizer.
+
+    Raises:
+        UsageError: The model has no attention, or the suffix is not an image format.
+    """
+    save_figure(_make_figure(data, generated, resizer), path)
+
+
+def _try_to_plot(image: ImageInput, generated: Caption, path: Path, resizer: Resizer) -> dict[str, str]:
+    """Plots the attention of one image; an error is returned, so that other images are still processed."""
     try:
-        figure = _attention_figure(picture.read(), made, fitting)
+        figure = _make_figure(image.read(), generated, resizer)
     except UsageError:
         raise
     except Exception as error:
@@ -70,39 +96,9 @@ def _attention(picture: ImageInput, made: Caption, path: Path, fitting: Resizer)
     return {"attention": str(path)}
 
 
-def draw_attention(data: bytes, made: Caption, path: Path, fitting: Resizer) -> None:
-    """Draw a caption's attention over what the model saw of its image.
-
-    Args:
-        data: bytes. The encoded image.
-        made: Caption. What was said of it.
-        path: Path. The picture to write.
-        fitting: Fitting. How the run brings images to the network's size.
-
-    Raises:
-        UsageError: the model does not attend, or the path's suffix names no picture format.
-    """
-    save_figure(_attention_figure(data, made, fitting), path)
-
-
-def _attention_figure(data: bytes, made: Caption, fitting: Resizer) -> Figure:
-    if made.attention is None:
-        raise UsageError("the run's model does not attend, so there is nothing to draw", location="--attention-plot")
+def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:
+    if generated.attention is None:
+        raise UsageError("the run's model has no attention", location="--attention-plot", hint="Leave it out.")
     image = open_image(data)
     image.thumbnail((600, 600))
-    return attention_figure(fitting.crop_visible(image), made.words, made.attention)
-
-
-def numbered(path: Path, number: int, count: int) -> Path:
-    """The path of one picture of `count`: `OUT.png`, or `OUT-3.png` where there are several."""
-    return path if count == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-
-
-def as_result(made: Caption | RecordError) -> dict[str, Any]:
-    """What JSON says of an image: `text` and `score`, and all `captions` where there are several; or its `error`."""
-    if isinstance(made, RecordError):
-        return {"error": str(made)}
-    best = {"text": made.text, "score": made.score}
-    if not made.others:
-        return best
-    return {**best, "captions": [{"text": one.text, "score": one.score} for one in (made, *made.others)]}
+    return attention_figure(resizer.crop_visible(image), generated.words, generated.attention)

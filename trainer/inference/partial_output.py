@@ -1,11 +1,12 @@
-"""Partial files: lines gather in `OUT.part`, and become `OUT` when the last is there.
+"""Writes the lines of an output file in any order, resumes an interrupted run, and finishes the file in order.
 
-    {"job": "…"}        whose lines these are: another job's are not taken over
-    0<TAB>…<TAB>…       the number of a line, a digest of the picture that it tells of, and the line
+Incomplete output is in `OUT.part`. It becomes `OUT` after the last line is written:
+
+    {"job": "…"}        digest of the job: lines of another job are discarded
+    0<TAB>…<TAB>…       number of a line, digest of its image, and the line
     1<TAB>…<TAB>…
 
-A killed run goes on with the lines that are whole and tell of the same pictures. They may come in any order, and
-again, when the last is meant; `OUT` has them by number.
+A resumed run keeps the complete lines of unchanged images. If a line is written twice, the last one counts.
 """
 
 import contextlib
@@ -22,61 +23,62 @@ from trainer.data.image_inputs import ImageInput
 
 
 class PartialOutput:
-    """Lines of a file that is not whole yet.
+    """A file with one line per image, of which some lines may be missing.
 
     Args:
-        out: Path. The file that they become.
-        owner: str. A digest of all that decides the lines, besides the pictures.
-        pictures: Sequence of Picture or None. What each line tells of; None if there is none.
+        out: The finished file.
+        owner: Digest of everything that determines the lines, except the images.
+        images: The image of each line; None if it is missing.
     """
 
-    def __init__(self, out: Path, owner: str, pictures: Sequence[ImageInput | None]) -> None:
+    def __init__(self, out: Path, owner: str, images: Sequence[ImageInput | None]) -> None:
         self._out = out
         self._part = out.with_name(f"{out.name}.part")
-        self._digests = [compute_digest([one.name, one.stamp] if one else []) for one in pictures]
-        self._places = np.full(len(pictures), -1, np.int64)
-        self._begin(json.dumps({"job": compute_digest([owner, len(pictures)])}).encode() + b"\n")
-        self.resumed = int((self._places >= 0).sum())
+        self._digests = [compute_digest([image.name, image.stamp] if image else []) for image in images]
+        self._offsets = np.full(len(images), -1, np.int64)
+        self._start(json.dumps({"job": compute_digest([owner, len(images)])}).encode() + b"\n")
+        self.resumed = int((self._offsets >= 0).sum())
 
     @property
     def missing(self) -> list[int]:
-        """The numbers of the lines that are not there yet."""
-        return np.flatnonzero(self._places < 0).tolist()
+        """Numbers of the missing lines."""
+        return np.flatnonzero(self._offsets < 0).tolist()
 
     def add(self, lines: Iterable[tuple[int, str]]) -> None:
-        """Keep lines, by number, on the disk."""
+        """Appends numbered lines and flushes them to the disk."""
         with self._part.open("ab") as file:
             for number, line in lines:
-                self._places[number] = file.tell()
+                self._offsets[number] = file.tell()
                 file.write(f"{number}\t{self._digests[number]}\t{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, instead: Callable[[int], str] | None = None) -> None:
-        """Give the lines their place, by number.
+    def finish(self, fallback: Callable[[int], str] | None = None) -> None:
+        """Writes the finished file, sorted by line number.
 
         Args:
-            instead: Makes a line that is missing, which is kept nowhere else; None where all must be there.
+            fallback: Returns a missing line; None if no line is missing.
         """
-        assert instead or not self.missing
+        assert fallback or not self.missing
         with atomic_write(self._out) as temporary, self._part.open("rb") as part, temporary.open("wb") as file:
-            for number, place in enumerate(self._places.tolist()):
-                part.seek(max(place, 0))
-                file.write(
-                    f"{instead(number)}\n".encode() if instead and place < 0 else part.readline().split(b"\t", 2)[2]
-                )
+            for number, offset in enumerate(self._offsets.tolist()):
+                if fallback and offset < 0:
+                    file.write(f"{fallback(number)}\n".encode())
+                    continue
+                part.seek(offset)
+                file.write(part.readline().split(b"\t", 2)[2])
         self._part.unlink()
 
-    def _begin(self, head: bytes) -> None:
+    def _start(self, head: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
-            end = self._read(head)
+            end = self._find_lines(head)
             if end:
                 os.truncate(self._part, end)
                 return
         write(self._part, head)
 
-    def _read(self, head: bytes) -> int:
-        """Note where the whole lines begin; where they end, 0 where they are another job's."""
+    def _find_lines(self, head: bytes) -> int:
+        """Records the offsets of complete lines; returns their end, or 0 if the file belongs to another job."""
         with self._part.open("rb") as file:
             if file.readline() != head:
                 return 0
@@ -86,6 +88,6 @@ class PartialOutput:
                     break
                 number, digest, _ = line.split(b"\t", 2)
                 if self._digests[int(number)].encode() == digest:
-                    self._places[int(number)] = end
+                    self._offsets[int(number)] = end
                 end += len(line)
             return end

@@ -1,6 +1,6 @@
-"""`capt predict captcha`: lines `a120000 fail` for a range of ids; a killed run goes on where it stopped.
+"""Runs `capt predict captcha`: writes lines `a120000 fail` for a range of images; an interrupted run resumes.
 
-ids → images by number, all there before the first is read → words → lines, in order → the file, whole or not at all
+image numbers → images, all present before the first is recognized → labels → lines, in order → the finished file
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ from features.io.locations import local_path
 from features.synthetic.captchas.image_names import parse_image_number
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.inference import PredictCaptcha
+from schemas.options.shared import DecodingStrategy
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
 from trainer.data.image_inputs import ImageInput, find_images
@@ -21,119 +22,109 @@ from trainer.models.charset import CHARACTERS
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
-_NAMED = 5
+_MAX_LISTED = 5
 
 
 def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
-    """Read the words of a range of ids into a file of lines `a120000 fail`, one an id, in order.
+    """Recognizes a range of images and writes one line `a120000 fail` per image, in order.
 
-    An answer file with a line too few is of no use, and one with a word that nobody read is worse unless it was asked
-    for. So where an image is missing or cannot be read, the command reads all others, names it and fails, and there is
-    no file; run again it reads only what is lacking. `--fallback-label` is the label of such images instead.
-    Where a decoder reads no letter at all, the line has the likeliest word of the train split.
+    If an image is missing or unreadable, the command recognizes all others, lists it and fails without the output file,
+    because an incomplete file is useless. The next run recognizes only the missing images. With `--fallback-label`,
+    these images get that label instead. If no character is recognized, the most probable training label is written.
 
     Args:
-        options: The run, the directories and archives that contain `a0.png`, `a1.png`, …, the range of their numbers,
-            and the file.
+        options: The run, directories and archives with `a0.png`, `a1.png`, …, the range of numbers, and the file.
 
     Returns:
-        dict: `output`, `ids`, `labels_written` (lines that were recognized), `failed` (lines with the fallback label),
-        and `resumed` (lines that an interrupted run had written).
+        `output`, `ids`, `labels_written` (number of recognized lines), `failed` (number of lines with the fallback
+        label), and `resumed` (number of lines that an interrupted run had written).
 
     Raises:
-        UsageError: the range or the fallback label is invalid.
-        StoreError: the run cannot be used.
-        CaptError: an image is missing or cannot be read, or is there twice.
+        UsageError: The range or the fallback label is invalid.
+        StoreError: The run is not usable.
+        CaptError: An image is missing, unreadable or ambiguous.
     """
-    on_error, decode = options.fallback_label, options.decoding_strategy
-    wanted, path = _range(options.ids), local_path(options.output, "--output")
-    if on_error is not None and not (on_error and set(on_error) <= set(CHARACTERS)):
-        raise UsageError("it is no word of the letters a to z", location=f"--fallback-label {on_error}")
-    opened = open_run(options.run, RecognizerRun)
-    pictures = _pictures(options.images, wanted)
-    missing = [number for number in wanted if number not in pictures]
-    if missing and on_error is None:
-        raise _incomplete("are not there", missing, "check --images and --ids")
-    owner = compute_digest([opened.identity, decode, wanted.start, wanted.stop])
-    lines = PartialOutput(path, owner, [pictures.get(number) for number in wanted])
-    faults = _read_all(opened, decode, lines, wanted, pictures)
-    if faults and on_error is None:
-        raise _incomplete("cannot be read", list(faults), f"the first: {next(iter(faults.values()))}")
+    fallback, strategy = options.fallback_label, options.decoding_strategy
+    numbers, path = _parse_range(options.ids), local_path(options.output, "--output")
+    if fallback is not None and not (fallback and set(fallback) <= set(CHARACTERS)):
+        raise UsageError("a label has only characters a to z", location=f"--fallback-label {fallback}")
+    run = open_run(options.run, RecognizerRun)
+    images = _find_images(options.images, numbers)
+    missing = [number for number in numbers if number not in images]
+    if missing and fallback is None:
+        raise _make_error("are missing", missing, "Check --images and --ids")
+    owner = compute_digest([run.identity, strategy, numbers.start, numbers.stop])
+    lines = PartialOutput(path, owner, [images.get(number) for number in numbers])
+    errors = _recognize(run, strategy, lines, numbers, images)
+    if errors and fallback is None:
+        raise _make_error("are unreadable", list(errors), f"The first error is: {next(iter(errors.values()))}")
     failed = lines.missing
-    lines.finish(lambda place: f"a{wanted[place]} {on_error}")
+    lines.finish(lambda line: f"a{numbers[line]} {fallback}")
     return {
         "output": options.output,
-        "ids": len(wanted),
-        "labels_written": len(wanted) - len(failed),
+        "ids": len(numbers),
+        "labels_written": len(numbers) - len(failed),
         "failed": len(failed),
         "resumed": lines.resumed,
     }
 
 
-def _range(ids: str) -> range:
+def _parse_range(ids: str) -> range:
     first, _, last = ids.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise UsageError(
-            f"{ids!r} is no range", location="--ids", hint="say FROM:TO, TO not taken, such as 120000:140000"
+            f"{ids!r} is not a range", location="--ids", hint="Use FROM:TO, such as 120000:140000; TO is excluded."
         )
     return range(int(first), int(last))
 
 
-def _pictures(images: Sequence[str], wanted: range) -> dict[int, ImageInput]:
-    """The pictures of the range by number."""
-    found: dict[int, ImageInput] = {}
-    for picture in (picture for name in images for picture in find_images(name)):
-        number = parse_image_number(picture.name)
-        if number is None or number not in wanted:
+def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInput]:
+    """Returns the images of the range by number."""
+    images: dict[int, ImageInput] = {}
+    for image in (image for location in locations for image in find_images(location)):
+        number = parse_image_number(image.name)
+        if number is None or number not in numbers:
             continue
-        if number in found:
-            raise CaptError(f"a{number} is there twice", location=f"{found[number].name}, {picture.name}")
-        found[number] = picture
-    return found
+        if number in images:
+            raise CaptError(f"a{number} exists twice", location=f"{images[number].name}, {image.name}")
+        images[number] = image
+    return images
 
 
-def _read_all(
-    run: RecognizerRun, decode: str, lines: PartialOutput, wanted: range, pictures: dict[int, ImageInput]
+def _recognize(
+    run: RecognizerRun,
+    strategy: DecodingStrategy,
+    lines: PartialOutput,
+    numbers: range,
+    images: dict[int, ImageInput],
 ) -> dict[int, RecordError]:
-    """Add the lines that are missing, as far as their images can be read; the errors of the others, by number."""
-    faults: dict[int, RecordError] = {}
-    todo = [place for place in lines.missing if wanted[place] in pictures]
-    answers = zip(todo, run.recognize_encoded(_sources(pictures, wanted, todo), decode), strict=True)
-    with progress_bar("reading", len(todo), "images") as show:
+    """Adds the missing lines, and returns the errors of unreadable images by number."""
+    errors: dict[int, RecordError] = {}
+    pending = [line for line in lines.missing if numbers[line] in images]
+
+    def recognize(some: Sequence[int], strategy: DecodingStrategy) -> Iterator[tuple[int, Prediction | RecordError]]:
+        encoded = (EncodedImage(b"", images[numbers[line]].read) for line in some)
+        return zip(some, run.recognize_encoded(encoded, strategy), strict=True)
+
+    results = recognize(pending, strategy)
+    with progress_bar("recognizing", len(pending), "images") as show:
         done = 0
-        for batch in _batches(answers):
-            faults |= {wanted[place]: answer for place, answer in batch if isinstance(answer, RecordError)}
-            read = [(place, answer) for place, answer in batch if not isinstance(answer, RecordError)]
-            nothing = [place for place, answer in read if not answer.text]
-            words = {place: answer.text for place, answer in read} | _likeliest(run, pictures, wanted, nothing)
-            lines.add((place, f"a{wanted[place]} {word}") for place, word in words.items())
+        while batch := list(islice(results, DECODE_BATCH)):
+            errors |= {numbers[line]: result for line, result in batch if isinstance(result, RecordError)}
+            labels = {line: result.text for line, result in batch if isinstance(result, Prediction)}
+            empty = [line for line, label in labels.items() if not label]
+            labels |= {line: one.text for line, one in recognize(empty, "lexicon") if isinstance(one, Prediction)}
+            lines.add((line, f"a{numbers[line]} {label}") for line, label in labels.items())
             done += len(batch)
             show(done, "")
-    return faults
+    return errors
 
 
-def _likeliest(
-    run: RecognizerRun, pictures: dict[int, ImageInput], wanted: range, places: Sequence[int]
-) -> dict[int, str]:
-    """The likeliest words of the train split in images in which no letter was read, for a line must have a word."""
-    answers = run.recognize_encoded(_sources(pictures, wanted, places), "lexicon")
-    return {place: answer.text for place, answer in zip(places, answers, strict=True) if isinstance(answer, Prediction)}
-
-
-def _sources(pictures: dict[int, ImageInput], wanted: range, places: Sequence[int]) -> Iterator[EncodedImage]:
-    return (EncodedImage(b"", pictures[wanted[place]].read) for place in places)
-
-
-def _batches(answers: Iterator[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
-    while batch := list(islice(answers, DECODE_BATCH)):
-        yield batch
-
-
-def _incomplete(message: str, numbers: Sequence[int], hint: str) -> CaptError:
-    named = ", ".join(f"a{number}" for number in numbers[:_NAMED])
-    more = f" and {len(numbers) - _NAMED:,} more" if len(numbers) > _NAMED else ""
+def _make_error(message: str, numbers: Sequence[int], hint: str) -> CaptError:
+    listed = ", ".join(f"a{number}" for number in numbers[:_MAX_LISTED])
+    more = f" and {len(numbers) - _MAX_LISTED:,} more" if len(numbers) > _MAX_LISTED else ""
     return CaptError(
-        f"no file is written: {len(numbers):,} images {message}: {named}{more}",
-        hint=f"{hint}; or give --fallback-label LABEL for those images",
+        f"no file is written, because {len(numbers):,} images {message}: {listed}{more}",
+        hint=f"{hint}, or set --fallback-label LABEL for these images.",
         summary={"failed": [f"a{number}" for number in numbers]},
     )

@@ -1,4 +1,4 @@
-"""`capt predict captions`: captions of a whole folder, a JSON line an image; a killed run goes on where it stopped."""
+"""Runs `capt predict captions`: writes one JSON line per image; an interrupted run resumes."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,64 +13,63 @@ from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
 from trainer.data.image_inputs import ImageInput, find_images
 from trainer.decoding.generation import GenerationConfig
-from trainer.inference.caption_images import as_result
+from trainer.inference.caption_images import to_json
 from trainer.inference.partial_output import PartialOutput
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.run import DECODE_BATCH, open_run
 
 
 def predict_captions(options: PredictCaptions) -> dict[str, Any]:
-    """Caption folders and archives into a file.
+    """Captions images and writes one JSON object per line: `image` with `text` and `score`, or with `error`.
 
     Args:
-        options: The run, the images as `trainer.data.image_inputs.find_images` takes them, and the file: one JSON
-            object per line with `image` and either `text` and `score`, or `error`.
+        options: The run, the images and the output file.
 
     Returns:
-        dict: `output`, `images`, `captions`, `failed`, `resumed` (lines that an interrupted run had written, in whole
-        batches).
+        `output`, `images`, `captions`, `failed`, and `resumed` (number of lines, in whole batches, that an interrupted
+        run had written).
 
     Raises:
-        UsageError: an option is out of range.
-        StoreError: the run cannot be used.
-        NoUsableImageError: no image can be captioned; the file says why.
+        UsageError: An option is invalid.
+        StoreError: The run is not usable.
+        NoUsableImageError: No image can be captioned. The file states the reasons.
     """
     path = local_path(options.output, "--output")
-    opened = open_run(options.run, CaptionerRun)
-    chosen = opened.decoding(**options.generation())
-    pictures = [picture for name in options.images for picture in find_images(name)]
-    owner = compute_digest([opened.identity, chosen.model_dump(mode="json")])
-    lines = PartialOutput(path, owner, pictures)
-    first = min(lines.missing, default=len(pictures))
-    # Scores depend, in their last digits, on the batch that an image comes in.
+    run = open_run(options.run, CaptionerRun)
+    config = run.decoding(**options.generation())
+    images = [image for name in options.images for image in find_images(name)]
+    owner = compute_digest([run.identity, config.model_dump(mode="json")])
+    lines = PartialOutput(path, owner, images)
+    first = min(lines.missing, default=len(images))
+    # The last digits of a score depend on the batch of its image.
     resumed = first - first % DECODE_BATCH
-    with progress_bar("captioning", len(pictures), "images") as show:
-        for batch in _batches(opened, pictures, chosen, resumed):
+    with progress_bar("captioning", len(images), "images") as show:
+        for batch in _predict_batches(run, images, config, resumed):
             lines.add(batch)
             show(batch[-1][0] + 1, "")
     lines.finish()
-    with path.open("rb") as made:
-        errors = [error for line in made if (error := json.loads(line).get("error"))]
-    figures = {
+    with path.open("rb") as file:
+        errors = [error for line in file if (error := json.loads(line).get("error"))]
+    summary = {
         "output": options.output,
-        "images": len(pictures),
-        "captions": len(pictures) - len(errors),
+        "images": len(images),
+        "captions": len(images) - len(errors),
         "failed": len(errors),
         "resumed": resumed,
     }
-    if len(errors) == len(pictures):
-        raise NoUsableImageError(len(pictures), errors[0], figures)
-    return figures
+    if len(errors) == len(images):
+        raise NoUsableImageError(len(images), errors[0], summary)
+    return summary
 
 
-def _batches(
-    run: CaptionerRun, pictures: Sequence[ImageInput], decoding: GenerationConfig, first: int
+def _predict_batches(
+    run: CaptionerRun, images: Sequence[ImageInput], config: GenerationConfig, first: int
 ) -> Iterator[list[tuple[int, str]]]:
-    """The lines from `first` on, with their numbers, a batch of them at a time."""
-    made = run.caption_encoded((EncodedImage(b"", picture.read) for picture in pictures[first:]), decoding, first)
+    """Iterates over batches of numbered lines, from line number `first`."""
+    results = run.caption_encoded((EncodedImage(b"", image.read) for image in images[first:]), config, first)
     lines = (
-        (number, json.dumps({"image": picture.name, **as_result(result)}, ensure_ascii=False))
-        for number, (picture, result) in enumerate(zip(pictures[first:], made, strict=True), first)
+        (number, json.dumps({"image": image.name, **to_json(result)}, ensure_ascii=False))
+        for number, (image, result) in enumerate(zip(images[first:], results, strict=True), first)
     )
     while batch := list(islice(lines, DECODE_BATCH)):
         yield batch

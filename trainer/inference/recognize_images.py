@@ -1,4 +1,4 @@
-"""`capt recognize`: the words in files, folders and archives, by every decoder."""
+"""Runs `capt recognize`: recognizes labels with every decoding strategy."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from features.extractors.extraction import EncodedImage
 from features.references.downloads import DownloadLimits
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
+from schemas.options.shared import DecodingStrategy
 from schemas.terminal.printable import printable
 from trainer.data.image_inputs import check_images, find_images
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
@@ -16,38 +17,36 @@ def recognize(options: Recognize) -> dict[str, Any]:
     """Recognizes the text in images.
 
     Args:
-        options: The run, the images as `trainer.data.image_inputs.find_images` takes them, and the decoding strategy of
-            `text` and `score`.
+        options: The run, the images, and the decoding strategy of `text` and `score`.
 
     Returns:
-        `{"results": […]}`, an image each: `image` and `text`, `score` (natural logarithm of its probability), and
-        `greedy`, `beam` and `lexicon` with a text and score each, whatever was asked for; or `image` and `error`.
+        `{"results": […]}`, per image: `image`, `text` and `score` (log-probability of the label), and `greedy`, `beam`
+        and `lexicon` with a text and score each; or `image` and `error`.
 
     Raises:
-        UsageError: an image cannot be found.
-        StoreError: the run cannot be used.
-        NoUsableImageError: no image can be read.
+        UsageError: An image does not exist.
+        StoreError: The run is not usable.
+        NoUsableImageError: No image is readable.
     """
-    opened = open_run(options.run, RecognizerRun)
+    run = open_run(options.run, RecognizerRun)
     limits = DownloadLimits(allow_private=options.allow_private_addresses)
-    pictures = [picture for name in options.images for picture in find_images(name, limits)]
-    answers = opened.recognize_all_strategies(EncodedImage(b"", picture.read) for picture in pictures)
+    images = [image for name in options.images for image in find_images(name, limits)]
+    recognized = run.recognize_all_strategies(EncodedImage(b"", image.read) for image in images)
     results = [
-        {"image": picture.name, **as_result(answer, options.decoding_strategy)}
-        for picture, answer in zip(pictures, answers, strict=True)
+        {"image": image.name, **_to_json(result, options.decoding_strategy)}
+        for image, result in zip(images, recognized, strict=True)
     ]
     return check_images({"results": results})
 
 
 def print_predictions(result: dict[str, Any]) -> None:
-    """Print what `recognize` returned, a line an image: its name, a tab, and its word or why it has none."""
+    """Prints the result of `recognize`, one line per image: name, tab, and label or error."""
     for row in result["results"]:
         print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
-def as_result(answer: RecognizedImage | RecordError, decode: str) -> dict[str, Any]:
-    """What JSON says of an image: `text` and `score` as asked for and of every decoder, or its `error`."""
-    if isinstance(answer, RecordError):
-        return {"error": str(answer)}
-    each = {how: {"text": answer.by(how).text, "score": answer.by(how).score} for how in STRATEGIES}
-    return {**each[decode], **each}
+def _to_json(result: RecognizedImage | RecordError, strategy: DecodingStrategy) -> dict[str, Any]:
+    if isinstance(result, RecordError):
+        return {"error": str(result)}
+    each = {one: {"text": result.by(one).text, "score": result.by(one).score} for one in STRATEGIES}
+    return {**each[strategy], **each}

@@ -1,1 +1,1 @@
-"""The captioners: models that say what is in an image, and what they are made of."""
+"""Captioners, the recognizer, their layers, losses and hyperparameters."""

@@ -1,9 +1,9 @@
-"""Pixels: an extractor in the model, frozen or learning with it, so that a captioner reads images instead of features.
+"""Puts an extractor into a captioner, frozen or fine-tuned, so that the captioner reads pixels instead of features.
 
-    pixels uint8 [N, H, W, 3] → network up to a layer → features [N, places, channels] or [N, channels] → scaled
+    pixels uint8 [N, H, W, 3] → extractor up to a layer → features [N, locations, channels] or [N, channels] → scaled
 
-A run directory keeps the network's layers in `extractor.json`; its weights are among the model's, so a run needs
-neither the file nor the download that they came from.
+A run directory stores the extractor's layers in `extractor.json` and its weights with the model's, so a run needs
+neither the extractor's file nor its download.
 """
 
 import json
@@ -27,8 +27,8 @@ from trainer.config import TrainingConfig
 from trainer.models.captioner import FeatureNormalization
 from trainer.models.model_specs import ModelSpec
 
-_FIT_IMAGES = 16
-_OPTIONS = {
+_BATCH_SIZE = 16
+_HYPERPARAMETERS = {
     "--extractor": "extractor",
     "--weights": "extractor_weights",
     "--layer": "extractor_layer",
@@ -38,12 +38,11 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network as a run on pixels begins with it.
+    """An extractor at the start of a run on pixels.
 
     Args:
-        table_config: FeatureTableConfig. What its features are: that of the table that it would make of the same
-            images.
-        function: ModelFunction. From pixels to features.
+        table_config: Config of the feature table that the extractor would compute from the same images.
+        function: Computes features from pixels.
     """
 
     table_config: FeatureTableConfig
@@ -51,25 +50,25 @@ class Backbone:
 
     @property
     def layers(self) -> bytes:
-        """What `extractor.json` keeps: the network without its weights, in Keras' own form."""
+        """The content of `extractor.json`: the Keras model without its weights."""
         return json.dumps(keras.saving.serialize_keras_object(self.function.model)).encode()
 
 
 def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTableConfig) -> Backbone:
-    """The network that a run's configuration names, with its weights.
+    """Opens the extractor that a run's config names, with its weights.
 
     Args:
-        training: TrainingConfig. Names the network.
-        spec: ModelSpec. The model; it decides whether the network's features are pooled.
-        pixels: FeatureTableConfig. The table of pixels.
+        training: The run's config.
+        spec: The model; it decides whether the features are pooled.
+        pixels: Config of the pixel table.
 
     Raises:
-        UsageError: there is no such network, or its features are not what the model wants.
-        CaptError: its weights cannot be had.
+        UsageError: The extractor does not exist, or the model cannot read its features.
+        CaptError: The weights are not available.
     """
     if training.extractor == PIXELS:
-        raise UsageError("pixels are what the extractor reads", location="extractor", hint="name a network")
-    asked = ExtractorOptions(
+        raise UsageError("pixels are the extractor's input", location="extractor", hint="Name a Keras model.")
+    options = ExtractorOptions(
         extractor=training.extractor or "",
         weights=training.extractor_weights,
         layer=training.extractor_layer,
@@ -80,33 +79,33 @@ def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTabl
         storage_dtype="float32",
     )
     try:
-        extractor = open_extractor(asked)
-        choice = {**asdict(extractor.resolve_config()), "pooling": asked.pooling, "precision": "float32"}
-        fitting = {name: getattr(pixels, name) for name in ("resize", "fit", "shorter_side")}
-        table_config = FeatureTableConfig(**choice, **fitting)
+        extractor = open_extractor(options)
+        choice = {**asdict(extractor.resolve_config()), "pooling": options.pooling, "precision": "float32"}
+        resizing = {name: getattr(pixels, name) for name in ("resize", "fit", "shorter_side")}
+        table_config = FeatureTableConfig(**choice, **resizing)
         function = extractor.build_function(table_config)
     except UsageError as error:
-        raise _of_training(error, pixels) from None
+        raise _rename_options(error, pixels) from None
     assert isinstance(function, ModelFunction)
     if not spec.fits(function.shape):
         raise UsageError(
-            f"{spec.name} wants {'spatial' if spec.spatial else 'pooled'} features, and {table_config.layer} gives "
-            f"{list(function.shape)}",
+            f"{spec.name} requires {'spatial' if spec.spatial else 'pooled'} features, but the output of "
+            f"{table_config.layer} is {list(function.shape)}",
             location="extractor_layer",
-            hint="name another layer",
+            hint="Name another layer.",
         )
     return Backbone(table_config, function)
 
 
-def _of_training(error: UsageError, pixels: FeatureTableConfig) -> UsageError:
-    """The error of an extractor in the words of a run's configuration."""
+def _rename_options(error: UsageError, pixels: FeatureTableConfig) -> UsageError:
+    """Returns an extractor's error with the names of hyperparameters instead of command-line options."""
     if error.location in ("--height", "--width", "--height, --width"):
         return UsageError(
             f"{error.message}; the table's pixels are {pixels.height}×{pixels.width}",
             location="extractor",
-            hint="make others with `capt prepare features --extractor pixels --height N --width N`",
+            hint="Run `capt prepare features --extractor pixels --height N --width N`.",
         )
-    return UsageError(error.message, location=_OPTIONS.get(error.location, error.location), hint=error.hint)
+    return UsageError(error.message, location=_HYPERPARAMETERS.get(error.location, error.location), hint=error.hint)
 
 
 # === Layers ===
@@ -114,48 +113,48 @@ def _of_training(error: UsageError, pixels: FeatureTableConfig) -> UsageError:
 
 @keras.saving.register_keras_serializable("capt")
 class BackboneFeatures(FeatureNormalization):
-    """Standardized features of pixels: a network, and the scale of what it gives. It stands in a model's place for it.
+    """Computes features from pixels with an extractor and standardizes them; replaces a model's `FeatureNormalization`.
 
-    In half precision the network computes in it as well. Batch normalization keeps the means and deviations that it
-    came with, and learns its own scale and offset with the rest.
+    With mixed precision, the extractor computes in it, too. Batch normalization keeps its means and variances; its
+    scale and offset are fine-tuned with the other weights.
 
     Args:
-        function: ModelFunction. The network.
-        learns: bool. Whether its weights do.
+        function: The extractor.
+        trainable_extractor: Whether the extractor is fine-tuned.
 
     Call arguments:
-        features: uint8 [N, height, width, 3]. Pixels, of which it makes the features.
+        features: uint8 [N, height, width, 3]. Pixels.
     """
 
-    def __init__(self, function: ModelFunction, learns: bool, **kwargs: Any) -> None:
+    def __init__(self, function: ModelFunction, trainable_extractor: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network = function.model
-        self.network.trainable = learns
+        self.network.trainable = trainable_extractor
         if self.compute_dtype != "float32":
-            for layer in _layers(self.network):
+            for layer in _iterate_layers(self.network):
                 layer.dtype_policy = self.dtype_policy
         self._function = function
 
     def fit(self, features: NDArray[Any]) -> None:
-        """Measure the network's features of some images, given as pixels [N, height, width, 3]."""
-        blocks = range(0, len(features), _FIT_IMAGES)
-        made = [ops.convert_to_numpy(self._function(features[i : i + _FIT_IMAGES])) for i in blocks]
-        super().fit(np.concatenate(made))
+        """Measures the features of some images, given as pixels [N, height, width, 3]."""
+        starts = range(0, len(features), _BATCH_SIZE)
+        batches = [ops.convert_to_numpy(self._function(features[i : i + _BATCH_SIZE])) for i in starts]
+        super().fit(np.concatenate(batches))
 
     def call(self, features: Any) -> Any:
         return super().call(ops.cast(self._function(features), self.compute_dtype))
 
 
-def load_layers(path: Path, table_config: FeatureTableConfig, learns: bool) -> BackboneFeatures:
-    """The layer that a run on pixels has in place of `feature_scale`, with fresh weights.
+def load_backbone(path: Path, table_config: FeatureTableConfig, trainable_extractor: bool) -> BackboneFeatures:
+    """Creates the `feature_normalization` of a run on pixels, with random weights.
 
     Args:
-        path: Path. `extractor.json`.
-        table_config: FeatureTableConfig. What the network's features are.
-        learns: bool. Whether the network's weights do.
+        path: `extractor.json`.
+        table_config: Config of the extractor's features.
+        trainable_extractor: Whether the extractor is fine-tuned.
 
     Raises:
-        CorruptFileError: the file is missing or damaged.
+        CorruptFileError: The file is missing or corrupt.
     """
     try:
         network = keras.saving.deserialize_keras_object(parse_json(path.read_bytes()), safe_mode=True)
@@ -169,12 +168,12 @@ def load_layers(path: Path, table_config: FeatureTableConfig, learns: bool) -> B
     except FileNotFoundError:
         raise CorruptFileError("the extractor's layers are missing", location=str(path)) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CorruptFileError("the extractor's layers are damaged", location=str(path)) from error
-    return BackboneFeatures(function, learns, name="feature_scale")
+        raise CorruptFileError("the extractor's layers are corrupt", location=str(path)) from error
+    return BackboneFeatures(function, trainable_extractor, name="feature_normalization")
 
 
-def _layers(network: Any) -> Iterator[Any]:
+def _iterate_layers(network: Any) -> Iterator[Any]:
     for layer in network.layers:
         yield layer
         if hasattr(layer, "layers"):
-            yield from _layers(layer)
+            yield from _iterate_layers(layer)

@@ -1,34 +1,57 @@
-"""The contract of every captioner: a Keras model that reads an image's features and says the next word.
+"""Defines the interface of every captioner: a Keras model that predicts the next token of a caption.
 
-    training    call({"features", "tokens"[, "image", "targets"]}) → logits of every next word
-    decoding    begin(features) → state;  step(token, state) → logits, state, attention
+    training    call({"features", "tokens"[, "image", "targets"]}) → logits of every next token
+    decoding    init_state(features) → state;  step(token, state) → logits, state, attention weights
 
-Both ways give the same logits for the same words.
+Both ways give the same logits for the same tokens.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.runtime.keras_settings import keras, ops
-from schemas.table_config import PAD
+from schemas.table_config import PAD, START, UNKNOWN
+from trainer.models.configs import ModelConfig, RecurrentConfig
+from trainer.models.recurrent_layer import RecurrentLayer, uniform
 
 State = dict[str, Any]
 
+# === Tokens ===
 
-# Deviation of a channel that never changes, as a share of its mean: what rounding makes of 0.
+# Tokens that no caption contains.
+NEVER_GENERATED = (PAD, UNKNOWN, START)
+MASKED_LOGIT = -1e9
+
+
+def bad_words_mask(vocabulary: int, bad_word_ids: Sequence[int] = ()) -> NDArray[np.float32]:
+    """Returns an array [vocabulary] to add to logits: 0 for tokens that may be generated, −10⁹ for the others.
+
+    Args:
+        vocabulary: Vocabulary size.
+        bad_word_ids: Token IDs that are never generated, in addition to `NEVER_GENERATED`.
+    """
+    mask = np.zeros(vocabulary, np.float32)
+    mask[[*NEVER_GENERATED, *bad_word_ids]] = MASKED_LOGIT
+    return mask
+
+
+# === Layers ===
+
+# Standard deviation of a constant channel after rounding, as a fraction of its mean.
 _ROUNDING = 1e-6
-_LEAST_DEVIATION = 0.1
+_MIN_DEVIATION = 0.1
 
 
 @keras.saving.register_keras_serializable("capt")
 class FeatureNormalization(keras.layers.Layer):
-    """Standardizes features: takes each channel's mean away and divides by its deviation, both kept as weights.
+    """Standardizes features: subtracts each channel's mean and divides by its standard deviation.
 
-    What all images share says nothing of any one, and it is most of what an extractor gives: without this a decoder
-    learns the language long before it looks. The mean is over all places of the train split's images, the deviation
-    from it over those where the channel is not 0: what is seldom there, as a detector's answer, is not large for that.
+    The mean is over all locations of the train images. The standard deviation is over the locations where the channel
+    is not 0, so that rare activations, as a detector's, are not amplified. Without this layer a decoder learns the
+    language long before it uses the image, because most of an extractor's output is equal for all images.
 
     Call arguments:
         features: float [B, …, channels].
@@ -40,99 +63,189 @@ class FeatureNormalization(keras.layers.Layer):
         self.factor = self.add_weight(shape=channels, initializer="ones", trainable=False, name="factor")
 
     def fit(self, features: NDArray[Any]) -> None:
-        """Measure the features of some images, [N, …, channels].
+        """Measures the features [N, …, channels] of some images.
 
-        A channel that hardly changes in these images may do so in others, and is taken to deviate by a tenth of what
-        channels do (their root mean square). One that never changes says nothing of its size, and is taken to deviate
-        as they do; where none changes, all keep their size.
+        Standard deviations below a tenth of their root mean square are raised to that tenth, because the channel may
+        vary more in other images. A constant channel gets the root mean square; if all are constant, they get 1.
         """
         values = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
-        mean, there = values.mean(axis=0, dtype=np.float64), values != 0
-        squares = np.square(values - mean.astype(np.float32)).sum(axis=0, where=there, dtype=np.float64)
-        deviation = np.sqrt(squares / np.maximum(there.sum(axis=0), 1))
+        mean, is_active = values.mean(axis=0, dtype=np.float64), values != 0
+        squares = np.square(values - mean.astype(np.float32)).sum(axis=0, where=is_active, dtype=np.float64)
+        deviation = np.sqrt(squares / np.maximum(is_active.sum(axis=0), 1))
         deviation = np.where(deviation > _ROUNDING * np.abs(mean), deviation, 0)
         usual = np.sqrt(np.mean(deviation**2)) or 1.0
         self.mean.assign(mean)
-        self.factor.assign(1 / np.where(deviation > 0, np.maximum(deviation, _LEAST_DEVIATION * usual), usual))
+        self.factor.assign(1 / np.where(deviation > 0, np.maximum(deviation, _MIN_DEVIATION * usual), usual))
 
     def call(self, features: Any) -> Any:
         return (features - ops.cast(self.mean, features.dtype)) * ops.cast(self.factor, features.dtype)
+
+
+# === Base classes ===
 
 
 @keras.saving.register_keras_serializable("capt")
 class Captioner(keras.Model):
     """Base class of captioners.
 
-    A subclass takes the vocabulary's size and its own sizes as arguments, returns them all from `get_config`, and
-    implements `call`, `begin` and `step` with `keras.ops`, so that it runs on every Keras backend. It passes features
-    through `feature_scale` before anything else, and builds that layer with its own.
-
-    A model whose loss is more than the cross entropy of its logits adds the rest in `call`, by `add_loss`, in training.
+    A subclass names its `config_class`, creates its layers in `__init__`, builds them and `feature_normalization` in
+    `build`, and implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
+    If its loss is more than the cross-entropy of its logits, `call` adds the rest with `add_loss` in training.
 
     Args:
-        feature_scale: FeatureNormalization or None. One that makes the features first, of whatever the model is
-            then given in
-            their place (`trainer.models.backbone`); None for one that takes features.
+        vocabulary: Vocabulary size.
+        config: Hyperparameters; None for the defaults.
+        feature_normalization: Layer that standardizes the features, or computes them from pixels
+            (`trainer.models.backbone.BackboneFeatures`); None for a new `FeatureNormalization`.
 
     Attributes:
-        left_out: tuple of int. Ids that count in neither loss nor metrics where they are the target.
-        max_caption_length: int or None. Words at most in a caption that it reads or makes; None for any number.
+        ignored_ids: Token IDs that count in neither loss nor metrics if they are the target.
     """
 
-    left_out: ClassVar[tuple[int, ...]] = (PAD,)
-    max_caption_length: int | None = None
+    config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    ignored_ids: ClassVar[tuple[int, ...]] = (PAD,)
+    config: Any
 
-    def __init__(self, feature_scale: FeatureNormalization | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        config: ModelConfig | None = None,
+        feature_normalization: FeatureNormalization | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.feature_scale = feature_scale or FeatureNormalization(name="feature_scale")
+        self.vocabulary = vocabulary
+        self.config = config or self.config_class()
+        self.feature_normalization = feature_normalization or FeatureNormalization(name="feature_normalization")
 
     def adapt(self, features: NDArray[Any], counts: NDArray[np.int64]) -> None:
-        """Measure what a model knows before its first step; called once, on the train split.
+        """Measures the train split; called once, before the first step.
 
         Args:
-            features: float array [N, …, channels]. Those of some images.
-            counts: int64 array [V]. How often each word id comes in the captions.
+            features: Features [N, …, channels] of some images.
+            counts: Number of occurrences [V] of each token ID in the captions.
         """
-        self.feature_scale.fit(features)
+        self.feature_normalization.fit(features)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Logits of every next word, given the words before it.
+        """Computes the logits of every next token from the tokens before it.
 
         Args:
-            inputs: dict of tensors.
-                `features`: float [N, places, channels], or [N, channels] for models of pooled features.
-                `tokens`: int32 [B, T], word ids from the start token on, 0 where a caption is over.
-                `image`: int32 [B], for each caption the row of `features` that it describes, so that an image with
-                five captions is projected once. Without it, caption i describes row i.
-                `targets`: int32 [B, T], the word after each token, 0 where there is none; read in training alone, by
-                models whose `call` adds to the loss.
-            training: bool. Whether dropout is on.
+            inputs: Tensors by name.
+                `features`: float [N, locations, channels], or [N, channels] for models with pooled features.
+                `tokens`: int32 [B, T], token IDs that begin with the start token, padded with 0.
+                `image`: int32 [B], the row of `features` that each caption describes, so that an image with five
+                captions is projected once. Without `image`, caption i describes row i.
+                `targets`: int32 [B, T], the token after each token, padded with 0; used in training only, by models
+                whose `call` adds to the loss.
+            training: Whether dropout is active.
 
         Returns:
-            float [B, T, V]; position t holds the logits of word t + 1.
+            float32 [B, T, V]; position t holds the logits of token t + 1.
         """
         raise NotImplementedError
 
-    def begin(self, features: Any) -> State:
-        """The state before the first word.
+    def init_state(self, features: Any) -> State:
+        """Computes the state before the first token.
 
         Args:
-            features: float [B, places, channels] or [B, channels].
+            features: float [B, locations, channels] or [B, channels].
 
         Returns:
-            dict of tensors, each with the batch as its first axis.
+            Tensors by name, each with the batch as its first axis.
         """
         raise NotImplementedError
 
     def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
-        """One word further.
+        """Computes one time step.
 
         Args:
-            token: int32 [B]. The word before, or the start token.
-            state: dict of tensors, from `begin` or the last `step`.
+            token: int32 [B]. The token before, or the start token.
+            state: Result of `init_state` or of the last `step`.
 
         Returns:
-            Logits float [B, V] of the next word, the new state, and the attention float [B, places] (non-negative,
-            rows sum to 1), or None for models that do not attend.
+            The logits float32 [B, V] of the next token, the new state, and the attention weights float [B, locations]
+            (non-negative, rows sum to 1), or None for models without attention.
         """
+        raise NotImplementedError
+
+    # === Config ===
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "vocabulary": self.vocabulary, "config": self.config.model_dump()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        return cls(**{**config, "config": cls.config_class(**config["config"])})
+
+
+class RecurrentCaptioner(Captioner):
+    """Base class of captioners with pooled features and one recurrent layer over the words.
+
+        init_state      features → state: a representation of the image, and the initial recurrent state
+        merge_inputs    word embeddings, state → inputs of the recurrent layer
+        compute_logits  hidden states, inputs, state → logits
+
+    Training computes all time steps at once and decoding one at a time, through the same three methods. A subclass
+    implements `init_state`, `compute_logits` and, if the recurrent layer's inputs are not the word embeddings,
+    `merge_inputs`. Its `build` calls `build_recurrence` first and then builds its own layers.
+    """
+
+    config_class: ClassVar[type[ModelConfig]] = RecurrentConfig
+    config: RecurrentConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config = self.config
+        self.embedding_layer = keras.layers.Embedding(
+            self.vocabulary,
+            config.embedding_dim,
+            embeddings_initializer=uniform(config.initial_range, "uniform"),
+            name="embedding",
+        )
+        self.word_dropout = keras.layers.Dropout(config.dropout, name="word_dropout")
+        self.recurrence = RecurrentLayer(
+            config.rnn_cell,
+            config.units,
+            config.initial_range,
+            config.forget_bias,
+            config.recurrent_weight_dropout,
+            name="recurrence",
+        )
+
+    def build_recurrence(self, input_shape: dict[str, Any], input_dim: int) -> None:
+        """Builds the layers of the base class.
+
+        Args:
+            input_shape: Shapes of the inputs of `call`.
+            input_dim: Size of the recurrent layer's inputs.
+        """
+        self.feature_normalization.build(tuple(input_shape["features"]))
+        self.embedding_layer.build(tuple(input_shape["tokens"]))
+        self.recurrence.build((None, None, input_dim))
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        state = self.init_state(inputs["features"], training=training)
+        if "image" in inputs:
+            state = {name: ops.take(tensor, inputs["image"], axis=0) for name, tensor in state.items()}
+        words = self.word_dropout(self.embedding_layer(inputs["tokens"]), training=training)
+        merged = self.merge_inputs(words, state)
+        hidden = self.recurrence(merged, state, training=training)
+        return self.compute_logits(hidden, merged, state, training=training)
+
+    def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
+        merged = self.merge_inputs(ops.expand_dims(self.embedding_layer(token), 1), state)
+        state = {**state, **self.recurrence.step(ops.squeeze(merged, 1), state)}
+        logits = self.compute_logits(ops.expand_dims(state["hidden"], 1), merged, state)
+        return ops.squeeze(logits, 1), state, None
+
+    def init_state(self, features: Any, training: bool = False) -> State:
+        raise NotImplementedError
+
+    def merge_inputs(self, words: Any, state: State) -> Any:
+        """Returns the recurrent layer's inputs [B, T, input_dim] for word embeddings [B, T, embedding_dim]."""
+        return words
+
+    def compute_logits(self, hidden: Any, merged: Any, state: State, training: bool = False) -> Any:
+        """Returns the logits [B, T, V] for hidden states [B, T, units] and the recurrent layer's inputs."""
         raise NotImplementedError

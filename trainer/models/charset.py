@@ -1,4 +1,4 @@
-"""The alphabet: words of the letters a to z as ids, and back; id 0 is CTC's blank and fills words up to one length."""
+"""Converts labels of the characters a to z to IDs and back; ID 0 is the blank of CTC and the padding."""
 
 from collections.abc import Sequence
 
@@ -7,29 +7,26 @@ from numpy.typing import NDArray
 
 BLANK = 0
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
-CLASSES = 1 + len(CHARACTERS)
+NUM_CLASSES = 1 + len(CHARACTERS)
 
-_IDS = {letter: id_ for id_, letter in enumerate(CHARACTERS, start=BLANK + 1)}
+_IDS = {character: id_ for id_, character in enumerate(CHARACTERS, start=BLANK + 1)}
 
 
-def encode(words: Sequence[str]) -> NDArray[np.int32]:
-    """Letter ids of words, int32 [N, longest]: a is 1 … z is 26, padded with 0 to the longest word.
-
-    Args:
-        words: sequence of str. Of the letters a to z.
+def encode(labels: Sequence[str]) -> NDArray[np.int32]:
+    """Returns the character IDs of labels, int32 [N, longest]: 1 for a to 26 for z, padded with 0.
 
     Raises:
-        ValueError: a word has another character.
+        ValueError: A label has another character.
     """
-    ids = np.full((len(words), max(map(len, words), default=0)), BLANK, np.int32)
-    for row, word in zip(ids, words, strict=True):
+    ids = np.full((len(labels), max(map(len, labels), default=0)), BLANK, np.int32)
+    for row, label in zip(ids, labels, strict=True):
         try:
-            row[: len(word)] = [_IDS[letter] for letter in word]
+            row[: len(label)] = [_IDS[character] for character in label]
         except KeyError as error:
-            raise ValueError(f"{word!r}: {error.args[0]!r} is no letter from a to z") from None
+            raise ValueError(f"{label!r}: {error.args[0]!r} is not a character from a to z") from None
     return ids
 
 
 def decode(ids: NDArray[np.int32]) -> list[str]:
-    """The words of letter ids int32 [N, L]; zeros say nothing."""
+    """Returns the labels of character IDs int32 [N, L], without the zeros."""
     return ["".join(CHARACTERS[id_ - 1] for id_ in row if id_ != BLANK) for row in np.asarray(ids).tolist()]

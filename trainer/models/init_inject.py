@@ -1,9 +1,9 @@
-"""Init-inject: the image is the recurrence's first state, and the words do the rest.
+"""Defines Init-inject: the image is the initial state of the recurrent layer.
 
 Where to put the Image in an Image Caption Generator (Tanti et al., 2018, arXiv:1703.09137, "init-inject"), with
-bottlenecks around a small LSTM as the exercise of the course Introduction to Deep Learning (HSE, 2017) has them:
+bottlenecks around a small LSTM as in an exercise of the course Introduction to Deep Learning (HSE, 2017):
 
-    h_0 = c_0 = elu(W2·elu(W1·image))             once an image
+    h_0 = c_0 = elu(W2·elu(W1·image))             once per image
     h_t, c_t = LSTM(embedded word t, (h, c))
     logits = dense(elu(W3·h_t))
 """
@@ -11,91 +11,47 @@ bottlenecks around a small LSTM as the exercise of the course Introduction to De
 from typing import Any
 
 from features.runtime.keras_settings import keras
-from trainer.models.captioner import State
-from trainer.models.recurrent_captioner import RecurrentCaptioner
+from trainer.models.captioner import RecurrentCaptioner, State
+from trainer.models.configs import InitInjectConfig
 
 # === Model ===
 
 
 @keras.saving.register_keras_serializable("capt")
 class InitInject(RecurrentCaptioner):
-    """Captioner whose recurrence begins with the image.
-
-    Args:
-        vocabulary: int. Number of word ids.
-        rnn_cell: str. `lstm`, `gru` or `rnn`.
-        embedding_dim: int. Size of a word's vector.
-        units: int. Size of the state.
-        image_bottleneck: int. Size to which the image is reduced before it becomes a state.
-        logit_bottleneck: int. Size of the layer before the logits.
-        dropout: float. Share of word vectors' and hidden states' components that training leaves out, 0 to 1.
-        recurrent_weight_dropout: float. As in `trainer.models.recurrent_cells.RecurrentLayer`.
-        forget_bias: float. As in `trainer.models.recurrent_cells.RecurrentLayer`.
-        image_dropout: float. Share of the image's components that training leaves out, 0 to 1.
+    """Captioner whose recurrent layer starts from the image.
 
     Example:
-        >>> model = InitInject(vocabulary=5000)
+        >>> model = InitInject(5000, InitInjectConfig(units=200))
         >>> logits = model({"features": np.zeros((2, 2048)), "tokens": np.ones((2, 12), "int32")})
         >>> logits.shape
         (2, 12, 5000)
     """
 
-    def __init__(
-        self,
-        vocabulary: int,
-        rnn_cell: str = "lstm",
-        embedding_dim: int = 100,
-        units: int = 300,
-        image_bottleneck: int = 120,
-        logit_bottleneck: int = 120,
-        dropout: float = 0.0,
-        recurrent_weight_dropout: float = 0.0,
-        forget_bias: float = 1.0,
-        image_dropout: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            vocabulary,
-            rnn_cell,
-            embedding_dim,
-            units,
-            dropout,
-            forget_bias=forget_bias,
-            recurrent_weight_dropout=recurrent_weight_dropout,
-            **kwargs,
-        )
-        self.image_bottleneck = image_bottleneck
-        self.logit_bottleneck = logit_bottleneck
-        self.image_dropout = image_dropout
-        self.image_dropout_layer = keras.layers.Dropout(image_dropout, name="image_dropout")
-        self.image_layer = keras.layers.Dense(image_bottleneck, activation="elu", name="image")
-        self.first_state_layer = keras.layers.Dense(units, activation="elu", name="first_state")
-        self.state_dropout = keras.layers.Dropout(dropout, name="state_dropout")
-        self.output_layer = keras.layers.Dense(logit_bottleneck, activation="elu", name="output")
-        self.logits_layer = keras.layers.Dense(vocabulary, dtype="float32", name="logits")
+    config_class = InitInjectConfig
+    config: InitInjectConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config = self.config
+        self.image_dropout = keras.layers.Dropout(config.image_dropout, name="image_dropout")
+        self.image_layer = keras.layers.Dense(config.image_bottleneck, activation="elu", name="image")
+        self.init_layer = keras.layers.Dense(config.units, activation="elu", name="init")
+        self.state_dropout = keras.layers.Dropout(config.dropout, name="state_dropout")
+        self.output_layer = keras.layers.Dense(config.logit_bottleneck, activation="elu", name="output")
+        self.logits_layer = keras.layers.Dense(self.vocabulary, dtype="float32", name="logits")
 
     def build(self, input_shape: dict[str, Any]) -> None:
-        self.build_words(input_shape, reads=self.embedding_dim)
+        self.build_recurrence(input_shape, self.config.embedding_dim)
         self.image_layer.build(tuple(input_shape["features"]))
-        self.first_state_layer.build((None, self.image_bottleneck))
-        self.output_layer.build((None, self.units))
-        self.logits_layer.build((None, self.logit_bottleneck))
+        self.init_layer.build((None, self.config.image_bottleneck))
+        self.output_layer.build((None, self.config.units))
+        self.logits_layer.build((None, self.config.logit_bottleneck))
 
-    def begin(self, features: Any, training: bool = False) -> State:
-        image = self.image_dropout_layer(self.feature_scale(features), training=training)
-        first = self.first_state_layer(self.image_layer(image))
-        return dict.fromkeys(self.recurrence.state_names, first)
+    def init_state(self, features: Any, training: bool = False) -> State:
+        image = self.image_dropout(self.feature_normalization(features), training=training)
+        initial = self.init_layer(self.image_layer(image))
+        return dict.fromkeys(self.recurrence.state_names, initial)
 
-    def say(self, hidden: Any, read: Any, state: State, training: bool = False) -> Any:
+    def compute_logits(self, hidden: Any, merged: Any, state: State, training: bool = False) -> Any:
         return self.logits_layer(self.output_layer(self.state_dropout(hidden, training=training)))
-
-    # === Config ===
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "image_bottleneck": self.image_bottleneck,
-            "logit_bottleneck": self.logit_bottleneck,
-            "forget_bias": self.forget_bias,
-            "image_dropout": self.image_dropout,
-        }

@@ -1,8 +1,11 @@
-"""The captioners by name: how each is configured, built, and what features it wants."""
+"""Registers the captioners by name: their config, their class and the features that they read.
+
+To add a captioner, declare its config in `configs.py`, write its file, and add one line to `MODELS`.
+"""
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
 from trainer.models.configs import (
@@ -23,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A captioner that a run can be made of.
+    """A registered captioner.
 
     Args:
-        name: str. What the command line calls it.
-        config: type. Its configuration class.
-        model: str. `module.Class` within `trainer.models`, imported when it is built.
-        spatial: bool. Whether it wants features [places, channels]; otherwise it wants pooled ones, [channels].
+        name: Name on the command line.
+        config: Class of its config.
+        model: `module.Class` in `trainer.models`; imported by `build`, because Keras takes seconds to import.
+        spatial: Whether it reads spatial features [locations, channels]; otherwise it reads pooled ones, [channels].
     """
 
     name: str
@@ -42,66 +45,67 @@ class ModelSpec:
         config: ModelConfig,
         vocabulary: int,
         shape: tuple[int, ...],
-        feature_scale: "FeatureNormalization | None" = None,
+        feature_normalization: "FeatureNormalization | None" = None,
     ) -> "Captioner":
-        """The model with its variables made.
+        """Returns the model with its variables created.
 
         Args:
-            config: ModelConfig. Sizes, of this spec's class.
-            vocabulary: int. Number of word ids.
-            shape: tuple of int. Shape of one image's features.
-            feature_scale: FeatureNormalization or None. As `trainer.models.captioner.Captioner` takes it.
+            config: Hyperparameters, of this spec's config class.
+            vocabulary: Vocabulary size.
+            shape: Shape of the features of one image.
+            feature_normalization: See `trainer.models.captioner.Captioner`.
         """
         module, name = self.model.split(".")
-        kind = getattr(importlib.import_module(f"trainer.models.{module}"), name)
-        model: Any = kind(vocabulary, **config.model_dump(), feature_scale=feature_scale)
+        model_class = getattr(importlib.import_module(f"trainer.models.{module}"), name)
+        model: Captioner = model_class(vocabulary, config, feature_normalization)
         model.build({"features": (None, *shape), "tokens": (None, None), "image": (None,)})
         return model
 
     def check_shape(self, shape: tuple[int, ...], location: str) -> None:
-        """UsageError where features of this shape are not what the model wants; `where` names their table."""
+        """Raises UsageError if the model cannot read features of this shape; `location` names their table."""
         if self.fits(shape):
             return
-        wanted, pooling = ("spatial", "none") if self.spatial else ("pooled", "avg")
+        required, pooling = ("spatial", "none") if self.spatial else ("pooled", "avg")
         is_pixels = len(shape) == 3
-        network = "--extractor inception_v3 " if is_pixels else ""
-        otherwise = ", or name a network with extractor in --config" if is_pixels else ""
+        extractor = "--extractor inception_v3 " if is_pixels else ""
+        alternative = ", or set extractor in --config" if is_pixels else ""
         raise UsageError(
-            f"{self.name} wants {wanted} features, these {'are pixels' if is_pixels else 'have shape'} {list(shape)}",
+            f"{self.name} requires {required} features, but these {'are pixels' if is_pixels else 'have shape'} "
+            f"{list(shape)}",
             location=location,
-            hint=f"make them with `capt prepare features {network}--pooling {pooling}`{otherwise}",
+            hint=f"Run `capt prepare features {extractor}--pooling {pooling}`{alternative}.",
         )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether features of this shape are what the model wants."""
+        """Returns whether the model reads features of this shape."""
         return len(shape) == (2 if self.spatial else 1)
 
 
 @dataclass(frozen=True)
 class PixelInput:
-    """What a run is made of whose model reads images as pixels.
+    """The input of a model that reads images as pixels.
 
     Args:
-        why: str. Why it does.
-        hint: str. What to do where features are no pixels.
+        reason: Why the model reads pixels.
+        hint: Hint of the error about other features.
     """
 
-    why: str = "with extractor a model learns from pixels"
-    hint: str = "leave extractor out, or make pixels with `capt prepare features --extractor pixels`"
+    reason: str = "with extractor, a model learns from pixels"
+    hint: str = "Leave extractor out, or run `capt prepare features --extractor pixels`."
 
     def check_shape(self, shape: tuple[int, ...], location: str) -> None:
-        """UsageError where features of this shape are no pixels; `location` names their table."""
+        """Raises UsageError if features of this shape are not pixels; `location` names their table."""
         if not self.fits(shape):
             raise UsageError(
-                f"{self.why}, these are features of shape {list(shape)}", location=location, hint=self.hint
+                f"{self.reason}, but these features have shape {list(shape)}", location=location, hint=self.hint
             )
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether features of this shape are pixels."""
+        """Returns whether features of this shape are pixels."""
         return len(shape) == 3
 
 
-RECOGNIZER_INPUT = PixelInput("a recognizer of words reads pixels", "make them with `capt prepare captcha`")
+RECOGNIZER_INPUT = PixelInput("a recognizer reads pixels", "Run `capt prepare captcha`.")
 
 MODELS = {
     spec.name: spec
@@ -119,7 +123,11 @@ MODELS = {
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The captioner called `name`; UsageError naming the ones there are."""
+    """Returns the captioner with this name.
+
+    Raises:
+        UsageError: The model does not exist.
+    """
     if name not in MODELS:
-        raise UsageError(f"unknown model {name!r}", location="--model", hint=f"use one of {', '.join(MODELS)}")
+        raise UsageError(f"unknown model {name!r}", location="--model", hint=f"Use one of {', '.join(MODELS)}.")
     return MODELS[name]

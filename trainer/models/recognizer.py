@@ -1,50 +1,50 @@
-"""Recognizer: reads the word in a noisy image, letter by letter, wherever in the image it stands.
+"""Defines the recognizer: it finds the label in a noisy image and recognizes it character by character.
 
     images → convolutions → cells [rows, columns, C], of eight by eight pixels
-    cells  → attention over each column's rows → columns     so that noise above and below the word is left out
-    columns → recurrence in both directions → context        which tells one column what the others read
-    context → CTC head: a letter or the blank, twice a column                     (Graves et al., ICML 2006)
-            → attention head: for each position of the word, the columns that it is read from, and its letter
+    cells  → attention over the rows of each column → columns      ignores noise above and below the label
+    columns → bidirectional recurrent layer → context              shares evidence between columns
+    context → CTC head: two time steps per column, each a character or the blank      (Graves et al., ICML 2006)
+            → attention head: for each position of the label, the columns it attends to, and its character
 
-One head reads, the other learns beside it. CTC alone reads nothing for its first hundred thousand images, until letters
-and their places are found at once. So the cells learn by themselves how often each letter is anywhere, from the first
-step on; then places are soon found.
+One head recognizes; the auxiliary head is trained with it. CTC alone recognizes nothing in its first 100,000 images,
+until it finds characters and their locations together. Therefore an aggregation cross-entropy (ACE) on the cells learns
+from the first step how often each character occurs anywhere; the locations follow soon.
 """
 
 import math
-from typing import Any
+from typing import Any, Self
 
 from features.runtime.keras_settings import keras, ops
-from trainer.decoding.ctc_greedy import greedy_ids
-from trainer.models.charset import CLASSES
-from trainer.models.ctc_losses import ace_losses, ctc_losses, padded, position_losses
+from trainer.models.charset import NUM_CLASSES
+from trainer.models.configs import RecognizerConfig
+from trainer.models.recognizer_heads import ace_losses, ctc_losses, greedy_ids, pad_labels, position_losses
 
-_PIXELS_A_FRAME = 4
+_PIXELS_PER_TIME_STEP = 4
 
 # === Layers ===
 
 
 @keras.saving.register_keras_serializable("capt")
 class Convolution(keras.layers.Layer):
-    """A 3×3 convolution, normalized over the batch (Ioffe and Szegedy, 2015, arXiv:1502.03167).
+    """A 3×3 convolution with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167).
 
     Args:
-        width: int. Channels out.
-        stride: int. Down and across.
+        filters: Number of output channels.
+        stride: Stride in both directions.
 
     Call arguments:
         inputs: float [B, H, W, C].
 
     Returns:
-        float [B, ⌈H / stride⌉, ⌈W / stride⌉, width].
+        float [B, ⌈H / stride⌉, ⌈W / stride⌉, filters].
     """
 
-    def __init__(self, width: int, stride: int = 1, **kwargs: Any) -> None:
+    def __init__(self, filters: int, stride: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.width = width
+        self.filters = filters
         self.stride = stride
         self.convolution = keras.layers.Conv2D(
-            width, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name="convolution"
+            filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name="convolution"
         )
         self.normalization = keras.layers.BatchNormalization(momentum=0.95, name="normalization")
 
@@ -59,44 +59,44 @@ class Convolution(keras.layers.Layer):
         return self.convolution.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "width": self.width, "stride": self.stride}
+        return {**super().get_config(), "filters": self.filters, "stride": self.stride}
 
 
 @keras.saving.register_keras_serializable("capt")
-class Residual(keras.layers.Layer):
-    """Two convolutions whose result is added to what they read (He et al., 2016, arXiv:1512.03385).
+class ResidualBlock(keras.layers.Layer):
+    """Two convolutions whose output is added to their input (He et al., 2016, arXiv:1512.03385).
 
     Args:
-        width: int. Channels in and out.
+        filters: Number of input and output channels.
 
     Call arguments:
-        inputs: float [B, H, W, width].
+        inputs: float [B, H, W, filters].
     """
 
-    def __init__(self, width: int, **kwargs: Any) -> None:
+    def __init__(self, filters: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.width = width
-        self.first = Convolution(width, name="first")
-        self.second = Convolution(width, name="second")
+        self.filters = filters
+        self.first = Convolution(filters, name="first")
+        self.second = Convolution(filters, name="second")
 
     def build(self, input_shape: Any) -> None:
         self.first.build(input_shape)
         self.second.build(input_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        between = ops.relu(self.first(inputs, training=training))
-        return ops.relu(inputs + self.second(between, training=training))
+        hidden = ops.relu(self.first(inputs, training=training))
+        return ops.relu(inputs + self.second(hidden, training=training))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "width": self.width}
+        return {**super().get_config(), "filters": self.filters}
 
 
 @keras.saving.register_keras_serializable("capt")
 class ColumnAttention(keras.layers.Layer):
-    """Every column of a map as one vector: its rows by learned weights, which sum to 1.
+    """Reduces every column of a feature map to the weighted mean of its rows, with learned attention.
 
     Call arguments:
         cells: float [B, rows, columns, C].
@@ -119,10 +119,10 @@ class ColumnAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("capt")
 class PositionAttention(keras.layers.Layer):
-    """For each position of a word, the columns it is read from: a learned query a position, all at once.
+    """Computes the weighted mean of the columns for each position of a label, with one learned query per position.
 
     Args:
-        positions: int. Letters of a word at most.
+        positions: Maximum number of characters per label.
 
     Call arguments:
         columns: float [B, columns, C].
@@ -152,133 +152,103 @@ class PositionAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("capt")
 class Recognizer(keras.Model):
-    """Reads words of the letters a to z.
+    """Recognizes labels of the characters a to z.
 
-    `compile` needs an optimizer and no loss: the loss is the model's own, as are its metrics, `loss`, `head_loss` (that
-    of the head that reads) and `word_accuracy` (greedy, the whole word right).
+    `compile` needs an optimizer only: the model has its own loss and metrics, `loss`, `head_loss` (of the head that
+    recognizes) and `exact_match` (of greedy decoding).
 
     Args:
-        head: str. Which head reads, `ctc` or `attention`.
-        filters: sequence of int. Channels of each stage; a stage begins by halving the size. At least two.
-        blocks_per_stage: sequence of int. Residual blocks of each stage.
-        units: int. Size of the recurrence's state, each way.
-        dropout: float. Share of the context's components that training leaves out, 0 to 1.
-        max_label_length: int. Letters of a word at most.
-        ace_loss_weight: float. Weight of the loss of how often letters come anywhere.
-        auxiliary_loss_weight: float. Weight of the loss of the head that does not read.
-        label_smoothing: float. Share of each position's target that is spread over all letters.
+        config: Hyperparameters; None for the defaults.
 
     Call arguments:
         images: uint8 [B, H, W, 3]. RGB.
 
     Returns:
-        dict of float32 tensors, all logits:
-            `ctc`: [B, frames, 27]. A frame is four pixels wide; class 0 is the blank.
-            `attention`: [B, longest, 27]. Class 0 says that the word has ended.
-            `cells`: [B, rows · columns, 27]. Class 0 is nothing.
+        Logits by name, float32.
+            `ctc`: [B, time steps, 27]. A time step is four pixels wide; class 0 is the blank.
+            `attention`: [B, positions, 27]. Class 0 is the end of the label.
+            `cells`: [B, rows · columns, 27]. Class 0 is no character.
     """
 
-    def __init__(
-        self,
-        head: str = "ctc",
-        filters: tuple[int, ...] = (32, 64, 128),
-        blocks_per_stage: tuple[int, ...] = (0, 1, 2),
-        units: int = 96,
-        dropout: float = 0.1,
-        max_label_length: int = 5,
-        ace_loss_weight: float = 3.0,
-        auxiliary_loss_weight: float = 0.5,
-        label_smoothing: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, config: RecognizerConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.head = head
-        self.filters = tuple(filters)
-        self.blocks_per_stage = tuple(blocks_per_stage)
-        self.units = units
-        self.dropout = dropout
-        self.max_label_length = max_label_length
-        self.ace_loss_weight = ace_loss_weight
-        self.auxiliary_loss_weight = auxiliary_loss_weight
-        self.label_smoothing = label_smoothing
-        frames_a_column = 2 ** len(self.filters) // _PIXELS_A_FRAME
-        self.trunk = keras.Sequential(self._trunk(), name="trunk")
-        self.cell_layer = keras.layers.Dense(CLASSES, dtype="float32", name="cells")
+        self.config = config = config or RecognizerConfig.model_validate({})
+        steps_per_column = 2 ** len(config.filters) // _PIXELS_PER_TIME_STEP
+        self.trunk = keras.Sequential(self._make_trunk(), name="trunk")
+        self.cell_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="cells")
         self.column_attention = ColumnAttention(name="columns")
-        self.context = keras.layers.Bidirectional(keras.layers.GRU(units, return_sequences=True), name="context")
-        self.context_dropout = keras.layers.Dropout(dropout, name="context_dropout")
-        self.ctc_layer = keras.layers.Dense(frames_a_column * CLASSES, dtype="float32", name="ctc")
-        self.position_attention = PositionAttention(max_label_length, name="positions")
-        self.attention_layer = keras.layers.Dense(CLASSES, dtype="float32", name="attention")
+        self.context = keras.layers.Bidirectional(keras.layers.GRU(config.units, return_sequences=True), name="context")
+        self.context_dropout = keras.layers.Dropout(config.dropout, name="context_dropout")
+        self.ctc_layer = keras.layers.Dense(steps_per_column * NUM_CLASSES, dtype="float32", name="ctc")
+        self.position_attention = PositionAttention(config.max_label_length, name="positions")
+        self.attention_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="attention")
         self.head_loss = keras.metrics.Mean(name="head_loss")
-        self.word_accuracy = keras.metrics.Mean(name="word_accuracy")
+        self.exact_match = keras.metrics.Mean(name="exact_match")
 
-    def _trunk(self) -> list[keras.layers.Layer]:
-        layers: list[keras.layers.Layer] = []
-        for width, blocks in zip(self.filters, self.blocks_per_stage, strict=True):
-            layers += [Convolution(width, stride=2), keras.layers.ReLU(), *(Residual(width) for _ in range(blocks))]
+    def _make_trunk(self) -> list[Any]:
+        layers: list[Any] = []
+        for filters, blocks in zip(self.config.filters, self.config.blocks_per_stage, strict=True):
+            stage = (ResidualBlock(filters) for _ in range(blocks))
+            layers += [Convolution(filters, stride=2), keras.layers.ReLU(), *stage]
         return layers
 
     def build(self, input_shape: Any) -> None:
         images = (None, *input_shape[1:])
         cells = self.trunk.compute_output_shape(images)
-        columns, context = (None, *cells[2:]), (None, cells[2], 2 * self.units)
+        columns, context = (None, *cells[2:]), (None, cells[2], 2 * self.config.units)
         self.trunk.build(images)
         self.cell_layer.build(cells)
         self.column_attention.build(cells)
         self.context.build(columns)
         self.ctc_layer.build(context)
         self.position_attention.build(context)
-        self.attention_layer.build((None, self.max_label_length, 2 * self.units))
+        self.attention_layer.build((None, self.config.max_label_length, 2 * self.config.units))
         self.built = True
 
     def call(self, images: Any, training: bool = False) -> dict[str, Any]:
-        # White paper becomes 0, which is also what convolutions see beyond the image's edge.
+        # White becomes 0, as the zero padding of the convolutions.
         ink = 1 - ops.cast(images, self.compute_dtype) / 255
         cells = self.trunk(ink, training=training)
         columns = self.context_dropout(self.context(self.column_attention(cells)), training=training)
         return {
-            "ctc": _in_rows_of(CLASSES, self.ctc_layer(columns)),
+            "ctc": _split_classes(self.ctc_layer(columns)),
             "attention": self.attention_layer(self.position_attention(columns)),
-            "cells": _in_rows_of(CLASSES, self.cell_layer(cells)),
+            "cells": _split_classes(self.cell_layer(cells)),
         }
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """The weighted sum of the three outputs' losses, a scalar; y is int32 [B, L], letter ids padded with 0."""
-        words = padded(y, self.max_label_length)
+        """Returns the weighted sum of the losses of the three outputs; y is int32 [B, L], IDs padded with 0."""
+        config = self.config
+        labels = pad_labels(y, config.max_label_length)
         losses = {
-            "ctc": ctc_losses(words, y_pred["ctc"]),
-            "attention": position_losses(words, y_pred["attention"], self.label_smoothing),
+            "ctc": ctc_losses(labels, y_pred["ctc"]),
+            "attention": position_losses(labels, y_pred["attention"], config.label_smoothing),
         }
-        own = losses.pop(self.head)
-        (other,) = losses.values()
+        own = losses.pop(config.head)
+        (auxiliary,) = losses.values()
         self.head_loss.update_state(own)
-        letters = ace_losses(words, y_pred["cells"])
-        return ops.mean(own + self.auxiliary_loss_weight * other + self.ace_loss_weight * letters)
+        ace = ace_losses(labels, y_pred["cells"])
+        return ops.mean(own + config.auxiliary_loss_weight * auxiliary + config.ace_loss_weight * ace)
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """`loss`, `head_loss` and `word_accuracy`, of what has been seen since the epoch began."""
-        read = greedy_ids(self.head, y_pred[self.head])
-        self.word_accuracy.update_state(ops.all(ops.equal(read, padded(y, read.shape[1])), axis=1))
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Updates `exact_match`, and returns all metrics since the last reset, by name."""
+        predicted = greedy_ids(self.config.head, y_pred[self.config.head])
+        matches = ops.all(ops.equal(predicted, pad_labels(y, predicted.shape[1])), axis=1)
+        self.exact_match.update_state(matches)
         return self.get_metrics_result()
 
+    # === Config ===
+
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "head": self.head,
-            "filters": self.filters,
-            "blocks_per_stage": self.blocks_per_stage,
-            "units": self.units,
-            "dropout": self.dropout,
-            "max_label_length": self.max_label_length,
-            "ace_loss_weight": self.ace_loss_weight,
-            "auxiliary_loss_weight": self.auxiliary_loss_weight,
-            "label_smoothing": self.label_smoothing,
-        }
+        return {**super().get_config(), "config": self.config.model_dump()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        return cls(**{**config, "config": RecognizerConfig(**config["config"])})
 
 
-def _in_rows_of(size: int, tensor: Any) -> Any:
-    """[B, …] as [B, rows, size]."""
-    return ops.reshape(tensor, (-1, math.prod(tensor.shape[1:]) // size, size))
+def _split_classes(logits: Any) -> Any:
+    """[B, …] → [B, rows, 27]."""
+    return ops.reshape(logits, (-1, math.prod(logits.shape[1:]) // NUM_CLASSES, NUM_CLASSES))

@@ -16,13 +16,14 @@ from pydantic import ValidationError
 from features.extractors.extraction import EncodedImage
 from features.text.vocabulary import detokenize, read_vocabulary
 from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
-from trainer.decoding.generation import IMPOSSIBLE, Decoder, GenerationConfig, GenerationOutput, make_decoder
+from trainer.decoding.generation import IMPOSSIBLE, GenerationConfig, GenerationOutput
 from trainer.models.model_specs import MODELS
 from trainer.runs.directory import VOCABULARY
 from trainer.runs.metadata import CaptionerMetadata
 from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
 
 if TYPE_CHECKING:
+    from trainer.decoding.decoding_loop import AutoregressiveDecoder
     from trainer.models.captioner import Captioner
 
 
@@ -60,7 +61,7 @@ class CaptionerRun(Run):
 
     def __init__(self, path: Path, record: CaptionerMetadata) -> None:
         super().__init__(path, record)
-        self._decoders: dict[GenerationConfig, Decoder] = {}
+        self._decoders: dict[GenerationConfig, AutoregressiveDecoder] = {}
         if record.model not in MODELS:
             raise StoreError(f"the run's model {record.model!r} is unknown to this capt", location=str(path))
 
@@ -146,7 +147,9 @@ class CaptionerRun(Run):
         decoded = self._decoder(decoding or self.decoding())(features, places)
         return [self._captions(decoded, image) for image in range(len(features))]
 
-    def _decoder(self, decoding: GenerationConfig) -> Decoder:
+    def _decoder(self, decoding: GenerationConfig) -> "AutoregressiveDecoder":
+        from trainer.decoding.factory import make_decoder
+
         if decoding not in self._decoders:
             self._decoders[decoding] = make_decoder(self.model, decoding)
         return self._decoders[decoding]
@@ -155,7 +158,7 @@ class CaptionerRun(Run):
         seen = decoded.attention
         best, *others = [
             self._caption(words, score, None if seen is None else seen[image, place])
-            for place, (words, score) in enumerate(zip(decoded.words[image], decoded.scores[image], strict=True))
+            for place, (words, score) in enumerate(zip(decoded.tokens[image], decoded.scores[image], strict=True))
             if place == 0 or score > IMPOSSIBLE
         ]
         return replace(best, others=tuple(others))

@@ -135,10 +135,10 @@ class CaptionerMetadata(RunMetadata):
         spec = model_spec(self.model)
         if self.extractor is None:
             return spec.build(self.config, self.vocabulary, self.features.shape)
-        from trainer.models.backbone import load_layers
+        from trainer.models.backbone import load_backbone
 
-        layers = load_layers(
-            root / EXTRACTOR, self.extractor.table_config, learns=self.training.extractor_lr_multiplier > 0
+        layers = load_backbone(
+            root / EXTRACTOR, self.extractor.table_config, trainable_extractor=self.training.extractor_lr_multiplier > 0
         )
         return spec.build(self.config, self.vocabulary, self.extractor.shape, layers)
 
@@ -164,7 +164,7 @@ class RecognizerMetadata(RunMetadata):
         """As `RunMetadata` has it."""
         from trainer.models.recognizer import Recognizer
 
-        model = Recognizer(**self.config.model_dump())
+        model = Recognizer(self.config)
         model.build((None, *self.features.shape))
         return model
 

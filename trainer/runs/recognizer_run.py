@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from features.extractors.extraction import EncodedImage
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.options.generation import SearchOptions
-from trainer.decoding.ctc_decoder import CtcDecoder, DecodingStrategy, Prediction
-from trainer.decoding.generation import compile_function
+from schemas.options.shared import DecodingStrategy
+from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
 from trainer.runs.directory import WORDS
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
@@ -84,6 +84,8 @@ class RecognizerRun(Run):
     def _logits(self) -> Any:
         # Taken here, for weights that are loaded while a graph is being traced stay behind in it.
         model, head = self.model, self.metadata.config.head
+        from features.runtime.keras_settings import compile_function
+
         return compile_function(lambda images: model(images, training=False)[head])
 
     def recognize(self, image: ImageLike, how: DecodingStrategy = "greedy") -> Prediction:

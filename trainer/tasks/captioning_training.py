@@ -73,9 +73,9 @@ class CaptioningTask:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         with making(self.config):
             model = self.metadata.build(self.root)
-            learning = model.feature_scale.network.trainable_variables if self.metadata.extractor else ()
-            metrics = [CrossEntropy(model.left_out), MaskedAccuracy(model.left_out)]
-            loss = MaskedCrossEntropy(self.config.label_smoothing, model.left_out)
+            learning = model.feature_normalization.network.trainable_variables if self.metadata.extractor else ()
+            metrics = [CrossEntropy(model.ignored_ids), MaskedAccuracy(model.ignored_ids)]
+            loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
             compile_model(model, self.config, self.steps, loss, metrics, learning, self.config.extractor_lr_multiplier)
         self._samples = self._make_samples(model)
         self._judge = self._make_judge(model)
@@ -94,7 +94,7 @@ class CaptioningTask:
     def begin(self, model: Captioner) -> None:
         """As `trainer.training.training_loop.TrainingTask` has it."""
         if self._network:
-            model.feature_scale.network.set_weights(self._network.function.model.get_weights())
+            model.feature_normalization.network.set_weights(self._network.function.model.get_weights())
         counts = np.bincount(self.data.train.tokens, minlength=self.metadata.vocabulary)
         model.adapt(self._reader.sample(_SCALE_IMAGES), counts)
         if self._warm:

@@ -7,8 +7,8 @@ import yaml
 from schemas.errors import UsageError
 from schemas.options.training import Config
 from trainer.config import parse_options, parse_recognizer
+from trainer.models.configs import DEFAULT_PROFILE
 from trainer.models.model_specs import model_spec
-from trainer.models.recognizer_profiles import DEFAULT
 
 RECOGNIZER = "recognizer"
 
@@ -24,7 +24,7 @@ def model_defaults(options: Config) -> dict[str, Any]:
     """
     model = options.model
     if model == RECOGNIZER:
-        chosen = options.profile or DEFAULT
+        chosen = options.profile or DEFAULT_PROFILE
         training, sizes = parse_recognizer(chosen, {})
         return {"profile": chosen, **sizes.model_dump(mode="json"), **training.model_dump(mode="json")}
     if options.profile:

@@ -73,7 +73,7 @@ class RecognitionTask:
         with making(self.config):
             model = self.metadata.build(self.root)
             compile_model(model, self.config, self.steps)
-        return model, [model.head_loss, model.word_accuracy]
+        return model, [model.head_loss, model.exact_match]
 
     def begin(self, model: Recognizer) -> None:
         """As `trainer.training.training_loop.TrainingTask` has it."""

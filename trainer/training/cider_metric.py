@@ -3,7 +3,8 @@
 from features.text.vocabulary import detokenize
 from trainer.data.held_out_images import load_held_out_images
 from trainer.data.table_selection import TrainingTables
-from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import GenerationConfig
 from trainer.metrics import Scorer, cider_d
 from trainer.models.captioner import Captioner
 
@@ -36,6 +37,6 @@ class CiderMetric:
         said = [
             detokenize(words, self._words)
             for start in range(0, len(rows), _BATCH)
-            for words in self._decode(self._features.read(rows[start : start + _BATCH])).words[:, 0]
+            for words in self._decode(self._features.read(rows[start : start + _BATCH])).tokens[:, 0]
         ]
         return cider_d(dict(zip(self._images.names, said, strict=True)), self._images.references)

@@ -7,7 +7,8 @@ import numpy as np
 
 from features.text.vocabulary import detokenize
 from trainer.data.caption_batches import BatchReader
-from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import GenerationConfig
 from trainer.models.captioner import Captioner
 
 _log = logging.getLogger("capt.training")
@@ -38,7 +39,7 @@ class SampleLogger:
         """Log a line an image."""
         if self._features is None:
             return
-        for ids, told in zip(self._decoder(self._features).words[:, 0], self._told, strict=True):
+        for ids, told in zip(self._decoder(self._features).tokens[:, 0], self._told, strict=True):
             _log.info("epoch %d: “%s” for “%s”", epoch, self._text(ids), told)
 
     def _text(self, ids: Sequence[int]) -> str:

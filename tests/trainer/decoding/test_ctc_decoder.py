@@ -6,8 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
-from trainer.decoding.ctc_greedy import greedy
-from trainer.models.charset import CHARACTERS, CLASSES
+from trainer.models.charset import CHARACTERS, NUM_CLASSES
+from trainer.models.recognizer_heads import decode_greedily
 
 SCORES = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.just(4)), elements=st.floats(-9, 9, width=32, allow_subnormal=False)
@@ -16,7 +16,7 @@ SCORES = hnp.arrays(
 
 def spelled(frames):
     """Logits [1, T, 27] whose likeliest classes are those written, `-` for the blank."""
-    return 8 * np.eye(CLASSES, dtype=np.float32)[[1 + CHARACTERS.index(c) if c != "-" else 0 for c in frames]][None]
+    return 8 * np.eye(NUM_CLASSES, dtype=np.float32)[[1 + CHARACTERS.index(c) if c != "-" else 0 for c in frames]][None]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,10 @@ def test_a_reading_has_the_probability_of_all_its_alignments(scores):
 def test_a_search_as_wide_as_there_are_words_finds_the_likeliest_as_does_a_list_of_all(scores):
     logits = frames_of(scores)
     probabilities = word_probabilities(logits)
-    for reader in (CtcDecoder("ctc", "beam", beam=10_000), CtcDecoder("ctc", "lexicon", words=list(probabilities))):
+    for reader in (
+        CtcDecoder("ctc", "beam", beam_width=10_000),
+        CtcDecoder("ctc", "lexicon", words=list(probabilities)),
+    ):
         (reading,) = reader(logits[None])
         assert probabilities[reading.text] == pytest.approx(max(probabilities.values()), rel=1e-3)
 
@@ -52,7 +55,7 @@ def test_a_search_as_wide_as_there_are_words_finds_the_likeliest_as_does_a_list_
 @given(SCORES, st.integers(1, 3))
 def test_a_search_finds_nothing_less_likely_than_greedy_does(scores, beam):
     logits = frames_of(scores)[None]
-    (found,), (first,) = CtcDecoder("ctc", "beam", beam=beam)(logits), CtcDecoder("ctc", "greedy")(logits)
+    (found,), (first,) = CtcDecoder("ctc", "beam", beam_width=beam)(logits), CtcDecoder("ctc", "greedy")(logits)
     assert found.score >= first.score - 1e-4
 
 
@@ -69,7 +72,7 @@ def test_a_lexicon_reads_only_its_words():
 
 
 def test_positions_are_read_as_the_likeliest_letters_and_then_nothing():
-    logits = np.random.default_rng(0).normal(0, 2, (50, 3, CLASSES)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(0, 2, (50, 3, NUM_CLASSES)).astype(np.float32)
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     for row, reading in zip(shifted, CtcDecoder("attention", "greedy")(logits), strict=True):
         best = max(
@@ -87,13 +90,13 @@ def test_positions_are_read_as_the_likeliest_letters_and_then_nothing():
 
 
 def test_the_letters_of_a_word_come_first_and_zeros_after():
-    ids, scores = greedy("ctc", np.concatenate([spelled("-c-a-b-"), spelled("zz---y-")]))
+    ids, scores = decode_greedily("ctc", np.concatenate([spelled("-c-a-b-"), spelled("zz---y-")]))
     np.testing.assert_array_equal(ids, [[3, 1, 2, 0, 0, 0, 0], [26, 25, 0, 0, 0, 0, 0]])
     assert scores.shape == (2,)
 
 
 def test_no_image_has_no_reading():
-    none = np.empty((0, 7, CLASSES), np.float32)
+    none = np.empty((0, 7, NUM_CLASSES), np.float32)
     for head in ("ctc", "attention"):
         for how in ("greedy", "beam", "lexicon"):
             assert CtcDecoder(head, how, words=["null"])(none) == []

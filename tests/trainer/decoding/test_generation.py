@@ -9,7 +9,8 @@ from keras import ops
 from pydantic import ValidationError
 
 from schemas.table_config import END, PAD, START, UNKNOWN
-from trainer.decoding.generation import IMPOSSIBLE, GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import IMPOSSIBLE, GenerationConfig
 from trainer.models.captioner import Captioner
 from trainer.models.configs import SoftAttentionConfig
 from trainer.models.model_specs import model_spec
@@ -38,7 +39,7 @@ def decode(model, features, most=7, **options):
 
 
 def best_words(decoded):
-    return [[int(word) for word in row[0] if word] for row in decoded.words]
+    return [[int(word) for word in row[0] if word] for row in decoded.tokens]
 
 
 def naive(model, features, most):
@@ -73,8 +74,8 @@ def test_a_beam_of_one_is_greedy_with_the_whole_caption_read_again(model, featur
 )
 def test_attention_rows_sum_to_one(model, features, options):
     decoded = decode(model, features, **options)
-    said = decoded.words > 0
-    assert decoded.attention.shape == (*decoded.words.shape, PLACES)
+    said = decoded.tokens > 0
+    assert decoded.attention.shape == (*decoded.tokens.shape, PLACES)
     np.testing.assert_allclose(decoded.attention.sum(-1)[said], 1, atol=1e-5)
 
 
@@ -83,17 +84,17 @@ def test_batches_of_every_size_decode_alike(model, features, options):
     decoder = make_decoder(model, GenerationConfig(max_new_tokens=7, **options))
     whole = decoder(features)
     for size in (1, 3, 16):
-        np.testing.assert_array_equal(decoder(features[:size]).words, whole.words[:size])
+        np.testing.assert_array_equal(decoder(features[:size]).tokens, whole.tokens[:size])
 
 
 class Scripted(Captioner):
     """Says what it is told, whatever it sees."""
 
     def __init__(self, logits):
-        super().__init__()
+        super().__init__(len(logits[0]))
         self.logits = np.asarray(logits, np.float32)
 
-    def begin(self, features):
+    def init_state(self, features):
         return {"position": ops.zeros((ops.shape(features)[0],), "int32")}
 
     def step(self, token, state):
@@ -105,10 +106,10 @@ class Bigrams(Captioner):
     """Says words by the word before alone: a space of captions that can be gone through by hand."""
 
     def __init__(self, words=4, seed=0):
-        super().__init__()
+        super().__init__(4 + words)
         self.table = np.random.default_rng(seed).normal(size=(4 + words, 4 + words)).astype(np.float32) * 2
 
-    def begin(self, features):
+    def init_state(self, features):
         return {"image": ops.cast(features[:, 0], "float32")}
 
     def step(self, token, state):
@@ -139,7 +140,7 @@ def all_captions(words, most):
 def test_a_beam_as_wide_as_the_space_finds_the_best_captions_of_all(penalty):
     toy, most = Bigrams(), 4
     decoded = decode(toy, IMAGES, most, num_beams=512, num_return_sequences=5, length_penalty=penalty)
-    for image, words, scores in zip(IMAGES[:, 0], decoded.words, decoded.scores, strict=True):
+    for image, words, scores in zip(IMAGES[:, 0], decoded.tokens, decoded.scores, strict=True):
         ended = [c for c in all_captions(4, most) if c[-1:] == [END]]
         ranked = sorted(ended, key=lambda c: -toy.score(c, image) / len(c) ** penalty)[:5]
         assert [[int(w) for w in row if w] for row in words] == [c[:-1] for c in ranked]
@@ -156,7 +157,7 @@ def test_a_wider_beam_finds_captions_that_are_no_worse():
 
 def test_captions_that_ended_come_first_and_of_each_kind_the_best():
     decoded = decode(Bigrams(), IMAGES, 4, num_beams=8, num_return_sequences=8, length_penalty=0.0)
-    for words, scores in zip(decoded.words, decoded.scores, strict=True):
+    for words, scores in zip(decoded.tokens, decoded.scores, strict=True):
         ended = (words == 0).any(axis=1)
         assert ended.tolist() == sorted(ended, reverse=True)
         assert (np.diff(scores[ended]) <= 1e-6).all()
@@ -168,7 +169,7 @@ def test_a_beam_that_never_ends_is_given_back():
     logits[:, 6], logits[:, END] = 5, -1e5
     for beam in (1, 3):
         decoded = decode(Scripted(logits), NO_FEATURES, 5, num_beams=beam)
-        np.testing.assert_array_equal(decoded.words[:, 0], np.full((2, 5), 6))
+        np.testing.assert_array_equal(decoded.tokens[:, 0], np.full((2, 5), 6))
 
 
 def test_fewer_captions_than_beams_leave_the_rest_impossible():
@@ -185,7 +186,7 @@ def test_padding_unknown_start_and_banned_words_are_never_said(options):
     logits[:, [PAD, UNKNOWN, START, 7]] = 50
     logits[:, END] = -100
     decoded = decode(Scripted(logits), NO_FEATURES, 5, bad_word_ids=(7,), **options)
-    assert set(decoded.words.ravel()) <= {4, 5, 6}
+    assert set(decoded.tokens.ravel()) <= {4, 5, 6}
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
@@ -193,7 +194,7 @@ def test_nothing_is_said_after_the_end_and_the_end_counts_in_the_score(options):
     logits = np.full((6, 8), -20, np.float32)
     logits[0, 5] = logits[1, END] = logits[2, 7] = 20
     decoded = decode(Scripted(logits), NO_FEATURES, 5, **options)
-    np.testing.assert_array_equal(decoded.words[:, 0], [[5, 0, 0, 0, 0]] * 2)
+    np.testing.assert_array_equal(decoded.tokens[:, 0], [[5, 0, 0, 0, 0]] * 2)
     np.testing.assert_allclose(decoded.scores[:, 0], 0, atol=1e-5)
     assert decoded.attention is None
 
@@ -201,7 +202,7 @@ def test_nothing_is_said_after_the_end_and_the_end_counts_in_the_score(options):
 def test_a_caption_that_ends_at_once_is_empty():
     logits = np.zeros((6, 8), np.float32)
     logits[:, END] = 9
-    assert not decode(Scripted(logits), NO_FEATURES, 5).words.any()
+    assert not decode(Scripted(logits), NO_FEATURES, 5).tokens.any()
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 1.0}])
@@ -210,7 +211,7 @@ def test_no_run_of_words_is_said_twice(size, options):
     toy = Bigrams(words=4, seed=5)
     toy.table[:, END] = -20
     decoded = decode(toy, IMAGES, 9 if size > 1 else 4, no_repeat_ngram_size=size, **options)
-    for row in decoded.words[:, 0]:
+    for row in decoded.tokens[:, 0]:
         said = [int(word) for word in row if word]
         grams = [tuple(said[i : i + size]) for i in range(len(said) - size + 1)]
         assert len(grams) == len(set(grams)) > 0
@@ -219,14 +220,14 @@ def test_no_run_of_words_is_said_twice(size, options):
 def test_repeating_is_what_it_does_without():
     toy = Bigrams(words=4, seed=5)
     toy.table[:, END] = -20
-    said = decode(toy, IMAGES, 9).words[0, 0].tolist()
+    said = decode(toy, IMAGES, 9).tokens[0, 0].tolist()
     assert len(set(itertools.pairwise(said))) < 8
 
 
 def test_a_seed_repeats_what_is_drawn_and_another_draws_otherwise():
     toy = Bigrams(words=8)
     first, again, other = (
-        decode(toy, IMAGES, 8, temperature=1.0, num_return_sequences=4, seed=seed).words.tolist() for seed in (3, 3, 4)
+        decode(toy, IMAGES, 8, temperature=1.0, num_return_sequences=4, seed=seed).tokens.tolist() for seed in (3, 3, 4)
     )
     assert first == again != other
 
@@ -234,10 +235,10 @@ def test_a_seed_repeats_what_is_drawn_and_another_draws_otherwise():
 def test_words_are_drawn_as_often_as_they_are_likely():
     logits = np.array([[0, 0, 0, -100, 0, np.log(2), np.log(5)]] * 2, np.float32)
     decoded = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, num_return_sequences=4000)
-    shares = np.bincount(decoded.words[0, :, 0], minlength=7)[4:] / 4000
+    shares = np.bincount(decoded.tokens[0, :, 0], minlength=7)[4:] / 4000
     np.testing.assert_allclose(shares, [1 / 8, 2 / 8, 5 / 8], atol=0.03)
     cold = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=0.5, num_return_sequences=4000)
-    shares = np.bincount(cold.words[0, :, 0], minlength=7)[4:] / 4000
+    shares = np.bincount(cold.tokens[0, :, 0], minlength=7)[4:] / 4000
     np.testing.assert_allclose(shares, [1 / 30, 4 / 30, 25 / 30], atol=0.03)
 
 
@@ -256,7 +257,7 @@ def test_unlikely_words_can_be_left_out(options, words):
     decoded = decode(
         Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, num_return_sequences=500, **options
     )
-    assert set(decoded.words.ravel()) == words
+    assert set(decoded.tokens.ravel()) == words
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from features.synthetic.captchas import load_default_words
 from tests.trainer.alignments import frames_of, word_probabilities
 from trainer.decoding.lexicon import Lexicon
-from trainer.models.charset import CLASSES, encode
-from trainer.models.ctc_losses import ctc_losses
+from trainer.models.charset import NUM_CLASSES, encode
+from trainer.models.recognizer_heads import ctc_losses
 
 SCORES = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.just(4)), elements=st.floats(-9, 9, width=32, allow_subnormal=False)
@@ -28,40 +28,40 @@ def test_every_word_has_the_probability_of_all_its_alignments(scores):
     logits = frames_of(scores)
     expected = word_probabilities(logits)
     lexicon = Lexicon(list(expected))
-    made = lexicon.in_frames(log_softmax(logits)[None])[0]
+    made = lexicon.score_time_steps(log_softmax(logits)[None])[0]
     np.testing.assert_allclose(np.exp(made), [expected[word] for word in lexicon.words], rtol=1e-3, atol=1e-9)
 
 
 def test_words_that_share_letters_are_as_likely_as_alone():
     rng = np.random.default_rng(4)
-    logits = rng.normal(0, 3, (3, 40, CLASSES)).astype(np.float32)
+    logits = rng.normal(0, 3, (3, 40, NUM_CLASSES)).astype(np.float32)
     words = ["a", "as", "ass", "sass", "www", "null", "zebra"]
-    made = Lexicon(words).in_frames(log_softmax(logits))
+    made = Lexicon(words).score_time_steps(log_softmax(logits))
     for word, column in zip(words, made.T, strict=True):
         alone = -np.array(ctc_losses(np.repeat(encode([word]), 3, axis=0), logits))
         np.testing.assert_allclose(column, alone, rtol=1e-4)
 
 
 def test_a_word_that_has_no_room_is_never_the_likeliest():
-    frames = log_softmax(np.zeros((1, 4, CLASSES), np.float32))
-    made = Lexicon(["www", "abcd", "abcde"]).in_frames(frames)[0]
+    frames = log_softmax(np.zeros((1, 4, NUM_CLASSES), np.float32))
+    made = Lexicon(["www", "abcd", "abcde"]).score_time_steps(frames)[0]
     assert made[0] < -1e29
     assert made[1] == pytest.approx(-4 * np.log(27), rel=1e-5)
     assert made[2] < -1e29
 
 
 def test_frames_as_sure_as_can_be_still_compare_words():
-    sure = np.full((1, 40, CLASSES), -1e4, np.float32)
+    sure = np.full((1, 40, NUM_CLASSES), -1e4, np.float32)
     sure[0, :, 0] = 0
-    made = Lexicon(["a", "ab"]).in_frames(sure)[0]
+    made = Lexicon(["a", "ab"]).score_time_steps(sure)[0]
     assert made[0] == pytest.approx(-1e4 + np.log(40), rel=1e-3)
     assert made[1] == pytest.approx(-2e4, rel=1e-3)
 
 
 def test_positions_say_a_word_and_then_nothing():
-    positions = log_softmax(np.random.default_rng(5).normal(size=(2, 4, CLASSES)).astype(np.float32))
+    positions = log_softmax(np.random.default_rng(5).normal(size=(2, 4, NUM_CLASSES)).astype(np.float32))
     words = ["an", "null", "words"]
-    made = Lexicon(words).at_positions(positions)
+    made = Lexicon(words).score_positions(positions)
     ids = encode(words)[:, :4]
     for column, row in zip(made.T[:2], ids, strict=False):
         np.testing.assert_allclose(column, positions[:, np.arange(4), row].sum(1), rtol=1e-5)
@@ -69,8 +69,8 @@ def test_positions_say_a_word_and_then_nothing():
 
 
 def test_a_list_of_2500_words_is_held_against_hundreds_of_images_in_a_few_seconds():
-    frames = log_softmax(np.random.default_rng(6).normal(0, 4, (128, 40, CLASSES)).astype(np.float32))
+    frames = log_softmax(np.random.default_rng(6).normal(0, 4, (128, 40, NUM_CLASSES)).astype(np.float32))
     lexicon = Lexicon(load_default_words())
     started = time.process_time()
-    assert lexicon.in_frames(frames).shape == (128, len(lexicon.words))
+    assert lexicon.score_time_steps(frames).shape == (128, len(lexicon.words))
     assert time.process_time() - started < 2.5

@@ -19,7 +19,7 @@ from schemas.table_config import FeatureTableConfig
 from tests.trainer.killing import kill_after, start
 from trainer.config import TrainingConfig, parse_options
 from trainer.data.table_selection import select_tables
-from trainer.models.backbone import BackboneFeatures, load_layers, open_backbone
+from trainer.models.backbone import BackboneFeatures, load_backbone, open_backbone
 from trainer.models.model_specs import MODELS, PixelInput, model_spec
 from trainer.runs.metadata import read_metadata
 from trainer.runs.run import load_run
@@ -84,7 +84,7 @@ def weights_of(network):
 
 
 def kept(model):
-    return weights_of(model.feature_scale.network)
+    return weights_of(model.feature_normalization.network)
 
 
 def published(network):
@@ -145,7 +145,7 @@ def test_fine_tuning_opens_the_eyes_of_a_blind_network(pixels, network, tmp_path
 
 
 def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network, table_config):
-    scale = load_run(frozen[0]).model.feature_scale
+    scale = load_run(frozen[0]).model.feature_normalization
     function = open_backbone(config(network), model_spec("soft_attention"), table_config).function
     tables = select_tables(pixels, PixelInput())
     keys = np.concatenate(list(tables.features.key_blocks()))
@@ -173,7 +173,7 @@ def test_another_extractor_is_another_run(frozen, pixels, network, tmp_path):
     model = keras.saving.load_model(network)
     model.layers[0].kernel.assign(model.layers[0].kernel * 2)
     model.save(other)
-    with pytest.raises(StoreError, match=r"another run: extractor\.recipe\.weights: expected sha256:.*, got sha256:"):
+    with pytest.raises(StoreError, match=r"extractor\.table_config\.weights: expected sha256:"):
         capt.train_captioner(store=pixels.path, run_dir=frozen[0], seed=4, epochs=3, hyperparameters=options(other))
 
 
@@ -225,23 +225,25 @@ def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, s
 def test_a_run_whose_layers_are_lost_says_so(frozen, tmp_path):
     table_config = read_metadata(frozen[0]).extractor.table_config
     with pytest.raises(CorruptFileError, match=r"extractor\.json: the extractor's layers are missing"):
-        load_layers(tmp_path / "extractor.json", table_config, learns=False)
+        load_backbone(tmp_path / "extractor.json", table_config, trainable_extractor=False)
     (tmp_path / "extractor.json").write_text("{}")
-    with pytest.raises(CorruptFileError, match=r"extractor\.json: the extractor's layers are damaged"):
-        load_layers(tmp_path / "extractor.json", table_config, learns=False)
+    with pytest.raises(CorruptFileError, match=r"extractor\.json: the extractor's layers are corrupt"):
+        load_backbone(tmp_path / "extractor.json", table_config, trainable_extractor=False)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_reads_pixels(name, network, table_config, tiny_sizes):
     spec = MODELS[name]
     function = open_backbone(config(network), spec, table_config).function
-    model = spec.build(spec.config(**tiny_sizes[name]), 20, function.shape, BackboneFeatures(function, learns=True))
+    model = spec.build(
+        spec.config(**tiny_sizes[name]), 20, function.shape, BackboneFeatures(function, trainable_extractor=True)
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
     tokens = np.array([[2, 5, 6], [2, 7, 8], [2, 9, 4]], np.int32)
     whole = np.array(model({"features": pixels, "tokens": tokens, "image": np.array([0, 1, 2])}))
-    logits, _, _ = model.step(tokens[:, 0], model.begin(pixels))
+    logits, _, _ = model.step(tokens[:, 0], model.init_state(pixels))
     np.testing.assert_allclose(logits, whole[:, 0], atol=1e-5)
-    assert any("kernel" in weight.path for weight in model.feature_scale.network.trainable_variables)
+    assert any("kernel" in weight.path for weight in model.feature_normalization.network.trainable_variables)
 
 
 def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(network, table_config):
@@ -251,7 +253,7 @@ def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(ne
     expected = np.array(plain(shown))
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        layer = BackboneFeatures(plain, learns=True)
+        layer = BackboneFeatures(plain, trainable_extractor=True)
     finally:
         keras.config.set_dtype_policy("float32")
     layer.build((None, 16, 6))
@@ -292,11 +294,14 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, table_config
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"extractor": "inception"}, r"extractor: unknown extractor 'inception'.*inception_v3"),
-        ({"extractor": "pixels"}, r"extractor: pixels are what the extractor reads \(name a network\)"),
+        ({"extractor": "inception"}, r"extractor: unknown extractor 'inception'\. .*inception_v3"),
+        ({"extractor": "pixels"}, r"extractor: pixels are the extractor's input"),
         ({"extractor": "custom:no.keras"}, r"no\.keras: the file does not exist"),
-        ({"extractor_layer": "lost"}, r"extractor_layer: small\.keras has no layer 'lost'.*last"),
-        ({"extractor_layer": "flat"}, r"extractor_layer: soft_attention wants spatial features, and flat gives \[96\]"),
+        ({"extractor_layer": "lost"}, r"extractor_layer: small\.keras has no layer 'lost'"),
+        (
+            {"extractor_layer": "flat"},
+            r"extractor_layer: soft_attention requires spatial features, but the output of flat is \[96\]",
+        ),
         ({"extractor_weights": "imagenet"}, r"extractor_weights: a custom extractor has its own weights"),
     ],
 )
@@ -307,9 +312,7 @@ def test_a_network_that_will_not_do_is_one_line_that_names_the_option(network, t
 
 def test_pixels_of_another_size_are_refused_with_the_command_that_makes_the_right_ones(network, table_config):
     other = table_config.model_copy(update={"height": 32})
-    with pytest.raises(
-        UsageError, match=r"takes 16, not 32; the table's pixels are 32×16 \(make .*--height N --width N"
-    ):
+    with pytest.raises(UsageError, match=r"takes 16, not 32; the table's pixels are 32×16\. .*--height N --width N"):
         open_backbone(config(network), model_spec("soft_attention"), other)
 
 
@@ -317,7 +320,7 @@ def test_pixels_are_taken_with_an_extractor_and_features_without(pixels, network
     assert select_tables(pixels, PixelInput()).features.shape == (SIDE, SIDE, 3)
     features = select_tables(pixels, model_spec("soft_attention")).features
     assert features.shape == (16, 19)
-    with pytest.raises(UsageError, match=r"these are features of shape \[16, 19\] .*--extractor pixels`\)"):
+    with pytest.raises(UsageError, match=r"these features have shape \[16, 19\]\. .*--extractor pixels`"):
         select_tables(pixels, PixelInput(), features=features.fingerprint)
     taken = select_tables(pixels, PixelInput()).features.fingerprint
     with pytest.raises(UsageError, match=r"these are pixels \[16, 16, 3\].*name a network with extractor in --config"):
@@ -327,5 +330,5 @@ def test_pixels_are_taken_with_an_extractor_and_features_without(pixels, network
 @pytest.mark.parametrize("name", ["extractor_layer", "extractor_lr_multiplier", "augment_translation"])
 def test_options_of_pixels_are_refused_where_no_extractor_is_named(name):
     value = "mixed9" if name == "extractor_layer" else 0.1
-    with pytest.raises(UsageError, match=f"{name} is for a model that learns from pixels"):
+    with pytest.raises(UsageError, match=f"{name} requires a model that learns from pixels"):
         parse_options(model_spec("nic").config, {name: value})

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.models.charset import CHARACTERS, CLASSES, decode, encode
+from trainer.models.charset import CHARACTERS, NUM_CLASSES, decode, encode
 
 
 @given(st.lists(st.text(CHARACTERS, max_size=6)))
@@ -16,10 +16,10 @@ def test_words_come_back_from_their_ids(words):
 
 def test_letters_are_1_to_26_and_0_fills_up():
     np.testing.assert_array_equal(encode(["az", "null"]), [[1, 26, 0, 0], [14, 21, 12, 12]])
-    assert CLASSES == 27
+    assert NUM_CLASSES == 27
 
 
 @pytest.mark.parametrize("word", ["Fail", "it's", "naïve", "a b", "a1"])
 def test_what_is_no_letter_is_named(word):
-    with pytest.raises(ValueError, match="is no letter from a to z"):
+    with pytest.raises(ValueError, match="is not a character from a to z"):
         encode(["fine", word])

@@ -11,7 +11,7 @@ from trainer.models.model_specs import MODELS
 @pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
 def test_what_a_paper_sets_otherwise_reaches_the_training(spec):
     training, _ = parse_options(spec.config, {})
-    expected = {**TrainingConfig().model_dump(), **spec.config.training}
+    expected = {**TrainingConfig().model_dump(), **spec.config.training_defaults}
     assert training.model_dump() == expected
 
 
@@ -34,5 +34,5 @@ def test_configurations_are_shown_without_keras():
 @pytest.mark.parametrize("name", ["nic", "m_rnn", "init_inject", "par_inject", "merge"])
 def test_a_model_of_pooled_features_refuses_spatial_ones_and_names_the_command(name):
     MODELS[name].check_shape((2048,), "1f2e")
-    with pytest.raises(UsageError, match=rf"1f2e: {name} wants pooled .*\[64, 2048\].*--pooling avg"):
+    with pytest.raises(UsageError, match=rf"1f2e: {name} requires pooled .*\[64, 2048\].*--pooling avg"):
         MODELS[name].check_shape((64, 2048), "1f2e")

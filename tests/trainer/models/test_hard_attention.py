@@ -8,7 +8,8 @@ import tensorflow as tf
 
 import capt
 from schemas.table_config import END, START
-from trainer.models.hard_attention import HardAttention, costs_to_go, sample_location
+from trainer.models.configs import HardAttentionConfig, SoftAttentionConfig
+from trainer.models.hard_attention import HardAttention, discount_future_costs, sample_location
 from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.soft_attention import SoftAttention
 from trainer.training.checkpoints import random_states
@@ -20,7 +21,7 @@ PLAIN = {**SIZES, "use_context_gate": False, "doubly_stochastic": 0.0, "entropy_
 
 def make(seed=1, **sizes):
     keras.utils.set_random_seed(seed)
-    model = HardAttention(VOCABULARY, **{**SIZES, **sizes})
+    model = HardAttention(VOCABULARY, HardAttentionConfig(**{**SIZES, **sizes}))
     model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
     model.attention_layer.score_layer.kernel.assign(4 * model.attention_layer.score_layer.kernel)
     return model
@@ -58,7 +59,7 @@ def costs_of(logits, targets):
 
 def paths_of(model, inputs):
     """Of every way to look: the logarithm of its probability and its mean cost a word, as tensors."""
-    state = model.begin(inputs["features"])
+    state = model.init_state(inputs["features"])
     tokens, targets = inputs["tokens"][0], inputs["targets"][0]
     for path in itertools.product(range(PLACES), repeat=len(tokens)):
         hidden, logarithm, cost = {"hidden": state["hidden"]}, 0.0, 0.0
@@ -106,7 +107,7 @@ def test_what_a_hard_batch_adds_is_the_published_term():
 def test_a_look_is_credited_with_the_words_from_it_on(discount, shares):
     costs = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     expected = [[sum(s * c for s, c in zip(shares, row[t:], strict=False)) for t in range(3)] for row in costs]
-    np.testing.assert_allclose(costs_to_go(costs, discount), expected, rtol=1e-5)
+    np.testing.assert_allclose(discount_future_costs(costs, discount), expected, rtol=1e-5)
 
 
 def test_the_baseline_of_a_word_follows_its_mean_cost_and_that_of_others_stays():
@@ -121,7 +122,7 @@ def test_the_baseline_of_a_word_follows_its_mean_cost_and_that_of_others_stays()
 
 def test_a_soft_batch_adds_the_entropy_alone():
     model, inputs = make(**{**PLAIN, "entropy_weight": 0.002}), make_inputs(4, words=1)
-    state = model.begin(inputs["features"])
+    state = model.init_state(inputs["features"])
     weights = np.array(model.attention_layer(state["hidden"], state["keys"]))[0]
     call_until(model, inputs, hard=False)
     assert float(sum(model.losses)) == pytest.approx(0.002 * 4 * (weights * np.log(weights)).sum(), rel=1e-5)
@@ -158,7 +159,8 @@ def test_rows_without_a_word_are_no_captions():
 def test_validation_and_decoding_look_softly():
     hard = make()
     soft = SoftAttention(
-        VOCABULARY, **{**SIZES, "init_state": "mean", "use_context_gate": True, "projection_dim": None}
+        VOCABULARY,
+        SoftAttentionConfig(**{**SIZES, "init_state": "mean", "use_context_gate": True, "projection_dim": None}),
     )
     inputs = make_inputs(2, words=4)
     soft(inputs)

@@ -1,10 +1,11 @@
 import numpy as np
 
+from trainer.models.configs import InitInjectConfig
 from trainer.models.init_inject import InitInject
 
 
 def built(channels, vocabulary, **sizes):
-    model = InitInject(vocabulary, **sizes)
+    model = InitInject(vocabulary, InitInjectConfig(**sizes))
     model.build({"features": (None, channels), "tokens": (None, None)})
     return model
 
@@ -25,8 +26,8 @@ def test_the_parameters_are_those_counted_by_hand():
 def test_both_halves_of_the_first_state_are_made_of_the_image():
     model = built(20, 23, units=6, image_bottleneck=5)
     features = np.random.default_rng(0).normal(size=(3, 20)).astype("float32")
-    (w1, b1), (w2, b2) = model.image_layer.get_weights(), model.first_state_layer.get_weights()
+    (w1, b1), (w2, b2) = model.image_layer.get_weights(), model.init_layer.get_weights()
     expected = elu(elu(features @ w1 + b1) @ w2 + b2)
-    state = model.begin(features)
+    state = model.init_state(features)
     np.testing.assert_allclose(state["hidden"], expected, atol=1e-5)
     np.testing.assert_allclose(state["carry"], expected, atol=1e-5)

@@ -15,7 +15,7 @@ AUTHOR = Path(__file__).parents[3] / "examples" / "configs" / "m_rnn_author.yaml
 
 def built(channels=20, vocabulary=23, **sizes):
     keras.utils.set_random_seed(5)
-    model = MRnn(vocabulary, **sizes)
+    model = MRnn(vocabulary, MRnnConfig(**sizes))
     model.build({"features": (None, channels), "tokens": (None, None)})
     return model
 
@@ -88,7 +88,7 @@ def test_tied_output_weights_are_the_word_vectors():
 
 
 def test_the_papers_recurrence_needs_as_many_units_as_it_reads():
-    with pytest.raises(UsageError, match=r"units: .*units must be 512 as well, got 256"):
+    with pytest.raises(UsageError, match="units must be 512"):
         parse_options(MRnnConfig, {"embedding_dim_2": 512})
     parse_options(MRnnConfig, {"embedding_dim_2": 512, "rnn_cell": "gru"})
     parse_options(MRnnConfig, {"embedding_dim_2": None, "embedding_dim": 256})

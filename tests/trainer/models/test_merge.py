@@ -1,10 +1,11 @@
 import numpy as np
 
+from trainer.models.configs import MergeConfig
 from trainer.models.merge import Merge
 
 
 def built(channels, vocabulary, **sizes):
-    model = Merge(vocabulary, **sizes)
+    model = Merge(vocabulary, MergeConfig(**sizes))
     model.build({"features": (None, channels), "tokens": (None, None)})
     return model
 
@@ -20,7 +21,7 @@ def test_the_parameters_are_those_counted_by_hand():
 def test_the_recurrence_knows_nothing_of_the_image():
     model = built(20, 23, embedding_dim=6, units=8)
     features = np.random.default_rng(0).normal(size=(2, 20)).astype("float32")
-    state = model.begin(features)
+    state = model.init_state(features)
     for _ in range(3):
         logits, state, _ = model.step(np.array([7, 7], np.int32), state)
     np.testing.assert_array_equal(state["hidden"][0], state["hidden"][1])

@@ -2,12 +2,13 @@ import keras
 import numpy as np
 import pytest
 
+from trainer.models.configs import NicConfig
 from trainer.models.nic import Nic
 
 
 def built(channels=20, vocabulary=23, **sizes):
     keras.utils.set_random_seed(5)
-    model = Nic(vocabulary, **sizes)
+    model = Nic(vocabulary, NicConfig(**sizes))
     model.build({"features": (None, channels), "tokens": (None, None)})
     return model
 
@@ -25,8 +26,8 @@ def test_the_image_is_read_as_the_word_before_the_first():
     model.embedding_layer.embeddings.assign(model.embedding_layer.embeddings * 5)
     features = np.random.default_rng(0).normal(size=(1, 20)).astype("float32")
     model.image_layer.kernel.assign(np.outer(features, model.embedding_layer.embeddings[7]) / (features**2).sum())
-    _, after_word, _ = model.step(np.array([7], np.int32), model.recurrence.zeros(1))
-    for part, value in model.begin(features).items():
+    _, after_word, _ = model.step(np.array([7], np.int32), model.recurrence.init_state(1))
+    for part, value in model.init_state(features).items():
         np.testing.assert_allclose(value, after_word[part], atol=1e-6)
 
 

@@ -1,10 +1,11 @@
 import numpy as np
 
+from trainer.models.configs import ParInjectConfig
 from trainer.models.par_inject import ParInject
 
 
 def built(channels, vocabulary, **sizes):
-    model = ParInject(vocabulary, **sizes)
+    model = ParInject(vocabulary, ParInjectConfig(**sizes))
     model.build({"features": (None, channels), "tokens": (None, None)})
     return model
 
@@ -23,6 +24,6 @@ def test_the_recurrence_reads_the_word_with_the_image_added():
     kernel, bias = model.image_layer.get_weights()
     token = np.array([7, 9], np.int32)
     read = np.array(model.embedding_layer(token)) + features @ kernel + bias
-    state = model.begin(features)
+    state = model.init_state(features)
     _, after, _ = model.step(token, state)
     np.testing.assert_allclose(after["hidden"], model.recurrence.step(read, state)["hidden"], atol=1e-6)

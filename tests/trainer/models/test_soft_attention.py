@@ -8,10 +8,10 @@ import yaml
 
 from schemas.table_config import END, START
 from trainer.config import parse_options
-from trainer.models.attention import AdditiveAttention, weighted_sum
+from trainer.models.configs import SoftAttentionConfig
 from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.model_specs import MODELS
-from trainer.models.soft_attention import SoftAttention
+from trainer.models.soft_attention import AdditiveAttention, SoftAttention, weighted_sum
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +32,7 @@ def test_attention_is_the_published_score():
     query, values = rng.normal(size=(2, 6)).astype("float32"), rng.normal(size=(2, 4, 5)).astype("float32")
     layer = AdditiveAttention(3)
     layer.build((None, 6), (None, 4, 5))
-    weights = layer(query, layer.keys(values))
+    weights = layer(query, layer.compute_keys(values))
     w1, (w2, b2), v = layer.key_layer.kernel, layer.query_layer.get_weights(), layer.score_layer.kernel
     score = np.tanh(values @ np.array(w1) + (query @ w2 + b2)[:, None]) @ np.array(v)[:, 0]
     expected = np.exp(score) / np.exp(score).sum(-1, keepdims=True)
@@ -44,7 +44,7 @@ def test_attention_is_the_published_score():
 def test_the_gradient_agrees_with_finite_differences(tiny_sizes):
     keras.utils.set_random_seed(5)
     rng = np.random.default_rng(0)
-    model = SoftAttention(23, **tiny_sizes["soft_attention"])
+    model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"]))
     tokens = np.insert(rng.integers(4, 23, (5, 6)), 0, START, axis=1).astype(np.int32)
     inputs = {"features": rng.normal(size=(5, 9, 20)).astype(np.float32), "tokens": tokens}
     targets = np.roll(tokens, -1, 1)
@@ -77,7 +77,7 @@ def batch():
 
 def weights_of(model, batch):
     """The attention [B, T, places] at every word of the batch."""
-    state, seen = model.begin(batch["features"]), []
+    state, seen = model.init_state(batch["features"]), []
     for token in batch["tokens"].T:
         _, state, weights = model.step(token, state)
         seen.append(np.array(weights))
@@ -85,7 +85,7 @@ def weights_of(model, batch):
 
 
 def test_the_regularizer_is_the_papers_over_real_words_alone(batch, tiny_sizes):
-    model = SoftAttention(23, **tiny_sizes["soft_attention"], doubly_stochastic=0.7)
+    model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], doubly_stochastic=0.7))
     model(batch, training=True)
     real = batch["targets"] > 0
     seen = (weights_of(model, batch) * real[..., None]).sum(axis=1)
@@ -95,7 +95,7 @@ def test_the_regularizer_is_the_papers_over_real_words_alone(batch, tiny_sizes):
 
 
 def test_rows_without_a_word_are_no_captions_to_the_regularizer(batch, tiny_sizes):
-    model = SoftAttention(23, **tiny_sizes["soft_attention"], doubly_stochastic=1.0)
+    model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], doubly_stochastic=1.0))
     model(batch, training=True)
     alone = float(sum(model.losses))
     model({name: np.concatenate([value, np.zeros_like(value[:2])]) for name, value in batch.items()}, training=True)
@@ -103,23 +103,23 @@ def test_rows_without_a_word_are_no_captions_to_the_regularizer(batch, tiny_size
 
 
 def test_a_closed_gate_hides_the_image_and_an_open_one_is_no_gate(batch, tiny_sizes):
-    model = SoftAttention(23, **tiny_sizes["soft_attention"], use_context_gate=True)
+    model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], use_context_gate=True))
     other = {**batch, "features": batch["features"][::-1].copy()}
     ajar = np.array(model(batch))
     model.gate_layer.bias.assign([-1e4])
     np.testing.assert_array_equal(model(batch), model(other))
     model.gate_layer.bias.assign([1e4])
     opened = np.array(model(batch))
-    model.use_context_gate = False
+    model.config = model.config.model_copy(update={"use_context_gate": False})
     np.testing.assert_allclose(opened, model(batch), atol=1e-6)
     assert np.abs(opened - ajar).max() > 1e-6
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_the_first_state_can_be_made_of_the_mean_of_the_values(batch, tiny_sizes, cell):
-    model = SoftAttention(23, **tiny_sizes["soft_attention"], rnn_cell=cell, init_state="mean")
+    model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], rnn_cell=cell, init_state="mean"))
     model(batch)
-    state = model.begin(batch["features"])
+    state = model.init_state(batch["features"])
     for name, layer in zip(model.recurrence.state_names, model.init_layers, strict=True):
         kernel, bias = layer.get_weights()
         expected = np.tanh(np.array(state["values"]).mean(axis=1) @ kernel + bias)
@@ -140,7 +140,7 @@ def test_the_committed_paper_config_is_one_that_training_takes():
 
 def looks(model, features, words):
     """Where the model looks as it reads each of the words first, [words, places]."""
-    state = model.begin(np.repeat(features, len(words), axis=0))
+    state = model.init_state(np.repeat(features, len(words), axis=0))
     return np.array(model.step(np.array(words, np.int32), state)[2])
 
 
@@ -148,7 +148,10 @@ def looks(model, features, words):
 def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, differ):
     keras.utils.set_random_seed(2)
     model = SoftAttention(
-        23, embedding_dim=8, units=6, attention_dim=5, projection_dim=None, output_dim=6, attention_query=query
+        23,
+        SoftAttentionConfig(
+            embedding_dim=8, units=6, attention_dim=5, projection_dim=None, output_dim=6, attention_query=query
+        ),
     )
     features = np.random.default_rng(0).normal(size=(1, 9, 20)).astype("float32")
     model.build({"features": (None, 9, 20), "tokens": (None, None)})
@@ -160,11 +163,14 @@ def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, dif
 def test_components_of_places_are_left_out_in_training_alone():
     keras.utils.set_random_seed(2)
     model = SoftAttention(
-        23, embedding_dim=4, units=6, attention_dim=5, projection_dim=None, output_dim=6, image_dropout=0.5
+        23,
+        SoftAttentionConfig(
+            embedding_dim=4, units=6, attention_dim=5, projection_dim=None, output_dim=6, image_dropout=0.5
+        ),
     )
     model.build({"features": (None, 9, 20), "tokens": (None, None)})
     features = np.ones((2, 9, 20), "float32")
-    np.testing.assert_array_equal(model.begin(features)["values"], features)
-    values = np.array(model.begin(features, training=True)["values"])
+    np.testing.assert_array_equal(model.init_state(features)["values"], features)
+    values = np.array(model.init_state(features, training=True)["values"])
     assert 0.3 < (values == 0).mean() < 0.7
     assert values.max() == 2

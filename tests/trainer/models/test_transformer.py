@@ -5,10 +5,12 @@ import pytest
 import capt
 from schemas.errors import UsageError
 from schemas.table_config import END, PAD, START, UNKNOWN
-from trainer.decoding.generation import GenerationConfig, make_decoder
+from trainer.decoding.factory import make_decoder
+from trainer.decoding.generation import GenerationConfig
+from trainer.models.configs import TransformerConfig
 from trainer.models.losses import NEVER_GENERATED, CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.models.model_specs import MODELS, model_spec
-from trainer.models.transformer import DecoderLayer, MultiHeadAttention, Transformer
+from trainer.models.transformer import CachedMultiHeadAttention, DecoderLayer, Transformer
 
 VOCABULARY, PLACES, CHANNELS = 23, 9, 20
 
@@ -16,7 +18,7 @@ VOCABULARY, PLACES, CHANNELS = 23, 9, 20
 @pytest.fixture
 def model(tiny_sizes):
     keras.utils.set_random_seed(5)
-    model = Transformer(VOCABULARY, **{**tiny_sizes["transformer"], "num_layers": 2})
+    model = Transformer(VOCABULARY, TransformerConfig(**{**tiny_sizes["transformer"], "num_layers": 2}))
     model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
     # As after training: logits that depend on what is read.
     model.logits_layer.kernel.assign(300 * model.logits_layer.kernel)
@@ -48,11 +50,11 @@ def attention_by_hand(layer, queries, values, seen):
 def test_attention_is_the_published_one():
     rng = np.random.default_rng(1)
     queries, values = rng.normal(size=(2, 3, 8)).astype("float32"), rng.normal(size=(2, 5, 6)).astype("float32")
-    layer = MultiHeadAttention(8, num_heads=2)
+    layer = CachedMultiHeadAttention(8, num_heads=2)
     layer.build((None, None, 8), (None, None, 6))
     layer.value_layer.bias.assign(rng.normal(size=8))
     seen = np.tri(3, 5, 1, dtype=bool)
-    output, weights = layer(queries, layer.remember(values), seen)
+    output, weights = layer(queries, layer.compute_keys_values(values), seen)
     expected, looks = attention_by_hand(layer, queries, values, seen)
     np.testing.assert_allclose(output, expected, atol=1e-5)
     np.testing.assert_allclose(weights, looks, atol=1e-5)
@@ -74,9 +76,9 @@ def test_words_keep_their_order(model, inputs):
 
 def test_the_kept_keys_and_values_give_the_logits_of_the_whole_to_the_last_position(model, inputs):
     rng = np.random.default_rng(2)
-    tokens = rng.integers(4, VOCABULARY, (4, model.max_length + 1)).astype(np.int32)
+    tokens = rng.integers(4, VOCABULARY, (4, model.config.max_length + 1)).astype(np.int32)
     whole = np.array(model({**inputs, "tokens": tokens}))
-    state = model.begin(inputs["features"])
+    state = model.init_state(inputs["features"])
     for t in range(tokens.shape[1]):
         logits, state, weights = model.step(tokens[:, t], state)
         np.testing.assert_allclose(logits, whole[:, t], atol=1e-4)
@@ -85,12 +87,12 @@ def test_the_kept_keys_and_values_give_the_logits_of_the_whole_to_the_last_posit
 
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
 def test_the_attention_is_the_mean_over_layers_and_heads(model, inputs):
-    state = model.begin(inputs["features"])
+    state = model.init_state(inputs["features"])
     _, _, attention = model.step(inputs["tokens"][:, 0], state)
     words, looks = model.embedding_layer(inputs["tokens"][:, :1]) + model.position_layer(np.array([0])), []
     for i, layer in enumerate(model.decoder_layers):
         image = (state[f"image_keys_{i}"], state[f"image_values_{i}"])
-        words, weights = layer(words, layer.self_attention.remember(words), image, np.ones((1, 1), bool))
+        words, weights = layer(words, layer.self_attention.compute_keys_values(words), image, np.ones((1, 1), bool))
         looks.append(np.array(weights)[:, :, 0])
     np.testing.assert_allclose(attention, np.concatenate(looks, axis=1).mean(axis=1), atol=1e-6)
 
@@ -103,7 +105,7 @@ def test_what_no_caption_is_made_of_cannot_be_said(model, inputs):
 
 def test_the_first_loss_is_the_unigrams(inputs, tiny_sizes):
     rng = np.random.default_rng(4)
-    model = Transformer(VOCABULARY, **tiny_sizes["transformer"])
+    model = Transformer(VOCABULARY, TransformerConfig(**tiny_sizes["transformer"]))
     model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
     targets = rng.choice(np.arange(3, VOCABULARY), p=rng.dirichlet(np.ones(VOCABULARY - 3)), size=(4, 7))
     counts = np.bincount(targets.ravel(), minlength=VOCABULARY)
@@ -115,7 +117,7 @@ def test_the_first_loss_is_the_unigrams(inputs, tiny_sizes):
     assert float(MaskedCrossEntropy()(targets, model(inputs))) == pytest.approx(
         -np.log(shares[targets]).mean(), rel=2e-3
     )
-    assert np.array(model.feature_scale.mean) == pytest.approx(inputs["features"].mean(axis=(0, 1)), abs=1e-5)
+    assert np.array(model.feature_normalization.mean) == pytest.approx(inputs["features"].mean(axis=(0, 1)), abs=1e-5)
 
 
 def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
@@ -125,16 +127,16 @@ def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
     kept, logits = some != UNKNOWN, np.array(model(inputs))
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     losses = -np.take_along_axis(shifted, targets[..., None], -1)[..., 0]
-    assert model.left_out == (PAD, UNKNOWN)
+    assert model.ignored_ids == (PAD, UNKNOWN)
     for smoothing in (0.0, 0.1):
-        loss = MaskedCrossEntropy(smoothing, model.left_out)
+        loss = MaskedCrossEntropy(smoothing, model.ignored_ids)
         even = -shifted[..., END:].mean(-1)
         expected = ((1 - smoothing) * losses + smoothing * even)[kept].mean()
         assert float(loss(some, logits)) == pytest.approx(expected, rel=1e-5)
     hits = (logits.argmax(-1) == targets)[kept].mean()
     for metric, expected in (
-        (CrossEntropy(model.left_out), losses[kept].mean()),
-        (MaskedAccuracy(model.left_out), hits),
+        (CrossEntropy(model.ignored_ids), losses[kept].mean()),
+        (MaskedAccuracy(model.ignored_ids), hits),
     ):
         metric.update_state(some, logits)
         assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
@@ -142,9 +144,9 @@ def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
 
 def test_more_words_than_positions_are_refused_before_decoding(model):
     # The end token comes after the longest caption.
-    make_decoder(model, GenerationConfig(max_new_tokens=model.max_length + 1))
+    make_decoder(model, GenerationConfig(max_new_tokens=model.config.max_length + 1))
     with pytest.raises(UsageError, match="--max-new-tokens"):
-        make_decoder(model, GenerationConfig(max_new_tokens=model.max_length + 2))
+        make_decoder(model, GenerationConfig(max_new_tokens=model.config.max_length + 2))
 
 
 def test_captions_longer_than_the_positions_are_refused_before_training(store, tmp_path):
@@ -174,14 +176,14 @@ def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, 
 
 
 def test_heads_that_do_not_divide_the_units_are_refused():
-    with pytest.raises(ValueError, match="heads must divide the units, 256"):
+    with pytest.raises(ValueError, match="units, 256, must be a multiple of num_heads"):
         MODELS["transformer"].config(num_heads=3)
 
 
-@pytest.mark.parametrize("layer", [MultiHeadAttention(8, 2, 0.1), DecoderLayer(8, 2, 0.1)])
+@pytest.mark.parametrize("layer", [CachedMultiHeadAttention(8, 2, 0.1), DecoderLayer(8, 2, 0.1)])
 def test_the_layers_come_back_from_their_config(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 
 def test_the_papers_learning_rate_is_the_default():
-    assert model_spec("transformer").config.training["learning_rate"] == 1e-4
+    assert model_spec("transformer").config.training_defaults["learning_rate"] == 1e-4

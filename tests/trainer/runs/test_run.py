@@ -175,7 +175,7 @@ def test_no_image_is_wrong_usage(run):
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
-    with pytest.raises(StoreError, match=r"no run is here .*capt train captioner"):
+    with pytest.raises(StoreError, match=r"no run is here.*capt train captioner"):
         load_run(tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
     ("name", "reason"),
     [
         ("network.pb", "the frozen network is missing"),
-        ("vocabulary.txt", "there is no vocabulary"),
+        ("vocabulary.txt", "vocabulary is missing"),
         ("checkpoints/state.json", "no checkpoint yet"),
     ],
 )

@@ -7,8 +7,8 @@ import yaml
 import capt
 from schemas.errors import UsageError
 from trainer.config import parse_options, parse_recognizer
+from trainer.models.configs import PROFILES
 from trainer.models.model_specs import MODELS
-from trainer.models.recognizer_profiles import PROFILES
 from trainer.tasks.default_config import print_defaults
 
 
@@ -40,5 +40,5 @@ def test_a_recognizers_profile_can_be_given_to_training_again(profile, capsys):
 
 
 def test_a_captioner_has_no_profiles():
-    with pytest.raises(UsageError, match=r"--profile: nic has no profiles \(they are for recognizer\)"):
+    with pytest.raises(UsageError, match=r"--profile: nic has no profiles"):
         capt.config(model="nic", profile="quick")

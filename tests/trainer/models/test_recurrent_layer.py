@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.models.recurrent_cells import RecurrentLayer
+from trainer.models.recurrent_layer import RecurrentLayer
 
 CELLS = ("rnn", "lstm", "gru", "adding")
 
@@ -19,7 +19,7 @@ def made(cell, units=6, reads=6, **arguments):
 def test_word_by_word_is_the_same_as_all_words_at_once(cell):
     recurrence = made(cell)
     words = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
-    state = recurrence.zeros(3)
+    state = recurrence.init_state(3)
     whole = np.array(recurrence(words, state))
     for t in range(5):
         state = recurrence.step(words[:, t], state)
@@ -28,7 +28,7 @@ def test_word_by_word_is_the_same_as_all_words_at_once(cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_state_has_one_shape_and_an_lstm_carries_one_more(cell):
-    state = made(cell).zeros(2)
+    state = made(cell).init_state(2)
     assert list(state) == (["hidden", "carry"] if cell == "lstm" else ["hidden"])
     assert all(value.shape == (2, 6) for value in state.values())
 
@@ -70,7 +70,7 @@ def test_training_leaves_out_weights_between_states_the_same_ones_for_all_words(
     words = np.random.default_rng(0).normal(size=(8, 6, 32)).astype("float32")
     kernel = recurrence.layer.cell.recurrent_kernel
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(recurrence(words, recurrence.zeros(8), training=True) ** 2)
+        loss = tf.reduce_sum(recurrence(words, recurrence.init_state(8), training=True) ** 2)
     left_out = tape.gradient(loss, kernel.value).numpy() == 0
     assert left_out.mean() == pytest.approx(0.3, abs=0.05)
     assert recurrence.layer.cell.recurrent_kernel is kernel
@@ -81,9 +81,9 @@ def test_nothing_is_left_out_but_in_training(cell):
     words = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
     whole, dropped = made(cell), made(cell, recurrent_weight_dropout=0.5)
     dropped.set_weights(whole.get_weights())
-    expected = np.array(whole(words, whole.zeros(3), training=True))
-    np.testing.assert_array_equal(dropped(words, dropped.zeros(3)), expected)
-    assert not np.allclose(dropped(words, dropped.zeros(3), training=True), expected)
+    expected = np.array(whole(words, whole.init_state(3), training=True))
+    np.testing.assert_array_equal(dropped(words, dropped.init_state(3)), expected)
+    assert not np.allclose(dropped(words, dropped.init_state(3), training=True), expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)

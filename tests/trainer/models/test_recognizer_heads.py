@@ -3,8 +3,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from tests.trainer.alignments import frames_of, word_probabilities
-from trainer.models.charset import CLASSES, encode
-from trainer.models.ctc_losses import ace_losses, ctc_losses, padded, position_losses
+from trainer.models.charset import NUM_CLASSES, encode
+from trainer.models.recognizer_heads import ace_losses, ctc_losses, pad_labels, position_losses
 
 
 def test_ctc_is_minus_the_logarithm_of_a_words_probability_over_all_alignments():
@@ -16,24 +16,24 @@ def test_ctc_is_minus_the_logarithm_of_a_words_probability_over_all_alignments()
 
 
 def test_the_loss_of_a_word_does_not_depend_on_how_far_it_is_padded():
-    logits = np.random.default_rng(1).normal(size=(2, 8, CLASSES)).astype(np.float32)
+    logits = np.random.default_rng(1).normal(size=(2, 8, NUM_CLASSES)).astype(np.float32)
     words = encode(["fig", "no"])
-    np.testing.assert_array_equal(padded(words, 5), [[6, 9, 7, 0, 0], [14, 15, 0, 0, 0]])
-    np.testing.assert_allclose(ctc_losses(padded(words, 5), logits), ctc_losses(words, logits), rtol=1e-6)
+    np.testing.assert_array_equal(pad_labels(words, 5), [[6, 9, 7, 0, 0], [14, 15, 0, 0, 0]])
+    np.testing.assert_allclose(ctc_losses(pad_labels(words, 5), logits), ctc_losses(words, logits), rtol=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_positions_are_apart_and_end_in_nothing(smoothing):
-    logits = np.random.default_rng(2).normal(size=(2, 5, CLASSES)).astype(np.float32)
-    words = np.array(padded(encode(["null", "zzzzz"]), 5))
-    targets = (1 - smoothing) * np.eye(CLASSES)[words] + smoothing / CLASSES
+    logits = np.random.default_rng(2).normal(size=(2, 5, NUM_CLASSES)).astype(np.float32)
+    words = np.array(pad_labels(encode(["null", "zzzzz"]), 5))
+    targets = (1 - smoothing) * np.eye(NUM_CLASSES)[words] + smoothing / NUM_CLASSES
     expected = -(targets * log_softmax(logits, axis=-1)).sum((1, 2))
     np.testing.assert_allclose(position_losses(words, logits, smoothing), expected, rtol=1e-5)
 
 
 def test_letters_count_as_often_as_they_come_anywhere():
-    logits = np.random.default_rng(3).normal(0, 2, size=(2, 12, CLASSES)).astype(np.float32)
-    counts = np.zeros((2, CLASSES))
+    logits = np.random.default_rng(3).normal(0, 2, size=(2, 12, NUM_CLASSES)).astype(np.float32)
+    counts = np.zeros((2, NUM_CLASSES))
     counts[0, [0, 14, 21, 12]] = 8, 1, 1, 2
     counts[1, [0, 26]] = 9, 3
     shares = softmax(logits, axis=-1).mean(axis=1)
@@ -42,7 +42,7 @@ def test_letters_count_as_often_as_they_come_anywhere():
 
 
 def test_letters_cost_least_where_each_has_a_cell_of_its_own():
-    logits = np.zeros((1, 12, CLASSES), np.float32)
+    logits = np.zeros((1, 12, NUM_CLASSES), np.float32)
     logits[:, :, 0] = 20
     logits[0, [2, 5, 6, 9], encode(["null"])[0]] = 40
     best = float(ace_losses(encode(["null"]), logits)[0])

@@ -1,0 +1,108 @@
+"""Computes the losses and greedy predictions of the recognizer's heads.
+
+ctc         a character or the blank per time step       CTC loss (Graves et al., ICML 2006)
+attention   a character or the end per position          cross-entropy
+cells       a character or nothing per cell              aggregation cross-entropy (Xie et al., 2019)
+"""
+
+import math
+from typing import Any, Literal
+
+from features.runtime.keras_settings import ops
+from trainer.models.charset import BLANK, NUM_CLASSES
+
+Head = Literal["ctc", "attention"]
+
+# === Losses ===
+
+
+def pad_labels(labels: Any, length: int) -> Any:
+    """Returns character IDs int [B, L] as int32 [B, length], padded with 0; L is at most `length`."""
+    labels = ops.cast(labels, "int32")
+    return ops.pad(labels, [[0, 0], [0, length - labels.shape[1]]], constant_values=BLANK)
+
+
+def ctc_losses(labels: Any, logits: Any) -> Any:
+    """Returns minus the log-probability of each label over all its alignments, float32 [B], in nats.
+
+    Args:
+        labels: int32 [B, L]. Character IDs, padded with 0.
+        logits: float32 [B, T, 27].
+    """
+    lengths = ops.sum(ops.cast(ops.not_equal(labels, BLANK), "int32"), axis=1)
+    return ops.ctc_loss(labels, logits, lengths, ops.full_like(lengths, ops.shape(logits)[1]), mask_index=BLANK)
+
+
+def position_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
+    """Returns the cross-entropy of the characters and the ends after them, summed over positions, float32 [B].
+
+    Args:
+        labels: int32 [B, positions]. Character IDs, padded with 0.
+        logits: float32 [B, positions, 27].
+        label_smoothing: Fraction of each target that is spread evenly over all classes.
+    """
+    targets = ops.one_hot(labels, NUM_CLASSES)
+    targets = (1 - label_smoothing) * targets + label_smoothing / NUM_CLASSES
+    return ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True), axis=1)
+
+
+def ace_losses(labels: Any, logits: Any) -> Any:
+    """Returns the aggregation cross-entropy (ACE) of Xie et al. (2019, arXiv:1904.08364), float32 [B].
+
+    The probabilities of a class, summed over all cells, are compared with its number of occurrences in the label; those
+    of class 0 with the number of remaining cells.
+
+    Args:
+        labels: int32 [B, L]. Character IDs, padded with 0.
+        logits: float32 [B, cells, 27].
+    """
+    cells = logits.shape[1]
+    characters = ops.sum(ops.one_hot(labels, NUM_CLASSES), axis=1)[:, BLANK + 1 :]
+    remaining = cells - ops.sum(characters, axis=1, keepdims=True)
+    counts = ops.concatenate([remaining, characters], axis=1)
+    log_means = ops.logsumexp(ops.log_softmax(logits, axis=-1), axis=1) - math.log(cells)
+    return -ops.sum(counts * log_means, axis=1)
+
+
+# === Greedy decoding ===
+
+
+def decode_greedily(head: Head, logits: Any) -> tuple[Any, Any]:
+    """Predicts each label by its most probable characters.
+
+    Args:
+        head: `ctc`: the most probable class of every time step, with repeated characters merged and blanks removed;
+            `attention`: the most probable label, one character per position and then ends.
+        logits: float32 [B, T, 27].
+
+    Returns:
+        The character IDs int32 [B, T], padded with 0, and the log-probability float32 [B] of the label over all its
+        alignments.
+    """
+    if head == "attention":
+        return _find_best_label(logits)
+    ids = greedy_ids(head, logits)
+    return ids, -ctc_losses(ids, ops.cast(logits, "float32"))
+
+
+def greedy_ids(head: Head, logits: Any) -> Any:
+    """Returns only the character IDs of `decode_greedily`, which are much cheaper."""
+    if head == "attention":
+        return _find_best_label(logits)[0]
+    time_steps = ops.shape(logits)[1]
+    lengths = ops.full_like(ops.argmax(logits[:, 0], axis=-1), time_steps, dtype="int32")
+    decoded, _ = ops.ctc_decode(logits, lengths, strategy="greedy", mask_index=BLANK)
+    # Keras pads with −1.
+    return ops.maximum(ops.reshape(ops.cast(decoded, "int32"), (-1, time_steps)), BLANK)
+
+
+def _find_best_label(logits: Any) -> tuple[Any, Any]:
+    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    characters = 1 + ops.cast(ops.argmax(log_probabilities[..., 1:], axis=-1), "int32")
+    best = ops.cumsum(ops.pad(ops.max(log_probabilities[..., 1:], axis=-1), [[0, 0], [1, 0]]), axis=1)
+    ends = ops.cumsum(ops.pad(log_probabilities[..., BLANK], [[0, 0], [1, 0]]), axis=1)
+    # Score of the best label with n characters, for each n from 0: n characters, then ends.
+    scores = best + ends[:, -1:] - ends
+    length = ops.cast(ops.argmax(scores, axis=1), "int32")
+    ids = ops.where(ops.arange(ops.shape(characters)[1]) < ops.expand_dims(length, 1), characters, BLANK)
+    return ids, ops.max(scores, axis=1)

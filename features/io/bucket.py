@@ -78,6 +78,13 @@ class Bucket(ABC):
     def delete(self, key: str) -> None:
         """Deletes an object, if there is one."""
 
+    def read_within(self, key: str, max_bytes: int) -> bytes | None:
+        """Reads an object; returns None, without reading it, if it has more than `max_bytes`."""
+        info = self.stat(key)
+        if info is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object", f"{self._uri}/{key}")
+        return self.read(key) if info.size <= max_bytes else None
+
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Puts an object unless one exists; returns whether this call put it, also if an answer was lost."""
         writer = uuid.uuid4().hex

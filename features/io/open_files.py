@@ -57,6 +57,11 @@ def read_file(location: str, max_bytes: int) -> bytes:
         OSError: As `open_file`.
         CaptError: As `open_file`.
     """
+    if is_uri(location):
+        bucket, key = objects.open_bucket(location)
+        data = bucket.read_within(key, max_bytes)
+        check_size(max_bytes + 1 if data is None else len(data), location, max_bytes)
+        return data or b""
     with open_file(location) as file:
         check_size(file.seek(0, os.SEEK_END), location, max_bytes)
         file.seek(0)

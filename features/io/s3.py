@@ -1,5 +1,6 @@
 """Accesses buckets of S3 and of compatible services through boto3."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -72,6 +73,14 @@ class S3Bucket(Bucket):
         def read() -> bytes:
             data: bytes = self._client.get_object(Bucket=self._name, Key=key, **byte_range)["Body"].read()
             return data
+
+        return self._request(key, read)
+
+    def read_within(self, key: str, max_bytes: int) -> bytes | None:
+        def read() -> bytes | None:
+            answer = self._client.get_object(Bucket=self._name, Key=key)
+            with contextlib.closing(answer["Body"]) as body:
+                return body.read() if answer["ContentLength"] <= max_bytes else None
 
         return self._request(key, read)
 

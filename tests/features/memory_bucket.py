@@ -46,6 +46,10 @@ class MemoryBucket:
             raise FileNotFoundError(2, "no such object", key)
         return self.objects[key][1][start:end]
 
+    def read_within(self, key: str, max_bytes: int) -> bytes | None:
+        data = self.read(key)
+        return data if len(data) <= max_bytes else None
+
     def put(self, key: str, data: bytes) -> None:
         self._before("put", key)
         self._put(key, data)

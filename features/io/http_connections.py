@@ -1,9 +1,9 @@
-"""Addresses on the web: which are asked at all, and connections that go to a checked address and end on time.
+"""Opens HTTP connections to checked IP addresses, and ends them at a deadline.
 
-    URL → scheme, no user name → host resolved here → address public? → connected to that very address → watched
+    URL → http or https, no user → host name resolved → public address? → connection to this very address → deadline
 
-A host is resolved once for a connection, and what was checked is what is connected to, so a name whose answer changes
-between two look-ups gains nothing. Every redirect makes a new connection, so every one is checked.
+A host name is resolved once per connection, and the checked address is the one that is connected to, so a name whose
+answer changes between two look-ups gains nothing. Every redirect opens a new connection, so every one is checked.
 """
 
 import contextlib
@@ -22,8 +22,7 @@ from urllib3.util import Url, parse_url
 from schemas.errors import RecordError
 from schemas.secrets import strip_user
 
-MAX_URL = 8192
-
+_MAX_URL_CHARACTERS = 8192
 _PORTS = {"http": 80, "https": 443}
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637; ipaddress of Python 3.11 does not know it
@@ -31,32 +30,32 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in t
 
 
 def parse_http_url(url: str) -> Url:
-    """A URL in its parts, in the form that requests are made of.
+    """Parses a URL.
 
     Raises:
-        RecordError: stage `download`, reason `scheme` where it is neither http nor https, or `bad address` where it has
-            no host, names a user, or is no URL.
+        RecordError: Stage `download`, with reason `scheme` (neither http nor https) or `bad address` (not a URL, no
+            host, a user name, or too long).
     """
-    shown = strip_user(url)
-    if len(url) > MAX_URL:
-        raise _refused("bad address", f"{shown[:80]}…: more than {MAX_URL} characters")
+    label = strip_user(url)
+    if len(url) > _MAX_URL_CHARACTERS:
+        raise _refuse("bad address", f"{label[:80]}…: more than {_MAX_URL_CHARACTERS} characters")
     try:
         parsed = parse_url(url)
     except LocationParseError:
-        raise _refused("bad address", f"{shown}: not a URL") from None
+        raise _refuse("bad address", f"{label}: not a URL") from None
     if parsed.scheme not in _PORTS:
-        raise _refused("scheme", f"{shown}: neither http nor https")
+        raise _refuse("scheme", f"{label}: neither http nor https")
     if parsed.auth is not None:
-        raise _refused("bad address", f"{shown}: it names a user")
+        raise _refuse("bad address", f"{label}: the URL contains a user name")
     if not parsed.host:
-        raise _refused("bad address", f"{shown}: it names no host")
+        raise _refuse("bad address", f"{label}: the URL has no host")
     return parsed
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, by the registries of IANA for special purposes.
+    """Returns whether an IP address belongs to the public internet, by IANA's special-purpose registries.
 
-    Of an address that holds another (IPv4-mapped, 6to4, NAT64), the other one counts.
+    An address that contains another one (IPv4-mapped, 6to4, NAT64) is as public as the inner one.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv4Address):
@@ -70,19 +69,19 @@ def is_public(address: str) -> bool:
 
 
 class Deadline:
-    """A moment at which the connection in use is broken off, however slowly it still sends.
+    """Shuts down the current connection when a time is over, however slowly the server still sends.
 
-    Time-outs of a socket start anew with every byte; this one does not.
+    A socket's own time-out starts again with every byte.
 
     Args:
-        seconds: float. From now.
+        seconds: Time from the creation of this object.
     """
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._watched: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._break_off)
+        self._timer = threading.Timer(seconds, self._shut_down)
         self._timer.daemon = True
 
     def __enter__(self) -> "Deadline":
@@ -91,7 +90,7 @@ class Deadline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._timer.cancel()
-        self._forget()
+        self._release()
 
     @property
     def left(self) -> float:
@@ -99,51 +98,50 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """TimeoutError where the moment has passed."""
+        """Raises TimeoutError if the time is over."""
         if not self.left:
-            raise TimeoutError("the time for this address is over")
+            raise TimeoutError("the time for this URL is over")
 
     def watch(self, connection: socket.socket) -> None:
-        """Break this connection off at the deadline, and no other."""
-        self._forget()
+        """Watches a connection in place of the former one."""
+        self._release()
         with self._lock:
-            # A second descriptor: TLS takes the first one from the socket object.
-            self._watched = connection.dup()
+            self._watched = connection.dup()  # TLS detaches the original descriptor from the socket object.
         self.check()
 
-    def _forget(self) -> None:
+    def _release(self) -> None:
         with self._lock:
             if self._watched:
                 self._watched.close()
             self._watched = None
 
-    def _break_off(self) -> None:
+    def _shut_down(self) -> None:
         with self._lock, contextlib.suppress(OSError):
             if self._watched:
                 self._watched.shutdown(socket.SHUT_RDWR)
 
 
-def connect(address: Url, deadline: Deadline, seconds: float, allow_private: bool) -> HTTPConnection:
-    """A connection to a host at an address that was checked; no proxy that the environment names is used.
+def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -> HTTPConnection:
+    """Opens a connection to a checked address of a URL's host, without a proxy.
 
     Args:
-        address: Url. As `parse_address` gives it.
-        deadline: Deadline. Watches the connection.
-        seconds: float. For connecting, to each of the host's addresses in turn.
-        allow_private: bool. Whether addresses outside the public internet are connected to.
+        url: From `parse_http_url`.
+        deadline: Watches the connection.
+        seconds: Time-out per address of the host.
+        allow_private: Whether to connect to addresses outside the public internet.
 
     Raises:
-        RecordError: stage `download`, reason `private address`.
-        OSError: of name resolution, the connection or TLS; TimeoutError where it took too long.
-        UnicodeError: where no host can have that name.
+        RecordError: Stage `download`, reason `private address`.
+        OSError: Name resolution, the connection or TLS failed; TimeoutError if it took too long.
+        UnicodeError: The host name is invalid.
     """
-    scheme, host = str(address.scheme), str(address.host).strip("[]")
-    port = address.port or _PORTS[scheme]
-    connection: _HTTP
+    scheme, host = str(url.scheme), str(url.host).strip("[]")
+    port = url.port or _PORTS[scheme]
+    connection: _CheckedConnection
     if scheme == "https":
-        connection = _HTTPS(host, port, timeout=seconds, ssl_context=_tls_context())
+        connection = _CheckedTlsConnection(host, port, timeout=seconds, ssl_context=_tls_context())
     else:
-        connection = _HTTP(host, port, timeout=seconds)
+        connection = _CheckedConnection(host, port, timeout=seconds)
     connection.deadline, connection.allow_private = deadline, allow_private
     try:
         connection.connect()
@@ -153,55 +151,55 @@ def connect(address: Url, deadline: Deadline, seconds: float, allow_private: boo
     return connection
 
 
-class _HTTP(HTTPConnection):
-    """Connects to checked addresses only, where urllib3's own connection would resolve the host."""
+class _CheckedConnection(HTTPConnection):
+    """Connects to checked addresses only; urllib3's own class resolves the host without a check."""
 
     deadline: Deadline
     allow_private: bool
 
     def _new_conn(self) -> socket.socket:
         seconds = float(self.timeout or 0)
-        made = _connect(self._dns_host, self.port, seconds, self.deadline, self.allow_private)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened = _open_socket(self._dns_host, self.port, seconds, self.deadline, self.allow_private)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            self.deadline.watch(made)
+            self.deadline.watch(opened)
         except BaseException:
-            made.close()
+            opened.close()
             raise
-        return made
+        return opened
 
 
-class _HTTPS(_HTTP, HTTPSConnection):
+class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
     """The same over TLS."""
 
 
-def _connect(host: str, port: int, seconds: float, deadline: Deadline, allow_private: bool) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    allowed = [one for one in found if allow_private or is_public(str(one[4][0]))]
+def _open_socket(host: str, port: int, seconds: float, deadline: Deadline, allow_private: bool) -> socket.socket:
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    allowed = [info for info in infos if allow_private or is_public(str(info[4][0]))]
     if not allowed:
-        location = ", ".join(sorted({str(one[4][0]) for one in found}))
-        raise _refused("private address", f"{host} is {location}", permanent=False)
-    failed: OSError | None = None
-    for family, kind, protocol, _, place in allowed:
+        addresses = ", ".join(sorted({str(info[4][0]) for info in infos}))
+        raise _refuse("private address", f"{host} is {addresses}", permanent=False)
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in allowed:
         deadline.check()
-        made = socket.socket(family, kind, protocol)
+        opened = socket.socket(family, kind, protocol)
         try:
-            made.settimeout(min(seconds, deadline.left) or seconds)
-            made.connect(place)
-            made.settimeout(seconds)
+            opened.settimeout(min(seconds, deadline.left) or seconds)
+            opened.connect(address)
+            opened.settimeout(seconds)
         except OSError as error:
-            made.close()
-            failed = error
+            opened.close()
+            failure = error
         else:
-            return made
-    raise failed or OSError("no address")
+            return opened
+    raise failure or OSError("no address")
 
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """The system's certificates, which take milliseconds to read."""
+    """Reads the system's certificates once, because that takes milliseconds."""
     return ssl.create_default_context()
 
 
-def _refused(reason: str, detail: str, permanent: bool = True) -> RecordError:
+def _refuse(reason: str, detail: str, permanent: bool = True) -> RecordError:
     return RecordError("download", reason, detail, permanent=permanent)

@@ -1,6 +1,6 @@
-"""Tells image files from others by their suffix, and files without a known suffix by their first bytes.
+"""Recognizes image files by their suffix, and files without a known suffix by their first bytes.
 
-The lists of suffixes stand here, so that a folder has the same images on every machine.
+The suffixes are listed here, so that a directory has the same images on every machine.
 """
 
 import re
@@ -10,7 +10,7 @@ from features.images.decode import has_image_signature
 from features.references import ListedFile, Reference
 from schemas.errors import RecordError
 
-# Formats that capt does not decode are images too: their files fail, and are not left out.
+# Also formats that capt does not decode: such files fail instead of being ignored.
 _IMAGE = re.compile(
     r"\.(jpe?g|jpe|jfif|p?jpeg|pjp|jif|mpo|a?png|webp|gif|bmp|dib|tiff?|svgz?|hei[cf]|hif|avifs?|jp2|j2k|jp[cfmx]|jxl"
     r"|jxr|wdp|hdp|ico|cur|psd|xcf|djvu|p[bgpna]m|pcx|tga|icb|vda|vst|exr|hdr|sgi|rgba?|ras|x[bp]m|xwd|ief|wbmp|dds"
@@ -27,27 +27,15 @@ _START_BYTES = 32
 
 
 def is_image_name(name: str) -> bool | None:
-    """Tells by its suffix whether a file is an image.
-
-    Args:
-        name: Name of the file.
-
-    Returns:
-        Whether it is; None if the suffix is missing or not known.
-    """
+    """Returns whether a file is an image by its suffix; None if the suffix is missing or unknown."""
     suffix = PurePosixPath(name).suffix
     return True if _IMAGE.fullmatch(suffix) else False if _OTHER.fullmatch(suffix) else None
 
 
 def starts_as_image(reference: Reference) -> bool:
-    """Tells by its first bytes whether a file is an image.
+    """Returns whether a file begins as a format that capt decodes.
 
-    Args:
-        reference: The file.
-
-    Returns:
-        Whether it begins as a format that capt decodes. A file that cannot be read counts as an image, so that it fails
-        for its reason and is not left out.
+    Also True if the file cannot be read, so that it fails with its reason instead of being ignored.
     """
     try:
         return has_image_signature(reference.read_start(_START_BYTES))
@@ -55,7 +43,7 @@ def starts_as_image(reference: Reference) -> bool:
         return True
 
 
-def is_image(found: ListedFile) -> bool:
-    """Tells by its suffix, or else by its first bytes, whether a file is an image."""
-    told = is_image_name(found.name)
-    return starts_as_image(found.reference) if told is None else told
+def is_image(file: ListedFile) -> bool:
+    """Returns whether a file is an image, by its suffix or else by its first bytes."""
+    by_name = is_image_name(file.name)
+    return starts_as_image(file.reference) if by_name is None else by_name

@@ -1,4 +1,4 @@
-"""`capt fetch`: the published files of a dataset, resumed after a break and held against their checksums."""
+"""Downloads the published files of a dataset (`capt fetch`)."""
 
 import logging
 import shlex
@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from features.io.atomic_files import make_directory
 from features.io.locations import local_path
 from pipelines.beam.scratch import hold_job_lock
-from pipelines.fetch.checksums import mismatch
-from pipelines.fetch.file_download import Transfer
+from pipelines.fetch.file_download import FileDownload, find_mismatch
 from pipelines.fetch.published_files import PUBLISHED, Publication, PublishedFile
 from schemas.errors import CaptError, UsageError
 from schemas.options.data import Fetch
@@ -25,139 +24,141 @@ _log = logging.getLogger("capt.fetch")
 
 
 def fetch_dataset(options: Fetch) -> dict[str, Any]:
-    """Fetch the files of a dataset that are not in the directory yet; those that are there are checked, not fetched.
+    """Downloads the files of a dataset that are not in the directory, and verifies those that are.
 
     Args:
-        options: The dataset, the directory that the files go to, and which files.
+        options: Options of `capt fetch`.
 
     Returns:
-        dict. `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes` and `checksum`; `skipped`
-        (files that were there), `damaged` (names of those that were there and wrong), `resumed` (files gone on with),
-        `bytes` (received), `seconds`, and `next`, the commands that use the files.
+        `files` by name, each with `state` (`present`, `fetched`, `resumed`), `bytes` and `checksum`; `skipped` (number
+        of present files), `damaged` (names of present files that were corrupt), `resumed` (number of resumed
+        downloads), `bytes` (received), `seconds`, and `next` (commands that use the files).
 
     Raises:
-        UsageError: an unknown dataset or file, or a mirror that is no base address.
-        CaptError: a server that refuses or cannot be reached, too little disk, or a file that is not the published one.
+        UsageError: The dataset, file or mirror URL is invalid.
+        CaptError: The server refuses or cannot be reached, the disk is too small, or a file is not the published one.
     """
     started = time.monotonic()
-    publication = _published(options.dataset)
-    files = _chosen(publication.files, options.only, options.dataset)
-    place = _made(options.directory)
-    base = _base(options.mirror_url)
-    with hold_job_lock(place / _LOCK):
-        damaged = _damaged(files, place)
-        wanted = [
-            Transfer(file, f"{base}/{file.name}" if base else file.address, place / file.name)
+    publication = _find_publication(options.dataset)
+    files = _select_files(publication.files, options.only, options.dataset)
+    mirror_url = _check_mirror(options.mirror_url)
+    directory = _make_directory(options.directory)
+    with hold_job_lock(directory / _LOCK):
+        corrupt = _find_corrupt(files, directory)
+        downloads = [
+            FileDownload(file, f"{mirror_url}/{file.name}" if mirror_url else file.url, directory / file.name)
             for file in files
-            if file.name in damaged or not (place / file.name).exists()
+            if file.name in corrupt or not (directory / file.name).exists()
         ]
-        _check_disk(wanted, place)
-        for transfer in wanted:
-            transfer.run()
-    states = {transfer.name: "resumed" if transfer.resumed else "fetched" for transfer in wanted}
+        _check_disk(downloads, directory)
+        for download in downloads:
+            download.run()
+    states = {download.name: "resumed" if download.resumed else "fetched" for download in downloads}
     return {
         "dataset": options.dataset,
         "directory": options.directory,
         "files": {
             file.name: {
                 "state": states.get(file.name, "present"),
-                "bytes": (place / file.name).stat().st_size,
+                "bytes": (directory / file.name).stat().st_size,
                 "checksum": file.checksum,
             }
             for file in files
         },
-        "skipped": len(files) - len(wanted),
-        "damaged": damaged,
-        "resumed": sum(transfer.resumed for transfer in wanted),
-        "bytes": sum(transfer.received for transfer in wanted),
+        "skipped": len(files) - len(downloads),
+        "damaged": corrupt,
+        "resumed": sum(download.resumed for download in downloads),
+        "bytes": sum(download.received for download in downloads),
         "seconds": round(time.monotonic() - started, 3),
-        "next": _commands(publication, place, options.directory),
+        "next": _complete_commands(publication, directory, options.directory),
     }
 
 
 def print_fetched(result: dict[str, Any]) -> None:
-    """Print what `fetch_dataset` returned for people."""
+    """Prints the summary of `fetch_dataset` as a table."""
     printer = Printer()
     rows = [(name, file["state"], file["bytes"]) for name, file in result["files"].items()]
     printer.table(f"{result['dataset']} in {result['directory']}", ("file", "state"), ("bytes",), rows)
     if result["next"]:
-        printer.line("to use them:")
+        printer.line("Commands that use these files:")
         for command in result["next"]:
             printer.line(f"  {command}")
 
 
-def _published(dataset: str) -> Publication:
+def _find_publication(dataset: str) -> Publication:
     if dataset not in PUBLISHED:
-        raise UsageError(f"nothing published is known as {dataset!r}", hint=f"use one of {', '.join(PUBLISHED)}")
+        raise UsageError(f"unknown dataset {dataset!r}", hint=f"Use one of {', '.join(PUBLISHED)}.")
     return PUBLISHED[dataset]
 
 
-def _chosen(files: Sequence[PublishedFile], only: Sequence[str], dataset: str) -> list[PublishedFile]:
+def _select_files(files: Sequence[PublishedFile], only: Sequence[str], dataset: str) -> list[PublishedFile]:
     names = [file.name for file in files]
     for name in only:
         if name not in names:
-            raise UsageError(f"{dataset} has no file {name!r}", location="--only", hint=f"it has {', '.join(names)}")
+            raise UsageError(
+                f"{dataset} has no file {name!r}", location="--only", hint=f"Use one of {', '.join(names)}."
+            )
     return [file for file in files if (file.name in only if only else not file.extra)]
 
 
-def _made(directory: str) -> Path:
-    place = local_path(directory)
+def _make_directory(name: str) -> Path:
+    directory = local_path(name)
     try:
-        make_directory(place)
+        make_directory(directory)
     except OSError as error:
-        raise UsageError(f"cannot make the directory: {error.strerror}", location=directory) from error
-    return place
+        raise UsageError(f"the directory cannot be created: {error.strerror}", location=name) from error
+    return directory
 
 
-def _base(mirror: str | None) -> str:
-    """The mirror's address without a slash at its end; empty where there is none."""
-    if mirror is None:
+def _check_mirror(url: str | None) -> str:
+    """Returns the mirror's URL without a slash at its end; empty if there is none."""
+    if url is None:
         return ""
-    parts = urlsplit(mirror)
-    if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in mirror for sign in "@?#"):
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in url for sign in "@?#"):
         raise UsageError(
-            "a mirror is an http or https address without user, query or fragment", location=f"--mirror-url {mirror}"
+            "the URL must be http or https, without user, query and fragment", location=f"--mirror-url {url}"
         )
-    return mirror.rstrip("/")
+    return url.rstrip("/")
 
 
-def _damaged(files: Sequence[PublishedFile], place: Path) -> list[str]:
-    """Names of the files that are there and not as published."""
-    damaged = []
+def _find_corrupt(files: Sequence[PublishedFile], directory: Path) -> list[str]:
+    """Returns the names of present files that differ from the published ones."""
+    corrupt = []
     for file in files:
-        path = place / file.name
-        wrong = mismatch(file, path) if path.exists() else ""
-        if wrong:
-            _log.warning("%s is damaged and will be fetched again: %s", path, wrong)
-            damaged.append(file.name)
-    return damaged
+        path = directory / file.name
+        mismatch = find_mismatch(file, path) if path.exists() else ""
+        if mismatch:
+            _log.warning("%s is corrupt and is downloaded again: %s", path, mismatch)
+            corrupt.append(file.name)
+    return corrupt
 
 
-def _check_disk(wanted: Sequence[Transfer], place: Path) -> None:
-    """Say how much is to come, and refuse where the disk is too small for it."""
-    if not wanted:
+def _check_disk(downloads: Sequence[FileDownload], directory: Path) -> None:
+    """Logs the sizes of the downloads; CaptError if the disk is too small for them."""
+    if not downloads:
         return
-    missing = {transfer.name: transfer.announced().bytes - transfer.arrived for transfer in wanted}
-    need, free = sum(missing.values()), shutil.disk_usage(place).free
-    told = ", ".join(f"{name} {_size(count)}" for name, count in missing.items())
-    _log.info("to fetch: %s (%s); free in %s: %s", _size(need), told, place, _size(free))
-    if need > free:
+    sizes = {download.name: download.count_missing() for download in downloads}
+    total, free = sum(sizes.values()), shutil.disk_usage(directory).free
+    details = ", ".join(f"{name} {_format_size(size)}" for name, size in sizes.items())
+    _log.info("Downloading %s (%s). Free in %s: %s.", _format_size(total), details, directory, _format_size(free))
+    if total > free:
         raise CaptError(
-            f"{_size(need)} are to be fetched, and {_size(free)} are free",
-            location=str(place),
-            hint="free some, or take fewer files with --only",
+            f"the downloads need {_format_size(total)}, but {_format_size(free)} are free",
+            location=str(directory),
+            hint="Free some space, or select fewer files with --only.",
         )
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
+def _format_size(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.2f} MB"
 
 
-def _commands(publication: Publication, place: Path, directory: str) -> list[str]:
-    """The commands of a publication whose files are all there."""
-    missing = [f"{{dir}}/{file.name}" for file in publication.files if not (place / file.name).exists()]
+def _complete_commands(publication: Publication, directory: Path, name: str) -> list[str]:
+    """Returns the commands whose files are all present, with the directory as the user named it."""
+    missing = [f"{{dir}}/{file.name}" for file in publication.files if not (directory / file.name).exists()]
     return [
-        command.replace("{dir}", shlex.quote(directory))
+        command.replace("{dir}", shlex.quote(name))
         for command in publication.commands
-        if not any(name in command.split() for name in missing)
+        if not any(file in command.split() for file in missing)
     ]

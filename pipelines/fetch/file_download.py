@@ -1,10 +1,11 @@
-"""Transfers: one file from a web server to its place, resumed after a break, visible only once it is whole and right.
+"""Downloads one published file: resumes an interrupted download, and shows the file once it is complete and correct.
 
-`NAME.part` holds what has arrived, `NAME.part.json` what the server said of the file. What has arrived is gone on with
-only where the server says that the file is still the same one (`If-Range`); a file that changed meanwhile, or a server
-that cannot send the rest alone, begins anew. The whole part is held against its checksum, synced and renamed.
+`NAME.part` contains the received bytes, `NAME.part.json` what the server told about the file. A download resumes only
+if the server confirms that the file is unchanged (`If-Range`). Otherwise it starts again. The complete part is compared
+with its checksum, synced and renamed.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -15,132 +16,144 @@ from pydantic import ValidationError
 from urllib3 import BaseHTTPResponse
 
 from features.io.atomic_files import replace_atomically, write
+from features.io.retries import TransientError
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.fetch.checksums import mismatch
-from pipelines.fetch.http import BrokenTransferError, describe_unreachable, request
+from pipelines.fetch.http import HINT, request
 from pipelines.fetch.published_files import PublishedFile
-from pipelines.fetch.remote_file_info import RemoteFileInfo, request_file_info
+from pipelines.fetch.remote_file_info import RemoteFileInfo, read_file_info
 from schemas.errors import CaptError
 from schemas.terminal.progress import progress_bar
 
-# Seconds before each further try; from the first again whenever more has arrived than ever before.
+# Seconds before each retry; they start again whenever a try has received more than all before.
 WAITS: tuple[float, ...] = (1, 2, 4, 8, 16)
-_CHUNK = 1 << 18
+_CHUNK_BYTES = 1 << 18
+_HASH_CHUNK_BYTES = 1 << 20
 
 _T = TypeVar("_T")
 _log = logging.getLogger("capt.fetch")
 
 
-class Transfer:
-    """One file on its way to its place.
+class FileDownload:
+    """The download of one file.
 
     Args:
-        file: PublishedFile. What is fetched.
-        address: str. Where from: the file's own address, or a mirror's.
-        path: Path. Where it goes.
+        file: The published file.
+        url: The file's own URL, or a mirror's.
+        path: The target.
 
     Attributes:
-        name: str. The file's name.
-        received: int. Bytes that came over the network.
-        resumed: bool. Whether what had arrived before a break was gone on with.
+        name: The file's name.
+        received: Number of bytes received over the network.
+        resumed: Whether an interrupted download was resumed.
     """
 
-    def __init__(self, file: PublishedFile, address: str, path: Path) -> None:
+    def __init__(self, file: PublishedFile, url: str, path: Path) -> None:
         self.name = file.name
         self.received = 0
         self.resumed = False
         self._file = file
-        self._address = address
+        self._url = url
         self._path = path
         self._part = path.with_name(f"{path.name}.part")
-        self._note = path.with_name(f"{path.name}.part.json")
+        self._info_path = path.with_name(f"{path.name}.part.json")
 
-    @property
-    def arrived(self) -> int:
-        """Bytes of the file that lie here already."""
-        return self._part.stat().st_size if self._part.is_file() else 0
-
-    def announced(self) -> RemoteFileInfo:
-        """What the server says of the file; CaptError where it has none, or another one than was published."""
-        return self._tried(self._ask, WAITS[:1])
+    def count_missing(self) -> int:
+        """Returns the number of bytes to receive; CaptError if the server has no such file, or another one."""
+        return self._retry(self._request_info, WAITS[:1]).bytes - self._part_size()
 
     def run(self) -> None:
-        """Fetch the file; CaptError where that cannot be, which leaves what has arrived for another time."""
+        """Downloads the file; if CaptError is raised, the received bytes stay for a later resume."""
         with report_full_disk(str(self._path.parent)):
-            self._tried(self._receive, WAITS)
-            wrong = mismatch(self._file, self._part)
-            if wrong:
-                self.discard()
+            self._retry(self._receive, WAITS)
+            mismatch = find_mismatch(self._file, self._part)
+            if mismatch:
+                self._discard()
                 raise CaptError(
-                    f"what arrived is not the published file: {wrong}",
-                    location=self._address,
-                    hint="it was removed; the same command begins anew",
+                    f"the received file is not the published file: {mismatch}",
+                    location=self._url,
+                    hint="It was deleted. Run the same command again.",
                 )
             replace_atomically(self._part, self._path)
-            self.discard()
+            self._discard()
 
-    def discard(self) -> None:
-        """Forget what has arrived."""
+    def _part_size(self) -> int:
+        return self._part.stat().st_size if self._part.is_file() else 0
+
+    def _discard(self) -> None:
         self._part.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        self._info_path.unlink(missing_ok=True)
 
-    def _tried(self, step: Callable[[], _T], waits: tuple[float, ...]) -> _T:
-        most, failures = self.arrived, 0
+    def _retry(self, step: Callable[[], _T], waits: tuple[float, ...]) -> _T:
+        max_size, failures = self._part_size(), 0
         while True:
             try:
                 return step()
-            except BrokenTransferError as error:
-                if self.arrived > most:
-                    most, failures = self.arrived, 0
+            except TransientError as error:
+                if self._part_size() > max_size:
+                    max_size, failures = self._part_size(), 0
                 if failures == len(waits):
-                    raise describe_unreachable(self._address, error) from error
-                _log.info("%s: %s; trying again in %g s", self.name, error, waits[failures])
+                    hint = f"Check the network and its proxy. {HINT}"
+                    raise CaptError(f"the connection fails: {error}", location=self._url, hint=hint) from error
+                _log.info("%s: %s. Retrying in %g s.", self.name, error, waits[failures])
             time.sleep(waits[failures])
             failures += 1
 
-    def _ask(self) -> RemoteFileInfo:
-        with request(self._address, {"Range": "bytes=0-0"}) as response:
-            return request_file_info(self._address, response, self._file.bytes)
+    def _request_info(self) -> RemoteFileInfo:
+        with request(self._url, {"Range": "bytes=0-0"}) as response:
+            return read_file_info(self._url, response, self._file.bytes)
 
     def _receive(self) -> None:
-        """Fetch what is missing, with one request."""
-        known, have = self._remembered(), self.arrived
-        if known and have == known.bytes:
+        """Receives the missing bytes with one request."""
+        info, size = self._read_info(), self._part_size()
+        if info and size == info.bytes:
             return
-        goes_on = known if known and known.validator and have else None
-        headers = {"Range": f"bytes={have}-", "If-Range": goes_on.validator} if goes_on else {}
-        with request(self._address, headers) as response:
+        resumable = info if info and info.validator and size else None
+        headers = {"Range": f"bytes={size}-", "If-Range": resumable.validator} if resumable else {}
+        with request(self._url, headers) as response:
             if response.status == 200:
-                have, goes_on = 0, request_file_info(self._address, response, self._file.bytes)
-                self.discard()
-                write(self._note, goes_on.model_dump_json().encode())
-            if not goes_on or (have and not goes_on.continued_by(response, have)):
-                self.discard()
-                raise BrokenTransferError("the server sends something else than the file's rest; it begins anew")
-            self.resumed |= have > 0
-            self._append(response, have, goes_on.bytes)
+                size, resumable = 0, read_file_info(self._url, response, self._file.bytes)
+                self._discard()
+                write(self._info_path, resumable.model_dump_json().encode())
+            if not resumable or (size and not resumable.is_continued_by(response, size)):
+                self._discard()
+                raise TransientError("the server sends something else than the rest of the file")
+            self.resumed |= size > 0
+            self._append(response, size, resumable.bytes)
 
-    def _append(self, response: BaseHTTPResponse, have: int, total: int) -> None:
+    def _append(self, response: BaseHTTPResponse, size: int, total: int) -> None:
         with progress_bar(self.name, total >> 20, "MiB") as show, self._part.open("ab") as part:
-            show(have >> 20, "")
-            # `stream` takes a chunk of a negative size for the whole rest of the connection, into memory.
-            while chunk := response.read1(_CHUNK, decode_content=False):
-                have += len(chunk)
+            show(size >> 20, "")
+            # `stream` takes a chunk of a negative size for the rest of the connection, and reads it into memory.
+            while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
+                size += len(chunk)
                 self.received += len(chunk)
-                if have > total:
-                    self.discard()
-                    raise CaptError(
-                        f"the server sends more than the {total:,} bytes it announced", location=self._address
-                    )
+                if size > total:
+                    self._discard()
+                    raise CaptError(f"the server sends more than the declared {total:,} bytes", location=self._url)
                 part.write(chunk)
-                show(have >> 20, "")
-        if have < total:
-            raise BrokenTransferError(f"the connection ended after {have:,} of {total:,} bytes")
+                show(size >> 20, "")
+        if size < total:
+            raise TransientError(f"the connection ended after {size:,} of {total:,} bytes")
 
-    def _remembered(self) -> RemoteFileInfo | None:
-        """What the server said when the part was begun; None where that is not known or was another address."""
+    def _read_info(self) -> RemoteFileInfo | None:
+        """Returns what the server told when the part was begun; None if unknown, or if it was another URL."""
         try:
-            known = RemoteFileInfo.model_validate_json(self._note.read_bytes())
+            info = RemoteFileInfo.model_validate_json(self._info_path.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
-        return known if known.address == self._address and self.arrived <= known.bytes else None
+        return info if info.url == self._url and self._part_size() <= info.bytes else None
+
+
+def find_mismatch(file: PublishedFile, path: Path) -> str:
+    """Returns how the length or checksum of a local file differs from the published file's; empty if it does not."""
+    size = path.stat().st_size
+    if size != (file.bytes or size):
+        return f"expected {file.bytes:,} bytes, got {size:,}"
+    algorithm, _, _ = file.checksum.partition(":")
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb", buffering=0) as data, progress_bar(f"checking {file.name}", size >> 20, "MiB") as show:
+        while chunk := data.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+            show(data.tell() >> 20, "")
+    checksum = f"{algorithm}:{digest.hexdigest()}"
+    return "" if checksum == file.checksum else f"expected {file.checksum}, got {checksum}"

@@ -1,7 +1,6 @@
-"""Requests to web servers that the user names: by the environment's proxies, redirects followed, refusals in one line.
+"""Requests files from web servers that the user or a publisher chose, through the proxies of the environment.
 
-This is for published files and company mirrors, whose addresses a person chose. Addresses that come from a dataset are
-for `features.references.downloads`, which refuses private ones.
+URLs from datasets are requested by `features.references.downloads`, which refuses private addresses.
 """
 
 import contextlib
@@ -12,95 +11,81 @@ from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout, make_headers
 from urllib3.exceptions import HTTPError, ProtocolError, ProxyError
-from urllib3.exceptions import TimeoutError as TooSlowError
+from urllib3.exceptions import TimeoutError as SlowServerError
 from urllib3.util import parse_url
 
+from features.io.retries import TransientError
 from schemas.errors import CaptError
 from schemas.secrets import strip_query, strip_user
+
+HINT = "Put the file into the directory by other means, or name another URL with --mirror-url."
 
 _TIMEOUT = Timeout(connect=15, read=60)
 _MAX_REDIRECTS = 10
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
-_OWN_HEADERS = {"User-Agent": "capt", "Accept-Encoding": "identity"}
-_ASIDE = "a file fetched in another way can be put into the directory, or --mirror-url names another address"
-
-
-class BrokenTransferError(Exception):
-    """A connection that broke, or a server that is busy: another try may do."""
+_HEADERS = {"User-Agent": "capt", "Accept-Encoding": "identity"}
 
 
 @contextlib.contextmanager
-def request(address: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
-    """The answer to a GET, its body not yet read: status 200, 206 or 416.
-
-    Args:
-        address: str. http or https.
-        headers: mapping of str to str.
+def request(url: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
+    """Sends a GET request, follows redirects, and yields the response (status 200, 206 or 416) with its body unread.
 
     Raises:
-        BrokenTransferError: another try may do. Also for what the block does with the answer.
-        CaptError: the server refuses, or cannot be asked at all.
+        TransientError: A retry may succeed. Also raised for errors of the block that reads the body.
+        CaptError: The server refuses, or cannot be requested at all.
     """
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as stack:
         try:
-            response = _followed(address, headers, opened)
+            response = _follow(url, headers, stack)
             if response.status not in (200, 206, 416):
-                said = f"{response.status} {response.reason or http.client.responses.get(response.status, '')}".strip()
-                raise CaptError(f"the server says {said}", location=address, hint=_ASIDE)
+                reason = response.reason or http.client.responses.get(response.status, "")
+                raise CaptError(f"the server answers {response.status} {reason}".strip(), location=url, hint=HINT)
             yield response
-        except (ProtocolError, ProxyError, TooSlowError) as error:
-            raise BrokenTransferError(strip_user(str(error.args[0] if error.args else type(error).__name__))) from error
+        except (ProtocolError, ProxyError, SlowServerError) as error:
+            raise TransientError(strip_user(str(error.args[0] if error.args else type(error).__name__))) from error
         except HTTPError as error:
-            message = f"the server cannot be asked: {strip_user(str(error))}"
-            raise CaptError(message, location=address, hint=_ASIDE) from error
+            raise CaptError(f"the request failed: {strip_user(str(error))}", location=url, hint=HINT) from error
 
 
-def describe_unreachable(address: str, reason: object) -> CaptError:
-    """The error of an address that could not be had however often it was tried."""
-    return CaptError(
-        f"no good connection: {reason}", location=address, hint=f"check the network and its proxy; {_ASIDE}"
-    )
-
-
-def _followed(address: str, headers: Mapping[str, str], opened: contextlib.ExitStack) -> BaseHTTPResponse:
-    here = address
+def _follow(url: str, headers: Mapping[str, str], stack: contextlib.ExitStack) -> BaseHTTPResponse:
+    target = url
     for _ in range(_MAX_REDIRECTS + 1):
-        manager = opened.enter_context(_manager(here))
-        response = manager.request(
+        response = stack.enter_context(_open_connections(target)).request(
             "GET",
-            here,
-            headers={**_OWN_HEADERS, **headers},
+            target,
+            headers={**_HEADERS, **headers},
             timeout=_TIMEOUT,
             retries=False,
             redirect=False,
             preload_content=False,
         )
-        opened.callback(response.close)
+        stack.callback(response.close)
         if response.status in _BUSY:
-            raise BrokenTransferError(f"the server says {response.status}")
-        onward = response.get_redirect_location()
-        if not onward:
+            raise TransientError(f"the server answers {response.status}")
+        location = response.get_redirect_location()
+        if not location:
             return response
-        here = _redirected(here, onward)
-    raise CaptError(f"more than {_MAX_REDIRECTS} redirects", location=address, hint=_ASIDE)
+        target = _resolve_redirect(target, location)
+    raise CaptError(f"more than {_MAX_REDIRECTS} redirects", location=url, hint=HINT)
 
 
-def _redirected(here: str, onward: str) -> str:
-    """The address that a server redirects to; CaptError if it is not an address, or a less safe one."""
-    place = strip_query(here)
+def _resolve_redirect(url: str, location: str) -> str:
+    """Returns the URL of a redirect; CaptError if it is not a URL, or less safe than the one before."""
     try:
-        there = urljoin(here, onward)
-        schemes = (urlsplit(here).scheme, urlsplit(there).scheme)
+        target = urljoin(url, location)
+        schemes = (urlsplit(url).scheme, urlsplit(target).scheme)
     except ValueError as error:
-        raise CaptError(f"redirected to an address that is not a URL: {error}", location=place, hint=_ASIDE) from error
+        message = f"the server redirects to an invalid URL: {error}"
+        raise CaptError(message, location=strip_query(url), hint=HINT) from error
     if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
-        raise CaptError(f"redirected to {strip_query(there)}, which is no safe address", location=place, hint=_ASIDE)
-    return there
+        message = f"the server redirects to {strip_query(target)}, which is not a safe URL"
+        raise CaptError(message, location=strip_query(url), hint=HINT)
+    return target
 
 
-def _manager(address: str) -> PoolManager:
-    """Connections to an address: through the proxy that the environment names for it, if any."""
-    parts = urlsplit(address)
+def _open_connections(url: str) -> PoolManager:
+    """Opens connections to a URL's host, through the proxy that the environment names for it, if any."""
+    parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):

@@ -1,9 +1,8 @@
-"""Published files: where each dataset's files lie, how long they are, and the checksum that tells them from others.
+"""Lists the published files of each dataset: URL, length and checksum.
 
-None of these publishers lists checksums beside its files. The addresses, sizes and digests here are those that others
-recorded from these addresses: TensorFlow Datasets (COCO, Karpathy's splits), Hugging Face Datasets (Conceptual
-Captions), and several projects that agree (Flickr8k, whose size nobody recorded). The addresses themselves were not
-asked when this list was made.
+The publishers list no checksums. These URLs, lengths and checksums were recorded by others: TensorFlow Datasets (COCO,
+Karpathy's splits), Hugging Face Datasets (Conceptual Captions), and several projects that agree (Flickr8k, without
+lengths). The URLs were not requested when this list was written.
 """
 
 from collections.abc import Mapping
@@ -18,18 +17,18 @@ _CONCEPTUAL = "https://storage.googleapis.com/gcc-data"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file as its publisher offers it.
+    """One published file.
 
     Args:
-        address: str. Its http or https address; the last part is the file's name.
-        holds: str. What is in it.
-        checksum: str. `sha256:` or `md5:` and the digest of its bytes, hexadecimal.
-        bytes: int or None. Its length, where somebody recorded it.
-        extra: bool. Whether it is fetched only where `--only` names it.
+        url: Its http or https URL, which ends with the file's name.
+        contents: Description of its contents.
+        checksum: `sha256:` or `md5:` and the hexadecimal digest of its bytes.
+        bytes: Its length; None if unknown.
+        extra: Whether it is downloaded only if `--only` names it.
     """
 
-    address: str
-    holds: str
+    url: str
+    contents: str
     checksum: str
     bytes: int | None = None
     extra: bool = False
@@ -37,16 +36,16 @@ class PublishedFile:
     @property
     def name(self) -> str:
         """The file's name."""
-        return PurePosixPath(urlsplit(self.address).path).name
+        return PurePosixPath(urlsplit(self.url).path).name
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A dataset's published files.
+    """The published files of a dataset.
 
     Args:
-        files: tuple of PublishedFile. In the order in which they are fetched.
-        commands: tuple of str. The commands that use them, with `{dir}` for the directory that they lie in.
+        files: The files, in the order of the downloads.
+        commands: The commands that use them, with `{dir}` for their directory.
     """
 
     files: tuple[PublishedFile, ...]
@@ -119,7 +118,7 @@ PUBLISHED: Mapping[str, Publication] = {
             ),
         ),
     ),
-    # The authors' own site is gone; this copy of the two archives is the one that most tutorials and libraries use.
+    # The authors' site no longer exists. Most tutorials and libraries use this copy of the two archives.
     "flickr8k": Publication(
         (
             PublishedFile(
@@ -136,19 +135,19 @@ PUBLISHED: Mapping[str, Publication] = {
             "capt prepare captions --store STORE --dataset-type flickr8k --annotations {dir}/Flickr8k_text.zip",
         ),
     ),
-    # The dataset's page hands out storage.cloud.google.com addresses, which ask for a login; the same objects lie at
-    # storage.googleapis.com, where others fetch them without one.
+    # The dataset's page links to storage.cloud.google.com, which asks for a login. The same objects can be downloaded
+    # from storage.googleapis.com without one.
     "conceptual": Publication(
         (
             PublishedFile(
                 f"{_CONCEPTUAL}/Validation/GCC-1.1.0-Validation.tsv",
-                "15,840 captions with the addresses of their images",
+                "15,840 captions with the URLs of their images",
                 "sha256:528a0c939ec2ad8d1740bd3f459a51e9fe67643050e29f68fabb6da3f8ac985d",
                 2_603_670,
             ),
             PublishedFile(
                 f"{_CONCEPTUAL}/Train/GCC-training.tsv",
-                "3,318,333 captions with the addresses of their images",
+                "3,318,333 captions with the URLs of their images",
                 "sha256:eab84e5ebc713a41a6b1f6ae6fa3d6617821a13b03fe24e16004cc4aac189635",
                 564_607_502,
             ),

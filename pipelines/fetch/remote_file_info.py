@@ -1,4 +1,4 @@
-"""Announcements: what a web server says of a file, and whether what it sends later is still that file."""
+"""Reads from responses what a web server tells about a file, and whether a later response belongs to the same file."""
 
 import re
 
@@ -12,72 +12,75 @@ _RANGE = re.compile(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS})")
 
 
 class RemoteFileInfo(BaseModel):
-    """What a server says of a file.
+    """What a server tells about a file.
 
     Args:
-        address: str. Where it was asked for.
-        bytes: int. The whole file's length.
-        etag: str. Its strong entity tag, quotes and all; empty where it has none.
-        modified: str. When it changed last, as the server writes it; empty where it does not say.
+        url: The requested URL.
+        bytes: Length of the whole file.
+        etag: Strong entity tag with its quotes; empty if there is none.
+        modified: Time of the last change, as the server writes it; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str
+    url: str
     bytes: int
     etag: str
     modified: str
 
     @property
     def validator(self) -> str:
-        """What `If-Range` (RFC 9110, 13.1.5) can ask for; empty where the server gave nothing of the kind."""
+        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server gave none."""
         return self.etag or self.modified
 
-    def continued_by(self, response: BaseHTTPResponse, first: int) -> bool:
-        """Whether an answer is the rest of this very file from byte `first` on."""
-        start, size = _range_of(response)
-        same = response.headers.get("ETag", self.etag) == self.etag
-        return response.status == 206 and start == first and size == self.bytes and same
+    def is_continued_by(self, response: BaseHTTPResponse, first: int) -> bool:
+        """Returns whether a response contains the rest of this file from byte `first` on."""
+        start, size = _parse_range(response)
+        is_same = response.headers.get("ETag", self.etag) == self.etag
+        return response.status == 206 and start == first and size == self.bytes and is_same
 
 
-def request_file_info(address: str, response: BaseHTTPResponse, published: int | None) -> RemoteFileInfo:
-    """What an answer says of the file at `address`; CaptError where it is not the one that was published.
+def read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | None) -> RemoteFileInfo:
+    """Reads a response with status 200 or 206.
 
     Args:
-        address: str. Where it was asked for.
-        response: urllib3 response of status 200 or 206.
-        published: int or None. The length that the file should have, where that is known.
+        url: The requested URL.
+        response: The response.
+        published_bytes: Length of the published file, if it is known.
+
+    Raises:
+        CaptError: The length is unknown, or another one than the published file's.
     """
-    size = _range_of(response)[1] if response.status == 206 else _length_of(response, published)
+    size = _parse_range(response)[1] if response.status == 206 else _parse_length(response, published_bytes)
     if size is None:
-        raise CaptError("the server does not say how long the file is", location=address)
-    if size != (published or size):
+        raise CaptError("the server does not tell the length of the file", location=url)
+    if size != (published_bytes or size):
         raise CaptError(
-            f"the server has a file of {size:,} bytes, and the published one has {published:,}",
-            location=address,
-            hint="it is another file, or a page that asks for a login",
+            f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}",
+            location=url,
+            hint="It is another file, or a page that asks for a login.",
         )
-    etag = _validator(response, "ETag")
+    etag = _read_validator(response, "ETag")
     return RemoteFileInfo(
-        address=address,
+        url=url,
         bytes=size,
         etag="" if etag.startswith("W/") else etag,
-        modified=_validator(response, "Last-Modified"),
+        modified=_read_validator(response, "Last-Modified"),
     )
 
 
-def _validator(response: BaseHTTPResponse, name: str) -> str:
-    """A header that `If-Range` may repeat; empty if it is missing, or holds what no request may."""
+def _read_validator(response: BaseHTTPResponse, name: str) -> str:
+    """Returns a header that `If-Range` may repeat; empty if it is missing, or not allowed in a request."""
     value = response.headers.get(name, "")
     return value if value.isprintable() else ""
 
 
-def _length_of(response: BaseHTTPResponse, published: int | None) -> int | None:
+def _parse_length(response: BaseHTTPResponse, default: int | None) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return int(length) if re.fullmatch(_DIGITS, length) else published
+    return int(length) if re.fullmatch(_DIGITS, length) else default
 
 
-def _range_of(response: BaseHTTPResponse) -> tuple[int | None, int | None]:
-    """First byte of a partial answer, and the whole file's length; None where the server does not say."""
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    return (int(found[1]), int(found[2])) if found else (None, None)
+def _parse_range(response: BaseHTTPResponse) -> tuple[int | None, int | None]:
+    """Returns the first byte of a partial response and the length of the whole file; None if unknown."""
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    return (int(match[1]), int(match[2])) if match else (None, None)

@@ -120,7 +120,7 @@ class _Host:
         """Take into account how a download ended: the host may want to be left alone, or be out of reach."""
         with self._lock:
             self._unreached = self._unreached + 1 if error and error.reason in _UNREACHED else 0
-            if not (isinstance(error, DownloadError) and error.passing):
+            if not (isinstance(error, DownloadError) and error.transient):
                 self._rested = 0.0
             asked = (error.retry_after or 0.0) if isinstance(error, DownloadError) else 0.0
             if error and asked > self._limits.retry_after_seconds:

@@ -160,7 +160,7 @@ def test_an_unforeseen_exception_fails_one_url(
     def fail(_: str) -> float:
         raise kind("unforeseen")
 
-    monkeypatch.setattr("features.references.downloads._seconds", fail)
+    monkeypatch.setattr("features.references.downloads._parse_retry_after", fail)
     assert one_of(server, Script(head(status=b"503 Busy"))) == f"unexpected: {kind.__name__}"
 
 

@@ -206,7 +206,7 @@ def test_only_takes_the_named_files_and_extras_come_only_so(site: Site, tmp_path
     result = fetch(tmp_path, site, "extra.zip", "small.tsv")
     assert names(tmp_path) == ["extra.zip", "small.tsv"]
     assert result["next"] == []
-    with pytest.raises(UsageError, match=r"no file 'huge.zip' \(it has small.tsv, big.zip, extra.zip\)"):
+    with pytest.raises(UsageError, match=r"small.tsv, big.zip, extra.zip"):
         fetch(tmp_path, site, "huge.zip")
 
 
@@ -232,7 +232,7 @@ def test_a_server_that_cannot_go_on_begins_anew(site: Site, tmp_path: Path, lack
 def test_a_server_that_never_gets_further_is_given_up_on(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     site.cuts = [1_000_000] * 100
-    with pytest.raises(CaptError, match="no good connection"):
+    with pytest.raises(CaptError, match="connection fails"):
         fetch(tmp_path, site, "big.zip")
     assert not (tmp_path / "big.zip").exists()
     assert len(site.downloads()) == 1 + len(file_download.WAITS)
@@ -311,14 +311,14 @@ def test_another_length_than_the_published_one_is_refused_before_anything_is_fet
     site: Site, tmp_path: Path
 ) -> None:
     site.files["small.tsv"] = b"<html>please log in</html>"
-    with pytest.raises(CaptError, match="a file of 26 bytes, and the published one has 24"):
+    with pytest.raises(CaptError, match="24 bytes, but the server's file has 26"):
         fetch(tmp_path, site)
     assert names(tmp_path) == []
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(site: Site, tmp_path: Path) -> None:
     site.announces = 1 << 60
-    with pytest.raises(CaptError, match=r"1,152,921,504\.61 GB are to be fetched, and .* are free"):
+    with pytest.raises(CaptError, match=r"1,152,921,504\.61 GB, but .* are free"):
         fetch(tmp_path, site, "big.zip")
     assert not site.downloads()
 
@@ -338,7 +338,7 @@ def test_a_missing_file_is_one_line(site: Site, tmp_path: Path) -> None:
     del site.files["big.zip"]
     with pytest.raises(CaptError) as raised:
         fetch(tmp_path, site)
-    assert str(raised.value).startswith(f"{site.url}/mirror/big.zip: the server says 404 Not Found (")
+    assert str(raised.value).startswith(f"{site.url}/mirror/big.zip: the server answers 404 Not Found.")
     assert names(tmp_path) == []
 
 
@@ -349,8 +349,8 @@ def test_no_server_is_one_line_that_names_the_address_and_the_way_out(tmp_path: 
         fetch(tmp_path, Site({}, url=address))
     line = str(raised.value)
     assert "\n" not in line
-    assert line.startswith(f"{address}/mirror/small.tsv: no good connection")
-    assert "can be put into the directory" in line
+    assert line.startswith(f"{address}/mirror/small.tsv: the connection fails")
+    assert "--mirror-url" in line
 
 
 def test_a_busy_server_is_tried_again(site: Site, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_busy_server_is_tried_again(site: Site, tmp_path: Path) -> None:
     fetch(tmp_path, site, "small.tsv")
     site.refusals = [503, 503]
     (tmp_path / "small.tsv").unlink()
-    with pytest.raises(CaptError, match="no good connection: the server says 503"):
+    with pytest.raises(CaptError, match="the server answers 503"):
         fetch(tmp_path, site, "small.tsv")
 
 
@@ -367,7 +367,7 @@ def test_redirects_are_followed_but_not_everywhere(site: Site, tmp_path: Path) -
     site.files["moved.tsv"] = SMALL
     fetch(tmp_path, site, "small.tsv")
     assert (tmp_path / "small.tsv").read_bytes() == SMALL
-    for there, said in (("ftp://127.0.0.1/big.zip", "no safe address"), ("/big.zip", "redirects")):
+    for there, said in (("ftp://127.0.0.1/big.zip", "not a safe URL"), ("/big.zip", "redirects")):
         site.redirects = {"big.zip": there}
         with pytest.raises(CaptError, match=said):
             fetch(tmp_path, site, "big.zip")
@@ -382,7 +382,7 @@ def test_the_environments_proxy_is_used_and_its_exceptions_hold(
     assert site.asked[0]["Host"] == "published.invalid"
     assert site.asked[0]["proxy-authorization"] == "Basic bWU6c2VjcmV0"
     monkeypatch.setenv("no_proxy", "published.invalid")
-    with pytest.raises(CaptError, match=r"http://published\.invalid/b/big\.zip: no good connection"):
+    with pytest.raises(CaptError, match=r"http://published\.invalid/b/big\.zip: the connection fails"):
         capt.fetch(dataset="tiny", directory=str(tmp_path), only=["big.zip"])
 
 
@@ -399,12 +399,12 @@ def test_two_at_once_do_not_disturb_each_other(site: Site, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("mirror", ["mirror.example/data", "file:///data", "http://me:word@host/", "http://host/?a=b"])
 def test_a_mirror_is_a_plain_web_address(tmp_path: Path, mirror: str) -> None:
-    with pytest.raises(UsageError, match="a mirror is an http or https address"):
+    with pytest.raises(UsageError, match="--mirror-url"):
         capt.fetch(dataset="tiny", directory=str(tmp_path), mirror_url=mirror)
 
 
 def test_an_unknown_dataset_is_told_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="use one of coco2014, coco2017, flickr8k, conceptual"):
+    with pytest.raises(UsageError, match="coco2014, coco2017, flickr8k, conceptual"):
         capt.fetch(dataset="coco", directory=str(tmp_path))
 
 
@@ -441,7 +441,7 @@ def test_the_catalog_is_complete_and_its_commands_are_understood(kind: str) -> N
     publication = PUBLISHED[kind]
     assert len({file.name for file in publication.files}) == len(publication.files)
     for file in publication.files:
-        assert urlsplit(file.address).scheme in ("http", "https")
+        assert urlsplit(file.url).scheme in ("http", "https")
         assert re.fullmatch(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", file.checksum)
     for line in publication.commands:
         for file in publication.files:

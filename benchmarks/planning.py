@@ -26,9 +26,8 @@ import pyarrow.parquet as pq
 from features.references import ListedFile, Reference
 from pipelines.beam.work_units import read_unit, write_unit
 from pipelines.datasets.splits import Splitter, compute_rank
-from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA
+from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT
 from pipelines.ingest.job_database import InputRecord, JobDatabase
-from pipelines.ingest.list_inputs import UNITS_PER_INSERT
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 
 _STORED_STEP = 2
@@ -69,34 +68,32 @@ class Planning:
         job_database = JobDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
-                job_database.add_assigned(file.iter_batches(), has_images=True)
+                job_database.insert_assigned(file.iter_batches(), has_images=True)
         with self._step(f"{run}: walk"):
-            job_database.add_roots(["/images"])
-            job_database.add_found(
-                "/images",
-                (ListedFile(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)),
+            files = (
+                ListedFile(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)
             )
+            job_database.files.insert_files({"/images": files})
         splitter = Splitter(own=True)
         with self._step(f"{run}: records"):
-            job_database.add_records(
+            job_database.insert_records(
                 InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name))
-                for name, _ in job_database.walked_files()
+                for name, _ in job_database.files.list_images()
             )
             job_database.limit(None, None)
             job_database.apply_assigned()
         with self._step(f"{run}: locate"):
-            job_database.match()
-            job_database.locate()
-            job_database.recall_keys()
+            job_database.find_files()
+            job_database.look_up_hashes()
         return job_database
 
     def _hash(self, job_database: JobDatabase) -> None:
-        unhashed, plan = job_database.unhashed(), self.root / "hash"
+        unhashed, plan = job_database.list_unhashed(), self.root / "hash"
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
             write_unit(plan, some[0]["image_id"], some, HASH_UNIT_SCHEMA)
         units = iter(sorted((plan / "units").iterdir()))
         while some := list(islice(units, UNITS_PER_INSERT)):
-            job_database.enter_hashes(
+            job_database.insert_hashes(
                 [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
                 for unit in some
                 for row in read_unit(unit)
@@ -106,16 +103,16 @@ class Planning:
 
     def _settle(self, job_database: JobDatabase, run: str, step: int) -> None:
         with self._step(f"{run}: settle"):
-            job_database.settle(ordered_keys(self.references, step), {})
+            job_database.classify(ordered_keys(self.references, step), {})
         with self._step(f"{run}: units"):
-            write_unit(self.root / run, "00000", job_database.planned(), EXTRACT_UNIT_SCHEMA)
+            write_unit(self.root / run, "00000", job_database.list_planned(), EXTRACT_UNIT_SCHEMA)
 
     def _finish(self, job_database: JobDatabase, run: str) -> dict[str, int]:
         with self._step(f"{run}: finish"):
-            job_database.finish()
+            job_database.insert_results()
             job_database.write_catalog(self.root / f"{run}.catalog.parquet")
             job_database.write_report(self.root / f"{run}.report.parquet")
-        counts = job_database.counts()
+        counts = job_database.count_by_status()
         job_database.close()
         path = self.root / f"{run}.ledger.sqlite"
         self.bytes = {one.name: one.stat().st_size for one in self.root.glob("*.*")}

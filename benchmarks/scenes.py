@@ -112,7 +112,7 @@ def prepare(bench: Bench) -> dict[str, Any]:
         "places": _features(bench, PLACES_LAYER),
         "scene": _features(bench, SCENE_LAYER),
         "captions": captions["fingerprint"],
-        "words": captions["words"],
+        "words": captions["vocab_size"],
     }
 
 

@@ -1,3 +1,6 @@
-"""Beam pipelines: one module per source dataset, one per job."""
+"""Prepares datasets with Beam. One module per `capt prepare` command, one per dataset format.
 
-import features  # noqa: F401 (the settings that TensorFlow and Keras take when they are imported)
+beam ← datasets ← ingest ← jobs ← prepare_*      fetch is separate
+"""
+
+import features  # noqa: F401 (sets environment variables that TensorFlow and Keras read when they are imported)

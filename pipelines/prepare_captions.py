@@ -1,20 +1,14 @@
-"""`capt prepare captions`: captions in, a table of tokens out, tokenized inside a tensorflow-transform graph.
+"""Implements `capt prepare captions`: tokenizes captions with tensorflow-transform and commits a caption table.
 
-source → ledger → vocabulary of the train split (Beam, TFT) → tokenize shards (Beam) → commit → report
+annotations → list → assign splits → vocabulary of the train split (Beam, TFT) → tokenize shards (Beam) → commit
 """
 
-import contextlib
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from features.io.locations import parse_location
-from features.store import Store, create_store, open_store
-from features.store.corruption import recorded_corruption
-from features.store.leases import lease, table_name
-from features.store.repair import open_intact_caption_table, open_readable_dataset, remove_corrupt, repair_log
+from features.store import Dataset, Store
 from features.text.caption_keys import CaptionsDigest, compute_caption_key, identify_built_vocabulary
 from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
@@ -24,11 +18,9 @@ from pipelines.datasets import CaptionEntry, DatasetReader, FailedRecord, open_r
 from pipelines.datasets.record_fields import MAX_TEXT
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage
-from pipelines.ingest.selected_captions import select_captions
-from pipelines.ingest.split_records import log_splits
-from pipelines.ingest.workspace import Workspace, dry_run_workspace
 from pipelines.jobs.caption_job import CaptionJob
-from pipelines.jobs.summary import build_summary, check_failures, commit_splits, parse_max_failures, write_named
+from pipelines.jobs.sinks import Sink, open_sink
+from pipelines.jobs.summary import check_failures, parse_max_failures
 from schemas.errors import CaptError, RecordError, UsageError, to_record_error
 from schemas.manifests import CaptionMetadata
 from schemas.options.prepare import PrepareCaptions
@@ -37,151 +29,117 @@ from schemas.table_config import CaptionTableConfig
 _log = logging.getLogger("capt.prepare")
 
 DEFAULT_VOCAB_SIZE = 5000
-_REMEMBERED_IMAGES = 1 << 17
+_RECENT_IMAGES = 1 << 17
 
 
 def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
-    """Tokenize a dataset's captions and commit them.
+    """Tokenizes the captions of a dataset and commits them.
 
     Args:
         options: The options of the command.
 
     Returns:
-        The figures that `--json` prints; an input is one caption.
+        The summary that `--json` prints. An input is one caption.
     """
     with report_full_disk(options.store), freeze_gc():
-        return _forecast(options) if options.dry_run else _prepare(options)
+        reader = open_reader(options.dataset_type, options.annotations)
+        max_failures = parse_max_failures(options.max_failures or reader.max_failures)
+        with open_sink(options.store, options.dry_run) as sink:
+            summary = _prepare(options, reader, sink)
+    if not options.dry_run:
+        check_failures(summary, max_failures)
+    return summary
 
 
-def _prepare(options: PrepareCaptions) -> dict[str, Any]:
-    started = time.monotonic()
-    source = open_reader(options.dataset_type, options.annotations)
-    allowed = parse_max_failures(options.max_failures or source.max_failures)
-    store = create_store(options.store)
-    workspace = Workspace(store.path)
-    dataset = store.dataset_root(options.dataset_name or options.dataset_type)
-    with contextlib.ExitStack() as running:
-        # Before the captions are read it is not known which table they go to.
-        running.enter_context(lease(store.path, "prepare", {table_name(store.path, dataset): ()}))
-        job_database = running.enter_context(workspace.caption_ledger())
-        repair_log(dataset)
-        _enter(job_database, options, source, store, dataset.name)
-        # The captions of the train split make the vocabulary, so splits are assigned before.
-        commit_splits(job_database, dataset, options.dataset_type)
-        splits = job_database.split_figures()
-        log_splits(splits, dataset.name)
-        words = _given_words(options, store)
-        captions = select_captions(
-            job_database, running.enter_context(open_scratch(workspace.work)) / "captions.arrows"
-        )
-        table_config = _table_config(options, dataset.name, captions.train, words)
-        running.enter_context(
-            lease(store.path, "prepare", {table_name(store.path, store.caption_table_root(table_config)): ()})
-        )
-        root = store.caption_table_root(table_config)
-        # Each run puts its captions in the place of all others, so of several the last counts.
-        running.enter_context(hold_job_lock(workspace.work / f"{root.name}.lock"))
-        repair_log(root)
-        known = open_intact_caption_table(store, table_config)
-        if known:
-            job_database.add_stored(known.captions())
-        written = _tokenize(CaptionJob(root, workspace.work, table_config, words, captions, known), options)
-        remove_corrupt(root, recorded_corruption(store.path, root))
-        report = write_named(dataset, "captions", job_database.write_report, "reports")
-        result = build_summary(job_database.counts(), job_database.reasons()) | {
+def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dict[str, Any]:
+    dataset, work = sink.store.dataset_root(options.dataset_name or options.dataset_type), sink.workspace.work
+    with (
+        sink.hold(dataset),
+        sink.workspace.open_caption_database() as database,
+        open_scratch(work) as directory,
+    ):
+        _list(database, options, reader, sink.open_dataset(dataset))
+        # The train split decides the vocabulary, so splits are assigned before.
+        sink.commit_splits(database, dataset, options.dataset_type)
+        captions = database.select_captions(directory / "captions.arrows")
+        words = _read_given_vocabulary(options, sink.store)
+        table_config = _build_table_config(options, dataset.name, captions.train, words)
+        table = sink.store.caption_table_root(table_config)
+        # Each run replaces all captions of the table, so the last of several runs counts.
+        with sink.hold(table), hold_job_lock(work / f"{table.name}.lock"):
+            known = sink.open_caption_table(table_config)
+            if known:
+                database.classify(known.captions())
+            job = CaptionJob(table, work, table_config, words, captions, known, options.beam_options)
+            tokenized = sink.run(job)
+            assert tokenized is not None
+            sink.remove_corrupt(table)
+        return {
+            **sink.summarize(database, dataset, "captions"),
             "unannotated": 0,
-            "shared_ids": job_database.identities.shared_ids(),
-            "repaired": job_database.repaired(),
-            "splits": splits,
-            **written,
-            "seconds": round(time.monotonic() - started, 3),
-            "fingerprint": table_config.fingerprint,
-            "dataset": dataset.name,
-            "report": str(dataset / report.path),
-        }
-    check_failures(result, allowed)
-    return result
-
-
-def _forecast(options: PrepareCaptions) -> dict[str, Any]:
-    """What a run would do, from a ledger kept aside; changes nothing."""
-    source = open_reader(options.dataset_type, options.annotations)
-    parse_max_failures(options.max_failures or source.max_failures)
-    root = parse_location(options.store)
-    with dry_run_workspace(root) as workspace, workspace.caption_ledger() as job_database:
-        store = open_store(root) if root.exists() else create_store(workspace.root / "store")
-        name = options.dataset_name or options.dataset_type
-        _enter(job_database, options, source, store, name)
-        captions = select_captions(job_database, workspace.root / "captions.arrows")
-        table_config = _table_config(options, name, captions.train, _given_words(options, store))
-        known = open_intact_caption_table(store, table_config) if store.has_caption_table(table_config) else None
-        if known:
-            job_database.add_stored(known.captions())
-        counts = job_database.counts()
-        return build_summary(counts, job_database.reasons()) | {
-            "dry_run": True,
-            "hits": counts["cached"],
-            "misses": counts["ok"],
-            "splits": job_database.split_figures(),
+            "repaired": database.count_repaired(),
+            "shards": tokenized["shards"],
+            "bytes": tokenized["bytes"],
+            **_summarize_text(tokenized["metadata"]),
             "fingerprint": table_config.fingerprint,
         }
 
 
-def _enter(
-    job_database: CaptionDatabase, options: PrepareCaptions, source: DatasetReader, store: Store, dataset: str
-) -> None:
-    """Enter the source's captions, with the splits that their images have, and what stands where captions should."""
-    splitter = parse_split_ratios(options.split_ratios)
-    image_of = lru_cache(_REMEMBERED_IMAGES)(job_database.identities.image_of)
-
-    def images() -> Iterator[CaptionedImage]:
-        for one in job_database.identities.images():
-            yield CaptionedImage(
-                one.image_id,
-                one.file_name,
-                splitter.assign(one.image_id, one.split),
-                compute_rank(options.seed, one.image_id),
-                splitter.find_stated(one.image_id, one.split),
-                splitter.is_hashed(one.split),
-            )
-
-    def accepted() -> Iterator[tuple[bytes, str, str, str, str]]:
-        for entry in source.read_captions():
-            if isinstance(entry, FailedRecord):
-                job_database.add_malformed(entry, compute_rank(options.seed, entry.location))
-                continue
-            try:
-                image_id = image_of(entry.document, entry.image_id)
-            except RecordError as error:
-                lost = FailedRecord(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
-                job_database.add_malformed(lost, compute_rank(options.seed, entry.image_id))
-                continue
-            try:
-                key = _checked_key(dataset, entry._replace(image_id=image_id))
-            except Exception as error:
-                job_database.fail(image_id, entry.caption_id, to_record_error("parse", error))
-                continue
-            yield key, image_id, entry.caption_id, entry.caption, entry.repaired
-
-    with job_database.transaction():
-        job_database.identities.add(source.read_images())
-    job_database.identities.settle()
-    with job_database.transaction():
-        job_database.add_images(images())
-        job_database.add_captions(accepted())
-    job_database.refuse_two_splits()
-    job_database.count_captions()
-    job_database.keep_assigned(open_readable_dataset(store.dataset_root(dataset)))
-    job_database.limit(options.limit_images, options.limit_captions)
-    if not job_database.count():
-        why = "; ".join(f"{count} {reason}" for reason, count in job_database.reasons().items())
-        message = f"there are no captions ({why})" if why else "there are no captions"
+def _list(database: CaptionDatabase, options: PrepareCaptions, reader: DatasetReader, dataset: Dataset) -> None:
+    """Inserts the selected captions, with the splits of their images."""
+    with database.transaction():
+        database.identities.insert(reader.read_images())
+    with database.transaction():
+        database.insert_images(_list_images(database, options))
+        database.insert_captions(_list_captions(database, options, reader, dataset.root.name))
+    database.reject_two_splits()
+    database.keep_assigned(dataset)
+    database.limit(options.limit_images, options.limit_captions)
+    if not database.count():
+        reasons = "; ".join(f"{count} {reason}" for reason, count in database.count_by_reason().items())
+        message = f"there are no captions ({reasons})" if reasons else "there are no captions"
         location = ", ".join(options.annotations) or options.dataset_type
-        raise CaptError(message, location=location, hint="check --annotations and --dataset-type")
+        raise CaptError(message, location=location, hint="Check --annotations and --dataset-type.")
 
 
-def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
-    """The caption's key; RecordError where the text is none."""
+def _list_images(database: CaptionDatabase, options: PrepareCaptions) -> Iterator[CaptionedImage]:
+    splitter = parse_split_ratios(options.split_ratios)
+    for one in database.identities.list_images():
+        yield CaptionedImage(
+            one.image_id,
+            one.file_name,
+            splitter.assign(one.image_id, one.split),
+            compute_rank(options.seed, one.image_id),
+            splitter.find_stated(one.image_id, one.split),
+            splitter.is_hashed(one.split),
+        )
+
+
+def _list_captions(
+    database: CaptionDatabase, options: PrepareCaptions, reader: DatasetReader, dataset: str
+) -> Iterator[tuple[bytes, str, str, str, str]]:
+    """Yields the usable captions, and inserts the others as failures."""
+    look_up = lru_cache(_RECENT_IMAGES)(database.identities.look_up)
+    for entry in reader.read_captions():
+        if isinstance(entry, FailedRecord):
+            database.insert_unreadable(entry, compute_rank(options.seed, entry.location))
+            continue
+        try:
+            image_id = look_up(entry.document, entry.image_id)
+        except RecordError as error:
+            record = FailedRecord(f"{entry.image_id}#{entry.caption_id}", error.reason, error.detail)
+            database.insert_unreadable(record, compute_rank(options.seed, entry.image_id))
+            continue
+        try:
+            _check_text(entry)
+            key = compute_caption_key(dataset, image_id, entry.caption_id)
+        except Exception as error:
+            database.insert_failure(image_id, entry.caption_id, to_record_error("parse", error))
+            continue
+        yield key, image_id, entry.caption_id, entry.caption, entry.repaired
+
+
+def _check_text(entry: CaptionEntry) -> None:
     if not entry.caption.strip():
         raise RecordError("parse", "empty", "the caption has no text")
     if len(entry.caption) > MAX_TEXT:
@@ -191,33 +149,28 @@ def _checked_key(dataset: str, entry: CaptionEntry) -> bytes:
     try:
         entry.caption.encode()
     except UnicodeEncodeError as error:
-        raise RecordError(
-            "parse", "invalid text", f"not UTF-8, or half a surrogate pair, at character {error.start}"
-        ) from None
-    return compute_caption_key(dataset, entry.image_id, entry.caption_id)
+        detail = f"not UTF-8, or an unpaired surrogate, at character {error.start}"
+        raise RecordError("parse", "invalid text", detail) from None
 
 
-def _given_words(options: PrepareCaptions, store: Store) -> list[str] | None:
+def _read_given_vocabulary(options: PrepareCaptions, store: Store) -> list[str] | None:
     if options.vocab_from is None:
         return None
     if options.vocab_size is not None or options.min_count is not None:
-        raise UsageError(
-            "a given vocabulary is used whole", location="--vocab-from", hint="leave out --vocab-size and --min-count"
-        )
+        hint = "Leave out --vocab-size and --min-count."
+        raise UsageError("a reused vocabulary cannot be changed", location="--vocab-from", hint=hint)
     return store.caption_table(options.vocab_from).vocabulary()
 
 
-def _table_config(
+def _build_table_config(
     options: PrepareCaptions, dataset: str, train: CaptionsDigest, words: Sequence[str] | None
 ) -> CaptionTableConfig:
     if words is not None:
         vocabulary, vocab_size, min_count = identify_given_vocabulary(words), 0, 1
     else:
         if not len(train):
-            raise CaptError(
-                "no caption is in the train split, so there is no vocabulary to learn",
-                hint="add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT",
-            )
+            hint = "Add the train annotations, or use --split-ratios 0.8,0.1,0.1 or --vocab-from FINGERPRINT."
+            raise CaptError("no caption is in the train split, so no vocabulary can be built", hint=hint)
         vocabulary = identify_built_vocabulary(train)
         vocab_size = DEFAULT_VOCAB_SIZE if options.vocab_size is None else options.vocab_size
         min_count = options.min_count or 1
@@ -233,20 +186,16 @@ def _table_config(
     return table_config
 
 
-def _tokenize(job: CaptionJob, options: PrepareCaptions) -> dict[str, Any]:
-    """Commit what the table lacks; the figures of what was written."""
-    if job.known and job.known.facts.inputs == job.captions.inputs:
-        return {"shards": 0, "bytes": 0, **_text_figures(job.known.facts)}
-    manifest = job.run(options.beam_options)
-    assert isinstance(manifest.facts, CaptionMetadata)
-    written = sum(shard.data.bytes for shard in manifest.shards)
-    return {"shards": len(manifest.shards), "bytes": written, **_text_figures(manifest.facts)}
-
-
-def _text_figures(facts: CaptionMetadata) -> dict[str, int]:
-    if facts.empty_captions:
+def _summarize_text(metadata: CaptionMetadata | None) -> dict[str, int]:
+    if metadata is None:
+        return {}
+    if metadata.empty_captions:
         message = (
-            "%d captions contain no word after standardization. A model learns to generate empty captions from them."
+            "captions without a word after standardization: %d. A model learns to generate empty captions from them."
         )
-        _log.warning(message, facts.empty_captions)
-    return {"words": facts.words, "truncated": facts.truncated, "without_words": facts.empty_captions}
+        _log.warning(message, metadata.empty_captions)
+    return {
+        "vocab_size": metadata.words,
+        "truncated": metadata.truncated,
+        "empty_captions": metadata.empty_captions,
+    }

@@ -1,4 +1,4 @@
-"""A full disk: one line that says so, whichever of the libraries ran out of space."""
+"""Reports a full disk as one error, whichever library ran out of space."""
 
 import contextlib
 import errno
@@ -9,31 +9,24 @@ from collections.abc import Iterator
 from schemas.errors import CaptError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What the text of an error says that came from a worker, which sends no more than text.
-_SAYS_FULL = re.compile(rf"\[errno ({'|'.join(map(str, _FULL))})\]", re.IGNORECASE)
+# Matches the text of an error from a worker, which sends text only.
+_FULL_TEXT = re.compile(rf"\[errno ({'|'.join(map(str, _FULL))})\]", re.IGNORECASE)
 
 
 @contextlib.contextmanager
 def report_full_disk(location: str) -> Iterator[None]:
-    """Turn an error of a full disk into CaptError.
-
-    Args:
-        location: str. What lies on the disk.
-    """
+    """Turns the error of a full disk in the block into a `CaptError` about `location`."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         if not is_full_disk(error):
             raise
-        raise CaptError(
-            "no space is left on the disk",
-            location=location,
-            hint="free some and run the same command again: what is finished is kept",
-        ) from error
+        hint = "Free some space and run the same command again. It resumes from the finished work."
+        raise CaptError("no space is left on the disk", location=location, hint=hint) from error
 
 
 def is_full_disk(error: Exception) -> bool:
-    """Whether an error, or the text of one that a worker sent, is that of a full disk."""
+    """Returns whether an error, or the text of a worker's error, means that the disk is full."""
     if isinstance(error, sqlite3.OperationalError):
         return "disk is full" in str(error)
-    return getattr(error, "errno", None) in _FULL or bool(_SAYS_FULL.search(str(error)))
+    return getattr(error, "errno", None) in _FULL or bool(_FULL_TEXT.search(str(error)))

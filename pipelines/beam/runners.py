@@ -1,4 +1,4 @@
-"""Runners: the engine that a job runs on, and its options checked before anything starts."""
+"""Runs a Beam pipeline on the chosen runner, after its options are checked."""
 
 import argparse
 import contextlib
@@ -14,52 +14,95 @@ from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.portable_runner import PortableRunner
+from apache_beam.transforms.resources import ResourceHint, parse_resource_hints
 
 from pipelines.beam.disk_errors import is_full_disk
-from pipelines.beam.workers import quiet_threads
+from pipelines.beam.workers import silence_threads
 from schemas.errors import CaptError, UsageError
 
 LOCAL_RUNNER = "FnApiRunner"
 _LOCAL_RUNNERS = (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "PrismRunner")
-_ANSWER_SECONDS = 60
+_JOB_SERVER_TIMEOUT = 60
+_BEAM_OPTIONS = "Options after --"
 
 
 @contextlib.contextmanager
 def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
-    """A pipeline to fill in the block, run and waited for at its end, on the runner that the options name.
-
-    Without `--runner` it is FnApiRunner, in this process.
+    """Yields a pipeline, and runs it at the end of the block. Without `--runner`, FnApiRunner runs it in this process.
 
     Raises:
-        UsageError: an option that neither Beam nor a runner knows.
-        CaptError: the job failed.
-        OSError: no space is left on the disk.
+        UsageError: Neither Beam nor a runner knows an option.
+        CaptError: The job failed.
+        OSError: The disk is full.
     """
     check_beam_options(beam_options)
     pipeline = _open_pipeline(beam_options)
     yield pipeline
     try:
-        with quiet_threads():
+        with silence_threads():
             pipeline.run().wait_until_finish()
     except CaptError:
         raise
     except grpc.FutureTimeoutError as error:
-        raise _no_answer(beam_options) from error
+        raise _build_timeout_error(beam_options) from error
     except Exception as error:
-        if str(error).startswith(KeyboardInterrupt.__name__):  # Beam makes a RuntimeError of it.
+        if str(error).startswith(KeyboardInterrupt.__name__):  # Beam turns it into a RuntimeError.
             raise KeyboardInterrupt from error
         if is_full_disk(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise CaptError(
-            f"the job failed: {_reason(error)}", hint="run the same command again: what is finished is kept"
-        ) from error
+        hint = "Run the same command again. It resumes from the finished work."
+        raise CaptError(f"the job failed: {_find_reason(error)}", hint=hint) from error
 
 
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
-    reason = lines[-1] if lines else type(error).__name__
-    # What Beam says where a worker's data ends before the worker's own end is seen.
-    return f"a worker process was lost: {reason}" if reason.startswith("Channel closed prematurely") else reason
+def runs_locally(beam_options: Iterable[str]) -> bool:
+    """Returns whether the runner uses this machine only."""
+    runner = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
+    return runner is None or runner.rpartition(".")[2] in _LOCAL_RUNNERS
+
+
+def check_beam_options(beam_options: Sequence[str]) -> None:
+    """Checks the options after `--`, because Beam only logs unknown ones.
+
+    Raises:
+        UsageError: Neither Beam nor the runner knows an option.
+    """
+    stray = [option for option in beam_options[:1] if not option.startswith("--")]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
+        options._add_argparse_args(parser)
+    known = {name for action in parser._actions for name in action.option_strings}
+    names = [option.partition("=")[0] for option in beam_options if option.startswith("--")]
+    unknown = stray + [name for name in names if name not in known]
+    if unknown and not stray:
+        runner_options = _request_runner_options(beam_options)
+        unknown = [name for name in unknown if name not in runner_options]
+    if unknown:
+        message = f"{unknown[0]!r} is not an option of Beam or its runners"
+        raise UsageError(message, location=_BEAM_OPTIONS, hint="See Beam's pipeline options.")
+
+
+def parse_hints(texts: Sequence[str]) -> dict[str, str]:
+    """Parses `--resource-hint NAME=VALUE`, such as `min_ram=16GB` or `accelerator=type:nvidia-l4;count:1`.
+
+    Returns:
+        Arguments for Beam's `with_resource_hints`. Runners ignore the hints that they do not support.
+
+    Raises:
+        UsageError: Beam does not know the name, or rejects the value.
+    """
+    hints = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        message = f"{text!r} is not a resource hint" if not sign or not ResourceHint.is_registered(name) else ""
+        if not message:
+            try:
+                parse_resource_hints({name: value})
+            except ValueError:
+                message = f"{value!r} is not a value of {name}"
+        if message:
+            raise UsageError(message, location="--resource-hint", hint="Write min_ram=16GB, for example.")
+        hints[name] = value
+    return hints
 
 
 def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
@@ -71,34 +114,15 @@ def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
     return beam.Pipeline(options=options)
 
 
-def runs_locally(beam_options: Iterable[str]) -> bool:
-    """Whether the runner that the options name computes on this machine alone."""
-    runner = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
-    return runner is None or runner.rpartition(".")[2] in _LOCAL_RUNNERS
+def _find_reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
+    reason = lines[-1] if lines else type(error).__name__
+    # Beam's message if the data of a worker ends before its process is known to have ended.
+    return f"a worker process was lost: {reason}" if reason.startswith("Channel closed prematurely") else reason
 
 
-def check_beam_options(beam_options: Sequence[str]) -> None:
-    """UsageError where an option is one that neither Beam nor the engine knows; Beam itself would only log it."""
-    stray = [option for option in beam_options[:1] if not option.startswith("--")]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in [PipelineOptions, *PipelineOptions.__subclasses__()]:
-        options._add_argparse_args(parser)
-    known = {name for action in parser._actions for name in action.option_strings}
-    names = [option.partition("=")[0] for option in beam_options if option.startswith("--")]
-    unknown = stray + [name for name in names if name not in known]
-    if unknown and not stray:
-        told = _options_of_engine(beam_options)
-        unknown = [name for name in unknown if name not in told]
-    if unknown:
-        raise UsageError(
-            f"{unknown[0]!r} is no option of Beam or its runners",
-            location="after --",
-            hint="see Beam's pipeline options",
-        )
-
-
-def _options_of_engine(beam_options: Sequence[str]) -> set[str]:
-    """The options that the job server of a portable runner tells of; none where the runner has no such server."""
+def _request_runner_options(beam_options: Sequence[str]) -> set[str]:
+    """Returns the options that the job server of a portable runner knows; none if there is no job server."""
     options = PipelineOptions(list(beam_options))
     name = options.view_as(StandardOptions).runner
     runner = create_runner(name) if name else None
@@ -106,17 +130,18 @@ def _options_of_engine(beam_options: Sequence[str]) -> set[str]:
         return set()
     try:
         service = runner.create_job_service(options).job_service
-        asked = beam_job_api_pb2.DescribePipelineOptionsRequest()
-        told = service.DescribePipelineOptions(asked, timeout=_ANSWER_SECONDS)
+        request = beam_job_api_pb2.DescribePipelineOptionsRequest()
+        response = service.DescribePipelineOptions(request, timeout=_JOB_SERVER_TIMEOUT)
     except grpc.FutureTimeoutError as error:
-        raise _no_answer(beam_options) from error
+        raise _build_timeout_error(beam_options) from error
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return set()
-        raise CaptError(f"the job server gives no answer: {error.details()}", location="after --") from error
-    return {f"--{option.name}" for option in told.options}
+        raise CaptError(f"the job server failed: {error.details()}", location=_BEAM_OPTIONS) from error
+    return {f"--{option.name}" for option in response.options}
 
 
-def _no_answer(beam_options: Sequence[str]) -> CaptError:
+def _build_timeout_error(beam_options: Sequence[str]) -> CaptError:
     endpoint = PipelineOptions(list(beam_options)).view_as(PortableOptions).job_endpoint
-    return CaptError("the job server does not answer", location=str(endpoint), hint="start it, or name another")
+    hint = "Start it, or name another one."
+    return CaptError("the job server does not respond", location=str(endpoint), hint=hint)

@@ -1,4 +1,4 @@
-"""Scratch directories and locks: gone when their run ends, and of no effect where it was killed."""
+"""Creates temporary directories and locks of a run, which a killed run leaves without effect."""
 
 import contextlib
 import fcntl
@@ -19,10 +19,10 @@ _log = logging.getLogger("capt.prepare")
 
 @contextlib.contextmanager
 def open_scratch(work: Path) -> Iterator[Path]:
-    """A new directory on this machine in `work`, removed afterwards; a lock beside it tells that its run is alive."""
+    """Creates a local directory in `work` for the block. A lock file beside it shows that its run is alive."""
     here = working_path(work)
     make_directory(here)
-    _sweep(work)
+    _remove_abandoned(work)
     directory = here / f"run-{uuid.uuid4().hex}"
     lock = directory.with_suffix(_LOCK)
     held = os.open(lock, os.O_CREAT | os.O_RDWR)
@@ -38,7 +38,7 @@ def open_scratch(work: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def open_scratch_plan(work: Path) -> Iterator[Path]:
-    """A new directory in `work` for a plan, which workers on other machines see too where `work` is in a bucket."""
+    """Creates a directory in `work` for a work plan. If `work` is in a bucket, workers on other machines see it too."""
     with open_scratch(work) as directory:
         plan = work / directory.name
         try:
@@ -49,7 +49,7 @@ def open_scratch_plan(work: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def hold_job_lock(lock: Path) -> Iterator[None]:
-    """Be the only process of this machine in such a block with the lock file `lock`; waits for the one there now."""
+    """Holds a lock file in the block, after waiting for any other process of this machine that holds it."""
     lock = working_path(lock)
     held = _acquire(lock)
     try:
@@ -64,8 +64,8 @@ def _acquire(lock: Path) -> int:
     while True:
         held = os.open(lock, os.O_CREAT | os.O_RDWR)
         try:
-            _wait_for(held, lock)
-            # Who held it has deleted it: another may have made it anew meanwhile.
+            _wait(held, lock)
+            # The last holder has deleted the file, and another process may have created a new one meanwhile.
             if lock.stat().st_ino == os.fstat(held).st_ino:
                 return held
         except FileNotFoundError:
@@ -76,16 +76,16 @@ def _acquire(lock: Path) -> int:
         os.close(held)
 
 
-def _wait_for(held: int, lock: Path) -> None:
+def _wait(held: int, lock: Path) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        _log.info("another run is doing the same; waiting for it (%s)", lock)
+        _log.info("Waiting for another run of the same job (%s).", lock)
         fcntl.flock(held, fcntl.LOCK_EX)
 
 
-def _sweep(work: Path) -> None:
-    """Remove what killed runs left: their locks are free."""
+def _remove_abandoned(work: Path) -> None:
+    """Removes the directories of killed runs, whose locks are free."""
     for lock in working_path(work).glob(f"run-*{_LOCK}"):
         with contextlib.suppress(FileNotFoundError):
             held = os.open(lock, os.O_RDWR)

@@ -1,11 +1,11 @@
-"""Units of work: files of references in, small results out, on any engine.
+"""Runs work units: files of references in, small results out, on any runner.
 
-    <plan>/units/00003.parquet    what one worker does in one go
-    <plan>/done/00003.json        its result, put once and only when its work is durable
-    <plan>/progress/00003         records handled so far, for whoever watches on the same machine
+    <plan>/units/00003.parquet    the references of one unit
+    <plan>/done/00003.json        its result, written once and only after its output is durable
+    <plan>/progress/00003         number of processed records, for the progress bar on the same machine
 
-A Beam element is the path of a unit. A unit that has a result is done: the same plan run again goes on where a killed
-run stopped, and of two workers on one unit the first result counts.
+A Beam element is the path of a unit. A unit with a result is done, so an interrupted plan resumes. If two workers
+process a unit, the first result is used.
 """
 
 import contextlib
@@ -23,30 +23,32 @@ from features.io.atomic_files import atomic_write, hold_local_copy, put_if_absen
 from features.io.locations import parse_location
 from pipelines.beam.runners import run_pipeline
 
-_TALLY_SECONDS = 0.3
-_ROWS_A_WRITE = 4096
+_PROGRESS_SECONDS = 0.3
+_ROWS_PER_WRITE = 4096
 
+# Adds numbers of processed and of failed records to the progress of a unit.
 Advance = Callable[[int, int], None]
+# Processes the unit at a path, and returns its result.
 Worker = Callable[[Path, Advance], bytes]
 
 
 def write_unit(plan: Path, name: str, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Write one unit's references, as a Parquet file of the given schema."""
-    with atomic_write(plan / "units" / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        remaining = iter(rows)
-        while some := list(islice(remaining, _ROWS_A_WRITE)):
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+    """Writes the references of one unit as Parquet."""
+    remaining = iter(rows)
+    chunks = iter(lambda: list(islice(remaining, _ROWS_PER_WRITE)), [])
+    batches = (batch for some in chunks for batch in pa.Table.from_pylist(some, schema=schema).to_batches())
+    write_batches(plan, name, batches, schema)
 
 
 def write_batches(plan: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    """Write one unit's references that come as record batches of the given schema."""
+    """Writes the references of one unit, given as record batches, as Parquet."""
     with atomic_write(plan / "units" / f"{name}.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
 
 
 def read_unit(unit: Path) -> list[dict[str, Any]]:
-    """The references of a unit."""
+    """Returns the references of a unit."""
     with open_unit(unit) as file:
         rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
@@ -54,7 +56,7 @@ def read_unit(unit: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def open_unit(unit: Path) -> Iterator[pq.ParquetFile]:
-    """A unit's file, open."""
+    """Opens the file of a unit."""
     with hold_local_copy(unit) as here, pq.ParquetFile(here) as file:
         yield file
 
@@ -62,7 +64,7 @@ def open_unit(unit: Path) -> Iterator[pq.ParquetFile]:
 def run_units(
     plan: Path, worker: Worker, beam_options: Sequence[str], label: str, hints: Mapping[str, str] | None = None
 ) -> None:
-    """Have an engine do every unit of the plan that has no result yet."""
+    """Processes every unit of a plan that has no result, in one pipeline."""
     if not any(list_pending_units(plan)):
         return
     with run_pipeline(beam_options) as pipeline:
@@ -70,63 +72,64 @@ def run_units(
 
 
 def add_units(pipeline: beam.Pipeline, plan: Path, worker: Worker, label: str, hints: Mapping[str, str]) -> None:
-    """Add the steps that do a plan's units to a pipeline: paths of units are all that moves between machines.
+    """Adds the steps that process a plan to a pipeline. Only the paths of units move between machines.
 
     Args:
-        pipeline: beam.Pipeline. To add to.
-        plan: Path. The plan.
-        worker: Worker. Does one unit.
-        label: str. Name of the step that does.
-        hints: mapping. What that step asks of the engine, as `pipelines.beam.resource_hints` has it.
+        pipeline: The pipeline.
+        plan: The plan.
+        worker: Processes one unit.
+        label: Name of the step.
+        hints: Resource hints of the step, as `pipelines.beam.runners.parse_hints` returns them.
     """
-    work = beam.ParDo(ProcessUnit(worker)).with_resource_hints(**hints)
+    process = beam.ParDo(ProcessUnit(worker)).with_resource_hints(**hints)
     _ = (
         pipeline
         | "Plan" >> beam.Create([str(plan)])
-        | "Units" >> beam.FlatMap(_pending_names).with_output_types(str)
+        | "Units" >> beam.FlatMap(_list_pending_paths).with_output_types(str)
         | "Spread" >> beam.Reshuffle()
-        | label >> work
+        | label >> process
     )
 
 
 def read_results(plan: Path) -> Iterator[bytes]:
-    """The results of the plan's units, in the units' order."""
+    """Yields the results of a plan in the order of its units."""
     for path in sorted((plan / "done").glob("*.json")):
         yield path.read_bytes()
 
 
 def delete_results(plan: Path, is_final: Callable[[bytes], bool]) -> None:
-    """Have those units of the plan done again whose results are not final."""
+    """Deletes the results that are not final, so that their units are processed again."""
     for path in sorted((plan / "done").glob("*.json")):
         if not is_final(path.read_bytes()):
             path.unlink()
 
 
 def list_pending_units(plan: Path) -> Iterator[Path]:
-    """The units without a result, in order."""
+    """Yields the units without a result, in order."""
     done = {path.stem for path in (plan / "done").glob("*.json")}
     yield from (unit for unit in sorted((plan / "units").glob("*.parquet")) if unit.stem not in done)
 
 
 class ProcessUnit(beam.DoFn):  # type: ignore[misc]
-    """Does one unit of work and puts its result; yields nothing that is large."""
+    """Processes one work unit and writes its result."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
         self._worker = worker
 
     def process(self, element: str) -> Iterator[str]:
-        """Do the unit at the path `element`, unless another worker has."""
+        """Processes the unit at the path `element`, unless it has a result. Yields its name."""
         unit = parse_location(element)
-        if not _result_path(unit).exists():
-            tally = UnitCounter(_progress_path(unit))
-            put_if_absent(_result_path(unit), self._worker(unit, tally))
-            tally.write()
+        result = unit.parent.parent / "done" / f"{unit.stem}.json"
+        if not result.exists():
+            counter = UnitCounter(working_path(unit.parent.parent / "progress" / unit.stem))
+            put_if_absent(result, self._worker(unit, counter))
+            counter.write()
         yield unit.name
 
 
 class UnitCounter:
-    """Counts records done, and how many of them failed, into a small file, a few times a second at most."""
+    """Counts processed and failed records, and writes the counts to a small file a few times per second."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,33 +139,25 @@ class UnitCounter:
         self._written = 0.0
 
     def __call__(self, records: int, failed: int) -> None:
-        """Count `records` more, `failed` of them failures."""
+        """Adds `records` processed records, of which `failed` have failed."""
         self._done += records
         self._failed += failed
-        if time.monotonic() - self._written > _TALLY_SECONDS:
+        if time.monotonic() - self._written > _PROGRESS_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Let whoever watches see the count."""
+        """Writes the counts."""
         self._written = time.monotonic()
         self._path.write_text(f"{self._done} {self._failed}", encoding="ascii")
 
 
 def read_progress(plan: Path) -> tuple[int, str]:
-    """Records that the plan's workers say they have handled, and a note on those that failed."""
+    """Returns the number of processed records of a plan, and a note about the failed ones."""
     counts = [path.read_text(encoding="ascii").split() for path in working_path(plan / "progress").glob("*")]
     done = sum(int(count[0]) for count in counts if count)
     failed = sum(int(count[1]) for count in counts if count)
     return done, f"{failed} failed" if failed else ""
 
 
-def _pending_names(plan: str) -> Iterator[str]:
+def _list_pending_paths(plan: str) -> Iterator[str]:
     return (str(unit) for unit in list_pending_units(parse_location(plan)))
-
-
-def _result_path(unit: Path) -> Path:
-    return unit.parent.parent / "done" / f"{unit.stem}.json"
-
-
-def _progress_path(unit: Path) -> Path:
-    return working_path(unit.parent.parent / "progress" / unit.stem)

@@ -1,7 +1,7 @@
-"""Worker processes of the local runner: one that is lost ends its job.
+"""Makes the loss of a local worker process end its job.
 
-FnApiRunner with `--direct_running_mode=multi_processing` starts worker processes and waits for their answers, of one
-that was killed for ever. Here the loss answers what the worker was asked.
+FnApiRunner with `--direct_running_mode=multi_processing` starts worker processes. It waits forever for the response of
+a killed one. The handler here responds in its place.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ _log = logging.getLogger("capt.prepare")
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class WatchedWorkerHandler(SubprocessSdkWorkerHandler):  # type: ignore[misc]
-    """Starts a worker process; takes the place of Beam's own."""
+    """Starts and watches a worker process, instead of Beam's own handler."""
 
     def start_worker(self) -> None:
-        """Start the process, and a thread that waits for its end."""
+        """Starts the process, and a thread that waits for its end."""
         self._is_lost = False
         self._stopping = threading.Event()
         self.worker = SubprocessSdkWorker(
@@ -39,13 +39,13 @@ class WatchedWorkerHandler(SubprocessSdkWorkerHandler):  # type: ignore[misc]
         self.worker_thread.start()
 
     def close(self) -> None:
-        """Close the connection and wait for the process to end."""
+        """Closes the connection and waits for the end of the process."""
         self._stopping.set()
-        # Beam tells only a worker that has connected; one that is still starting would wait for work for ever.
+        # Beam notifies connected workers only; a worker that is still starting would wait for work forever.
         self.control_conn.push(BeamFnControlServicer._DONE_MARKER)
         try:
             super().close()
-        except Exception:  # The connection of a process that was lost gives whatever broke it.
+        except Exception:  # The connection of a lost process raises the error that broke it.
             if not self._is_lost:
                 raise
             self.stop_worker()
@@ -55,24 +55,24 @@ class WatchedWorkerHandler(SubprocessSdkWorkerHandler):  # type: ignore[misc]
             self.worker.run()
         except RuntimeError as error:
             self._is_lost = True
-            self._answer(f"a worker process was lost: {error}")
+            self._fail_requests(f"a worker process was lost: {error}")
 
-    def _answer(self, why: str) -> None:
+    def _fail_requests(self, message: str) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
-            for asked, future in list(self.control_conn._futures_by_id.items()):
+            for request, future in list(self.control_conn._futures_by_id.items()):
                 if not future.is_done():
-                    future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=asked, error=why))
+                    future.set(beam_fn_api_pb2.InstructionResponse(instruction_id=request, error=message))
 
 
 @contextlib.contextmanager
-def quiet_threads() -> Iterator[None]:
-    """Keep what Beam's threads die of, once a job has failed, out of standard error; the log has it at debug."""
+def silence_threads() -> Iterator[None]:
+    """Logs exceptions in Beam's threads at debug level in the block, instead of printing them."""
     before = threading.excepthook
 
-    def note(died: Any) -> None:
-        _log.debug("thread %s", died.thread.name if died.thread else "", exc_info=died.exc_value)
+    def log(failed: Any) -> None:
+        _log.debug("thread %s", failed.thread.name if failed.thread else "", exc_info=failed.exc_value)
 
-    threading.excepthook = note
+    threading.excepthook = log
     try:
         yield
     finally:

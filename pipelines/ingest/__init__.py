@@ -1,1 +1,1 @@
-"""Lists, hashes and classifies the inputs of a job."""
+"""Lists, downloads and hashes the inputs of a job, and classifies them in a job database."""

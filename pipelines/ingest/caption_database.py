@@ -1,15 +1,19 @@
-"""The ledger of a captions run: a row a caption, in SQLite on disk, sorted by key without memory growing."""
+"""Stores one row per input caption of a run, and selects the captions that go into the table, sorted by key."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from features.io.atomic_files import hash_file
+from features.text.caption_keys import CaptionsDigest, compute_caption_digest
 from pipelines.datasets.base import FailedRecord
+from pipelines.ingest.database import TWO_SPLITS, Database
 from pipelines.ingest.image_identity import ImageIdentities
-from pipelines.ingest.split_records import TWO_SPLITS, SplitRecords
 from schemas.errors import RecordError
 from schemas.tables import CAPTIONS, REPORT
 
@@ -18,33 +22,33 @@ _BATCH = 8192
 _SCHEMA = """
 CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, split TEXT, rank INT, stated TEXT, hashed INT,
     captions INT, other TEXT) WITHOUT ROWID;
-CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, place INT,
+CREATE TABLE caption (key BLOB, image_id TEXT, caption_id TEXT, caption TEXT, repaired TEXT, position INT,
     UNIQUE (image_id, caption_id));
 CREATE TABLE stored (key BLOB PRIMARY KEY, caption TEXT, split TEXT) WITHOUT ROWID;
-CREATE TABLE refused (record TEXT, status TEXT, stage TEXT, reason TEXT, detail TEXT, image_id TEXT);
-CREATE TABLE malformed (place TEXT, rank INT, reason TEXT, detail TEXT);
-CREATE VIEW lost AS SELECT record, status, stage, reason, detail FROM refused JOIN record USING (image_id)
-    UNION ALL SELECT place, 'failed', 'parse', reason, place || ': ' || detail FROM malformed;
+CREATE TABLE rejected (record TEXT, status TEXT, stage TEXT, reason TEXT, detail TEXT, image_id TEXT);
+CREATE TABLE unreadable (location TEXT, rank INT, reason TEXT, detail TEXT);
+CREATE VIEW unusable AS SELECT record, status, stage, reason, detail FROM rejected JOIN record USING (image_id)
+    UNION ALL SELECT location, 'failed', 'parse', reason, location || ': ' || detail FROM unreadable;
 """
 
 SELECTED_CAPTIONS = pa.schema(
     [CAPTIONS.field(name).arrow_field() for name in ("key", "image_id", "caption_id", "split", "caption")]
 )
-_CHOSEN = "FROM caption JOIN record USING (image_id)"
+_SELECTED = "FROM caption JOIN record USING (image_id)"
 _STORED = (
     "(SELECT 1 FROM stored s WHERE s.key = caption.key AND s.caption = caption.caption AND s.split = record.split)"
 )
 
 
 class CaptionedImage(NamedTuple):
-    """An image of a dataset as it is entered.
+    """An image of a dataset, as inserted.
 
     Args:
-        image_id: Its ID.
-        file_name: Its file's name, as the annotations give it.
+        image_id: Its unique ID.
+        file_name: Its file name in the annotations.
         split: Its split.
-        rank: Where a limit places it.
-        stated: The split that the input states; empty if it states none.
+        rank: Its rank for limits.
+        stated: The split that the input states, or empty.
         hashed: Whether a hash of the image ID decides the split.
     """
 
@@ -56,20 +60,44 @@ class CaptionedImage(NamedTuple):
     hashed: bool = False
 
 
-class CaptionDatabase(SplitRecords):
-    """What one run knows of its captions.
+@dataclass(frozen=True)
+class SelectedCaptions:
+    """The captions of a run, sorted by key, and their digests.
 
     Args:
-        path: Path. The database, made anew.
+        path: File in Arrow's streaming format, with the schema `SELECTED_CAPTIONS`.
+        names: File of `schemas.tables.FILE_NAMES`; None if the IDs tell which files the images are.
+        rows: Number of captions.
+        inputs: SHA-256 of all captions in order, with their splits, and of `names`.
+        train: Digest of the captions in the train split.
+    """
+
+    path: Path
+    names: Path | None
+    rows: int
+    inputs: str
+    train: CaptionsDigest
+
+    def read_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yields the captions, some thousands per batch, mapped into memory."""
+        with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as reader:
+            yield from reader
+
+
+class CaptionDatabase(Database):
+    """The input captions of one run.
+
+    Args:
+        path: The SQLite file, which must not exist.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _SCHEMA)
         self.identities = ImageIdentities(self._db)
-        self._places = count()
+        self._positions = count()
 
-    def add_images(self, images: Iterable[CaptionedImage]) -> None:
-        """Enter images. One for which two splits are stated has none."""
+    def insert_images(self, images: Iterable[CaptionedImage]) -> None:
+        """Inserts images. An image for which two splits are stated has no split, and its captions fail."""
         self._insert(
             """INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, 0, '') ON CONFLICT (image_id) DO UPDATE SET
                 other = iif(record.stated = '', '', excluded.stated),
@@ -80,99 +108,111 @@ class CaptionDatabase(SplitRecords):
             images,
         )
 
-    def add_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
-        """Enter captions of images entered: key, image id, caption id, text, what was mended.
+    def insert_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
+        """Inserts captions of inserted images: key, image ID, caption ID, text, repair.
 
-        Ids that come again are a duplicate where the text is the same, and failed where it is another.
+        A repeated caption ID is a duplicate if the text is the same, else a failure. Rejected captions count for the
+        limits too, so that both `prepare` commands select the same images.
         """
-        placed = ((*row, place) for row, place in zip(rows, self._places, strict=False))
-        while some := list(islice(placed, _BATCH)):
-            entered = self._db.executemany("INSERT OR IGNORE INTO caption VALUES (?, ?, ?, ?, ?, ?)", some)
-            if entered.rowcount < len(some):
-                for _, image_id, caption_id, caption, _, place in some:
-                    self._enter_again(image_id, caption_id, caption, place)
+        numbered = ((*row, position) for row, position in zip(rows, self._positions, strict=False))
+        while some := list(islice(numbered, _BATCH)):
+            inserted = self._db.executemany("INSERT OR IGNORE INTO caption VALUES (?, ?, ?, ?, ?, ?)", some)
+            if inserted.rowcount < len(some):
+                for _, image_id, caption_id, caption, _, position in some:
+                    self._reject_repeated(image_id, caption_id, caption, position)
 
-    def add_malformed(self, malformed: FailedRecord, rank: int) -> None:
-        """Enter what cannot be read as a caption; of no image, it has the rank of its place."""
-        row = (malformed.location, rank, malformed.reason, malformed.detail)
-        self._db.execute("INSERT INTO malformed VALUES (?, ?, ?, ?)", row)
+    def insert_unreadable(self, record: FailedRecord, rank: int) -> None:
+        """Inserts a record that cannot be read as a caption."""
+        row = (record.location, rank, record.reason, record.detail)
+        self._db.execute("INSERT INTO unreadable VALUES (?, ?, ?, ?)", row)
 
-    def refuse_two_splits(self) -> None:
-        """Let the captions fail whose image has two splits."""
+    def insert_failure(self, image_id: str, caption_id: str, error: RecordError) -> None:
+        """Inserts an unusable caption."""
+        self._reject(image_id, caption_id, "failed", error.stage, error.reason, error.detail)
+
+    def reject_two_splits(self) -> None:
+        """Fails the captions of images for which two splits are stated, then counts the captions per image."""
         self._db.executescript(
-            f"""INSERT INTO refused SELECT image_id || '#' || caption_id, 'failed', 'parse', '{TWO_SPLITS}',
+            f"""INSERT INTO rejected SELECT image_id || '#' || caption_id, 'failed', 'parse', '{TWO_SPLITS}',
                 min(stated, other) || ' and ' || max(stated, other), image_id
                 FROM caption JOIN record USING (image_id) WHERE other != '';
-            DELETE FROM caption WHERE image_id IN (SELECT image_id FROM record WHERE other != '');"""
-        )
-
-    def count_captions(self) -> None:
-        """Count each image's captions, for limits; a refused one counts, so that limits choose as for features."""
-        self._db.executescript(
-            """CREATE TEMP TABLE counted AS SELECT image_id, count(*) AS captions FROM
-                (SELECT image_id FROM caption UNION ALL SELECT image_id FROM refused) GROUP BY image_id;
+            DELETE FROM caption WHERE image_id IN (SELECT image_id FROM record WHERE other != '');
+            CREATE TEMP TABLE counted AS SELECT image_id, count(*) AS captions FROM
+                (SELECT image_id FROM caption UNION ALL SELECT image_id FROM rejected) GROUP BY image_id;
             UPDATE record SET captions = c.captions FROM counted c WHERE c.image_id = record.image_id;"""
         )
 
-    def fail(self, image_id: str, caption_id: str, error: RecordError) -> None:
-        """Enter a caption that cannot be used."""
-        self._refuse(image_id, caption_id, "failed", error.stage, error.reason, error.detail)
+    def limit(self, images: int | None, captions: int | None) -> None:
+        """Keeps the images of smallest rank, and the unreadable records that rank among them."""
+        before = self._count("SELECT count(*) FROM record")
+        super().limit(images, captions)
+        if self._count("SELECT count(*) FROM record") < before:
+            self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM record)")
 
-    def add_stored(self, table: pa.Table) -> None:
-        """Enter the rows that the table holds already."""
-        columns = (table[name].to_pylist() for name in ("key", "caption", "split"))
+    def classify(self, stored: pa.Table) -> None:
+        """Gives the captions that the table already contains the status `cached`."""
+        columns = (stored[name].to_pylist() for name in ("key", "caption", "split"))
         self._insert("INSERT OR REPLACE INTO stored VALUES (?, ?, ?)", zip(*columns, strict=True))
 
-    def limit(self, images: int | None, captions: int | None) -> None:
-        """Keep the images of smallest rank; of what is malformed, where images fall away, what ranks among those."""
-        before = self._one("SELECT count(*) FROM record")
-        super().limit(images, captions)
-        if self._one("SELECT count(*) FROM record") < before:
-            self._db.execute("DELETE FROM malformed WHERE rank > (SELECT max(rank) FROM record)")
+    def select_captions(self, path: Path) -> SelectedCaptions:
+        """Writes the usable captions to a new file."""
+        inputs, train, rows = hashlib.sha256(), CaptionsDigest(), 0
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SELECTED_CAPTIONS) as writer:
+            for batch in self._read_selected():
+                writer.write_batch(batch)
+                keys, splits, captions = (batch[name].to_pylist() for name in ("key", "split", "caption"))
+                digests = list(map(compute_caption_digest, keys, captions))
+                inputs.update(b"".join(d + split.encode() for d, split in zip(digests, splits, strict=True)))
+                train.add(b"".join(d for d, split in zip(digests, splits, strict=True) if split == "train"))
+                rows += batch.num_rows
+        names = path.with_name("names.parquet") if self.count_file_names() else None
+        if names:
+            self.write_file_names(names)
+            inputs.update(bytes.fromhex(hash_file(names)))
+        return SelectedCaptions(path, names, rows, inputs.hexdigest(), train)
 
-    def captions(self) -> Iterator[pa.RecordBatch]:
-        """The captions chosen, by key, some thousands a batch of schema `SELECTED_CAPTIONS`."""
-        rows = self._db.execute(f"SELECT {', '.join(SELECTED_CAPTIONS.names)} {_CHOSEN} ORDER BY key")
+    def count(self) -> int:
+        """Returns the number of usable captions."""
+        return self._count(f"SELECT count(*) {_SELECTED}")
+
+    def count_by_status(self) -> dict[str, int]:
+        """Returns the number of captions by status: ok, cached, duplicate, failed."""
+        cached = self._count(f"SELECT count(*) {_SELECTED} WHERE EXISTS {_STORED}")
+        unusable = dict(self._db.execute("SELECT status, count(*) FROM unusable GROUP BY status"))
+        return {"ok": self.count() - cached, "cached": cached, **unusable}
+
+    def count_by_reason(self) -> dict[str, int]:
+        """Returns the number of failed captions by reason, most frequent first."""
+        query = "SELECT reason, count(*) FROM unusable WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
+        return dict(self._db.execute(query))
+
+    def count_repaired(self) -> dict[str, int]:
+        """Returns the number of repaired usable captions by repair."""
+        query = f"SELECT repaired, count(*) {_SELECTED} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
+        return dict(self._db.execute(query))
+
+    def write_report(self, path: Path) -> None:
+        """Writes the status of every caption as Parquet."""
+        query = f"""SELECT image_id || '#' || caption_id, iif(EXISTS {_STORED}, 'cached', 'ok'), '', '', '' {_SELECTED}
+            UNION ALL SELECT * FROM unusable ORDER BY 1, 2"""
+        self._write(path, REPORT, query)
+
+    def _read_selected(self) -> Iterator[pa.RecordBatch]:
+        rows = self._db.execute(f"SELECT {', '.join(SELECTED_CAPTIONS.names)} {_SELECTED} ORDER BY key")
         while some := rows.fetchmany(_BATCH):
             columns = zip(zip(*some, strict=True), SELECTED_CAPTIONS, strict=True)
             yield pa.record_batch([pa.array(column, field.type) for column, field in columns], schema=SELECTED_CAPTIONS)
 
-    def count(self) -> int:
-        """How many captions are chosen."""
-        return self._one(f"SELECT count(*) {_CHOSEN}")
-
-    def counts(self) -> dict[str, int]:
-        """Records by status: ok, cached, duplicate, failed."""
-        cached = self._one(f"SELECT count(*) {_CHOSEN} WHERE EXISTS {_STORED}")
-        lost = dict(self._db.execute("SELECT status, count(*) FROM lost GROUP BY status"))
-        return {"ok": self.count() - cached, "cached": cached, **lost}
-
-    def reasons(self) -> dict[str, int]:
-        """Failed captions by reason, most frequent first."""
-        query = "SELECT reason, count(*) FROM lost WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
-        return dict(self._db.execute(query))
-
-    def repaired(self) -> dict[str, int]:
-        """Captions chosen that were mended, by what was."""
-        query = f"SELECT repaired, count(*) {_CHOSEN} WHERE repaired != '' GROUP BY repaired ORDER BY 2 DESC, 1"
-        return dict(self._db.execute(query))
-
-    def write_report(self, path: Path) -> None:
-        """What became of every caption, as Parquet."""
-        query = f"""SELECT image_id || '#' || caption_id, iif(EXISTS {_STORED}, 'cached', 'ok'), '', '', '' {_CHOSEN}
-            UNION ALL SELECT * FROM lost ORDER BY 1, 2"""
-        self._write(path, REPORT, query)
-
-    def _enter_again(self, image_id: str, caption_id: str, caption: str, place: int) -> None:
-        """Refuse a caption that is not the first of its ids."""
-        query = "SELECT caption, place FROM caption WHERE image_id = ? AND caption_id = ?"
+    def _reject_repeated(self, image_id: str, caption_id: str, caption: str, position: int) -> None:
+        query = "SELECT caption, position FROM caption WHERE image_id = ? AND caption_id = ?"
         known, first = self._db.execute(query, (image_id, caption_id)).fetchone()
-        if first == place:
+        if first == position:
             return
         if known == caption:
-            self._refuse(image_id, caption_id, "duplicate", "", "", "")
+            self._reject(image_id, caption_id, "duplicate", "", "", "")
         else:
-            self._refuse(image_id, caption_id, "failed", "parse", "duplicate id", f"also for another text: {caption}")
+            self._reject(image_id, caption_id, "failed", "parse", "duplicate id", f"also with another text: {caption}")
 
-    def _refuse(self, image_id: str, caption_id: str, *why: str) -> None:
-        self._db.execute("INSERT INTO refused VALUES (?, ?, ?, ?, ?, ?)", (f"{image_id}#{caption_id}", *why, image_id))
+    def _reject(self, image_id: str, caption_id: str, *status: str) -> None:
+        row = (f"{image_id}#{caption_id}", *status, image_id)
+        self._db.execute("INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?)", row)

@@ -1,6 +1,7 @@
-"""A run's database: SQLite on disk, so that memory does not grow with the records."""
+"""Stores the records of one run in SQLite on disk, so that memory does not grow with their number."""
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,50 +11,70 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.tables import FILE_NAMES, Table
+from features.store import Dataset
+from schemas.errors import StoreError
+from schemas.tables import ASSIGNED_SPLITS, FILE_NAMES, Table
+
+_log = logging.getLogger("capt.prepare")
+
+# The failure reason of an image for which the input states more than one split.
+TWO_SPLITS = "two splits"
 
 _CACHE_KIB = 32_768
 _BATCH = 10_000
+_CATALOG_BATCH = 1 << 16
+
+_ASSIGNED = """CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT, catalogued INT, key BLOB) WITHOUT ROWID;"""
+_NEW = "split != '' AND NOT EXISTS (SELECT 1 FROM assigned a WHERE a.image_id = record.image_id)"
+# Images whose ID does not tell which file they are.
 _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
     AND substr(file_name, -1 - length(image_id)) != '/' || image_id"""
 
 
-def iterate_rows(batches: Iterable[pa.RecordBatch], *columns: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of Arrow batches, of these columns, as Python's own values."""
-    for batch in batches:
-        yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
-
-
 class Database:
-    """An SQLite database of one run.
+    """The records of one run, with the split of each image.
+
+    A subclass defines the table `record` with one row per image: `image_id`, `file_name`, `rank` and number of
+    `captions`; `split`, empty if there is none; `stated`, the split that the input states, or empty; `hashed`, whether
+    a hash of the image ID decides the split.
 
     Args:
-        path: Path. The file, made anew.
-        schema: str. Its tables; one is `record` with `image_id`, `file_name`, `rank` and `captions`. Limits choose
-            from it.
+        path: The SQLite file, which must not exist.
+        schema: SQL that creates the tables.
     """
+
+    # The images that the catalog of the next commit contains.
+    _CATALOGUED = "SELECT image_id FROM assigned WHERE catalogued"
 
     def __init__(self, path: Path, schema: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
         self._db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};")
-        self._db.executescript(schema)
-        self._empty = self._size()
+        self._db.executescript(schema + _ASSIGNED)
+        self._empty_bytes = self._measure()
+        self._assigned_by: tuple[str, bool] | None = None
 
     @property
     def bytes(self) -> int:
-        """Bytes on the disk that its rows take."""
-        return self._size() - self._empty
-
-    def _size(self) -> int:
-        return self._one("PRAGMA page_count") * self._one("PRAGMA page_size")
+        """Bytes on disk that the rows occupy."""
+        return self._measure() - self._empty_bytes
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Closes the file."""
         self._db.close()
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Makes the block one transaction; a nested block is part of the outer one."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        yield
+        self._db.execute("COMMIT")
+
     def limit(self, images: int | None, captions: int | None) -> None:
-        """Keep the images of smallest rank: so many, or as many as have so many captions together."""
+        """Keeps the images of smallest rank: at most `images`, or as many as have at most `captions` captions."""
         if images is not None:
             self._db.execute(
                 """DELETE FROM record WHERE image_id NOT IN
@@ -68,13 +89,99 @@ class Database:
                 (captions,),
             )
 
+    # === Splits ===
+
+    def keep_assigned(self, dataset: Dataset) -> bool:
+        """Replaces splits by those that a commit of the dataset has assigned. Repeated calls per commit are free.
+
+        Returns:
+            Whether the assigned splits could be read.
+        """
+        if not dataset.manifests:
+            return True
+        digest = dataset.manifest.digest
+        if self._assigned_by is None or self._assigned_by[0] != digest:
+            self._assigned_by = digest, self._read_assigned(dataset)
+        return self._assigned_by[1]
+
+    def insert_assigned(self, rows: Iterable[pa.RecordBatch], has_images: bool) -> None:
+        """Inserts splits that a commit has assigned.
+
+        Args:
+            rows: The columns `image_id` and `split`, and `key` of the catalog.
+            has_images: Whether the rows are those of the catalog.
+        """
+        columns = ("image_id", "split", "key") if has_images else ("image_id", "split")
+        assigned = ((image_id, split, has_images, *key) for image_id, split, *key in _iterate_rows(rows, *columns))
+        keys = "?" if has_images else "NULL"
+        self._insert(f"INSERT OR REPLACE INTO assigned VALUES (?, ?, ?, {keys})", assigned)
+
+    def apply_assigned(self) -> None:
+        """Replaces the splits of the images by the assigned ones."""
+        self._db.execute(
+            """UPDATE record SET split = a.split FROM assigned a
+            WHERE a.image_id = record.image_id AND a.split != record.split"""
+        )
+
+    def count_unassigned(self) -> int:
+        """Returns the number of images whose split is not in a commit of the dataset yet."""
+        return self._count(f"SELECT count(*) FROM record WHERE {_NEW}")
+
+    def count_split_origins(self) -> dict[str, int]:
+        """Returns the numbers of images with a new `hashed` split, and with a `kept` one that the input contradicts."""
+        kept = """SELECT count(*) FROM record JOIN assigned a USING (image_id)
+            WHERE stated != '' AND stated != a.split"""
+        return {
+            "hashed": self._count(f"SELECT count(*) FROM record WHERE hashed AND {_NEW}"),
+            "kept": self._count(kept),
+        }
+
+    def count_absent(self) -> int:
+        """Returns the number of images that have a split and are not in the catalog of the next commit."""
+        return self._count(f"SELECT count(*) FROM ({self._select_absent()})")
+
+    def write_splits(self, path: Path) -> None:
+        """Writes the splits of the images that are not in the catalog of the next commit, by image ID."""
+        self._write(path, ASSIGNED_SPLITS, f"{self._select_absent()} ORDER BY image_id")
+
+    def _read_assigned(self, dataset: Dataset) -> bool:
+        is_readable = True
+        with self.transaction():
+            self._db.execute("DELETE FROM assigned")
+            for read, has_images in ((dataset.record_batches, True), (dataset.absent_splits, False)):
+                try:
+                    rows = read(_CATALOG_BATCH)
+                except StoreError as error:
+                    _log.warning("%s Continuing without the splits in this file.", error)
+                    is_readable = False
+                else:
+                    self.insert_assigned(rows, has_images)
+            self.apply_assigned()
+        return is_readable
+
+    def _select_absent(self) -> str:
+        return f"""SELECT image_id, split FROM (SELECT image_id, split FROM assigned
+            UNION ALL SELECT image_id, split FROM record WHERE {_NEW}) WHERE image_id NOT IN ({self._CATALOGUED})"""
+
+    # === File names ===
+
     def count_file_names(self) -> int:
-        """How many images have an id that does not say which file they are."""
-        return self._one(f"SELECT count(*) {_NAMED}")
+        """Returns the number of images whose ID does not tell which file they are."""
+        return self._count(f"SELECT count(*) {_NAMED}")
 
     def write_file_names(self, path: Path) -> int:
-        """Write the file names that annotations give these images, as Parquet, by image id; how many there are."""
+        """Writes the file names of these images as Parquet, by image ID. Returns their number."""
         return self._write(path, FILE_NAMES, f"SELECT image_id, file_name {_NAMED} ORDER BY image_id")
+
+    # === For subclasses ===
+
+    def _insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        with self.transaction():
+            self._db.executemany(statement, rows)
+
+    def _count(self, query: str) -> int:
+        (value,) = self._db.execute(query).fetchone()
+        return int(value)
 
     def _write(self, path: Path, table: Table, query: str) -> int:
         schema, total = table.arrow_schema(), 0
@@ -88,20 +195,10 @@ class Database:
                 total += len(some)
         return total
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Enter many rows as one; an inner one is part of the outer."""
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute("BEGIN")
-        yield
-        self._db.execute("COMMIT")
+    def _measure(self) -> int:
+        return self._count("PRAGMA page_count") * self._count("PRAGMA page_size")
 
-    def _insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        with self.transaction():
-            self._db.executemany(statement, rows)
 
-    def _one(self, query: str) -> int:
-        (value,) = self._db.execute(query).fetchone()
-        return int(value)
+def _iterate_rows(batches: Iterable[pa.RecordBatch], *columns: str) -> Iterator[tuple[Any, ...]]:
+    for batch in batches:
+        yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)

@@ -1,45 +1,74 @@
-"""The download job's step: the addresses of one unit become files, each host asked politely.
+"""Downloads the images that have a URL and no file, within the politeness limits of each host.
 
-A host's addresses lie in one unit, so that what is promised to it holds across a whole run.
+    DIR/ab/abcdef…       an image, named by the SHA-256 of its URL, written to a temporary file and renamed
+    DIR/dead/07.jsonl    the permanently failed URLs of the hosts in bucket 7, one `FailedUrl` per line
+
+All URLs of a host are in one work unit, so that its limits hold for the whole run. A resumed run finds the files of the
+interrupted one and downloads only the others.
 """
 
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from features.io.atomic_files import atomic_write
+from features.io.atomic_files import TEMP_PREFIX, atomic_write
+from features.references import list_files
 from features.references.downloads import DownloadError, DownloadLimits, build_download_name, download_into
-from pipelines.beam.work_units import Advance, read_unit
-from pipelines.ingest.failed_urls import FailedUrl, record_failed_urls
-from schemas.errors import RecordError
+from pipelines.beam.disk_errors import report_full_disk
+from pipelines.beam.scratch import hold_job_lock, open_scratch_plan
+from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
+from pipelines.ingest.job_database import JobDatabase
+from schemas.errors import RecordError, UsageError
+from schemas.frozen import Frozen
 from schemas.secrets import strip_user
+from schemas.terminal.progress import show_progress
 
 DOWNLOAD_UNIT_SCHEMA = pa.schema([("url", pa.string())])
-BUCKETS = 256
 
-_UNREACHED = frozenset(("refused", "no connection", "timed out"))
+_BUCKETS = 256
+# A unit takes as long as its largest host, and smaller units do not speed up a host.
+_UNIT_URLS = 1 << 18
+_LOCK = ".downloading.lock"
+_UNREACHABLE = frozenset(("refused", "no connection", "timed out"))
+
+
+class FailedUrl(Frozen):
+    """A URL that returned no image.
+
+    Args:
+        url: The URL.
+        reason: Reason of the `features.references.downloads.DownloadError`.
+        detail: Its detail.
+        max_bytes: Size limit of the attempt. An image that is too large for it may fit a larger limit.
+    """
+
+    url: str
+    reason: str
+    detail: str
+    max_bytes: int
 
 
 @dataclass(frozen=True)
 class HostLimits:
-    """How hosts are asked.
+    """Politeness limits.
 
     Args:
-        threads: int. Downloads at once, of a worker.
-        connections: int. Downloads at once from one host.
-        pause_seconds: float. Between the starts of two from one host, at least.
-        patience: int. After so many failures to reach a host in a row the rest of its addresses fail unasked.
-        rest_seconds: float. Seconds that pauses before further tries may take in a row, `Retry-After` included. Then
-            the rest of the host's addresses fail unasked.
+        threads: Maximum number of simultaneous downloads per worker.
+        connections: Maximum number of simultaneous downloads per host.
+        pause_seconds: Minimum time between the starts of two downloads from a host.
+        patience: Number of consecutive connection failures after which the other URLs of the host fail unrequested.
+        rest_seconds: Maximum total of consecutive pauses before retries, including `Retry-After`. After it, the other
+            URLs of the host fail unrequested.
     """
 
     threads: int = 32
@@ -49,110 +78,170 @@ class HostLimits:
     rest_seconds: float = 300.0
 
 
-@dataclass(frozen=True)
-class DownloadImages:
-    """Downloads the addresses of one unit; the result is a JSON list of `Unfetched`, the ones that gave no image.
+def get_download_directory(images: str) -> Path:
+    """Returns the download directory that `--images` names.
+
+    Raises:
+        UsageError: It is not a local directory.
+    """
+    path = Path(images)
+    if "://" in images or (path.exists() and not path.is_dir()):
+        message = "the images are downloaded, and this is not a local directory"
+        raise UsageError(message, location=f"--images {images}")
+    return path.absolute()
+
+
+def skip_failed_urls(job_database: JobDatabase, images: Sequence[str], max_bytes: int) -> None:
+    """Fails the pending URLs that failed permanently in earlier runs."""
+    if job_database.count_pending():
+        failed = read_failed_urls(get_download_directory(images[0]), max_bytes)
+        job_database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
+
+
+def download_images(
+    job_database: JobDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
+) -> int:
+    """Downloads the pending URLs into the first directory of `images`. Returns the number of downloaded images."""
+    count = job_database.count_pending()
+    if not count:
+        return 0
+    worker = DownloadImages(str(get_download_directory(images[0])), limits)
+    failed = download_urls(job_database.list_pending(compute_host_bucket), count, worker, work, beam_options)
+    job_database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
+    downloaded = job_database.count_pending()
+    job_database.find_downloads(images[0], list_files(worker.directory))
+    return downloaded
+
+
+def download_urls(
+    urls: Iterable[tuple[int, str]], count: int, worker: "DownloadImages", work: Path, beam_options: Sequence[str]
+) -> Iterator[FailedUrl]:
+    """Downloads URLs, and yields those that failed. Only one run at a time downloads into a directory.
 
     Args:
-        directory: str. Where images go.
-        limits: DownloadLimits. What one download may take.
-        manners: Manners. How hosts are asked.
+        urls: Bucket of the host and URL, by bucket.
+        count: Number of URLs.
+        worker: Processes a work unit.
+        work: Directory for work plans.
+        beam_options: Options of Beam and the runner.
+    """
+    directory = Path(worker.directory)
+    units = min(_BUCKETS, -(-count // _UNIT_URLS))
+    with report_full_disk(str(directory)), hold_job_lock(directory / _LOCK), open_scratch_plan(work) as plan:
+        for temporary in directory.glob(f"??/{TEMP_PREFIX}*"):
+            temporary.unlink(missing_ok=True)
+        for number, some in groupby(urls, lambda row: row[0] * units // _BUCKETS):
+            write_unit(plan, f"{number:05d}", ({"url": url} for _, url in some), DOWNLOAD_UNIT_SCHEMA)
+        with show_progress("downloading", count, "images", lambda: read_progress(plan)):
+            run_units(plan, worker, beam_options, "Download")
+        for result in read_results(plan):
+            yield from map(FailedUrl.model_validate, json.loads(result))
+
+
+@dataclass(frozen=True)
+class DownloadImages:
+    """Downloads the URLs of one work unit. The result is a JSON list of `FailedUrl`.
+
+    Args:
+        directory: Download directory. It is created if it does not exist.
+        limits: Limits of one download.
+        host_limits: Politeness limits.
     """
 
     directory: str
     limits: DownloadLimits
-    manners: HostLimits = field(default_factory=HostLimits)
+    host_limits: HostLimits = field(default_factory=HostLimits)
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
-        """The result of the unit."""
-        unfetched = _Crew(self, (row["url"] for row in read_unit(unit)), advance).run()
-        return json.dumps([one.model_dump() for one in unfetched]).encode()
+        """Returns the result of the unit."""
+        failed = _DownloadPool(self, (row["url"] for row in read_unit(unit)), advance).run()
+        return json.dumps([one.model_dump() for one in failed]).encode()
 
 
 def compute_host_bucket(url: str) -> int:
-    """A number in 0…255 that all addresses of one host share."""
-    return sha256(_host_of(url).encode("utf-8", "surrogatepass")).digest()[0]
+    """Returns a number from 0 to 255 that all URLs of a host share."""
+    return sha256(_get_host(url).encode("utf-8", "surrogatepass")).digest()[0]
 
 
-def _host_of(url: str) -> str:
+def _get_host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # No URL, as its download will tell.
+    except ValueError:  # The download reports the invalid URL.
         return ""
 
 
 class _Host:
-    """One host's addresses still to be fetched, and when it may be asked next."""
+    """The remaining URLs of a host, and the earliest time of its next request."""
 
-    def __init__(self, limits: DownloadLimits, manners: HostLimits) -> None:
+    def __init__(self, limits: DownloadLimits, host_limits: HostLimits) -> None:
         self.urls: deque[str] = deque()
-        self._limits, self._manners = limits, manners
+        self._limits, self._host_limits = limits, host_limits
         self._lock = threading.Lock()
         self._next = 0.0
-        self._unreached = 0
+        self._unreachable = 0
         self._rested = 0.0
         self._closed: tuple[str, str] | None = None
 
-    def turn(self, url: str) -> None:
-        """Wait until the host may be asked for an address; DownloadError where it is not to be asked any more."""
+    def wait_for_turn(self, url: str) -> None:
+        """Waits until the host may be requested; DownloadError if it must not be requested any more."""
         with self._lock:
             if self._closed:
                 reason, why = self._closed
-                raise DownloadError(reason, f"{strip_user(url)}: not asked, {why}", permanent=False)
+                raise DownloadError(reason, f"{strip_user(url)}: not requested, because {why}", permanent=False)
             start = max(self._next, time.monotonic())
-            self._next = start + self._manners.pause_seconds
+            self._next = start + self._host_limits.pause_seconds
         time.sleep(max(0.0, start - time.monotonic()))
 
     def rest(self, url: str, seconds: float) -> None:
-        """Leave the host alone for so long, on every connection, then wait for a turn."""
+        """Pauses all connections to the host, then waits for a turn."""
         with self._lock:
             until = time.monotonic() + seconds
             self._rested += max(0.0, until - max(self._next, time.monotonic()))
             self._next = max(self._next, until)
-            if self._rested > self._manners.rest_seconds:
-                why = (
-                    f"for the host was left alone for {self._manners.rest_seconds:.0f} seconds and answers nothing else"
-                )
+            if self._rested > self._host_limits.rest_seconds:
+                why = f"the host refused requests for {self._host_limits.rest_seconds:.0f} seconds"
                 self._closed = self._closed or ("busy", why)
-        self.turn(url)
+        self.wait_for_turn(url)
 
-    def note(self, error: RecordError | None) -> None:
-        """Take into account how a download ended: the host may want to be left alone, or be out of reach."""
+    def record(self, error: RecordError | None) -> None:
+        """Records the result of a download, and closes the host if it is unreachable or asks for a long pause."""
         with self._lock:
-            self._unreached = self._unreached + 1 if error and error.reason in _UNREACHED else 0
+            self._unreachable = self._unreachable + 1 if error and error.reason in _UNREACHABLE else 0
             if not (isinstance(error, DownloadError) and error.transient):
                 self._rested = 0.0
-            asked = (error.retry_after or 0.0) if isinstance(error, DownloadError) else 0.0
-            if error and asked > self._limits.retry_after_seconds:
-                self._closed = error.reason, f"for the host wants to be left alone for {asked:.0f} seconds"
-            elif error and self._unreached == self._manners.patience:
-                self._closed = error.reason, f"for the host was out of reach {self._unreached} times in a row"
+            retry_after = (error.retry_after or 0.0) if isinstance(error, DownloadError) else 0.0
+            if error and retry_after > self._limits.retry_after_seconds:
+                self._closed = error.reason, f"the host asked for a pause of {retry_after:.0f} seconds"
+            elif error and self._unreachable == self._host_limits.patience:
+                self._closed = error.reason, f"the host was unreachable {self._unreachable} times in a row"
 
 
-class _Crew:
-    """Threads that fetch a unit's addresses, each on one host at a time, so that a slow host keeps no other waiting.
+class _DownloadPool:
+    """Threads that download the URLs of a unit. Each thread serves one host at a time, so a slow host delays no other.
 
-    They are daemons: the end of an interrupted run does not wait for them.
+    They are daemons, so that an interrupted run ends without waiting for them.
     """
 
     def __init__(self, job: DownloadImages, urls: Iterable[str], advance: Advance) -> None:
         self._job, self._advance = job, advance
         self._directory = Path(job.directory)
         self._lock = threading.Lock()
-        self._unfetched: list[FailedUrl] = []
+        self._failed: list[FailedUrl] = []
         self._broken: BaseException | None = None
         hosts: dict[str, _Host] = {}
         for url in urls:
-            name = _host_of(url)
+            name = _get_host(url)
             if name not in hosts:
-                hosts[name] = _Host(job.limits, job.manners)
+                hosts[name] = _Host(job.limits, job.host_limits)
             hosts[name].urls.append(url)
         largest_first = sorted(hosts.values(), key=lambda host: -len(host.urls))
-        self._lanes = deque(host for host in largest_first for _ in range(min(job.manners.connections, len(host.urls))))
+        self._lanes = deque(
+            host for host in largest_first for _ in range(min(job.host_limits.connections, len(host.urls)))
+        )
 
     def run(self) -> list[FailedUrl]:
-        """Fetch them all; the ones that gave no image, by address."""
-        count = min(self._job.manners.threads, len(self._lanes))
+        """Downloads all URLs. Returns those that failed, by URL."""
+        count = min(self._job.host_limits.threads, len(self._lanes))
         threads = [threading.Thread(target=self._work, name="download", daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
@@ -164,7 +253,7 @@ class _Crew:
             raise
         if self._broken:
             raise self._broken
-        return sorted(self._unfetched, key=lambda one: one.url)
+        return sorted(self._failed, key=lambda one: one.url)
 
     def _work(self) -> None:
         try:
@@ -183,28 +272,56 @@ class _Crew:
                 if not host.urls:
                     return
                 url = host.urls.popleft()
-            error = self._fetch(host, url)
+            error = self._download(host, url)
             with self._lock:
                 if error:
-                    self._enter(url, error)
+                    self._add_failed(url, error)
                 self._advance(1, error is not None)
 
-    def _fetch(self, host: _Host, url: str) -> RecordError | None:
+    def _download(self, host: _Host, url: str) -> RecordError | None:
         path = self._directory / build_download_name(url)
         if path.exists():
             return None
         try:
-            host.turn(url)
+            host.wait_for_turn(url)
             with atomic_write(path) as temporary, temporary.open("wb") as file:
                 download_into(url, file, self._job.limits, partial(host.rest, url))
         except RecordError as error:
-            host.note(error)
+            host.record(error)
             return error
-        host.note(None)
+        host.record(None)
         return None
 
-    def _enter(self, url: str, error: RecordError) -> None:
-        link = FailedUrl(url=url, reason=error.reason, detail=error.detail, max_bytes=self._job.limits.max_bytes)
-        self._unfetched.append(link)
+    def _add_failed(self, url: str, error: RecordError) -> None:
+        failed = FailedUrl(url=url, reason=error.reason, detail=error.detail, max_bytes=self._job.limits.max_bytes)
+        self._failed.append(failed)
         if error.permanent:
-            record_failed_urls(self._directory, compute_host_bucket(url), link)
+            record_failed_url(self._directory, compute_host_bucket(url), failed)
+
+
+# === Permanently failed URLs ===
+
+
+def record_failed_url(directory: Path, bucket: int, failed: FailedUrl) -> None:
+    """Appends a permanently failed URL to the file of its bucket. Only one thread at a time may do so per bucket."""
+    path = directory / "dead" / f"{bucket:02x}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab+") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        # An interrupted run may have left an incomplete line.
+        end = b"\n" if file.read(1) not in (b"", b"\n") else b""
+        file.write(end + failed.model_dump_json().encode() + b"\n")
+
+
+def read_failed_urls(directory: Path, max_bytes: int) -> Iterator[FailedUrl]:
+    """Yields the permanently failed URLs, except images that were too large for a smaller limit than `max_bytes`."""
+    for path in sorted((directory / "dead").glob("*.jsonl")):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    failed = FailedUrl.model_validate_json(line)
+                except ValueError:  # An incomplete line.
+                    continue
+                if failed.reason != "too large" or max_bytes <= failed.max_bytes:
+                    yield failed

@@ -1,36 +1,70 @@
-"""Hashing: the content key of every image that the stat cache does not know."""
+"""Computes the content hash of every image that the hash cache does not know."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from features.references import MAX_IMAGE_BYTES, Reference
-from pipelines.beam.work_units import Advance, read_unit
+from pipelines.beam.scratch import open_scratch_plan
+from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
+from pipelines.ingest.job_database import JobDatabase
 from schemas.errors import to_record_error
+from schemas.terminal.progress import show_progress
 
 HASH_UNIT_SCHEMA = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
 HASH_UNIT_ROWS = 1024
+# Number of units per insertion. Each insertion waits for the disk, and other runs wait for the hash cache meanwhile.
+UNITS_PER_INSERT = 64
 _THREADS = 4
+
+
+def hash_images(
+    job_database: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
+) -> None:
+    """Gives every record with a file its content hash.
+
+    Args:
+        job_database: The records.
+        work: Directory for work plans.
+        rehash: Whether to ignore the hash cache.
+        beam_options: Options of Beam and the runner.
+        max_bytes: Maximum number of bytes per image. Larger images fail.
+    """
+    if not rehash:
+        job_database.look_up_hashes()
+    unhashed = job_database.list_unhashed()
+    with open_scratch_plan(work) as plan:
+        total = 0
+        while some := list(islice(unhashed, HASH_UNIT_ROWS)):
+            write_unit(plan, f"{total // HASH_UNIT_ROWS:07d}", some, HASH_UNIT_SCHEMA)
+            total += len(some)
+        with show_progress("hashing", total, "images", lambda: read_progress(plan)):
+            run_units(plan, HashImages(max_bytes), beam_options, "Hash")
+        hashed = read_results(plan)
+        while few := list(islice(hashed, UNITS_PER_INSERT)):
+            job_database.insert_hashes(chain.from_iterable(map(json.loads, few)))
 
 
 @dataclass(frozen=True)
 class HashImages:
-    """Hashes the images of one unit; the result is a JSON list of [image id, key or null, stage, reason, detail].
+    """Hashes the images of one work unit. The result is JSON: [image ID, hash or null, stage, reason, detail] each.
 
     Args:
-        max_bytes: int. Images of more bytes fail.
+        max_bytes: Maximum number of bytes per image.
     """
 
     max_bytes: int = MAX_IMAGE_BYTES
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
-        """The result of the unit."""
+        """Returns the result of the unit."""
         with ThreadPoolExecutor(_THREADS) as pool:
             hashed = list(pool.map(partial(_hash, self.max_bytes), read_unit(unit)))
         advance(len(hashed), sum(row[1] is None for row in hashed))

@@ -1,8 +1,7 @@
-"""Decides which entries of annotation files are the same image, and gives every image its id.
+"""Decides which entries of annotation files are the same image, and gives every image its ID.
 
-Within one annotation file an id is one image. The same id in two files is the same image only where it names the same
-file. Otherwise all images of the id get an id of their own, `ID@FILE`: a function of the set of entries, whatever the
-order of the files. All of it lies in a run's database, so that memory does not grow with the images.
+An ID identifies one image per annotation file. The same ID in two files is the same image only if both name the same
+file. Otherwise each image of the ID gets an ID of its own, `ID@FILE`, independent of the order of the files.
 """
 
 import sqlite3
@@ -13,42 +12,44 @@ from typing import Any, NamedTuple
 from pipelines.datasets.base import ImageEntry
 from schemas.errors import CaptError, RecordError
 
-# Entries remembered, so that an image that is named with each of its captions is entered once.
-_REMEMBERED = 1 << 17
+# Number of recent entries that are not inserted again, because formats name an image with each of its captions.
+_RECENT = 1 << 17
 
 _SCHEMA = """
 CREATE TABLE entry (image_id TEXT, file_name TEXT, root TEXT, document INT, split TEXT, url TEXT, label TEXT,
     reason TEXT, detail TEXT, PRIMARY KEY (image_id, file_name, root, document, split)) WITHOUT ROWID;
-CREATE TABLE repeated (image_id TEXT, file_name TEXT, root TEXT, place TEXT);
+CREATE TABLE repeated (image_id TEXT, file_name TEXT, root TEXT, location TEXT);
 CREATE TABLE shared (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE doubled (image_id TEXT, document INT, one TEXT, other TEXT, PRIMARY KEY (image_id, document))
+CREATE TABLE conflict (image_id TEXT, document INT, one TEXT, other TEXT, PRIMARY KEY (image_id, document))
     WITHOUT ROWID;
 """
-_SETTLE = """
-DELETE FROM shared;
-DELETE FROM doubled;
-INSERT INTO shared SELECT image_id FROM entry GROUP BY image_id
-    HAVING min(file_name) != max(file_name) OR min(root) != max(root);
-INSERT INTO doubled SELECT image_id, document, min(file_name), max(file_name) FROM entry
-    WHERE image_id IN (SELECT image_id FROM shared) GROUP BY image_id, document
-    HAVING min(file_name) != max(file_name);
-"""
-_DISTINCT_ID = """{table}.image_id || iif({table}.image_id IN (SELECT image_id FROM shared),
+# Single statements, because a script would commit the transaction in which they run.
+_RESOLVE = (
+    "DELETE FROM shared",
+    "DELETE FROM conflict",
+    """INSERT INTO shared SELECT image_id FROM entry GROUP BY image_id
+        HAVING min(file_name) != max(file_name) OR min(root) != max(root)""",
+    """INSERT INTO conflict SELECT image_id, document, min(file_name), max(file_name) FROM entry
+        WHERE image_id IN (SELECT image_id FROM shared) GROUP BY image_id, document
+        HAVING min(file_name) != max(file_name)""",
+)
+_UNIQUE_ID = """{table}.image_id || iif({table}.image_id IN (SELECT image_id FROM shared),
     '@' || iif({table}.root = '', {table}.file_name, {table}.root), '')"""
-_ID = _DISTINCT_ID.format(table="entry")
+_ID = _UNIQUE_ID.format(table="entry")
 
 
 class IdentifiedImage(NamedTuple):
-    """An image that the annotations name, under the id that is its alone.
+    """An image of the annotations with its unique ID.
 
     Args:
-        image_id: str. The id.
-        file_name: str. Its file's name, as the annotations give it.
-        root: str. The label of the root that its file lies in; empty where the annotations name the file.
-        split: str or None. The dataset's own split; an image of two splits comes once with each.
-        url: str. Its URL; empty where it has none.
-        label: str. The word that it shows; empty where none is told.
-        reason, detail: str. Why it is a failed record; empty where it is sound.
+        image_id: The ID.
+        file_name: Its file name in the annotations.
+        root: Label of the `--images` root of its file; empty if the annotations name the file.
+        split: The published split. An image of two splits appears once with each.
+        url: Its URL, or empty.
+        label: The text in the image, or empty.
+        reason: Why it has failed; empty if it has not.
+        detail: Explanation of `reason`.
     """
 
     image_id: str
@@ -62,122 +63,118 @@ class IdentifiedImage(NamedTuple):
 
 
 class ImageIdentities:
-    """The images that annotation files name, and their ids.
+    """The images in annotation files and their IDs.
 
     Args:
-        db: sqlite3.Connection. A run's database, in which the tables are made.
+        db: The database of a run. The tables are created in it.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._db.executescript(_SCHEMA)
-        self._documents: dict[str, int] = {}
-        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._is_resolved = True
 
-    def add(self, entries: Iterable[ImageEntry]) -> None:
-        """Insert entries of annotation files; what is named again is one image."""
-        met: set[tuple[str, ...]] = set()
+    def insert(self, entries: Iterable[ImageEntry]) -> None:
+        """Inserts entries of annotation files. Repeated entries are one image."""
+        recent: set[tuple[str, ...]] = set()
+        self._is_resolved = False
         for entry in entries:
             name = (entry.image_id, entry.file_name, entry.root, entry.document, entry.split or "")
-            if name in met and not entry.location:
+            if name in recent and not entry.location:
                 continue
-            if len(met) == _REMEMBERED:
-                met.clear()
-            met.add(name)
-            self._add(entry)
+            if len(recent) == _RECENT:
+                recent.clear()
+            recent.add(name)
+            self._insert(entry)
 
-    def has_addresses(self) -> bool:
+    def has_urls(self) -> bool:
         """Returns whether any image has a URL."""
         return bool(self._db.execute("SELECT EXISTS (SELECT 1 FROM entry WHERE url != '')").fetchone()[0])
 
-    def settle(self) -> None:
-        """Decides which ids several images share.
+    def list_images(self) -> Iterator[IdentifiedImage]:
+        """Yields every image, by its ID in the annotations.
 
         Raises:
-            CaptError: Two images would get one id.
+            CaptError: Two images would get the same ID.
         """
-        self._db.executescript(_SETTLE)
-        if not self.shared_ids():
-            return
-        (again,) = self._db.execute(
-            f"""SELECT min(id) FROM (SELECT id FROM (SELECT DISTINCT {_ID} AS id, image_id, file_name, root FROM entry)
-            GROUP BY id HAVING count(*) > 1)"""
-        ).fetchone()
-        if again is not None:
-            message = f"two images would have the id {again}"
-            raise CaptError(message, location="--annotations", hint="give the images other ids")
-
-    def images(self) -> Iterator[IdentifiedImage]:
-        """Yields every image, by its id in the annotations, after `settle`."""
+        self._resolve()
         rows = self._db.execute(
             f"""SELECT {_ID}, file_name, root, document, split, url, label, reason, detail, one, other
-            FROM entry LEFT JOIN doubled USING (image_id, document) ORDER BY image_id, file_name, root, document"""
+            FROM entry LEFT JOIN conflict USING (image_id, document) ORDER BY image_id, file_name, root, document"""
         )
+        documents = list(self._numbers)
         for name, some in groupby(rows, lambda row: row[:3]):
-            yield from self._images_of(name, [row[3:] for row in some])
+            yield from _merge(name, sorted((row[3:] for row in some), key=lambda row: documents[row[0]]), documents)
 
-    def image_of(self, document: str, image_id: str) -> str:
-        """The id of the image that a caption belongs to, after `settle`.
-
-        Args:
-            document: The caption's annotation file.
-            image_id: The id that the caption names in it.
-
-        Returns:
-            The image's own id.
+    def look_up(self, document: str, image_id: str) -> str:
+        """Returns the unique ID of the image that a caption in `document` names by `image_id`.
 
         Raises:
-            RecordError: The annotation file lists no such image, or the id is two of its images.
+            RecordError: The annotation file has no such image, or the ID belongs to two of its images.
+            CaptError: Two images would get the same ID.
         """
+        self._resolve()
         rows = self._db.execute(
             f"SELECT DISTINCT {_ID}, file_name FROM entry WHERE image_id = ? AND document = ? LIMIT 2",
-            (image_id, self._documents.get(document, -1)),
+            (image_id, self._numbers.get(document, -1)),
         ).fetchall()
         if not rows:
             raise RecordError("parse", "unknown image", "its annotation file lists no such image")
         if len(rows) > 1:
-            raise RecordError("parse", "duplicate id", f"{document}: one id is {rows[0][1]} and {rows[1][1]}")
+            raise RecordError("parse", "duplicate id", f"{document}: the ID of {rows[0][1]} and {rows[1][1]}")
         return str(rows[0][0])
 
-    def repeated(self) -> Iterator[tuple[str, str]]:
-        """Yields the entries that list an image again: place, and the image's id."""
-        return iter(self._db.execute(f"SELECT place, {_DISTINCT_ID.format(table='repeated')} FROM repeated"))
+    def list_repeated(self) -> Iterator[tuple[str, str]]:
+        """Yields location and unique ID of the entries that list an image again."""
+        self._resolve()
+        return iter(self._db.execute(f"SELECT location, {_UNIQUE_ID.format(table='repeated')} FROM repeated"))
 
-    def shared_ids(self) -> int:
-        """Returns how many ids stand for several images."""
+    def count_shared_ids(self) -> int:
+        """Returns the number of IDs in the annotations that several images share."""
+        self._resolve()
         return int(self._db.execute("SELECT count(*) FROM shared").fetchone()[0])
 
-    def _add(self, entry: ImageEntry) -> None:
+    def _insert(self, entry: ImageEntry) -> None:
         name = (entry.image_id, entry.file_name, entry.root)
-        failure = (
-            (entry.failure.reason, f"{entry.failure.location}: {entry.failure.detail}") if entry.failure else ("", "")
-        )
+        failed = entry.failure
+        failure = (failed.reason, f"{failed.location}: {failed.detail}") if failed else ("", "")
+        number = self._numbers.setdefault(entry.document, len(self._numbers))
         inserted = self._db.execute(
             "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*name, self._number(entry.document), entry.split or "", entry.url, entry.label, *failure),
+            (*name, number, entry.split or "", entry.url, entry.label, *failure),
         )
         if not inserted.rowcount and entry.location:
             self._db.execute("INSERT INTO repeated VALUES (?, ?, ?, ?)", (*name, entry.location))
 
-    def _number(self, document: str) -> int:
-        if document not in self._documents:
-            self._documents[document] = len(self._names)
-            self._names.append(document)
-        return self._documents[document]
+    def _resolve(self) -> None:
+        if self._is_resolved:
+            return
+        for statement in _RESOLVE:
+            self._db.execute(statement)
+        (duplicate,) = self._db.execute(
+            f"""SELECT min(id) FROM (SELECT id FROM (SELECT DISTINCT {_ID} AS id, image_id, file_name, root FROM entry)
+            GROUP BY id HAVING count(*) > 1) WHERE EXISTS (SELECT 1 FROM shared)"""
+        ).fetchone()
+        if duplicate is not None:
+            message = f"two images would have the ID {duplicate}"
+            raise CaptError(message, location="--annotations", hint="Give the images other IDs.")
+        self._is_resolved = True
 
-    def _images_of(self, name: tuple[str, str, str], rows: list[tuple[Any, ...]]) -> Iterator[IdentifiedImage]:
-        """One image, once with each of its splits, from its rows.
 
-        Args:
-            name: Id, file name and root.
-            rows: Annotation file, split, URL, label, reason and detail, and the two files of an id that comes twice.
-        """
-        rows.sort(key=lambda row: self._names[row[0]])
-        sound = [row for row in rows if row[-1] is None]
-        if not sound:
-            document, *_, one, other = rows[0]
-            detail = f"{self._names[document]}: one id is {one} and {other}"
-            yield IdentifiedImage(*name, None, "", "", "duplicate id", detail)
-        for split in sorted({row[1] for row in sound}):
-            _, _, url, label, reason, detail, *_ = next(row for row in sound if row[1] == split)
-            yield IdentifiedImage(*name, split or None, url, label, reason, detail)
+def _merge(name: tuple[str, str, str], rows: list[tuple[Any, ...]], documents: list[str]) -> Iterator[IdentifiedImage]:
+    """Yields one image once per split.
+
+    Args:
+        name: ID, file name and root.
+        rows: Document number, split, URL, label, reason, detail, and the two files of a conflicting ID.
+        documents: Names of the annotation files by number.
+    """
+    usable = [row for row in rows if row[-1] is None]
+    if not usable:
+        document, *_, one, other = rows[0]
+        detail = f"{documents[document]}: the ID of {one} and {other}"
+        yield IdentifiedImage(*name, None, "", "", "duplicate id", detail)
+    for split in sorted({row[1] for row in usable}):
+        _, _, url, label, reason, detail, *_ = next(row for row in usable if row[1] == split)
+        yield IdentifiedImage(*name, split or None, url, label, reason, detail)

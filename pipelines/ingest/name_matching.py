@@ -1,27 +1,35 @@
-"""Matches the file names of annotations to the files that were found in the roots of `--images`.
+"""Matches the file names in annotations to the files in the `--images` roots.
 
-A name with a folder is a path relative to a root, to the root's parent, or to the one folder that holds all of a root.
-A bare name is a file at the top of a root, else any file of that name below it. What is left is matched once more
-without regard to Unicode normalization and the kind of slash. The order of the roots decides nothing.
+A name with a folder is a path relative to a root, to the parent of a root, or to the only folder in a root. A bare name
+is a file at the top of a root, or else any file of that name below it. Unmatched names are then compared after Unicode
+normalization, with slashes for backslashes. The order of the roots has no effect.
 
-    name × root → reach (rank) → the lowest rank of each root → candidate → one, equal bytes, or ambiguous
+    name × root → reach (rank) → the lowest rank per root → candidate → one, identical copies, or ambiguous
 """
 
 import hashlib
 import os
 import sqlite3
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from features.io.uris import is_uri
-from features.references import MAX_IMAGE_BYTES, Reference
+from features.references import MAX_IMAGE_BYTES, ListedFile, Reference
+from features.references.image_files import is_image_name, starts_as_image
 from pipelines.datasets.base import ListedImage
 from schemas.errors import RecordError
 
 _ARCHIVES = (".zip", ".tar")
+# A file modified within this time before it is listed may change again without a new time stamp.
+_DISTRUST_NS = 2_000_000_000
+# Each read waits for a disk or an object store.
+_THREADS = 16
+_BATCH = 4096
 
 _SCHEMA = """
 CREATE TABLE root (number INTEGER PRIMARY KEY, label TEXT, own TEXT, top TEXT);
@@ -65,18 +73,13 @@ INSERT INTO candidate SELECT reach.name, location, member, min(size), min(stamp)
     FROM reach JOIN (SELECT name, root, min(rank) AS rank FROM reach GROUP BY name, root) USING (name, root, rank)
     JOIN found ON found.number = reach.found GROUP BY reach.name, location, member;
 """
-# The files found that no name means, as an SQL condition, after `match`.
+# SQL condition for the listed files that no name matches, after `match`.
 UNANNOTATED = "found.number NOT IN (SELECT found FROM reach)"
-_UNREACHED = "number NOT IN (SELECT name FROM reach)"
+_UNMATCHED = "number NOT IN (SELECT name FROM reach)"
 
 
-class Ambiguity(NamedTuple):
-    """Two of the files that one name matches.
-
-    Args:
-        number: int. The name.
-        one, other: str. The files, as people write them.
-    """
+class AmbiguousName(NamedTuple):
+    """A name that matches several files, and two of them."""
 
     number: int
     one: str
@@ -84,11 +87,11 @@ class Ambiguity(NamedTuple):
 
 
 class NameMatcher:
-    """The files found, and the names to be matched to them.
+    """The listed files, and the names to match to them.
 
     Args:
-        db: sqlite3.Connection. A run's database, in which the tables are made. It has a table `record` with
-            `file_name`, `root` and `url`.
+        db: The database of a run, with a table `record` that has `file_name`, `root` and `url`. The tables are created
+            in it.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -96,19 +99,34 @@ class NameMatcher:
         self._db.executescript(_SCHEMA)
         self._db.create_function("fold", 1, normalize_name, deterministic=True)
         self._db.create_function("near", 1, str.casefold, deterministic=True)
+        self._roots: list[str] = []
 
-    def add_roots(self, roots: Sequence[str]) -> None:
-        """Insert the roots of `--images`, each once."""
-        labels = label_roots(roots)
-        rows = ((number, label, _own_name(label), "") for number, label in enumerate(labels))
+    def insert_files(self, listings: Mapping[str, Iterable[ListedFile]]) -> None:
+        """Inserts the files of each `--images` root."""
+        self._roots = list(listings)
+        rows = ((number, label, _get_own_name(label), "") for number, label in enumerate(label_roots(self._roots)))
         self._db.executemany("INSERT INTO root VALUES (?, ?, ?, ?)", rows)
+        for root, files in listings.items():
+            self.replace_files(root, files)
 
-    def set_top(self, root: int, top: str) -> None:
-        """Say which folder holds all files of a root; empty where there is none."""
-        self._db.execute("UPDATE root SET top = ? WHERE number = ?", (top, root))
+    def replace_files(self, root: str, files: Iterable[ListedFile]) -> None:
+        """Replaces the files of a root."""
+        number = self._roots.index(root)
+        tops: set[str] = set()
+        self._db.execute("DELETE FROM found WHERE root = ?", (number,))
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            """INSERT INTO found (root, name, base, location, member, size, stamp, trusted, image)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            ((number, *row) for row in _iterate_rows(files, tops)),
+        )
+        self._db.execute("COMMIT")
+        top = tops.pop() if len(tops) == 1 else ""
+        self._db.execute("UPDATE root SET top = ? WHERE number = ?", (top, number))
 
-    def walked_files(self) -> Iterator[ListedImage]:
-        """Yields the image files found, by name."""
+    def list_images(self) -> Iterator[ListedImage]:
+        """Yields the image files by name. Files of unknown suffix are opened to find out whether they are images."""
+        self._detect_images("TRUE")
         rows = self._db.execute(
             """SELECT name, iif(count(*) OVER (PARTITION BY name) > 1, label, '')
             FROM found JOIN root ON root.number = found.root WHERE image ORDER BY name, label"""
@@ -116,7 +134,7 @@ class NameMatcher:
         return (ListedImage(*row) for row in rows)
 
     def match(self) -> None:
-        """Finds the files that each record's name may mean."""
+        """Finds the files that each name in `record` may mean."""
         self._db.executescript(
             f"""DELETE FROM name; DELETE FROM reach; DELETE FROM candidate; DELETE FROM folded;
             {_INDEXES}
@@ -124,11 +142,11 @@ class NameMatcher:
                 WHERE file_name != '';
             {_EXACT}"""
         )
-        left = self._db.execute(
-            f"""UPDATE name SET form = fold(file_name) WHERE root = '' AND {_UNREACHED}
+        unmatched = self._db.execute(
+            f"""UPDATE name SET form = fold(file_name) WHERE root = '' AND {_UNMATCHED}
             AND file_name NOT IN (SELECT file_name FROM record WHERE url != '')"""
         )
-        if left.rowcount:
+        if unmatched.rowcount:
             self._db.executescript(
                 f"""INSERT INTO folded SELECT number, root, fold(name), fold(base), near(fold(base)) FROM found;
                 {_FOLDED_INDEXES}
@@ -136,55 +154,75 @@ class NameMatcher:
             )
         self._db.executescript(_CANDIDATES)
 
-    def ambiguities(self, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[Ambiguity]:
-        """Yields the names that mean several files. Files of equal bytes are one: the first by path stays.
+    def count_unannotated(self) -> int:
+        """Returns the number of image files that no name matches, after `match`."""
+        self._detect_images(UNANNOTATED)
+        (number,) = self._db.execute(f"SELECT count(*) FROM found WHERE image AND {UNANNOTATED}").fetchone()
+        return int(number)
+
+    def list_ambiguous(self, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[AmbiguousName]:
+        """Yields the names that match several files. Identical files are one: the first by path remains.
 
         Args:
-            max_bytes: Files of more bytes are not compared.
+            max_bytes: Larger files are not compared.
         """
         several = self._db.execute(
             "SELECT name, min(size) = max(size) FROM candidate GROUP BY name HAVING count(*) > 1"
         ).fetchall()
         for number, same_size in several:
-            if same_size and _same_bytes(self._references(number), max_bytes):
-                first = next(self._references(number))
+            if same_size and _are_identical(self._list_candidates(number), max_bytes):
+                first = next(self._list_candidates(number))
                 self._db.execute(
                     "DELETE FROM candidate WHERE name = ? AND (location, member) != (?, ?)",
                     (number, first.location, first.member),
                 )
             else:
-                references = self._references(number)
-                yield Ambiguity(number, next(references).label, next(references).label)
+                references = self._list_candidates(number)
+                yield AmbiguousName(number, next(references).label, next(references).label)
 
-    def near(self, file_name: str) -> str:
-        """Returns a file found whose last part differs in case or Unicode form alone; empty where there is none."""
+    def find_similar(self, file_name: str) -> str:
+        """Returns a file whose name differs in case or Unicode form only; empty if there is none."""
         query = """SELECT found.name FROM folded CROSS JOIN found USING (number) WHERE near = ?
             ORDER BY near, folded.name LIMIT 1"""
         base = normalize_name(file_name).rsplit("/", 1)[-1]
         row = self._db.execute(query, (base.casefold(),)).fetchone()
         return str(row[0]) if row else ""
 
-    def _references(self, name: int) -> Iterator[Reference]:
+    def _detect_images(self, condition: str) -> None:
+        """Reads the first bytes of the files that meet an SQL condition and have an unknown suffix."""
+        query = f"""SELECT rowid, location, member FROM found WHERE image IS NULL AND rowid > ? AND {condition}
+            ORDER BY rowid LIMIT {_BATCH}"""
+        last = 0
+        with ThreadPoolExecutor(_THREADS) as threads:
+            while rows := self._db.execute(query, (last,)).fetchall():
+                are_images = threads.map(starts_as_image, (Reference(*place) for _, *place in rows))
+                self._db.executemany(
+                    "UPDATE found SET image = ? WHERE rowid = ?",
+                    ((is_image, number) for is_image, (number, _, _) in zip(are_images, rows, strict=True)),
+                )
+                last = rows[-1][0]
+
+    def _list_candidates(self, name: int) -> Iterator[Reference]:
         rows = self._db.execute("SELECT location, member FROM candidate WHERE name = ? ORDER BY 1, 2", (name,))
         return (Reference(*row) for row in rows)
 
 
 def normalize_name(name: str) -> str:
-    """Returns a name in Unicode's composed form, with slashes for backslashes, without a leading `./`."""
-    folded = unicodedata.normalize("NFC", name).replace("\\", "/")
-    while folded.startswith("./"):
-        folded = folded[2:].lstrip("/")
-    return folded
+    """Returns a name in composed Unicode form, with slashes for backslashes, without a leading `./`."""
+    normalized = unicodedata.normalize("NFC", name).replace("\\", "/")
+    while normalized.startswith("./"):
+        normalized = normalized[2:].lstrip("/")
+    return normalized
 
 
 def remove_duplicate_roots(roots: Sequence[str]) -> list[str]:
-    """Returns the roots without those that are named again."""
-    return list({_absolute(root): root for root in reversed(roots)}.values())[::-1]
+    """Returns each root once."""
+    return list({_make_absolute(root): root for root in reversed(roots)}.values())[::-1]
 
 
 def label_roots(roots: Sequence[str]) -> list[str]:
-    """Returns the shortest ends of the roots' paths that tell each from the others."""
-    parts = [PurePosixPath(_absolute(root)).parts for root in roots]
+    """Returns the shortest ends of the roots' paths that are distinct."""
+    parts = [PurePosixPath(_make_absolute(root)).parts for root in roots]
     for length in count(1):
         labels = ["/".join(part[-length:]) for part in parts]
         if len(set(labels)) == len(labels) or length >= max(map(len, parts), default=0):
@@ -192,17 +230,36 @@ def label_roots(roots: Sequence[str]) -> list[str]:
     raise AssertionError
 
 
-def _absolute(root: str) -> str:
+def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple[Any, ...]]:
+    """Yields the rows of files. Collects in `tops` up to two of their top folders; "" stands for a file outside one."""
+    now = time.time_ns()
+    for file in files:
+        head, slash, _ = file.name.partition("/")
+        if len(tops) < 2:
+            tops.add(head if slash else "")
+        yield (
+            file.name,
+            file.name.rsplit("/", 1)[-1],
+            file.reference.location,
+            file.reference.member,
+            file.size,
+            file.stamp,
+            now - file.modified_ns > _DISTRUST_NS,
+            is_image_name(file.name),
+        )
+
+
+def _make_absolute(root: str) -> str:
     return root.rstrip("/") if is_uri(root) else os.path.normpath(Path(root).absolute())
 
 
-def _own_name(label: str) -> str:
+def _get_own_name(label: str) -> str:
     name = label.rsplit("/", 1)[-1]
     return name[:-4] if name.lower().endswith(_ARCHIVES) else name
 
 
-def _same_bytes(references: Iterable[Reference], max_bytes: int) -> bool:
-    """Whether all files hold the same bytes; what cannot be read is like no other."""
+def _are_identical(references: Iterable[Reference], max_bytes: int) -> bool:
+    """Returns whether all files have the same bytes. An unreadable file equals no other."""
     first = None
     for reference in references:
         try:

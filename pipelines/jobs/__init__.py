@@ -1,1 +1,1 @@
-"""The extraction job and the caption job: planned work in, committed shards out."""
+"""Runs the extraction and tokenization jobs: planned work in, committed shards out."""

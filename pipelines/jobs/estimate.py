@@ -1,37 +1,69 @@
-"""Scale: what a table of so many images takes, from what a plan of some of them measures.
+"""Estimates the time of an extraction, and the size of its table, for a dry run.
 
-Sizes an image are those of the plan's own ledger, catalog and rows; the time of a commit is that of a manifest of as
-many shards, put and read again, up to `MEASURED_SHARDS` of them.
+Sizes per image are those of the job database, catalog and rows of the dry run. The commit time is measured with a
+manifest of as many shards, at most `MEASURED_SHARDS`.
 """
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import put_if_absent
+from features.extractors.extraction import ExtractionCore
+from features.extractors.frozen_graph import load_frozen_graph
+from features.io.atomic_files import ensure_local, put_if_absent
+from features.references.image_limits import ImageLimits
 from features.store.shards import choose_shard_count
+from pipelines.jobs.extract_shard import open_images
+from pipelines.jobs.extractor_graph import GraphFile
 from schemas.manifests import DroppedMetadata, FileEntry, Manifest, Shard
-from schemas.table_config import SHORT_FINGERPRINT
+from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 
 MEASURED_SHARDS = 4096
-LISTED_A_REQUEST = 1000  # names in one answer of S3's and GCS' listings
+OBJECTS_PER_LISTING = 1000  # Maximum of S3 and GCS.
 
-_KEY = 32
-_PLACE = 8
+_WARM_UP_IMAGES = 8
+_TIMED_IMAGES = 24
+_INDEX_ENTRY_BYTES = 32 + 8  # Key and position.
 _SHA256 = "0" * 64
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """What one image takes, in bytes.
+def measure_speed(
+    table_config: FeatureTableConfig,
+    graph: GraphFile,
+    batch_size: int,
+    limits: ImageLimits,
+    references: Iterable[dict[str, Any]],
+) -> float:
+    """Measures the number of images per second that one process of this machine extracts.
 
     Args:
-        row: int. Its row in the table, framing left out.
-        job_database: float. In a run's ledger.
-        catalog: float. In the dataset's catalog.
+        table_config: The table's config.
+        graph: The extractor.
+        batch_size: Maximum number of images per forward pass.
+        limits: Limits of one image.
+        references: Rows of a work unit, at least one. The first ones are extracted; their features are discarded.
     """
+    some = list(islice(references, _TIMED_IMAGES))
+    model = load_frozen_graph(ensure_local(graph.path, graph.sha256), table_config.precision)
+    core = ExtractionCore(table_config, model, batch_size=batch_size, max_pixels=limits.pixels)
+
+    def extract(rows: list[dict[str, Any]]) -> None:
+        for _ in core.run(open_images(rows, limits.bytes)):
+            pass
+
+    extract(some[:_WARM_UP_IMAGES])
+    started = time.perf_counter()
+    extract(some)
+    return len(some) / (time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class BytesPerImage:
+    """Bytes that one image occupies in its row (without framing), in the job database, and in the dataset catalog."""
 
     row: int
     job_database: float
@@ -40,76 +72,81 @@ class Footprint:
 
 @dataclass(frozen=True)
 class TableEstimate:
-    """What a table takes.
+    """The estimated cost of a table.
 
     Args:
-        images: int. Images in it.
-        shards: int. Its shards, which are its units of work as well.
-        shard_bytes: int. Of one.
-        table_bytes, index_bytes, manifest_bytes, catalog_bytes, ledger_bytes: int. Of all rows, of the indexes, of the
-            one manifest, of the dataset's catalog, and of the ledger that plans it, on the launcher's disk.
-        reader_memory: int. Bytes of keys and places that a reader holds who looks up any image.
-        listing_requests: int. Requests that list the images where they lie one by one in a bucket.
-        put_requests: int. Requests that put the shards, their indexes, and the commit.
-        commit_seconds: float. Of building, putting and reading the manifest, here.
-        extraction_seconds: float or None. Of one worker at the pace measured; None where none was.
+        images: Number of images.
+        shards: Number of shards, which is also the number of work units.
+        shard_bytes: Bytes per shard.
+        table_bytes: Bytes of all rows.
+        index_bytes: Bytes of all indexes.
+        manifest_bytes: Bytes of the manifest.
+        catalog_bytes: Bytes of the dataset catalog.
+        job_database_bytes: Bytes of the job database on the launcher's disk.
+        reader_memory: Bytes of memory for a reader with random access.
+        listing_requests: Requests that list the images if they are single objects in a bucket.
+        put_requests: Requests that write the shards, indexes and commit.
+        commit_seconds: Seconds to build, write and read the manifest on this machine.
+        extraction_seconds: Seconds of extraction by one worker; None if its speed is unknown.
     """
 
     images: int
     shards: int
     shard_bytes: int
     table_bytes: int
-    encode_index: int
+    index_bytes: int
     manifest_bytes: int
     catalog_bytes: int
-    ledger_bytes: int
+    job_database_bytes: int
     reader_memory: int
     listing_requests: int
     put_requests: int
     commit_seconds: float
     extraction_seconds: float | None
 
-    def figures(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the estimate as it appears in JSON."""
         return asdict(self)
 
 
 def estimate_table(
-    images: int, each: Footprint, pace: float | None, temporary: Path, shards: int | None = None
+    images: int, each: BytesPerImage, images_per_second: float | None, temporary: Path, num_shards: int | None = None
 ) -> TableEstimate:
-    """What a table of so many images takes.
+    """Estimates the cost of a table.
 
     Args:
-        images: int. How many.
-        each: Footprint. What one takes.
-        pace: float or None. Images a second of one worker.
-        temporary: Path. A directory to put a manifest in.
-        shards: int or None. Pins the shard count.
+        images: Number of images.
+        each: Sizes of one image.
+        images_per_second: Speed of one worker, or None.
+        temporary: Directory for the manifest that is measured.
+        num_shards: Number of shards; None for the default.
     """
-    count = shards or choose_shard_count(images, each.row)
+    count = num_shards or choose_shard_count(images, each.row)
     measured = min(count, MEASURED_SHARDS)
-    size, seconds = _commit(measured, temporary)
+    size, seconds = _measure_commit(measured, temporary)
     return TableEstimate(
         images=images,
         shards=count,
         shard_bytes=images * each.row // count,
         table_bytes=images * each.row,
-        encode_index=images * (_KEY + _PLACE),
+        index_bytes=images * _INDEX_ENTRY_BYTES,
         manifest_bytes=size * count // measured,
         catalog_bytes=round(images * each.catalog),
-        ledger_bytes=round(images * each.job_database),
-        reader_memory=images * (_KEY + _PLACE),
-        listing_requests=math.ceil(images / LISTED_A_REQUEST),
+        job_database_bytes=round(images * each.job_database),
+        reader_memory=images * _INDEX_ENTRY_BYTES,
+        listing_requests=math.ceil(images / OBJECTS_PER_LISTING),
         put_requests=2 * count + 2,
         commit_seconds=round(seconds * count / measured, 3),
-        extraction_seconds=round(images / pace, 1) if pace else None,
+        extraction_seconds=round(images / images_per_second, 1) if images_per_second else None,
     )
 
 
-def _commit(shards: int, temporary: Path) -> tuple[int, float]:
-    """Bytes of a manifest of so many shards, and the seconds of building, putting and reading it."""
+def _measure_commit(shards: int, temporary: Path) -> tuple[int, float]:
+    """Returns the bytes of a manifest, and the seconds to build, write and read it."""
     started = time.monotonic()
-    manifest = Manifest(table=_SHA256, shards=tuple(_shard(n, shards) for n in range(shards)), facts=DroppedMetadata())
+    manifest = Manifest(
+        table=_SHA256, shards=tuple(_build_shard(n, shards) for n in range(shards)), facts=DroppedMetadata()
+    )
     data = manifest.to_json()
     path = temporary / "manifest.json"
     put_if_absent(path, data)
@@ -117,7 +154,7 @@ def _commit(shards: int, temporary: Path) -> tuple[int, float]:
     return len(data), time.monotonic() - started
 
 
-def _shard(number: int, count: int) -> Shard:
+def _build_shard(number: int, count: int) -> Shard:
     name = f"{_SHA256[:SHORT_FINGERPRINT]}/features-{number:05d}-of-{count:05d}.{_SHA256[:8]}"
     data, index = (
         FileEntry(path=f"{name}.{suffix}", bytes=1 << 27, sha256=_SHA256) for suffix in ("tfrecord", "index")

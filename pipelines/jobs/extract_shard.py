@@ -1,8 +1,9 @@
-"""The extraction job's step: one unit of references becomes one shard."""
+"""Extracts one work unit of image references into one shard."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ EXTRACT_UNIT_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("location", pa.
 
 
 class FailedRow(Frozen):
-    """An image that has no features, and why."""
+    """An image without features, by content hash, and why."""
 
     key: str
     stage: str
@@ -39,33 +40,38 @@ class FailedRow(Frozen):
     permanent: bool
 
 
-class UnitResult(Frozen):
-    """What became of a unit.
+class ExtractedUnit(Frozen):
+    """The result of a unit.
 
     Args:
         shard: Its shard; None if every image failed.
         failures: Its failures.
-        provenance: What computed it, as the worker itself found.
+        provenance: Numerics class and toolchain of the worker.
     """
 
     shard: Shard | None
     failures: tuple[FailedRow, ...]
     provenance: Provenance
 
+    @property
+    def images(self) -> int:
+        """Number of images of the unit."""
+        return (self.shard.rows if self.shard else 0) + len(self.failures)
+
 
 @dataclass(frozen=True)
 class ExtractShard:
-    """Extracts the images of one unit into one shard.
+    """Extracts the images of one unit into one shard. The result is an `ExtractedUnit` in JSON.
 
     Args:
-        root: str. The feature table's directory.
-        network: str. The frozen network's file, named by its SHA-256.
-        table_config: FeatureTableConfig. What a row means.
-        shape: tuple of int. Shape of one row's value.
-        commit: str. The directory within the table that the shard goes to.
-        count: int. How many shards the commit's key ranges divide into.
-        batch_size: int. Images a call of the network at most.
-        limits: Limits. What one image may measure.
+        root: The feature table's directory.
+        network: The frozen extractor graph, named by its SHA-256.
+        table_config: The table's config.
+        shape: Shape of one row's value.
+        commit: Directory of the shard in the table.
+        count: Number of shards of the commit.
+        batch_size: Maximum number of images per forward pass.
+        limits: Limits of one image.
     """
 
     root: str
@@ -78,53 +84,46 @@ class ExtractShard:
     limits: ImageLimits = field(default_factory=ImageLimits)
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
-        """The result of the unit named by its shard's number."""
-        kept = parse_location(self.network)
-        network = load_shared_frozen_graph(ensure_local(kept, kept.stem), self.table_config.precision)
+        """Returns the result of a unit, whose name is the number of its shard."""
+        graph = parse_location(self.network)
+        model = load_shared_frozen_graph(ensure_local(graph, graph.stem), self.table_config.precision)
         raise_pixel_limit(self.limits.pixels)
-        extractor = ExtractionCore(
-            self.table_config, network, batch_size=self.batch_size, max_pixels=self.limits.pixels
+        core = ExtractionCore(self.table_config, model, batch_size=self.batch_size, max_pixels=self.limits.pixels)
+        table = self.table_config.table(self.shape)
+        writer = ShardWriter(
+            parse_location(self.root), self.commit, table, self.table_config.format, int(unit.stem), self.count
         )
-        writer = self._writer(int(unit.stem))
         failures = []
         try:
-            for result in extractor.run(open_images(read_unit(unit), self.limits.bytes)):
+            for result in core.run(open_images(read_unit(unit), self.limits.bytes)):
                 if isinstance(result, ExtractedRow):
                     writer.append({"key": result.key, **result.values})
                 else:
-                    failures.append(_failure(result.key, result.error))
+                    failures.append(_build_failed_row(result.key, result.error))
                 advance(1, isinstance(result, FailedImage))
             shard = writer.close()
         finally:
             writer.abandon()
-        provenance = Provenance(numerics=network.numerics, toolchain=detect_toolchain())
-        return UnitResult(shard=shard, failures=tuple(failures), provenance=provenance).model_dump_json().encode()
-
-    def _writer(self, number: int) -> ShardWriter:
-        table = self.table_config.table(self.shape)
-        return ShardWriter(parse_location(self.root), self.commit, table, self.table_config.format, number, self.count)
+        provenance = Provenance(numerics=model.numerics, toolchain=detect_toolchain())
+        extracted = ExtractedUnit(shard=shard, failures=tuple(failures), provenance=provenance)
+        return extracted.model_dump_json().encode()
 
 
 def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
-    """The rows of a unit as encoded images, each of which must have the content that its key tells."""
+    """Yields the images of a unit. Reading one fails if its content hash is not its key."""
     for row in rows:
-        yield EncodedImage(row["key"], _Unchanged(row["key"], Reference(row["location"], row["member"]), max_bytes))
+        key, reference = row["key"], Reference(row["location"], row["member"])
+        yield EncodedImage(key, partial(_read_unchanged, key, reference, max_bytes))
 
 
-@dataclass(frozen=True)
-class _Unchanged:
-    key: bytes
-    reference: Reference
-    max_bytes: int
-
-    def __call__(self) -> bytes:
-        data = self.reference.read(self.max_bytes)
-        if hashlib.sha256(data).digest() != self.key:
-            raise RecordError("read", CHANGED, f"{self.reference.label} changed during the run", permanent=False)
-        return data
+def _read_unchanged(key: bytes, reference: Reference, max_bytes: int) -> bytes:
+    data = reference.read(max_bytes)
+    if hashlib.sha256(data).digest() != key:
+        raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)
+    return data
 
 
-def _failure(key: bytes, error: RecordError) -> FailedRow:
+def _build_failed_row(key: bytes, error: RecordError) -> FailedRow:
     return FailedRow(
         key=key.hex(), stage=error.stage, reason=error.reason, detail=error.detail, permanent=error.permanent
     )

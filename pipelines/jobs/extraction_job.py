@@ -1,14 +1,16 @@
-"""The extraction job: planned references in, committed shards out.
+"""Extracts the planned images of a run into committed shards.
 
-The commit's name is the digest of what it is to hold, so that the same command run again finds the units that a killed
-run finished, and two stores made from the same images have the same names.
+The commit's name is the digest of its content. So the same command finds the work units that an interrupted run
+finished, and two stores of the same images have the same names.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from features.io.atomic_files import measure_free_space
 from features.io.file_trees import remove_tree
@@ -20,12 +22,13 @@ from pipelines.beam.runners import runs_locally
 from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
 from pipelines.ingest.job_database import JobDatabase
-from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard, UnitResult
+from pipelines.jobs.dataset_commit import write_named
+from pipelines.jobs.estimate import BytesPerImage, estimate_table, measure_speed
+from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
 from pipelines.jobs.extractor_graph import GraphFile
 from pipelines.jobs.provenance import Provenance, check_mixture, list_provenances, local_provenance
-from pipelines.jobs.summary import write_named
 from schemas.errors import CaptError, UsageError
-from schemas.manifests import FeatureMetadata, Manifest, Shard
+from schemas.manifests import FeatureMetadata, Manifest
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 from schemas.terminal.progress import show_progress
 
@@ -34,180 +37,198 @@ _SPARE = 1.05
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """One run's extraction into one table.
+    """Extracts the images that a table lacks. A `pipelines.jobs.sinks.Job`.
 
     Args:
-        root: Path. The table's directory.
-        work: Path. Where plans lie.
-        table_config: FeatureTableConfig. What a row means.
-        network: GraphFile. The extractor.
-        batch_size: int. Images a call at most.
-        limits: Limits. What one image may measure.
-        shards: int or None. Pins the shard count, a power of two.
-        doubted: collection of str. Files of the table, by path within it, whose checksums are taken before they count.
-        hints: mapping. What the step that extracts asks of its engine.
+        job_database: The records of the run, classified.
+        root: The table's directory.
+        work: Directory for work plans.
+        table_config: The table's config.
+        graph: The extractor; None if no image is to be extracted.
+        shape: Shape of one image's features, if known.
+        batch_size: Maximum number of images per forward pass.
+        limits: Limits of one image.
+        num_shards: Number of shards, a power of two; None for the default.
+        last_commit: Number of the table's last commit when the records were classified.
+        beam_options: Options of Beam and the runner.
+        suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
+        hints: Resource hints of the extraction step.
         allow_mixed: Whether the table may contain rows of several numerics classes.
+        assume_images: Number of images for which to estimate the table; None for those of the run.
     """
 
+    job_database: JobDatabase
     root: Path
     work: Path
     table_config: FeatureTableConfig
-    network: GraphFile
+    graph: GraphFile | None
+    shape: tuple[int, ...] | None
     batch_size: int
     limits: ImageLimits
-    shards: int | None
+    num_shards: int | None
+    last_commit: int
+    beam_options: Sequence[str] = ()
     suspect: Collection[str] = ()
-    hints: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] | None = None
     allow_mixed: bool = False
+    assume_images: int | None = None
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row, its framing left out."""
-        return sum(column.nbytes for column in self.table_config.table(self.network.shape).fields)
-
-    def run(self, job_database: JobDatabase, beam_options: Sequence[str], seen: int) -> tuple[Shard, ...] | None:
-        """Extract what the ledger plans and commit it; the shards written.
-
-        Of several runs that are to do the very same one does it, and the others wait.
-
-        Args:
-            job_database: Ledger. Says what is planned.
-            beam_options: sequence of str. Options of Beam and its runner.
-            seen: int. The number of the table's last commit when the ledger was settled.
+    def run(self) -> dict[str, Any] | None:
+        """Extracts the planned images and commits them. If several runs have the same job, one does it.
 
         Returns:
-            None where the table has got another commit since, so that less may be left to do.
+            `shards` and `bytes` of the commit. None if the table has a new commit, so that less may be left to do.
         """
-        planned = job_database.count_planned()
-        count = self.shards or choose_shard_count(planned, self.row_bytes)
-        commit = self._commit_name(job_database, count)
+        if self.graph is None:
+            return {"shards": 0, "bytes": 0}
+        planned = self.job_database.count_planned()
+        count = self.num_shards or choose_shard_count(planned, self._measure_row(self.graph.shape))
+        commit = self._compute_commit_name(self.graph, count)
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
         with hold_job_lock(plan.with_suffix(".lock")):
-            if CommitLog(self.root).last() != seen:
+            if CommitLog(self.root).last() != self.last_commit:
                 return None
-            self._forget_results(plan, beam_options)
-            self._check_disk(planned - _images_done(plan))
-            units = self._extract(job_database, beam_options, plan, commit, count)
+            self._delete_results(plan)
+            finished = sum(unit.images for unit in _read_units(plan))
+            self._check_disk((planned - finished) * self._measure_row(self.graph.shape))
+            units = self._extract(self.graph, plan, commit, count)
             held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
-            self._enter(job_database, plan, units)
-            self._commit(job_database, units)
+            self._insert_results(plan, planned, units)
+            self._commit(units)
             remove_tree(plan)
-        return tuple(unit.shard for unit in units if unit.shard)
+        shards = [unit.shard for unit in units if unit.shard]
+        return {"shards": len(shards), "bytes": sum(shard.data.bytes for shard in shards)}
 
-    def _extract(
-        self, job_database: JobDatabase, beam_options: Sequence[str], plan: Path, commit: str, count: int
-    ) -> list[UnitResult]:
-        planned = job_database.count_planned()
-        for number, rows in groupby(job_database.planned(), lambda row: find_shard(row["key"], count)):
+    def estimate(self, directory: Path) -> dict[str, Any]:
+        """Returns size, speed, time and cost of the table. Writes to `directory` only."""
+        database = self.job_database
+        planned = database.count_planned()
+        missing = planned + database.count_pending()
+        speed = None
+        if self.graph and planned:
+            speed = measure_speed(self.table_config, self.graph, self.batch_size, self.limits, database.list_planned())
+        return {
+            "shards": 0,
+            "bytes": missing * self._measure_row(self.shape) if self.shape else 0,
+            "images_per_second": round(speed, 1) if speed else None,
+            "estimated_seconds": missing / speed if speed else None if missing else 0.0,
+            "shape": list(self.shape) if self.shape else None,
+            "scale": self._estimate_table(self.shape, speed, directory) if self.shape else None,
+        }
+
+    def _estimate_table(self, shape: tuple[int, ...], speed: float | None, directory: Path) -> dict[str, Any] | None:
+        """Returns the cost of the table; None if there are no images or some are not downloaded yet."""
+        images = sum(self.job_database.count_by_split().values())
+        if not images or self.job_database.count_pending():
+            return None
+        catalog = directory / "catalog.parquet"
+        self.job_database.write_catalog(catalog)
+        each = BytesPerImage(
+            row=self._measure_row(shape),
+            job_database=self.job_database.bytes / images,
+            catalog=catalog.stat().st_size / images,
+        )
+        return estimate_table(self.assume_images or images, each, speed, directory, self.num_shards).to_dict()
+
+    def _measure_row(self, shape: tuple[int, ...]) -> int:
+        """Returns the bytes of one row, without framing."""
+        return sum(column.nbytes for column in self.table_config.table(shape).fields)
+
+    def _extract(self, graph: GraphFile, plan: Path, commit: str, count: int) -> list[ExtractedUnit]:
+        planned = self.job_database.list_planned()
+        for number, rows in groupby(planned, lambda row: find_shard(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
         worker = ExtractShard(
             root=str(self.root),
-            network=str(self.network.path),
+            network=str(graph.path),
             table_config=self.table_config,
-            shape=self.network.shape,
+            shape=graph.shape,
             commit=commit,
             count=count,
             batch_size=self.batch_size,
             limits=self.limits,
         )
-        with show_progress("extracting", planned, "images", lambda: read_progress(plan)):
-            run_units(plan, worker, beam_options, "Extract", self.hints)
-        return _unit_results(plan)
+        total = self.job_database.count_planned()
+        with show_progress("extracting", total, "images", lambda: read_progress(plan)):
+            run_units(plan, worker, self.beam_options, "Extract", self.hints)
+        return _read_units(plan)
 
-    def _forget_results(self, plan: Path, beam_options: Sequence[str]) -> None:
-        """Have those units done again that would not come out the same.
+    def _delete_results(self, plan: Path) -> None:
+        """Deletes the results of units that would now have another result.
 
-        If this machine alone computes, those are also the units that an interrupted run computed on another kind of
-        machine, unless mixing is allowed.
+        If only this machine computes, these include the units that an interrupted run computed with another numerics
+        class or toolchain, unless mixing is allowed.
         """
-        keeps_all = self.allow_mixed or not any(read_results(plan)) or not runs_locally(beam_options)
+        keeps_all = self.allow_mixed or not any(read_results(plan)) or not runs_locally(self.beam_options)
         here = None if keeps_all else local_provenance(self.table_config.precision).deciding
-        delete_results(plan, lambda data: self._holds(UnitResult.model_validate_json(data), here))
+        delete_results(plan, lambda data: self._is_final(ExtractedUnit.model_validate_json(data), here))
 
-    def _holds(self, result: UnitResult, here: Mapping[str, str] | None) -> bool:
-        """Whether a unit would come out the same again.
-
-        Its failures are permanent, its files exist, and its rows were computed with `here` if that is given.
-        """
-        if here is not None and result.provenance.deciding != here:
+    def _is_final(self, unit: ExtractedUnit, here: Mapping[str, str] | None) -> bool:
+        """Returns whether a unit's failures are permanent, its files intact, and its provenance `here`, if given."""
+        if here is not None and unit.provenance.deciding != here:
             return False
-        if any(
-            not failure.permanent or self.limits.allows_retry(failure.reason, failure.detail)
-            for failure in result.failures
-        ):
+        if any(not one.permanent or self.limits.allows_retry(one.reason, one.detail) for one in unit.failures):
             return False
-        files = result.shard.entries() if result.shard else ()
+        files = unit.shard.entries() if unit.shard else ()
         return all(is_intact(self.root, entry, self.suspect) for entry in files)
 
-    def _enter(self, job_database: JobDatabase, plan: Path, units: Sequence[UnitResult]) -> None:
-        planned = job_database.count_planned()
-        for unit in units:
-            job_database.enter_failures(
-                (bytes.fromhex(f.key), f.stage, f.reason, f.detail, f.permanent) for f in unit.failures
-            )
-        if sum(map(_images_of, units)) != planned:
-            raise CaptError(f"{planned} images were planned, and units account for another number", location=str(plan))
-        job_database.finish()
+    def _insert_results(self, plan: Path, planned: int, units: Sequence[ExtractedUnit]) -> None:
+        if sum(unit.images for unit in units) != planned:
+            message = f"{planned} images were planned, and the work units contain another number"
+            raise CaptError(message, location=str(plan))
+        self.job_database.insert_results(
+            (bytes.fromhex(one.key), one.stage, one.reason, one.detail, one.permanent)
+            for unit in units
+            for one in unit.failures
+        )
 
-    def _commit(self, job_database: JobDatabase, units: Sequence[UnitResult]) -> None:
-        """Add one commit per provenance, for a commit records one."""
+    def _commit(self, units: Sequence[ExtractedUnit]) -> None:
+        """Appends one commit per provenance."""
+        assert self.graph is not None
         files = {}
-        if job_database.counts().get("failed"):
-            files["failures"] = write_named(self.root, "failures", job_database.write_failures)
-        for provenance in _distinct(unit.provenance for unit in units):
+        if self.job_database.count_by_status().get("failed"):
+            files["failures"] = write_named(self.root, "failures", self.job_database.write_failures)
+        by_provenance: dict[str, tuple[Provenance, list[ExtractedUnit]]] = {}
+        for unit in units:
+            key = json.dumps(unit.provenance.model_dump(), sort_keys=True)
+            by_provenance.setdefault(key, (unit.provenance, []))[1].append(unit)
+        for provenance, some in by_provenance.values():
             facts = FeatureMetadata(
-                shape=self.network.shape,
-                network=self.network.sha256,
+                shape=self.graph.shape,
+                network=self.graph.sha256,
                 numerics=provenance.numerics,
                 toolchain=provenance.toolchain,
             )
-            shards = tuple(unit.shard for unit in units if unit.shard and unit.provenance == provenance)
+            shards = tuple(unit.shard for unit in some if unit.shard)
             if shards or files:
                 manifest = Manifest(table=self.table_config.fingerprint, shards=shards, files=files, facts=facts)
                 CommitLog(self.root).append(manifest)
                 files = {}
 
-    def _commit_name(self, job_database: JobDatabase, count: int) -> str:
+    def _compute_commit_name(self, graph: GraphFile, count: int) -> str:
         keys = hashlib.sha256()
-        for row in job_database.planned():
+        for row in self.job_database.list_planned():
             keys.update(row["key"])
-        return compute_commit_name(self.table_config.fingerprint, self.network.sha256, count, keys.hexdigest())
+        return compute_commit_name(self.table_config.fingerprint, graph.sha256, count, keys.hexdigest())
 
-    def _check_disk(self, images: int) -> None:
-        need, free = int(images * self.row_bytes * _SPARE), measure_free_space(self.root)
+    def _check_disk(self, row_bytes: int) -> None:
+        need, free = int(row_bytes * _SPARE), measure_free_space(self.root)
         if free is not None and need > free:
-            raise CaptError(
-                f"{need:,} bytes are needed and {free:,} are free",
-                location=str(self.root),
-                hint="free some, or use int8",
-            )
+            message = f"{need:,} bytes are needed and {free:,} are free"
+            raise CaptError(message, location=str(self.root), hint="Free some space, or use --storage-dtype int8.")
 
 
-def _unit_results(plan: Path) -> list[UnitResult]:
-    return [UnitResult.model_validate_json(data) for data in read_results(plan)]
+def check_num_shards(num_shards: int | None) -> None:
+    """Checks `--num-shards`.
+
+    Raises:
+        UsageError: It is not a power of two within bounds.
+    """
+    if num_shards is not None and (num_shards < 1 or num_shards > MAX_SHARDS or num_shards & (num_shards - 1)):
+        message = f"{num_shards} is not a power of two up to {MAX_SHARDS:,}"
+        raise UsageError(message, location="--num-shards", hint="Use 64, for example.")
 
 
-def _images_done(plan: Path) -> int:
-    """How many images the plan's finished units account for."""
-    return sum(map(_images_of, _unit_results(plan)))
-
-
-def _images_of(unit: UnitResult) -> int:
-    return (unit.shard.rows if unit.shard else 0) + len(unit.failures)
-
-
-def _distinct(some: Iterable[Provenance]) -> list[Provenance]:
-    found: list[Provenance] = []
-    for one in some:
-        if one not in found:
-            found.append(one)
-    return found
-
-
-def check_num_shards(shards: int | None) -> None:
-    """UsageError where a pinned shard count is no power of two within bounds."""
-    if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
-        raise UsageError(
-            f"{shards} is no power of two up to {MAX_SHARDS}", location="--num-shards", hint="write 64, say"
-        )
+def _read_units(plan: Path) -> list[ExtractedUnit]:
+    return [ExtractedUnit.model_validate_json(data) for data in read_results(plan)]

@@ -1,4 +1,4 @@
-"""The frozen network of a recipe: the one its table was begun with, built and frozen where the table is new."""
+"""Finds or builds the frozen extractor graph of a feature table."""
 
 import gc
 import hashlib
@@ -24,129 +24,112 @@ _log = logging.getLogger("capt.prepare")
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A frozen network on disk: its file, SHA-256 and the shape of one image's features."""
+    """The file of a frozen graph, its SHA-256, and the shape of one image's features."""
 
     path: Path
     sha256: str
     shape: tuple[int, ...]
 
+    def is_intact(self) -> bool:
+        """Returns whether the file exists and has its SHA-256."""
+        return self.path.is_file() and hash_file(self.path) == self.sha256
 
-def find_or_freeze_graph(
-    root: Path, networks: Path, table_config: FeatureTableConfig, extractor: Extractor
-) -> GraphFile:
-    """The network of the table in `root`, its file in `networks`, built where it is missing or damaged.
+
+def find_or_freeze_graph(root: Path, graphs: Path, table_config: FeatureTableConfig, extractor: Extractor) -> GraphFile:
+    """Returns the extractor graph of a table. Builds it if it is missing or corrupt.
 
     Args:
-        root: Path. The feature table's directory, which remembers its network.
-        networks: Path. Where networks lie by digest.
-        table_config: FeatureTableConfig. What to build.
-        extractor: Extractor. Builds it, as the command asks.
+        root: The feature table's directory, in which the name of the graph is noted.
+        graphs: Directory of the graphs, which are named by digest.
+        table_config: The table's config.
+        extractor: Builds the graph.
 
     Raises:
-        StoreError: what is built now is not what the table was begun with.
+        StoreError: The graph that is built differs from the graph of the table's rows.
     """
-    known = _remembered(root, networks)
+    known = _look_up(root, graphs)
     if known is None:
         graph, shape = _build(table_config, extractor)
         sha256 = hashlib.sha256(graph).hexdigest()
-        write(networks / f"{sha256}.pb", graph)
-        known = GraphFile(networks / f"{sha256}.pb", sha256, shape)
-    elif not _is_sound(known):
+        known = GraphFile(graphs / f"{sha256}.pb", sha256, shape)
+        write(known.path, graph)
+    elif not known.is_intact():
         graph, _ = _build(table_config, extractor)
-        _put_back(known, graph)
-    _note(root, known)
+        _restore(known, graph)
+    note = _encode_note(known)
+    if not (root / NETWORK).is_file() or (root / NETWORK).read_bytes() != note:
+        write(root / NETWORK, note)
     return known
 
 
-def find_graph(root: Path, networks: Path) -> GraphFile | None:
-    """The network of the table in `root` where it is there and sound; nothing is built and nothing written.
+def find_graph(root: Path, graphs: Path) -> GraphFile | None:
+    """Returns the extractor graph of the table in `root` if it exists and is intact. Writes nothing."""
+    known = _look_up(root, graphs)
+    return known if known and known.is_intact() else None
+
+
+def is_graph_intact(root: Path, graphs: Path, suspect: Collection[str] = ()) -> bool:
+    """Returns whether the graph of a table and its note need no repair. A new table has neither.
 
     Args:
-        root: Path. The feature table's directory.
-        networks: Path. Where networks lie by digest.
+        root: The feature table's directory.
+        graphs: Directory of the graphs.
+        suspect: Names of graph files whose checksums must be verified.
     """
-    known = _remembered(root, networks)
-    return known if known and _is_sound(known) else None
-
-
-def is_graph_intact(root: Path, networks: Path, suspect: Collection[str] = ()) -> bool:
-    """Whether the network of the table in `root`, and the note of it, need no healing; a new table has none.
-
-    Args:
-        root: Path. The feature table's directory.
-        networks: Path. Where networks lie by digest.
-        suspect: collection of str. Names of networks' files whose checksums are to be taken.
-    """
-    known = _remembered(root, networks)
+    known = _look_up(root, graphs)
     if known is None:
         return True
-    is_noted = _noted(root, networks) == known
-    return is_noted and known.path.is_file() and (known.path.name not in suspect or _is_sound(known))
+    is_noted = _read_note(root, graphs) == known
+    return is_noted and known.path.is_file() and (known.path.name not in suspect or known.is_intact())
 
 
-def _remembered(root: Path, networks: Path) -> GraphFile | None:
-    """The network that the table's commits were made with; before the first, the one that is noted."""
+def _look_up(root: Path, graphs: Path) -> GraphFile | None:
+    """Returns the graph that the table's commits record, or else the noted one."""
     for manifest in reversed(CommitLog(root).read_state().live):
         if isinstance(manifest.facts, FeatureMetadata):
             sha256 = manifest.facts.network
-            return GraphFile(networks / f"{sha256}.pb", sha256, manifest.facts.shape)
-    return _noted(root, networks)
+            return GraphFile(graphs / f"{sha256}.pb", sha256, manifest.facts.shape)
+    return _read_note(root, graphs)
 
 
-def _noted(root: Path, networks: Path) -> GraphFile | None:
-    """The network that is noted; None where there is no note that can be read."""
+def _read_note(root: Path, graphs: Path) -> GraphFile | None:
+    """Returns the noted graph; None if there is no valid note."""
     try:
         data = (root / NETWORK).read_bytes()
         note = parse_json(data)
-        known = GraphFile(networks / f"{note['network']}.pb", str(note["network"]), tuple(note["shape"]))
+        known = GraphFile(graphs / f"{note['network']}.pb", str(note["network"]), tuple(note["shape"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return known if _note_bytes(known) == data and NETWORK_NAME.fullmatch(known.path.name) else None
+    return known if _encode_note(known) == data and NETWORK_NAME.fullmatch(known.path.name) else None
 
 
-def _note(root: Path, known: GraphFile) -> None:
-    if not (root / NETWORK).is_file() or (root / NETWORK).read_bytes() != _note_bytes(known):
-        write(root / NETWORK, _note_bytes(known))
-
-
-def _note_bytes(known: GraphFile) -> bytes:
+def _encode_note(known: GraphFile) -> bytes:
     return canonical_json({"network": known.sha256, "shape": list(known.shape)})
 
 
-def _is_sound(known: GraphFile) -> bool:
-    return known.path.is_file() and hash_file(known.path) == known.sha256
-
-
-def _put_back(known: GraphFile, graph: bytes) -> None:
-    got = hashlib.sha256(graph).hexdigest()
-    if got != known.sha256:
+def _restore(known: GraphFile, graph: bytes) -> None:
+    sha256 = hashlib.sha256(graph).hexdigest()
+    if sha256 != known.sha256:
         raise StoreError(
-            f"the frozen network is damaged or missing, and what is built now is another: "
-            f"expected SHA-256 {known.sha256}, got {got}",
+            "the extractor graph is corrupt or missing, and a new one differs: "
+            f"expected SHA-256 {known.sha256}, got {sha256}",
             location=str(known.path),
-            hint="put the file back, or use the TensorFlow and Keras that `capt store stats` names",
+            hint="Restore the file, or use the TensorFlow and Keras versions that `capt store stats` shows.",
         )
     write(known.path, graph)
-    _log.warning("%s: the frozen network was damaged or missing; built again", known.path)
+    _log.warning("%s: the extractor graph was corrupt or missing. It is built again.", known.path)
 
 
 def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[bytes, tuple[int, ...]]:
-    """The frozen graph, and the shape of one image's features."""
+    """Returns the frozen graph, and the shape of one image's features."""
     from features.runtime.keras_backend import VARIABLE
     from features.runtime.keras_settings import keras
 
     if table_config.extractor != PIXELS and keras.backend.backend() != "tensorflow":
-        raise UsageError(
-            f"capt extracts features with TensorFlow, not {keras.backend.backend()}",
-            location=VARIABLE,
-            hint="unset it; a run can be trained on any backend",
-        )
-    _log.info("building %s with weights %s", table_config.extractor, table_config.weights)
-    graph = freeze(
-        extractor.build_function(table_config),
-        table_config.height,
-        table_config.width,
-        Resizer.from_table_config(table_config).dtype,
-    )
-    gc.collect()  # Keras models and traced graphs are cycles, and hold their weights several times over
+        message = f"features are extracted with TensorFlow, not {keras.backend.backend()}"
+        raise UsageError(message, location=VARIABLE, hint="Unset it. `capt train` accepts any backend.")
+    _log.info("Building extractor %s with weights %s.", table_config.extractor, table_config.weights)
+    function = extractor.build_function(table_config)
+    graph = freeze(function, table_config.height, table_config.width, Resizer.from_table_config(table_config).dtype)
+    gc.collect()  # Keras models and traced graphs are cycles that hold their weights several times.
     return graph, FrozenGraph(graph, table_config.precision).shape

@@ -12,14 +12,14 @@ from schemas.errors import StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import FeatureMetadata, Manifest
 
-# What a row's bits depend on besides the frozen network. The other libraries of the toolchain do not touch values.
-_DECIDE_BITS = ("pillow", "libjpeg", "tensorflow")
+# Components that affect the bits of a row, besides the extractor graph.
+_DECIDING = ("pillow", "libjpeg", "tensorflow")
 
 _log = logging.getLogger("capt.prepare")
 
 
 class Provenance(Frozen):
-    """What computed rows.
+    """The origin of rows.
 
     Args:
         numerics: Numerics class of the device that computed them.
@@ -31,8 +31,8 @@ class Provenance(Frozen):
 
     @property
     def deciding(self) -> Mapping[str, str]:
-        """What the bits of the rows depend on, by name."""
-        return {"numerics": self.numerics, **{name: self.toolchain.get(name, "unknown") for name in _DECIDE_BITS}}
+        """The components that affect the bits of the rows, by name."""
+        return {"numerics": self.numerics, **{name: self.toolchain.get(name, "unknown") for name in _DECIDING}}
 
 
 def local_provenance(precision: Precision) -> Provenance:
@@ -40,16 +40,24 @@ def local_provenance(precision: Precision) -> Provenance:
     return Provenance(numerics=detect_numerics_class(precision), toolchain=detect_toolchain())
 
 
-def check_launch(table: FeatureTable | None, precision: Precision, options: Iterable[str], allow_mixed: bool) -> None:
-    """Checks, before work begins, whether this machine may add rows to a table.
+def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
+    """Returns the provenance of each commit that has rows."""
+    facts = (manifest.facts for manifest in manifests if manifest.shards)
+    return [
+        Provenance(numerics=one.numerics, toolchain=one.toolchain) for one in facts if isinstance(one, FeatureMetadata)
+    ]
 
-    Nothing is checked if workers on other machines compute. Their rows are checked before they are committed.
+
+def check_launch(table: FeatureTable | None, precision: Precision, options: Iterable[str], allow_mixed: bool) -> None:
+    """Checks before extraction whether this machine may add rows to a table.
+
+    If workers on other machines compute, their rows are checked before the commit instead.
 
     Args:
         table: The table; None if it is new.
         precision: Precision of the features.
-        options: Options of Beam and its runner.
-        allow_mixed: Whether a table may contain rows of several numerics classes.
+        options: Options of Beam and the runner.
+        allow_mixed: Whether the table may contain rows of several numerics classes.
 
     Raises:
         StoreError: The rows would differ in bits from those in the table, and mixing is not allowed.
@@ -63,36 +71,29 @@ def check_launch(table: FeatureTable | None, precision: Precision, options: Iter
 
 
 def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Provenance], allow_mixed: bool) -> None:
-    """Checks whether rows that are added, and those that a table contains, come from the same arithmetic.
+    """Checks whether the rows of a table and added rows are bit-compatible. Logs a warning if mixing is allowed.
 
     Args:
         location: The table.
         held: Provenance of the rows in the table.
-        added: Provenance of the rows that are added.
-        allow_mixed: Whether a table may contain rows of several numerics classes.
+        added: Provenance of the added rows.
+        allow_mixed: Whether the table may contain rows of several numerics classes.
 
     Raises:
-        StoreError: They differ, and mixing is not allowed. If it is allowed, a warning is logged.
+        StoreError: They are not, and mixing is not allowed.
     """
-    difference = next(_differences([*held, *added]), None)
+    difference = next(_find_differences([*held, *added]), None)
     if difference is None:
         return
     name, theirs, ours = difference
-    message = f"the table has rows made with {name} {theirs}, and others are made with {name} {ours}"
+    message = f"the table has rows computed with {name} {theirs}, and others are computed with {name} {ours}"
     if not allow_mixed:
-        raise StoreError(message, location=location, hint="use --allow-mixed-numerics to have both, or another --store")
-    _log.warning("%s: %s", location, message)
+        hint = "Use --allow-mixed-numerics to store both, or another --store."
+        raise StoreError(message, location=location, hint=hint)
+    _log.warning("%s: %s. Such rows are not bit-identical.", location, message)
 
 
-def _differences(made: Sequence[Provenance]) -> Iterator[tuple[str, str, str]]:
-    for one in made[1:]:
-        first, other = made[0].deciding, one.deciding
+def _find_differences(provenances: Sequence[Provenance]) -> Iterator[tuple[str, str, str]]:
+    for one in provenances[1:]:
+        first, other = provenances[0].deciding, one.deciding
         yield from ((name, first[name], other[name]) for name in first if first[name] != other[name])
-
-
-def list_provenances(manifests: Iterable[Manifest]) -> list[Provenance]:
-    """Returns the provenance of the rows of each commit that has rows."""
-    facts = (manifest.facts for manifest in manifests if manifest.shards)
-    return [
-        Provenance(numerics=one.numerics, toolchain=one.toolchain) for one in facts if isinstance(one, FeatureMetadata)
-    ]

@@ -1,4 +1,4 @@
-"""Learning a vocabulary with Beam: tensorflow-transform counts the words of the train captions."""
+"""Builds a vocabulary with Beam: tensorflow-transform counts the words of the train captions."""
 
 from pathlib import Path
 
@@ -19,29 +19,28 @@ _CAPTIONS = TensorAdapterConfig(pa.schema([(CAPTION, pa.list_(pa.binary()))]), {
 def build_vocabulary(
     batches: beam.PCollection, table_config: CaptionTableConfig, output_dir: Path, temp_dir: Path
 ) -> beam.PCollection:
-    """Learn a vocabulary and save the transform that tokenizes with it.
+    """Builds a vocabulary, and saves the transform that tokenizes with it. Only counts cross a shuffle.
 
-    Captions in record batches → words counted → the most frequent, in order → `output_dir`. Only counts cross a
-    shuffle. Where no word is seen `recipe.min_count` times, the vocabulary holds the special words alone.
+    If no word occurs `min_count` times, the vocabulary contains the special tokens only.
 
     Args:
-        batches: PCollection of pyarrow.RecordBatch or Table. Train captions, in a column `caption` of strings without
-            nulls; other columns are ignored.
-        table_config: CaptionTableConfig. Its `standardizer`, `vocab_size`, `min_count` and `max_length` count.
-        output_dir: Path. Where the transform is saved, as `transform_for_vocabulary` does; every worker must see it.
-        temp_dir: Path. For files of the run, which are left there; every worker must see it, and
-            TensorFlow must take its path literally (`features.io.plain_paths`).
+        batches: PCollection of pyarrow.RecordBatch or Table with the train captions in the column `caption`, strings
+            without nulls.
+        table_config: Its `standardizer`, `vocab_size`, `min_count` and `max_length` are used.
+        output_dir: Directory for the transform. Every worker must see it.
+        temp_dir: Directory for temporary files, which are not deleted. Every worker must see it, and TensorFlow must
+            read its path literally (`features.io.plain_paths`).
 
     Returns:
-        PCollection of one int: ids in the vocabulary, the special ones included.
+        PCollection of one int, the vocabulary size including special tokens.
     """
-    columns = batches | "take the captions" >> beam.Map(_caption_column).with_output_types(pa.RecordBatch)
+    columns = batches | "SelectCaptions" >> beam.Map(_select_captions).with_output_types(pa.RecordBatch)
     with tft_beam.Context(temp_dir=str(temp_dir)):
-        counted, _ = (columns, _CAPTIONS) | "count words" >> tft_beam.AnalyzeDataset(build_counting_fn(table_config))
-    return counted | "save the transform" >> beam.Map(_save_transform, table_config, output_dir)
+        counted, _ = (columns, _CAPTIONS) | "CountWords" >> tft_beam.AnalyzeDataset(build_counting_fn(table_config))
+    return counted | "SaveTransform" >> beam.Map(_save_transform, table_config, output_dir)
 
 
-def _caption_column(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
+def _select_captions(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
     captions = batch.column(CAPTION)
     if isinstance(captions, pa.ChunkedArray):
         captions = captions.combine_chunks()

@@ -10,8 +10,7 @@ from apache_beam.portability.common_urns import resource_hints
 from apache_beam.runners.dataflow.internal.apiclient import get_container_image_from_options
 from apache_beam.transforms.environments import DockerEnvironment
 
-from pipelines.beam.resource_hints import parse_hints
-from pipelines.beam.runners import check_beam_options
+from pipelines.beam.runners import check_beam_options, parse_hints
 from pipelines.beam.work_units import add_units, write_unit
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractShard
 from schemas.errors import UsageError
@@ -86,9 +85,9 @@ def test_the_preset_holds_options_of_the_command_and_of_beam_alone(preset):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("min_ram", "'min_ram' is no resource hint"),
-        ("gpus=1", "'gpus=1' is no resource hint"),
-        ("min_ram=lots", "'lots' is no value of min_ram"),
+        ("min_ram", "'min_ram' is not a resource hint"),
+        ("gpus=1", "'gpus=1' is not a resource hint"),
+        ("min_ram=lots", "'lots' is not a value of min_ram"),
     ],
 )
 def test_a_hint_that_beam_does_not_know_is_refused(text, message):

@@ -234,8 +234,8 @@ def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(
 ) -> None:
     shard = place.live_shard(0)
     place.find(f"features/*/{shard.data.path}")[0].unlink()
-    real = extract_shard.toolchain()
-    monkeypatch.setattr(extract_shard, "toolchain", lambda: real | {"keras": "99"})
+    real = extract_shard.detect_toolchain()
+    monkeypatch.setattr(extract_shard, "detect_toolchain", lambda: real | {"keras": "99"})
     assert place.features()["ok"] == shard.rows
     (table,) = capt.open_store(place.store).feature_tables()
     made_with = {m.facts.toolchain["keras"]: sum(s.rows for s in m.shards) for m in table.manifests}

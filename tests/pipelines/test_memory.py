@@ -22,33 +22,30 @@ from pipelines.beam.work_units import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
 database = JobDatabase(root / "database.sqlite", root / "stat.sqlite")
-database.add_roots(["/images"])
-database.add_found(
-    "/images", (ListedFile(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))
+database.files.insert_files(
+    {"/images": (ListedFile(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))}
 )
 splitter = Splitter(own=True)
-database.add_records(
-    InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name)) for name, _ in database.walked_files()
+database.insert_records(
+    InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name)) for name, _ in database.files.list_images()
 )
-database.match()
-database.limit(None, None)
-database.locate()
-database.recall_keys()
-unhashed = database.unhashed()
+database.find_files()
+database.look_up_hashes()
+unhashed = database.list_unhashed()
 units = 0
 while some := list(islice(unhashed, HASH_UNIT_ROWS)):
     write_unit(root / "hash", f"{units:07d}", some, HASH_UNIT_SCHEMA)
     units += 1
 for unit in sorted((root / "hash" / "units").iterdir()):
-    database.enter_hashes(
+    database.insert_hashes(
         [row["image_id"], hashlib.sha256(row["image_id"].encode()).hexdigest(), None, None, None]
         for row in read_unit(unit)
     )
-database.settle((hashlib.sha256(f"{n:09d}.jpg".encode()).digest() for n in range(0, count, 2)), {})
+database.classify((hashlib.sha256(f"{n:09d}.jpg".encode()).digest() for n in range(0, count, 2)), {})
 assert database.count_planned() == count // 2
-write_unit(root / "plan", "00000", database.planned(), EXTRACT_UNIT_SCHEMA)
-database.finish()
-assert database.counts() == {"ok": count // 2, "cached": count // 2}
+write_unit(root / "plan", "00000", database.list_planned(), EXTRACT_UNIT_SCHEMA)
+database.insert_results()
+assert database.count_by_status() == {"ok": count // 2, "cached": count // 2}
 database.write_catalog(root / "catalog.parquet")
 database.write_report(root / "report.parquet")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -131,8 +131,8 @@ def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: P
 
 
 def test_vocab_size_min_count_and_max_length_bound_what_is_kept(tmp_path: Path, train: Path) -> None:
-    assert prepare(tmp_path, train, vocab_size=6)["words"] == 6
-    assert prepare(tmp_path, train, min_count=2)["words"] == 8
+    assert prepare(tmp_path, train, vocab_size=6)["vocab_size"] == 6
+    assert prepare(tmp_path, train, min_count=2)["vocab_size"] == 8
     assert prepare(tmp_path, train, max_length=5)["truncated"] == 1
 
 

@@ -268,10 +268,10 @@ def test_nothing_is_left_in_the_work_directory(store: Path, photos: Any) -> None
         ({"split_ratios": "0.5,0.1"}, "--split-ratios: cannot parse '0.5,0.1'"),
         ({"split_ratios": "0.5,0.1,0.1"}, "sum is not 1"),
         ({"storage_dtype": "float8"}, "--storage-dtype: "),
-        ({"max_failures": "many"}, "--max-failures: cannot read 'many'"),
+        ({"max_failures": "many"}, "--max-failures: cannot parse 'many'"),
         ({"dataset_name": "../escape"}, "invalid dataset name"),
-        ({"beam_options": ["--no_such_option=1"]}, "'--no_such_option' is no option of Beam"),
-        ({"beam_options": ["stray"]}, "'stray' is no option of Beam"),
+        ({"beam_options": ["--no_such_option=1"]}, "'--no_such_option' is not an option of Beam"),
+        ({"beam_options": ["stray"]}, "'stray' is not an option of Beam"),
     ],
 )
 def test_wrong_usage_is_one_line(store: Path, photos: Any, options: dict[str, Any], line: str) -> None:

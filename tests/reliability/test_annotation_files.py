@@ -532,6 +532,6 @@ def test_a_member_that_says_to_have_any_size_is_a_failed_row(tmp_path: Path) -> 
 def test_captions_without_a_word_are_counted(tmp_path: Path) -> None:
     path = put(tmp_path / "c.csv", "image,caption\na.png,!!!\nb.png,a dog\nc.png,…\nd.png,😀\n".encode())
     result = prepare_captions(tmp_path, "csv", path, dry_run=False, standardize="alnum")
-    assert (result["ok"], result["without_words"]) == (4, 3)
+    assert (result["ok"], result["empty_captions"]) == (4, 3)
     again = prepare_captions(tmp_path, "csv", path, dry_run=False, standardize="alnum")
-    assert (again["cached"], again["without_words"]) == (4, 3)
+    assert (again["cached"], again["empty_captions"]) == (4, 3)

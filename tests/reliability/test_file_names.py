@@ -182,15 +182,13 @@ def _steps(count: int, named: str, path: Path, monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", counting)
         job_database = JobDatabase(path / f"{count}.sqlite", path / "cache.sqlite")
-    job_database.add_roots(["/d"])
-    job_database.add_found("/d", _walked("/d", count))
+    job_database.files.insert_files({"/d": _walked("/d", count)})
     names = [named.format(f"item{number:06d}") for number in range(count)]
-    job_database.add_records(InputRecord(name, name, "train", 0) for name in names)
+    job_database.insert_records(InputRecord(name, name, "train", 0) for name in names)
     taken[0] = 0
-    job_database.match()
-    job_database.locate()
-    job_database.recall_keys()
-    assert sum(1 for _ in job_database.unhashed()) == (0 if "none" in named else count)
+    job_database.find_files()
+    job_database.look_up_hashes()
+    assert sum(1 for _ in job_database.list_unhashed()) == (0 if "none" in named else count)
     job_database.close()
     return taken[0]
 

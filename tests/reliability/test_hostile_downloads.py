@@ -29,7 +29,7 @@ LIMITS = DownloadLimits(
     backoff_seconds=0.01,
     retry_after_seconds=0.05,
 )
-MANNERS = HostLimits(threads=16, connections=16, pause_seconds=0.0, patience=1000)
+HOST_LIMITS = HostLimits(threads=16, connections=16, pause_seconds=0.0, patience=1000)
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
 GOOD = Script(OK + b"Content-Length: %d\r\n\r\n" % len(jpeg(1)) + jpeg(1))
 
@@ -43,14 +43,14 @@ def server() -> Iterator[HostileServer]:
         yield server
 
 
-def fetch(urls: list[str], manners: HostLimits = MANNERS, limits: DownloadLimits = LIMITS) -> dict[str, str]:
+def fetch(urls: list[str], host_limits: HostLimits = HOST_LIMITS, limits: DownloadLimits = LIMITS) -> dict[str, str]:
     """Runs one work unit; the reasons of the URLs that failed. Every other URL has its file."""
     with tempfile.TemporaryDirectory() as root:
         images, plan = Path(root) / "images", Path(root) / "plan"
         images.mkdir()
         write_unit(plan, "00000", ({"url": url} for url in urls), DOWNLOAD_UNIT_SCHEMA)
         counted: list[int] = []
-        worker = DownloadImages(str(images), limits, manners)
+        worker = DownloadImages(str(images), limits, host_limits)
         result = worker(plan / "units" / "00000.parquet", lambda records, _: counted.append(records))
         failed = {one["url"]: one["reason"] for one in json.loads(result)}
         assert sum(counted) == len(urls)
@@ -184,7 +184,7 @@ def test_a_host_that_is_busy_forever_ends_its_own_urls_after_a_while(server: Hos
     bad = [server.on(f"/busy-{number}", Script(head(status=b"503 Busy"))) for number in range(40)]
     good = [server.on(f"/good-{number}", GOOD, "localhost") for number in range(3)]
     before = server.asked.total()
-    failed = fetch([*bad, *good], replace(MANNERS, connections=1, rest_seconds=0.2), limits)
+    failed = fetch([*bad, *good], replace(HOST_LIMITS, connections=1, rest_seconds=0.2), limits)
     assert {url: failed.get(url) in ("http 503", "busy") for url in [*bad, *good]} == {
         **dict.fromkeys(bad, True),
         **dict.fromkeys(good, False),

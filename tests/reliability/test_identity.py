@@ -230,10 +230,9 @@ def test_a_captcha_of_two_roots_fails_and_its_label_reaches_neither_file() -> No
 # === The rule itself ===
 
 
-def settled(entries: Sequence[ImageEntry]) -> ImageIdentities:
+def identities_of(entries: Sequence[ImageEntry]) -> ImageIdentities:
     identities = ImageIdentities(sqlite3.connect(":memory:", isolation_level=None))
-    identities.add(entries)
-    identities.settle()
+    identities.insert(entries)
     return identities
 
 
@@ -252,28 +251,28 @@ ENTRIES = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(entries=ENTRIES)
 def test_ids_are_a_function_of_the_set_of_entries_and_distinct(entries: list[ImageEntry]) -> None:
-    images = sorted(settled(entries).images())
-    assert sorted(settled(entries[::-1]).images()) == images
+    images = sorted(identities_of(entries).list_images())
+    assert sorted(identities_of(entries[::-1]).list_images()) == images
     assert len({image.image_id for image in images}) == len(images)
     files = {(entry.image_id, entry.file_name) for entry in entries}
     assert sorted(image.file_name for image in images) == sorted(file for _, file in files)
-    identities = settled(entries)
+    identities = identities_of(entries)
     by_id = {image.image_id: image for image in images}
     for document, image_id in itertools.product(["one.json", "other.json"], "12"):
         named = {one.file_name for one in entries if (one.document, one.image_id) == (document, image_id)}
         if len(named) == 1:
-            image = by_id[identities.image_of(document, image_id)]
+            image = by_id[identities.look_up(document, image_id)]
             assert ({image.file_name}, image.reason) == (named, "")
         else:
             with pytest.raises(RecordError) as caught:
-                identities.image_of(document, image_id)
+                identities.look_up(document, image_id)
             assert caught.value.reason == ("duplicate id" if named else "unknown image")
 
 
 def test_an_id_that_is_another_made_distinct_is_refused() -> None:
     entries = [ImageEntry("1", "a"), ImageEntry("1", "b", document="other"), ImageEntry("1@a", "c")]
     with pytest.raises(CaptError):
-        settled(entries)
+        list(identities_of(entries).list_images())
 
 
 # === Annotations of one run and of another ===

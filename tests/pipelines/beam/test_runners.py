@@ -11,7 +11,7 @@ NOBODY = ("--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server
 
 @pytest.mark.parametrize("option", ["--parallelsim=2", "parallelism=2", "--parallelsim"])
 def test_an_option_that_nobody_knows_is_refused(option):
-    with pytest.raises(UsageError, match="is no option of Beam or its runners"):
+    with pytest.raises(UsageError, match="is not an option of Beam or its runners"):
         check_beam_options([option])
 
 
@@ -23,7 +23,7 @@ def test_options_of_beam_and_of_its_runners_are_known():
 
 @pytest.mark.parametrize("options", [NOBODY, (*NOBODY, "--an_option_of_its_own=1")])
 def test_a_job_server_that_does_not_answer_is_named(options):
-    with pytest.raises(CaptError, match="the job server does not answer") as failure, run_pipeline(options):
+    with pytest.raises(CaptError, match="the job server does not respond") as failure, run_pipeline(options):
         pass
     assert failure.value.location == "localhost:1"
 

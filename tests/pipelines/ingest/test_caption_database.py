@@ -1,5 +1,6 @@
-"""The ledger of captions: what comes twice, what was mended, and what cannot be read, with and without limits."""
+"""The caption database counts duplicates, repairs and failures, applies limits, and selects captions by key."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,49 +8,53 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import pipelines.ingest.caption_database
+from features.text.caption_keys import CaptionsDigest
 from pipelines.datasets import FailedRecord
-from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage
+from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase, CaptionedImage
+
+COUNT = 50
 
 
 @pytest.fixture
-def job_database(tmp_path: Path) -> Iterator[CaptionDatabase]:
-    with closing(CaptionDatabase(tmp_path / "ledger.sqlite")) as one:
-        one.add_images(CaptionedImage(f"{number}.jpg", f"{number}.jpg", "train", number * 10) for number in range(4))
-        one.add_captions((bytes([number]), f"{number}.jpg", "0", "A dog", "") for number in range(4))
-        one.add_malformed(FailedRecord("a.csv:7", "no image", "'x'"), 15)
-        one.add_malformed(FailedRecord("a.csv:9", "no image", "'y'"), 35)
-        one.count_captions()
+def database(tmp_path: Path) -> Iterator[CaptionDatabase]:
+    with closing(CaptionDatabase(tmp_path / "job.sqlite")) as one:
+        one.insert_images(CaptionedImage(f"{number}.jpg", f"{number}.jpg", "train", number * 10) for number in range(4))
+        one.insert_captions((bytes([number]), f"{number}.jpg", "0", "A dog", "") for number in range(4))
+        one.insert_unreadable(FailedRecord("a.csv:7", "no image", "'x'"), 15)
+        one.insert_unreadable(FailedRecord("a.csv:9", "no image", "'y'"), 35)
+        one.reject_two_splits()
         yield one
 
 
-def test_one_id_with_the_same_text_is_a_duplicate_and_with_another_a_failure(job_database: CaptionDatabase) -> None:
-    job_database.add_captions([(b"\0", "0.jpg", "0", "A dog", ""), (b"\1", "1.jpg", "0", "A cat", "")])
-    assert job_database.counts() == {"ok": 4, "cached": 0, "duplicate": 1, "failed": 3}
-    assert job_database.reasons() == {"no image": 2, "duplicate id": 1}
+def test_a_repeated_id_is_a_duplicate_with_the_same_text_and_a_failure_with_another(database: CaptionDatabase) -> None:
+    database.insert_captions([(b"\0", "0.jpg", "0", "A dog", ""), (b"\1", "1.jpg", "0", "A cat", "")])
+    assert database.count_by_status() == {"ok": 4, "cached": 0, "duplicate": 1, "failed": 3}
+    assert database.count_by_reason() == {"no image": 2, "duplicate id": 1}
 
 
-def test_what_was_mended_is_counted_among_the_images_chosen(job_database: CaptionDatabase) -> None:
+def test_repairs_are_counted_among_the_selected_images(database: CaptionDatabase) -> None:
     rows = [
         (b"\5", "0.jpg", "1", "A cat", "tab"),
         (b"\6", "3.jpg", "1", "A cat", "tab"),
         (b"\7", "0.jpg", "2", "x", "end"),
     ]
-    job_database.add_captions(rows)
-    assert job_database.repaired() == {"tab": 2, "end": 1}
-    job_database.limit(1, None)
-    assert job_database.repaired() == {"end": 1, "tab": 1}
+    database.insert_captions(rows)
+    assert database.count_repaired() == {"tab": 2, "end": 1}
+    database.limit(1, None)
+    assert database.count_repaired() == {"end": 1, "tab": 1}
 
 
-@pytest.mark.parametrize(("images", "malformed"), [(None, 2), (4, 2), (3, 1), (2, 0)])
-def test_a_limit_that_leaves_images_out_leaves_out_what_ranks_after_the_last_it_takes(
-    job_database: CaptionDatabase, images: int | None, malformed: int
+@pytest.mark.parametrize(("images", "unreadable"), [(None, 2), (4, 2), (3, 1), (2, 0)])
+def test_a_limit_removes_unreadable_records_that_rank_after_its_last_image(
+    database: CaptionDatabase, images: int | None, unreadable: int
 ) -> None:
-    job_database.limit(images, None)
-    assert (job_database.count(), job_database.counts().get("failed", 0)) == (images or 4, malformed)
+    database.limit(images, None)
+    assert (database.count(), database.count_by_status().get("failed", 0)) == (images or 4, unreadable)
 
 
-def test_the_report_tells_of_what_cannot_be_read_by_its_place(job_database: CaptionDatabase, tmp_path: Path) -> None:
-    job_database.write_report(tmp_path / "report.parquet")
+def test_the_report_identifies_unreadable_records_by_location(database: CaptionDatabase, tmp_path: Path) -> None:
+    database.write_report(tmp_path / "report.parquet")
     rows = pq.read_table(tmp_path / "report.parquet").to_pylist()
     assert [row["record"] for row in rows] == ["0.jpg#0", "1.jpg#0", "2.jpg#0", "3.jpg#0", "a.csv:7", "a.csv:9"]
     assert rows[4] == {
@@ -59,3 +64,47 @@ def test_the_report_tells_of_what_cannot_be_read_by_its_place(job_database: Capt
         "reason": "no image",
         "detail": "a.csv:7: 'x'",
     }
+
+
+# === Selected captions ===
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CaptionDatabase]:
+    monkeypatch.setattr(pipelines.ingest.caption_database, "_BATCH", 8)
+    with closing(CaptionDatabase(tmp_path / "job.sqlite")) as one:
+        one.insert_images(
+            CaptionedImage(f"{number}.jpg", f"{number}.jpg", "val" if number % 5 == 0 else "train", number)
+            for number in range(COUNT)
+        )
+        one.insert_captions((key(n), f"{n}.jpg", "0", f"dog {n} ü", "") for n in [*range(COUNT), 3, 3, COUNT - 1])
+        yield one
+
+
+def key(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def test_selected_captions_are_sorted_by_key_and_unique_in_many_batches(many: CaptionDatabase, tmp_path: Path) -> None:
+    selected = many.select_captions(tmp_path / "selected.arrows")
+    batches = list(selected.read_batches())
+    assert len(batches) > 5
+    assert all(batch.schema == SELECTED_CAPTIONS for batch in batches)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    assert [row["key"] for row in rows] == sorted(key(number) for number in range(COUNT))
+    assert {row["caption"] for row in rows} == {f"dog {number} ü" for number in range(COUNT)}
+    assert selected.rows == COUNT
+    assert many.count_by_status() == {"ok": COUNT, "cached": 0, "duplicate": 3}
+
+
+def test_the_digests_are_those_of_the_single_captions(many: CaptionDatabase, tmp_path: Path) -> None:
+    selected = many.select_captions(tmp_path / "selected.arrows")
+    inputs, train = hashlib.sha256(), CaptionsDigest()
+    for number in sorted(range(COUNT), key=key):
+        split, caption = "val" if number % 5 == 0 else "train", f"dog {number} ü"
+        digest = hashlib.sha256(key(number) + caption.encode()).digest()
+        inputs.update(digest + split.encode())
+        if split == "train":
+            train.add(digest)
+    assert selected.inputs == inputs.hexdigest()
+    assert (selected.train.hexdigest(), len(selected.train)) == (train.hexdigest(), 40)

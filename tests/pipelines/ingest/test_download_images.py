@@ -19,9 +19,15 @@ import pytest
 
 import capt
 from features.references.downloads import DownloadLimits, build_download_name
-from pipelines.ingest.download_images import DownloadImages, HostLimits, compute_host_bucket
-from pipelines.ingest.download_job import download_all
-from pipelines.ingest.failed_urls import FailedUrl, read_failed_urls, record_failed_urls
+from pipelines.ingest.download_images import (
+    DownloadImages,
+    FailedUrl,
+    HostLimits,
+    compute_host_bucket,
+    download_urls,
+    read_failed_urls,
+    record_failed_url,
+)
 from schemas.errors import TooManyFailuresError, UsageError
 from tests.image_server import ImageServer, answer, image_server, jpeg, redirect
 
@@ -44,12 +50,14 @@ def server() -> Iterator[ImageServer]:
         yield server
 
 
-def fetch(root: Path, urls: list[str], manners: HostLimits = HASTY, limits: DownloadLimits = LIMITS) -> dict[str, str]:
+def fetch(
+    root: Path, urls: list[str], host_limits: HostLimits = HASTY, limits: DownloadLimits = LIMITS
+) -> dict[str, str]:
     """Download into `root/images`; the reasons of those that did not come."""
-    worker = DownloadImages(str(root / "images"), limits, manners)
+    worker = DownloadImages(str(root / "images"), limits, host_limits)
     rows = sorted((compute_host_bucket(url), url) for url in urls)
-    unfetched = download_all(rows, len(rows), worker, root / "work", [])
-    return {one.url: one.reason for one in unfetched}
+    failed = download_urls(rows, len(rows), worker, root / "work", [])
+    return {one.url: one.reason for one in failed}
 
 
 def test_images_lie_under_the_digests_of_their_addresses(tmp_path: Path, server: ImageServer) -> None:
@@ -132,9 +140,9 @@ def test_a_host_out_of_reach_is_given_up(tmp_path: Path) -> None:
         urls = [f"http://127.0.0.1:{nobody.getsockname()[1]}/{number}.jpg" for number in range(20)]
         worker = DownloadImages(str(tmp_path / "images"), replace(LIMITS, retries=0), replace(HASTY, connections=1))
         rows = [(compute_host_bucket(url), url) for url in urls]
-        unfetched = list(download_all(rows, 20, worker, tmp_path / "work", []))
-    assert {one.reason for one in unfetched} == {"refused"}
-    assert sum("not asked" in one.detail for one in unfetched) == 10
+        failed = list(download_urls(rows, 20, worker, tmp_path / "work", []))
+    assert {one.reason for one in failed} == {"refused"}
+    assert sum("not asked" in one.detail for one in failed) == 10
 
 
 def test_permanent_failures_are_remembered_and_others_are_not(tmp_path: Path, server: ImageServer) -> None:
@@ -153,11 +161,11 @@ def test_an_image_too_large_then_is_tried_again_under_a_higher_limit(tmp_path: P
 
 def test_a_torn_line_of_a_killed_run_costs_no_other(tmp_path: Path) -> None:
     links = [FailedUrl(url=f"http://a.example/{n}", reason="http 404", detail="", max_bytes=1) for n in range(3)]
-    record_failed_urls(tmp_path, 7, links[0])
+    record_failed_url(tmp_path, 7, links[0])
     with (tmp_path / "dead" / "07.jsonl").open("ab") as file:
         file.write(b'{"url": "http://a.exa')
-    record_failed_urls(tmp_path, 7, links[1])
-    record_failed_urls(tmp_path, 7, links[2])
+    record_failed_url(tmp_path, 7, links[1])
+    record_failed_url(tmp_path, 7, links[2])
     assert list(read_failed_urls(tmp_path, 1)) == links
 
 

@@ -20,12 +20,14 @@ def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **made: str) -> None:
     """Have this machine be of another kind."""
-    toolchain = provenance.toolchain()
+    toolchain = provenance.detect_toolchain()
     if "numerics" in made:
         for module in (provenance, frozen_graph):
-            monkeypatch.setattr(module, "numerics_here", lambda precision: made["numerics"])
+            monkeypatch.setattr(module, "detect_numerics_class", lambda precision: made["numerics"])
     for module in (provenance, extract_shard):
-        monkeypatch.setattr(module, "toolchain", lambda: toolchain | {k: v for k, v in made.items() if k != "numerics"})
+        monkeypatch.setattr(
+            module, "detect_toolchain", lambda: toolchain | {k: v for k, v in made.items() if k != "numerics"}
+        )
 
 
 def here() -> provenance.Provenance:
@@ -49,8 +51,8 @@ def test_a_table_of_other_bits_is_refused_with_both_values(
     for plan in (False, True):
         with pytest.raises(StoreError, match="--allow-mixed-numerics") as caught:
             prepare(store, photos(3), pooling="avg", dry_run=plan)
-        assert f"rows made with {name} {value}" in str(caught.value)
-        assert f"made with {name} {ours}" in str(caught.value)
+        assert f"rows computed with {name} {value}" in str(caught.value)
+        assert f"are computed with {name} {ours}" in str(caught.value)
     (table,) = capt.open_store(store).feature_tables()
     assert table.rows == 2
 
@@ -65,7 +67,7 @@ def test_both_kinds_show_in_stats_where_they_are_wanted(
     assert prepare(store, photos(5), pooling="avg", allow_mixed_numerics=True)["ok"] == 3
     (entry,) = capt.store_stats(store=str(store))["feature_tables"]
     assert entry["numerics"] == {"cpu-avx2": 2, here().numerics: 3}
-    assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", provenance.toolchain()["pillow"]]
+    assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", provenance.detect_toolchain()["pillow"]]
 
 
 def test_libraries_that_touch_no_value_may_differ(tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +80,7 @@ def test_libraries_that_touch_no_value_may_differ(tmp_path: Path, photos: Any, m
 
 def compute_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the worker that computes be of another kind than this machine, which launches."""
-    monkeypatch.setattr(frozen_graph, "numerics_here", lambda precision: "gpu/some chip/tensorflow/float32")
+    monkeypatch.setattr(frozen_graph, "detect_numerics_class", lambda precision: "gpu/some chip/tensorflow/float32")
 
 
 def refuse_elsewhere(store: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:

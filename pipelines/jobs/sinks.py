@@ -1,0 +1,267 @@
+"""Receives the output of a `prepare` command: a store, or nothing in a dry run.
+
+    list → hash → plan → sink.run(job) → sink.commit(…)
+
+Both sinks are used by the same code. `StoreSink` runs jobs and commits. `DryRunSink` estimates jobs, commits nothing,
+and keeps its working files in a temporary directory.
+"""
+
+import contextlib
+import logging
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from features.io.atomic_files import working_path
+from features.io.locations import parse_location
+from features.store import CaptionTable, Dataset, Store, create_store, open_store
+from features.store.corruption import recorded_corruption
+from features.store.leases import lease, table_name
+from features.store.repair import (
+    FeatureTableRepair,
+    open_intact_caption_table,
+    open_readable_dataset,
+    remove_corrupt,
+    repair_log,
+)
+from pipelines.beam.scratch import open_scratch
+from pipelines.ingest.caption_database import CaptionDatabase
+from pipelines.ingest.database import Database
+from pipelines.ingest.job_database import JobDatabase, copy_hash_cache
+from pipelines.jobs.dataset_commit import commit_dataset, commit_splits, write_named
+from pipelines.jobs.summary import build_summary
+from schemas.table_config import CaptionTableConfig, FeatureTableConfig
+
+_log = logging.getLogger("capt.prepare")
+
+_DATABASE = "ledger.sqlite"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The working directories of a run.
+
+    Args:
+        root: The store, or a temporary directory.
+    """
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        """Work plans and job databases."""
+        return self.root / "work"
+
+    @property
+    def hash_cache(self) -> Path:
+        """Content hashes by file time."""
+        return working_path(self.root / "cache" / "stat.sqlite")
+
+    @property
+    def graphs(self) -> Path:
+        """Frozen extractor graphs by digest."""
+        return self.root / "networks"
+
+    @contextlib.contextmanager
+    def open_job_database(self) -> Iterator[JobDatabase]:
+        """Creates a database of images for the block."""
+        with (
+            open_scratch(self.work) as directory,
+            contextlib.closing(JobDatabase(directory / _DATABASE, self.hash_cache)) as database,
+        ):
+            yield database
+
+    @contextlib.contextmanager
+    def open_caption_database(self) -> Iterator[CaptionDatabase]:
+        """Creates a database of captions for the block."""
+        with (
+            open_scratch(self.work) as directory,
+            contextlib.closing(CaptionDatabase(directory / _DATABASE)) as database,
+        ):
+            yield database
+
+
+class Job(Protocol):
+    """Work that adds to one table."""
+
+    def run(self) -> dict[str, Any] | None:
+        """Commits what the table lacks. Returns `shards` and `bytes`, or None if the job must be planned again."""
+
+    def estimate(self, directory: Path) -> dict[str, Any]:
+        """Returns the cost of `run` without running it. Writes to `directory` only."""
+
+
+@dataclass
+class Sink(ABC):
+    """Receives the output of a run.
+
+    Args:
+        store: The store. In a dry run it is only read; if it does not exist, an empty temporary store replaces it.
+        workspace: Working directories.
+    """
+
+    store: Store
+    workspace: Workspace
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+
+    @abstractmethod
+    def hold(self, *roots: Path) -> AbstractContextManager[Any]:
+        """Holds leases of tables in the block."""
+
+    @abstractmethod
+    def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
+        """Repairs a feature table around the block, which adds its missing rows."""
+
+    @abstractmethod
+    def open_dataset(self, root: Path) -> Dataset:
+        """Opens a dataset, after its log is repaired."""
+
+    @abstractmethod
+    def open_caption_table(self, table_config: CaptionTableConfig) -> CaptionTable | None:
+        """Opens a caption table, after its log is repaired. Returns None if there is none, or it is corrupt."""
+
+    @abstractmethod
+    def run(self, job: Job) -> dict[str, Any] | None:
+        """Runs or estimates a job. Returns None if it must be planned again."""
+
+    @abstractmethod
+    def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
+        """Commits the dataset."""
+
+    @abstractmethod
+    def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
+        """Commits the splits of new images of the dataset."""
+
+    @abstractmethod
+    def remove_corrupt(self, root: Path) -> None:
+        """Deletes recorded corrupt files of a table that no commit references any more."""
+
+    @abstractmethod
+    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+        """Returns the part of the summary that only this sink has."""
+
+    def summarize(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+        """Returns the summary that both sinks have, and logs how images got their splits.
+
+        Args:
+            database: The records, each with its final status.
+            root: The dataset's directory.
+            stem: File name of the run report.
+        """
+        splits = database.count_split_origins()
+        if splits["hashed"]:
+            message = "images without a stated split: %d. A hash of the image ID decides."
+            _log.info(f"%s: {message}", root.name, splits["hashed"])
+        if splits["kept"]:
+            message = "images that keep their earlier split although the input states another: %d."
+            hint = "To assign the splits again, drop the dataset and prepare it again."
+            _log.warning(f"%s: {message} {hint}", root.name, splits["kept"])
+        return {
+            **build_summary(database.count_by_status(), database.count_by_reason()),
+            "splits": splits,
+            "shared_ids": database.identities.count_shared_ids(),
+            "dataset": root.name,
+            **self._report(database, root, stem),
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+
+
+class StoreSink(Sink):
+    """Writes to a store."""
+
+    @contextlib.contextmanager
+    def hold(self, *roots: Path) -> Iterator[None]:
+        with lease(self.store.path, "prepare", {table_name(self.store.path, root): () for root in roots}):
+            yield
+
+    def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
+        return FeatureTableRepair(self.store, table_config)
+
+    def open_dataset(self, root: Path) -> Dataset:
+        repair_log(root)
+        return open_readable_dataset(root)
+
+    def open_caption_table(self, table_config: CaptionTableConfig) -> CaptionTable | None:
+        repair_log(self.store.caption_table_root(table_config))
+        return open_intact_caption_table(self.store, table_config)
+
+    def run(self, job: Job) -> dict[str, Any] | None:
+        return job.run()
+
+    def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
+        commit_dataset(database, root, dataset_type)
+
+    def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
+        commit_splits(database, root, dataset_type)
+
+    def remove_corrupt(self, root: Path) -> None:
+        remove_corrupt(root, recorded_corruption(self.store.path, root))
+
+    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+        report = write_named(root, stem, database.write_report, "reports")
+        return {"report": str(root / report.path)}
+
+
+class DryRunSink(Sink):
+    """Writes nothing."""
+
+    def hold(self, *roots: Path) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
+        return contextlib.nullcontext(FeatureTableRepair(self.store, table_config))
+
+    def open_dataset(self, root: Path) -> Dataset:
+        return open_readable_dataset(root)
+
+    def open_caption_table(self, table_config: CaptionTableConfig) -> CaptionTable | None:
+        if not self.store.has_caption_table(table_config):
+            return None
+        return open_intact_caption_table(self.store, table_config)
+
+    def run(self, job: Job) -> dict[str, Any]:
+        estimate = job.estimate(self.workspace.root)
+        if estimate.get("estimated_seconds") is not None:
+            elapsed = time.monotonic() - self._started
+            estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
+        return estimate
+
+    def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
+        database.assume_results()
+
+    def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
+        pass
+
+    def remove_corrupt(self, root: Path) -> None:
+        pass
+
+    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+        counts = database.count_by_status()
+        return {"dry_run": True, "hits": counts.get("cached", 0), "misses": counts.get("ok", 0)}
+
+
+@contextlib.contextmanager
+def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
+    """Opens the sink of a command.
+
+    Args:
+        store: Path or URI of the store. It is created if it does not exist, except in a dry run.
+        is_dry_run: Whether to write nothing.
+    """
+    if not is_dry_run:
+        created = create_store(store)
+        yield StoreSink(created, Workspace(created.path))
+        return
+    root = parse_location(store)
+    with tempfile.TemporaryDirectory(prefix="capt-dry-run-") as directory:
+        workspace = Workspace(Path(directory))
+        workspace.hash_cache.parent.mkdir(parents=True)
+        copy_hash_cache(Workspace(root).hash_cache, workspace.hash_cache)
+        yield DryRunSink(open_store(root) if root.exists() else create_store(workspace.root / "store"), workspace)

@@ -59,7 +59,7 @@ def test_a_plan_says_what_a_table_of_a_billion_such_images_takes(prepared: dict[
     assert large["reader_memory"] == 40_000_000_000
     assert 400 < large["manifest_bytes"] / large["shards"] < 800
     assert large["extraction_seconds"] > 1e9 / 10_000
-    with pytest.raises(UsageError, match="only with --dry-run"):
+    with pytest.raises(UsageError, match="only valid with --dry-run"):
         capt.prepare_features(**prepared, assume_images=10)
 
 

@@ -172,7 +172,7 @@ def test_splits_may_be_told_as_counts(store: Path, made: Path) -> None:
     prepare(store, made / "words_captcha", split_sizes="8,4,1")
     found = [splits(store)[f"a{number}"] for number in range(COUNT)]
     assert found == ["train"] * 8 + ["val"] * 4 + ["test", "unused"]
-    with pytest.raises(UsageError, match="the splits take 15 images, and there are 14"):
+    with pytest.raises(UsageError, match="the splits need 15 images, and there are 14"):
         prepare(store, made / "words_captcha", split_sizes="8,4,3", dataset_name="other")
 
 

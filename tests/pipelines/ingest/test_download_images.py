@@ -142,7 +142,7 @@ def test_a_host_out_of_reach_is_given_up(tmp_path: Path) -> None:
         rows = [(compute_host_bucket(url), url) for url in urls]
         failed = list(download_urls(rows, 20, worker, tmp_path / "work", []))
     assert {one.reason for one in failed} == {"refused"}
-    assert sum("not asked" in one.detail for one in failed) == 10
+    assert sum("not requested" in one.detail for one in failed) == 10
 
 
 def test_permanent_failures_are_remembered_and_others_are_not(tmp_path: Path, server: ImageServer) -> None:
@@ -327,7 +327,7 @@ def test_the_share_that_may_fail_can_be_set_all_the_same(rows: Path) -> None:
 def test_downloads_need_a_directory(rows: Path, tmp_path: Path) -> None:
     file = tmp_path / "images.txt"
     file.write_text("no directory")
-    with pytest.raises(UsageError, match=r"--images .*images\.txt: .*no directory"):
+    with pytest.raises(UsageError, match=r"--images .*images\.txt: .*not a local directory"):
         prepare(rows, images=[str(file)])
 
 

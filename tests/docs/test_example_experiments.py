@@ -16,8 +16,8 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_experiment_of_the_examples_is_accepted(name: str) -> None:
-    definition = parse_experiment_config(yaml.safe_load(EXAMPLES[name]), name)
-    trials = build_grid(definition, name).trials
+    config = parse_experiment_config(yaml.safe_load(EXAMPLES[name]), name)
+    trials = build_grid(config, name).trials
     assert len(trials) > 1
     for trial in trials:
-        definition.of_task.settings(trial.options)
+        config.training_task.settings(trial.options)

@@ -162,7 +162,8 @@ def judge(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
         "true_seen": _share_true(seen),
         "true_unseen": _share_true(unseen),
         "true_of_objects": {
-            count: _share_true([one for one in told if len(one.scene.objects) == count]) for count in RULES.objects
+            count: _share_true([one for one in told if len(one.scene.objects) == count])
+            for count in RULES.object_counts
         },
         "faults": dict(faults.most_common()),
         **_scores(told, scorer),

@@ -27,12 +27,12 @@ from typing import Any
 from spending import Cost, cost, timed
 
 import capt
-from features.synthetic.captchas import (
+from features.synthetic.captchas.dataset import make_captchas
+from features.synthetic.captchas.style import (
     DEFAULT_FONTS,
     CaptchaStyle,
     find_default_fonts,
     load_default_words,
-    make_captchas,
     read_words,
 )
 

@@ -28,18 +28,24 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.synthetic import scenes
-from features.synthetic.scenes import (
+from features.synthetic.scenes.dataset_config import SceneDatasetConfig
+from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.renderer import draw_scene
+from features.synthetic.scenes.scene import (
     COLORS,
     RELATIONS,
     SHAPES,
     SIZES,
     PlacedObject,
     Relation,
-    SceneDatasetConfig,
     SceneObject,
     find_relation,
-    make_scene,
+)
+from features.synthetic.scenes.scene import (
+    HEIGHT as SCENE_HEIGHT,
+)
+from features.synthetic.scenes.scene import (
+    WIDTH as SCENE_WIDTH,
 )
 
 HEIGHT, WIDTH = 96, 128
@@ -56,7 +62,7 @@ _WHERE_WEIGHT = 60.0
 # so that both cells tell of an object on their border.
 _REACH = 0.8
 _SAME = 0.09  # how far apart, in heights, centres told of one object lie at most; those of two lie farther
-_ASPECT = (scenes.WIDTH / scenes.HEIGHT, 1.0)
+_ASPECT = (SCENE_WIDTH / SCENE_HEIGHT, 1.0)
 _WIDE = 64
 _BATCH = 32
 _LEARNING_RATE = 2e-3
@@ -216,7 +222,7 @@ def cells_of(objects: Objects) -> Floats:
 
 
 def _where(drawn: PlacedObject) -> tuple[float, float]:
-    return drawn.center[0] / scenes.WIDTH, drawn.center[1] / scenes.HEIGHT
+    return drawn.center[0] / SCENE_WIDTH, drawn.center[1] / SCENE_HEIGHT
 
 
 def facts_of(objects: Objects) -> Facts:
@@ -252,7 +258,7 @@ def drawn_scenes(
 
     def one(number: int) -> tuple[NDArray[np.uint8], tuple[PlacedObject, ...]]:
         scene = make_scene(seed, number, rules)
-        picture = Image.open(BytesIO(scenes.draw_scene(scene, seed)))
+        picture = Image.open(BytesIO(draw_scene(scene, seed)))
         return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)), scene.objects
 
     with ThreadPoolExecutor() as pool:
@@ -263,7 +269,7 @@ def drawn_scenes(
 def mirrored(objects: Objects) -> tuple[PlacedObject, ...]:
     """The objects of the scene as a mirror shows it."""
     return tuple(
-        PlacedObject(one.scene_object, (scenes.WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.rotation)
+        PlacedObject(one.scene_object, (SCENE_WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.rotation)
         for one in objects
     )
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from features.synthetic.scenes import HEIGHT, WIDTH, PlacedObject, Scene, parse_caption
+from features.synthetic.scenes.grammar import parse_caption
+from features.synthetic.scenes.scene import HEIGHT, WIDTH, PlacedObject, Scene
 
 Look = tuple[bool, bool, float]
 

@@ -30,7 +30,9 @@ from spending import timed
 
 import capt
 from features.store import open_store
-from features.synthetic.scenes import Scene, SceneDatasetConfig, load_scenes, make_scenes
+from features.synthetic.scenes.dataset import load_scenes, make_scenes
+from features.synthetic.scenes.dataset_config import SceneDatasetConfig
+from features.synthetic.scenes.scene import Scene
 from trainer.data.held_out_images import load_held_out_images, run_tables
 from trainer.metrics import Scorer
 from trainer.models.model_specs import MODELS, model_spec

@@ -14,7 +14,9 @@ from features.extractors.weights import is_imagenet_available
 from features.images.resizer import Resizer
 from features.io.atomic_files import write
 from features.io.locations import local_path
-from features.synthetic.scenes import COLORS, SHAPES, Scene, load_scenes, make_scenes, parse_caption
+from features.synthetic.scenes.dataset import load_scenes, make_scenes
+from features.synthetic.scenes.grammar import parse_caption
+from features.synthetic.scenes.scene import COLORS, SHAPES, Scene
 from pipelines.prepare_captions import prepare_captions
 from pipelines.prepare_features import prepare_features
 from schemas.options.prepare import PrepareCaptions, PrepareFeatures

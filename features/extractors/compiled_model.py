@@ -17,6 +17,7 @@ from features.extractors.frozen_graph import list_devices
 from features.extractors.inference_model import optimize_for_inference
 from features.extractors.output_layers import ModelFunction
 from features.images.resize import Pixels
+from features.runtime.keras_settings import keras
 from features.runtime.numerics import Device, detect_cpu, format_numerics_class
 from schemas.choices import Precision
 
@@ -71,8 +72,6 @@ class JaxModel(CompiledModel):
         super().__init__()
         import jax
 
-        from features.runtime.keras_settings import keras
-
         self._jax: Any = jax
         variables = function.model.variables
 
@@ -107,8 +106,6 @@ class TorchModel(CompiledModel):
     def __init__(self, function: ModelFunction) -> None:
         super().__init__()
         import torch
-
-        from features.runtime.keras_settings import keras
 
         class Module(torch.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
@@ -191,8 +188,6 @@ def compile_extractor(function: ModelFunction, precision: Precision) -> Compiled
             float16 halves the transfer.
         precision: Arithmetic of the model.
     """
-    from features.runtime.keras_settings import keras
-
     model = optimize_for_inference(function.model, precision)
     backend = keras.backend.backend()
     compiled = _BACKENDS[backend](replace(function, model=model))

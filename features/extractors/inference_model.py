@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.runtime.keras_settings import keras, ops
 from schemas.choices import Precision
 
 # Weights stay float32; layers cast them.
@@ -26,8 +27,6 @@ def optimize_for_inference(model: Any, precision: Precision) -> Any:
         model: A functional `keras.Model`, built, with its weights. It is not changed.
         precision: Arithmetic of its layers. Nested models keep the precision that they were built with.
     """
-    from features.runtime.keras_settings import keras
-
     followers = _find_followers(model)
     folded = _find_foldable(model, followers)
     postponed = _find_postponable(model, followers)
@@ -72,8 +71,6 @@ def _find_followers(model: Any) -> dict[str, Any]:
 
 def _find_foldable(model: Any, followers: dict[str, Any]) -> dict[str, Any]:
     """Returns the normalizations that follow linear convolutions, by the name of the convolution."""
-    from features.runtime.keras_settings import keras
-
     convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
     return {
         layer.name: followers[layer.name]
@@ -94,35 +91,25 @@ def _find_postponable(model: Any, followers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_average_pooling(layer: Any) -> bool:
-    from features.runtime.keras_settings import keras
-
     is_average = type(layer) is keras.layers.AveragePooling2D and layer.strides == (1, 1)
     return is_average and layer.data_format == "channels_last"
 
 
 def _is_pointwise(layer: Any) -> bool:
-    from features.runtime.keras_settings import keras
-
     is_pointwise = type(layer) is keras.layers.Conv2D and layer.kernel_size == layer.strides == (1, 1)
     return is_pointwise and _is_linear(layer)
 
 
 def _is_linear(layer: Any) -> bool:
-    from features.runtime.keras_settings import keras
-
     return layer.activation is keras.activations.linear and layer.data_format == "channels_last"
 
 
 def _is_normalization(layer: Any) -> bool:
-    from features.runtime.keras_settings import keras
-
     return type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3)
 
 
 def _fold(layer: Any, normalization: Any) -> list[NDArray[np.float32]]:
     """Returns the kernel and bias of a convolution that is equal to a convolution and its normalization."""
-    from features.runtime.keras_settings import ops
-
     to_numpy = ops.convert_to_numpy
     kernel = to_numpy(layer.kernel)
     bias = to_numpy(layer.bias) if layer.use_bias else np.float32(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.synthetic.scenes import PlacedObject, Scene, SceneObject
+from features.synthetic.scenes.scene import PlacedObject, Scene, SceneObject
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TRUE = "a small red star is left of a large blue heart and there is a small black cross"

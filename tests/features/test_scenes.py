@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import capt
-from features.synthetic.scenes import (
-    CAPTIONS,
+from features.synthetic.scenes import dataset, renderer
+from features.synthetic.scenes.dataset import load_scenes, make_scenes
+from features.synthetic.scenes.dataset_config import SceneDatasetConfig
+from features.synthetic.scenes.grammar import CAPTIONS, parse_caption, write_captions
+from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.renderer import draw_scene
+from features.synthetic.scenes.scene import (
     COLORS,
     HEIGHT,
     OPPOSITE,
@@ -25,18 +30,9 @@ from features.synthetic.scenes import (
     Description,
     PlacedObject,
     Scene,
-    SceneDatasetConfig,
     SceneObject,
-    dataset,
-    draw_scene,
     find_relation,
     list_combinations,
-    load_scenes,
-    make_scene,
-    make_scenes,
-    parse_caption,
-    renderer,
-    write_captions,
 )
 from schemas.errors import UsageError
 

@@ -9,7 +9,7 @@ import pytest
 
 import capt
 from features.store import FeatureTable
-from features.synthetic.scenes import make_scenes
+from features.synthetic.scenes.dataset import make_scenes
 
 ERRORS = {"float32": 0.0, "float16": 5e-4, "bfloat16": 4e-3, "int8": 1e-2}
 SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7"}

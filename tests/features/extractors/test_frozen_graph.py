@@ -23,7 +23,8 @@ from features.extractors.weights import load_weights
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from features.store.storage_dtypes import encode
-from features.synthetic.scenes import draw_scene, make_scene
+from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.renderer import draw_scene
 from schemas.choices import Precision
 from schemas.errors import CorruptFileError
 from schemas.table_config import FeatureTableConfig

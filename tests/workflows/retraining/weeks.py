@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import yaml
 
-from features.synthetic.scenes import SceneDatasetConfig, make_scenes
+from features.synthetic.scenes.dataset import make_scenes
+from features.synthetic.scenes.dataset_config import SceneDatasetConfig
 
 SEED = 5
 TRAIN = {

@@ -9,14 +9,9 @@ import time
 import pytest
 
 import capt
-from features.synthetic.captchas import (
-    CaptchaStyle,
-    draw_captcha,
-    encode_png,
-    find_default_fonts,
-    load_default_words,
-    make_captchas,
-)
+from features.synthetic.captchas.dataset import make_captchas
+from features.synthetic.captchas.renderer import draw_captcha, encode_png
+from features.synthetic.captchas.style import CaptchaStyle, find_default_fonts, load_default_words
 from schemas.errors import UsageError
 
 

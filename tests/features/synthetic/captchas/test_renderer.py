@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.synthetic.captchas import (
-    HEIGHT,
-    WIDTH,
-    CaptchaStyle,
-    draw_captcha,
-    encode_png,
-    find_default_fonts,
-    load_default_words,
-)
 from features.synthetic.captchas import renderer as module
+from features.synthetic.captchas.renderer import HEIGHT, WIDTH, draw_captcha, encode_png
+from features.synthetic.captchas.style import CaptchaStyle, find_default_fonts, load_default_words
 
 STYLE = CaptchaStyle(load_default_words(), find_default_fonts())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from features.synthetic.captchas import (
+from features.synthetic.captchas.style import (
     CHARACTERS,
     DEFAULT_FONTS,
     find_default_fonts,

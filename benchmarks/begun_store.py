@@ -1,7 +1,7 @@
-"""Begun stores: a table's network built and frozen, and one row, so that runs of `capt prepare features` can be timed.
+"""Creates stores with a table, its frozen graph and one row, so that runs of `capt prepare features` can be timed.
 
-A run into a copy of one begins as all but the first do. What it takes before and after its images, such as loading the
-network, is the same for few images and for many: the difference of two runs has none of it.
+A run into a copy starts like any run but the first. Its start-up time, such as loading the graph, does not depend on
+the number of images. The difference of two runs excludes it.
 """
 
 import shutil
@@ -23,9 +23,9 @@ class BegunStore:
     """A store with one table.
 
     Args:
-        path: Path. The store.
-        precision: str. Arithmetic of the network.
-        extractor: str. A network of `keras.applications`; its weights are random, of one seed.
+        path: The store.
+        precision: Precision of the extractor.
+        extractor: A model of `keras.applications` with random weights of a fixed seed.
     """
 
     path: Path
@@ -34,18 +34,18 @@ class BegunStore:
 
     @property
     def table(self) -> FeatureTable:
-        """Its table."""
+        """The only table."""
         (table,) = open_store(self.path).feature_tables()
         return table
 
     def copy(self, path: Path) -> "BegunStore":
-        """The same at another path, in place of what is there."""
+        """Copies the store to another path and replaces what exists there."""
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(self.path, path)
         return replace(self, path=path)
 
     def prepare(self, images: Path, shards: int | None = None, beam_options: tuple[str, ...] = ()) -> float:
-        """Seconds of `capt prepare features` over a folder of images, none of which may fail."""
+        """Runs `capt prepare features` over a directory of images and returns the seconds. No image may fail."""
         started = time.perf_counter()
         figures = capt.prepare_features(
             store=str(self.path),
@@ -63,7 +63,7 @@ class BegunStore:
 
 
 def begin_store(work: Path, precision: Precision, extractor: str = "inception_v3") -> BegunStore:
-    """A begun store in a working directory."""
+    """Creates a store in a working directory."""
     store = BegunStore(work / "begun", precision, extractor)
     write_photographs(work / "first", 1, _ELSEWHERE)
     store.prepare(work / "first")

@@ -1,16 +1,16 @@
-"""Whole words read on CAPTCHAs like the published ones, on words and fonts that nothing was tuned on.
+"""Benchmark: exact match of recognizers on synthetic CAPTCHAs with held-out words and fonts.
 
     python benchmarks/captcha.py results OUT [--profile quick|default] [--set held_out|development] [--json]
     python benchmarks/captcha.py make DATA [--set held_out|development] [--count N] [--labelled M]
-    python benchmarks/captcha.py speed [--count N]     how fast pictures are made and prepared
+    python benchmarks/captcha.py speed [--count N]     images per second of generation and preparation
 
-`results` makes a set, prepares it, trains a recognizer with a profile's own settings, reads the test split, whose words
-the store does not know, and prints a row: `quick` learns from 20,000 pictures, `default` from 100,000. What is in OUT
-already is not made or trained again, and a training that was stopped goes on.
+`results` generates a dataset, prepares it, trains a recognizer with the settings of a profile, recognizes the test
+split, whose labels are not in the store, and prints one row. `quick` trains on 20,000 images, `default` on 100,000.
+Data and runs in OUT are reused, and an interrupted training is resumed.
 
-All tuning is done on `DEVELOPMENT`; results are those on `HELD_OUT`, which shares with it neither word nor font nor
-seed. Both were settled before any tuning. A set is made of one specification, train, val and test alike, as the
-published set is. The words of `HELD_OUT` are of SCOWL, as `features.synthetic.captchas.style` tells.
+All tuning uses `DEVELOPMENT`. Results are for `HELD_OUT`, which shares no word, font or seed with it. Both were fixed
+before any tuning. Train, validation and test images of a dataset have the same specification, as in the published
+dataset. The words of `HELD_OUT` are from SCOWL; see `features.synthetic.captchas.style`.
 """
 
 import argparse
@@ -42,12 +42,12 @@ FEW = 7
 
 @dataclass(frozen=True)
 class Specification:
-    """What a look-alike set is made of.
+    """The settings of a generated dataset.
 
     Args:
-        words: tuple of str. The words that its pictures show.
-        fonts: tuple of str. Names of fonts that Matplotlib comes with.
-        seed: int. Decides the pictures.
+        words: Words of the images.
+        fonts: Names of Matplotlib's fonts.
+        seed: Seed of the images.
     """
 
     words: tuple[str, ...]
@@ -55,8 +55,8 @@ class Specification:
     seed: int
 
     @property
-    def look(self) -> CaptchaStyle:
-        """The words and the font files."""
+    def style(self) -> CaptchaStyle:
+        """The words and font files."""
         return CaptchaStyle(self.words, find_default_fonts(self.fonts))
 
 
@@ -72,22 +72,22 @@ CORES = 2
 
 
 def main() -> None:
-    """Do the step that the command line names."""
+    """Runs the step that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(required=True)
-    make = steps.add_parser("make", help="make a look-alike set")
-    make.add_argument("data", type=Path, help="directory to make")
+    make = steps.add_parser("make", help="generate a dataset")
+    make.add_argument("data", type=Path, help="output directory")
     make.add_argument("--set", choices=SETS, default="held_out")
     make.add_argument("--count", type=int, default=COUNT)
     make.add_argument("--labelled", type=int)
     make.set_defaults(step=_make)
-    results = steps.add_parser("results", help="train with a profile, and read the test split")
-    results.add_argument("out", type=Path, help="directory to leave everything in")
+    results = steps.add_parser("results", help="train with a profile and recognize the test split")
+    results.add_argument("out", type=Path, help="output directory")
     results.add_argument("--profile", choices=COUNTS, default="quick")
     results.add_argument("--set", choices=SETS, default="held_out")
-    results.add_argument("--json", action="store_true", help="print all figures as one line of JSON at the end")
+    results.add_argument("--json", action="store_true", help="also print the results as one line of JSON")
     results.set_defaults(step=_results)
-    speed = steps.add_parser("speed", help="make and prepare pictures, and say how fast")
+    speed = steps.add_parser("speed", help="measure generation and preparation")
     speed.add_argument("--count", type=int, default=3000)
     speed.set_defaults(step=_speed)
     given = parser.parse_args()
@@ -96,7 +96,7 @@ def main() -> None:
 
 def _make(given: argparse.Namespace) -> None:
     chosen = SETS[given.set]
-    print(json.dumps(make_captchas(chosen.look, given.data, given.count, chosen.seed, given.labelled)))
+    print(json.dumps(make_captchas(chosen.style, given.data, given.count, chosen.seed, given.labelled)))
 
 
 # === Results ===
@@ -104,13 +104,13 @@ def _make(given: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """A profile's results on a set, and where they are left.
+    """The results of a profile on a dataset.
 
     Args:
-        out: Path. The directory.
-        profile: str. The profile.
-        set: str. A name of `SETS`.
-        count: int. Pictures to make: five sevenths to learn from, a seventh to validate on, a seventh to read.
+        out: Output directory.
+        profile: Name of the profile.
+        set: Name of the dataset, a key of `SETS`.
+        count: Number of images: five sevenths for training, a seventh for validation, a seventh for test.
     """
 
     out: Path
@@ -120,26 +120,26 @@ class Bench:
 
     @property
     def data(self) -> Path:
-        """The pictures."""
+        """Directory of the images."""
         return self.out / "data"
 
     @property
     def run(self) -> Path:
-        """The run."""
+        """Run directory."""
         return self.out / "run"
 
     def measure(self) -> dict[str, Any]:
-        """All figures: what was learned from, what it took, and what was read right."""
-        pictures, store = self.data / "words_captcha", self.out / "store"
+        """Returns the metrics, the numbers of images and epochs, and the cost of training."""
+        images, store = self.data / "words_captcha", self.out / "store"
         if not self.data.exists():
             chosen = SETS[self.set]
-            make_captchas(chosen.look, self.data, self.count, chosen.seed)
-        capt.prepare_captcha(store=str(store), images=[str(pictures)], labels=str(pictures))
+            make_captchas(chosen.style, self.data, self.count, chosen.seed)
+        capt.prepare_captcha(store=str(store), images=[str(images)], labels=str(images))
         spent = self.out / "run.json"
         with timed(spent) as idle:
             trained = capt.train_captcha(store=str(store), run_dir=str(self.run), profile=self.profile)
             if trained["resumed_at"] == trained["steps"]:
-                idle.append("trained already")
+                idle.append("already trained")
         scores = capt.evaluate(runs=[str(self.run)], store=str(store), labels=str(self.data / "truth.txt"))
         curve = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
         return {
@@ -149,7 +149,7 @@ class Bench:
             "epochs": trained["epochs"],
             **json.loads(spent.read_text()),
             "val_accuracy": [one["val_accuracy"] for one in curve],
-            "seconds_an_epoch": [round(one["seconds"] + one["val_seconds"], 1) for one in curve],
+            "seconds_per_epoch": [round(one["seconds"] + one["val_seconds"], 1) for one in curve],
             "scores": scores,
         }
 
@@ -164,7 +164,7 @@ def _results(given: argparse.Namespace) -> None:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures as a Markdown table of one row."""
+    """Formats the results as a Markdown table with one row."""
     scores = figures["scores"]
     low, high = scores["greedy"]["interval"]
     minutes = figures["cpu_seconds"] / CORES / 60
@@ -173,13 +173,13 @@ def table(figures: dict[str, Any]) -> str:
         "set": figures["set"],
         "images": f"{figures['images']:,}",
         "epochs": figures["epochs"],
-        "minutes by the clock": f"{figures['seconds'] / 60:.1f}",
+        "wall minutes": f"{figures['seconds'] / 60:.1f}",
         f"CPU min over {CORES} cores": f"{minutes:.1f}",
-        "read": f"{scores['images']:,}",
-        "free": f"{scores['exact_match']:.2%} ({low:.2%}–{high:.2%})",
-        "free, beam": f"{scores['exact_match_beam']:.2%}",
-        "lexicon": f"{scores['exact_match_lexicon']:.2%}",
-        "wrong letters": f"{scores['greedy']['character_error_rate']:.2%}",
+        "test images": f"{scores['images']:,}",
+        "lexicon-free": f"{scores['exact_match']:.2%} ({low:.2%}–{high:.2%})",
+        "lexicon-free, prefix beam search": f"{scores['exact_match_beam']:.2%}",
+        "lexicon-constrained": f"{scores['exact_match_lexicon']:.2%}",
+        "CER": f"{scores['greedy']['character_error_rate']:.2%}",
     }
     rows = [cells.keys(), ("---",) * len(cells), map(str, cells.values())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -189,23 +189,23 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _speed(given: argparse.Namespace) -> None:
-    """What `--count` pictures cost beyond what `FEW` do, which is mostly start-up."""
+    """Prints the cost of `--count` images minus that of `FEW`, which is mostly start-up."""
     with tempfile.TemporaryDirectory() as directory:
         few, many = (_costs(Path(directory) / name, count) for name, count in (("few", FEW), ("many", given.count)))
     further = given.count - FEW
-    figures = {step: _figures(many[step] - few[step], further) for step in many}
+    figures = {step: _rates(many[step] - few[step], further) for step in many}
     print(json.dumps({"count": given.count, **figures, "load": [round(load, 1) for load in os.getloadavg()]}))
 
 
-def _figures(took: Cost, pictures: int) -> dict[str, float]:
+def _rates(took: Cost, images: int) -> dict[str, float]:
     return {
-        "pictures_a_second": round(pictures / took.clock, 1),
-        "processor_ms_a_picture": round(took.processor / pictures * 1e3, 2),
+        "images_per_second": round(images / took.clock, 1),
+        "cpu_ms_per_image": round(took.processor / images * 1e3, 2),
     }
 
 
 def _costs(directory: Path, count: int) -> dict[str, Cost]:
-    """What making and preparing so many pictures takes."""
+    """Measures generation and preparation of a number of images."""
     data, store = directory / "data", directory / "store"
     folder = data / "words_captcha"
     return {
@@ -215,7 +215,7 @@ def _costs(directory: Path, count: int) -> dict[str, Cost]:
 
 
 def _cost(*command: str | int | Path) -> Cost:
-    """What a command of capt takes."""
+    """Measures a command of capt."""
     words = [sys.executable, "-c", "import capt; capt.main()", *map(str, command), "--quiet"]
     return cost(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL))
 

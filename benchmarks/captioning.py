@@ -1,14 +1,14 @@
-"""Greedy captions a second from cached features: ours, a batch at a time, beside the reference notebooks' loop.
+"""Benchmark: greedy captions per second from stored features, capt in batches and the reference notebooks' loop.
 
     python benchmarks/captioning.py [--images 64] [--most 20] [--rounds 5]
 
-Both read the features of the images, make the likeliest caption of each and join its words; the model is soft attention
-with a word's vector of 256, 512 units, 64 places and 5,000 words. Ours is what `capt evaluate` does. The notebook's
-makes one caption after the other, with an eager call a word, until the caption is over.
+Both read the features of the images, generate the most probable caption of each and join its words. The model is soft
+attention with embedding size 256, 512 units, 64 locations and 5,000 words. capt generates as `capt evaluate` does. The
+notebook generates one caption after another, with one eager call per word, until the end token.
 
-First the model learns by heart one made caption an image, as long as Flickr8k's are in the mean. Both then have its
-weights, and the notebook's decoder carries its state here, which else it forgets, so both say the same captions: those
-that were learned, or the program fails.
+First, the model is overfitted to one random caption per image, with the mean length of Flickr8k. Then both use its
+weights. The notebook's decoder forgets its state; here it keeps it. So both must generate the training captions, or the
+program fails.
 """
 
 import argparse
@@ -43,11 +43,11 @@ VOCABULARY = 5000
 MEAN_WORDS = 10.8  # of Flickr8k's captions
 OURS, PEER = "ours", "notebook"
 _WORDS = [*SPECIAL_TOKENS, *(f"word{number}" for number in range(len(SPECIAL_TOKENS), VOCABULARY))]
-_STEPS, _LESSONS = 20, 15
+_EPOCHS, _ATTEMPTS = 20, 15
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         table = feature_table(create_store(Path(work) / "store"), [str(number) for number in range(options.images)])
@@ -57,7 +57,7 @@ def main() -> None:
         works = {OURS: ours(model, table, options.most), PEER: notebook(model, arrays, options.most)}
         for name, say in works.items():
             if say() != list(map(told, captions)):
-                raise SystemExit(f"{name} says other captions than were learned")
+                raise SystemExit(f"{name} generates other captions than the training captions")
         rates = in_turn({name: _rate(say) for name, say in works.items()}, options.rounds)
     lengths = list(map(len, captions))
     print_rounds("captions", rates, [ratio(rates, OURS, PEER)], words=lengths)
@@ -66,10 +66,10 @@ def main() -> None:
 
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64, help="images, and how many of them ours captions at a time")
-    parser.add_argument("--most", type=int, default=20, help="words at most")
+    parser.add_argument("--images", type=int, default=64, help="number of images, and batch size of ours")
+    parser.add_argument("--most", type=int, default=20, help="maximum number of words")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--work", help="directory for tables and files; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for tables and files; default: the system's temporary directory")
     return parser.parse_args()
 
 
@@ -81,11 +81,11 @@ def _rate(say: Callable[[], Sequence[str]]) -> Work:
     return work
 
 
-# === What is said ===
+# === Captions and model ===
 
 
 def drawn_captions(count: int, most: int) -> list[NDArray[np.int32]]:
-    """Captions as word ids, as long as Flickr8k's in the mean, of words that come as often as words do (Zipf)."""
+    """Returns captions as token IDs with Flickr8k's mean length and Zipf-distributed words."""
     random = np.random.default_rng(0)
     ids = np.arange(len(SPECIAL_TOKENS), VOCABULARY, dtype=np.int32)
     weights = 1 / (np.arange(len(ids)) + 2.7)
@@ -94,7 +94,7 @@ def drawn_captions(count: int, most: int) -> list[NDArray[np.int32]]:
 
 
 def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captioner:
-    """A model that says of each image of a table, in the order of their keys, the caption that is given."""
+    """Returns a model that generates the given caption for each image of a table, in the order of the keys."""
     spec, features = model_spec("soft_attention"), table.read(_rows(table))
     keras.utils.set_random_seed(0)
     model = spec.build(parse_options(spec.config, {})[1], VOCABULARY, table.shape)
@@ -105,8 +105,8 @@ def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captio
         row[: len(words) + 2] = [START, *words, END]
     inputs, targets = {"features": features, "tokens": tokens[:, :-1]}, tokens[:, 1:]
     decode, wanted = make_decoder(model, GenerationConfig(max_new_tokens=tokens.shape[1])), list(map(told, captions))
-    for _ in range(_LESSONS):
-        model.fit(inputs, targets, batch_size=len(captions), epochs=_STEPS, verbose=0)
+    for _ in range(_ATTEMPTS):
+        model.fit(inputs, targets, batch_size=len(captions), epochs=_EPOCHS, verbose=0)
         if list(map(told, decode(features).tokens[:, 0])) == wanted:
             return model
     raise SystemExit("the model did not learn its captions")
@@ -116,17 +116,17 @@ def told(ids: Sequence[int]) -> str:
     return detokenize(ids, _WORDS)
 
 
-# === Who captions ===
+# === Measured functions ===
 
 
 def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[str]]:
-    """All images of a table at once, in the order of their keys."""
+    """Returns a function that captions all images of a table in one batch, in the order of the keys."""
     rows, decode = _rows(table), make_decoder(model, GenerationConfig(max_new_tokens=most))
     return lambda: [told(ids) for ids in decode(table.read(rows)).tokens[:, 0]]
 
 
 def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:
-    """One image after the other, with the weights of our model."""
+    """Returns a function that captions one image after another with our model's weights."""
     encoder, decoder = Encoder(model.embedding_dim), RememberingDecoder(VOCABULARY, model.embedding_dim, model.units)
     caption(encoder, decoder, arrays[0], _WORDS, START, END, 1)  # builds them
     _copy_weights(model, encoder, decoder)
@@ -151,7 +151,7 @@ def _copy_weights(model: Captioner, encoder: Encoder, decoder: RememberingDecode
 
 
 def _rows(table: FeatureTable) -> NDArray[np.int64]:
-    """Where the rows of a table lie, by content key."""
+    """Returns the row numbers of a table in the order of the keys."""
     keys = sorted(key.tobytes() for keys in table.key_blocks() for key in keys)
     return table.lookup(np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1))
 

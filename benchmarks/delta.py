@@ -1,11 +1,10 @@
-"""1 % new images: `capt prepare features` over a folder that has grown, beside the run over all of it.
+"""Benchmark: `capt prepare features` after a directory has grown by 1%, relative to the full run.
 
     python benchmarks/delta.py [--photographs 1600] [--rounds 2] [--precision bfloat16|float32]
 
-In turn, each in a process of its own: the full run, into a store that has the network and none of the images; the same
-command again after 1 % more images came to the folder; and a run over one image alone, into a store like the first,
-which is what start-up takes. What the grown folder costs beyond start-up, as a share of the full run, is to be 3 % at
-most.
+In turn, each in a process of its own: the full run, into a store with the graph but without the images; the same
+command after 1% new images were added; and a run over one image into a store like the first, which measures start-up.
+The goal: without start-up, the grown directory costs at most 3% of the full run.
 """
 
 import argparse
@@ -24,18 +23,18 @@ from rounds import Work, apart, in_turn, print_rounds, ratio
 
 from schemas.choices import Precision
 
-FULL, GROWN, ONE = "full run", "1 % new", "one image"
+FULL, GROWN, ONE = "full run", "1% new", "one image"
 
 
 @dataclass(frozen=True)
 class Folders:
-    """A begun store, the folder that grows, and that of one image.
+    """A store, a growing directory of images, and a directory of one image.
 
     Args:
-        store: BegunStore. To be copied.
-        images: Path. The folder that grows.
-        count: int. Images that it has at first.
-        one: Path. The folder of one image.
+        store: Store to copy.
+        images: Directory that grows.
+        count: Initial number of images in it.
+        one: Directory of one image.
     """
 
     store: BegunStore
@@ -45,18 +44,18 @@ class Folders:
 
     @classmethod
     def make(cls, work: Path, precision: Precision, extractor: str, count: int) -> "Folders":
-        """Make them in a working directory."""
+        """Creates them in a working directory."""
         write_photographs(work / "images", count)
         write_photographs(work / "one", 1, first=2 * count)
         return cls(begin_store(work, precision, extractor), work / "images", count, work / "one")
 
     @property
     def new(self) -> int:
-        """How many images come to the folder."""
+        """Number of new images."""
         return -(-self.count // 100)
 
     def works(self) -> dict[str, Work]:
-        """Runs of the whole command, each one's rate in runs a second; the second needs what the first left."""
+        """Returns runs of the whole command, in runs per second. The second needs the result of the first."""
         filled, begun = (self.store.path.with_name(name) for name in ("filled", "another"))
 
         def full() -> float:
@@ -76,22 +75,24 @@ def _runs_a_second(store: BegunStore, images: Path) -> float:
     return float(1 / seconds)
 
 
-def shares(rates: dict[str, list[float]]) -> list[float]:
-    """What the grown folder cost beyond start-up, as a share of the full run, in each round."""
+def compute_fractions(rates: dict[str, list[float]]) -> list[float]:
+    """Returns, per round, the cost of the grown directory without start-up as a fraction of the full run."""
     rounds = zip(rates[FULL], rates[GROWN], rates[ONE], strict=True)
     return [(1 / grown - 1 / one) * full for full, grown, one in rounds]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         folders = Folders.make(Path(work), options.precision, options.extractor, options.photographs)
         rates = in_turn(folders.works(), options.rounds)
-    each = shares(rates)
+    each = compute_fractions(rates)
     for name, seen in rates.items():
         print(f"{name}: {1 / median(seen):.2f} s", end="; ")
-    print(f"\n{folders.new} new images of {folders.count} beyond start-up: {median(each):.2%} of the full run", end=" ")
+    print(
+        f"\n{folders.new} new images of {folders.count} without start-up: {median(each):.2%} of the full run", end=" "
+    )
     print(f"({min(each):.2%} to {max(each):.2%})\n")
     print_rounds("runs", rates, [ratio(rates, FULL, GROWN), ratio(rates, ONE, GROWN)], shares=each)
 
@@ -102,7 +103,7 @@ def _options() -> Any:
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--extractor", default="inception_v3")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--work", help="directory for stores; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for stores; default: the system's temporary directory")
     return parser.parse_args()
 
 

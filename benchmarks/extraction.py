@@ -1,15 +1,15 @@
-"""Features of photographs, InceptionV3: ours beside the notebooks' loop, a plain Beam pipeline, and the limits.
+"""Benchmark: InceptionV3 features of photographs per second, with peers and upper limits.
 
-    python benchmarks/extraction.py [--precision bfloat16|float32] [--rounds N]     on photographs that it makes
-    python benchmarks/extraction.py --images DIR…                                   on yours, all of them JPEGs
+    python benchmarks/extraction.py [--precision bfloat16|float32] [--rounds N]     on generated photographs
+    python benchmarks/extraction.py --images DIR…                                   on your JPEG files
 
-In turn, on the same files: our extraction core as a job runs it, to a finished shard; the whole `capt prepare features`
-without its start-up; the notebooks' loop; the Beam pipeline without its start-up; the bare frozen network on pixels in
-memory; and a matrix product of the same precision, told in images of as many operations. Start-up is taken off by the
-difference of a run over all images and one over a few. The network has seeded random weights, the same for all.
+In turn, on the same files: capt's extraction core as a job runs it, to a finished shard; the whole command `capt
+prepare features` without start-up; the notebooks' loop; a plain Beam pipeline without start-up; the frozen graph alone
+on pixels in memory; and a matrix product of the same precision, converted to images with as many operations. Start-up
+is the difference between a run over all images and one over a few. All use the same seeded random weights.
 
-Then, each in a process of its own, the most memory that ours and the Beam pipeline hold; and how near the features of
-all come to each other. The peers compute in float32 whatever `--precision` says.
+Then it measures the peak memory of capt and of the Beam pipeline, each in a process of its own, and the cosine
+similarity between the features. The peers always compute in float32.
 """
 
 import argparse
@@ -58,14 +58,14 @@ Features = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Given:
-    """What all works are given.
+    """The inputs of all measured functions.
 
     Args:
-        store: BegunStore. To be copied.
-        model: Path. The network up to its last layer of places, a `.keras` file.
-        many: Path. The folder of all images.
-        few: Path. A folder of some of them.
-        work: Path. Where each work may leave what it makes.
+        store: Store to copy.
+        model: The model up to its last spatial layer, a `.keras` file.
+        many: Directory of all images.
+        few: Directory of some of them.
+        work: Directory for results.
     """
 
     store: BegunStore
@@ -75,11 +75,11 @@ class Given:
     work: Path
 
     def paths(self) -> list[Path]:
-        """All images."""
+        """Returns all images."""
         return sorted(self.many.iterdir())
 
     def fresh(self, name: str) -> Path:
-        """An empty directory."""
+        """Returns an empty directory."""
         path = self.work / name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
@@ -87,7 +87,7 @@ class Given:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as directory:
         given, flops = make(Path(directory), options.precision, options.images, options.photographs, options.few)
@@ -103,10 +103,10 @@ def main() -> None:
         peaks = {name: apart(run, given)[1] for name, run in ((COMMAND, prepare_all), (BEAM, beam_all))}
         near = nearness(given)
     ours, beam = peaks[COMMAND], peaks[BEAM]
-    print(f"{options.precision}, {flops / 1e9:.3g} GFLOP an image; in GFLOP/s:", end=" ")
+    print(f"{options.precision}, {flops / 1e9:.3g} GFLOP per image; in GFLOP/s:", end=" ")
     print(", ".join(f"{name} {median(rates[name]) * flops / 1e9:,.3g}" for name in (OURS, NETWORK, PRODUCT)))
-    print(f"most memory: {COMMAND} {ours / 2**20:,.0f} MiB, {BEAM} {beam / 2**20:,.0f} MiB, {ours / beam:.2f} of it")
-    print("cosine of an image's features, mean and worst:")
+    print(f"peak memory: {COMMAND} {ours / 2**20:,.0f} MiB, {BEAM} {beam / 2**20:,.0f} MiB, ratio {ours / beam:.2f}")
+    print("cosine similarity of the features of an image, mean and minimum:")
     for pair, (mean, worst) in near.items():
         print(f"  {pair}: {mean:.6f}, {worst:.6f}")
     print()
@@ -117,16 +117,16 @@ def main() -> None:
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--images", nargs="*", type=Path, help="directories of JPEGs; default: photographs are made")
-    parser.add_argument("--photographs", type=int, default=144, help="how many to make")
-    parser.add_argument("--few", type=int, default=16, help="images of the run that start-up is taken from")
+    parser.add_argument("--images", nargs="*", type=Path, help="directories of JPEGs; default: generated photographs")
+    parser.add_argument("--photographs", type=int, default=144, help="number of generated photographs")
+    parser.add_argument("--few", type=int, default=16, help="number of images of the run that measures start-up")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", help="directory for stores; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for stores; default: the system's temporary directory")
     return parser.parse_args()
 
 
 def make(work: Path, precision: Precision, images: Sequence[Path] | None, count: int, few: int) -> tuple[Given, int]:
-    """What the works are given, in a working directory; and the network's operations an image."""
+    """Creates the inputs in a working directory; also returns the model's operations per image."""
     given = Given(begin_store(work, precision), work / "network.keras", work / "many", work / "few", work)
     if images:
         given.many.mkdir()
@@ -143,11 +143,11 @@ def make(work: Path, precision: Precision, images: Sequence[Path] | None, count:
     return given, flops_of(network)
 
 
-# === Works: each takes all the images, and says how many a second those were ===
+# === Measured functions: each processes all images and returns images per second ===
 
 
 def core(given: Given) -> float:
-    """Our extraction core as a job runs it: one unit of references to one shard."""
+    """Measures capt's extraction core as a job runs it: one work unit of references to one shard."""
     table, plan = given.store.table, given.fresh("unit")
     keyed = sorted((hashlib.sha256(path.read_bytes()).digest(), str(path)) for path in given.paths())
     write_unit(plan, "00000", ({"key": key, "location": at, "member": None} for key, at in keyed), EXTRACT_UNIT_SCHEMA)
@@ -165,31 +165,31 @@ def core(given: Given) -> float:
 
 
 def loop(given: Given) -> float:
-    """The notebooks' loop; its model is in memory."""
+    """Measures the notebooks' loop with its model in memory."""
     paths, out = given.paths(), given.fresh("npy")
     return len(paths) / _seconds(lambda: notebook_loop(str(given.model), paths, out))
 
 
 def command(given: Given, images: Path) -> float:
-    """Seconds of `capt prepare features` into a begun store, whose network is loaded anew as its path is another."""
+    """Returns the seconds of `capt prepare features` into a copied store; it loads the graph again."""
     return given.store.copy(given.work / f"store-{images.name}").prepare(images)
 
 
 def pipeline(given: Given, images: Path) -> float:
-    """Seconds of the plain Beam pipeline."""
+    """Returns the seconds of the plain Beam pipeline."""
     paths, out = sorted(images.iterdir()), given.fresh("records")
     return _seconds(lambda: plain_beam(str(given.model), paths, out))
 
 
 def without_start_up(given: Given, run: Callable[[Path], float]) -> float:
-    """Images a second of a run over a folder, from what all take longer than a few."""
+    """Returns images per second from the difference between a run over all images and one over a few."""
     few, many = (len(list(folder.iterdir())) for folder in (given.few, given.many))
     shorter = run(given.few)
     return (many - few) / (run(given.many) - shorter)
 
 
 def bare_network(given: Given) -> Work:
-    """The frozen network alone, in batches as the core makes them, on pixels in memory."""
+    """Measures the frozen graph alone on pixels in memory, in batches of the core."""
     table = given.store.table
     network, fitting = (
         load_frozen_graph(table.extractor_path, table.table_config.precision),
@@ -205,7 +205,7 @@ def bare_network(given: Given) -> Work:
 
 
 def matrix_product(precision: Precision, flops: int) -> Work:
-    """A square matrix product, in images of as many operations."""
+    """Measures a square matrix product, converted to images with as many operations."""
     values = np.random.default_rng(0).standard_normal((2, _PRODUCT_ROWS, _PRODUCT_ROWS), dtype=np.float32)
     one, other = (tf.cast(value, precision) for value in values)
     product = tf.function(tf.matmul)
@@ -225,26 +225,26 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-# === Memory, each in a process of its own ===
+# === Memory, in processes of their own ===
 
 
 def prepare_all(given: Given) -> None:
-    """The whole command over all the images."""
+    """Runs the whole command over all images."""
     command(given, given.many)
 
 
 def beam_all(given: Given) -> None:
-    """The Beam pipeline over all the images."""
+    """Runs the Beam pipeline over all images."""
     pipeline(given, given.many)
 
 
-# === How near features come ===
+# === Agreement of the features ===
 
 
 def nearness(given: Given) -> dict[str, tuple[float, float]]:
-    """Mean and worst cosine of pairs of features, an image's with the same image's.
+    """Returns the mean and the minimum cosine similarity per pair of results, image by image.
 
-    Of what the works left behind, and of the network's two precisions on a few of the images.
+    Compares the results of the measured functions, and both precisions on the few images.
     """
     ours = read_ours(given, replace(given.store, path=given.work / f"store-{given.many.name}"))
     notebook, beam = read_notebook(given.work / "npy"), read_beam(given.work / "records")
@@ -257,14 +257,14 @@ def nearness(given: Given) -> dict[str, tuple[float, float]]:
 
 
 def read_ours(given: Given, store: BegunStore) -> Features:
-    """Features [64, 2048] by the stem of an image's path."""
+    """Returns features [64, 2048] by the stem of the image path."""
     keys = [hashlib.sha256(path.read_bytes()).digest() for path in given.paths()]
     rows = store.table.get_many(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32))
     return dict(zip((path.stem for path in given.paths()), rows.astype(np.float32), strict=True))
 
 
 def on_pixels(given: Given, precision: Precision) -> Features:
-    """The frozen network's features of a few images."""
+    """Returns the features of the few images by the frozen graph."""
     table = given.store.table
     paths, fitting = sorted(given.few.iterdir()), Resizer.from_table_config(table.table_config)
     pixels = np.stack([decode(path.read_bytes(), fitting) for path in paths])

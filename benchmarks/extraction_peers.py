@@ -1,11 +1,11 @@
-"""Features of images as people compute them: the notebooks' loop and a plain Beam pipeline, both peers of ours.
+"""Extracts features in common ways: the notebooks' loop and a plain Beam pipeline, both peers of capt.
 
-Written by us, in the style that people use, with what it costs:
+Both are reimplementations with the usual costs:
 
-- the loop decodes in tf.data, calls the Keras model eagerly on 16 images, and keeps one float32 `.npy` an image,
-- the pipeline takes RunInference's own batching and a TFRecord sink, and both hold pixels and features in memory.
+- The loop decodes in tf.data, calls the Keras model eagerly on 16 images, and writes one float32 `.npy` per image.
+- The pipeline uses RunInference's own batching and a TFRecord sink; pixels and features cross stages in memory.
 
-Either resizes bilinearly without antialias, as `tf.image.resize` does.
+Both resize bilinearly without antialiasing, as `tf.image.resize` does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,12 +27,12 @@ _BATCH = 16
 
 @lru_cache(maxsize=1)
 def load_model(path: str) -> Any:
-    """The network up to its last layer of places, from a `.keras` file, once a process."""
+    """Loads the model up to its last spatial layer from a `.keras` file, once per process."""
     return keras.models.load_model(path)
 
 
 def load_image(path: Any) -> tuple[Any, Any]:
-    """An image as InceptionV3 wants it, and its path."""
+    """Returns an image after the input preprocessing of InceptionV3, and its path."""
     image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3)
     image = tf.image.resize(image, (SIDE, SIDE))
     return keras.applications.inception_v3.preprocess_input(image), path
@@ -42,7 +42,7 @@ def load_image(path: Any) -> tuple[Any, Any]:
 
 
 def notebook_loop(model: str, paths: Sequence[Path], out: Path) -> None:
-    """One `.npy` an image, [64, 2048], in `out`."""
+    """Writes one `.npy` [64, 2048] per image to `out`."""
     network = load_model(model)
     names = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
     for images, read in names.map(load_image, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH):
@@ -56,7 +56,7 @@ def notebook_loop(model: str, paths: Sequence[Path], out: Path) -> None:
 
 
 class KerasHandler(ModelHandler):  # type: ignore[misc]
-    """Calls a Keras model on a batch of images."""
+    """Runs a Keras model on a batch of images."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -72,7 +72,7 @@ class KerasHandler(ModelHandler):  # type: ignore[misc]
 
 
 def plain_beam(model: str, paths: Sequence[Path], out: Path) -> None:
-    """TFRecords of `path` and `features`, float32 [8, 8, 2048] as bytes, in `out`."""
+    """Writes TFRecords with `path` and `features`, float32 [8, 8, 2048] as bytes, to `out`."""
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = (
             pipeline
@@ -103,12 +103,12 @@ def _example(path: str, result: PredictionResult) -> bytes:
 
 
 def read_notebook(out: Path) -> dict[str, NDArray[np.float32]]:
-    """Features [64, 2048] by the stem of an image's path."""
+    """Returns features [64, 2048] by the stem of the image path."""
     return {path.stem: np.load(path) for path in out.iterdir()}
 
 
 def read_beam(out: Path) -> dict[str, NDArray[np.float32]]:
-    """Features [64, 2048] by the stem of an image's path."""
+    """Returns features [64, 2048] by the stem of the image path."""
     kept = {}
     for record in tf.data.TFRecordDataset([str(path) for path in sorted(out.iterdir())]).as_numpy_iterator():
         feature = tf.train.Example.FromString(record).features.feature

@@ -1,11 +1,11 @@
-"""What each extractor gives with seeded random weights: stable bits or a tolerance, the features' deviation, its speed.
+"""Benchmark: bit stability, standard deviation and speed of each extractor with seeded random weights.
 
-    python benchmarks/extractors.py                     every network but those of more than 1 GB of weights
-    python benchmarks/extractors.py vgg16 vgg16:fc2     these, the second up to a layer of its own
+    python benchmarks/extractors.py                     all extractors with at most 1 GB of weights
+    python benchmarks/extractors.py vgg16 vgg16:fc2     these, the second with another output layer
 
-Each network is built, frozen and called on 1/f noise in a process of its own, and called again in one that has a single
-thread. The features of an image are compared over batches of 16, of 8 and of 3 padded with zeros to 8, and over places
-in them. Prints a Markdown table.
+Each extractor is built, frozen and run on 1/f noise in a process of its own, and run again in a process with a single
+thread. The features of an image are compared across batches of 16, of 8, and of 3 padded with zeros to 8, and across
+positions in the batch. Prints a Markdown table.
 """
 
 import argparse
@@ -44,7 +44,7 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [name for name in APPLICATIONS if name not in LEFT_OUT]
     parser.add_argument("networks", nargs="*", default=every, metavar="NAME[:LAYER]")
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _row(network: str) -> str:
-    """One network's row, from processes of its own."""
+    """Returns an extractor's table row, measured in processes of its own."""
     with tempfile.TemporaryDirectory() as work:
         command = [sys.executable, __file__, network, "--within", work]
         for threads in ({}, ONE_THREAD):
@@ -77,7 +77,7 @@ def _row(network: str) -> str:
 
 
 def _agreement(together: Arrays, alone: Arrays) -> str:
-    """`stable`, or the largest relative error between calls of the same images."""
+    """Returns `stable`, or the largest relative error between runs of the same images."""
     whole = together["sixteen"]
     pairs = [(whole[8:], together["eight"]), (whole[2::-1], together["padded"]), (together["eight"], alone["eight"])]
     if all(np.array_equal(a, b) for a, b in pairs):
@@ -87,7 +87,7 @@ def _agreement(together: Arrays, alone: Arrays) -> str:
 
 
 def _measure(network: str, work: Path) -> None:
-    """Build and call a network; where that is done already, call it again as this process's threads have it."""
+    """Builds and runs an extractor; if its graph exists, only runs it again with the threads of this process."""
     name, _, layer = network.partition(":")
     graph, facts_file = work / "graph.pb", work / "facts.json"
     again = facts_file.exists()

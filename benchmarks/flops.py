@@ -1,11 +1,11 @@
-"""Operations of a Keras network: two for every product of a weight and a value, as in a matrix product."""
+"""Counts the floating-point operations of a Keras model: two per product, as in a matrix product."""
 
 import math
 from typing import Any
 
 
 def flops_of(network: Any) -> int:
-    """Operations an image of a built `keras.Model` with one size of input: convolutions, dense layers, no others."""
+    """Returns the operations per image of a built `keras.Model`: convolutions and dense layers only."""
     return sum(2 * _products(layer) for layer in network.layers)
 
 

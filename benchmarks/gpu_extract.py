@@ -1,16 +1,18 @@
-"""The extraction core on an accelerator: images a second, the share of its peak, the best batch, and running out of it.
+"""Benchmark: the extraction core on an accelerator: speed, fraction of the peak, best batch size, out-of-memory.
 
     KERAS_BACKEND=jax python benchmarks/gpu_extract.py [--precision bfloat16|float32] [--rounds N] [--peak-tflops X]
     KERAS_BACKEND=torch python benchmarks/gpu_extract.py --images DIR…
 
-Needs Keras with one backend, Pillow and what declares a row (pydantic, pyarrow, google-crc32c); neither TensorFlow,
-where that is not the backend, nor Beam. First the batch doubles until that makes nothing faster or the memory ends;
-the smallest that is nearly as fast as the fastest is the best. Then, in turn: the network alone, its pixels on the
-device already and its features left there; the network with both ways; decoding alone; the whole core, from encoded
-images to Parquet shards of float16 features, several units side by side, as a worker has them; and the core of a
-network that has its features at once, which is what the host allows. Last, the batch doubles until it does not fit, and
-the core is given that size: it must halve it and go on. A processor's memory ends there only where `--memory` limits
-it.
+Requires Keras with one backend, Pillow, pydantic, pyarrow and google-crc32c. Beam is not needed, and TensorFlow only as
+the backend.
+
+1. The batch size doubles until the speed stops growing or the memory is full. The best size is the smallest one that is
+   nearly as fast as the fastest.
+2. In turn: the model alone, with pixels and features on the device; the model with both transfers; decoding alone; the
+   whole core, from encoded images to Parquet shards of float16 features, with several work units in parallel as in a
+   worker; and the core with a model that returns at once, which is the limit of the host.
+3. The batch size doubles until it does not fit into memory. The core starts with this size and must halve it. On a CPU
+   only `--memory` sets such a limit.
 """
 
 import argparse
@@ -57,15 +59,15 @@ PEAK_TFLOPS = {
     "L4": 121.0,
 }
 
-ALONE, MOVED, DECODED, WHOLE = "network alone", "network, both ways", "decoding alone", "the whole core"
-HOST = "the core, its network at once"
+ALONE, MOVED, DECODED, WHOLE = "model alone", "model, both transfers", "decoding alone", "the whole core"
+HOST = "the core, model returns at once"
 _BETTER = 1.03
 _CALLS_A_WAIT = 4
 
 
 @dataclass(frozen=True)
 class Tried:
-    """The network alone at one batch size, in images a second."""
+    """Images per second of the model alone at one batch size."""
 
     batch: int
     rate: float
@@ -73,7 +75,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class BackedOff:
-    """A run that was given a batch that does not fit: the size it settled at, and what became of its images."""
+    """A run with a batch size that did not fit: the final size, and the numbers of images and extracted images."""
 
     batch: int
     settled: int
@@ -83,27 +85,27 @@ class BackedOff:
 
 @dataclass(frozen=True)
 class Instant:
-    """A network that has the features of a batch already."""
+    """A model that returns stored features."""
 
     features: np.ndarray
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Features of as many pixels, whatever they show."""
+        """Returns as many features as there are pixels."""
         return self.features[: len(pixels)].copy()
 
 
 @dataclass(frozen=True)
 class Core:
-    """The extraction core on this device, and the images that it is given.
+    """The extraction core on this device, and its images.
 
     Args:
-        table_config: FeatureTableConfig. What a row means.
-        shape: tuple of int. Of one image's features.
-        network: CompiledModel or Instant. The first is on the device.
-        encoded: sequence of bytes. Images, taken over and over.
-        units: int. Shards that are made at a time.
-        threads: int. Decoding threads of a unit.
-        calls: int. Calls of the network at a time, of a unit.
+        table_config: Table config of the features.
+        shape: Shape of one image's features.
+        network: The model on the device, or a model that returns at once.
+        encoded: Encoded images, used repeatedly.
+        units: Number of parallel shards.
+        threads: Decoding threads per work unit.
+        calls: Parallel forward passes per work unit.
     """
 
     table_config: FeatureTableConfig
@@ -115,24 +117,24 @@ class Core:
     calls: int
 
     def extractor(self, batch: int) -> ExtractionCore:
-        """The core at a batch size."""
+        """Returns the core with a batch size."""
         return ExtractionCore(
             self.table_config, self.network, batch_size=batch, threads=self.threads, parallel_calls=self.calls
         )
 
     def sources(self, count: int) -> list[EncodedImage]:
-        """So many encoded images, in the order of their keys."""
+        """Returns a number of encoded images in the order of their keys."""
         keys = sorted(hashlib.sha256(str(number).encode()).digest() for number in range(count))
         return [EncodedImage(key, lambda data=data: data) for key, data in zip(keys, cycle(self.encoded), strict=False)]  # type: ignore[misc]
 
     def pixels(self, batch: int) -> np.ndarray:
-        """Decoded images."""
+        """Returns decoded images."""
         return np.stack(
             [decode(data, Resizer.from_table_config(self.table_config)) for data in islice(cycle(self.encoded), batch)]
         )
 
     def write(self, batch: int, count: int, work: Path | None) -> int:
-        """Extract so many images into as many shards as there are units; how many rows these have."""
+        """Extracts images into one shard per work unit and returns the number of rows."""
         with tempfile.TemporaryDirectory(dir=work) as root, ThreadPoolExecutor(self.units) as pool:
             shards = [Path(root) / str(number) for number in range(self.units)]
             return sum(pool.map(lambda shard: self._write_unit(batch, count // self.units, shard), shards))
@@ -147,7 +149,7 @@ class Core:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     function, table_config = build(options)
     core = Core(
@@ -168,7 +170,7 @@ def main() -> None:
         "device": core.network.device.chip,
         "numerics": core.network.numerics,
         "best_batch": best,
-        "flops_an_image": flops,
+        "flops_per_image": flops,
         "tflops": median(rates[ALONE]) * flops / 1e12,
         "product_tflops": product_flops(core.network, options.product, options.precision, options.seconds) / 1e12,
         "peak_tflops": options.peak_tflops or peak_of(core.network.device.chip, options.precision),
@@ -187,27 +189,27 @@ def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--extractor", default="inception_v3")
     parser.add_argument("--weights", help="default: random:7")
-    parser.add_argument("--side", type=int, help="height and width; default: the network's own")
+    parser.add_argument("--side", type=int, help="height and width; default: the extractor's own")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--images", nargs="*", type=Path, help="directories of images; default: photographs are made")
-    parser.add_argument("--photographs", type=int, default=64, help="how many to make, taken over and over")
-    parser.add_argument("--count", type=int, default=4096, help="images a round of decoding and of the whole core")
-    parser.add_argument("--units", type=int, default=4, help="shards that are made at a time")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="decoding threads, of all units")
-    parser.add_argument("--calls", type=int, default=2, help="calls of the network at a time, of a unit")
+    parser.add_argument("--images", nargs="*", type=Path, help="directories of images; default: generated photographs")
+    parser.add_argument("--photographs", type=int, default=64, help="number of generated photographs, used repeatedly")
+    parser.add_argument("--count", type=int, default=4096, help="images per round of decoding and of the whole core")
+    parser.add_argument("--units", type=int, default=4, help="number of parallel shards")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="decoding threads of all units")
+    parser.add_argument("--calls", type=int, default=2, help="parallel forward passes per unit")
     parser.add_argument("--first-batch", type=int, default=32)
     parser.add_argument("--max-batch", type=int, default=16384)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measure of the network alone")
-    parser.add_argument("--product", type=int, default=8192, help="rows of the matrix product that it is held against")
-    parser.add_argument("--peak-tflops", type=float, help="the device's, where it is not known by name")
-    parser.add_argument("--memory", type=float, help="GiB that this process may take for the batch that does not fit")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per measurement of the model alone")
+    parser.add_argument("--product", type=int, default=8192, help="rows of the matrix product")
+    parser.add_argument("--peak-tflops", type=float, help="peak of a device that is not listed")
+    parser.add_argument("--memory", type=float, help="GiB of additional memory for the batch that does not fit")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="directory for shards; default: the system's for temporary files")
+    parser.add_argument("--work", type=Path, help="directory for shards; default: the system's temporary directory")
     return parser.parse_args()
 
 
 def build(options: Any) -> tuple[ModelFunction, FeatureTableConfig]:
-    """The network as capt builds it, and what its rows mean."""
+    """Returns the extractor as capt builds it, and its table config."""
     is_custom = options.extractor.startswith("custom:")
     weights = options.weights or (None if is_custom else "random:7")
     asked = ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
@@ -219,21 +221,21 @@ def build(options: Any) -> tuple[ModelFunction, FeatureTableConfig]:
 
 
 def read_images(directories: Sequence[Path] | None, count: int) -> list[bytes]:
-    """The encoded images of directories, or so many that are made."""
+    """Returns the encoded images of directories, or generated ones."""
     if not directories:
         return list(islice(photographs(), count))
     return [path.read_bytes() for root in directories for path in sorted(root.iterdir())]
 
 
 def limit_memory(gibibytes: float) -> None:
-    """Let this process take so much address space beyond what it holds."""
+    """Limits the address space of this process to its current size and the given GiB."""
     held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     most = held + int(gibibytes * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 def sweep(core: Core, first: int, most: int, seconds: float) -> list[Tried]:
-    """The network alone at one batch size after another, each twice the one before."""
+    """Measures the model alone at batch sizes that double."""
     tried: list[Tried] = []
     batch = first
     while batch <= most:
@@ -251,20 +253,20 @@ def sweep(core: Core, first: int, most: int, seconds: float) -> list[Tried]:
 
 
 def best_of(tried: Sequence[Tried]) -> int:
-    """The smallest batch that is nearly as fast as the fastest."""
+    """Returns the smallest batch size that is nearly as fast as the fastest."""
     fastest = max(one.rate for one in tried)
     return min(one.batch for one in tried if one.rate * _BETTER >= fastest)
 
 
 def alone(core: Core, batch: int, seconds: float) -> float:
-    """Images a second of the network, its pixels on the device and its features left there."""
+    """Returns images per second of the model with pixels and features on the device."""
     network = core.network
     pixels = network.put(core.pixels(batch))
     return batch * calls_a_second(network, lambda: network.compute(pixels), seconds)
 
 
 def calls_a_second(network: CompiledModel, call: Callable[[], Any], seconds: float) -> float:
-    """Calls a second, a few of them on their way at once, after one that does not count."""
+    """Returns calls per second with a few calls in flight, after one warm-up call."""
     network.wait(call())
     calls, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
@@ -276,14 +278,14 @@ def calls_a_second(network: CompiledModel, call: Callable[[], Any], seconds: flo
 
 
 def product_flops(network: CompiledModel, rows: int, precision: str, seconds: float) -> float:
-    """Operations a second of a square matrix product in a precision."""
+    """Returns the operations per second of a square matrix product in a precision."""
     values = np.random.default_rng(0).standard_normal((2, rows, rows), dtype=np.float32)
     one, other = (keras.ops.convert_to_tensor(value, dtype=precision) for value in values)
     return 2.0 * rows**3 * calls_a_second(network, lambda: keras.ops.matmul(one, other), seconds)
 
 
 def peak_of(device: str, precision: str) -> float | None:
-    """The peak of a device in TFLOP/s, None where it is not known."""
+    """Returns the peak of a device in TFLOP/s, or None if it is unknown."""
     known = (peak for name, peak in PEAK_TFLOPS.items() if name.lower() in device.lower())
     return next(known, None) if precision == "bfloat16" else None
 
@@ -312,7 +314,7 @@ def _rate(work: Callable[[], int]) -> float:
 
 
 def back_off(core: Core, batch: int, most: int) -> BackedOff | None:
-    """What the core does with a batch that does not fit; None where all up to `most` do."""
+    """Returns how the core handles a batch that does not fit, or None if all sizes up to `most` fit."""
     while _fits(core, batch):
         batch *= 2
         if batch > most:
@@ -333,19 +335,21 @@ def _fits(core: Core, batch: int) -> bool:
 
 
 def _print_figures(figures: dict[str, Any], tried: Sequence[Tried], backed_off: BackedOff | None) -> None:
-    print(f"{figures['device']}, Keras on {figures['backend']}, {figures['flops_an_image'] / 1e9:.3g} GFLOP an image\n")
-    print("| batch | images/s, network alone |\n|---|---|")
+    print(
+        f"{figures['device']}, Keras on {figures['backend']}, {figures['flops_per_image'] / 1e9:.3g} GFLOP per image\n"
+    )
+    print("| batch | images/s, model alone |\n|---|---|")
     for one in tried:
         print(f"| {one.batch} | {one.rate:,.4g} |")
-    print(f"\nnetwork alone, batch {figures['best_batch']}: {figures['tflops']:.4g} TFLOP/s,", end=" ")
-    print(f"{figures['tflops'] / figures['product_tflops']:.1%} of a matrix product's", end="")
+    print(f"\nmodel alone, batch {figures['best_batch']}: {figures['tflops']:.4g} TFLOP/s,", end=" ")
+    print(f"{figures['tflops'] / figures['product_tflops']:.1%} of a matrix product", end="")
     peak = figures["peak_tflops"]
-    print(f", {figures['tflops'] / peak:.1%} of the device's peak" if peak else "; the device's peak is not known")
+    print(f", {figures['tflops'] / peak:.1%} of the device's peak" if peak else "; the peak of the device is unknown")
     if backed_off:
-        print(f"a batch of {backed_off.batch} does not fit: the core went on with {backed_off.settled}, and extracted")
+        print(f"a batch of {backed_off.batch} does not fit: the core continued with {backed_off.settled} and extracted")
         print(f"{backed_off.extracted} of {backed_off.images} images")
     else:
-        print("every batch tried fits the memory")
+        print("all batch sizes fit into memory")
     print()
 
 

@@ -1,11 +1,10 @@
-"""How the cost of `capt prepare features` grows: 1×, 4× and 16× the images, with 1 worker and with 2.
+"""Benchmark: cost of `capt prepare features` for 1×, 4× and 16× the images, with one and with two workers.
 
     python benchmarks/growth.py [--photographs 32] [--rounds 2] [--precision bfloat16|float32]
 
-Every run is the whole command, start-up included, in a process of its own and into a store that has the network. Where
-the cost grows with the images alone, a further image costs the same however many there are, and the memory stays. Two
-workers are two processes of Beam's local runner, each with a network that would use all cores; the memory told is that
-of the largest process.
+Each run is the whole command with start-up, in a process of its own, into a store with the graph. If the cost is
+linear, an additional image costs the same at each size and memory is constant. Two workers are two processes of Beam's
+local runner; each graph uses all cores. The reported memory is that of the largest process.
 """
 
 import argparse
@@ -30,14 +29,14 @@ _SHARDS = 2  # units of work, which workers share
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the whole command over a folder of images.
+    """A run of the whole command over a directory of images.
 
     Args:
-        store: BegunStore. To be copied.
-        images: Path. The folder.
-        count: int. Images in it.
-        workers: int. Processes that extract.
-        peaks: list of int. The most memory that each call's largest process held, in bytes; grows with calls.
+        store: Store to copy.
+        images: Directory of images.
+        count: Number of images.
+        workers: Number of extracting processes.
+        peaks: Peak memory of the largest process per call, in bytes.
     """
 
     store: BegunStore
@@ -48,11 +47,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return f"{self.count} images, {self.workers} worker{'s' * (self.workers > 1)}"
 
     def __call__(self) -> float:
-        """Images a second."""
+        """Returns images per second."""
         store = self.store.copy(self.store.path.with_name("grown"))
         seconds, peak = apart(store.prepare, self.images, _SHARDS, WORKERS[self.workers])
         self.peaks.append(peak)
@@ -60,7 +59,7 @@ class Run:
 
 
 def make(work: Path, precision: Any, extractor: str, count: int) -> list[Run]:
-    """The runs, by workers and then by images."""
+    """Returns the runs, sorted by workers and images."""
     store = begin_store(work, precision, extractor)
     folders = {count * times: work / f"{times}x" for times in TIMES}
     for images, folder in folders.items():
@@ -69,12 +68,12 @@ def make(work: Path, precision: Any, extractor: str, count: int) -> list[Run]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         runs = make(Path(work), options.precision, options.extractor, options.photographs)
         rates = in_turn({run.name: run for run in runs}, options.rounds)
-    print("| images | workers | seconds, median | ms a further image | most memory, MiB |\n|---|---|---|---|---|")
+    print("| images | workers | seconds, median | ms per additional image | peak memory, MiB |\n|---|---|---|---|---|")
     for workers in WORKERS:
         _print_rows([run for run in runs if run.workers == workers], rates)
     print()
@@ -85,11 +84,11 @@ def main() -> None:
 
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=int, default=32, help="images of the smallest run")
+    parser.add_argument("--photographs", type=int, default=32, help="number of images of the smallest run")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--extractor", default="inception_v3")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--work", help="directory for stores; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for stores; default: the system's temporary directory")
     return parser.parse_args()
 
 

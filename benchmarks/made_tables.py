@@ -1,7 +1,7 @@
-"""Made tables: seeded features and captions in a store, committed as `capt prepare` does, without a network.
+"""Creates tables of seeded features in a store, committed as by `capt prepare`, without an extractor.
 
-An image is a name here, and its content key the name's SHA-256. Its features follow from the key: half of their values
-are zero, as after a ReLU.
+An image is only a name; its content hash is the SHA-256 of the name. The features depend on the hash. Half of their
+values are zero, as after a ReLU.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ _COMMIT = "0123456789abcdef"
 
 
 def key_of(name: str) -> bytes:
-    """The content key of an image, which its name stands for."""
+    """Returns the content hash of an image name."""
     return hashlib.sha256(name.encode()).digest()
 
 
 def features_of(key: bytes, shape: tuple[int, ...] = PLACES) -> NDArray[np.float32]:
-    """The features of an image, float32 array of `shape`, as a network would give them."""
+    """Returns the float32 features of an image."""
     values = np.random.default_rng(list(key)).standard_normal(shape, dtype=np.float32)
     return np.maximum(values, 0)
 
@@ -49,7 +49,7 @@ def feature_table(
     file_format: Format = "tfrecord",
     compression: Compression = "none",
 ) -> FeatureTable:
-    """A table of the features of images, as a run of `capt prepare features` leaves it."""
+    """Creates a feature table of images, as `capt prepare features` does."""
     table_config = FeatureTableConfig(
         extractor="inception_v3",
         weights="random:0",
@@ -79,7 +79,7 @@ def feature_table(
 
 
 def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:
-    """A dataset whose images are these, all of them to learn from."""
+    """Creates a dataset of images, all of them in the training split."""
     root = store.dataset_root(dataset)
     rows = [
         {"image_id": name, "key": key_of(name), "split": "train", "location": "", "member": "", "bytes": len(name)}
@@ -93,17 +93,13 @@ def catalog(store: Store, dataset: str, names: Sequence[str]) -> None:
 
 
 def train_images(text: CaptionTable) -> list[str]:
-    """The names of the images whose captions are to learn from, by name."""
+    """Returns the sorted names of the images with training captions."""
     captions = text.captions().select(["image_id", "split"])
     return sorted(set(captions.filter(pc.equal(captions["split"], "train"))["image_id"].to_pylist()))
 
 
 def save_arrays(directory: Path, table: FeatureTable) -> list[str]:
-    """The rows of a table, each in a `.npy` file of float32, as the reference notebooks keep features.
-
-    Returns:
-        list of str: the files' paths, by content key.
-    """
+    """Writes each row to a float32 `.npy` file, as the reference notebooks do, and returns the paths by key."""
     directory.mkdir(parents=True)
     paths = []
     for key in sorted(key.tobytes() for keys in table.key_blocks() for key in keys):

@@ -1,12 +1,12 @@
-"""The captioner of the reference notebooks, in the style people run it: the peer in training, captioning and reading.
+"""Implements the captioner of the reference notebooks, the peer in training, captioning and reading.
 
-Written by us, with the faults that those notebooks have:
+It is a reimplementation with their inefficiencies and errors:
 
-- features lie one image a `.npy` file, are read by `np.load` in a `numpy_function`, once for every caption,
-- captions are padded to the longest of all, and the loss is averaged over padding,
-- the train step is a Python loop over words in a `tf.function`, unrolled; every word projects all keys anew,
-- the GRU is called without its previous state, so it forgets at every word; only the attention sees it,
-- captions are made one image at a time, one eager call a word.
+- Features are one `.npy` file per image, read by `np.load` in a `numpy_function`, once per caption.
+- Captions are padded to the longest of all, and the loss is averaged over padding.
+- The train step is a Python loop over words in a `tf.function`, unrolled; each word projects all keys again.
+- The GRU is called without its previous state; only the attention uses the state.
+- Captions are generated one image at a time, with one eager call per word.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _SHUFFLED = 1000
 
 
 class Encoder(keras.Model):
-    """Places [B, 64, 2048] to the decoder's size."""
+    """Projects features [B, 64, 2048] to the decoder's size."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Encoder(keras.Model):
 
 
 class Attention(keras.Model):
-    """Where to look: additive attention."""
+    """Additive attention."""
 
     def __init__(self, units: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Attention(keras.Model):
 
 
 class Decoder(keras.Model):
-    """One word further."""
+    """Predicts the next word."""
 
     def __init__(self, vocabulary: int, embedding: int, units: int) -> None:
         super().__init__()
@@ -67,28 +67,28 @@ class Decoder(keras.Model):
         return self.fc2(x), state, weights
 
     def recur(self, x: Any, hidden: Any) -> tuple[Any, Any]:
-        """The GRU's output and state; the state before is forgotten."""
+        """Returns the GRU's output and state; the previous state is ignored."""
         return self.gru(x)
 
     def reset_state(self, batch: int) -> Any:
-        """The state before the first word."""
+        """Returns the initial state."""
         return tf.zeros((batch, self.units))
 
 
 class RememberingDecoder(Decoder):
-    """The same, but for its GRU, which is given its state: what ours computes, so that captions can be compared."""
+    """A decoder whose GRU receives its state, so that its captions can be compared with capt's."""
 
     def recur(self, x: Any, hidden: Any) -> tuple[Any, Any]:
         return self.gru(x, initial_state=hidden)
 
 
 def reader(paths: Sequence[str], captions: NDArray[np.int32], batch: int) -> tf.data.Dataset:
-    """One pass in shuffled batches: features float32 [batch, 64, 2048], a caption's each, and captions [batch, T].
+    """Returns one shuffled pass: features float32 [batch, 64, 2048] and captions [batch, T].
 
     Args:
-        paths: sequence of str. The `.npy` file of each caption's image.
-        captions: int32 array [captions, T]. Token ids, padded with 0.
-        batch: int. Captions a batch.
+        paths: The `.npy` file of each caption's image.
+        captions: Token IDs int32 [captions, T], padded with 0.
+        batch: Batch size in captions.
     """
 
     def load(path: bytes, caption: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -103,13 +103,7 @@ def reader(paths: Sequence[str], captions: NDArray[np.int32], batch: int) -> tf.
 
 
 def train_step(encoder: Encoder, decoder: Decoder, start: int) -> Callable[[Any, Any], Any]:
-    """The step of training: features [B, 64, 2048] and captions [B, T] to the loss.
-
-    Args:
-        encoder: Encoder. Learns,
-        decoder: Decoder. as this does.
-        start: int. Id of the start token.
-    """
+    """Returns the train step: features [B, 64, 2048] and captions [B, T] to the loss."""
     optimizer = keras.optimizers.Adam()
     loss_object = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
 
@@ -138,19 +132,19 @@ def train_step(encoder: Encoder, decoder: Decoder, start: int) -> Callable[[Any,
 def caption(
     encoder: Encoder, decoder: Decoder, path: str, words: Sequence[str], start: int, end: int, most: int
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """The caption of one image and where each word looked.
+    """Captions one image.
 
     Args:
-        encoder: Encoder. Trained,
-        decoder: Decoder. as this is.
-        path: str. The `.npy` file of the image's features.
-        words: sequence of str. The words by id.
-        start: int. Id of the start token,
-        end: int. and of the end token.
-        most: int. Words at most.
+        encoder: A trained encoder.
+        decoder: A trained decoder.
+        path: The `.npy` file of the image's features.
+        words: The vocabulary.
+        start: ID of the start token.
+        end: ID of the end token.
+        most: Maximum number of words.
 
     Returns:
-        The words, without the end; the attention float32 [most, 64].
+        The words without the end token, and the attention weights float32 [most, 64].
     """
     features = encoder(tf.expand_dims(np.load(path), 0))
     plot = np.zeros((most, features.shape[1]), np.float32)

@@ -1,11 +1,11 @@
-"""A run with nothing new, beside the notebooks' loop, which computes anew what it has.
+"""Benchmark: a run with nothing new, and the notebooks' loop, which computes all features again.
 
     python benchmarks/nothing_new.py [--images 10000] [--photographs 48] [--rounds 5]
 
-Of ours the images are files of a few bytes and the store's rows are made to match, so what is measured is what every
-run does before it extracts: walking the folder, recalling keys, settling statuses, writing the catalog and the report.
-The loop gets some photographs, InceptionV3 and random weights; it takes as long for each of many as for each of those.
-The figures to beat are 10,000 images a second, and 250 times the loop.
+capt's images are files of a few bytes whose rows are in the store. So the benchmark measures what every run does before
+it extracts: listing the directory, looking up hashes, classifying records, and writing the catalog and the report. The
+loop gets photographs, InceptionV3 and random weights; its time per image is constant. The goals are 10,000 images per
+second and 250 times the speed of the loop.
 """
 
 import argparse
@@ -46,7 +46,7 @@ OURS, PEER = "nothing new", "the notebooks' loop"
 
 
 def make_images(root: Path, count: int) -> None:
-    """Files of a few bytes each, a thousand a folder, old enough for the stat cache to trust."""
+    """Writes files of a few bytes, a thousand per directory, old enough for the hash cache."""
     for number in range(count):
         path = root / f"{number // 1000:04d}" / f"{number:08d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def make_images(root: Path, count: int) -> None:
 
 
 def make_store(path: Path, images: Path, count: int) -> None:
-    """A store whose feature table has a row for every image, of two numbers each."""
+    """Creates a store whose feature table has a row of two values for every image."""
     store = create_store(path)
     options = PrepareFeatures(store=str(path), images=(str(images),), **OPTIONS)
     table_config = build_table_config(options, store)
@@ -71,7 +71,7 @@ def make_store(path: Path, images: Path, count: int) -> None:
 
 
 def nothing_new(store: Path, images: Path) -> Work:
-    """Prepares the images of a folder, all of which the store has."""
+    """Returns a run over a directory whose images are all in the store."""
 
     def work() -> float:
         started = time.perf_counter()
@@ -83,7 +83,7 @@ def nothing_new(store: Path, images: Path) -> Work:
 
 
 def again(model: Path, photographs: Sequence[Path], out: Path) -> Work:
-    """The notebooks' loop over photographs whose features lie in `out` already."""
+    """Returns the notebooks' loop over photographs whose features exist in `out`."""
     out.mkdir()
 
     def work() -> float:
@@ -95,7 +95,7 @@ def again(model: Path, photographs: Sequence[Path], out: Path) -> Work:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--photographs", type=int, default=48)

@@ -1,6 +1,6 @@
-"""Made photographs: seeded JPEGs that cost what COCO's cost to read and decode, no two alike.
+"""Generates seeded JPEGs, all different, that are as expensive to read and decode as COCO's photographs.
 
-640×480 pixels with the spectrum of photographs at quality 85 take 152 kB on average; COCO's images take 156 kB.
+640×480 pixels with a 1/f spectrum at quality 85 take 152 kB on average; COCO's images take 156 kB.
 """
 
 import os
@@ -20,7 +20,7 @@ _OLD = 1_000_000_000  # a time that the stat cache trusts
 
 
 def photographs(width: int = 640, height: int = 480, first: int = 0) -> Iterator[bytes]:
-    """Endlessly many encoded photographs, from the one of a number on."""
+    """Yields encoded photographs without end, starting at a number."""
     grounds = generate_noise_images(_GROUNDS, height, width, _SEED)
     number = first
     while True:
@@ -33,7 +33,7 @@ def photographs(width: int = 640, height: int = 480, first: int = 0) -> Iterator
 
 
 def write_photographs(root: Path, count: int, first: int = 0) -> list[Path]:
-    """A folder of photographs; their paths."""
+    """Writes photographs to a directory and returns their paths."""
     root.mkdir(parents=True, exist_ok=True)
     paths = [root / f"{number:012d}.jpg" for number in range(first, first + count)]
     for path, data in zip(paths, islice(photographs(first=first), count), strict=True):

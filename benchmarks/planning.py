@@ -1,12 +1,11 @@
-"""How memory, time and disk grow with the references that a run plans, on a catalog made up for it.
+"""Benchmark: memory, time and disk space per reference that a run plans, on a synthetic catalog.
 
     python benchmarks/planning.py --references 100000000 [--out DIR]
 
-The ledger of `capt prepare features` is filled as a run fills it, from a walk to the catalog and the report, of images
-every second of which is in the table already; then once more as the next run does, with all of them in the table, the
-catalog before and the stat cache. No image is read: its key is its number with the bits reversed, which scatters keys
-over names as hashes are, and can be told in the keys' order, as a table tells them. Prints one line of JSON: seconds by
-step, bytes on disk, and the most memory held.
+The job database of `capt prepare features` is filled as by a run, from listing to catalog and report; every second
+image is in the table. Then it is filled as by the next run, with all images in the table, the previous catalog and the
+hash cache. No image is read. The key of an image is its number with reversed bits: keys are scattered like hashes, and
+can be generated in sorted order. Prints one line of JSON: seconds per step, bytes on disk, and peak memory.
 """
 
 import argparse
@@ -37,11 +36,11 @@ _REVERSED = [int(f"{byte:08b}"[::-1], 2) for byte in range(256)]
 
 
 class Planning:
-    """A store's plans of so many references, in a directory.
+    """The planning of a number of references in a directory.
 
     Args:
-        references: int. How many images a walk sees.
-        root: Path. The directory.
+        references: Number of listed images.
+        root: The directory.
     """
 
     def __init__(self, references: int, root: Path) -> None:
@@ -51,7 +50,7 @@ class Planning:
         self.bytes: dict[str, int] = {}
 
     def first(self) -> dict[str, int]:
-        """The run that finds every second image in the table; what became of them."""
+        """Plans the run that finds every second image in the table, and returns the counts by status."""
         job_database = self._enter("first")
         with self._step("first: hash"):
             self._hash(job_database)
@@ -59,7 +58,7 @@ class Planning:
         return self._finish(job_database, "first")
 
     def again(self) -> dict[str, int]:
-        """The run after that, which finds nothing new; what became of the images."""
+        """Plans the next run, which finds nothing new, and returns the counts by status."""
         job_database = self._enter("again", self.root / "first.catalog.parquet")
         self._settle(job_database, "again", 1)
         return self._finish(job_database, "again")
@@ -124,16 +123,16 @@ class Planning:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 1)
-        print(f"{name}: {self.seconds[name]:,} s, {_peak() >> 20:,} MiB held at most", file=sys.stderr)
+        print(f"{name}: {self.seconds[name]:,} s, {_peak() >> 20:,} MiB peak memory", file=sys.stderr)
 
 
 def key_of(number: int) -> bytes:
-    """The key of an image."""
+    """Returns the key of an image."""
     return bytes(_REVERSED[byte] for byte in number.to_bytes(4, "little")) + _KEY_TAIL
 
 
 def ordered_keys(references: int, step: int) -> Iterator[bytes]:
-    """The keys of every `step`-th image, ascending; `step` is a power of two."""
+    """Yields the keys of every `step`-th image in ascending order; `step` is a power of two."""
     bits = max(1, (references - 1).bit_length())
     for place in range(1 << bits):
         head = (place << (_KEY_BITS - bits)).to_bytes(4, "big")
@@ -151,10 +150,12 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """Plan and print."""
+    """Plans and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--references", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path, help="an empty directory on a roomy disk [a temporary one]")
+    parser.add_argument(
+        "--out", type=Path, help="directory on a disk with enough space; default: a temporary directory"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.out) as directory:
         os.environ["SQLITE_TMPDIR"] = directory

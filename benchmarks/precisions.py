@@ -1,10 +1,10 @@
-"""How near bfloat16 features come to float32: the cosine of each image, in a network of yours or with drawn weights.
+"""Benchmark: cosine similarity between bfloat16 and float32 features of an extractor.
 
-    python benchmarks/precisions.py                                             InceptionV3, random weights, made scenes
-    python benchmarks/precisions.py --extractor custom:NETWORK.keras --layer NAME --images DIR…
+    python benchmarks/precisions.py                                             InceptionV3, random weights, scenes
+    python benchmarks/precisions.py --extractor custom:MODEL.keras --layer NAME --images DIR…
 
-Prepares one table a precision with `capt prepare features`, in float32 on disk, and compares them image by image.
-`benchmarks/scenes.py` leaves a network that was trained, `network.keras`, with the layers `places` and `scene`.
+Prepares one table per precision with `capt prepare features`, stored as float32, and compares them image by image.
+`benchmarks/scenes.py` writes a trained model, `network.keras`, with the layers `places` and `scene`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from schemas.choices import Precision
 
 
 def main() -> None:
-    """Prepare, compare, print."""
+    """Prepares, compares and prints."""
     logging.getLogger("capt").setLevel(logging.ERROR)
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
@@ -41,12 +41,12 @@ def main() -> None:
 
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs="*", help="directories or archives of images; default: scenes are made")
-    parser.add_argument("--scenes", type=int, default=64, help="how many scenes to make")
+    parser.add_argument("--images", nargs="*", help="directories or archives of images; default: generated scenes")
+    parser.add_argument("--scenes", type=int, default=64, help="number of generated scenes")
     parser.add_argument("--extractor", default="inception_v3")
     parser.add_argument("--layer", help="default: the extractor's own")
     parser.add_argument("--weights", help="default: random:7, and a custom network's own")
-    parser.add_argument("--work", help="directory for the tables; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for the tables; default: the system's temporary directory")
     options = parser.parse_args()
     if not (options.weights or options.extractor.startswith("custom:")):
         options.weights = "random:7"

@@ -1,16 +1,15 @@
-"""How fast tables are read: the formats against each other, and ours beside other readers and the machine's limit.
+"""Benchmark: rows read per second, by format, with other readers and the limit of the machine.
 
     python benchmarks/reading.py [--rows N] [--shape 64,2048] [--dtype float16] [--batch N] [--rounds N]
 
-Makes one table a format with the same seeded rows, half of their values zero as after a ReLU, and reads each whole, in
-turn, round by round, so that what else the machine does falls on all alike. Tables and files fit the page cache: this
-compares readers, not disks.
+Creates one table per format with the same seeded rows, half of their values zero as after a ReLU. Reads each one in
+turn, round by round, so that other load affects all alike. Tables and files fit into the page cache: this compares
+readers, not disks.
 
-`training` reads in a random order as training does: `trainer.data.caption_batches` from the TFRecord table, one
-caption an
-image. Its peer is the reader of the reference notebooks, a float32 `.npy` file an image, shuffled and batched by
-tf.data. Its limit is `readinto` of the same rows in random order into one buffer, and a copy of that; on one thread, as
-programs do it, and on two, as many as tf.data has for `training`.
+`training` reads in random order as training does: `trainer.data.caption_batches` from the TFRecord table, one caption
+per image. Its peer is the reader of the reference notebooks: a float32 `.npy` file per image, shuffled and batched by
+tf.data. Its limit is `readinto` of the same rows in random order into one buffer and a copy of it, with one thread and
+with two, as many as tf.data uses for `training`.
 """
 
 import argparse
@@ -57,7 +56,7 @@ _RATIOS = (
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         store, names = create_store(Path(work) / "store"), [str(number) for number in range(options.rows)]
@@ -93,7 +92,7 @@ def _options() -> Any:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--work", help="directory for the tables; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for the tables; default: the system's temporary directory")
     return parser.parse_args()
 
 
@@ -115,7 +114,7 @@ def streamed(table: FeatureTable, batch: int) -> Reader:
 
 
 def tensorflow_alone(table: FeatureTable, batch: int) -> Reader:
-    """What a TensorFlow program makes of the TFRecords with nothing but the published parsing spec."""
+    """Returns a reader of the TFRecords that uses only TensorFlow and the documented parsing spec."""
     fields, spec = tensor_fields(table.table), build_parsing_spec(table.table)
 
     def parse(records: Any) -> Any:
@@ -131,7 +130,7 @@ def tensorflow_alone(table: FeatureTable, batch: int) -> Reader:
 
 
 def pyarrow_alone(table: FeatureTable, batch: int) -> Reader:
-    """What a program makes of the Parquet files with nothing but pyarrow and the documented NumPy view, as stored."""
+    """Returns a reader of the Parquet files that uses only pyarrow and the documented NumPy view."""
     field = table.table.field("value")
 
     def read() -> int:
@@ -148,7 +147,7 @@ def pyarrow_alone(table: FeatureTable, batch: int) -> Reader:
 
 
 def one_caption_each(table: FeatureTable) -> Captions:
-    """A caption of no words for every row of a table: what training needs to read each image once."""
+    """Returns one empty caption per row, so that training reads each image once."""
     keys = np.concatenate(list(table.key_blocks()))
     images = len(keys)
     return Captions(
@@ -173,7 +172,7 @@ def notebook(arrays: Sequence[str], batch: int) -> Reader:
 
 
 def readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
-    """The bare reading of all values, in random order, some at a time into a buffer, which is then copied."""
+    """Returns a reader of all values in random order into a buffer that is then copied."""
     places, nbytes = places_of(table), table.table.field("value").nbytes
     generator = np.random.default_rng(0)
 
@@ -200,7 +199,7 @@ def readinto(table: FeatureTable, batch: int, threads: int) -> Reader:
 
 
 def places_of(table: FeatureTable) -> list[tuple[Path, int]]:
-    """The file and the place in it of every row's value, which is not compressed."""
+    """Returns the file and offset of each row's uncompressed value."""
     field = table.table.field("value")
     return [
         (table.root / shard.data.path, int(value_span(entry, field)[0]))

@@ -1,7 +1,7 @@
-"""Rounds: ours and its peers in turn, so that what else the machine does falls on all alike, and what came of it.
+"""Measures functions in turn, so that other load on the machine affects all alike, and prints their ratios.
 
-Every work is a function that does one round and returns its rate, in whatever it makes a second. What it needs only
-once it has before. A ratio is that of two medians of one run; its range is that of the rounds' own ratios.
+A measured function runs one round and returns its rate per second. Its set-up runs before. A ratio compares the medians
+of one run; its range is that of the ratios per round.
 """
 
 import json
@@ -23,14 +23,14 @@ Rates = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one work is as another.
+    """The speed of one function relative to another.
 
     Args:
-        one: str. The work above the line.
-        other: str. The work below it.
-        median: float. Of one's median rate to the other's.
-        least: float. The smallest ratio of a round.
-        most: float. The largest.
+        one: Name of the numerator.
+        other: Name of the denominator.
+        median: Ratio of the median rates.
+        least: Smallest ratio of a round.
+        most: Largest ratio of a round.
     """
 
     one: str
@@ -44,7 +44,7 @@ class Ratio:
 
 
 def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """The rates of every work in each round, after one that does not count."""
+    """Returns the rates of each function per round, after a warm-up round."""
     rates: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():
@@ -56,13 +56,13 @@ def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
 
 
 def ratio(rates: Rates, one: str, other: str) -> Ratio:
-    """How many times as fast `one` is as `other`."""
+    """Returns the speed of `one` relative to `other`."""
     each = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
     return Ratio(one, other, median(rates[one]) / median(rates[other]), min(each), max(each))
 
 
 def apart(work: Callable[..., Any], *given: Any) -> tuple[Any, int]:
-    """What a module's function returns in a fresh process, and the most memory the process held, in bytes."""
+    """Runs a function of a module in a new process; also returns the peak memory of the process in bytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_with_peak, work, given).result()
 
@@ -73,13 +73,13 @@ def _with_peak(work: Callable[..., Any], given: tuple[Any, ...]) -> tuple[Any, i
 
 
 def _own_peak() -> int:
-    """The most memory that this process held, in KiB; `getrusage` begins with what the one that started it held."""
+    """Returns the peak memory of this process in KiB; `getrusage` includes that of the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def print_rounds(unit: str, rates: Rates, ratios: Sequence[Ratio], **more: Any) -> None:
-    """Two Markdown tables, rates and ratios, the machine, and last one line of JSON."""
+    """Prints the rates, the ratios and the machine as Markdown, and all of it as one line of JSON."""
     print(f"| work | {unit}/s, median | range |\n|---|---|---|")
     for name, seen in rates.items():
         print(f"| {name} | {_shown(median(seen))} | {_shown(min(seen))}–{_shown(max(seen))} |")
@@ -94,7 +94,7 @@ def _shown(rate: float) -> str:
 
 
 def machine() -> str:
-    """The processor, how many of its cores there are, and how busy they are."""
+    """Returns the processor, its number of cores and its load."""
     return f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 

@@ -1,17 +1,17 @@
-"""A small convolutional network that learns what lies where in scenes, for `benchmarks/scenes.py`.
+"""Trains a small convolutional extractor on the content of scenes, for `benchmarks/scenes.py`.
 
-96×128 pixels → convolutions → what is in each of 48 cells, [6, 8, 19]
-    → of cells that mean the same object the surest → [6, 8, 34]: `places`
-    → two that stand in a relation, and the third: 3 × 17 values, how the two stand: 2, what goes with what: 76
+96×128 pixels → convolutions → one prediction per cell, [6, 8, 19]
+    → the most confident of the cells that predict the same object → [6, 8, 34]: `places`
+    → two related objects and the third: 3 × 17 values, their relation: 2, combinations of attributes: 76
     → `scene`, 129 values
 
-`places` says at each object's place what it is, which it is from left to right, and how it stands to each of the three,
-for captioners that attend. `scene` is one vector for the others. It takes the objects in roles, as a sentence does: of
-a pair that stands in a relation the one that is left of or above the other, that other, and who is left. It tells each
-by itself, how the pair stands, and as second-order pooling, after bilinear networks (Lin et al., 2015,
-arXiv:1504.07889), what goes together in it: how much of what is red is a circle, or large. Both are read off the cells
-without weights but for the relations of two objects, which a small network learns from how far apart their centres are,
-as in relation networks (Santoro et al., 2017, arXiv:1706.01427). The network sees no caption.
+`places` contains, at the location of each object, its attributes, its rank from left to right, and its relations to the
+three objects, for captioners with attention. `scene` is one vector for the other captioners. It has the objects in
+roles, as a sentence does: of a related pair, the object that is left of or above the other; the other one; and the
+rest. It contains each object, the relation of the pair, and, as second-order pooling (bilinear networks, Lin et al.,
+2015, arXiv:1504.07889), which attributes occur together. Both are computed from the cells without weights, except for
+the relations: a small network predicts them from the distance of the centers, as in relation networks (Santoro et al.,
+2017, arXiv:1706.01427). The extractor is not trained on captions.
 """
 
 import math
@@ -52,16 +52,16 @@ HEIGHT, WIDTH = 96, 128
 ROWS, COLUMNS = 6, 8
 PLACES_LAYER, SCENE_LAYER = "places", "scene"
 MOST_OBJECTS = 3
-_AHEAD: tuple[Relation, ...] = ("left of", "above")  # the relations in which the first is ahead, the rarer last
-# What is said of an object: is there one, its shape, colour and size, its centre's x and y in 0…1.
+_AHEAD: tuple[Relation, ...] = ("left of", "above")  # relations from the first object of a pair, the rarer last
+# Predictions per cell: presence, shape, color, size, and the center's x and y in 0…1.
 _PARTS = (1, len(SHAPES), len(COLORS), len(SIZES), 2)
 _ENDS = np.cumsum(_PARTS)
 _ATTRIBUTES = int(_ENDS[-1])
 _WHERE_WEIGHT = 60.0
-# A cell tells of an object whose centre is at most so many cells from its own middle, per axis: more than half a cell,
-# so that both cells tell of an object on their border.
+# Maximum distance of an object's center from the center of a cell that predicts it, in cells per axis. Above 0.5, so
+# that both cells predict an object on their border.
 _REACH = 0.8
-_SAME = 0.09  # how far apart, in heights, centres told of one object lie at most; those of two lie farther
+_SAME = 0.09  # maximum distance of predicted centers of one object, in heights; those of two are farther apart
 _ASPECT = (SCENE_WIDTH / SCENE_HEIGHT, 1.0)
 _WIDE = 64
 _BATCH = 32
@@ -74,9 +74,9 @@ Facts = tuple[frozenset[SceneObject], frozenset[tuple[SceneObject, Relation, Sce
 
 
 def build_cells() -> keras.Model:
-    """The part that sees, untrained: pixels 0…255 [N, 96, 128, 3] → [N, 6, 8, 19], as `cells_of` has them.
+    """Builds the convolutional part: pixels 0…255 [N, 96, 128, 3] → [N, 6, 8, 19], as `cells_of` describes.
 
-    Presence, shape, colour and size are logits.
+    Presence, shape, color and size are logits.
     """
     image = keras.Input((HEIGHT, WIDTH, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1)(image)
@@ -92,9 +92,9 @@ def build_cells() -> keras.Model:
 
 
 def build_relations() -> keras.Model:
-    """The part that relates, untrained: from one centre to another, in heights [..., 2] → shares [..., 5].
+    """Builds the relation part: vector between two centers, in heights [..., 2] → probabilities [..., 5].
 
-    How the one stands to the other: each of `RELATIONS`, or none.
+    The classes are `RELATIONS` and none.
     """
     step = keras.Input((2,))
     x = keras.layers.Dense(_WIDE, activation="relu")(step)
@@ -103,7 +103,7 @@ def build_relations() -> keras.Model:
 
 
 def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
-    """The whole, of its two parts: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
+    """Builds the extractor: pixels 0…255 [N, 96, 128, 3] → `places` [N, 6, 8, 34], `scene` [N, 129]."""
     told = keras.layers.Reshape((ROWS * COLUMNS, _ATTRIBUTES))(cells.output)
     presence, shape, color, size, center = ops.split(told, _ENDS[:-1].tolist(), axis=-1)
     there = _surest(presence, center)
@@ -124,9 +124,9 @@ def build_network(cells: keras.Model, relations: keras.Model) -> keras.Model:
 
 
 def _surest(presence: Any, center: Any) -> Any:
-    """1 for the surest of the cells that tell of one object, if they together hold it to be there, else 0: [N, 48, 1].
+    """Returns 1 for the most confident of the cells that predict one object if their sum exceeds 0.5: [N, 48, 1].
 
-    An object on the border of two cells may be in either, so that neither is sure of it.
+    An object on the border of two cells can be in either, so that neither is confident.
     """
     center = center * np.array(_ASPECT, np.float32)
     apart = ops.expand_dims(center, 2) - ops.expand_dims(center, 1)
@@ -138,7 +138,7 @@ def _surest(presence: Any, center: Any) -> Any:
 
 
 def _ranks(there: Any, x: Any) -> Any:
-    """Which object each place's is from left to right, then downwards: [N, 48, 3], all 0 where there is none."""
+    """Returns the one-hot rank of each location's object from left to right: [N, 48, 3], 0 without an object."""
     x = x + np.linspace(0, 1e-5, ROWS * COLUMNS, dtype=np.float32)[:, None]
     before = ops.cast(ops.transpose(x, (0, 2, 1)) < x, "float32")
     rank = ops.matmul(before, there)
@@ -146,7 +146,7 @@ def _ranks(there: Any, x: Any) -> Any:
 
 
 def _log_state(slots: Any, relations: Any) -> Any:
-    """How each object stands to each: [N, 3, 3, 4], 0 where either is missing and to itself."""
+    """Returns the relation of each object to each other: [N, 3, 3, 4], 0 if either is missing."""
     there, center = slots[..., :1], slots[..., -2:] * np.array(_ASPECT, np.float32)
     step = ops.expand_dims(center, 1) - ops.expand_dims(center, 2)
     shares = relations(ops.reshape(step, (-1, 2)))[:, : len(RELATIONS)]
@@ -156,13 +156,14 @@ def _log_state(slots: Any, relations: Any) -> Any:
 
 
 def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
-    """Which object is ahead in a pair, behind in it, or left over; and how the one stands to the other.
+    """Returns the roles of the objects in a pair, and the relation of the pair.
 
-    Relations are told from the object that is ahead alone, so that the order of a pair is no choice. Of several pairs
-    one above the other goes first, for fewer stand so by chance than side by side; of those of a kind the surest.
+    Only relations from the first object of a pair are used, so that the order is unique. Of several pairs, a vertical
+    one is preferred, because it is rarer, then the most confident one.
 
     Returns:
-        [N, 3 objects, 3 roles], and [N, 2], a relation of `_AHEAD`; where nothing is related, all are left over.
+        [N, 3 objects, 3 roles: first, second, rest], and [N, 2], a relation of `_AHEAD`. Without relations, all objects
+        are the rest.
     """
     told = ops.stack([log_state[..., RELATIONS.index(relation)] for relation in _AHEAD], axis=-1)
     rarer = ops.cast(told > 0.5, "float32") * np.arange(len(_AHEAD), dtype=np.float32)
@@ -174,7 +175,7 @@ def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
 
 
 def _pairs(slots: Any, roles: Any) -> list[Any]:
-    """Of the pair, which shape goes with which colour, which size with which colour, and shape with size: 76 values."""
+    """Returns the combinations color-shape, color-size and size-shape of the pair: 76 values."""
     _, shape, color, size, _ = ops.split(slots, _ENDS[:-1].tolist(), axis=-1)
     is_paired = ops.sum(roles[..., :2], axis=-1, keepdims=True)
     pairs = ((color, shape), (color, size), (size, shape))
@@ -182,7 +183,7 @@ def _pairs(slots: Any, roles: Any) -> list[Any]:
 
 
 def cell_loss(truth: Any, said: Any) -> Any:
-    """Cross entropies of what is there, and squared distances of where; attributes count where a cell has any."""
+    """Returns cross entropies of the attributes and squared distances of the centers of cells with an object."""
     is_there, *named, center = ops.split(truth, _ENDS[:-1].tolist(), axis=-1)
     parts = ops.split(said, _ENDS[:-1].tolist(), axis=-1)
     presence = keras.losses.binary_crossentropy(is_there, parts[0], from_logits=True)
@@ -196,7 +197,7 @@ def cell_loss(truth: Any, said: Any) -> Any:
 
 
 def cells_of(objects: Objects) -> Floats:
-    """What the cells shall say, [6, 8, 19]: one says that there is an object, it and those near tell what and where."""
+    """Returns the targets [6, 8, 19]: one cell has the object; it and its neighbors have attributes and center."""
     cells = np.zeros((ROWS, COLUMNS, _ATTRIBUTES), np.float32)
     nearest = np.full((ROWS, COLUMNS), np.inf)
     for drawn in objects:
@@ -226,7 +227,7 @@ def _where(drawn: PlacedObject) -> tuple[float, float]:
 
 
 def facts_of(objects: Objects) -> Facts:
-    """What is there, and how each thing stands to each."""
+    """Returns the objects and their relations."""
     stand = ((one, find_relation(one, other), other) for one, other in permutations(objects, 2))
     return (
         frozenset(drawn.scene_object for drawn in objects),
@@ -235,7 +236,7 @@ def facts_of(objects: Objects) -> Facts:
 
 
 def facts_in(places: Floats) -> Facts:
-    """What `places` [6, 8, 34] say is there, and how each thing stands to each: whatever is likelier than not."""
+    """Returns the objects and relations with a probability above 0.5 in `places` [6, 8, 34]."""
     told, rank, beside = np.split(places.reshape(ROWS * COLUMNS, -1), [_ATTRIBUTES, _ATTRIBUTES + MOST_OBJECTS], axis=1)
     things = [_thing_in(slot) if slot[0] > 0.5 else None for slot in rank.T @ told]
     log_state = (rank.T @ beside).reshape(MOST_OBJECTS, MOST_OBJECTS, len(RELATIONS))
@@ -254,7 +255,7 @@ def _thing_in(slot: Floats) -> SceneObject:
 def drawn_scenes(
     seed: int, count: int, rules: SceneDatasetConfig
 ) -> tuple[NDArray[np.uint8], list[tuple[PlacedObject, ...]]]:
-    """Pixels [count, 96, 128, 3] of scenes made for the network alone, and their objects."""
+    """Returns pixels [count, 96, 128, 3] of scenes for the extractor only, and their objects."""
 
     def one(number: int) -> tuple[NDArray[np.uint8], tuple[PlacedObject, ...]]:
         scene = make_scene(seed, number, rules)
@@ -267,7 +268,7 @@ def drawn_scenes(
 
 
 def mirrored(objects: Objects) -> tuple[PlacedObject, ...]:
-    """The objects of the scene as a mirror shows it."""
+    """Returns the objects of the horizontally flipped scene."""
     return tuple(
         PlacedObject(one.scene_object, (SCENE_WIDTH - one.box[0] - one.box[2], *one.box[1:]), -one.rotation)
         for one in objects
@@ -275,20 +276,20 @@ def mirrored(objects: Objects) -> tuple[PlacedObject, ...]:
 
 
 def train_network(path: Path, seed: int, count: int, epochs: int, rules: SceneDatasetConfig) -> dict[str, Any]:
-    """Train the network on scenes of its own, as drawn or mirrored, and save it as `.keras`.
+    """Trains the extractor on scenes of its own, with horizontal flips, and saves it as `.keras`.
 
-    They are mirrored left to right only: a triangle on its tip looks like a heart.
+    Vertical flips would make a triangle look like a heart.
 
     Args:
-        path: Path. The file to write.
-        seed: int. Of the scenes, which are those of no other dataset.
-        count: int. Scenes to learn from; a tenth as many more are made to measure what it learned.
-        epochs: int.
-        rules: Rules. Which scenes there are.
+        path: Output file.
+        seed: Seed of the scenes, which no other dataset has.
+        count: Number of training scenes; a tenth as many held-out scenes are added.
+        epochs: Number of epochs.
+        rules: Config of the scenes.
 
     Returns:
-        dict: `scenes`, `epochs`, and of held-out scenes the shares whose `objects` are right in number, shape, colour
-        and size, and whose `relations` are, too.
+        `scenes`, `epochs`, and the fractions of held-out scenes with all `objects` right, and with all `relations`
+        right, too.
     """
     keras.utils.set_random_seed(seed)
     pixels, objects = drawn_scenes(seed, count + count // 10, rules)
@@ -301,7 +302,7 @@ def train_network(path: Path, seed: int, count: int, epochs: int, rules: SceneDa
 
 
 def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, float]:
-    """Shares of scenes whose things are all right in `places` [N, 6, 8, 34], and whose things and relations are."""
+    """Returns the fractions of scenes with all objects right, and with all objects and relations right."""
     told = [(facts_of(objects), facts_in(places)) for objects, places in zip(scenes_objects, said, strict=True)]
     return {
         "objects": float(np.mean([truth[0] == claim[0] for truth, claim in told])),
@@ -310,7 +311,7 @@ def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, f
 
 
 class _Batches(keras.utils.PyDataset):
-    """The scenes in another order every epoch, each as drawn or mirrored by chance."""
+    """The scenes in a new order per epoch, each flipped with probability 0.5."""
 
     def __init__(self, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> None:
         super().__init__()
@@ -341,7 +342,7 @@ def _trained_cells(pixels: NDArray[np.uint8], objects: Sequence[Objects], epochs
 
 
 def _trained_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> keras.Model:
-    """Learned from centres as the cells tell them, so that a relation that these leave open is told as open."""
+    """Trains on the predicted centers, so that uncertain relations are predicted as uncertain."""
     said = cells.predict(pixels, batch_size=_BATCH, verbose=0)
     steps, stand = zip(*_steps(said, objects), strict=True)
     relations = build_relations()
@@ -353,7 +354,7 @@ def _trained_relations(cells: keras.Model, pixels: NDArray[np.uint8], objects: S
 
 
 def _steps(said: Floats, scenes_objects: Sequence[Objects]) -> Iterator[tuple[Floats, int]]:
-    """From each object's told centre to each other's, in heights, and how the one stands to the other."""
+    """Yields the vector from each predicted center to each other, in heights, and the index of the relation."""
     for cells, objects in zip(said, scenes_objects, strict=True):
         for one, other in permutations(objects, 2):
             here, there = (cells[int(y * ROWS), int(x * COLUMNS), -2:] for x, y in map(_where, (one, other)))

@@ -1,7 +1,7 @@
-"""What captions of scenes are worth, for `benchmarks/scenes.py`: whether they are true, and where the captioner looked.
+"""Scores captions of scenes for `benchmarks/scenes.py`: correctness, and where the captioner attends.
 
-A caption is true where the grammar parses it and it names every object, its size, colour and shape, and one relation,
-all right. Else its first fault is told.
+A caption is correct if the grammar parses it, and every object, its size, color and shape, and one relation are right.
+Otherwise its first error is reported.
 """
 
 from collections import Counter
@@ -17,38 +17,38 @@ Look = tuple[bool, bool, float]
 
 
 def fault_of(caption: str, scene: Scene) -> str | None:
-    """The first thing that is wrong with a caption of a scene; None where it is true."""
+    """Returns the first error of a caption, or None if it is correct."""
     claim = parse_caption(caption)
     if claim is None:
-        return "no sentence of the grammar"
+        return "not in the grammar"
     if claim.matches(scene):
         return None
     shown = [drawn.scene_object for drawn in scene.objects]
     if len(claim.objects) != len(shown):
-        return "objects too few or too many"
+        return "number of objects"
     faults = (
-        ("colours", lambda thing: thing.color),
+        ("colors", lambda thing: thing.color),
         ("shapes", lambda thing: thing.shape),
-        ("which colour goes with which shape", lambda thing: (thing.color, thing.shape)),
+        ("color-shape combinations", lambda thing: (thing.color, thing.shape)),
         ("sizes", lambda thing: thing),
     )
     differs = [message for message, part in faults if Counter(map(part, claim.objects)) != Counter(map(part, shown))]
-    return differs[0] if differs else "the relation"
+    return differs[0] if differs else "relation"
 
 
 def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: int, columns: int) -> list[Look]:
-    """For each object named by colour and shape: whether the looks at these words peak in its box, and chance.
+    """Returns, for each object named by color and shape, whether the attention peaks in its box.
 
     Args:
-        words: sequence of str. The caption.
-        attention: float array [words, places]. What each word was said under, places row by row.
-        scene: Scene. What is named but not shown counts not.
-        rows: int. Rows of places.
-        columns: int. Columns of places.
+        words: The caption.
+        attention: Attention weights [words, locations], locations row by row.
+        scene: The scene. Objects that it does not contain are skipped.
+        rows: Number of rows of locations.
+        columns: Number of columns of locations.
 
     Returns:
-        list of (whether the middle of the place with the most weight lies in the box at the colour's word, whether it
-        does at the shape's, the box's share of the picture).
+        Per object: whether the center of the location with the largest weight is in the box at the color word, and at
+        the shape word; and the fraction of the image that the box covers.
     """
     shown = {(drawn.scene_object.color, drawn.scene_object.shape): drawn for drawn in scene.objects}
     looks = []
@@ -61,7 +61,7 @@ def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: 
 
 
 def _peaks_in_box(weights: NDArray[Any], drawn: PlacedObject, rows: int, columns: int) -> bool:
-    """Whether the middle of the place with the most weight lies in the object's box."""
+    """Returns whether the center of the location with the largest weight is in the object's box."""
     row, column = divmod(int(weights.argmax()), columns)
     across, down = (column + 0.5) * WIDTH / columns, (row + 0.5) * HEIGHT / rows
     x, y, width, height = drawn.box

@@ -1,11 +1,11 @@
-"""How many captions of unseen scenes are true, captioner by captioner, beside a control with shuffled images.
+"""Benchmark: fraction of correct captions of held-out scenes per captioner, with shuffled images as control.
 
     python benchmarks/scenes.py [--out DIR] [--models soft_attention,merge] [--json]
 
-Makes 3,000 scenes of two or three objects, trains a small network on attributes of other scenes, extracts features with
-it through `capt prepare features --extractor custom:FILE.keras`, prepares the captions, trains every captioner as
-`benchmarks/configs/scenes_MODEL.yaml` says, captions the held-out scenes and prints one table. What is in DIR already
-is not made or trained again. The figures and what they mean are in docs/benchmarks/scenes.md.
+Generates 3,000 scenes of two or three objects, trains a small extractor on attributes of other scenes, extracts
+features through `capt prepare features --extractor custom:FILE.keras`, prepares the captions, trains each captioner
+with `benchmarks/configs/scenes_MODEL.yaml`, captions the held-out scenes and prints one table. Data and runs in DIR are
+reused. docs/benchmarks/scenes.md explains the results.
 """
 
 import argparse
@@ -46,18 +46,18 @@ SPLIT = "test"
 CONFIGS = Path(__file__).parent / "configs"
 CORES = 2
 _DATASET = "scenes"
-_SHIFT = 7  # by how many scenes the control's captions are moved
+_SHIFT = 7  # number of scenes by which the control's captions are shifted
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The benchmark's directory and sizes.
+    """The directory and sizes of the benchmark.
 
     Args:
-        out: Path. Where everything is left.
-        scenes: int. Scenes to make.
-        network_scenes: int. Scenes that the network learns from.
-        network_epochs: int. Passes over them.
+        out: Output directory.
+        scenes: Number of scenes.
+        network_scenes: Number of scenes that the extractor is trained on.
+        network_epochs: Number of epochs of the extractor.
     """
 
     out: Path
@@ -67,32 +67,32 @@ class Bench:
 
     @property
     def pictures(self) -> Path:
-        """The scenes, in COCO's layout."""
+        """The scenes in COCO's layout."""
         return self.out / "scenes"
 
     @property
     def annotations(self) -> list[str]:
-        """The captions of all splits."""
+        """The annotation files of all splits."""
         return sorted(map(str, (self.pictures / "annotations").glob("captions_*.json")))
 
     @property
     def network(self) -> Path:
-        """The network."""
+        """The extractor."""
         return self.out / "network.keras"
 
     @property
     def store(self) -> Path:
-        """Features and tokens."""
+        """The store."""
         return self.out / "store"
 
     def run(self, model: str) -> Path:
-        """The run of a model."""
+        """Returns the run directory of a model."""
         return self.out / "runs" / model
 
 
 @dataclass(frozen=True)
 class Told:
-    """A scene, and what a captioner said of it."""
+    """A scene and its predicted caption."""
 
     scene: Scene
     caption: Caption
@@ -103,7 +103,7 @@ class Told:
 
 
 def prepare(bench: Bench) -> dict[str, Any]:
-    """Scenes, network, features and tokens; what the network reached and took, and the tables' fingerprints."""
+    """Prepares scenes, extractor and tables; returns the extractor's metrics and cost, and the fingerprints."""
     make_scenes(bench.pictures, bench.scenes, SEED, RULES)
     network = _once(bench.out / "network.json", lambda: _network(bench))
     captions = capt.prepare_captions(
@@ -119,7 +119,7 @@ def prepare(bench: Bench) -> dict[str, Any]:
 
 
 def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Train a captioner, or go on with it; its figures and what the training took, earlier attempts included."""
+    """Trains a captioner or resumes it; returns its metrics, and the cost including earlier attempts."""
     keras.utils.clear_session()
     spent = bench.out / "runs" / f"{model}.json"
     with timed(spent) as idle:
@@ -132,12 +132,12 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
             hyperparameters=options,
         )
         if trained["resumed_at"] == trained["steps"]:
-            idle.append("trained already")
+            idle.append("already trained")
     return {**{name: trained[name] for name in ("epochs", "best_epoch", "val_loss")}, **json.loads(spent.read_text())}
 
 
 def tell(bench: Bench, model: str) -> list[Told]:
-    """What a trained captioner says of the held-out scenes, in the order of their numbers."""
+    """Returns the captions of the held-out scenes by a trained captioner, sorted by scene number."""
     run, store = load_run(bench.run(model)), open_store(bench.store)
     tables = run_tables(store, run.metadata)
     held = load_held_out_images(tables, SPLIT)
@@ -151,7 +151,7 @@ def tell(bench: Bench, model: str) -> list[Told]:
 
 
 def judge(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
-    """Scores, shares of true captions with their faults, where was looked, and the control."""
+    """Returns metrics, fractions of correct captions, errors, attention, and the control."""
     others = [*told[_SHIFT:], *told[:_SHIFT]]
     shuffled = [Told(one.scene, other.caption, one.references) for one, other in zip(told, others, strict=True)]
     seen = [one for one in told if not RULES.describes_held_out(one.scene.number)]
@@ -206,7 +206,7 @@ def _scores(told: Sequence[Told], scorer: Scorer) -> dict[str, Any]:
 
 
 def _attention(told: Sequence[Told]) -> dict[str, float] | None:
-    """How often the looks at an object's colour and shape peak in its box, and how often any place would."""
+    """Returns how often the attention at color and shape words peaks in the object's box, and by chance."""
     looks = [
         look
         for one in told
@@ -216,11 +216,11 @@ def _attention(told: Sequence[Told]) -> dict[str, float] | None:
     if not looks:
         return None
     color, shape, chance = np.mean(looks, axis=0).tolist()
-    return {"at_colour": color, "at_shape": shape, "chance": chance, "objects": len(looks)}
+    return {"at_color": color, "at_shape": shape, "chance": chance, "objects": len(looks)}
 
 
 def _once(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `do` gave when it was last done to its end, kept as JSON."""
+    """Returns the result of `do`, which is stored as JSON and computed once."""
     if not path.is_file():
         done = do()
         path.write_text(json.dumps(done))
@@ -231,12 +231,12 @@ def _once(path: Path, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def options_of(model: str) -> dict[str, Any]:
-    """The committed options of a model."""
+    """Returns the committed hyperparameters of a model."""
     return dict(yaml.safe_load((CONFIGS / f"scenes_{model}.yaml").read_text(encoding="utf-8")))
 
 
 def measure(bench: Bench, models: Sequence[str], options: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """All figures: of the network, and of every model."""
+    """Returns the results of the extractor and of each model."""
     tables = prepare(bench)
     figures: dict[str, Any] = {}
     with Scorer() as scorer:
@@ -249,7 +249,7 @@ def measure(bench: Bench, models: Sequence[str], options: Callable[[str], dict[s
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures as a Markdown table, a row a model."""
+    """Formats the results as a Markdown table, one row per model."""
     columns = (
         "true",
         "seen",
@@ -264,8 +264,8 @@ def table(figures: dict[str, Any]) -> str:
     head = (
         "model",
         *columns,
-        "colour: look in box",
-        "shape: look in box",
+        "color: attention in box",
+        "shape: attention in box",
         "chance",
         "wall s",
         "CPU s",
@@ -285,7 +285,7 @@ def _row(model: str, one: dict[str, Any]) -> tuple[str, ...]:
         *("–" if score is None else f"{score:.3f}" for score in scores),
         _percent(shuffled["true"]),
         f"{shuffled['cider_d']:.3f}",
-        *(map(_percent, (looks["at_colour"], looks["at_shape"], looks["chance"])) if looks else ("–",) * 3),
+        *(map(_percent, (looks["at_color"], looks["at_shape"], looks["chance"])) if looks else ("–",) * 3),
         f"{spent['seconds']:.0f}",
         f"{spent['cpu_seconds']:.0f}",
         f"{spent['cpu_seconds'] / CORES / 60:.1f}",
@@ -293,28 +293,28 @@ def _row(model: str, one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None else f"{100 * share:.1f}%"
 
 
 def _say(figures: dict[str, Any]) -> None:
     network = figures["network"]
     print(
-        f"network: {network['scenes']} scenes of its own, {network['epochs']} epochs, {network['seconds']:.0f} s, "
-        f"{network['cpu_seconds']:.0f} s of CPU; scenes with all objects right: "
-        f"{network['objects']:.1%}, with all relations too: {network['relations']:.1%}\n"
+        f"extractor: {network['scenes']} scenes, {network['epochs']} epochs, {network['seconds']:.0f} s, "
+        f"{network['cpu_seconds']:.0f} CPU s; scenes with all objects right: "
+        f"{network['objects']:.1%}, also with all relations right: {network['relations']:.1%}\n"
     )
     print(table(figures), end="\n\n")
     for model, one in figures["models"].items():
         faults = ", ".join(f"{fault} {count}" for fault, count in one["faults"].items())
-        print(f"{model}: of {one['scenes']} captions wrong in {faults or 'nothing'}")
+        print(f"{model}: errors of {one['scenes']} captions: {faults or 'none'}")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("scenes"), help="directory to leave everything in")
-    parser.add_argument("--models", default=",".join(MODELS), help="some of the models, with commas between")
-    parser.add_argument("--json", action="store_true", help="print all figures as one line of JSON at the end")
+    parser.add_argument("--out", type=Path, default=Path("scenes"), help="output directory")
+    parser.add_argument("--models", default=",".join(MODELS), help="models, comma-separated")
+    parser.add_argument("--json", action="store_true", help="also print the results as one line of JSON")
     options = parser.parse_args()
     models = [model_spec(name).name for name in options.models.split(",")]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -1,4 +1,4 @@
-"""Spending: what a benchmark's work took by the clock and of processors; long work's in a file, over attempts."""
+"""Measures wall time and CPU time, and accumulates them over attempts in a file."""
 
 import json
 import resource
@@ -12,11 +12,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cost:
-    """What a work took.
+    """The cost of a function.
 
     Args:
-        clock: float. Seconds by the clock.
-        processor: float. Seconds of processors, of all threads and of the processes that it waited for.
+        clock: Wall time in seconds.
+        processor: CPU time in seconds, of all threads and of waited-for processes.
     """
 
     clock: float
@@ -27,7 +27,7 @@ class Cost:
 
 
 def cost(work: Callable[[], Any]) -> Cost:
-    """What calling `work` takes."""
+    """Measures a call of `work`."""
     before = _now()
     work()
     return _now() - before
@@ -40,9 +40,9 @@ def _now() -> Cost:
 
 @contextmanager
 def timed(path: Path) -> Iterator[list[str]]:
-    """Adds to the file what its body took: `seconds`, and `cpu_seconds` of all of this process's threads.
+    """Adds `seconds` and `cpu_seconds` of the block to a file.
 
-    Nothing is added where the body writes into the list why not.
+    Nothing is added if the block appends a reason to the list.
     """
     before = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
     wall, cpu = time.monotonic(), time.process_time()

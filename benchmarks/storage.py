@@ -1,11 +1,10 @@
-"""What storage dtypes, formats and compression cost and save: bytes an image on disk, error and cosine to float32.
+"""Benchmark: bytes per image on disk, and the error to float32, by storage dtype, format and compression.
 
-    python benchmarks/storage.py                     on scenes that it makes
-    python benchmarks/storage.py --images DIR…       on images of yours
+    python benchmarks/storage.py                     on generated scenes
+    python benchmarks/storage.py --images DIR…       on your images
 
-Prepares one table a combination with `capt prepare features`, reads each back and prints a Markdown table. Beside them
-it puts what people do who save a dataset for training: `tf.data.Dataset.save` of the same features as float32, again
-with each of an image's five captions.
+Prepares one table per combination with `capt prepare features`, reads it back and prints a Markdown table. The peer is
+`tf.data.Dataset.save` of the same features as float32, repeated for each of an image's five captions.
 """
 
 import argparse
@@ -33,14 +32,14 @@ FORMATS, COMPRESSIONS = get_args(Format), get_args(Compression)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         images = options.images or [scene_images(Path(work) / "scenes", options.scenes)]
         tables = {}
         for dtype, file_format, compression in product(DTYPES, FORMATS, COMPRESSIONS):
-            chosen = {"dtype": dtype, "format": file_format, "compression": compression}
+            chosen = {"storage_dtype": dtype, "format": file_format, "compression": compression}
             tables[dtype, file_format, compression] = _prepared(Path(work) / "store", images, options, chosen)
         _print(tables)
         _print_saved(tables, saved(tables["float32", "tfrecord", "none"], Path(work) / "saved"))
@@ -48,17 +47,17 @@ def main() -> None:
 
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs="*", help="directories or archives of images; default: scenes are made")
-    parser.add_argument("--scenes", type=int, default=64, help="how many scenes to make")
+    parser.add_argument("--images", nargs="*", help="directories or archives of images; default: generated scenes")
+    parser.add_argument("--scenes", type=int, default=64, help="number of generated scenes")
     parser.add_argument("--extractor", default="inception_v3")
     parser.add_argument("--weights", default="random:7")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--work", help="directory for the tables; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for the tables; default: the system's temporary directory")
     return parser.parse_args()
 
 
 def scene_images(out: Path, count: int) -> str:
-    """Make so many scenes; the directory of their images."""
+    """Generates scenes and returns the directory of their images."""
     capt.synth_scenes(out=str(out), num_images=count, seed=0)
     return str(out / "images")
 
@@ -81,9 +80,11 @@ def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:
     keys = np.concatenate(list(exact.key_blocks()))
     original = flat(exact, keys)
     shape = "×".join(map(str, exact.shape))
-    print(f"{len(keys)} images, {exact.table_config.extractor}, {exact.table_config.weights}, {shape} values an image,")
+    print(
+        f"{len(keys)} images, {exact.table_config.extractor}, {exact.table_config.weights}, {shape} values per image,"
+    )
     print(f"{(original == 0).mean():.0%} of them zero.\n")
-    print("| dtype | format | compression | KiB an image | relative error, mean | worst | cosine to float32, worst |")
+    print("| dtype | format | compression | KiB per image | relative error, mean | worst | cosine to float32, worst |")
     print("|---|---|---|---|---|---|---|")
     for (dtype, file_format, compression), table in tables.items():
         values = flat(table, keys)
@@ -95,21 +96,21 @@ def _print(tables: dict[tuple[str, str, str], FeatureTable]) -> None:
 
 
 def _print_saved(tables: dict[tuple[str, str, str], FeatureTable], peer: float) -> None:
-    print(f"\n`tf.data.Dataset.save`, float32, {CAPTIONS_AN_IMAGE} captions: {peer / 1024:.1f} KiB an image\n")
-    print("| dtype | format | of that |\n|---|---|---|")
+    print(f"\n`tf.data.Dataset.save`, float32, {CAPTIONS_AN_IMAGE} captions: {peer / 1024:.1f} KiB per image\n")
+    print("| dtype | format | relative size |\n|---|---|---|")
     for (dtype, file_format, compression), table in tables.items():
         if compression == "none":
             print(f"| {dtype} | {file_format} | 1/{peer / bytes_an_image(table):.2f} |")
 
 
 def bytes_an_image(table: FeatureTable) -> float:
-    """What a table's shards take on disk with their indexes, an image."""
+    """Returns the size of a table's shards and indexes per image."""
     files = [file for shard in table.shards for file in (shard.data, shard.index) if file]
     return sum(file.bytes for file in files) / table.rows
 
 
 def saved(table: FeatureTable, path: Path) -> float:
-    """What `tf.data.Dataset.save` takes on disk, an image, for features that are repeated for each of its captions."""
+    """Returns the bytes per image of `tf.data.Dataset.save` for features that are repeated for each caption."""
 
     def captioned() -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
         for keys in table.key_blocks():

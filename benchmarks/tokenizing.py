@@ -1,14 +1,14 @@
-"""Captions a second through `capt prepare captions`, beside `keras.layers.TextVectorization` on the same text.
+"""Benchmark: captions per second of `capt prepare captions` and of `keras.layers.TextVectorization`.
 
-    python benchmarks/tokenizing.py [--captions 400000] [--rounds 3]        on captions that it makes
-    python benchmarks/tokenizing.py --text Flickr8k.token.txt               on the captions of a file, over and over
+    python benchmarks/tokenizing.py [--captions 400000] [--rounds 3]        on generated captions
+    python benchmarks/tokenizing.py --text Flickr8k.token.txt               on the captions of a file, repeated
 
-Ours is the whole command on Beam: annotations parsed, the ledger, a vocabulary learned with tensorflow-transform, the
-graph saved, every caption tokenized, shards written, committed and reported. What it does beyond its `--plan`, which
-parses and enters the captions, is told apart: learning, the graph, tokenizing, shards and the commit. The peer has its
-text in memory and keeps nothing: `adapt` on the train captions, then the layer called on all of them, 8,192 at a time.
-All take turns; what 1,000 captions take is start-up. The figures to reach: 20,000 captions a second for the whole
-command, and beyond its start-up a sixth of the peer's speed.
+capt runs the whole command on Beam: parse annotations, fill the job database, build a vocabulary with
+tensorflow-transform, save the graph, tokenize every caption, and write, commit and report the shards. The part beyond
+`--dry-run`, which only parses and inserts the captions, is reported separately. The peer has its text in memory and
+writes nothing: `adapt` on the training captions, then the layer on all of them, 8,192 at a time. All run in turn; the
+time of 1,000 captions is start-up. The goals: 20,000 captions per second for the whole command, and a sixth of the
+peer's speed without start-up.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _SYLLABLES = ["ba", "co", "di", "fu", "ge", "hol", "in", "jar", "ke", "lo", "men
 
 
 def made_captions(count: int, seed: int) -> list[str]:
-    """Captions of words whose frequencies fall as real ones do (Zipf), with a capital, a full stop, some commas."""
+    """Generates captions with Zipf-distributed words, a capital letter, a full stop and some commas."""
     random = np.random.default_rng(seed)
     words = np.array([_word(number) for number in range(_DISTINCT_WORDS)])
     weights = 1 / (np.arange(_DISTINCT_WORDS) + 2.7)
@@ -67,14 +67,14 @@ def _sentence(words: Sequence[str]) -> str:
 
 
 def read_captions(path: Path, count: int) -> list[str]:
-    """The captions of a file, `name.jpg#0<TAB>caption` or one a line, repeated until there are `count`."""
+    """Reads captions, `name.jpg#0<TAB>caption` or one per line, and repeats them up to `count`."""
     lines = path.read_text(encoding="utf-8").splitlines()
     captions = [re.sub(r"^\S+#\d+[\t ]", "", line) for line in lines if line.strip()]
     return [captions[number % len(captions)] for number in range(count)]
 
 
 def write_coco(path: Path, captions: Sequence[str]) -> None:
-    """The captions as one annotation file in COCO's layout, some an image."""
+    """Writes the captions to an annotation file in COCO's layout, several per image."""
     images = -(-len(captions) // CAPTIONS_AN_IMAGE)
     data = {
         "images": [{"id": number, "file_name": f"{number:012d}.jpg"} for number in range(images)],
@@ -87,7 +87,7 @@ def write_coco(path: Path, captions: Sequence[str]) -> None:
 
 
 def ours(annotations: Path, plan: bool = False) -> int:
-    """Prepare the captions into a new store, or plan to; how many there were."""
+    """Prepares the captions into a new store, or as a dry run, and returns their number."""
     with tempfile.TemporaryDirectory() as store:
         result = capt.prepare_captions(
             store=f"{store}/store",
@@ -101,7 +101,7 @@ def ours(annotations: Path, plan: bool = False) -> int:
 
 
 def peer(captions: Sequence[str]) -> int:
-    """Learn a vocabulary with Keras and tokenize with it; how many captions there were."""
+    """Builds a vocabulary with Keras, tokenizes the captions and returns their number."""
     batches = tf.data.Dataset.from_tensor_slices(tf.constant(captions)).batch(BATCH)
     layer = keras.layers.TextVectorization(max_tokens=VOCABULARY, ragged=True)
     layer.adapt(batches)
@@ -109,7 +109,7 @@ def peer(captions: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     count = options.captions
     captions = read_captions(options.text, count) if options.text else made_captions(count, options.seed)
@@ -141,7 +141,7 @@ def main() -> None:
 def _in_turn(
     runs: Mapping[str, tuple[Callable[[], int], Callable[[], int]]], rounds: int
 ) -> dict[str, list[tuple[Cost, Cost]]]:
-    """What few captions and what all cost, run by run, after a round of few that does not count."""
+    """Returns the costs of few and of all captions, run by run, after a warm-up round."""
     for few, _ in runs.values():
         few()
     costs: dict[str, list[tuple[Cost, Cost]]] = {name: [] for name in runs}
@@ -156,7 +156,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--captions", type=int, default=400_000, help="how many")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--text", type=Path, help="file of captions, repeated as needed; default: captions are made")
+    parser.add_argument("--text", type=Path, help="file of captions, repeated as needed; default: generated captions")
     return parser.parse_args()
 
 

@@ -1,17 +1,17 @@
-"""Captions a second in training, soft attention: ours beside the reference notebooks' unrolled train step.
+"""Benchmark: training captions per second, soft attention in capt and the reference notebooks' unrolled train step.
 
     python benchmarks/training.py --text Flickr8k.token.txt     on the captions of a file, with its train list beside it
-    python benchmarks/training.py                               on captions that it makes
-    python benchmarks/training.py --words 16                    on captions of so many words: nobody pads anything
+    python benchmarks/training.py                               on generated captions
+    python benchmarks/training.py --words 16                    on captions of 16 words, which need no padding
 
-Both learn from the same captions of the same images, 64 a step, with a word's vector of 256, 512 units, features of
-64×2048 reduced to 256, and 5,000 words, in float32. Ours is what `capt train captioner` does at every step, reading
-included: an image's captions together, batches no longer than their longest caption. The notebook's pads all captions
-to the longest of all and reads an image's features with each of them. The tables and files lie in the page cache. What
-is timed begins once everything is compiled and the notebook's shuffle buffer is full.
+Both train on the same captions of the same images, 64 per step, with embedding size 256, 512 units, features of 64×2048
+projected to 256, and 5,000 words, in float32. capt runs the steps of `capt train captioner` with reading: all captions
+of an image in one batch, padded to the longest caption of the batch. The notebook pads all captions to the longest of
+all and reads an image's features once per caption. Tables and files are in the page cache. Timing starts after
+compilation, when the notebook's shuffle buffer is full.
 
-`ours, an image a caption` is ours as with `captions_per_image: one`: as many images a step as the notebook's. Last it
-says which share of our time training waited for input.
+`ours, one caption per image` uses `captions_per_image: one`: as many images per step as the notebook. Finally, it
+prints the fraction of capt's training time that was spent waiting for input.
 """
 
 import argparse
@@ -52,7 +52,7 @@ SIZES = {"embedding_dim": 256, "units": 512, "attention_dim": 512, "projection_d
 VOCABULARY = 5000
 CAPTIONS_AN_IMAGE = 5
 DATASET = "flickr8k"
-OURS, ONE, PEER = "ours", "ours, an image a caption", "notebook"
+OURS, ONE, PEER = "ours", "ours, one caption per image", "notebook"
 _TOKENS, _TRAIN_LIST = "Flickr8k.token.txt", "Flickr_8k.trainImages.txt"
 
 
@@ -72,17 +72,19 @@ def main() -> None:
     positions = {OURS: ours.positions, ONE: one.positions, PEER: peer.positions}
     print_rounds("captions", rates, ratios, waited=waited, positions=positions)
     print(f"training waited for input {waited:.2%} of its time")
-    print("positions a caption: " + ", ".join(f"{name} {words:.1f}" for name, words in positions.items()))
+    print("positions per caption: " + ", ".join(f"{name} {words:.1f}" for name, words in positions.items()))
 
 
 def _options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, help="captions as `name.jpg#0<TAB>caption`; default: captions are made")
-    parser.add_argument("--words", type=int, help="words of every caption that is made; default: as they come")
-    parser.add_argument("--images", type=int, default=1664, help="images of the train split, a multiple of 64")
-    parser.add_argument("--steps", type=int, default=8, help="steps a round")
+    parser.add_argument(
+        "--text", type=Path, help="file with lines `name.jpg#0<TAB>caption`; default: generated captions"
+    )
+    parser.add_argument("--words", type=int, help="number of words of each generated caption; default: varies")
+    parser.add_argument("--images", type=int, default=1664, help="number of training images, a multiple of 64")
+    parser.add_argument("--steps", type=int, default=8, help="steps per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--work", help="directory for tables and files; default: the system's for temporary files")
+    parser.add_argument("--work", help="directory for tables and files; default: the system's temporary directory")
     return parser.parse_args()
 
 
@@ -94,7 +96,7 @@ def _rate(trained: Any, steps: int) -> Work:
 
 
 def write_captions(directory: Path, images: int, words: int | None) -> Path:
-    """A file of made captions in Flickr8k's layout, five an image, with the list that has all images in train."""
+    """Writes generated captions in Flickr8k's layout, five per image, and a train list of all images."""
     captions = made_captions(images * CAPTIONS_AN_IMAGE, seed=0)
     captions = captions if words is None else _cut(captions, words)
     names = [f"{number:06d}.jpg" for number in range(images)]
@@ -109,13 +111,13 @@ def write_captions(directory: Path, images: int, words: int | None) -> Path:
 
 
 def _cut(captions: Sequence[str], words: int) -> list[str]:
-    """As many captions, of so many words each."""
+    """Returns as many captions with a fixed number of words."""
     told = cycle(re.findall(r"\w+", " ".join(captions)))
     return [" ".join(islice(told, words)) for _ in captions]
 
 
 def make_store(path: Path, text: Path, images: int) -> Store:
-    """A store with the captions, and with features of the first images of the train split."""
+    """Creates a store with the captions, and features of the first images of the train split."""
     store = create_store(path)
     capt.prepare_captions(store=str(path), dataset_type=DATASET, annotations=[str(text)], vocab_size=VOCABULARY)
     names = train_images(store.caption_tables()[0])[:images]
@@ -128,12 +130,12 @@ def make_store(path: Path, text: Path, images: int) -> Store:
 
 
 class Ours:
-    """Steps as `capt train captioner` takes them.
+    """The steps of `capt train captioner`.
 
     Args:
-        store: Store. The captions and features.
-        root: Path. The run directory.
-        per_image: str. As in `TrainingConfig`.
+        store: Store with captions and features.
+        root: Run directory.
+        per_image: `captions_per_image` of `TrainingConfig`.
     """
 
     def __init__(self, store: Store, root: Path, per_image: str) -> None:
@@ -150,17 +152,17 @@ class Ours:
         self._epoch, self._step = 0, 0
 
     def seconds(self, steps: int) -> float:
-        """How long the next steps take, as the trainer tells it."""
+        """Returns the seconds of the next steps, as the trainer measures them."""
         return self._train(self._next(steps), steps)
 
     def waited(self, steps: int) -> float:
-        """Share of the next steps' time in which training waits for its input."""
+        """Returns the fraction of the next steps' time that training waits for input."""
         waits: list[float] = []
         seconds = self._train(_timed(self._next(steps), waits), steps)
         return sum(waits) / seconds
 
     def _next(self, steps: int) -> tf.data.Dataset:
-        """The next batches, all of one epoch."""
+        """Returns the next batches, all of one epoch."""
         if self._step + steps > self._lesson.steps:
             self._epoch, self._step = self._epoch + 1, 0
         first, self._step = self._step, self._step + steps
@@ -173,22 +175,22 @@ class Ours:
 
 
 class Notebook:
-    """Steps as the notebook takes them.
+    """The steps of the notebook.
 
     Args:
-        captions: Captions. What it learns from.
-        arrays: sequence of str. The `.npy` files of the images' features, by content key.
+        captions: Training captions.
+        arrays: The `.npy` files of the features, by image.
     """
 
     def __init__(self, captions: Captions, arrays: Sequence[str]) -> None:
         padded = padded_to_longest(captions)
         self.positions = padded.shape[1] - 1
-        encoder, decoder = Encoder(SIZES["embedding"]), Decoder(VOCABULARY, SIZES["embedding"], SIZES["units"])
+        encoder, decoder = Encoder(SIZES["embedding_dim"]), Decoder(VOCABULARY, SIZES["embedding_dim"], SIZES["units"])
         self._step = train_step(encoder, decoder, START)
         self._batches = iter(reader([arrays[image] for image in captions.image], padded, BATCH).repeat())
 
     def seconds(self, steps: int) -> float:
-        """How long the next steps take."""
+        """Returns the seconds of the next steps."""
         started = time.perf_counter()
         for _ in range(steps):
             self._step(*next(self._batches))
@@ -196,7 +198,7 @@ class Notebook:
 
 
 def padded_to_longest(captions: Captions) -> NDArray[np.int32]:
-    """The captions as one array, int32 [captions, T], each padded to the longest."""
+    """Returns the captions as one array int32 [captions, T], padded to the longest."""
     padded = np.full((len(captions), int(captions.lengths.max())), PAD, np.int32)
     for number, row in enumerate(padded):
         row[: captions.lengths[number]] = captions.tokens_of(number)
@@ -204,13 +206,13 @@ def padded_to_longest(captions: Captions) -> NDArray[np.int32]:
 
 
 def _positions(captions: Captions, training: TrainingConfig) -> float:
-    """Words that a step computes for each of its captions, padding included, in the mean."""
+    """Returns the mean number of computed positions per caption, with padding."""
     order = epoch_order(captions, BATCH, training.seed, 0, training.captions_per_image)
     return float(np.mean([captions.lengths[numbers].max() - 1 for numbers in order]))
 
 
 def _timed(batches: tf.data.Dataset, waits: list[float]) -> tf.data.Dataset:
-    """The same batches; how long each was waited for is added to `waits`."""
+    """Returns the same batches; appends the waiting time of each to `waits`."""
 
     def each() -> Iterator[Any]:
         left = iter(batches)

@@ -1,4 +1,4 @@
-"""The CAPTCHA benchmark's held-out set shares nothing with the one that everything is tuned on."""
+"""The held-out dataset of the CAPTCHA benchmark shares nothing with the development dataset."""
 
 import importlib
 import re
@@ -11,32 +11,32 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def captcha(monkeypatch):
-    """The benchmark, as the program it is."""
+    """Imports the benchmark."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("captcha")
 
 
-def test_the_two_sets_share_neither_word_nor_font_nor_seed(captcha):
+def test_the_datasets_share_no_word_font_or_seed(captcha):
     development, held_out = captcha.DEVELOPMENT, captcha.HELD_OUT
     assert set(development.words).isdisjoint(held_out.words)
     assert set(development.fonts).isdisjoint(held_out.fonts)
     assert development.seed != held_out.seed
 
 
-def test_each_has_2500_words_and_four_fonts_with_doubled_and_tripled_letters(captcha):
+def test_each_dataset_has_2500_words_with_repeated_letters_and_four_fonts(captcha):
     for specification in (captcha.DEVELOPMENT, captcha.HELD_OUT):
         words = specification.words
         assert (len(set(words)), len(set(specification.fonts))) == (2500, 4)
         assert sum(bool(re.search(r"(.)\1", word)) for word in words) > 200
         assert sum(bool(re.search(r"(.)\1\1", word)) for word in words) >= 5
-        assert all(Path(font).is_file() for font in specification.look.fonts)
+        assert all(Path(font).is_file() for font in specification.style.fonts)
 
 
 @pytest.mark.slow
-def test_results_print_a_row_and_are_not_made_again(captcha, tmp_path):
+def test_results_are_one_row_and_are_reused(captcha, tmp_path):
     bench = captcha.Bench(tmp_path, "quick", "held_out", 70)
-    figures = bench.measure()
-    assert (figures["images"], figures["scores"]["images"], len(figures["val_accuracy"])) == (50, 10, 10)
-    assert "| quick | held_out | 50 | 10 |" in captcha.table(figures)
+    results = bench.measure()
+    assert (results["images"], results["scores"]["images"], len(results["val_accuracy"])) == (50, 10, 10)
+    assert "| quick | held_out | 50 | 10 |" in captcha.table(results)
     again = bench.measure()
-    assert (again["seconds"], again["scores"]) == (figures["seconds"], figures["scores"])
+    assert (again["seconds"], again["scores"]) == (results["seconds"], results["scores"])

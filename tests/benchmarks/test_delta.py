@@ -1,4 +1,4 @@
-"""The benchmark of a folder that grows by 1 % extracts what is new, and tells its cost beyond start-up."""
+"""The benchmark of a growing directory extracts only new images, and reports their cost without start-up."""
 
 import importlib
 from pathlib import Path
@@ -16,13 +16,13 @@ def delta(monkeypatch):
     return importlib.import_module("delta")
 
 
-def test_the_share_is_of_the_full_run_and_leaves_start_up_out(delta):
+def test_the_fraction_is_relative_to_the_full_run_and_excludes_start_up(delta):
     rates = {delta.FULL: [1 / 50, 1 / 100], delta.GROWN: [1 / 4, 1 / 5], delta.ONE: [1 / 3, 1 / 3]}
-    assert delta.shares(rates) == pytest.approx([0.02, 0.02])
+    assert delta.compute_fractions(rates) == pytest.approx([0.02, 0.02])
 
 
 @pytest.mark.slow
-def test_the_grown_run_extracts_the_new_images_alone(delta, tmp_path):
+def test_the_grown_run_extracts_only_the_new_images(delta, tmp_path):
     folders = delta.Folders.make(tmp_path, "float32", "mobilenet_v3_small", 9)
     works = folders.works()
     for _ in range(2):  # the second full run begins with the first folder again

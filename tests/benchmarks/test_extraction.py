@@ -1,4 +1,4 @@
-"""The extraction benchmark's peers give the features that ours gives, where they resize nothing."""
+"""The peers of the extraction benchmark agree with capt on images of the input size."""
 
 import importlib
 from itertools import islice
@@ -16,7 +16,7 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
-def test_photographs_are_jpegs_of_their_own_and_the_same_each_time(benchmark):
+def test_photographs_are_different_jpegs_and_the_same_in_each_call(benchmark):
     photographs = benchmark("photographs").photographs
     some = list(islice(photographs(64, 48), 40))
     assert len(set(some)) == 40
@@ -27,7 +27,7 @@ def test_photographs_are_jpegs_of_their_own_and_the_same_each_time(benchmark):
 @pytest.mark.parametrize(
     ("name", "side", "products"), [("MobileNetV3Small", 224, 54.9e6), ("InceptionV3", 299, 5.71e9)]
 )
-def test_operations_are_those_that_papers_count(benchmark, name, side, products):
+def test_operations_agree_with_the_literature(benchmark, name, side, products):
     import keras
 
     network = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(side, side, 3))
@@ -35,7 +35,7 @@ def test_operations_are_those_that_papers_count(benchmark, name, side, products)
 
 
 @pytest.mark.slow
-def test_ours_and_the_peers_agree_on_images_that_need_no_resizing(benchmark, tmp_path):
+def test_capt_and_the_peers_agree_on_images_of_the_input_size(benchmark, tmp_path):
     extraction, photographs = benchmark("extraction"), benchmark("photographs").photographs
     folder = tmp_path / "images"
     folder.mkdir()

@@ -53,7 +53,7 @@ def test_the_program_measures_and_backs_off(backend, wasteful, tmp_path):
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["backend"] == backend
     assert all(rate > 0 for rates in figures["rates"].values() for rate in rates)
-    assert figures["flops_an_image"] == 2 * (3 * 3) * (4 * 4 * 3 * 2)  # one convolution, at 3×3 places
+    assert figures["flops_per_image"] == 2 * (3 * 3) * (4 * 4 * 3 * 2)  # one convolution, at 3×3 places
     backed_off = figures["backed_off"]
     assert backed_off["settled"] < backed_off["batch"]
     assert backed_off["extracted"] == backed_off["images"] == backed_off["batch"]

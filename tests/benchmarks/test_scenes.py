@@ -1,4 +1,4 @@
-"""The scenes benchmark tells true captions from false ones, and runs from scenes to its table."""
+"""The scenes benchmark separates correct captions from wrong ones, and runs from scenes to its table."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,7 @@ TRUE = "a small red star is left of a large blue heart and there is a small blac
 
 @pytest.fixture
 def program(monkeypatch):
-    """A module of the benchmarks, as the program imports it."""
+    """Imports a module of the benchmarks."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module
 
@@ -33,21 +33,21 @@ def shown():
     ("caption", "fault"),
     [
         (TRUE, None),
-        (f"{TRUE} cross", "no sentence of the grammar"),
-        ("", "no sentence of the grammar"),
-        ("a small red star is left of a large blue heart", "objects too few or too many"),
-        (TRUE.replace("red", "green"), "colours"),
+        (f"{TRUE} cross", "not in the grammar"),
+        ("", "not in the grammar"),
+        ("a small red star is left of a large blue heart", "number of objects"),
+        (TRUE.replace("red", "green"), "colors"),
         (TRUE.replace("heart", "circle"), "shapes"),
-        (TRUE.replace("red", "x").replace("blue", "red").replace("x", "blue"), "which colour goes with which shape"),
+        (TRUE.replace("red", "x").replace("blue", "red").replace("x", "blue"), "color-shape combinations"),
         (TRUE.replace("large", "little"), "sizes"),
-        (TRUE.replace("left of", "above"), "the relation"),
+        (TRUE.replace("left of", "above"), "relation"),
     ],
 )
-def test_the_first_fault_of_a_caption_is_told(program, shown, caption, fault):
+def test_the_first_error_of_a_caption_is_reported(program, shown, caption, fault):
     assert program("scene_scores").fault_of(caption, shown) == fault
 
 
-def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program, shown):
+def test_attention_is_compared_with_the_boxes_of_the_named_objects(program, shown):
     words = TRUE.replace("black", "white").split()
     attention = np.full((len(words), 48), 0.01)
     attention[words.index("red"), 0] = 0.5
@@ -59,7 +59,7 @@ def test_looks_are_held_against_the_boxes_of_the_objects_that_are_named(program,
     assert [chance for *_, chance in looks] == pytest.approx([1600 / 76800, 8100 / 76800])
 
 
-def test_every_model_has_committed_options_that_it_knows(program):
+def test_each_model_has_valid_committed_hyperparameters(program):
     from trainer.config import parse_options
     from trainer.models.model_specs import MODELS
 
@@ -69,7 +69,7 @@ def test_every_model_has_committed_options_that_it_knows(program):
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_from_scenes_to_its_table_and_does_nothing_twice(program, tmp_path):
+def test_the_benchmark_runs_from_scenes_to_its_table_and_reuses_results(program, tmp_path):
     benchmark = program("scenes")
     bench = benchmark.Bench(tmp_path / "out", scenes=50, network_scenes=20, network_epochs=1)
     sizes = {

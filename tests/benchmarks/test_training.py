@@ -1,4 +1,4 @@
-"""The training benchmark's two trainers learn from the same captions, and take as many steps."""
+"""Both trainers of the training benchmark train on the same captions for as many steps."""
 
 import importlib
 from pathlib import Path
@@ -18,7 +18,7 @@ def benchmark(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [None, 7])
-def test_captions_are_made_in_the_layout_of_flickr8k(benchmark, tmp_path, words):
+def test_generated_captions_have_the_layout_of_flickr8k(benchmark, tmp_path, words):
     text = benchmark("training").write_captions(tmp_path / "text", 9, words)
     lines = [line.split("\t") for line in text.read_text().splitlines()]
     assert [name for name, _ in lines] == [f"{image:06d}.jpg#{number}" for image in range(9) for number in range(5)]
@@ -37,7 +37,7 @@ def test_the_notebook_pads_to_the_longest(benchmark):
     assert benchmark("training").padded_to_longest(captions).tolist() == [[2, 7, 3, 0, 0], [2, 8, 9, 8, 3]]
 
 
-def test_the_notebooks_train_step_learns(benchmark):
+def test_the_train_step_of_the_notebook_reduces_the_loss(benchmark):
     notebook = benchmark("notebook_captioner")
     rng = np.random.default_rng(0)
     step = notebook.train_step(notebook.Encoder(8), notebook.Decoder(30, 8, 16), start=2)

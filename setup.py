@@ -64,7 +64,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["schemas*", "features*", "pipelines*", "trainer*", "workflows*"]),
-    package_data={"features.extractors": ["*.csv"], "features.synthetic.captchas": ["*.txt"]},
+    package_data={
+        "features.extractors": ["*.csv"],
+        "features.synthetic.captchas": ["*.txt"],
+        "trainer.reports": ["*.css"],
+    },
     py_modules=["capt"],
     install_requires=INSTALL,
     extras_require=EXTRAS,

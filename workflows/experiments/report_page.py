@@ -184,7 +184,7 @@ def _build_score(score: Score | None, best: float | None) -> Html:
 
 def _build_unscored(trials: Sequence[TrialEntry]) -> Html:
     rows = [row(trial.name, trial.state, trial.reason) for trial in trials if not trial.scores]
-    return element("table", element("tbody", *rows), class_="said") if rows else Html()
+    return element("table", element("tbody", *rows), class_="predictions") if rows else Html()
 
 
 def _build_trial_costs(trials: Sequence[TrialEntry]) -> Html:
@@ -231,7 +231,7 @@ def _build_image(image: ComparedImage) -> Html:
         f"image {image.name}",
         label(element("code", image.name)),
         caption_list(image.references),
-        element("table", element("tbody", *rows), class_="said"),
+        element("table", element("tbody", *rows), class_="predictions"),
     )
 
 

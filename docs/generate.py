@@ -111,7 +111,7 @@ def _read_docstring(module: str, name: str) -> str:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             text = ast.get_docstring(node) or ""
-            other = re.search(r": see `(\w+)`", text)
+            other = re.search(r"[:;] see `(\w+)`", text)
             return _read_docstring(module, other[1]) if other else text
         if isinstance(node, ast.ImportFrom) and name in [one.name for one in node.names]:
             return _read_docstring(str(node.module), name)

@@ -22,7 +22,7 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
         options: The options of the command.
 
     Returns:
-        The summary that `--json` prints.
+        The summary of `prepare_features`.
     """
     counts = parse_split_sizes(options.split_sizes) if options.split_sizes else None
     source = SourceDataset(

@@ -39,7 +39,11 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
         options: The options of the command.
 
     Returns:
-        The summary that `--json` prints. An input is one caption.
+        Numbers of captions: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed captions by reason),
+        `repaired` (repaired records by fault), `unannotated` (0), `shared_ids`, `splits` (`hashed`, `kept`),
+        `vocab_size`, `truncated` and `empty_captions` (without a word) of the table, `shards` and `bytes` (written),
+        `fingerprint`, `dataset`, `seconds` and `report` (path of the run report). A dry run adds `dry_run`, `hits` and
+        `misses`.
     """
     with report_full_disk(options.store), freeze_gc():
         reader = open_reader(options.dataset_type, options.annotations)

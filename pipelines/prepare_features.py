@@ -49,7 +49,12 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         options: The options of the command.
 
     Returns:
-        The summary that `--json` prints.
+        Numbers of records: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed records by reason);
+        `unannotated` (images that no annotation names), `replaced` (images with other content than in the last commit),
+        `shared_ids`, `splits` (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`,
+        `precision`, `seconds`, `report` (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for
+        `conceptual` also `downloads`. A dry run has instead of the last four `dry_run`, `hits`, `misses`,
+        `images_per_second`, `estimated_seconds`, `shape` and `scale`.
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_reader(options.dataset_type, options.annotations)

@@ -35,6 +35,9 @@ def test_a_documented_command_is_understood(page: str, line: str) -> None:
     end = next((position for position, word in enumerate(words) if word in (">", "|", "&&")), len(words))
     rest = words[words.index("capt") + 1 : end]
     while hasattr(command, "commands"):
+        if rest[0].startswith("-"):
+            assert rest[0] in {name for parameter in command.params for name in parameter.opts}
+            return
         command, rest = command.commands[rest[0]], rest[1:]
     command.make_context("capt", rest)
 

@@ -9,7 +9,16 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from schemas.choices import Compression, Fit, Format, Pooling, Precision, Resize, Standardizer, StorageDtype
+from schemas.choices import (
+    Compression,
+    Format,
+    Pooling,
+    Precision,
+    ResizeMethod,
+    ResizeMode,
+    Standardizer,
+    StorageDtype,
+)
 from schemas.errors import UsageError
 from schemas.frozen import Frozen
 from schemas.tables import Table, features_table
@@ -67,8 +76,8 @@ class FeatureTableConfig(TableConfig):
     dtype: StorageDtype = "float16"
     format: Format = "tfrecord"
     compression: Compression = "none"
-    resize: Resize = "pillow-bilinear"
-    fit: Fit = "stretch"
+    resize: ResizeMethod = "pillow-bilinear"
+    fit: ResizeMode = "stretch"
     shorter_side: int | None = None
     preprocess: str | None = None
     decoder: Literal["rgb-exif-1"] = "rgb-exif-1"

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.choices import Resize
+from schemas.choices import ResizeMethod
 from schemas.errors import RecordError
 
 Pixels = NDArray[np.uint8 | np.float32]
@@ -48,7 +48,7 @@ class Span:
         return pixel * self.source / self.resized
 
 
-def resize(image: Image.Image, rows: Span, columns: Span, method: Resize) -> Pixels:
+def resize(image: Image.Image, rows: Span, columns: Span, method: ResizeMethod) -> Pixels:
     """Returns the kept pixels of a resized image.
 
     Args:
@@ -120,7 +120,7 @@ def _interpolate(
     return second
 
 
-_METHODS: dict[Resize, Callable[[Image.Image, Span, Span], Pixels]] = {
+_METHODS: dict[ResizeMethod, Callable[[Image.Image, Span, Span], Pixels]] = {
     "pillow-bilinear": _resize_by_pillow,
     "draft-bilinear": _resize_by_pillow,
     "tf-bilinear": _resize_by_tensorflow,

@@ -11,14 +11,18 @@ import numpy as np
 from PIL import Image
 
 from features.images.resize import Pixels, Span, resize
-from schemas.choices import Fit, Resize
+from schemas.choices import ResizeMethod, ResizeMode
 from schemas.errors import UsageError
 from schemas.table_config import FeatureTableConfig
 
 MAX_INPUT_PIXELS = 1 << 24
 
-ResizeOption = Literal["pillow", "draft", "tf"]
-_METHODS: dict[ResizeOption, Resize] = {"pillow": "pillow-bilinear", "draft": "draft-bilinear", "tf": "tf-bilinear"}
+ResizeMethodOption = Literal["pillow", "draft", "tf"]
+_METHODS: dict[ResizeMethodOption, ResizeMethod] = {
+    "pillow": "pillow-bilinear",
+    "draft": "draft-bilinear",
+    "tf": "tf-bilinear",
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Resizer:
 
     height: int
     width: int
-    method: Resize = "pillow-bilinear"
-    mode: Fit = "stretch"
+    method: ResizeMethod = "pillow-bilinear"
+    mode: ResizeMode = "stretch"
     shortest_edge: int | None = None
 
     def __post_init__(self) -> None:
@@ -125,7 +129,9 @@ class Resizer:
         return _scale_side(columns, height, width), columns
 
 
-def make_resizer(height: int, width: int, method: ResizeOption, mode: Fit, shortest_edge: int | None) -> Resizer:
+def make_resizer(
+    height: int, width: int, method: ResizeMethodOption, mode: ResizeMode, shortest_edge: int | None
+) -> Resizer:
     """Returns the resizer for a command's options. Options with the same effect give equal resizers.
 
     Args:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from schemas.choices import Compression, Fit, Standardizer
+from schemas.choices import Compression, ResizeMode, Standardizer
 from schemas.options.base import Count, Option, Options
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import (
@@ -60,7 +60,7 @@ class PrepareFeatures(ExtractorOptions):
         ),
     ] = "pillow"
     resize_mode: Annotated[
-        Fit,
+        ResizeMode,
         Option(
             "Aspect ratio: stretch ignores it; crop keeps it and cuts the edges; pad keeps it and adds black borders."
         ),

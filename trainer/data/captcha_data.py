@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.store import Dataset, Store
+from features.store.merge import as_keys
 from schemas.errors import CaptError
 from schemas.records import stack_keys
-from trainer.data.caption_data import USED_SPLITS, as_strings, shared_images
+from trainer.data.caption_data import USED_SPLITS, shared_images
 from trainer.data.held_out_images import ImageName
 from trainer.data.table_selection import FeatureSource, LabelledTables
 from trainer.models.charset import encode
@@ -243,7 +244,7 @@ def _in_order(parts: Sequence[_Joined]) -> LabelledImages:
     """The images of several datasets by content key, equal ones by name."""
     columns = ([getattr(part, name) for part in parts] for name in ("dataset", "name", "key", "word", "row"))
     dataset, name, key, word, row = (np.concatenate(column) for column in columns)
-    order = np.lexsort((name.astype(str), dataset.astype(str), as_strings(key)))
+    order = np.lexsort((name.astype(str), dataset.astype(str), as_keys(key)))
     names = tuple(zip(dataset[order], name[order], strict=True))
     return LabelledImages(names, tuple(word[order]), key[order], row[order])
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features.store import CaptionTable, Dataset
 from features.store.caption_table import check_file_names
+from features.store.merge import as_keys
 from schemas.errors import CaptError, StoreError
 from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
@@ -182,7 +183,7 @@ def _join(text: CaptionTable, dataset: Dataset, features: FeatureSource) -> _Joi
     rows = np.append(features.lookup(keys), -1)
     tokens = captions.column("tokens").combine_chunks()
     return _Joined(
-        key=as_strings(stack_keys(captions)),
+        key=as_keys(stack_keys(captions)),
         split=np.array(captions.column("split").to_pylist(), dtype=f"U{max(map(len, SPLITS))}"),
         length=tokens.value_lengths().to_numpy().astype(np.int64),
         tokens=tokens.flatten().to_numpy().astype(np.int32),
@@ -193,7 +194,7 @@ def _join(text: CaptionTable, dataset: Dataset, features: FeatureSource) -> _Joi
 
 def _select(joined: _Joined, mask: NDArray[np.bool_]) -> Captions:
     chosen = np.flatnonzero(mask & (joined.row >= 0))
-    names = as_strings(joined.image[chosen])
+    names = as_keys(joined.image[chosen])
     _, first, image = np.unique(names, return_index=True, return_inverse=True)
     order = np.lexsort((joined.key[chosen], image))
     ordered = chosen[order]
@@ -216,8 +217,8 @@ def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
 
 def shared_images(train: NDArray[np.uint8], held_out: Sequence[NDArray[np.uint8]]) -> int:
     """How many images to learn from are held out as well, by their content keys uint8 [N, 32]."""
-    others = np.concatenate([as_strings(keys) for keys in held_out])
-    return int(np.isin(as_strings(train), others).sum())
+    others = np.concatenate([as_keys(keys) for keys in held_out])
+    return int(np.isin(as_keys(train), others).sum())
 
 
 def _nothing_to_learn(missing: int, tables: TrainingTables) -> CaptError:
@@ -229,8 +230,3 @@ def _nothing_to_learn(missing: int, tables: TrainingTables) -> CaptError:
             hint="run `capt prepare features` on the images of the train split, or pick another --feature-table",
         )
     return CaptError("no caption is in the split train", location=names, hint="prepare captions of a train split")
-
-
-def as_strings(keys: NDArray[np.uint8]) -> NDArray[Any]:
-    """Content keys uint8 [N, 32] as strings of bytes [N], which can be sorted and looked for."""
-    return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1)

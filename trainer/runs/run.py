@@ -23,10 +23,10 @@ from features.images.resizer import Resizer
 from features.io.locations import local_path
 from features.references import Reference
 from features.store.champions import find_champion
+from features.store.merge import as_keys
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import compute_digest
-from trainer.data.caption_data import as_strings
 from trainer.runs.directory import CHECKPOINTS, NETWORK
 from trainer.runs.metadata import RunMetadata, read_metadata
 from trainer.runs.training_images import read_training_images
@@ -92,7 +92,7 @@ class Run:
         Args:
             keys: Their content keys, uint8 [N, 32].
         """
-        return int(np.isin(as_strings(keys), as_strings(self.learned)).sum())
+        return int(np.isin(as_keys(keys), as_keys(self.learned)).sum())
 
     @property
     def _checkpoints(self) -> "Checkpoints":

@@ -148,7 +148,7 @@ class Bench:
             "images": trained["images"]["train"],
             "epochs": trained["epochs"],
             **json.loads(spent.read_text()),
-            "val_accuracy": [one["val_accuracy"] for one in curve],
+            "val_exact_match": [one["val_exact_match"] for one in curve],
             "seconds_per_epoch": [round(one["seconds"] + one["val_seconds"], 1) for one in curve],
             "scores": scores,
         }
@@ -179,7 +179,7 @@ def table(figures: dict[str, Any]) -> str:
         "lexicon-free": f"{scores['exact_match']:.2%} ({low:.2%}–{high:.2%})",
         "lexicon-free, prefix beam search": f"{scores['exact_match_beam']:.2%}",
         "lexicon-constrained": f"{scores['exact_match_lexicon']:.2%}",
-        "CER": f"{scores['greedy']['character_error_rate']:.2%}",
+        "CER": f"{scores['cer']:.2%}",
     }
     rows = [cells.keys(), ("---",) * len(cells), map(str, cells.values())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -36,7 +36,7 @@ from features.store.shards import read_index, tensor_fields, value_span
 from schemas.choices import Format
 from schemas.records import build_parsing_spec
 from schemas.table_config import END, START
-from trainer.data.caption_batches import BatchReader, epoch_order
+from trainer.data.caption_batches import BatchReader, shuffle_captions
 from trainer.data.caption_data import Captions
 
 Reader = Callable[[], int]
@@ -161,7 +161,7 @@ def one_caption_each(table: FeatureTable) -> Captions:
 
 def training(table: FeatureTable, captions: Captions, batch: int) -> Reader:
     feed = BatchReader(captions, table)
-    order = [numbers for epoch in range(PASSES) for numbers in epoch_order(captions, batch, 0, epoch)]
+    order = [numbers for epoch in range(PASSES) for numbers in shuffle_captions(captions, batch, 0, epoch)]
     batches = feed.dataset(order, batch)
     return lambda: sum(int(tf.shape(inputs["features"])[0]) for inputs, _ in batches)
 

@@ -33,7 +33,7 @@ from features.store import open_store
 from features.synthetic.scenes.dataset import load_scenes, make_scenes
 from features.synthetic.scenes.dataset_config import SceneDatasetConfig
 from features.synthetic.scenes.scene import Scene
-from trainer.data.held_out_images import load_held_out_images, run_tables
+from trainer.data.held_out_images import load_held_out_images
 from trainer.metrics import Scorer
 from trainer.models.model_specs import MODELS, model_spec
 from trainer.runs.captioner_run import Caption
@@ -139,7 +139,7 @@ def train(bench: Bench, tables: dict[str, Any], model: str, options: dict[str, A
 def tell(bench: Bench, model: str) -> list[Told]:
     """Returns the captions of the held-out scenes by a trained captioner, sorted by scene number."""
     run, store = load_run(bench.run(model)), open_store(bench.store)
-    tables = run_tables(store, run.metadata)
+    tables = run.metadata.open_tables(store)
     held = load_held_out_images(tables, SPLIT)
     captions = run.caption_features(tables.features.read(held.rows))
     scenes = {str(scene.number): scene for scene in load_scenes(bench.pictures)}

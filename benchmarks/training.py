@@ -37,13 +37,12 @@ from tokenizing import made_captions
 import capt
 from features.store import Store, create_store
 from schemas.table_config import PAD, START
-from trainer.config import TrainingConfig, parse_options
-from trainer.data.caption_batches import epoch_order
+from trainer.config import TrainingConfig
+from trainer.data.caption_batches import shuffle_captions
 from trainer.data.caption_data import Captions, join_captions
 from trainer.data.table_selection import select_tables
 from trainer.models.model_specs import model_spec
-from trainer.tasks.captioning_training import CaptioningTask
-from trainer.tasks.train_captioner import captioner_metadata
+from trainer.tasks.captioning import CaptioningTask
 from trainer.training.callbacks import StepCallback
 from trainer.training.checkpoints import Progress
 
@@ -141,14 +140,15 @@ class Ours:
     def __init__(self, store: Store, root: Path, per_image: str) -> None:
         spec = model_spec("soft_attention")
         given = {**SIZES, "batch_size": BATCH, "captions_per_image": per_image, "num_sample_captions": 0}
-        training, sizes = parse_options(spec.config, given)
+        task = CaptioningTask()
+        hyperparameters = task.parse("soft_attention", given)
         tables = select_tables(store, spec)
         data = join_captions(tables)
         self.captions, self.features = data.train, tables.features
-        self.positions = _positions(self.captions, training)
-        self._lesson = CaptioningTask(root, captioner_metadata(spec, sizes, training, tables, data), tables, data)
-        self._model, self._metrics = self._lesson.compiled()
-        self._lesson.begin(self._model)
+        self.positions = _positions(self.captions, hyperparameters.training)
+        self._job = task.open_job(root, hyperparameters, tables, data, None)
+        self._model, self._metrics = self._job.compile_model()
+        self._job.initialize(self._model)
         self._epoch, self._step = 0, 0
 
     def seconds(self, steps: int) -> float:
@@ -163,10 +163,10 @@ class Ours:
 
     def _next(self, steps: int) -> tf.data.Dataset:
         """Returns the next batches, all of one epoch."""
-        if self._step + steps > self._lesson.steps:
+        if self._step + steps > self._job.steps:
             self._epoch, self._step = self._epoch + 1, 0
         first, self._step = self._step, self._step + steps
-        return self._lesson.epoch(self._epoch).batches(first).take(steps)
+        return self._job.epoch(self._epoch).batches(first).take(steps)
 
     def _train(self, batches: tf.data.Dataset, steps: int) -> float:
         watcher = StepCallback(Progress(), steps, self._metrics, lambda _: None, None, lambda *_: None)
@@ -207,7 +207,7 @@ def padded_to_longest(captions: Captions) -> NDArray[np.int32]:
 
 def _positions(captions: Captions, training: TrainingConfig) -> float:
     """Returns the mean number of computed positions per caption, with padding."""
-    order = epoch_order(captions, BATCH, training.seed, 0, training.captions_per_image)
+    order = shuffle_captions(captions, BATCH, training.seed, 0, training.captions_per_image)
     return float(np.mean([captions.lengths[numbers].max() - 1 for numbers in order]))
 
 

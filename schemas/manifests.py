@@ -132,7 +132,7 @@ class ModelMetadata(Frozen):
     """
 
     kind: Literal["model"] = "model"
-    task: Literal["captioner", "captcha"]
+    task: str
     decision: Decision
     run: RunName | None
     champion: RunName | None

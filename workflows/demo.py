@@ -26,7 +26,7 @@ from trainer.inference.caption_images import draw_attention
 from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run
-from trainer.tasks.train_captioner import train_captioner
+from trainer.tasks.captioning import train_captioner
 from workflows.html_reports import CaptionedImage, Report, Step, build_demo_page
 
 NUM_SCENES = 400
@@ -106,8 +106,8 @@ def demo(options: Demo) -> dict[str, Any]:
 
     Returns:
         `scenes` and `held_out` (numbers of images); `correct`, for `colors`, `shapes` and `captions`: `fraction`
-        correct and `chance` (the same for another scene's caption); `weights`, `val_loss`, `val_accuracy`, `seconds`,
-        `examples` (captions), and the paths `report`, `store` and `run_dir`.
+        correct and `chance` (the same for another scene's caption); `weights`, `val_loss`, `val_token_accuracy`,
+        `seconds`, `examples` (captions), and the paths `report`, `store` and `run_dir`.
     """
     started = time.monotonic()
     paths = DemoPaths(local_path(options.output, "--output").absolute())
@@ -146,7 +146,7 @@ def demo(options: Demo) -> dict[str, Any]:
         "correct": _score(captioned),
         "weights": weights,
         "val_loss": training["val_loss"],
-        "val_accuracy": training["val_accuracy"],
+        "val_token_accuracy": training["val_token_accuracy"],
         "seconds": round(time.monotonic() - started, 1),
         "report": str(paths.report),
         "store": str(paths.store),
@@ -267,7 +267,7 @@ def _build_page(
             values={
                 **correct,
                 "validation loss": f"{summary['val_loss']:.3f}",
-                "validation accuracy": f"{summary['val_accuracy']:.1%}",
+                "validation accuracy": f"{summary['val_token_accuracy']:.1%}",
                 "seconds": summary["seconds"],
             },
             steps=tuple(steps),

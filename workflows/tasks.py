@@ -1,11 +1,12 @@
-"""Tasks: what runs learn to do, each prepared, trained and evaluated from plain mappings of options."""
+"""Prepares, trains and evaluates the runs of a task from plain mappings of options."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import AfterValidator
 
 from features.io.atomic_files import hash_file
 from features.io.locations import parse_location
@@ -17,22 +18,14 @@ from schemas.errors import UsageError
 from schemas.options.base import Options
 from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
-from schemas.options.training import TrainCaptcha, TrainCaptioner, TrainingOptions
-from trainer.config import parse_options, parse_recognizer
-from trainer.decoding.generation import GenerationConfig
 from trainer.evaluation.evaluate import evaluate
-from trainer.metrics import METRICS, TITLES
-from trainer.models.configs import DEFAULT_PROFILE
-from trainer.models.model_specs import RECOGNIZER_INPUT, PixelInput, model_spec
-from trainer.runs.recognizer_run import refuse_generation_options
-from trainer.tasks.train_captioner import train_captioner
-from trainer.tasks.train_recognizer import train_captcha
+from trainer.task_registry import TASKS, find_task
+from trainer.tasks.task import Task
+from trainer.training.hyperparameters import Hyperparameters
+from trainer.training.train import train
 
-TaskName = Literal["captioner", "captcha"]
-TrainingKind = TypeVar("TrainingKind", bound=TrainingOptions)
-
-# What decides which images and captions a dataset has, and how a job runs; the other options say what a row means.
-_OF_DATASET = (
+# These options decide which images and captions a dataset has, and how a job runs. The others decide rows of a table.
+_DATASET_OPTIONS = (
     "dataset_type",
     "dataset_name",
     "images",
@@ -52,135 +45,72 @@ _OF_DATASET = (
     "allow_private_addresses",
     "beam_options",
 )
-_OF_PLACE = ("store", "dry_run")
+_STORE_OPTIONS = ("store", "dry_run")
 # Options of training and evaluation that may name a file.
-_FILES = ("extractor", "extractor_weights", "labels")
-# Arguments of training that say where it reads and writes, not how it learns.
-_OF_RUN = ("store", "run_dir", "dataset", "feature_table", "caption_table", "hyperparameters")
-# The option of training that takes the fingerprint of a table, by the kind of the table.
+_FILE_OPTIONS = ("extractor", "extractor_weights", "labels")
+# Options of training that are not hyperparameters.
+_RUN_OPTIONS = ("store", "run_dir", "dataset", "feature_table", "caption_table", "hyperparameters")
+# The option of training that selects a table, by kind of table.
 _TABLE_OPTIONS = {"features": "feature_table", "captions": "caption_table"}
-# The score of captions that best agrees with what people think of them, which tables begin with.
-_TELLING = "cider_d"
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """A job that fills a table of the store, and a dataset.
+    """A `capt prepare` command that writes one kind of table.
 
     Args:
-        command: str. What `capt prepare` calls it.
-        options: type. Its options.
-        run: function. The job; takes the options and returns its figures.
-        tells: function of options and store, or None. The fingerprint of the table, known without running the job; None
-            where the job's plan must tell.
+        command: Its name after `capt prepare`.
+        options: Its options.
+        run: Its function.
+        compute_fingerprint: Computes the fingerprint of the table from options and store; None if only a dry run can.
     """
 
     command: str
     options: type[Options]
     run: Callable[..., dict[str, Any]]
-    tells: Callable[[Any, Store], str] | None
+    compute_fingerprint: Callable[[Any, Store], str] | None = None
 
     @property
-    def of_dataset(self) -> tuple[str, ...]:
-        """Names of the options that decide which records there are: one table's are the same as another's."""
-        return tuple(name for name in self.options.model_fields if name in _OF_DATASET)
+    def dataset_options(self) -> tuple[str, ...]:
+        """Names of the options that decide the records. They are equal for all tables of a dataset."""
+        return tuple(name for name in self.options.model_fields if name in _DATASET_OPTIONS)
 
     @property
-    def of_rows(self) -> tuple[str, ...]:
-        """Names of the options that decide what a row means, or how its job computes."""
-        return tuple(name for name in self.options.model_fields if name not in (*_OF_DATASET, *_OF_PLACE))
+    def row_options(self) -> tuple[str, ...]:
+        """Names of the options that decide the rows of a table, or how its job computes them."""
+        others = (*_DATASET_OPTIONS, *_STORE_OPTIONS)
+        return tuple(name for name in self.options.model_fields if name not in others)
 
     def prepare(self, store: str | Path, options: Mapping[str, Any], dry_run: bool = False) -> dict[str, Any]:
-        """Run the job, or say what it would do.
+        """Runs the command and returns its result.
 
         Args:
-            store: str or Path. The store.
-            options: mapping. Options of the command, by name; a path alone may stand for a list of one.
-            dry_run: bool. As `--dry-run` of the command.
+            store: The store.
+            options: Options of the command by name. A single path may stand for a list.
+            dry_run: Writes nothing.
 
         Raises:
-            UsageError: an option is unknown or wrong.
-            CaptError: as the command says.
+            UsageError: An option is unknown or wrong.
         """
-        return self.run(self.parsed(store, options).model_copy(update={"dry_run": dry_run}))
+        return self.run(self.parse(store, options).model_copy(update={"dry_run": dry_run}))
 
     def fingerprint(self, store: Store, options: Mapping[str, Any]) -> str:
-        """The fingerprint of the table that these options make."""
-        if self.tells is None:
+        """Returns the fingerprint of the table that the command would write."""
+        if self.compute_fingerprint is None:
             return str(self.prepare(store.path, options, dry_run=True)["fingerprint"])
-        return self.tells(self.parsed(store.path, options), store)
+        return self.compute_fingerprint(self.parse(store.path, options), store)
 
-    def parsed(self, store: str | Path, options: Mapping[str, Any]) -> Options:
-        """The options, typed; UsageError by name where one is unknown, wrong, or said elsewhere."""
-        location = f"prepare {self.command}"
-        for name in underscored(options):
-            if name in _OF_PLACE:
-                raise UsageError(f"{name} is not an option of a table", location=location, hint="Leave it out.")
-        return self.options.parse({**options, "store": str(store)}, location)
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score of a run.
-
-    Args:
-        value: float. As `capt evaluate` has it.
-        interval: (low, high) or None. Where 95 % of the draws of as many images lie; None where that is not known.
-    """
-
-    value: float
-    interval: tuple[float, float] | None = None
-
-
-class Task(Protocol):
-    """What runs learn to do.
-
-    Attributes:
-        name: str. What records of runs call it.
-        preparations: mapping of Preparation. By the name under which training takes the table's fingerprint.
-        scores: mapping of str. What scores are called on pages, by name, the telling one first.
-    """
-
-    name: TaskName
-    preparations: Mapping[str, Preparation]
-    scores: Mapping[str, str]
-
-    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings of a run by name, those included that the options leave at their defaults.
-
-        Args:
-            options: mapping. As `capt train` takes them on the command line and in `--config`, together.
+    def parse(self, store: str | Path, options: Mapping[str, Any]) -> Options:
+        """Parses the options.
 
         Raises:
-            UsageError: an option is unknown or wrong.
+            UsageError: An option is unknown, wrong, or set elsewhere.
         """
-
-    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
-        """UsageError where features of this shape are not what the model reads; `where` names their table."""
-
-    def train(
-        self,
-        store: str | Path,
-        run_dir: str | Path,
-        options: Mapping[str, Any],
-        tables: Mapping[str, str],
-        dataset: Sequence[str] | None = None,
-    ) -> dict[str, Any]:
-        """Train a run, or go on with it; the figures of the training command.
-
-        Args:
-            store: str or Path. The store.
-            run_dir: str or Path. The run directory.
-            options: mapping. As `settings` takes them.
-            tables: mapping of str. Fingerprints, by the names of `preparations`.
-            dataset: sequence of str or None. Names of the datasets; None where the store holds one that fits.
-        """
-
-    def check_evaluation(self, options: Mapping[str, Any]) -> None:
-        """UsageError where these are no options of `capt evaluate` for such runs, as far as that shows without one."""
-
-    def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
-        """The scores of one run, of what `evaluate_run` returned."""
+        location = f"prepare {self.command}"
+        for name in underscored(options):
+            if name in _STORE_OPTIONS:
+                raise UsageError(f"{name} is not an option of a table", location=location, hint="Leave it out.")
+        return self.options.parse({**options, "store": str(store)}, location)
 
 
 def _features_fingerprint(options: PrepareFeatures, store: Store) -> str:
@@ -191,28 +121,57 @@ def _pixels_fingerprint(options: PrepareCaptcha, store: Store) -> str:
     return _features_fingerprint(build_pixel_options(options), store)
 
 
-class CaptionerTask:
-    """Captions of images, from a table of features and one of tokens."""
-
-    name: TaskName = "captioner"
-    preparations: Mapping[str, Preparation] = {
+# The preparations of each task, by kind of table: `features`, and `captions` if the task has caption tables.
+PREPARATIONS: dict[str, dict[str, Preparation]] = {
+    "captioner": {
         "features": Preparation("features", PrepareFeatures, prepare_features, _features_fingerprint),
-        "captions": Preparation("captions", PrepareCaptions, prepare_captions, None),
-    }
-    scores: Mapping[str, str] = {name: TITLES[name] for name in sorted(METRICS, key=_TELLING.__ne__)}
+        "captions": Preparation("captions", PrepareCaptions, prepare_captions),
+    },
+    "captcha": {"features": Preparation("captcha", PrepareCaptcha, prepare_captcha, _pixels_fingerprint)},
+}
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task together with the preparation of its tables; find it with `find_prepared_task`."""
+
+    name: str
+
+    @cached_property
+    def task(self) -> Task:
+        """The task."""
+        return find_task(self.name)
+
+    @property
+    def preparations(self) -> Mapping[str, Preparation]:
+        """The preparations by kind of table."""
+        return PREPARATIONS[self.name]
+
+    @property
+    def has_captions(self) -> bool:
+        """Tells whether the task has caption tables, and thus a vocabulary."""
+        return "captions" in self.preparations
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Task` says."""
-        given = _of_training(options)
-        model = given.pop("model", "soft_attention")
-        training, sizes = parse_options(model_spec(model).config, given)
-        return {"model": model, **sizes.model_dump(mode="json"), **training.resolved().model_dump(mode="json")}
+        """Returns all hyperparameters of a run by name, defaults included.
+
+        Args:
+            options: Options and hyperparameters of `capt train`.
+
+        Raises:
+            UsageError: An option is unknown or wrong.
+        """
+        return self._parse(options).to_dict()
 
     def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
-        """As `Task` says."""
-        settings = self.settings(options)
-        wanted = PixelInput() if settings["extractor"] else model_spec(settings["model"])
-        wanted.check_shape(shape, location)
+        """Raises UsageError if the model does not read features of this shape.
+
+        Args:
+            options: As for `settings`.
+            shape: The shape of the features of one image.
+            location: The feature table, for errors.
+        """
+        self.task.check_shape(self._parse(options), shape, location)
 
     def train(
         self,
@@ -222,155 +181,100 @@ class CaptionerTask:
         tables: Mapping[str, str],
         dataset: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """As `Task` says."""
-        return train_captioner(_parsed(TrainCaptioner, store, run_dir, options, tables, dataset))
+        """Trains or resumes a run and returns the result of the training command.
+
+        Args:
+            store: The store.
+            run_dir: The run directory.
+            options: As for `settings`.
+            tables: Fingerprints by kind of table.
+            dataset: Names of the datasets; None if the store contains only one that fits.
+        """
+        fixed = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
+        selected = {_TABLE_OPTIONS[kind]: fingerprint for kind, fingerprint in tables.items()}
+        return train(self.task, self.task.options.parse({**_hyperparameters(options), **fixed, **selected}, "train"))
 
     def check_evaluation(self, options: Mapping[str, Any]) -> None:
-        """As `Task` says."""
-        given = _of_evaluation(options)
-        if given.labels is not None:
-            raise UsageError("captions are in the store", location="evaluate: --labels", hint="Leave it out.")
-        generation = given.generation()
-        generation.pop("bad_words", None)
+        """Raises UsageError if these options of `capt evaluate` do not fit the task."""
         try:
-            GenerationConfig(**{"max_new_tokens": 1, **generation})
-        except ValidationError as error:
-            raise UsageError(error.errors()[0]["msg"], location="evaluate") from None
+            self.task.check_evaluation(Evaluate.parse({"runs": ("RUN",), **options}, "evaluate"))
+        except UsageError as error:
+            location = error.location if error.location.startswith("evaluate") else f"evaluate: {error.location}"
+            raise UsageError(error.message, location=location, hint=error.hint) from None
 
-    def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
-        """As `Task` says."""
-        intervals = evaluated["intervals"]
-        names = [name for name in METRICS if name in evaluated]
-        return {name: Score(evaluated[name], _pair(intervals.get(name))) for name in names}
-
-
-class CaptchaTask:
-    """Words of CAPTCHAs, from a table of pixels."""
-
-    name: TaskName = "captcha"
-    preparations: Mapping[str, Preparation] = {
-        "features": Preparation("captcha", PrepareCaptcha, prepare_captcha, _pixels_fingerprint)
-    }
-    scores: Mapping[str, str] = {
-        "exact_match": "words right",
-        "exact_match_beam": "words right, beam",
-        "exact_match_lexicon": "words right, lexicon",
-        "character_error_rate": "wrong letters",
-    }
-
-    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Task` says."""
-        given = _of_training(options)
-        profile = given.pop("profile", DEFAULT_PROFILE)
-        training, sizes = parse_recognizer(profile, given)
-        return {"profile": profile, **sizes.model_dump(mode="json"), **training.resolved().model_dump(mode="json")}
-
-    def check_shape(self, options: Mapping[str, Any], shape: tuple[int, ...], location: str) -> None:
-        """As `Task` says."""
-        RECOGNIZER_INPUT.check_shape(shape, location)
-
-    def train(
-        self,
-        store: str | Path,
-        run_dir: str | Path,
-        options: Mapping[str, Any],
-        tables: Mapping[str, str],
-        dataset: Sequence[str] | None = None,
-    ) -> dict[str, Any]:
-        """As `Task` says."""
-        return train_captcha(_parsed(TrainCaptcha, store, run_dir, options, tables, dataset))
-
-    def check_evaluation(self, options: Mapping[str, Any]) -> None:
-        """As `Task` says."""
-        refuse_generation_options(_of_evaluation(options))
-
-    def scored(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
-        """As `Task` says."""
-        decoded = {"exact_match": "greedy", "exact_match_beam": "beam", "exact_match_lexicon": "lexicon"}
-        right = {name: Score(evaluated[name], _pair(evaluated[how]["interval"])) for name, how in decoded.items()}
-        return {**right, "character_error_rate": Score(evaluated["greedy"]["character_error_rate"])}
+    def _parse(self, options: Mapping[str, Any]) -> Hyperparameters[Any]:
+        given = _hyperparameters(options)
+        return self.task.parse(given.pop(self.task.choice, None), given)
 
 
-TASKS: Mapping[TaskName, Task] = {"captioner": CaptionerTask(), "captcha": CaptchaTask()}
+def find_prepared_task(name: str) -> PreparedTask:
+    """Returns the task with this name and its preparations.
+
+    Raises:
+        UsageError: There is no such task.
+    """
+    return PreparedTask(_check_task_name(name))
 
 
-def task_of(name: str) -> Task:
-    """The task called `name`; UsageError naming the ones there are."""
-    for task in TASKS.values():
-        if task.name == name:
-            return task
-    raise UsageError(f"there is no task {name!r}", hint=f"use one of {', '.join(get_args(TaskName))}")
+def _check_task_name(name: str) -> str:
+    if name not in TASKS or name not in PREPARATIONS:
+        raise UsageError(f"there is no task {name!r}", hint=f"Use one of {', '.join(TASKS)}.")
+    return name
+
+
+def _validate_task_name(name: str) -> str:
+    try:
+        return _check_task_name(name)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+TaskName = Annotated[str, AfterValidator(_validate_task_name)]
 
 
 def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of one run on held-out images of the store, as `capt evaluate` returns them.
+    """Evaluates one run and returns the result of `capt evaluate`.
 
     Args:
-        store: str or Path. The store.
-        run_dir: str or Path. The run directory.
-        options: mapping. Options of `capt evaluate`, by name: `split`, `beam`, …
+        store: The store.
+        run_dir: The run directory.
+        options: Options of `capt evaluate` by name.
 
     Raises:
-        UsageError: an option is unknown or wrong.
+        UsageError: An option is unknown or wrong.
     """
     return evaluate(Evaluate.parse({**options, "runs": (str(run_dir),), "store": str(store)}, "evaluate"))
 
 
 def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by the names that Python has for them; those of the command line have dashes.
+    """Returns options with underscores instead of dashes in their names.
 
     Raises:
-        UsageError: An option stands there with a dash and with an underscore, and one would be ignored.
+        UsageError: An option is set in both spellings.
     """
     named: dict[str, Any] = {}
-    for name, value in options.items():
-        own = str(name).replace("-", "_")
-        if own in named:
-            raise UsageError(
-                f"{own} stands there twice, with a dash and with an underscore", hint="keep one of the two"
-            )
-        named[own] = value
+    for key, value in options.items():
+        name = str(key).replace("-", "_")
+        if name in named:
+            raise UsageError(f"{name} is set twice, with a dash and with an underscore", hint="Keep one of the two.")
+        named[name] = value
     return named
 
 
 def files_named(options: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the SHA-256 of each file that options name, by option: it decides results, and its path does not.
+    """Returns the SHA-256 of each file that options name, by option: its content decides results, not its path.
 
     Args:
         options: Options of training or evaluation.
     """
     named = {name: str(value).removeprefix("custom:") for name, value in underscored(options).items() if value}
-    files = {name: parse_location(path) for name, path in named.items() if name in _FILES}
+    files = {name: parse_location(path) for name, path in named.items() if name in _FILE_OPTIONS}
     return {name: hash_file(path) for name, path in files.items() if path.is_file()}
 
 
-def _of_training(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run, by name; UsageError where one says where it reads or writes."""
+def _hyperparameters(options: Mapping[str, Any]) -> dict[str, Any]:
     given = underscored(options)
-    for name in _OF_RUN:
+    for name in _RUN_OPTIONS:
         if name in given:
-            raise UsageError(f"{name} is not how a run learns", hint="leave it out; it is said elsewhere")
+            raise UsageError(f"{name} is not a hyperparameter", hint="Leave it out. It is set elsewhere.")
     return given
-
-
-def _of_evaluation(options: Mapping[str, Any]) -> Evaluate:
-    """The options of an evaluation; UsageError where one is unknown or wrong."""
-    return Evaluate.parse({"runs": ("RUN",), **options}, "evaluate")
-
-
-def _parsed(
-    kind: type[TrainingKind],
-    store: str | Path,
-    run_dir: str | Path,
-    options: Mapping[str, Any],
-    tables: Mapping[str, str],
-    dataset: Sequence[str] | None,
-) -> TrainingKind:
-    """The options of a training command: those that are none of its own are hyperparameters."""
-    location = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
-    named = {_TABLE_OPTIONS[name]: fingerprint for name, fingerprint in tables.items()}
-    return kind.parse({**_of_training(options), **location, **named}, "train")
-
-
-def _pair(interval: Any) -> tuple[float, float] | None:
-    return None if interval is None else (float(interval[0]), float(interval[1]))

@@ -72,8 +72,8 @@ COMMANDS = (
         "trainer.tasks.default_config:model_defaults",
         "trainer.tasks.default_config:print_defaults",
     ),
-    Command("train captioner", training.TrainCaptioner, "trainer.tasks.train_captioner:train_captioner"),
-    Command("train captcha", training.TrainCaptcha, "trainer.tasks.train_recognizer:train_captcha"),
+    Command("train captioner", training.TrainCaptioner, "trainer.tasks.captioning:train_captioner"),
+    Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha"),
     Command(
         "evaluate",
         inference.Evaluate,

@@ -36,7 +36,7 @@ def test_every_reader_reads_every_row(reading, table, tmp_path):
 
 def test_training_and_the_notebook_read_the_same_values(reading, table, tmp_path):
     captions, arrays = reading.one_caption_each(table), reading.save_arrays(tmp_path / "arrays", table)
-    order = reading.epoch_order(captions, BATCH, 0, 0)
+    order = reading.shuffle_captions(captions, BATCH, 0, 0)
     ours = [inputs["features"].numpy() for inputs, _ in reading.BatchReader(captions, table).dataset(order, BATCH)]
     theirs = [features.numpy() for features, _ in reading.reader(arrays, np.zeros((ROWS, 2), np.int32), BATCH)]
     found = [np.concatenate(batches).astype(np.float32).reshape(ROWS, -1) for batches in (ours, theirs)]

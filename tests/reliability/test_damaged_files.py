@@ -192,7 +192,7 @@ def test_damaged_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: by
 
 @pytest.mark.parametrize("content", [b"image\tword\na\tb\n", b"image\tword\tgreedy\na\tb\n", b"\xff\n"])
 def test_damaged_readings_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "readings.tsv").write_bytes(content)
+    (tmp_path / "images.tsv").write_bytes(content)
     with pytest.raises(CorruptFileError):
         readings(tmp_path)
 

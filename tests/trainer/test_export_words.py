@@ -79,6 +79,6 @@ def test_any_number_of_images_is_taken_at_once(served, captchas):
 
 
 def test_options_of_captions_are_refused(run, tmp_path):
-    with pytest.raises(UsageError, match="--num-beams: it is for captions, and the run reads words"):
+    with pytest.raises(UsageError, match="--num-beams: recognizers do not use this option"):
         capt.export(run=run.path, out=tmp_path / "model", num_beams=3)
     assert not (tmp_path / "model").exists()

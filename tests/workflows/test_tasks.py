@@ -9,7 +9,7 @@ import capt
 from features.store import open_store
 from schemas.errors import UsageError
 from trainer.runs.metadata import read_metadata
-from workflows.tasks import TASKS, evaluate_run, task_of
+from workflows.tasks import PREPARATIONS, evaluate_run, find_prepared_task
 
 NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 64}
 SMALL_CAPTIONER = {"model": "merge", "embedding_dim": 8, "units": 8, "epochs": 1, "num-sample-captions": 0}
@@ -25,7 +25,7 @@ SMALL_RECOGNIZER = {
 
 @pytest.mark.slow
 def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any, coco: Any) -> None:
-    task, store = task_of("captioner"), tmp_path / "store"
+    task, store = find_prepared_task("captioner"), tmp_path / "store"
     data = {"dataset_type": "coco", "annotations": str(coco(range(12))), "split_ratios": "0.5,0.5,0"}
     features = {**data, "images": str(photos(12)), **NETWORK, "pooling": "avg"}
     tables = {
@@ -38,15 +38,15 @@ def test_a_captioner_is_prepared_trained_and_scored(tmp_path: Path, photos: Any,
     task.check_shape(SMALL_CAPTIONER, opened.feature_table(tables["features"]).shape, "there")
     assert task.train(store, tmp_path / "run", SMALL_CAPTIONER, tables)["epochs"] == 1
     assert task.settings(SMALL_CAPTIONER).items() >= read_metadata(tmp_path / "run").training.model_dump().items()
-    scores = task.scored(evaluate_run(store, tmp_path / "run", {"split": "val", "num_examples": 0}))
-    assert next(iter(task.scores)) == "cider_d"
+    scores = task.task.read_scores(evaluate_run(store, tmp_path / "run", {"split": "val", "num_examples": 0}))
+    assert next(iter(task.task.metrics)) == "cider_d"
     low, high = scores["bleu_1"].interval
     assert low <= scores["bleu_1"].value <= high
 
 
 @pytest.mark.slow
 def test_a_recognizer_is_prepared_trained_and_scored(tmp_path: Path) -> None:
-    task, store = task_of("captcha"), tmp_path / "store"
+    task, store = find_prepared_task("captcha"), tmp_path / "store"
     capt.synth_captcha(out=tmp_path / "data", num_images=60, seed=3)
     made = str(tmp_path / "data" / "words_captcha")
     prepare = task.preparations["features"]
@@ -55,29 +55,29 @@ def test_a_recognizer_is_prepared_trained_and_scored(tmp_path: Path) -> None:
     assert prepare.fingerprint(open_store(store), options) == table
     task.check_shape(SMALL_RECOGNIZER, open_store(store).feature_table(table).shape, "there")
     assert task.train(store, tmp_path / "run", SMALL_RECOGNIZER, {"features": table})["epochs"] == 1
-    scores = task.scored(evaluate_run(store, tmp_path / "run", {"num_examples": 0}))
-    assert set(scores) == set(task.scores)
+    scores = task.task.read_scores(evaluate_run(store, tmp_path / "run", {"num_examples": 0}))
+    assert set(scores) == set(task.task.metrics)
     assert scores["exact_match"].interval[0] <= scores["exact_match"].value
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_what_decides_rows_and_what_decides_records_are_apart(task: Any) -> None:
-    for each in task.preparations.values():
-        assert {*each.of_rows, *each.of_dataset, "store", "dry_run"} == set(each.options.model_fields)
-        assert not set(each.of_rows) & set(each.of_dataset)
+@pytest.mark.parametrize("task", PREPARATIONS)
+def test_options_of_rows_and_of_records_are_disjoint(task: str) -> None:
+    for each in find_prepared_task(task).preparations.values():
+        assert {*each.row_options, *each.dataset_options, "store", "dry_run"} == set(each.options.model_fields)
+        assert not set(each.row_options) & set(each.dataset_options)
 
 
 def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
-    captioner, captcha = TASKS["captioner"], TASKS["captcha"]
+    captioner, captcha = find_prepared_task("captioner"), find_prepared_task("captcha")
     with pytest.raises(UsageError, match="unknown option 'pooler'"):
         captioner.preparations["features"].prepare(tmp_path, {"dataset_type": "coco", "images": "x", "pooler": "avg"})
     with pytest.raises(UsageError, match="--labels: it is missing"):
         captcha.preparations["features"].prepare(tmp_path, {"images": "x"})
     with pytest.raises(UsageError, match="unknown option 'unit'"):
         captioner.settings({"model": "merge", "unit": 3})
-    with pytest.raises(UsageError, match="feature_table is not how a run learns"):
+    with pytest.raises(UsageError, match="feature_table is not a hyperparameter"):
         captcha.settings({"feature_table": "00"})
     with pytest.raises(UsageError, match="merge wants pooled features"):
         captioner.check_shape({"model": "merge"}, (64, 2048), "there")
-    with pytest.raises(UsageError, match="there is no task 'speech' \\(use one of captioner, captcha\\)"):
-        task_of("speech")
+    with pytest.raises(UsageError, match="there is no task 'speech'"):
+        find_prepared_task("speech")

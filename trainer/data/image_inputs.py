@@ -1,8 +1,8 @@
-"""Pictures: the images that a person names to have captioned: files, folders, archives, addresses."""
+"""Finds and reads the images that a user names: files, directories, archives and URLs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from features.io.open_files import stat_file
@@ -11,17 +11,17 @@ from features.references.downloads import DownloadLimits, download
 from features.references.image_files import is_image
 from schemas.errors import CaptError, NoUsableImageError, RecordError, to_record_error
 
-_WEB = ("http://", "https://")
+_URL = ("http://", "https://")
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An image that was named.
+    """An image that a user named.
 
     Args:
-        name: What to call it.
-        read: How to get its bytes; whatever that raises fails this image.
-        stamp: Changes whenever its bytes may have; empty where that is not known.
+        name: Its name in results.
+        read: Returns its bytes. Any exception fails this image only.
+        stamp: Changes whenever its bytes may have changed; empty if unknown.
     """
 
     name: str
@@ -30,21 +30,20 @@ class ImageInput:
 
 
 def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[ImageInput]:
-    """The images that a name stands for: the file or address itself, or those in the folder or archive, by name.
+    """Lists the images of a file, directory, archive or URL, ordered by name.
 
-    A file that is not there, or an archive that cannot be read, is a picture still: reading it says so, and costs no
-    other.
+    A missing file or unreadable archive is listed as one image, which fails when it is read.
 
     Args:
-        name: str. A file, folder, zip or tar, also at `s3://` or `gs://`; or an http or https address of one image.
-        limits: DownloadLimits or None. What an http or https address may take; the default ones where None.
+        name: An image, directory, .zip or .tar file, local or at `s3://` or `gs://`; or the http(s) URL of an image.
+        limits: The limits of downloads.
     """
-    if name.lower().startswith(_WEB):
-        yield ImageInput(name, _Once(partial(download, name, limits)))
+    if name.lower().startswith(_URL):
+        yield ImageInput(name, cache(partial(download, name, limits)))
         return
     if not is_collection(name):
         reference = Reference.from_location(name)
-        yield ImageInput(name, reference.read, _stamp_of(reference.location))
+        yield ImageInput(name, reference.read, _read_stamp(reference.location))
         return
     try:
         found = sorted((entry for entry in list_files(name) if is_image(entry)), key=lambda entry: entry.name)
@@ -55,19 +54,19 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
         yield ImageInput(name, partial(_fail, to_record_error("find", error)))
         return
     if not found:
-        yield ImageInput(name, partial(_fail, RecordError("find", "empty", "it holds no image")))
+        yield ImageInput(name, partial(_fail, RecordError("find", "empty", "it contains no image")))
     for entry in found:
         yield ImageInput(f"{name.rstrip('/')}/{entry.name}", entry.reference.read, f"{entry.size}:{entry.stamp}")
 
 
 def check_images(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a command found out about pictures, unless it found out nothing.
+    """Returns the result of a command, unless all images failed.
 
     Args:
-        result: `results`, a mapping per picture, with `error` if the picture has no answer.
+        result: `results`, a mapping per image, with `error` if the image failed.
 
     Raises:
-        NoUsableImageError: No picture has an answer.
+        NoUsableImageError: All images failed.
     """
     rows = result["results"]
     if all("error" in row for row in rows):
@@ -75,23 +74,10 @@ def check_images(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-class _Once:
-    """Asks an address once, however often its picture is read."""
-
-    def __init__(self, ask: Callable[[], bytes]) -> None:
-        self._ask = ask
-        self._data: bytes | None = None
-
-    def __call__(self) -> bytes:
-        if self._data is None:
-            self._data = self._ask()
-        return self._data
-
-
-def _stamp_of(location: str) -> str:
+def _read_stamp(location: str) -> str:
     try:
         return stat_file(location).version
-    except (OSError, CaptError):  # Reading it says so.
+    except (OSError, CaptError):  # reading the image reports the error
         return ""
 
 

@@ -1,6 +1,6 @@
-"""Feeding: rows of a feature table as batches read ahead of training, by tf.data.
+"""Reads rows of a feature table as tf.data batches ahead of training.
 
-step → one read of the table, in NumPy → tensors → prefetch
+step → one read of the table in NumPy → tensors → prefetch
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from schemas.errors import CaptError
 from trainer.data.table_selection import FeatureSource
 
+Augment = Callable[[Any, Any], Any]
+
 _PARALLEL_READS = 2
 
 
 class FeatureFeed:
-    """Reads rows of a feature table, in batches ahead of who uses them.
+    """Reads rows of a feature table in prefetched batches.
+
+    tf.data passes on only the text of an exception, so `error` keeps a CaptError that is raised during a read.
 
     Args:
-        features: FeatureSource. The table.
-        rows: int64 array [images]. Positions in it, in the order in which images are numbered.
-
-    A `CaptError` raised while a batch is read is kept in `error`, for tf.data passes on its text alone.
+        features: The feature table.
+        rows: Positions in it, in the order of the image numbers: int64 [images].
     """
 
     def __init__(self, features: FeatureSource, rows: NDArray[np.int64]) -> None:
@@ -34,32 +36,32 @@ class FeatureFeed:
         self.dtype = features.read(rows[:1]).dtype
         self.error: CaptError | None = None
 
-    def read_images(self, images: NDArray[np.integer]) -> NDArray[Any]:
-        """The features [N, *shape] of images, by number."""
+    def read_images(self, images: NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Reads the features [N, *shape] of images, by number."""
         try:
             return self.features.read(self.rows[images])
         except CaptError as error:
             self.error = error
             raise
 
-    def sample(self, images: int) -> NDArray[Any]:
-        """The features of some images, spread evenly over all: [N, *shape], at most `images` of them."""
-        return self.read_images(np.arange(0, len(self.rows), -(-len(self.rows) // images)))
+    def sample(self, count: int) -> NDArray[Any]:
+        """Reads the features of at most `count` images, evenly spaced: [N, *shape]."""
+        return self.read_images(np.arange(0, len(self.rows), -(-len(self.rows) // count)))
 
-    def ahead(
+    def prefetch(
         self,
         load: Callable[[int], Sequence[NDArray[Any]]],
         dtypes: Sequence[Any],
         assemble: Callable[..., Any],
         steps: range,
     ) -> tf.data.Dataset:
-        """What `load` gives at each step, as tensors, read ahead by a few.
+        """Returns a prefetched dataset of one element per step.
 
         Args:
-            load: function from a step to arrays.
-            dtypes: sequence of dtypes. Of the arrays.
-            assemble: function from the step, int64, and the tensors, to what a batch is; it states their shapes.
-            steps: range. The steps.
+            load: Maps a step to arrays.
+            dtypes: The dtypes of the arrays.
+            assemble: Maps the step, int64, and the tensors to a batch, and sets static shapes.
+            steps: The steps.
         """
 
         def arrays(step: Any) -> list[NDArray[Any]]:
@@ -75,14 +77,14 @@ class FeatureFeed:
 
 @contextmanager
 def raise_read_errors(*feeds: FeatureFeed | None) -> Iterator[None]:
-    """Within the block, an error that tf.data passed on as text is raised as the CaptError that a feed met."""
+    """Raises the CaptError of a feed instead of the tf.data error that reports its text."""
     used = [feed for feed in feeds if feed is not None]
     for feed in used:
         feed.error = None
     try:
         yield
     except tf.errors.OpError as error:
-        met = [feed.error for feed in used if feed.error is not None]
-        if not met:
+        raised = [feed.error for feed in used if feed.error is not None]
+        if not raised:
             raise
-        raise met[0] from error
+        raise raised[0] from error

@@ -1,4 +1,4 @@
-"""Which tables of a store a run is trained on: the ones asked for, or the only ones that fit."""
+"""Selects the tables of a store that a run is trained on: those asked for, or the only ones that fit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,218 +11,192 @@ from features.store import CaptionTable, Dataset, FeatureTable, Store
 from schemas.errors import StoreError
 from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
-from trainer.models.model_specs import RECOGNIZER_INPUT, ModelSpec, PixelInput
+
+_PREPARE_CAPTIONS = "`capt prepare features` and `capt prepare captions` with the same --dataset-name"
 
 
 class FeatureSource(Protocol):
-    """What is needed of `features.store.FeatureTable`."""
+    """The part of `features.store.FeatureTable` that batches are read from."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image's features."""
+        """Shape of the features of one image."""
 
     def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Positions of content keys uint8 [N, 32]; −1 where there is none."""
+        """Returns the positions of content hashes uint8 [N, 32]; −1 for a missing one."""
 
     def ensure_local(self, positions: NDArray[np.int64]) -> None:
-        """Have what is at these positions at hand, where the store is at an address."""
+        """Downloads the shards of these positions if the store is in a bucket."""
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Features [N, *shape] at these positions."""
+        """Reads the features [N, *shape] at these positions."""
+
+
+class InputCheck(Protocol):
+    """Tells which feature shapes a model reads."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tells whether the model reads features of this shape."""
+
+    def check_shape(self, shape: tuple[int, ...], location: str) -> None:
+        """Raises UsageError if the model does not read features of this shape."""
 
 
 @dataclass(frozen=True)
 class TrainingTables:
-    """What a run is trained on.
+    """The tables that a run is trained on.
 
     Args:
-        datasets: tuple of Dataset. Where captions and images meet.
-        texts: tuple of CaptionTable. The captions of each dataset; all have one vocabulary.
-        features: FeatureTable. The features of all their images.
+        datasets: The datasets, which map image IDs to content hashes.
+        features: The features of all their images.
+        caption_tables: The captions of each dataset, with equal vocabularies; empty for other tasks.
     """
 
     datasets: tuple[Dataset, ...]
-    texts: tuple[CaptionTable, ...]
     features: FeatureTable
+    caption_tables: tuple[CaptionTable, ...] = ()
 
     def __iter__(self) -> Iterator[Dataset | CaptionTable | FeatureTable]:
-        return iter((*self.datasets, *self.texts, self.features))
-
-
-@dataclass(frozen=True)
-class LabelledTables:
-    """What a recognizer of words is trained on.
-
-    Args:
-        datasets: tuple of Dataset. Where words and images meet.
-        features: FeatureTable. The pixels of all their images.
-    """
-
-    datasets: tuple[Dataset, ...]
-    features: FeatureTable
-
-    def __iter__(self) -> Iterator[Dataset | FeatureTable]:
-        return iter((*self.datasets, self.features))
+        return iter((*self.datasets, *self.caption_tables, self.features))
 
 
 def select_tables(
     store: Store,
-    spec: ModelSpec | PixelInput,
-    datasets: Sequence[str] | None = None,
+    inputs: InputCheck,
+    datasets: Sequence[str] = (),
     features: str | None = None,
     captions: str | None = None,
 ) -> TrainingTables:
-    """The tables that a model is trained on.
+    """Selects the tables that a captioner is trained on.
 
     Args:
-        store: Store. Where they lie.
-        spec: ModelSpec or PixelInput. The model, or pixels for one; tables of features of other shapes do not fit.
-        datasets: sequence of str or None. Names; None where the store holds exactly one dataset with captions.
-        features: str or None. Fingerprint, or its beginning; None where exactly one feature table fits.
-        captions: str or None. Fingerprint, or its beginning; None where each dataset has exactly one text table.
+        store: The store.
+        inputs: The model, which reads features of some shapes only.
+        datasets: Names. If empty, the store must contain exactly one dataset with captions.
+        features: Fingerprint or its beginning. If None, exactly one feature table must fit.
+        captions: Fingerprint or its beginning. If None, each dataset must have exactly one caption table.
 
     Raises:
-        StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
-        UsageError: the feature table asked for is not what the model wants.
+        StoreError: No table fits, or several do. The message lists the candidates and names the option.
+        UsageError: The model does not read the requested feature table.
     """
-    texts = store.caption_tables()
-    chosen = _datasets(store, texts, datasets)
-    return TrainingTables(
-        tuple(chosen), tuple(_texts(store, texts, chosen, captions)), _features(store, spec, chosen, features)
-    )
+    tables = store.caption_tables()
+    captioned = {table.table_config.dataset for table in tables}
+    chosen = _select_datasets(store, datasets, lambda one: one.name in captioned, "captions", _PREPARE_CAPTIONS)
+    caption_tables = _select_caption_tables(store, tables, chosen, captions)
+    return TrainingTables(tuple(chosen), _select_features(store, inputs, chosen, features), tuple(caption_tables))
 
 
 def select_labelled_tables(
-    store: Store, datasets: Sequence[str] | None = None, features: str | None = None
-) -> LabelledTables:
-    """The tables that a recognizer of words is trained on.
-
-    Args:
-        store: Store. Where they lie.
-        datasets: sequence of str or None. Names; None where the store holds exactly one dataset with words.
-        features: str or None. Fingerprint, or its beginning; None where exactly one table of pixels fits.
-
-    Raises:
-        StoreError: there is no such table, or several fit; the message lists them and names the option that picks one.
-        UsageError: the feature table asked for has no pixels.
-    """
-    chosen = _labelled(store, datasets)
-    return LabelledTables(tuple(chosen), _features(store, RECOGNIZER_INPUT, chosen, features, "capt prepare captcha"))
+    store: Store, inputs: InputCheck, datasets: Sequence[str] = (), features: str | None = None
+) -> TrainingTables:
+    """Selects the tables of labelled images; arguments and errors as in `select_tables`."""
+    command = "capt prepare captcha"
+    chosen = _select_datasets(store, datasets, lambda one: len(one.labels()) > 0, "labels", f"`{command}`")
+    return TrainingTables(tuple(chosen), _select_features(store, inputs, chosen, features, command))
 
 
-def _labelled(store: Store, names: Sequence[str] | None) -> list[Dataset]:
+def _select_datasets(store: Store, names: Sequence[str], is_usable: Any, records: str, command: str) -> list[Dataset]:
     if names:
         return [store.dataset(name) for name in dict.fromkeys(names)]
-    return _only(
-        [dataset for dataset in store.datasets() if len(dataset.labels())], store, "words", "`capt prepare captcha`"
-    )
-
-
-def _only(fitting: list[Dataset], store: Store, message: str, command: str) -> list[Dataset]:
-    """The single dataset that has captions, or words; StoreError where there is none, or several."""
+    fitting = [dataset for dataset in store.datasets() if is_usable(dataset)]
     if len(fitting) == 1:
         return fitting
     if fitting:
         found = ", ".join(dataset.name for dataset in fitting)
         raise StoreError(
-            f"several datasets have {message}: {found}", location=str(store.path), hint="pick with --dataset NAME"
+            f"several datasets have {records}: {found}", location=str(store.path), hint="Choose with --dataset NAME."
         )
-    raise StoreError(f"no dataset has both images and {message}", location=str(store.path), hint=f"run {command}")
+    raise StoreError(f"no dataset has images and {records}", location=str(store.path), hint=f"Run {command}.")
 
 
-def _datasets(store: Store, texts: list[CaptionTable], names: Sequence[str] | None) -> list[Dataset]:
-    if names:
-        return [store.dataset(name) for name in dict.fromkeys(names)]
-    captioned = {table.table_config.dataset for table in texts}
-    fitting = [dataset for dataset in store.datasets() if dataset.name in captioned]
-    command = "`capt prepare features` and `capt prepare captions` with the same --dataset-name"
-    return _only(fitting, store, "captions", command)
-
-
-def _texts(store: Store, tables: list[CaptionTable], datasets: list[Dataset], prefix: str | None) -> list[CaptionTable]:
-    anchor = store.caption_table(prefix) if prefix else None
-    if anchor and anchor.table_config.dataset not in [dataset.name for dataset in datasets]:
+def _select_caption_tables(
+    store: Store, tables: list[CaptionTable], datasets: list[Dataset], prefix: str | None
+) -> list[CaptionTable]:
+    asked = store.caption_table(prefix) if prefix else None
+    if asked and asked.table_config.dataset not in [dataset.name for dataset in datasets]:
         raise StoreError(
-            f"the text table {anchor.fingerprint[:SHORT_FINGERPRINT]} holds captions of {anchor.table_config.dataset}",
+            f"the caption table {asked.fingerprint[:SHORT_FINGERPRINT]} belongs to {asked.table_config.dataset}",
             location=str(store.path),
-            hint=f"add --dataset {anchor.table_config.dataset}, or pick another --caption-table",
+            hint=f"Add --dataset {asked.table_config.dataset}, or choose another --caption-table.",
         )
-    chosen = [_text(store, tables, dataset.name, anchor) for dataset in datasets]
-    words = chosen[0].vocabulary()
+    chosen = [_select_caption_table(store, tables, dataset.name, asked) for dataset in datasets]
+    vocabulary = chosen[0].vocabulary()
     for table in chosen[1:]:
-        if table.vocabulary() != words:
+        if table.vocabulary() != vocabulary:
             raise StoreError(
                 f"{table.table_config.dataset} and {chosen[0].table_config.dataset} have different vocabularies",
                 location=str(store.path),
-                hint=f"run `capt prepare captions --dataset-name {table.table_config.dataset} "
-                f"--vocab-from {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`",
+                hint=f"Run `capt prepare captions --dataset-name {table.table_config.dataset} "
+                f"--vocab-from {chosen[0].fingerprint[:SHORT_FINGERPRINT]}`.",
             )
     return chosen
 
 
-def _text(store: Store, tables: list[CaptionTable], dataset: str, anchor: CaptionTable | None) -> CaptionTable:
-    if anchor and anchor.table_config.dataset == dataset:
-        return anchor
+def _select_caption_table(
+    store: Store, tables: list[CaptionTable], dataset: str, asked: CaptionTable | None
+) -> CaptionTable:
+    if asked and asked.table_config.dataset == dataset:
+        return asked
     fitting = [table for table in tables if table.table_config.dataset == dataset]
-    if anchor and len(fitting) > 1:
-        words = anchor.vocabulary()
-        fitting = [table for table in fitting if table.vocabulary() == words] or fitting
+    if asked and len(fitting) > 1:
+        fitting = [table for table in fitting if table.vocabulary() == asked.vocabulary()] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
         raise StoreError(
             f"the dataset {dataset} has no captions",
             location=str(store.path),
-            hint=f"run `capt prepare captions --dataset-name {dataset}`",
+            hint=f"Run `capt prepare captions --dataset-name {dataset}`.",
         )
     raise StoreError(
-        f"several text tables fit: {'; '.join(map(_describe_text, fitting))}",
+        f"several caption tables fit: {'; '.join(map(_describe_captions, fitting))}",
         location=str(store.path),
-        hint="pick with --caption-table ID",
+        hint="Choose with --caption-table FINGERPRINT.",
     )
 
 
-def _features(
+def _select_features(
     store: Store,
-    spec: ModelSpec | PixelInput,
+    inputs: InputCheck,
     datasets: list[Dataset],
     prefix: str | None,
     command: str = "capt prepare features",
 ) -> FeatureTable:
     if prefix:
         table = store.feature_table(prefix)
-        spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
+        inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
         return table
     keys = np.concatenate([stack_keys(dataset.catalog()) for dataset in datasets])
-    holding = [table for table in store.feature_tables() if (table.lookup(keys) >= 0).any()]
-    fitting = [table for table in holding if spec.fits(table.shape)]
+    candidates = [table for table in store.feature_tables() if (table.lookup(keys) >= 0).any()]
+    fitting = [table for table in candidates if inputs.fits(table.shape)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise StoreError(
             f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
             location=str(store.path),
-            hint="pick with --feature-table ID",
+            hint="Choose with --feature-table FINGERPRINT.",
         )
-    for table in holding:
-        spec.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
-    names = ", ".join(dataset.name for dataset in datasets)
+    for table in candidates:
+        inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
     raise StoreError(
-        f"no feature table holds images of {names}",
+        f"no feature table contains images of {', '.join(dataset.name for dataset in datasets)}",
         location=str(store.path),
-        hint=f"run `{command} --dataset-name {datasets[0].name}`",
+        hint=f"Run `{command} --dataset-name {datasets[0].name}`.",
     )
 
 
 def _describe_features(table: FeatureTable) -> str:
-    table_config = table.table_config
+    config = table.table_config
     shape = "×".join(map(str, table.shape))
-    made = f"{table_config.extractor} {table_config.weights[:20]} {table_config.layer} {shape}"
-    words = f"{made} {table_config.precision} {table_config.dtype}"
-    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words}, {table.rows} images)"
+    extractor = f"{config.extractor} {config.weights[:20]} {config.layer} {shape} {config.precision} {config.dtype}"
+    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({extractor}, {table.rows} images)"
 
 
-def _describe_text(table: CaptionTable) -> str:
-    table_config = table.table_config
-    words = f"{table_config.dataset}, {table_config.standardizer}, {len(table.vocabulary())} words"
-    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({words})"
+def _describe_captions(table: CaptionTable) -> str:
+    config = table.table_config
+    return (
+        f"{table.fingerprint[:SHORT_FINGERPRINT]} "
+        f"({config.dataset}, {config.standardizer}, {len(table.vocabulary())} tokens)"
+    )

@@ -1,1 +1,1 @@
-"""How good runs are: the parts of `capt evaluate`."""
+"""Evaluates runs on held-out images: the parts of `capt evaluate`."""

@@ -1,7 +1,8 @@
-"""Intervals: how far scores would lie apart on other images of the same kind, by the bootstrap (Efron, 1979)."""
+"""Computes confidence intervals of metrics by the bootstrap (Efron, 1979)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,26 @@ CONFIDENCE_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
+class Score:
+    """A metric of a run, with its 95% confidence interval (low, high) if known."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def build(cls, value: float, interval: Sequence[float] | None) -> Self:
+        """Returns a score from JSON values."""
+        return cls(value, None if interval is None else (float(interval[0]), float(interval[1])))
+
+
+@dataclass(frozen=True)
 class MetricSamples:
-    """Scores of images, in a form of which scores of any of them combine can be told.
+    """Per-image values from which the metrics of any subset of the images can be computed.
 
     Args:
-        names: tuple of str. The M metrics.
-        table: float64 array [N, K]. What adds up over images.
-        combine: function from sums [..., K] and how many images they are of to metrics [..., M].
+        names: The M metrics.
+        table: Values whose sums over images determine the metrics, float64 [N, K].
+        combine: Maps sums [..., K] and the number of images to metrics [..., M].
     """
 
     names: tuple[str, ...]
@@ -29,25 +43,25 @@ class MetricSamples:
     def __len__(self) -> int:
         return len(self.table)
 
-    def select(self, images: NDArray[np.bool_]) -> "MetricSamples":
-        """Those of some images."""
-        return MetricSamples(self.names, self.table[images], self.combine)
+    def select(self, mask: NDArray[np.bool_]) -> "MetricSamples":
+        """Returns the samples of the images that the mask selects."""
+        return MetricSamples(self.names, self.table[mask], self.combine)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of all images."""
+        """Returns the metrics of all images."""
         values = self.combine(self.table.sum(axis=0), len(self))
         return dict(zip(self.names, values.tolist(), strict=True))
 
-    def resample(self, samples: int, seed: int) -> NDArray[np.float64]:
-        """The metrics [samples, M] of as many images drawn with replacement; equal seeds draw equal images."""
+    def resample(self, n_resamples: int, seed: int) -> NDArray[np.float64]:
+        """Returns the metrics [n_resamples, M] of resamples of N images; equal seeds choose equal images."""
         generator = np.random.default_rng(seed)
-        totals = np.array([_drawn(generator, self.table) for _ in range(samples)])
+        totals = np.array([_sum_resample(generator, self.table) for _ in range(n_resamples)])
         return self.combine(totals, len(self))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one run's metric is larger than another's on the same images, and the interval of that."""
+    """The mean difference of a metric between two runs on the same images, and its confidence interval."""
 
     mean: float
     low: float
@@ -55,13 +69,10 @@ class Difference:
 
 
 def sample_captions(scores: Scores) -> MetricSamples:
-    """BLEU, ROUGE-L and CIDEr-D of captions.
+    """Returns the samples of BLEU, ROUGE-L and CIDEr-D.
 
-    BLEU is counted anew over each draw (Koehn, 2004); ROUGE-L and CIDEr-D are means of the images' own scores, whose
-    word weights stay those of all references. METEOR, which only its own process can put combine, is left out.
-
-    Args:
-        scores: Scores. From `trainer.metrics.Scorer`.
+    BLEU is computed from the n-gram counts of each resample (Koehn, 2004). ROUGE-L and CIDEr-D are means over images;
+    the n-gram weights of CIDEr-D stay those of all references. METEOR cannot be computed for a resample.
     """
 
     def combine(sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:
@@ -72,52 +83,56 @@ def sample_captions(scores: Scores) -> MetricSamples:
     return MetricSamples(names, table, combine)
 
 
-def sample_labels(right: NDArray[np.bool_]) -> MetricSamples:
-    """Words read right: `exact_match`, of whether each is."""
-    return sample_means(("exact_match",), right[:, None].astype(np.float64))
+def sample_labels(correct: NDArray[np.bool_]) -> MetricSamples:
+    """Returns the samples of `exact_match`; `correct` [N] tells whether each label is."""
+    return sample_means(("exact_match",), correct[:, None].astype(np.float64))
 
 
 def sample_means(names: tuple[str, ...], values: NDArray[np.float64]) -> MetricSamples:
-    """Scores that are means of the images' own.
+    """Returns the samples of metrics that are means over images.
 
     Args:
-        names: tuple of str. The M metrics, or runs with one metric.
-        values: float64 array [N, M]. Those of each image.
+        names: The M metrics, or M runs with one metric.
+        values: The values of each image, float64 [N, M].
     """
     return MetricSamples(names, values, lambda sums, images: sums / images)
 
 
 def bootstrap_intervals(
-    sample: MetricSamples, samples: int = N_RESAMPLES, level: float = CONFIDENCE_LEVEL, seed: int = 0
+    samples: MetricSamples,
+    n_resamples: int = N_RESAMPLES,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the metrics, over images drawn with replacement.
+    """Computes percentile intervals (low, high) by metric.
 
     Args:
-        sample: Sample. The images' scores.
-        samples: int. Draws.
-        level: float. Share of the draws within the interval, between 0 and 1.
-        seed: int. Decides what is drawn: equal seeds draw equal images, of runs that were scored on the same ones.
-
-    Returns:
-        dict: (low, high) by metric.
+        samples: The samples of the images.
+        n_resamples: Number of resamples.
+        confidence_level: Between 0 and 1.
+        seed: Decides the resamples. With equal seeds, runs on the same images have the same resamples.
     """
-    low, high = _tails(sample.resample(samples, seed), level)
-    return {name: (float(a), float(b)) for name, a, b in zip(sample.names, low, high, strict=True)}
+    low, high = _quantiles(samples.resample(n_resamples, seed), confidence_level)
+    return {name: (float(a), float(b)) for name, a, b in zip(samples.names, low, high, strict=True)}
 
 
 def paired_differences(
-    old: MetricSamples, new: MetricSamples, samples: int = N_RESAMPLES, level: float = CONFIDENCE_LEVEL, seed: int = 0
+    old: MetricSamples,
+    new: MetricSamples,
+    n_resamples: int = N_RESAMPLES,
+    confidence_level: float = CONFIDENCE_LEVEL,
+    seed: int = 0,
 ) -> dict[str, Difference]:
-    """By how much each metric is larger in `new`, with percentile intervals over images drawn for both alike.
+    """Computes the difference `new` − `old` by metric, with percentile intervals of the paired bootstrap.
 
     Args:
-        old: Sample. The scores of one run.
-        new: Sample. Those of another on the same images in the same order.
-        samples: int. Draws.
-        level: float. Share of the draws within the interval, between 0 and 1.
-        seed: int. Decides what is drawn.
+        old: The samples of one run.
+        new: The samples of another run for the same images in the same order.
+        n_resamples: Number of resamples.
+        confidence_level: Between 0 and 1.
+        seed: Decides the resamples.
     """
-    low, high = _tails(new.resample(samples, seed) - old.resample(samples, seed), level)
+    low, high = _quantiles(new.resample(n_resamples, seed) - old.resample(n_resamples, seed), confidence_level)
     before, after = old.metrics(), new.metrics()
     return {
         name: Difference(after[name] - before[name], float(a), float(b))
@@ -125,11 +140,11 @@ def paired_differences(
     }
 
 
-def _tails(drawn: NDArray[np.float64], level: float) -> NDArray[np.float64]:
-    tail = (1 - level) / 2
-    return np.quantile(drawn, [tail, 1 - tail], axis=0)
+def _quantiles(values: NDArray[np.float64], confidence_level: float) -> NDArray[np.float64]:
+    tail = (1 - confidence_level) / 2
+    return np.quantile(values, [tail, 1 - tail], axis=0)
 
 
-def _drawn(generator: np.random.Generator, table: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_resample(generator: np.random.Generator, table: NDArray[np.float64]) -> NDArray[np.float64]:
     times = np.bincount(generator.integers(len(table), size=len(table)), minlength=len(table))
     return np.asarray(times @ table)

@@ -1,58 +1,59 @@
-"""`capt evaluate`: how good runs are on held-out images of the store that they were trained from."""
+"""Implements `capt evaluate`: evaluates runs on held-out images of the store that they were trained from."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate
-from trainer.evaluation.captioner_evaluation import evaluate_captioners, print_captioners
-from trainer.evaluation.recognizer_evaluation import evaluate_recognizers, print_recognizers
-from trainer.runs.recognizer_run import refuse_generation_options
+from schemas.terminal.console import Printer
+from trainer.evaluation.evaluation import find_store, shorten
 from trainer.runs.run import Run, load_run
+from trainer.task_registry import find_task
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:
-    """`capt evaluate`: see `evaluate_runs`."""
+    """Evaluates the runs that the options name; see `evaluate_runs`."""
     return evaluate_runs([load_run(run) for run in options.runs], options)
 
 
 def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
-    """Scores of runs on the images of a split.
+    """Evaluates runs of one task on the images of a split.
 
     Args:
-        runs: The runs, all of one task.
-        options: What to evaluate them on; the runs that it names are not opened.
+        runs: The runs.
+        options: The split, the store, and the options of generation.
 
     Returns:
-        dict: `task`, `runs` and `notes`, as `evaluate_captioners` or `evaluate_recognizers` says. Of a single run its
-        figures also stand beside `runs`.
+        `task`; `runs`, the results of `trainer.evaluation.evaluation.Evaluation.evaluate` per run; `notes`. The result
+        of a single run is also merged into the result itself.
 
     Raises:
-        UsageError: no run was named, they are of different tasks, an option is out of range or of another task, or it
-            is not known where the store is.
-        StoreError: a run cannot be used, or the store lacks a table of it.
-        CaptError: there is nothing to score.
+        UsageError: The runs have different tasks, an option is out of range or of another task, or the store is
+            unknown.
+        StoreError: A run cannot be read, or the store lacks one of its tables.
+        CaptError: The split has no usable images, or pycocoevalcap is not installed.
     """
-    task = _task(runs)
-    if task == "captcha":
-        refuse_generation_options(options)
-        result = evaluate_recognizers(runs, options)
-    else:
-        if options.labels:
-            raise UsageError("captions are in the store", location="--labels", hint="leave it out")
-        result = evaluate_captioners(runs, options)
-    alone = result["runs"][0] if len(runs) == 1 else {}
-    return {"task": task, **alone, **result}
+    tasks = {run.metadata.task: run for run in runs}
+    if len(tasks) > 1:
+        found = ", ".join(f"{run.path.name} {run.task.description}" for run in tasks.values())
+        raise UsageError(f"the runs have different tasks: {found}", hint="Evaluate the runs of one task at a time.")
+    task = find_task(next(iter(tasks)))
+    task.check_evaluation(options)
+    with task.open_evaluation(options) as evaluation:
+        for run in runs:
+            find_store(run, options)
+            evaluation.check_run(run)
+        results = [evaluation.evaluate(run) for run in runs]
+        notes = evaluation.all_notes(results)
+    return {"task": task.name, **(results[0] if len(results) == 1 else {}), "runs": results, "notes": notes}
 
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
-    """Print what `evaluate` returned: a table of the scores, a row a run, and what must be known of them."""
-    (print_recognizers if result["task"] == "captcha" else print_captioners)(result)
-
-
-def _task(runs: Sequence[Run]) -> str:
-    tasks = {run.metadata.task: run for run in runs}
-    if len(tasks) > 1:
-        of_each = ", ".join(f"{run.path.name} {run.does}" for run in tasks.values())
-        raise UsageError(f"the runs do different things: {of_each}", hint="evaluate those of one kind at a time")
-    return next(iter(tasks))
+    """Prints the metrics, notes and output directories of `evaluate`."""
+    printer = Printer()
+    find_task(result["task"]).evaluation.print_tables(printer, result["runs"])
+    for note in result["notes"]:
+        printer.line(note, "yellow")
+    for summary in result["runs"]:
+        printer.line(f"predictions and scores: {shorten(Path(summary['scores_path']).parent)}")

@@ -1,4 +1,4 @@
-"""The truth about CAPTCHAs: a file of lines `a100000 thus`, taken as they are or not at all."""
+"""Reads the ground-truth labels of CAPTCHA images from a text file."""
 
 from pathlib import Path
 
@@ -8,29 +8,27 @@ from schemas.errors import UsageError
 
 
 def read_label_file(path: str | Path) -> dict[str, str]:
-    """Words by image id, such as `a100000`.
+    """Reads labels by image ID, such as `a100000`.
 
     Args:
-        path: str or Path. A text file in UTF-8: an id, one space and a word of the letters a to z a line.
+        path: A UTF-8 text file with one `ID LABEL` line per image, such as `a100000 thus`.
 
     Raises:
-        UsageError: it cannot be read, is empty, or a line is anything else or tells of an image a second time.
+        UsageError: The file cannot be read or is empty, or a line is invalid or repeats an ID.
     """
     location = f"--labels {path}"
     try:
         lines = parse_location(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the file: {error}", location=location) from None
-    words: dict[str, str] = {}
+        raise UsageError(f"the file cannot be read: {error}", location=location) from None
+    labels: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         found = parse_label_line(line)
         name = f"a{found[0]}" if found else ""
-        if found is None or name in words:
-            fault = f"tells of {name} again" if found else f"is {line[:40]!r}"
-            raise UsageError(
-                f"line {number} {fault}", location=location, hint="write an id, one space and a word: a0 thus"
-            )
-        words[name] = found[1]
-    if not words:
-        raise UsageError("there is no word in it", location=location)
-    return words
+        if found is None or name in labels:
+            problem = f"line {number} repeats {name}" if found else f"line {number} is {line[:40]!r}"
+            raise UsageError(problem, location=location, hint="Write one `ID LABEL` line per image, such as `a0 thus`.")
+        labels[name] = found[1]
+    if not labels:
+        raise UsageError("the file contains no labels", location=location)
+    return labels

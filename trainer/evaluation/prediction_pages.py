@@ -1,4 +1,4 @@
-"""Predictions: a page of the best and the worst captions, with their images, maps and words that nobody said."""
+"""Renders the HTML page of the best and the worst captions, with images, attention maps and marked errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from trainer.reports.markup import (
 from trainer.reports.plots import attention_figure, encode_figure
 from trainer.runs.captioner_run import Caption
 
-_DRAWN = (320, 320)  # pixels at most of a panel's image
+_MAX_PIXELS = (320, 320)  # width and height of the image in a panel
 
 
 @dataclass(frozen=True)
 class CaptionPrediction:
-    """A held-out image with what a run says of it.
+    """A held-out image with its generated caption.
 
     Args:
-        name: str. What to call the image.
-        image: bytes or None. The encoded image; None where it is not at hand any more.
-        words: tuple of str. The caption.
-        references: tuple of str. What people said of it.
-        scores: mapping. The caption's own scores, by label; shown times 100.
-        attention: bytes or None. A JPEG of where the model looked; None for models that do not attend.
+        name: Name of the image.
+        image: The encoded image; None if it cannot be read any more.
+        words: The words of the caption.
+        references: The references of the image.
+        scores: Metrics of the caption by title; shown × 100.
+        attention: The attention maps as JPEG; None for models without attention.
     """
 
     name: str
@@ -49,54 +49,52 @@ class CaptionPrediction:
 
 def predictions_page(
     title: str,
-    notices: Sequence[str],
-    figures: Mapping[str, object],
+    notes: Sequence[str],
+    metrics: Mapping[str, object],
     best: Sequence[CaptionPrediction],
     worst: Sequence[CaptionPrediction],
 ) -> str:
-    """A page of predictions; in each, the words that are in no reference are marked.
+    """Renders the page as an HTML document.
 
     Args:
-        title: str. The page's name.
-        notices: sequence of str. What a reader must know to judge it.
-        figures: mapping. Label to value, shown above the predictions.
-        best: sequence of Prediction. In the order they are shown.
-        worst: sequence of Prediction. As `best`.
-
-    Returns: str. A complete HTML document, to be written as UTF-8.
+        title: Title of the page.
+        notes: Facts that a reader needs.
+        metrics: Values by title, shown at the top.
+        best: The best captions, in the order of the page.
+        worst: The worst captions, in the order of the page.
     """
     marked = element("span", "marked", class_="wrong")
     lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, "."])
     return document(
         title,
-        header(title, lead, notices, figures),
+        header(title, lead, notes, metrics),
         element("main", section("Best captions", *map(_card, best)), section("Worst captions", *map(_card, worst))),
     )
 
 
-def wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Of each word of a caption, whether it is in no reference; what the tokenizer drops is never wrong."""
-    told = {token for text in references for token in plain_tokens(text)}
-    return [not told.issuperset(plain_tokens(word)) for word in words]
+def mark_wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Tells for each word of a caption whether no reference contains it; punctuation is never wrong."""
+    known = {token for text in references for token in plain_tokens(text)}
+    return [not known.issuperset(plain_tokens(word)) for word in words]
 
 
-def draw_attention_maps(image: bytes | None, made: Caption, fitting: Resizer) -> bytes | None:
-    """Where a model looked at each word, over what it saw of the image, as a JPEG.
+def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer) -> bytes | None:
+    """Draws the attention map of each word over the part of the image that the model receives.
 
     Args:
-        image: bytes or None. The encoded image.
-        made: Caption. What was said of it.
-        fitting: Fitting. How the run brings images to the network's size.
+        image: The encoded image.
+        caption: Its caption.
+        resizer: The resizer of the run.
 
     Returns:
-        bytes, or None where the model does not attend, or the image or its map cannot be drawn.
+        A JPEG; None if there is no attention, or the image or the maps cannot be drawn.
     """
-    if image is None or made.attention is None or not made.words:
+    if image is None or caption.attention is None or not caption.words:
         return None
     try:
-        seen = open_image(image)
-        seen.thumbnail(_DRAWN)
-        return encode_figure(attention_figure(fitting.crop_visible(seen), made.words, made.attention), "jpeg")
+        opened = open_image(image)
+        opened.thumbnail(_MAX_PIXELS)
+        return encode_figure(attention_figure(resizer.crop_visible(opened), caption.words, caption.attention), "jpeg")
     except Exception as error:
         to_record_error("draw", error)
         return None
@@ -104,7 +102,7 @@ def draw_attention_maps(image: bytes | None, made: Caption, fitting: Resizer) ->
 
 def _card(one: CaptionPrediction) -> Html:
     scores = " · ".join(f"{name} {100 * value:.1f}" for name, value in one.scores.items())
-    caption = mark_wrong(one.words, wrong_words(one.words, one.references))
+    caption = mark_wrong(one.words, mark_wrong_words(one.words, one.references))
     return card(
         one.image,
         " ".join(one.words),

@@ -1,4 +1,4 @@
-"""Misreadings: a page of the words that were read worst, with their images, wrong letters marked."""
+"""Renders the HTML page of the worst recognition errors, with wrong characters marked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,47 +9,45 @@ from trainer.reports.markup import Html, card, document, element, header, inline
 
 @dataclass(frozen=True)
 class RecognitionError:
-    """An image that was read wrong.
+    """An image with a wrong prediction.
 
     Args:
-        name: str. What to call the image.
-        image: bytes or None. The encoded image; None where it is not at hand any more.
-        word: str. What it says.
-        read: dict. What each decoder read, by name.
-        score: float. Natural logarithm of the probability of the greedy one.
+        name: Name of the image.
+        image: The encoded image; None if it cannot be read any more.
+        label: Its label.
+        predictions: The prediction of each decoding strategy.
+        score: Log-probability of the greedy prediction.
     """
 
     name: str
     image: bytes | None
-    word: str
-    read: Mapping[str, str]
+    label: str
+    predictions: Mapping[str, str]
     score: float
 
 
 def recognition_errors_page(
     title: str,
-    notices: Sequence[str],
-    figures: Mapping[str, object],
+    notes: Sequence[str],
+    metrics: Mapping[str, object],
     worst: Sequence[RecognitionError],
     confusion: bytes,
 ) -> str:
-    """A page of misreadings.
+    """Renders the page as an HTML document.
 
     Args:
-        title: str. The page's name.
-        notices: sequence of str. What a reader must know to judge it.
-        figures: mapping. Label to value, shown above.
-        worst: sequence of Misreading. In the order they are shown.
-        confusion: bytes. A PNG of which letters were read for which.
-
-    Returns: str. A complete HTML document, to be written as UTF-8.
+        title: Title of the page.
+        notes: Facts that a reader needs.
+        metrics: Values by title, shown at the top.
+        worst: The errors, in the order of the page.
+        confusion: The confusion matrix as PNG.
     """
     marked = element("span", "marked", class_="wrong")
     lead = join(["Labels with most character errors first. Wrong and missing characters are ", marked, "."])
     plot = element("div", inline_image(confusion, "confusion matrix of the characters"), class_="plot")
     return document(
         title,
-        header(title, lead, notices, figures),
+        header(title, lead, notes, metrics),
         element(
             "main",
             section("Worst recognition errors", *map(_card, worst)),
@@ -61,19 +59,19 @@ def recognition_errors_page(
 def _card(one: RecognitionError) -> Html:
     predictions = [
         part
-        for strategy, text in one.read.items()
-        for part in (label(strategy), element("blockquote", _mark(one.word, text) or "(empty)"))
+        for strategy, text in one.predictions.items()
+        for part in (label(strategy), element("blockquote", _mark(one.label, text) or "(empty)"))
     ]
     return card(
         one.image,
-        one.word,
+        one.label,
         label(element("code", one.name), f" log-probability {one.score:.2f}"),
         label("label"),
-        element("blockquote", one.word),
+        element("blockquote", one.label),
         *predictions,
     )
 
 
-def _mark(word: str, read: str) -> Html:
-    pairs = align(word, read)
-    return mark_wrong([seen or "·" for _, seen in pairs], [said != seen for said, seen in pairs], "")
+def _mark(expected: str, prediction: str) -> Html:
+    pairs = align(expected, prediction)
+    return mark_wrong([got or "·" for _, got in pairs], [want != got for want, got in pairs], "")

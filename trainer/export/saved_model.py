@@ -18,13 +18,8 @@ from features.io.plain_paths import plain_path
 from features.runtime.keras_settings import keras
 from schemas.errors import UsageError
 from schemas.options.inference import Export
-from trainer.export.captioner_graph import GraphCaptioner
-from trainer.export.recognizer_graph import GraphRecognizer
 from trainer.export.run_graph import GraphRun
-from trainer.models.charset import CHARACTERS
-from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import NETWORK
-from trainer.runs.recognizer_run import RecognizerRun, refuse_generation_options
 from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
@@ -55,9 +50,7 @@ def export_run(options: Export) -> dict[str, Any]:
     opened = load_run(options.run)
     _check(target)
     with plain_path(opened.path) as run_dir:
-        served, vocabulary = (
-            _recognizer(opened, options) if opened.metadata.task == "captcha" else _captioner(opened, options, run_dir)
-        )
+        served, vocabulary = opened.task.export_graph(opened, options, run_dir)
         _write(served, target)
     if _PATTERN.search(str(target)):
         _log.warning(
@@ -77,17 +70,6 @@ def _check(target: Path) -> None:
         raise UsageError("a SavedModel is made on TensorFlow", hint="unset KERAS_BACKEND; any run can be exported")
     if target.exists():
         raise UsageError("it exists", location=str(target), hint="name a new directory")
-
-
-def _captioner(run: CaptionerRun, options: Export, run_dir: Path) -> tuple[GraphRun, int]:
-    """The graph of a captioner, and how many word ids it has."""
-    return GraphCaptioner(run, run.decoding(**options.generation()), run_dir), len(run.vocabulary)
-
-
-def _recognizer(run: RecognizerRun, options: Export) -> tuple[GraphRun, int]:
-    """The graph of a recognizer, and how many letters it knows."""
-    refuse_generation_options(options)
-    return GraphRecognizer(run), len(CHARACTERS)
 
 
 def _write(served: GraphRun, target: Path) -> None:

@@ -47,7 +47,7 @@ def recognizer_figure(history: Sequence[EpochMetrics]) -> Figure:
     _plot_by_epoch(figure.add_subplot(1, 2, 1, xlabel="epoch", ylabel="loss (nats per label)"), history, "loss")
     axes = figure.add_subplot(1, 2, 2, xlabel="epoch", ylabel="wrong labels", yscale="log")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _plot_by_epoch(axes, history, "accuracy", lambda accuracy: max(1 - accuracy, _MIN_ERROR_RATE))
+    _plot_by_epoch(axes, history, "exact_match", lambda accuracy: max(1 - accuracy, _MIN_ERROR_RATE))
     return figure
 
 
@@ -56,7 +56,7 @@ def _plot_by_epoch(
 ) -> None:
     """Plots a metric of the training and of the validation split, if it has values."""
     for metric, label in ((name, "train"), (f"val_{name}", "validation")):
-        values = [(row.epoch, getattr(row, metric)) for row in history]
+        values = [(row.epoch, getattr(row, metric, None)) for row in history]
         points = [(epoch, transform(value)) for epoch, value in values if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), marker=".", label=label)

@@ -1,6 +1,6 @@
-"""A trained captioner: opened from its run directory, it captions images.
+"""Generates captions with a trained captioner.
 
-image → the network and storage dtype that the run learned from → decoder → words
+image → extractor and storage dtype of the run's feature table → decoder → caption
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption that a run made.
+    """A generated caption.
 
     Args:
-        text: str. The words, joined by spaces.
-        words: tuple of str. The words.
-        score: float. Natural logarithm of the caption's probability, its end included.
-        attention: float32 array [words, places], what each word was said under, or None for models that do not attend.
-        others: tuple of Caption. The next best ones, where several were asked for.
+        text: The words, joined by spaces.
+        words: The words.
+        score: Log-probability (natural logarithm) of the caption, the end token included.
+        attention: Attention weights float32 [words, locations]; None for models without attention.
+        others: Further captions, best first, if several were requested.
     """
 
     text: str
     words: tuple[str, ...]
     score: float
-    attention: NDArray[np.float32] | None
+    attention: NDArray[np.floating[Any]] | None
     others: tuple["Caption", ...] = ()
 
 
 class CaptionerRun(Run):
-    """A trained captioner; open one with `trainer.runs.run.load_run`.
+    """A trained captioner; open it with `trainer.runs.run.load_run`.
 
     Example:
         caption = load_run("runs/first").caption("dog.jpg")
@@ -56,32 +56,31 @@ class CaptionerRun(Run):
 
     metadata: CaptionerMetadata
     model: "Captioner"
-    does = "captions images"
-    command = "capt caption"
 
-    def __init__(self, path: Path, record: CaptionerMetadata) -> None:
-        super().__init__(path, record)
+    def __init__(self, path: Path, metadata: CaptionerMetadata) -> None:
+        super().__init__(path, metadata)
         self._decoders: dict[GenerationConfig, AutoregressiveDecoder] = {}
-        if record.model not in MODELS:
-            raise StoreError(f"the run's model {record.model!r} is unknown to this capt", location=str(path))
+        if metadata.model not in MODELS:
+            raise StoreError(f"this version of capt does not have the model {metadata.model!r}", location=str(path))
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """The words by id; 0 to 3 are the special ones."""
-        words = read_vocabulary(self.path / VOCABULARY)
-        if len(words) != self.metadata.vocabulary:
+        """The tokens by ID; 0 to 3 are the special tokens."""
+        path = self.path / VOCABULARY
+        tokens = read_vocabulary(path)
+        expected = self.metadata.vocab_size
+        if len(tokens) != expected:
             raise CorruptFileError(
-                f"damaged: expected {self.metadata.vocabulary} words, got {len(words)}",
-                location=str(self.path / VOCABULARY),
+                f"the vocabulary is corrupt: expected {expected} tokens, got {len(tokens)}", location=str(path)
             )
-        return words
+        return tokens
 
     def decoding(self, *, bad_words: Sequence[str] = (), **options: Any) -> GenerationConfig:
-        """Returns how captions are generated; without options, by greedy decoding.
+        """Returns the config of caption generation; without options, that of greedy decoding.
 
         Args:
             bad_words: Words of the vocabulary that are never generated.
-            **options: Fields of `GenerationConfig`; None is as if the option were not there.
+            **options: Fields of `GenerationConfig`. None stands for the default.
 
         Raises:
             UsageError: An option is unknown or out of range, or a word is not in the vocabulary.
@@ -94,58 +93,63 @@ class CaptionerRun(Run):
             return GenerationConfig(**{"max_new_tokens": self.metadata.max_new_tokens, "bad_word_ids": bad, **given})
         except ValidationError as error:
             first = error.errors()[0]
-            name = "".join(f"--{field}: ".replace("_", "-") for field in first["loc"])
-            raise UsageError(f"{name}{first['msg'].removeprefix('Value error, ')}") from None
+            name = ", ".join(f"--{field}".replace("_", "-") for field in first["loc"])
+            raise UsageError(first["msg"].removeprefix("Value error, "), location=name) from None
 
     def _word_id(self, word: str) -> int:
         try:
             return self.vocabulary.index(word)
         except ValueError:
-            raise UsageError(f"{word!r} is no word of the run's vocabulary", location="--bad-words") from None
+            raise UsageError(f"{word!r} is not in the vocabulary of the run", location="--bad-words") from None
 
     def caption(self, image: ImageLike, decoding: GenerationConfig | None = None) -> Caption:
-        """The caption of one image: a path, encoded bytes, or a PIL image.
+        """Captions one image: a path, encoded bytes, or a PIL image.
 
         Raises:
-            RecordError: the image cannot be read, decoded or extracted.
+            RecordError: The image cannot be read, decoded or extracted.
         """
         return single_result(self.caption_many([image], decoding))
 
     def caption_many(
         self, images: Iterable[ImageLike], decoding: GenerationConfig | None = None
     ) -> Iterator[Caption | RecordError]:
-        """The captions of many images, in order; an image that fails gives its error and costs no other."""
+        """Captions images in order. A failed image yields its error; processing continues."""
         return self.caption_encoded(to_encoded_images(images), decoding)
 
     def caption_encoded(
-        self, sources: Iterable[EncodedImage], decoding: GenerationConfig | None = None, first: int = 0
+        self, images: Iterable[EncodedImage], decoding: GenerationConfig | None = None, first: int = 0
     ) -> Iterator[Caption | RecordError]:
-        """The captions of encoded images, in order; extraction and decoding go batch by batch.
+        """Captions encoded images in batches, in order.
 
         Args:
-            sources: iterable of Source. The images.
-            decoding: GenerationConfig or None. How captions are chosen; None says the likeliest next word.
-            first: int. Which image of a longer request the first one is, which decides what is drawn for it.
+            images: The images.
+            decoding: The config of caption generation; None for greedy decoding.
+            first: Number of the first image in a longer sequence, which decides its random samples.
         """
 
-        def captions(features: NDArray[Any], numbers: Sequence[int]) -> list[Caption]:
+        def predict(features: NDArray[Any], numbers: Sequence[int]) -> list[Caption]:
             return self.caption_features(features, decoding, numbers)
 
-        return self._answers(sources, captions, first)
+        return self._predict(images, predict, first)
 
     def caption_features(
         self, features: NDArray[Any], decoding: GenerationConfig | None = None, numbers: Sequence[int] | None = None
     ) -> list[Caption]:
-        """The captions of features [N, *shape] as the run's table holds them.
+        """Captions features [N, *shape] of the run's feature table.
 
         Args:
-            features: float array [N, *shape].
-            decoding: GenerationConfig or None. How captions are chosen; None says the likeliest next word.
-            numbers: sequence of int or None. Which image of a longer request each is: it decides what is drawn for it.
+            features: float [N, *shape].
+            decoding: The config of caption generation; None for greedy decoding.
+            numbers: Number of each image in a longer sequence, which decides its random samples.
         """
-        places = range(len(features)) if numbers is None else numbers
-        decoded = self._decoder(decoding or self.decoding())(features, places)
-        return [self._captions(decoded, image) for image in range(len(features))]
+        output = self._decoder(decoding or self.decoding())(
+            features, range(len(features)) if numbers is None else numbers
+        )
+        return [self._to_caption(output, image) for image in range(len(features))]
+
+    def predict_texts(self, features: NDArray[Any]) -> list[str]:
+        """Predicts one caption per image by greedy decoding."""
+        return [caption.text for caption in self.caption_features(features)]
 
     def _decoder(self, decoding: GenerationConfig) -> "AutoregressiveDecoder":
         from trainer.decoding.factory import make_decoder
@@ -154,16 +158,12 @@ class CaptionerRun(Run):
             self._decoders[decoding] = make_decoder(self.model, decoding)
         return self._decoders[decoding]
 
-    def _captions(self, decoded: GenerationOutput, image: int) -> Caption:
-        seen = decoded.attention
-        best, *others = [
-            self._caption(words, score, None if seen is None else seen[image, place])
-            for place, (words, score) in enumerate(zip(decoded.tokens[image], decoded.scores[image], strict=True))
-            if place == 0 or score > IMPOSSIBLE
-        ]
-        return replace(best, others=tuple(others))
-
-    def _caption(self, ids: NDArray[np.int32], score: float, attention: NDArray[np.float32] | None) -> Caption:
-        text = detokenize(ids, self.vocabulary)
-        words = tuple(text.split(" ")) if text else ()
-        return Caption(text, words, float(score), None if attention is None else attention[: len(words)])
+    def _to_caption(self, output: GenerationOutput, image: int) -> Caption:
+        captions = []
+        for rank, (ids, score) in enumerate(zip(output.tokens[image], output.scores[image], strict=True)):
+            if rank == 0 or score > IMPOSSIBLE:
+                text = detokenize(ids, self.vocabulary)
+                words = tuple(text.split(" ")) if text else ()
+                attention = None if output.attention is None else output.attention[image, rank][: len(words)]
+                captions.append(Caption(text, words, float(score), attention))
+        return replace(captions[0], others=tuple(captions[1:]))

@@ -1,24 +1,23 @@
-"""The run directory: all that a trained model needs, after the store it was trained from has moved.
+"""Reads and writes the run directory, which contains everything that a trained model needs without its store.
 
-R/run.json          what it was trained on and how: `trainer.runs.metadata`
-R/network.pb        the frozen network that makes features of images, or their pixels
-R/vocabulary.txt    of a captioner: one word a line, line number = id
-R/transform/        of a captioner: the saved graph that tokenizes captions
-R/extractor.json    of a captioner on pixels: the layers of the extractor that is in the model
-R/words.txt         of a recognizer: the words of the train split, one a line, by alphabet
-R/learned.keys      the images that it learned from: `trainer.runs.training_images`
-R/checkpoints/      weights, see `trainer.training.checkpoints`
-R/metrics.jsonl     one line an epoch;  R/loss.png the same as a picture;  R/logs/ the same for TensorBoard
-R/store.txt         where the store was, for `capt evaluate`; nothing else needs it
-R/evaluation/       what `capt evaluate` found, by split
+RUN/run.json          model, hyperparameters and data: `trainer.runs.metadata`
+RUN/network.pb        the frozen extractor, or the graph that resizes images to pixels
+RUN/vocabulary.txt    captioner: one token per line, line number = token ID
+RUN/transform/        captioner: the saved graph that tokenizes captions
+RUN/extractor.json    captioner that reads pixels: the layers of the extractor inside the model
+RUN/words.txt         recognizer: the labels of the train split, one per line, sorted
+RUN/learned.keys      content hashes of the training images, those of a warm start included
+RUN/checkpoints/      weights: `trainer.training.checkpoints`
+RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
+RUN/store.txt         location of the store, for `capt evaluate` only
+RUN/evaluation/       results of `capt evaluate` by split
 """
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,19 +33,15 @@ from features.io.atomic_files import (
 from features.io.locations import parse_location
 from features.io.locks import hold_lock
 from features.store import FeatureTable
-from features.text.vocabulary import write_vocabulary
 from schemas.errors import CorruptFileError, StoreError, UsageError
-from trainer.data.table_selection import TrainingTables
-from trainer.runs.metadata import EXTRACTOR, RECORD, RunMetadata, refuse_other, write_metadata
-from trainer.runs.training_images import TRAINING_IMAGES, write_training_images
-
-if TYPE_CHECKING:
-    from trainer.models.backbone import Backbone
+from schemas.tables import KEY_BYTES
+from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_run, write_metadata
 
 VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
-WORDS = "words.txt"
+LABELS = "words.txt"
 NETWORK = "network.pb"
+TRAINING_IMAGES = "learned.keys"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 LOSS_PLOT = "loss.png"
@@ -54,119 +49,113 @@ LOGS = "logs"
 EVALUATION = "evaluation"
 _STORE = "store.txt"
 _LOCK = ".lock"
+# Files that exist before run.json does.
+_EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAGES, _LOCK}
 
 
-def start_run(root: Path, record: RunMetadata, fill: Callable[[], None]) -> None:
-    """Make the run directory, or find that it holds the same run already.
+def start_run(root: Path, metadata: RunMetadata, write_files: Callable[[], None]) -> None:
+    """Creates a run directory, or checks that it contains the same run.
 
     Args:
-        root: Path. The run directory; new, empty, or of the same run.
-        record: RunMetadata. What is to be trained.
-        fill: function. Puts into a new directory what the run needs besides.
+        root: The run directory: new, empty, or of the same run.
+        metadata: The run to train.
+        write_files: Writes the other files that the run needs.
 
     Raises:
-        StoreError: the directory holds another run, or something else.
+        StoreError: The directory contains another run or other files.
     """
-    if (root / RECORD).exists():
-        refuse_other(root, record)
+    if (root / METADATA).exists():
+        check_same_run(root, metadata)
     else:
-        _refuse_foreign(root)
-        fill()
-    write_metadata(root, record)
+        _check_no_other_files(root)
+        write_files()
+    write_metadata(root, metadata)
 
 
-def put_captioner(root: Path, tables: TrainingTables, extractor: "Backbone | None", learned: NDArray[np.uint8]) -> None:
-    """Put into a run directory what a captioner needs besides its weights.
-
-    Args:
-        root: Path. The run directory.
-        tables: Tables. Where vocabulary, transform and network are copied from.
-        extractor: Backbone or None. The network in the model, where it learns from pixels.
-        learned: uint8 array [N, 32]. The content keys of the images that it learns from.
-    """
-    text = tables.texts[0]
-    write_vocabulary(root / VOCABULARY, text.vocabulary())
-    _copy_tree(text.transform_path, root / TRANSFORM)
-    put_network(root, tables.features)
-    write_training_images(root, learned)
-    if extractor:
-        write(root / EXTRACTOR, extractor.layers)
-
-
-def put_recognizer(root: Path, features: FeatureTable, words: Sequence[str], learned: NDArray[np.uint8]) -> None:
-    """Put into a run directory what a recognizer of words needs besides its weights.
-
-    Args:
-        root: Path. The run directory.
-        features: FeatureTable. The table of pixels.
-        words: sequence of str. Those of the train split.
-        learned: uint8 array [N, 32]. The content keys of the images that it learns from.
-    """
-    write(root / WORDS, "".join(f"{word}\n" for word in sorted(set(words))).encode())
-    write_training_images(root, learned)
-    put_network(root, features)
-
-
-def put_network(root: Path, features: FeatureTable) -> None:
-    """Put into a run directory the frozen network that made its features."""
-    _link(features.extractor_path, root / NETWORK, features.facts.network)
-
-
-def record_store(root: Path, store: Path) -> None:
-    """Note in a run directory which store it was trained from."""
-    write(root / _STORE, f"{store}\n".encode())
-
-
-def recorded_store(root: Path) -> Path:
-    """The store that a run was trained from; UsageError where it is not known, or not there any more."""
-    hint = "name the store with --store"
+def write_network(root: Path, features: FeatureTable) -> None:
+    """Copies the frozen network of a feature table to the run directory."""
+    source, target, sha256 = features.extractor_path, root / NETWORK, features.facts.network
+    if not source.exists() or hash_file(source) != sha256:
+        raise CorruptFileError(
+            f"the frozen network is missing or corrupt: expected SHA-256 {sha256}",
+            location=str(source),
+            hint="Run the same `capt prepare features` again.",
+        )
+    temporary = temporary_path(target)
     try:
-        store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
-    except (FileNotFoundError, UnicodeDecodeError):
-        raise UsageError(
-            "the run does not say which store it was trained from", location=str(root), hint=hint
-        ) from None
-    if not store.is_dir():
-        raise UsageError(
-            f"the store that it was trained from is not at {store} any more", location=str(root), hint=hint
-        )
-    return store
+        # The store never changes a network in place, so a hard link saves the disk space.
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    replace_atomically(temporary, target)
 
 
-def lock_run(root: Path) -> AbstractContextManager[None]:
-    """Hold a run directory for training; LockedError where another process does. The lock ends with the process."""
-    return hold_lock(root / _LOCK, "training here")
-
-
-def _refuse_foreign(root: Path) -> None:
-    ours = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, WORDS, TRAINING_IMAGES, _LOCK}
-    foreign = [path.name for path in root.iterdir() if path.name not in ours and not path.name.startswith(TEMP_PREFIX)]
-    if foreign:
-        raise StoreError(
-            f"the directory is not empty and no run: it holds {sorted(foreign)[0]}",
-            location=str(root),
-            hint="name a new --run-dir",
-        )
-
-
-def _copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path) -> None:
+    """Copies a directory; the copy appears atomically."""
     temporary = temporary_path(target)
     shutil.copytree(source, temporary)
     shutil.rmtree(target, ignore_errors=True)
     replace_tree_atomically(temporary, target)
 
 
-def _link(source: Path, target: Path, sha256: str) -> None:
-    if not source.exists() or hash_file(source) != sha256:
-        raise CorruptFileError(
-            f"the frozen network is missing or damaged: expected SHA-256 {sha256}",
-            location=str(source),
-            hint="run the same `capt prepare features` again",
-        )
-    temporary = temporary_path(target)
+def write_training_images(root: Path, keys: NDArray[np.uint8]) -> None:
+    """Writes the content hashes uint8 [N, 32] of the training images, sorted and without duplicates."""
+    write(root / TRAINING_IMAGES, np.unique(keys, axis=0).tobytes())
+
+
+def read_training_images(root: Path) -> NDArray[np.uint8]:
+    """Reads the content hashes of the training images, uint8 [N, 32].
+
+    Raises:
+        CorruptFileError: The file is missing or truncated.
+    """
+    path = root / TRAINING_IMAGES
     try:
-        # The store never changes a network in place, so one copy on the disk serves both.
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    replace_atomically(temporary, target)
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CorruptFileError("the list of training images is missing", location=str(path)) from None
+    if not data or len(data) % KEY_BYTES:
+        message = f"the list of training images is corrupt: {len(data)} bytes are not a multiple of {KEY_BYTES}"
+        raise CorruptFileError(message, location=str(path))
+    return np.frombuffer(data, np.uint8).reshape(-1, KEY_BYTES)
+
+
+def record_store(root: Path, store: Path) -> None:
+    """Records the location of the store in the run directory."""
+    write(root / _STORE, f"{store}\n".encode())
+
+
+def recorded_store(root: Path) -> Path:
+    """Returns the store that a run was trained from.
+
+    Raises:
+        UsageError: The store is unknown or has moved.
+    """
+    hint = "Name the store with --store."
+    try:
+        store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise UsageError("the run does not record its store", location=str(root), hint=hint) from None
+    if not store.is_dir():
+        raise UsageError(f"the store of the run is not at {store} any more", location=str(root), hint=hint)
+    return store
+
+
+def lock_run(root: Path) -> AbstractContextManager[None]:
+    """Locks a run directory for training until the context or the process ends.
+
+    Raises:
+        LockedError: Another process is training in it.
+    """
+    return hold_lock(root / _LOCK, "training here")
+
+
+def _check_no_other_files(root: Path) -> None:
+    names = sorted(path.name for path in root.iterdir())
+    others = [name for name in names if name not in _EARLY_FILES and not name.startswith(TEMP_PREFIX)]
+    if others:
+        raise StoreError(
+            f"the directory is not a run and not empty: it contains {others[0]}",
+            location=str(root),
+            hint="Choose a new --run-dir.",
+        )

@@ -1,44 +1,46 @@
-"""Records: what a run is, as run.json says it; one class a task."""
+"""Defines run.json: the model, hyperparameters and data of a run."""
 
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from features.io.atomic_files import write
-from features.store import FeatureTable
+from features.store import CaptionTable, FeatureTable, Store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import Sha256
 from schemas.strict_json import parse_json
 from schemas.table_config import CaptionTableConfig, FeatureTableConfig
 from trainer.config import LoopConfig, RecognizerTraining, TrainingConfig
+from trainer.data.table_selection import TrainingTables
 from trainer.models.configs import ModelConfig, RecognizerConfig
 from trainer.models.model_specs import model_spec
+from trainer.task_registry import TASKS, find_task
 
 if TYPE_CHECKING:
     from features.runtime.keras_settings import keras
     from trainer.models.captioner import Captioner
     from trainer.models.recognizer import Recognizer
 
-RECORD = "run.json"
+METADATA = "run.json"
 EXTRACTOR = "extractor.json"
 
-# What may change when a run goes on: how long it trains, how often it saves and what it shows or reads of validation do
-# not change what it has learned, and an extractor is known by what its features are, wherever its file lies.
-_HOW_LONG = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
-_WHERE_FROM = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
-_MAY_CHANGE: Any = {"training": {*_HOW_LONG, *_WHERE_FROM}, "libraries": True}
-_WORDS = {
-    "train": "the train split's images and captions or words, by digest",
-    "validation": "the validation split's images and captions or words, by digest",
+# These hyperparameters may change when a run resumes: they decide how long it trains, how often it saves, and what it
+# logs. The location of an extractor may change, too, because the run identifies it by its features.
+_LENGTH = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
+_EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
+_MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True}
+_DESCRIPTIONS = {
+    "train_digest": "digest of the train split",
+    "validation_digest": "digest of the validation split",
 }
 
 
 class FeatureOrigin(Frozen):
-    """The feature table that a run was trained on."""
+    """The feature table of a run."""
 
     fingerprint: Sha256
     table_config: FeatureTableConfig
@@ -46,8 +48,8 @@ class FeatureOrigin(Frozen):
     network: Sha256
 
     @classmethod
-    def of(cls, table: FeatureTable) -> "FeatureOrigin":
-        """What a run keeps of its table."""
+    def from_table(cls, table: FeatureTable) -> Self:
+        """Describes a feature table."""
         return cls(
             fingerprint=table.fingerprint,
             table_config=table.table_config,
@@ -57,111 +59,133 @@ class FeatureOrigin(Frozen):
 
 
 class ExtractorOrigin(Frozen):
-    """The extractor in the model of a run on pixels: what its features are, and the shape of one image's."""
+    """The extractor inside a model that reads pixels: the config and shape of its features."""
 
     table_config: FeatureTableConfig
     shape: tuple[int, ...]
 
 
 class CaptionOrigin(Frozen):
-    """A text table that a run was trained on."""
+    """A caption table of a run."""
 
     fingerprint: Sha256
     table_config: CaptionTableConfig
 
+    @classmethod
+    def from_table(cls, table: CaptionTable) -> Self:
+        """Describes a caption table."""
+        return cls(fingerprint=table.fingerprint, table_config=table.table_config)
+
 
 class RunMetadata(Frozen):
-    """What every run is.
+    """The metadata of a run, whatever its task.
 
     Args:
-        task: str. What the run learns to do.
-        model: str. Name of the model.
-        sizes: dict. Its configuration.
-        training: LoopConfig. How it is trained.
-        datasets: tuple of str. Names in the store.
-        features: FeatureOrigin. The feature table.
-        train, validation: Sha256. Digests of the labels and images trained and validated on.
-        validation_split: str or None. The split validated on.
-        libraries: dict. Versions that it was begun with.
-        warm: Sha256 or None. The identity of the run whose weights it began with.
+        task: Name of the task in `trainer.task_registry`.
+        model: Name of the model.
+        architecture: Hyperparameters of the model.
+        training: Hyperparameters of training.
+        datasets: Names in the store.
+        features: The feature table.
+        caption_tables: The caption table of each dataset; empty for tasks without captions.
+        train_digest, validation_digest: Digests of the splits.
+        validation_split: The split to validate on; None without validation.
+        libraries: Versions of libraries when the run started.
+        warm_start: Identity of the run that the initial weights come from; None for random weights.
     """
 
     version: Literal[1] = 1
     task: str
     model: str
-    sizes: dict[str, Any]
+    architecture: dict[str, Any]
     training: LoopConfig
     datasets: tuple[str, ...]
     features: FeatureOrigin
-    train: Sha256
-    validation: Sha256 | None
+    caption_tables: tuple[CaptionOrigin, ...] = ()
+    train_digest: Sha256
+    validation_digest: Sha256 | None
     validation_split: str | None
     libraries: dict[str, str]
-    warm: Sha256 | None = None
+    warm_start: Sha256 | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The hyperparameters of the model, typed."""
+        raise NotImplementedError
 
     def build(self, root: Path) -> "keras.Model":
-        """The model, with fresh weights.
+        """Builds the model with initial weights.
 
         Args:
-            root: Path. The run directory.
+            root: The run directory.
         """
         raise NotImplementedError
 
+    def open_tables(self, store: Store) -> TrainingTables:
+        """Opens the tables that the run was trained on, in their current state.
+
+        Raises:
+            StoreError: The store lacks one of them.
+        """
+        return TrainingTables(
+            datasets=tuple(store.dataset(name) for name in self.datasets),
+            features=store.feature_table(self.features.fingerprint),
+            caption_tables=tuple(store.caption_table(origin.fingerprint) for origin in self.caption_tables),
+        )
+
 
 class CaptionerMetadata(RunMetadata):
-    """What a captioner's run is, beside what every run has by `RunMetadata`.
+    """The metadata of a captioner.
 
     Args:
-        text: tuple of CaptionOrigin. The text table of each dataset.
-        vocabulary: int. Number of word ids.
-        max_new_tokens: int. Tokens at most in a caption it makes, the end token too.
-        extractor: ExtractorOrigin or None. The extractor in the model, where `features` are pixels.
+        vocab_size: Number of token IDs.
+        max_new_tokens: Maximum number of generated tokens per caption. The end token counts.
+        extractor: The extractor inside the model if `features` are pixels, else None.
     """
 
     task: Literal["captioner"] = "captioner"
     training: TrainingConfig
-    text: tuple[CaptionOrigin, ...]
-    vocabulary: int = Field(ge=4)
+    vocab_size: int = Field(ge=4)
     max_new_tokens: int = Field(ge=1)
     extractor: ExtractorOrigin | None = None
 
     @property
     def config(self) -> ModelConfig:
-        """The model's configuration, typed."""
-        return model_spec(self.model).config(**self.sizes)
+        """The hyperparameters of the model, typed."""
+        return model_spec(self.model).config(**self.architecture)
 
     def build(self, root: Path) -> "Captioner":
-        """As `RunMetadata` has it."""
+        """Builds the model with initial weights."""
         spec = model_spec(self.model)
         if self.extractor is None:
-            return spec.build(self.config, self.vocabulary, self.features.shape)
+            return spec.build(self.config, self.vocab_size, self.features.shape)
         from trainer.models.backbone import load_backbone
 
         layers = load_backbone(
             root / EXTRACTOR, self.extractor.table_config, trainable_extractor=self.training.extractor_lr_multiplier > 0
         )
-        return spec.build(self.config, self.vocabulary, self.extractor.shape, layers)
+        return spec.build(self.config, self.vocab_size, self.extractor.shape, layers)
 
 
 class RecognizerMetadata(RunMetadata):
-    """What the run of a recognizer of words is, beside what every run has by `RunMetadata`.
+    """The metadata of a CAPTCHA recognizer.
 
     Args:
-        words: int. Distinct words of the train split, which `words.txt` keeps.
+        num_labels: Number of distinct labels of the train split, which `words.txt` lists.
     """
 
     task: Literal["captcha"] = "captcha"
     model: Literal["recognizer"] = "recognizer"
     training: RecognizerTraining
-    words: int = Field(ge=1)
+    num_labels: int = Field(ge=1)
 
     @property
     def config(self) -> RecognizerConfig:
-        """The model's configuration, typed."""
-        return RecognizerConfig(**self.sizes)
+        """The hyperparameters of the model, typed."""
+        return RecognizerConfig(**self.architecture)
 
     def build(self, root: Path) -> "Recognizer":
-        """As `RunMetadata` has it."""
+        """Builds the model with initial weights."""
         from trainer.models.recognizer import Recognizer
 
         model = Recognizer(self.config)
@@ -169,74 +193,74 @@ class RecognizerMetadata(RunMetadata):
         return model
 
 
-_RECORDS: dict[str, type[RunMetadata]] = {"captioner": CaptionerMetadata, "captcha": RecognizerMetadata}
+class _TaskName(Frozen, extra="ignore"):
+    """The key of run.json that decides how to parse the others."""
 
-
-class _Task(Frozen, extra="ignore"):
-    """The part of run.json that says how to read the rest; the first runs were all captioners and did not say it."""
-
-    task: str = "captioner"
+    task: str = ""
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that training depends on."""
+    """Returns the versions of the libraries that training depends on."""
     return {name: importlib.metadata.version(name) for name in ("keras", "numpy", "tensorflow")}
 
 
 def read_metadata(root: Path) -> RunMetadata:
-    """What run.json says; StoreError where there is none or it cannot be used, CorruptFileError where it is not
-    JSON.
+    """Reads run.json.
+
+    Raises:
+        StoreError: The directory is not a run directory, or this version of capt cannot read its run.json.
+        CorruptFileError: run.json is not JSON.
     """
-    path = root / RECORD
+    path = root / METADATA
     try:
         data = path.read_bytes()
         parse_json(data)
-        task = _Task.model_validate_json(data).task
-        if task not in _RECORDS:
-            raise StoreError(f"this capt knows no runs of the task {task!r}", location=str(path))
-        return _RECORDS[task].model_validate_json(data)
+        task = _TaskName.model_validate_json(data).task
+        if task not in TASKS:
+            raise StoreError(f"this version of capt does not have the task {task!r}", location=str(path))
+        return find_task(task).metadata.model_validate_json(data)
     except FileNotFoundError:
-        raise StoreError(
-            "no run is here", location=str(root), hint="make one with `capt train captioner` or `capt train captcha`"
-        ) from None
+        hint = "Train one with `capt train captioner` or `capt train captcha`."
+        raise StoreError("the directory does not contain a run", location=str(root), hint=hint) from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise StoreError(f"not a run that this capt reads: {place}: {first['msg']}", location=str(path)) from None
+        key = ".".join(map(str, first["loc"]))
+        message = f"this version of capt cannot read the run: {key}: {first['msg']}"
+        raise StoreError(message, location=str(path)) from None
     except ValueError as error:
-        raise CorruptFileError(f"damaged: {error}", location=str(path)) from None
+        raise CorruptFileError(f"the file is corrupt: {error}", location=str(path)) from None
 
 
-def write_metadata(root: Path, record: RunMetadata) -> None:
-    """Write run.json."""
-    write(root / RECORD, record.model_dump_json(indent=1).encode() + b"\n")
+def write_metadata(root: Path, metadata: RunMetadata) -> None:
+    """Writes run.json."""
+    write(root / METADATA, metadata.model_dump_json(indent=1).encode() + b"\n")
 
 
-def refuse_other(root: Path, new: RunMetadata) -> None:
-    """StoreError naming the first difference where the directory holds another run than `new`."""
-    differences = list(_differences(_identity(read_metadata(root)), _identity(new)))
+def check_same_run(root: Path, new: RunMetadata) -> None:
+    """Raises StoreError with the first difference if the directory contains another run than `new`."""
+    differences = list(_find_differences(_identify(read_metadata(root)), _identify(new)))
     if differences:
         name, expected, got = differences[0]
         raise StoreError(
-            f"the directory holds another run: {_WORDS.get(name, name)}: expected {expected}, got {got}",
+            f"the directory contains another run: {_DESCRIPTIONS.get(name, name)}: expected {expected}, got {got}",
             location=str(root),
-            hint="train with the settings and data it was begun with, or into another --run-dir",
+            hint="Train with the hyperparameters and data of that run, or choose another --run-dir.",
         )
 
 
-def _identity(record: RunMetadata) -> dict[str, Any]:
-    identity = record.model_dump(mode="json", exclude=_MAY_CHANGE)
-    # A size that the capt of the day did not know yet is what it is by default.
-    identity["sizes"] = record.config.model_dump(mode="json")
-    if record.training.lr_schedule == "cosine":
-        # The rate at a step depends on how many there are.
-        identity["training"]["epochs"] = record.training.epochs
+def _identify(metadata: RunMetadata) -> dict[str, Any]:
+    identity = metadata.model_dump(mode="json", exclude=_MAY_CHANGE)
+    # Hyperparameters that are newer than the run have their defaults.
+    identity["architecture"] = metadata.config.model_dump(mode="json")
+    if metadata.training.lr_schedule == "cosine":
+        # The learning rate depends on the number of steps.
+        identity["training"]["epochs"] = metadata.training.epochs
     return identity
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _find_differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            yield from _find_differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield name, old, new

@@ -1,6 +1,6 @@
-"""A trained recognizer: opened from its run directory, it reads the words in images.
+"""Recognizes the text in images with a trained CAPTCHA recognizer.
 
-image → pixels as the run learned from → recognizer → greedily, by beam search, or from the words of the train split
+image → pixels as in the run's feature table → recognizer → greedy, beam search or lexicon decoding → label
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from features.extractors.extraction import EncodedImage
 from schemas.errors import CorruptFileError, RecordError, UsageError
-from schemas.options.generation import SearchOptions
 from schemas.options.shared import DecodingStrategy
 from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
-from trainer.runs.directory import WORDS
+from trainer.runs.directory import LABELS
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
 
@@ -28,115 +27,109 @@ STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
 @dataclass(frozen=True)
 class RecognizedImage:
-    """What a run reads in an image: a word each by itself, by search, and of the words that it has learned.
+    """The predictions for one image, one per decoding strategy.
 
     Args:
-        greedy: Reading. By the likeliest letters.
-        beam: Reading. The likeliest word that a search found.
-        lexicon: Reading. The likeliest of the train split's words.
+        greedy: The most probable characters.
+        beam: The most probable text that beam search found.
+        lexicon: The most probable label of the train split.
     """
 
     greedy: Prediction
     beam: Prediction
     lexicon: Prediction
 
-    def by(self, how: DecodingStrategy) -> Prediction:
-        """The one that is decoded so."""
-        reading: Prediction = getattr(self, how)
-        return reading
+    def by(self, strategy: DecodingStrategy) -> Prediction:
+        """Returns the prediction of one decoding strategy."""
+        prediction: Prediction = getattr(self, strategy)
+        return prediction
 
 
 class RecognizerRun(Run):
-    """A trained recognizer of words; open one with `trainer.runs.run.load_run`.
+    """A trained CAPTCHA recognizer; open it with `trainer.runs.run.load_run`.
 
     Example:
-        reading = load_run("runs/captcha").recognize("a120000.png")
-        print(reading.text, reading.score)
+        prediction = load_run("runs/captcha").recognize("a120000.png")
+        print(prediction.text, prediction.score)
     """
 
     metadata: RecognizerMetadata
     model: "Recognizer"
-    does = "reads words"
-    command = "capt recognize"
 
     @cached_property
-    def words(self) -> tuple[str, ...]:
-        """The words of the train split, by alphabet."""
-        path = self.path / WORDS
+    def labels(self) -> tuple[str, ...]:
+        """The distinct labels of the train split, sorted."""
+        path = self.path / LABELS
         try:
-            words = tuple(path.read_text(encoding="utf-8").split())
+            labels = tuple(path.read_text(encoding="utf-8").split())
         except FileNotFoundError:
-            raise CorruptFileError("the words of the train split are missing", location=str(path)) from None
+            raise CorruptFileError("the labels of the train split are missing", location=str(path)) from None
         except UnicodeDecodeError:
-            raise CorruptFileError("the words of the train split are not UTF-8", location=str(path)) from None
-        if len(words) != self.metadata.words:
-            raise CorruptFileError(
-                f"damaged: expected {self.metadata.words} words, got {len(words)}", location=str(path)
-            )
-        return words
+            raise CorruptFileError("the labels of the train split are not UTF-8", location=str(path)) from None
+        expected = self.metadata.num_labels
+        if len(labels) != expected:
+            message = f"the labels of the train split are corrupt: expected {expected}, got {len(labels)}"
+            raise CorruptFileError(message, location=str(path))
+        return labels
 
     @cached_property
-    def _readers(self) -> dict[DecodingStrategy, CtcDecoder]:
+    def _decoders(self) -> dict[DecodingStrategy, CtcDecoder]:
         head = self.metadata.config.head
-        return {how: CtcDecoder(head, how, self.words) for how in STRATEGIES}
+        return {strategy: CtcDecoder(head, strategy, self.labels) for strategy in STRATEGIES}
 
     @cached_property
-    def _logits(self) -> Any:
-        # Taken here, for weights that are loaded while a graph is being traced stay behind in it.
-        model, head = self.model, self.metadata.config.head
+    def _compute_logits(self) -> Any:
         from features.runtime.keras_settings import compile_function
 
+        # The model is loaded before tracing: weights that are loaded while a graph is traced stay in that graph.
+        model, head = self.model, self.metadata.config.head
         return compile_function(lambda images: model(images, training=False)[head])
 
-    def recognize(self, image: ImageLike, how: DecodingStrategy = "greedy") -> Prediction:
-        """The word in one image: a path, encoded bytes, or a PIL image.
+    def recognize(self, image: ImageLike, strategy: DecodingStrategy = "greedy") -> Prediction:
+        """Recognizes the text in one image: a path, encoded bytes, or a PIL image.
 
         Raises:
-            RecordError: the image cannot be read or decoded.
+            RecordError: The image cannot be read or decoded.
         """
-        return single_result(self.recognize_many([image], how))
+        return single_result(self.recognize_many([image], strategy))
 
     def recognize_many(
-        self, images: Iterable[ImageLike], how: DecodingStrategy = "greedy"
+        self, images: Iterable[ImageLike], strategy: DecodingStrategy = "greedy"
     ) -> Iterator[Prediction | RecordError]:
-        """The words in many images, in order; an image that fails gives its error and costs no other."""
-        return self.recognize_encoded(to_encoded_images(images), how)
+        """Recognizes the text in images, in order. A failed image yields its error; processing continues."""
+        return self.recognize_encoded(to_encoded_images(images), strategy)
 
     def recognize_encoded(
-        self, sources: Iterable[EncodedImage], how: DecodingStrategy = "greedy"
+        self, images: Iterable[EncodedImage], strategy: DecodingStrategy = "greedy"
     ) -> Iterator[Prediction | RecordError]:
-        """The words in encoded images, in order; decoding and reading go batch by batch."""
-        check_decoding_strategy(how)
-        return self._answers(sources, lambda pixels, _: self._readers[how](self.logits(pixels)))
+        """Recognizes the text in encoded images in batches, in order."""
+        check_decoding_strategy(strategy)
+        return self._predict(images, lambda pixels, _: self._decoders[strategy](self.logits(pixels)))
 
-    def recognize_all_strategies(self, sources: Iterable[EncodedImage]) -> Iterator[RecognizedImage | RecordError]:
-        """What every decoder reads in encoded images, in order."""
-        return self._answers(sources, lambda pixels, _: self.recognize_pixels(pixels))
+    def recognize_all_strategies(self, images: Iterable[EncodedImage]) -> Iterator[RecognizedImage | RecordError]:
+        """Recognizes the text in encoded images with every decoding strategy, in order."""
+        return self._predict(images, lambda pixels, _: self.recognize_pixels(pixels))
 
     def recognize_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImage]:
-        """What every decoder reads in images uint8 [N, H, W, 3] as the run's table holds them."""
+        """Recognizes the text in images uint8 [N, H, W, 3] of the run's feature table with every strategy."""
         logits = self.logits(pixels)
-        readings = zip(*(self._readers[how](logits) for how in STRATEGIES), strict=True)
-        return [RecognizedImage(*each) for each in readings]
+        predictions = zip(*(self._decoders[strategy](logits) for strategy in STRATEGIES), strict=True)
+        return [RecognizedImage(*each) for each in predictions]
+
+    def predict_texts(self, features: NDArray[Any]) -> list[str]:
+        """Predicts one label per image by greedy decoding."""
+        return [prediction.text for prediction in self._decoders["greedy"](self.logits(features))]
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the head that reads gives for images uint8 [N, H, W, 3]: float32 [N, T, 27]."""
+        """Computes the logits float32 [N, T, 27] of the decoded head from images uint8 [N, H, W, 3]."""
         from features.runtime.keras_settings import ops
 
-        logits: NDArray[np.float32] = ops.convert_to_numpy(self._logits(ops.convert_to_tensor(pixels)))
+        logits: NDArray[np.float32] = ops.convert_to_numpy(self._compute_logits(ops.convert_to_tensor(pixels)))
         return logits
 
 
-def refuse_generation_options(options: SearchOptions) -> None:
-    """Raises UsageError if an option is given that decides how captions are generated."""
-    given = options.generation()
-    if given:
-        option = f"--{next(iter(given))}".replace("_", "-")
-        raise UsageError("it is for captions, and the run reads words", location=option, hint="leave it out")
-
-
-def check_decoding_strategy(how: str) -> None:
-    """UsageError where there is no such decoder."""
-    if how not in STRATEGIES:
+def check_decoding_strategy(strategy: str) -> None:
+    """Raises UsageError if there is no such decoding strategy."""
+    if strategy not in STRATEGIES:
         names = ", ".join(STRATEGIES)
-        raise UsageError(f"unknown strategy {how!r}", location="--decoding-strategy", hint=f"Use one of {names}.")
+        raise UsageError(f"unknown strategy {strategy!r}", location="--decoding-strategy", hint=f"Use one of {names}.")

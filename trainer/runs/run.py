@@ -1,16 +1,16 @@
-"""A trained run: opened from its run directory, it answers about images; what it answers is its task's.
+"""Loads a trained run and predicts from images.
 
-image → the network and storage dtype that the run learned from → model → answer
+image → extractor and storage dtype of the run's feature table → model → prediction
 """
 
-import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,72 +27,73 @@ from features.store.merge import as_keys
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import compute_digest
-from trainer.runs.directory import CHECKPOINTS, NETWORK
+from trainer.runs.directory import CHECKPOINTS, NETWORK, read_training_images
 from trainer.runs.metadata import RunMetadata, read_metadata
-from trainer.runs.training_images import read_training_images
+from trainer.task_registry import find_task
 
 if TYPE_CHECKING:
     from features.runtime.keras_settings import keras
+    from trainer.tasks.task import Task
     from trainer.training.checkpoints import Checkpoints
 
 DECODE_BATCH = 64
-_KINDS = {"captioner": "captioner_run.CaptionerRun", "captcha": "recognizer_run.RecognizerRun"}
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image
-Answer = TypeVar("Answer")
+AnyPrediction = TypeVar("AnyPrediction")
 AnyRun = TypeVar("AnyRun", bound="Run")
 
 
-class Run:
-    """A trained run; open one with `load_run`. The model and network are loaded when first needed.
+class Run(ABC):
+    """A trained run; open it with `load_run`. The model and the extractor are loaded when first needed."""
 
-    Attributes:
-        does: str. What it does, in words.
-        command: str. The command that has it do so.
-    """
-
-    does: ClassVar[str]
-    command: ClassVar[str]
-
-    def __init__(self, path: Path, record: RunMetadata) -> None:
+    def __init__(self, path: Path, metadata: RunMetadata) -> None:
         self.path = path
-        self.metadata = record
+        self.metadata = metadata
+
+    @abstractmethod
+    def predict_texts(self, features: NDArray[Any]) -> list[str]:
+        """Predicts one text per image from features [N, *shape] of the run's feature table, by greedy decoding."""
+
+    @property
+    def task(self) -> "Task":
+        """The task that the run was trained for."""
+        return find_task(self.metadata.task)
 
     @cached_property
-    def model(self) -> "keras.Model":
-        """The model with the weights of the best epoch."""
+    def model(self) -> Any:
+        """The Keras model with the weights of the best epoch."""
         from features.runtime.keras_settings import apply_settings
-        from trainer.training.compile_model import computing_in
+        from trainer.training.compile_model import compute_in
 
         apply_settings()
-        with computing_in("float32"):
-            model = self.metadata.build(self.path)
+        with compute_in("float32"):
+            model: keras.Model = self.metadata.build(self.path)
         self._checkpoints.load_best(model)
         return model
 
     @property
     def resizer(self) -> Resizer:
-        """How images are brought to the network's size."""
+        """The resizer of the run's input images."""
         return Resizer.from_table_config(self.metadata.features.table_config)
 
     @property
     def identity(self) -> str:
-        """A digest that changes with whatever decides the run's answers."""
+        """A digest of everything that decides the run's predictions."""
         state = self._checkpoints.state()
         return compute_digest([self.metadata.model_dump(mode="json"), state.best if state else ""])
 
     @cached_property
-    def learned(self) -> NDArray[np.uint8]:
-        """The content keys of the images that it learned from, uint8 [N, 32]."""
+    def training_images(self) -> NDArray[np.uint8]:
+        """The content hashes of the training images, uint8 [N, 32]."""
         return read_training_images(self.path)
 
     def count_training_images(self, keys: NDArray[np.uint8]) -> int:
-        """Returns how many of some images the run learned from.
+        """Counts how many of the images with these content hashes, uint8 [N, 32], are training images."""
+        return int(np.isin(as_keys(keys)(self.training_images)).sum())
 
-        Args:
-            keys: Their content keys, uint8 [N, 32].
-        """
-        return int(np.isin(as_keys(keys), as_keys(self.learned)).sum())
+    def name_image(self, dataset: str, image_id: str) -> str:
+        """Returns the name of an image in results: its ID, with the dataset's name if the run has several."""
+        return f"{dataset}/{image_id}" if len(self.metadata.datasets) > 1 else image_id
 
     @property
     def _checkpoints(self) -> "Checkpoints":
@@ -100,28 +101,28 @@ class Run:
 
         return Checkpoints(self.path / CHECKPOINTS)
 
-    def _answers(
+    def _predict(
         self,
-        sources: Iterable[EncodedImage],
-        answer: Callable[[NDArray[Any], Sequence[int]], list[Answer]],
+        images: Iterable[EncodedImage],
+        predict: Callable[[NDArray[Any], Sequence[int]], list[AnyPrediction]],
         first: int = 0,
-    ) -> Iterator[Answer | RecordError]:
-        """The answers for encoded images, in order; extraction and answering go batch by batch.
+    ) -> Iterator[AnyPrediction | RecordError]:
+        """Predicts from encoded images in batches, in order; a failed image yields its error.
 
         Args:
-            sources: iterable of Source. The images.
-            answer: function from features [N, *shape] and the images' numbers to N answers.
-            first: int. Which image of a longer request the first one is.
+            images: The images.
+            predict: Maps features [N, *shape] and the numbers of the images to N predictions.
+            first: Number of the first image.
         """
-        results = self._extractor().run(sources)
+        results = self._extractor().run(images)
         while batch := list(islice(results, DECODE_BATCH)):
             extracted = {
                 number: result for number, result in enumerate(batch, first) if isinstance(result, ExtractedRow)
             }
-            answers = iter(answer(_features(extracted.values()), list(extracted)) if extracted else ())
+            predictions = iter(predict(_stack_features(extracted.values()), list(extracted)) if extracted else ())
             first += len(batch)
             for result in batch:
-                yield result.error if isinstance(result, FailedImage) else next(answers)
+                yield result.error if isinstance(result, FailedImage) else next(predictions)
 
     def _extractor(self) -> ExtractionCore:
         table_config = self.metadata.features.table_config
@@ -132,46 +133,54 @@ class Run:
 
 
 def load_run(path: str | Path) -> Any:
-    """The run in a directory, of the class of its task; StoreError where there is none.
+    """Loads a run; its class depends on its task.
 
     Args:
-        path: str or Path. A run directory, or a model of a store, `STORE/models/NAME`, whose champion is the run.
+        path: A run directory, or `STORE/models/NAME` for the champion of a registered model.
+
+    Raises:
+        StoreError: The directory does not contain a run.
     """
     root = find_champion(path) or local_path(path).absolute()
-    record = read_metadata(root)
-    module, name = _KINDS[record.task].split(".")
-    return getattr(importlib.import_module(f"trainer.runs.{module}"), name)(root, record)
+    metadata = read_metadata(root)
+    return find_task(metadata.task).open_run(root, metadata)
 
 
 def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
-    """A run of one kind; UsageError where it is of another.
+    """Opens a run of one class.
 
     Args:
-        run: str, Path or Run. A run directory, or an open run.
-        kind: type. `CaptionerRun` or `RecognizerRun`.
+        run: A run directory, or an open run.
+        kind: Its class, such as `CaptionerRun`.
+
+    Raises:
+        UsageError: The run has another class.
     """
     opened = run if isinstance(run, Run) else load_run(run)
     if not isinstance(opened, kind):
+        task = opened.task
         raise UsageError(
-            f"the run {opened.does}; this is for one that {kind.does}", location=str(opened.path), hint=opened.command
+            f"the run {task.description}, so this command cannot use it",
+            location=str(opened.path),
+            hint=f"Use `{task.command}`.",
         )
     return opened
 
 
 def to_encoded_images(images: Iterable[ImageLike]) -> Iterator[EncodedImage]:
-    """Images as the extraction takes them: paths, encoded bytes, or PIL images."""
+    """Converts paths, encoded bytes or PIL images to the input of the extraction."""
     return (EncodedImage(b"", _reader(image)) for image in images)
 
 
-def single_result(answers: Iterable[Answer | RecordError]) -> Answer:
-    """The single answer; raised where it is an error."""
-    (answer,) = answers
-    if isinstance(answer, RecordError):
-        raise answer
-    return answer
+def single_result(results: Iterable[AnyPrediction | RecordError]) -> AnyPrediction:
+    """Returns the only result, or raises it if it is an error."""
+    (result,) = results
+    if isinstance(result, RecordError):
+        raise result
+    return result
 
 
-def _features(rows: Iterable[ExtractedRow]) -> NDArray[Any]:
+def _stack_features(rows: Iterable[ExtractedRow]) -> NDArray[Any]:
     values = [row.values for row in rows]
     return decode({name: np.stack([row[name] for row in values]) for name in values[0]})
 
@@ -181,13 +190,9 @@ def _reader(image: ImageLike) -> Callable[[], bytes]:
         if isinstance(image, bytes):
             return image
         if isinstance(image, Image.Image):
-            return _encoded(image)
+            data = BytesIO()
+            to_rgb(image).save(data, "PNG")
+            return data.getvalue()
         return Reference.from_location(str(image)).read()
 
     return read
-
-
-def _encoded(image: Image.Image) -> bytes:
-    data = BytesIO()
-    to_rgb(image).save(data, "PNG")
-    return data.getvalue()

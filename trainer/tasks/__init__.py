@@ -1,1 +1,1 @@
-"""The tasks that a run learns: captioning and captcha."""
+"""Tasks that models are trained for: one module per task, and the protocol that it implements."""

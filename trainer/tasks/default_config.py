@@ -1,4 +1,4 @@
-"""`capt config`: what a model and its training are set to where nothing is said, as YAML that `--config` takes."""
+"""Implements `capt config`: the default hyperparameters of a model as YAML, which `--config` reads."""
 
 from typing import Any
 
@@ -6,33 +6,27 @@ import yaml
 
 from schemas.errors import UsageError
 from schemas.options.training import Config
-from trainer.config import parse_options, parse_recognizer
-from trainer.models.configs import DEFAULT_PROFILE
-from trainer.models.model_specs import model_spec
-
-RECOGNIZER = "recognizer"
+from trainer.models.model_specs import MODELS
+from trainer.task_registry import find_task
 
 
 def model_defaults(options: Config) -> dict[str, Any]:
-    """The settings of `capt train captioner --model MODEL`, or of `capt train captcha --profile PROFILE`, by name.
+    """Returns the default hyperparameters of a model by name.
 
     Args:
         options: The model, and the profile of a recognizer.
 
     Raises:
-        UsageError: a profile is given for a captioner.
+        UsageError: A profile is given for a captioner.
     """
-    model = options.model
-    if model == RECOGNIZER:
-        chosen = options.profile or DEFAULT_PROFILE
-        training, sizes = parse_recognizer(chosen, {})
-        return {"profile": chosen, **sizes.model_dump(mode="json"), **training.model_dump(mode="json")}
+    if options.model not in MODELS:
+        return find_task("captcha").parse(options.profile, {}).to_dict(resolve=False)
     if options.profile:
-        raise UsageError(f"{model} has no profiles", location="--profile", hint=f"they are for {RECOGNIZER}")
-    training, sizes = parse_options(model_spec(model).config, {})
-    return {"model": model, **sizes.model_dump(), **training.model_dump()}
+        hint = "Profiles are for the recognizer."
+        raise UsageError(f"{options.model} has no profiles", location="--profile", hint=hint)
+    return find_task("captioner").parse(options.model, {}).to_dict(resolve=False)
 
 
 def print_defaults(result: dict[str, Any]) -> None:
-    """Print what `model_defaults` returned as YAML."""
+    """Prints the result of `model_defaults` as YAML."""
     print(yaml.safe_dump(result, sort_keys=False), end="")

@@ -1,1 +1,1 @@
-"""How a run learns: epochs, checkpoints, optimizers, what is watched meanwhile."""
+"""DecodingStrategy a run learns: epochs, checkpoints, optimizers, what is watched meanwhile."""

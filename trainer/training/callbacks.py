@@ -1,4 +1,4 @@
-"""Watching over an epoch: how far it is and has to go, when a checkpoint is due, whether the loss is a number still."""
+"""Shows progress, saves checkpoints and checks the loss within an epoch."""
 
 import math
 import time
@@ -14,15 +14,15 @@ _FEW_SECONDS = 100
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Keeps count within an epoch: puts back what the checkpoint knew, shows progress, saves every so many steps.
+    """Restores the metrics of a checkpoint, shows progress, and saves checkpoints every few steps.
 
     Args:
-        start: Progress. Where the run stood when the epoch, or the rest of it, began.
-        steps: int. Steps of the whole epoch.
-        metrics: sequence of keras.Metric. What the model measures, the loss first.
-        keep: function. Saves a checkpoint.
-        every: int or None. Steps between checkpoints.
-        show: function. Takes the steps done and a note.
+        start: The progress of the run when the epoch started or resumed.
+        steps: Steps of the whole epoch.
+        metrics: The metrics of the model, the loss first.
+        save: Saves a checkpoint.
+        save_steps: Steps between checkpoints, or None.
+        show: Shows the number of finished steps and a note.
     """
 
     def __init__(
@@ -30,25 +30,25 @@ class StepCallback(keras.callbacks.Callback):
         start: Progress,
         steps: int,
         metrics: Sequence[keras.Metric],
-        keep: Callable[[Progress], None],
-        every: int | None,
+        save: Callable[[Progress], None],
+        save_steps: int | None,
         show: Callable[[int, str], None],
     ) -> None:
         super().__init__()
         self._start = start
         self._steps = steps
         self._metrics = metrics
-        self._keep = keep
+        self._save = save
         self._loss = metrics[0].name
-        self._every = every
+        self._save_steps = save_steps
         self._show = show
         self._step = start.step
         self._seconds = start.seconds
         self._clock = 0.0
 
     def progress(self) -> Progress:
-        """Where the run stands now, within the epoch."""
-        # On JAX the state of training reaches model and metrics when a callback asks for its model.
+        """Returns the progress within the epoch."""
+        # On JAX, reading `model` copies the training state to the model and its metrics.
         model = self.model
         return self._start.model_copy(
             update={
@@ -70,35 +70,39 @@ class StepCallback(keras.callbacks.Callback):
         self._seconds += now - self._clock
         if is_progress_shown():
             self._show(self._step, f"loss {check_finite(float(logs[self._loss])):.3f}")
-        if self._every and self._step % self._every == 0 and self._step < self._steps:
+        if self._save_steps and self._step % self._save_steps == 0 and self._step < self._steps:
             check_finite(float(logs[self._loss]))
-            self._keep(self.progress())
+            self._save(self.progress())
         self._clock = time.monotonic()
 
 
 class EtaEstimator:
-    """How long a run has to go, by what its steps have taken in this process, validation and all.
+    """Estimates the remaining time of a run from its speed in this process, validation included.
 
     Args:
-        done: int. Steps that were done before.
-        total: int. Steps of the whole run.
+        done: Steps that were finished before.
+        total: Steps of the whole run.
     """
 
     def __init__(self, done: int, total: int) -> None:
         self._first = done
         self._total = total
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def left(self, done: int) -> str:
-        """The time to go once so many steps are done, in words; empty before the first and after the last."""
+        """Returns the remaining time after `done` steps as text; empty before the first and after the last step."""
         if not self._first < done < self._total:
             return ""
-        seconds = (time.monotonic() - self._began) / (done - self._first) * (self._total - done)
-        return f"{seconds:.0f} s to go" if seconds < _FEW_SECONDS else f"{seconds / 60:.0f} min to go"
+        seconds = (time.monotonic() - self._started) / (done - self._first) * (self._total - done)
+        return f"{seconds:.0f} s left" if seconds < _FEW_SECONDS else f"{seconds / 60:.0f} min left"
 
 
 def check_finite(loss: float) -> float:
-    """The loss itself; CaptError where it is infinite or no number."""
+    """Returns the loss.
+
+    Raises:
+        CaptError: It is infinite or not a number.
+    """
     if not math.isfinite(loss):
-        raise CaptError("the loss is not a number any more", hint="train again with a smaller learning_rate")
+        raise CaptError("the loss is infinite or not a number", hint="Train again with a smaller learning_rate.")
     return loss

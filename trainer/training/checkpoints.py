@@ -1,10 +1,10 @@
-"""Checkpoints: a run's weights and where it stood, whole or absent however it was stopped.
+"""Saves and loads the checkpoints of a run atomically.
 
     checkpoints/00000480/model.weights.h5      weights and optimizer after 480 steps
-    checkpoints/00000480/average.weights.h5    the weights' running average, where the run keeps one: what answers
-    checkpoints/state.json                     which checkpoint is the last, which the best, where the last one stood
+    checkpoints/00000480/average.weights.h5    exponential moving average (EMA) of the weights, if the run has one
+    checkpoints/state.json                     names of the last and the best checkpoint, progress of the last one
 
-`state.json` is replaced last, in one step; a directory that it does not name is of no account and is cleared away.
+`state.json` is replaced last. Directories that it does not reference are deleted.
 """
 
 import shutil
@@ -19,43 +19,41 @@ from features.runtime.keras_settings import keras, ops
 from schemas.errors import CorruptFileError
 from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
-from trainer.training.ema import ema_weights, keeps_average
-from trainer.training.epoch_metrics import CaptionerMetrics, RecognizerMetrics
+from trainer.training.ema import ema_weights, has_ema
+from trainer.training.epoch_metrics import EpochMetrics
 
 STATE = "state.json"
 WEIGHTS = "model.weights.h5"
 AVERAGE = "average.weights.h5"
 
-Figures = CaptionerMetrics | RecognizerMetrics
-
 
 class Progress(Frozen):
-    """Where a run stands.
+    """The progress of a run.
 
     Args:
-        epoch: int. Epochs finished.
-        step: int. Steps finished of the next one.
-        history: tuple of Figures. What each finished epoch gave.
-        sums: tuple of float. What the metrics have added up within the unfinished epoch.
-        random: tuple of tuples of int. The states of the model's random generators.
-        seconds: float. Training time of the unfinished epoch.
+        epoch: Number of finished epochs.
+        step: Number of finished steps of the unfinished epoch.
+        history: The metrics of each finished epoch.
+        sums: The state of the metrics within the unfinished epoch.
+        random: The states of the model's random generators.
+        seconds: Training time of the unfinished epoch.
     """
 
     epoch: int = 0
     step: int = 0
-    history: tuple[Figures, ...] = ()
+    history: tuple[EpochMetrics, ...] = ()
     sums: tuple[float, ...] = ()
     random: tuple[tuple[int, ...], ...] = ()
     seconds: float = 0.0
 
     @property
-    def best(self) -> Figures | None:
-        """The best finished epoch, the first of equals."""
-        return min(self.history, key=lambda figures: figures.judged, default=None)
+    def best(self) -> EpochMetrics | None:
+        """The best finished epoch; the first one among equals."""
+        return min(self.history, key=lambda metrics: metrics.monitored, default=None)
 
 
 class TrainingState(Frozen):
-    """What `state.json` says: directory names of checkpoints, and the progress of the last one."""
+    """The content of `state.json`: directory names of checkpoints, and the progress of the last one."""
 
     last: str
     best: str
@@ -66,14 +64,21 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        root: Path. Their directory; it need not exist.
+        root: Their directory; it may be missing.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def state(self) -> TrainingState | None:
-        """What was saved last; None before the first checkpoint, CorruptFileError where it cannot be read."""
+        """Reads `state.json`.
+
+        Returns:
+            None before the first checkpoint.
+
+        Raises:
+            CorruptFileError: The file is corrupt.
+        """
         path = self._root / STATE
         try:
             data = path.read_bytes()
@@ -82,17 +87,17 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise CorruptFileError(f"damaged: {error.errors()[0]['msg']}", location=str(path)) from None
+            raise CorruptFileError(f"the file is corrupt: {error.errors()[0]['msg']}", location=str(path)) from None
         except ValueError as error:
-            raise CorruptFileError(f"damaged: {error}", location=str(path)) from None
+            raise CorruptFileError(f"the file is corrupt: {error}", location=str(path)) from None
 
     def save(self, model: keras.Model, progress: Progress, total_steps: int) -> None:
-        """Keep the model as it is now, and forget checkpoints that are neither last nor best.
+        """Saves a checkpoint, and deletes those that are neither the last nor the best.
 
         Args:
-            model: keras.Model. Compiled.
-            progress: Progress. Where the run stands.
-            total_steps: int. Steps since the run began, which name the checkpoint.
+            model: The compiled model.
+            progress: The progress of the run.
+            total_steps: Steps since the run started, which name the checkpoint.
         """
         name = f"{total_steps:08d}"
         self._write_weights(model, self._root / name)
@@ -101,13 +106,16 @@ class Checkpoints:
         best = name if before is None or is_better else before.best
         state = TrainingState(last=name, best=best, progress=progress)
         write(self._root / STATE, state.model_dump_json().encode())
-        self._clear(state)
+        self._delete_others(state)
 
     def load_last(self, model: keras.Model) -> Progress | None:
-        """Put the last checkpoint into a compiled model, its optimizer and random generators; where it stood, or None.
+        """Loads the last checkpoint into a model, its optimizer and random generators.
 
         Args:
-            model: keras.Model. Built and compiled as it was when saved.
+            model: The model, built and compiled as it was when saved.
+
+        Returns:
+            The progress at the checkpoint, or None if there is none.
         """
         state = self.state()
         if state is None:
@@ -117,21 +125,23 @@ class Checkpoints:
         return state.progress
 
     def load_best(self, model: keras.Model) -> None:
-        """Put the best checkpoint's weights, or their average, into a built model; CorruptFileError where there is
-        none.
+        """Loads the weights of the best checkpoint, or their EMA, into a built model.
+
+        Raises:
+            CorruptFileError: There is no checkpoint, or its file is missing or corrupt.
         """
         state = self.state()
         if state is None:
             raise CorruptFileError(
                 "the run has no checkpoint yet",
                 location=str(self._root),
-                hint="run `capt train` to its end",
+                hint="Run `capt train` to its end.",
             )
         directory = self._root / state.best
         try:
             load_weights(model, directory / (AVERAGE if (directory / AVERAGE).exists() else WEIGHTS))
         except CorruptFileError:
-            # A run that is still training may have found a better one meanwhile, and cleared this one away.
+            # If the run is still training, it may have replaced the best checkpoint meanwhile.
             if self.state() == state:
                 raise
             self.load_best(model)
@@ -141,21 +151,24 @@ class Checkpoints:
         temporary = temporary_path(directory)
         temporary.mkdir()
         model.save_weights(temporary / WEIGHTS)
-        if keeps_average(model):
+        if has_ema(model):
             with ema_weights(model):
                 model.save_weights(temporary / AVERAGE)
-        # What a killed run left under this name was never named by the state.
         shutil.rmtree(directory, ignore_errors=True)
         replace_tree_atomically(temporary, directory)
 
-    def _clear(self, state: TrainingState) -> None:
+    def _delete_others(self, state: TrainingState) -> None:
         for path in self._root.iterdir():
             if path.is_dir() and (path.name.startswith(TEMP_PREFIX) or path.name not in (state.last, state.best)):
                 shutil.rmtree(path)
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Load weights into a built model; CorruptFileError where the file is missing or does not fit."""
+    """Loads weights into a built model.
+
+    Raises:
+        CorruptFileError: The file is missing, corrupt, or of another model.
+    """
     if not path.is_file():
         raise CorruptFileError("the weights are missing", location=str(path))
     try:
@@ -165,23 +178,23 @@ def load_weights(model: keras.Model, path: Path) -> None:
 
 
 def metric_sums(metrics: Sequence[keras.Metric]) -> tuple[float, ...]:
-    """What metrics have added up so far."""
+    """Returns the state of metrics."""
     return tuple(float(ops.convert_to_numpy(variable)) for metric in metrics for variable in metric.variables)
 
 
 def restore_sums(metrics: Sequence[keras.Metric], sums: tuple[float, ...]) -> None:
-    """Put back what `metric_sums` gave."""
+    """Restores a state that `metric_sums` returned."""
     for variable, value in zip([v for metric in metrics for v in metric.variables], sums, strict=True):
         variable.assign(value)
 
 
 def random_states(model: keras.Model) -> tuple[tuple[int, ...], ...]:
-    """The states of a model's random generators, which its weights file leaves out."""
+    """Returns the states of a model's random generators, which its weights file does not contain."""
     return tuple(tuple(map(int, np.ravel(variable))) for variable in _random_variables(model))
 
 
 def restore_random(model: keras.Model, states: tuple[tuple[int, ...], ...]) -> None:
-    """Put back what `random_states` gave."""
+    """Restores states that `random_states` returned."""
     for variable, values in zip(_random_variables(model), states, strict=True):
         variable.assign(np.reshape(np.array(values, variable.dtype), variable.shape))
 

@@ -1,19 +1,21 @@
-"""Compiling: a run's model with its loss, its metrics and its optimizer, ready to be trained."""
+"""Builds and compiles models for the seed, precision and devices of a run."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from features.runtime.keras_settings import keras
+from schemas.errors import UsageError
 from trainer.config import LoopConfig
 from trainer.training.optimizers import make_optimizer
 
 
 @contextmanager
-def making(config: LoopConfig) -> Iterator[None]:
-    """Models made and compiled within the block draw their weights from the run's seed and compute in its precision."""
+def build_scope(config: LoopConfig) -> Iterator[None]:
+    """Builds models inside the context with random weights from the run's seed, in the run's precision."""
     keras.utils.set_random_seed(config.seed)
-    with computing_in(config.precision):
+    with compute_in(config.precision):
         yield
 
 
@@ -24,36 +26,57 @@ def compile_model(
     loss: Any = None,
     metrics: Sequence[keras.Metric] = (),
     slow: Sequence[keras.Variable] = (),
-    share: float = 1.0,
+    lr_multiplier: float = 1.0,
 ) -> None:
-    """Give a model its loss, its metrics, and the optimizer that its run is set to, built.
+    """Compiles a built model with the optimizer of its run, and builds the optimizer.
 
     Args:
-        model: keras.Model. Built.
-        config: LoopConfig. How the run learns.
-        steps: int. Steps an epoch.
-        loss: keras.losses.Loss, function or None. As Keras takes it; None where the model has its own.
-        metrics: sequence of keras.Metric. What is measured besides; none where the model has its own.
-        slow: sequence of keras.Variable. Those that learn at another rate,
-        share: float. which is this share of the others'.
+        model: The model.
+        config: The hyperparameters of training.
+        steps: Steps per epoch.
+        loss: The loss; None if the model computes its own.
+        metrics: Further metrics; empty if the model has its own.
+        slow: Variables with another learning rate.
+        lr_multiplier: Factor of their learning rate.
     """
     model.compile(
-        optimizer=make_optimizer(config, steps, slow, share),
+        optimizer=make_optimizer(config, steps, slow, lr_multiplier),
         loss=loss,
         metrics=list(metrics) or None,
-        # XLA was measured no faster on the CPU, and it compiles for 8 s at every new shape.
+        # On the CPU, XLA is not faster, and it compiles every new shape for 8 s.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    # TensorFlow traces a step twice where variables are made within it.
+    # If variables were created in the first step, TensorFlow would trace it twice.
     model.optimizer.build(model.trainable_variables)
 
 
 @contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Layers made within the block compute in `precision`, a Keras dtype policy; their weights stay float32."""
+def compute_in(precision: str) -> Iterator[None]:
+    """Creates layers inside the context that compute in a Keras dtype policy; their weights stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def device_scope(devices: str) -> AbstractContextManager[object]:
+    """Returns a context in which models are built for and trained on devices.
+
+    Args:
+        devices: `one`; or `all`, which distributes each batch over all devices. Keras supports `all` on JAX only.
+
+    Raises:
+        UsageError: The backend does not support `all`.
+    """
+    if devices == "one":
+        return contextlib.nullcontext()
+    if keras.backend.backend() != "jax":
+        raise UsageError(
+            f"Keras does not distribute batches over devices with the backend {keras.backend.backend()}",
+            location="devices: all",
+            hint="Set KERAS_BACKEND=jax, or devices: one.",
+        )
+    distribution: AbstractContextManager[object] = keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+    return distribution

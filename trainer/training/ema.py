@@ -1,7 +1,6 @@
-"""Averaging: a run may answer with a running average of its weights, which wanders less than the weights themselves.
+"""Uses the exponential moving average (EMA) of the weights for validation and prediction (Polyak and Juditsky, 1992).
 
-The optimizer keeps the average with its own state, so that a checkpoint holds it and a run that goes on goes on with it
-(Polyak and Juditsky, 1992; as an exponential average in most recipes since).
+The optimizer contains the EMA, so a checkpoint contains it, too.
 """
 
 from collections.abc import Iterator
@@ -11,43 +10,45 @@ from typing import Any
 from features.runtime.keras_settings import keras, ops
 
 
-class EmaCallback:
-    """An optimizer that keeps an exponential average of the weights beside them; mixed into one of Keras'.
+class EmaOptimizerMixin:
+    """Makes a Keras optimizer keep the EMA separate from the weights.
 
-    Keras would put the average in the weights' place when `fit` ends, which here is after every epoch; training goes on
-    from the weights themselves.
+    Keras overwrites the weights with the EMA at the end of `fit`, which is after every epoch here. Training must
+    continue from the weights themselves.
     """
 
     def finalize_variable_values(self, variables: Any) -> None:
-        """Leave the weights as they are."""
+        """Does not overwrite the weights."""
 
-    def put_average(self, variables: Any) -> None:
-        """Put the average in the weights' place."""
+    def overwrite_with_ema(self, variables: Any) -> None:
+        """Overwrites the weights with the EMA."""
         super().finalize_variable_values(variables)  # type: ignore[misc]
 
 
-def keeps_average(model: keras.Model) -> bool:
-    """Whether a model is trained by an optimizer that keeps an average, and has taken a step."""
-    return isinstance(_optimizer(model), EmaCallback) and int(ops.convert_to_numpy(model.optimizer.iterations)) > 0
+def has_ema(model: keras.Model) -> bool:
+    """Tells whether the optimizer of a model keeps an EMA and has taken a step."""
+    return (
+        isinstance(_optimizer(model), EmaOptimizerMixin) and int(ops.convert_to_numpy(model.optimizer.iterations)) > 0
+    )
 
 
 @contextmanager
 def ema_weights(model: keras.Model) -> Iterator[None]:
-    """Within the block a model has the average in its weights' place, where there is one."""
-    if not keeps_average(model):
+    """Replaces the weights of a model with their EMA inside the context, if the model has one."""
+    if not has_ema(model):
         yield
         return
     variables = model.trainable_variables
-    kept = [ops.convert_to_numpy(variable).copy() for variable in variables]
-    _optimizer(model).put_average(variables)
+    weights = [ops.convert_to_numpy(variable).copy() for variable in variables]
+    _optimizer(model).overwrite_with_ema(variables)
     try:
         yield
     finally:
-        for variable, value in zip(variables, kept, strict=True):
+        for variable, value in zip(variables, weights, strict=True):
             variable.assign(value)
 
 
 def _optimizer(model: keras.Model) -> Any:
-    # In half precision Keras wraps the optimizer in one that scales the loss.
+    # With mixed precision, Keras wraps the optimizer in one that scales the loss.
     optimizer = getattr(model, "optimizer", None)
     return getattr(optimizer, "inner_optimizer", optimizer)

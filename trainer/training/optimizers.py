@@ -1,7 +1,7 @@
-"""Optimizers and learning-rate schedules, as a run's configuration names them.
+"""Builds the optimizer and learning-rate schedule of a run.
 
-A schedule is a function of the step that the optimizer counts, and a checkpoint keeps that count, so a run that was
-killed goes on at the rate at which it stopped.
+A schedule is a function of the optimizer's step count. A checkpoint contains this count, so a resumed run continues
+with the same learning rate.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from features.runtime.keras_settings import keras, ops
 from trainer.config import LoopConfig
-from trainer.training.ema import EmaCallback
+from trainer.training.ema import EmaOptimizerMixin
 
 _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
@@ -21,11 +21,11 @@ _NEVER_DECAY = ["bias", "gamma", "beta"]
 
 @keras.saving.register_keras_serializable("capt")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A rate that first rises from 0 in a straight line.
+    """Increases the learning rate linearly from 0 during the first steps.
 
     Args:
-        rate: float or keras.optimizers.schedules.LearningRateSchedule. What it rises to, and goes on with.
-        steps: int. Steps of the rise.
+        rate: The learning rate or schedule afterwards.
+        steps: Number of these steps.
     """
 
     def __init__(self, rate: Any, steps: int) -> None:
@@ -33,8 +33,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
 
     def __call__(self, step: Any) -> Any:
-        risen = ops.minimum((ops.cast(step, "float32") + 1) / self.steps, 1.0)
-        return risen * (self.rate(step) if callable(self.rate) else self.rate)
+        factor = ops.minimum((ops.cast(step, "float32") + 1) / self.steps, 1.0)
+        return factor * (self.rate(step) if callable(self.rate) else self.rate)
 
     def get_config(self) -> dict[str, Any]:
         return {"rate": keras.saving.serialize_keras_object(self.rate), "steps": self.steps}
@@ -45,14 +45,14 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _TwoRates:
-    """An optimizer some of whose variables learn at a share of the rate, set by `slow_down`."""
+    """Makes a Keras optimizer multiply the learning rate of some variables by a factor."""
 
     _slow: frozenset[int] = frozenset()
-    _share = 1.0
+    _lr_multiplier = 1.0
 
-    def slow_down(self, variables: Sequence[keras.Variable], share: float) -> None:
-        """Let these learn at a share of the rate; called before the optimizer is built."""
-        self._share = share
+    def set_slow(self, variables: Sequence[keras.Variable], lr_multiplier: float) -> None:
+        """Sets these variables and their factor; must be called before the optimizer is built."""
+        self._lr_multiplier = lr_multiplier
         self._named = frozenset(id(variable) for variable in variables)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -60,27 +60,27 @@ class _TwoRates:
         self._slow = frozenset(i for i, variable in enumerate(variables) if id(variable) in self._named)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        # A gradient's size would not do: Adam and RMSprop divide it out again.
+        # Scaling the gradient would have no effect with Adam and RMSprop, which normalize it.
         is_slow = self._get_variable_index(variable) in self._slow  # type: ignore[attr-defined]
-        rate = learning_rate * self._share if is_slow else learning_rate
+        rate = learning_rate * self._lr_multiplier if is_slow else learning_rate
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
 
 def make_optimizer(
-    config: LoopConfig, steps: int, slow: Sequence[keras.Variable] = (), share: float = 1.0
+    config: LoopConfig, steps: int, slow: Sequence[keras.Variable] = (), lr_multiplier: float = 1.0
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a run.
+    """Builds the optimizer of a run.
 
     Args:
-        config: LoopConfig. Names it, its learning rate, its clipping, and what it does to weights beside learning.
-        steps: int. Steps an epoch.
-        slow: sequence of keras.Variable. Those that learn at another rate,
-        share: float. which is this share of the others'.
+        config: The hyperparameters of training.
+        steps: Steps per epoch.
+        slow: Variables with another learning rate.
+        lr_multiplier: Factor of their learning rate.
     """
     rate = _schedule(config, steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
     kind = _OPTIMIZERS[config.optimizer]
-    mixed = (*((_TwoRates,) if slow else ()), *((EmaCallback,) if config.ema_momentum else ()))
+    mixed = (*((_TwoRates,) if slow else ()), *((EmaOptimizerMixin,) if config.ema_momentum else ()))
     kind = type(kind.__name__, (*mixed, kind), {}) if mixed else kind
     options = {"use_ema": True, "ema_momentum": config.ema_momentum} if config.ema_momentum else {}
     decay = config.weight_decay or None
@@ -88,7 +88,7 @@ def make_optimizer(
     if decay:
         optimizer.exclude_from_weight_decay(var_names=_NEVER_DECAY)
     if slow:
-        optimizer.slow_down(slow, share)
+        optimizer.set_slow(slow, lr_multiplier)
     return optimizer
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard logs of a run: one folder for the train split, one for validation, as Keras' own callback has them."""
+"""Writes TensorBoard logs: one directory for the train split and one for validation, as the callback of Keras does."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,45 +8,44 @@ import tensorflow as tf
 
 from trainer.training.epoch_metrics import EpochMetrics
 
+_VALIDATION = "val_"
+
 
 class TensorBoardLogger:
-    """Writes a run's figures for TensorBoard, a point an epoch.
+    """Writes the metrics of each epoch for TensorBoard.
 
-    What is there already is written anew from the run's history, so a run that was killed and goes on shows every epoch
-    once.
+    Existing logs are written again from the history of the run, so that a resumed run shows every epoch once.
 
     Args:
-        root: Path. The directory of the logs.
-        history: sequence of EpochMetrics. The epochs finished so far.
+        root: The directory of the logs.
+        history: The finished epochs.
     """
 
     def __init__(self, root: Path, history: Sequence[EpochMetrics]) -> None:
         shutil.rmtree(root, ignore_errors=True)
         self._root = root
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        for figures in history:
-            self.add(figures)
+        for metrics in history:
+            self.add(metrics)
 
-    def add(self, figures: EpochMetrics) -> None:
-        """Add one epoch's point to every curve."""
-        held_out, others = "val_", ("epoch", "seconds", "val_seconds")
-        values = {name: value for name, value in figures.model_dump().items() if name not in others}
-        for folder, is_held_out in (("train", False), ("validation", True)):
-            chosen = {name: value for name, value in values.items() if name.startswith(held_out) == is_held_out}
-            self._write(folder, figures.epoch, {name.removeprefix(held_out): chosen[name] for name in chosen})
+    def add(self, metrics: EpochMetrics) -> None:
+        """Adds the metrics of one epoch."""
+        values = metrics.values()
+        validation = {name: values.pop(name) for name in list(values) if name.startswith(_VALIDATION)}
+        self._write("train", metrics.epoch, values)
+        self._write("validation", metrics.epoch, validation)
 
     def close(self) -> None:
-        """Finish the files."""
+        """Closes the files."""
         for writer in self._writers.values():
             writer.close()
 
-    def _write(self, folder: str, epoch: int, values: Mapping[str, float | None]) -> None:
-        known = {name: value for name, value in values.items() if value is not None}
-        if not known:
+    def _write(self, folder: str, epoch: int, values: Mapping[str, float]) -> None:
+        if not values:
             return
         if folder not in self._writers:
             self._writers[folder] = tf.summary.create_file_writer(str(self._root / folder))
         with self._writers[folder].as_default():
-            for name, value in known.items():
-                tf.summary.scalar(f"epoch_{name}", value, step=epoch)
+            for name, value in values.items():
+                tf.summary.scalar(f"epoch_{name.removeprefix(_VALIDATION)}", value, step=epoch)
         self._writers[folder].flush()

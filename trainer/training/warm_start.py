@@ -1,7 +1,7 @@
-"""Warm starts: a run that begins with the weights of another of the same model, whatever its vocabulary.
+"""Initializes the weights of a run from another run of the same model.
 
-A word that both know keeps what the other run learned of it, wherever it stands in either vocabulary; the others begin
-as they would.
+The vocabularies may differ. A token that both runs know gets the weights of the other run; other tokens keep their
+initial weights.
 """
 
 from dataclasses import dataclass
@@ -12,101 +12,102 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import UsageError
-from trainer.runs.metadata import CaptionerMetadata, RunMetadata
+from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run, load_run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from features.runtime.keras_settings import keras
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The run that another begins with, and its words by id; none for models without a vocabulary."""
+    """The run that the initial weights come from."""
 
     run: Run
-    words: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, path: str | Path, record: type[RunMetadata], model: str) -> "WarmStart":
-        """A warm start from the run in a directory.
-
-        Args:
-            path: str or Path. The run directory.
-            record: type. What the new run is.
-            model: str. Its model.
+    def open(cls, path: str | Path, task: str, model: str) -> "WarmStart":
+        """Opens the run in a directory.
 
         Raises:
-            UsageError: the run is of another task or model.
+            UsageError: The run has another task or model.
         """
         run = load_run(path)
-        if not isinstance(run.metadata, record) or run.metadata.model != model:
+        if (run.metadata.task, run.metadata.model) != (task, model):
             raise UsageError(
-                f"the run to begin with is {run.metadata.model}, this one {model}",
+                f"the run is a {run.metadata.model}, and the new run is a {model}",
                 location=f"--warm-start-from {path}",
-                hint="name a run of the same model, or leave it out",
+                hint="Choose a run of the same model, or leave the option out.",
             )
-        return cls(run, tuple(run.vocabulary) if isinstance(run.metadata, CaptionerMetadata) else ())
+        return cls(run)
 
-    def put_into(self, model: "keras.Model", record: RunMetadata, root: Path, words: tuple[str, ...] = ()) -> None:
-        """Put the run's weights into a model.
+    def apply_to(
+        self,
+        model: "keras.Model",
+        metadata: RunMetadata,
+        root: Path,
+        vocabularies: "tuple[Sequence[str], Sequence[str]] | None" = None,
+    ) -> None:
+        """Copies the weights of the run to a built model.
 
         Args:
-            model: keras.Model. Built, of the same kind.
-            record: RunMetadata. What it is.
-            root: Path. Its run directory.
-            words: tuple of str. Its vocabulary by id.
+            model: The model.
+            metadata: Its metadata.
+            root: Its run directory.
+            vocabularies: The tokens of the other run and of the new run, by ID; None for models without a vocabulary.
 
         Raises:
-            UsageError: its sizes are others.
+            UsageError: The models have different hyperparameters.
         """
         from features.runtime.keras_settings import ops
 
-        known = {word: number for number, word in enumerate(self.words)}
-        shared = np.array([(known[word], number) for number, word in enumerate(words) if word in known], np.int64)
         theirs, ours = self.run.model.weights, model.weights
         if [one.path.split("/")[-1] for one in theirs] != [one.path.split("/")[-1] for one in ours]:
-            raise self._unlike()
-        for old, new, axis in zip(theirs, ours, _word_axes(record, root, ours), strict=True):
+            raise self._differs()
+        axes: list[int | None] = [None] * len(ours)
+        if vocabularies:
+            axes = _find_vocabulary_axes(metadata, root, ours)
+        shared = _match_tokens(*(vocabularies or ((), ())))
+        for old, new, axis in zip(theirs, ours, axes, strict=True):
             values = ops.convert_to_numpy(old)
-            fitted = values if axis is None else _placed(values, ops.convert_to_numpy(new), axis, shared)
-            if fitted.shape != tuple(new.shape):
-                raise self._unlike()
-            new.assign(fitted)
+            if axis is not None:
+                values = _merge(values, ops.convert_to_numpy(new), axis, shared)
+            if values.shape != tuple(new.shape):
+                raise self._differs()
+            new.assign(values)
 
-    def _unlike(self) -> UsageError:
+    def _differs(self) -> UsageError:
         return UsageError(
-            "the run to begin with has other sizes than this one",
+            "the run has other model hyperparameters than the new run",
             location=f"--warm-start-from {self.run.path}",
-            hint="train with its sizes, see its run.json, or leave it out",
+            hint="Train with the hyperparameters in its run.json, or leave the option out.",
         )
 
 
-def learned_by(keys: NDArray[np.uint8], warm: WarmStart | None) -> NDArray[np.uint8]:
-    """Returns the content keys of the images that a run learns from, those of the run that it begins with included.
-
-    Args:
-        keys: Those of its train split, uint8 [N, 32].
-        warm: The run that it begins with.
-    """
-    return keys if warm is None else np.concatenate([keys, warm.run.learned])
+def _match_tokens(theirs: "Sequence[str]", ours: "Sequence[str]") -> NDArray[np.int64]:
+    """Returns pairs of IDs [N, 2], old and new, of the tokens in both vocabularies."""
+    known = {token: number for number, token in enumerate(theirs)}
+    pairs = [(known[token], number) for number, token in enumerate(ours) if token in known]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _word_axes(record: RunMetadata, root: Path, weights: list[Any]) -> list[int | None]:
-    """Of each weight the axis that is as long as the vocabulary, told by a model of one word more."""
-    if not isinstance(record, CaptionerMetadata):
-        return [None] * len(weights)
-    larger = record.model_copy(update={"vocabulary": record.vocabulary + 1}).build(root).weights
+def _find_vocabulary_axes(metadata: RunMetadata, root: Path, weights: list[Any]) -> list[int | None]:
+    """Returns the vocabulary axis of each weight, by comparison with a model for one more token."""
+    size = metadata.model_dump()["vocab_size"]
+    larger = metadata.model_copy(update={"vocab_size": size + 1}).build(root).weights
     return [
         next((axis for axis, (a, b) in enumerate(zip(one.shape, other.shape, strict=True)) if a != b), None)
         for one, other in zip(weights, larger, strict=True)
     ]
 
 
-def _placed(old: NDArray[Any], new: NDArray[Any], axis: int, shared: NDArray[np.int64]) -> NDArray[Any]:
-    """`new` with what `old` has of the words that both know: pairs of ids [N, 2], old and new."""
-    placed = np.moveaxis(np.array(new), axis, 0)
+def _merge(old: NDArray[Any], new: NDArray[Any], axis: int, shared: NDArray[np.int64]) -> NDArray[Any]:
+    """Returns `new` with the rows of `old` for shared tokens."""
+    merged = np.moveaxis(np.array(new), axis, 0)
     theirs = np.moveaxis(old, axis, 0)
-    if theirs.shape[1:] == placed.shape[1:]:
-        placed[shared[:, 1]] = theirs[shared[:, 0]]
-        return np.moveaxis(placed, 0, axis)
-    return old
+    if theirs.shape[1:] != merged.shape[1:]:
+        return old
+    merged[shared[:, 1]] = theirs[shared[:, 0]]
+    return np.moveaxis(merged, 0, axis)

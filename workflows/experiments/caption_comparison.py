@@ -1,22 +1,18 @@
 """Collects the predictions of all trials for the same held-out images."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from features.references.reference import read_source_image
 from features.store import Store
 from pipelines.datasets.splits import compute_rank
 from schemas.errors import StoreError
-from schemas.strict_json import parse_json
-from trainer.evaluation.coco_results import RESULTS
-from trainer.evaluation.prediction_pages import wrong_words
+from trainer.evaluation.evaluation import IMAGES, read_image_rows
 from trainer.runs.directory import EVALUATION
-from workflows.experiments.comparison import read_label_predictions
+from trainer.tasks.task import Task
 from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.records import ExperimentDirectory, TrialResult, report_corruption
 
@@ -69,61 +65,34 @@ def compare_predictions(
         store: The store; None if it is not available.
         count: Maximum number of images.
     """
-    by_trial = {one.trial: _read_predictions(directory.run(one.trial), one.evaluated) for one in results}
+    by_trial = {one.trial: _read_rows(directory.run(one.trial), one.evaluated) for one in results}
     common = set.intersection(*map(set, by_trial.values())) if by_trial else set()
 
     def rank(name: str) -> tuple[bool, int, str]:
-        return len({texts[name] for texts in by_trial.values()}) == 1, compute_rank(0, name), name
+        return len({rows[name]["prediction"] for rows in by_trial.values()}) == 1, compute_rank(0, name), name
 
     names = sorted(common, key=rank)[:count]
-    references = _read_references(config, directory, results, store, names)
+    first = next(iter(by_trial.values()), {})
+    references = {name: tuple(json.loads(first[name]["references"])) for name in names}
+    task = config.training_task.task
     return tuple(
         ComparedImage(
             name=name,
             image=_read_image(store, config.dataset, name),
-            references=references.get(name, ()),
+            references=references[name],
             predictions=tuple(
-                _mark_wrong_words(config, trial, texts[name], references.get(name, ()))
-                for trial, texts in by_trial.items()
+                _mark_errors(task, trial, rows[name]["prediction"], references[name])
+                for trial, rows in by_trial.items()
             ),
         )
         for name in names
     )
 
 
-def _read_predictions(run_dir: Path, evaluated: Mapping[str, Any]) -> dict[str, str]:
-    """Reads the predictions by image ID from the evaluation of a run."""
+def _read_rows(run_dir: Path, evaluated: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     evaluation = run_dir / EVALUATION / evaluated["split"]
-    if evaluated["task"] == "captcha":
-        return {row["image"]: row["greedy"] for row in read_label_predictions(evaluation)}
-    path = evaluation / RESULTS
-    with report_corruption(path):
-        return {str(one["image_id"]): str(one["caption"]) for one in parse_json(path.read_bytes())}
-
-
-def _read_references(
-    config: ExperimentConfig,
-    directory: ExperimentDirectory,
-    results: Sequence[TrialResult],
-    store: Store | None,
-    names: Sequence[str],
-) -> dict[str, tuple[str, ...]]:
-    """Reads the references by image ID; empty if they are not available."""
-    if not names:
-        return {}
-    first = results[0]
-    if config.task == "captcha":
-        rows = read_label_predictions(directory.run(first.trial) / EVALUATION / first.evaluated["split"])
-        return {row["image"]: (row["word"],) for row in rows}
-    try:
-        captions = store.caption_table(first.tables["captions"]).captions() if store else None
-    except StoreError:
-        captions = None
-    if captions is None:
-        return {}
-    selected = captions.filter(pc.is_in(captions["image_id"], value_set=pa.array(names, pa.string()))).to_pylist()
-    ordered = sorted(selected, key=lambda row: (len(row["caption_id"]), row["caption_id"]))
-    return {name: tuple(row["caption"] for row in ordered if row["image_id"] == name) for name in names}
+    with report_corruption(evaluation / IMAGES):
+        return {row["image"]: row for row in read_image_rows(evaluation)}
 
 
 def _read_image(store: Store | None, dataset: str, name: str) -> bytes | None:
@@ -133,8 +102,6 @@ def _read_image(store: Store | None, dataset: str, name: str) -> bytes | None:
         return None
 
 
-def _mark_wrong_words(config: ExperimentConfig, trial: str, text: str, references: Sequence[str]) -> TrialPrediction:
+def _mark_errors(task: Task, trial: str, text: str, references: Sequence[str]) -> TrialPrediction:
     words = tuple(text.split(" ")) if text else ()
-    if config.task == "captcha":
-        return TrialPrediction(trial, words, tuple(word not in references for word in words))
-    return TrialPrediction(trial, words, tuple(wrong_words(words, references)) if references else (False,) * len(words))
+    return TrialPrediction(trial, words, tuple(task.mark_errors(words, references)))

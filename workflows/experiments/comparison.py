@@ -1,6 +1,5 @@
 """Compares trials: the difference of their scores on the same images, and the settings that differ."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, sample_means
-from trainer.evaluation.coco_results import IMAGE_SCORES
-from trainer.evaluation.recognizer_evaluation import PREDICTIONS
+from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, Score, sample_means
+from trainer.evaluation.evaluation import IMAGES, read_image_rows
 from trainer.runs.directory import EVALUATION
 from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.records import ExperimentDirectory, TrialRecord, TrialResult, report_corruption
-from workflows.tasks import Score
 
 Settings = Mapping[str, Any]
 
@@ -72,19 +69,12 @@ def compare_trials(directory: ExperimentDirectory, results: Sequence[TrialResult
     return TrialComparison(tuple(known), np.array(columns, np.float64).T)
 
 
-def read_label_predictions(evaluation: Path) -> list[dict[str, str]]:
-    """Reads `image`, `word` (the label) and `greedy` (the prediction) from the evaluation of a recognizer."""
-    with report_corruption(evaluation / PREDICTIONS):
-        rows = _read_table(evaluation / PREDICTIONS)
-        return [{name: row[name] for name in ("image", "word", "greedy")} for row in rows]
-
-
 def list_settings(config: ExperimentConfig, trial: TrialRecord) -> dict[str, Any]:
     """Returns all settings of a trial by name, defaults included: those of its tables and of its training."""
     settings = config.training_task.settings(trial.options)
     for kind, preparation in config.training_task.preparations.items():
-        options = preparation.parsed(config.store, config.preparation_options(kind, trial.tables[kind]))
-        rows = options.model_dump(include=set(preparation.of_rows), mode="json")
+        options = preparation.parse(config.store, config.preparation_options(kind, trial.tables[kind]))
+        rows = options.model_dump(include=set(preparation.row_options), mode="json")
         settings |= {f"{preparation.command}.{name}": value for name, value in rows.items()}
     return settings
 
@@ -108,17 +98,5 @@ def list_varying(trials: Sequence[Settings]) -> tuple[str, ...]:
 def _read_values(run_dir: Path, evaluated: Mapping[str, Any], metric: str) -> dict[str, float]:
     """Reads the metric by image; empty if the evaluation has no such file."""
     evaluation = run_dir / EVALUATION / evaluated["split"]
-    if evaluated["task"] == "captcha":
-        return {row["image"]: float(row["greedy"] == row["word"]) for row in read_label_predictions(evaluation)}
-    with report_corruption(evaluation / IMAGE_SCORES):
-        return {row["image"]: float(row[metric]) for row in _read_table(evaluation / IMAGE_SCORES)}
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if any(None in row or None in row.values() for row in rows):
-        raise ValueError("a row has more or fewer columns than the header")
-    return rows
+    with report_corruption(evaluation / IMAGES):
+        return {row["image"]: float(row[metric]) for row in read_image_rows(evaluation)}

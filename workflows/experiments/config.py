@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 from schemas.errors import CaptError, UsageError
 from schemas.frozen import Settings
 from schemas.settings import read_settings
-from workflows.tasks import Task, TaskName, task_of, underscored
+from workflows.tasks import PreparedTask, TaskName, find_prepared_task, underscored
 
 MODEL, SEED = "model", "seed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
@@ -64,9 +64,9 @@ class ExperimentConfig(Settings):
     include: tuple[TrialFilter, ...] = ()
 
     @property
-    def training_task(self) -> Task:
+    def training_task(self) -> PreparedTask:
         """The task object."""
-        return task_of(self.task)
+        return find_prepared_task(self.task)
 
     @property
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -94,7 +94,7 @@ class ExperimentConfig(Settings):
             kind: Key of `Task.preparations`.
             name: Name of the table in the file.
         """
-        known = self.training_task.preparations[kind].of_dataset
+        known = self.training_task.preparations[kind].dataset_options
         shared = {option: value for option, value in underscored(self.data).items() if option in known}
         return {**shared, **underscored(self.tables[kind][name])}
 
@@ -165,9 +165,9 @@ def _check_names(config: ExperimentConfig, location: str) -> None:
 def _check_options(config: ExperimentConfig, location: str) -> None:
     """Checks that every option is known, valid, and under the right key."""
     task = config.training_task
-    data_options = {name for preparation in task.preparations.values() for name in preparation.of_dataset}
+    data_options = {name for preparation in task.preparations.values() for name in preparation.dataset_options}
     table_options = {
-        name: preparation.command for preparation in task.preparations.values() for name in preparation.of_rows
+        name: preparation.command for preparation in task.preparations.values() for name in preparation.row_options
     }
     for name in underscored(config.data):
         if name in table_options:
@@ -181,7 +181,7 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
         for name, options in tables.items():
             table = f"{location}: {preparation.command}.{name}"
             for option in underscored(options):
-                if option in preparation.of_dataset:
+                if option in preparation.dataset_options:
                     hint = "Move it to `data:`."
                     raise UsageError(f"{option} must be equal for all tables", location=table, hint=hint)
             _run_check(partial(_parse_table, config, kind, name), table)
@@ -193,7 +193,7 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
 
 
 def _parse_table(config: ExperimentConfig, kind: str, name: str) -> None:
-    config.training_task.preparations[kind].parsed(config.store, config.preparation_options(kind, name))
+    config.training_task.preparations[kind].parse(config.store, config.preparation_options(kind, name))
 
 
 def _run_check(check: Callable[[], object], location: str) -> None:

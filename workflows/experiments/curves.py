@@ -11,12 +11,14 @@ from matplotlib.ticker import MaxNLocator
 Epochs = Sequence[Mapping[str, Any]]
 
 _COLORS, _MANY_COLORS = "tab10", "tab20"
-_PANELS = (("loss", "loss (nats)"), ("accuracy", "accuracy"))
+_NOT_PLOTTED = {"epoch", "loss", "seconds", "val_seconds"}
 _LINE_INCHES = 0.22
 
 
 def curves_figure(trials: Mapping[str, Epochs]) -> Figure | None:
-    """Plots loss and accuracy by epoch, one color per trial: validation in full lines, training in dotted ones.
+    """Plots the loss and the first other metric by epoch, one color per trial.
+
+    Full lines show validation, dotted lines training.
 
     Args:
         trials: Metrics of each epoch, by trial.
@@ -29,7 +31,9 @@ def curves_figure(trials: Mapping[str, Epochs]) -> Figure | None:
         return None
     figure = Figure(figsize=(11, 4.2 + _LINE_INCHES * len(started)), layout="constrained")
     panels = [figure.add_subplot(1, 2, number) for number in (1, 2)]
-    for axes, (name, label) in zip(panels, _PANELS, strict=True):
+    row = next(iter(started.values()))[0]
+    metric = next(name for name in row if name not in _NOT_PLOTTED and not name.startswith("val_"))
+    for axes, name, label in zip(panels, ("loss", metric), ("loss (nats)", metric.replace("_", " ")), strict=True):
         axes.set(xlabel="epoch", ylabel=label)
         _plot_metric(axes, started, name)
     lines, names = panels[0].get_legend_handles_labels()
@@ -43,7 +47,7 @@ def _plot_metric(axes: Axes, trials: Mapping[str, Epochs], name: str) -> None:
     colors = few if len(trials) <= few.N else colormaps[_MANY_COLORS]
     for number, (trial, epochs) in enumerate(trials.items()):
         color = colors(number % colors.N)
-        validation = [(row["epoch"], row[f"val_{name}"]) for row in epochs if row[f"val_{name}"] is not None]
+        validation = [(row["epoch"], row[f"val_{name}"]) for row in epochs if row.get(f"val_{name}") is not None]
         training = [(row["epoch"], row[name]) for row in epochs]
         axes.plot(*zip(*(validation or training), strict=True), marker=".", color=color, label=trial)
         if validation:

@@ -8,7 +8,7 @@ from features.io.locations import local_path
 from features.store import Store, open_store
 from schemas.errors import StoreError, UsageError
 from schemas.table_config import SHORT_FINGERPRINT, canonical_json, compute_digest
-from trainer.runs.metadata import RECORD
+from trainer.runs.metadata import METADATA
 from workflows.experiments.config import MODEL, ExperimentConfig
 from workflows.experiments.grid import Trial, build_grid
 from workflows.experiments.records import ExperimentDirectory, TrialResult, read_record
@@ -208,5 +208,5 @@ def _plan_trial(
         fingerprints = {table.kind: table.fingerprint for table in used}
         if is_done(result, config, trial, fingerprints, store):
             return PlannedTrial(trial, "done")
-    is_started = (directory.run(trial.name) / RECORD).exists()
+    is_started = (directory.run(trial.name) / METADATA).exists()
     return PlannedTrial(trial, "incomplete" if is_started else "pending", result.reason if result else "")

@@ -107,7 +107,7 @@ def _count_states(trials: Sequence[TrialEntry]) -> dict[str, int]:
 
 def _collect_page(directory: ExperimentDirectory, record: ExperimentRecord, num_images: int) -> ExperimentPage:
     config = record.config
-    titles = config.training_task.scores
+    titles = config.training_task.task.metrics
     metric = next(iter(titles))
     results, store = directory.read_results(record.trials), open_store_if_exists(config.store)
     trials = _sort_trials([_build_entry(config, trial, results.get(trial.name)) for trial in record.trials], metric)
@@ -139,7 +139,7 @@ def _build_entry(config: ExperimentConfig, trial: TrialRecord, result: TrialResu
         name=trial.name,
         settings=settings,
         state="done",
-        scores=config.training_task.scored(result.evaluated),
+        scores=config.training_task.task.read_scores(result.evaluated),
         images=result.evaluated["images"],
         epochs=result.trained["epochs"],
         best_epoch=result.trained["best_epoch"],
@@ -169,9 +169,11 @@ def _list_close_trials(trials: Sequence[TrialEntry], comparison: TrialComparison
 
 def _list_notices(config: ExperimentConfig, finished: Sequence[TrialResult], store: Store | None) -> list[str]:
     notices = [
-        note.removeprefix(f"{result.evaluated['run']}: ") for result in finished for note in result.evaluated["notes"]
+        note.removeprefix(f"{result.evaluated['run_dir']}: ")
+        for result in finished
+        for note in result.evaluated["notes"]
     ]
-    if len({result.evaluated["scored_on"] for result in finished}) > 1:
+    if len({result.evaluated["data_digest"] for result in finished}) > 1:
         notices.append("The trials were evaluated on different data. Their scores are not comparable.")
     if store is None:
         notices.append(f"The store {config.store} does not exist. Images and references are missing.")

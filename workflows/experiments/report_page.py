@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.evaluation.bootstrap import Score
 from trainer.reports.markup import (
     Html,
     caption_list,
@@ -29,9 +30,8 @@ from workflows.experiments.comparison import (
     list_varying,
 )
 from workflows.html_reports import format_duration
-from workflows.tasks import Score
 
-_LOWER_IS_BETTER = ("character_error_rate",)
+_LOWER_IS_BETTER = ("cer",)
 
 
 @dataclass(frozen=True)

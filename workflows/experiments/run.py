@@ -27,7 +27,7 @@ from workflows.experiments.records import (
     read_record,
     write_record,
 )
-from workflows.tasks import evaluate_run, task_of
+from workflows.tasks import evaluate_run, find_prepared_task
 
 # Name in TensorBoard of the axis of models; `model` is the name of the architecture.
 MODELS = "models"
@@ -92,7 +92,7 @@ def print_experiment(result: Mapping[str, Any]) -> None:
         counts = f"{result['done']} done, {result['incomplete']} incomplete, {result['pending']} pending"
         printer.line(f"{counts}, {len(result['excluded'])} excluded")
         return
-    titles = task_of(result["task"]).scores
+    titles = find_prepared_task(result["task"]).task.metrics
     rows = [[one["trial"], *_format_scores(one["scores"], titles)] for one in result["trials"]]
     printer.table("scores × 100", ("trial",), tuple(titles.values()), rows)
     printer.line(f"Write the report with: capt experiment report {result['output_dir']}")
@@ -130,8 +130,8 @@ def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[st
     trials = []
     for planned in plan.trials:
         result = results[planned.trial.name]
-        found = task.scored(result.evaluated) if result.status == "done" else {}
-        scores = {name: found[name].value for name in task.scores if name in found}
+        found = task.task.read_scores(result.evaluated) if result.status == "done" else {}
+        scores = {name: found[name].value for name in task.task.metrics if name in found}
         trials.append(
             {"trial": result.trial, "state": result.status, "reason": result.reason or None, "scores": scores}
         )
@@ -256,7 +256,7 @@ class _Experiment:
         )
         position = {MODELS if axis == MODEL else axis: value for axis, value in trial.position.items()}
         settings = {**position, **task.settings(trial.options)}
-        write_trial_summary(run_dir, trial.name, settings, task.scored(evaluated))
+        write_trial_summary(run_dir, trial.name, settings, task.task.read_scores(evaluated))
         return result
 
     def _train(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import api
 
+from trainer.evaluation.bootstrap import Score
 from trainer.runs.directory import LOGS
-from workflows.tasks import Score
 
 
 def write_trial_summary(run_dir: Path, trial: str, settings: Mapping[str, Any], scores: Mapping[str, Score]) -> None:

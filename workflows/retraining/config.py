@@ -13,8 +13,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.secrets import strip_path
 from schemas.settings import read_settings
-from trainer.evaluation.paired_evaluation import CAPTION_METRICS, EXACT_MATCH
-from workflows.tasks import Task, TaskName, task_of, underscored
+from workflows.tasks import PreparedTask, TaskName, find_prepared_task, underscored
 
 Options = dict[str, Any]
 Outcome = Literal["promoted", "rejected", "stale", "stopped", "failed", "no_change"]
@@ -168,26 +167,26 @@ class RetrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check_task(self) -> Self:
-        metrics = CAPTION_METRICS if self.task == "captioner" else (EXACT_MATCH,)
+        metrics = self.training_task.task.paired_metrics
         if self.gate.metric not in (None, *metrics):
             raise ValueError(
                 f"gate.metric: a {self.task} has no metric {self.gate.metric!r}; use one of {', '.join(metrics)}"
             )
-        if self.task == "captcha" and self.captions:
-            raise ValueError("captions: the task captcha has no captions")
-        if self.task == "captcha" and self.vocabulary == "reuse":
-            raise ValueError("vocabulary: the task captcha has no vocabulary")
+        if not self.training_task.has_captions and self.captions:
+            raise ValueError(f"captions: the task {self.task} has no captions")
+        if not self.training_task.has_captions and self.vocabulary == "reuse":
+            raise ValueError(f"vocabulary: the task {self.task} has no vocabulary")
         return self
 
     @property
     def metric(self) -> str:
         """The metric of the promotion gate."""
-        return self.gate.metric or ("cider_d" if self.task == "captioner" else EXACT_MATCH)
+        return self.gate.metric or self.training_task.task.paired_metrics[0]
 
     @property
-    def training_task(self) -> Task:
+    def training_task(self) -> PreparedTask:
         """The task object."""
-        return task_of(self.task)
+        return find_prepared_task(self.task)
 
     def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Options:
         """Returns the options that prepare one table of one dataset.
@@ -232,7 +231,7 @@ def read_config(path: str | Path) -> RetrainConfig:
     try:
         for table, preparation in config.training_task.preparations.items():
             for dataset in config.data:
-                preparation.parsed(config.store, config.preparation_options(table, dataset))
+                preparation.parse(config.store, config.preparation_options(table, dataset))
         config.training_task.settings(config.train)
     except UsageError as error:
         location = f"{path}: {error.location}" if error.location else str(path)

@@ -2,23 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.store import Store
-from schemas.table_config import UNKNOWN
 from schemas.tables import KEY_BYTES
-from trainer.evaluation.paired_evaluation import AnyRun
-from trainer.runs.directory import TRANSFORM
-from trainer.runs.recognizer_run import RecognizerRun
+from trainer.runs.run import Run
 from workflows.retraining.data_snapshot import DataSnapshot
 from workflows.retraining.drift import Drift, Moments, compute_drift, compute_moments
-
-_TOKENIZE_BATCH = 4096
-_LIMIT_TOKENS = 2  # start and end token of a caption
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ class DataDiff:
 
 
 def compare_data(
-    store: Store, champion: AnyRun, old: DataSnapshot, moments: Moments | None, new: DataSnapshot, failure_rate: float
+    store: Store, champion: Run, old: DataSnapshot, moments: Moments | None, new: DataSnapshot, failure_rate: float
 ) -> DataDiff:
     """Compares two snapshots.
 
@@ -91,7 +84,7 @@ def compare_data(
         removed_fraction=removed / max(1, len(old_images)),
         failure_rate=failure_rate,
         length_change=_compare_lengths(champion, list(old_texts.values()), new_texts),
-        oov_rate=_compute_oov_rate(champion, new_texts),
+        oov_rate=champion.task.oov_rate(champion, new_texts) if new_texts else None,
         drift_mean=drift.mean if drift else None,
         drift_covariance=drift.covariance if drift else None,
     )
@@ -107,9 +100,7 @@ def compute_snapshot_moments(store: Store, feature_table: str, snapshot: DataSna
     return compute_moments(store.feature_table(feature_table), _to_array(set(snapshot.images().values())))
 
 
-def _compare_features(
-    store: Store, champion: AnyRun, moments: Moments | None, new_keys: Iterable[bytes]
-) -> Drift | None:
+def _compare_features(store: Store, champion: Run, moments: Moments | None, new_keys: Iterable[bytes]) -> Drift | None:
     new = compute_moments(store.feature_table(champion.metadata.features.fingerprint), _to_array(new_keys))
     return compute_drift(moments, new) if moments and new else None
 
@@ -118,32 +109,11 @@ def _to_array(keys: Iterable[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, KEY_BYTES)
 
 
-def _compare_lengths(champion: AnyRun, old: list[str], new: list[str]) -> float | None:
+def _compare_lengths(champion: Run, old: list[str], new: list[str]) -> float | None:
     if not old or not new:
         return None
 
     def mean_length(texts: list[str]) -> Any:
-        return np.mean([len(text) if isinstance(champion, RecognizerRun) else len(text.split()) for text in texts])
+        return np.mean([champion.task.text_length(text) for text in texts])
 
     return float(abs(mean_length(new) / mean_length(old) - 1))
-
-
-def _compute_oov_rate(champion: AnyRun, texts: list[str]) -> float | None:
-    if not texts:
-        return None
-    if isinstance(champion, RecognizerRun):
-        known = set(champion.words)
-        return float(np.mean([label not in known for label in texts]))
-    return _compute_unknown_rate(champion.path / TRANSFORM, texts)
-
-
-def _compute_unknown_rate(transform: Path, texts: list[str]) -> float:
-    from features.text.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer(transform)
-    unknown = total = 0
-    for start in range(0, len(texts), _TOKENIZE_BATCH):
-        tokens = tokenizer.tokenize(texts[start : start + _TOKENIZE_BATCH])
-        unknown += int((tokens.ids == UNKNOWN).sum())
-        total += len(tokens.ids) - _LIMIT_TOKENS * len(tokens.lengths)
-    return unknown / max(1, total)

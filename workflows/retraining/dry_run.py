@@ -6,7 +6,6 @@ from typing import Any
 
 from features.io.locations import parse_location
 from features.store import Store, open_store
-from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.run import load_run
 from workflows.model_registry import RegisteredModel
 from workflows.retraining.config import RetrainConfig
@@ -30,8 +29,8 @@ def forecast(config: RetrainConfig) -> dict[str, Any]:
     champion = model.champion if store_exists else None
     run = load_run(model.ensure_local(champion)) if champion else None
     vocab_from = None
-    if config.vocabulary == "reuse" and isinstance(run, CaptionerRun):
-        vocab_from = str(run.metadata.text[0].fingerprint)
+    if config.vocabulary == "reuse" and run:
+        vocab_from = str(run.metadata.caption_tables[0].fingerprint)
     data = prepare_data(config, store, vocab_from, dry_run=True)
     if store_exists:
         decision, reason = _predict_decision(config, store, model, data)

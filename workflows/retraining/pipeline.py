@@ -15,9 +15,8 @@ from schemas.errors import CaptError, ExitCode
 from schemas.manifests import Decision
 from schemas.options.workflows import Retrain
 from schemas.table_config import SHORT_FINGERPRINT, compute_digest
-from trainer.evaluation.paired_evaluation import AnyRun
 from trainer.runs.metadata import library_versions
-from trainer.runs.run import load_run
+from trainer.runs.run import Run, load_run
 from workflows.model_registry import ChampionChangedError, RegisteredModel
 from workflows.retraining import promotion_gate
 from workflows.retraining.config import RetrainConfig, read_config
@@ -40,7 +39,16 @@ from workflows.retraining.promotion_gate import GateResult
 
 SNAPSHOT, MOMENTS = "data_snapshot.parquet", "feature_moments.npz"
 
-_TRAINING_KEYS = ("epochs", "best_epoch", "steps", "loss", "val_loss", "val_accuracy", "seconds")
+_TRAINING_KEYS = (
+    "epochs",
+    "best_epoch",
+    "steps",
+    "loss",
+    "val_loss",
+    "val_token_accuracy",
+    "val_exact_match",
+    "seconds",
+)
 
 _log = logging.getLogger("capt.retrain")
 
@@ -164,7 +172,7 @@ class _Retraining:
         """Returns the fingerprint of the champion's caption table if its vocabulary is reused."""
         if self.config.vocabulary == "rebuild" or not self.champion:
             return None
-        return str(self.champion.metadata.text[0].fingerprint)
+        return str(self.champion.metadata.caption_tables[0].fingerprint)
 
     def _identify(self, data: PreparedData, snapshot: DataSnapshot, inputs: str) -> None:
         """Names the run by its data, settings and initial weights, and abandons unfinished runs of other names."""
@@ -201,7 +209,7 @@ class _Retraining:
         if result.failures:
             raise DataCheckError(result)
 
-    def _train(self, data: PreparedData, snapshot: DataSnapshot) -> AnyRun:
+    def _train(self, data: PreparedData, snapshot: DataSnapshot) -> Run:
         assert self.log.run_name
         run_dir = self.model.run_path(self.log.run_name)
         options = dict(self.config.train)
@@ -213,10 +221,10 @@ class _Retraining:
         if moments:
             moments.save(run_dir / MOMENTS)
         self.log.lineage["trained"] = {name: summary[name] for name in _TRAINING_KEYS if name in summary}
-        run: AnyRun = load_run(run_dir)
+        run: Run = load_run(run_dir)
         return run
 
-    def _evaluate(self, challenger: AnyRun, snapshot: DataSnapshot) -> GateResult:
+    def _evaluate(self, challenger: Run, snapshot: DataSnapshot) -> GateResult:
         metric, gate = self.config.metric, self.config.gate
         if self.champion is None:
             return promotion_gate.accept_first_model(challenger, self.store, snapshot, metric, gate)

@@ -9,7 +9,8 @@ import numpy as np
 from features.store import Store
 from schemas.errors import CaptError
 from trainer.evaluation.bootstrap import Difference, MetricSamples, bootstrap_intervals, paired_differences
-from trainer.evaluation.paired_evaluation import AnyRun, CommonImages, sample_run
+from trainer.evaluation.paired_evaluation import CommonImages, sample_run
+from trainer.runs.run import Run
 from workflows.retraining.config import GateConfig
 from workflows.retraining.data_snapshot import DataSnapshot
 
@@ -58,7 +59,7 @@ class GateResult:
 
 
 def accept_first_model(
-    challenger: AnyRun, store: Store, snapshot: DataSnapshot, metric: str, gate: GateConfig
+    challenger: Run, store: Store, snapshot: DataSnapshot, metric: str, gate: GateConfig
 ) -> GateResult:
     """Evaluates a run and accepts it, because there is no champion yet."""
     samples = sample_run(challenger, store, snapshot.held_out())
@@ -69,8 +70,8 @@ def accept_first_model(
 
 
 def evaluate_challenger(
-    champion: AnyRun,
-    challenger: AnyRun,
+    champion: Run,
+    challenger: Run,
     store: Store,
     old: DataSnapshot,
     new: DataSnapshot,

@@ -14,11 +14,11 @@ def pixels():
 
 
 def changed(augmentation, pixels, epoch=0, step=0):
-    return augmentation.of_epoch(epoch)(tf.constant(pixels), tf.constant(step, tf.int64)).numpy()
+    return augmentation.for_epoch(epoch)(tf.constant(pixels), tf.constant(step, tf.int64)).numpy()
 
 
 def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
-    augmentation = Augmentation(3, shift=0.2, zoom=0.3, color=0.3, flip=True)
+    augmentation = Augmentation(3, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_flip=True)
     first = changed(augmentation, pixels, 1, 2)
     assert first.shape == pixels.shape
     assert first.dtype == np.uint8
@@ -26,7 +26,7 @@ def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
     others = [
         changed(augmentation, pixels, 1, 3),
         changed(augmentation, pixels, 2, 2),
-        changed(Augmentation(4, shift=0.2, zoom=0.3, color=0.3, flip=True), pixels, 1, 2),
+        changed(Augmentation(4, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_flip=True), pixels, 1, 2),
     ]
     for other in others:
         assert (other != first).any(axis=(1, 2, 3)).all()
@@ -34,19 +34,19 @@ def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
 
 def test_every_image_of_a_batch_is_changed_by_itself(pixels):
     same = np.repeat(pixels[:1], 6, axis=0)
-    made = changed(Augmentation(0, color=0.5), same)
+    made = changed(Augmentation(0, color_jitter=0.5), same)
     assert len(np.unique(made.reshape(6, -1), axis=0)) == 6
 
 
 def test_nothing_asked_is_nothing_changed(pixels):
-    assert Augmentation.of(TrainingConfig()) is None
+    assert Augmentation.from_config(TrainingConfig()) is None
     asked = TrainingConfig(extractor="vgg16", augment_zoom=0.2)
-    assert Augmentation.of(asked) == Augmentation(0, zoom=0.2)
+    assert Augmentation.from_config(asked) == Augmentation(0, zoom=0.2)
 
 
 def test_a_shift_moves_by_so_much_at_most_and_repeats_the_edges():
     across = np.broadcast_to(np.arange(WIDTH, dtype=np.uint8)[:, None] * 10, (200, HEIGHT, WIDTH, 3))
-    made = changed(Augmentation(0, shift=0.25), across).astype(int)
+    made = changed(Augmentation(0, translation=0.25), across).astype(int)
     moved = made - across
     assert np.abs(moved).max() <= 0.25 * WIDTH * 10 + 1
     assert np.abs(moved[:, 0, WIDTH // 2]).max() > 0.22 * WIDTH * 10
@@ -69,7 +69,7 @@ def test_a_zoom_keeps_the_middle_in_its_place():
 
 def test_a_flip_mirrors_half_of_the_images_left_for_right(pixels):
     many = np.repeat(pixels, 40, axis=0)
-    made = changed(Augmentation(0, flip=True), many)
+    made = changed(Augmentation(0, horizontal_flip=True), many)
     is_same = (made == many).all(axis=(1, 2, 3))
     is_mirrored = (made == many[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (is_same ^ is_mirrored).all()
@@ -79,7 +79,7 @@ def test_a_flip_mirrors_half_of_the_images_left_for_right(pixels):
 def test_colours_change_in_strength_and_nothing_moves():
     red, grey = (150, 50, 50), (90, 90, 90)
     plain = np.broadcast_to(np.array([red, grey], np.uint8)[:, None, None], (2, HEIGHT, WIDTH, 3))
-    made = changed(Augmentation(5, color=0.4), np.repeat(plain, 50, axis=0)).astype(int)
+    made = changed(Augmentation(5, color_jitter=0.4), np.repeat(plain, 50, axis=0)).astype(int)
     assert (made == made[:, :1, :1]).all()
     reds, greys = made[:50, 0, 0], made[50:, 0, 0]
     assert (reds[:, 0] > reds[:, 1] + 20).all()
@@ -91,14 +91,14 @@ def test_colours_change_in_strength_and_nothing_moves():
 
 def test_other_hues_are_the_same_three_colours_in_another_order(pixels):
     many = np.repeat(pixels[:1], 60, axis=0)
-    made = changed(Augmentation(0, hue=True), many)
+    made = changed(Augmentation(0, channel_permutation=True), many)
     np.testing.assert_array_equal(np.sort(made, axis=3), np.sort(many, axis=3))
     assert len(np.unique(made.reshape(60, -1), axis=0)) == 6
 
 
 def test_a_cover_is_one_bar_of_one_colour_and_no_larger_than_allowed():
     white = np.full((200, 40, 80, 3), 255, np.uint8)
-    made = changed(Augmentation(2, cover=0.05), white)
+    made = changed(Augmentation(2, random_erasing=0.05), white)
     is_covered = (made != 255).any(axis=3)
     shares = is_covered.mean(axis=(1, 2))
     assert shares.max() < 0.06
@@ -110,6 +110,6 @@ def test_a_cover_is_one_bar_of_one_colour_and_no_larger_than_allowed():
 
 
 def test_what_is_asked_besides_leaves_the_other_draws_as_they_are(pixels):
-    plain = changed(Augmentation(7, shift=0.2, color=0.3), pixels)
-    with_hue = changed(Augmentation(7, shift=0.2, color=0.3, hue=True), pixels)
+    plain = changed(Augmentation(7, translation=0.2, color_jitter=0.3), pixels)
+    with_hue = changed(Augmentation(7, translation=0.2, color_jitter=0.3, channel_permutation=True), pixels)
     np.testing.assert_array_equal(np.sort(with_hue, axis=3), np.sort(plain, axis=3))

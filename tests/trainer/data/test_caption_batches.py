@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import CorruptFileError
-from trainer.data.caption_batches import BatchReader, epoch_order, plain_order, sampled_order, steps_per_epoch
+from trainer.data.caption_batches import BatchReader, sample_captions, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.data.caption_data import Captions
 
 SHAPE = (4, 3)
@@ -49,7 +49,7 @@ def captions():
 
 
 def test_an_epoch_has_every_caption_once(captions):
-    order = epoch_order(captions, 16, 1, 0)
+    order = shuffle_captions(captions, 16, 1, 0)
     assert sorted(np.concatenate(order)) == list(range(len(captions)))
     assert len(order) == steps_per_epoch(captions, 16)
     assert sorted(map(len, order))[1:] == [16] * (len(order) - 1)
@@ -57,21 +57,21 @@ def test_an_epoch_has_every_caption_once(captions):
 
 def test_the_order_is_a_function_of_seed_and_epoch(captions):
     def flat(*arguments):
-        return np.concatenate(epoch_order(captions, 16, *arguments)).tolist()
+        return np.concatenate(shuffle_captions(captions, 16, *arguments)).tolist()
 
     assert flat(1, 0) == flat(1, 0)
     assert len({tuple(flat(*a)) for a in ((1, 0), (1, 1), (2, 0), (2, 1))}) == 4
 
 
 def test_an_images_captions_come_together(captions):
-    order = epoch_order(captions, 16, 1, 0)
+    order = shuffle_captions(captions, 16, 1, 0)
     batches = [len(np.unique(captions.image[numbers])) for numbers in order]
     assert sum(batches) <= len(captions.rows) + len(order) - 1
 
 
 def test_captions_of_like_length_come_together():
     captions = captions_of(1000)
-    order = epoch_order(captions, 16, 1, 0)
+    order = shuffle_captions(captions, 16, 1, 0)
     rng = np.random.default_rng(0)
     anyhow = np.array_split(rng.permutation(len(captions)), len(order))
 
@@ -82,19 +82,19 @@ def test_captions_of_like_length_come_together():
 
 
 def test_steps_an_epoch_can_be_set_and_are_drawn_with_replacement(captions):
-    order = sampled_order(captions, 16, 3, 0, 40)
+    order = sample_captions(captions, 16, 3, 0, 40)
     assert [len(numbers) for numbers in order] == [16] * 40
     assert len(set(np.concatenate(order).tolist())) < 40 * 16
-    again = sampled_order(captions, 16, 3, 0, 40)
+    again = sample_captions(captions, 16, 3, 0, 40)
     np.testing.assert_array_equal(np.concatenate(order), np.concatenate(again))
 
 
 def test_the_plain_order_is_always_the_same_and_whole(captions):
-    order = plain_order(captions, 16)
+    order = sort_captions(captions, 16)
     assert sorted(np.concatenate(order)) == list(range(len(captions)))
     longest = captions.longest[captions.image[np.concatenate(order)]]
     assert (np.diff(longest) >= 0).all()
-    np.testing.assert_array_equal(np.concatenate(order), np.concatenate(plain_order(captions, 16)))
+    np.testing.assert_array_equal(np.concatenate(order), np.concatenate(sort_captions(captions, 16)))
 
 
 def test_a_batch_reads_each_image_once_and_points_every_caption_at_its_own(captions):
@@ -102,7 +102,7 @@ def test_a_batch_reads_each_image_once_and_points_every_caption_at_its_own(capti
     reader = BatchReader(captions, table)
     assert table.brought == list(captions.rows)
     table.reads.clear()
-    numbers = epoch_order(captions, 16, 1, 0)[0]
+    numbers = shuffle_captions(captions, 16, 1, 0)[0]
     features, image, tokens, targets = reader.read(numbers, 16)
     assert [len(read) for read in table.reads] == [len(set(captions.image[numbers]))]
     np.testing.assert_array_equal(features[image, 0, 0], captions.rows[captions.image[numbers]].astype(np.float16))
@@ -123,8 +123,8 @@ def test_a_short_batch_is_filled_with_padding(captions):
 
 def test_rounded_sizes_give_few_shapes_and_the_same_content(captions):
     plain = BatchReader(captions, Table())
-    rounded = BatchReader(captions, Table(), round_words=4, round_images=8)
-    order = epoch_order(captions, 16, 1, 0)
+    rounded = BatchReader(captions, Table(), pad_tokens_to=4, pad_images_to=8)
+    order = shuffle_captions(captions, 16, 1, 0)
     shapes = set()
     for numbers in order:
         a, b = plain.read(numbers, 16), rounded.read(numbers, 16)
@@ -138,7 +138,7 @@ def test_rounded_sizes_give_few_shapes_and_the_same_content(captions):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ml_dtypes.bfloat16])
 def test_the_dataset_gives_the_batches_in_order_as_stored(captions, dtype):
     reader = BatchReader(captions, Table(dtype))
-    order = epoch_order(captions, 16, 1, 0)
+    order = shuffle_captions(captions, 16, 1, 0)
     batches = list(reader.dataset(order, 16).as_numpy_iterator())
     assert len(batches) == len(order)
     for numbers, (inputs, targets) in zip(order, batches, strict=True):
@@ -151,7 +151,7 @@ def test_the_dataset_gives_the_batches_in_order_as_stored(captions, dtype):
 
 def test_the_dataset_can_begin_within_an_epoch(captions):
     reader = BatchReader(captions, Table())
-    order = epoch_order(captions, 16, 1, 0)
+    order = shuffle_captions(captions, 16, 1, 0)
     whole = list(reader.dataset(order, 16).as_numpy_iterator())
     rest = list(reader.dataset(order, 16, first_step=3).as_numpy_iterator())
     assert len(rest) == len(order) - 3
@@ -161,21 +161,21 @@ def test_the_dataset_can_begin_within_an_epoch(captions):
 def test_an_error_while_reading_is_kept_as_it_was(captions):
     reader = BatchReader(captions, Table(damaged=captions.rows[7]))
     with pytest.raises(Exception, match="SHA-256"):
-        list(reader.dataset(epoch_order(captions, 16, 1, 0), 16))
+        list(reader.dataset(shuffle_captions(captions, 16, 1, 0), 16))
     assert isinstance(reader.error, CorruptFileError)
 
 
 def test_one_caption_of_each_image_is_drawn_anew_every_epoch(captions):
-    orders = [np.concatenate(epoch_order(captions, 16, 1, epoch, "one")) for epoch in range(30)]
+    orders = [np.concatenate(shuffle_captions(captions, 16, 1, epoch, "one")) for epoch in range(30)]
     for numbers in orders:
         assert sorted(captions.image[numbers]) == list(range(50))
-    assert len(epoch_order(captions, 16, 1, 0, "one")) == steps_per_epoch(captions, 16, "one") == 4
-    assert orders[0].tolist() == np.concatenate(epoch_order(captions, 16, 1, 0, "one")).tolist()
+    assert len(shuffle_captions(captions, 16, 1, 0, "one")) == steps_per_epoch(captions, 16, "one") == 4
+    assert orders[0].tolist() == np.concatenate(shuffle_captions(captions, 16, 1, 0, "one")).tolist()
     assert set(np.concatenate(orders)) == set(range(len(captions)))
 
 
 def test_steps_of_one_caption_an_image_are_full(captions):
-    order = sampled_order(captions, 16, 1, 0, 7, "one")
+    order = sample_captions(captions, 16, 1, 0, 7, "one")
     assert [len(numbers) for numbers in order] == [16] * 7
     drawn = captions.image[np.concatenate(order)]
     assert len(set(drawn)) < len(drawn)

@@ -49,7 +49,7 @@ def test_captions_without_features_are_left_out_and_counted(tmp_path, shown, squ
     squares.add_dataset(store, shown)
     data = join_captions(select_tables(store, SPEC))
     for split in ("train", "val"):
-        assert data.without_features[split] == sum(len(p.captions) for p in shown[20:] if p.split == split)
+        assert data.skipped["without_features"][split] == sum(len(p.captions) for p in shown[20:] if p.split == split)
         assert len(data.splits[split]) == sum(len(p.captions) for p in shown[:20] if p.split == split)
 
 
@@ -59,25 +59,25 @@ def test_captions_whose_image_the_catalog_lacks_are_left_out_and_counted(tmp_pat
     squares.add_captions(store, shown[:12])
     squares.add_dataset(store, shown[:10])
     data = join_captions(select_tables(store, SPEC))
-    assert data.without_features["train"] == sum(len(p.captions) for p in shown[10:12])
+    assert data.skipped["without_features"]["train"] == sum(len(p.captions) for p in shown[10:12])
 
 
 def test_nothing_to_learn_from_is_an_error_that_says_what_to_do(tmp_path, shown, squares):
     held_out = [dataclasses.replace(picture, split="val") for picture in shown[:8]]
-    with pytest.raises(CaptError, match="no caption is in the split train"):
+    with pytest.raises(CaptError, match="the train split has no captions"):
         join_captions(select_tables(squares.make_store(tmp_path / "a", held_out), SPEC))
     store = create_store(tmp_path / "b")
     squares.add_features(store, held_out)
     squares.add_captions(store, [*held_out, *shown[8:12]])
     squares.add_dataset(store, [*held_out, *shown[8:12]])
-    with pytest.raises(CaptError, match=r"none of the 9 captions to train on has features .*prepare features"):
+    with pytest.raises(CaptError, match=r"no features for any of the 9 captions.*Prepare the images"):
         join_captions(select_tables(store, SPEC))
 
 
 def test_images_in_train_and_held_out_are_counted(tmp_path, shown, squares):
     twins = [dataclasses.replace(shown[i], image_id=f"twin{i}", split="test") for i in (0, 1)]
     data = join_captions(select_tables(squares.make_store(tmp_path / "s", [*shown[:8], *twins]), SPEC))
-    assert data.shared == 2
+    assert data.num_shared == 2
 
 
 def test_the_digest_tells_of_the_captions_and_not_of_how_they_are_stored(tmp_path, shown, squares):

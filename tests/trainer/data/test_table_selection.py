@@ -17,7 +17,7 @@ def test_the_only_tables_are_taken(store):
     tables = select_tables(store, SPEC)
     assert [dataset.name for dataset in tables.datasets] == ["squares"]
     assert tables.features.shape == (16, 19)
-    assert tables.texts[0].table_config.dataset == "squares"
+    assert tables.caption_tables[0].table_config.dataset == "squares"
 
 
 def test_a_pooled_table_beside_a_spatial_one_does_not_stand_in_the_way(own_store, squares):
@@ -35,7 +35,7 @@ def test_a_pooled_table_alone_is_refused_with_the_command_that_makes_the_right_o
 
 def test_several_feature_tables_are_listed_with_the_option_that_picks_one(own_store, squares):
     squares.add_features(own_store, squares.pictures(8), dtype="float32")
-    with pytest.raises(StoreError, match=r"several feature tables fit: .*float.*float.*--feature-table ID"):
+    with pytest.raises(StoreError, match=r"several feature tables fit: .*float.*float.*--feature-table"):
         select_tables(own_store, SPEC)
     for table in own_store.feature_tables():
         assert select_tables(own_store, SPEC, features=table.fingerprint[:10]).features.fingerprint == table.fingerprint
@@ -43,50 +43,50 @@ def test_several_feature_tables_are_listed_with_the_option_that_picks_one(own_st
 
 def test_several_text_tables_are_listed_with_the_option_that_picks_one(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), max_length=6)
-    with pytest.raises(StoreError, match=r"several text tables fit: .*18 words.*--caption-table ID"):
+    with pytest.raises(StoreError, match=r"several caption tables fit: .*18 tokens.*--caption-table"):
         select_tables(own_store, SPEC)
     for table in own_store.caption_tables():
         chosen = select_tables(own_store, SPEC, captions=table.fingerprint[:10])
-        assert chosen.texts[0].fingerprint == table.fingerprint
+        assert chosen.caption_tables[0].fingerprint == table.fingerprint
 
 
 def test_several_datasets_are_listed_with_the_option_that_picks_one(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), "more")
     squares.add_dataset(own_store, squares.pictures(8), "more")
-    with pytest.raises(StoreError, match=r"several datasets have captions: more, squares .*--dataset NAME"):
+    with pytest.raises(StoreError, match=r"several datasets have captions: more, squares.*--dataset"):
         select_tables(own_store, SPEC)
-    assert select_tables(own_store, SPEC, ["more"]).texts[0].table_config.dataset == "more"
+    assert select_tables(own_store, SPEC, ["more"]).caption_tables[0].table_config.dataset == "more"
 
 
 def test_datasets_with_different_vocabularies_are_refused(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), "more", words=[*squares.WORDS, "also"])
     squares.add_dataset(own_store, squares.pictures(8), "more")
-    with pytest.raises(StoreError, match=r"different vocabularies .*--dataset-name more --vocab-from"):
+    with pytest.raises(StoreError, match=r"different vocabularies.*--dataset-name more --vocab-from"):
         select_tables(own_store, SPEC, ["squares", "more"])
 
 
 def test_captions_of_another_dataset_are_refused(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), "more")
     squares.add_dataset(own_store, squares.pictures(8), "more")
-    other = select_tables(own_store, SPEC, ["more"]).texts[0].fingerprint
-    with pytest.raises(StoreError, match=r"holds captions of more .*--dataset more"):
+    other = select_tables(own_store, SPEC, ["more"]).caption_tables[0].fingerprint
+    with pytest.raises(StoreError, match=r"belongs to more.*--dataset more"):
         select_tables(own_store, SPEC, ["squares"], captions=other)
 
 
 def test_a_store_without_captions_or_features_says_which_command_is_missing(tmp_path, squares):
     store = create_store(tmp_path / "s")
     squares.add_dataset(store, squares.pictures(8))
-    with pytest.raises(StoreError, match=r"no dataset has both .*prepare captions"):
+    with pytest.raises(StoreError, match=r"no dataset has images and captions.*prepare captions"):
         select_tables(store, SPEC)
-    with pytest.raises(StoreError, match=r"squares has no captions .*prepare captions --dataset-name squares"):
+    with pytest.raises(StoreError, match=r"squares has no captions.*prepare captions --dataset-name squares"):
         select_tables(store, SPEC, ["squares"])
     squares.add_captions(store, squares.pictures(8))
-    with pytest.raises(StoreError, match=r"no feature table holds images of squares .*prepare features"):
+    with pytest.raises(StoreError, match=r"no feature table contains images of squares.*prepare features"):
         select_tables(store, SPEC)
 
 
 def test_unknown_names_are_refused_with_the_known_ones(store):
-    with pytest.raises(StoreError, match=r"no dataset 'coco' .*squares"):
+    with pytest.raises(StoreError, match=r"no dataset 'coco'.*squares"):
         select_tables(store, SPEC, ["coco"])
     with pytest.raises(StoreError, match="feature table"):
         select_tables(store, SPEC, features="ffffffffff")

@@ -11,7 +11,7 @@ from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_html_reports import Page
-from trainer.evaluation.coco_results import best_and_worst, coco_results
+from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
 from trainer.evaluation.evaluate import print_evaluation
 from trainer.metrics import METRICS, score
 from trainer.runs.run import load_run
@@ -90,15 +90,15 @@ def test_a_run_is_scored_on_all_references_as_published(evaluated, root, held, n
 
 def test_without_a_test_split_val_is_scored_and_said_so(evaluated):
     assert evaluated["split"] == "val"
-    assert f"{evaluated['run']}: there is no test split; scored on val" in evaluated["notes"]
+    assert f"{evaluated['run_dir']}: the split test has no references. Evaluated on val instead." in evaluated["notes"]
 
 
 def test_a_missing_meteor_is_said_with_its_reason(evaluated, capsys):
-    assert any(note.startswith("METEOR was skipped: there is no java") for note in evaluated["notes"])
+    assert any(note.startswith("METEOR is skipped: there is no java") for note in evaluated["notes"])
     assert any("plain tokenizer" in note for note in evaluated["notes"])
     print_evaluation(evaluated)
     shown = capsys.readouterr().out
-    assert "METEOR was skipped: there is no java" in shown
+    assert "METEOR is skipped: there is no java" in shown
     assert "plain tokenizer" in shown
     assert f"{100 * evaluated['cider_d']:.1f}" in shown
 
@@ -112,37 +112,37 @@ def test_the_figures_of_one_run_stand_by_name_and_go_into_json(evaluated):
 
 
 def test_results_are_in_cocos_format(evaluated, held):
-    (path,) = evaluated["results"]
+    (path,) = evaluated["results_paths"]
     results = json.loads(Path(path).read_text())
     assert [set(one) for one in results] == [{"image_id", "caption"}] * len(held)
     assert [one["image_id"] for one in results] == sorted(int(picture.image_id) for picture in held)
 
 
 def test_every_image_has_a_line_of_its_own_scores(evaluated, held):
-    heads, *lines = (Path(evaluated["scores"]).parent / "images.tsv").read_text().splitlines()
+    heads, *lines = (Path(evaluated["scores_path"]).parent / "images.tsv").read_text().splitlines()
     rows = [dict(zip(heads.split("\t"), line.split("\t"), strict=True)) for line in lines]
     assert {row["image"] for row in rows} == {picture.image_id for picture in held}
     assert sum(float(row["cider_d"]) for row in rows) / len(rows) == pytest.approx(evaluated["cider_d"], rel=1e-4)
 
 
 def test_scores_say_what_decided_them_and_nothing_of_time_or_place(evaluated, root, no_java, tmp_path):
-    written = Path(evaluated["scores"]).read_text()
+    written = Path(evaluated["scores_path"]).read_text()
     found = json.loads(written)
     assert found["decoding"]["num_beams"] == 1
     assert found["tokenizer"] == "plain"
     assert found["cider_d"] == evaluated["cider_d"]
     assert str(root) not in written
     again = capt.evaluate(runs=shutil.copytree(root / "good", tmp_path / "again"), num_examples=0)
-    assert Path(again["scores"]).read_text() == written
+    assert Path(again["scores_path"]).read_text() == written
 
 
 def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     short = capt.evaluate(runs=run, num_examples=0, num_beams=2, max_new_tokens=2)
     assert (short["decoding"]["num_beams"], short["decoding"]["max_new_tokens"]) == (2, 2)
-    captions = [one["caption"] for one in json.loads(Path(short["results"][0]).read_text())]
+    captions = [one["caption"] for one in json.loads(Path(short["results_paths"][0]).read_text())]
     assert max(len(caption.split()) for caption in captions) == 2
-    assert sorted(path.name for path in Path(short["scores"]).parent.iterdir()) == [
+    assert sorted(path.name for path in Path(short["scores_path"]).parent.iterdir()) == [
         "images.tsv",
         "results.json",
         "scores.json",
@@ -154,7 +154,7 @@ def test_decoding_options_reach_the_captions(root, no_java, tmp_path):
 def test_runs_stand_side_by_side(root, no_java, capsys):
     result = capt.evaluate(runs=[root / "good", root / "poor"], num_examples=0)
     good, poor = result["runs"]
-    assert good["scored_on"] == poor["scored_on"]
+    assert good["data_digest"] == poor["data_digest"]
     assert good["cider_d"] > poor["cider_d"]
     assert "cider_d" not in result
     assert not [note for note in result["notes"] if "different" in note]
@@ -165,31 +165,31 @@ def test_runs_stand_side_by_side(root, no_java, capsys):
 
 def test_runs_that_were_scored_on_different_images_are_said_not_to_compare(root, wide, no_java):
     notes = capt.evaluate(runs=[root / "good", wide], num_examples=0)["notes"]
-    assert "the runs were scored on different images or references, so their scores do not compare" in notes
+    assert "The runs were evaluated on different data. Their metrics are not comparable." in notes
 
 
 def test_images_without_features_are_counted(wide, no_java):
     result = capt.evaluate(runs=wide, num_examples=0)
     assert (result["images"], result["without_features"], result["without_image"]) == (12, 3, 1)
-    assert f"{wide}: captioned images without features, left out: 3" in result["notes"]
-    assert f"{wide}: captioned images without an image, left out: 1" in result["notes"]
+    assert f"{wide}: skipped images without features: 3." in result["notes"]
+    assert f"{wide}: skipped captioned images that are not in the dataset: 1." in result["notes"]
 
 
 def test_several_datasets_are_scored_together_and_each_has_its_results(wide, no_java):
     result = capt.evaluate(runs=wide, num_examples=6)
-    counts = {Path(path).name: len(json.loads(Path(path).read_text())) for path in result["results"]}
+    counts = {Path(path).name: len(json.loads(Path(path).read_text())) for path in result["results_paths"]}
     assert counts == {"results-squares.json": 6, "results-others.json": 6}
-    page = Page(Path(result["page"]).read_text())
+    page = Page(Path(result["page_path"]).read_text())
     assert "others/0" in page.text
     assert "squares/0" in page.text
-    assert "images that are not at hand any more: 12" in page.text
+    assert "Images that cannot be read any more: 12" in page.text
     assert page.pictures == []
 
 
 def test_the_page_shows_images_with_maps_and_scores(evaluated):
-    page = Page(Path(evaluated["page"]).read_text())
+    page = Page(Path(evaluated["page_path"]).read_text())
     assert len(page.pictures) == 8
-    assert "METEOR was skipped" in page.text
+    assert "METEOR is skipped" in page.text
     assert f"CIDEr-D {100 * evaluated['cider_d']:.1f}" in page.text
 
 
@@ -197,10 +197,10 @@ def test_the_store_is_where_the_run_was_trained_from_or_where_it_is_said_to_be(r
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     store = Path(shutil.copytree(root / "store", tmp_path / "moved"))
     (run / "store.txt").write_text(f"{tmp_path}/gone\n")
-    with pytest.raises(UsageError, match=r"is not at .*/gone any more \(name the store with --store\)"):
+    with pytest.raises(UsageError, match=r"is not at .*/gone any more .*--store"):
         capt.evaluate(runs=run)
     (run / "store.txt").unlink()
-    with pytest.raises(UsageError, match=r"does not say which store .*--store"):
+    with pytest.raises(UsageError, match=r"does not record its store .*--store"):
         capt.evaluate(runs=run)
     assert capt.evaluate(runs=run, store=store, num_examples=0)["images"] == 16
 
@@ -210,9 +210,9 @@ def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
         capt.evaluate(runs=[])
     with pytest.raises(UsageError, match="--split: "):
         capt.evaluate(runs=root / "good", split="dev")
-    with pytest.raises(CaptError, match="no caption is in the split unused"):
+    with pytest.raises(CaptError, match="the split unused has no captions"):
         capt.evaluate(runs=root / "good", split="unused")
-    with pytest.raises(StoreError, match="no run is here"):
+    with pytest.raises(StoreError, match="does not contain a run"):
         capt.evaluate(runs=tmp_path)
     empty = squares.create_store(tmp_path / "empty")
     with pytest.raises(StoreError, match="no dataset 'squares'"):
@@ -220,8 +220,8 @@ def test_what_cannot_be_evaluated_is_named(squares, root, no_java, tmp_path):
 
 
 def test_ids_are_ints_only_where_all_of_them_are():
-    assert coco_results({"10": "b", "9": "a"}) == [{"image_id": 9, "caption": "a"}, {"image_id": 10, "caption": "b"}]
-    assert [one["image_id"] for one in coco_results({"9": "a", "009": "b"})] == ["009", "9"]
+    assert to_coco_results({"10": "b", "9": "a"}) == [{"image_id": 9, "caption": "a"}, {"image_id": 10, "caption": "b"}]
+    assert [one["image_id"] for one in to_coco_results({"9": "a", "009": "b"})] == ["009", "9"]
 
 
 @pytest.mark.parametrize(("count", "best", "worst"), [(1, [2], [0]), (2, [2, 1], [0, 3]), (9, [2, 1], [0, 3])])
@@ -229,7 +229,7 @@ def test_no_caption_is_both_among_the_best_and_the_worst(count, best, worst):
     class Given:
         each = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
 
-    assert best_and_worst(Given, count) == (best, worst)
+    assert select_best_and_worst(Given, count) == (best, worst)
 
 
 # === COCO's own tools ===
@@ -253,7 +253,7 @@ def annotations(held, path):
 def test_cocos_tools_load_the_results(evaluated, held, tmp_path):
     from pycocotools.coco import COCO
 
-    loaded = COCO(annotations(held, tmp_path / "captions.json")).loadRes(evaluated["results"][0])
+    loaded = COCO(annotations(held, tmp_path / "captions.json")).loadRes(evaluated["results_paths"][0])
     assert sorted(loaded.getImgIds()) == sorted(int(picture.image_id) for picture in held)
 
 
@@ -276,7 +276,7 @@ def test_cocos_tools_find_the_same_scores(root, held, monkeypatch, tmp_path):
     found = capt.evaluate(runs=root / "good", num_examples=0)
     coco = COCO(annotations(held, tmp_path / "captions.json"))
     monkeypatch.setattr(cocoeval, "Spice", NoSpice)
-    theirs = cocoeval.COCOEvalCap(coco, coco.loadRes(found["results"][0]))
+    theirs = cocoeval.COCOEvalCap(coco, coco.loadRes(found["results_paths"][0]))
     theirs.evaluate()
     names = {"Bleu_1": "bleu_1", "Bleu_4": "bleu_4", "METEOR": "meteor", "ROUGE_L": "rouge_l", "CIDEr": "cider_d"}
     assert {ours: found[ours] for ours in names.values()} == {

@@ -20,7 +20,7 @@ def test_words_come_by_their_ids(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "there is no word in it"),
+        ("", "the file contains no labels"),
         ("a0 thus\na1\n", r"line 2 is 'a1' \(write an id, one space and a word: a0 thus\)"),
         ("a0  thus\n", "line 1 is"),
         ("a0 Thus\n", "line 1 is"),
@@ -28,7 +28,7 @@ def test_words_come_by_their_ids(tmp_path):
         ("\ufeffa0 thus\n", "line 1 is"),
         ("a01 thus\n", "line 1 is"),
         ("a0 thus\n\na1 fail\n", "line 2 is ''"),
-        ("a0 thus\na0 thus\n", "line 2 tells of a0 again"),
+        ("a0 thus\na0 thus\n", "line 2 repeats a0"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, text, fault):
@@ -37,7 +37,7 @@ def test_a_wrong_line_is_named(tmp_path, text, fault):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"--labels .*none.txt: cannot read the file"):
+    with pytest.raises(UsageError, match=r"--labels .*none.txt: the file cannot be read"):
         read_label_file(tmp_path / "none.txt")
 
 

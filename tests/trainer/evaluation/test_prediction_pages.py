@@ -7,7 +7,12 @@ from PIL import Image
 from features.images.resizer import Resizer
 from schemas.table_config import FeatureTableConfig
 from tests.workflows.test_html_reports import NASTY, Page, assert_inert
-from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page, wrong_words
+from trainer.evaluation.prediction_pages import (
+    CaptionPrediction,
+    draw_attention_maps,
+    mark_wrong_words,
+    predictions_page,
+)
 from trainer.runs.captioner_run import Caption
 
 FITTING = Resizer.from_table_config(
@@ -46,11 +51,11 @@ def shown(best=(), worst=(), notices=(), figures=None):
 
 
 def test_words_that_nobody_said_are_wrong():
-    assert wrong_words(["a", "red", "square"], ["A green square.", "there is a tree"]) == [False, True, False]
+    assert mark_wrong_words(["a", "red", "square"], ["A green square.", "there is a tree"]) == [False, True, False]
 
 
 def test_words_are_compared_as_the_metrics_count_them():
-    assert wrong_words(["doesn't", "man's", "dog", "."], ["It does n't!", "A man's DOG,"]) == [False] * 4
+    assert mark_wrong_words(["doesn't", "man's", "dog", "."], ["It does n't!", "A man's DOG,"]) == [False] * 4
 
 
 def test_a_page_shows_the_best_and_the_worst_with_what_people_said():

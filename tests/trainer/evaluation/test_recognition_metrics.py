@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.evaluation.recognition_metrics import RecognitionScores, align, wilson_interval, worst_first
+from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_errors, wilson_interval
 from trainer.models.charset import CHARACTERS
 
 WORDS = st.text(CHARACTERS[:4], max_size=6)
@@ -30,12 +30,12 @@ def test_an_alignment_has_all_letters_in_order_and_the_fewest_edits(truth, read)
 
 def test_whole_words_and_letters_are_counted():
     scores = RecognitionScores(("null", "book", "www", "cat"), ("null", "bok", "wwv", "cats"))
-    figures = scores.figures()
-    assert (figures["right"], figures["accuracy"]) == (1, 0.25)
-    assert figures["character_error_rate"] == pytest.approx(3 / 14)
+    figures = scores.to_dict()
+    assert (figures["correct"], figures["exact_match"]) == (1, 0.25)
+    assert figures["cer"] == pytest.approx(3 / 14)
     assert scores.by_length() == {3: (0, 2), 4: (1, 2)}
-    assert scores.by_letter()["w"] == (2, 3)
-    assert scores.by_letter()["o"] == (1, 2)
+    assert scores.by_character()["w"] == (2, 3)
+    assert scores.by_character()["o"] == (1, 2)
 
 
 def test_the_confusion_is_of_words_read_wrong_and_knows_missed_and_added_letters():
@@ -54,4 +54,4 @@ def test_the_interval_is_wilsons():
 
 
 def test_the_worst_come_first_and_of_equals_the_surest():
-    assert worst_first([-1.0, -0.1, -5.0, -0.2], [1, 1, 2, 0]) == [2, 1, 0]
+    assert rank_errors([-1.0, -0.1, -5.0, -0.2], [1, 1, 2, 0]) == [2, 1, 0]

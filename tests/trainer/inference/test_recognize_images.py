@@ -43,7 +43,7 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
     names = ["folder/a0.png", "folder/a1.png", "folder/a9.png", "z.zip/words_captcha/a3.png", "none.png"]
     assert [row["image"] for row in result["results"]] == [str(tmp_path / name) for name in names]
     assert ["error" in row for row in result["results"]] == [False, False, True, False, True]
-    first = result["results"][0]
+    first = result["results_paths"][0]
     assert (first["text"], first["score"]) == (first["lexicon"]["text"], first["lexicon"]["score"])
     assert first["greedy"]["text"] == run.recognize(captchas[0].data).text
     assert set(first) == {"image", "text", "score", *STRATEGIES}

@@ -211,7 +211,7 @@ def test_it_captions_and_exports_when_store_and_network_are_gone(tuned, pixels, 
 def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, shown, tmp_path):
     given = options(network, extractor_lr_multiplier=0.5, precision="mixed_bfloat16", **CHANGES)
     arguments = json.dumps({**TUNING, "hyperparameters": given})
-    program = "import json, sys; from trainer.tasks.train_captioner import train_captioner as train; "
+    program = "import json, sys; from trainer.tasks.captioning import train_captioner as train; "
     program += "train(*sys.argv[1:3], **json.loads(sys.argv[3]))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "KERAS_BACKEND": "jax"}
     command = [sys.executable, "-c", program, str(pixels.path), str(tmp_path / "run"), arguments]

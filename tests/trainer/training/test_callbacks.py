@@ -45,8 +45,8 @@ def test_a_terminal_shows_images_a_second_and_the_time_to_go(words_store, tmp_pa
     shown = shown_by([*COMMAND, *options, "--config", str(config)], environment)
     assert "epoch 1 of 3" in shown
     assert "images/s" in shown
-    assert " to go" in shown
-    assert "words right" in shown
+    assert " left" in shown
+    assert "exact_match" in shown
 
 
 def test_the_time_to_go_is_what_the_steps_so_far_took(monkeypatch):
@@ -55,7 +55,7 @@ def test_the_time_to_go_is_what_the_steps_so_far_took(monkeypatch):
     pace = EtaEstimator(10, 30)
     assert pace.left(10) == ""
     now[0] = 110.0
-    assert pace.left(15) == "30 s to go"
+    assert pace.left(15) == "30 s left"
     now[0] = 400.0
-    assert pace.left(20) == "5 min to go"
+    assert pace.left(20) == "5 min left"
     assert pace.left(30) == ""

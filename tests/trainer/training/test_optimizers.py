@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from trainer.config import TrainingConfig
-from trainer.training.ema import ema_weights, keeps_average
+from trainer.training.ema import ema_weights, has_ema
 from trainer.training.optimizers import WarmUp, make_optimizer
 
 
@@ -101,11 +101,11 @@ def test_an_average_answers_and_training_goes_on_from_the_weights(precision):
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
     model.compile(optimizer)
-    assert not keeps_average(model)
+    assert not has_ema(model)
     optimizer.build(model.trainable_variables)
     for _ in range(2):
         optimizer.apply([np.array([[2.0]], np.float32)])
-    assert keeps_average(model)
+    assert has_ema(model)
     with ema_weights(model):
         assert layer.kernel.numpy() == pytest.approx(0.5 * -1 + 0.5 * -3)
     assert layer.kernel.numpy() == pytest.approx(-3)

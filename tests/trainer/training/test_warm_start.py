@@ -37,7 +37,7 @@ def test_a_run_begins_with_the_weights_of_another(store, cold, tmp_path):
     )
     for before, after in zip(weights(cold), weights(load_run(tmp_path / "warm")), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6)
-    assert load_run(tmp_path / "warm").metadata.warm == cold.identity
+    assert load_run(tmp_path / "warm").metadata.warm_start == cold.identity
 
 
 def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, shown, cold, tmp_path):
@@ -64,9 +64,9 @@ def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, sho
 
 
 def test_a_run_of_another_model_size_or_task_is_refused(store, cold, tmp_path):
-    with pytest.raises(UsageError, match="the run to begin with is soft_attention, this one transformer"):
+    with pytest.raises(UsageError, match="a soft_attention, and the new run is a transformer"):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "a", model="transformer", warm_start_from=cold.path)
-    with pytest.raises(UsageError, match="has other sizes than this one"):
+    with pytest.raises(UsageError, match="other model hyperparameters"):
         capt.train_captioner(
             store=store.path,
             run_dir=tmp_path / "b",
@@ -74,5 +74,5 @@ def test_a_run_of_another_model_size_or_task_is_refused(store, cold, tmp_path):
             warm_start_from=cold.path,
             hyperparameters={**TINY, "units": 20},
         )
-    with pytest.raises(UsageError, match="is soft_attention, this one recognizer"):
+    with pytest.raises(UsageError, match="is a soft_attention, and the new run is a recognizer"):
         capt.train_captcha(store=store.path, run_dir=tmp_path / "c", warm_start_from=cold.path)

@@ -166,7 +166,7 @@ def test_a_warm_start_keeps_weights_and_vocabulary_of_the_champion(
         )
         run = load_run(Path(promoted["champion_dir"]).parent / outcome["run"])
         assert outcome["decision"] == "promoted"
-        assert run.metadata.warm == load_run(promoted["champion_dir"]).identity
+        assert run.metadata.warm_start == load_run(promoted["champion_dir"]).identity
         assert run.vocabulary == load_run(promoted["champion_dir"]).vocabulary
         assert outcome["prepared"][0]["ok"] == rows(root) - before
         capt.models_rollback(store=str(root / "store"))

@@ -32,29 +32,29 @@ def test_words_of_the_unlabelled_split_are_scored_by_a_file_of_truth(scored, run
     right = sum(run.recognize(one.data).text == one.word for one in held_out)
     listed = sum(run.recognize(one.data, "lexicon").text == one.word for one in held_out)
     assert (scored["task"], scored["split"], scored["images"]) == ("captcha", "test", 40)
-    assert (scored["greedy"]["right"], scored["lexicon"]["right"]) == (right, listed)
+    assert (scored["greedy"]["correct"], scored["lexicon"]["correct"]) == (right, listed)
     assert scored["exact_match"] == right / 40
     assert scored["exact_match_lexicon"] == listed / 40
     low, high = scored["greedy"]["interval"]
     assert low <= scored["exact_match"] <= high
     assert scored["outside_lexicon"] == 0
     assert scored["exact_match_lexicon"] >= scored["exact_match"] > 0.4
-    assert sum(row["greedy"]["all"] for row in scored["by_length"].values()) == 40
+    assert sum(row["greedy"]["total"] for row in scored["by_length"].values()) == 40
     json.dumps(scored)
 
 
 def test_what_is_left_behind_can_be_read(scored, run, captchas):
     place = run.path / "evaluation" / "test"
     assert {path.name for path in place.iterdir()} == {
-        "readings.tsv",
+        "images.tsv",
         "scores.json",
         "confusion.png",
-        "misreadings.html",
+        "recognition_errors.html",
     }
-    header, *rows = [line.split("\t") for line in (place / "readings.tsv").read_text().splitlines()]
-    assert header == ["image", "word", "greedy", "beam", "lexicon", "score"]
+    header, *rows = [line.split("\t") for line in (place / "images.tsv").read_text().splitlines()]
+    assert header == ["image", "prediction", "references", "beam", "lexicon", "score", "exact_match"]
     said = {one.image_id: one.word for one in captchas}
-    assert {row[0]: row[1] for row in rows} == {name: said[name] for name in (row[0] for row in rows)}
+    assert all(json.loads(row[2]) == [said[row[0]]] for row in rows)
     assert json.loads((place / "scores.json").read_text())["exact_match"] == scored["exact_match"]
     assert Image.open(place / "confusion.png").size[0] > 300
 
@@ -62,12 +62,12 @@ def test_what_is_left_behind_can_be_read(scored, run, captchas):
 def test_without_a_file_the_validation_split_is_scored_and_that_is_said(run, capsys):
     result = capt.evaluate(runs=run.path, num_examples=0)
     assert result["split"] == "val"
-    assert result["page"] is None
+    assert result["page_path"] is None
     print_evaluation(result)
     shown = capsys.readouterr().out
-    assert "no word of test is known; scored on val" in shown
-    assert "lexicon reads words of the train split alone" in shown
-    assert "free, beam" in shown
+    assert "the split test has no references. Evaluated on val instead" in shown
+    assert "lexicon allows the labels of the train split only" in shown
+    assert "beam search" in shown
 
 
 @pytest.mark.slow
@@ -76,11 +76,11 @@ def test_runs_stand_side_by_side_and_free_and_lexicon_both_show(run, words_store
         store=words_store.path,
         run_dir=tmp_path / "other",
         epochs=1,
-        hyperparameters={**run.metadata.sizes, "batch_size": 32},
+        hyperparameters={**run.metadata.architecture, "batch_size": 32},
     )
     result = capt.evaluate(runs=[run.path, tmp_path / "other"], labels=truth)
     assert len(result["runs"]) == 2
-    assert result["runs"][0]["scored_on"] == result["runs"][1]["scored_on"]
+    assert result["runs"][0]["data_digest"] == result["runs"][1]["data_digest"]
     assert "exact_match" not in result
 
 
@@ -92,8 +92,8 @@ def test_the_page_shows_the_misread_with_their_images(squares, captchas, tmp_pat
     shutil.rmtree(store.dataset_root("captcha"))
     add_words(store, captchas, ("train", "val"), folder)
     result = capt.evaluate(runs=run.path, store=store.path, labels=truth, num_examples=3)
-    page = (run.path / "evaluation" / "test" / "misreadings.html").read_text()
-    assert page.count("<article") == min(3, 40 - result["greedy"]["right"])
+    page = (run.path / "evaluation" / "test" / "recognition_errors.html").read_text()
+    assert page.count("<article") == min(3, 40 - result["greedy"]["correct"])
     assert "data:image/" in page
     assert "the image is not available" not in page
 
@@ -102,9 +102,9 @@ def test_a_word_told_otherwise_is_counted(run, captchas, tmp_path):
     path = tmp_path / "truth.txt"
     path.write_text(truth_lines([one for one in captchas if one.split == "val"]).replace(" an\n", " zoo\n"))
     result = capt.evaluate(runs=run.path, split="val", labels=path, num_examples=0)
-    assert result["differing"] > 0
-    assert any("another in the store than in --labels" in note for note in result["notes"])
-    assert result["outside_lexicon"] == result["differing"]
+    assert result["differing_labels"] > 0
+    assert any("differs from the store" in note for note in result["notes"])
+    assert result["outside_lexicon"] == result["differing_labels"]
     assert "zoo" not in WORDS
 
 
@@ -114,14 +114,14 @@ def test_words_of_what_is_no_image_of_the_split_are_counted(run, captchas, tmp_p
     path.write_text(f"{lines}a99990 an\na99991 an\n")
     result = capt.evaluate(runs=run.path, split="val", labels=path, num_examples=0)
     others = sum(one.split == "train" for one in captchas) + 2
-    assert (result["unused_labels"], result["differing"]) == (others, 0)
+    assert (result["unused_labels"], result["differing_labels"]) == (others, 0)
     assert len(result["notes"]) == len(capt.evaluate(runs=run.path, split="val", num_examples=0)["notes"]) + 1
 
 
 def test_options_of_captions_are_refused(run):
-    with pytest.raises(UsageError, match="--num-beams: it is for captions, and the run reads words"):
+    with pytest.raises(UsageError, match="--num-beams: recognizers do not use this option"):
         capt.evaluate(runs=run.path, num_beams=3)
-    with pytest.raises(CaptError, match="no image of the split unused has a word"):
+    with pytest.raises(CaptError, match="no image of the split unused has a label"):
         capt.evaluate(runs=run.path, split="unused")
 
 
@@ -129,7 +129,7 @@ def test_runs_of_different_tasks_are_not_compared(run, store, tmp_path):
 
     sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "squares", epochs=1, hyperparameters=sizes)
-    with pytest.raises(UsageError, match="the runs do different things: run reads words, squares captions images"):
+    with pytest.raises(UsageError, match="different tasks"):
         capt.evaluate(runs=[run.path, tmp_path / "squares"])
-    with pytest.raises(UsageError, match="--labels: captions are in the store"):
+    with pytest.raises(UsageError, match="--labels: captioners do not use"):
         capt.evaluate(runs=tmp_path / "squares", labels="truth.txt")

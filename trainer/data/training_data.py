@@ -1,0 +1,94 @@
+"""Holds the joined data of a training run by split, whatever the task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.store.merge import as_keys
+from schemas.errors import CaptError
+from schemas.tables import SPLITS
+from trainer.data.table_selection import TrainingTables
+
+USED_SPLITS = tuple(split for split in SPLITS if split != "unused")
+_HELD_OUT = ("val", "test")
+
+
+class SplitData(Protocol):
+    """The records of one split, in the order of their images' content hashes."""
+
+    @property
+    def keys(self) -> NDArray[np.uint8]:
+        """The content hashes of the images, uint8 [N, 32]."""
+
+    @property
+    def max_length(self) -> int:
+        """The length of the longest target."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of images and targets. Equal data has equal digests."""
+
+    def __len__(self) -> int:
+        """The number of records."""
+
+
+AnySplit = TypeVar("AnySplit", bound=SplitData)
+
+
+@dataclass(frozen=True)
+class TrainingData(Generic[AnySplit]):
+    """All records that a run can use.
+
+    Args:
+        splits: The records of train, val and test.
+        skipped: Numbers of unusable records per reason and split, such as `{"without_features": {"train": 3}}`.
+        num_shared: Number of images that are in train and also in val or test.
+    """
+
+    splits: dict[str, AnySplit]
+    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    num_shared: int = 0
+
+    @property
+    def train(self) -> AnySplit:
+        """The records to train on."""
+        return self.splits["train"]
+
+    @property
+    def validation_split(self) -> str | None:
+        """The split to validate on: val, else test, else None."""
+        return next((split for split in _HELD_OUT if len(self.splits[split])), None)
+
+    @property
+    def max_length(self) -> int:
+        """The length of the longest target in the train and validation splits."""
+        used = ["train", *([self.validation_split] if self.validation_split else [])]
+        return max(self.splits[split].max_length for split in used)
+
+
+def count_shared_images(splits: Mapping[str, SplitData]) -> int:
+    """Returns the number of train images that are also in val or test."""
+    held_out = np.concatenate([as_keys(splits[split].keys) for split in _HELD_OUT])
+    return int(np.isin(as_keys(splits["train"].keys), held_out).sum())
+
+
+def no_training_data(tables: TrainingTables, num_without_features: int, records: str, hint: str) -> CaptError:
+    """Returns the error for a train split without usable records.
+
+    Args:
+        tables: The selected tables.
+        num_without_features: Number of train records whose images the feature table lacks.
+        records: What the records are called, such as `captions`.
+        hint: The hint if the train split has no records at all.
+    """
+    names = ", ".join(dataset.name for dataset in tables.datasets)
+    if not num_without_features:
+        return CaptError(f"the train split has no {records}", location=names, hint=hint)
+    return CaptError(
+        f"the feature table has no features for any of the {num_without_features} {records} of the train split",
+        location=names,
+        hint="Prepare the images of the train split, or choose another --feature-table.",
+    )

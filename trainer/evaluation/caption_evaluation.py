@@ -1,0 +1,171 @@
+"""Evaluates captioners: BLEU, METEOR, ROUGE-L and CIDEr-D of generated captions.
+
+Further files in RUN/evaluation/<split>/:
+
+    results.json        captions in the COCO results format; results-NAME.json per dataset if there are several
+    predictions.html    the best and the worst captions
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.io.atomic_files import write
+from features.references.reference import read_source_image
+from schemas.options.inference import Evaluate
+from schemas.terminal.console import Printer
+from trainer.data.held_out_images import HeldOutImages, load_held_out_images
+from trainer.data.table_selection import TrainingTables
+from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
+from trainer.evaluation.evaluation import EvaluatedRun, Evaluation, shorten
+from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page
+from trainer.metrics import METRICS, TITLES, Scorer, Scores
+from trainer.runs.captioner_run import Caption, CaptionerRun
+
+RESULTS = "results.json"
+
+Evaluated = EvaluatedRun[CaptionerRun, Caption, Scores]
+
+
+class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
+    """Evaluates captioners on all captioned images of a split, with all references as published.
+
+    `summarize` adds `references`, `tokenizer`, `skipped_metrics` (reasons by metric) and `decoding`; `write_files` adds
+    `results_paths`.
+    """
+
+    page = "predictions.html"
+
+    def __init__(self, options: Evaluate) -> None:
+        super().__init__(options)
+        self._scorer = Scorer()
+
+    def __exit__(self, *error: object) -> None:
+        self._scorer.__exit__(*error)
+
+    def check_run(self, run: CaptionerRun) -> None:
+        run.decoding(**self.options.generation())
+
+    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
+        return load_held_out_images(tables, split)
+
+    def predict(self, run: CaptionerRun, features: NDArray[Any], numbers: range) -> list[Caption]:
+        captions = run.caption_features(features, run.decoding(**self.options.generation()), numbers)
+        return list(map(_compact, captions))
+
+    def score(self, held_out: HeldOutImages, predictions: list[Caption]) -> Scores:
+        texts = [caption.text for caption in predictions]
+        return self._scorer.score(dict(zip(held_out.names, texts, strict=True)), held_out.references)
+
+    def summarize(self, evaluated: Evaluated) -> dict[str, Any]:
+        return {
+            **evaluated.scores.to_dict(),
+            "intervals": bootstrap_intervals(sample_captions(evaluated.scores)),
+            "decoding": evaluated.run.decoding(**self.options.generation()).model_dump(mode="json"),
+        }
+
+    def to_text(self, prediction: Caption) -> str:
+        return prediction.text
+
+    def image_columns(self, evaluated: Evaluated) -> Mapping[str, Sequence[object]]:
+        each = evaluated.scores.each
+        return {name: [f"{value:.6g}" for value in each[name].tolist()] for name in METRICS if name in each}
+
+    def write_files(self, directory: Path, evaluated: Evaluated) -> dict[str, Any]:
+        datasets = evaluated.run.metadata.datasets
+        captions = dict(zip(evaluated.held_out.names, evaluated.predictions, strict=True))
+        paths = []
+        for dataset in datasets:
+            own = {image_id: caption.text for (name, image_id), caption in captions.items() if name == dataset}
+            if own:
+                paths.append(directory / (RESULTS if len(datasets) == 1 else f"results-{dataset}.json"))
+                write(paths[-1], json.dumps(to_coco_results(own)).encode())
+        return {"results_paths": list(map(str, paths))}
+
+    def render_page(self, evaluated: Evaluated, notes: Sequence[str], count: int) -> str:
+        run, scores = evaluated.run, evaluated.scores
+        best, worst = select_best_and_worst(scores, count)
+        shown = {number: _to_prediction(evaluated, number) for number in (*best, *worst)}
+        missing = sum(one.image is None for one in shown.values())
+        metrics = {TITLES[name]: f"{100 * scores.metrics[name]:.1f}" for name in METRICS if name in scores.metrics}
+        return predictions_page(
+            f"{run.path.name}: {run.metadata.model} on {evaluated.held_out.split}",
+            [*notes, *([f"Images that cannot be read any more: {missing}."] if missing else [])],
+            {**metrics, "images": f"{len(evaluated.predictions):,}"},
+            [shown[number] for number in best],
+            [shown[number] for number in worst],
+        )
+
+    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+        notes = [f"{TITLES[name]} is skipped: {reason}" for name, reason in summary["skipped_metrics"].items()]
+        if summary["tokenizer"] != "ptb":
+            notes.append(f"Tokenized with the {summary['tokenizer']} tokenizer instead of the PTB tokenizer.")
+        return notes
+
+    def all_notes(self, results: Sequence[Mapping[str, Any]]) -> list[str]:
+        notes = super().all_notes(results)
+        if len({summary["tokenizer"] for summary in results}) > 1:
+            notes.append("The runs were evaluated with different tokenizers.")
+        return notes
+
+    @staticmethod
+    def print_tables(printer: Printer, results: Sequence[Mapping[str, Any]]) -> None:
+        texts, numbers = ("run", "model", "split", "tokenizer"), (*(TITLES[name] for name in METRICS), "images")
+        rows = [
+            [
+                shorten(one["run_dir"]),
+                one["model"],
+                one["split"],
+                one["tokenizer"],
+                *(f"{100 * one[name]:.1f}" if name in one else None for name in METRICS),
+                one["images"],
+            ]
+            for one in results
+        ]
+        printer.table("scores × 100", texts, numbers, rows)
+
+
+def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Converts captions by image ID to the COCO results format; the IDs are integers if all of them can be."""
+    are_integers = all(image_id.isdecimal() and str(int(image_id)) == image_id for image_id in captions)
+    kind = int if are_integers else str
+    return [{"image_id": kind(name), "caption": captions[name]} for name in sorted(captions, key=kind)]
+
+
+def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[int]]:
+    """Selects the images with the best and with the worst captions by CIDEr-D, then BLEU-4.
+
+    Args:
+        scores: The scores of all images.
+        count: Maximum number of images of each kind.
+
+    Returns:
+        Image numbers, best first, and others, worst first.
+    """
+    ranked = np.lexsort((scores.each["bleu_4"], scores.each["cider_d"]))[::-1].tolist()
+    best = ranked[: min(count, -(-len(ranked) // 2))]
+    return best, ranked[len(best) :][::-1][:count]
+
+
+def _compact(caption: Caption) -> Caption:
+    # A slice would keep the array of its whole batch in memory.
+    attention = None if caption.attention is None else caption.attention.astype(np.float16)
+    return replace(caption, attention=attention, others=())
+
+
+def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:
+    name, caption, each = evaluated.held_out.names[number], evaluated.predictions[number], evaluated.scores.each
+    image = read_source_image(evaluated.held_out.catalog[name])
+    return CaptionPrediction(
+        name=evaluated.run.name_image(*name),
+        image=image,
+        words=caption.words,
+        references=tuple(evaluated.held_out.references[name]),
+        scores={TITLES[metric]: float(each[metric][number]) for metric in ("cider_d", "bleu_4")},
+        attention=draw_attention_maps(image, caption, evaluated.run.resizer),
+    )

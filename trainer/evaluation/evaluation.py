@@ -1,0 +1,268 @@
+"""Evaluates one run on held-out images; a task provides predictions, metrics and files.
+
+stored features → predictions → metrics → RUN/evaluation/<split>/
+
+scores.json     the metrics and everything that decides them
+images.tsv      one line per image: name, prediction, references (a JSON list), and the columns of the task
+and the files of the task
+"""
+
+import csv
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from numpy.typing import NDArray
+
+from features.io.atomic_files import write
+from features.io.locations import parse_location
+from features.store import open_store
+from features.store.leases import hold_snapshot
+from schemas.errors import CaptError
+from schemas.options.inference import Evaluate
+from schemas.terminal.console import Printer
+from schemas.terminal.progress import progress_bar
+from trainer.data.held_out_images import HeldOutImages
+from trainer.data.table_selection import TrainingTables
+from trainer.runs.directory import EVALUATION, recorded_store
+from trainer.runs.run import Run
+
+SCORES = "scores.json"
+IMAGES = "images.tsv"
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+AnyPrediction = TypeVar("AnyPrediction")
+AnyScores = TypeVar("AnyScores")
+
+_SKIPPED = {
+    "without_features": "skipped images without features",
+    "without_image": "skipped captioned images that are not in the dataset",
+    "without_label": "skipped images without a label",
+    "differing_labels": "images whose label in --labels differs from the store",
+    "unused_labels": "labels in --labels of no image of the split",
+}
+
+
+@dataclass(frozen=True)
+class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
+    """A run with its predictions for held-out images and their scores."""
+
+    run: AnyRun
+    held_out: HeldOutImages
+    predictions: list[AnyPrediction]
+    scores: AnyScores
+
+    @property
+    def image_names(self) -> list[str]:
+        """The names of the images in results."""
+        return [self.run.name_image(*name) for name in self.held_out.names]
+
+
+class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
+    """Evaluates runs of one task; a context.
+
+    Args:
+        options: The options of `capt evaluate`.
+
+    Attributes:
+        batch_size: Images per forward pass.
+        page: Name of the HTML page.
+    """
+
+    batch_size: ClassVar[int] = 64
+    page: ClassVar[str]
+
+    def __init__(self, options: Evaluate) -> None:
+        self.options = options
+
+    def __enter__(self) -> "Evaluation[AnyRun, AnyPrediction, AnyScores]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Releases resources."""
+
+    def check_run(self, run: AnyRun) -> None:
+        """Raises UsageError if the options do not fit the run."""
+
+    @abstractmethod
+    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
+        """Loads the held-out images with their references."""
+
+    @abstractmethod
+    def predict(self, run: AnyRun, features: NDArray[Any], numbers: range) -> list[AnyPrediction]:
+        """Predicts from a batch of stored features [N, *shape].
+
+        Args:
+            run: The run.
+            features: The features.
+            numbers: The numbers of the images.
+        """
+
+    @abstractmethod
+    def score(self, held_out: HeldOutImages, predictions: list[AnyPrediction]) -> AnyScores:
+        """Scores the predictions."""
+
+    @abstractmethod
+    def summarize(self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
+        """Returns the metrics by name, and `intervals`: the 95% confidence interval by metric."""
+
+    @abstractmethod
+    def to_text(self, prediction: AnyPrediction) -> str:
+        """Returns the text of a prediction."""
+
+    @abstractmethod
+    def image_columns(
+        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]
+    ) -> Mapping[str, Sequence[object]]:
+        """Returns further columns of images.tsv by name, among them the primary metric of each image."""
+
+    @abstractmethod
+    def render_page(
+        self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], notes: Sequence[str], count: int
+    ) -> str:
+        """Renders the HTML page with `count` examples of each kind."""
+
+    def write_files(self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> dict[str, Any]:
+        """Writes further files and returns their paths by name."""
+        return {}
+
+    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+        """Returns facts that a reader of the metrics needs."""
+        return []
+
+    @staticmethod
+    @abstractmethod
+    def print_tables(printer: Printer, results: Sequence[Mapping[str, Any]]) -> None:
+        """Prints the metrics of runs."""
+
+    def evaluate(self, run: AnyRun) -> dict[str, Any]:
+        """Evaluates a run and writes the results to its directory.
+
+        Returns:
+            `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images,
+            `training_images` (evaluated images that are training images), `data_digest` (digest of images and
+            references), and the paths of the files: `scores_path`, `images_path`, `page_path` and those of the task.
+        """
+        store = open_store(find_store(run, self.options))
+        with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
+            held_out = self.load(tables, self.options.split)
+            predictions = self._predict_all(run, tables, held_out)
+        evaluated = EvaluatedRun(run, held_out, predictions, self.score(held_out, predictions))
+        summary = {
+            "model": run.metadata.model,
+            "datasets": list(run.metadata.datasets),
+            "split": held_out.split,
+            **self.summarize(evaluated),
+            **held_out.skipped,
+            "training_images": run.count_training_images(held_out.keys),
+            "data_digest": held_out.digest,
+        }
+        directory = run.path / EVALUATION / held_out.split
+        with _report_write_errors(directory):
+            paths = self._write(directory, evaluated, summary)
+        return {"run_dir": str(run.path), **summary, **paths}
+
+    def all_notes(self, results: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Returns the notes for the results of all runs, without duplicates."""
+        notes = [note for summary in results for note in self._notes(summary, summary["run_dir"])]
+        if len({summary["data_digest"] for summary in results}) > 1:
+            notes.append("The runs were evaluated on different data. Their metrics are not comparable.")
+        return list(dict.fromkeys(notes))
+
+    def _notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
+        notes = list(self.notes(summary))
+        if summary["split"] != self.options.split:
+            notes.append(
+                f"{name}: the split {self.options.split} has no references. Evaluated on {summary['split']} instead."
+            )
+        notes += [f"{name}: {text}: {summary[key]:,}." for key, text in _SKIPPED.items() if summary.get(key)]
+        if summary["training_images"]:
+            share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
+            notes.append(f"{name}: {share}. The metrics are biased upward.")
+        return notes
+
+    def _predict_all(self, run: AnyRun, tables: TrainingTables, held_out: HeldOutImages) -> list[AnyPrediction]:
+        predictions: list[AnyPrediction] = []
+        tables.features.ensure_local(held_out.rows)
+        with progress_bar(f"evaluating on {held_out.split}", len(held_out.names), "images") as show:
+            for start in range(0, len(held_out.names), self.batch_size):
+                features = tables.features.read(held_out.rows[start : start + self.batch_size])
+                predictions += self.predict(run, features, range(start, start + len(features)))
+                show(len(predictions), "")
+        return predictions
+
+    def _write(
+        self,
+        directory: Path,
+        evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores],
+        summary: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        write(directory / SCORES, f"{json.dumps(summary, indent=1)}\n".encode())
+        write(directory / IMAGES, self._format_rows(evaluated).encode())
+        paths = self.write_files(directory, evaluated)
+        page = directory / self.page
+        # The page of an earlier evaluation would not match the other files.
+        page.unlink(missing_ok=True)
+        if self.options.num_examples:
+            notes = self._notes(summary, evaluated.run.path.name)
+            write(page, self.render_page(evaluated, notes, self.options.num_examples).encode())
+        return {
+            "scores_path": str(directory / SCORES),
+            "images_path": str(directory / IMAGES),
+            **paths,
+            "page_path": str(page) if self.options.num_examples else None,
+        }
+
+    def _format_rows(self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> str:
+        held_out, columns = evaluated.held_out, self.image_columns(evaluated)
+        table = {
+            "image": evaluated.image_names,
+            "prediction": list(map(self.to_text, evaluated.predictions)),
+            "references": [json.dumps(held_out.references[name], ensure_ascii=False) for name in held_out.names],
+            **columns,
+        }
+        lines = ["\t".join(table), *("\t".join(map(str, row)) for row in zip(*table.values(), strict=True))]
+        return "\n".join(lines) + "\n"
+
+
+def read_image_rows(directory: Path) -> list[dict[str, str]]:
+    """Reads the images.tsv of an evaluation, one mapping per image; empty if there is none.
+
+    Raises:
+        ValueError: A line has more or fewer columns than the header.
+    """
+    path = directory / IMAGES
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="\n") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError("a line has more or fewer columns than the header")
+    return rows
+
+
+def find_store(run: Run, options: Evaluate) -> Path:
+    """Returns the store to evaluate on: `--store`, or that of the run.
+
+    Raises:
+        UsageError: The store of the run is unknown or has moved.
+    """
+    return parse_location(options.store) if options.store else recorded_store(run.path)
+
+
+def shorten(path: str | Path) -> str:
+    """Returns a path relative to the working directory if it is inside."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
+
+
+@contextmanager
+def _report_write_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CaptError(f"the results cannot be written: {error.strerror}", location=str(directory)) from None

@@ -1,0 +1,163 @@
+"""Evaluates CAPTCHA recognizers: exact match and character error rate (CER) of every decoding strategy.
+
+Further files in RUN/evaluation/<split>/:
+
+    confusion.png              how often each character was recognized as another
+    recognition_errors.html    the worst recognition errors
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from features.io.atomic_files import write
+from features.references.reference import read_source_image
+from schemas.options.inference import Evaluate
+from schemas.terminal.console import Printer
+from trainer.data.captcha_data import load_labelled_images
+from trainer.data.held_out_images import HeldOutImages
+from trainer.data.table_selection import TrainingTables
+from trainer.evaluation.evaluation import EvaluatedRun, Evaluation, shorten
+from trainer.evaluation.label_file import read_label_file
+from trainer.evaluation.recognition_errors import RecognitionError, recognition_errors_page
+from trainer.evaluation.recognition_metrics import RecognitionScores, rank_errors
+from trainer.models.charset import CHARACTERS
+from trainer.reports.plots import confusion_figure, encode_figure
+from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
+
+CONFUSION = "confusion.png"
+
+_TITLES = {"greedy": "greedy", "beam": "beam search", "lexicon": "lexicon"}
+
+Evaluated = EvaluatedRun[RecognizerRun, RecognizedImage, dict[str, RecognitionScores]]
+
+
+class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str, RecognitionScores]]):
+    """Evaluates recognizers on all labelled images of a split, with every decoding strategy.
+
+    `summarize` returns `images`, `exact_match` and `cer` (greedy decoding), `exact_match_beam` and
+    `exact_match_lexicon`; `greedy`, `beam` and `lexicon` with `RecognitionScores.to_dict`; `outside_lexicon` (images
+    whose label is not in the lexicon); `by_length` and `by_character` (`correct` and `total`). `write_files` adds
+    `confusion_path`.
+    """
+
+    batch_size = 256
+    page = "recognition_errors.html"
+
+    def __init__(self, options: Evaluate) -> None:
+        super().__init__(options)
+        self._labels = read_label_file(options.labels) if options.labels else None
+
+    def load(self, tables: TrainingTables, split: str) -> HeldOutImages:
+        return load_labelled_images(tables, split, self._labels)
+
+    def predict(self, run: RecognizerRun, features: NDArray[Any], numbers: range) -> list[RecognizedImage]:
+        return run.recognize_pixels(features)
+
+    def score(self, held_out: HeldOutImages, predictions: list[RecognizedImage]) -> dict[str, RecognitionScores]:
+        return {
+            strategy: RecognitionScores(held_out.labels, tuple(each.by(strategy).text for each in predictions))
+            for strategy in STRATEGIES
+        }
+
+    def summarize(self, evaluated: Evaluated) -> dict[str, Any]:
+        scores, labels = evaluated.scores, evaluated.held_out.labels
+        each = {strategy: one.to_dict() for strategy, one in scores.items()}
+        by_length = {strategy: one.by_length() for strategy, one in scores.items()}
+        lexicon = set(evaluated.run.labels)
+        names = {"greedy": "exact_match", "beam": "exact_match_beam", "lexicon": "exact_match_lexicon"}
+        return {
+            "images": len(labels),
+            **{name: each[strategy]["exact_match"] for strategy, name in names.items()},
+            "cer": each["greedy"]["cer"],
+            "intervals": {name: each[strategy]["interval"] for strategy, name in names.items()},
+            **each,
+            "outside_lexicon": sum(label not in lexicon for label in labels),
+            "by_length": {
+                str(length): {strategy: _to_counts(by_length[strategy][length]) for strategy in STRATEGIES}
+                for length in by_length["greedy"]
+            },
+            "by_character": {name: _to_counts(pair) for name, pair in scores["greedy"].by_character().items()},
+        }
+
+    def to_text(self, prediction: RecognizedImage) -> str:
+        return prediction.greedy.text
+
+    def image_columns(self, evaluated: Evaluated) -> Mapping[str, Sequence[object]]:
+        predictions = evaluated.predictions
+        return {
+            "beam": [one.beam.text for one in predictions],
+            "lexicon": [one.lexicon.text for one in predictions],
+            "score": [f"{one.greedy.score:.4f}" for one in predictions],
+            "exact_match": evaluated.scores["greedy"].correct.astype(int).tolist(),
+        }
+
+    def write_files(self, directory: Path, evaluated: Evaluated) -> dict[str, Any]:
+        write(directory / CONFUSION, _plot_confusion(evaluated))
+        return {"confusion_path": str(directory / CONFUSION)}
+
+    def render_page(self, evaluated: Evaluated, notes: Sequence[str], count: int) -> str:
+        edits = evaluated.scores["greedy"].edits.tolist()
+        worst = rank_errors([one.greedy.score for one in evaluated.predictions], edits)[:count]
+        rates = {_TITLES[name]: _percent(one.exact_match) for name, one in evaluated.scores.items()}
+        return recognition_errors_page(
+            f"{evaluated.run.path.name}: recognition errors on {evaluated.held_out.split}",
+            notes,
+            {**rates, "images": f"{len(edits):,}", "errors": f"{sum(map(bool, edits)):,}"},
+            [_to_error(evaluated, number) for number in worst],
+            _plot_confusion(evaluated),
+        )
+
+    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+        notes = ["greedy and beam search allow any text; lexicon allows the labels of the train split only."]
+        if summary["outside_lexicon"]:
+            notes.append(f"Images whose label is not in the train split: {summary['outside_lexicon']:,}.")
+        return notes
+
+    @staticmethod
+    def print_tables(printer: Printer, results: Sequence[Mapping[str, Any]]) -> None:
+        titles = ("greedy", "95% interval", "beam search", "lexicon", "CER", "images")
+        rows = []
+        for one in results:
+            low, high = one["greedy"]["interval"]
+            rates = [_percent(one[strategy]["exact_match"]) for strategy in STRATEGIES]
+            interval = f"{_percent(low)}–{_percent(high)}"
+            name = [shorten(one["run_dir"]), one["split"]]
+            rows.append([*name, rates[0], interval, *rates[1:], _percent(one["cer"]), one["images"]])
+        printer.table("exact match, %", ("run", "split"), titles, rows)
+        for one in results:
+            lengths = [
+                [
+                    length,
+                    *(_percent(row[strategy]["correct"] / row[strategy]["total"]) for strategy in STRATEGIES),
+                    row["greedy"]["total"],
+                ]
+                for length, row in one["by_length"].items()
+            ]
+            title = f"{shorten(one['run_dir'])} by label length, %"
+            printer.table(title, ("characters",), (*_TITLES.values(), "images"), lengths)
+
+
+def _to_counts(pair: tuple[int, int]) -> dict[str, int]:
+    return {"correct": pair[0], "total": pair[1]}
+
+
+def _plot_confusion(evaluated: Evaluated) -> bytes:
+    return encode_figure(confusion_figure(evaluated.scores["greedy"].confusion(), CHARACTERS), "png")
+
+
+def _to_error(evaluated: Evaluated, number: int) -> RecognitionError:
+    name, prediction = evaluated.held_out.names[number], evaluated.predictions[number]
+    return RecognitionError(
+        name=evaluated.run.name_image(*name),
+        image=read_source_image(evaluated.held_out.catalog[name]),
+        label=evaluated.held_out.labels[number],
+        predictions={_TITLES[strategy]: prediction.by(strategy).text for strategy in STRATEGIES},
+        score=prediction.greedy.score,
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"

@@ -1,0 +1,131 @@
+"""Implements the task `captcha`: recognition of the text in CAPTCHA images."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from features.store import Store
+from schemas.errors import UsageError
+from schemas.options.generation import SearchOptions
+from schemas.options.inference import Evaluate, Export
+from schemas.options.training import TrainCaptcha, TrainingOptions
+from trainer.config import RecognizerTraining, parse_recognizer
+from trainer.data.captcha_data import LabelledImages, join_labels
+from trainer.data.table_selection import TrainingTables, select_labelled_tables
+from trainer.data.training_data import TrainingData
+from trainer.evaluation.bootstrap import MetricSamples, sample_labels
+from trainer.evaluation.recognition_evaluation import RecognitionEvaluation
+from trainer.models.charset import CHARACTERS
+from trainer.models.configs import DEFAULT_PROFILE, RecognizerConfig
+from trainer.models.model_specs import RECOGNIZER_INPUT
+from trainer.runs.metadata import RecognizerMetadata
+from trainer.runs.recognizer_run import RecognizerRun
+from trainer.tasks.task import Task
+from trainer.training.hyperparameters import Hyperparameters
+from trainer.training.train import train
+from trainer.training.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from trainer.export.run_graph import GraphRun
+    from trainer.tasks.captcha_job import CaptchaJob
+
+_Hyperparameters = Hyperparameters[RecognizerTraining]
+
+
+class CaptchaTask(Task):
+    """Recognizes the text in CAPTCHA images, from a feature table with pixels."""
+
+    name = "captcha"
+    description = "recognizes text in CAPTCHA images"
+    command = "capt recognize"
+    options = TrainCaptcha
+    choice = "profile"
+    metadata = RecognizerMetadata
+    run = RecognizerRun
+    evaluation = RecognitionEvaluation
+    metrics: ClassVar[Mapping[str, str]] = {
+        "exact_match": "exact match",
+        "exact_match_beam": "exact match, beam search",
+        "exact_match_lexicon": "exact match, lexicon",
+        "cer": "CER",
+    }
+    paired_metrics = ("exact_match",)
+    lower_is_better = ("cer",)
+
+    def parse(self, choice: str | None, options: Mapping[str, Any]) -> _Hyperparameters:
+        profile = choice or DEFAULT_PROFILE
+        training, architecture = parse_recognizer(profile, options)
+        return Hyperparameters({"profile": profile}, "recognizer", training, architecture)
+
+    def check_shape(self, hyperparameters: _Hyperparameters, shape: tuple[int, ...], location: str) -> None:
+        RECOGNIZER_INPUT.check_shape(shape, location)
+
+    def select_tables(
+        self, store: Store, options: TrainingOptions, hyperparameters: _Hyperparameters
+    ) -> TrainingTables:
+        assert isinstance(options, TrainCaptcha)
+        return select_labelled_tables(store, RECOGNIZER_INPUT, options.dataset, options.feature_table)
+
+    def load_data(self, tables: TrainingTables) -> TrainingData[LabelledImages]:
+        return join_labels(tables)
+
+    def check_data(self, hyperparameters: _Hyperparameters, data: TrainingData[LabelledImages]) -> None:
+        architecture = hyperparameters.architecture
+        assert isinstance(architecture, RecognizerConfig)
+        if data.max_length > architecture.max_label_length:
+            limit = architecture.max_label_length
+            raise UsageError(
+                f"the longest label has {data.max_length} characters, and the model recognizes at most {limit}",
+                hint=f"Set max_label_length to {data.max_length} in --config.",
+            )
+
+    def open_job(
+        self,
+        root: Path,
+        hyperparameters: _Hyperparameters,
+        tables: TrainingTables,
+        data: TrainingData[LabelledImages],
+        warm_start: WarmStart | None,
+    ) -> "CaptchaJob":
+        from trainer.tasks.captcha_job import CaptchaJob
+
+        return CaptchaJob(root, hyperparameters, tables, data, warm_start)
+
+    def export_graph(self, run: RecognizerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
+        from trainer.export.recognizer_graph import GraphRecognizer
+
+        _refuse_generation_options(options)
+        return GraphRecognizer(run), len(CHARACTERS)
+
+    def check_evaluation(self, options: Evaluate) -> None:
+        _refuse_generation_options(options)
+
+    def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
+        return sample_labels(np.array([labels[0] for labels in references]) == np.array(texts))
+
+    def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
+        return [word not in references for word in words]
+
+    def text_length(self, text: str) -> int:
+        return len(text)
+
+    def oov_rate(self, run: RecognizerRun, texts: Sequence[str]) -> float:
+        known = set(run.labels)
+        return float(np.mean([text not in known for text in texts]))
+
+
+def train_captcha(options: TrainCaptcha) -> dict[str, Any]:
+    """Trains a CAPTCHA recognizer; see `trainer.training.train.train`.
+
+    The best epoch has the highest exact match on the validation split, by greedy decoding.
+    """
+    return train(CaptchaTask(), options)
+
+
+def _refuse_generation_options(options: SearchOptions) -> None:
+    given = options.generation()
+    if given:
+        option = f"--{next(iter(given))}".replace("_", "-")
+        raise UsageError("recognizers do not use this option", location=option, hint="Leave it out.")

@@ -1,0 +1,96 @@
+"""Provides data, model and metrics of a CAPTCHA recognizer to the training loop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from features.io.atomic_files import write
+from features.runtime.keras_settings import keras
+from trainer.config import RecognizerTraining
+from trainer.data.captcha_data import LabelledImages
+from trainer.data.labelled_batches import LabelledBatchReader, sample_images, shuffle_images
+from trainer.data.table_selection import TrainingTables
+from trainer.data.training_data import TrainingData
+from trainer.models.recognizer import Recognizer
+from trainer.reports.plots import recognizer_figure
+from trainer.runs.directory import LABELS
+from trainer.runs.metadata import RecognizerMetadata
+from trainer.training.compile_model import build_scope, compile_model
+from trainer.training.epoch_metrics import EpochMetrics
+from trainer.training.hyperparameters import Hyperparameters
+from trainer.training.training_job import Epoch, TrainingJob
+from trainer.training.warm_start import WarmStart
+
+_VALIDATION_BATCH = 256
+
+
+class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
+    """Trains a CAPTCHA recognizer; arguments as in `TrainingJob`."""
+
+    unit = "images"
+    metric_names = ("loss", "exact_match")
+    metadata: RecognizerMetadata
+
+    def __init__(
+        self,
+        root: Path,
+        hyperparameters: Hyperparameters[RecognizerTraining],
+        tables: TrainingTables,
+        data: TrainingData[LabelledImages],
+        warm_start: WarmStart | None = None,
+    ) -> None:
+        super().__init__(root, hyperparameters, tables, data, warm_start)
+        self._train = self._open_reader(data.train)
+        self._validation = (
+            self._open_reader(data.splits[data.validation_split].first(self.config.num_validation_images))
+            if data.validation_split
+            else None
+        )
+
+    @property
+    def steps_per_pass(self) -> int:
+        return -(-len(self.data.train) // self.config.batch_size)
+
+    @property
+    def feeds(self) -> tuple[LabelledBatchReader | None, ...]:
+        return self._train, self._validation
+
+    def make_metadata(self) -> RecognizerMetadata:
+        return RecognizerMetadata(num_labels=len(set(self.data.train.labels)), **self.common_metadata())
+
+    def write_files(self) -> None:
+        labels = sorted(set(self.data.train.labels))
+        write(self.root / LABELS, "".join(f"{label}\n" for label in labels).encode())
+        super().write_files()
+
+    def compile_model(self) -> tuple[Recognizer, list[keras.Metric]]:
+        with build_scope(self.config):
+            model = self.metadata.build(self.root)
+            compile_model(model, self.config, self.steps)
+        return model, [model.head_loss, model.exact_match]
+
+    def epoch(self, number: int) -> Epoch:
+        size, seed, images = self.config.batch_size, self.config.seed, len(self.data.train)
+        if self.config.steps_per_epoch:
+            order = sample_images(images, size, seed, number, self.steps)
+        else:
+            order = shuffle_images(images, size, seed, number)
+        augment = self.augmentation.for_epoch(number) if self.augmentation else None
+        return Epoch(records=order.size, batches=lambda first: self._train.dataset(order, first, augment))
+
+    def validation_batches(self) -> tf.data.Dataset | None:
+        return self._validation.all_images(_VALIDATION_BATCH) if self._validation else None
+
+    def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
+        if "val_exact_match" in metrics:
+            return -metrics["val_exact_match"], metrics["val_loss"]
+        return -metrics["exact_match"], metrics["loss"]
+
+    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
+        return recognizer_figure(history)
+
+    def _open_reader(self, images: LabelledImages) -> LabelledBatchReader:
+        length = self.metadata.config.max_label_length
+        return LabelledBatchReader(self.tables.features, images.rows, images.encode(length))

@@ -1,0 +1,166 @@
+"""Provides data, model and metrics of a captioner to the training loop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from features.io.atomic_files import write
+from features.runtime.keras_settings import keras
+from features.text.vocabulary import write_vocabulary
+from trainer.config import TrainingConfig
+from trainer.data.caption_batches import (
+    BatchReader,
+    Order,
+    sample_captions,
+    shuffle_captions,
+    sort_captions,
+    steps_per_epoch,
+)
+from trainer.data.caption_data import Captions
+from trainer.data.table_selection import TrainingTables
+from trainer.data.training_data import TrainingData
+from trainer.models.backbone import open_backbone
+from trainer.models.captioner import Captioner
+from trainer.models.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
+from trainer.models.model_specs import model_spec
+from trainer.reports.plots import loss_figure
+from trainer.runs.captioner_run import CaptionerRun
+from trainer.runs.directory import TRANSFORM, VOCABULARY, copy_tree
+from trainer.runs.metadata import EXTRACTOR, CaptionerMetadata, ExtractorOrigin
+from trainer.training.caption_validation import CiderMetric, SampleLogger
+from trainer.training.compile_model import build_scope, compile_model
+from trainer.training.epoch_metrics import EpochMetrics
+from trainer.training.hyperparameters import Hyperparameters
+from trainer.training.training_job import Epoch, TrainingJob
+from trainer.training.warm_start import WarmStart
+
+_NORMALIZATION_IMAGES = 256
+
+
+class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
+    """Trains a captioner; arguments as in `TrainingJob`."""
+
+    unit = "captions"
+    metric_names = ("loss", "token_accuracy")
+    metadata: CaptionerMetadata
+
+    def __init__(
+        self,
+        root: Path,
+        hyperparameters: Hyperparameters[TrainingConfig],
+        tables: TrainingTables,
+        data: TrainingData[Captions],
+        warm_start: WarmStart | None = None,
+    ) -> None:
+        training = hyperparameters.training
+        self._backbone = (
+            open_backbone(training, model_spec(hyperparameters.model), tables.features.table_config)
+            if training.extractor
+            else None
+        )
+        self.vocabulary = tables.caption_tables[0].vocabulary()
+        super().__init__(root, hyperparameters, tables, data, warm_start)
+        self._train = self._open_reader("train")
+        self._validation = self._open_reader(data.validation_split) if data.validation_split else None
+
+    @property
+    def steps_per_pass(self) -> int:
+        return steps_per_epoch(self.data.train, self.config.batch_size, self.config.captions_per_image)
+
+    @property
+    def feeds(self) -> tuple[BatchReader | None, ...]:
+        return self._train, self._validation
+
+    def make_metadata(self) -> CaptionerMetadata:
+        backbone = self._backbone
+        return CaptionerMetadata(
+            model=self.hyperparameters.model,
+            vocab_size=len(self.vocabulary),
+            max_new_tokens=self.config.max_new_tokens or self.data.train.max_length + 1,
+            extractor=ExtractorOrigin(table_config=backbone.table_config, shape=backbone.function.shape)
+            if backbone
+            else None,
+            **self.common_metadata(),
+        )
+
+    def write_files(self) -> None:
+        write_vocabulary(self.root / VOCABULARY, self.vocabulary)
+        copy_tree(self.tables.caption_tables[0].transform_path, self.root / TRANSFORM)
+        super().write_files()
+        if self._backbone:
+            write(self.root / EXTRACTOR, self._backbone.layers)
+
+    def compile_model(self) -> tuple[Captioner, list[keras.Metric]]:
+        with build_scope(self.config):
+            model = self.metadata.build(self.root)
+            slow = model.feature_normalization.network.trainable_variables if self._backbone else ()
+            metrics = [CrossEntropy(model.ignored_ids), MaskedAccuracy(model.ignored_ids)]
+            loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
+            compile_model(model, self.config, self.steps, loss, metrics, slow, self.config.extractor_lr_multiplier)
+        split, max_new_tokens = self.data.validation_split, self.metadata.max_new_tokens
+        self._samples = SampleLogger(
+            model,
+            self._validation or self._train,
+            self.vocabulary,
+            self.config.num_sample_captions,
+            max_new_tokens,
+        )
+        self._cider = (
+            CiderMetric(model, self.tables, split, max_new_tokens)
+            if split and self.config.monitor != "val_loss"
+            else None
+        )
+        return model, metrics
+
+    def initialize(self, model: Captioner) -> None:
+        if self._backbone:
+            model.feature_normalization.network.set_weights(self._backbone.function.model.get_weights())
+        counts = np.bincount(self.data.train.tokens, minlength=len(self.vocabulary))
+        model.adapt(self._train.sample(_NORMALIZATION_IMAGES), counts)
+        if self.warm_start:
+            run = self.warm_start.run
+            assert isinstance(run, CaptionerRun)
+            vocabularies = (run.vocabulary, self.vocabulary)
+            self.warm_start.apply_to(model, self.metadata, self.root, vocabularies)
+
+    def epoch(self, number: int) -> Epoch:
+        order = self._make_order(number)
+        augment = self.augmentation.for_epoch(number) if self.augmentation else None
+        return Epoch(
+            records=sum(map(len, order)),
+            batches=lambda first: self._train.dataset(order, self.config.batch_size, first, augment),
+        )
+
+    def validation_batches(self) -> tf.data.Dataset | None:
+        if self._validation is None:
+            return None
+        size = self.config.batch_size
+        return self._validation.dataset(sort_captions(self._validation.captions, size), size)
+
+    def extra_validation_metrics(self) -> dict[str, float]:
+        return {"cider_d": self._cider()} if self._cider else {}
+
+    def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
+        return (-metrics["val_cider_d"],) if "val_cider_d" in metrics else super().monitored(metrics)
+
+    def log_samples(self, epoch: int) -> None:
+        self._samples.log(epoch)
+
+    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
+        return loss_figure(history)
+
+    def _make_order(self, epoch: int) -> Order:
+        train, size, seed = self.data.train, self.config.batch_size, self.config.seed
+        if self.config.steps_per_epoch:
+            return sample_captions(train, size, seed, epoch, self.steps, self.config.captions_per_image)
+        return shuffle_captions(train, size, seed, epoch, self.config.captions_per_image)
+
+    def _open_reader(self, split: str) -> BatchReader:
+        # TensorFlow graphs accept any shape; other backends compile each new one.
+        tokens, images = (1, 1) if keras.backend.backend() == "tensorflow" else (4, 8)
+        options: dict[str, Any] = {"pad_tokens_to": tokens, "pad_images_to": images}
+        return BatchReader(self.data.splits[split], self.tables.features, **options)

@@ -1,0 +1,159 @@
+"""Defines what a task provides to training, evaluation, prediction, export, experiments and retraining."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from features.store import Store
+from schemas.errors import UsageError
+from schemas.options.inference import Evaluate
+from schemas.options.training import TrainingOptions
+from trainer.data.table_selection import TrainingTables
+from trainer.data.training_data import TrainingData
+from trainer.evaluation.bootstrap import MetricSamples, Score
+from trainer.evaluation.evaluation import Evaluation
+from trainer.runs.metadata import RunMetadata
+from trainer.runs.run import Run
+from trainer.training.hyperparameters import Hyperparameters
+from trainer.training.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from trainer.export.run_graph import GraphRun
+    from trainer.training.training_job import TrainingJob
+
+
+class Task(ABC):
+    """A task. All differences between captioning and CAPTCHA recognition are in its subclasses.
+
+    Register a task in `trainer.task_registry.TASKS`, and its preparation in `workflows.tasks.PREPARATIONS`.
+
+    Attributes:
+        name: Name in `run.json`, experiments and registered models.
+        description: What a run of the task does, for errors.
+        command: The command that predicts with its runs.
+        options: The options of its training command.
+        choice: The option that sets default hyperparameters: `model` or `profile`.
+        metadata: The class of its run metadata.
+        run: The class of its runs.
+        evaluation: The class of its evaluations.
+        metrics: Titles of its metrics by name, the primary metric first.
+        paired_metrics: The metrics that `sample_metrics` supports, the primary metric first.
+        lower_is_better: The metrics with this property.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    command: ClassVar[str]
+    options: ClassVar[type[TrainingOptions]]
+    choice: ClassVar[str] = "model"
+    metadata: ClassVar[type[RunMetadata]]
+    run: ClassVar[type[Run]]
+    evaluation: ClassVar[type[Evaluation[Any, Any, Any]]]
+    metrics: ClassVar[Mapping[str, str]]
+    paired_metrics: ClassVar[tuple[str, ...]]
+    lower_is_better: ClassVar[tuple[str, ...]] = ()
+
+    # === Training ===
+
+    @abstractmethod
+    def parse(self, choice: str | None, options: Mapping[str, Any]) -> Hyperparameters[Any]:
+        """Parses hyperparameters.
+
+        Args:
+            choice: The value of the option `choice`; None for its default.
+            options: Further hyperparameters by name.
+
+        Raises:
+            UsageError: An option is unknown or wrong.
+        """
+
+    @abstractmethod
+    def check_shape(self, hyperparameters: Hyperparameters[Any], shape: tuple[int, ...], location: str) -> None:
+        """Raises UsageError if the model does not read features of this shape."""
+
+    @abstractmethod
+    def select_tables(
+        self, store: Store, options: TrainingOptions, hyperparameters: Hyperparameters[Any]
+    ) -> TrainingTables:
+        """Selects the tables to train on.
+
+        Raises:
+            StoreError: No table fits, or several do.
+        """
+
+    @abstractmethod
+    def load_data(self, tables: TrainingTables) -> TrainingData[Any]:
+        """Joins references to features.
+
+        Raises:
+            CaptError: The train split is empty.
+        """
+
+    def check_data(self, hyperparameters: Hyperparameters[Any], data: TrainingData[Any]) -> None:  # noqa: B027
+        """Raises UsageError if the model cannot be trained on the data."""
+
+    @abstractmethod
+    def open_job(
+        self,
+        root: Path,
+        hyperparameters: Hyperparameters[Any],
+        tables: TrainingTables,
+        data: TrainingData[Any],
+        warm_start: WarmStart | None,
+    ) -> "TrainingJob[Any, Any]":
+        """Returns the training job of a run; arguments as in `TrainingJob`."""
+
+    # === Runs ===
+
+    def open_run(self, path: Path, metadata: RunMetadata) -> Run:
+        """Opens a run."""
+        return self.run(path, metadata)
+
+    def export_graph(self, run: Any, options: Any, run_dir: Path) -> "tuple[GraphRun, int]":
+        """Builds the TensorFlow graph of a run for `capt export`.
+
+        Args:
+            run: The run.
+            options: The options of `capt export`.
+            run_dir: The run directory, as a path that TensorFlow does not interpret as a pattern.
+
+        Returns:
+            The graph, and the size of the vocabulary or character set.
+
+        Raises:
+            UsageError: The task or the options do not support export.
+        """
+        raise UsageError(f"runs of the task {self.name} cannot be exported", location=str(run.path))
+
+    # === Evaluation ===
+
+    def check_evaluation(self, options: Evaluate) -> None:  # noqa: B027
+        """Raises UsageError if the options of `capt evaluate` do not fit the task."""
+
+    def open_evaluation(self, options: Evaluate) -> Evaluation[Any, Any, Any]:
+        """Returns the evaluation for these options."""
+        return self.evaluation(options)
+
+    @abstractmethod
+    def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
+        """Scores one predicted text per image for the paired bootstrap."""
+
+    def read_scores(self, evaluated: Mapping[str, Any]) -> dict[str, Score]:
+        """Returns the metrics in a result of `capt evaluate`, with their 95% confidence intervals."""
+        intervals = evaluated["intervals"]
+        return {name: Score.build(evaluated[name], intervals.get(name)) for name in self.metrics if name in evaluated}
+
+    @abstractmethod
+    def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
+        """Tells which words of a predicted text are wrong."""
+
+    # === Retraining ===
+
+    def text_length(self, text: str) -> int:
+        """Returns the length of a reference: words of a caption, characters of a label."""
+        return len(text.split())
+
+    def oov_rate(self, run: Any, texts: Sequence[str]) -> float:
+        """Returns the fraction of the words of references that the run does not know."""
+        return 0.0

@@ -1,0 +1,78 @@
+"""Trains a model on tables of a store. If the run directory contains the same run unfinished, training resumes."""
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from features.io.locations import local_path
+from features.store import open_store
+from features.store.leases import hold_snapshot
+from trainer.data.training_data import AnySplit, TrainingData
+from trainer.runs.directory import lock_run, record_store, start_run
+from trainer.runs.metadata import RunMetadata
+from trainer.training.warm_start import WarmStart
+
+if TYPE_CHECKING:
+    from trainer.tasks.task import Task
+
+_log = logging.getLogger("capt.training")
+
+
+def train(task: "Task", options: Any) -> dict[str, Any]:
+    """Trains a run of a task.
+
+    Args:
+        task: The task.
+        options: The options of its training command.
+
+    Returns:
+        `run_dir`, `model`, `datasets`, `feature_table` and `caption_tables` (fingerprints), `epochs`, `steps`,
+        `resumed_at` (steps done before this call), `captions` or `images`, `without_features` and `without_label` by
+        split, `validation_split`, `best_epoch`, the metrics of the best epoch, and `seconds`.
+
+    Raises:
+        UsageError: An option is unknown or wrong.
+        StoreError: No table fits, several do, or the directory contains another run.
+        LockedError: Another process is training in the run directory.
+        CaptError: The train split is empty, or the loss is infinite or not a number.
+    """
+    root = local_path(options.run_dir, "--run-dir").absolute()
+    hyperparameters = task.parse(getattr(options, task.choice), options.settings())
+    warm_start = (
+        WarmStart.open(options.warm_start_from, task.name, hyperparameters.model) if options.warm_start_from else None
+    )
+    store = open_store(options.store)
+    with hold_snapshot(store.path, partial(task.select_tables, store, options, hyperparameters)) as tables:
+        data = task.load_data(tables)
+        _log_skipped(data)
+        task.check_data(hyperparameters, data)
+        # Importing Keras takes seconds, so all checks that do not need it come first.
+        from trainer.training.training_loop import TrainingLoop
+
+        job = task.open_job(root, hyperparameters, tables, data, warm_start)
+        with lock_run(root):
+            start_run(root, job.metadata, job.write_files)
+            record_store(root, store.path)
+            _log_hyperparameters(job.metadata)
+            return TrainingLoop(root, job).run()
+
+
+def _log_hyperparameters(metadata: RunMetadata) -> None:
+    values = {**metadata.architecture, **metadata.training.model_dump(exclude_none=True)}
+    _log.info("%s: %s", metadata.model, ", ".join(f"{name} {value}" for name, value in values.items()))
+
+
+def _log_skipped(data: TrainingData[AnySplit]) -> None:
+    for reason, counts in data.skipped.items():
+        skipped = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
+        if skipped:
+            _log.warning("Records %s are skipped: %s.", reason.replace("_", " "), skipped)
+    if data.num_shared:
+        _log.warning(
+            "%d images are in train and also in val or test. Metrics on these splits are biased upward.",
+            data.num_shared,
+        )
+    if data.validation_split is None:
+        _log.warning("Neither val nor test has usable records. The best epoch is selected by training metrics.")
+    elif data.validation_split != "val":
+        _log.warning("The val split has no usable records. Validating on %s.", data.validation_split)

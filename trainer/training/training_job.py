@@ -1,0 +1,163 @@
+"""Defines what a task provides to the training loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from features.runtime.keras_settings import keras
+from trainer.config import LoopConfig
+from trainer.data.augmentation import Augmentation
+from trainer.data.prefetch import FeatureFeed, raise_read_errors
+from trainer.data.table_selection import TrainingTables
+from trainer.data.training_data import AnySplit, TrainingData
+from trainer.runs.directory import write_network, write_training_images
+from trainer.runs.metadata import CaptionOrigin, FeatureOrigin, RunMetadata, library_versions
+from trainer.training.epoch_metrics import EpochMetrics
+from trainer.training.hyperparameters import Hyperparameters
+from trainer.training.warm_start import WarmStart
+
+AnyConfig = TypeVar("AnyConfig", bound=LoopConfig)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training data.
+
+    Args:
+        records: Number of its records.
+        batches: Maps the first step to the batches from this step on, as `keras.Model.fit` reads them.
+    """
+
+    records: int
+    batches: Callable[[int], tf.data.Dataset]
+
+
+class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
+    """The data, model and metrics of one training run; subclasses belong to one task.
+
+    Args:
+        root: The run directory.
+        hyperparameters: Those of the model and of training.
+        tables: The tables to train on.
+        data: The joined records of these tables.
+        warm_start: The run that the initial weights come from, or None.
+
+    Attributes:
+        unit: What the records are called: `captions` or `images`.
+        metric_names: Names of the loss and of the other metrics that `compile_model` returns.
+    """
+
+    unit: ClassVar[str]
+    metric_names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        root: Path,
+        hyperparameters: Hyperparameters[AnyConfig],
+        tables: TrainingTables,
+        data: TrainingData[AnySplit],
+        warm_start: WarmStart | None = None,
+    ) -> None:
+        self.root = root
+        self.hyperparameters = hyperparameters
+        self.tables = tables
+        self.data = data
+        self.warm_start = warm_start
+        self.config = hyperparameters.training
+        self.metadata = self.make_metadata()
+        self.augmentation = Augmentation.from_config(self.config)
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        return self.config.steps_per_epoch or self.steps_per_pass
+
+    @property
+    @abstractmethod
+    def steps_per_pass(self) -> int:
+        """Steps in one pass over the train split."""
+
+    @property
+    @abstractmethod
+    def feeds(self) -> tuple[FeatureFeed | None, ...]:
+        """The readers of training and validation batches."""
+
+    @abstractmethod
+    def make_metadata(self) -> RunMetadata:
+        """Returns the metadata of the run."""
+
+    @abstractmethod
+    def compile_model(self) -> tuple[keras.Model, Sequence[keras.Metric]]:
+        """Builds the model with random weights from the seed, and compiles it.
+
+        Returns:
+            The model and its metrics, in the order of `metric_names`.
+        """
+
+    @abstractmethod
+    def epoch(self, number: int) -> Epoch:
+        """Returns one epoch, a function of the seed and of its number, from 0."""
+
+    @abstractmethod
+    def validation_batches(self) -> tf.data.Dataset | None:
+        """Returns the batches of the validation split; None without validation."""
+
+    @abstractmethod
+    def plot(self, history: Sequence[EpochMetrics]) -> Figure:
+        """Plots the metrics of the run."""
+
+    def initialize(self, model: keras.Model) -> None:
+        """Prepares the weights of the model before the first step of the run."""
+        if self.warm_start:
+            self.warm_start.apply_to(model, self.metadata, self.root)
+
+    def write_files(self) -> None:
+        """Writes the files that the run needs besides metadata and weights."""
+        write_network(self.root, self.tables.features)
+        keys = self.data.train.keys
+        # A warm start was trained on the images of the other run as well.
+        write_training_images(
+            self.root, np.concatenate([keys, self.warm_start.run.training_images]) if self.warm_start else keys
+        )
+
+    def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
+        """Returns the values that select the best epoch from its metrics; smaller is better."""
+        return (metrics.get("val_loss", metrics["loss"]),)
+
+    def extra_validation_metrics(self) -> dict[str, float]:
+        """Computes the validation metrics that the model does not compute itself, by name."""
+        return {}
+
+    def log_samples(self, epoch: int) -> None:
+        """Logs sample predictions after an epoch."""
+
+    def raise_read_errors(self) -> AbstractContextManager[None]:
+        """Returns a context that raises the errors of reading batches."""
+        return raise_read_errors(*self.feeds)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the numbers of records for the result of the training command."""
+        return {self.unit: {split: len(records) for split, records in self.data.splits.items()}, **self.data.skipped}
+
+    def common_metadata(self) -> dict[str, Any]:
+        """Returns the fields of `RunMetadata` that every task has, by name."""
+        split = self.data.validation_split
+        return {
+            "architecture": self.hyperparameters.architecture.model_dump(),
+            "training": self.config.resolved(),
+            "datasets": tuple(dataset.name for dataset in self.tables.datasets),
+            "features": FeatureOrigin.from_table(self.tables.features),
+            "caption_tables": tuple(map(CaptionOrigin.from_table, self.tables.caption_tables)),
+            "train_digest": self.data.train.digest,
+            "validation_digest": self.data.splits[split].digest if split else None,
+            "validation_split": split,
+            "libraries": library_versions(),
+            "warm_start": self.warm_start.run.identity if self.warm_start else None,
+        }

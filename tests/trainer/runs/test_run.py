@@ -175,7 +175,7 @@ def test_no_image_is_wrong_usage(run):
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
-    with pytest.raises(StoreError, match=r"no run is here.*capt train captioner"):
+    with pytest.raises(StoreError, match=r"does not contain a run.*capt train captioner"):
         load_run(tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_damaged_weights_are_one_clear_error(trained, shown, tmp_path):
 def test_a_record_of_a_later_version_is_refused(trained, tmp_path):
     text = (trained[0] / "run.json").read_text()
     (tmp_path / "run.json").write_text(text.replace('"version": 1', '"version": 2', 1))
-    with pytest.raises(StoreError, match=r"run\.json: not a run that this capt reads: version"):
+    with pytest.raises(StoreError, match=r"run\.json: this version of capt cannot read the run: version"):
         load_run(tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_a_banned_word_is_not_said(run, shown):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"bad_words": ["elephant"]}, "--bad-words: 'elephant' is no word of the run's vocabulary"),
+        ({"bad_words": ["elephant"]}, "--bad-words: 'elephant' is not in the vocabulary"),
         ({"num_beams": 0}, "--num-beams: "),
         ({"top_k": 5}, "require a temperature"),
         ({"num_beams": 2, "temperature": 1.0}, "cannot be combined with a beam"),

@@ -115,7 +115,7 @@ def test_other_evaluation_options_do_not_train_again(tmp_path: Path, entries: di
     assert second["bytes"] > 0
 
     entries["train"]["learning_rate"] = 0.5
-    with pytest.raises(CaptError, match=r"holds another run: training\.learning_rate: .*Rename the model"):
+    with pytest.raises(CaptError, match=r"contains another run: training\.learning_rate: .*Rename the model"):
         capt.experiment_run(file=str(write_yaml(file, entries)))
 
 

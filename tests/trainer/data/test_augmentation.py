@@ -18,7 +18,7 @@ def changed(augmentation, pixels, epoch=0, step=0):
 
 
 def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
-    augmentation = Augmentation(3, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_horizontal_flip=True)
+    augmentation = Augmentation(3, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_flip=True)
     first = changed(augmentation, pixels, 1, 2)
     assert first.shape == pixels.shape
     assert first.dtype == np.uint8
@@ -26,9 +26,7 @@ def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
     others = [
         changed(augmentation, pixels, 1, 3),
         changed(augmentation, pixels, 2, 2),
-        changed(
-            Augmentation(4, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_horizontal_flip=True), pixels, 1, 2
-        ),
+        changed(Augmentation(4, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_flip=True), pixels, 1, 2),
     ]
     for other in others:
         assert (other != first).any(axis=(1, 2, 3)).all()
@@ -71,7 +69,7 @@ def test_a_zoom_keeps_the_middle_in_its_place():
 
 def test_a_flip_mirrors_half_of_the_images_left_for_right(pixels):
     many = np.repeat(pixels, 40, axis=0)
-    made = changed(Augmentation(0, horizontal_horizontal_flip=True), many)
+    made = changed(Augmentation(0, horizontal_flip=True), many)
     is_same = (made == many).all(axis=(1, 2, 3))
     is_mirrored = (made == many[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (is_same ^ is_mirrored).all()

@@ -11,7 +11,7 @@ from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_html_reports import Page
-from trainer.evaluation.caption_evaluation import select_select_best_and_worst, to_coco_results
+from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
 from trainer.evaluation.evaluate import print_evaluation
 from trainer.metrics import METRICS, score
 from trainer.runs.run import load_run
@@ -229,7 +229,7 @@ def test_no_caption_is_both_among_the_best_and_the_worst(count, best, worst):
     class Given:
         each = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
 
-    assert select_select_best_and_worst(Given, count) == (best, worst)
+    assert select_best_and_worst(Given, count) == (best, worst)
 
 
 # === COCO's own tools ===

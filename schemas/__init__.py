@@ -1,7 +1,6 @@
-"""What a record is: tables, recipes, manifests, and the one family of errors."""
+"""Declares tables, table configs, manifests, command options and errors."""
 
 import os
 
-# TensorFlow imports Keras with it, whatever module asks for TensorFlow first. `features.runtime.keras_backend`
-# checks it.
+# TensorFlow imports Keras, so the backend must be set first. `features.runtime.keras_backend` checks it.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -1,4 +1,4 @@
-"""The names that options and table configs choose from."""
+"""Lists the values that options and table configs accept."""
 
 from typing import Literal
 

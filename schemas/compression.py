@@ -1,7 +1,7 @@
-"""Compression of single tensor values: each value a frame of its own, so that one row is read without its neighbours.
+"""Compresses single tensor values, so that one row can be read without its neighbors.
 
-zstd as in RFC 8878, at level 1: on features of images higher levels gain nothing. Another level gives other bytes for
-the same rows, so it must never change without a new name.
+Each value is a zstd frame of its own (RFC 8878, level 1; higher levels gain nothing on image features). Another level
+yields other bytes for the same rows, so it needs a new name in `schemas.choices.Compression`.
 """
 
 from functools import lru_cache
@@ -15,18 +15,27 @@ _ZSTD_LEVEL = 1
 
 
 def compress(data: bytes, compression: Compression) -> bytes:
-    """The bytes that are kept of a value's bytes."""
+    """Compresses the bytes of a value."""
     return data if compression == "none" else cast(bytes, _zstd().compress(data, asbytes=True))
 
 
-def decompress(kept: bytes, compression: Compression, size: int) -> bytes:
-    """The `size` bytes that `compress` took; ValueError where `kept` is nothing of the kind."""
+def decompress(data: bytes, compression: Compression, size: int) -> bytes:
+    """Decompresses the bytes of a value.
+
+    Args:
+        data: The compressed bytes.
+        compression: How they were compressed.
+        size: Number of bytes after decompression.
+
+    Raises:
+        ValueError: They are not a zstd frame of this size.
+    """
     if compression == "none":
-        return kept
+        return data
     try:
-        return cast(bytes, _zstd().decompress(kept, size, asbytes=True))
+        return cast(bytes, _zstd().decompress(data, size, asbytes=True))
     except OSError as error:
-        raise ValueError(f"no zstd frame of {size} bytes: {error}") from None
+        raise ValueError(f"not a zstd frame of {size} bytes: {error}") from None
 
 
 @lru_cache(maxsize=1)

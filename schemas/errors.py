@@ -1,4 +1,4 @@
-"""The family of errors that capt raises on purpose: what went wrong, where, and how to mend it."""
+"""Defines the errors that capt raises on purpose, with a location, a problem and a hint, and the exit codes."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     """An option, a configuration file or a path is wrong. Nothing was written."""
     TOO_MANY_FAILURES = 3
     """More records failed than `--max-failures` allows, or no image has a result. Good rows are committed."""
-    DAMAGED = 4
+    CORRUPT = 4
     """`capt store verify` or a reader found a corrupt or missing file."""
     LOCKED = 5
     """Another process runs the same job. The error names it."""
@@ -31,13 +31,13 @@ class ExitCode(IntEnum):
 
 
 class CaptError(Exception):
-    """A failure that a person can act on, printed as one line.
+    """An error that a person can act on, printed as one line of the form `location: problem. Hint.`.
 
     Args:
-        message: str. What is wrong, in the user's terms.
-        location: str. The file, place or option it concerns; empty where nothing narrower is known.
-        hint: str. What the user can do about it; empty where nothing is known to help.
-        summary: mapping or None. What the command found all the same, printed before the error.
+        message: The problem, in the user's terms.
+        location: The file, directory, URI or option; empty if unknown.
+        hint: What the user can do about it; empty if nothing is known to help.
+        summary: The result of the command as far as there is one. `--json` prints it before the error.
     """
 
     exit_code = ExitCode.FAILED
@@ -59,66 +59,66 @@ class CaptError(Exception):
 
 
 class UsageError(CaptError):
-    """The command was called wrongly."""
+    """An option, a configuration file or a path is wrong."""
 
     exit_code = ExitCode.USAGE
 
 
 class TooManyFailuresError(CaptError):
-    """More records failed than `--max-failures` allows; the good rows are committed.
+    """More records failed than `--max-failures` allows. The good rows are committed.
 
     Args:
-        message: str. How many of how many failed.
-        summary: mapping. The run's figures, printed all the same.
-        location: str. The run report.
+        message: The number of failed records and of all records.
+        summary: The summary of the run.
+        location: The run report.
     """
 
     exit_code = ExitCode.TOO_MANY_FAILURES
 
     def __init__(self, message: str, summary: Mapping[str, Any], *, location: str) -> None:
-        super().__init__(message, location=location, hint="mend the records, or raise --max-failures", summary=summary)
+        super().__init__(message, location=location, hint="Fix the records, or raise --max-failures.", summary=summary)
 
 
 class NoUsableImageError(CaptError):
-    """None of the images that were named has an answer.
+    """None of the given images could be used.
 
     Args:
-        images: How many images were named.
-        first: Why the first one has none.
-        summary: The answers, printed all the same.
+        images: Number of given images.
+        first: The problem of the first one.
+        summary: The results, one error per image.
     """
 
     exit_code = ExitCode.TOO_MANY_FAILURES
 
     def __init__(self, images: int, first: str, summary: Mapping[str, Any]) -> None:
-        message = f"none of {images} images has an answer; the first: {first}"
-        super().__init__(message, hint="check the names of the images", summary=summary)
+        message = f"none of {images} images could be used; the first: {first}"
+        super().__init__(message, hint="Check the paths and formats of the images.", summary=summary)
 
 
 class StoreError(CaptError):
-    """A store, table or run directory that cannot be used as it is."""
+    """A store, table or run directory cannot be used as it is."""
 
 
 class MissingKeyError(StoreError, KeyError):
-    """A table has no row of the key that was asked for."""
+    """A table does not contain the requested key."""
 
     __str__ = CaptError.__str__
 
 
 class CorruptFileError(StoreError):
-    """Stored bytes differ from what their manifest names."""
+    """A stored file is missing, or differs from what its manifest says."""
 
-    exit_code = ExitCode.DAMAGED
+    exit_code = ExitCode.CORRUPT
 
 
 class RecordError(CaptError):
-    """One record cannot be used; the others go on.
+    """One record cannot be used; processing of the others continues.
 
     Args:
-        stage: str. One of `find`, `download`, `read`, `decode`, `extract`, `store`, `parse`.
-        reason: str. One word or short phrase that groups like failures, such as `truncated`.
-        detail: str. What exactly was seen.
-        permanent: bool. Whether the same bytes would fail again.
+        stage: `find`, `download`, `read`, `decode`, `extract`, `store` or `parse`.
+        reason: A word or short phrase that groups similar failures, such as `truncated`.
+        detail: What is wrong with this record.
+        permanent: Whether the same bytes would fail again.
     """
 
     def __init__(self, stage: str, reason: str, detail: str = "", *, permanent: bool = True) -> None:
@@ -129,11 +129,11 @@ class RecordError(CaptError):
         self.permanent = permanent
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_record_error, (self.stage, self.reason, self.detail, self.permanent))
+        return (_build_record_error, (self.stage, self.reason, self.detail, self.permanent))
 
 
 def to_record_error(stage: str, error: Exception) -> RecordError:
-    """Turns any exception raised while one record is read into the failure of that record, and logs its traceback.
+    """Turns an exception into the failure of one record, and logs the traceback of unexpected exceptions.
 
     Args:
         stage: Stage of the record, as in `RecordError`.
@@ -150,5 +150,5 @@ def to_record_error(stage: str, error: Exception) -> RecordError:
     return RecordError(stage, f"unexpected: {type(error).__name__}", str(error), permanent=False)
 
 
-def _record_error(stage: str, reason: str, detail: str, permanent: bool) -> RecordError:
+def _build_record_error(stage: str, reason: str, detail: str, permanent: bool) -> RecordError:
     return RecordError(stage, reason, detail, permanent=permanent)

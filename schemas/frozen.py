@@ -1,4 +1,4 @@
-"""Typed, immutable values that refuse unknown keys."""
+"""Defines the base classes of typed, immutable values that refuse unknown keys."""
 
 from collections.abc import Iterator
 from types import UnionType
@@ -15,24 +15,24 @@ class Frozen(BaseModel):
 
 
 class Settings(Frozen):
-    """Values that a person writes: true and false are not numbers."""
+    """Values that a person writes. Booleans are not accepted as numbers."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_not_boolean(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic would take true for 1 and false for 0.
-        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+    def _check_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic accepts true as 1 and false as 0.
+        types = set(_member_types(cls.model_fields[str(info.field_name)].annotation))
+        if isinstance(value, bool) and types & {int, float} and bool not in types:
             raise PydanticCustomError("number_expected", "Input should be a number")
         return value
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """Iterates over the types that a union is made of."""
+def _member_types(annotation: Any) -> Iterator[Any]:
+    """Iterates over the member types of a union."""
     if get_origin(annotation) is Annotated:
-        yield from _kinds(get_args(annotation)[0])
+        yield from _member_types(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
-        for kind in get_args(annotation):
-            yield from _kinds(kind)
+        for member in get_args(annotation):
+            yield from _member_types(member)
     else:
         yield annotation

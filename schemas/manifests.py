@@ -1,8 +1,8 @@
-"""Manifests: what a commit put into a table, file by file.
+"""Defines manifests: the files and the metadata of one commit.
 
-A manifest is canonical JSON and is named by its own SHA-256. Paths are relative to the table's directory. Nothing in
-it tells the time, the host or the run, so equal commits have equal manifests; but for those of models, which are a
-history of decisions and tell when each was taken.
+A manifest is canonical JSON, in a file with its SHA-256 as the name. Paths are relative to the table's directory. It
+contains no time, host or run, so equal commits have equal manifests. Manifests of models are the exception: they record
+when each decision was made.
 """
 
 import re
@@ -18,7 +18,7 @@ MANIFEST_VERSION = 1
 
 def _relative(path: str) -> str:
     if not re.fullmatch(r"[\w.][\w. -]*(/[\w.][\w. -]*)*", path) or any(p in (".", "..") for p in path.split("/")):
-        raise ValueError(f"a path inside the table is expected, got {path!r}")
+        raise ValueError(f"expected a path inside the table, got {path!r}")
     return path
 
 
@@ -27,7 +27,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class FileEntry(Frozen):
-    """A file that a manifest names: its path within the table, size in bytes and SHA-256."""
+    """A referenced file: its path within the table, size in bytes and SHA-256."""
 
     path: RelativePath
     bytes: int = Field(ge=0)
@@ -35,15 +35,16 @@ class FileEntry(Frozen):
 
 
 class Shard(Frozen):
-    """A shard: the rows whose keys begin with one binary prefix.
+    """The rows whose keys begin with one binary prefix, in one file.
 
     Args:
-        number: int. The prefix, from 0.
-        count: int. How many prefixes there are, a power of two.
-        rows: int. Rows in the shard, sorted by key.
-        first_key, last_key: str. Smallest and largest key, hexadecimal.
-        data: FileEntry. The rows.
-        index: FileEntry or None. The offset of each row's values; None for tables without fixed-size values.
+        number: The prefix, from 0.
+        count: Number of prefixes, a power of two.
+        rows: Number of rows, sorted by key.
+        first_key: Smallest key, hexadecimal.
+        last_key: Largest key, hexadecimal.
+        data: The file with the rows.
+        index: The file with the offsets of each row's values; None for tables without tensors.
     """
 
     number: int = Field(ge=0)
@@ -60,13 +61,13 @@ class Shard(Frozen):
 
 
 class FeatureMetadata(Frozen):
-    """What a commit of features was made with.
+    """The provenance of a commit of features.
 
     Args:
-        shape: tuple of int. Shape of one row's value.
-        network: Sha256. The frozen graph, `networks/<sha256>.pb` in the store.
-        numerics: str. The numerics class: device and instruction set.
-        toolchain: dict. Versions of the libraries that bits depend on.
+        shape: Shape of one row's value.
+        network: SHA-256 of the frozen extractor, `networks/<sha256>.pb` in the store.
+        numerics: The numerics class: device and instruction set.
+        toolchain: Versions of the libraries that affect the bits of a row.
     """
 
     kind: Literal["features"] = "features"
@@ -77,15 +78,17 @@ class FeatureMetadata(Frozen):
 
 
 class CaptionMetadata(Frozen):
-    """What a commit of captions holds.
+    """The counts of a commit of captions.
 
     Args:
-        inputs: Sha256. The digest of all captions and their splits.
-        words: int. Ids in the vocabulary, the special ones included.
-        captions, tokens, unknown: dict. Captions, their tokens, and unknown words among them, by split.
-        truncated: int. Captions that were cut.
-        longest: int. Tokens of the longest caption, start and end included.
-        lengths: dict or None. By split, how many captions have so many tokens; None in commits of capt 0.1.
+        inputs: Digest of all captions and their splits.
+        words: Vocabulary size, including the special tokens.
+        captions: Number of captions by split.
+        tokens: Number of their tokens by split.
+        unknown: Number of out-of-vocabulary tokens by split.
+        truncated: Number of truncated captions.
+        longest: Length of the longest caption in tokens, including start and end.
+        lengths: Number of captions by split and length in tokens; None in commits of capt 0.1.
     """
 
     kind: Literal["captions"] = "captions"
@@ -100,12 +103,12 @@ class CaptionMetadata(Frozen):
 
     @property
     def empty_captions(self) -> int:
-        """Captions that have a start and an end token and nothing between."""
+        """Number of captions that consist of a start and an end token."""
         return sum(counts.get(2, 0) for counts in (self.lengths or {}).values())
 
 
 class DatasetMetadata(Frozen):
-    """What a commit of a dataset says: the source kind, and images of its catalog by split."""
+    """The dataset type of a dataset, and the number of images in its catalog by split."""
 
     kind: Literal["dataset"] = "dataset"
     source: str
@@ -117,18 +120,18 @@ Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "st
 
 
 class ModelMetadata(Frozen):
-    """What a commit of a model says: one decision, and which run answers from then on.
+    """One decision about a registered model, and its champion from then on.
 
     Args:
-        task: str. What the runs do: `captioner` or `captcha`.
-        decision: str. Of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by its rules before
-            training, `failed`, was `abandoned` for newer data, or `stale`: the champion changed while it was compared.
-            Of a person: a run was `chosen`, or the champion `rolled_back`.
-        run: str or None. The run that it is about, `runs/<run>` in the model's directory; None where none came about.
-        champion: str or None. The run that answers after it; None where there is none yet.
-        reasons: tuple of str. The reasons, a sentence each.
-        decided_at: str. The time of the decision in UTC, ISO 8601.
-        lineage: dict. What went into it: settings, data, comparison, scores, versions.
+        task: Task of the runs.
+        decision: Decision of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by the data
+            checks before training, `failed`, was `abandoned` for newer data, or is `stale` because the champion changed
+            during the comparison. Decision of a person: a run was `chosen`, or the champion was `rolled_back`.
+        run: The run that the decision is about, `runs/<run>` in the model's directory; None if there is none.
+        champion: The champion after the decision; None if there is none yet.
+        reasons: One sentence per reason.
+        decided_at: Time of the decision in UTC, ISO 8601.
+        lineage: Inputs of the decision: settings, data, comparison, scores and versions.
     """
 
     kind: Literal["model"] = "model"
@@ -142,7 +145,7 @@ class ModelMetadata(Frozen):
 
 
 class DroppedMetadata(Frozen):
-    """What a commit says that takes out what it replaces and adds nothing."""
+    """A commit that removes the commits that it replaces and adds nothing."""
 
     kind: Literal["dropped"] = "dropped"
 
@@ -151,12 +154,12 @@ class Manifest(Frozen):
     """One commit of one table.
 
     Args:
-        table: str. The fingerprint, or the dataset's or model's name, that the table is called by.
-        replaces: tuple of str. Digests of the manifests that this one stands in for.
-        shards: tuple of Shard. The rows it adds.
-        files: dict. Other files by role: `vocabulary`, `catalog`, `failures`, `transform/...`; of a model, by path.
-        facts: what the rows were made with.
-        version: int. Version of the store's format.
+        version: Version of the store format.
+        table: Fingerprint of the table, or name of the dataset or model.
+        replaces: Digests of the manifests that this one replaces.
+        shards: The rows that it adds.
+        files: Other files by role: `vocabulary`, `catalog`, `failures`, `transform/...`; of a model, by path.
+        facts: The commit metadata.
     """
 
     version: Literal[1] = 1
@@ -171,14 +174,13 @@ class Manifest(Frozen):
 
     @property
     def digest(self) -> str:
-        """The manifest's name: the SHA-256 of its canonical JSON."""
+        """SHA-256 of the manifest's canonical JSON, which is its name."""
         return compute_digest(self.model_dump(mode="json"))
 
     def to_json(self) -> bytes:
-        """The canonical JSON that the digest is taken of."""
+        """Returns the manifest's canonical JSON."""
         return canonical_json(self.model_dump(mode="json"))
 
     def entries(self) -> list[FileEntry]:
-        """Every file that the manifest names."""
-        data = [entry for shard in self.shards for entry in shard.entries()]
-        return data + list(self.files.values())
+        """Returns all referenced files."""
+        return [*(entry for shard in self.shards for entry in shard.entries()), *self.files.values()]

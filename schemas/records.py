@@ -1,9 +1,9 @@
-"""Rows of a table as TFRecord examples and as Arrow rows.
+"""Converts rows of a table to and from TFRecord examples and Arrow tables.
 
-A row is a dict from column name to `bytes`, `str`, `int`, list of `int` or NumPy array, as its `Field` says.
-In a TFRecord a row is one `tf.train.Example` (tensorflow/core/example/example.proto), serialized with its map
-entries in sorted order so that equal rows are equal bytes; a tensor is a bytes feature of its little-endian values,
-compressed where its field says so. A tensor that is given as `bytes` is taken to be in that form already.
+A row is a dict from column name to `bytes`, `str`, `int`, list of `int` or NumPy array, as declared by its `Field`.
+In a TFRecord, a row is one `tf.train.Example` (tensorflow/core/example/example.proto), serialized with sorted map
+entries, so that equal rows are equal bytes. A tensor is a bytes feature of its little-endian values, compressed if its
+field says so. A tensor that is given as `bytes` must already have this form.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 def to_example(table: Table, row: Row) -> bytes:
-    """The row as a serialized `tf.train.Example`, byte for byte the same for equal rows."""
+    """Returns the row as a serialized `tf.train.Example`, byte for byte the same for equal rows."""
     from tensorflow.core.example import example_pb2
 
     example = example_pb2.Example()
@@ -35,7 +35,7 @@ def to_example(table: Table, row: Row) -> bytes:
 
 
 def from_example(table: Table, serialized: bytes) -> dict[str, Any]:
-    """The row that `to_example` serialized."""
+    """Returns the row that `to_example` serialized."""
     from tensorflow.core.example import example_pb2
 
     features = example_pb2.Example.FromString(serialized).features.feature
@@ -47,14 +47,14 @@ def from_example(table: Table, serialized: bytes) -> dict[str, Any]:
             row[field.name] = values if field.kind == "ints" else values[0]
         else:
             (data,) = feature.bytes_list.value
-            row[field.name] = from_plain(field, data.decode() if field.kind == "text" else data)
+            row[field.name] = _from_plain(field, data.decode() if field.kind == "text" else data)
     return row
 
 
 def build_parsing_spec(table: Table) -> dict[str, Any]:
-    """What `tf.io.parse_example` needs for the table's TFRecords; decode tensors with `tf.io.decode_raw`.
+    """Returns the features that `tf.io.parse_example` needs for the table. Decode tensors with `tf.io.decode_raw`.
 
-    TensorFlow has no zstd, so compressed tensors are first decompressed by whoever reads.
+    TensorFlow cannot decompress zstd, so the caller must decompress such tensors first.
     """
     import tensorflow as tf
 
@@ -67,7 +67,7 @@ def build_parsing_spec(table: Table) -> dict[str, Any]:
 
 
 def to_arrow(table: Table, rows: Iterable[Row]) -> pa.Table:
-    """The rows as an Arrow table with the table's schema."""
+    """Returns the rows as an Arrow table with the table's schema."""
     rows = list(rows)
     columns = [
         pa.array([to_plain(field, row[field.name]) for row in rows], type=field.arrow_field().type)
@@ -77,15 +77,19 @@ def to_arrow(table: Table, rows: Iterable[Row]) -> pa.Table:
 
 
 def from_arrow(table: Table, data: pa.Table) -> list[dict[str, Any]]:
-    """The rows that `to_arrow` put into an Arrow table."""
+    """Returns the rows of an Arrow table from `to_arrow`."""
     columns = {field.name: data.column(field.name).to_pylist() for field in table.fields}
     return [
-        {field.name: from_plain(field, columns[field.name][i]) for field in table.fields} for i in range(data.num_rows)
+        {field.name: _from_plain(field, columns[field.name][i]) for field in table.fields} for i in range(data.num_rows)
     ]
 
 
 def to_plain(field: Field, value: Any) -> Any:
-    """A tensor's bytes as kept; any other value as it is. ValueError where a tensor's shape or dtype is another."""
+    """Returns the stored bytes of a tensor, and any other value unchanged.
+
+    Raises:
+        ValueError: The tensor has another shape or dtype than its field.
+    """
     if field.kind != "tensor" or isinstance(value, bytes):
         return value
     array = np.asarray(value)
@@ -96,8 +100,7 @@ def to_plain(field: Field, value: Any) -> Any:
     return compress(np.ascontiguousarray(array).tobytes(), field.compression)
 
 
-def from_plain(field: Field, value: Any) -> Any:
-    """The tensor in its bytes; any other value as it is."""
+def _from_plain(field: Field, value: Any) -> Any:
     if field.kind != "tensor":
         return value
     data = decompress(value, field.compression, field.nbytes)
@@ -105,5 +108,5 @@ def from_plain(field: Field, value: Any) -> Any:
 
 
 def stack_keys(rows: pa.Table | pa.RecordBatch) -> NDArray[np.uint8]:
-    """The column `key` of rows, uint8 [N, 32]."""
+    """Returns the column `key` of rows as uint8 [N, 32]."""
     return np.frombuffer(b"".join(rows["key"].to_pylist()), np.uint8).reshape(-1, KEY_BYTES)

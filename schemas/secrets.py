@@ -1,4 +1,4 @@
-"""Removes what may be secret from URLs: user names, passwords and tokens must not reach logs, reports or manifests."""
+"""Removes user names, passwords and tokens from URLs, so that they do not reach logs, reports or manifests."""
 
 import re
 

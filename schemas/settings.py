@@ -1,4 +1,4 @@
-"""Settings: what a YAML file of `key: value` lines holds."""
+"""Reads the settings in a YAML file."""
 
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,15 @@ MAX_BYTES = 1 << 20
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The entries of a YAML file, by name; none where the file is empty.
+    """Returns the entries of a YAML file by name; none if the file is empty.
 
     Raises:
-        UsageError: It is a URI, cannot be read, is not YAML, or holds something else than entries. It is larger than
-            `MAX_BYTES`, nested too deeply, has an alias, or a key twice.
+        UsageError: The path is a URI, or the file cannot be read, is not a YAML mapping, is larger than `MAX_BYTES`,
+            is nested too deeply, has an alias, or has a key twice.
     """
     if "://" in str(path):
-        message = "an address, and a path on this machine is needed"
-        raise UsageError(message, location=str(path), hint="Name a local path.")
-    # Not every command reads settings.
+        raise UsageError("not a local path", location=str(path), hint="Name a local path.")
+    # Importing YAML takes time that commands without a configuration file save.
     import yaml
 
     from schemas.strict_yaml import load_yaml

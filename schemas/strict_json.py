@@ -1,4 +1,4 @@
-"""Reads JSON of files that a person may edit, or that another program damaged, so that only ValueError is raised."""
+"""Parses JSON of files that a person may have edited or that may be corrupt."""
 
 import json
 from typing import Any
@@ -14,13 +14,13 @@ def parse_json(data: bytes | str) -> Any:
         ValueError: It is not UTF-8 or not JSON, is nested too deeply, or an object has a key twice.
     """
     try:
-        return json.loads(data, object_pairs_hook=_distinct)
+        return json.loads(data, object_pairs_hook=_check_keys)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("an object has a key twice")
     return entries

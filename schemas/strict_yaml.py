@@ -1,4 +1,4 @@
-"""Loads YAML in bounded memory and depth, and refuses what PyYAML accepts without a word."""
+"""Loads YAML in bounded memory and depth, without aliases and duplicate keys."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ MAX_DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, which multiply what they name, deep nesting, and keys that are set twice."""
+    """Refuses aliases, which can multiply the size of a document, deep nesting, and duplicate keys."""
 
     _depth = 0
 

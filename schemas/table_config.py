@@ -1,8 +1,8 @@
-"""Recipes: everything that decides what a row of a table means, and the fingerprint that names it.
+"""Defines table configs: all settings that determine a table's rows, and the fingerprint that identifies the table.
 
-A fingerprint is the SHA-256 of the recipe's canonical JSON (sorted keys, no spaces, UTF-8), which leaves out the fields
-that are None. So a field that is None by default may be added, and the tables there are keep their fingerprints; any
-other new field changes every fingerprint, and is added only together with a new `version`.
+A fingerprint is the SHA-256 of the config's canonical JSON (sorted keys, no spaces, UTF-8) without the fields that are
+None. A field with the default None may therefore be added, and existing tables keep their fingerprints. Any other new
+field changes every fingerprint, and needs a new `version`.
 """
 
 import hashlib
@@ -26,44 +26,45 @@ from schemas.tables import Table, features_table
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<start>", "<end>")
 PAD, UNKNOWN, START, END = range(4)
 
+# Hexadecimal digits in file names and printed tables.
 SHORT_FINGERPRINT = 16
 
 
 class TableConfig(Frozen):
-    """What a table's rows mean."""
+    """The settings that determine a table's rows."""
 
     @property
     def canonical(self) -> bytes:
-        """The recipe as its table keeps it: canonical JSON, without the fields that are None."""
+        """The content of `recipe.json`: canonical JSON without the fields that are None."""
         return canonical_json(self.model_dump(mode="json", exclude_none=True))
 
     @property
     def fingerprint(self) -> str:
-        """The recipe's SHA-256 as 64 hexadecimal digits."""
+        """The SHA-256 of `canonical`, 64 hexadecimal digits."""
         return hashlib.sha256(self.canonical).hexdigest()
 
 
 class FeatureTableConfig(TableConfig):
-    """How an image becomes a row of features.
+    """The settings that determine the features of an image.
 
     Args:
-        extractor: str. A name of `features.extractors`.
-        weights: str. `random:SEED`, `imagenet:HASH` or `sha256:HEX`: the weights' identity, known without a model.
-        layer: str. The layer whose output is kept.
-        pooling: str. `avg` averages over places; `none` keeps them, as (places, channels).
-        height, width: int. Input size in pixels.
-        precision: str. Arithmetic of the network; the input and output are float32 in either.
-        dtype: str. Storage dtype.
-        format: str. File format of the shards.
-        compression: str. How each row's value is kept: `none`, or `zstd`.
-        resize, fit: str. Named rules of `features.images.resize` and `features.images.resizer`; a changed rule gets
-            a new name.
-        shorter_side: int or None. Length of an image's shorter side before it is cropped, in pixels; None for the least
-            that covers the input size.
-        preprocess: str or None. How a network of the user's own scales its pixels; None for a network that is known by
-            name, which has its own scaling.
-        decoder: str. Named rules of `features.images.decode`; a changed rule gets a new name.
-        version: int. Version of the extraction as a whole.
+        extractor: A name from `features.extractors`.
+        weights: Identity of the weights: `random:SEED`, `imagenet:HASH` or `sha256:HEX`.
+        layer: The layer whose output is stored.
+        pooling: `avg` stores the mean over all locations; `none` stores [locations, channels].
+        height: Input height in pixels.
+        width: Input width in pixels.
+        precision: Compute precision of the extractor; its input and output are float32.
+        dtype: Storage dtype.
+        format: File format of the shards.
+        compression: Compression of each value.
+        resize: Resize method of `features.images.resize`; a changed method needs a new name.
+        fit: Resize mode of `features.images.resizer`; a changed mode needs a new name.
+        shorter_side: Length in pixels to which an image's shorter side is resized before it is cropped; None for the
+            smallest length that covers the input size.
+        preprocess: Input preprocessing of a custom extractor; None for the other extractors, which have their own.
+        decoder: Decoder rules of `features.images.decode`; changed rules need a new name.
+        version: Version of the extraction.
     """
 
     extractor: str
@@ -84,23 +85,23 @@ class FeatureTableConfig(TableConfig):
     version: Literal[1] = 1
 
     def table(self, shape: tuple[int, ...]) -> Table:
-        """The declaration of this recipe's table, for features of the given shape."""
+        """Returns the declaration of the table's rows, for features of the given shape."""
         return features_table(shape, self.dtype, self.compression)
 
 
 class CaptionTableConfig(TableConfig):
-    """How captions become token ids.
+    """The settings that determine the token IDs of a caption.
 
     Args:
-        dataset: str. The dataset's name in the store.
-        standardizer: str. A name of `features.text.tokenizer`.
-        vocab_size: int. Ids at most, the four special ones included; 0 for no bound.
-        min_count: int. Words seen fewer times on the train split are unknown.
-        max_length: int. Tokens at most, start and end included; longer captions are cut; 0 for no bound.
-        vocabulary: str. `train:HEX` (digest of the train captions) or `given:HEX` (digest of the vocabulary used).
-        special: tuple of str. The words with ids 0, 1, 2, 3.
-        format: str. File format of the shards.
-        version: int. Version of the tokenization as a whole.
+        dataset: The dataset's name in the store.
+        standardizer: A name from `features.text.tokenizer`.
+        vocab_size: Maximum vocabulary size, including the four special tokens; 0 for no limit.
+        min_count: Minimum number of occurrences in the train split; rarer words become `<unk>`.
+        max_length: Maximum caption length in tokens, including start and end; 0 for no limit.
+        vocabulary: `train:HEX`, the digest of the train captions, or `given:HEX`, that of the reused vocabulary.
+        special: The tokens with IDs 0, 1, 2 and 3.
+        format: File format of the shards.
+        version: Version of the tokenization.
     """
 
     dataset: str
@@ -114,29 +115,35 @@ class CaptionTableConfig(TableConfig):
     version: Literal[1] = 1
 
     def check(self) -> None:
-        """UsageError where the bounds leave no room for a word, or mean nothing."""
+        """Checks the limits.
+
+        Raises:
+            UsageError: A limit leaves no room for a word, or is invalid.
+        """
         if self.special != SPECIAL_TOKENS:
-            raise UsageError(f"the special words are {' '.join(SPECIAL_TOKENS)}, got {' '.join(self.special)}")
+            raise UsageError(f"the special tokens must be {' '.join(SPECIAL_TOKENS)}, got {' '.join(self.special)}")
         smallest = len(SPECIAL_TOKENS) + 1
         if self.vocab_size and self.vocab_size < smallest:
             raise UsageError(
-                f"a vocabulary of {self.vocab_size} holds no word beside the special ones",
-                hint=f"take at least {smallest}, or 0 for no bound",
+                f"a vocabulary of {self.vocab_size} has no room for a word beside the special tokens",
+                location="--vocab-size",
+                hint=f"Use at least {smallest}, or 0 for no limit.",
             )
         if self.max_length and self.max_length < 3:
             raise UsageError(
-                f"a length of {self.max_length} holds no word beside start and end",
-                hint="take at least 3, or 0 for no bound",
+                f"a caption of {self.max_length} tokens has no room for a word between start and end",
+                location="--max-length",
+                hint="Use at least 3, or 0 for no limit.",
             )
         if self.min_count < 1:
-            raise UsageError(f"a word cannot be seen {self.min_count} times", hint="take a minimum count of 1 or more")
+            raise UsageError(f"invalid number {self.min_count}", location="--min-count", hint="Use 1 or more.")
 
 
 def canonical_json(value: Any) -> bytes:
-    """The value as JSON with sorted keys and no spaces, the form that digests are taken of."""
+    """Returns the value as JSON with sorted keys and no spaces, from which digests are computed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def compute_digest(value: Any) -> str:
-    """SHA-256 of the value's canonical JSON, 64 hexadecimal digits."""
+    """Computes the SHA-256 of the value's canonical JSON, 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

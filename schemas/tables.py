@@ -1,7 +1,6 @@
-"""One declaration per table, from which the Arrow schema and the documentation are derived.
+"""Declares the columns of every table; the Arrow schemas and the reference pages are derived from these declarations.
 
-A `Table` is a tuple of `Field`s. `schemas.records` turns rows of a table into TFRecord examples and back,
-with the parsing spec derived from the same fields.
+`schemas.records` converts rows to TFRecord examples and Arrow, and derives the parsing spec from the same fields.
 """
 
 import json
@@ -35,14 +34,14 @@ class Field:
     """One column.
 
     Args:
-        name: str. The column's name in both formats.
-        kind: str. `bytes` (of `size` bytes where given), `text` (UTF-8), `int` (64 bits, signed), `ints` (a list of
-            them) or `tensor` (`shape` values of `dtype`, row-major, little-endian).
-        doc: str. What the value means, with its unit or range.
-        size: int. Exact length of a `bytes` value; 0 where it varies.
-        shape: tuple of int. Shape of a `tensor` value.
-        dtype: str. Storage dtype of a `tensor` value.
-        compression: str. How the bytes of a `tensor` value are kept; `zstd` makes them vary in length.
+        name: The column's name in both file formats.
+        kind: `bytes` (of `size` bytes if given), `text` (UTF-8), `int` (64 bits, signed), `ints` (a list of them) or
+            `tensor` (`shape` values of `dtype`, row-major, little-endian).
+        doc: Meaning of the value, with its unit or range.
+        size: Exact length of a `bytes` value; 0 if it varies.
+        shape: Shape of a `tensor` value.
+        dtype: Storage dtype of a `tensor` value.
+        compression: Compression of a `tensor` value's bytes; compressed values vary in length.
     """
 
     name: str
@@ -55,25 +54,24 @@ class Field:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The dtype of a `tensor` value as NumPy names it (bfloat16 through ml_dtypes)."""
+        """The NumPy dtype of a `tensor` value (bfloat16 through ml_dtypes)."""
         return _DTYPES[self.dtype]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of one value, before compression, or 0 where they vary from row to row."""
+        """Size of one uncompressed value in bytes; 0 if it varies by row."""
         if self.kind == "tensor":
             return math.prod(self.shape) * self.numpy_dtype.itemsize
         return {"bytes": self.size, "int": 8}.get(self.kind, 0)
 
     def arrow_field(self) -> pa.Field:
-        """The Arrow field; a tensor is fixed-size binary (of any size where compressed) that metadata describes."""
+        """Returns the Arrow field. A tensor is fixed-size binary, or binary if compressed, with shape and dtype."""
         if self.kind == "tensor":
             metadata = {"shape": json.dumps(list(self.shape)), "dtype": self.dtype}
+            size = self.nbytes
             if self.compression != "none":
-                return pa.field(
-                    self.name, pa.binary(), nullable=False, metadata=metadata | {"compression": self.compression}
-                )
-            return pa.field(self.name, pa.binary(self.nbytes), nullable=False, metadata=metadata)
+                metadata, size = metadata | {"compression": self.compression}, -1
+            return pa.field(self.name, pa.binary(size), nullable=False, metadata=metadata)
         arrow_type = {
             "bytes": pa.binary(self.size) if self.size else pa.binary(),
             "text": pa.string(),
@@ -85,28 +83,32 @@ class Field:
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name, purpose and fields; the first field is the one its rows are sorted by."""
+    """A table's name, purpose and columns. Rows are sorted by the first column."""
 
     name: str
     doc: str
     fields: tuple[Field, ...]
 
     def field(self, name: str) -> Field:
-        """The field called `name`; KeyError where the table has none."""
+        """Returns the column with this name.
+
+        Raises:
+            KeyError: There is no such column.
+        """
         return {field.name: field for field in self.fields}[name]
 
     def arrow_schema(self) -> pa.Schema:
-        """The schema of the table's Parquet files."""
+        """Returns the schema of the table's Parquet files."""
         return pa.schema([field.arrow_field() for field in self.fields])
 
     def doc_table(self) -> str:
-        """The table as a Markdown table: column, type, meaning."""
+        """Returns the columns as a Markdown table: column, type, meaning."""
         lines = ["| column | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{f.name}` | {_type_words(f)} | {f.doc} |" for f in self.fields]
+        lines += [f"| `{f.name}` | {_describe_type(f)} | {f.doc} |" for f in self.fields]
         return "\n".join(lines)
 
 
-def _type_words(field: Field) -> str:
+def _describe_type(field: Field) -> str:
     if field.kind == "tensor":
         words = f"{field.dtype}{list(field.shape)}"
         return words if field.compression == "none" else f"{words}, {field.compression}"
@@ -116,93 +118,94 @@ def _type_words(field: Field) -> str:
 
 
 _KEY = Field("key", "bytes", "SHA-256 of the image's bytes", size=KEY_BYTES)
-_IMAGE_ID = Field("image_id", "text", "the image's id within its dataset")
+_IMAGE_ID = Field("image_id", "text", "the image ID within its dataset")
 _SPLIT = Field("split", "text", "`train`, `val`, `test` or `unused`")
 
 
 def features_table(shape: tuple[int, ...], dtype: str, compression: Compression = "none") -> Table:
-    """Features of images: one row an image, whatever number of captions or datasets name it.
+    """Declares a feature table: one row per image, shared by all captions and datasets.
 
     Args:
-        shape: tuple of int. Shape of one image's features, such as (64, 2048) or (2048,).
-        dtype: str. Storage dtype: `float32`, `float16`, `bfloat16`, `int8` or `uint8`. With `int8` a `scale`
-            column holds one float32 a place: value = int8 · scale.
-        compression: str. How the values' bytes are kept: `none`, or `zstd`, one frame a row.
+        shape: Shape of one image's features, such as (64, 2048) or (2048,).
+        dtype: Storage dtype. With `int8`, a `scale` column contains one float32 per location: value = int8 · scale.
+        compression: Compression of each value.
     """
     value = Field("value", "tensor", "the extractor's output", shape=shape, dtype=dtype, compression=compression)
     fields = [_KEY, value]
     if dtype == "int8":
-        fields.append(Field("scale", "tensor", "one factor a place; value = int8 · scale", shape=shape[:-1]))
-    return Table("features", "What an extractor made of each image.", tuple(fields))
+        fields.append(Field("scale", "tensor", "one factor per location; value = int8 · scale", shape=shape[:-1]))
+    return Table("features", "The features of each image.", tuple(fields))
 
 
 CAPTIONS = Table(
     "captions",
-    "Captions and their tokens.",
+    "Captions and their token IDs.",
     (
         Field("key", "bytes", "SHA-256 of (dataset, image_id, caption_id)", size=KEY_BYTES),
         Field("dataset", "text", "the dataset that the caption belongs to"),
         _IMAGE_ID,
-        Field("caption_id", "text", "the caption's id within its dataset"),
+        Field("caption_id", "text", "the caption ID within its dataset"),
         _SPLIT,
         Field("caption", "text", "the caption as published"),
-        Field("tokens", "ints", "word ids, from 2 (start) to 3 (end); 1 is an unknown word"),
+        Field("tokens", "ints", "token IDs, from 2 (start) to 3 (end); 1 is an out-of-vocabulary word"),
     ),
 )
 
 CATALOG = Table(
     "catalog",
-    "The join of a dataset: which image id has which content.",
+    "One row per image of a dataset, with the content hash of the image.",
     (
         _IMAGE_ID,
         Field("key", "bytes", "SHA-256 of the image's bytes, the key of its features", size=KEY_BYTES),
         _SPLIT,
-        Field("location", "text", "where the image was read: a path, or an archive's path"),
-        Field("member", "text", "the name inside the archive; empty for a plain file"),
+        Field("location", "text", "the path or URI of the image, or of the archive that contains it"),
+        Field("member", "text", "the name in the archive; empty for a plain file"),
         Field("bytes", "int", "size of the encoded image in bytes"),
     ),
 )
 
 ASSIGNED_SPLITS = Table(
     "splits",
-    "The splits of images that the catalog does not contain: images that failed, or were absent from later runs.",
+    "The splits of images that the catalog does not contain, because they failed or were absent from later runs.",
     (_IMAGE_ID, _SPLIT),
 )
 
 FILE_NAMES = Table(
     "names",
-    "The files that annotations name for images. An image whose id is a file name, or its end, has no row.",
-    (_IMAGE_ID, Field("file_name", "text", "the file name, as the annotations give it")),
+    "The image file names in annotations. An image whose ID is its file name, or the end of it, has no row.",
+    (_IMAGE_ID, Field("file_name", "text", "the file name, as in the annotations")),
 )
 
 LABELS = Table(
     "labels",
-    "The words of a dataset of CAPTCHAs; images whose word is not told have no row.",
+    "The labels of a CAPTCHA dataset; images without a label have no row.",
     (
         _IMAGE_ID,
-        Field("word", "text", "what the image says, letters a–z"),
+        Field("word", "text", "the label, characters a–z"),
     ),
 )
 
 REPORT = Table(
     "report",
-    "What became of every input record of one run.",
+    "The status of every input record of one run.",
     (
-        Field("record", "text", "image id, or image id and caption id"),
+        Field("record", "text", "image ID, or image ID and caption ID"),
         Field("status", "text", "`ok`, `cached`, `duplicate` or `failed`"),
-        Field("stage", "text", "where a failed record failed: find, read, decode, extract, store, parse"),
-        Field("reason", "text", "why a failed record failed, in a word or two"),
-        Field("detail", "text", "what exactly was seen"),
+        Field(
+            "stage", "text", "stage at which the record failed: find, download, read, decode, extract, store or parse"
+        ),
+        Field("reason", "text", "reason of the failure, in a few words"),
+        Field("detail", "text", "details of the failure"),
     ),
 )
 
 FAILURES = Table(
     "failures",
-    "Images that fail whenever they are tried, remembered so that they are not tried again.",
+    "Images that failed permanently, recorded so that they are not processed again.",
     (
         _KEY,
-        Field("stage", "text", "where it failed"),
-        Field("reason", "text", "why it failed, in a word or two"),
-        Field("detail", "text", "what exactly was seen"),
+        Field("stage", "text", "stage at which the image failed"),
+        Field("reason", "text", "reason of the failure, in a few words"),
+        Field("detail", "text", "details of the failure"),
     ),
 )

@@ -1,12 +1,12 @@
-"""Promotes runs of a registered model to champion and shows its decisions: `capt models`.
+"""Promotes runs of a registered model to champion and lists its decisions: `capt models`.
 
 The champion is the run that the last commit names, so one log entry changes it. The files of the last `KEPT`
-champions are kept for rollbacks. A decision is made from the log state at the moment of the commit, so no decision
+champions are kept for rollbacks. A decision is built from the log state at the moment of the commit, so no decision
 undoes another one that it has not read.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,107 +32,106 @@ _LOCK = ".lock"
 
 
 class ChampionChangedError(StoreError):
-    """The champion is another one than the decision was made against."""
+    """The champion is not the one that the decision was made against."""
 
 
 class RegisteredModel(ModelHistory):
-    """A model of a store, by name: its runs, its history and its champion.
+    """A registered model of a store, to which decisions are added.
 
     Args:
-        store: Store. The store.
-        name: str. The model's name; it need not have a commit.
+        store: The store.
+        name: The model's name. The model need not have a commit.
     """
 
     def decide(self, facts: ModelMetadata) -> None:
-        """Enter a decision that leaves the champion as it is, whatever `facts` say of it."""
+        """Records a decision that does not change the champion. The champion in `facts` is ignored."""
 
-        def decision(log_state: LogState) -> Manifest:
-            kept = facts.model_copy(update={"champion": _champion(log_state)})
-            return Manifest(table=self.name, facts=kept)
+        def build(log_state: LogState) -> Manifest:
+            return Manifest(table=self.name, facts=facts.model_copy(update={"champion": _read_champion(log_state)}))
 
-        with self._changing():
-            self._log.update(decision)
+        with self._lease():
+            self._log.update(build)
 
     def promote(self, facts: ModelMetadata) -> str | None:
-        """Make `facts.champion` the champion, by one commit that names its files; older champions are let go.
+        """Makes `facts.champion` the champion, by one commit that references its files, and releases old champions.
 
         Returns:
-            The champion until then.
+            The previous champion.
 
         Raises:
-            CorruptFileError: a file of the run is not what an earlier commit of it says.
-            StoreError: the run is not there.
+            CorruptFileError: A file of the run is corrupt.
+            StoreError: The run does not exist.
         """
-        return self._promote(facts, lambda before: None)
+        return self._promote(facts, lambda previous: None)
 
     def promote_over(self, champion: str | None, facts: ModelMetadata) -> str | None:
         """Does what `promote` does, if the champion is still the one that the decision was made against.
 
         Args:
             champion: The champion that the decision was made against; None if there was none.
-            facts: What was decided.
+            facts: The decision.
 
         Returns:
-            The champion until then.
+            The previous champion.
 
         Raises:
             ChampionChangedError: The champion is another one.
             CorruptFileError: A file of the run is corrupt.
-            StoreError: The run is not there.
+            StoreError: The run does not exist.
         """
 
-        def check(before: str | None) -> None:
-            if before != champion:
+        def check(previous: str | None) -> None:
+            if previous != champion:
                 raise ChampionChangedError(
-                    f"the champion changed from {champion or 'none'} to {before or 'none'} meanwhile",
+                    f"the champion changed from {champion or 'none'} to {previous or 'none'} meanwhile",
                     location=str(self.root),
-                    hint="see `capt models show`, and run the command again",
+                    hint="Read `capt models show`, and run the command again.",
                 )
 
         return self._promote(facts, check)
 
     def _promote(self, facts: ModelMetadata, check: Callable[[str | None], None]) -> str | None:
         assert facts.champion is not None
-        before: list[str | None] = []
+        previous: list[str | None] = []
 
-        with self._changing():
+        with self._lease():
             check(self.champion)
-            files = self._files(facts.champion)
+            files = self._list_files(facts.champion)
 
-            def promotion(log_state: LogState) -> Manifest:
-                before[:] = [_champion(log_state)]
-                check(before[0])
-                return Manifest(table=self.name, facts=facts, files=files, replaces=_let_go(log_state, facts.champion))
+            def build(log_state: LogState) -> Manifest:
+                previous[:] = [_read_champion(log_state)]
+                check(previous[0])
+                replaces = _find_released(log_state, facts.champion)
+                return Manifest(table=self.name, facts=facts, files=files, replaces=replaces)
 
-            self._log.update(promotion)
-        return before[0]
+            self._log.update(build)
+        return previous[0]
 
-    def _changing(self) -> contextlib.AbstractContextManager[Path]:
-        """A lease on the model: garbage collection deletes none of its files meanwhile."""
+    def _lease(self) -> contextlib.AbstractContextManager[Path]:
+        """Keeps garbage collection from deleting files of the model."""
         return lease(self._store, "change", {table_name(self._store, self.root): ()})
 
-    def _files(self, run: str) -> dict[str, FileEntry]:
-        """The files of a run by path: as the commit has them that promoted it first, else as they are."""
+    def _list_files(self, run: str) -> dict[str, FileEntry]:
+        """Returns the files of a run by path, as the commit that first promoted it references them, if there is one."""
         known = self.promoted_files(run)
         if not known:
-            return self._written(run)
-        damaged = [entry.path for entry in known.values() if not has_valid_checksum(self.root, entry)]
-        if damaged:
+            return self._sync_files(run)
+        corrupt = [entry.path for entry in known.values() if not has_valid_checksum(self.root, entry)]
+        if corrupt:
             raise CorruptFileError(
-                f"a file of the run {run} is damaged or gone",
-                location=str(self.root / damaged[0]),
-                hint="choose another with `capt models promote`",
+                f"a file of the run {run} is corrupt or missing",
+                location=str(self.root / corrupt[0]),
+                hint="Choose another run with `capt models promote`.",
             )
         return known
 
-    def _written(self, run: str) -> dict[str, FileEntry]:
-        """The files of a run as they are, durable now where the model is."""
+    def _sync_files(self, run: str) -> dict[str, FileEntry]:
+        """Returns the files of a run, after they were uploaded to a store in a bucket, or synced in a local store."""
         root = self.run_path(run)
         paths = list(_run_files(root)) if root.is_dir() else []
         if not paths:
-            raise StoreError(
-                f"the run {run} is not there", location=str(root), hint=f"it has: {', '.join(self.runs())}"
-            )
+            hint = f"Its runs: {', '.join(self.runs()) or 'none'}."
+            raise StoreError(f"the run {run} does not exist", location=str(root), hint=hint)
         files = {path.relative_to(root).as_posix(): describe_file(path, self._here) for path in paths}
         for entry in files.values():
             publish(self.root / entry.path)
@@ -140,13 +139,13 @@ class RegisteredModel(ModelHistory):
 
 
 def list_registered_models(store: Store) -> list[RegisteredModel]:
-    """The models of a store that have a history, by name."""
+    """Returns the registered models of a store that have a commit, by name."""
     logs = sorted((store.path / MODELS).glob("*/log"))
     return [RegisteredModel(store, log.parent.name) for log in logs if any(log.glob("*.json"))]
 
 
 def current_time() -> str:
-    """The present moment as `ModelMetadata.decided_at` has it."""
+    """Returns the current time in the format of `ModelMetadata.decided_at`."""
     return datetime.now(UTC).isoformat()
 
 
@@ -154,83 +153,82 @@ def current_time() -> str:
 
 
 def list_models(options: ModelsLs) -> dict[str, Any]:
-    """The models of a store.
+    """Lists the registered models of a store.
 
     Args:
         options: The store.
 
     Returns:
-        `store`, and in `models` for each: `name`, `task`, `champion` (its run), `since` (when it became that),
-        `champion_dir` (its run directory), `decisions`, how many there were, and `last`, the last one.
+        `store`, and `models` with `name`, `task`, `champion` (its run), `since` (the time of its promotion),
+        `champion_dir` (its run directory), `decisions` (their number) and `last` (the last decision).
     """
-    opened = open_store(options.store)
-    return {"store": str(opened.path), "models": [_entry(model) for model in list_registered_models(opened)]}
+    store = open_store(options.store)
+    return {"store": str(store.path), "models": [_describe(model) for model in list_registered_models(store)]}
 
 
 def show_model(options: ModelsShow) -> dict[str, Any]:
-    """One model: what `list_models` says of it, and its `history`, oldest first; its champion is downloaded.
+    """Shows one registered model with its decisions, and downloads its champion.
 
     Args:
         options: The store and the model.
 
     Returns:
-        The entry, and `history`: for each decision `number`, `decision`, `run`, `champion`, `reasons`, `decided_at` and
-        `lineage`.
+        The entry of `list_models`, and `history`: for each decision, oldest first, `number`, `decision`, `run`,
+        `champion`, `reasons`, `decided_at` and `lineage`.
 
     Raises:
-        StoreError: there is no such model, or several and none is named.
+        StoreError: There is no such model, or several and none is named.
     """
-    model = _named(open_store(options.store), options.model_name)
+    model = _find_model(open_store(options.store), options.model_name)
     history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
     if model.champion:
         model.ensure_local(model.champion)
-    return {**_entry(model), "history": history}
+    return {**_describe(model), "history": history}
 
 
 def promote_model(options: ModelsPromote) -> dict[str, Any]:
-    """Make a run the champion, whatever a retraining decided of it.
+    """Makes a run the champion, regardless of the decision of its retraining.
 
     Args:
-        options: The store, the model, and the run: one that was trained and evaluated before.
+        options: The store, the model, and a run that was trained and evaluated.
 
     Returns:
-        `name`, `champion` and `before`, the champion until now.
+        `name`, `champion` and `before`, the previous champion.
 
     Raises:
-        StoreError: there is no such run, or its files are gone.
-        CorruptFileError: its files are damaged.
+        StoreError: There is no such run, or its files are missing.
+        CorruptFileError: Its files are corrupt.
     """
-    model = _named(open_store(options.store), options.model_name)
-    decided = [one for one in model.history() if one.facts.decision in FINISHED]
-    names = list(dict.fromkeys(one.facts.run for one in decided if one.facts.run))
-    fitting = [name for name in names if name.startswith(options.run)]
-    if len(fitting) != 1:
-        message = "several finished runs have" if fitting else "no finished run has"
+    model = _find_model(open_store(options.store), options.model_name)
+    finished = [one for one in model.history() if one.facts.decision in FINISHED]
+    runs = list(dict.fromkeys(one.facts.run for one in finished if one.facts.run))
+    found = [run for run in runs if run.startswith(options.run)]
+    if len(found) != 1:
         raise StoreError(
-            f"{message} a name like {options.run!r}",
+            f"the names of {'several' if found else 'no'} finished runs begin with {options.run!r}",
             location=str(model.root),
-            hint=f"it has: {', '.join(names) or 'none'}",
+            hint=f"Its finished runs: {', '.join(runs) or 'none'}.",
         )
-    facts = _chosen(model, fitting[0], "chosen", "chosen by hand")
+    facts = _build_metadata(model, found[0], "chosen", "chosen by a person")
     return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}
 
 
 def rollback_model(options: ModelsRollback) -> dict[str, Any]:
-    """Make the champion before the present one the champion again.
+    """Makes the previous champion the champion again.
 
     Args:
         options: The store and the model.
 
     Returns:
-        As `promote_model`.
+        The same as `promote_model`.
 
     Raises:
-        StoreError: there was no champion before.
-        ChampionChangedError: another command changed the champion meanwhile.
-        CorruptFileError: its files are damaged.
+        StoreError: There was no previous champion.
+        ChampionChangedError: Another command changed the champion meanwhile.
+        CorruptFileError: Its files are corrupt.
     """
-    model = _named(open_store(options.store), options.model_name)
-    # What was rolled back is no champion to go back to: a second rollback goes one further.
+    model = _find_model(open_store(options.store), options.model_name)
+    # A rollback removes the champion from the stack, so that a second rollback goes back one further.
     stack: list[str] = []
     for one in model.history():
         champion = one.facts.champion
@@ -240,25 +238,24 @@ def rollback_model(options: ModelsRollback) -> dict[str, Any]:
             else:
                 stack.append(champion)
     if len(stack) < 2:
-        raise StoreError("there is no champion before this one", location=str(model.root))
-    facts = _chosen(model, stack[-2], "rolled_back", f"rolled back from {stack[-1]}")
+        raise StoreError("the model has no previous champion", location=str(model.root))
+    facts = _build_metadata(model, stack[-2], "rolled_back", f"rolled back from {stack[-1]}")
     return {"name": model.name, "champion": facts.champion, "before": model.promote_over(stack[-1], facts)}
 
 
 def print_models(result: dict[str, Any]) -> None:
-    """Print what `list_models` returned."""
+    """Prints the result of `list_models`."""
     from schemas.terminal.console import Printer
 
-    printer = Printer()
     rows = [
         [one["name"], one["task"], one["champion"] or "", (one["since"] or "")[:16], one["last"]]
         for one in result["models"]
     ]
-    printer.table(f"models in {result['store']}", ("name", "task", "champion", "since", "last"), (), rows)
+    Printer().table(f"models in {result['store']}", ("name", "task", "champion", "since", "last decision"), (), rows)
 
 
 def print_model(result: dict[str, Any]) -> None:
-    """Print what `show_model` returned."""
+    """Prints the result of `show_model`."""
     from schemas.terminal.console import Printer
 
     printer = Printer()
@@ -270,32 +267,29 @@ def print_model(result: dict[str, Any]) -> None:
     printer.line(f"champion: {result['champion_dir'] or 'none yet'}")
 
 
-def _chosen(model: RegisteredModel, run: str, decision: Decision, reason: str) -> ModelMetadata:
-    """A person's decision that makes a run the champion."""
+def _build_metadata(model: RegisteredModel, run: str, decision: Decision, reason: str) -> ModelMetadata:
+    """Returns the metadata of a person's decision that makes a run the champion."""
     task = model.history()[-1].facts.task
     return ModelMetadata(
         task=task, decision=decision, run=run, champion=run, reasons=(reason,), decided_at=current_time()
     )
 
 
-def _champion(log_state: LogState) -> str | None:
-    """The champion that a model's log names last; None if there is none.
+def _read_champion(log_state: LogState) -> str | None:
+    """Returns the champion that the last decision names; None if there is none.
 
     Raises:
         StoreError: A manifest cannot be read that may name it.
     """
-    for digest in log_state.blocking:
-        raise log_state.unreadable[digest]
+    log_state.check_complete()
     decisions = list_decisions(log_state)
     return decisions[-1].facts.champion if decisions else None
 
 
-def _let_go(log_state: LogState, champion: str | None) -> tuple[str, ...]:
-    """The commits of champions that are too old to be kept once another run is the champion."""
-    others = list(
-        dict.fromkeys(one.facts.champion for one in reversed(list_decisions(log_state)) if one.facts.champion)
-    )
-    kept = {champion, *[run for run in others if run != champion][: KEPT - 1]}
+def _find_released(log_state: LogState, champion: str | None) -> tuple[str, ...]:
+    """Returns the commits of champions that are not kept once another run is the champion."""
+    champions = [one.facts.champion for one in reversed(list_decisions(log_state)) if one.facts.champion]
+    kept = {champion, *[run for run in dict.fromkeys(champions) if run != champion][: KEPT - 1]}
     return tuple(
         manifest.digest
         for manifest in log_state.live
@@ -303,7 +297,7 @@ def _let_go(log_state: LogState, champion: str | None) -> tuple[str, ...]:
     )
 
 
-def _entry(model: RegisteredModel) -> dict[str, Any]:
+def _describe(model: RegisteredModel) -> dict[str, Any]:
     history = model.history()
     last = history[-1].facts
     since = next((one.facts.decided_at for one in reversed(history) if one.manifest.files), None)
@@ -318,20 +312,20 @@ def _entry(model: RegisteredModel) -> dict[str, Any]:
     }
 
 
-def _named(store: Store, name: str | None) -> RegisteredModel:
+def _find_model(store: Store, name: str | None) -> RegisteredModel:
+    """Returns the model with this name, or the only model."""
     models = list_registered_models(store)
-    fitting = [model for model in models if name in (None, model.name)]
-    if len(fitting) != 1:
-        names = ", ".join(model.name for model in models) or "none; `capt retrain` makes one"
-        message = (
-            "there are several models" if fitting else f"there is no model {name!r}" if name else "there is no model"
-        )
-        raise StoreError(message, location=str(store.path), hint=f"name one with --model-name: {names}")
-    return fitting[0]
+    found = [model for model in models if name in (None, model.name)]
+    if len(found) != 1:
+        names = ", ".join(model.name for model in models)
+        message = f"has no model {name!r}" if name and models else "has several models" if found else "has no model"
+        hint = f"Choose one with --model-name: {names}." if names else "Create one with `capt retrain`."
+        raise StoreError(f"the store {message}", location=str(store.path), hint=hint)
+    return found[0]
 
 
 def _run_files(root: Path) -> Iterator[Path]:
     for path in files_below(root):
-        parts: Sequence[str] = path.relative_to(root).parts
+        parts = path.relative_to(root).parts
         if parts[0] not in (EVALUATION, _LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts):
             yield path

@@ -1,6 +1,6 @@
-"""`capt store show`: training examples of a store, as a table or as a page with their images.
+"""Shows training examples of a store, as a table or as an HTML page with the images: `capt store show`.
 
-catalog ⨝ captions, or words, by image id → some images, drawn by a hash → encoded images as they lie → page, or table
+catalog ⨝ captions or labels, by image ID → some images, selected by a hash → encoded images → page or table
 """
 
 from collections import defaultdict
@@ -28,148 +28,147 @@ from workflows.html_reports import Example, ExampleCaption, build_examples_page
 
 
 def show_examples(options: StoreShow) -> dict[str, Any]:
-    """Some training examples: images with all their captions, splits and tokens.
+    """Selects training examples: images with all their captions or their label, splits and tokens.
 
-    Where a dataset has images and captions, an example has both; where it has only the one yet, that is shown. The word
-    that is known of a CAPTCHA stands where captions do. An image that cannot be read any more, or whose file holds
-    something else now, costs no other.
+    If a dataset has images and captions, examples have both. If it has only one of them yet, they have that. An image
+    that cannot be read, or whose file has other content now, is shown without pixels.
 
     Args:
-        options: The store, and which examples; a larger number of examples begins with the same ones.
+        options: The store and the selection. A larger number of examples begins with the same ones.
 
     Returns:
-        `store`, `dataset`, `text` (fingerprint or null), `split`, `images` (examples there are), `without_captions` and
-        `without_image` (images of the catalog that nobody says anything of, and captioned images that the catalog
-        lacks), `shown`, `lost` (shown
-        images that are not at hand), `output`, and `examples`: `image_id`, `split`, `image` (where it lies, or empty),
-        `at_hand`, and `captions`, each with `caption`, `tokens` (ids) and `words`.
+        `store`, `dataset`, `caption_table` (fingerprint or null), `split`, `images` (number of examples in the store),
+        `without_captions` (images without caption or label), `without_image` (captioned images that the catalog does
+        not contain), `shown`, `unavailable_images` (shown images that cannot be read), `output`, and `examples`:
+        `image_id`, `split`, `image` (path or URI, or empty), `is_available`, and `captions` with `caption`,
+        `token_ids` and `tokens`.
 
     Raises:
-        StoreError: there is no such store, dataset or text table, or several fit; the message names the option that
-            picks one.
-        UsageError: the output is a directory.
-        CaptError: the page cannot be written.
+        StoreError: There is no such store, dataset or caption table, or several match.
+        UsageError: The output is a directory.
+        CaptError: The page cannot be written.
     """
     if options.output is not None and local_path(options.output, "--output").is_dir():
         raise UsageError(
             "this is a directory", location=f"--output {options.output}", hint="Choose a file, such as page.html."
         )
     split = options.split
-    opened = open_store(options.store)
-    tables = _choose(opened, options.dataset, options.caption_table)
-    join = _join(tables)
-    images = [image_id for image_id, own in join.splits.items() if split in (None, own)]
-    drawn = nsmallest(
+    store = open_store(options.store)
+    tables = _select_tables(store, options.dataset, options.caption_table)
+    rows = _join(tables)
+    images = [image_id for image_id, own in rows.splits.items() if split in (None, own)]
+    selected = nsmallest(
         options.num_examples, images, key=lambda image_id: (compute_rank(options.seed, image_id), image_id)
     )
-    rows, sentences = _catalog_rows(join, drawn), _sentences(join, drawn, tables.text)
+    catalog = {row["image_id"]: row for row in _filter(rows.catalog, selected)}
+    captions = _read_captions(rows, selected, tables.caption_table)
     examples = [
-        Example(read_source_image(rows.get(image_id)), image_id, join.splits[image_id], tuple(sentences[image_id]))
-        for image_id in drawn
+        Example(read_source_image(catalog.get(image_id)), image_id, rows.splits[image_id], tuple(captions[image_id]))
+        for image_id in selected
     ]
     result = {
-        "store": str(opened.path),
+        "store": str(store.path),
         "dataset": tables.name,
-        "text": tables.text.fingerprint[:SHORT_FINGERPRINT] if tables.text else None,
+        "caption_table": tables.caption_table.fingerprint if tables.caption_table else None,
         "split": split,
         "images": len(images),
-        "without_captions": join.without_captions,
-        "without_image": join.without_image,
+        "without_captions": rows.without_captions,
+        "without_image": rows.without_image,
         "shown": len(examples),
-        "lost": sum(example.image is None for example in examples),
+        "unavailable_images": sum(example.image is None for example in examples),
         "output": options.output,
-        "examples": [_entry(example, rows.get(example.image_id)) for example in examples],
+        "examples": [_describe_example(example, catalog.get(example.image_id)) for example in examples],
     }
     if options.output:
-        _write_page(Path(options.output), build_examples_page(tables.name, examples, _summary(result)))
+        _write_page(Path(options.output), build_examples_page(tables.name, examples, _summarize(result)))
     return result
 
 
 def print_examples(result: Mapping[str, Any]) -> None:
-    """Print what `show_examples` returned: the examples, or where their page is."""
+    """Prints the result of `show_examples`: the examples, or the path of their page."""
     printer = Printer()
+    title = f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}"
     if result["output"]:
-        printer.line(f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}: {result['output']}")
+        printer.line(f"{title}: {result['output']}")
     else:
-        title = f"{result['shown']:,} of {result['images']:,} examples of {result['dataset']}"
         printer.table(title, ("image", "split", "caption", "tokens"), (), _rows(result["examples"]))
     if not result["shown"]:
-        printer.line("there are no examples to show")
-    if result["lost"]:
-        printer.line(f"images that are not at hand: {result['lost']:,}", "yellow")
+        printer.line("There are no examples to show.")
+    if result["unavailable_images"]:
+        printer.line(f"Images that cannot be read: {result['unavailable_images']:,}", "yellow")
 
 
-# === Which tables ===
+# === Tables ===
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """A dataset: its name, its images and its captions, as far as they are prepared."""
+    """The images and captions of a dataset, as far as they are prepared."""
 
     name: str
     dataset: Dataset | None
-    text: CaptionTable | None
+    caption_table: CaptionTable | None
 
 
-def _choose(store: Store, name: str | None, captions: str | None) -> _Tables:
-    datasets, texts = {dataset.name: dataset for dataset in store.datasets()}, store.caption_tables()
-    asked = store.caption_table(captions) if captions else None
+def _select_tables(store: Store, name: str | None, fingerprint: str | None) -> _Tables:
+    datasets, tables = {dataset.name: dataset for dataset in store.datasets()}, store.caption_tables()
+    if fingerprint:
+        tables = [store.caption_table(fingerprint)]
     if name is None:
-        name = (
-            asked.table_config.dataset
-            if asked
-            else _only_name({*datasets, *(t.table_config.dataset for t in texts)}, store)
-        )
-    fitting = [asked] if asked else texts
-    fitting = [table for table in fitting if table.table_config.dataset == name]
-    if asked and not fitting:
+        names = {table.table_config.dataset for table in tables}
+        name = _select_name(names if fingerprint else {*datasets, *names}, store)
+    found = [table for table in tables if table.table_config.dataset == name]
+    if fingerprint and not found:
+        dataset = tables[0].table_config.dataset
         raise StoreError(
-            f"the text table {asked.fingerprint[:SHORT_FINGERPRINT]} holds captions of {asked.table_config.dataset}",
+            f"the caption table {tables[0].fingerprint[:SHORT_FINGERPRINT]} contains captions of {dataset}",
             location=str(store.path),
-            hint=f"show --dataset {asked.table_config.dataset}, or pick another --caption-table",
+            hint=f"Use --dataset {dataset}, or another --caption-table.",
         )
-    if len(fitting) > 1:
+    if len(found) > 1:
         raise StoreError(
-            f"several text tables fit: {'; '.join(map(_describe, fitting))}",
+            f"several caption tables match: {'; '.join(map(_describe_table, found))}",
             location=str(store.path),
-            hint="pick with --caption-table ID",
+            hint="Choose one with --caption-table FINGERPRINT.",
         )
-    if name not in datasets and not fitting:
-        store.dataset(name)
-    return _Tables(name, datasets.get(name), fitting[0] if fitting else None)
+    if name not in datasets and not found:
+        store.dataset(name)  # raises the error that lists the datasets
+    return _Tables(name, datasets.get(name), found[0] if found else None)
 
 
-def _only_name(names: set[str], store: Store) -> str:
+def _select_name(names: set[str], store: Store) -> str:
     if not names:
         raise StoreError(
-            "the store holds no dataset yet", location=str(store.path), hint="run `capt prepare features`, say"
+            "the store has no dataset", location=str(store.path), hint="Add one with `capt prepare features`."
         )
     if len(names) > 1:
         raise StoreError(
-            f"several datasets fit: {', '.join(sorted(names))}",
+            f"the store has several datasets: {', '.join(sorted(names))}",
             location=str(store.path),
-            hint="pick with --dataset NAME",
+            hint="Choose one with --dataset NAME.",
         )
     return names.pop()
 
 
-def _describe(table: CaptionTable) -> str:
-    table_config = table.table_config
-    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table_config.standardizer}, {table.facts.words} words)"
+def _describe_table(table: CaptionTable) -> str:
+    fingerprint = table.fingerprint[:SHORT_FINGERPRINT]
+    return f"{fingerprint} ({table.table_config.standardizer}, {table.facts.words} tokens)"
 
 
-# === Which images ===
+# === Rows ===
 
 
 @dataclass(frozen=True)
-class _Join:
-    """Images and captions, brought together.
+class _JoinedRows:
+    """The rows of a dataset and of a caption table, joined by image ID.
 
     Args:
-        splits: dict. The split of each image that can be shown, as its captions have it where there are some.
-        catalog, captions, labels: pa.Table or None. Rows of `schemas.tables.CATALOG`, `CAPTIONS` and `LABELS`.
-        without_captions: int. Images of the catalog that have no caption.
-        without_image: int. Captioned images that the catalog lacks.
+        splits: The split of each image that can be shown; that of its captions if there are some.
+        catalog: Rows of `schemas.tables.CATALOG`, if there are some.
+        captions: Rows of `schemas.tables.CAPTIONS`, if there are some.
+        labels: Rows of `schemas.tables.LABELS`, if there are some.
+        without_captions: Number of images in the catalog without caption or label.
+        without_image: Number of captioned images that the catalog does not contain.
     """
 
     splits: dict[str, str]
@@ -180,93 +179,92 @@ class _Join:
     without_image: int
 
 
-def _join(tables: _Tables) -> _Join:
+def _join(tables: _Tables) -> _JoinedRows:
     catalog = tables.dataset.catalog() if tables.dataset else None
-    captions = tables.text.captions() if tables.text else None
+    captions = tables.caption_table.captions() if tables.caption_table else None
     labels = tables.dataset.labels() if tables.dataset else None
-    if tables.dataset and tables.text:
-        check_file_names(tables.text, captions, tables.dataset, catalog)
-    known, captioned = _splits(catalog), _splits(captions)
-    told = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
+    if tables.dataset and tables.caption_table:
+        check_file_names(tables.caption_table, captions, tables.dataset, catalog)
+    known, captioned = _read_splits(catalog), _read_splits(captions)
+    annotated = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
     if catalog is not None and captions is not None:
         splits = {image_id: split for image_id, split in captioned.items() if image_id in known}
     else:
         splits = known or captioned
-    without_captions = sum(image_id not in told for image_id in known)
+    without_captions = sum(image_id not in annotated for image_id in known)
     without_image = sum(image_id not in known for image_id in captioned)
-    return _Join(splits, catalog, captions, labels, without_captions, without_image)
+    return _JoinedRows(splits, catalog, captions, labels, without_captions, without_image)
 
 
-def _splits(table: pa.Table | None) -> dict[str, str]:
+def _read_splits(table: pa.Table | None) -> dict[str, str]:
     if table is None:
         return {}
     return dict(zip(table["image_id"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
-def _catalog_rows(join: _Join, drawn: Sequence[str]) -> dict[str, dict[str, Any]]:
-    return {row["image_id"]: row for row in _of(join.catalog, drawn)}
+def _read_captions(
+    rows: _JoinedRows, selected: Sequence[str], table: CaptionTable | None
+) -> Mapping[str, list[ExampleCaption]]:
+    """Returns the captions of each image in the order of their IDs, and its label."""
+    vocabulary = table.vocabulary() if table else []
+    captions: defaultdict[str, list[ExampleCaption]] = defaultdict(list)
+    for row in sorted(_filter(rows.captions, selected), key=lambda row: (len(row["caption_id"]), row["caption_id"])):
+        tokens = tuple(vocabulary[token_id] for token_id in row["tokens"])
+        captions[row["image_id"]].append(ExampleCaption(row["caption"], tuple(row["tokens"]), tokens))
+    for row in _filter(rows.labels, selected):
+        captions[row["image_id"]].append(ExampleCaption(row["word"], (), ()))
+    return captions
 
 
-def _sentences(join: _Join, drawn: Sequence[str], text: CaptionTable | None) -> Mapping[str, list[ExampleCaption]]:
-    """The captions of each image, in the order of their ids, and its word."""
-    words = text.vocabulary() if text else []
-    sentences: defaultdict[str, list[ExampleCaption]] = defaultdict(list)
-    for row in sorted(_of(join.captions, drawn), key=lambda row: (len(row["caption_id"]), row["caption_id"])):
-        ids = tuple(row["tokens"])
-        sentences[row["image_id"]].append(ExampleCaption(row["caption"], ids, tuple(words[i] for i in ids)))
-    for row in _of(join.labels, drawn):
-        sentences[row["image_id"]].append(ExampleCaption(row["word"], (), ()))
-    return sentences
-
-
-def _of(table: pa.Table | None, drawn: Sequence[str]) -> list[dict[str, Any]]:
+def _filter(table: pa.Table | None, selected: Sequence[str]) -> list[dict[str, Any]]:
     if table is None:
         return []
     rows: list[dict[str, Any]] = table.filter(
-        pc.is_in(table["image_id"], value_set=pa.array(drawn, pa.string()))
+        pc.is_in(table["image_id"], value_set=pa.array(selected, pa.string()))
     ).to_pylist()
     return rows
 
 
-# === What is shown of them ===
+# === Output ===
 
 
-def _entry(example: Example, row: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe_example(example: Example, row: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "image_id": example.image_id,
         "split": example.split,
         "image": Reference(row["location"], row["member"]).label if row else "",
-        "at_hand": example.image is not None,
+        "is_available": example.image is not None,
         "captions": [
-            {"caption": sentence.text, "tokens": list(sentence.ids), "words": list(sentence.words)}
-            for sentence in example.sentences
+            {"caption": caption.text, "token_ids": list(caption.ids), "tokens": list(caption.words)}
+            for caption in example.sentences
         ],
     }
 
 
-def _summary(result: Mapping[str, Any]) -> dict[str, object]:
-    """What stands above the examples of a page."""
-    figures = {
+def _summarize(result: Mapping[str, Any]) -> dict[str, object]:
+    """Returns the tiles above the examples of a page."""
+    table = result["caption_table"]
+    tiles = {
         "split": result["split"] or "all",
         "examples shown": f"{result['shown']:,} of {result['images']:,}",
-        "text table": result["text"] or "none yet",
+        "caption table": table[:SHORT_FINGERPRINT] if table else "none yet",
     }
     counts = {
-        "images without captions or words": result["without_captions"],
+        "images without captions or labels": result["without_captions"],
         "captioned images not in the catalog": result["without_image"],
-        "images not at hand": result["lost"],
+        "images that cannot be read": result["unavailable_images"],
     }
-    return figures | {label: f"{count:,}" for label, count in counts.items() if count}
+    return tiles | {label: f"{count:,}" for label, count in counts.items() if count}
 
 
 def _rows(examples: Iterable[Mapping[str, Any]]) -> Iterable[Sequence[object]]:
-    """A row a caption; the image stands before its first one."""
+    """Iterates over one row per caption; only an image's first row shows the image ID and split."""
     for example in examples:
-        head = (example["image_id"], example["split"])
-        for caption in example["captions"] or [{"caption": "", "tokens": (), "words": ()}]:
-            tokens = zip(caption["words"], caption["tokens"], strict=True)
-            yield *head, caption["caption"].strip(), " ".join(f"{word}/{number}" for word, number in tokens)
-            head = ("", "")
+        image = (example["image_id"], example["split"])
+        for caption in example["captions"] or [{"caption": "", "token_ids": (), "tokens": ()}]:
+            tokens = zip(caption["tokens"], caption["token_ids"], strict=True)
+            yield *image, caption["caption"].strip(), " ".join(f"{token}/{token_id}" for token, token_id in tokens)
+            image = ("", "")
 
 
 def _write_page(path: Path, page: str) -> None:

@@ -1,1 +1,1 @@
-"""Everything that is printed: log messages, tables, progress bars."""
+"""Prints log messages, tables and progress bars."""

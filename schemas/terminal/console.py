@@ -1,4 +1,4 @@
-"""Tables for people, on standard output: commands whose purpose is to show print what they show there."""
+"""Prints tables and lines for people to standard output."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,14 @@ from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.printable import printable
 
 _PIPED_WIDTH = 200
-_WHOLE = SHORT_FINGERPRINT  # cells this short are not broken, so that fingerprints can be copied
+# Shorter cells are not wrapped, so that fingerprints can be copied.
+_UNWRAPPED = SHORT_FINGERPRINT
 
 
 class Printer:
-    """Prints headings, lines and tables to standard output.
+    """Prints lines and tables to standard output.
 
-    Texts are shown as they are: brackets are not markup, and control characters, with which a caption could steer
-    a terminal, are escaped.
+    Brackets are not markup. Control characters, with which a caption could control a terminal, are escaped.
     """
 
     def __init__(self) -> None:
@@ -27,26 +27,28 @@ class Printer:
         self._console = Console(width=width, markup=False, emoji=False, highlight=False)
 
     def line(self, text: object, style: str = "") -> None:
-        """Print one line."""
+        """Prints one line."""
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
-    def table(self, title: str, words: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table under its title; nothing where it has no rows.
+    def table(
+        self, title: str, text_headings: Sequence[str], number_headings: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        """Prints a table under its title; nothing if it has no rows.
 
         Args:
-            title: str. What the rows are.
-            words: sequence of str. Headings of the first columns.
-            numbers: sequence of str. Headings of the other columns, which are aligned to the right.
-            rows: iterable of rows, a value a column. Ints get separators; None shows as a dash.
+            title: The title.
+            text_headings: Headings of the first columns.
+            number_headings: Headings of the other columns, which are aligned to the right.
+            rows: The rows, one value per column. Integers get thousands separators; None is printed as a dash.
         """
         cells = [[_cell(value) for value in row] for row in rows]
         if not cells:
             return
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for number, heading in enumerate(words):
-            whole = all(len(row[number]) <= _WHOLE for row in cells)
-            table.add_column(heading, no_wrap=whole, overflow="fold")
-        for heading in numbers:
+        for number, heading in enumerate(text_headings):
+            is_short = all(len(row[number]) <= _UNWRAPPED for row in cells)
+            table.add_column(heading, no_wrap=is_short, overflow="fold")
+        for heading in number_headings:
             table.add_column(heading, no_wrap=True, justify="right")
         for row in cells:
             table.add_row(*row)

@@ -10,7 +10,7 @@ from schemas.terminal.printable import printable
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Formats messages and tracebacks without characters that could steer a terminal."""
+    """Formats messages and tracebacks without characters that could control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

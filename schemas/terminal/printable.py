@@ -1,10 +1,10 @@
-"""Escapes what must not reach a terminal in text that comes from outside."""
+"""Escapes characters in external text that could control a terminal."""
 
 import unicodedata
 
 # Control, format (bidirectional overrides), surrogate, and line and paragraph separators.
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Joiners shape letters and emoji, and steer nothing.
+# Joiners only combine letters and emoji.
 _KEPT = frozenset("\n\t\u200c\u200d")
 
 
@@ -12,10 +12,10 @@ def printable(text: object) -> str:
     """Escapes control characters, bidirectional overrides and lone surrogates as Python writes them.
 
     Args:
-        text: The value to print. Line ends and tabs stay.
+        text: The value to print. Line breaks and tabs are kept.
 
     Returns:
-        Text that cannot steer a terminal and that every Unicode encoding has.
+        Text that cannot control a terminal and that every Unicode encoding can represent.
     """
     return "".join(c if c in _KEPT or unicodedata.category(c) not in _ESCAPED else _escape(c) for c in str(text))
 

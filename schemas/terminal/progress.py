@@ -1,4 +1,4 @@
-"""Progress for people: a bar on standard error where it is a terminal, nothing where `--quiet` or a program asked."""
+"""Shows progress bars on standard error, if it is a terminal and `--quiet` is not set."""
 
 import contextlib
 import logging
@@ -15,18 +15,21 @@ _POLL_SECONDS = 0.25
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Records a second."""
         return Text(f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else "")
 
 
 def is_progress_shown() -> bool:
-    """Whether a person watches: standard error is a terminal and `--quiet` was not given."""
+    """Tells whether standard error is a terminal and `--quiet` is not set."""
     return sys.stderr.isatty() and logging.getLogger("capt").isEnabledFor(logging.INFO)
 
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar; the function it gives sets how many of `total` are done, and a note beside the bar."""
+    """Shows a progress bar while the block runs.
+
+    Yields:
+        A function that sets the number of finished units and a note beside the bar.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -42,13 +45,13 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, s
 
 @contextlib.contextmanager
 def show_progress(label: str, total: int, unit: str, poll: Callable[[], tuple[int, str]]) -> Iterator[None]:
-    """A progress bar that asks `poll` for its count and note a few times a second while the block runs."""
-    with progress_bar(label, total, unit) as show:
+    """Shows a progress bar while the block runs; `poll` returns the number of finished units and a note."""
+    with progress_bar(label, total, unit) as update:
         ended = threading.Event()
 
         def watch() -> None:
             while not ended.wait(_POLL_SECONDS):
-                show(*poll())
+                update(*poll())
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -57,4 +60,4 @@ def show_progress(label: str, total: int, unit: str, poll: Callable[[], tuple[in
         finally:
             ended.set()
             thread.join()
-        show(*poll())
+        update(*poll())

@@ -155,8 +155,8 @@ def test_what_was_cut_is_counted_again_on_a_second_run_and_after_new_captions(
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        *(({"vocab_size": size}, f"a vocabulary of {size} holds no word") for size in (1, 4)),
-        *(({"max_length": length}, f"a length of {length} holds no word") for length in (1, 2)),
+        *(({"vocab_size": size}, f"a vocabulary of {size} has no room") for size in (1, 4)),
+        *(({"max_length": length}, f"a caption of {length} tokens has no room") for length in (1, 2)),
     ],
 )
 def test_bounds_without_room_for_a_word_are_wrong_usage_in_one_line(
@@ -164,7 +164,7 @@ def test_bounds_without_room_for_a_word_are_wrong_usage_in_one_line(
 ) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
         prepare(tmp_path, train, **options)
-    assert "Take at least" in str(caught.value)
+    assert "Use at least" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

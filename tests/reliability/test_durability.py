@@ -200,7 +200,7 @@ def test_no_repair_is_visible_before_its_files_are_durable(
     records = disk.records
     with pytest.raises(CaptError) as damaged:
         capt.store_verify(store=str(store))
-    assert damaged.value.exit_code == ExitCode.DAMAGED
+    assert damaged.value.exit_code == ExitCode.CORRUPT
     capt.prepare_features(store=str(store), num_shards=2, **source, **PIXELS)
     assert disk.records > records
     assert capt.store_verify(store=str(store))["damaged"] == []

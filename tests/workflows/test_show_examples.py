@@ -42,16 +42,16 @@ def test_an_example_has_its_image_all_captions_split_and_tokens(store, photos):
     add_dataset(store, photos)
     text = add_captions(store, photos)
     result = examples(store)
-    assert (result["dataset"], result["text"], result["images"], result["shown"]) == ("pets", text, 9, 9)
-    assert (result["lost"], result["without_captions"], result["without_image"]) == (0, 0, 0)
+    assert (result["dataset"], result["caption_table"], result["images"], result["shown"]) == ("pets", text, 9, 9)
+    assert (result["unavailable_images"], result["without_captions"], result["without_image"]) == (0, 0, 0)
     example = next(example for example in result["examples"] if example["image_id"] == "2")
     assert example["split"] == "val"
     assert example["image"] == photos[2].reference.location
-    assert example["at_hand"]
+    assert example["is_available"]
     assert [caption["caption"] for caption in example["captions"]] == list(CAPTIONS)
-    assert example["captions"][0]["tokens"] == [2, 4, 5, 6, 3]
-    assert example["captions"][0]["words"] == ["<start>", "a", "dog", "runs", "<end>"]
-    assert example["captions"][1]["words"][1] == "<unk>"
+    assert example["captions"][0]["token_ids"] == [2, 4, 5, 6, 3]
+    assert example["captions"][0]["tokens"] == ["<start>", "a", "dog", "runs", "<end>"]
+    assert example["captions"][1]["tokens"][1] == "<unk>"
 
 
 def test_captions_come_in_the_order_of_their_ids(store, tmp_path):
@@ -107,8 +107,8 @@ def test_an_image_that_is_gone_damaged_or_another_now_costs_no_other(store, phot
     out = tmp_path / "page.html"
     result = examples(store, output=str(out))
     page = out.read_text(encoding="utf-8")
-    assert (result["shown"], result["lost"]) == (10, 2)
-    assert {example["image_id"] for example in result["examples"] if not example["at_hand"]} == {"0", "1"}
+    assert (result["shown"], result["unavailable_images"]) == (10, 2)
+    assert {example["image_id"] for example in result["examples"] if not example["is_available"]} == {"0", "1"}
     assert page.count("<article") == 10
     assert page.count("<img ") == 7
     assert page.count("the image is not available") == 2
@@ -125,7 +125,7 @@ def test_images_are_read_in_place_from_an_archive(store, tmp_path):
     ]
     add_dataset(store, shown)
     result = examples(store)
-    assert {example["image_id"]: example["at_hand"] for example in result["examples"]} == {"1": True, "2": False}
+    assert {example["image_id"]: example["is_available"] for example in result["examples"]} == {"1": True, "2": False}
     assert {example["image"] for example in result["examples"]} == {
         f"{archive}/train/1.png",
         f"{archive}/train/2.png",
@@ -136,7 +136,7 @@ def test_a_dataset_without_captions_yet_is_shown_by_its_images(store, photos, tm
     add_dataset(store, photos)
     out = tmp_path / "page.html"
     result = examples(store, output=str(out))
-    assert (result["text"], result["shown"], result["without_captions"]) == (None, 9, 9)
+    assert (result["caption_table"], result["shown"], result["without_captions"]) == (None, 9, 9)
     assert all(example["captions"] == [] for example in result["examples"])
     assert out.read_text(encoding="utf-8").count("<img ") == 9
     print_examples(examples(store))
@@ -147,7 +147,7 @@ def test_captions_without_images_yet_are_shown_alone(store, photos, tmp_path):
     add_captions(store, photos)
     out = tmp_path / "page.html"
     result = examples(store, output=str(out), split="train")
-    assert (result["shown"], result["lost"], result["without_image"]) == (6, 6, 9)
+    assert (result["shown"], result["unavailable_images"], result["without_image"]) == (6, 6, 9)
     assert all(example["image"] == "" and len(example["captions"]) == 3 for example in result["examples"])
     page = out.read_text(encoding="utf-8")
     assert page.count("the image is not available") == 6
@@ -165,22 +165,22 @@ def test_an_example_needs_both_an_image_and_captions_where_a_dataset_has_both(st
 def test_of_several_datasets_the_error_names_them_and_the_option(store, photos):
     add_dataset(store, photos)
     add_captions(store, photos, "flowers")
-    with pytest.raises(StoreError, match=r"several datasets fit: flowers, pets \(pick with --dataset NAME\)"):
+    with pytest.raises(StoreError, match=r"several datasets: flowers, pets"):
         examples(store)
-    assert examples(store, dataset="pets")["text"] is None
+    assert examples(store, dataset="pets")["caption_table"] is None
     assert examples(store, dataset="flowers")["without_image"] == 9
 
 
 def test_of_several_text_tables_the_error_names_them_and_the_option(store, photos):
     add_dataset(store, photos)
     first, second = add_captions(store, photos), add_captions(store, photos, words=(*SPECIAL_TOKENS, "a"))
-    with pytest.raises(StoreError, match=r"several text tables fit: .*pick with --caption-table ID") as error:
+    with pytest.raises(StoreError, match=r"several caption tables match") as error:
         examples(store)
     assert first in str(error.value)
     assert second in str(error.value)
     result = examples(store, caption_table=second[:6])
-    assert result["text"] == second
-    assert result["examples"][0]["captions"][0]["words"] == ["<start>", "a", "<unk>", "<unk>", "<end>"]
+    assert result["caption_table"] == second
+    assert result["examples"][0]["captions"][0]["tokens"] == ["<start>", "a", "<unk>", "<unk>", "<end>"]
 
 
 def test_a_text_table_picks_its_dataset(store, photos):
@@ -188,7 +188,7 @@ def test_a_text_table_picks_its_dataset(store, photos):
     add_dataset(store, photos[:2], "flowers")
     text = add_captions(store, photos)
     assert examples(store, caption_table=text)["dataset"] == "pets"
-    with pytest.raises(StoreError, match=f"the text table {text} holds captions of pets"):
+    with pytest.raises(StoreError, match=f"the caption table {text[:16]} contains captions of pets"):
         examples(store, caption_table=text, dataset="flowers")
 
 
@@ -246,7 +246,7 @@ def test_the_word_of_a_captcha_stands_where_captions_do(store, tmp_path, capsys)
     result = examples(store, output=str(tmp_path / "page.html"))
     words = {example["image_id"]: [c["caption"] for c in example["captions"]] for example in result["examples"]}
     assert words == {"a0": ["an"], "a1": ["no"], "a2": []}
-    assert (result["without_captions"], result["lost"]) == (1, 0)
+    assert (result["without_captions"], result["unavailable_images"]) == (1, 0)
     assert ">no</span>" in (tmp_path / "page.html").read_text()
     print_examples(examples(store))
     assert "an" in capsys.readouterr().out

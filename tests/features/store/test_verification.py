@@ -87,7 +87,7 @@ def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) 
     index.unlink()
     with pytest.raises(CorruptFileError, match=r"such as features/") as raised:
         capt.store_verify(store=str(store.path))
-    assert raised.value.exit_code == ExitCode.DAMAGED == 4
+    assert raised.value.exit_code == ExitCode.CORRUPT == 4
     figures = raised.value.summary
     assert figures is not None
     assert (figures["damaged"], figures["missing"]) == ([within(store, shard)], [within(store, index)])

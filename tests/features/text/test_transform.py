@@ -121,10 +121,10 @@ def test_words_that_are_not_a_vocabulary_are_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"vocab_size": 4}, "a vocabulary of 4 holds no word"),
-        ({"max_length": 2}, "a length of 2 holds no word"),
-        ({"min_count": 0}, "seen 0 times"),
-        ({"special": ("<p>", "<u>", "<s>", "<e>")}, "the special words are <pad>"),
+        ({"vocab_size": 4}, "a vocabulary of 4 has no room"),
+        ({"max_length": 2}, "a caption of 2 tokens has no room"),
+        ({"min_count": 0}, "invalid number 0"),
+        ({"special": ("<p>", "<u>", "<s>", "<e>")}, "the special tokens must be <pad>"),
     ],
 )
 def test_bounds_that_leave_no_room_for_a_word_are_rejected(tmp_path, settings, message):

@@ -52,15 +52,15 @@ def make_old(store: Store, seconds: float = 3 * DAY) -> None:
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     """Has a job run whole once a collection has read the logs and before it deletes anything."""
-    alone = _Collector._alone
+    alone = _Collector._with_lease
 
     def during(job: Callable[[], object]) -> None:
         def first_job(collector: _Collector, *arguments: Any) -> None:
-            monkeypatch.setattr(_Collector, "_alone", alone)
+            monkeypatch.setattr(_Collector, "_with_lease", alone)
             job()
             alone(collector, *arguments)
 
-        monkeypatch.setattr(_Collector, "_alone", first_job)
+        monkeypatch.setattr(_Collector, "_with_lease", first_job)
 
     return during
 

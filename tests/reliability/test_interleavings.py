@@ -261,7 +261,7 @@ def test_a_real_server_keeps_what_is_live(tmp_path: Path) -> None:
         prepare(store, "photos", ALL)
         prepare(store, "photos", SOME)
         compact_table(store, RECIPE.fingerprint)
-        alone = _Collector._alone
+        alone = _Collector._with_lease
 
         def during(collector: _Collector, *arguments: Any) -> None:
             if CommitLog(store.dataset_root("photos")).last() < 3:
@@ -269,7 +269,7 @@ def test_a_real_server_keeps_what_is_live(tmp_path: Path) -> None:
             alone(collector, *arguments)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_Collector, "_alone", during)
+            patch.setattr(_Collector, "_with_lease", during)
             capt.store_gc(store=str(store.path), older_than="0s")
         check_live(store)
         check(store)

@@ -176,8 +176,8 @@ def test_of_several_text_tables_the_error_names_them_and_the_option(store, photo
     first, second = add_captions(store, photos), add_captions(store, photos, words=(*SPECIAL_TOKENS, "a"))
     with pytest.raises(StoreError, match=r"several caption tables match") as error:
         examples(store)
-    assert first in str(error.value)
-    assert second in str(error.value)
+    assert first[:16] in str(error.value)
+    assert second[:16] in str(error.value)
     result = examples(store, caption_table=second[:6])
     assert result["caption_table"] == second
     assert result["examples"][0]["captions"][0]["tokens"] == ["<start>", "a", "<unk>", "<unk>", "<end>"]
@@ -199,7 +199,7 @@ def test_an_unknown_dataset_is_told_with_those_there_are(store, photos):
 
 
 def test_a_store_without_datasets_says_what_to_run(store):
-    with pytest.raises(StoreError, match=r"no dataset yet.*capt prepare"):
+    with pytest.raises(StoreError, match=r"no dataset.*capt prepare"):
         examples(store)
 
 
@@ -233,11 +233,11 @@ def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path,
     assert "9 of 9 examples of pets" in shown
     assert shown.count("<start>/2 a/4 dog/5 runs/6 <end>/3") == 9
     assert shown.count("A dog <b>snores</b>") == 9
-    assert "images that are not at hand: 1" in shown
+    assert "Images that cannot be read: 1" in shown
     print_examples(examples(store, output=str(tmp_path / "page.html")))
     assert f"9 of 9 examples of pets: {tmp_path / 'page.html'}" in capsys.readouterr().out
     print_examples(examples(store, split="test"))
-    assert "there are no examples to show" in capsys.readouterr().out
+    assert "There are no examples to show." in capsys.readouterr().out
 
 
 def test_the_word_of_a_captcha_stands_where_captions_do(store, tmp_path, capsys):

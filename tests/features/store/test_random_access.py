@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.store import FeatureTable, corruption, open_store, random_access
+from features.io import atomic_files
+from features.store import FeatureTable, open_store, random_access
 from features.store.random_access import first_row
 from schemas.errors import CorruptFileError, MissingKeyError, StoreError, UsageError
 from tests.features.store.stores import (
@@ -101,8 +102,8 @@ def test_a_shard_is_checked_once_and_only_when_it_is_first_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, hashed = table_of(tmp_path), list[str]()
-    original = corruption.hash_file
-    monkeypatch.setattr(corruption, "hash_file", lambda path: (hashed.append(path.name), original(path))[1])
+    original = atomic_files.hash_file
+    monkeypatch.setattr(atomic_files, "hash_file", lambda path: (hashed.append(path.name), original(path))[1])
     for _ in range(3):
         table.get(key_of(1))
     assert len(hashed) == len(set(hashed)) <= 3

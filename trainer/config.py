@@ -8,8 +8,7 @@ from pydantic import Field, ValidationError
 from features.runtime.numerics import detect_native_precision
 from schemas.errors import UsageError
 from schemas.frozen import Settings
-from schemas.options.extractor import Preprocess
-from trainer.models.configs import ModelConfig, RecognizerConfig, profile_settings
+from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig, profile_settings
 
 TrainingT = TypeVar("TrainingT", bound=Settings)
 ModelT = TypeVar("ModelT", bound=Settings)
@@ -70,7 +69,7 @@ class LoopConfig(Settings):
         return self.model_copy(update={"precision": _POLICIES[detect_native_precision()]})
 
 
-class TrainingConfig(LoopConfig):
+class TrainingConfig(LoopConfig, BackboneConfig):
     """Training hyperparameters of captioners, in addition to those of every task.
 
     Args:
@@ -80,13 +79,8 @@ class TrainingConfig(LoopConfig):
         num_sample_captions: Number of validation images that are captioned after each epoch.
         max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
             the longest training caption, and one for the end token.
-        extractor: Extractor inside the model, as `--extractor` of `capt prepare features`; requires a pixel table. All
-            settings below require an extractor.
-        extractor_weights: As `--weights` of `capt prepare features`.
-        extractor_layer: As `--layer` of `capt prepare features`.
-        extractor_preprocess: As `--preprocess` of `capt prepare features`.
-        extractor_lr_multiplier: Factor of the learning rate for the extractor; 0 freezes it.
-        augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
+        augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated. Augmentation
+            requires an extractor.
         augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
         augment_color_jitter: Maximum relative change of brightness, contrast and saturation.
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
@@ -97,11 +91,6 @@ class TrainingConfig(LoopConfig):
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
     num_sample_captions: int = Field(3, ge=0)
     max_new_tokens: int | None = Field(None, ge=1)
-    extractor: str | None = None
-    extractor_weights: str | None = None
-    extractor_layer: str | None = None
-    extractor_preprocess: Preprocess | None = None
-    extractor_lr_multiplier: float = Field(0.0, ge=0, le=1)
     augment_translation: float = Field(0.0, ge=0, le=0.5)
     augment_zoom: float = Field(0.0, ge=0, le=1)
     augment_color_jitter: float = Field(0.0, ge=0, lt=1)

@@ -79,7 +79,8 @@ class Lexicon:
         ids = np.zeros((len(self.words), positions), np.int32)
         ids[:, : self._ids.shape[1]] = self._ids[:, :positions]
         scores: NDArray[np.float32] = log_probabilities[:, np.arange(positions), ids].sum(axis=2)
-        return np.where(fits, scores, _LOG_ZERO)
+        scores[:, ~fits] = _LOG_ZERO
+        return scores
 
 
 def _log_add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from features.images.decode import open_image
 from features.images.resizer import Resizer
 from schemas.errors import to_record_error
-from trainer.evaluation.caption_tokenizer import plain_tokens
+from trainer.metrics.caption_tokenizer import plain_tokens
 from trainer.reports.markup import (
     Html,
     attention_details,

@@ -23,8 +23,8 @@ from schemas.errors import CorruptFileError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.strict_json import parse_json
 from schemas.table_config import FeatureTableConfig
-from trainer.config import TrainingConfig
 from trainer.models.captioner import FeatureNormalization
+from trainer.models.configs import BackboneConfig
 from trainer.models.model_specs import ModelSpec
 
 _BATCH_SIZE = 16
@@ -54,11 +54,11 @@ class Backbone:
         return json.dumps(keras.saving.serialize_keras_object(self.function.model)).encode()
 
 
-def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTableConfig) -> Backbone:
+def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableConfig) -> Backbone:
     """Opens the extractor that a run's config names, with its weights.
 
     Args:
-        training: The run's config.
+        config: Names the extractor.
         spec: The model; it decides whether the features are pooled.
         pixels: Config of the pixel table.
 
@@ -66,13 +66,13 @@ def open_backbone(training: TrainingConfig, spec: ModelSpec, pixels: FeatureTabl
         UsageError: The extractor does not exist, or the model cannot read its features.
         CaptError: The weights are not available.
     """
-    if training.extractor == PIXELS:
+    if config.extractor == PIXELS:
         raise UsageError("pixels are the extractor's input", location="extractor", hint="Name a Keras model.")
     options = ExtractorOptions(
-        extractor=training.extractor or "",
-        weights=training.extractor_weights,
-        layer=training.extractor_layer,
-        preprocess=training.extractor_preprocess,
+        extractor=config.extractor or "",
+        weights=config.extractor_weights,
+        layer=config.extractor_layer,
+        preprocess=config.extractor_preprocess,
         pooling="none" if spec.spatial else "avg",
         height=pixels.height,
         width=pixels.width,

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.options.extractor import Preprocess
 
 KerasCell = Literal["rnn", "lstm", "gru"]
 
@@ -28,6 +29,24 @@ class ModelConfig(Settings):
     def max_caption_length(self) -> int | None:
         """Maximum number of words per caption; None for no limit."""
         return None
+
+
+class BackboneConfig(Settings):
+    """Hyperparameters of an extractor inside a captioner, which then reads a pixel table.
+
+    Args:
+        extractor: As `--extractor` of `capt prepare features`; null for none.
+        extractor_weights: As `--weights` of `capt prepare features`.
+        extractor_layer: As `--layer` of `capt prepare features`.
+        extractor_preprocess: As `--preprocess` of `capt prepare features`.
+        extractor_lr_multiplier: Factor of the learning rate for the extractor; 0 freezes it.
+    """
+
+    extractor: str | None = None
+    extractor_weights: str | None = None
+    extractor_layer: str | None = None
+    extractor_preprocess: Preprocess | None = None
+    extractor_lr_multiplier: float = Field(0.0, ge=0, le=1)
 
 
 # === Captioners with spatial features ===

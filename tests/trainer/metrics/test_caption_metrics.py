@@ -4,14 +4,13 @@ import sys
 import numpy as np
 import pytest
 
-import trainer.evaluation
+import trainer.metrics
 from schemas.errors import CaptError, UsageError
 from tests.trainer.programs import DIES, HANGS, TOKENIZES, are_gone, needs_java
 from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.trainer.programs import no_java as no_java  # a fixture
-from trainer.evaluation import java
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
-from trainer.metrics import METRICS, Scorer, bleu, cider_d, score
+from trainer.metrics import METRICS, Scorer, bleu, cider_d, java, score
 
 # Published with the scorers of COCO's evaluation, or found by running them.
 SENTENCES = (
@@ -85,7 +84,7 @@ def test_meteor_takes_what_could_be_taken_for_its_own_marks(scorer):
 def test_without_java_all_but_meteor_are_the_same(no_java, hypotheses, references, expected):
     found = score(hypotheses, references)
     assert found["tokenizer"] == "plain"
-    assert found["skipped_metrics"] == {"meteor": "there is no java on the path. Install a Java runtime, 8 or later."}
+    assert found["skipped_metrics"] == {"meteor": "there is no java on the path. Install Java 8 or later."}
     assert {name: found[name] for name in METRICS if name in found} == pytest.approx(
         {name: value for name, value in expected.items() if name != "meteor"}, abs=5e-7
     )
@@ -150,12 +149,12 @@ def test_a_meteor_that_hangs_is_killed_and_the_tokenizer_stays(make_java, patien
 @pytest.mark.parametrize("script", [DIES, f"{TOKENIZES}\n{DIES}", f"{TOKENIZES}\nread line; {DIES}"])
 def test_a_java_that_dies_is_named_with_its_last_words(make_java, script):
     make_java(script)
-    assert "java ended with status 3: no memory left" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
+    assert "java ended with exit code 3: no memory left" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
 
 
 def test_a_meteor_that_talks_nonsense_is_no_score(make_java):
     make_java(f"{TOKENIZES}\nwhile read line; do echo what; done")
-    assert "java answers nonsense" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
+    assert "the output of java is invalid" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
 
 
 def interrupted(program):
@@ -177,8 +176,8 @@ def test_without_pycocoevalcap_one_line_says_how_to_get_it(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
     for name in ("coco_scorers", "java"):
-        monkeypatch.delitem(sys.modules, f"trainer.evaluation.{name}", raising=False)
-        monkeypatch.delattr(trainer.evaluation, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"trainer.metrics.{name}", raising=False)
+        monkeypatch.delattr(trainer.metrics, name, raising=False)
     with pytest.raises(CaptError, match=r"not installed\. .*capt\[evaluate\]"):
         score(*GOOD_TEST[:2])
 

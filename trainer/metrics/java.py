@@ -1,7 +1,7 @@
-"""Java: the two programs of pycocoevalcap that need it, PTB's tokenizer and METEOR; neither outlives its use.
+"""Runs the Java programs of pycocoevalcap: the PTB tokenizer and METEOR.
 
-Both are asked over their standard input and answer on their standard output. Each is the leader of a process group,
-which is killed when its use ends, however it ends, and when its time is up.
+capt communicates with both over standard input and output. Each is the leader of a process group, which is killed after
+use, after an error and after a time limit.
 """
 
 import os
@@ -21,9 +21,9 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 
 from schemas.errors import CaptError
 
-# METEOR reads its table of paraphrases first, which takes 3 s at best and ten times that on a busy machine.
+# METEOR loads its paraphrase table first, which takes 3 s, and ten times as long on a busy machine.
 START_SECONDS = 120.0
-SECONDS_A_TEXT = 0.05
+SECONDS_PER_TEXT = 0.05
 
 _TOKENIZE = (
     "-cp",
@@ -37,39 +37,39 @@ _SEPARATOR = "|||"
 
 
 class JavaError(CaptError):
-    """Java is missing, or one of its programs died or did not answer in time."""
+    """Java is missing, or a program failed or exceeded its time limit."""
 
 
 def tokenize(texts: Sequence[str]) -> list[str]:
-    """Texts as PTB's tokenizer has them: lower case, words joined by spaces, without punctuation.
+    """Returns each text as lowercase words without punctuation, joined by spaces.
 
     Args:
-        texts: sequence of str. Each of one line: no line ends of any kind.
+        texts: Texts without line ends.
 
     Raises:
-        JavaError: there is no answer, or not one line a text.
+        JavaError: The output does not have one line per text.
     """
-    place = Path(ptbtokenizer.__file__).parent
-    with _Program(_TOKENIZE, place) as program, program.within(START_SECONDS + SECONDS_A_TEXT * len(texts)):
+    directory = Path(ptbtokenizer.__file__).parent
+    with _Program(_TOKENIZE, directory) as program, program.within(START_SECONDS + SECONDS_PER_TEXT * len(texts)):
         answer, _ = program.process.communicate("".join(f"{text}\n" for text in texts).encode())
         lines = answer.decode().split("\n")
         if program.process.returncode or len(lines) != len(texts) + 1:
-            raise ValueError("no line a text")
+            raise ValueError("expected one line per text")
     return [" ".join(word for word in line.split() if word not in ptbtokenizer.PUNCTUATIONS) for line in lines[:-1]]
 
 
 class Meteor(meteor.Meteor):  # type: ignore[misc]
-    """METEOR 1.5 (Denkowski and Lavie, 2014), as pycocoevalcap asks it; a context, which ends its process.
+    """METEOR 1.5 (Denkowski and Lavie, 2014); a context manager that ends the process of pycocoevalcap's class.
 
     Raises:
-        JavaError: there is no Java.
+        JavaError: Java is missing.
     """
 
     def __init__(self) -> None:
         self._program = _Program(_METEOR, Path(meteor.__file__).parent)
 
     def __del__(self) -> None:
-        """Nothing: the base class would wait for its lock, which an error leaves taken."""
+        """Does nothing; the base class would wait for its lock, which stays locked after an error."""
 
     def __enter__(self) -> "Meteor":
         self.meteor_p = self._program.__enter__().process
@@ -81,43 +81,43 @@ class Meteor(meteor.Meteor):  # type: ignore[misc]
     def compute_score(
         self, gts: Mapping[Any, Sequence[str]], res: Mapping[Any, Sequence[str]]
     ) -> tuple[float, list[float]]:
-        """The score of all texts together, and of each.
+        """Computes the score over all images, and the score per image.
 
         Args:
-            gts: mapping. The references of each image, tokenized.
-            res: mapping. A list of the one hypothesis of each image, tokenized, by the same ids in the same order.
+            gts: Tokenized references by image ID.
+            res: A list with the tokenized hypothesis by image ID, in the same order.
 
         Raises:
-            JavaError: METEOR died, answers nonsense, or did not answer in time.
+            JavaError: METEOR failed, its output is invalid, or it exceeded its time limit.
         """
         self.lock = threading.Lock()
         clean = {name: [text.replace(_SEPARATOR, " ") for text in texts] for name, texts in gts.items()}
-        with self._program.within(START_SECONDS + SECONDS_A_TEXT * sum(map(len, gts.values()))):
+        with self._program.within(START_SECONDS + SECONDS_PER_TEXT * sum(map(len, gts.values()))):
             score, scores = super().compute_score(clean, res)
         return score, scores
 
 
 class _Program:
-    """A Java program; a context, at the end of which it and all that it started are killed.
+    """A Java program; a context manager that kills the program and its child processes.
 
     Args:
-        arguments: sequence of str. What follows `java`.
-        place: Path. The directory it runs in.
+        arguments: Command-line arguments of `java`.
+        directory: Working directory.
     """
 
-    def __init__(self, arguments: Sequence[str], place: Path) -> None:
+    def __init__(self, arguments: Sequence[str], directory: Path) -> None:
         java = shutil.which("java")
         if java is None:
-            raise JavaError("there is no java on the path", hint="install a Java runtime, 8 or later")
+            raise JavaError("there is no java on the path", hint="Install Java 8 or later.")
         self._command = [java, *arguments]
-        self._place = place
+        self._directory = directory
 
     def __enter__(self) -> "_Program":
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         try:
             self.process = subprocess.Popen(
                 self._command,
-                cwd=self._place,
+                cwd=self._directory,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -134,23 +134,28 @@ class _Program:
         self._kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
-            # What was not yet written to it is lost with the process.
+            # Unwritten input is lost with the process.
             with suppress(OSError):
                 pipe and pipe.close()
         self._errors.close()
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Within the block, the program is killed after so long, and a broken conversation is a JavaError."""
-        late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), self._kill()))
+        """Kills the program after this time, and raises JavaError if the communication fails."""
+        is_late = threading.Event()
+
+        def stop() -> None:
+            is_late.set()
+            self._kill()
+
+        timer = threading.Timer(seconds, stop)
         timer.daemon = True
         timer.start()
         try:
             yield
         except (OSError, ValueError) as error:
             self._kill()
-            raise JavaError(self._complaint(late.is_set(), seconds), location=self._command[0]) from error
+            raise JavaError(self._describe_failure(is_late.is_set(), seconds), location=self._command[0]) from error
         finally:
             timer.cancel()
 
@@ -159,11 +164,13 @@ class _Program:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def _complaint(self, late: bool, seconds: float) -> str:
-        if late:
+    def _describe_failure(self, is_late: bool, seconds: float) -> str:
+        if is_late:
             return f"java did not answer within {seconds:.0f} s"
         status = self.process.wait()
         self._errors.seek(0)
-        said = " ".join(self._errors.read().decode(errors="replace").split())[:300]
-        ended = "java answers nonsense" if status == -signal.SIGKILL else f"java ended with status {status}"
-        return f"{ended}: {said}" if said else ended
+        output = " ".join(self._errors.read().decode(errors="replace").split())[:300]
+        failure = (
+            "the output of java is invalid" if status == -signal.SIGKILL else f"java ended with exit code {status}"
+        )
+        return f"{failure}: {output}" if output else failure

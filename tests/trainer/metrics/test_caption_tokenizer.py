@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.programs import needs_java
-from trainer.evaluation.caption_tokenizer import one_line, plain_tokenize, plain_tokens
-from trainer.evaluation.java import tokenize
+from trainer.metrics.caption_tokenizer import one_line, plain_tokenize, plain_tokens
+from trainer.metrics.java import tokenize
 
 TEXTS = [
     "A man's dog doesn't run, isn't it? (Yes!)",

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import CaptError, UsageError
-from trainer.evaluation.caption_tokenizer import Tokenizer, one_line, plain_tokenize
+from trainer.metrics.caption_tokenizer import Tokenizer, one_line, plain_tokenize
 
 TITLES = {
     "bleu_1": "BLEU-1",
@@ -221,7 +221,7 @@ def _cider_d(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.flo
 
 def _cocoeval() -> ModuleType:
     try:
-        from trainer.evaluation import coco_scorers
+        from trainer.metrics import coco_scorers
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise

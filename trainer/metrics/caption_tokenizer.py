@@ -1,8 +1,7 @@
-"""Tokens: captions as the metrics count their words, in lower case and without punctuation.
+"""Splits captions into lowercase words without punctuation, without Java.
 
-`ptb` is the tokenizer of COCO's evaluation, in Java. `plain` needs none and follows it in what captions are made of:
-contractions become two words (`does n't`, `man 's`), hyphens, points and commas within a word stay, brackets count as
-words, and every mark that the other drops is dropped.
+The plain tokenizer follows `ptb`, the Java tokenizer of COCO's evaluation: contractions become two words (`does n't`,
+`man 's`), hyphens, periods and commas within a word stay, brackets count as words, other punctuation is removed.
 """
 
 import re
@@ -20,17 +19,17 @@ _PLAIN_MARKS = str.maketrans("‘’“”–—…", "''\"\"--.")
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space, line ends of all kinds among it, as one space."""
+    """Returns the text with all white space, including line ends, as single spaces."""
     return " ".join(text.split())
 
 
 def plain_tokens(text: str) -> list[str]:
-    """The words of a caption, by the plain tokenizer."""
+    """Returns the words of a caption."""
     text = _CONTRACTED.sub(r" \1", text.lower().translate(_PLAIN_MARKS))
     text = _JOINED.sub(r"\1 ", text)
     return [_BRACKETS.get(token, token) for token in _TOKEN.findall(text) if token not in _DROPPED]
 
 
 def plain_tokenize(texts: Sequence[str]) -> list[str]:
-    """The words of each text, joined by spaces."""
+    """Returns the words of each text, joined by spaces."""
     return [" ".join(plain_tokens(text)) for text in texts]

@@ -1,9 +1,9 @@
-"""The parts of pycocoevalcap that captions are scored with; SPICE is none: it downloads when it is constructed."""
+"""Imports the scorers of pycocoevalcap. SPICE is excluded, because its constructor downloads files."""
 
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from trainer.evaluation import java
+from trainer.metrics import java
 
 __all__ = ["BleuScorer", "Cider", "Rouge", "java"]

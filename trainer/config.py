@@ -79,8 +79,8 @@ class TrainingConfig(LoopConfig, BackboneConfig):
         num_sample_captions: Number of validation images that are captioned after each epoch.
         max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
             the longest training caption, and one for the end token.
-        augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated. Augmentation
-            requires an extractor.
+        augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
+            Augmentation requires an extractor.
         augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
         augment_color_jitter: Maximum relative change of brightness, contrast and saturation.
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.

@@ -75,14 +75,15 @@ class Lexicon:
             float32 array [B, words]; −10³⁰ for a word of more than L characters.
         """
         positions = log_probabilities.shape[1]
-        fits = (self._ids[:, positions:] == BLANK).all(axis=1)
+        is_too_long = (self._ids[:, positions:] != BLANK).any(axis=1)
         ids = np.zeros((len(self.words), positions), np.int32)
         ids[:, : self._ids.shape[1]] = self._ids[:, :positions]
         scores: NDArray[np.float32] = log_probabilities[:, np.arange(positions), ids].sum(axis=2)
-        scores[:, ~fits] = _LOG_ZERO
+        scores[:, is_too_long] = _LOG_ZERO
         return scores
 
 
 def _log_add(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns log(exp(one) + exp(other)), five times as fast as NumPy's logaddexp."""
-    return np.maximum(one, other) + np.log(1 + np.exp(-np.abs(one - other)))
+    total: NDArray[np.float32] = np.maximum(one, other) + np.log(1 + np.exp(-np.abs(one - other)))
+    return total

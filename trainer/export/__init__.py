@@ -1,1 +1,1 @@
-"""Runs as TensorFlow graphs, from encoded images to answers."""
+"""Exports runs as TensorFlow SavedModels."""

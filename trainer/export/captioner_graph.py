@@ -1,4 +1,4 @@
-"""A captioner as one TensorFlow graph: features to captions, by beam search."""
+"""Builds the TensorFlow graph of a captioner, with beam search."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ from trainer.runs.directory import VOCABULARY
 
 
 class GraphCaptioner(GraphRun):
-    """A captioner's whole way from encoded images to captions; its vocabulary is an asset.
+    """The graph of a captioner; its vocabulary is an asset.
 
     Args:
-        run: CaptionerRun. Whose network, model and vocabulary.
-        decoding: GenerationConfig. Without a temperature.
-        run_dir: The run directory, by a path that TensorFlow takes literally (`features.io.plain_paths`).
+        run: The run.
+        config: How captions are generated, without a temperature.
+        run_dir: The run directory, as a path without characters that are special to TensorFlow
+            (`features.io.plain_paths`).
     """
 
-    answers = "captions"
+    output_name = "captions"
 
-    def __init__(self, run: CaptionerRun, decoding: GenerationConfig, run_dir: Path) -> None:
+    def __init__(self, run: CaptionerRun, config: GenerationConfig, run_dir: Path) -> None:
         super().__init__(run)
-        self._decoder = BeamDecoder(run.model, decoding)
+        self._decoder = BeamDecoder(run.model, config)
         self.words = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(
                 str(run_dir / VOCABULARY),
@@ -38,15 +39,11 @@ class GraphCaptioner(GraphRun):
             default_value="",
         )
 
-    def answer(self, features: Any) -> tuple[Any, Any]:
-        """As `GraphRun` has it."""
+    def predict(self, features: Any) -> tuple[Any, Any]:
         tokens, scores, _ = self._decoder.decode(features)
-        return self._text(tokens[:, 0]), scores[:, 0]
+        return self._join_words(tokens[:, 0]), scores[:, 0]
 
-    def _text(self, ids: Any) -> Any:
-        words = tf.RaggedTensor.from_tensor(self.words.lookup(tf.cast(ids, tf.int64)), lengths=_lengths(ids))
+    def _join_words(self, tokens: Any) -> Any:
+        lengths = tf.reduce_sum(tf.cast(tf.not_equal(tokens, PAD), tf.int64), axis=1)
+        words = tf.RaggedTensor.from_tensor(self.words.lookup(tf.cast(tokens, tf.int64)), lengths=lengths)
         return tf.strings.reduce_join(words, axis=-1, separator=" ")
-
-
-def _lengths(ids: Any) -> Any:
-    return tf.reduce_sum(tf.cast(tf.not_equal(ids, PAD), tf.int64), axis=1)

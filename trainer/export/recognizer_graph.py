@@ -1,4 +1,4 @@
-"""A recognizer as one TensorFlow graph: pixels to words, by the likeliest letters."""
+"""Builds the TensorFlow graph of a recognizer, with greedy decoding."""
 
 from typing import Any
 
@@ -11,22 +11,21 @@ from trainer.runs.recognizer_run import RecognizerRun
 
 
 class GraphRecognizer(GraphRun):
-    """A recognizer's whole way from encoded images to words.
+    """The graph of a recognizer.
 
     Args:
-        run: RecognizerRun. Whose network and model.
+        run: The run.
     """
 
-    answers = "words"
+    output_name = "labels"
 
     def __init__(self, run: RecognizerRun) -> None:
         super().__init__(run)
-        # Hidden from tf.Module, which would track what Keras keeps for training as well.
-        self._read = lambda pixels: run.model(pixels, training=False)[run.metadata.config.head]
+        # In a lambda, because tf.Module would also track the training state of the Keras model.
+        self._compute_logits = lambda pixels: run.model(pixels, training=False)[run.metadata.config.head]
         self._head = run.metadata.config.head
-        self._letters = tf.constant(["", *CHARACTERS])
+        self._characters = tf.constant(["", *CHARACTERS])
 
-    def answer(self, features: Any) -> tuple[Any, Any]:
-        """As `GraphRun` has it."""
-        ids, scores = decode_greedily(self._head, self._read(features))
-        return tf.strings.reduce_join(tf.gather(self._letters, ids), axis=1), scores
+    def predict(self, features: Any) -> tuple[Any, Any]:
+        ids, scores = decode_greedily(self._head, self._compute_logits(features))
+        return tf.strings.reduce_join(tf.gather(self._characters, ids), axis=1), scores

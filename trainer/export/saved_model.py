@@ -1,4 +1,4 @@
-"""`capt export`: a run as a SavedModel that takes encoded images, and needs nothing but TensorFlow."""
+"""Runs `capt export`: writes a run as a SavedModel that reads encoded images and needs TensorFlow only."""
 
 import logging
 import re
@@ -23,28 +23,28 @@ from trainer.runs.directory import NETWORK
 from trainer.runs.run import Run, load_run
 
 _COMPARED_IMAGES = 8
-_PATTERN = re.compile(r"[\[\]*?\\]")
+_SPECIAL_CHARACTERS = re.compile(r"[\[\]*?\\]")
 
 _log = logging.getLogger("capt.export")
 
 
 def export_run(options: Export) -> dict[str, Any]:
-    """Write a run as a SavedModel.
+    """Writes a run as a SavedModel.
 
-    Its signature `serving_default` takes `images`, string [N], JPEG or PNG each, and gives `captions`, or `words` of a
-    recognizer, string [N], `scores` float32 [N] (natural logarithm of each one's probability) and `errors` string [N],
-    empty where an image was read. A captioner's vocabulary is an asset; words are read by their likeliest letters.
+    The signature `serving_default` has the input `images`, string [N], JPEG or PNG files. Its outputs are `captions`
+    or, for a recognizer, `labels`, string [N]; `scores`, float32 [N], their log-probabilities; and `errors`, string
+    [N], empty for readable images. A captioner's vocabulary is an asset. Recognizers use greedy decoding.
 
     Args:
-        options: The run, the directory to create, and how captions are chosen.
+        options: The run, the output directory, and how captions are generated.
 
     Returns:
-        dict: `output`, `bytes`, `vocabulary` (ids; letters of a recognizer), and `precision_difference`: how far the
-        network's features in float32, as the graph computes them, are from those of the run's precision, relative to
-        their norm (0 where that is float32).
+        `output`, `bytes`, `vocabulary` (number of token IDs, or of characters), and `precision_difference`: the norm of
+        the difference between the extractor's features in float32, as in the graph, and in the run's precision,
+        relative to the norm of the former.
 
     Raises:
-        UsageError: the directory exists, an option is not for the run, or the backend is not TensorFlow.
+        UsageError: The directory exists, an option does not apply to the run, or the backend is not TensorFlow.
     """
     target = local_path(options.out).absolute()
     opened = load_run(options.run)
@@ -52,9 +52,9 @@ def export_run(options: Export) -> dict[str, Any]:
     with plain_path(opened.path) as run_dir:
         served, vocabulary = opened.task.export_graph(opened, options, run_dir)
         _write(served, target)
-    if _PATTERN.search(str(target)):
+    if _SPECIAL_CHARACTERS.search(str(target)):
         _log.warning(
-            "%s: TensorFlow takes [ ] * ? \\ in a path for a pattern, so it may not load the SavedModel here. Move it.",
+            "%s: TensorFlow reads [ ] * ? \\ in a path as a pattern, so it may fail to load the SavedModel. Move it.",
             target,
         )
     return {
@@ -67,9 +67,9 @@ def export_run(options: Export) -> dict[str, Any]:
 
 def _check(target: Path) -> None:
     if keras.backend.backend() != "tensorflow":
-        raise UsageError("a SavedModel is made on TensorFlow", hint="unset KERAS_BACKEND; any run can be exported")
+        raise UsageError("export requires the TensorFlow backend", hint="Unset KERAS_BACKEND. Any run can be exported.")
     if target.exists():
-        raise UsageError("it exists", location=str(target), hint="name a new directory")
+        raise UsageError("the output directory already exists", location=str(target), hint="Choose a new directory.")
 
 
 def _write(served: GraphRun, target: Path) -> None:

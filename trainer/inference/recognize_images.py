@@ -48,5 +48,5 @@ def print_predictions(result: dict[str, Any]) -> None:
 def _to_json(result: RecognizedImage | RecordError, strategy: DecodingStrategy) -> dict[str, Any]:
     if isinstance(result, RecordError):
         return {"error": str(result)}
-    each = {one: {"text": result.by(one).text, "score": result.by(one).score} for one in STRATEGIES}
+    each: dict[str, Any] = {one: {"text": result.by(one).text, "score": result.by(one).score} for one in STRATEGIES}
     return {**each[strategy], **each}

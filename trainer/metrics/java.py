@@ -58,7 +58,7 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     return [" ".join(word for word in line.split() if word not in ptbtokenizer.PUNCTUATIONS) for line in lines[:-1]]
 
 
-class Meteor(meteor.Meteor):  # type: ignore[misc]
+class Meteor(meteor.Meteor):
     """METEOR 1.5 (Denkowski and Lavie, 2014); a context manager that ends the process of pycocoevalcap's class.
 
     Raises:

@@ -92,5 +92,5 @@ def test_what_cannot_be_exported_is_refused(squares, shown, tmp_path):
     with pytest.raises(UsageError, match="unknown option 'temperature'"):
         capt.export(run=tmp_path / "run", out=tmp_path / "served", temperature=1.0)
     Path(tmp_path / "there").mkdir()
-    with pytest.raises(UsageError, match=r"there: it exists"):
+    with pytest.raises(UsageError, match=r"there: the output directory already exists"):
         capt.export(run=tmp_path / "run", out=tmp_path / "there")

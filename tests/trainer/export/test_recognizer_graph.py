@@ -20,7 +20,7 @@ served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 made = served(images=tf.constant([open(name, "rb").read() for name in sys.argv[2:]]))
 assert not [name for name in sys.modules if name.split(".")[0] in ("capt", "trainer", "features", "schemas", "keras")]
 print(json.dumps({
-    "words": [text.decode() for text in made["words"].numpy()],
+    "labels": [text.decode() for text in made["labels"].numpy()],
     "scores": [float(score) for score in made["scores"].numpy()],
     "errors": [text.decode() for text in made["errors"].numpy()],
 }))
@@ -52,7 +52,7 @@ def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, ser
     command = [sys.executable, "-I", "-c", SERVE, str(out), *map(str, files)]
     made = json.loads(subprocess.check_output(command, cwd=tmp_path, stderr=subprocess.DEVNULL, text=True))
     for file, expected, text, score, error in zip(
-        files, run.recognize_many(files), made["words"], made["scores"], made["errors"], strict=True
+        files, run.recognize_many(files), made["labels"], made["scores"], made["errors"], strict=True
     ):
         if file.suffix == ".gif":
             assert error == "unsupported: neither JPEG nor PNG"
@@ -73,8 +73,8 @@ def test_its_pixels_are_those_of_the_store_to_the_bit(run, words_store, captchas
 
 def test_any_number_of_images_is_taken_at_once(served, captchas):
     model = tf.saved_model.load(str(served[0])).signatures["serving_default"]
-    together = model(images=tf.constant([one.data for one in captchas[:9]]))["words"].numpy().tolist()
-    apart = [model(images=tf.constant([one.data]))["words"].numpy()[0] for one in captchas[:9]]
+    together = model(images=tf.constant([one.data for one in captchas[:9]]))["labels"].numpy().tolist()
+    apart = [model(images=tf.constant([one.data]))["labels"].numpy()[0] for one in captchas[:9]]
     assert together == apart
 
 

@@ -172,7 +172,7 @@ class Recognizer(keras.Model):
 
     def __init__(self, config: RecognizerConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = config = config or RecognizerConfig.model_validate({})
+        self.config = config = config or RecognizerConfig()
         steps_per_column = 2 ** len(config.filters) // _PIXELS_PER_TIME_STEP
         self.trunk = keras.Sequential(self._make_trunk(), name="trunk")
         self.cell_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="cells")

@@ -312,7 +312,7 @@ def test_a_network_that_will_not_do_is_one_line_that_names_the_option(network, t
 
 def test_pixels_of_another_size_are_refused_with_the_command_that_makes_the_right_ones(network, table_config):
     other = table_config.model_copy(update={"height": 32})
-    with pytest.raises(UsageError, match=r"takes 16, not 32; the table's pixels are 32×16\. .*--height N --width N"):
+    with pytest.raises(UsageError, match=r"16, not 32; the table's pixels are 32×16\. .*--height N --width N"):
         open_backbone(config(network), model_spec("soft_attention"), other)
 
 
@@ -323,7 +323,7 @@ def test_pixels_are_taken_with_an_extractor_and_features_without(pixels, network
     with pytest.raises(UsageError, match=r"these features have shape \[16, 19\]\. .*--extractor pixels`"):
         select_tables(pixels, PixelInput(), features=features.fingerprint)
     taken = select_tables(pixels, PixelInput()).features.fingerprint
-    with pytest.raises(UsageError, match=r"these are pixels \[16, 16, 3\].*name a network with extractor in --config"):
+    with pytest.raises(UsageError, match=r"these are pixels \[16, 16, 3\].*set extractor in --config"):
         select_tables(pixels, model_spec("nic"), features=taken)
 
 

@@ -101,14 +101,21 @@ def _json_output() -> str:
         sections = dict(_sections(_read_docstring(*command.runs.split(":"))))
         text = sections.get("Returns") or sections.get("") or ""
         lines += [f"## capt {command.name}", "", _prose(_TYPE.sub("", text.strip())), ""]
+        for module, kind, method in re.findall(r"`((?:\w+\.)+\w+)\.([A-Z]\w+)\.(\w+)`", text):
+            returns = dict(_sections(_read_docstring(module, method, kind))).get("Returns", "")
+            lines += [f"`{kind}.{method}` returns: {_prose(returns)}", ""]
     return "\n".join(lines)
 
 
-def _read_docstring(module: str, name: str) -> str:
-    """Returns the docstring of a function without importing its module; follows imports and `see` references."""
+def _read_docstring(module: str, name: str, kind: str = "") -> str:
+    """Returns the docstring of a function, or of a method of `kind`, without importing its module.
+
+    Follows imports and `see` references.
+    """
     base = ROOT / module.replace(".", "/")
     tree = ast.parse((base / "__init__.py" if base.is_dir() else base.with_suffix(".py")).read_text(encoding="utf-8"))
-    for node in tree.body:
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind]
+    for node in classes[0].body if classes else tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             text = ast.get_docstring(node) or ""
             other = re.search(r"[:;] see `(\w+)`", text)

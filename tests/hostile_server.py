@@ -1,4 +1,4 @@
-"""A raw socket server on loopback that sends exactly the bytes that a test registers, and then ends as told."""
+"""Serves exactly the bytes that a test registers, from a raw socket on loopback."""
 
 import contextlib
 import socket
@@ -29,7 +29,7 @@ class Script:
 
 
 class HostileServer(socketserver.ThreadingTCPServer):
-    """Answers each path with its script; `asked` counts the requests per path."""
+    """Answers each path with its script; `requests` counts the requests per path."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -37,7 +37,7 @@ class HostileServer(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.scripts: dict[str, Script] = {}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.stopped = threading.Event()
 
     @property
@@ -61,7 +61,7 @@ class _Handler(socketserver.BaseRequestHandler):
         while b"\r\n\r\n" not in request:
             request += self.request.recv(4096) or b"\r\n\r\n"
         path = [*request.split(b" "), b""][1].decode("latin-1")
-        self.server.asked[path] += 1
+        self.server.requests[path] += 1
         script = self.server.scripts.get(path, Script(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
         self.request.sendall(script.first)
         while script.then and not self.server.stopped.wait(script.pause):

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that answers as tests want: images, redirects, errors, and what no server should send."""
+"""Serves images, redirects, errors and invalid responses over HTTP on loopback."""
 
 import threading
 import time
@@ -14,13 +14,13 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class ImageServer(ThreadingHTTPServer):
-    """Answers `/N.jpg` with the N-th photograph of noise, what `on` names as told, and the rest with 404."""
+    """Answers `/N.jpg` with the N-th noise image, registered paths as registered, and others with 404."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
         self.starts: list[float] = []
         self.most_at_once = 0
@@ -33,7 +33,7 @@ class ImageServer(ThreadingHTTPServer):
         return f"http://{host}:{self.server_port}{path}"
 
     def on(self, path: str, *answers: Answer) -> str:
-        """Answer a path in turn with each of `answers`, then with the last; the path's address."""
+        """Registers a path's answers, of which the last is repeated; returns its URL."""
         waiting = list(answers)
 
         def send(handler: BaseHTTPRequestHandler) -> None:
@@ -43,7 +43,7 @@ class ImageServer(ThreadingHTTPServer):
         return self.url(path)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is what many tests want."""
+        """Clients hang up in many tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         with server.lock:
-            server.asked[self.path] += 1
+            server.requests[self.path] += 1
             server.headers[self.path] = dict(self.headers)
             server.starts.append(time.monotonic())
             server.now += 1
@@ -84,14 +84,14 @@ def image_server() -> Iterator[ImageServer]:
 
 
 def jpeg(number: int) -> bytes:
-    """The N-th photograph of noise."""
+    """Returns the N-th noise image."""
     file = BytesIO()
     noise_image(number).save(file, "JPEG")
     return file.getvalue()
 
 
 def answer(status: int = 200, body: bytes = b"", kind: str | None = "image/jpeg", **headers: str) -> Answer:
-    """An answer with a body of its declared length, unless a header declares another."""
+    """Returns an answer whose declared length is that of the body, unless a header declares another."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def send(handler: BaseHTTPRequestHandler) -> None:
@@ -111,7 +111,7 @@ def redirect(location: str, status: int = 302) -> Answer:
 
 
 def trickle(head: bytes, then: bytes, every: float) -> Answer:
-    """Raw bytes at once, then `then` again and again, at intervals, until the client hangs up."""
+    """Returns an answer that sends raw bytes, then `then` at intervals until the client hangs up."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(head)

@@ -1,4 +1,4 @@
-"""Object stores on loopback, for tests: a server each of S3 and GCS, whose buckets are filled from a directory."""
+"""Starts servers of S3 and GCS on loopback."""
 
 import socket
 import subprocess
@@ -22,7 +22,7 @@ _SECONDS = 20
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """A server of S3 with an empty bucket; the environment that leads there."""
+    """Starts a server of S3 with an empty bucket; yields the environment variables for clients."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -40,31 +40,31 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def bucket(scheme: str, mirror: Path) -> Iterator[Faults]:
-    """A server of S3 (`s3`) or GCS (`gs`) with an empty bucket, behind a proxy whose faults are given.
+def bucket(scheme: str, cache: Path) -> Iterator[Faults]:
+    """Starts a server of S3 (`s3`) or GCS (`gs`) with an empty bucket behind a proxy; yields the proxy's faults.
 
-    The environment of this process, and of those that it starts, leads there; stores are mirrored in `mirror`.
+    The environment variables of this process and its children name the proxy, and the local cache in `cache`.
     """
     with (
         {"s3": s3_server, "gs": gs_server}[scheme]() as direct,
         faulty(direct) as (environment, faults),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setenv("CAPT_CACHE_DIR", str(mirror))
+        patch.setenv("CAPT_CACHE_DIR", str(cache))
         for name, value in environment.items():
             patch.setenv(name, value)
         yield faults
 
 
 def put_s3(environment: dict[str, str], key: str, data: bytes) -> str:
-    """Put an object; its address."""
+    """Puts an object; returns its URI."""
     _client(environment).put_object(Bucket=BUCKET, Key=key, Body=data)
     return f"s3://{BUCKET}/{key}"
 
 
 @contextmanager
 def gs_server() -> Iterator[dict[str, str]]:
-    """A server of GCS with an empty bucket, a process of its own; the environment that leads there."""
+    """Starts a server of GCS with an empty bucket in another process; yields the environment variables for clients."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -80,7 +80,7 @@ def gs_server() -> Iterator[dict[str, str]]:
 
 
 def put_gs(environment: dict[str, str], key: str, data: bytes) -> str:
-    """Put an object; its address."""
+    """Puts an object; returns its URI."""
     address = f"{environment['STORAGE_EMULATOR_HOST']}/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name="
     request = urllib.request.Request(f"{address}{quote(key, safe='')}", data, {"Content-Type": "image/jpeg"})
     with urllib.request.urlopen(request, timeout=_SECONDS):

@@ -183,14 +183,14 @@ def test_a_host_that_is_busy_forever_ends_its_own_urls_after_a_while(server: Hos
     limits = replace(LIMITS, backoff_seconds=0.05, total_seconds=5)
     bad = [server.on(f"/busy-{number}", Script(head(status=b"503 Busy"))) for number in range(40)]
     good = [server.on(f"/good-{number}", GOOD, "localhost") for number in range(3)]
-    before = server.asked.total()
+    before = server.requests.total()
     failed = fetch([*bad, *good], replace(HOST_LIMITS, connections=1, rest_seconds=0.2), limits)
     assert {url: failed.get(url) in ("http 503", "busy") for url in [*bad, *good]} == {
         **dict.fromkeys(bad, True),
         **dict.fromkeys(good, False),
     }
     assert "busy" in failed.values()
-    assert server.asked.total() - before <= 3 + 2 * 6
+    assert server.requests.total() - before <= 3 + 2 * 6
 
 
 def test_messages_name_no_user_and_no_signature_of_a_redirect(server: HostileServer) -> None:

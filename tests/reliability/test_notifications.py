@@ -61,7 +61,7 @@ def test_no_answer_holds_a_retraining_up(
     # Servers that trickle would go on until the test ends.
     assert time.monotonic() - started < 10 * SECONDS
     assert bool(warnings()) == warned
-    assert server.asked["/elsewhere"] == 0
+    assert server.requests["/elsewhere"] == 0
 
 
 def test_a_server_that_takes_no_data_is_left_after_the_time_limit(warnings: Callable[[], list[str]]) -> None:
@@ -158,7 +158,7 @@ def test_a_retraining_keeps_no_secret_anywhere(
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(DataCheckError) as stopped:
         capt.retrain(file=str(path))
-    assert server.asked["/hidden?hidden"] == 1
+    assert server.requests["/hidden?hidden"] == 1
     assert json.loads(kept.read_bytes())["decision"] == "stopped"
     (decided,) = RegisteredModel(open_store(tmp_path / "store"), "shapes").history()
     assert decided.facts.lineage["config"]["notifications"]["url"] == f"http://127.0.0.1:{server.port}"

@@ -1,4 +1,4 @@
-"""The mirror: copies are whole and right, within a size, and what is in use stays."""
+"""The local cache has verified copies within its size, and keeps those in use."""
 
 import hashlib
 import multiprocessing
@@ -25,13 +25,13 @@ Wanted = list[tuple[ObjectPath, str]]
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
-    with bucket("s3", tmp_path_factory.mktemp("mirror")) as found:
+    with bucket("s3", tmp_path_factory.mktemp("cache")) as found:
         yield found
 
 
 @pytest.fixture
 def wanted(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wanted:
-    """Six objects of one size, and what they hash to; the mirror is the test's own."""
+    """Six objects of one size with their SHA-256, and an empty cache."""
     monkeypatch.setenv("CAPT_CACHE_DIR", str(tmp_path))
     root = parse_location(f"s3://{BUCKET}/{tmp_path.name}")
     made = []
@@ -44,16 +44,16 @@ def wanted(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> W
     return made
 
 
-def mirrored(wanted: Wanted) -> list[int]:
-    """Which of the objects have a copy."""
+def cached(wanted: Wanted) -> list[int]:
+    """The numbers of the objects that have a copy."""
     return [number for number, (path, _) in enumerate(wanted) if cache_path(str(path), "files").exists()]
 
 
-def gets(faults: Faults, path: ObjectPath) -> int:
+def count_gets(faults: Faults, path: ObjectPath) -> int:
     return sum(one.startswith("GET") and path.name in one for one in faults.seen)
 
 
-def test_an_object_comes_once_and_is_checked(wanted: Wanted, faults: Faults) -> None:
+def test_an_object_is_downloaded_and_verified_once(wanted: Wanted, faults: Faults) -> None:
     path, sha256 = wanted[0]
     local = local_cache().fetch(path, sha256)
     assert hashlib.sha256(local.read_bytes()).hexdigest() == sha256
@@ -63,93 +63,95 @@ def test_an_object_comes_once_and_is_checked(wanted: Wanted, faults: Faults) -> 
     assert faults.seen == []
 
 
-def test_a_damaged_copy_is_fetched_again_and_a_damaged_object_is_told(wanted: Wanted, tmp_path: Path) -> None:
+def test_a_corrupt_copy_is_downloaded_again_and_a_corrupt_object_is_an_error(wanted: Wanted, tmp_path: Path) -> None:
     path, sha256 = wanted[0]
     local = local_cache().fetch(path, sha256)
     local.write_bytes(b"x" + local.read_bytes()[1:])
     assert hashlib.sha256(LocalCache(tmp_path, 10 * SIZE).fetch(path, sha256).read_bytes()).hexdigest() == sha256
     with pytest.raises(CorruptFileError, match=f"expected SHA-256 {'0' * 64}, got {wanted[1][1]}"):
         local_cache().fetch(wanted[1][0], "0" * 64)
-    assert mirrored(wanted) == [0]
+    assert cached(wanted) == [0]
     wanted[2][0].unlink()
     with pytest.raises(FileNotFoundError):
         local_cache().fetch(*wanted[2])
 
 
-def test_several_come_at_a_time_and_each_once(wanted: Wanted, faults: Faults) -> None:
+def test_parallel_fetches_download_each_object_once(wanted: Wanted, faults: Faults) -> None:
     sizes: list[int] = []
     threads = [threading.Thread(target=local_cache().fetch_all, args=(wanted, sizes.append)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert mirrored(wanted) == list(range(6))
-    assert [gets(faults, path) for path, _ in wanted] == [1] * 6
+    assert cached(wanted) == list(range(6))
+    assert [count_gets(faults, path) for path, _ in wanted] == [1] * 6
     assert sizes == [SIZE] * 18
 
 
-def test_what_was_used_longest_ago_leaves_first(wanted: Wanted, tmp_path: Path) -> None:
+def test_the_least_recently_used_file_is_evicted_first(wanted: Wanted, tmp_path: Path) -> None:
     for number in (0, 1, 2):
-        closed(tmp_path, wanted[number], 3 * SIZE)
+        fetch_in_process(tmp_path, wanted[number], 3 * SIZE)
     os.utime(cache_path(str(wanted[0][0]), "files"))
-    closed(tmp_path, wanted[3], 3 * SIZE)
-    assert mirrored(wanted) == [0, 2, 3]
+    fetch_in_process(tmp_path, wanted[3], 3 * SIZE)
+    assert cached(wanted) == [0, 2, 3]
 
 
-def closed(root: Path, one: tuple[ObjectPath, str], limit: int) -> None:
-    """Fetch in a process that ends."""
+def fetch_in_process(root: Path, one: tuple[ObjectPath, str], limit: int) -> None:
+    """Fetches in a process that ends."""
     process = multiprocessing.get_context("spawn").Process(target=fetch, args=(root, [one], limit))
     process.start()
     process.join(60)
     assert process.exitcode == 0
 
 
-def fetch(root: Path, some: Wanted, limit: int, teller: Connection | None = None) -> None:
+def fetch(root: Path, some: Wanted, limit: int, sender: Connection | None = None) -> None:
     made = LocalCache(root, limit)
     for one in some:
         made.fetch(*one)
-    if teller:
-        teller.send("fetched")
+    if sender:
+        sender.send("fetched")
         time.sleep(600)
 
 
-def test_what_a_living_process_uses_stays_and_what_a_dead_one_used_may_leave(wanted: Wanted, tmp_path: Path) -> None:
+def test_only_files_that_no_living_process_uses_are_evicted(wanted: Wanted, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    news, teller = context.Pipe(duplex=False)
-    process = context.Process(target=fetch, args=(tmp_path, wanted[:2], 3 * SIZE, teller))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=fetch, args=(tmp_path, wanted[:2], 3 * SIZE, sender))
     process.start()
     try:
-        assert news.poll(60)
+        assert receiver.poll(60)
         own = LocalCache(tmp_path, 3 * SIZE)
         own.fetch(*wanted[2])
         with pytest.raises(CaptError, match="leave no room") as caught:
             own.fetch(*wanted[3])
         assert "CAPT_CACHE_SIZE" in str(caught.value)
-        assert mirrored(wanted) == [0, 1, 2]
+        assert cached(wanted) == [0, 1, 2]
     finally:
         process.kill()
         process.join()
     own.fetch(*wanted[3])
-    assert 2 in mirrored(wanted)
-    assert 3 in mirrored(wanted)
-    assert len(mirrored(wanted)) == 3
+    assert 2 in cached(wanted)
+    assert 3 in cached(wanted)
+    assert len(cached(wanted)) == 3
 
 
-def test_a_killed_fetch_keeps_whole_files_and_the_next_goes_on(wanted: Wanted, faults: Faults, tmp_path: Path) -> None:
-    # The fourth object never comes.
+def test_a_killed_fetch_leaves_complete_files_and_the_next_one_resumes(
+    wanted: Wanted, faults: Faults, tmp_path: Path
+) -> None:
+    # The download of the fourth object never ends.
     faults.plan(["busy"] * 1000, lambda method, target: method == "GET" and "3.tfrecord" in target)
     process = multiprocessing.get_context("spawn").Process(target=fetch, args=(tmp_path, wanted, 10 * SIZE))
     process.start()
     end = time.monotonic() + 60
-    while not gets(faults, wanted[3][0]) and time.monotonic() < end:
+    while not count_gets(faults, wanted[3][0]) and time.monotonic() < end:
         time.sleep(0.02)
     process.kill()
     process.join()
-    assert mirrored(wanted) == [0, 1, 2]
+    assert cached(wanted) == [0, 1, 2]
     (left,) = tmp_path.rglob(".aside-*")
     faults.plan([])
     fetch(tmp_path, wanted, 10 * SIZE)
-    assert [gets(faults, path) for path, _ in wanted] == [0, 0, 0, 1, 1, 1]
+    assert [count_gets(faults, path) for path, _ in wanted] == [0, 0, 0, 1, 1, 1]
     assert left.exists()
     made = LocalCache(tmp_path, 7 * SIZE)
     assert made._evict_until(SIZE)
@@ -157,7 +159,7 @@ def test_a_killed_fetch_keeps_whole_files_and_the_next_goes_on(wanted: Wanted, f
 
 
 @pytest.mark.parametrize(("text", "size"), [("200GB", 200 * 10**9), ("1.5 tb", 15 * 10**11), ("1000", 1000)])
-def test_the_size_is_written_as_people_write_it(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
+def test_cache_sizes_have_units(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
     monkeypatch.setenv("CAPT_CACHE_SIZE", text)
     assert local_cache()._max_bytes == size
     monkeypatch.setenv("CAPT_CACHE_SIZE", "plenty")

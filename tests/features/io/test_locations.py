@@ -1,4 +1,4 @@
-"""Paths in buckets, asked of real servers on loopback, through what fails on the way."""
+"""Paths in buckets are read and written on real servers on loopback, through faults of the network."""
 
 import multiprocessing
 import os
@@ -27,13 +27,13 @@ from tests.features.faults import Faults
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Faults]]:
-    with bucket(request.param, tmp_path_factory.mktemp("mirror")) as faults:
+    with bucket(request.param, tmp_path_factory.mktemp("cache")) as faults:
         yield request.param, faults
 
 
 @pytest.fixture
 def root(served: tuple[str, Faults], request: pytest.FixtureRequest) -> ObjectPath:
-    """A place of the test's own."""
+    """A directory for this test only."""
     path = parse_location(f"{served[0]}://{BUCKET}/{request.node.originalname}")
     assert isinstance(path, ObjectPath)
     return path
@@ -41,13 +41,13 @@ def root(served: tuple[str, Faults], request: pytest.FixtureRequest) -> ObjectPa
 
 @pytest.fixture
 def faults(served: tuple[str, Faults], monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-    """The faults of the way there; waits are short."""
+    """The faults of the network; waits are short."""
     monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)
     yield served[1]
     served[1].plan([])
 
 
-def test_an_address_is_a_path_of_its_parts(root: ObjectPath) -> None:
+def test_a_uri_is_a_path_of_its_parts(root: ObjectPath) -> None:
     inner = root / "log" / "00000001.json"
     assert str(inner) == f"{root}/log/00000001.json"
     assert str(root).startswith(f"{root.parts[0]}//{BUCKET}/")
@@ -60,7 +60,7 @@ def test_an_address_is_a_path_of_its_parts(root: ObjectPath) -> None:
         parse_location(f"{root}/../other")
 
 
-def test_directories_are_what_keys_have_before_a_slash(root: ObjectPath) -> None:
+def test_prefixes_of_keys_are_directories(root: ObjectPath) -> None:
     assert (root.exists(), root.is_dir(), list(root.iterdir())) == (False, False, [])
     for name in ("a/log/1.json", "a/log/2.json", "b/log/1.json", "b/other", "top ?#é"):
         (root / name).put(name.encode())
@@ -81,14 +81,14 @@ def test_directories_are_what_keys_have_before_a_slash(root: ObjectPath) -> None
 
 
 @pytest.mark.slow
-def test_more_objects_than_a_page_are_all_listed(root: ObjectPath) -> None:
+def test_listings_of_several_pages_are_complete(root: ObjectPath) -> None:
     names = [f"{number:04d}" for number in range(1003)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: (root / name).put(b""), names))
     assert [path.name for path in root.iterdir()] == [path.name for path, _ in root.list_tree()] == names
 
 
-def test_a_large_file_goes_there_and_comes_back(root: ObjectPath, tmp_path: Path) -> None:
+def test_a_large_file_is_uploaded_and_downloaded_unchanged(root: ObjectPath, tmp_path: Path) -> None:
     data = os.urandom(20 << 20)
     with atomic_write(root / "large") as temporary:
         temporary.write_bytes(data)
@@ -98,7 +98,7 @@ def test_a_large_file_goes_there_and_comes_back(root: ObjectPath, tmp_path: Path
     assert (root / "large").stat().st_size == len(data)
 
 
-def test_of_two_puts_where_nothing_is_one_wins(root: ObjectPath) -> None:
+def test_only_the_first_conditional_put_succeeds(root: ObjectPath) -> None:
     assert put_if_absent(root / "entry", b"one")
     assert not put_if_absent(root / "entry", b"two")
     assert not put_if_absent(root / "entry", b"one")
@@ -111,7 +111,7 @@ def win(root: Path, name: str, numbers: range) -> None:
             write(root / name / f"{number:04d}", b"")
 
 
-def test_of_processes_that_race_each_entry_has_one_winner(root: ObjectPath) -> None:
+def test_exactly_one_of_several_processes_puts_each_entry(root: ObjectPath) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=win, args=(root, name, range(40))) for name in ("one", "two", "three")]
     for process in processes:
@@ -126,7 +126,7 @@ def test_of_processes_that_race_each_entry_has_one_winner(root: ObjectPath) -> N
 
 
 @pytest.mark.parametrize("fate", ["reset", "busy", "lost"])
-def test_small_requests_are_made_again(root: ObjectPath, faults: Faults, fate: str) -> None:
+def test_small_requests_are_retried(root: ObjectPath, faults: Faults, fate: str) -> None:
     for act in (
         lambda: (root / fate).put(b"data"),
         lambda: (root / fate).read_bytes() == b"data" or pytest.fail("other bytes"),
@@ -142,18 +142,18 @@ def test_small_requests_are_made_again(root: ObjectPath, faults: Faults, fate: s
     assert (root / fate).read_bytes() == b"data"
 
 
-def test_half_a_body_is_no_body(root: ObjectPath, faults: Faults) -> None:
+def test_an_incomplete_body_is_retried(root: ObjectPath, faults: Faults) -> None:
     (root / "small").put(b"0123456789" * 100)
     faults.plan(["half", "half"], lambda method, _: method == "GET")
     assert (root / "small").read_bytes() == b"0123456789" * 100
 
 
 @pytest.mark.parametrize("fate", ["reset", "busy", "lost", "half"])
-def test_bulk_transfers_are_made_again(root: ObjectPath, faults: Faults, fate: str, tmp_path: Path) -> None:
+def test_uploads_and_downloads_are_retried(root: ObjectPath, faults: Faults, fate: str, tmp_path: Path) -> None:
     data = os.urandom(9 << 20)
     temporary = temporary_path(root / fate)
     temporary.write_bytes(data)
-    # The client waits longer with every answer that the service is busy, by a clock of its own.
+    # The client of uploads waits itself after each answer of a busy service.
     fates = [fate] if fate == "busy" else [fate, fate]
     if fate != "half":
         faults.plan(fates, lambda method, _: method in ("PUT", "POST"))
@@ -163,15 +163,15 @@ def test_bulk_transfers_are_made_again(root: ObjectPath, faults: Faults, fate: s
     with hold_local_copy(root / fate) as here:
         assert here.read_bytes() == data
     assert faults.fates == []
-    assert hash_file(root / fate) == hash_file(write_here(tmp_path / "same", data))
+    assert hash_file(root / fate) == hash_file(write_local(tmp_path / "same", data))
 
 
-def write_here(path: Path, data: bytes) -> Path:
+def write_local(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
 
 
-def test_what_does_not_come_back_is_one_line_after_some_attempts(
+def test_a_service_that_stays_busy_fails_after_all_attempts(
     root: ObjectPath, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults.plan(["busy"] * 1000)
@@ -181,7 +181,7 @@ def test_what_does_not_come_back_is_one_line_after_some_attempts(
     assert len(faults.seen) == retries.ATTEMPTS
 
 
-def test_waits_grow_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_are_random_below_a_bound_that_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(retries.time, "sleep", waits.append)
 
@@ -200,9 +200,7 @@ def test_waits_grow_and_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "module", "extra"), [("s3", "boto3", "s3"), ("gs", "google.cloud.storage", "gcs")])
-def test_a_client_that_is_not_installed_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, scheme: str, module: str, extra: str
-) -> None:
+def test_a_missing_client_is_wrong_usage(monkeypatch: pytest.MonkeyPatch, scheme: str, module: str, extra: str) -> None:
     import google.cloud
 
     monkeypatch.delattr(google.cloud, "storage", raising=False)
@@ -211,7 +209,7 @@ def test_a_client_that_is_not_installed_is_one_line(
         parse_location(f"{scheme}://a-bucket-of-nobody/store").exists()
 
 
-def test_what_is_not_there_is_asked_for_once(root: ObjectPath, faults: Faults) -> None:
+def test_a_missing_object_is_requested_once(root: ObjectPath, faults: Faults) -> None:
     faults.plan([])
     with pytest.raises(FileNotFoundError):
         (root / "nothing").read_bytes()

@@ -1,4 +1,4 @@
-"""A lock is held by one process, says who that is, and ends with it."""
+"""A lock has one holder, names it, and ends with its process."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ with hold_lock(Path(sys.argv[1]), "trying locks"):
 """
 
 
-def test_who_comes_later_is_told_who_holds_it_and_a_killed_holder_holds_it_no_more(tmp_path: Path) -> None:
+def test_a_locked_error_names_the_holder_and_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "below" / "lock"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     holder = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, env=environment)

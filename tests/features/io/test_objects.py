@@ -1,4 +1,4 @@
-"""References into buckets, read from real servers on loopback."""
+"""Objects and archives in buckets are listed and read, from real servers on loopback."""
 
 import io
 import tarfile
@@ -19,7 +19,7 @@ Put = Callable[[str, bytes], str]
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
 def put(request: pytest.FixtureRequest) -> Iterator[Put]:
-    """Puts an object into a bucket of a server, `put(key, data)`, and gives its address."""
+    """A function that puts an object into a server's bucket and returns its URI."""
     server, put_one = {"s3": (s3_server, put_s3), "gs": (gs_server, put_gs)}[request.param]
     with server() as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -27,11 +27,11 @@ def put(request: pytest.FixtureRequest) -> Iterator[Put]:
         yield lambda key, data: put_one(environment, key, data)
 
 
-def contents(address: str) -> dict[str, bytes]:
-    return {entry.name: entry.reference.read() for entry in list_files(address)}
+def contents(uri: str) -> dict[str, bytes]:
+    return {entry.name: entry.reference.read() for entry in list_files(uri)}
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def make_zip(files: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -39,7 +39,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def tarred(files: dict[str, bytes]) -> bytes:
+def make_tar(files: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, data in files.items():
@@ -52,39 +52,39 @@ def tarred(files: dict[str, bytes]) -> bytes:
 FILES = {"a.jpg": b"first", "deep/er/b.jpg": b"second" * 50_000, "odd ?#%20é.jpg": b"third"}
 
 
-def test_a_prefix_is_walked_as_a_folder_is(put: Put) -> None:
+def test_a_prefix_is_listed_like_a_directory(put: Put) -> None:
     before = time.time_ns()
     for name, data in {**FILES, ".hidden.jpg": b"x", ".git/d.jpg": b"x"}.items():
-        address = put(f"walked/{name}", data)
-    put("walked-not/e.jpg", b"x")
-    root = f"{address.split('://')[0]}://{BUCKET}/walked"
+        uri = put(f"listed/{name}", data)
+    put("listed-not/e.jpg", b"x")
+    root = f"{uri.split('://')[0]}://{BUCKET}/listed"
     assert contents(root) == contents(f"{root}/") == FILES
-    (found,) = (entry for entry in list_files(root) if entry.name == "deep/er/b.jpg")
-    assert (found.size, found.reference) == (300_000, Reference(f"{root}/deep/er/b.jpg"))
-    assert found.modified_ns > before - 2_000_000_000
+    (file,) = (entry for entry in list_files(root) if entry.name == "deep/er/b.jpg")
+    assert (file.size, file.reference) == (300_000, Reference(f"{root}/deep/er/b.jpg"))
+    assert file.modified_ns > before - 2_000_000_000
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred])
+@pytest.mark.parametrize("pack", [make_zip, make_tar])
 def test_archives_in_a_bucket_are_read_in_place(put: Put, pack: Callable[[dict[str, bytes]], bytes]) -> None:
-    address = put(f"archives/{pack.__name__}", pack(FILES))
-    assert contents(address) == FILES
+    uri = put(f"archives/{pack.__name__}", pack(FILES))
+    assert contents(uri) == FILES
 
 
-def test_another_object_of_the_same_name_has_another_stamp(put: Put) -> None:
-    for pack in (zipped, tarred):
+def test_a_replaced_archive_has_other_stamps(put: Put) -> None:
+    for pack in (make_zip, make_tar):
         (before,) = list_files(put("again/archive", pack({"a.jpg": b"one"})))
         (after,) = list_files(put("again/archive", pack({"a.jpg": b"two"})))
         assert before.stamp != after.stamp
 
 
-def test_a_single_object_is_read_within_its_limit(put: Put) -> None:
+def test_an_object_is_read_within_the_limit(put: Put) -> None:
     reference = Reference(put("captions.json", b"{}" * 50))
     assert reference.read(100) == b"{}" * 50
     with pytest.raises(RecordError, match="too large"):
         reference.read(99)
 
 
-def test_what_is_not_in_a_bucket_is_told_in_one_line(put: Put) -> None:
+def test_missing_objects_and_buckets_are_errors(put: Put) -> None:
     scheme = put("here.jpg", b"x").split("://")[0]
     for name in (f"{BUCKET}/nothing", "no-such-bucket", "no-such-bucket/images"):
         with pytest.raises(UsageError, match="the bucket is missing, or contains nothing"):
@@ -96,15 +96,15 @@ def test_what_is_not_in_a_bucket_is_told_in_one_line(put: Put) -> None:
         list(list_files(f"{scheme}://{BUCKET}/here.jpg"))
 
 
-def test_a_damaged_or_compressed_archive_in_a_bucket_is_one_line(put: Put) -> None:
+def test_corrupt_and_compressed_archives_in_a_bucket_are_wrong_usage(put: Put) -> None:
     with pytest.raises(UsageError, match="incomplete"):
-        list(list_files(put("cut.tar", tarred(FILES)[:3000])))
+        list(list_files(put("cut.tar", make_tar(FILES)[:3000])))
     with pytest.raises(UsageError, match=r"gunzip a\.tgz"):
         list(list_files(put("a.tgz", b"\x1f\x8b" + bytes(100))))
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_service_that_does_not_answer_is_one_line_soon(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_an_unreachable_service_fails_soon(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)
     for name in ("AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -117,8 +117,8 @@ def test_a_service_that_does_not_answer_is_one_line_soon(monkeypatch: pytest.Mon
     assert time.monotonic() - started < 20
 
 
-def test_credentials_that_are_refused_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The server checks the signature once it is told to."""
+def test_refused_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """moto checks signatures after these settings."""
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -131,7 +131,7 @@ def test_credentials_that_are_refused_are_one_line(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("address", "line"),
+    ("uri", "line"),
     [
         ("ftp://host/images", "only s3:// and gs:// are"),
         ("http://host/a.zip", "only s3:// and gs:// are"),
@@ -139,9 +139,9 @@ def test_credentials_that_are_refused_are_one_line(monkeypatch: pytest.MonkeyPat
         ("s3://key:secret@bucket/images", "contains credentials"),
     ],
 )
-def test_addresses_that_are_not_read_are_one_line_and_no_secret_is_told(address: str, line: str) -> None:
+def test_invalid_uris_are_wrong_usage_and_secrets_are_not_printed(uri: str, line: str) -> None:
     with pytest.raises(UsageError, match=line) as caught:
-        list(list_files(address))
+        list(list_files(uri))
     assert "secret" not in str(caught.value)
     with pytest.raises(RecordError, match="unreadable"):
-        Reference(address).read()
+        Reference(uri).read()

@@ -1,4 +1,4 @@
-"""Downloads end on time, within their limits, and at addresses that may be asked; every failure says why."""
+"""Downloads keep their limits of time, size and address, and every failure has its reason."""
 
 import gzip
 import os
@@ -51,20 +51,20 @@ def failure(url: str, limits: DownloadLimits = ONCE) -> RecordError:
     return error
 
 
-def test_an_image_comes_as_it_was_sent(server: ImageServer) -> None:
+def test_an_image_is_downloaded_unchanged(server: ImageServer) -> None:
     assert download(server.url("/1.jpg"), QUICK) == jpeg(1)
     assert "capt" in server.headers["/1.jpg"]["User-Agent"]
     assert server.headers["/1.jpg"]["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed_relative_ones_too(server: ImageServer, status: int) -> None:
+def test_absolute_and_relative_redirects_are_followed(server: ImageServer, status: int) -> None:
     server.on("/old/there", redirect("deeper/%C3%BCber.jpg?x=1#part", status))
     server.on("/old/deeper/%C3%BCber.jpg?x=1", redirect(server.url("/2.jpg", "localhost"), status))
     assert download(server.url("/old/there"), QUICK) == jpeg(2)
 
 
-def test_a_redirect_written_in_utf_8_is_read_as_such(server: ImageServer) -> None:
+def test_a_redirect_in_utf_8_is_decoded(server: ImageServer) -> None:
     place = "HTTP/1.1 302 Found\r\nLocation: /größe.jpg\r\nContent-Length: 0\r\n\r\n".encode()
     server.on("/utf-8", lambda handler: handler.wfile.write(place))
     server.on("/gr%C3%B6%C3%9Fe.jpg", answer(body=jpeg(3)))
@@ -73,9 +73,9 @@ def test_a_redirect_written_in_utf_8_is_read_as_such(server: ImageServer) -> Non
 
 def test_a_redirect_loop_ends(server: ImageServer) -> None:
     url = server.on("/loop", redirect("/loop"))
-    before = server.asked["/loop"]
+    before = server.requests["/loop"]
     assert failure(url).reason == "too many redirects"
-    assert server.asked["/loop"] - before == QUICK.redirects + 1
+    assert server.requests["/loop"] - before == QUICK.redirects + 1
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_a_redirect_loop_ends(server: ImageServer) -> None:
         ("http://user:word@example.com/x.jpg", "bad address"),
     ],
 )
-def test_a_redirect_is_checked_like_the_address_itself(
+def test_every_redirect_is_checked_like_the_url(
     server: ImageServer, monkeypatch: pytest.MonkeyPatch, location: str, reason: str
 ) -> None:
-    # The server itself is the one private address that may be asked.
+    # The server has the only private address that is allowed.
     monkeypatch.setattr(
         "features.io.http_connections.is_public", lambda address: address == "127.0.0.1" or is_public(address)
     )
@@ -117,13 +117,13 @@ def test_a_redirect_is_checked_like_the_address_itself(
     ],
 )
 def test_private_addresses_are_refused_by_default(server: ImageServer, host: str) -> None:
-    before = server.asked.total()
+    before = server.requests.total()
     error = failure(server.url("/1.jpg", host), replace(ONCE, allow_private=False))
     assert (error.reason, error.permanent) == ("private address", False)
-    assert server.asked.total() == before
+    assert server.requests.total() == before
 
 
-def test_addresses_are_public_or_not() -> None:
+def test_public_addresses_are_told_from_others() -> None:
     public = "8.8.8.8 ::ffff:8.8.8.8 2002:808:808:: 64:ff9b::808:808 2606:4700::1111"
     private = (
         "0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.168.0.1 192.0.2.1 198.18.0.1 224.0.0.1"
@@ -134,9 +134,7 @@ def test_addresses_are_public_or_not() -> None:
     assert {address: is_public(address) for address in private.split()} == dict.fromkeys(private.split(), False)
 
 
-def test_a_name_is_resolved_once_so_its_answer_cannot_change(
-    server: ImageServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_name_is_resolved_once(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = ["127.0.0.1", "10.0.0.1"]
     monkeypatch.setattr(
         "features.io.http_connections.socket.getaddrinfo",
@@ -163,7 +161,7 @@ def test_other_schemes_are_refused(url: str) -> None:
         "http://127.0.0.1/" + "a" * 9000,
     ],
 )
-def test_bad_addresses_are_refused(url: str) -> None:
+def test_invalid_urls_are_refused(url: str) -> None:
     error = failure(url)
     assert (error.reason, error.permanent) == ("bad address", True)
 
@@ -177,19 +175,17 @@ def test_a_proxy_of_the_environment_is_not_used(server: ImageServer, monkeypatch
 @pytest.mark.parametrize(
     ("status", "permanent", "tries"), [(404, True, 1), (410, True, 1), (403, True, 1), (503, False, 3), (204, False, 1)]
 )
-def test_what_may_pass_is_tried_again_and_what_does_not_is_not(
-    server: ImageServer, status: int, permanent: bool, tries: int
-) -> None:
+def test_only_transient_failures_are_retried(server: ImageServer, status: int, permanent: bool, tries: int) -> None:
     path = f"/status-{status}"
     error = failure(server.on(path, answer(status)), QUICK)
-    assert (error.reason, error.permanent, server.asked[path]) == (f"http {status}", permanent, tries)
+    assert (error.reason, error.permanent, server.requests[path]) == (f"http {status}", permanent, tries)
 
 
-def test_an_error_that_passes_costs_nothing(server: ImageServer) -> None:
+def test_a_retry_after_a_transient_failure_succeeds(server: ImageServer) -> None:
     assert download(server.on("/flaky", answer(500), answer(body=jpeg(6))), QUICK) == jpeg(6)
 
 
-def test_retry_after_is_waited_for(server: ImageServer) -> None:
+def test_the_retry_waits_for_retry_after(server: ImageServer) -> None:
     url = server.on("/busy", answer(429, Retry_After="1"), answer(body=jpeg(7)))
     waits: list[float] = []
     download_into(url, BytesIO(), replace(QUICK, retry_after_seconds=1.5), waits.append)
@@ -204,10 +200,10 @@ def test_retry_after_may_be_a_date(server: ImageServer) -> None:
     assert 55 < waits[0] <= 60
 
 
-def test_a_long_retry_after_is_not_waited_for(server: ImageServer) -> None:
+def test_a_long_retry_after_fails(server: ImageServer) -> None:
     url = server.on("/later", answer(429, Retry_After="3600"))
     error = failure(url, QUICK)
-    assert (error.reason, error.permanent, server.asked["/later"]) == ("http 429", False, 1)
+    assert (error.reason, error.permanent, server.requests["/later"]) == ("http 429", False, 1)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +218,7 @@ def test_a_long_retry_after_is_not_waited_for(server: ImageServer) -> None:
     ],
     ids=["body", "body without a length", "chunks", "headers", "status", "continue"],
 )
-def test_what_trickles_ends_when_its_time_is_over(server: ImageServer, head: bytes, then: bytes) -> None:
+def test_a_slow_response_ends_at_the_deadline(server: ImageServer, head: bytes, then: bytes) -> None:
     url = server.on("/slow", trickle(head, then, every=0.05))
     started = time.monotonic()
     error = failure(url, replace(ONCE, total_seconds=0.4))
@@ -230,14 +226,14 @@ def test_what_trickles_ends_when_its_time_is_over(server: ImageServer, head: byt
     assert time.monotonic() - started < 1.0
 
 
-def test_a_server_that_falls_silent_times_out(server: ImageServer) -> None:
+def test_a_server_that_stops_sending_times_out(server: ImageServer) -> None:
     url = server.on("/silent", lambda handler: time.sleep(1))
     started = time.monotonic()
     assert failure(url).reason == "timed out"
     assert time.monotonic() - started < 0.8
 
 
-def test_a_host_that_does_not_answer_at_all_times_out() -> None:
+def test_a_host_that_never_answers_times_out() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -262,68 +258,68 @@ def test_a_declared_size_over_the_limit_is_not_read(server: ImageServer) -> None
     assert failure(url).reason == "too large"
 
 
-def test_bytes_just_at_the_limit_are_taken(server: ImageServer) -> None:
+def test_an_image_of_exactly_the_maximum_size_is_downloaded(server: ImageServer) -> None:
     assert download(server.url("/8.jpg"), replace(ONCE, max_bytes=len(jpeg(8)))) == jpeg(8)
     assert failure(server.url("/8.jpg"), replace(ONCE, max_bytes=len(jpeg(8)) - 1)).reason == "too large"
 
 
-def test_a_body_shorter_than_declared_is_broken_off(server: ImageServer) -> None:
+def test_a_body_shorter_than_declared_fails(server: ImageServer) -> None:
     url = server.on("/short", answer(body=jpeg(9)[:-9], Content_Length=str(len(jpeg(9)))), answer(body=jpeg(9)))
     assert download(url, QUICK) == jpeg(9)
     assert failure(server.on("/short", answer(body=b"\xff", Content_Length="9"))).reason == "broken off"
 
 
-def test_a_second_try_leaves_nothing_of_the_first(server: ImageServer) -> None:
+def test_a_retry_overwrites_the_first_try(server: ImageServer) -> None:
     url = server.on("/half", answer(body=jpeg(9) * 2, Content_Length="99999"), answer(body=jpeg(1)))
     assert download(url, QUICK) == jpeg(1)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
-def test_encoded_bodies_are_refused_unread(server: ImageServer, encoding: str) -> None:
+def test_encoded_bodies_are_refused(server: ImageServer, encoding: str) -> None:
     bomb = gzip.compress(bytes(1 << 22))
     error = failure(server.on("/bomb", answer(body=bomb, Content_Encoding=encoding)))
     assert (error.reason, error.permanent) == ("encoded", True)
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json", "video/mp4"])
-def test_other_types_than_images_are_refused(server: ImageServer, kind: str) -> None:
+def test_content_types_other_than_images_are_refused(server: ImageServer, kind: str) -> None:
     error = failure(server.on("/typed", answer(body=b"<html>", kind=kind)))
     assert (error.reason, error.permanent) == ("not an image", True)
     assert kind.partition(";")[0] in error.detail
 
 
 @pytest.mark.parametrize("kind", [None, "application/octet-stream", "Binary/Octet-Stream"])
-def test_without_a_type_the_first_bytes_decide(server: ImageServer, kind: str | None) -> None:
+def test_without_a_content_type_the_first_bytes_decide(server: ImageServer, kind: str | None) -> None:
     assert download(server.on("/untyped", answer(body=jpeg(2), kind=kind)), ONCE) == jpeg(2)
     assert failure(server.on("/untyped", answer(body=b"<html>", kind=kind))).reason == "not an image"
 
 
-def test_an_image_that_is_corrupt_is_downloaded_for_the_decoder_to_judge(server: ImageServer) -> None:
+def test_a_corrupt_image_is_downloaded(server: ImageServer) -> None:
     assert download(server.on("/corrupt", answer(body=b"no image", kind="IMAGE/JPEG")), ONCE) == b"no image"
 
 
-def test_an_empty_body_is_no_image(server: ImageServer) -> None:
+def test_an_empty_body_fails(server: ImageServer) -> None:
     assert failure(server.on("/empty", answer())).reason == "empty"
 
 
-def test_a_port_where_nobody_listens_refuses() -> None:
+def test_a_closed_port_fails_as_refused() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         error = failure(f"http://127.0.0.1:{nobody.getsockname()[1]}/x.jpg")
     assert (error.reason, error.permanent) == ("refused", False)
 
 
-def test_a_host_that_does_not_exist_is_told() -> None:
+def test_an_unknown_host_fails_permanently() -> None:
     assert failure("http://nowhere.invalid/x.jpg").reason == "no such host"
 
 
 @pytest.mark.parametrize("nonsense", [b"SSH-2.0-OpenSSH\r\n", b"\0" * 100 + b"\r\n", b"HTTP/1.1 abc\r\n\r\n", b""])
-def test_what_is_not_http_is_told(server: ImageServer, nonsense: bytes) -> None:
+def test_a_response_that_is_not_http_fails(server: ImageServer, nonsense: bytes) -> None:
     url = server.on("/nonsense", lambda handler: handler.wfile.write(nonsense))
     assert failure(url).reason in ("broken off", "http 204")
 
 
-def test_a_full_disk_is_no_failure_of_the_address(server: ImageServer) -> None:
+def test_a_full_disk_is_not_a_failure_of_the_url(server: ImageServer) -> None:
     with open("/dev/full", "w+b", buffering=0) as full, pytest.raises(OSError, match="No space"):  # noqa: PTH123
         download_into(server.url("/1.jpg"), _Unseekable(full), QUICK)
 
@@ -358,7 +354,7 @@ for host in ("localhost", "127.0.0.1"):
 """
 
 
-def test_certificates_are_checked_against_the_name(tmp_path: Path) -> None:
+def test_certificates_must_match_the_host_name(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "

@@ -1,4 +1,4 @@
-"""Image files are told by their suffix, or by their first bytes, alike on every machine and wherever they lie."""
+"""Image files are recognized by their suffix or first bytes, on every machine and in every kind of container."""
 
 import io
 import mimetypes
@@ -15,7 +15,7 @@ from tests.conftest import noise_image
 from tests.features.buckets import put_s3, s3_server
 
 
-def encoded(form: str) -> bytes:
+def encode(form: str) -> bytes:
     file = io.BytesIO()
     noise_image(1).save(file, form)
     return file.getvalue()
@@ -25,19 +25,19 @@ NAMED = (
     *("a.jpg", "A.JPEG", "b.jfif", "c.pjpeg", "d.mpo", "e.webp", "f.tif", "g.svg", "h.heic", "i.cr2"),
     *("data:x.jpg", "deep/er/j.png"),
 )
-# By name: what the file holds, and whether it is an image.
+# Contents of each file, and whether it is an image.
 FILES = {
     **dict.fromkeys(NAMED, (b"anything", True)),
-    **{name: (encoded("JPEG"), False) for name in ("readme.txt", "captions.json", "archive.tar.gz")},
-    **{f"{form}.unknown": (encoded(form), True) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")},
-    **{name: (encoded("PNG"), True) for name in ("a", "a.jpg?w=500", "a.jpg ", "jpg", "v1.2/0", "a.1")},
+    **{name: (encode("JPEG"), False) for name in ("readme.txt", "captions.json", "archive.tar.gz")},
+    **{f"{form}.unknown": (encode(form), True) for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")},
+    **{name: (encode("PNG"), True) for name in ("a", "a.jpg?w=500", "a.jpg ", "jpg", "v1.2/0", "a.1")},
     **dict.fromkeys(("LICENSE", "a.txt2", "empty.d/b"), (b"no image", False)),
     "nothing": (b"", False),
 }
 IMAGES = {name for name, (_, expected) in FILES.items() if expected}
 
 
-def folder(root: Path) -> Path:
+def make_directory(root: Path) -> Path:
     for name, (data, _) in FILES.items():
         path = root / "files" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,14 +45,14 @@ def folder(root: Path) -> Path:
     return root / "files"
 
 
-def zipped(root: Path) -> Path:
+def make_zip(root: Path) -> Path:
     with zipfile.ZipFile(root / "files.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, (data, _) in FILES.items():
             archive.writestr(name, data)
     return root / "files.zip"
 
 
-def tarred(root: Path) -> Path:
+def make_tar(root: Path) -> Path:
     with tarfile.open(root / "files.tar", "w") as archive:
         for name, (data, _) in FILES.items():
             info = tarfile.TarInfo(name)
@@ -61,9 +61,9 @@ def tarred(root: Path) -> Path:
     return root / "files.tar"
 
 
-@pytest.mark.parametrize("make", [folder, zipped, tarred])
-def test_the_same_files_are_images_wherever_they_lie(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
-    assert {found.name for found in list_files(str(make(tmp_path))) if is_image(found)} == IMAGES
+@pytest.mark.parametrize("make", [make_directory, make_zip, make_tar])
+def test_the_same_files_are_images_in_directories_and_archives(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    assert {file.name for file in list_files(str(make(tmp_path))) if is_image(file)} == IMAGES
 
 
 def test_the_machines_table_of_types_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,35 +77,35 @@ def test_only_files_without_a_known_suffix_are_read(tmp_path: Path, monkeypatch:
     read: list[str] = []
     read_start = Reference.read_start
 
-    def noted(self: Reference, size: int) -> bytes:
+    def recorded(self: Reference, size: int) -> bytes:
         read.append(self.location)
         return read_start(self, size)
 
-    monkeypatch.setattr(Reference, "read_start", noted)
-    root = folder(tmp_path)
-    assert {found.name for found in list_files(str(root)) if is_image(found)} == IMAGES
+    monkeypatch.setattr(Reference, "read_start", recorded)
+    root = make_directory(tmp_path)
+    assert {file.name for file in list_files(str(root)) if is_image(file)} == IMAGES
     assert {path.removeprefix(f"{root}/") for path in read} == {name for name in FILES if is_image_name(name) is None}
 
 
-def test_the_first_bytes_are_those_of_the_file(tmp_path: Path) -> None:
-    for make in (folder, zipped, tarred):
-        for found in list_files(str(make(tmp_path))):
-            assert found.reference.read_start(10) == FILES[found.name][0][:10]
-            assert found.reference.read_start(1 << 20) == FILES[found.name][0]
+def test_the_first_bytes_of_files_and_members_are_read(tmp_path: Path) -> None:
+    for make in (make_directory, make_zip, make_tar):
+        for file in list_files(str(make(tmp_path))):
+            assert file.reference.read_start(10) == FILES[file.name][0][:10]
+            assert file.reference.read_start(1 << 20) == FILES[file.name][0]
     with pytest.raises(RecordError, match="missing"):
         Reference(str(tmp_path / "no")).read_start(10)
     with pytest.raises(RecordError, match="missing"):
         Reference(str(tmp_path / "files.tar"), "no@0").read_start(10)
 
 
-def test_what_cannot_be_read_counts_as_an_image_and_fails_later(tmp_path: Path) -> None:
+def test_an_unreadable_file_counts_as_an_image(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "lost").symlink_to(tmp_path / "nowhere")
-    (found,) = list_files(str(tmp_path / "files"))
-    assert is_image(found)
+    (file,) = list_files(str(tmp_path / "files"))
+    assert is_image(file)
 
 
-def test_objects_in_a_bucket_are_told_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_objects_in_a_bucket_are_images(monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server() as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -113,4 +113,4 @@ def test_objects_in_a_bucket_are_told_alike(monkeypatch: pytest.MonkeyPatch) -> 
         root = put_s3(environment, "files/a.jpg", FILES["a.jpg"][0]).removesuffix("/a.jpg")
         for name in keys:
             put_s3(environment, f"files/{name}", FILES[name][0])
-        assert {found.name for found in list_files(root) if is_image(found)} == IMAGES & set(keys)
+        assert {file.name for file in list_files(root) if is_image(file)} == IMAGES & set(keys)

@@ -1,4 +1,4 @@
-"""Fetching from real servers on loopback: broken, killed, changed, refused; a file is there whole and right or not."""
+"""Files are downloaded from real servers on loopback: a file is complete and correct, or does not appear."""
 
 import contextlib
 import hashlib
@@ -32,33 +32,33 @@ from tests.pipelines.test_disk import disk as disk  # a fixture
 from tests.pipelines.test_disk import fill
 
 BIG = random.Random(1).randbytes(3_000_000)
-CHUNK = 1 << 18  # what is written at a time
+CHUNK = 1 << 18
 SMALL = b"one caption\tone address\n"
 
 
 @dataclass
 class Site:
-    """A web server's files, how it behaves, and what it was asked."""
+    """A web server's files, its behavior, and the requests that it got."""
 
     files: dict[str, bytes]
     etags: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     validators: bool = True
-    heeds_if_range: bool = True
+    honors_if_range: bool = True
     announces: int | None = None
     redirects: dict[str, str] = field(default_factory=dict)
     refusals: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     midway: Callable[[], object] | None = None
-    asked: list[dict[str, str]] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
     def downloads(self) -> list[dict[str, str]]:
-        """The requests but those that only ask for the length."""
-        return [headers for headers in self.asked if headers.get("Range") != "bytes=0-0"]
+        """The requests except those for the length only."""
+        return [headers for headers in self.requests if headers.get("Range") != "bytes=0-0"]
 
 
-def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
+def make_handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -68,7 +68,7 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self.close_connection = True
             name = urlsplit(self.path).path.rpartition("/")[2]
-            site.asked.append(dict(self.headers))
+            site.requests.append(dict(self.headers))
             if site.refusals:
                 self.plain(site.refusals.pop(0))
             elif name in site.redirects:
@@ -88,7 +88,7 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
         def body(self, name: str, data: bytes) -> None:
             etag = site.etags.get(name, f'"{hashlib.sha1(data).hexdigest()}"')
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            same = self.headers.get("If-Range", etag) == etag or not site.heeds_if_range
+            same = self.headers.get("If-Range", etag) == etag or not site.honors_if_range
             first, last = 0, len(data) - 1
             if site.ranges and asked and same:
                 first, last = int(asked[1]), int(asked[2] or last)
@@ -117,7 +117,7 @@ def handler_of(site: Site) -> type[BaseHTTPRequestHandler]:
 
 @contextlib.contextmanager
 def serving(site: Site) -> Iterator[Site]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(site))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), make_handler(site))
     server.daemon_threads = True
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -146,7 +146,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, *files: PublishedFile) -> None:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small publication, short waits, and no proxy but a test's own."""
+    """A small publication, short waits, and no proxy."""
     publish(
         monkeypatch,
         PublishedFile("http://published.invalid/a/small.tsv", "captions", sha256(SMALL), len(SMALL)),
@@ -159,15 +159,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def fetch(place: Path, site: Site, *only: str) -> dict[str, Any]:
-    return capt.fetch(dataset="tiny", directory=str(place), only=list(only), mirror_url=f"{site.url}/mirror/")  # type: ignore[no-any-return]
+def fetch(directory: Path, site: Site, *only: str) -> dict[str, Any]:
+    return capt.fetch(dataset="tiny", directory=str(directory), only=list(only), mirror_url=f"{site.url}/mirror/")  # type: ignore[no-any-return]
 
 
-def names(place: Path) -> list[str]:
-    return sorted(path.name for path in place.iterdir())
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
-def test_files_arrive_whole_and_nothing_else_is_left(site: Site, tmp_path: Path) -> None:
+def test_files_are_downloaded_and_no_temporary_file_stays(site: Site, tmp_path: Path) -> None:
     result = fetch(tmp_path / "new" / "data", site)
     assert names(tmp_path / "new" / "data") == ["big.zip", "small.tsv"]
     assert (tmp_path / "new" / "data" / "big.zip").read_bytes() == BIG
@@ -176,22 +176,22 @@ def test_files_arrive_whole_and_nothing_else_is_left(site: Site, tmp_path: Path)
     assert result["next"] == [f"capt prepare --images {tmp_path}/new/data/big.zip"]
 
 
-def test_a_second_run_checks_what_is_there_and_asks_no_server(site: Site, tmp_path: Path) -> None:
+def test_a_second_run_verifies_the_files_without_a_request(site: Site, tmp_path: Path) -> None:
     fetch(tmp_path, site)
-    site.asked.clear()
+    site.requests.clear()
     result = fetch(tmp_path, site)
     assert (result["skipped"], result["bytes"], result["damaged"]) == (2, 0, [])
-    assert not site.asked
+    assert not site.requests
 
 
-def test_a_file_put_there_by_hand_is_taken_if_it_is_the_published_one(site: Site, tmp_path: Path) -> None:
+def test_a_file_that_the_user_put_there_is_accepted_if_its_checksum_matches(site: Site, tmp_path: Path) -> None:
     (tmp_path / "big.zip").write_bytes(BIG)
     result = fetch(tmp_path, site)
     assert result["files"]["big.zip"]["state"] == "present"
     assert result["bytes"] == len(SMALL)
 
 
-def test_a_damaged_file_is_named_and_fetched_again(site: Site, tmp_path: Path) -> None:
+def test_a_corrupt_file_is_reported_and_downloaded_again(site: Site, tmp_path: Path) -> None:
     fetch(tmp_path, site)
     (tmp_path / "big.zip").write_bytes(BIG[:-1] + bytes([BIG[-1] ^ 1]))
     (tmp_path / "small.tsv").write_bytes(SMALL[:5])
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_named_and_fetched_again(site: Site, tmp_path: Path) -
     assert (tmp_path / "small.tsv").read_bytes() == SMALL
 
 
-def test_only_takes_the_named_files_and_extras_come_only_so(site: Site, tmp_path: Path) -> None:
+def test_only_selects_files_and_extra_files_need_it(site: Site, tmp_path: Path) -> None:
     site.files["extra.zip"] = b"more"
     result = fetch(tmp_path, site, "extra.zip", "small.tsv")
     assert names(tmp_path) == ["extra.zip", "small.tsv"]
@@ -210,7 +210,7 @@ def test_only_takes_the_named_files_and_extras_come_only_so(site: Site, tmp_path
         fetch(tmp_path, site, "huge.zip")
 
 
-def test_broken_connections_are_gone_on_with(site: Site, tmp_path: Path) -> None:
+def test_interrupted_downloads_resume(site: Site, tmp_path: Path) -> None:
     site.cuts = [1_000_000, 900_000]
     result = fetch(tmp_path, site, "big.zip")
     assert (tmp_path / "big.zip").read_bytes() == BIG
@@ -221,7 +221,7 @@ def test_broken_connections_are_gone_on_with(site: Site, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("lacks", ["ranges", "validators"])
-def test_a_server_that_cannot_go_on_begins_anew(site: Site, tmp_path: Path, lacks: str) -> None:
+def test_without_ranges_or_validators_the_download_starts_again(site: Site, tmp_path: Path, lacks: str) -> None:
     setattr(site, lacks, False)
     site.cuts = [1_000_000, 900_000]
     result = fetch(tmp_path, site, "big.zip")
@@ -229,7 +229,7 @@ def test_a_server_that_cannot_go_on_begins_anew(site: Site, tmp_path: Path, lack
     assert (result["resumed"], result["bytes"]) == (0, 1_900_000 + len(BIG))
 
 
-def test_a_server_that_never_gets_further_is_given_up_on(site: Site, tmp_path: Path) -> None:
+def test_a_download_without_progress_fails_after_the_retries(site: Site, tmp_path: Path) -> None:
     site.ranges = False
     site.cuts = [1_000_000] * 100
     with pytest.raises(CaptError, match="connection fails"):
@@ -238,7 +238,7 @@ def test_a_server_that_never_gets_further_is_given_up_on(site: Site, tmp_path: P
     assert len(site.downloads()) == 1 + len(file_download.WAITS)
 
 
-def test_a_file_that_changed_meanwhile_begins_anew(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_file_starts_again(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.files["big.zip"] = bytes(len(BIG))
     site.cuts = [1_000_000]
 
@@ -252,7 +252,7 @@ def test_a_file_that_changed_meanwhile_begins_anew(site: Site, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("other", ["address", "note"])
-def test_a_part_of_unknown_origin_is_not_gone_on_with(
+def test_a_part_of_unknown_origin_is_discarded(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     monkeypatch.setattr(file_download, "WAITS", ())
@@ -268,7 +268,7 @@ def test_a_part_of_unknown_origin_is_not_gone_on_with(
     assert names(tmp_path) == ["big.zip"]
 
 
-def test_what_a_killed_process_had_is_gone_on_with(site: Site, tmp_path: Path) -> None:
+def test_the_download_of_a_killed_process_resumes(site: Site, tmp_path: Path) -> None:
     half = len(BIG) // 2
     stopped, ended = threading.Event(), threading.Event()
     site.cuts = [half]
@@ -300,30 +300,28 @@ def test_what_a_killed_process_had_is_gone_on_with(site: Site, tmp_path: Path) -
     assert (result["resumed"], result["bytes"]) == (1, len(BIG) - arrived)
 
 
-def test_a_wrong_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
+def test_a_wrong_checksum_leaves_no_file(site: Site, tmp_path: Path) -> None:
     site.files["big.zip"] = BIG[:-1] + b"?"
     with pytest.raises(CaptError, match=r"not the published file: expected md5:.*, got md5:"):
         fetch(tmp_path, site, "big.zip")
     assert names(tmp_path) == []
 
 
-def test_another_length_than_the_published_one_is_refused_before_anything_is_fetched(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_wrong_length_is_refused_before_the_download(site: Site, tmp_path: Path) -> None:
     site.files["small.tsv"] = b"<html>please log in</html>"
     with pytest.raises(CaptError, match="24 bytes, but the server's file has 26"):
         fetch(tmp_path, site)
     assert names(tmp_path) == []
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(site: Site, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_the_download(site: Site, tmp_path: Path) -> None:
     site.announces = 1 << 60
     with pytest.raises(CaptError, match=r"1,152,921,504\.61 GB, but .* are free"):
         fetch(tmp_path, site, "big.zip")
     assert not site.downloads()
 
 
-def test_a_disk_that_fills_up_is_one_line_and_what_arrived_is_gone_on_with(site: Site, disk: Path) -> None:
+def test_a_download_resumes_after_a_full_disk(site: Site, disk: Path) -> None:
     site.cuts = [1_000_000]
     site.midway = lambda: fill(disk, 0)
     with pytest.raises(CaptError, match="no space is left"):
@@ -334,7 +332,7 @@ def test_a_disk_that_fills_up_is_one_line_and_what_arrived_is_gone_on_with(site:
     assert (disk / "big.zip").read_bytes() == BIG
 
 
-def test_a_missing_file_is_one_line(site: Site, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(site: Site, tmp_path: Path) -> None:
     del site.files["big.zip"]
     with pytest.raises(CaptError) as raised:
         fetch(tmp_path, site)
@@ -342,7 +340,7 @@ def test_a_missing_file_is_one_line(site: Site, tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_no_server_is_one_line_that_names_the_address_and_the_way_out(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(CaptError) as raised:
@@ -353,7 +351,7 @@ def test_no_server_is_one_line_that_names_the_address_and_the_way_out(tmp_path: 
     assert "--mirror-url" in line
 
 
-def test_a_busy_server_is_tried_again(site: Site, tmp_path: Path) -> None:
+def test_requests_to_a_busy_server_are_retried(site: Site, tmp_path: Path) -> None:
     site.refusals = [503]
     fetch(tmp_path, site, "small.tsv")
     site.refusals = [503, 503]
@@ -362,7 +360,7 @@ def test_a_busy_server_is_tried_again(site: Site, tmp_path: Path) -> None:
         fetch(tmp_path, site, "small.tsv")
 
 
-def test_redirects_are_followed_but_not_everywhere(site: Site, tmp_path: Path) -> None:
+def test_only_safe_redirects_are_followed(site: Site, tmp_path: Path) -> None:
     site.redirects = {"small.tsv": "/elsewhere/moved.tsv"}
     site.files["moved.tsv"] = SMALL
     fetch(tmp_path, site, "small.tsv")
@@ -373,20 +371,20 @@ def test_redirects_are_followed_but_not_everywhere(site: Site, tmp_path: Path) -
             fetch(tmp_path, site, "big.zip")
 
 
-def test_the_environments_proxy_is_used_and_its_exceptions_hold(
+def test_the_proxy_of_the_environment_and_no_proxy_are_used(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", site.url.replace("http://", "http://me:secret@"))
     capt.fetch(dataset="tiny", directory=str(tmp_path), only=["small.tsv"])
     assert (tmp_path / "small.tsv").read_bytes() == SMALL
-    assert site.asked[0]["Host"] == "published.invalid"
-    assert site.asked[0]["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+    assert site.requests[0]["Host"] == "published.invalid"
+    assert site.requests[0]["proxy-authorization"] == "Basic bWU6c2VjcmV0"
     monkeypatch.setenv("no_proxy", "published.invalid")
     with pytest.raises(CaptError, match=r"http://published\.invalid/b/big\.zip: the connection fails"):
         capt.fetch(dataset="tiny", directory=str(tmp_path), only=["big.zip"])
 
 
-def test_two_at_once_do_not_disturb_each_other(site: Site, tmp_path: Path) -> None:
+def test_two_runs_at_once_download_each_file_once(site: Site, tmp_path: Path) -> None:
     results: list[dict[str, Any]] = []
     runs = [threading.Thread(target=lambda: results.append(fetch(tmp_path, site))) for _ in range(2)]
     for run in runs:
@@ -398,17 +396,17 @@ def test_two_at_once_do_not_disturb_each_other(site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mirror", ["mirror.example/data", "file:///data", "http://me:word@host/", "http://host/?a=b"])
-def test_a_mirror_is_a_plain_web_address(tmp_path: Path, mirror: str) -> None:
+def test_a_mirror_url_is_http_without_user_query_and_fragment(tmp_path: Path, mirror: str) -> None:
     with pytest.raises(UsageError, match="--mirror-url"):
         capt.fetch(dataset="tiny", directory=str(tmp_path), mirror_url=mirror)
 
 
-def test_an_unknown_dataset_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_dataset_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="coco2014, coco2017, flickr8k, conceptual"):
         capt.fetch(dataset="coco", directory=str(tmp_path))
 
 
-def test_what_is_there_is_shown_with_what_to_do_next(
+def test_the_summary_shows_files_and_next_commands(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_fetched(fetch(tmp_path, site))
@@ -417,7 +415,7 @@ def test_what_is_there_is_shown_with_what_to_do_next(
     assert f"capt prepare --images {tmp_path}/big.zip" in shown
 
 
-def test_the_command_line_tells_a_wrong_file_in_one_line(tmp_path: Path) -> None:
+def test_the_command_prints_one_line_for_a_wrong_file(tmp_path: Path) -> None:
     with serving(Site({"GCC-1.1.0-Validation.tsv": b""})) as site:
         command = [
             sys.executable,
@@ -437,7 +435,7 @@ def test_the_command_line_tells_a_wrong_file_in_one_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["coco2014", "coco2017", "flickr8k", "conceptual"])
-def test_the_catalog_is_complete_and_its_commands_are_understood(kind: str) -> None:
+def test_published_files_are_complete_and_their_commands_valid(kind: str) -> None:
     publication = PUBLISHED[kind]
     assert len({file.name for file in publication.files}) == len(publication.files)
     for file in publication.files:

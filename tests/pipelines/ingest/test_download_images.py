@@ -72,7 +72,7 @@ def test_what_is_there_is_not_fetched_again(tmp_path: Path, server: ImageServer)
     urls = [server.url(f"/{number}.jpg") for number in range(4)]
     fetch(tmp_path, urls[:3])
     fetch(tmp_path, urls)
-    assert set(server.asked.values()) == {1}
+    assert set(server.requests.values()) == {1}
 
 
 def test_one_bad_address_costs_no_other(tmp_path: Path, server: ImageServer) -> None:
@@ -130,7 +130,7 @@ def test_a_host_that_wants_to_be_left_alone_for_long_is_left_alone(tmp_path: Pat
     urls = [server.on(f"/busy-{number}", answer(429, Retry_After="3600")) for number in range(6)]
     reasons = fetch(tmp_path, urls, HostLimits(connections=1, pause_seconds=0.0))
     assert reasons == dict.fromkeys(urls, "http 429")
-    assert server.asked.total() == 1
+    assert server.requests.total() == 1
     assert list(read_failed_urls(tmp_path / "images", 1)) == []
 
 
@@ -201,9 +201,9 @@ def test_a_killed_run_goes_on_and_fetches_nothing_twice(
     server.seconds = 0
     assert fetch(tmp_path, urls) == {}
     assert [(images / build_download_name(url)).read_bytes() for url in urls] == [jpeg(n) for n in range(count)]
-    assert {server.asked[f"/{n}.jpg"] for n, url in enumerate(urls) if url in there} == {1}
+    assert {server.requests[f"/{n}.jpg"] for n, url in enumerate(urls) if url in there} == {1}
     # Two were under way when the run was killed.
-    assert server.asked.total() <= count + 2
+    assert server.requests.total() <= count + 2
     assert list(images.rglob(".aside-*")) == []
 
 
@@ -213,7 +213,7 @@ def test_the_worker_of_a_lost_unit_takes_what_the_first_one_left(tmp_path: Path,
     name.parent.mkdir(parents=True)
     name.write_bytes(b"already here")
     assert fetch(tmp_path, [url]) == {}
-    assert server.asked.total() == 0
+    assert server.requests.total() == 0
 
 
 # === Conceptual Captions ===
@@ -255,7 +255,7 @@ def test_conceptual_captions_are_downloaded_and_every_dead_link_is_a_failed_row(
     rows: Path, server: ImageServer
 ) -> None:
     plan = prepare(rows, dry_run=True)
-    assert (plan["input"], plan["downloads"], plan["ok"], server.asked.total()) == (17, 17, 17, 0)
+    assert (plan["input"], plan["downloads"], plan["ok"], server.requests.total()) == (17, 17, 17, 0)
     assert not (rows.parent / "images").exists()
 
     first = prepare(rows)
@@ -270,10 +270,10 @@ def test_conceptual_captions_are_downloaded_and_every_dead_link_is_a_failed_row(
     splits = capt.open_store(rows.parent / "store").dataset("conceptual").catalog().to_pylist()
     assert sorted(row["split"] for row in splits) == ["train"] * 11 + ["val"] * 2
 
-    before = server.asked.copy()
+    before = server.requests.copy()
     again = prepare(rows)
     assert (again["cached"], again["failed"], again["downloads"]) == (13, 4, 0)
-    assert server.asked == before
+    assert server.requests == before
 
     server.on("/gone.jpg", answer(body=jpeg(77)))
     assert prepare(rows)["failed"] == 4
@@ -284,7 +284,7 @@ def test_conceptual_captions_are_downloaded_and_every_dead_link_is_a_failed_row(
 def test_private_addresses_are_refused_unless_allowed(rows: Path, server: ImageServer) -> None:
     result = prepare(rows, allow_private_addresses=False)
     assert (result["ok"], result["reasons"]) == (0, {"private address": 17})
-    assert server.asked.total() == 0
+    assert server.requests.total() == 0
 
 
 def test_a_limit_takes_the_same_rows_of_images_and_captions_and_downloads_no_other(
@@ -292,7 +292,7 @@ def test_a_limit_takes_the_same_rows_of_images_and_captions_and_downloads_no_oth
 ) -> None:
     features = prepare(rows, limit_images=5)
     assert features["input"] == 5
-    assert len(server.asked) <= 5
+    assert len(server.requests) <= 5
     chosen = {row["record"] for row in pq.read_table(features["report"]).to_pylist()}
     captions = prepare_captions(rows, limit_images=5)
     told = {row["record"].split("#")[0] for row in pq.read_table(captions["report"]).to_pylist()}

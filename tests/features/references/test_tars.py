@@ -1,86 +1,19 @@
-"""References read from folders and archives in place, and no name leads outside."""
+"""Tars are listed and read in place, and hostile ones are refused."""
 
 import contextlib
 import io
-import os
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.references import Reference, is_collection, list_files
+from features.references import list_files
 from schemas.errors import RecordError, UsageError
-
-
-def test_a_folder_is_walked_with_its_subfolders_but_not_its_hidden_files(tmp_path: Path) -> None:
-    (tmp_path / "deep" / "er").mkdir(parents=True)
-    for name in ("a.jpg", "deep/b.jpg", "deep/er/c.jpg", ".hidden.jpg"):
-        (tmp_path / name).write_bytes(name.encode())
-    found = {entry.name: entry for entry in list_files(str(tmp_path))}
-    assert set(found) == {"a.jpg", "deep/b.jpg", "deep/er/c.jpg"}
-    assert found["deep/b.jpg"].reference.read() == b"deep/b.jpg"
-
-
-def test_a_zip_is_read_in_place(tmp_path: Path) -> None:
-    path = tmp_path / "images.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images/a.jpg", b"first")
-        archive.writestr("__MACOSX/images/._a.jpg", b"noise")
-    (entry,) = list_files(str(path))
-    assert (entry.name, entry.reference.read(), entry.size) == ("images/a.jpg", b"first", 5)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["images.zip"]
-
-
-def test_the_stamp_changes_with_the_content(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"one")
-    (before,) = list_files(str(tmp_path))
-    path.write_bytes(b"two")
-    os.utime(path, ns=(1, 1))
-    (after,) = list_files(str(tmp_path))
-    assert before.stamp != after.stamp
-
-
-def test_a_member_named_to_escape_stays_inside_its_archive(tmp_path: Path) -> None:
-    path = tmp_path / "evil.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("../../escaped.jpg", b"data")
-    (entry,) = list_files(str(path))
-    assert entry.reference.read() == b"data"
-    assert not (tmp_path.parent / "escaped.jpg").exists()
-
-
-def test_what_cannot_be_read_is_a_passing_failure_with_its_reason(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a.jpg", b"data" * 100)
-    damaged = bytearray((tmp_path / "a.zip").read_bytes())
-    damaged[60] ^= 255
-    (tmp_path / "b.zip").write_bytes(damaged)
-    cases = {
-        "missing": [Reference(str(tmp_path / "no.jpg")), Reference(str(tmp_path / "a.zip"), "no.jpg")],
-        "unreadable": [Reference(str(tmp_path)), Reference(str(tmp_path / "b.zip"), "a.jpg")],
-    }
-    for reason, references in cases.items():
-        for reference in references:
-            with pytest.raises(RecordError) as caught:
-                reference.read()
-            assert (caught.value.reason, caught.value.permanent) == (reason, False)
-
-
-def test_what_is_neither_a_folder_nor_an_archive_is_wrong_usage(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("x")
-    with pytest.raises(UsageError, match="neither a directory nor"):
-        list(list_files(str(tmp_path / "text")))
-    with pytest.raises(UsageError, match="no such directory"):
-        list(list_files(str(tmp_path / "nowhere")))
-
-
-# === Tars ===
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -107,18 +40,18 @@ def test_a_tar_of_any_usual_format_is_read_in_place(tmp_path: Path, form: int) -
     assert [one.name for one in tmp_path.iterdir()] == ["a.tar"]
 
 
-def test_names_of_any_length_are_found_in_gnu_and_pax_tars(tmp_path: Path) -> None:
+def test_long_names_are_listed_in_gnu_and_pax_tars(tmp_path: Path) -> None:
     for form in FORMATS[1:]:
         assert list(contents(tar_of(tmp_path / "a.tar", [("日" * 300 + ".jpg", b"x")], form)).values()) == [b"x"]
 
 
-def test_the_last_of_a_name_counts_in_every_archive(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_last_member_of_a_repeated_name_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     members: list[tuple[str | tarfile.TarInfo, bytes]] = [("a.jpg", b"old"), ("b.jpg", b"b"), ("./a.jpg", b"new")]
     assert contents(tar_of(tmp_path / "a.tar", members)) == {"a.jpg": b"new", "b.jpg": b"b"}
     assert "1 repeated names" in caplog.text
 
 
-def test_hidden_members_and_directories_are_left_out_of_a_tar(tmp_path: Path) -> None:
+def test_hidden_members_and_directories_of_a_tar_are_not_listed(tmp_path: Path) -> None:
     folder = tarfile.TarInfo("folder")
     folder.type = tarfile.DIRTYPE
     device = tarfile.TarInfo("device.jpg")
@@ -129,7 +62,7 @@ def test_hidden_members_and_directories_are_left_out_of_a_tar(tmp_path: Path) ->
     }
 
 
-def test_a_tar_that_is_packed_anew_has_other_stamps_and_old_references_miss(tmp_path: Path) -> None:
+def test_a_repacked_tar_has_other_stamps_and_old_references_fail(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", [("a.jpg", b"one"), ("b.jpg", b"two")])
     before = {entry.name: entry for entry in list_files(str(path))}
     tar_of(path, [("b.jpg", b"two"), ("a.jpg", b"one")])
@@ -144,7 +77,7 @@ def test_a_tar_without_members_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "command"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")])
-def test_a_compressed_tar_names_the_command_that_makes_it_plain(tmp_path: Path, suffix: str, command: str) -> None:
+def test_a_compressed_tar_is_refused_with_its_command(tmp_path: Path, suffix: str, command: str) -> None:
     path = tmp_path / f"a.tar.{suffix}"
     with tarfile.open(path, f"w:{suffix}") as archive:
         archive.addfile(tarfile.TarInfo("a.jpg"))
@@ -156,12 +89,14 @@ def test_a_compressed_tar_names_the_command_that_makes_it_plain(tmp_path: Path, 
 PARTS = st.text(
     st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="/.\\"), min_size=1, max_size=8
 ).filter(lambda part: part != "__MACOSX")
+
+
 NAMES = st.lists(PARTS, min_size=1, max_size=3).map("/".join).map(lambda name: f"{name}.jpg")
 
 
 @settings(max_examples=25, deadline=None)
 @given(files=st.dictionaries(NAMES, st.binary(max_size=1500), max_size=5), form=st.sampled_from(FORMATS[1:]))
-def test_a_folder_a_zip_and_a_tar_of_the_same_files_are_walked_alike(files: dict[str, bytes], form: int) -> None:
+def test_a_directory_a_zip_and_a_tar_of_the_same_files_list_the_same(files: dict[str, bytes], form: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         (root / "folder").mkdir()
@@ -175,9 +110,6 @@ def test_a_folder_a_zip_and_a_tar_of_the_same_files_are_walked_alike(files: dict
         with tarfile.open(root / "b.tar", "w", format=form) as archive:
             archive.add(root / "folder", ".")
         assert all(contents(root / one) == files for one in ("folder", "a.zip", "a.tar", "b.tar"))
-
-
-# === Hostile tars ===
 
 
 def linked(kind: bytes) -> tarfile.TarInfo:
@@ -210,7 +142,7 @@ def reason(path: Path, max_bytes: int = 1 << 20) -> str:
     return caught.value.reason
 
 
-def test_every_odd_member_of_a_tar_has_its_reason_and_none_escapes(tmp_path: Path) -> None:
+def test_links_sparse_and_large_members_of_a_tar_fail_with_their_reasons(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     assert reason(tar_of(path, [(linked(tarfile.SYMTYPE), b"")])) == "symbolic link"
     assert reason(tar_of(path, [(linked(tarfile.LNKTYPE), b"")])) == "hard link"
@@ -280,9 +212,7 @@ def headers_of_headers(data: bytearray) -> bytes:
         headers_of_headers,
     ],
 )
-def test_a_tar_that_is_not_whole_is_one_line_and_not_a_part_of_its_images(
-    tmp_path: Path, damage: Callable[[bytearray], bytes]
-) -> None:
+def test_a_corrupt_tar_is_wrong_usage(tmp_path: Path, damage: Callable[[bytearray], bytes]) -> None:
     path = tar_of(tmp_path / "a.tar", [("a.jpg", bytes(10)), ("b.jpg", bytes(1000))])
     path.write_bytes(damage(bytearray(path.read_bytes())))
     with pytest.raises(UsageError, match="incomplete") as caught:
@@ -291,17 +221,21 @@ def test_a_tar_that_is_not_whole_is_one_line_and_not_a_part_of_its_images(
 
 
 BASE = io.BytesIO()
+
+
 with tarfile.open(fileobj=BASE, mode="w", format=tarfile.PAX_FORMAT) as _archive:
     for _name in ("é.jpg", "b" * 120, "c.jpg"):
         _info = tarfile.TarInfo(_name)
         _info.size = 600
         _archive.addfile(_info, io.BytesIO(b"data" * 150))
+
+
 TAR = BASE.getvalue()[:8192]
 
 
 @settings(max_examples=100, deadline=None, database=None)
 @given(st.lists(st.tuples(st.integers(0, len(TAR) - 1), st.integers(0, 255)), min_size=1, max_size=5), st.booleans())
-def test_tars_that_are_changed_at_random_are_read_or_refused(changes: list[tuple[int, int]], right: bool) -> None:
+def test_randomly_changed_tars_are_read_or_refused(changes: list[tuple[int, int]], right: bool) -> None:
     data = bytearray(TAR)
     for place, value in changes:
         data[place] = value
@@ -320,52 +254,6 @@ def test_tars_that_are_changed_at_random_are_read_or_refused(changes: list[tuple
                 assert len(entry.reference.read(1000)) <= 1000
 
 
-# === Names of users ===
-
-
-def test_an_empty_name_is_nothing_and_not_the_directory_at_hand() -> None:
-    with pytest.raises(UsageError, match="--images: no such directory or archive"):
-        list(list_files(""))
-
-
-def test_what_a_name_stands_for_is_told_without_asking_the_network(tmp_path: Path) -> None:
-    many = [str(tmp_path), "a.ZIP", "a.tar", "a.tar.gz", "s3://bucket", "gs://bucket/images", "s3://bucket/a.tar"]
-    assert all(is_collection(name) for name in many)
-    assert not any(is_collection(name) for name in ("a.jpg", "s3://bucket/a.jpg", str(tmp_path / "nowhere")))
-
-
-def test_a_reference_to_a_name_keeps_addresses_and_completes_paths() -> None:
-    assert Reference.from_location("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
-    assert Reference.from_location("a.jpg").location == str(Path("a.jpg").absolute())
-
-
-# === Any exception while one file is read ===
-
-
-@pytest.mark.parametrize("error", [OverflowError, MemoryError, RecursionError, AssertionError, KeyError, TypeError])
-@pytest.mark.parametrize("take", [lambda reference: reference.read(), lambda reference: reference.read_start(8)])
-def test_any_exception_while_a_file_or_member_is_read_is_its_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], take: Callable[[Reference], bytes]
-) -> None:
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "a").write_bytes(b"data")
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed, tarfile.open(tmp_path / "a.tar", "w") as archive:
-        packed.writestr("a", b"data")
-        archive.add(tmp_path / "files" / "a", "a")
-    found = [entry for root in ("files", "a.zip", "a.tar") for entry in list_files(str(tmp_path / root))]
-    assert [take(entry.reference) for entry in found] == [b"data"] * 3
-
-    def hostile(*_: object, **__: object) -> bytes:
-        raise error("hostile")
-
-    for target in ("pathlib.Path.open", "zipfile.ZipFile.open", "tarfile.TarFile.next"):
-        monkeypatch.setattr(target, hostile)
-    for entry in found:
-        with pytest.raises(RecordError) as caught:
-            take(entry.reference)
-        assert (caught.value.reason, caught.value.permanent) == (f"unexpected: {error.__name__}", False)
-
-
 def test_a_tar_whose_global_headers_grow_with_its_members_is_refused(tmp_path: Path) -> None:
     # Each member gets a copy of all of them, so that time would grow with the square of the archive.
     with (tmp_path / "a.tar").open("wb") as file:
@@ -376,26 +264,3 @@ def test_a_tar_whose_global_headers_grow_with_its_members_is_refused(tmp_path: P
         file.write(bytes(2 * tarfile.BLOCKSIZE))
     with pytest.raises(UsageError, match="global headers"):
         list(list_files(str(tmp_path / "a.tar")))
-
-
-def test_what_cannot_be_told_to_be_a_directory_is_a_file_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"data")
-    (tmp_path / "b.jpg").write_bytes(b"data")
-    scandir = os.scandir
-
-    class Entry:
-        def __init__(self, entry: os.DirEntry[str]) -> None:
-            self.name, self.path, self.stat = entry.name, entry.path, entry.stat
-
-        def is_dir(self, follow_symlinks: bool = True) -> bool:
-            raise OSError("stale handle")
-
-    @contextlib.contextmanager
-    def hostile(path: str) -> Iterator[Iterator[Entry]]:
-        with scandir(path) as entries:
-            yield (Entry(entry) for entry in entries)
-
-    monkeypatch.setattr(os, "scandir", hostile)
-    assert sorted(found.name for found in list_files(str(tmp_path))) == ["a.jpg", "b.jpg"]

@@ -15,9 +15,8 @@ from schemas.strict_json import parse_json
 from tests.conftest import noise_image
 from trainer.runs.metadata import read_metadata
 from trainer.training.checkpoints import STATE, Checkpoints
-from workflows.experiments.comparison import compare, readings
-from workflows.experiments.curves import read_epochs
-from workflows.experiments.records import RunLocation, TrialResult, read_result
+from workflows.experiments.comparison import compare_trials
+from workflows.experiments.records import ExperimentDirectory, TrialResult, read_epochs, read_record
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 NOT_JSON = {
@@ -157,7 +156,7 @@ def test_a_damaged_state_of_training_is_corrupt(tmp_path: Path, content: bytes) 
 def test_a_damaged_record_of_an_experiment_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(StoreError) as caught:
-        read_result(tmp_path / "r.json", TrialResult)
+        read_record(tmp_path / "r.json", TrialResult)
     assert caught.value.exit_code == (4 if content in NOT_JSON.values() else 1)
 
 
@@ -180,21 +179,14 @@ DAMAGED_SCORES = [
 
 @pytest.mark.parametrize("content", DAMAGED_SCORES)
 def test_damaged_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
-    place = RunLocation(tmp_path)
-    scores = place.run("one") / "evaluation" / "val" / "images.tsv"
+    directory = ExperimentDirectory(tmp_path)
+    scores = directory.run("one") / "evaluation" / "val" / "images.tsv"
     scores.parent.mkdir(parents=True)
     scores.write_bytes(b"image\tcider_d\na\t0.5\n")
-    assert compare(place, [RESULT], "cider_d").values.tolist() == [[0.5]]
+    assert compare_trials(directory, [RESULT], "cider_d").values.tolist() == [[0.5]]
     scores.write_bytes(content)
     with pytest.raises(CorruptFileError):
-        compare(place, [RESULT], "cider_d")
-
-
-@pytest.mark.parametrize("content", [b"image\tword\na\tb\n", b"image\tword\tgreedy\na\tb\n", b"\xff\n"])
-def test_damaged_readings_of_an_evaluation_are_corrupt(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "images.tsv").write_bytes(content)
-    with pytest.raises(CorruptFileError):
-        readings(tmp_path)
+        compare_trials(directory, [RESULT], "cider_d")
 
 
 # === Files of words, labels and settings ===

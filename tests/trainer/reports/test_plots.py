@@ -16,11 +16,11 @@ from trainer.reports.plots import (
     recognizer_figure,
     save_figure,
 )
-from trainer.training.epoch_metrics import CaptionerMetrics, RecognizerMetrics
+from trainer.training.epoch_metrics import EpochMetrics
 
 
 def row(epoch, loss, val_loss=None):
-    return CaptionerMetrics(epoch=epoch, loss=loss, accuracy=0.5, val_loss=val_loss, seconds=1, captions_per_second=1)
+    return EpochMetrics(epoch=epoch, loss=loss, val_loss=val_loss, seconds=1, monitored=())
 
 
 def matplotlib_settings():
@@ -41,10 +41,10 @@ def test_without_validation_the_loss_figure_has_one_curve():
 
 
 def test_the_recognizer_figure_shows_losses_and_error_rates_even_without_errors(tmp_path):
-    shared = {"seconds": 1, "images_per_second": 1}
+    shared = {"seconds": 1, "monitored": ()}
     rows = [
-        RecognizerMetrics(epoch=1, loss=3.0, accuracy=0.5, val_loss=2.5, val_exact_match=0.75, **shared),
-        RecognizerMetrics(epoch=2, loss=1.0, accuracy=0.9, val_loss=0.5, val_exact_match=1.0, **shared),
+        EpochMetrics(epoch=1, loss=3.0, exact_match=0.5, val_loss=2.5, val_exact_match=0.75, **shared),
+        EpochMetrics(epoch=2, loss=1.0, exact_match=0.9, val_loss=0.5, val_exact_match=1.0, **shared),
     ]
     losses, wrong = recognizer_figure(rows).axes
     assert [line.get_ydata().tolist() for line in losses.lines] == [[3.0, 1.0], [2.5, 0.5]]

@@ -1,4 +1,4 @@
-"""Encoded images become the pixels that a viewer would show, or a failure with its reason."""
+"""Encoded images are decoded to upright RGB pixels, or fail with a reason."""
 
 import struct
 import subprocess
@@ -25,7 +25,7 @@ SIZE = Resizer(HEIGHT, WIDTH)
 
 
 def sample_image() -> Image.Image:
-    """A smooth image without symmetry, so that a wrong turn or channel shows."""
+    """Returns a smooth image without symmetry, to detect wrong rotations and channels."""
     x, y = np.meshgrid(np.linspace(0, 1, WIDTH), np.linspace(0, 1, HEIGHT))
     pixels = np.stack([x, y, (1 - x) * y], axis=-1)
     return Image.fromarray(np.rint(pixels * 255).astype(np.uint8))
@@ -49,7 +49,7 @@ def reason_of(data: bytes, **options) -> str:
 
 
 def outcome(data: bytes) -> np.ndarray | str:
-    """The pixels, or the reason why there are none."""
+    """Returns the pixels, or the reason of the failure."""
     try:
         return np.asarray(open_image(data, max_pixels=1_000_000))
     except RecordError as error:
@@ -57,7 +57,7 @@ def outcome(data: bytes) -> np.ndarray | str:
 
 
 def run_length_bitmap() -> bytes:
-    """A BMP of 4×2 pixels in run-length encoding, which Pillow reads but does not write."""
+    """Returns a BMP of 4×2 pixels in run-length encoding, which Pillow cannot write."""
     palette = bytes([0, 0, 0, 0, 255, 255, 255, 0, 0, 0, 255, 0])
     rows = bytes([4, 1, 0, 0, 2, 0, 2, 1, 0, 0, 0, 1])
     at = 14 + 40 + len(palette)
@@ -93,14 +93,14 @@ N_RESAMPLES = sorted(samples())
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_every_listed_format_decodes_to_its_image(form):
+def test_each_supported_format_decodes_to_its_image(form):
     pixels = decode(encode(sample_image(), form), SIZE)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - np.asarray(sample_image())).mean() < 6
 
 
-def test_the_result_is_the_callers_own():
+def test_the_result_is_writable():
     pixels = decode(encode(sample_image(), "PNG"), SIZE)
     pixels[:] = 0
     assert pixels.flags.c_contiguous
@@ -141,12 +141,12 @@ def test_a_corrupt_exif_block_does_not_fail_the_image(exif):
     assert np.array_equal(pixels_of(encode(sample_image(), "JPEG", exif=exif)), plain)
 
 
-def test_the_first_frame_of_an_animation_counts():
+def test_only_the_first_frame_of_an_animation_is_decoded():
     for name in ("gif animated", "webp animated"):
         assert np.abs(pixels_of(samples()[name]).astype(int) - np.asarray(sample_image())).mean() < 6
 
 
-def test_the_first_page_of_a_tiff_counts():
+def test_only_the_first_page_of_a_tiff_is_decoded():
     pages = encode(sample_image(), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 7))])
     assert np.array_equal(pixels_of(pages), np.asarray(sample_image()))
 
@@ -195,7 +195,7 @@ def test_sixteen_bit_gray_is_scaled_not_clipped():
 
 
 def tiff(samples: np.ndarray, bits: int, sample_format: int, photometric: int = 1) -> bytes:
-    """A gray TIFF of one uncompressed strip (TIFF 6.0), for kinds that Pillow does not write."""
+    """Returns a gray TIFF of one uncompressed strip (TIFF 6.0), for sample types that Pillow cannot write."""
     data = samples.tobytes()
     height, width = samples.shape
     fields = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height}
@@ -205,7 +205,7 @@ def tiff(samples: np.ndarray, bits: int, sample_format: int, photometric: int = 
     return head + data + struct.pack("<H", len(fields)) + directory + bytes(4)
 
 
-def test_gray_whose_zero_is_white_is_turned_round():
+def test_gray_with_white_at_zero_is_inverted():
     data = tiff(np.array([[0, 65535]], np.uint16), bits=16, sample_format=1, photometric=0)
     assert pixels_of(data)[0, :, 0].tolist() == [255, 0]
 
@@ -240,7 +240,7 @@ def test_one_bit_images_are_black_and_white():
         assert pixels[0, 7].tolist() == [0, 0, 0]
 
 
-def test_no_bytes_are_empty():
+def test_zero_bytes_fail_as_empty():
     assert reason_of(b"") == "empty"
 
 
@@ -258,17 +258,17 @@ def test_no_bytes_are_empty():
         b"II",
     ],
 )
-def test_what_is_no_listed_format_is_unsupported(data):
+def test_other_bytes_are_unsupported(data):
     assert reason_of(data) == "unsupported"
 
 
 @pytest.mark.parametrize("form", ["PPM", "TGA", "ICO", "JPEG2000", "AVIF"])
-def test_formats_that_pillow_knows_besides_are_unsupported(form):
+def test_other_formats_of_pillow_are_unsupported(form):
     assert reason_of(encode(sample_image(), form)) == "unsupported"
 
 
 @pytest.mark.parametrize("name", N_RESAMPLES)
-def test_a_image_cut_short_is_truncated_and_never_shown_in_part(name):
+def test_an_incomplete_image_is_truncated_and_never_decoded_in_part(name):
     data = samples()[name]
     whole = pixels_of(data)
     for length in range(20, len(data), 7):
@@ -276,7 +276,7 @@ def test_a_image_cut_short_is_truncated_and_never_shown_in_part(name):
         assert np.array_equal(shown, "truncated") or np.array_equal(shown, whole), length
 
 
-def test_only_the_marks_after_the_pixels_may_be_missing():
+def test_only_bytes_after_the_pixels_may_be_missing():
     spared = {"gif": 2, "tiff fax": 4}  # the trailer, the pointer to the next page
     for name, tail in spared.items():
         data = samples()[name]
@@ -292,7 +292,7 @@ def test_corrupt_bytes_are_corrupt():
 
 
 @pytest.mark.parametrize("name", N_RESAMPLES)
-def test_a_image_over_the_limit_is_rejected_by_its_header(name, monkeypatch):
+def test_an_image_above_the_limit_is_rejected_by_its_header(name, monkeypatch):
     def no_load(*_):
         raise AssertionError("pixels were decoded")
 
@@ -303,7 +303,7 @@ def test_a_image_over_the_limit_is_rejected_by_its_header(name, monkeypatch):
     assert reason_of(data, max_pixels=image.width * image.height - 1) == "too large"
 
 
-def test_a_bomb_is_rejected_in_little_memory():
+def test_a_decompression_bomb_is_rejected_in_little_memory():
     code = """
 import resource, struct, zlib
 from features.images.resizer import Resizer
@@ -336,7 +336,7 @@ for bomb in (png, riff(still(1 << 15)), b"GIF89a" + b"\\xff" * 6 + bytes(99)):
     assert done.stderr == ""
 
 
-def test_pillows_own_limits_and_warnings_stay_out_of_it():
+def test_pillows_limits_and_warnings_have_no_effect():
     limit, tolerant = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     code = f"""
 from io import BytesIO
@@ -355,7 +355,7 @@ print(Image.MAX_IMAGE_PIXELS == {limit})
     assert tolerant is False
 
 
-def test_threads_decode_alike():
+def test_threads_decode_to_equal_pixels():
     names = N_RESAMPLES * 20
     wanted = {name: decode(samples()[name], Resizer(24, 24)) for name in N_RESAMPLES}
     with ThreadPoolExecutor(8) as pool:
@@ -398,7 +398,7 @@ def test_mutated_files_decode_or_fail_with_a_reason(name, changes, inserted):
     st.integers(0, 10_000),
 )
 @settings(max_examples=20_000, deadline=None, database=None)
-def test_files_that_are_changed_in_many_ways_decode_or_fail_with_a_reason(name, changes, kept):
+def test_heavily_mutated_files_decode_or_fail_with_a_reason(name, changes, kept):
     data = bytearray(samples()[name])
     for place, new, gone in changes:
         at = place % (len(data) + 1)
@@ -407,7 +407,7 @@ def test_files_that_are_changed_in_many_ways_decode_or_fail_with_a_reason(name, 
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_pillows_limit_follows_ours(monkeypatch):
+def test_the_limit_of_pillow_is_raised(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert reason_of(samples()["tiff"]) == "too large"
     raise_pixel_limit(WIDTH * HEIGHT)
@@ -417,13 +417,13 @@ def test_pillows_limit_follows_ours(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == WIDTH * HEIGHT / 2
 
 
-def test_a_thumbnail_is_a_small_jpeg_in_the_images_proportions():
+def test_a_thumbnail_is_a_small_jpeg_with_the_aspect_ratio_of_the_image():
     data = encode(sample_image().resize((600, 400)), "PNG")
     thumbnail = Image.open(BytesIO(encode_thumbnail(data, 150)))
     assert (thumbnail.format, thumbnail.size) == ("JPEG", (150, 100))
 
 
-def test_a_thumbnail_is_never_larger_than_its_sample_image():
+def test_a_thumbnail_is_never_larger_than_its_image():
     assert Image.open(BytesIO(encode_thumbnail(encode(sample_image(), "GIF"), 500))).size == (WIDTH, HEIGHT)
 
 
@@ -451,11 +451,11 @@ def photograph(width: int, height: int, form: str = "JPEG", **options) -> bytes:
     ],
     ids=str,
 )
-def test_a_jpeg_may_be_decoded_at_the_smallest_scale_that_is_enough(size, decoded):
+def test_a_jpeg_is_decoded_at_the_smallest_sufficient_scale(size, decoded):
     assert open_image(photograph(*size), draft_size=lambda width, height: (30, 20)).size == decoded
 
 
-def test_what_is_enough_is_requested_for_the_upright_sample_image():
+def test_the_draft_size_is_that_of_the_upright_image():
     exif = Image.Exif()
     exif[0x0112] = 6  # on its side
     requested = []
@@ -469,7 +469,7 @@ def test_what_is_enough_is_requested_for_the_upright_sample_image():
     assert image.size == (50, 100)
 
 
-def test_a_draft_is_near_the_image_and_equal_if_it_is_not_smaller():
+def test_a_draft_approximates_the_image_and_equals_it_at_full_scale():
     large, small = photograph(960, 640), photograph(50, 35)
     whole, draft = (decode(large, Resizer(20, 30, rule)).astype(int) for rule in ("pillow-bilinear", "draft-bilinear"))
     assert 0 < np.abs(whole - draft).max() <= 8
@@ -478,7 +478,7 @@ def test_a_draft_is_near_the_image_and_equal_if_it_is_not_smaller():
     assert np.array_equal(decode(png, DRAFT), decode(png, Resizer(20, 30)))
 
 
-def test_a_draft_is_rejected_by_the_size_of_the_whole_image_and_when_it_ends_early():
+def test_a_draft_is_rejected_if_the_whole_image_is_too_large_or_truncated():
     large = photograph(960, 640)
     with pytest.raises(RecordError, match="too large"):
         decode(large, DRAFT, max_pixels=960 * 640 - 1)

@@ -1,4 +1,4 @@
-"""Resized pixels are Pillow's own, or TensorFlow's own bit for bit, without the parts of them that nobody keeps."""
+"""Resized pixels are equal to those of Pillow or TensorFlow, cropped or padded."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def kept(whole: np.ndarray, rows: Span, columns: Span) -> np.ndarray:
-    """The part that is kept, where it lands, of a whole resized image."""
+    """Crops and pads a whole resized image."""
     pixels = np.zeros((rows.target, columns.target, 3), whole.dtype)
     middle = whole[rows.first : rows.first + rows.kept, columns.first : columns.first + columns.kept]
     pixels[rows.target_slice, columns.target_slice] = middle
@@ -57,7 +57,7 @@ def test_tf_is_tf_image_resize_at_every_size(size, target, mode, more):
     assert np.array_equal(resizer(Image.fromarray(image)), by_tensorflow(resizer, image))
 
 
-def test_tf_does_not_average_what_it_shrinks_and_pillow_does():
+def test_pillow_is_antialiased_and_tf_is_not():
     checks = Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB")
     assert np.abs(Resizer(8, 8)(checks).astype(int) - 127).max() <= 2
     stripes = Image.fromarray((np.indices((81, 81))[1] % 9 == 4).astype(np.uint8) * 255).convert("RGB")
@@ -89,7 +89,7 @@ def test_pillow_cropped_is_the_middle_of_a_direct_resize_within_rounding(size):
     assert np.abs(resizer(smooth).astype(int) - kept(whole, rows, columns)).max() <= 1
 
 
-def test_a_strip_that_would_fill_the_memory_on_the_way_is_rejected():
+def test_a_strip_with_an_excessive_intermediate_result_is_rejected():
     strip = Image.new("RGB", (1, 1_000_000))
     with pytest.raises(RecordError, match="too large: a strip of 1×1000000") as caught:
         resize(strip, Span(1_000_000, 299, 299), Span(1, 299, 299), "pillow-bilinear")
@@ -97,7 +97,7 @@ def test_a_strip_that_would_fill_the_memory_on_the_way_is_rejected():
     assert resize(strip, Span(1_000_000, 299, 299), Span(1, 299, 299), "tf-bilinear").shape == (299, 299, 3)
 
 
-def test_decoding_never_loads_tensorflow():
+def test_decoding_does_not_import_tensorflow():
     code = """
 import sys
 from PIL import Image

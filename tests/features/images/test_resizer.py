@@ -16,7 +16,7 @@ sides = st.integers(1, 90)
 
 
 def ramp(width: int, height: int) -> Image.Image:
-    """Red tells the column and green the row, in 0…240; blue is full, which black is not."""
+    """Returns an image whose red is the column and green the row, in 0…240, and blue 255."""
     x, y = np.meshgrid(np.linspace(0, 240, width), np.linspace(0, 240, height))
     return Image.fromarray(np.rint(np.stack([x, y, np.full_like(x, 255)], axis=-1)).astype(np.uint8))
 
@@ -26,7 +26,7 @@ def spans(resizer: Resizer, width: int, height: int) -> tuple[Span, Span]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stretching_ignores_the_proportions(method):
+def test_stretch_ignores_the_aspect_ratio(method):
     pixels = Resizer(20, 30, method)(ramp(90, 40))
     assert pixels.shape == (20, 30, 3)
     assert pixels[0, 0, :2].max() < 12
@@ -34,7 +34,7 @@ def test_stretching_ignores_the_proportions(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_crop_takes_the_middle_of_a_wide_and_of_a_tall_image(method):
+def test_crop_keeps_the_center_of_wide_and_tall_images(method):
     wide = Resizer(20, 20, method, "crop")(ramp(80, 40)).astype(int)
     assert abs(wide[:, :, 0].min() - 60) < 5
     assert abs(wide[:, :, 0].max() - 180) < 5
@@ -46,14 +46,14 @@ def test_a_crop_takes_the_middle_of_a_wide_and_of_a_tall_image(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_longer_shorter_side_crops_closer(method):
+def test_a_longer_shortest_edge_crops_more(method):
     close = Resizer(20, 20, method, "crop", 40)(ramp(40, 40)).astype(int)
     assert abs(close[:, :, 0].min() - 60) < 6
     assert abs(close[:, :, 1].max() - 180) < 6
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_pad_shows_all_of_the_image_in_the_middle_of_black(method):
+def test_pad_centers_the_whole_image_on_black(method):
     pixels = Resizer(20, 20, method, "pad")(ramp(80, 40))
     assert not pixels[:5].any()
     assert not pixels[15:].any()
@@ -62,7 +62,7 @@ def test_a_pad_shows_all_of_the_image_in_the_middle_of_black(method):
     assert pixels[14, -1, :2].min() > 226
 
 
-def test_halves_round_up_and_the_end_has_the_odd_pixel():
+def test_halves_are_rounded_up_and_the_end_has_the_odd_pixel():
     assert spans(Resizer(10, 10, mode="pad"), 4, 3) == (Span(3, 8, 10), Span(4, 10, 10))
     assert Span(3, 8, 10).target_slice == slice(1, 9)
     assert Span(3, 7, 10).target_slice == slice(1, 8)
@@ -71,14 +71,14 @@ def test_halves_round_up_and_the_end_has_the_odd_pixel():
     assert (rows.first, rows.kept, rows.target_slice) == (1, 10, slice(0, 10))
 
 
-def test_the_scale_is_that_of_the_side_that_needs_it_where_the_size_is_no_square():
+def test_the_scale_follows_the_limiting_side():
     assert spans(Resizer(10, 30, mode="crop"), 20, 10) == (Span(10, 15, 10), Span(20, 30, 30))
     assert spans(Resizer(10, 30, mode="pad"), 20, 10) == (Span(10, 10, 10), Span(20, 20, 30))
 
 
 @given(width=sides, height=sides, rows=sides, columns=sides, more=st.integers(0, 40), has_side=st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_a_crop_covers_the_size_and_a_pad_fits_into_it(width, height, rows, columns, more, has_side):
+def test_crop_covers_the_size_and_pad_fits_into_it(width, height, rows, columns, more, has_side):
     shorter = max(rows, columns) + more if has_side else None
     crop = spans(Resizer(rows, columns, mode="crop", shortest_edge=shorter), width, height)
     pad = spans(Resizer(rows, columns, mode="pad"), width, height)
@@ -105,7 +105,7 @@ def test_a_crop_covers_the_size_and_a_pad_fits_into_it(width, height, rows, colu
     mode=st.sampled_from(MODES),
 )
 @settings(max_examples=200, deadline=None)
-def test_every_image_comes_to_the_size_in_the_dtype_that_is_said(width, height, rows, columns, method, mode):
+def test_each_image_is_resized_to_the_size_and_dtype(width, height, rows, columns, method, mode):
     resizer = Resizer(rows, columns, method, mode)
     pixels = resizer(Image.new("RGB", (width, height), (7, 130, 255)))
     assert pixels.shape == (rows, columns, 3)
@@ -118,14 +118,14 @@ def test_every_image_comes_to_the_size_in_the_dtype_that_is_said(width, height, 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 30_000), (3, 65_535)])
-def test_strips_cost_no_more_than_other_images(method, mode, size):
+def test_strips_are_resized_in_constant_memory(method, mode, size):
     pixels = Resizer(224, 224, method, mode, 256 if mode == "crop" else None)(Image.new("RGB", size, "white"))
     assert pixels.max() == 255
     assert mode == "pad" or pixels.min() == 255
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_result_is_the_callers_own(method):
+def test_the_result_is_writable(method):
     pixels = Resizer(32, 48, method)(ramp(48, 32))
     pixels[:] = 0
     assert pixels.flags.c_contiguous
@@ -134,7 +134,7 @@ def test_the_result_is_the_callers_own(method):
 @pytest.mark.parametrize("mode", MODES)
 @given(width=sides, height=sides)
 @settings(max_examples=60, deadline=None)
-def test_what_is_shown_of_a_image_is_what_the_network_sees_of_it(mode, width, height):
+def test_the_visible_part_is_the_part_that_the_pixels_show(mode, width, height):
     assume(max(width, height) < 2 * min(width, height) and min(width, height) > 24)
     resizer, image = Resizer(24, 24, mode=mode), ramp(width, height)
     view = resizer.crop_visible(image)

@@ -1,4 +1,4 @@
-"""Aligned arrays become tensors without a copy, in memory that is used again once nobody holds it."""
+"""Aligned arrays become tensors without a copy, and unreferenced memory is reused."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from features.runtime.aligned_arrays import empty_aligned
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.float16, ml_dtypes.bfloat16, np.float32])
 @pytest.mark.parametrize("shape", [(0, 3), (1,), (7, 5, 3), (64, 64, 2048)])
-def test_an_aligned_array_is_as_asked_for(shape, dtype):
+def test_an_array_has_the_shape_and_dtype_and_is_aligned(shape, dtype):
     array = empty_aligned(shape, dtype)
     assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
     assert array.size == 0 or array.ctypes.data % 64 == 0
@@ -22,7 +22,7 @@ def test_an_aligned_array_is_as_asked_for(shape, dtype):
     assert array.flags.writeable
 
 
-def test_a_tensor_that_a_numpy_function_gives_has_the_array_s_own_memory():
+def test_a_tensor_shares_the_memory_of_its_array():
     places = []
 
     def make():
@@ -41,7 +41,7 @@ def place_of(array):
     return np.asarray(array).ctypes.data
 
 
-def test_memory_is_used_again_once_nobody_holds_it():
+def test_unreferenced_memory_is_reused():
     array = empty_aligned(LARGE, np.float32)
     part = array[5:7]
     place = place_of(array)
@@ -51,7 +51,7 @@ def test_memory_is_used_again_once_nobody_holds_it():
     assert place_of(empty_aligned(LARGE, np.float32)) == place
 
 
-def test_memory_that_a_tensor_holds_is_not_used_again():
+def test_memory_of_a_live_tensor_is_not_reused():
     (tensor,) = tf.data.Dataset.range(1).map(lambda _: tf.numpy_function(lambda: filled(3), [], tf.float32))
     others = [filled(value) for value in range(4)]
     assert np.all(np.asarray(tensor) == 3)
@@ -68,7 +68,7 @@ def test_threads_do_not_share_memory():
         assert all(pool.map(hold, range(200)))
 
 
-def test_so_much_memory_stays_and_no_more():
+def test_the_cached_memory_is_limited():
     for _ in range(2):
         held = [empty_aligned((48 << 20,), np.uint8) for _ in range(9)]
         del held

@@ -1,4 +1,4 @@
-"""The numerics class names what decides a row's bits: device, chip, library and precision."""
+"""The numerics class contains everything that affects a row's bits: device, chip, library and precision."""
 
 import logging
 
@@ -32,18 +32,18 @@ TPU = describe_accelerator("TPU", {}, True)
         ([TPU, CPU], True, "float32", "tpu/unknown/tensorflow/float32"),
     ],
 )
-def test_rows_of_another_device_library_or_precision_are_of_another_class(
+def test_device_library_and_precision_determine_the_class(
     devices: list[Device], has_onednn: bool, precision: str, expected: str
 ) -> None:
     assert resolve_tensorflow_class(devices, has_onednn, precision) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch", "tensorflow"])
-def test_each_backend_is_a_class_of_its_own(backend: str) -> None:
+def test_each_backend_has_its_own_class(backend: str) -> None:
     assert format_numerics_class(A100, backend, "bfloat16") == f"gpu/NVIDIA A100 (8.0)/{backend}/bfloat16"
 
 
-def test_a_chip_with_a_slash_in_its_name_stays_one_part() -> None:
+def test_a_slash_in_the_name_of_a_chip_is_replaced() -> None:
     assert format_numerics_class(Device("gpu", "a/b"), "jax", "float32").count("/") == 3
 
 
@@ -60,11 +60,11 @@ def test_a_chip_with_a_slash_in_its_name_stays_one_part() -> None:
         ("", "riscv64"),
     ],
 )
-def test_processors_of_any_kind_have_a_class(flags: str, expected: str) -> None:
+def test_each_processor_has_a_class(flags: str, expected: str) -> None:
     assert select_instruction_set(frozenset(flags.split()), "riscv64") == expected
 
 
-def test_the_class_is_that_of_the_process_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_class_is_detected_in_the_computing_process(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -103,12 +103,12 @@ def test_a_precision_without_instructions_is_emulated(precision: str, flags: str
         ("", "float32"),
     ],
 )
-def test_a_processor_that_cannot_compute_in_bfloat16_is_recorded_with_float32(flags: str, expected: str) -> None:
+def test_a_processor_without_bfloat16_computes_in_float32(flags: str, expected: str) -> None:
     assert resolve_onednn_precision("bfloat16", frozenset(flags.split())) == expected
     assert resolve_onednn_precision("float32", frozenset(flags.split())) == "float32"
 
 
-def test_only_emulation_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_emulation_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     with caplog.at_level(logging.WARNING, "capt"):
         warn_about_emulation("float32")

@@ -25,7 +25,7 @@ def test_a_key_is_the_sha256_of_the_canonical_json_of_its_three_parts():
     assert compute_caption_key("coco", "9", "a\u00e9") == expected.digest()
 
 
-def test_keys_tell_apart_where_one_part_ends_and_the_next_begins():
+def test_keys_depend_on_the_boundaries_of_the_parts():
     assert (
         len(
             {
@@ -66,6 +66,6 @@ def test_a_digest_can_be_read_while_more_is_added():
     assert growing.hexdigest() != before
 
 
-def test_a_learned_vocabulary_is_named_by_the_captions_it_is_learned_from():
+def test_a_built_vocabulary_is_identified_by_its_training_captions():
     train = digest([(bytes(32), "a")])
     assert identify_built_vocabulary(train) == f"train:{train.hexdigest()}"

@@ -44,7 +44,7 @@ ATOMS = [*CHARACTERS, *MARKS, *EMOJI, *OTHERS, *SPACES, *SEQUENCES]
 
 
 def reference(standardizer, text):
-    """The words of a text by Python's own Unicode tables: no operation and no constant of the graph's."""
+    """Splits a text with Python's Unicode tables, independent of the graph."""
     text = unicodedata.normalize("NFC", text)
     text = "".join(" " if kind(c) == "Cc" or kind(c)[0] == "Z" else c for c in text).lower()
     if standardizer == "keras":
@@ -108,7 +108,7 @@ def test_a_plain_caption_is_split_as_the_standardizer_says(standardizer, words):
 
 
 @pytest.mark.parametrize("standardizer", STANDARDIZERS)
-def test_a_letter_and_its_accent_are_one_word_however_they_are_written(standardizer):
+def test_composed_and_decomposed_accents_give_equal_words(standardizer):
     written = ["CAFÉ", "cafe\u0301", "J\u030c", "\u01f0"]
     assert words_of(standardizer, written) == [["café"], ["café"], ["\u01f0"], ["\u01f0"]]
 
@@ -124,12 +124,12 @@ def test_no_text_turns_into_a_special_token(standardizer):
 
 
 @pytest.mark.parametrize("standardizer", STANDARDIZERS)
-def test_text_goes_on_after_a_nul(standardizer):
+def test_text_after_a_nul_is_kept(standardizer):
     assert words_of(standardizer, ["A\0B"]) == [["a", "b"]]
 
 
 @pytest.mark.parametrize("locale", ["tr_TR.UTF-8", "lt_LT.UTF-8"])
-def test_the_locale_of_the_worker_decides_nothing(locale):
+def test_the_locale_has_no_effect(locale):
     text = "I \u0130 I\u0307 J\u0301 \u00cc \u00cd \u0128 \u012e\u0301 \u012e"
     program = (
         "import tensorflow as tf; from features.text.standardize import split_words\n"

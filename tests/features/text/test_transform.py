@@ -29,17 +29,17 @@ def digests(directory):
     return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_words_become_their_ids_between_start_and_end(tmp_path):
+def test_words_become_token_ids_between_start_and_end(tmp_path):
     write_transform(WORDS, table_config(), tmp_path)
     assert rows(tmp_path, "A DOG runs.", "Cafe\u0301 cat", "") == [[2, 4, 5, 6, 3], [2, 7, 1, 3], [2, 3]]
 
 
-def test_the_vocabulary_is_kept_beside_the_graph(tmp_path):
+def test_the_vocabulary_is_stored_with_the_graph(tmp_path):
     write_transform(WORDS, table_config(), tmp_path)
     assert read_vocabulary(tmp_path) == WORDS
 
 
-def test_a_long_caption_is_cut_and_keeps_its_end(tmp_path):
+def test_a_long_caption_is_truncated_and_keeps_its_end_token(tmp_path):
     write_transform(WORDS, table_config(max_length=4), tmp_path)
     tokens = Tokenizer(tmp_path).tokenize(["a dog runs a dog", "a dog", "a", ""])
     assert [row.tolist() for row in tokens.rows()] == [[2, 4, 5, 3], [2, 4, 5, 3], [2, 4, 3], [2, 3]]
@@ -49,14 +49,14 @@ def test_a_long_caption_is_cut_and_keeps_its_end(tmp_path):
 
 
 @pytest.mark.parametrize("standardizer", ["keras", "alnum", "punctuation"])
-def test_the_standardizer_of_the_recipe_is_built_in(tmp_path, standardizer):
+def test_the_graph_contains_the_standardizer_of_the_table_config(tmp_path, standardizer):
     words = [*SPECIAL_TOKENS, "t", "shirt", "tshirt", "girl's", "girls", "girl", "s"]
     write_transform(words, table_config(standardizer=standardizer), tmp_path)
     expected = {"keras": [2, 4, 5, 7, 3], "alnum": [2, 4, 5, 9, 10, 3], "punctuation": [2, 6, 8, 3]}
     assert rows(tmp_path, "T-shirt, girl's") == [expected[standardizer]]
 
 
-def test_equal_words_give_equal_bytes_wherever_and_whenever(tmp_path):
+def test_equal_words_give_equal_bytes(tmp_path):
     write_transform(WORDS, table_config(), tmp_path / "one")
     tf.function(lambda x: tf.cond(x > 0, lambda: x, lambda: -x))(tf.constant(1))
     worker = threading.Thread(target=write_transform, args=(WORDS, table_config(), tmp_path / "deep" / "two"))
@@ -66,7 +66,7 @@ def test_equal_words_give_equal_bytes_wherever_and_whenever(tmp_path):
     assert str(tmp_path).encode() not in (tmp_path / "one/transform_fn/saved_model.pb").read_bytes()
 
 
-def test_nothing_but_the_transform_is_left_behind(tmp_path):
+def test_only_the_transform_is_written(tmp_path):
     write_transform(WORDS, table_config(), tmp_path)
     assert sorted(digests(tmp_path)) == [
         "transform_fn/assets/vocabulary.txt",
@@ -83,7 +83,7 @@ def test_a_moved_transform_tokenizes_as_before(tmp_path):
     assert rows(tmp_path / "there", "a café") == [[2, 4, 7, 3]]
 
 
-def test_two_transforms_that_lay_at_one_place_keep_their_words_apart(tmp_path):
+def test_two_transforms_loaded_from_one_path_have_their_own_words(tmp_path):
     write_transform(WORDS, table_config(), tmp_path)
     first = Tokenizer(tmp_path)
     (tmp_path / "kept.txt").write_text("beside the transform")
@@ -103,12 +103,12 @@ def test_tensorflow_transform_reads_what_is_saved(tmp_path):
     assert set(output.transformed_feature_spec()) == {"tokens", "untruncated"}
 
 
-def test_a_vocabulary_without_words_makes_every_word_unknown(tmp_path):
+def test_a_vocabulary_without_words_makes_each_word_oov(tmp_path):
     write_transform(SPECIAL_TOKENS, table_config(), tmp_path)
     assert rows(tmp_path, "a dog") == [[2, 1, 1, 3]]
 
 
-def test_counts_in_any_order_give_the_most_frequent_first_and_ties_in_reverse():
+def test_words_are_sorted_by_frequency_and_ties_in_reverse():
     counts = "2 cat\n2 ant\n10 bee\n2 élan\n2 car\n1 zoo\n".encode()
     assert order_vocabulary(counts) == [*SPECIAL_TOKENS, "bee", "élan", "cat", "car", "ant", "zoo"]
 
@@ -127,12 +127,12 @@ def test_words_that_are_not_a_vocabulary_are_rejected(tmp_path):
         ({"special": ("<p>", "<u>", "<s>", "<e>")}, "the special tokens must be <pad>"),
     ],
 )
-def test_bounds_that_leave_no_room_for_a_word_are_rejected(tmp_path, settings, message):
+def test_limits_without_room_for_a_word_are_rejected(tmp_path, settings, message):
     with pytest.raises(UsageError, match=message):
         write_transform(WORDS, table_config(**settings), tmp_path)
 
 
-def test_ten_thousand_captions_take_a_moment(tmp_path):
+def test_tokenizing_is_fast(tmp_path):
     write_transform(WORDS, table_config(), tmp_path)
     tokenizer = Tokenizer(tmp_path)
     captions = ["A dog runs to a café with its friends ."] * 10_000

@@ -89,7 +89,7 @@ class Run(ABC):
 
     def count_training_images(self, keys: NDArray[np.uint8]) -> int:
         """Counts how many of the images with these content hashes, uint8 [N, 32], are training images."""
-        return int(np.isin(as_keys(keys)(self.training_images)).sum())
+        return int(np.isin(as_keys(keys), as_keys(self.training_images)).sum())
 
     def name_image(self, dataset: str, image_id: str) -> str:
         """Returns the name of an image in results: its ID, with the dataset's name if the run has several."""

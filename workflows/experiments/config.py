@@ -100,7 +100,7 @@ class ExperimentConfig(Settings):
 
     def training_options(self, model: str, seed: int) -> dict[str, Any]:
         """Returns the options and hyperparameters that a model is trained with."""
-        default = {MODEL: model} if self.task == "captioner" else {}
+        default = {MODEL: model} if self.training_task.task.choice == MODEL else {}
         return {**default, **underscored(self.train), **underscored(self.models[model]), SEED: seed}
 
 

@@ -27,9 +27,9 @@ def test_a_pooled_table_beside_a_spatial_one_does_not_stand_in_the_way(own_store
 
 def test_a_pooled_table_alone_is_refused_with_the_command_that_makes_the_right_one(tmp_path, squares):
     store = squares.make_store(tmp_path / "s", squares.pictures(8), pooled=True)
-    with pytest.raises(UsageError, match=r"wants spatial features.*--pooling none"):
+    with pytest.raises(UsageError, match=r"requires spatial features.*--pooling none"):
         select_tables(store, SPEC)
-    with pytest.raises(UsageError, match=r"wants spatial features.*--pooling none"):
+    with pytest.raises(UsageError, match=r"requires spatial features.*--pooling none"):
         select_tables(store, SPEC, features=store.feature_tables()[0].fingerprint[:8])
 
 

@@ -197,10 +197,10 @@ def test_the_store_is_where_the_run_was_trained_from_or_where_it_is_said_to_be(r
     run = Path(shutil.copytree(root / "good", tmp_path / "run"))
     store = Path(shutil.copytree(root / "store", tmp_path / "moved"))
     (run / "store.txt").write_text(f"{tmp_path}/gone\n")
-    with pytest.raises(UsageError, match=r"is not at .*/gone any more .*--store"):
+    with pytest.raises(UsageError, match=r"is not at .*/gone any more.*--store"):
         capt.evaluate(runs=run)
     (run / "store.txt").unlink()
-    with pytest.raises(UsageError, match=r"does not record its store .*--store"):
+    with pytest.raises(UsageError, match=r"does not record its store.*--store"):
         capt.evaluate(runs=run)
     assert capt.evaluate(runs=run, store=store, num_examples=0)["images"] == 16
 

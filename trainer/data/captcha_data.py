@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.store import Dataset
+from features.store.merge import as_keys
 from schemas.records import stack_keys
 from trainer.data.held_out_images import HeldOutImages, ImageName, join_references, no_held_out_images
 from trainer.data.table_selection import FeatureSource, TrainingTables
@@ -165,6 +166,6 @@ def _concatenate(parts: Sequence[_Joined]) -> LabelledImages:
     usable = [part.select((part.label != "") & (part.row >= 0)) for part in parts]
     columns = ([getattr(part, name) for part in usable] for name in ("dataset", "name", "key", "label", "row"))
     dataset, name, key, label, row = (np.concatenate(column) for column in columns)
-    order = np.lexsort((name.astype(str), dataset.astype(str)(key)))
+    order = np.lexsort((name.astype(str), dataset.astype(str), as_keys(key)))
     names = tuple(zip(dataset[order], name[order], strict=True))
     return LabelledImages(names, tuple(label[order]), key[order], row[order])

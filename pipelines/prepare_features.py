@@ -28,7 +28,7 @@ from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.download_images import download_images, skip_failed_urls
 from pipelines.ingest.hash_images import hash_images
 from pipelines.ingest.job_database import JobDatabase
-from pipelines.ingest.list_inputs import ImageSelection, InputCounts, list_inputs
+from pipelines.ingest.list_inputs import ImageSelection, list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob, check_num_shards
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
@@ -111,7 +111,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
         with sink.hold(table, dataset), sink.workspace.open_job_database() as database:
             with sink.repair(table_config) as repair:
                 run = _Run(options, source, sink, database, repair, dataset)
-                inputs = _list(run)
+                unannotated = _list(run)
                 downloads = _download(run)
                 hash_images(database, run.work, options.rehash, options.beam_options, run.limits.bytes)
                 job = _plan(run)
@@ -123,7 +123,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 **sink.summarize(database, dataset, "features"),
                 **extracted,
                 **({} if downloads is None else {"downloads": downloads}),
-                "unannotated": inputs.unannotated,
+                "unannotated": unannotated,
                 "replaced": _count_replaced(run),
                 "fingerprint": table_config.fingerprint,
                 "precision": table_config.precision,
@@ -191,18 +191,18 @@ def build_image_limits(options: PrepareFeatures) -> ImageLimits:
 # === Steps ===
 
 
-def _list(run: _Run) -> InputCounts:
-    """Inserts every selected image with its file, and the splits that the store has assigned."""
+def _list(run: _Run) -> int:
+    """Inserts every selected image with its file and split. Returns the number of unannotated image files."""
     options, dataset = run.options, run.sink.open_dataset(run.dataset)
     splitter = run.source.later if dataset.manifests else run.source.splitter
     selection = ImageSelection(splitter, run.source.stated, options.seed, options.limit_images, options.limit_captions)
-    inputs = list_inputs(run.database, run.source.reader, options.images, selection)
+    unannotated = list_inputs(run.database, run.source.reader, options.images, selection)
     if not run.database.count_by_status():
         location = ", ".join(options.annotations or options.images)
         hint = "Check --annotations, --images and the limits."
         raise CaptError("there are no images", location=location, hint=hint)
     run.database.keep_assigned(dataset)
-    return inputs
+    return unannotated
 
 
 def _download(run: _Run) -> int | None:

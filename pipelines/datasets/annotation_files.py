@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from features.io.uris import is_uri
 from features.references import Reference, is_collection, list_files
 from features.references.compression import find_unpack_command, gunzip_within
-from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry
+from pipelines.datasets.base import DatasetReader, FailedRecord
 from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines
 from pipelines.datasets.record_fields import read_record, reject_duplicate_keys
 from schemas.errors import CaptError, RecordError, UsageError
@@ -147,14 +146,6 @@ class AnnotationReader(DatasetReader):
             message = f"dataset type {self.dataset_type} needs annotation files"
             raise UsageError(message, location="--annotations", hint=f"Name {self.example}, for example.")
         self.annotations = tuple(annotations)
-
-    @abstractmethod
-    def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the images that the annotations name."""
-
-    @abstractmethod
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions in file order, and a `FailedRecord` for each that cannot be read."""
 
     def list_documents(self) -> Iterator[AnnotationFile]:
         """Yields the annotation files."""

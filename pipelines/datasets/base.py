@@ -7,15 +7,7 @@ from typing import ClassVar, NamedTuple
 
 
 class CaptionEntry(NamedTuple):
-    """A caption of a dataset. Its split is that of its image.
-
-    Args:
-        image_id: ID of its image in its annotation file.
-        caption_id: ID within its image.
-        caption: The text as published.
-        repaired: Description of the repair that was needed to read it; empty if none.
-        document: Its annotation file.
-    """
+    """A caption. Its IDs are those of its annotation file, `document`. `repaired` names the repair that it needed."""
 
     image_id: str
     caption_id: str
@@ -67,12 +59,7 @@ class ImageEntry(NamedTuple):
 
 
 class ListedImage(NamedTuple):
-    """An image file in `--images`.
-
-    Args:
-        name: Path relative to its root.
-        root: Label of its root if another root also has a file of this name; else empty.
-    """
+    """An image file in `--images`: its path in its root, and the label of the root if two roots have such a file."""
 
     name: str
     root: str = ""
@@ -104,11 +91,9 @@ class ListingReader(DatasetReader):
         """Yields the dataset's images, given all image files in `--images` in alphabetical order."""
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields nothing: no annotation names images."""
         return iter(())
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields nothing: there are no captions."""
         return iter(())
 
 

@@ -35,7 +35,6 @@ class CocoReader(AnnotationReader):
     example = "captions_train2017.json"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the images of all files."""
         for document in self._list_documents_of_one_year():
             split = find_split_in_name(document.name)
             for location, image in read_list(document.read_json(), "images", document.location, _HINT):
@@ -44,7 +43,6 @@ class CocoReader(AnnotationReader):
                 yield found._replace(document=document.location, location=location)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions of all files."""
         for document in self._list_documents_of_one_year():
             annotations = read_list(document.read_json(), "annotations", document.location, _HINT)
             entries = (read_record(location, partial(_read_caption, one)) for location, one in annotations)

@@ -26,7 +26,6 @@ class ConceptualReader(AnnotationReader):
     example = "Train_GCC-training.tsv"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the image of each row."""
         for row in self._read_rows():
             if isinstance(row, tuple):
                 _, url, split, document = row
@@ -34,7 +33,6 @@ class ConceptualReader(AnnotationReader):
                 yield ImageEntry(PurePosixPath(name).name, name, split, url, document=document)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the caption of each row."""
         for row in self._read_rows():
             if isinstance(row, FailedRecord):
                 yield row

@@ -29,13 +29,11 @@ class CsvReader(AnnotationReader):
     example = "captions.csv"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the image of each row."""
         for row in self._read_rows():
             if not isinstance(row, FailedRecord):
                 yield ImageEntry(row.image, row.image, row.split, document=row.document)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the caption of each row."""
         counter = CaptionCounter()
         for row in self._read_rows():
             if isinstance(row, FailedRecord):

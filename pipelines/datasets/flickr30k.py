@@ -28,12 +28,10 @@ class Flickr30kReader(AnnotationReader):
     example = "results_20130124.token"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the images that have captions, in file order."""
         images = list_captioned_images(self.read_captions())
         return (ImageEntry(name, name, document=document) for name, document in images)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions in file order."""
         for name in self.annotations:
             found = list(list_annotation_files([name], self.pattern, self.pattern_text))
             tokens = [document for document in found if document.name.endswith(".token")]

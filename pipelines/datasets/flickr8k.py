@@ -29,7 +29,6 @@ class Flickr8kReader(AnnotationReader):
     pattern_text = example = "Flickr8k.token.txt"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the images that have captions, in file order."""
         images = list_captioned_images(self.read_captions())
         splits = self._read_splits()
         unknown = splits.keys() - {name for name, _ in images}
@@ -42,7 +41,6 @@ class Flickr8kReader(AnnotationReader):
         )
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions in file order."""
         for document in self._list_token_files():
             yield from set_document(document.location, read_token_captions(document))
 

@@ -30,13 +30,11 @@ class IaprReader(AnnotationReader):
     example = "the directory annotations_complete_eng"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the image of each file."""
         for document, entry in self._read_documents():
             if not isinstance(entry, FailedRecord):
                 yield ImageEntry(entry[0], entry[0], document=document.location)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions of each file."""
         for document, entry in self._read_documents():
             if isinstance(entry, FailedRecord):
                 yield entry

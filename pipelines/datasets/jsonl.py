@@ -35,14 +35,12 @@ class JsonLinesReader(AnnotationReader):
     example = "captions.jsonl"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the image of each line."""
         for document in self.list_documents():
             for record in document.read_records(_read_line):
                 if not isinstance(record, FailedRecord):
                     yield ImageEntry(record.image, record.image, record.split, document=document.location)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions in file order."""
         counter = CaptionCounter()
         for document in self.list_documents():
             for record in document.read_records(_read_line):

@@ -35,7 +35,6 @@ class KarpathyReader(AnnotationReader):
     example = "dataset_flickr8k.json"
 
     def read_images(self) -> Iterator[ImageEntry]:
-        """Yields the images in file order."""
         for document in self.list_documents():
             for location, image in _list_images(document):
                 entry = read_record(location, partial(_read_image, image))
@@ -43,7 +42,6 @@ class KarpathyReader(AnnotationReader):
                 yield found._replace(document=document.location, location=location)
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        """Yields the captions in file order."""
         for document in self.list_documents():
             yield from set_document(document.location, _read_captions(document))
 

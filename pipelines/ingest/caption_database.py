@@ -41,16 +41,7 @@ _STORED = (
 
 
 class CaptionedImage(NamedTuple):
-    """An image of a dataset, as inserted.
-
-    Args:
-        image_id: Its unique ID.
-        file_name: Its file name in the annotations.
-        split: Its split.
-        rank: Its rank for limits.
-        stated: The split that the input states, or empty.
-        hashed: Whether a hash of the image ID decides the split.
-    """
+    """An image of a dataset, as inserted. The fields are those of `job_database.InputRecord`."""
 
     image_id: str
     file_name: str

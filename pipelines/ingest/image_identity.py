@@ -39,17 +39,9 @@ _ID = _UNIQUE_ID.format(table="entry")
 
 
 class IdentifiedImage(NamedTuple):
-    """An image of the annotations with its unique ID.
+    """An image of the annotations with its unique ID. The other fields are those of `ImageEntry`.
 
-    Args:
-        image_id: The ID.
-        file_name: Its file name in the annotations.
-        root: Label of the `--images` root of its file; empty if the annotations name the file.
-        split: The published split. An image of two splits appears once with each.
-        url: Its URL, or empty.
-        label: The text in the image, or empty.
-        reason: Why it has failed; empty if it has not.
-        detail: Explanation of `reason`.
+    `split` is the published one; an image of two splits appears once with each. `reason` tells why it has failed.
     """
 
     image_id: str

@@ -47,20 +47,16 @@ CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, sta
 
 
 class InputRecord(NamedTuple):
-    """An image of a dataset, as inserted.
+    """An image of a dataset, as inserted. A text is empty if there is none.
 
     Args:
         image_id: Its unique ID.
-        file_name: Its file name.
-        split: Its split; empty if it has none.
         rank: Its rank for limits.
         root: Label of the root of its file; empty if the name identifies the file.
-        url: Its URL, or empty.
-        label: The text in the image, or empty.
-        stated: The split that the input states, or empty.
+        label: The text in the image.
+        stated: The split that the input states.
         hashed: Whether a hash of the image ID decides the split.
-        reason: Why it has failed; empty if it has not.
-        detail: Explanation of `reason`.
+        reason: Why it has failed.
     """
 
     image_id: str

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from features.references import ListedFile, list_files
 from features.references.image_files import is_image_name
@@ -35,21 +34,9 @@ class ImageSelection:
     limit_captions: int | None = None
 
 
-class InputCounts(NamedTuple):
-    """What `list_inputs` counts besides the records.
-
-    Args:
-        unannotated: Image files that no annotation names.
-        shared_ids: IDs in the annotations that several images share.
-    """
-
-    unannotated: int
-    shared_ids: int
-
-
 def list_inputs(
     job_database: JobDatabase, reader: DatasetReader, images: Sequence[str], selection: ImageSelection
-) -> InputCounts:
+) -> int:
     """Inserts the selected images of a dataset, with their files.
 
     Args:
@@ -57,6 +44,9 @@ def list_inputs(
         reader: The dataset.
         images: `--images`. If the dataset has URLs, the first one is the download directory and may not exist yet.
         selection: Selects the images.
+
+    Returns:
+        The number of image files that no annotation names.
     """
     identities = job_database.identities
     with job_database.transaction():
@@ -72,8 +62,7 @@ def list_inputs(
     job_database.insert_records(_build_records(identities.list_images(), selection))
     if selection.limit_captions is not None:
         job_database.insert_captions(_list_captioned_images(identities, reader))
-    unannotated = job_database.find_files(selection.limit_images, selection.limit_captions)
-    return InputCounts(unannotated, identities.count_shared_ids())
+    return job_database.find_files(selection.limit_images, selection.limit_captions)
 
 
 def list_root(root: str) -> Iterator[ListedFile]:

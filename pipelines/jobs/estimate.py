@@ -7,10 +7,9 @@ manifest of as many shards, at most `MEASURED_SHARDS`.
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.extractors.extraction import ExtractionCore
 from features.extractors.frozen_graph import load_frozen_graph
@@ -61,8 +60,7 @@ def measure_speed(
     return len(some) / (time.perf_counter() - started)
 
 
-@dataclass(frozen=True)
-class BytesPerImage:
+class BytesPerImage(NamedTuple):
     """Bytes that one image occupies in its row (without framing), in the job database, and in the dataset catalog."""
 
     row: int
@@ -70,49 +68,10 @@ class BytesPerImage:
     catalog: float
 
 
-@dataclass(frozen=True)
-class TableEstimate:
-    """The estimated cost of a table.
-
-    Args:
-        images: Number of images.
-        shards: Number of shards, which is also the number of work units.
-        shard_bytes: Bytes per shard.
-        table_bytes: Bytes of all rows.
-        index_bytes: Bytes of all indexes.
-        manifest_bytes: Bytes of the manifest.
-        catalog_bytes: Bytes of the dataset catalog.
-        job_database_bytes: Bytes of the job database on the launcher's disk.
-        reader_memory: Bytes of memory for a reader with random access.
-        listing_requests: Requests that list the images if they are single objects in a bucket.
-        put_requests: Requests that write the shards, indexes and commit.
-        commit_seconds: Seconds to build, write and read the manifest on this machine.
-        extraction_seconds: Seconds of extraction by one worker; None if its speed is unknown.
-    """
-
-    images: int
-    shards: int
-    shard_bytes: int
-    table_bytes: int
-    index_bytes: int
-    manifest_bytes: int
-    catalog_bytes: int
-    job_database_bytes: int
-    reader_memory: int
-    listing_requests: int
-    put_requests: int
-    commit_seconds: float
-    extraction_seconds: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the estimate as it appears in JSON."""
-        return asdict(self)
-
-
 def estimate_table(
     images: int, each: BytesPerImage, images_per_second: float | None, temporary: Path, num_shards: int | None = None
-) -> TableEstimate:
-    """Estimates the cost of a table.
+) -> dict[str, Any]:
+    """Estimates the cost of a table, as it appears in JSON.
 
     Args:
         images: Number of images.
@@ -120,25 +79,29 @@ def estimate_table(
         images_per_second: Speed of one worker, or None.
         temporary: Directory for the manifest that is measured.
         num_shards: Number of shards; None for the default.
+
+    Returns:
+        Numbers of images, shards (each is one work unit) and requests, bytes of the parts of the store, `reader_memory`
+        (bytes for random access), and seconds of the commit on this machine and of the extraction by one worker.
     """
     count = num_shards or choose_shard_count(images, each.row)
     measured = min(count, MEASURED_SHARDS)
     size, seconds = _measure_commit(measured, temporary)
-    return TableEstimate(
-        images=images,
-        shards=count,
-        shard_bytes=images * each.row // count,
-        table_bytes=images * each.row,
-        index_bytes=images * _INDEX_ENTRY_BYTES,
-        manifest_bytes=size * count // measured,
-        catalog_bytes=round(images * each.catalog),
-        job_database_bytes=round(images * each.job_database),
-        reader_memory=images * _INDEX_ENTRY_BYTES,
-        listing_requests=math.ceil(images / OBJECTS_PER_LISTING),
-        put_requests=2 * count + 2,
-        commit_seconds=round(seconds * count / measured, 3),
-        extraction_seconds=round(images / images_per_second, 1) if images_per_second else None,
-    )
+    return {
+        "images": images,
+        "shards": count,
+        "shard_bytes": images * each.row // count,
+        "table_bytes": images * each.row,
+        "index_bytes": images * _INDEX_ENTRY_BYTES,
+        "manifest_bytes": size * count // measured,
+        "catalog_bytes": round(images * each.catalog),
+        "job_database_bytes": round(images * each.job_database),
+        "reader_memory": images * _INDEX_ENTRY_BYTES,
+        "listing_requests": math.ceil(images / OBJECTS_PER_LISTING),
+        "put_requests": 2 * count + 2,
+        "commit_seconds": round(seconds * count / measured, 3),
+        "extraction_seconds": round(images / images_per_second, 1) if images_per_second else None,
+    }
 
 
 def _measure_commit(shards: int, temporary: Path) -> tuple[int, float]:

@@ -40,20 +40,16 @@ class ExtractionJob:
     """Extracts the images that a table lacks. A `pipelines.jobs.sinks.Job`.
 
     Args:
-        job_database: The records of the run, classified.
+        job_database: The classified records of the run.
         root: The table's directory.
         work: Directory for work plans.
-        table_config: The table's config.
         graph: The extractor; None if no image is to be extracted.
         shape: Shape of one image's features, if known.
         batch_size: Maximum number of images per forward pass.
-        limits: Limits of one image.
         num_shards: Number of shards, a power of two; None for the default.
         last_commit: Number of the table's last commit when the records were classified.
-        beam_options: Options of Beam and the runner.
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
         hints: Resource hints of the extraction step.
-        allow_mixed: Whether the table may contain rows of several numerics classes.
         assume_images: Number of images for which to estimate the table; None for those of the run.
     """
 
@@ -129,7 +125,7 @@ class ExtractionJob:
             job_database=self.job_database.bytes / images,
             catalog=catalog.stat().st_size / images,
         )
-        return estimate_table(self.assume_images or images, each, speed, directory, self.num_shards).to_dict()
+        return estimate_table(self.assume_images or images, each, speed, directory, self.num_shards)
 
     def _measure_row(self, shape: tuple[int, ...]) -> int:
         """Returns the bytes of one row, without framing."""
@@ -215,7 +211,7 @@ class ExtractionJob:
     def _check_disk(self, row_bytes: int) -> None:
         need, free = int(row_bytes * _SPARE), measure_free_space(self.root)
         if free is not None and need > free:
-            message = f"{need:,} bytes are needed and {free:,} are free"
+            message = f"the extraction needs {need:,} bytes, but {free:,} are free"
             raise CaptError(message, location=str(self.root), hint="Free some space, or use --storage-dtype int8.")
 
 

@@ -2,15 +2,14 @@
 
     list → hash → plan → sink.run(job) → sink.commit(…)
 
-Both sinks are used by the same code. `StoreSink` runs jobs and commits. `DryRunSink` estimates jobs, commits nothing,
-and keeps its working files in a temporary directory.
+Both sinks are used by the same code. `StoreSink` runs jobs and commits. A plain `Sink` is that of a dry run: it
+estimates jobs, commits nothing, and keeps its working files in a temporary directory.
 """
 
 import contextlib
 import logging
 import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -97,11 +96,11 @@ class Job(Protocol):
 
 
 @dataclass
-class Sink(ABC):
-    """Receives the output of a run.
+class Sink:
+    """Receives the output of a run and writes nothing.
 
     Args:
-        store: The store. In a dry run it is only read; if it does not exist, an empty temporary store replaces it.
+        store: The store, which is only read. If it does not exist, an empty temporary store replaces it.
         workspace: Working directories.
     """
 
@@ -111,41 +110,41 @@ class Sink(ABC):
     def __post_init__(self) -> None:
         self._started = time.monotonic()
 
-    @abstractmethod
     def hold(self, *roots: Path) -> AbstractContextManager[Any]:
         """Holds leases of tables in the block."""
+        return contextlib.nullcontext()
 
-    @abstractmethod
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
         """Repairs a feature table around the block, which adds its missing rows."""
+        return contextlib.nullcontext(FeatureTableRepair(self.store, table_config))
 
-    @abstractmethod
     def open_dataset(self, root: Path) -> Dataset:
         """Opens a dataset, after its log is repaired."""
+        return open_readable_dataset(root)
 
-    @abstractmethod
     def open_caption_table(self, table_config: CaptionTableConfig) -> CaptionTable | None:
         """Opens a caption table, after its log is repaired. Returns None if there is none, or it is corrupt."""
+        if not self.store.has_caption_table(table_config):
+            return None
+        return open_intact_caption_table(self.store, table_config)
 
-    @abstractmethod
     def run(self, job: Job) -> dict[str, Any] | None:
         """Runs or estimates a job. Returns None if it must be planned again."""
+        estimate = job.estimate(self.workspace.root)
+        if estimate.get("estimated_seconds") is not None:
+            elapsed = time.monotonic() - self._started
+            estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
+        return estimate
 
-    @abstractmethod
     def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
-        """Commits the dataset."""
+        """Commits the dataset. Without a store, all planned images are assumed to succeed."""
+        database.assume_results()
 
-    @abstractmethod
     def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
         """Commits the splits of new images of the dataset."""
 
-    @abstractmethod
     def remove_corrupt(self, root: Path) -> None:
         """Deletes recorded corrupt files of a table that no commit references any more."""
-
-    @abstractmethod
-    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
-        """Returns the part of the summary that only this sink has."""
 
     def summarize(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
         """Returns the summary that both sinks have, and logs how images got their splits.
@@ -172,14 +171,16 @@ class Sink(ABC):
             "seconds": round(time.monotonic() - self._started, 3),
         }
 
+    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+        counts = database.count_by_status()
+        return {"dry_run": True, "hits": counts.get("cached", 0), "misses": counts.get("ok", 0)}
+
 
 class StoreSink(Sink):
     """Writes to a store."""
 
-    @contextlib.contextmanager
-    def hold(self, *roots: Path) -> Iterator[None]:
-        with lease(self.store.path, "prepare", {table_name(self.store.path, root): () for root in roots}):
-            yield
+    def hold(self, *roots: Path) -> AbstractContextManager[Any]:
+        return lease(self.store.path, "prepare", {table_name(self.store.path, root): () for root in roots})
 
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
         return FeatureTableRepair(self.store, table_config)
@@ -209,44 +210,6 @@ class StoreSink(Sink):
         return {"report": str(root / report.path)}
 
 
-class DryRunSink(Sink):
-    """Writes nothing."""
-
-    def hold(self, *roots: Path) -> AbstractContextManager[Any]:
-        return contextlib.nullcontext()
-
-    def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
-        return contextlib.nullcontext(FeatureTableRepair(self.store, table_config))
-
-    def open_dataset(self, root: Path) -> Dataset:
-        return open_readable_dataset(root)
-
-    def open_caption_table(self, table_config: CaptionTableConfig) -> CaptionTable | None:
-        if not self.store.has_caption_table(table_config):
-            return None
-        return open_intact_caption_table(self.store, table_config)
-
-    def run(self, job: Job) -> dict[str, Any]:
-        estimate = job.estimate(self.workspace.root)
-        if estimate.get("estimated_seconds") is not None:
-            elapsed = time.monotonic() - self._started
-            estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
-        return estimate
-
-    def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
-        database.assume_results()
-
-    def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
-        pass
-
-    def remove_corrupt(self, root: Path) -> None:
-        pass
-
-    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
-        counts = database.count_by_status()
-        return {"dry_run": True, "hits": counts.get("cached", 0), "misses": counts.get("ok", 0)}
-
-
 @contextlib.contextmanager
 def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
     """Opens the sink of a command.
@@ -264,4 +227,4 @@ def open_sink(store: str, is_dry_run: bool) -> Iterator[Sink]:
         workspace = Workspace(Path(directory))
         workspace.hash_cache.parent.mkdir(parents=True)
         copy_hash_cache(Workspace(root).hash_cache, workspace.hash_cache)
-        yield DryRunSink(open_store(root) if root.exists() else create_store(workspace.root / "store"), workspace)
+        yield Sink(open_store(root) if root.exists() else create_store(workspace.root / "store"), workspace)

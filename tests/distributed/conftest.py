@@ -1,4 +1,4 @@
-"""Engines that are started once for all tests, what the local runner gives, and the table at the end."""
+"""Starts each runner once for all tests, computes the expected checksums locally, and prints a table of results."""
 
 import os
 import time

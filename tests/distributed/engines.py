@@ -1,4 +1,4 @@
-"""Engines that jobs run on: what a user writes behind `--` for each, and the servers behind that on loopback."""
+"""Starts Flink, Spark and Prism on loopback, and gives the Beam options for each."""
 
 import contextlib
 import json

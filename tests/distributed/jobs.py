@@ -1,4 +1,4 @@
-"""The jobs that every engine does: their inputs, what a user types for each, and the checksums of what they commit."""
+"""Defines the jobs that every runner executes: inputs, command lines, and checksums of the committed files."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Programs of other people on loopback: started with a log each, waited for, killed for real, stopped by their ids."""
+"""Starts server processes on loopback with a log each, waits for them, kills and stops them by ID."""
 
 import os
 import shutil

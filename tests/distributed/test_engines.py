@@ -1,4 +1,4 @@
-"""The same command on another engine commits the same bytes."""
+"""The same command commits the same bytes on every runner."""
 
 import time
 

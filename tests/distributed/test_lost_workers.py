@@ -1,4 +1,4 @@
-"""A part of the cluster is killed in the middle of a job: the engine does again what was lost, and no one sees it."""
+"""If a part of the cluster is killed during a job, the runner repeats the lost work units."""
 
 import os
 import signal

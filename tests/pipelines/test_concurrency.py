@@ -46,7 +46,7 @@ def images_of(directory: Path, numbers: Sequence[int]) -> Path:
 
 def check(store: Path, rows: int) -> None:
     found = capt.store_verify(store=str(store))
-    assert [found[kind] for kind in ("damaged", "missing", "foreign")] == [[], [], []]
+    assert [found[kind] for kind in ("damaged", "missing", "orphaned")] == [[], [], []]
     for table in capt.open_store(store).feature_tables():
         keys = {key.tobytes() for block in table.key_blocks() for key in block}
         assert table.rows == len(keys) == rows
@@ -55,7 +55,7 @@ def check(store: Path, rows: int) -> None:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose table has its network."""
+    """A store whose table has its extractor graph."""
     root = tmp_path_factory.mktemp("begun")
     capt.prepare_features(
         store=str(root / "store"), images=[str(images_of(root / "one", [999]))], dataset_name="one", **SMALL
@@ -64,8 +64,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_runs_that_are_to_do_the_same_share_the_work(tmp_path: Path) -> None:
-    """In a store that is new: both begin it, its table and its network."""
+def test_two_runs_of_the_same_job_share_the_work(tmp_path: Path) -> None:
+    """Both runs create the store, its table and its extractor graph."""
     images, store = images_of(tmp_path / "images", range(24)), tmp_path / "store"
     options = {"store": str(store), "images": [str(images)], "num_shards": 4, **SMALL}
     figures = both("prepare_features", {**options, "dataset_name": "one"}, {**options, "dataset_name": "other"})
@@ -77,7 +77,7 @@ def test_two_runs_that_are_to_do_the_same_share_the_work(tmp_path: Path) -> None
     assert [dataset.catalog().num_rows for dataset in capt.open_store(store).datasets()] == [24, 24]
 
 
-def test_two_runs_that_overlap_show_no_row_twice(begun: Path, tmp_path: Path) -> None:
+def test_two_overlapping_runs_show_no_row_twice(begun: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(begun, tmp_path / "store"))
     one, other = images_of(tmp_path / "a", range(20)), images_of(tmp_path / "b", range(10, 30))
     options = {"store": str(store), **SMALL}
@@ -153,7 +153,7 @@ def test_a_lock_is_held_by_one_process_and_by_none_that_was_killed(tmp_path: Pat
     holder.wait()
 
 
-def test_the_plan_of_a_run_beside_a_run_is_not_disturbed(begun: Path, tmp_path: Path) -> None:
+def test_concurrent_runs_do_not_disturb_their_plans(begun: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(begun, tmp_path / "store"))
     images = images_of(tmp_path / "images", range(6))
     for path in images.iterdir():

@@ -1,4 +1,4 @@
-"""The job as Dataflow would get it: who asks for a GPU, which image workers run, and what moves between machines."""
+"""The job for Dataflow requests a GPU for one step, sets the container image, and moves names of units only."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def steps(job):
     return {one.unique_name: one for one in parts.values() if one.spec.urn and not one.subtransforms}
 
 
-def test_the_step_that_extracts_asks_for_a_gpu_and_no_other_does(job):
+def test_only_the_extraction_step_requests_a_gpu(job):
     asking = {
         name
         for name, step in steps(job).items()
@@ -59,13 +59,13 @@ def test_the_step_that_extracts_asks_for_a_gpu_and_no_other_does(job):
     assert environment.resource_hints[ACCELERATOR] == b"type:nvidia-l4;count:1;install-nvidia-driver"
 
 
-def test_all_steps_run_in_the_image_that_is_named(job, preset):
+def test_all_steps_run_in_the_given_container_image(job, preset):
     (image,) = (one.partition("=")[2] for one in preset["beam_options"] if one.startswith("--sdk_container_image="))
     used = {step.environment_id for step in steps(job).values()}
     assert {image.encode() in job.components.environments[name].payload for name in used if name} == {True}
 
 
-def test_what_moves_between_machines_is_the_names_of_units(job):
+def test_only_names_of_units_move_between_machines(job):
     parts, values = job.components.transforms, job.components.pcollections
     shuffles = [one for one in parts.values() if one.spec.urn == "beam:transform:group_by_key:v1"]
     spread = next(one for one in parts.values() if one.unique_name == "Spread")
@@ -77,7 +77,7 @@ def test_what_moves_between_machines_is_the_names_of_units(job):
     assert not [one for one in parts.values() if given in one.inputs.values()]
 
 
-def test_the_preset_holds_options_of_the_command_and_of_beam_alone(preset):
+def test_the_preset_contains_only_options_of_the_command_and_of_beam(preset):
     PrepareFeatures(store="s", dataset_type="folder", images=("i",), **preset)
     check_beam_options(preset["beam_options"])
 

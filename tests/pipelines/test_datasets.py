@@ -1,4 +1,4 @@
-"""Every dataset, in its published layout with its faults, goes through both `prepare` commands and into training."""
+"""Every dataset in its published layout, with its known failures, is prepared and trains a model."""
 
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def captions(store: str, layout: Layout, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_every_dataset_is_prepared_and_each_fault_costs_itself_alone(
+def test_every_dataset_is_prepared_and_each_failure_affects_one_record(
     kind: str, store: str, words: str, tmp_path: Path
 ) -> None:
     layout = LAYOUTS[kind](tmp_path)
@@ -75,7 +75,7 @@ def test_a_folder_has_no_captions(tmp_path: Path) -> None:
         captions(str(tmp_path / "store"), LAYOUTS["folder"](tmp_path))
 
 
-def test_the_report_names_the_line_and_too_many_fail_the_run_after_the_good_are_kept(
+def test_the_report_names_the_line_and_too_many_failures_keep_the_good_records(
     store: str, words: str, tmp_path: Path
 ) -> None:
     layout = csv(tmp_path)
@@ -93,9 +93,7 @@ def test_the_report_names_the_line_and_too_many_fail_the_run_after_the_good_are_
     assert capt.open_store(store).caption_table(figures["fingerprint"]).captions().num_rows == 8
 
 
-def test_lines_that_cannot_be_read_leave_the_images_that_a_limit_chooses(
-    store: str, words: str, tmp_path: Path
-) -> None:
+def test_unreadable_lines_do_not_change_the_images_that_a_limit_selects(store: str, words: str, tmp_path: Path) -> None:
     layout = flickr8k(tmp_path)
     text = tmp_path / "Flickr8k_text" / "Flickr8k.token.txt"
     text.write_text("".join(f"{line}\nbad line {n}\n" for n, line in enumerate(text.read_text().splitlines())))
@@ -113,13 +111,13 @@ def test_lines_that_cannot_be_read_leave_the_images_that_a_limit_chooses(
     assert 0 < told["reasons"]["no image#number"] < 14
 
 
-def test_a_file_of_faults_alone_says_which(tmp_path: Path) -> None:
+def test_a_file_of_failed_records_only_names_the_reasons(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("image,caption\na\n,b\n,c\n")
     with pytest.raises(CaptError, match=r"there are no captions \(2 no image; 1 too few columns\)"):
         captions(str(tmp_path / "store"), Layout("csv", [], [str(tmp_path / "a.csv")], 0))
 
 
-def test_an_unknown_kind_names_the_known_ones() -> None:
+def test_an_unknown_dataset_type_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match=", ".join(DATASET_READERS)):
         open_reader("cocoa", [])
 

@@ -62,7 +62,7 @@ def peak(count: int, root: Path) -> int:
 
 
 @pytest.mark.slow
-def test_planning_grows_by_at_most_fifty_bytes_an_image(tmp_path: Path) -> None:
+def test_planning_memory_grows_by_at_most_fifty_bytes_per_image(tmp_path: Path) -> None:
     small, large = peak(100_000, tmp_path / "small"), peak(1_000_000, tmp_path / "large")
     assert (large - small) / 900_000 <= 50
 
@@ -81,7 +81,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 @pytest.mark.slow
-def test_extraction_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+def test_extraction_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     peaks = []
     for count in (200, 1600):
         images = tmp_path / f"images-{count}"

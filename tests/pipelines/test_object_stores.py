@@ -1,4 +1,4 @@
-"""Preparing into a store in a bucket: the same bytes as in a directory, whoever is killed and whatever fails."""
+"""A store in a bucket has the same bytes as in a directory, also after kills and network failures."""
 
 import json
 import random
@@ -85,7 +85,7 @@ def test_the_command_line_and_several_processes(address: str, photos: Any, tmp_p
 
 
 @pytest.mark.slow
-def test_killed_runs_are_finished_by_the_same_command(address: str, photos: Any, tmp_path: Path) -> None:
+def test_the_same_command_completes_killed_runs(address: str, photos: Any, tmp_path: Path) -> None:
     options = {"dataset_type": "folder", "images": [str(photos(24))], "num_shards": 8, **PIXELS}
     capt.prepare_features(store=str(tmp_path / "store"), **options)
     for seed in range(3):
@@ -116,13 +116,13 @@ def test_two_runs_at_once_show_no_row_twice(address: str, photos: Any) -> None:
     assert capt.store_verify(store=address)["damaged"] == []
 
 
-def test_what_is_damaged_is_healed(address: str, photos: Any, tmp_path: Path) -> None:
+def test_corrupt_files_are_repaired(address: str, photos: Any, tmp_path: Path) -> None:
     options = {"dataset_type": "folder", "images": [str(photos(8))], "num_shards": 4, **PIXELS}
     capt.prepare_features(store=str(tmp_path / "store"), **options)
     capt.prepare_features(store=address, **options)
     shard = next(path for path in parse_location(address).glob("features/*/*/*.tfrecord"))
     shard.put(shard.read_bytes()[:-1] + b"x")  # type: ignore[attr-defined]
-    with pytest.raises(capt.CaptError, match="damaged files: 1"):
+    with pytest.raises(capt.CaptError, match="1 files are corrupt"):
         capt.store_verify(store=address)
     healed = capt.prepare_features(store=address, **options)
     assert 0 < healed["ok"] < 8
@@ -130,7 +130,7 @@ def test_what_is_damaged_is_healed(address: str, photos: Any, tmp_path: Path) ->
     assert capt.open_store(address).feature_tables()[0].rows == 8
 
 
-def test_faults_on_the_way_cost_time_alone(
+def test_network_failures_only_cost_time(
     address: str, served: tuple[str, Faults], photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "BASE_SECONDS", 0.01)

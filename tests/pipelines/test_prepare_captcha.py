@@ -1,4 +1,4 @@
-"""CAPTCHAs into the store: pixels by content, words beside them, splits by position that stay."""
+"""CAPTCHAs are stored as pixels by content hash, with labels, and splits that never change."""
 
 import io
 import shutil
@@ -64,7 +64,7 @@ def tables(store: Path) -> dict[str, bytes]:
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}
 
 
-def test_every_picture_is_kept_at_one_size_with_its_word_and_split(store: Path, made: Path) -> None:
+def test_every_captcha_is_stored_at_one_size_with_its_label_and_split(store: Path, made: Path) -> None:
     folder = made / "words_captcha"
     result = prepare(store, folder)
     assert (result["input"], result["ok"], result["unannotated"]) == (COUNT, COUNT, 0)
@@ -79,7 +79,7 @@ def test_every_picture_is_kept_at_one_size_with_its_word_and_split(store: Path, 
         assert np.array_equal(row, np.asarray(picture))
 
 
-def test_the_table_is_that_of_the_extractor_pixels(store: Path, made: Path) -> None:
+def test_the_table_equals_that_of_the_extractor_pixels(store: Path, made: Path) -> None:
     first = prepare(store, made / "words_captcha")
     other = capt.prepare_features(
         store=str(store), dataset_type="folder", images=[str(made / "words_captcha")], extractor="pixels", **SIZE
@@ -89,7 +89,7 @@ def test_the_table_is_that_of_the_extractor_pixels(store: Path, made: Path) -> N
     assert capt.open_store(store).dataset("folder").labels().num_rows == 0
 
 
-def test_a_zip_gives_the_bytes_of_the_folder(tmp_path: Path, made: Path) -> None:
+def test_a_zip_and_a_directory_give_the_same_bytes(tmp_path: Path, made: Path) -> None:
     archive = zip_of(made / "words_captcha", tmp_path / "words_captcha.zip")
     prepare(tmp_path / "one", made / "words_captcha")
     prepare(tmp_path / "other", archive)
@@ -98,26 +98,26 @@ def test_a_zip_gives_the_bytes_of_the_folder(tmp_path: Path, made: Path) -> None
     assert splits(tmp_path / "one") == splits(tmp_path / "other")
 
 
-def test_nothing_new_costs_nothing(store: Path, made: Path) -> None:
+def test_a_second_run_extracts_nothing(store: Path, made: Path) -> None:
     prepare(store, made / "words_captcha")
     again = prepare(store, made / "words_captcha")
     assert (again["cached"], again["shards"], again["bytes"]) == (COUNT, 0, 0)
 
 
-def test_a_plan_changes_nothing(store: Path, made: Path) -> None:
+def test_a_dry_run_changes_nothing(store: Path, made: Path) -> None:
     result = prepare(store, made / "words_captcha", dry_run=True)
     assert (result["dry_run"], result["misses"]) == (True, COUNT)
     assert not store.exists()
 
 
-def test_the_word_null_is_a_word(store: Path, folder: Path) -> None:
+def test_the_label_null_is_a_label(store: Path, folder: Path) -> None:
     lines = (folder / "spec_train_val.txt").read_text().splitlines()
     (folder / "spec_train_val.txt").write_text("\n".join(["a0 null", *lines[1:]]))
     prepare(store, folder)
     assert labels(store)["a0"] == "null"
 
 
-def test_faulty_labels_and_pictures_are_failed_rows_with_their_reasons(store: Path, folder: Path) -> None:
+def test_unusable_labels_and_images_are_failed_rows_with_their_reasons(store: Path, folder: Path) -> None:
     lines = (folder / "spec_train_val.txt").read_text().splitlines()
     lines[1], lines[3] = "a1 Upper", "a3"
     (folder / "spec_train_val.txt").write_text("\n".join([*lines[:5], *lines[6:], "a77 thus", "nonsense"]))
@@ -151,7 +151,9 @@ def truth(made: Path, tmp_path: Path) -> None:
     shutil.copy(made / "words_captcha" / "spec_train_val.txt", tmp_path / "truth.txt")
 
 
-def test_a_split_once_assigned_stays_and_what_is_appended_is_hashed(store: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_assigned_split_never_changes_and_splits_of_added_images_are_hashed(
+    store: Path, folder: Path, tmp_path: Path
+) -> None:
     prepare(store, folder)
     before = splits(store)
     capt.synth_captcha(out=tmp_path / "more", num_images=84, seed=6)
@@ -168,7 +170,7 @@ def test_a_split_once_assigned_stays_and_what_is_appended_is_hashed(store: Path,
     assert min(shares["val"], shares["test"]) > 0.05
 
 
-def test_splits_may_be_told_as_counts(store: Path, made: Path) -> None:
+def test_split_sizes_assign_splits_by_image_number(store: Path, made: Path) -> None:
     prepare(store, made / "words_captcha", split_sizes="8,4,1")
     found = [splits(store)[f"a{number}"] for number in range(COUNT)]
     assert found == ["train"] * 8 + ["val"] * 4 + ["test", "unused"]
@@ -185,7 +187,7 @@ def test_compression_changes_no_value(store: Path, made: Path) -> None:
     assert np.array_equal(one, other)
 
 
-def test_damaged_labels_are_found_refused_and_healed(store: Path, made: Path) -> None:
+def test_corrupt_labels_are_found_refused_and_repaired(store: Path, made: Path) -> None:
     prepare(store, made / "words_captcha")
     before = labels(store)
     (path,) = store.glob("datasets/*/*/labels.parquet")
@@ -203,7 +205,7 @@ def test_damaged_labels_are_found_refused_and_healed(store: Path, made: Path) ->
     assert capt.store_verify(store=str(store))["damaged"] == []
 
 
-def test_labels_that_were_replaced_are_garbage_and_go_with_the_dataset(store: Path, folder: Path) -> None:
+def test_replaced_labels_are_deleted_by_garbage_collection(store: Path, folder: Path) -> None:
     prepare(store, folder)
     text = (folder / "spec_train_val.txt").read_text()
     (folder / "spec_train_val.txt").write_text("".join(text.splitlines(keepends=True)[:6]))
@@ -222,7 +224,7 @@ def test_labels_that_were_replaced_are_garbage_and_go_with_the_dataset(store: Pa
     ]
 
 
-def test_pictures_and_labels_are_needed(store: Path, made: Path, tmp_path: Path) -> None:
+def test_images_and_labels_are_required(store: Path, made: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--images: it is missing"):
         capt.prepare_captcha(store=str(store), images=[], labels=str(made / "truth.txt"))
     with pytest.raises(UsageError, match="--labels"):
@@ -230,13 +232,13 @@ def test_pictures_and_labels_are_needed(store: Path, made: Path, tmp_path: Path)
     assert not store.exists()
 
 
-def test_the_whole_truth_may_be_the_labels(store: Path, made: Path) -> None:
+def test_a_label_file_may_contain_all_labels(store: Path, made: Path) -> None:
     prepare(store, made / "words_captcha", labels=str(made / "truth.txt"))
     assert labels(store) == told(made / "truth.txt")
     assert len(labels(store)) == COUNT
 
 
-def test_pictures_of_any_mode_are_kept_as_rgb(store: Path, folder: Path) -> None:
+def test_images_of_any_mode_are_stored_as_rgb(store: Path, folder: Path) -> None:
     file = io.BytesIO()
     Image.open(folder / "a0.png").convert("P").save(file, "PNG")
     (folder / "a0.png").write_bytes(file.getvalue())

@@ -1,4 +1,4 @@
-"""Preparing captions: a vocabulary of the train split, tokens for every caption, and reuse of both."""
+"""A vocabulary is built from the train split, every caption is tokenized, and both are reused."""
 
 import json
 import subprocess
@@ -56,7 +56,7 @@ def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Pat
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_words_of_the_train_split_get_ids_most_frequent_first(tmp_path: Path, train: Path, val: Path) -> None:
+def test_words_of_the_train_split_get_token_ids_by_frequency(tmp_path: Path, train: Path, val: Path) -> None:
     result = prepare(tmp_path, train, val)
     assert (result["input"], result["ok"]) == (6, 6)
     (table,) = capt.open_store(tmp_path / "store").caption_tables()
@@ -66,7 +66,7 @@ def test_words_of_the_train_split_get_ids_most_frequent_first(tmp_path: Path, tr
     assert "zebra" not in words
 
 
-def test_every_caption_is_kept_with_its_tokens(tmp_path: Path, train: Path, val: Path) -> None:
+def test_every_caption_is_stored_with_its_tokens(tmp_path: Path, train: Path, val: Path) -> None:
     prepare(tmp_path, train, val)
     (table,) = capt.open_store(tmp_path / "store").caption_tables()
     rows = {(row["image_id"], row["caption"]): row for row in table.captions().to_pylist()}
@@ -130,13 +130,13 @@ def test_a_vocabulary_can_be_reused_for_another_dataset(tmp_path: Path, train: P
         prepare(tmp_path, val, dataset_name="other", vocab_from=first["fingerprint"][:8], vocab_size=100)
 
 
-def test_vocab_size_min_count_and_max_length_bound_what_is_kept(tmp_path: Path, train: Path) -> None:
+def test_vocab_size_min_count_and_max_length_limit_the_table(tmp_path: Path, train: Path) -> None:
     assert prepare(tmp_path, train, vocab_size=6)["vocab_size"] == 6
     assert prepare(tmp_path, train, min_count=2)["vocab_size"] == 8
     assert prepare(tmp_path, train, max_length=5)["truncated"] == 1
 
 
-def test_what_was_cut_is_counted_again_on_a_second_run_and_after_new_captions(
+def test_truncated_captions_are_counted_again_on_a_second_run_and_after_new_captions(
     tmp_path: Path, train: Path, val: Path
 ) -> None:
     assert prepare(tmp_path, train, max_length=4)["truncated"] == 4
@@ -159,7 +159,7 @@ def test_what_was_cut_is_counted_again_on_a_second_run_and_after_new_captions(
         *(({"max_length": length}, f"a caption of {length} tokens has no room") for length in (1, 2)),
     ],
 )
-def test_bounds_without_room_for_a_word_are_wrong_usage_in_one_line(
+def test_limits_without_room_for_a_word_are_wrong_usage(
     tmp_path: Path, train: Path, options: dict[str, int], complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
@@ -168,7 +168,7 @@ def test_bounds_without_room_for_a_word_are_wrong_usage_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_empty_captions_fail_and_doubled_ones_are_duplicates(tmp_path: Path) -> None:
+def test_empty_captions_fail_and_repeated_ones_are_duplicates(tmp_path: Path) -> None:
     path = write(tmp_path / "captions_train2017.json", [(1, "A dog"), (1, "  "), (2, "A cat")])
     data = json.loads(path.read_text())
     data["annotations"].append(data["annotations"][0])
@@ -192,12 +192,12 @@ def test_a_caption_of_an_image_that_the_annotations_do_not_list_fails(tmp_path: 
 
 
 @pytest.mark.parametrize("option", [{"split_ratios": "nan,nan,nan"}, {"max_failures": "nan%"}])
-def test_no_number_is_no_share(tmp_path: Path, train: Path, option: dict[str, str]) -> None:
+def test_an_invalid_number_is_wrong_usage(tmp_path: Path, train: Path, option: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="nan"):
         prepare(tmp_path, train, **option)
 
 
-def test_the_limits_choose_the_images_that_prepare_features_chooses(tmp_path: Path, photos: Any, coco: Any) -> None:
+def test_limits_select_the_same_images_as_prepare_features(tmp_path: Path, photos: Any, coco: Any) -> None:
     annotations, images = coco(range(12)), photos(12)
     common = {"store": str(tmp_path / "store"), "dataset_type": "coco", "annotations": [str(annotations)], "seed": 3}
     capt.prepare_features(
@@ -216,12 +216,12 @@ def test_captions_without_a_train_split_say_what_to_do(tmp_path: Path, val: Path
         prepare(tmp_path, val)
 
 
-def test_a_bound_that_no_word_reaches_is_one_line(tmp_path: Path, train: Path) -> None:
+def test_a_min_count_that_no_word_reaches_is_one_line(tmp_path: Path, train: Path) -> None:
     with pytest.raises(CaptError, match="--min-count: no word"):
         prepare(tmp_path, train, min_count=1000)
 
 
-def test_a_store_that_holds_captions_alone_is_sound(tmp_path: Path, train: Path) -> None:
+def test_a_store_of_captions_only_verifies(tmp_path: Path, train: Path) -> None:
     prepare(tmp_path, train)
     found = capt.store_verify(store=str(tmp_path / "store"))
     assert (found["damaged"], found["missing"], found["orphaned"]) == ([], [], [])

@@ -1,4 +1,4 @@
-"""Preparing features: what is computed, what is reused, what fails, and that nothing is lost."""
+"""Features are computed once, reused, and every input has a status."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_every_image_is_extracted_once_and_then_cached(store: Path, photos: Any,
     assert (again["cached"], again["shards"], again["bytes"]) == (10, 0, 0)
 
 
-def test_there_is_one_row_an_image_however_many_captions(store: Path, photos: Any, coco: Any) -> None:
+def test_an_image_with_several_captions_has_one_row(store: Path, photos: Any, coco: Any) -> None:
     prepare(store, photos(6), coco(range(6), captions=7))
     (table,) = capt.open_store(store).feature_tables()
     assert table.rows == 6
@@ -132,7 +132,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_image_is_a_failed_row_and_costs_no_other(store: Path, photos: Any, coco: Any, fault: str) -> None:
+def test_an_unusable_image_fails_alone(store: Path, photos: Any, coco: Any, fault: str) -> None:
     images, annotations = photos(5), coco(range(5))
     path = images / f"{2:012d}.jpg"
     change, reason = BROKEN[fault]
@@ -142,24 +142,24 @@ def test_a_broken_image_is_a_failed_row_and_costs_no_other(store: Path, photos: 
     assert statuses(result)["2"] == ("failed", reason)
 
 
-def test_an_image_that_the_folder_lacks_is_a_failed_row(store: Path, photos: Any, coco: Any) -> None:
+def test_a_missing_image_is_a_failed_row(store: Path, photos: Any, coco: Any) -> None:
     result = prepare(store, photos(4), coco(range(5)), max_failures="20%")
     assert (result["ok"], result["reasons"]) == (4, {"missing": 1})
 
 
-def test_images_that_no_annotation_names_are_counted_apart(store: Path, photos: Any, coco: Any) -> None:
+def test_unannotated_images_are_counted_separately(store: Path, photos: Any, coco: Any) -> None:
     result = prepare(store, photos(5), coco(range(3)))
     assert (result["input"], result["unannotated"]) == (3, 2)
 
 
-def test_too_many_failures_end_with_an_error_and_the_good_rows_are_kept(store: Path, photos: Any, coco: Any) -> None:
+def test_too_many_failures_are_an_error_after_the_good_rows_are_committed(store: Path, photos: Any, coco: Any) -> None:
     images, annotations = photos(4), coco(range(5))
     with pytest.raises(TooManyFailuresError, match="1 of 5 records failed \\(1 missing\\)"):
         prepare(store, images, annotations)
     assert prepare(store, images, annotations, max_failures="20%")["cached"] == 4
 
 
-def test_permanent_failures_are_remembered_and_retried_on_demand(store: Path, photos: Any) -> None:
+def test_permanent_failures_are_recorded_and_retried_on_request(store: Path, photos: Any) -> None:
     images = photos(3)
     (images / "bad.jpg").write_bytes(b"text")
     assert prepare(store, images, max_failures="50%")["failed"] == 1
@@ -170,7 +170,7 @@ def test_permanent_failures_are_remembered_and_retried_on_demand(store: Path, ph
     assert (retried["cached"], retried["failed"]) == (3, 1)
 
 
-def test_a_broken_image_that_is_mended_is_extracted(store: Path, photos: Any) -> None:
+def test_a_repaired_image_is_extracted(store: Path, photos: Any) -> None:
     images = photos(3)
     path = images / f"{1:012d}.jpg"
     good = path.read_bytes()
@@ -181,7 +181,7 @@ def test_a_broken_image_that_is_mended_is_extracted(store: Path, photos: Any) ->
     assert (result["ok"], result["cached"], result["failed"]) == (1, 2, 0)
 
 
-def test_limits_nest_and_hit_the_cache(store: Path, photos: Any, coco: Any) -> None:
+def test_a_larger_limit_adds_images_to_those_of_a_smaller_one(store: Path, photos: Any, coco: Any) -> None:
     images, annotations = photos(10), coco(range(10))
     assert prepare(store, images, annotations, limit_images=4)["ok"] == 4
     assert prepare(store, images, annotations, limit_images=7)["cached"] == 4
@@ -189,7 +189,7 @@ def test_limits_nest_and_hit_the_cache(store: Path, photos: Any, coco: Any) -> N
     assert (result["input"], result["cached"]) == (7, 7)
 
 
-def test_another_seed_takes_other_images(tmp_path: Path, photos: Any, coco: Any) -> None:
+def test_another_seed_selects_other_images(tmp_path: Path, photos: Any, coco: Any) -> None:
     images, annotations = photos(10), coco(range(10))
     chosen = [set(statuses(prepare(tmp_path / "s", images, annotations, limit_images=5, seed=seed))) for seed in (1, 2)]
     assert chosen[0] != chosen[1]
@@ -214,7 +214,7 @@ def test_a_split_once_assigned_stays(store: Path, photos: Any) -> None:
 @pytest.mark.parametrize(
     "options", [{"format": "parquet"}, {"storage_dtype": "int8"}, {"pooling": "avg"}, {"num_shards": 4}]
 )
-def test_formats_dtypes_poolings_and_shard_counts_hold_the_same_features(
+def test_formats_dtypes_poolings_and_shard_counts_store_the_same_features(
     tmp_path: Path, photos: Any, options: dict[str, Any]
 ) -> None:
     images = photos(6)
@@ -234,7 +234,7 @@ def test_formats_dtypes_poolings_and_shard_counts_hold_the_same_features(
         assert np.linalg.norm(value - values[0]) <= 0.02 * np.linalg.norm(values[0])
 
 
-def test_a_plan_says_hits_and_misses_and_changes_nothing(store: Path, photos: Any, coco: Any) -> None:
+def test_a_dry_run_reports_hits_and_misses_and_changes_nothing(store: Path, photos: Any, coco: Any) -> None:
     prepare(store, photos(4), coco(range(4)))
     before = files_of(store)
     plan = prepare(store, photos(9), coco(range(9)), dry_run=True)
@@ -243,7 +243,7 @@ def test_a_plan_says_hits_and_misses_and_changes_nothing(store: Path, photos: An
     assert files_of(store) == before
 
 
-def test_a_plan_for_a_store_that_is_not_there_makes_none(store: Path, photos: Any) -> None:
+def test_a_dry_run_does_not_create_a_store(store: Path, photos: Any) -> None:
     assert prepare(store, photos(2), dry_run=True)["misses"] == 2
     assert not store.exists()
 
@@ -263,7 +263,7 @@ def test_nothing_is_left_in_the_work_directory(store: Path, photos: Any) -> None
         ({"layer": "nowhere"}, "--layer: mobilenet_v3_small has no layer 'nowhere'"),
         ({"dataset_type": "cocoa"}, "--dataset-type: "),
         ({"weights": "random:x"}, "--weights: 'random:x' has no seed"),
-        ({"weights": "nowhere.h5"}, "nowhere.h5: no such weights file"),
+        ({"weights": "nowhere.h5"}, "nowhere.h5: the weights file does not exist"),
         ({"num_shards": 3}, "--num-shards: 3 is not a power of two"),
         ({"split_ratios": "0.5,0.1"}, "--split-ratios: cannot parse '0.5,0.1'"),
         ({"split_ratios": "0.5,0.1,0.1"}, "sum is not 1"),
@@ -290,7 +290,7 @@ def test_wrong_usage_is_one_line(store: Path, photos: Any, options: dict[str, An
         ('{"images": [], "annotations": []}', "there are no images"),
     ],
 )
-def test_a_faulty_annotation_file_is_one_line_with_its_place(
+def test_an_invalid_annotation_file_is_one_line_with_its_location(
     store: Path, photos: Any, tmp_path: Path, text: str, line: str
 ) -> None:
     path = tmp_path / "captions_train2017.json"
@@ -328,7 +328,7 @@ def test_weights_that_do_not_fit_are_one_line(store: Path, photos: Any, tmp_path
         prepare(store, photos(1), weights=str(tmp_path / "bad.weights.h5"))
 
 
-def test_without_a_network_the_imagenet_error_says_what_to_do(
+def test_without_a_connection_the_imagenet_error_has_a_hint(
     store: Path, photos: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
@@ -339,9 +339,7 @@ def test_without_a_network_the_imagenet_error_says_what_to_do(
     assert "--weights random:SEED" in str(caught.value)
 
 
-def test_a_file_whose_hash_was_remembered_wrongly_is_hashed_and_extracted_by_the_next_run(
-    store: Path, photos: Any
-) -> None:
+def test_an_image_with_a_wrong_cached_hash_is_extracted_by_the_next_run(store: Path, photos: Any) -> None:
     images = photos(3)
     for path in images.iterdir():
         os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -360,7 +358,7 @@ def test_a_file_whose_hash_was_remembered_wrongly_is_hashed_and_extracted_by_the
     assert prepare(store, images)["ok"] == 1
 
 
-def test_folders_and_archives_repeat_and_annotations_may_lie_in_a_zip(
+def test_images_may_be_in_several_roots_and_annotations_in_a_zip(
     store: Path, tmp_path: Path, photos: Any, coco: Any
 ) -> None:
     train, val = photos(3, folder="train2017"), photos(2, folder="val2017", first=3)

@@ -1,4 +1,4 @@
-"""`--resize-method`, `--resize-mode` and `--shortest-edge`: features are what Keras makes of images resized so."""
+"""Features equal those that Keras computes from images resized in the same way."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ SIDE = 224
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
-    """A network of Keras with random weights, and the file of them."""
+    """A Keras model with random weights, and its weights file."""
     keras.utils.set_random_seed(3)
     model = keras.applications.MobileNetV3Small(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
     path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
@@ -31,7 +31,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures wider and taller than the network's input, and one smaller."""
+    """Images wider and taller than the input size, and one smaller."""
     root = tmp_path_factory.mktemp("images")
     for number, size in enumerate([(500, 333), (301, 407), (90, 70)]):
         noise_image(number, *size).save(root / f"{number}.png")
@@ -70,9 +70,7 @@ def test_tf_rows_are_those_of_a_direct_keras_call(
         assert np.linalg.norm(row - direct) / np.linalg.norm(direct) < 1e-4
 
 
-def test_how_images_are_resized_makes_tables_of_their_own(
-    network: tuple[Any, str], images: Path, tmp_path: Path
-) -> None:
+def test_each_resize_setting_has_its_own_table(network: tuple[Any, str], images: Path, tmp_path: Path) -> None:
     ways: list[dict[str, Any]] = [
         {},
         {"resize_method": "tf"},
@@ -89,9 +87,7 @@ def test_how_images_are_resized_makes_tables_of_their_own(
     assert len({table_config.fingerprint for table_config in table_configs}) == len(ways)
 
 
-def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
-    network: tuple[Any, str], tmp_path: Path
-) -> None:
+def test_draft_rows_are_close_to_pillow_rows_but_not_equal(network: tuple[Any, str], tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     noise_image(1, 900, 700).save(tmp_path / "images" / "large.jpg")
     for resize in ("pillow", "draft"):
@@ -108,7 +104,7 @@ def test_a_draft_s_rows_are_near_those_of_the_whole_picture_and_not_the_same(
 
 
 @pytest.mark.parametrize("options", [{"shortest_edge": 256}, {"resize_mode": "crop", "shortest_edge": 223}])
-def test_a_shorter_side_that_means_nothing_is_wrong_usage(
+def test_a_shortest_edge_without_effect_is_wrong_usage(
     network: tuple[Any, str], images: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError, match="--shortest-edge"):

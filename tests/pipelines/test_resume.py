@@ -1,4 +1,4 @@
-"""A job killed at any instant is finished by the same command, to the very bytes of one that was not killed."""
+"""The same command completes a killed job to the same bytes as an uninterrupted one."""
 
 import os
 import random
@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeded photographs, one of them broken, all old enough for the stat cache."""
+    """Seeded images, one of them unreadable, all old enough for the hash cache."""
     directory = tmp_path_factory.mktemp("images")
     for number in range(IMAGES):
         noise_image(number).save(directory / f"{number:012d}.jpg")
@@ -81,7 +81,7 @@ def kill(process: subprocess.Popen[bytes], delay: float) -> None:
     process.wait()
 
 
-def test_kills_at_random_moments_leave_a_store_that_the_same_command_finishes(
+def test_the_same_command_completes_a_run_killed_at_random_moments(
     tmp_path: Path, images: Path, unbroken: dict[str, bytes]
 ) -> None:
     chosen = random.Random(1)
@@ -89,14 +89,16 @@ def test_kills_at_random_moments_leave_a_store_that_the_same_command_finishes(
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments(tmp_path: Path, images: Path, unbroken: dict[str, bytes]) -> None:
+def test_the_same_command_completes_a_run_killed_fifty_times(
+    tmp_path: Path, images: Path, unbroken: dict[str, bytes]
+) -> None:
     chosen = random.Random(2)
     for batch in range(10):
         delays = [chosen.uniform(0.3, 5.0) for _ in range(5)]
         kill_and_finish(tmp_path / f"store-{batch}", images, delays, unbroken)
 
 
-def test_units_that_a_killed_run_finished_are_not_extracted_again(
+def test_finished_units_of_a_killed_run_are_not_extracted_again(
     tmp_path: Path, images: Path, unbroken: dict[str, bytes]
 ) -> None:
     store = tmp_path / "store"
@@ -115,7 +117,7 @@ def test_units_that_a_killed_run_finished_are_not_extracted_again(
 
 
 @pytest.mark.slow
-def test_captchas_of_a_killed_run_are_prepared_by_the_same_command_words_and_all(tmp_path: Path) -> None:
+def test_the_same_command_completes_a_killed_run_of_captchas_with_labels(tmp_path: Path) -> None:
     count, chosen = 280, random.Random(3)
     capt.synth_captcha(out=str(tmp_path / "made"), num_images=count, seed=1)
     folder = tmp_path / "made" / "words_captcha"

@@ -1,4 +1,4 @@
-"""How features are kept: storage dtypes within their error on images, small int8 rows, compression, shard counts."""
+"""Storage dtypes, compression and shard counts keep the features."""
 
 import shutil
 from pathlib import Path
@@ -73,19 +73,17 @@ def check_int8(store: Path, images: Path) -> None:
 
 
 @pytest.mark.slow
-def test_int8_takes_132_kib_an_image_and_keeps_its_direction(tmp_path: Path) -> None:
+def test_int8_uses_132_kib_per_image_and_keeps_its_direction(tmp_path: Path) -> None:
     make_scenes(tmp_path / "scenes", 5, 0)
     check_int8(tmp_path / "store", tmp_path / "scenes" / "images")
 
 
 @pytest.mark.slow
-def test_int8_takes_132_kib_an_image_and_keeps_its_direction_on_real_images(tmp_path: Path, real_data: Path) -> None:
+def test_int8_uses_132_kib_per_real_image_and_keeps_its_direction(tmp_path: Path, real_data: Path) -> None:
     check_int8(tmp_path / "store", real_data / "coco-mini" / "val2017")
 
 
-def test_compression_is_a_choice_that_makes_a_table_of_its_own_and_changes_no_value(
-    tmp_path: Path, photos: Any
-) -> None:
+def test_compression_has_its_own_table_and_changes_no_value(tmp_path: Path, photos: Any) -> None:
     images, store = photos(5), tmp_path / "store"
     bare = table_of(store, images, **SMALL)
     assert bare.table_config.compression == "none"
@@ -97,7 +95,7 @@ def test_compression_is_a_choice_that_makes_a_table_of_its_own_and_changes_no_va
         assert bytes_an_image(packed) < bytes_an_image(bare)
 
 
-def test_another_shard_count_extracts_nothing_and_compact_brings_it_about(tmp_path: Path, photos: Any) -> None:
+def test_compaction_changes_the_shard_count_without_extraction(tmp_path: Path, photos: Any) -> None:
     images, store = photos(12), tmp_path / "store"
     table = table_of(store, images, num_shards=1, **SMALL)
     keys = keys_of(store)

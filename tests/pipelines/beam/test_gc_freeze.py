@@ -3,7 +3,7 @@ import gc
 from pipelines.beam.gc_freeze import freeze_gc
 
 
-def test_what_a_caller_has_settled_stays_so() -> None:
+def test_a_frozen_collector_stays_frozen() -> None:
     gc.freeze()
     with freeze_gc():
         pass

@@ -1,4 +1,4 @@
-"""What stands behind `--` is checked before anything starts, and an engine that does not answer is named."""
+"""Unknown Beam options are refused before a job starts, and an unresponsive job server is named."""
 
 import apache_beam as beam
 import pytest
@@ -10,7 +10,7 @@ NOBODY = ("--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server
 
 
 @pytest.mark.parametrize("option", ["--parallelsim=2", "parallelism=2", "--parallelsim"])
-def test_an_option_that_nobody_knows_is_refused(option):
+def test_an_unknown_option_is_refused(option):
     with pytest.raises(UsageError, match="is not an option of Beam or its runners"):
         check_beam_options([option])
 
@@ -22,13 +22,13 @@ def test_options_of_beam_and_of_its_runners_are_known():
 
 
 @pytest.mark.parametrize("options", [NOBODY, (*NOBODY, "--an_option_of_its_own=1")])
-def test_a_job_server_that_does_not_answer_is_named(options):
+def test_a_job_server_that_does_not_respond_is_named(options):
     with pytest.raises(CaptError, match="the job server does not respond") as failure, run_pipeline(options):
         pass
     assert failure.value.location == "localhost:1"
 
 
-def test_a_worker_whose_data_ends_before_its_end_is_seen_was_lost(monkeypatch):
+def test_a_closed_data_channel_is_a_lost_worker(monkeypatch):
     def run(pipeline):
         raise RuntimeError("Channel closed prematurely.")  # in Beam's words
 

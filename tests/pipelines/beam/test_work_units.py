@@ -1,4 +1,4 @@
-"""Units are done once, their first result counts, and whoever watches sees how far they are."""
+"""Work units run once, their first result is used, and their progress can be read."""
 
 import json
 from dataclasses import dataclass
@@ -54,13 +54,13 @@ def plan(tmp_path: Path) -> Path:
     return tmp_path / "plan"
 
 
-def test_every_unit_is_done_and_its_result_kept_in_order(plan: Path, tmp_path: Path) -> None:
+def test_every_unit_has_a_result_in_order(plan: Path, tmp_path: Path) -> None:
     run_units(plan, Sum(str(tmp_path / "log")), [], "Sum")
     assert [json.loads(result) for result in read_results(plan)] == [3, 33, 63, 93]
     assert list(list_pending_units(plan)) == []
 
 
-def test_a_unit_with_a_result_is_not_done_again(plan: Path, tmp_path: Path) -> None:
+def test_a_unit_with_a_result_is_not_repeated(plan: Path, tmp_path: Path) -> None:
     (plan / "done").mkdir()
     (plan / "done" / "00001.json").write_text("-1")
     run_units(plan, Sum(str(tmp_path / "log")), [], "Sum")
@@ -77,6 +77,6 @@ def test_a_failing_unit_is_one_line_and_the_finished_ones_are_kept(plan: Path, t
     assert (tmp_path / "log").read_text().split().count("00000") == 1
 
 
-def test_whoever_watches_sees_all_records_and_failures_at_the_end(plan: Path, tmp_path: Path) -> None:
+def test_the_final_progress_counts_all_records_and_failures(plan: Path, tmp_path: Path) -> None:
     run_units(plan, Sum(str(tmp_path / "log")), [], "Sum")
     assert read_progress(plan) == (12, "4 failed")

@@ -1,4 +1,4 @@
-"""Entries of annotation files without the file that they come from."""
+"""Removes annotation file and location from entries, for comparisons."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,12 +7,12 @@ from pipelines.datasets.base import FailedRecord, ImageEntry
 
 
 def bare(entry: Any) -> Any:
-    """An entry without its annotation file and its place in it; Malformed as it is."""
+    """Returns an entry without annotation file and location; a failed record unchanged."""
     if isinstance(entry, FailedRecord):
         return entry
     return entry._replace(document="", location="") if isinstance(entry, ImageEntry) else entry._replace(document="")
 
 
 def bare_entries(entries: Iterable[Any]) -> list[Any]:
-    """Several of them."""
+    """Returns several entries without annotation file and location."""
     return [bare(entry) for entry in entries]

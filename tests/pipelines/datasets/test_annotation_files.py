@@ -1,4 +1,4 @@
-"""Annotation files: found in plain files, directories and archives, read line by line, each fault with its place."""
+"""Annotation files are found in plain files, directories and archives, and each failed record has its location."""
 
 import bz2
 import gzip
@@ -29,13 +29,13 @@ def lines(tmp_path: Path, data: bytes) -> list[Line | FailedRecord]:
     return list(found(tmp_path / "a.txt")[0].read_lines())
 
 
-def test_a_plain_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+def test_a_plain_file_may_have_any_name(tmp_path: Path) -> None:
     (tmp_path / "anything").write_bytes(b"x")
     (document,) = found(tmp_path / "anything")
     assert (document.location, document.name, document.read_text()) == (str(tmp_path / "anything"), "anything", b"x")
 
 
-def test_of_directories_and_archives_the_files_that_match_are_taken_by_name(tmp_path: Path) -> None:
+def test_matching_files_of_directories_and_archives_are_listed_by_name(tmp_path: Path) -> None:
     for name in ("notes_b.txt", "deep/notes_a.txt", "other.txt", "notes_c.json"):
         path = tmp_path / "folder" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def test_of_directories_and_archives_the_files_that_match_are_taken_by_name(tmp_
         assert all_found[-1].read_text() == b"notes_b.txt"
 
 
-def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such annotation file"):
         found(tmp_path / "a.txt")
     with pytest.raises(UsageError, match="--annotations: no such annotation file"):
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
         found(tmp_path / "a.tar")
 
 
-def test_a_file_that_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_file_that_decompresses_to_too_much_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("notes_a.txt", bytes(1002))
     data = (tmp_path / "a.zip").read_bytes()
@@ -80,7 +80,7 @@ def test_a_file_that_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None
         found(tmp_path / "a.zip")[0].read_text()
 
 
-def test_lines_are_numbered_and_lose_their_ends_and_blank_ones_are_skipped(tmp_path: Path) -> None:
+def test_lines_are_numbered_without_ends_and_blank_ones_are_skipped(tmp_path: Path) -> None:
     seen = lines(tmp_path, b"\xef\xbb\xbfone\r\n\n  \r\nfour \xe2\x80\xa8 still\nlast")
     location = tmp_path / "a.txt"
     assert seen == [
@@ -90,7 +90,7 @@ def test_lines_are_numbered_and_lose_their_ends_and_blank_ones_are_skipped(tmp_p
     ]
 
 
-def test_a_line_that_is_no_text_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_line_that_is_not_text_fails_alone(tmp_path: Path) -> None:
     seen = lines(tmp_path, b"one\ncaf\xe9\nN\0L\nfour\n")
     assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
         "one",
@@ -109,7 +109,7 @@ def test_text_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> N
 
 
 @pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
-def test_half_a_surrogate_pair_in_utf16_costs_its_line_alone(tmp_path: Path, order: str) -> None:
+def test_an_unpaired_surrogate_in_utf16_fails_its_line_only(tmp_path: Path, order: str) -> None:
     seen = lines(tmp_path, "\ufeffone\n\ud800\nthree\n".encode(order, "surrogatepass"))
     assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
         "one",
@@ -142,7 +142,7 @@ def test_each_part_of_a_line_that_cr_divides_among_lf_is_a_failed_record(tmp_pat
     ]
 
 
-def test_a_line_over_the_limit_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_above_the_limit_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.datasets.lines.MAX_LINE", 5)
     seen = lines(tmp_path, b"one\n" + b"x" * 6 + b"\nthree\n")
     assert [line.reason if isinstance(line, FailedRecord) else line.text for line in seen] == [
@@ -152,7 +152,7 @@ def test_a_line_over_the_limit_costs_itself_alone(tmp_path: Path, monkeypatch: p
     ]
 
 
-def test_gzip_is_told_by_its_content_and_its_suffix_is_no_part_of_the_name(tmp_path: Path) -> None:
+def test_gzip_is_detected_by_content_and_its_suffix_is_removed_from_the_name(tmp_path: Path) -> None:
     (tmp_path / "notes_a.txt.gz").write_bytes(gzip.compress(b"on") + gzip.compress(b"e\n"))
     (tmp_path / "notes_b.txt").write_bytes(gzip.compress(b"two\n"))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -164,7 +164,7 @@ def test_gzip_is_told_by_its_content_and_its_suffix_is_no_part_of_the_name(tmp_p
     assert [document.read_text() for document in found(tmp_path)] == [b"one\n", b"two\n"]
 
 
-def test_a_file_that_is_there_both_plain_and_compressed_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_file_that_is_both_plain_and_compressed_is_wrong_usage(tmp_path: Path) -> None:
     for name in ("notes_a.txt", "notes_a.txt.gz"):
         (tmp_path / name).write_bytes(b"one\n")
     with pytest.raises(UsageError, match=r"notes_a\.txt plain and compressed"):
@@ -199,21 +199,21 @@ def test_the_limit_counts_the_unpacked_bytes(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_what_is_not_json_is_one_line(tmp_path: Path, data: bytes) -> None:
+def test_invalid_json_is_one_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.json").write_bytes(data)
     with pytest.raises(CaptError, match=r"a\.json: not JSON") as caught:
         found(tmp_path / "a.json")[0].read_json()
     assert len(str(caught.value)) < 500
 
 
-def test_files_beside_a_plain_one_are_found_and_absent_ones_are_none(tmp_path: Path) -> None:
+def test_existing_siblings_of_a_plain_file_are_found(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_bytes(name.encode())
     (document,) = found(tmp_path / "a.txt")
     assert [other.read_text() for other in document.find_siblings(["b.txt", "c.txt"])] == [b"b.txt"]
 
 
-def test_addresses_of_a_bucket_are_read_like_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uris_of_a_bucket_are_read_like_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("notes_c.txt", "c")
     with s3_server() as environment:

@@ -1,4 +1,4 @@
-"""Labels of CAPTCHAs are taken as they are or not at all, and each fault costs its image alone."""
+"""CAPTCHA labels are read exactly, and an unusable line fails its image only."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def faults(found: dict[str, ImageEntry]) -> dict[str, str]:
     return {image_id: entry.failure.reason for image_id, entry in found.items() if entry.failure}
 
 
-def test_words_are_those_of_the_lines_and_the_last_images_have_none(tmp_path):
+def test_labels_come_from_the_lines_and_the_last_images_have_none(tmp_path):
     found = entries(tmp_path, "a0 thus\na1 null\na2 www\n", 5)
     assert {image_id: entry.label for image_id, entry in found.items()} == {
         "a0": "thus",
@@ -65,7 +65,7 @@ def test_images_are_ordered_by_number_not_by_name(tmp_path):
         ("", "no label"),
     ],
 )
-def test_a_faulty_line_costs_its_image_alone(tmp_path, line, reason):
+def test_an_unusable_line_fails_its_image_only(tmp_path, line, reason):
     found = entries(tmp_path, f"a0 null\n{line}\na2 book\n", 4)
     assert faults(found) == {"a1": reason}
     assert [found[image_id].label for image_id in ("a0", "a2", "a3")] == ["null", "book", ""]
@@ -76,18 +76,18 @@ def test_a_faulty_line_costs_its_image_alone(tmp_path, line, reason):
 @pytest.mark.parametrize(
     "line", ["thus", "b1 thus", "a01 thus", "a1.png thus", "A1 thus", " a1 thus", "a-1 thus", "id word"]
 )
-def test_a_line_without_an_id_is_a_failed_row_of_its_own(tmp_path, line):
+def test_a_line_without_an_id_is_a_failed_row(tmp_path, line):
     found = entries(tmp_path, f"a0 null\n{line}\na1 book\n", 2)
     assert faults(found) == {"line 2": "no id"}
     assert (found["a0"].label, found["a1"].label) == ("null", "book")
 
 
-def test_a_line_that_is_no_text_is_a_failed_row_of_its_own(tmp_path):
+def test_a_line_that_is_not_text_is_a_failed_row(tmp_path):
     found = entries(tmp_path, b"a0 null\n\xff\xfe\na1 book\n", 2)
     assert faults(found) == {"line 2": "not UTF-8"}
 
 
-def test_windows_line_ends_and_a_byte_order_mark_are_no_faults(tmp_path):
+def test_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path):
     found = entries(tmp_path, b"\xef\xbb\xbfa0 null\r\na1 book\r\n", 2)
     assert [entry.label for entry in found.values()] == ["null", "book"]
     assert faults(found) == {}
@@ -105,19 +105,19 @@ def test_images_of_other_names_are_failed_rows(tmp_path):
     assert faults(found) == dict.fromkeys(sorted(names[1:]), "name")
 
 
-def test_two_files_of_one_number_are_a_fault(tmp_path):
+def test_two_files_of_one_number_are_a_failure(tmp_path):
     found = entries(tmp_path, "a0 null\n", ["one/a0.png", "other/a0.png", "one/a1.png"])
     assert faults(found) == {"a0": "two files"}
     assert "other/a0.png" in found["a0"].failure.detail
 
 
-def test_labels_without_any_line_are_one_clear_line(tmp_path):
+def test_a_label_file_without_lines_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="the file contains no label"):
         entries(tmp_path, "\n\n", 3)
     assert entries(tmp_path, "a0 null\n".encode("utf-16"), 1)["a0"].label == "null"
 
 
-def test_a_file_of_labels_that_is_not_there_is_one_clear_line(tmp_path):
+def test_a_missing_label_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"no such annotation file. Check --labels"):
         CaptchaReader(str(tmp_path / "labels.txt"))
     (tmp_path / "empty").mkdir()
@@ -129,7 +129,7 @@ def splits(found: dict[str, ImageEntry]) -> list[str | None]:
     return [entry.split for entry in found.values()]
 
 
-def test_splits_go_by_position_in_the_published_shares(tmp_path):
+def test_splits_are_assigned_by_position_in_the_published_ratios(tmp_path):
     assert splits(entries(tmp_path, "a0 null\n", 14)) == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
     names = [f"a{number}.png" for number in (3, 100, 7, 2000, 9, 8, 5)]
     found = entries(tmp_path, "a3 null\n", names)
@@ -143,14 +143,14 @@ def test_an_image_that_is_missing_moves_no_other_into_another_split(tmp_path):
     assert splits(entries(tmp_path, labels, names)) == ["train"] * 10 + ["val"] * 2 + ["test"] * 2
 
 
-def test_splits_go_by_the_counts_that_are_given_and_the_rest_is_unused(tmp_path):
+def test_splits_follow_the_given_sizes_and_the_rest_is_unused(tmp_path):
     found = entries(tmp_path, "a0 null\n", 7, counts=SplitCounts(3, 0, 2))
     assert splits(found) == ["train"] * 3 + ["test"] * 2 + ["unused"] * 2
     with pytest.raises(UsageError, match="the splits need 8 images, and there are 7"):
         entries(tmp_path, "a0 null\n", 7, counts=SplitCounts(4, 2, 2))
 
 
-def test_counts_are_three_whole_numbers():
+def test_split_sizes_are_three_whole_numbers():
     assert parse_split_sizes("100000,20000,20000") == (100_000, 20_000, 20_000)
     for text in ("", "1,2", "1,2,3,4", "a,b,c", "1,-2,3", "0,0,0", "0.8,0.1,0.1"):
         with pytest.raises(UsageError, match="--split-sizes"):
@@ -175,7 +175,7 @@ def test_labels_in_any_order_come_back_as_they_were_written(tmp_path_factory, wo
 
 @settings(deadline=None)
 @given(labels=st.one_of(st.binary(max_size=200), st.text("a01 \t\r\nTbc,.é", max_size=200).map(str.encode)))
-def test_whatever_a_file_of_labels_holds_every_image_is_accounted_for(tmp_path_factory, labels):
+def test_every_image_is_accounted_for_with_any_label_file(tmp_path_factory, labels):
     try:
         found = entries(tmp_path_factory.getbasetemp(), labels, 3)
     except CaptError:

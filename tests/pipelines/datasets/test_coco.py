@@ -1,4 +1,4 @@
-"""COCO's files: both namings, the published zip, and structure that is missing."""
+"""COCO captions are read in both namings and from the published zip; missing fields fail one record."""
 
 import json
 import zipfile

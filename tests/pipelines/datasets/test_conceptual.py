@@ -1,4 +1,4 @@
-"""Conceptual Captions: ids that no order of rows changes, splits by the file's name, bad lines with their places."""
+"""Conceptual Captions have IDs that do not depend on the row order, and splits from the file name."""
 
 from hashlib import sha256
 from pathlib import Path

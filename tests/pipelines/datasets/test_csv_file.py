@@ -1,4 +1,4 @@
-"""CSV and TSV: columns in any order, words that look like missing values, and rows that cost themselves alone."""
+"""CSV and TSV columns may be in any order, and an unreadable row fails alone."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Flickr30k: both of its files, the row without its separator, and rows that cannot be read."""
+"""Both files of Flickr30k are read, the row without separator is repaired, and unreadable rows fail alone."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Flickr8k: the token file's lines, sound, mended and refused; split lists wherever they lie."""
+"""Lines of the Flickr8k token file are read, repaired or failed, and split lists are found."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""IAPR TC-12: clauses as captions, Latin-1, bare ampersands, files that are none, and the light annotations beside."""
+"""IAPR TC-12 descriptions are divided into clauses; Latin-1 and bare ampersands are read."""
 
 from pathlib import Path
 

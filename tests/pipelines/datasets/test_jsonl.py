@@ -1,4 +1,4 @@
-"""JSON lines: one caption or several a line, ids that last, and lines that cost themselves alone."""
+"""JSON lines have one or more captions with stable IDs, and an unreadable line fails alone."""
 
 import json
 from pathlib import Path

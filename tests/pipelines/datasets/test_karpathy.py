@@ -1,4 +1,4 @@
-"""Karpathy's files: ids, splits and names, the published zip, and structure that is missing."""
+"""Karpathy's files give IDs, splits and names; missing fields fail one record."""
 
 import json
 import zipfile

@@ -28,8 +28,8 @@ from pipelines.fetch import file_download
 from pipelines.fetch.fetch_dataset import print_fetched
 from pipelines.fetch.published_files import PUBLISHED, Publication, PublishedFile
 from schemas.errors import CaptError, UsageError
-from tests.pipelines.test_disk import disk as disk  # a fixture
-from tests.pipelines.test_disk import fill
+from tests.pipelines.beam.test_disk_errors import disk as disk  # a fixture
+from tests.pipelines.beam.test_disk_errors import fill
 
 BIG = random.Random(1).randbytes(3_000_000)
 CHUNK = 1 << 18

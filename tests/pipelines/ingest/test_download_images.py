@@ -1,4 +1,4 @@
-"""Downloading a dataset's images: each address once, hosts spared, dead links remembered, killed runs go on."""
+"""Each URL is downloaded once within the politeness limits, failed URLs are recorded, and killed runs resume."""
 
 import json
 import signal
@@ -60,7 +60,7 @@ def fetch(
     return {one.url: one.reason for one in failed}
 
 
-def test_images_lie_under_the_digests_of_their_addresses(tmp_path: Path, server: ImageServer) -> None:
+def test_images_are_named_by_the_digests_of_their_urls(tmp_path: Path, server: ImageServer) -> None:
     urls = [server.url(f"/{number}.jpg") for number in range(5)]
     assert fetch(tmp_path, urls) == {}
     for number, url in enumerate(urls):
@@ -68,14 +68,14 @@ def test_images_lie_under_the_digests_of_their_addresses(tmp_path: Path, server:
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 5
 
 
-def test_what_is_there_is_not_fetched_again(tmp_path: Path, server: ImageServer) -> None:
+def test_existing_files_are_not_downloaded_again(tmp_path: Path, server: ImageServer) -> None:
     urls = [server.url(f"/{number}.jpg") for number in range(4)]
     fetch(tmp_path, urls[:3])
     fetch(tmp_path, urls)
     assert set(server.requests.values()) == {1}
 
 
-def test_one_bad_address_costs_no_other(tmp_path: Path, server: ImageServer) -> None:
+def test_a_failed_url_affects_no_other(tmp_path: Path, server: ImageServer) -> None:
     bad = {
         server.url("/gone.jpg"): "http 404",
         server.on("/page", answer(body=b"<html>", kind="text/html")): "not an image",
@@ -98,7 +98,7 @@ def test_a_host_has_two_connections_and_a_pause_between_starts(tmp_path: Path, s
     assert max(server.starts) - min(server.starts) > 0.9 * 7 * 0.05
 
 
-def test_a_slow_host_keeps_no_other_waiting(tmp_path: Path, server: ImageServer) -> None:
+def test_a_slow_host_delays_no_other(tmp_path: Path, server: ImageServer) -> None:
     others = [server.url(f"/{number}.jpg", "localhost") for number in range(6)]
     waited: list[bool] = []
 
@@ -118,7 +118,7 @@ def test_a_slow_host_keeps_no_other_waiting(tmp_path: Path, server: ImageServer)
     assert waited == [True] * 8
 
 
-def test_a_host_that_asks_for_a_pause_gets_it_on_every_connection(tmp_path: Path, server: ImageServer) -> None:
+def test_a_requested_pause_applies_to_every_connection_of_the_host(tmp_path: Path, server: ImageServer) -> None:
     busy = server.on("/busy", answer(429, Retry_After="1"), answer(body=jpeg(1)))
     others = [server.url(f"/{number}.jpg") for number in range(3)]
     assert fetch(tmp_path, [busy, *others], HostLimits(threads=1, connections=1, pause_seconds=0.0)) == {}
@@ -126,7 +126,7 @@ def test_a_host_that_asks_for_a_pause_gets_it_on_every_connection(tmp_path: Path
     assert max(later - sooner for sooner, later in pairwise(starts)) > 0.9
 
 
-def test_a_host_that_wants_to_be_left_alone_for_long_is_left_alone(tmp_path: Path, server: ImageServer) -> None:
+def test_a_host_that_requests_a_long_pause_is_not_requested_again(tmp_path: Path, server: ImageServer) -> None:
     urls = [server.on(f"/busy-{number}", answer(429, Retry_After="3600")) for number in range(6)]
     reasons = fetch(tmp_path, urls, HostLimits(connections=1, pause_seconds=0.0))
     assert reasons == dict.fromkeys(urls, "http 429")
@@ -134,7 +134,7 @@ def test_a_host_that_wants_to_be_left_alone_for_long_is_left_alone(tmp_path: Pat
     assert list(read_failed_urls(tmp_path / "images", 1)) == []
 
 
-def test_a_host_out_of_reach_is_given_up(tmp_path: Path) -> None:
+def test_an_unreachable_host_is_abandoned(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         urls = [f"http://127.0.0.1:{nobody.getsockname()[1]}/{number}.jpg" for number in range(20)]

@@ -1,4 +1,4 @@
-"""Rows of other bits are not mixed into a table unasked, and show where they are."""
+"""Rows of another provenance are not added to a table unless allowed, and stats show them."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def here() -> provenance.Provenance:
 @pytest.mark.parametrize(
     "made", [{"numerics": "cpu-avx2"}, {"pillow": "9.0.0"}, {"tensorflow": "2.0"}, {"libjpeg": "1"}]
 )
-def test_a_table_of_other_bits_is_refused_with_both_values(
+def test_a_table_of_another_provenance_is_refused_with_both_values(
     tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch, made: dict[str, str]
 ) -> None:
     store = tmp_path / "store"
@@ -57,9 +57,7 @@ def test_a_table_of_other_bits_is_refused_with_both_values(
     assert table.rows == 2
 
 
-def test_both_kinds_show_in_stats_where_they_are_wanted(
-    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_allowed_mixed_rows_show_in_stats(tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "store"
     with monkeypatch.context() as then:
         pretend(then, numerics="cpu-avx2", pillow="9.0.0")
@@ -70,7 +68,9 @@ def test_both_kinds_show_in_stats_where_they_are_wanted(
     assert [made["pillow"] for made in entry["toolchains"]] == ["9.0.0", provenance.detect_toolchain()["pillow"]]
 
 
-def test_libraries_that_touch_no_value_may_differ(tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_that_do_not_affect_values_may_differ(
+    tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = tmp_path / "store"
     with monkeypatch.context() as then:
         pretend(then, keras="3.0", pyarrow="1.0", numpy="2.0")
@@ -91,7 +91,7 @@ def refuse_elsewhere(store: Path, photos: Any, monkeypatch: pytest.MonkeyPatch) 
         prepare(store, photos(3), pooling="avg")
 
 
-def test_rows_that_a_worker_of_another_kind_computed_are_refused_at_commit(
+def test_rows_of_a_worker_with_another_provenance_are_refused_at_commit(
     tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
@@ -104,7 +104,7 @@ def test_rows_that_a_worker_of_another_kind_computed_are_refused_at_commit(
     assert entry["numerics"] == {here().numerics: 2, "gpu/some chip/tensorflow/float32": 1}
 
 
-def test_rows_of_a_new_table_are_recorded_as_the_worker_computed_them(
+def test_a_new_table_records_the_provenance_of_the_worker(
     tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as then:
@@ -114,7 +114,7 @@ def test_rows_of_a_new_table_are_recorded_as_the_worker_computed_them(
     assert entry["numerics"] == {"gpu/some chip/tensorflow/float32": 2}
 
 
-def test_units_that_another_kind_of_machine_finished_are_computed_again(
+def test_units_of_another_provenance_are_computed_again(
     tmp_path: Path, photos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"

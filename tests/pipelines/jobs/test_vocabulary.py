@@ -57,18 +57,18 @@ def punctuation(caption):
 @pytest.mark.parametrize(
     "settings", [{}, {"vocab_size": 12}, {"vocab_size": 0}, {"min_count": 40}, {"min_count": 2, "vocab_size": 9}]
 )
-def test_the_most_frequent_words_come_first_and_ties_in_reverse(tmp_path, settings):
+def test_the_most_frequent_words_are_first_and_ties_are_in_reverse_order(tmp_path, settings):
     path = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(standardizer="alnum", **settings))
     assert read_vocabulary(path) == expected_words(CAPTIONS, alnum, **settings)
 
 
-def test_punctuation_joins_what_it_parted(tmp_path):
+def test_removed_punctuation_joins_words(tmp_path):
     words = read_vocabulary(learn(tmp_path, batches_of(CAPTIONS, 100), table_config(standardizer="punctuation")))
     assert words == expected_words(CAPTIONS, punctuation)
     assert "redbrown" in words
 
 
-def test_order_and_batches_change_no_byte(tmp_path):
+def test_order_and_batching_change_no_byte(tmp_path):
     shuffled = random.Random(3).sample(CAPTIONS, len(CAPTIONS))
     one = learn(tmp_path / "one", batches_of(CAPTIONS, 640), table_config())
     other = learn(tmp_path / "other", batches_of(shuffled, 7), table_config())
@@ -76,33 +76,33 @@ def test_order_and_batches_change_no_byte(tmp_path):
     assert read_vocabulary(one) == read_vocabulary(other)
 
 
-def test_a_learned_and_a_given_vocabulary_make_the_same_transform(tmp_path):
+def test_a_built_and_a_reused_vocabulary_make_the_same_transform(tmp_path):
     learned = learn(tmp_path, batches_of(CAPTIONS, 100), table_config(max_length=6))
     write_transform(read_vocabulary(learned), table_config(max_length=6), tmp_path / "given")
     for path in [path for path in learned.rglob("*") if path.is_file()]:
         assert path.read_bytes() == (tmp_path / "given" / path.relative_to(learned)).read_bytes()
 
 
-def test_words_that_were_not_learned_are_unknown(tmp_path):
+def test_words_outside_the_vocabulary_are_unknown(tmp_path):
     tokenizer = Tokenizer(learn(tmp_path, batches_of(CAPTIONS, 100), table_config(vocab_size=12)))
     tokens = tokenizer.tokenize([*CAPTIONS, "A zebra"])
     assert tokens.ids.max() == 11
     assert tokens.rows()[-1].tolist() == [2, tokenizer.words.index("a"), 1, 3]
 
 
-def test_tables_with_other_columns_are_taken_as_they_are(tmp_path):
+def test_other_columns_are_ignored(tmp_path):
     table = pa.table({"image_id": ["1", "2"], "caption": pa.chunked_array([["a dog"], ["a cat"]])})
     assert read_vocabulary(learn(tmp_path, [table], table_config())) == [*SPECIAL_TOKENS, "a", "dog", "cat"]
 
 
 @pytest.mark.parametrize("captions", [["", "."], ["each word once"]])
 @pytest.mark.parametrize("vocab_size", [0, 50])
-def test_no_frequent_word_leaves_the_special_words_alone(tmp_path, captions, vocab_size):
+def test_without_a_frequent_word_the_vocabulary_contains_special_tokens_only(tmp_path, captions, vocab_size):
     path = learn(tmp_path, batches_of(captions, 10), table_config(vocab_size=vocab_size, min_count=2))
     assert read_vocabulary(path) == list(SPECIAL_TOKENS)
 
 
-def test_bounds_without_room_for_a_word_are_refused_before_anything_runs(tmp_path):
+def test_limits_without_room_for_a_word_are_refused_before_the_job(tmp_path):
     with pytest.raises(UsageError, match="holds no word"), beam.Pipeline(runner=FnApiRunner()) as pipeline:
         build_vocabulary(
             pipeline | beam.Create(batches_of(CAPTIONS, 9)), table_config(vocab_size=3), tmp_path, tmp_path

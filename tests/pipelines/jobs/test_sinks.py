@@ -1,4 +1,4 @@
-"""What `--dry-run` foretells, and that it changes nothing."""
+"""A dry run predicts the run and changes nothing."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return options
 
 
-def test_a_plan_says_what_a_run_does(prepared: dict[str, Any]) -> None:
+def test_a_dry_run_predicts_the_run(prepared: dict[str, Any]) -> None:
     before = tree(Path(prepared["store"]))
     plan = capt.prepare_features(**prepared, dry_run=True)
     assert (plan["input"], plan["hits"], plan["misses"], plan["duplicate"]) in ((61, 20, 40, 1), (61, 21, 40, 0))
@@ -47,7 +47,7 @@ def test_a_plan_says_what_a_run_does(prepared: dict[str, Any]) -> None:
     assert tree(Path(prepared["store"])) == before
 
 
-def test_a_plan_says_what_a_table_of_a_billion_such_images_takes(prepared: dict[str, Any]) -> None:
+def test_a_dry_run_estimates_a_table_of_a_billion_images(prepared: dict[str, Any]) -> None:
     small = capt.prepare_features(**prepared, dry_run=True)["scale"]
     assert (small["images"], small["shards"], small["listing_requests"], small["put_requests"]) == (61, 1, 1, 4)
     row = 49 * 576 * 2 + 32
@@ -63,7 +63,7 @@ def test_a_plan_says_what_a_table_of_a_billion_such_images_takes(prepared: dict[
         capt.prepare_features(**prepared, assume_images=10)
 
 
-def test_a_plan_of_nothing_to_do_loads_neither_tensorflow_nor_keras(prepared: dict[str, Any]) -> None:
+def test_a_dry_run_without_new_images_loads_neither_tensorflow_nor_keras(prepared: dict[str, Any]) -> None:
     program = (
         "import capt, json, sys;"
         f"r = capt.prepare_features(**{prepared!r}, limit_images=20, dry_run=True);"
@@ -75,14 +75,14 @@ def test_a_plan_of_nothing_to_do_loads_neither_tensorflow_nor_keras(prepared: di
     assert (plan["hits"], plan["misses"], plan["bytes"], plan["images_per_second"]) == (20, 0, 0, None)
 
 
-def test_a_plan_takes_the_tables_own_network_and_little_time(prepared: dict[str, Any]) -> None:
+def test_a_dry_run_uses_the_extractor_graph_of_the_table_and_little_time(prepared: dict[str, Any]) -> None:
     capt.prepare_features(**prepared, dry_run=True)
     started = time.monotonic()
     capt.prepare_features(**prepared, dry_run=True)
     assert time.monotonic() - started < 10
 
 
-def test_a_plan_of_captions_says_what_a_run_does_and_changes_nothing(
+def test_a_dry_run_of_captions_predicts_the_run_and_changes_nothing(
     tmp_path: Path, coco: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = {"store": str(tmp_path / "store"), "dataset_type": "coco", "annotations": [str(coco(range(6)))]}

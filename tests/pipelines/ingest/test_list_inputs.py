@@ -1,4 +1,4 @@
-"""Preparing features of images wherever they lie: the place decides nothing about the rows."""
+"""The location of the images does not affect their rows."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def tables_of(store: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_a_table_is_the_same_from_a_folder_an_archive_and_a_bucket(
+def test_a_directory_an_archive_and_a_bucket_give_the_same_table(
     prepare: Prepare, bucket: dict[str, str], photos: Any, tmp_path: Path
 ) -> None:
     images = photos(6)
@@ -72,7 +72,7 @@ def test_a_table_is_the_same_from_a_folder_an_archive_and_a_bucket(
     assert all(table == tables["folder"] for table in tables.values())
 
 
-def test_an_image_is_found_by_its_name_in_a_tar_and_remembered_unread(
+def test_images_are_found_by_name_in_a_tar_and_cached_without_reading(
     prepare: Prepare, photos: Any, coco: Any, tmp_path: Path
 ) -> None:
     tar = tar_of(photos(3), tmp_path / "images.tar")
@@ -84,9 +84,7 @@ def test_an_image_is_found_by_its_name_in_a_tar_and_remembered_unread(
     assert prepare(tar, "store", **options)["cached"] == 3
 
 
-def test_what_is_not_in_a_bucket_is_one_line_before_anything_is_extracted(
-    prepare: Prepare, bucket: dict[str, str]
-) -> None:
+def test_a_missing_bucket_is_one_line_before_extraction(prepare: Prepare, bucket: dict[str, str]) -> None:
     with pytest.raises(CaptError, match="the bucket is missing, or contains nothing") as caught:
         prepare("s3://no-such-bucket/images", "store")
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A disk that fills up, and a worker that is lost: one clear line, and the same command finishes the job."""
+"""A full disk or a lost worker is one line, and the same command resumes."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ def command(store: Path, images: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seeded photographs, old enough for the stat cache."""
+    """Seeded images, old enough for the hash cache."""
     directory = tmp_path_factory.mktemp("images")
     for number in range(IMAGES):
         noise_image(number).save(directory / f"{number:012d}.jpg")
@@ -73,7 +73,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
 
 @pytest.fixture
 def begun(unbroken: Path, tmp_path: Path) -> Path:
-    """A store whose table has its network and no row."""
+    """A store whose table has its extractor graph and no row."""
     store = tmp_path / "begun"
     shutil.copytree(unbroken / "networks", store / "networks")
     shutil.copy(unbroken / "capt-store.json", store)
@@ -122,7 +122,7 @@ def fill_when_a_shard_is_done(disk: Path, store: Path, ended: threading.Event) -
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_is_one_line_and_the_same_command_finishes(
+def test_a_full_disk_is_one_line_and_the_same_command_resumes(
     disk: Path, images: Path, begun: Path, unbroken: Path
 ) -> None:
     store = Path(shutil.copytree(begun, disk / "store"))
@@ -151,9 +151,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_finishes(
     assert sum(before[path] == after[path] for path in before) >= len(finished)
 
 
-def test_a_disk_that_is_too_small_is_refused_before_anything_is_extracted(
-    disk: Path, images: Path, begun: Path
-) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_extraction(disk: Path, images: Path, begun: Path) -> None:
     store = Path(shutil.copytree(begun, disk / "store"))
     fill(disk, 5 << 20)
     with pytest.raises(CaptError, match=r"needs [\d,]+ bytes, but [\d,]+ are free"):
@@ -162,7 +160,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_extracted(
     (disk / "filler").unlink()
 
 
-def test_a_full_disk_is_one_line_whatever_is_written_first(disk: Path, images: Path, begun: Path) -> None:
+def test_a_full_disk_is_one_line_for_every_first_write(disk: Path, images: Path, begun: Path) -> None:
     store = Path(shutil.copytree(begun, disk / "store"))
     for spared in (0, 4096, 16_384, 65_536):
         filler = fill(disk, spared)
@@ -203,7 +201,7 @@ def test_several_worker_processes_write_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])  # the first to start, the last: the other one is still starting
-def test_a_job_whose_worker_is_lost_ends_with_one_line_and_the_same_command_finishes(
+def test_a_lost_worker_is_one_line_and_the_same_command_resumes(
     images: Path, begun: Path, unbroken: Path, lost: int
 ) -> None:
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Preparing again heals what verification found: those rows alone, to the same bytes, and what is gone is listed."""
+"""`prepare` repairs what verification found to the same bytes, and lists what it cannot repair."""
 
 import shutil
 from pathlib import Path
@@ -137,7 +137,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("message", PLACES)
-def test_a_flipped_byte_is_found_and_healed(place: Place, message: str) -> None:
+def test_a_flipped_byte_is_found_and_repaired(place: Place, message: str) -> None:
     before, shards = place.rows(), [place.live_shard(number).rows for number in range(SHARDS)]
     path = place.find(PLACES[message])[0]
     flip(path)
@@ -152,7 +152,7 @@ def test_a_flipped_byte_is_found_and_healed(place: Place, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_flipped_byte_in_every_file_in_turn_is_found_and_healed(place: Place) -> None:
+def test_a_flipped_byte_in_any_file_is_found_and_repaired(place: Place) -> None:
     before = place.rows()
     left = {
         path.relative_to(place.store)
@@ -174,7 +174,7 @@ def test_a_flipped_byte_in_every_file_in_turn_is_found_and_healed(place: Place) 
 
 
 @pytest.mark.parametrize("change", ["missing", "short"])
-def test_missing_and_truncated_shards_are_healed_without_verification(place: Place, change: str) -> None:
+def test_missing_and_truncated_shards_are_repaired_without_verification(place: Place, change: str) -> None:
     before, shard = place.rows(), place.live_shard(1)
     path = place.find(f"features/*/{shard.data.path}")[0]
     path.unlink() if change == "missing" else path.write_bytes(path.read_bytes()[:-100])
@@ -183,7 +183,7 @@ def test_missing_and_truncated_shards_are_healed_without_verification(place: Pla
     assert place.rows() == before
 
 
-def test_whole_commits_are_healed_in_place_and_log_nothing(place: Place) -> None:
+def test_whole_commits_are_repaired_in_place_without_a_log_entry(place: Place) -> None:
     entries = len(place.find("features/*/log/*"))
     before = {path: path.read_bytes() for path in place.find("features/**/*")}
     for path in place.find("features/*/*/*.tfrecord"):
@@ -194,7 +194,7 @@ def test_whole_commits_are_healed_in_place_and_log_nothing(place: Place) -> None
     assert len(place.find("features/*/log/*")) == entries
 
 
-def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_them(
+def test_unrepaired_rows_are_listed_with_every_dataset_that_referenced_them(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     half = tmp_path / "half"
@@ -221,7 +221,7 @@ def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_the
         *(("all", name) for name in lost),
         *(("coco", str(int(name.split(".")[0]))) for name in lost),
     }
-    (line,) = [record.getMessage() for record in caplog.records if "lost" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "are not repaired" in record.getMessage()]
     assert "all (" in line
     assert "coco (" in line
     assert_sound(place.store)
@@ -229,7 +229,7 @@ def test_rows_whose_images_are_gone_are_listed_with_every_dataset_that_named_the
     assert place.features(dataset_name="coco")["ok"] == len(lost)
 
 
-def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(
+def test_repair_with_another_toolchain_adds_a_commit_beside_the_intact_rows(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = place.live_shard(0)
@@ -243,7 +243,9 @@ def test_healing_with_another_toolchain_is_a_commit_beside_what_is_whole(
     assert_sound(place.store)
 
 
-def test_a_network_that_comes_out_as_another_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extractor_graph_that_differs_from_the_recorded_one_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines.jobs import extractor_graph
 
     (network,) = place.find("networks/*.pb")
@@ -255,7 +257,7 @@ def test_a_network_that_comes_out_as_another_is_refused(place: Place, monkeypatc
     assert not network.exists()
 
 
-def test_units_that_a_killed_run_did_are_done_again_where_their_shards_are_gone(
+def test_finished_units_of_a_killed_run_are_repeated_if_their_shards_are_missing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = place.rows()
@@ -282,13 +284,13 @@ def test_units_that_a_killed_run_did_are_done_again_where_their_shards_are_gone(
     assert place.rows() == before
 
 
-def test_a_damaged_table_of_another_recipe_stands_in_nobodys_way(place: Place) -> None:
+def test_a_corrupt_table_of_another_config_does_not_block_a_run(place: Place) -> None:
     for path in (*place.find("features/*/recipe.json"), *place.find("features/*/log/*.json")):
         path.write_bytes(b"")
     assert place.features(storage_dtype="int8")["ok"] == IMAGES
 
 
-def test_opening_a_table_with_a_damaged_recipe_is_one_line(place: Place) -> None:
+def test_opening_a_table_with_a_corrupt_config_is_one_line(place: Place) -> None:
     for kind, tables in (("features", "feature_tables"), ("text", "caption_tables")):
         (path,) = place.find(f"{kind}/*/recipe.json")
         whole = path.read_bytes()
@@ -303,7 +305,7 @@ def test_opening_a_table_with_a_damaged_recipe_is_one_line(place: Place) -> None
         path.write_bytes(whole)
 
 
-def test_a_plan_over_a_damaged_table_counts_what_is_to_be_made_again_and_changes_nothing(place: Place) -> None:
+def test_a_dry_run_on_a_corrupt_table_counts_the_rows_to_repair_and_changes_nothing(place: Place) -> None:
     shard = place.live_shard(3)
     place.find(f"features/*/{shard.data.path}")[0].unlink()
     before = {path: path.read_bytes() for path in place.find("**/*")}
@@ -312,7 +314,7 @@ def test_a_plan_over_a_damaged_table_counts_what_is_to_be_made_again_and_changes
     assert {path: path.read_bytes() for path in place.find("**/*")} == before
 
 
-def test_splits_outlive_a_damaged_catalog_of_the_same_command(place: Place) -> None:
+def test_splits_survive_a_corrupt_catalog(place: Place) -> None:
     (catalog,) = place.find("datasets/*/*/catalog.parquet")
     before = catalog.read_bytes()
     flip(catalog)

@@ -1,4 +1,4 @@
-"""Hostile input through the command: each gets its reason; none escapes, hangs or takes unbounded memory."""
+"""Hostile inputs fail with their reason, within bounded memory, and never escape their directory."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ SMALL = {"extractor": "mobilenet_v3_small", "weights": "random:7", "max_failures
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose table has its network, which takes longer to build than the rest of a test."""
+    """A store whose table has its extractor graph, which takes longer to build than the rest of a test."""
     root = tmp_path_factory.mktemp("begun")
     (root / "images").mkdir()
     noise_image(99).save(root / "images" / "first.jpg")
@@ -107,7 +107,7 @@ def pictures() -> dict[str, tuple[bytes, str]]:
     }
 
 
-def test_every_odd_image_is_a_row_of_its_own_or_a_failure_with_its_reason(store: Path, tmp_path: Path) -> None:
+def test_every_unusual_image_is_a_row_or_a_failure_with_its_reason(store: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for name, (data, _) in pictures().items():
@@ -121,7 +121,7 @@ def test_every_odd_image_is_a_row_of_its_own_or_a_failure_with_its_reason(store:
 # === Limits ===
 
 
-def test_a_limit_refuses_and_a_larger_one_takes_what_it_refused(store: Path, tmp_path: Path, photos: Any) -> None:
+def test_a_larger_limit_accepts_images_that_a_smaller_one_rejected(store: Path, tmp_path: Path, photos: Any) -> None:
     images = photos(2)
     (images / "small.png").write_bytes(encoded(Image.new("RGB", (8, 8), "blue"), "PNG"))
     first = prepare(store, images, max_image_pixels=1000)
@@ -136,7 +136,7 @@ def test_a_limit_refuses_and_a_larger_one_takes_what_it_refused(store: Path, tmp
     assert len(capt.open_store(store).feature_tables()) == 1
 
 
-def test_a_limit_of_bytes_is_a_failure_that_is_tried_again(store: Path, tmp_path: Path, photos: Any) -> None:
+def test_an_image_above_the_byte_limit_is_tried_again(store: Path, tmp_path: Path, photos: Any) -> None:
     images = photos(3)
     (images / "large.bmp").write_bytes(encoded(noise_image(9, 400, 300), "BMP"))
     assert reasons(prepare(store, images, max_image_bytes=100_000))["large.bmp"] == "too large"
@@ -144,7 +144,7 @@ def test_a_limit_of_bytes_is_a_failure_that_is_tried_again(store: Path, tmp_path
 
 
 @pytest.mark.parametrize("option", ["max_image_pixels", "max_image_bytes"])
-def test_a_limit_of_nothing_is_wrong_usage(tmp_path: Path, photos: Any, option: str) -> None:
+def test_a_limit_of_zero_is_wrong_usage(tmp_path: Path, photos: Any, option: str) -> None:
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: "):
         prepare(tmp_path / "store", photos(1), **{option: 0})
 
@@ -178,7 +178,7 @@ def test_a_name_that_is_not_utf8_is_a_failed_row(store: Path, tmp_path: Path, ph
     assert reasons(result) == {f"{0:012d}.jpg": "ok", "caf\\xe9.jpg": "name is not UTF-8"}
 
 
-def test_names_in_annotations_lead_nowhere(store: Path, tmp_path: Path, photos: Any) -> None:
+def test_names_in_annotations_do_not_escape_the_images_directory(store: Path, tmp_path: Path, photos: Any) -> None:
     images = photos(1)
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(encoded(noise_image(8), "JPEG"))
@@ -218,7 +218,7 @@ def link_to(target: str) -> tuple[zipfile.ZipInfo, bytes]:
     return info, target.encode()
 
 
-def test_every_odd_member_of_an_archive_has_its_reason_and_none_escapes(store: Path, tmp_path: Path) -> None:
+def test_every_unusual_archive_member_has_its_reason_and_none_escapes(store: Path, tmp_path: Path) -> None:
     photo = [encoded(noise_image(number), "JPEG") for number in range(5)]
     bomb = zipfile.ZipInfo("bomb.png")
     bomb.compress_type = zipfile.ZIP_DEFLATED
@@ -257,7 +257,7 @@ def test_every_odd_member_of_an_archive_has_its_reason_and_none_escapes(store: P
     assert not Path("/absolute.jpg").exists()
 
 
-def test_every_odd_member_of_a_tar_has_its_reason_and_none_escapes(store: Path, tmp_path: Path) -> None:
+def test_every_unusual_tar_member_has_its_reason_and_none_escapes(store: Path, tmp_path: Path) -> None:
     box = tmp_path / "box"
     box.mkdir()
     link = tarfile.TarInfo("link.jpg")
@@ -287,7 +287,7 @@ def test_every_odd_member_of_a_tar_has_its_reason_and_none_escapes(store: Path, 
     assert sorted(one for one in tmp_path.rglob("*") if store not in (one, *one.parents)) == before
 
 
-def test_a_member_that_is_larger_than_it_says_is_a_failed_row(store: Path, tmp_path: Path) -> None:
+def test_a_member_larger_than_its_header_states_is_a_failed_row(store: Path, tmp_path: Path) -> None:
     info = zipfile.ZipInfo("a.jpg")
     info.compress_type = zipfile.ZIP_DEFLATED
     path = archive_of(tmp_path / "a.zip", [(info, bytes(50 << 20))])
@@ -320,9 +320,10 @@ def cut_short(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "line"), [(overlapping, "overlap"), (headless, "cannot be read"), (cut_short, "nor a zip archive")]
+    ("make", "line"),
+    [(overlapping, "overlap"), (headless, "cannot be read"), (cut_short, "neither a directory nor a complete zip")],
 )
-def test_a_damaged_directory_of_an_archive_is_one_line(tmp_path: Path, make: Callable[[Path], Path], line: str) -> None:
+def test_a_corrupt_archive_directory_is_one_line(tmp_path: Path, make: Callable[[Path], Path], line: str) -> None:
     with pytest.raises(UsageError, match=line) as caught:
         prepare(tmp_path / "store", make(tmp_path / "a.zip"))
     assert "\n" not in str(caught.value)
@@ -332,19 +333,19 @@ def test_annotations_in_an_archive_have_a_limit_too(tmp_path: Path, photos: Any)
     path = archive_of(tmp_path / "annotations.zip", [("captions_train2017.json", b"{}" + bytes(1000))])
     data = path.read_bytes()
     path.write_bytes(data.replace(struct.pack("<I", 1002), struct.pack("<I", (4 << 30) - 2)))
-    with pytest.raises(CaptError, match="are the limit"):
+    with pytest.raises(CaptError, match="larger than the limit"):
         prepare(tmp_path / "store", photos(1), dataset_type="coco", annotations=[str(path)])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' + "[" * 100_000, "\ufeff{}", "NaN", "9" * 10_000])
-def test_json_that_is_made_to_confuse_is_one_line(tmp_path: Path, photos: Any, text: str) -> None:
+def test_hostile_json_is_one_line(tmp_path: Path, photos: Any, text: str) -> None:
     path = tmp_path / "captions_train2017.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(CaptError, match="captions_train2017"):
         prepare(tmp_path / "store", photos(1), dataset_type="coco", annotations=[str(path)])
 
 
-def test_bombs_take_little_memory(tmp_path: Path) -> None:
+def test_decompression_bombs_use_little_memory(tmp_path: Path) -> None:
     images = tmp_path / "images.zip"
     squeezed = zipfile.ZipInfo("b.jpg")
     squeezed.compress_type = zipfile.ZIP_BZIP2
@@ -353,10 +354,10 @@ def test_bombs_take_little_memory(tmp_path: Path) -> None:
 import resource
 from features.images.resizer import Resizer
 from features.images.decode import decode
-from features.references import walk
+from features.references import list_files
 from schemas.errors import RecordError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for found in walk({str(images)!r}):
+for found in list_files({str(images)!r}):
     try:
         decode(found.reference.read(), Resizer(8, 8))
     except RecordError as error:
@@ -388,7 +389,7 @@ def test_a_marker_changed_by_hand_is_one_line(tmp_path: Path, photos: Any, text:
         prepare(tmp_path / "store", photos(1))
 
 
-def test_a_stat_cache_that_is_none_is_begun_anew(store: Path, tmp_path: Path, photos: Any) -> None:
+def test_a_corrupt_hash_cache_is_replaced(store: Path, tmp_path: Path, photos: Any) -> None:
     images = photos(2)
     prepare(store, images)
     for junk in (b"no database", bytes(5000)):
@@ -501,10 +502,10 @@ def fuzz(examples: int, table: Path, archive: Path) -> None:
             path.write_bytes(data)
 
 
-def test_archives_and_manifests_that_are_changed_at_random_are_read_or_refused(table: Path, tmp_path: Path) -> None:
+def test_randomly_changed_archives_and_manifests_are_read_or_refused(table: Path, tmp_path: Path) -> None:
     fuzz(60, table, tmp_path / "a.zip")
 
 
 @pytest.mark.slow
-def test_archives_and_manifests_that_are_changed_at_random_many_times(table: Path, tmp_path: Path) -> None:
+def test_archives_and_manifests_changed_many_times_are_read_or_refused(table: Path, tmp_path: Path) -> None:
     fuzz(5000, table, tmp_path / "a.zip")

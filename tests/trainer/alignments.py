@@ -1,4 +1,4 @@
-"""CTC by definition: every alignment of a few frames and letters, one by one."""
+"""Computes CTC by its definition: by enumerating the alignments of a few time steps and characters."""
 
 import itertools
 from collections import defaultdict

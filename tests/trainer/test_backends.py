@@ -1,4 +1,4 @@
-"""Every captioner on the other Keras backends: the same logits and words as on TensorFlow, and a step of training."""
+"""Tests every captioner on the other Keras backends: equal logits and tokens as on TensorFlow, and a training step."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ from trainer.decoding.generation import GenerationConfig
 from trainer.models.model_specs import MODELS
 
 ROOT = Path(__file__).parents[2]
-VOCABULARY, PLACES, CHANNELS, WORDS = 17, 4, 6, 5
+VOCABULARY, LOCATIONS, CHANNELS, WORDS = 17, 4, 6, 5
 
 SCRIPT = """
 import json, sys
@@ -54,7 +54,7 @@ def given(tiny_sizes, tmp_path_factory):
     tokens = rng.integers(4, VOCABULARY, (5, WORDS + 1)).astype(np.int32)
     values = {
         "pooled": rng.normal(size=(3, CHANNELS)).astype(np.float32),
-        "spatial": rng.normal(size=(3, PLACES, CHANNELS)).astype(np.float32),
+        "spatial": rng.normal(size=(3, LOCATIONS, CHANNELS)).astype(np.float32),
         "tokens": tokens[:, :-1],
         "targets": tokens[:, 1:],
         "image": np.array([0, 0, 2, 1, 1], np.int32),

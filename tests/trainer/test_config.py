@@ -17,13 +17,13 @@ def test_options_reach_both_parts():
     assert (model.units, training.learning_rate) == (32, 0.01)
 
 
-def test_an_unknown_option_is_refused_by_name():
+def test_an_unknown_option_is_rejected():
     with pytest.raises(UsageError, match=r"unknown option 'unit'"):
         parse_options(SoftAttentionConfig, {"unit": 32})
 
 
 @pytest.mark.parametrize(("name", "value"), [("units", 0), ("learning_rate", "fast"), ("dropout", 1.5)])
-def test_a_value_that_cannot_be_is_refused_by_name(name, value):
+def test_an_invalid_value_is_rejected(name, value):
     with pytest.raises(UsageError, match=f"{name}: .*got"):
         parse_options(SoftAttentionConfig, {name: value})
 
@@ -33,19 +33,19 @@ def test_no_name_is_both_a_training_and_a_model_option(spec):
     assert not set(spec.config.model_fields) & set(TrainingConfig.model_fields)
 
 
-def test_an_unknown_model_is_refused_with_the_known_ones():
+def test_an_unknown_model_is_rejected():
     with pytest.raises(UsageError, match=r"unknown model 'soft'.*soft_attention"):
         model_spec("soft")
 
 
-def test_a_spatial_model_refuses_pooled_features_and_names_the_command():
+def test_a_spatial_model_rejects_pooled_features_with_the_command():
     spec = model_spec("soft_attention")
     spec.check_shape((64, 2048), "1f2e")
     with pytest.raises(UsageError, match=r"1f2e: soft_attention requires spatial .*\[2048\].*--pooling none"):
         spec.check_shape((2048,), "1f2e")
 
 
-def test_pixels_are_refused_and_the_command_that_makes_features_is_named():
+def test_pixels_are_rejected_with_the_command():
     with pytest.raises(UsageError, match=r"1f2e: .*pixels \[24, 32, 3\].*--extractor inception_v3 --pooling none"):
         model_spec("soft_attention").check_shape((24, 32, 3), "1f2e")
 
@@ -53,13 +53,13 @@ def test_pixels_are_refused_and_the_command_that_makes_features_is_named():
 @pytest.mark.parametrize(
     ("flags", "precision"), [("avx2 avx512_bf16", "mixed_bfloat16"), ("avx2 avx512f", "float32"), ("", "float32")]
 )
-def test_precision_auto_is_settled_by_what_the_processor_computes_in(monkeypatch, flags, precision):
+def test_precision_auto_is_resolved_by_the_processor(monkeypatch, flags, precision):
     monkeypatch.setattr(numerics, "_cpu_flags", lambda: frozenset(flags.split()))
     training, _ = parse_recognizer("quick", {})
     assert training.resolved().precision == precision
     assert training.resolved().resolved() == training.resolved()
 
 
-def test_a_precision_that_is_named_stays_as_it_is():
+def test_an_explicit_precision_is_kept():
     training, _ = parse_recognizer("quick", {"precision": "mixed_float16"})
     assert training.resolved() == training

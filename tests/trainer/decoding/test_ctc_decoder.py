@@ -23,84 +23,84 @@ def spelled(frames):
     ("frames", "word"),
     [("--nn-uu--l-l-", "null"), ("www", "w"), ("w-ww-w", "www"), ("------", ""), ("bookk", "bok"), ("-a", "a")],
 )
-def test_greedy_joins_what_repeats_and_leaves_blanks_out(frames, word):
-    (reading,) = CtcDecoder("ctc", "greedy")(spelled(frames))
-    assert reading.text == word
+def test_greedy_decoding_merges_repeated_characters_and_removes_blanks(frames, word):
+    (prediction,) = CtcDecoder("ctc", "greedy")(spelled(frames))
+    assert prediction.text == word
 
 
 @settings(deadline=None, max_examples=30)
 @given(SCORES)
-def test_a_reading_has_the_probability_of_all_its_alignments(scores):
+def test_every_strategy_scores_a_label_over_all_its_alignments(scores):
     logits = frames_of(scores)
     probabilities = word_probabilities(logits)
-    for how in ("greedy", "beam", "lexicon"):
-        (reading,) = CtcDecoder("ctc", how, words=list(probabilities))(logits[None])
-        assert np.exp(reading.score) == pytest.approx(probabilities[reading.text], rel=1e-3, abs=1e-9)
+    for strategy in ("greedy", "beam", "lexicon"):
+        (prediction,) = CtcDecoder("ctc", strategy, words=list(probabilities))(logits[None])
+        assert np.exp(prediction.score) == pytest.approx(probabilities[prediction.text], rel=1e-3, abs=1e-9)
 
 
 @settings(deadline=None, max_examples=30)
 @given(SCORES)
-def test_a_search_as_wide_as_there_are_words_finds_the_likeliest_as_does_a_list_of_all(scores):
+def test_an_exhaustive_beam_and_an_exhaustive_lexicon_find_the_most_probable_label(scores):
     logits = frames_of(scores)
     probabilities = word_probabilities(logits)
-    for reader in (
+    for decoder in (
         CtcDecoder("ctc", "beam", beam_width=10_000),
         CtcDecoder("ctc", "lexicon", words=list(probabilities)),
     ):
-        (reading,) = reader(logits[None])
-        assert probabilities[reading.text] == pytest.approx(max(probabilities.values()), rel=1e-3)
+        (prediction,) = decoder(logits[None])
+        assert probabilities[prediction.text] == pytest.approx(max(probabilities.values()), rel=1e-3)
 
 
 @settings(deadline=None, max_examples=30)
 @given(SCORES, st.integers(1, 3))
-def test_a_search_finds_nothing_less_likely_than_greedy_does(scores, beam):
+def test_beam_search_finds_no_less_probable_label_than_greedy_decoding(scores, beam):
     logits = frames_of(scores)[None]
     (found,), (first,) = CtcDecoder("ctc", "beam", beam_width=beam)(logits), CtcDecoder("ctc", "greedy")(logits)
     assert found.score >= first.score - 1e-4
 
 
-def test_a_search_finds_what_many_alignments_say_together():
+def test_beam_search_sums_the_alignments_of_a_label():
     # Each frame alone is likeliest blank; `a` somewhere is likelier than nowhere.
     logits = frames_of(np.log([[0.5, 0.48, 0.01, 0.01]] * 3))[None]
     assert CtcDecoder("ctc", "greedy")(logits)[0].text == ""
     assert CtcDecoder("ctc", "beam")(logits)[0].text == "a"
 
 
-def test_a_lexicon_reads_only_its_words():
+def test_the_lexicon_strategy_returns_words_of_the_lexicon_only():
     logits = spelled("h-o-u-s-e")
     assert CtcDecoder("ctc", "lexicon", words=["horde", "mouse", "null"])(logits)[0].text == "mouse"
 
 
-def test_positions_are_read_as_the_likeliest_letters_and_then_nothing():
+def test_the_attention_head_predicts_the_most_probable_label():
     logits = np.random.default_rng(0).normal(0, 2, (50, 3, NUM_CLASSES)).astype(np.float32)
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    for row, reading in zip(shifted, CtcDecoder("attention", "greedy")(logits), strict=True):
+    for row, prediction in zip(shifted, CtcDecoder("attention", "greedy")(logits), strict=True):
         best = max(
             (row[:n, 1:].max(1).sum() + row[n:, 0].sum(), "".join(CHARACTERS[i] for i in row[:n, 1:].argmax(1)))
             for n in range(4)
         )
-        assert reading.text == best[1]
-        assert reading.score == pytest.approx(best[0], rel=1e-4)
+        assert prediction.text == best[1]
+        assert prediction.score == pytest.approx(best[0], rel=1e-4)
     assert CtcDecoder("attention", "beam")(logits) == CtcDecoder("attention", "greedy")(logits)
     words = ["an", "www", "zoo"]
     scores = [[row[np.arange(3), ids].sum() for ids in ([1, 14, 0], [23, 23, 23], [26, 15, 15])] for row in shifted]
-    for row, reading in zip(scores, CtcDecoder("attention", "lexicon", words=words)(logits), strict=True):
-        assert reading.text == words[int(np.argmax(row))]
-        assert reading.score == pytest.approx(max(row), rel=1e-4)
+    for row, prediction in zip(scores, CtcDecoder("attention", "lexicon", words=words)(logits), strict=True):
+        assert prediction.text == words[int(np.argmax(row))]
+        assert prediction.score == pytest.approx(max(row), rel=1e-4)
 
 
-def test_the_letters_of_a_word_come_first_and_zeros_after():
+def test_greedy_ids_are_padded_with_zeros():
     ids, scores = decode_greedily("ctc", np.concatenate([spelled("-c-a-b-"), spelled("zz---y-")]))
     np.testing.assert_array_equal(ids, [[3, 1, 2, 0, 0, 0, 0], [26, 25, 0, 0, 0, 0, 0]])
     assert scores.shape == (2,)
 
 
-def test_no_image_has_no_reading():
+def test_no_image_gives_no_prediction():
     none = np.empty((0, 7, NUM_CLASSES), np.float32)
     for head in ("ctc", "attention"):
-        for how in ("greedy", "beam", "lexicon"):
-            assert CtcDecoder(head, how, words=["null"])(none) == []
+        for strategy in ("greedy", "beam", "lexicon"):
+            assert CtcDecoder(head, strategy, words=["null"])(none) == []
 
 
-def test_a_reading_is_a_plain_record():
+def test_predictions_are_compared_by_value():
     assert Prediction("null", -0.5) == Prediction("null", -0.5)

@@ -1,4 +1,4 @@
-"""Beam search and sampling, held against plain Python over whole captions."""
+"""Compares beam search and sampling with plain Python over whole captions."""
 
 import itertools
 
@@ -15,14 +15,14 @@ from trainer.models.captioner import Captioner
 from trainer.models.configs import SoftAttentionConfig
 from trainer.models.model_specs import model_spec
 
-VOCABULARY, PLACES, CHANNELS = 15, 4, 6
+VOCABULARY, LOCATIONS, CHANNELS = 15, 4, 6
 
 
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(11)
     sizes = {"embedding_dim": 8, "units": 12, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
-    made = model_spec("soft_attention").build(SoftAttentionConfig(**sizes), VOCABULARY, (PLACES, CHANNELS))
+    made = model_spec("soft_attention").build(SoftAttentionConfig(**sizes), VOCABULARY, (LOCATIONS, CHANNELS))
     made.embedding_layer.embeddings.assign(made.embedding_layer.embeddings * 40)
     made.logits_layer.kernel.assign(made.logits_layer.kernel * 20)
     made.logits_layer.bias.assign(4.0 * np.eye(VOCABULARY)[END])
@@ -31,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def features():
-    return np.random.default_rng(4).normal(size=(16, PLACES, CHANNELS)).astype(np.float32) * 3
+    return np.random.default_rng(4).normal(size=(16, LOCATIONS, CHANNELS)).astype(np.float32) * 3
 
 
 def decode(model, features, most=7, **options):
@@ -43,7 +43,7 @@ def best_words(decoded):
 
 
 def naive(model, features, most):
-    """One image at a time, the whole caption read again for every word."""
+    """Decodes greedily, one image at a time, and computes the whole caption for every token."""
     words, score = [START], 0.0
     while len(words) <= most:
         shifted = log_probabilities(model, features, words)
@@ -60,13 +60,13 @@ def log_probabilities(model, features, words):
     return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
 
 
-def test_a_beam_of_one_is_greedy_with_the_whole_caption_read_again(model, features):
+def test_a_beam_width_of_1_is_greedy_decoding_without_a_carried_state(model, features):
     decoded = decode(model, features)
     expected = [naive(model, row, 7) for row in features]
     assert best_words(decoded) == [words for words, _ in expected]
     np.testing.assert_allclose(decoded.scores[:, 0], [score for _, score in expected], rtol=1e-3, atol=1e-3)
     lengths = {len(words) for words, _ in expected}
-    assert len(lengths) > 1, "the test wants captions of several lengths"
+    assert len(lengths) > 1, "the test needs captions of several lengths"
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_a_beam_of_one_is_greedy_with_the_whole_caption_read_again(model, featur
 def test_attention_rows_sum_to_one(model, features, options):
     decoded = decode(model, features, **options)
     said = decoded.tokens > 0
-    assert decoded.attention.shape == (*decoded.tokens.shape, PLACES)
+    assert decoded.attention.shape == (*decoded.tokens.shape, LOCATIONS)
     np.testing.assert_allclose(decoded.attention.sum(-1)[said], 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 1.0}])
-def test_batches_of_every_size_decode_alike(model, features, options):
+def test_captions_do_not_depend_on_the_batch_size(model, features, options):
     decoder = make_decoder(model, GenerationConfig(max_new_tokens=7, **options))
     whole = decoder(features)
     for size in (1, 3, 16):
@@ -88,7 +88,7 @@ def test_batches_of_every_size_decode_alike(model, features, options):
 
 
 class Scripted(Captioner):
-    """Says what it is told, whatever it sees."""
+    """Returns given logits for every image."""
 
     def __init__(self, logits):
         super().__init__(len(logits[0]))
@@ -103,7 +103,7 @@ class Scripted(Captioner):
 
 
 class Bigrams(Captioner):
-    """Says words by the word before alone: a space of captions that can be gone through by hand."""
+    """Predicts from the previous token only: a space of captions that can be enumerated."""
 
     def __init__(self, words=4, seed=0):
         super().__init__(4 + words)
@@ -116,7 +116,7 @@ class Bigrams(Captioner):
         return ops.take(self.table, token, axis=0) * ops.expand_dims(state["image"], 1), state, None
 
     def score(self, caption, image):
-        """Log-probability of word ids, the end included where there is one."""
+        """Returns the log-probability of token IDs, including the end token."""
         table = self.table.astype(np.float64) * image
         table[:, [PAD, UNKNOWN, START]] = -np.inf
         shifted = table - np.log(np.exp(table).sum(-1, keepdims=True))
@@ -137,7 +137,7 @@ def all_captions(words, most):
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0])
-def test_a_beam_as_wide_as_the_space_finds_the_best_captions_of_all(penalty):
+def test_an_exhaustive_beam_finds_the_best_captions(penalty):
     toy, most = Bigrams(), 4
     decoded = decode(toy, IMAGES, most, num_beams=512, num_return_sequences=5, length_penalty=penalty)
     for image, words, scores in zip(IMAGES[:, 0], decoded.tokens, decoded.scores, strict=True):
@@ -147,7 +147,7 @@ def test_a_beam_as_wide_as_the_space_finds_the_best_captions_of_all(penalty):
         np.testing.assert_allclose(scores, [toy.score(c, image) for c in ranked], rtol=1e-4)
 
 
-def test_a_wider_beam_finds_captions_that_are_no_worse():
+def test_a_wider_beam_finds_captions_that_are_at_least_as_probable():
     toy = Bigrams(words=8, seed=3)
     found = [decode(toy, IMAGES, 6, num_beams=beam, length_penalty=0.0).scores[:, 0] for beam in (1, 4, 2000)]
     assert (found[1] >= found[0] - 1e-5).all()
@@ -155,7 +155,7 @@ def test_a_wider_beam_finds_captions_that_are_no_worse():
     assert (found[2] > found[0] + 1e-3).any()
 
 
-def test_captions_that_ended_come_first_and_of_each_kind_the_best():
+def test_finished_captions_are_first_and_each_group_is_sorted_by_score():
     decoded = decode(Bigrams(), IMAGES, 4, num_beams=8, num_return_sequences=8, length_penalty=0.0)
     for words, scores in zip(decoded.tokens, decoded.scores, strict=True):
         ended = (words == 0).any(axis=1)
@@ -164,7 +164,7 @@ def test_captions_that_ended_come_first_and_of_each_kind_the_best():
         assert (np.diff(scores[~ended]) <= 1e-6).all()
 
 
-def test_a_beam_that_never_ends_is_given_back():
+def test_an_unfinished_beam_is_returned_if_none_is_finished():
     logits = np.zeros((6, 8), np.float32)
     logits[:, 6], logits[:, END] = 5, -1e5
     for beam in (1, 3):
@@ -172,7 +172,7 @@ def test_a_beam_that_never_ends_is_given_back():
         np.testing.assert_array_equal(decoded.tokens[:, 0], np.full((2, 5), 6))
 
 
-def test_fewer_captions_than_beams_leave_the_rest_impossible():
+def test_missing_captions_have_an_impossible_score():
     logits = np.full((3, 5), -50, np.float32)
     logits[:, END] = 0
     decoded = decode(Scripted(logits), NO_FEATURES, 1, num_beams=8, num_return_sequences=8)
@@ -181,7 +181,7 @@ def test_fewer_captions_than_beams_leave_the_rest_impossible():
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"temperature": 2.0}])
-def test_padding_unknown_start_and_banned_words_are_never_said(options):
+def test_special_tokens_and_bad_words_are_never_generated(options):
     logits = np.zeros((6, 8), np.float32)
     logits[:, [PAD, UNKNOWN, START, 7]] = 50
     logits[:, END] = -100
@@ -190,7 +190,7 @@ def test_padding_unknown_start_and_banned_words_are_never_said(options):
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
-def test_nothing_is_said_after_the_end_and_the_end_counts_in_the_score(options):
+def test_no_token_follows_the_end_token_and_the_score_includes_it(options):
     logits = np.full((6, 8), -20, np.float32)
     logits[0, 5] = logits[1, END] = logits[2, 7] = 20
     decoded = decode(Scripted(logits), NO_FEATURES, 5, **options)
@@ -199,7 +199,7 @@ def test_nothing_is_said_after_the_end_and_the_end_counts_in_the_score(options):
     assert decoded.attention is None
 
 
-def test_a_caption_that_ends_at_once_is_empty():
+def test_a_caption_can_be_empty():
     logits = np.zeros((6, 8), np.float32)
     logits[:, END] = 9
     assert not decode(Scripted(logits), NO_FEATURES, 5).tokens.any()
@@ -207,7 +207,7 @@ def test_a_caption_that_ends_at_once_is_empty():
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"temperature": 1.0}])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_no_run_of_words_is_said_twice(size, options):
+def test_no_ngram_is_generated_twice(size, options):
     toy = Bigrams(words=4, seed=5)
     toy.table[:, END] = -20
     decoded = decode(toy, IMAGES, 9 if size > 1 else 4, no_repeat_ngram_size=size, **options)
@@ -217,14 +217,14 @@ def test_no_run_of_words_is_said_twice(size, options):
         assert len(grams) == len(set(grams)) > 0
 
 
-def test_repeating_is_what_it_does_without():
+def test_ngrams_repeat_without_the_option():
     toy = Bigrams(words=4, seed=5)
     toy.table[:, END] = -20
     said = decode(toy, IMAGES, 9).tokens[0, 0].tolist()
     assert len(set(itertools.pairwise(said))) < 8
 
 
-def test_a_seed_repeats_what_is_drawn_and_another_draws_otherwise():
+def test_equal_seeds_give_equal_samples():
     toy = Bigrams(words=8)
     first, again, other = (
         decode(toy, IMAGES, 8, temperature=1.0, num_return_sequences=4, seed=seed).tokens.tolist() for seed in (3, 3, 4)
@@ -232,7 +232,7 @@ def test_a_seed_repeats_what_is_drawn_and_another_draws_otherwise():
     assert first == again != other
 
 
-def test_words_are_drawn_as_often_as_they_are_likely():
+def test_tokens_are_sampled_with_their_probabilities():
     logits = np.array([[0, 0, 0, -100, 0, np.log(2), np.log(5)]] * 2, np.float32)
     decoded = decode(Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, num_return_sequences=4000)
     shares = np.bincount(decoded.tokens[0, :, 0], minlength=7)[4:] / 4000
@@ -252,7 +252,7 @@ def test_words_are_drawn_as_often_as_they_are_likely():
         ({"top_p": 1.0}, {4, 5, 6}),
     ],
 )
-def test_unlikely_words_can_be_left_out(options, words):
+def test_top_k_and_top_p_exclude_improbable_tokens(options, words):
     logits = np.array([[0, 0, 0, -100, 0, np.log(2), np.log(5)]] * 2, np.float32)
     decoded = decode(
         Scripted(logits), np.zeros((1, 3), np.float32), 1, temperature=1.0, num_return_sequences=500, **options
@@ -269,6 +269,6 @@ def test_unlikely_words_can_be_left_out(options, words):
         ({"num_beams": 0}, "greater than or equal to 1"),
     ],
 )
-def test_what_cannot_be_decoded_is_refused(options, complaint):
+def test_invalid_generation_configs_are_rejected(options, complaint):
     with pytest.raises(ValidationError, match=complaint):
         GenerationConfig(max_new_tokens=5, **options)

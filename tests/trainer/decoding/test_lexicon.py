@@ -24,7 +24,7 @@ def log_softmax(logits):
 
 @settings(deadline=None, max_examples=50)
 @given(SCORES)
-def test_every_word_has_the_probability_of_all_its_alignments(scores):
+def test_a_lexicon_scores_every_word_over_all_its_alignments(scores):
     logits = frames_of(scores)
     expected = word_probabilities(logits)
     lexicon = Lexicon(list(expected))
@@ -32,7 +32,7 @@ def test_every_word_has_the_probability_of_all_its_alignments(scores):
     np.testing.assert_allclose(np.exp(made), [expected[word] for word in lexicon.words], rtol=1e-3, atol=1e-9)
 
 
-def test_words_that_share_letters_are_as_likely_as_alone():
+def test_words_with_common_prefixes_score_as_alone():
     rng = np.random.default_rng(4)
     logits = rng.normal(0, 3, (3, 40, NUM_CLASSES)).astype(np.float32)
     words = ["a", "as", "ass", "sass", "www", "null", "zebra"]
@@ -42,7 +42,7 @@ def test_words_that_share_letters_are_as_likely_as_alone():
         np.testing.assert_allclose(column, alone, rtol=1e-4)
 
 
-def test_a_word_that_has_no_room_is_never_the_likeliest():
+def test_a_word_that_is_too_long_has_an_impossible_score():
     frames = log_softmax(np.zeros((1, 4, NUM_CLASSES), np.float32))
     made = Lexicon(["www", "abcd", "abcde"]).score_time_steps(frames)[0]
     assert made[0] < -1e29
@@ -50,7 +50,7 @@ def test_a_word_that_has_no_room_is_never_the_likeliest():
     assert made[2] < -1e29
 
 
-def test_frames_as_sure_as_can_be_still_compare_words():
+def test_words_are_comparable_at_extreme_logits():
     sure = np.full((1, 40, NUM_CLASSES), -1e4, np.float32)
     sure[0, :, 0] = 0
     made = Lexicon(["a", "ab"]).score_time_steps(sure)[0]
@@ -58,7 +58,7 @@ def test_frames_as_sure_as_can_be_still_compare_words():
     assert made[1] == pytest.approx(-2e4, rel=1e-3)
 
 
-def test_positions_say_a_word_and_then_nothing():
+def test_position_scores_are_those_of_the_word_and_its_end():
     positions = log_softmax(np.random.default_rng(5).normal(size=(2, 4, NUM_CLASSES)).astype(np.float32))
     words = ["an", "null", "words"]
     made = Lexicon(words).score_positions(positions)
@@ -68,7 +68,7 @@ def test_positions_say_a_word_and_then_nothing():
     assert (made[:, 2] < -1e29).all()
 
 
-def test_a_list_of_2500_words_is_held_against_hundreds_of_images_in_a_few_seconds():
+def test_2500_words_are_scored_in_128_images_within_seconds():
     frames = log_softmax(np.random.default_rng(6).normal(0, 4, (128, 40, NUM_CLASSES)).astype(np.float32))
     lexicon = Lexicon(load_default_words())
     started = time.process_time()

@@ -57,7 +57,7 @@ UNSOUND = {
 
 
 @pytest.mark.parametrize("fitting", FITTINGS, ids=str)
-def test_pixels_are_those_that_the_store_was_made_of(fitting):
+def test_served_pixels_equal_stored_pixels(fitting):
     pixels, problems = tf.function(lambda data: read_images(data, fitting))(tf.constant(list(SOUND.values())))
     assert not problems.numpy().any()
     assert pixels.dtype == fitting.dtype
@@ -65,7 +65,7 @@ def test_pixels_are_those_that_the_store_was_made_of(fitting):
         np.testing.assert_array_equal(made, decode(data, fitting), err_msg=name)
 
 
-def test_what_cannot_be_read_says_why_and_costs_no_other():
+def test_an_unreadable_image_has_a_problem_and_does_not_affect_others():
     data = [b"", *SOUND.values()][:4] + list(UNSOUND) + [SOUND["tiny"]]
     pixels, problems = read_images(tf.constant(data), FITTINGS[0])
     told = [PROBLEMS[problem] for problem in problems.numpy()]
@@ -74,6 +74,6 @@ def test_what_cannot_be_read_says_why_and_costs_no_other():
     np.testing.assert_array_equal(pixels[-1], decode(SOUND["tiny"], FITTINGS[0]))
 
 
-def test_a_batch_may_hold_nothing_sound_or_nothing_at_all():
+def test_a_batch_may_be_unreadable_or_empty():
     assert read_images(tf.constant([b"", b"x"]), FITTINGS[0])[1].numpy().tolist() == [1, 2]
     assert read_images(tf.constant([], tf.string), FITTINGS[0])[0].shape == (0, 64, 64, 3)

@@ -38,7 +38,7 @@ def served(run, tmp_path_factory):
     return out, capt.export(run=run.path, out=out)
 
 
-def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, served, captchas, tmp_path):
+def test_the_saved_model_recognizes_as_the_run_without_capt(run, served, captchas, tmp_path):
     out, figures = served
     assert figures["precision_difference"] == 0
     image = Image.open(BytesIO(captchas[0].data))
@@ -64,21 +64,21 @@ def test_it_reads_what_the_run_reads_where_nothing_of_ours_is_installed(run, ser
             assert score == pytest.approx(expected.score, abs=1e-4), file
 
 
-def test_its_pixels_are_those_of_the_store_to_the_bit(run, words_store, captchas):
+def test_the_saved_model_computes_the_stored_pixels_exactly(run, words_store, captchas):
     pixels, problems = read_images(tf.constant([one.data for one in captchas]), run.resizer)
     assert not problems.numpy().any()
     stored = words_store.feature_tables()[0].get_many([one.key for one in captchas])
     np.testing.assert_array_equal(pixels.numpy(), stored)
 
 
-def test_any_number_of_images_is_taken_at_once(served, captchas):
+def test_the_batch_size_is_free(served, captchas):
     model = tf.saved_model.load(str(served[0])).signatures["serving_default"]
     together = model(images=tf.constant([one.data for one in captchas[:9]]))["labels"].numpy().tolist()
     apart = [model(images=tf.constant([one.data]))["labels"].numpy()[0] for one in captchas[:9]]
     assert together == apart
 
 
-def test_options_of_captions_are_refused(run, tmp_path):
+def test_generation_options_are_rejected_for_recognizers(run, tmp_path):
     with pytest.raises(UsageError, match="--num-beams: recognizers do not use this option"):
         capt.export(run=run.path, out=tmp_path / "model", num_beams=3)
     assert not (tmp_path / "model").exists()

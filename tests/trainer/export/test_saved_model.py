@@ -53,7 +53,7 @@ def pictures(shown, folder):
 
 
 @pytest.mark.parametrize(("dtype", "beam"), [("float16", 1), pytest.param("int8", 3, marks=pytest.mark.slow)])
-def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, shown, tmp_path, dtype, beam):
+def test_the_saved_model_captions_as_the_run_without_capt(squares, shown, tmp_path, dtype, beam):
     store = squares.make_store(tmp_path / "store", shown, dtype=dtype)
     capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", epochs=6, hyperparameters={**SIZES, "learning_rate": 0.006}
@@ -86,7 +86,7 @@ def test_it_says_what_the_run_says_where_nothing_of_ours_is_installed(squares, s
     assert asset.read_bytes() == (tmp_path / "run" / "vocabulary.txt").read_bytes()
 
 
-def test_what_cannot_be_exported_is_refused(squares, shown, tmp_path):
+def test_invalid_exports_are_rejected(squares, shown, tmp_path):
     store = squares.make_store(tmp_path / "store", shown[:16])
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SIZES)
     with pytest.raises(UsageError, match="unknown option 'temperature'"):

@@ -12,7 +12,7 @@ def pictures(count: int, *changed: int) -> list[ImageInput | None]:
     return [ImageInput(f"{number}.png", bytes, f"stamp {number in changed}") for number in range(count)]
 
 
-def test_lines_in_any_order_become_a_file_in_theirs(tmp_path):
+def test_lines_in_any_order_become_a_sorted_file(tmp_path):
     out = tmp_path / "deep" / "out.txt"
     lines = PartialOutput(out, "me", pictures(3))
     lines.add([(2, "c"), (0, "a")])
@@ -24,7 +24,7 @@ def test_lines_in_any_order_become_a_file_in_theirs(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["out.txt"]
 
 
-def test_a_killed_job_goes_on_with_its_whole_lines(tmp_path):
+def test_an_interrupted_job_resumes_with_its_complete_lines(tmp_path):
     out = tmp_path / "out.txt"
     PartialOutput(out, "me", pictures(3)).add([(0, "a"), (2, "c\td")])
     with (tmp_path / "out.txt.part").open("ab") as part:
@@ -36,7 +36,7 @@ def test_a_killed_job_goes_on_with_its_whole_lines(tmp_path):
     assert out.read_text() == "a\nb\nc\td\n"
 
 
-def test_of_a_line_that_comes_again_the_last_is_meant(tmp_path):
+def test_the_last_of_two_equal_line_numbers_counts(tmp_path):
     out = tmp_path / "out.txt"
     PartialOutput(out, "me", pictures(2)).add([(0, "a"), (1, "b")])
     again = PartialOutput(out, "me", pictures(2))
@@ -45,12 +45,12 @@ def test_of_a_line_that_comes_again_the_last_is_meant(tmp_path):
     assert out.read_text() == "a\nc\n"
 
 
-def test_another_jobs_lines_are_not_taken_over(tmp_path):
+def test_lines_of_another_job_are_discarded(tmp_path):
     PartialOutput(tmp_path / "out.txt", "you", pictures(2)).add([(0, "x")])
     assert PartialOutput(tmp_path / "out.txt", "me", pictures(2)).missing == [0, 1]
 
 
-def test_lines_of_pictures_that_changed_are_missing(tmp_path):
+def test_lines_of_changed_images_are_missing(tmp_path):
     out = tmp_path / "out.txt"
     PartialOutput(out, "me", pictures(3)).add([(0, "a"), (1, "b"), (2, "c")])
     again = PartialOutput(out, "me", pictures(3, 1))
@@ -60,13 +60,13 @@ def test_lines_of_pictures_that_changed_are_missing(tmp_path):
     assert out.read_text() == "a\nd\nc\n"
 
 
-def test_lines_of_fewer_or_more_pictures_are_another_jobs(tmp_path):
+def test_another_number_of_images_is_another_job(tmp_path):
     out = tmp_path / "out.txt"
     PartialOutput(out, "me", pictures(3)).add([(0, "a"), (1, "b"), (2, "c")])
     assert PartialOutput(out, "me", pictures(2)).missing == [0, 1]
 
 
-def test_lines_that_stand_instead_of_missing_ones_are_kept_nowhere_else(tmp_path):
+def test_fallback_lines_are_not_kept_for_the_next_run(tmp_path):
     out = tmp_path / "out.txt"
     lines = PartialOutput(out, "me", [*pictures(2), None])
     lines.add([(1, "b")])
@@ -81,7 +81,7 @@ def test_lines_that_stand_instead_of_missing_ones_are_kept_nowhere_else(tmp_path
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc"))), max_size=8), st.randoms())
-def test_any_text_comes_out_as_it_went_in(tmp_path_factory, texts, random):
+def test_any_text_is_written_unchanged(tmp_path_factory, texts, random):
     out = Path(tmp_path_factory.mktemp("partial")) / "out.txt"
     lines = PartialOutput(out, "me", pictures(len(texts)))
     numbered = list(enumerate(texts))

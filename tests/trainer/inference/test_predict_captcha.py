@@ -39,7 +39,7 @@ def expected(run, captchas):
     return "".join(lines)
 
 
-def test_every_id_of_the_range_has_its_line_in_order(run, folder, tmp_path, expected):
+def test_every_image_of_the_range_has_a_line_in_order(run, folder, tmp_path, expected):
     out = tmp_path / "answers.txt"
     figures = capt.predict_captcha(run=run.path, images=[str(folder)], ids="10:90", output=out)
     assert out.read_text() == expected
@@ -47,7 +47,7 @@ def test_every_id_of_the_range_has_its_line_in_order(run, folder, tmp_path, expe
     assert [path.name for path in tmp_path.iterdir()] == ["answers.txt"]
 
 
-def test_images_come_from_archives_in_whatever_folder_and_others_are_left_alone(run, captchas, tmp_path, expected):
+def test_images_are_found_in_archives_and_other_images_are_ignored(run, captchas, tmp_path, expected):
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         for one in captchas:
             archive.writestr(f"words_captcha/{one.image_id}.png", one.data)
@@ -56,14 +56,14 @@ def test_images_come_from_archives_in_whatever_folder_and_others_are_left_alone(
     assert (tmp_path / "answers.txt").read_text() == expected
 
 
-def test_with_the_lexicon_all_words_are_the_train_splits(run, folder, tmp_path):
+def test_the_lexicon_strategy_writes_training_labels_only(run, folder, tmp_path):
     capt.predict_captcha(
         run=run.path, images=[str(folder)], ids="0:8", output=tmp_path / "answers.txt", decoding_strategy="lexicon"
     )
     assert all(line.split()[1] in run.words for line in (tmp_path / "answers.txt").read_text().splitlines())
 
 
-def test_an_unreadable_image_costs_no_other_and_is_named_and_there_is_no_file(run, captchas, tmp_path, expected):
+def test_an_unreadable_image_is_listed_and_no_file_is_written(run, captchas, tmp_path, expected):
     folder, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
     (folder / "a20.png").write_bytes(b"no picture")
     with pytest.raises(CaptError, match=r"1 images are unreadable: a20\. .*decode: unsupported.*--fallback-label"):
@@ -75,7 +75,7 @@ def test_an_unreadable_image_costs_no_other_and_is_named_and_there_is_no_file(ru
     assert out.read_text() == expected
 
 
-def test_a_word_can_stand_for_what_is_missing_or_cannot_be_read(run, captchas, tmp_path, expected):
+def test_the_fallback_label_replaces_missing_and_unreadable_images(run, captchas, tmp_path, expected):
     folder, out = put_images(tmp_path / "images", captchas), tmp_path / "answers.txt"
     (folder / "a20.png").write_bytes(b"no picture")
     (folder / "a30.png").unlink()
@@ -92,7 +92,7 @@ def test_a_word_can_stand_for_what_is_missing_or_cannot_be_read(run, captchas, t
     ]
 
 
-def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(words_run, run, folder, tmp_path, expected):
+def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(words_run, run, folder, tmp_path, expected):
     out, part = tmp_path / "answers.txt", tmp_path / "answers.txt.part"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", PROGRAM, str(words_run[0]), str(folder), str(out)]
@@ -110,12 +110,12 @@ def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(words_run, 
 
 
 @pytest.mark.parametrize("ids", ["10", "10:", "10:10", "20:10", "a10:a20", "-1:3"])
-def test_a_range_that_is_none_is_refused(run, folder, tmp_path, ids):
+def test_invalid_ranges_are_rejected(run, folder, tmp_path, ids):
     with pytest.raises(UsageError, match=f"--ids: '{ids}' is not a range"):
         capt.predict_captcha(run=run.path, images=[str(folder)], ids=ids, output=tmp_path / "answers.txt")
 
 
-def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
+def test_invalid_fallback_labels_are_rejected(run, folder, tmp_path):
     for word in ("", "Null", "two words"):
         with pytest.raises(UsageError, match="--fallback-label"):
             capt.predict_captcha(
@@ -123,7 +123,7 @@ def test_a_word_that_is_none_is_refused(run, folder, tmp_path):
             )
 
 
-def test_an_image_that_is_there_twice_is_refused(run, folder, tmp_path, captchas):
+def test_duplicate_images_are_rejected(run, folder, tmp_path, captchas):
     again = put_images(tmp_path / "again", captchas[:1])
     with pytest.raises(CaptError, match="a0 exists twice"):
         capt.predict_captcha(run=run.path, images=[str(folder), str(again)], ids="0:4", output=tmp_path / "answers.txt")

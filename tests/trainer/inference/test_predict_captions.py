@@ -49,7 +49,7 @@ def unbroken(run, folder, tmp_path_factory):
     return out, capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)
 
 
-def test_a_folder_becomes_a_line_an_image(unbroken, run, folder):
+def test_a_directory_becomes_one_line_per_image(unbroken, run, folder):
     out, figures = unbroken
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["image"] for row in rows] == [str(folder / f"{number:04d}.png") for number in range(COUNT)]
@@ -78,7 +78,7 @@ def killed(run, folder, tmp_path_factory):
     return part.read_bytes()
 
 
-def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(unbroken, killed, run, folder, tmp_path):
+def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(unbroken, killed, run, folder, tmp_path):
     out = tmp_path / "c.jsonl"
     (tmp_path / "c.jsonl.part").write_bytes(killed)
     figures = capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_and_writes_what_an_unbroken_one_writes(unbroken, k
 
 
 @pytest.mark.parametrize("written", [0, 9, DECODE_BATCH - 1])
-def test_a_batch_of_which_a_part_was_written_is_made_again(unbroken, killed, run, folder, tmp_path, written):
+def test_a_partly_written_batch_is_computed_again(unbroken, killed, run, folder, tmp_path, written):
     out = tmp_path / "c.jsonl"
     head, *lines = killed.splitlines(keepends=True)
     (tmp_path / "c.jsonl.part").write_bytes(head + b"".join(lines[:written]) + lines[written][:9])
@@ -96,7 +96,7 @@ def test_a_batch_of_which_a_part_was_written_is_made_again(unbroken, killed, run
     assert out.read_bytes() == unbroken[0].read_bytes()
 
 
-def test_what_another_job_left_is_not_taken_for_ones_own(unbroken, run, folder, tmp_path):
+def test_output_of_another_job_is_discarded(unbroken, run, folder, tmp_path):
     out, part = tmp_path / "c.jsonl", tmp_path / "c.jsonl.part"
     part.write_text('{"job": "another"}\n{"image": "x", "text": "y", "score": 0}\n')
     assert capt.predict_captions(run=run, images=[str(folder)], output=out, temperature=2.0)["resumed"] == 0

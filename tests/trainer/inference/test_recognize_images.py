@@ -15,7 +15,7 @@ def run(words_run):
     return load_run(words_run[0])
 
 
-def test_it_reads_images_as_it_reads_stored_pixels(run, words_store, captchas):
+def test_files_and_stored_pixels_give_equal_predictions(run, words_store, captchas):
     table = words_store.feature_tables()[0]
     stored = run.recognize_pixels(table.get_many([captcha.key for captcha in captchas]))
     for how in STRATEGIES:
@@ -24,13 +24,15 @@ def test_it_reads_images_as_it_reads_stored_pixels(run, words_store, captchas):
         assert [one.score for one in read_now] == pytest.approx([each.by(how).score for each in stored], abs=1e-4)
 
 
-def test_the_lexicon_reads_words_of_the_train_split_alone_and_beam_is_never_less_likely_than_greedy(run, captchas):
+def test_lexicon_predictions_are_training_labels_and_beam_is_at_least_as_probable_as_greedy(run, captchas):
     for one in captchas[:20]:
         assert run.recognize(one.data, "lexicon").text in WORDS
         assert run.recognize(one.data, "beam").score >= run.recognize(one.data).score - 1e-5
 
 
-def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, captchas, tmp_path, capsys):
+def test_files_directories_and_archives_are_recognized_and_a_corrupt_one_does_not_affect_others(
+    run, captchas, tmp_path, capsys
+):
     folder = put_images(tmp_path / "folder", captchas[:2])
     (folder / "a9.png").write_bytes(b"no picture")
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
@@ -53,7 +55,7 @@ def test_files_folders_and_archives_are_read_and_a_bad_one_costs_no_other(run, c
     assert "unsupported" in lines[2]
 
 
-def test_what_cannot_be_done_is_said(run, words_run, captchas):
+def test_invalid_requests_are_errors(run, words_run, captchas):
     with pytest.raises(UsageError, match="--decoding-strategy: "):
         capt.recognize(run=run.path, images=["a.png"], decoding_strategy="best")
     with pytest.raises(UsageError, match="PATH: "):
@@ -64,7 +66,7 @@ def test_what_cannot_be_done_is_said(run, words_run, captchas):
         run.recognize(b"no picture")
 
 
-def test_a_captioner_does_not_read(store, tmp_path):
+def test_a_captioner_cannot_recognize(store, tmp_path):
 
     sizes = {"units": 8, "embedding_dim": 8, "attention_dim": 8, "projection_dim": 8, "output_dim": 8}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=sizes)
@@ -72,7 +74,7 @@ def test_a_captioner_does_not_read(store, tmp_path):
         capt.recognize(run=tmp_path / "run", images=["a.png"])
 
 
-def test_lost_words_are_missed(words_run, tmp_path):
+def test_missing_training_labels_are_an_error(words_run, tmp_path):
     import shutil
 
     shutil.copytree(words_run[0], tmp_path / "run")
@@ -90,7 +92,7 @@ def test_a_run_opens_once(run):
     assert open_run(run, RecognizerRun) is run
 
 
-def test_a_command_that_reads_no_image_fails(run, tmp_path):
+def test_a_command_without_a_readable_image_fails(run, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(NoUsableImageError) as told:
         capt.recognize(run=run.path, images=[str(tmp_path / "bad.png"), str(tmp_path / "none.png")])

@@ -65,7 +65,7 @@ def patience(monkeypatch):
 
 @needs_java
 @KNOWN
-def test_the_known_answers_hold(scorer, hypotheses, references, expected):
+def test_scores_equal_the_published_ones(scorer, hypotheses, references, expected):
     scores = scorer.score(hypotheses, references)
     assert scores.metrics == pytest.approx(expected, abs=5e-7)
     assert list(scores.metrics) == list(METRICS)
@@ -73,7 +73,7 @@ def test_the_known_answers_hold(scorer, hypotheses, references, expected):
 
 
 @needs_java
-def test_meteor_takes_what_could_be_taken_for_its_own_marks(scorer):
+def test_meteor_scores_texts_that_contain_its_separator(scorer):
     said = ["a dog ||| runs", "", "café noir"]
     scores = scorer.score(said, [["a dog runs ||| x", "a cat"], [""], ["café noir", "|||"]])
     assert scores.each["meteor"][1:].tolist() == [0, 1]
@@ -81,7 +81,7 @@ def test_meteor_takes_what_could_be_taken_for_its_own_marks(scorer):
 
 
 @KNOWN
-def test_without_java_all_but_meteor_are_the_same(no_java, hypotheses, references, expected):
+def test_without_java_only_meteor_is_skipped(no_java, hypotheses, references, expected):
     found = score(hypotheses, references)
     assert found["tokenizer"] == "plain"
     assert found["skipped_metrics"] == {"meteor": "there is no java on the path. Install Java 8 or later."}
@@ -98,7 +98,7 @@ def test_scores_are_plain_numbers_and_nothing_is_printed(no_java, capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_capitals_and_punctuation_do_not_count(no_java):
+def test_case_and_punctuation_do_not_count(no_java):
     said = {name: text.title() + " ." for name, text in SENTENCES[0].items()}
     assert score(said, SENTENCES[1]) == score(*SENTENCES[:2])
 
@@ -119,12 +119,12 @@ def test_sequences_score_as_mappings_do_in_any_order(no_java):
         (["a"], ["a dog"], "must be a list"),
     ],
 )
-def test_what_cannot_be_scored_is_named(no_java, hypotheses, references, reason):
+def test_invalid_captions_are_rejected(no_java, hypotheses, references, reason):
     with pytest.raises(UsageError, match=reason):
         score(hypotheses, references)
 
 
-def test_a_java_that_hangs_is_killed_and_done_without(make_java, patience):
+def test_a_hanging_tokenizer_is_killed_and_replaced(make_java, patience):
     program = make_java(HANGS)
     found = score(*GOOD_TEST[:2])
     assert "java did not answer within" in found["skipped_metrics"]["meteor"]
@@ -133,7 +133,7 @@ def test_a_java_that_hangs_is_killed_and_done_without(make_java, patience):
     assert are_gone(program)
 
 
-def test_a_meteor_that_hangs_is_killed_and_the_tokenizer_stays(make_java, patience):
+def test_a_hanging_meteor_is_killed_and_skipped(make_java, patience):
     program = make_java(f"{TOKENIZES}\n{HANGS}")
     with Scorer() as scorer:
         first = scorer.score(*GOOD_TEST[:2])
@@ -147,12 +147,12 @@ def test_a_meteor_that_hangs_is_killed_and_the_tokenizer_stays(make_java, patien
 
 
 @pytest.mark.parametrize("script", [DIES, f"{TOKENIZES}\n{DIES}", f"{TOKENIZES}\nread line; {DIES}"])
-def test_a_java_that_dies_is_named_with_its_last_words(make_java, script):
+def test_the_output_of_a_failed_program_is_reported(make_java, script):
     make_java(script)
     assert "java ended with exit code 3: no memory left" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
 
 
-def test_a_meteor_that_talks_nonsense_is_no_score(make_java):
+def test_invalid_output_of_meteor_is_an_error(make_java):
     make_java(f"{TOKENIZES}\nwhile read line; do echo what; done")
     assert "the output of java is invalid" in score(*GOOD_TEST[:2])["skipped_metrics"]["meteor"]
 
@@ -164,14 +164,14 @@ def interrupted(program):
         raise KeyboardInterrupt
 
 
-def test_meteor_does_not_outlive_an_error(make_java):
+def test_meteor_ends_after_an_error(make_java):
     program = make_java(HANGS)
     with pytest.raises(KeyboardInterrupt):
         interrupted(program)
     assert are_gone(program)
 
 
-def test_without_pycocoevalcap_one_line_says_how_to_get_it(monkeypatch):
+def test_a_missing_pycocoevalcap_is_an_error_with_the_command_to_install_it(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "pycocoevalcap"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
@@ -182,7 +182,7 @@ def test_without_pycocoevalcap_one_line_says_how_to_get_it(monkeypatch):
         score(*GOOD_TEST[:2])
 
 
-def test_the_quick_cider_is_that_of_the_plain_tokenizer(no_java):
+def test_fast_cider_d_equals_that_of_the_plain_tokenizer(no_java):
     assert cider_d(*SENTENCES[:2]) == score(*SENTENCES[:2])["cider_d"]
 
 
@@ -198,19 +198,19 @@ def many(no_java):
         yield scorer.score(said, told)
 
 
-def test_bleu_of_summed_counts_is_the_scorers_own(many):
+def test_bleu_of_summed_counts_equals_that_of_the_scorer(many):
     expected = [many.metrics[f"bleu_{order}"] for order in range(1, 5)]
     assert bleu(many.counts.sum(axis=0)).tolist() == pytest.approx(expected, rel=1e-12)
     alone = np.stack([many.each[f"bleu_{order}"] for order in range(1, 5)], axis=1)
     np.testing.assert_allclose(bleu(many.counts), alone, rtol=1e-9)
 
 
-def test_means_of_images_are_the_metric(many):
+def test_means_over_images_equal_the_metric(many):
     for name in ("rouge_l", "cider_d"):
         assert many.each[name].mean() == pytest.approx(many.metrics[name])
 
 
-def test_an_interval_holds_the_score_and_repeats_with_its_seed(many):
+def test_an_interval_contains_the_score_and_is_reproducible(many):
     intervals = bootstrap_intervals(sample_captions(many), 200)
     assert list(intervals) == [name for name in METRICS if name != "meteor"]
     for name, (low, high) in intervals.items():
@@ -219,7 +219,7 @@ def test_an_interval_holds_the_score_and_repeats_with_its_seed(many):
     assert bootstrap_intervals(sample_captions(many), 200, seed=1) != intervals
 
 
-def test_a_wider_level_is_a_wider_interval(many):
+def test_a_higher_confidence_level_gives_a_wider_interval(many):
     for name, (low, high) in bootstrap_intervals(sample_captions(many), 500, level=0.5).items():
         wide = bootstrap_intervals(sample_captions(many), 500, level=0.99)[name]
         assert wide[0] < low < high < wide[1]
@@ -232,19 +232,19 @@ WORDLESS = pytest.mark.parametrize(
 
 
 @WORDLESS
-def test_texts_without_a_word_score_nothing(scorer, hypotheses, references):
+def test_empty_texts_score_0(scorer, hypotheses, references):
     metrics = scorer.score(hypotheses, references).metrics
     assert metrics == pytest.approx(dict.fromkeys(metrics, 0), abs=1e-6)
 
 
 @WORDLESS
-def test_texts_without_a_word_score_nothing_without_java(no_java, hypotheses, references):
+def test_empty_texts_score_0_without_java(no_java, hypotheses, references):
     assert cider_d(hypotheses, references) == 0
     metrics = score(hypotheses, references)
     assert [metrics[name] for name in METRICS if name != "meteor"] == pytest.approx([0] * 6, abs=1e-6)
 
 
-def test_a_caption_without_a_word_matches_no_reference_without_one(no_java):
+def test_an_empty_caption_does_not_match_an_empty_reference(no_java):
     with Scorer() as scorer:
         scores = scorer.score(["", "a dog", "x"], [["...", "a dog"], ["...", "a dog"], ["y"]])
     assert list(scores.each["rouge_l"]) == [0, 1, 0]

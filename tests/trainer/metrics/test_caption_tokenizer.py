@@ -20,7 +20,7 @@ TEXTS = [
 ]
 
 
-def test_words_are_in_lower_case_and_without_punctuation():
+def test_words_are_lowercase_without_punctuation():
     assert plain_tokens("A dog, running!  Two CATS; -- (really) 'sleep'.") == (
         ["a", "dog", "running", "two", "cats", "-lrb-", "really", "-rrb-", "sleep"]
     )
@@ -32,7 +32,7 @@ def test_contractions_are_two_words():
     )
 
 
-def test_marks_within_a_word_stay():
+def test_punctuation_within_a_word_stays():
     text = "a black-and-white t-shirt 3.5 by 1,000"
     assert plain_tokens(f"{text}, .") == text.split()
 
@@ -43,12 +43,12 @@ def test_line_ends_of_all_kinds_become_spaces(end):
 
 
 @needs_java
-def test_the_plain_tokenizer_follows_the_other():
+def test_the_plain_tokenizer_equals_ptb():
     assert plain_tokenize(TEXTS) == tokenize(TEXTS)
 
 
 @needs_java
-def test_ptb_is_as_pycocoevalcap_has_it():
+def test_ptb_equals_that_of_pycocoevalcap():
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     theirs = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(TEXTS)})
@@ -57,7 +57,7 @@ def test_ptb_is_as_pycocoevalcap_has_it():
 
 @needs_java
 @pytest.mark.skipif("CAPT_TEST_DATA" not in os.environ, reason="CAPT_TEST_DATA names no folder of real captions")
-def test_of_real_captions_next_to_none_are_tokenized_differently():
+def test_hardly_any_real_caption_is_tokenized_differently():
     lines = (Path(os.environ["CAPT_TEST_DATA"]) / "flickr8k-text" / "Flickr8k.token.txt").read_text("utf-8")
     texts = [one_line(line.split("\t", 1)[1]) for line in lines.splitlines()[::10] if "\t" in line]
     plain = plain_tokenize(texts)

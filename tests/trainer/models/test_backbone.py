@@ -112,7 +112,7 @@ def tuned(pixels, network, tmp_path_factory):
     return run
 
 
-def test_a_captioner_learns_from_pixels_and_leaves_a_frozen_extractor_as_it_is(frozen, network):
+def test_a_captioner_learns_from_pixels_with_a_frozen_extractor(frozen, network):
     run, _ = frozen
     rows = lines_of(run)
     assert rows[-1]["val_loss"] < 0.7 * rows[0]["val_loss"]
@@ -122,7 +122,7 @@ def test_a_captioner_learns_from_pixels_and_leaves_a_frozen_extractor_as_it_is(f
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_a_fine_tuned_extractor_learns_and_keeps_its_normalization(tuned, network):
+def test_a_fine_tuned_extractor_keeps_its_batch_statistics(tuned, network):
     rows = lines_of(tuned)
     assert rows[-1]["val_loss"] < 0.8 * rows[0]["val_loss"]
     found = kept(load_run(tuned).model)
@@ -131,7 +131,7 @@ def test_a_fine_tuned_extractor_learns_and_keeps_its_normalization(tuned, networ
 
 
 @pytest.mark.slow
-def test_fine_tuning_opens_the_eyes_of_a_blind_network(pixels, network, tmp_path):
+def test_fine_tuning_improves_an_uninformative_extractor(pixels, network, tmp_path):
     blind = keras.saving.load_model(network)
     blind.get_layer("first").kernel.assign(np.zeros((3, 3, 3, 8)))
     blind.get_layer("norm").beta.assign(np.ones(8))
@@ -144,7 +144,7 @@ def test_fine_tuning_opens_the_eyes_of_a_blind_network(pixels, network, tmp_path
     assert least[1.0] < 0.8 * least[0.0], least
 
 
-def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network, table_config):
+def test_normalization_is_measured_on_the_extractors_features(frozen, pixels, network, table_config):
     scale = load_run(frozen[0]).model.feature_normalization
     function = open_backbone(config(network), model_spec("soft_attention"), table_config).function
     tables = select_tables(pixels, PixelInput())
@@ -155,7 +155,7 @@ def test_the_scale_is_measured_on_what_the_network_gives(frozen, pixels, network
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(tuned, pixels, network, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tuned, pixels, network, tmp_path):
     run, given = tmp_path / "run", options(network, extractor_lr_multiplier=0.5, **CHANGES)
     kill_after(start(pixels, run, **TUNING, options=given), run, 1, 2)
     moved = shutil.copy(network, tmp_path / "moved.keras")
@@ -189,7 +189,7 @@ def away(*paths):
             path.with_name(f"{path.name}.away").rename(path)
 
 
-def test_it_captions_and_exports_when_store_and_network_are_gone(tuned, pixels, network, shown, tmp_path):
+def test_a_run_needs_neither_its_store_nor_its_extractor_file(tuned, pixels, network, shown, tmp_path):
     images = [picture.data for picture in shown[:6]]
     table = select_tables(pixels, PixelInput()).features
     keys = np.frombuffer(b"".join(picture.key for picture in shown[:6]), np.uint8).reshape(6, -1)
@@ -222,7 +222,7 @@ def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, s
     assert load_run(tmp_path / "run").caption(shown[0].data).words
 
 
-def test_a_run_whose_layers_are_lost_says_so(frozen, tmp_path):
+def test_missing_and_corrupt_layers_are_errors(frozen, tmp_path):
     table_config = read_metadata(frozen[0]).extractor.table_config
     with pytest.raises(CorruptFileError, match=r"extractor\.json: the extractor's layers are missing"):
         load_backbone(tmp_path / "extractor.json", table_config, trainable_extractor=False)
@@ -246,7 +246,7 @@ def test_every_model_reads_pixels(name, network, table_config, tiny_sizes):
     assert any("kernel" in weight.path for weight in model.feature_normalization.network.trainable_variables)
 
 
-def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(network, table_config):
+def test_with_mixed_precision_the_extractor_computes_in_it(network, table_config):
     spec = model_spec("soft_attention")
     plain = open_backbone(config(network), spec, table_config).function
     shown = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.uint8)
@@ -264,7 +264,7 @@ def test_in_half_precision_the_network_computes_in_half_and_keeps_its_weights(ne
     assert np.abs(tf.cast(made, "float32") - expected).max() > 1e-5
 
 
-def test_features_of_a_named_network_are_those_of_its_table(pixels, table_config):
+def test_features_in_the_model_equal_those_of_the_table(pixels, table_config):
     training = TrainingConfig(
         extractor="mobilenet",
         extractor_weights="random:1",
@@ -305,18 +305,18 @@ def test_features_of_a_named_network_are_those_of_its_table(pixels, table_config
         ({"extractor_weights": "imagenet"}, r"extractor_weights: a custom extractor has its own weights"),
     ],
 )
-def test_a_network_that_will_not_do_is_one_line_that_names_the_option(network, table_config, changes, complaint):
+def test_an_unsuitable_extractor_is_an_error_at_its_option(network, table_config, changes, complaint):
     with pytest.raises(UsageError, match=complaint):
         open_backbone(config(network, **changes), model_spec("soft_attention"), table_config)
 
 
-def test_pixels_of_another_size_are_refused_with_the_command_that_makes_the_right_ones(network, table_config):
+def test_pixels_of_another_size_are_rejected_with_the_command(network, table_config):
     other = table_config.model_copy(update={"height": 32})
     with pytest.raises(UsageError, match=r"16, not 32; the table's pixels are 32×16\. .*--height N --width N"):
         open_backbone(config(network), model_spec("soft_attention"), other)
 
 
-def test_pixels_are_taken_with_an_extractor_and_features_without(pixels, network):
+def test_pixels_require_an_extractor_and_features_none(pixels, network):
     assert select_tables(pixels, PixelInput()).features.shape == (SIDE, SIDE, 3)
     features = select_tables(pixels, model_spec("soft_attention")).features
     assert features.shape == (16, 19)
@@ -328,7 +328,7 @@ def test_pixels_are_taken_with_an_extractor_and_features_without(pixels, network
 
 
 @pytest.mark.parametrize("name", ["extractor_layer", "extractor_lr_multiplier", "augment_translation"])
-def test_options_of_pixels_are_refused_where_no_extractor_is_named(name):
+def test_options_of_pixels_require_an_extractor(name):
     value = "mixed9" if name == "extractor_layer" else 0.1
     with pytest.raises(UsageError, match=f"{name} requires a model that learns from pixels"):
         parse_options(model_spec("nic").config, {name: value})

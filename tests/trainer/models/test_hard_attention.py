@@ -14,7 +14,7 @@ from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.soft_attention import SoftAttention
 from trainer.training.checkpoints import random_states
 
-VOCABULARY, PLACES, CHANNELS = 7, 3, 4
+VOCABULARY, LOCATIONS, CHANNELS = 7, 3, 4
 SIZES = {"rnn_cell": "gru", "embedding_dim": 3, "units": 4, "attention_dim": 5, "output_dim": 4, "dropout": 0.0}
 PLAIN = {**SIZES, "use_context_gate": False, "doubly_stochastic": 0.0, "entropy_weight": 0.0}
 
@@ -22,7 +22,7 @@ PLAIN = {**SIZES, "use_context_gate": False, "doubly_stochastic": 0.0, "entropy_
 def make(seed=1, **sizes):
     keras.utils.set_random_seed(seed)
     model = HardAttention(VOCABULARY, HardAttentionConfig(**{**SIZES, **sizes}))
-    model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
+    model.build({"features": (None, LOCATIONS, CHANNELS), "tokens": (None, None)})
     model.attention_layer.score_layer.kernel.assign(4 * model.attention_layer.score_layer.kernel)
     return model
 
@@ -33,7 +33,7 @@ def make_inputs(captions, words=2):
     targets = np.array([[*[5, 4, 6, 5][: words - 1], END]], np.int32)
     tokens = np.insert(targets[:, :-1], 0, START, axis=1).astype(np.int32)
     return {
-        "features": rng.normal(size=(1, PLACES, CHANNELS)).astype(np.float32) * 2,
+        "features": rng.normal(size=(1, LOCATIONS, CHANNELS)).astype(np.float32) * 2,
         "image": np.zeros(captions, np.int32),
         "tokens": np.repeat(tokens, captions, axis=0),
         "targets": np.repeat(targets, captions, axis=0),
@@ -61,7 +61,7 @@ def paths_of(model, inputs):
     """Of every way to look: the logarithm of its probability and its mean cost a word, as tensors."""
     state = model.init_state(inputs["features"])
     tokens, targets = inputs["tokens"][0], inputs["targets"][0]
-    for path in itertools.product(range(PLACES), repeat=len(tokens)):
+    for path in itertools.product(range(LOCATIONS), repeat=len(tokens)):
         hidden, logarithm, cost = {"hidden": state["hidden"]}, 0.0, 0.0
         for place, token, target in zip(path, tokens, targets, strict=True):
             weights = model.attention_layer(hidden["hidden"], state["keys"])
@@ -77,22 +77,22 @@ def paths_of(model, inputs):
 def test_the_estimate_is_the_gradient_of_the_expected_cost(discount):
     captions, words, weight = 20_000, 2, 0.3
     model, inputs = make(**PLAIN, reinforce_weight=weight, discount=discount), make_inputs(captions, words)
-    looks = model.attention_layer.trainable_variables
+    attentions = model.attention_layer.trainable_variables
     with tf.GradientTape() as tape:
         expected = sum(tf.exp(logarithm) * tf.stop_gradient(cost) for logarithm, cost in paths_of(model, inputs))
-    exact = np.concatenate([np.ravel(part) for part in tape.gradient(expected, looks)])
+    exact = np.concatenate([np.ravel(part) for part in tape.gradient(expected, attentions)])
     model.baseline.assign(np.full(model.baseline.shape, float(expected)))
     with tf.GradientTape() as tape:
         call_until(model, inputs, hard=True)
         loss = sum(model.losses)
-    estimate = np.concatenate([np.ravel(part) for part in tape.gradient(loss, looks)])
+    estimate = np.concatenate([np.ravel(part) for part in tape.gradient(loss, attentions)])
     # Of a batch's sum divided by the words of a caption; or of a word's mean, so that a weight of 1 is unbiased.
     exact *= weight * (captions / words if discount is None else 1)
     assert np.linalg.norm(exact) > (1 if discount is None else 1e-3)
     assert np.linalg.norm(estimate - exact) < 0.1 * np.linalg.norm(exact)
 
 
-def test_what_a_hard_batch_adds_is_the_published_term():
+def test_a_hard_batch_adds_the_published_term():
     model, inputs = make(**PLAIN, reinforce_weight=0.1), make_inputs(6, words=1)
     model.baseline.assign(0.5)
     costs = costs_of(call_until(model, inputs, hard=True), inputs["targets"])[:, 0]
@@ -104,13 +104,13 @@ def test_what_a_hard_batch_adds_is_the_published_term():
 
 
 @pytest.mark.parametrize(("discount", "shares"), [(0.0, (1, 0, 0)), (0.5, (1, 0.5, 0.25)), (1.0, (1, 1, 1))])
-def test_a_look_is_credited_with_the_words_from_it_on(discount, shares):
+def test_a_location_is_credited_with_the_discounted_costs_after_it(discount, shares):
     costs = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     expected = [[sum(s * c for s, c in zip(shares, row[t:], strict=False)) for t in range(3)] for row in costs]
     np.testing.assert_allclose(discount_future_costs(costs, discount), expected, rtol=1e-5)
 
 
-def test_the_baseline_of_a_word_follows_its_mean_cost_and_that_of_others_stays():
+def test_the_baseline_of_a_word_follows_its_own_mean_cost():
     model, inputs = make(discount=0.0), make_inputs(3, words=2)
     model.baseline.assign(np.full(VOCABULARY, 2.0))
     costs = costs_of(np.array(model(inputs, training=True)), inputs["targets"])
@@ -120,7 +120,7 @@ def test_the_baseline_of_a_word_follows_its_mean_cost_and_that_of_others_stays()
     np.testing.assert_allclose(model.baseline, expected, rtol=1e-5)
 
 
-def test_a_soft_batch_adds_the_entropy_alone():
+def test_a_soft_batch_adds_only_the_entropy():
     model, inputs = make(**{**PLAIN, "entropy_weight": 0.002}), make_inputs(4, words=1)
     state = model.init_state(inputs["features"])
     weights = np.array(model.attention_layer(state["hidden"], state["keys"]))[0]
@@ -143,7 +143,7 @@ def test_the_baseline_follows_the_mean_cost():
     assert not any(variable is model.baseline for variable in model.trainable_variables)
 
 
-def test_rows_without_a_word_are_no_captions():
+def test_empty_rows_do_not_count():
     model, inputs = make(entropy_weight=0.1), make_inputs(3, words=4)
     padded = {
         name: np.concatenate([inputs[name], np.zeros_like(inputs[name])]) for name in ("image", "tokens", "targets")
@@ -156,7 +156,7 @@ def test_rows_without_a_word_are_no_captions():
     np.testing.assert_allclose(*added, rtol=1e-5)
 
 
-def test_validation_and_decoding_look_softly():
+def test_validation_and_decoding_use_soft_attention():
     hard = make()
     soft = SoftAttention(
         VOCABULARY,
@@ -181,7 +181,7 @@ def test_about_half_of_the_batches_are_hard():
     assert 30 <= sum(hard) <= 70
 
 
-def test_what_is_drawn_follows_from_the_saved_state_of_the_generator():
+def test_samples_follow_from_the_saved_state_of_the_generator():
     model, inputs = make(), make_inputs(5, words=4)
     before = [np.array(variable) for variable in model.non_trainable_variables]
     assert random_states(model)
@@ -193,7 +193,7 @@ def test_what_is_drawn_follows_from_the_saved_state_of_the_generator():
     assert any(np.abs(first[0] - later).max() > 1e-6 for later in first[1:])
 
 
-def test_places_are_drawn_by_their_weights():
+def test_locations_are_sampled_with_their_weights():
     draws = np.array([0.0, 0.19, 0.21, 0.69, 0.71, 0.9999999], np.float32)
     weights = np.tile(np.array([0.0, 0.2, 0.5, 0.3, 0.0], np.float32), (len(draws), 1))
     place = np.array(sample_location(tf.constant(weights), tf.constant(draws)))
@@ -202,7 +202,7 @@ def test_places_are_drawn_by_their_weights():
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_draws_what_an_unbroken_one_draws(store, tmp_path, tiny_sizes):
+def test_a_resumed_run_samples_as_an_uninterrupted_one(store, tmp_path, tiny_sizes):
     options = {**tiny_sizes["hard_attention"], "dropout": 0.3, "batch_size": 32, "num_sample_captions": 0}
     for run, parts in (("unbroken", (3,)), ("resumed", (1, 3))):
         for epochs in parts:

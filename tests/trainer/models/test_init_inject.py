@@ -23,7 +23,7 @@ def test_the_parameters_are_those_counted_by_hand():
     assert sum(np.prod(variable.shape) for variable in model.trainable_variables) == image + lstm + words
 
 
-def test_both_halves_of_the_first_state_are_made_of_the_image():
+def test_hidden_state_and_carry_are_initialized_from_the_image():
     model = built(20, 23, units=6, image_bottleneck=5)
     features = np.random.default_rng(0).normal(size=(3, 20)).astype("float32")
     (w1, b1), (w2, b2) = model.image_layer.get_weights(), model.init_layer.get_weights()

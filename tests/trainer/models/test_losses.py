@@ -19,7 +19,7 @@ def by_hand(targets, logits):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
-def test_the_cross_entropy_is_that_of_keras_with_its_gradient(scale):
+def test_cross_entropy_and_gradient_equal_those_of_keras(scale):
     rng = np.random.default_rng(5)
     logits = tf.constant(scale * rng.normal(size=(3, 4, 50)) - 2 * scale, tf.float32)
     targets = rng.integers(0, 50, (3, 4)).astype(np.int32)
@@ -36,7 +36,7 @@ def test_the_cross_entropy_is_that_of_keras_with_its_gradient(scale):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_a_word_is_hit_where_its_logit_is_the_largest():
+def test_accuracy_counts_targets_with_the_largest_logit():
     rng = np.random.default_rng(6)
     logits = rng.normal(size=(4, 30, 6)).astype(np.float32)
     targets = rng.integers(1, 6, (4, 30)).astype(np.int32)
@@ -50,7 +50,7 @@ def test_the_loss_is_the_mean_over_real_tokens(batch):
     assert float(MaskedCrossEntropy()(targets, logits)) == pytest.approx(np.mean(by_hand(targets, logits)), rel=1e-6)
 
 
-def test_neither_loss_nor_metrics_see_what_is_said_at_padding(batch):
+def test_logits_at_padding_do_not_count(batch):
     targets, logits = batch
     other = np.where(targets[..., None] == 0, logits + 100 * np.arange(8), logits).astype(np.float32)
     assert float(MaskedCrossEntropy()(targets, other)) == float(MaskedCrossEntropy()(targets, logits))
@@ -84,7 +84,7 @@ def test_a_batch_of_padding_alone_has_loss_zero():
     assert float(MaskedCrossEntropy()(np.zeros((2, 3), np.int32), np.ones((2, 3, 8), np.float32))) == 0
 
 
-def test_metrics_weigh_batches_by_their_tokens(batch):
+def test_metrics_weight_batches_by_their_tokens(batch):
     targets, logits = batch
     metric = CrossEntropy()
     metric.update_state(targets[:1], logits[:1])
@@ -102,13 +102,13 @@ def test_accuracy_counts_real_tokens_only(batch):
 
 
 @pytest.mark.parametrize("kind", [MaskedCrossEntropy, CrossEntropy, MaskedAccuracy])
-def test_losses_and_metrics_come_back_from_their_config(kind):
+def test_losses_and_metrics_survive_their_config(kind):
     made = kind.from_config(kind(name="mine").get_config())
     assert made.name == "mine"
     assert keras.saving.get_registered_name(kind) == f"capt>{kind.__name__}"
 
 
-def test_smoothing_spreads_a_share_of_the_target_over_the_words_that_may_be_said(batch):
+def test_label_smoothing_spreads_the_target_over_allowed_tokens(batch):
     targets, logits = batch
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = np.mean(
@@ -120,7 +120,7 @@ def test_smoothing_spreads_a_share_of_the_target_over_the_words_that_may_be_said
     assert float(MaskedCrossEntropy(label_smoothing=0.1)(targets, logits)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_smoothing_gives_no_mass_to_what_is_never_said(batch):
+def test_label_smoothing_excludes_tokens_that_are_never_generated(batch):
     targets, logits = batch
     banned = logits.copy()
     banned[..., :3] = -1e9

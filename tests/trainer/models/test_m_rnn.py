@@ -31,7 +31,7 @@ def test_the_parameters_are_those_counted_by_hand():
     assert parameters(built(channels, vocabulary)) == words + 256 * 256 + multimodal + (512 + 1) * vocabulary
 
 
-def test_the_authors_sizes_give_the_parameters_counted_by_hand():
+def test_the_authors_config_gives_the_parameters_counted_by_hand():
     _, config = parse_options(MRnnConfig, yaml.safe_load(AUTHOR.read_text()))
     assert (config.embedding_dim, config.embedding_dim_2, config.units, config.multimodal) == (1024, None, 2048, 2048)
     # A sixteenth of each, for the first weights of so large a GRU take seconds to draw.
@@ -43,7 +43,7 @@ def test_the_authors_sizes_give_the_parameters_counted_by_hand():
     assert parameters(built(channels, vocabulary, **small)) == gru + met + tied
 
 
-def test_the_authors_training_is_what_their_code_says():
+def test_the_authors_config_has_the_training_of_their_code():
     training, config = parse_options(MRnnConfig, yaml.safe_load(AUTHOR.read_text()))
     assert (training.optimizer, training.learning_rate, training.global_clipnorm) == ("sgd", 1.0, 10.0)
     assert (training.batch_size, config.dropout, config.rnn_cell, config.tie_word_embeddings) == (64, 0.5, "gru", True)
@@ -68,11 +68,11 @@ def test_logits_are_those_of_the_published_equations():
     np.testing.assert_allclose(logits[0], expected, atol=1e-5)
 
 
-def test_the_scaled_tanh_leaves_one_where_it_is():
+def test_the_scaled_tanh_maps_1_to_1():
     np.testing.assert_allclose(scaled_tanh(np.array([-1.0, 0.0, 1.0], "float32")), [-1, 0, 1], atol=1e-4)
 
 
-def test_tied_output_weights_are_the_word_vectors():
+def test_tied_output_weights_are_the_word_embeddings():
     model = built(
         rnn_cell="gru", embedding_dim=4, embedding_dim_2=None, units=5, multimodal=6, tie_word_embeddings=True
     )
@@ -87,7 +87,7 @@ def test_tied_output_weights_are_the_word_vectors():
     assert np.abs(before[..., 17]).max() > 1e-4
 
 
-def test_the_papers_recurrence_needs_as_many_units_as_it_reads():
+def test_the_papers_cell_requires_units_of_the_size_of_its_inputs():
     with pytest.raises(UsageError, match="units must be 512"):
         parse_options(MRnnConfig, {"embedding_dim_2": 512})
     parse_options(MRnnConfig, {"embedding_dim_2": 512, "rnn_cell": "gru"})

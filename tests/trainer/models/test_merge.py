@@ -18,7 +18,7 @@ def test_the_parameters_are_those_counted_by_hand():
     assert sum(np.prod(variable.shape) for variable in model.trainable_variables) == lstm + layers
 
 
-def test_the_recurrence_knows_nothing_of_the_image():
+def test_the_recurrent_state_does_not_depend_on_the_image():
     model = built(20, 23, embedding_dim=6, units=8)
     features = np.random.default_rng(0).normal(size=(2, 20)).astype("float32")
     state = model.init_state(features)

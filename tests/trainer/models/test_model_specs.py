@@ -1,4 +1,4 @@
-"""What every captioner owes: the contract of `trainer.models.captioner`, whatever the model."""
+"""Tests that every captioner implements the interface of `trainer.models.captioner`."""
 
 from typing import get_args
 
@@ -12,7 +12,7 @@ from schemas.table_config import END, START
 from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.model_specs import MODELS, model_spec
 
-VOCABULARY, PLACES, CHANNELS, WORDS = 23, 9, 20, 7
+VOCABULARY, LOCATIONS, CHANNELS, WORDS = 23, 9, 20, 7
 CASES = [
     *((name, {}) for name in MODELS),
     ("soft_attention", {"rnn_cell": "lstm", "projection_dim": None, "init_state": "mean", "use_context_gate": True}),
@@ -52,7 +52,7 @@ def inputs(name):
 
 
 def shape_of(name):
-    return (PLACES, CHANNELS) if MODELS[name].spatial else (CHANNELS,)
+    return (LOCATIONS, CHANNELS) if MODELS[name].spatial else (CHANNELS,)
 
 
 def logits_of(model, inputs):
@@ -60,7 +60,7 @@ def logits_of(model, inputs):
 
 
 @every_case
-def test_step_by_step_gives_the_logits_of_the_whole(build, inputs, name, sizes):
+def test_steps_give_the_logits_of_the_whole_caption(build, inputs, name, sizes):
     model = build(name, **sizes)
     whole = logits_of(model, inputs)
     assert whole.shape == (5, WORDS, VOCABULARY)
@@ -69,7 +69,7 @@ def test_step_by_step_gives_the_logits_of_the_whole(build, inputs, name, sizes):
         logits, state, attention = model.step(inputs["tokens"][:, t], state)
         np.testing.assert_allclose(logits, whole[:, t], atol=1e-5)
         if attention is not None:
-            assert attention.shape == (5, PLACES)
+            assert attention.shape == (5, LOCATIONS)
             np.testing.assert_allclose(keras.ops.sum(attention, -1), np.ones(5), atol=1e-5)
 
 
@@ -85,7 +85,7 @@ def test_a_state_keeps_its_parts_and_their_shapes(build, inputs, name, sizes):
 
 
 @every_case
-def test_a_word_changes_all_that_follows_and_nothing_before(build, inputs, name, sizes):
+def test_a_word_affects_later_logits_only(build, inputs, name, sizes):
     model = build(name, **sizes)
     changed = {**inputs, "tokens": inputs["tokens"].copy()}
     changed["tokens"][:, 2] = 4 + (changed["tokens"][:, 2] - 3) % (VOCABULARY - 4)
@@ -96,7 +96,7 @@ def test_a_word_changes_all_that_follows_and_nothing_before(build, inputs, name,
 
 
 @every_model
-def test_the_image_changes_every_word(build, inputs, name):
+def test_the_image_affects_every_word(build, inputs, name):
     model = build(name)
     other = {**inputs, "features": inputs["features"][::-1].copy()}
     changes = np.abs(logits_of(model, inputs) - logits_of(model, other)).max(axis=-1)
@@ -104,7 +104,7 @@ def test_the_image_changes_every_word(build, inputs, name):
 
 
 @every_case
-def test_captions_that_share_an_image_need_its_features_once(build, inputs, name, sizes):
+def test_captions_can_share_the_features_of_an_image(build, inputs, name, sizes):
     model = build(name, **sizes)
     image = np.array([0, 0, 2, 2, 1], np.int32)
     repeated = {**inputs, "features": inputs["features"][image]}
@@ -113,14 +113,14 @@ def test_captions_that_share_an_image_need_its_features_once(build, inputs, name
 
 
 @every_model
-def test_what_follows_a_caption_changes_none_of_its_words(build, inputs, name):
+def test_padding_does_not_affect_the_logits(build, inputs, name):
     model = build(name)
     longer = {**inputs, "tokens": np.pad(inputs["tokens"], [(0, 0), (0, 5)])}
     np.testing.assert_allclose(logits_of(model, longer)[:, :WORDS], logits_of(model, inputs), atol=1e-5)
 
 
 @every_model
-def test_the_size_and_offset_of_the_features_do_not_matter(build, inputs, name):
+def test_scale_and_offset_of_the_features_do_not_matter(build, inputs, name):
     small, large = build(name), build(name)
     small.feature_normalization.fit(inputs["features"])
     large.feature_normalization.fit(inputs["features"] * 50 + 10)
@@ -140,7 +140,7 @@ def test_every_variable_has_a_gradient(build, inputs, name, sizes):
 
 
 @every_case
-def test_a_model_comes_back_from_its_config_and_weights(build, inputs, name, sizes, tmp_path):
+def test_a_model_survives_config_and_weights(build, inputs, name, sizes, tmp_path):
     model = build(name, **sizes)
     model.feature_normalization.factor.assign(np.full(CHANNELS, 0.5))
     model.save_weights(tmp_path / "model.weights.h5")
@@ -162,7 +162,7 @@ def test_a_model_has_the_config_of_its_spec(build, name):
 
 
 @pytest.mark.parametrize(("name", "dropout"), DROPOUTS)
-def test_dropout_acts_in_training_alone(build, inputs, name, dropout):
+def test_dropout_acts_in_training_only(build, inputs, name, dropout):
     model = build(name, **{dropout: 0.5})
     np.testing.assert_array_equal(logits_of(model, inputs), logits_of(model, inputs))
     assert np.abs(model(inputs, training=True) - model(inputs, training=True)).max() > 0
@@ -186,7 +186,7 @@ def test_mixed_precision_gives_float32_logits_close_to_those_of_float32(build, i
 
 
 @every_model
-def test_it_learns_four_captions_by_heart(build, name):
+def test_a_model_overfits_four_captions(build, name):
     rng = np.random.default_rng(2)
     model = build(name)
     features = rng.normal(size=(4, *shape_of(name))).astype("float32")

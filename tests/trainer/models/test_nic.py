@@ -21,7 +21,7 @@ def test_the_parameters_are_those_counted_by_hand():
     assert sum(np.prod(variable.shape) for variable in model.trainable_variables) == lstm + layers
 
 
-def test_the_image_is_read_as_the_word_before_the_first():
+def test_the_image_is_the_input_before_the_first_word():
     model = built(embedding_dim=6, units=8)
     model.embedding_layer.embeddings.assign(model.embedding_layer.embeddings * 5)
     features = np.random.default_rng(0).normal(size=(1, 20)).astype("float32")
@@ -31,7 +31,7 @@ def test_the_image_is_read_as_the_word_before_the_first():
         np.testing.assert_allclose(value, after_word[part], atol=1e-6)
 
 
-def test_all_weights_begin_within_the_published_range():
+def test_initial_weights_are_in_the_published_range():
     model = built(embedding_dim=32, units=32)
     matrices = [variable for variable in model.trainable_variables if len(variable.shape) == 2]
     assert len(matrices) == 5

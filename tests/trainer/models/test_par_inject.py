@@ -18,7 +18,7 @@ def test_the_parameters_are_those_counted_by_hand():
     assert sum(np.prod(variable.shape) for variable in model.trainable_variables) == gru + layers
 
 
-def test_the_recurrence_reads_the_word_with_the_image_added():
+def test_the_recurrent_layer_reads_the_sum_of_word_and_image():
     model = built(20, 23, embedding_dim=6, units=8)
     features = np.random.default_rng(0).normal(size=(2, 20)).astype("float32")
     kernel, bias = model.image_layer.get_weights()

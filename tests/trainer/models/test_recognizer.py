@@ -33,7 +33,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (6, HEIGHT, WIDTH, 3)).astype(np.uint8)
 
 
-def test_a_frame_for_every_four_pixels_and_a_position_for_every_letter(model, images):
+def test_outputs_have_a_time_step_per_four_pixels_and_a_position_per_character(model, images):
     outputs = model(images)
     assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
         "ctc": (6, WIDTH // 4, NUM_CLASSES),
@@ -43,7 +43,7 @@ def test_a_frame_for_every_four_pixels_and_a_position_for_every_letter(model, im
     assert {logits.dtype.name for logits in outputs.values()} == {"float32"}
 
 
-def test_an_images_logits_do_not_depend_on_its_neighbours(model, images):
+def test_logits_do_not_depend_on_the_batch(model, images):
     together = model(images)
     for i in range(len(images)):
         alone = model(images[i : i + 1])
@@ -52,7 +52,7 @@ def test_an_images_logits_do_not_depend_on_its_neighbours(model, images):
 
 
 @pytest.mark.parametrize("head", ["ctc", pytest.param("attention", marks=pytest.mark.slow)])
-def test_either_head_learns_to_read_what_it_is_shown(head):
+def test_each_head_learns_to_recognize(head):
     # A letter is a patch of its own colour.
     rng = np.random.default_rng(1)
     words = ["ab", "ba", "aab", "b"]
@@ -67,8 +67,8 @@ def test_either_head_learns_to_read_what_it_is_shown(head):
     assert logs["head_loss"][-1] < 0.2
     assert logs["exact_match"][-1] == 1
     assert set(figures(model, images, encode(words))) == {"loss", "head_loss", "exact_match"}
-    readings = CtcDecoder(head, "greedy")(np.array(model(images, training=True)[head]))
-    assert [reading.text for reading in readings] == words
+    predictions = CtcDecoder(head, "greedy")(np.array(model(images, training=True)[head]))
+    assert [prediction.text for prediction in predictions] == words
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(images):
@@ -80,7 +80,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(images):
     assert whole["loss"] > head["loss"] + 1
 
 
-def test_weights_and_sizes_come_back_from_a_file(model, images, tmp_path):
+def test_a_recognizer_survives_config_and_weights(model, images, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     again = Recognizer.from_config(model.get_config())
     again.build((None, HEIGHT, WIDTH, 3))
@@ -89,7 +89,7 @@ def test_weights_and_sizes_come_back_from_a_file(model, images, tmp_path):
         np.testing.assert_array_equal(logits, again(images)[name])
 
 
-def test_half_precision_gives_float32_logits_close_to_the_whole(model, images):
+def test_mixed_precision_gives_float32_logits_close_to_float32(model, images):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         half = made()
@@ -102,10 +102,10 @@ def test_half_precision_gives_float32_logits_close_to_the_whole(model, images):
 
 
 @pytest.mark.parametrize("layer", [Convolution(8, stride=2), ResidualBlock(8), ColumnAttention(), PositionAttention(5)])
-def test_the_layers_come_back_from_their_config(layer):
+def test_layers_survive_their_config(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 
-def test_blocks_are_as_many_as_widths():
+def test_blocks_per_stage_and_filters_have_equal_lengths():
     with pytest.raises(ValueError, match="blocks_per_stage must have as many numbers as filters, 3"):
         RecognizerConfig(blocks_per_stage=(1, 2))

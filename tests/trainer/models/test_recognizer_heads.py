@@ -7,7 +7,7 @@ from trainer.models.charset import NUM_CLASSES, encode
 from trainer.models.recognizer_heads import ace_losses, ctc_losses, pad_labels, position_losses
 
 
-def test_ctc_is_minus_the_logarithm_of_a_words_probability_over_all_alignments():
+def test_ctc_loss_is_minus_the_log_probability_over_all_alignments():
     rng = np.random.default_rng(0)
     logits = np.stack([frames_of(rng.normal(size=(5, 4))) for _ in range(4)])
     words = ["", "ab", "aa", "cab"]
@@ -15,7 +15,7 @@ def test_ctc_is_minus_the_logarithm_of_a_words_probability_over_all_alignments()
     np.testing.assert_allclose(ctc_losses(encode(words), logits), expected, rtol=1e-5)
 
 
-def test_the_loss_of_a_word_does_not_depend_on_how_far_it_is_padded():
+def test_ctc_loss_does_not_depend_on_the_padding():
     logits = np.random.default_rng(1).normal(size=(2, 8, NUM_CLASSES)).astype(np.float32)
     words = encode(["fig", "no"])
     np.testing.assert_array_equal(pad_labels(words, 5), [[6, 9, 7, 0, 0], [14, 15, 0, 0, 0]])
@@ -23,7 +23,7 @@ def test_the_loss_of_a_word_does_not_depend_on_how_far_it_is_padded():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_positions_are_apart_and_end_in_nothing(smoothing):
+def test_position_loss_sums_over_characters_and_ends(smoothing):
     logits = np.random.default_rng(2).normal(size=(2, 5, NUM_CLASSES)).astype(np.float32)
     words = np.array(pad_labels(encode(["null", "zzzzz"]), 5))
     targets = (1 - smoothing) * np.eye(NUM_CLASSES)[words] + smoothing / NUM_CLASSES
@@ -31,7 +31,7 @@ def test_positions_are_apart_and_end_in_nothing(smoothing):
     np.testing.assert_allclose(position_losses(words, logits, smoothing), expected, rtol=1e-5)
 
 
-def test_letters_count_as_often_as_they_come_anywhere():
+def test_ace_compares_the_counts_of_characters():
     logits = np.random.default_rng(3).normal(0, 2, size=(2, 12, NUM_CLASSES)).astype(np.float32)
     counts = np.zeros((2, NUM_CLASSES))
     counts[0, [0, 14, 21, 12]] = 8, 1, 1, 2
@@ -41,7 +41,7 @@ def test_letters_count_as_often_as_they_come_anywhere():
     np.testing.assert_allclose(ace_losses(encode(["null", "zzz"]), logits), expected, rtol=1e-5)
 
 
-def test_letters_cost_least_where_each_has_a_cell_of_its_own():
+def test_ace_is_least_with_one_cell_per_character():
     logits = np.zeros((1, 12, NUM_CLASSES), np.float32)
     logits[:, :, 0] = 20
     logits[0, [2, 5, 6, 9], encode(["null"])[0]] = 40

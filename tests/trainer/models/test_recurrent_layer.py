@@ -16,7 +16,7 @@ def made(cell, units=6, reads=6, **arguments):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_word_by_word_is_the_same_as_all_words_at_once(cell):
+def test_single_steps_equal_the_whole_sequence(cell):
     recurrence = made(cell)
     words = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
     state = recurrence.init_state(3)
@@ -27,7 +27,7 @@ def test_word_by_word_is_the_same_as_all_words_at_once(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_state_has_one_shape_and_an_lstm_carries_one_more(cell):
+def test_an_lstm_has_a_carry_besides_the_hidden_state(cell):
     state = made(cell).init_state(2)
     assert list(state) == (["hidden", "carry"] if cell == "lstm" else ["hidden"])
     assert all(value.shape == (2, 6) for value in state.values())
@@ -43,20 +43,20 @@ def test_the_adding_cell_is_the_published_one():
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
-def test_a_cell_has_as_many_weights_as_its_gates_take(cell, gates):
+def test_weights_have_the_shapes_of_the_gates(cell, gates):
     kernel, recurrent, _ = made(cell, units=5, reads=7).get_weights()
     assert (kernel.shape, recurrent.shape) == ((7, gates * 5), (5, gates * 5))
 
 
 @pytest.mark.parametrize("forget", [1.0, 3.0])
-def test_an_lstm_begins_by_keeping_what_its_forget_gate_is_set_to(forget):
+def test_the_forget_bias_is_the_initial_forget_gate(forget):
     recurrence = made("lstm", forget_bias=forget)
     zeros = np.zeros((2, 6), "float32")
     after = recurrence.step(zeros, {"hidden": zeros, "carry": np.ones((2, 6), "float32")})
     np.testing.assert_allclose(after["carry"], 1 / (1 + np.exp(-forget)), rtol=1e-5)
 
 
-def test_weights_fill_the_range_asked_for_and_no_two_are_drawn_alike():
+def test_initial_weights_fill_their_range_and_differ():
     kernel, recurrent, _ = made("lstm", 64, 64, init_scale=0.08).get_weights()
     for weights in (kernel, recurrent):
         assert 0.079 < np.abs(weights).max() <= 0.08
@@ -65,7 +65,7 @@ def test_weights_fill_the_range_asked_for_and_no_two_are_drawn_alike():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_training_leaves_out_weights_between_states_the_same_ones_for_all_words(cell):
+def test_training_drops_the_same_recurrent_weights_for_all_steps(cell):
     recurrence = made(cell, units=32, reads=32, recurrent_weight_dropout=0.3)
     words = np.random.default_rng(0).normal(size=(8, 6, 32)).astype("float32")
     kernel = recurrence.layer.cell.recurrent_kernel
@@ -77,7 +77,7 @@ def test_training_leaves_out_weights_between_states_the_same_ones_for_all_words(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_nothing_is_left_out_but_in_training(cell):
+def test_recurrent_weights_are_dropped_in_training_only(cell):
     words = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
     whole, dropped = made(cell), made(cell, recurrent_weight_dropout=0.5)
     dropped.set_weights(whole.get_weights())
@@ -87,6 +87,6 @@ def test_nothing_is_left_out_but_in_training(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_recurrence_comes_back_from_its_config(cell):
+def test_a_recurrent_layer_survives_its_config(cell):
     config = RecurrentLayer(cell, 6, 0.1, recurrent_weight_dropout=0.2, name="words").get_config()
     assert RecurrentLayer.from_config(config).get_config() == config

@@ -61,8 +61,8 @@ def test_the_gradient_agrees_with_finite_differences(tiny_sizes):
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(np.linalg.norm(gradient), rel=0.02)
 
 
-def test_the_attention_layer_comes_back_from_its_config():
-    config = AdditiveAttention(7, name="looks").get_config()
+def test_the_attention_layer_survives_its_config():
+    config = AdditiveAttention(7, name="attentions").get_config()
     assert AdditiveAttention.from_config(config).get_config() == config
 
 
@@ -84,7 +84,7 @@ def weights_of(model, batch):
     return np.stack(seen, axis=1)
 
 
-def test_the_regularizer_is_the_papers_over_real_words_alone(batch, tiny_sizes):
+def test_the_regularizer_is_the_papers_over_real_words(batch, tiny_sizes):
     model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], doubly_stochastic=0.7))
     model(batch, training=True)
     real = batch["targets"] > 0
@@ -94,7 +94,7 @@ def test_the_regularizer_is_the_papers_over_real_words_alone(batch, tiny_sizes):
     assert model.losses == []
 
 
-def test_rows_without_a_word_are_no_captions_to_the_regularizer(batch, tiny_sizes):
+def test_empty_rows_do_not_count_in_the_regularizer(batch, tiny_sizes):
     model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], doubly_stochastic=1.0))
     model(batch, training=True)
     alone = float(sum(model.losses))
@@ -102,7 +102,7 @@ def test_rows_without_a_word_are_no_captions_to_the_regularizer(batch, tiny_size
     assert float(sum(model.losses)) == pytest.approx(alone, rel=1e-5)
 
 
-def test_a_closed_gate_hides_the_image_and_an_open_one_is_no_gate(batch, tiny_sizes):
+def test_a_closed_gate_hides_the_image_and_an_open_one_has_no_effect(batch, tiny_sizes):
     model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], use_context_gate=True))
     other = {**batch, "features": batch["features"][::-1].copy()}
     ajar = np.array(model(batch))
@@ -116,7 +116,7 @@ def test_a_closed_gate_hides_the_image_and_an_open_one_is_no_gate(batch, tiny_si
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_the_first_state_can_be_made_of_the_mean_of_the_values(batch, tiny_sizes, cell):
+def test_the_initial_state_can_be_a_projection_of_the_mean(batch, tiny_sizes, cell):
     model = SoftAttention(23, SoftAttentionConfig(**tiny_sizes["soft_attention"], rnn_cell=cell, init_state="mean"))
     model(batch)
     state = model.init_state(batch["features"])
@@ -126,7 +126,7 @@ def test_the_first_state_can_be_made_of_the_mean_of_the_values(batch, tiny_sizes
         np.testing.assert_allclose(state[name], expected, atol=1e-5)
 
 
-def test_the_committed_paper_config_is_one_that_training_takes():
+def test_the_committed_paper_config_is_valid():
     options = yaml.safe_load((ROOT / "examples/configs/show_attend_tell.yaml").read_text())
     training, sizes = parse_options(MODELS["soft_attention"].config, options)
     assert (sizes.use_context_gate, sizes.init_state, sizes.doubly_stochastic, sizes.dropout) == (
@@ -138,14 +138,14 @@ def test_the_committed_paper_config_is_one_that_training_takes():
     assert training.batch_size == 64
 
 
-def looks(model, features, words):
-    """Where the model looks as it reads each of the words first, [words, places]."""
+def attentions(model, features, words):
+    """Where the model attentions as it reads each of the words first, [words, places]."""
     state = model.init_state(np.repeat(features, len(words), axis=0))
     return np.array(model.step(np.array(words, np.int32), state)[2])
 
 
 @pytest.mark.parametrize(("query", "differ"), [("state", False), ("word", True)])
-def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, differ):
+def test_the_attention_depends_on_the_word_only_if_configured(query, differ):
     keras.utils.set_random_seed(2)
     model = SoftAttention(
         23,
@@ -156,11 +156,11 @@ def test_the_word_that_is_read_decides_where_to_look_only_if_asked_to(query, dif
     features = np.random.default_rng(0).normal(size=(1, 9, 20)).astype("float32")
     model.build({"features": (None, 9, 20), "tokens": (None, None)})
     model.embedding_layer.embeddings.assign(20 * model.embedding_layer.embeddings)
-    first, second = looks(model, features, [7, 8])
+    first, second = attentions(model, features, [7, 8])
     assert (np.abs(first - second).max() > 1e-3) == differ
 
 
-def test_components_of_places_are_left_out_in_training_alone():
+def test_image_dropout_acts_in_training_only():
     keras.utils.set_random_seed(2)
     model = SoftAttention(
         23,

@@ -12,14 +12,14 @@ from trainer.models.losses import NEVER_GENERATED, CrossEntropy, MaskedAccuracy,
 from trainer.models.model_specs import MODELS, model_spec
 from trainer.models.transformer import CachedMultiHeadAttention, DecoderLayer, Transformer
 
-VOCABULARY, PLACES, CHANNELS = 23, 9, 20
+VOCABULARY, LOCATIONS, CHANNELS = 23, 9, 20
 
 
 @pytest.fixture
 def model(tiny_sizes):
     keras.utils.set_random_seed(5)
     model = Transformer(VOCABULARY, TransformerConfig(**{**tiny_sizes["transformer"], "num_layers": 2}))
-    model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
+    model.build({"features": (None, LOCATIONS, CHANNELS), "tokens": (None, None)})
     # As after training: logits that depend on what is read.
     model.logits_layer.kernel.assign(300 * model.logits_layer.kernel)
     return model
@@ -29,7 +29,7 @@ def model(tiny_sizes):
 def inputs():
     rng = np.random.default_rng(0)
     tokens = np.insert(rng.integers(4, VOCABULARY, (4, 6)), 0, START, axis=1).astype(np.int32)
-    return {"features": rng.normal(size=(4, PLACES, CHANNELS)).astype(np.float32), "tokens": tokens}
+    return {"features": rng.normal(size=(4, LOCATIONS, CHANNELS)).astype(np.float32), "tokens": tokens}
 
 
 def attention_by_hand(layer, queries, values, seen):
@@ -37,14 +37,14 @@ def attention_by_hand(layer, queries, values, seen):
     (wq, bq), (wk,), (wv, bv), (wo, bo) = (
         part.get_weights() for part in (layer.query_layer, layer.key_layer, layer.value_layer, layer.output_layer)
     )
-    size, contexts, looks = layer.units // layer.num_heads, [], []
+    size, contexts, attentions = layer.units // layer.num_heads, [], []
     for head in range(layer.num_heads):
         part = slice(head * size, (head + 1) * size)
         scores = (queries @ wq + bq)[..., part] @ (values @ wk)[..., part].swapaxes(1, 2) / np.sqrt(size)
         weights = np.exp(np.where(seen, scores, -np.inf))
-        looks.append(weights / weights.sum(-1, keepdims=True))
-        contexts.append(looks[-1] @ (values @ wv + bv)[..., part])
-    return np.concatenate(contexts, -1) @ wo + bo, np.stack(looks, 1)
+        attentions.append(weights / weights.sum(-1, keepdims=True))
+        contexts.append(attentions[-1] @ (values @ wv + bv)[..., part])
+    return np.concatenate(contexts, -1) @ wo + bo, np.stack(attentions, 1)
 
 
 def test_attention_is_the_published_one():
@@ -55,12 +55,12 @@ def test_attention_is_the_published_one():
     layer.value_layer.bias.assign(rng.normal(size=8))
     seen = np.tri(3, 5, 1, dtype=bool)
     output, weights = layer(queries, layer.compute_keys_values(values), seen)
-    expected, looks = attention_by_hand(layer, queries, values, seen)
+    expected, attentions = attention_by_hand(layer, queries, values, seen)
     np.testing.assert_allclose(output, expected, atol=1e-5)
-    np.testing.assert_allclose(weights, looks, atol=1e-5)
+    np.testing.assert_allclose(weights, attentions, atol=1e-5)
 
 
-def test_no_word_sees_those_after_it(model, inputs):
+def test_no_word_attends_to_later_words(model, inputs):
     before = np.array(model(inputs))
     for place in range(1, inputs["tokens"].shape[1]):
         changed = {**inputs, "tokens": inputs["tokens"].copy()}
@@ -68,13 +68,13 @@ def test_no_word_sees_those_after_it(model, inputs):
         np.testing.assert_allclose(np.array(model(changed))[:, :place], before[:, :place], atol=1e-5)
 
 
-def test_words_keep_their_order(model, inputs):
+def test_the_order_of_words_matters(model, inputs):
     swapped = {**inputs, "tokens": inputs["tokens"].copy()}
     swapped["tokens"][:, [1, 2]] = swapped["tokens"][:, [2, 1]]
     assert np.abs(np.array(model(swapped))[:, -1] - np.array(model(inputs))[:, -1]).max() > 1e-3
 
 
-def test_the_kept_keys_and_values_give_the_logits_of_the_whole_to_the_last_position(model, inputs):
+def test_the_cache_gives_the_logits_of_the_whole_caption(model, inputs):
     rng = np.random.default_rng(2)
     tokens = rng.integers(4, VOCABULARY, (4, model.config.max_length + 1)).astype(np.int32)
     whole = np.array(model({**inputs, "tokens": tokens}))
@@ -89,24 +89,24 @@ def test_the_kept_keys_and_values_give_the_logits_of_the_whole_to_the_last_posit
 def test_the_attention_is_the_mean_over_layers_and_heads(model, inputs):
     state = model.init_state(inputs["features"])
     _, _, attention = model.step(inputs["tokens"][:, 0], state)
-    words, looks = model.embedding_layer(inputs["tokens"][:, :1]) + model.position_layer(np.array([0])), []
+    words, attentions = model.embedding_layer(inputs["tokens"][:, :1]) + model.position_layer(np.array([0])), []
     for i, layer in enumerate(model.decoder_layers):
         image = (state[f"image_keys_{i}"], state[f"image_values_{i}"])
         words, weights = layer(words, layer.self_attention.compute_keys_values(words), image, np.ones((1, 1), bool))
-        looks.append(np.array(weights)[:, :, 0])
-    np.testing.assert_allclose(attention, np.concatenate(looks, axis=1).mean(axis=1), atol=1e-6)
+        attentions.append(np.array(weights)[:, :, 0])
+    np.testing.assert_allclose(attention, np.concatenate(attentions, axis=1).mean(axis=1), atol=1e-6)
 
 
-def test_what_no_caption_is_made_of_cannot_be_said(model, inputs):
+def test_special_tokens_have_masked_logits(model, inputs):
     logits = np.array(model(inputs))
     assert (logits[..., list(NEVER_GENERATED)] < -1e8).all()
     assert (logits[..., END:] > -1e3).all()
 
 
-def test_the_first_loss_is_the_unigrams(inputs, tiny_sizes):
+def test_the_initial_loss_is_that_of_the_word_frequencies(inputs, tiny_sizes):
     rng = np.random.default_rng(4)
     model = Transformer(VOCABULARY, TransformerConfig(**tiny_sizes["transformer"]))
-    model.build({"features": (None, PLACES, CHANNELS), "tokens": (None, None)})
+    model.build({"features": (None, LOCATIONS, CHANNELS), "tokens": (None, None)})
     targets = rng.choice(np.arange(3, VOCABULARY), p=rng.dirichlet(np.ones(VOCABULARY - 3)), size=(4, 7))
     counts = np.bincount(targets.ravel(), minlength=VOCABULARY)
     counts[[PAD, UNKNOWN, START]] = [500, 70, 28]
@@ -120,7 +120,7 @@ def test_the_first_loss_is_the_unigrams(inputs, tiny_sizes):
     assert np.array(model.feature_normalization.mean) == pytest.approx(inputs["features"].mean(axis=(0, 1)), abs=1e-5)
 
 
-def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
+def test_unknown_words_do_not_count_in_loss_and_metrics(model, inputs):
     targets = np.append(inputs["tokens"][:, 1:], np.full((4, 1), END, np.int32), axis=1)
     some = targets.copy()
     some[0, :3] = UNKNOWN
@@ -142,14 +142,14 @@ def test_unknown_words_count_in_neither_loss_nor_metrics(model, inputs):
         assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_more_words_than_positions_are_refused_before_decoding(model):
+def test_more_tokens_than_positions_are_rejected_before_decoding(model):
     # The end token comes after the longest caption.
     make_decoder(model, GenerationConfig(max_new_tokens=model.config.max_length + 1))
     with pytest.raises(UsageError, match="--max-new-tokens"):
         make_decoder(model, GenerationConfig(max_new_tokens=model.config.max_length + 2))
 
 
-def test_captions_longer_than_the_positions_are_refused_before_training(store, tmp_path):
+def test_captions_longer_than_the_positions_are_rejected_before_training(store, tmp_path):
     for options, message in (
         (
             {"max_length": 8},
@@ -164,7 +164,7 @@ def test_captions_longer_than_the_positions_are_refused_before_training(store, t
     assert not (tmp_path / "run").exists()
 
 
-def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, tiny_sizes):
+def test_training_starts_from_the_word_frequencies(store, tmp_path, tiny_sizes):
     options = {**tiny_sizes["transformer"], "learning_rate": 1e-9, "num_sample_captions": 0}
     figures = capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", model="transformer", epochs=1, hyperparameters=options
@@ -175,13 +175,13 @@ def test_training_begins_at_the_unigrams_of_the_train_captions(store, tmp_path, 
     assert figures["loss"] == pytest.approx(-np.log(shares[tokens]).mean(), rel=0.01)
 
 
-def test_heads_that_do_not_divide_the_units_are_refused():
+def test_units_that_num_heads_does_not_divide_are_rejected():
     with pytest.raises(ValueError, match="units, 256, must be a multiple of num_heads"):
         MODELS["transformer"].config(num_heads=3)
 
 
 @pytest.mark.parametrize("layer", [CachedMultiHeadAttention(8, 2, 0.1), DecoderLayer(8, 2, 0.1)])
-def test_the_layers_come_back_from_their_config(layer):
+def test_layers_survive_their_config(layer):
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
 
 

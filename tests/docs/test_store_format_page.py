@@ -30,7 +30,7 @@ def test_the_reader_of_the_page_reads_what_capt_wrote(tmp_path: Path, file_forma
         reader["features"](root, key_of(99))
 
 
-def test_the_reader_of_the_page_reads_a_table_that_was_healed(tmp_path: Path) -> None:
+def test_the_reader_of_the_page_reads_a_repaired_table(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     reader: dict[str, Any] = {}
     exec(code, reader)

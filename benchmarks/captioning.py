@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def taught(table: FeatureTable, captions: Sequence[NDArray[np.int32]]) -> Captio
     raise SystemExit("the model did not learn its captions")
 
 
-def told(ids: Sequence[int]) -> str:
+def told(ids: Iterable[int]) -> str:
     return detokenize(ids, _WORDS)
 
 

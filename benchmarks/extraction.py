@@ -40,6 +40,7 @@ from rounds import Work, apart, in_turn, print_rounds, ratio
 from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import load_frozen_graph, load_shared_frozen_graph
+from features.extractors.output_layers import ModelFunction
 from features.images.decode import decode
 from features.images.resizer import Resizer
 from pipelines.beam.work_units import write_unit
@@ -138,9 +139,10 @@ def make(work: Path, precision: Precision, images: Sequence[Path] | None, count:
     for path in given.paths()[:few]:
         shutil.copy2(path, given.few)
     extractor = open_extractor(ExtractorOptions(weights="random:7"))
-    network = extractor.build_function(given.store.table.table_config).model
-    network.save(given.model)
-    return given, flops_of(network)
+    function = extractor.build_function(given.store.table.table_config)
+    assert isinstance(function, ModelFunction)
+    function.model.save(given.model)
+    return given, flops_of(function.model)
 
 
 # === Measured functions: each processes all images and returns images per second ===

@@ -116,7 +116,7 @@ def _call(graph: Path, precision: Any, work: Path, again: bool, facts: dict[str,
         facts |= {"shape": list(frozen.shape)}
         if precision == "float32":
             facts["deviation"] = float(arrays["sixteen"].std())
-    np.savez(work / f"{precision}-{int(again)}.npz", **arrays)
+    np.savez(work / f"{precision}-{int(again)}.npz", **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

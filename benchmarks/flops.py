@@ -16,4 +16,4 @@ def _products(layer: Any) -> int:
     if not kernels:
         return 0
     positions = math.prod(layer.output.shape[1:-1])
-    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    return int(positions * sum(math.prod(kernel.shape) for kernel in kernels))

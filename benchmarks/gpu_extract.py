@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -62,7 +62,7 @@ PEAK_TFLOPS = {
 ALONE, MOVED, DECODED, WHOLE = "model alone", "model, both transfers", "decoding alone", "the whole core"
 HOST = "the core, model returns at once"
 _BETTER = 1.03
-_CALLS_A_WAIT = 4
+_CALLS_PER_WAIT = 4
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,11 @@ class Core:
     threads: int
     calls: int
 
+    @property
+    def compiled(self) -> CompiledModel:
+        """The model on the device."""
+        return cast(CompiledModel, self.network)
+
     def extractor(self, batch: int) -> ExtractionCore:
         """Returns the core with a batch size."""
         return ExtractionCore(
@@ -167,13 +172,13 @@ def main() -> None:
     flops = flops_of(function.model)
     figures = {
         "backend": keras.backend.backend(),
-        "device": core.network.device.chip,
-        "numerics": core.network.numerics,
+        "device": core.compiled.device.chip,
+        "numerics": core.compiled.numerics,
         "best_batch": best,
         "flops_per_image": flops,
         "tflops": median(rates[ALONE]) * flops / 1e12,
-        "product_tflops": product_flops(core.network, options.product, options.precision, options.seconds) / 1e12,
-        "peak_tflops": options.peak_tflops or peak_of(core.network.device.chip, options.precision),
+        "product_tflops": product_flops(core.compiled, options.product, options.precision, options.seconds) / 1e12,
+        "peak_tflops": options.peak_tflops or peak_of(core.compiled.device.chip, options.precision),
     }
     if options.memory:
         limit_memory(options.memory)
@@ -212,12 +217,15 @@ def build(options: Any) -> tuple[ModelFunction, FeatureTableConfig]:
     """Returns the extractor as capt builds it, and its table config."""
     is_custom = options.extractor.startswith("custom:")
     weights = options.weights or (None if is_custom else "random:7")
-    asked = ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
-    extractor = open_extractor(asked)
+    extractor = open_extractor(
+        ExtractorOptions(extractor=options.extractor, weights=weights, height=options.side, width=options.side)
+    )
     table_config = FeatureTableConfig(
         **{**vars(extractor.resolve_config()), "precision": options.precision, "format": "parquet"}
     )
-    return extractor.build_function(table_config), table_config
+    function = extractor.build_function(table_config)
+    assert isinstance(function, ModelFunction)
+    return function, table_config
 
 
 def read_images(directories: Sequence[Path] | None, count: int) -> list[bytes]:
@@ -260,20 +268,20 @@ def best_of(tried: Sequence[Tried]) -> int:
 
 def alone(core: Core, batch: int, seconds: float) -> float:
     """Returns images per second of the model with pixels and features on the device."""
-    network = core.network
+    network = core.compiled
     pixels = network.put(core.pixels(batch))
-    return batch * calls_a_second(network, lambda: network.compute(pixels), seconds)
+    return batch * count_calls_per_second(network, lambda: network.compute(pixels), seconds)
 
 
-def calls_a_second(network: CompiledModel, call: Callable[[], Any], seconds: float) -> float:
+def count_calls_per_second(network: CompiledModel, call: Callable[[], Any], seconds: float) -> float:
     """Returns calls per second with a few calls in flight, after one warm-up call."""
     network.wait(call())
     calls, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        for _ in range(_CALLS_A_WAIT):
+        for _ in range(_CALLS_PER_WAIT):
             result = call()
         network.wait(result)
-        calls += _CALLS_A_WAIT
+        calls += _CALLS_PER_WAIT
     return calls / (time.perf_counter() - started)
 
 
@@ -281,7 +289,7 @@ def product_flops(network: CompiledModel, rows: int, precision: str, seconds: fl
     """Returns the operations per second of a square matrix product in a precision."""
     values = np.random.default_rng(0).standard_normal((2, rows, rows), dtype=np.float32)
     one, other = (keras.ops.convert_to_tensor(value, dtype=precision) for value in values)
-    return 2.0 * rows**3 * calls_a_second(network, lambda: keras.ops.matmul(one, other), seconds)
+    return 2.0 * rows**3 * count_calls_per_second(network, lambda: keras.ops.matmul(one, other), seconds)
 
 
 def peak_of(device: str, precision: str) -> float | None:
@@ -299,9 +307,12 @@ def _works(core: Core, batch: int, options: Any) -> dict[str, Callable[[], float
         with ThreadPoolExecutor(options.threads) as pool:
             return sum(1 for _ in pool.map(lambda data: decode(data, fitting), encoded))
 
+    def predict() -> Any:
+        return core.network.predict(pixels)
+
     return {
         ALONE: lambda: alone(core, batch, options.seconds),
-        MOVED: lambda: batch * calls_a_second(core.network, lambda: core.network.predict(pixels), options.seconds),
+        MOVED: lambda: batch * count_calls_per_second(core.compiled, predict, options.seconds),
         DECODED: lambda: _rate(decode_all),
         WHOLE: lambda: _rate(lambda: core.write(batch, options.count, options.work)),
         HOST: lambda: _rate(lambda: instant.write(batch, options.count, options.work)),

@@ -55,7 +55,7 @@ class Run:
         store = self.store.copy(self.store.path.with_name("grown"))
         seconds, peak = apart(store.prepare, self.images, _SHARDS, WORKERS[self.workers])
         self.peaks.append(peak)
-        return self.count / seconds
+        return self.count / float(seconds)
 
 
 def make(work: Path, precision: Any, extractor: str, count: int) -> list[Run]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 _SHUFFLED = 1000
 
 
-class Encoder(keras.Model):
+class Encoder(keras.Model):  # type: ignore[misc]
     """Projects features [B, 64, 2048] to the decoder's size."""
 
     def __init__(self, size: int) -> None:
@@ -31,7 +31,7 @@ class Encoder(keras.Model):
         return tf.nn.relu(self.fc(features))
 
 
-class Attention(keras.Model):
+class Attention(keras.Model):  # type: ignore[misc]
     """Additive attention."""
 
     def __init__(self, units: int) -> None:
@@ -46,7 +46,7 @@ class Attention(keras.Model):
         return tf.reduce_sum(weights * features, axis=1), weights
 
 
-class Decoder(keras.Model):
+class Decoder(keras.Model):  # type: ignore[misc]
     """Predicts the next word."""
 
     def __init__(self, vocabulary: int, embedding: int, units: int) -> None:
@@ -68,7 +68,8 @@ class Decoder(keras.Model):
 
     def recur(self, x: Any, hidden: Any) -> tuple[Any, Any]:
         """Returns the GRU's output and state; the previous state is ignored."""
-        return self.gru(x)
+        output, state = self.gru(x)
+        return output, state
 
     def reset_state(self, batch: int) -> Any:
         """Returns the initial state."""
@@ -79,7 +80,8 @@ class RememberingDecoder(Decoder):
     """A decoder whose GRU receives its state, so that its captions can be compared with capt's."""
 
     def recur(self, x: Any, hidden: Any) -> tuple[Any, Any]:
-        return self.gru(x, initial_state=hidden)
+        output, state = self.gru(x, initial_state=hidden)
+        return output, state
 
 
 def reader(paths: Sequence[str], captions: NDArray[np.int32], batch: int) -> tf.data.Dataset:
@@ -111,7 +113,7 @@ def train_step(encoder: Encoder, decoder: Decoder, start: int) -> Callable[[Any,
         mask = tf.cast(tf.math.not_equal(real, 0), tf.float32)
         return tf.reduce_mean(loss_object(real, predicted) * mask)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step(images: Any, target: Any) -> Any:
         loss = 0.0
         hidden = decoder.reset_state(target.shape[0])
@@ -126,7 +128,8 @@ def train_step(encoder: Encoder, decoder: Decoder, start: int) -> Callable[[Any,
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss / int(target.shape[1])
 
-    return step
+    compiled: Callable[[Any, Any], Any] = step
+    return compiled
 
 
 def caption(

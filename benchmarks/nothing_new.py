@@ -65,7 +65,7 @@ def make_store(path: Path, images: Path, count: int) -> None:
         writer.append({"key": key, "value": np.zeros(2, np.float16)})
     shard = writer.close()
     assert shard is not None
-    network = find_or_freeze_graph(root, store.path / "networks", table_config, open_extractor(options.asked))
+    network = find_or_freeze_graph(root, store.path / "networks", table_config, open_extractor(options))
     facts = FeatureMetadata(shape=(2,), network=network.sha256, numerics="made", toolchain={})
     CommitLog(root).append(Manifest(table=table_config.fingerprint, shards=(shard,), facts=facts))
 

@@ -91,13 +91,13 @@ class Planning:
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
             write_unit(plan, some[0]["image_id"], some, HASH_UNIT_SCHEMA)
         units = iter(sorted((plan / "units").iterdir()))
-        while some := list(islice(units, UNITS_PER_INSERT)):
+        while paths := list(islice(units, UNITS_PER_INSERT)):
             job_database.insert_hashes(
                 [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
-                for unit in some
+                for unit in paths
                 for row in read_unit(unit)
             )
-            for unit in some:
+            for unit in paths:
                 unit.unlink()
 
     def _settle(self, job_database: JobDatabase, run: str, step: int) -> None:

@@ -310,7 +310,7 @@ def shares_right(scenes_objects: Sequence[Objects], said: Floats) -> dict[str, f
     }
 
 
-class _Batches(keras.utils.PyDataset):
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """The scenes in a new order per epoch, each flipped with probability 0.5."""
 
     def __init__(self, pixels: NDArray[np.uint8], objects: Sequence[Objects]) -> None:

@@ -50,7 +50,9 @@ def looks_of(words: Sequence[str], attention: NDArray[Any], scene: Scene, rows: 
         Per object: whether the center of the location with the largest weight is in the box at the color word, and at
         the shape word; and the fraction of the image that the box covers.
     """
-    shown = {(drawn.scene_object.color, drawn.scene_object.shape): drawn for drawn in scene.objects}
+    shown: dict[tuple[str, str], PlacedObject] = {
+        (drawn.scene_object.color, drawn.scene_object.shape): drawn for drawn in scene.objects
+    }
     looks = []
     for at in range(1, len(words)):
         drawn = shown.get((words[at - 1], words[at]))

@@ -48,7 +48,9 @@ def made_captions(count: int, seed: int) -> list[str]:
     lengths = np.maximum(3, random.poisson(_MEAN_WORDS, count))
     drawn = random.choice(words, size=int(lengths.sum()), p=weights / weights.sum())
     ends = np.cumsum(lengths)
-    return [_sentence(drawn[end - size : end]) for end, size in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    return [
+        _sentence(drawn[end - size : end].tolist()) for end, size in zip(ends.tolist(), lengths.tolist(), strict=True)
+    ]
 
 
 def _word(number: int) -> str:

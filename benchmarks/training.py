@@ -201,7 +201,7 @@ def padded_to_longest(captions: Captions) -> NDArray[np.int32]:
     """Returns the captions as one array int32 [captions, T], padded to the longest."""
     padded = np.full((len(captions), int(captions.lengths.max())), PAD, np.int32)
     for number, row in enumerate(padded):
-        row[: captions.lengths[number]] = captions.tokens_of(number)
+        row[: captions.lengths[number]] = captions.get_tokens(number)
     return padded
 
 

@@ -47,10 +47,7 @@ def made_captions(count: int, seed: int) -> list[str]:
     weights = 1 / (np.arange(_DISTINCT_WORDS) + 2.7)
     lengths = np.maximum(3, random.poisson(_MEAN_WORDS, count))
     drawn = random.choice(words, size=int(lengths.sum()), p=weights / weights.sum())
-    ends = np.cumsum(lengths)
-    return [
-        _sentence(drawn[end - size : end].tolist()) for end, size in zip(ends.tolist(), lengths.tolist(), strict=True)
-    ]
+    return [_sentence(words.tolist()) for words in np.split(drawn, np.cumsum(lengths)[:-1])]
 
 
 def _word(number: int) -> str:

@@ -42,9 +42,9 @@ from trainer.data.caption_batches import shuffle_captions
 from trainer.data.caption_data import Captions, join_captions
 from trainer.data.table_selection import select_tables
 from trainer.models.model_specs import model_spec
+from trainer.runs.checkpoints import Progress
 from trainer.tasks.captioning import CaptioningTask
 from trainer.training.callbacks import StepCallback
-from trainer.training.checkpoints import Progress
 
 BATCH = 64
 SIZES = {"embedding_dim": 256, "units": 512, "attention_dim": 512, "projection_dim": 256, "output_dim": 512}

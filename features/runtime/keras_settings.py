@@ -4,7 +4,8 @@ Every module imports `keras` and `ops` from here. `keras.json` can change floatx
 environment variables can stop training early. Only `KERAS_BACKEND` is supported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from features.runtime.keras_backend import choose_backend
@@ -28,6 +29,17 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
     compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True)
     return compiled
+
+
+@contextmanager
+def compute_in(precision: str) -> Iterator[None]:
+    """Creates layers inside the context that compute in a Keras dtype policy; their weights stay float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _import_keras() -> Any:

@@ -13,8 +13,8 @@ import capt
 from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from schemas.strict_json import parse_json
 from tests.conftest import noise_image
+from trainer.runs.checkpoints import STATE, Checkpoints
 from trainer.runs.metadata import read_metadata
-from trainer.training.checkpoints import STATE, Checkpoints
 from workflows.experiments.comparison import compare_trials
 from workflows.experiments.records import ExperimentDirectory, TrialResult, read_epochs, read_record
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from trainer.training.checkpoints import Checkpoints
+from trainer.runs.checkpoints import Checkpoints
 
 PROGRAM = """
 import json, sys

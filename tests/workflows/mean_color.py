@@ -21,10 +21,10 @@ from trainer.evaluation.bootstrap import MetricSamples, bootstrap_intervals, sam
 from trainer.evaluation.evaluation import EvaluatedRun, Evaluation
 from trainer.models.configs import ModelConfig
 from trainer.models.model_specs import RECOGNIZER_INPUT
+from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
 from trainer.tasks.task import Task
-from trainer.training.epoch_metrics import EpochMetrics
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.warm_start import WarmStart
 

@@ -1,1 +1,1 @@
-"""What runs learn from and are measured on: tables joined and batched, images that people name."""
+"""Selects, joins and batches the data of runs, and finds the images that a user names."""

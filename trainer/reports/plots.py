@@ -16,7 +16,7 @@ from PIL import Image
 
 from features.io.atomic_files import atomic_write
 from schemas.errors import CaptError, UsageError
-from trainer.training.epoch_metrics import EpochMetrics
+from trainer.runs.epoch_metrics import EpochMetrics
 
 _COLUMNS = 5
 _DPI = 110

@@ -1,1 +1,1 @@
-"""Run directories: what is in them, and what a trained run answers."""
+"""Reads and writes run directories, and predicts with trained runs."""

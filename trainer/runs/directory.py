@@ -7,7 +7,7 @@ RUN/transform/        captioner: the saved graph that tokenizes captions
 RUN/extractor.json    captioner that reads pixels: the layers of the extractor inside the model
 RUN/words.txt         recognizer: the labels of the train split, one per line, sorted
 RUN/learned.keys      content hashes of the training images, those of a warm start included
-RUN/checkpoints/      weights: `trainer.training.checkpoints`
+RUN/checkpoints/      weights: `trainer.runs.checkpoints`
 RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
 RUN/store.txt         location of the store, for `capt evaluate` only
 RUN/evaluation/       results of `capt evaluate` by split

@@ -33,8 +33,8 @@ from trainer.task_registry import find_task
 
 if TYPE_CHECKING:
     from features.runtime.keras_settings import keras
+    from trainer.runs.checkpoints import Checkpoints
     from trainer.tasks.task import Task
-    from trainer.training.checkpoints import Checkpoints
 
 DECODE_BATCH = 64
 
@@ -62,8 +62,7 @@ class Run(ABC):
     @cached_property
     def model(self) -> Any:
         """The Keras model with the weights of the best epoch."""
-        from features.runtime.keras_settings import apply_settings
-        from trainer.training.compile_model import compute_in
+        from features.runtime.keras_settings import apply_settings, compute_in
 
         apply_settings()
         with compute_in("float32"):
@@ -97,7 +96,7 @@ class Run(ABC):
 
     @property
     def _checkpoints(self) -> "Checkpoints":
-        from trainer.training.checkpoints import Checkpoints
+        from trainer.runs.checkpoints import Checkpoints
 
         return Checkpoints(self.path / CHECKPOINTS)
 

@@ -16,9 +16,9 @@ from trainer.data.training_data import TrainingData
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
 from trainer.runs.directory import LABELS
+from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.training.compile_model import build_scope, compile_model
-from trainer.training.epoch_metrics import EpochMetrics
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.training_job import Epoch, TrainingJob
 from trainer.training.warm_start import WarmStart

@@ -30,10 +30,10 @@ from trainer.models.model_specs import model_spec
 from trainer.reports.plots import loss_figure
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM, VOCABULARY, copy_tree
+from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import EXTRACTOR, CaptionerMetadata, ExtractorOrigin
 from trainer.training.caption_validation import CiderMetric, SampleLogger
 from trainer.training.compile_model import build_scope, compile_model
-from trainer.training.epoch_metrics import EpochMetrics
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.training_job import Epoch, TrainingJob
 from trainer.training.warm_start import WarmStart

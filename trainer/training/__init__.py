@@ -1,1 +1,1 @@
-"""DecodingStrategy a run learns: epochs, checkpoints, optimizers, what is watched meanwhile."""
+"""Trains models: the training loop, optimizers, warm starts and validation."""

@@ -8,7 +8,7 @@ from typing import Any
 from features.runtime.keras_settings import keras
 from schemas.errors import CaptError
 from schemas.terminal.progress import is_progress_shown
-from trainer.training.checkpoints import Progress, metric_sums, random_states, restore_sums
+from trainer.runs.checkpoints import Progress, metric_sums, random_states, restore_sums
 
 _FEW_SECONDS = 100
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from features.runtime.keras_settings import keras
+from features.runtime.keras_settings import compute_in, keras
 from schemas.errors import UsageError
 from trainer.config import LoopConfig
 from trainer.training.optimizers import make_optimizer
@@ -48,17 +48,6 @@ def compile_model(
     )
     # If variables were created in the first step, TensorFlow would trace it twice.
     model.optimizer.build(model.trainable_variables)
-
-
-@contextmanager
-def compute_in(precision: str) -> Iterator[None]:
-    """Creates layers inside the context that compute in a Keras dtype policy; their weights stay float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def device_scope(devices: str) -> AbstractContextManager[object]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from features.runtime.keras_settings import keras, ops
 from trainer.config import LoopConfig
-from trainer.training.ema import EmaOptimizerMixin
+from trainer.models.ema import EmaOptimizerMixin
 
 _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from trainer.training.epoch_metrics import EpochMetrics
+from trainer.runs.epoch_metrics import EpochMetrics
 
 _VALIDATION = "val_"
 

@@ -18,8 +18,8 @@ from trainer.data.prefetch import FeatureFeed, raise_read_errors
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import AnySplit, TrainingData
 from trainer.runs.directory import write_network, write_training_images
+from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import CaptionOrigin, FeatureOrigin, RunMetadata, library_versions
-from trainer.training.epoch_metrics import EpochMetrics
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.warm_start import WarmStart
 

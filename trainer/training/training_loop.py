@@ -17,13 +17,13 @@ from features.io.atomic_files import write
 from features.runtime.keras_settings import apply_settings, keras
 from features.runtime.numerics import warn_about_emulation
 from schemas.terminal.progress import progress_bar
+from trainer.models.ema import ema_weights
 from trainer.reports.plots import save_figure
+from trainer.runs.checkpoints import Checkpoints, Progress, random_states
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
+from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.training.callbacks import EtaEstimator, StepCallback, check_finite
-from trainer.training.checkpoints import Checkpoints, Progress, random_states
 from trainer.training.compile_model import device_scope
-from trainer.training.ema import ema_weights
-from trainer.training.epoch_metrics import EpochMetrics
 from trainer.training.tensorboard import TensorBoardLogger
 from trainer.training.training_job import TrainingJob
 

@@ -12,7 +12,7 @@ from trainer.models.configs import HardAttentionConfig, SoftAttentionConfig
 from trainer.models.hard_attention import HardAttention, discount_future_costs, sample_location
 from trainer.models.losses import MaskedCrossEntropy
 from trainer.models.soft_attention import SoftAttention
-from trainer.training.checkpoints import random_states
+from trainer.runs.checkpoints import random_states
 
 VOCABULARY, LOCATIONS, CHANNELS = 7, 3, 4
 SIZES = {"rnn_cell": "gru", "embedding_dim": 3, "units": 4, "attention_dim": 5, "output_dim": 4, "dropout": 0.0}

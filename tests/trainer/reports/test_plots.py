@@ -16,7 +16,7 @@ from trainer.reports.plots import (
     recognizer_figure,
     save_figure,
 )
-from trainer.training.epoch_metrics import EpochMetrics
+from trainer.runs.epoch_metrics import EpochMetrics
 
 
 def row(epoch, loss, val_loss=None):

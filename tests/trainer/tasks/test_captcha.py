@@ -14,9 +14,9 @@ from trainer.data.captcha_data import join_labels
 from trainer.data.labelled_batches import LabelledBatchReader, sample_images, shuffle_images
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models import model_specs
+from trainer.runs.checkpoints import AVERAGE, Checkpoints
 from trainer.runs.metadata import RecognizerMetadata, read_metadata
 from trainer.runs.run import load_run
-from trainer.training.checkpoints import AVERAGE, Checkpoints
 
 OF_A_PASS = 10
 CHANGING = {

@@ -16,11 +16,11 @@ from features.io.locks import LockedError
 from schemas.errors import CaptError, CorruptFileError, StoreError, UsageError
 from tests.trainer.killing import PROGRAM, kill_after, start
 from trainer.reports.plots import save_figure
+from trainer.runs.checkpoints import Checkpoints
 from trainer.runs.directory import lock_run
 from trainer.runs.metadata import read_metadata
 from trainer.runs.run import load_run
 from trainer.training import training_loop
-from trainer.training.checkpoints import Checkpoints
 
 SMALL = {
     "units": 48,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from trainer.config import TrainingConfig
-from trainer.training.ema import ema_weights, has_ema
+from trainer.models.ema import ema_weights, has_ema
 from trainer.training.optimizers import WarmUp, make_optimizer
 
 

@@ -17,7 +17,7 @@ import yaml
 import capt
 from schemas.errors import CaptError, ExitCode, UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment, write_yaml
-from trainer.training.checkpoints import Checkpoints
+from trainer.runs.checkpoints import Checkpoints
 
 ATTENDS = {
     "model": "soft_attention",

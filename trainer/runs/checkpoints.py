@@ -19,8 +19,8 @@ from features.runtime.keras_settings import keras, ops
 from schemas.errors import CorruptFileError
 from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
-from trainer.training.ema import ema_weights, has_ema
-from trainer.training.epoch_metrics import EpochMetrics
+from trainer.models.ema import ema_weights, has_ema
+from trainer.runs.epoch_metrics import EpochMetrics
 
 STATE = "state.json"
 WEIGHTS = "model.weights.h5"

@@ -27,7 +27,7 @@ from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run
 from trainer.tasks.captioning import train_captioner
-from workflows.html_reports import CaptionedImage, Report, Step, build_demo_page
+from workflows.html_reports import CaptionedImage, Step, build_demo_page
 
 NUM_SCENES = 400
 SEED = 7
@@ -39,43 +39,11 @@ MODEL: CaptionerName = "soft_attention"
 
 # As a control, each caption is also compared with the scene that is this many positions away.
 _CONTROL_OFFSET = 7
+_ANNOTATIONS = "annotations/captions_{}2017.json"
 _VOCABULARIES = {"color": frozenset(COLORS), "shape": frozenset(SHAPES)}
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger("capt.demo")
-
-
-@dataclass(frozen=True)
-class DemoPaths:
-    """The files of a demo."""
-
-    root: Path
-
-    @property
-    def scenes(self) -> Path:
-        """Images and annotations in COCO layout."""
-        return self.root / "scenes"
-
-    @property
-    def annotations(self) -> tuple[str, str]:
-        """Annotation files of the train and the held-out scenes."""
-        directory = self.scenes / "annotations"
-        return str(directory / "captions_train2017.json"), str(directory / "captions_val2017.json")
-
-    @property
-    def store(self) -> Path:
-        """The store."""
-        return self.root / "store"
-
-    @property
-    def run(self) -> Path:
-        """The run directory."""
-        return self.root / "run"
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.root / "report.html"
 
 
 @dataclass(frozen=True)
@@ -110,51 +78,95 @@ def demo(options: Demo) -> dict[str, Any]:
         `seconds`, `examples` (captions), and the paths `report`, `store` and `run_dir`.
     """
     started = time.monotonic()
-    paths = DemoPaths(local_path(options.output, "--output").absolute())
+    root = local_path(options.output, "--output").absolute()
+    scene_dir, run_dir, report = root / "scenes", root / "run", root / "report.html"
+    dataset: dict[str, Any] = {
+        "store": str(root / "store"),
+        "dataset_type": "coco",
+        "dataset_name": "scenes",
+        "annotations": tuple(str(scene_dir / _ANNOTATIONS.format(split)) for split in ("train", "val")),
+    }
     weights, notices = _choose_weights()
     steps: list[Step] = []
-    scenes = _run_step(
-        steps,
+
+    def run_step(name: str, run: Callable[[], _Result], summarize: Callable[[_Result], str]) -> _Result:
+        _log.info("%s …", name)
+        begin = time.monotonic()
+        result = run()
+        steps.append(Step(name, summarize(result), time.monotonic() - begin))
+        _log.info("%s: %s (%.1f s)", name, steps[-1].summary, steps[-1].seconds)
+        return result
+
+    scenes = run_step(
         "generate scenes",
-        lambda: make_scenes(paths.scenes, NUM_SCENES, SEED),
-        lambda result: f"{result['images']} images with {result['captions']} captions",
+        lambda: make_scenes(scene_dir, NUM_SCENES, SEED),
+        "{images} images with {captions} captions".format_map,
     )
-    features = _run_step(
-        steps,
+    features = run_step(
         "extract features",
-        lambda: _prepare_features(paths, weights),
-        lambda result: f"{result['ok']} extracted, {result['cached']} already in the store, {result['failed']} failed",
+        lambda: prepare_features(
+            PrepareFeatures(**dataset, images=(str(scene_dir / "images"),), extractor=EXTRACTOR, weights=weights)
+        ),
+        "{ok} extracted, {cached} already in the store, {failed} failed".format_map,
     )
-    captions = _run_step(
-        steps,
+    captions = run_step(
         "tokenize captions",
-        lambda: _prepare_captions(paths),
-        lambda result: f"{result['ok']} tokenized, {result['cached']} already in the store, {result['words']} words",
+        lambda: prepare_captions(PrepareCaptions(**dataset)),
+        "{ok} tokenized, {cached} already in the store, {words} words".format_map,
     )
-    training = _run_step(
-        steps,
+    training = run_step(
         "train",
-        lambda: _train(paths, features, captions),
-        lambda result: f"{result['epochs']} epochs, best validation loss {result['val_loss']:.3f}",
+        lambda: train_captioner(
+            TrainCaptioner(
+                store=dataset["store"],
+                run_dir=str(run_dir),
+                model=MODEL,
+                feature_table=features["fingerprint"],
+                caption_table=captions["fingerprint"],
+                seed=SEED,
+                epochs=EPOCHS,
+                hyperparameters=HYPERPARAMETERS,
+            )
+        ),
+        "{epochs} epochs, best validation loss {val_loss:.3f}".format_map,
     )
-    captioned = _run_step(
-        steps, "caption held-out scenes", lambda: _caption(paths), lambda result: f"{len(result)} captions"
+    captioned = run_step(
+        "caption held-out scenes", lambda: _caption(scene_dir, run_dir), lambda result: f"{len(result)} captions"
     )
-    summary = {
+    correct = _score(captioned)
+    seconds = round(time.monotonic() - started, 1)
+    fractions = {
+        f"correct {name}": f"{score['fraction']:.0%} (chance {score['chance']:.0%})" for name, score in correct.items()
+    }
+    resizer = load_run(run_dir).resizer
+    page = build_demo_page(
+        title="capt demo",
+        headline=_headline(correct),
+        notices=notices,
+        values={
+            **fractions,
+            "validation loss": f"{training['val_loss']:.3f}",
+            "validation accuracy": f"{training['val_token_accuracy']:.1%}",
+            "seconds": seconds,
+        },
+        steps=steps,
+        loss_plot=(run_dir / LOSS_PLOT).read_bytes(),
+        images=[_to_captioned_image(one, resizer) for one in captioned[:NUM_EXAMPLES]],
+    )
+    write(report, page.encode())
+    return {
         "scenes": scenes["images"],
         "held_out": len(captioned),
-        "correct": _score(captioned),
+        "correct": correct,
         "weights": weights,
         "val_loss": training["val_loss"],
         "val_token_accuracy": training["val_token_accuracy"],
-        "seconds": round(time.monotonic() - started, 1),
-        "report": str(paths.report),
-        "store": str(paths.store),
-        "run_dir": str(paths.run),
+        "seconds": seconds,
+        "report": str(report),
+        "store": dataset["store"],
+        "run_dir": str(run_dir),
         "examples": [one.caption.text for one in captioned[:NUM_EXAMPLES]],
     }
-    write(paths.report, _build_page(paths, notices, summary, steps, captioned).encode())
-    return summary
 
 
 def print_demo(summary: dict[str, Any]) -> None:
@@ -162,15 +174,6 @@ def print_demo(summary: dict[str, Any]) -> None:
     for caption in summary["examples"]:
         print(caption)
     print(f"{_headline(summary['correct'])} Seconds: {summary['seconds']:.0f}. Report: {summary['report']}")
-
-
-def _run_step(steps: list[Step], name: str, run: Callable[[], _Result], describe: Callable[[_Result], str]) -> _Result:
-    _log.info("%s …", name)
-    started = time.monotonic()
-    result = run()
-    steps.append(Step(name, describe(result), time.monotonic() - started))
-    _log.info("%s: %s (%.1f s)", name, steps[-1].summary, steps[-1].seconds)
-    return result
 
 
 def _choose_weights() -> tuple[str, tuple[str, ...]]:
@@ -182,48 +185,12 @@ def _choose_weights() -> tuple[str, tuple[str, ...]]:
     return f"random:{SEED}", (notice,)
 
 
-def _prepare_features(paths: DemoPaths, weights: str) -> dict[str, Any]:
-    return prepare_features(
-        PrepareFeatures(
-            store=str(paths.store),
-            dataset_type="coco",
-            dataset_name="scenes",
-            images=(str(paths.scenes / "images"),),
-            annotations=paths.annotations,
-            extractor=EXTRACTOR,
-            weights=weights,
-        )
-    )
-
-
-def _prepare_captions(paths: DemoPaths) -> dict[str, Any]:
-    return prepare_captions(
-        PrepareCaptions(
-            store=str(paths.store), dataset_type="coco", dataset_name="scenes", annotations=paths.annotations
-        )
-    )
-
-
-def _train(paths: DemoPaths, features: dict[str, Any], captions: dict[str, Any]) -> dict[str, Any]:
-    return train_captioner(
-        TrainCaptioner(
-            store=str(paths.store),
-            run_dir=str(paths.run),
-            model=MODEL,
-            feature_table=features["fingerprint"],
-            caption_table=captions["fingerprint"],
-            seed=SEED,
-            epochs=EPOCHS,
-            hyperparameters=HYPERPARAMETERS,
-        )
-    )
-
-
-def _caption(paths: DemoPaths) -> list[CaptionedScene]:
-    held_out = {str(image["id"]) for image in json.loads(Path(paths.annotations[1]).read_bytes())["images"]}
-    scenes = [scene for scene in load_scenes(paths.scenes) if str(scene.number) in held_out]
-    images = [(paths.scenes / "images" / f"{scene.number:012d}.jpg").read_bytes() for scene in scenes]
-    captions = load_run(paths.run).caption_many(images)
+def _caption(scene_dir: Path, run_dir: Path) -> list[CaptionedScene]:
+    annotations = json.loads((scene_dir / _ANNOTATIONS.format("val")).read_bytes())
+    held_out = {str(image["id"]) for image in annotations["images"]}
+    scenes = [scene for scene in load_scenes(scene_dir) if str(scene.number) in held_out]
+    images = [(scene_dir / "images" / f"{scene.number:012d}.jpg").read_bytes() for scene in scenes]
+    captions = load_run(run_dir).caption_many(images)
     return [
         CaptionedScene(scene, image, caption)
         for scene, image, caption in zip(scenes, images, captions, strict=True)
@@ -247,50 +214,12 @@ def _score(captioned: list[CaptionedScene]) -> dict[str, dict[str, float]]:
     }
 
 
-def _build_page(
-    paths: DemoPaths,
-    notices: tuple[str, ...],
-    summary: dict[str, Any],
-    steps: list[Step],
-    captioned: list[CaptionedScene],
-) -> str:
-    resizer = load_run(paths.run).resizer
-    correct = {
-        f"correct {name}": f"{score['fraction']:.0%} (chance {score['chance']:.0%})"
-        for name, score in summary["correct"].items()
-    }
-    return build_demo_page(
-        Report(
-            title="capt demo",
-            headline=_headline(summary["correct"]),
-            notices=notices,
-            values={
-                **correct,
-                "validation loss": f"{summary['val_loss']:.3f}",
-                "validation accuracy": f"{summary['val_token_accuracy']:.1%}",
-                "seconds": summary["seconds"],
-            },
-            steps=tuple(steps),
-            loss_plot=(paths.run / LOSS_PLOT).read_bytes(),
-            images=tuple(
-                CaptionedImage(
-                    one.image,
-                    one.caption.text,
-                    one.scene.captions,
-                    _draw_attention(one, resizer),
-                    one.describes(one.scene),
-                )
-                for one in captioned[:NUM_EXAMPLES]
-            ),
-        )
-    )
-
-
-def _draw_attention(one: CaptionedScene, resizer: Resizer) -> bytes:
+def _to_captioned_image(one: CaptionedScene, resizer: Resizer) -> CaptionedImage:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "attention.png"
         draw_attention(one.image, one.caption, path, resizer)
-        return path.read_bytes()
+        attention = path.read_bytes()
+    return CaptionedImage(one.image, one.caption.text, one.scene.captions, attention, one.describes(one.scene))
 
 
 def _headline(correct: dict[str, dict[str, float]]) -> str:

@@ -81,29 +81,6 @@ class CaptionedImage:
     is_correct: bool | None = None
 
 
-@dataclass(frozen=True)
-class Report:
-    """The content of the demo's page, from top to bottom.
-
-    Args:
-        title: Title of the page.
-        headline: The result in one sentence.
-        notices: Facts that limit the result, such as missing ImageNet weights.
-        values: Labeled values.
-        steps: The steps of the workflow.
-        loss_plot: Plot of the loss (PNG or JPEG).
-        images: Held-out images with their captions.
-    """
-
-    title: str
-    headline: str
-    notices: tuple[str, ...]
-    values: Mapping[str, object]
-    steps: tuple[Step, ...]
-    loss_plot: bytes | None
-    images: tuple[CaptionedImage, ...]
-
-
 def build_examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:
     """Builds a page of training examples with their images, splits, captions and tokens.
 
@@ -121,20 +98,37 @@ def build_examples_page(title: str, examples: Sequence[Example], summary: Mappin
     return document(title, header(title, values=summary), element("main", *cards, class_="grid"))
 
 
-def build_demo_page(report: Report) -> str:
+def build_demo_page(
+    title: str,
+    headline: str,
+    notices: Sequence[str],
+    values: Mapping[str, object],
+    steps: Sequence[Step],
+    loss_plot: bytes | None,
+    images: Sequence[CaptionedImage],
+) -> str:
     """Builds the page of the demo.
+
+    Args:
+        title: Title of the page.
+        headline: The result in one sentence.
+        notices: Facts that limit the result, such as missing ImageNet weights.
+        values: Labeled values.
+        steps: The steps of the workflow.
+        loss_plot: Plot of the loss (PNG or JPEG).
+        images: Held-out images with their captions.
 
     Returns:
         A complete HTML document, to be written as UTF-8.
     """
-    loss = plot(report.loss_plot, "loss by epoch") if report.loss_plot else ""
+    loss = plot(loss_plot, "loss by epoch") if loss_plot else ""
     return document(
-        report.title,
-        header(report.title, report.headline, report.notices, report.values),
+        title,
+        header(title, headline, notices, values),
         element(
             "main",
-            element("div", section("Steps", _build_steps(report.steps)), section("Loss", loss), class_="pair"),
-            section("Held-out images", *map(_build_captioned_image, report.images)),
+            element("div", section("Steps", _build_steps(steps)), section("Loss", loss), class_="pair"),
+            section("Held-out images", *map(_build_captioned_image, images)),
         ),
     )
 

@@ -13,7 +13,6 @@ from workflows.html_reports import (
     CaptionedImage,
     Example,
     ExampleCaption,
-    Report,
     Step,
     build_demo_page,
     build_examples_page,
@@ -67,7 +66,7 @@ def encoded(form: str = "PNG", size: tuple[int, int] = (640, 480)) -> bytes:
     return file.getvalue()
 
 
-def report(**changes) -> Report:
+def report(**changes) -> str:
     facts = {
         "title": "capt demo",
         "headline": "90% of the captions are correct.",
@@ -77,7 +76,7 @@ def report(**changes) -> Report:
         "loss_plot": encoded(size=(700, 400)),
         "images": (CaptionedImage(encoded("JPEG"), "a red star", ("A red star.", "A star."), encoded(), True),),
     }
-    return Report(**(facts | changes))
+    return build_demo_page(**(facts | changes))
 
 
 def assert_inert(page: Page) -> None:
@@ -131,7 +130,7 @@ def test_tokens_without_their_words_are_an_error():
 
 
 def test_the_demo_page_shows_all_values():
-    page = Page(build_demo_page(report()))
+    page = Page(report())
     for shown in (
         "capt demo",
         "90% of the captions are correct.",
@@ -149,12 +148,12 @@ def test_the_demo_page_shows_all_values():
 
 @pytest.mark.parametrize(("verdict", "shown"), [(True, "✓ correct"), (False, "✗ incorrect")])
 def test_a_verdict_is_shown_if_known(verdict, shown):
-    assert shown in Page(build_demo_page(report(images=(CaptionedImage(encoded(), "a star", (), None, verdict),)))).text
-    assert shown not in Page(build_demo_page(report(images=(CaptionedImage(encoded(), "a star", ()),)))).text
+    assert shown in Page(report(images=(CaptionedImage(encoded(), "a star", (), None, verdict),))).text
+    assert shown not in Page(report(images=(CaptionedImage(encoded(), "a star", ()),))).text
 
 
 def test_an_empty_section_has_no_heading():
-    page = Page(build_demo_page(report(notices=(), values={}, steps=(), loss_plot=None, images=())))
+    page = Page(report(notices=(), values={}, steps=(), loss_plot=None, images=()))
     assert page.text == "capt demo capt demo 90% of the captions are correct."
     assert not page.has("h2")
 
@@ -164,7 +163,7 @@ def test_no_text_becomes_markup():
     examples = build_examples_page(NASTY, [Example(None, NASTY, NASTY, (sentence,))], {NASTY: NASTY})
     step = Step(NASTY, NASTY, 1)
     telling = CaptionedImage(encoded(), NASTY, (NASTY,), encoded())
-    told = build_demo_page(Report(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,)))
+    told = build_demo_page(NASTY, NASTY, (NASTY,), {NASTY: NASTY}, (step,), encoded(), (telling,))
     for text in (examples, told):
         page = Page(text)
         assert_inert(page)
@@ -185,7 +184,7 @@ def test_any_caption_can_be_shown_and_written(caption):
 
 
 def test_a_page_reads_on_a_phone_and_at_night():
-    text = build_demo_page(report())
+    text = report()
     assert Page(text).has("meta", name="viewport")
     assert "prefers-color-scheme: dark" in text
     assert text.startswith("<!doctype html>")

@@ -112,7 +112,7 @@ def demo(options: Demo) -> dict[str, Any]:
     captions = run_step(
         "tokenize captions",
         lambda: prepare_captions(PrepareCaptions(**dataset)),
-        "{ok} tokenized, {cached} already in the store, {words} words".format_map,
+        "{ok} tokenized, {cached} already in the store, {vocab_size} words".format_map,
     )
     training = run_step(
         "train",

@@ -1,4 +1,4 @@
-"""Writes files atomically: to a temporary file, which is synced and then renamed.
+"""Writes files and directories atomically: under a temporary name, which is then replaced.
 
 For a file in a bucket, the temporary file is on this machine, and its upload makes it visible.
 """
@@ -7,13 +7,14 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from features.io.cache import download_object, local_cache
 from features.io.object_path import ObjectPath
-from schemas.errors import CorruptFileError
+from schemas.errors import CorruptFileError, UsageError
 from schemas.manifests import FileEntry
 
 TEMP_PREFIX = ".aside-"
@@ -103,7 +104,7 @@ def hold_local_copy(path: Path) -> Iterator[Path]:
 
 
 def replace_atomically(temporary: Path, path: Path) -> None:
-    """Makes a temporary file durable and visible as `path`, in place of any former file."""
+    """Makes a temporary file durable and visible as `path`, and replaces any former file."""
     if isinstance(path, ObjectPath):
         sha256 = hash_file(temporary)
         path.upload(temporary)
@@ -131,6 +132,36 @@ def publish(path: Path) -> None:
         path.upload(path.working_path)
     else:
         fsync(path)
+
+
+def write_directory(
+    path: Path, description: str, is_same: Callable[[Path], bool], write_into: Callable[[Path], None]
+) -> None:
+    """Writes a local directory that appears under its name once it is complete; keeps one with the same data.
+
+    Args:
+        path: The directory. It must be missing, empty, or contain the same data.
+        description: Description of the data, for the error.
+        is_same: Returns whether a directory contains the data; OSError, ValueError, KeyError and TypeError mean no.
+        write_into: Writes the data into a new directory.
+
+    Raises:
+        UsageError: The directory contains something else.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        try:
+            if is_same(path):
+                return
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        hint = "Choose a directory that does not exist yet."
+        raise UsageError(f"the directory contains something else than {description}", location=str(path), hint=hint)
+    make_directory(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as parent:
+        temporary = Path(parent) / path.name
+        temporary.mkdir()
+        write_into(temporary)
+        temporary.rename(path)
 
 
 def make_directory(path: Path) -> None:

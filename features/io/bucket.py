@@ -13,6 +13,7 @@ from features.io.retries import TransientError, describe_unreachable, retry
 
 CONNECT_SECONDS = 5
 REQUEST_SECONDS = 30
+MAX_CONNECTIONS = 64  # at least the number of threads that read at once
 CHUNK_BYTES = 1 << 20
 WRITER_KEY = "capt-writer"  # metadata of objects that were put conditionally
 

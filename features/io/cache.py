@@ -29,10 +29,13 @@ DEFAULT_SIZE = "100GB"
 _DOWNLOADS = 4
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
+_opening = Lock()
+
 
 def local_cache() -> "LocalCache":
     """Returns the process's cache in the directory, and of the size, that the environment names."""
-    return _open_cache(cache_root(), _parse_size(os.environ.get("CAPT_CACHE_SIZE") or DEFAULT_SIZE), os.getpid())
+    with _opening:  # so that threads do not open two caches, which would download a file twice
+        return _open_cache(cache_root(), _parse_size(os.environ.get("CAPT_CACHE_SIZE") or DEFAULT_SIZE), os.getpid())
 
 
 @lru_cache(maxsize=8)
@@ -47,7 +50,15 @@ def fetch_files(wanted: Iterable[tuple[Path, str]], advance: Callable[[int], Non
         wanted: Path and SHA-256 of each file.
         advance: Called with the size of each file that is on this machine.
     """
-    local_cache().fetch_all(((path, sha256) for path, sha256 in wanted if isinstance(path, ObjectPath)), advance)
+    cache = local_cache()
+    objects = [(path, sha256) for path, sha256 in wanted if isinstance(path, ObjectPath)]
+    with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="fetch") as pool:
+        try:
+            for local in pool.map(lambda item: cache.fetch(*item), objects):
+                advance(local.stat().st_size)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 class LocalCache:
@@ -89,16 +100,6 @@ class LocalCache:
             os.utime(local)
         return local
 
-    def fetch_all(self, wanted: Iterable[tuple[ObjectPath, str]], advance: Callable[[int], None]) -> None:
-        """Fetches several objects in parallel; calls `advance` with the size of each."""
-        with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="fetch") as pool:
-            try:
-                for local in pool.map(lambda item: self.fetch(*item), wanted):
-                    advance(local.stat().st_size)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
     def add_uploaded(self, temporary: Path, path: ObjectPath, sha256: str) -> None:
         """Moves a local file that has just been uploaded into the cache, if there is room for it."""
         local = cache_path(str(path), "files")
@@ -115,7 +116,7 @@ class LocalCache:
 
         Args:
             path: The object.
-            info: What a listing told about it; None to ask the service.
+            info: Its entry in a listing; None to request it.
 
         Raises:
             FileNotFoundError: There is no such object.
@@ -183,7 +184,8 @@ class LocalCache:
 class CacheUsage:
     """The cached files that living processes use.
 
-    Each process locks the bytes that stand for its files in one shared file. The locks end with the process.
+    Each file has a byte in one shared file, and each process locks the bytes of the files that it uses. The locks end
+    with the process.
 
     Args:
         path: The shared file.
@@ -224,7 +226,7 @@ def _open_usage(path: Path, process: int) -> CacheUsage:
 
 
 def download_object(path: ObjectPath, info: ObjectInfo, target: Path) -> str:
-    """Writes an object, which is as `info` says, to a local file; records and returns its SHA-256."""
+    """Writes an object, of the size in `info`, to a local file; records and returns its SHA-256."""
     sha256 = path.download(info, target)
     _record_hash(path, info, sha256)
     return sha256

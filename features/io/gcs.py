@@ -9,6 +9,7 @@ from typing import Any
 
 from features.io.bucket import (
     CONNECT_SECONDS,
+    MAX_CONNECTIONS,
     REQUEST_SECONDS,
     WRITER_KEY,
     Bucket,
@@ -126,6 +127,7 @@ class GCSBucket(Bucket):
             from google.auth.credentials import AnonymousCredentials
             from google.auth.exceptions import GoogleAuthError
             from google.cloud import storage
+            from requests.adapters import HTTPAdapter
         except ImportError:
             raise UsageError(
                 "a bucket of GCS needs google-cloud-storage",
@@ -134,12 +136,14 @@ class GCSBucket(Bucket):
             ) from None
         # The client requires a project; objects belong to buckets, so its name has no effect.
         project = os.environ.get("GOOGLE_CLOUD_PROJECT") or "capt"
-        if anonymous or os.environ.get("STORAGE_EMULATOR_HOST"):
-            return storage.Client(project=project, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+        is_anonymous = anonymous or os.environ.get("STORAGE_EMULATOR_HOST")
         try:
-            return storage.Client(project=project)
+            client = storage.Client(project=project, credentials=AnonymousCredentials() if is_anonymous else None)  # type: ignore[no-untyped-call]
         except GoogleAuthError as error:
             raise describe_unreachable(error, self._uri) from error
+        for scheme in ("http://", "https://"):
+            client._http.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
+        return client
 
 
 class _Sink(io.RawIOBase):

@@ -103,7 +103,7 @@ class Deadline:
             raise TimeoutError("the time for this URL is over")
 
     def watch(self, connection: socket.socket) -> None:
-        """Watches a connection in place of the former one."""
+        """Watches a connection instead of the former one."""
         self._release()
         with self._lock:
             self._watched = connection.dup()  # TLS detaches the original descriptor from the socket object.

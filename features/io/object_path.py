@@ -159,12 +159,12 @@ class ObjectPath(PosixPath):
             bucket.upload(source, key)
 
     def download(self, info: ObjectInfo, target: Path) -> str:
-        """Writes the object, which is as `info` says, to a local file and returns its SHA-256."""
+        """Writes the object, of the size in `info`, to a local file and returns its SHA-256."""
         bucket, key = self._open()
         return bucket.download(key, info.size, target)
 
     def hash_object(self, info: ObjectInfo) -> str:
-        """Reads the object, which is as `info` says, and returns its SHA-256."""
+        """Reads the object, of the size in `info`, and returns its SHA-256."""
         bucket, key = self._open()
         return bucket.hash_object(key, info.size)
 

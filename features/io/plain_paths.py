@@ -19,7 +19,7 @@ _TEMPORARY = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 
 
 class PlainPath:
-    """A path of a directory in which every character stands for itself.
+    """A path of a directory without special characters.
 
     It is the directory's own path if that is plain, otherwise a symbolic link in a temporary directory, which is
     deleted with this object.
@@ -35,10 +35,10 @@ class PlainPath:
         self.path = directory.absolute()
         self._end = contextlib.ExitStack()
         if not _is_plain(self.path):
-            made = Path(tempfile.mkdtemp(prefix="capt-", dir=_temporary_directory()))
-            self._end.callback(weakref.finalize(self, shutil.rmtree, made, ignore_errors=True))
-            (made / "link").symlink_to(self.path, target_is_directory=True)
-            self.path = made / "link"
+            parent = Path(tempfile.mkdtemp(prefix="capt-", dir=_temporary_directory()))
+            self._end.callback(weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True))
+            (parent / "link").symlink_to(self.path, target_is_directory=True)
+            self.path = parent / "link"
 
     def close(self) -> None:
         """Deletes the link, if there is one."""
@@ -57,12 +57,12 @@ def _is_plain(path: Path) -> bool:
 
 
 def _temporary_directory() -> Path:
-    named = Path(tempfile.gettempdir()).absolute()
-    for directory in (named, *_TEMPORARY):
+    default = Path(tempfile.gettempdir()).absolute()
+    for directory in (default, *_TEMPORARY):
         if _is_plain(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
     raise CaptError(
         "TensorFlow cannot read this directory, because no temporary directory has a plain path",
-        location=str(named),
-        hint="set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes",
+        location=str(default),
+        hint="Set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes.",
     )

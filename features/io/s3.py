@@ -11,6 +11,7 @@ from typing import Any
 from features.io.bucket import (
     CHUNK_BYTES,
     CONNECT_SECONDS,
+    MAX_CONNECTIONS,
     REQUEST_SECONDS,
     WRITER_KEY,
     Bucket,
@@ -147,7 +148,8 @@ class S3Bucket(Bucket):
         config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=REQUEST_SECONDS,
-            retries={"total_max_attempts": attempts, "mode": "standard"},
+            retries={"total_max_attempts": attempts},
+            max_pool_connections=MAX_CONNECTIONS,
             s3={"addressing_style": "path" if self._endpoint else "auto"},
             signature_version=UNSIGNED if self._anonymous else None,
         )

@@ -1,8 +1,8 @@
 """Downloads one published file: resumes an interrupted download, and shows the file once it is complete and correct.
 
-`NAME.part` contains the received bytes, `NAME.part.json` what the server told about the file. A download resumes only
-if the server confirms that the file is unchanged (`If-Range`). Otherwise it starts again. The complete part is compared
-with its checksum, synced and renamed.
+`NAME.part` contains the received bytes, `NAME.part.json` what the server reported about the file. A download resumes
+only if the server confirms that the file is unchanged (`If-Range`). Otherwise it starts again. The complete part is
+compared with its checksum, synced and renamed.
 """
 
 import hashlib
@@ -136,7 +136,7 @@ class FileDownload:
             raise TransientError(f"the connection ended after {size:,} of {total:,} bytes")
 
     def _read_info(self) -> RemoteFileInfo | None:
-        """Returns what the server told when the part was begun; None if unknown, or if it was another URL."""
+        """Returns what the server reported when the part was begun; None if unknown, or for another URL."""
         try:
             info = RemoteFileInfo.model_validate_json(self._info_path.read_bytes())
         except (FileNotFoundError, ValidationError):

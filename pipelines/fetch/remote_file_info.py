@@ -1,4 +1,4 @@
-"""Reads from responses what a web server tells about a file, and whether a later response belongs to the same file."""
+"""Reads what a web server reports about a file, and checks whether a later response belongs to the same file."""
 
 import re
 
@@ -12,7 +12,7 @@ _RANGE = re.compile(rf"bytes ({_DIGITS})-{_DIGITS}/({_DIGITS})")
 
 
 class RemoteFileInfo(BaseModel):
-    """What a server tells about a file.
+    """What a server reports about a file.
 
     Args:
         url: The requested URL.
@@ -53,7 +53,7 @@ def read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | 
     """
     size = _parse_range(response)[1] if response.status == 206 else _parse_length(response, published_bytes)
     if size is None:
-        raise CaptError("the server does not tell the length of the file", location=url)
+        raise CaptError("the server does not report the length of the file", location=url)
     if size != (published_bytes or size):
         raise CaptError(
             f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}",

@@ -15,9 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import hash_file
+from features.io.atomic_files import hash_file, write_directory
 from features.io.locations import local_path
-from features.io.output_dirs import make_folder
 from features.synthetic.captchas.renderer import draw_captcha, encode_png
 from features.synthetic.captchas.style import (
     CaptchaStyle,
@@ -77,11 +76,11 @@ def make_captchas(
             hint="use at least 1 image, at most as many labels as images, and a seed of at least 0",
         )
     out, settings = local_path(out).absolute(), _describe_settings(style, num_images, seed, num_labelled)
-    make_folder(
+    write_directory(
         out,
         f"{num_images} CAPTCHAs of seed {seed} with these words and fonts",
-        holds=lambda root: bool(parse_json((root / _SETTINGS_FILE).read_bytes()) == settings),
-        write=lambda root: _write(root, style, settings),
+        is_same=lambda root: bool(parse_json((root / _SETTINGS_FILE).read_bytes()) == settings),
+        write_into=lambda root: _write(root, style, settings),
     )
     return {
         "images": num_images,

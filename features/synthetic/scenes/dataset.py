@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from features.io.atomic_files import write_directory
 from features.io.locations import local_path
-from features.io.output_dirs import make_folder
 from features.synthetic.scenes.dataset_config import DEFAULT_CONFIG, SceneDatasetConfig, parse_object_counts
 from features.synthetic.scenes.grammar import CAPTIONS
 from features.synthetic.scenes.layout import make_scene
@@ -54,11 +54,11 @@ def make_scenes(
     if num_images < 5 or seed < 0:
         raise UsageError(f"got {num_images} scenes, seed {seed}", hint="use at least 5 scenes and a seed of at least 0")
     out, info = local_path(out).absolute(), _describe_dataset(num_images, seed, config)
-    make_folder(
+    write_directory(
         out,
         f"{num_images} scenes of seed {seed}",
-        holds=lambda root: parse_json(_annotation_path(root, "train").read_bytes())["info"] == info,
-        write=lambda root: _write(root, num_images, seed, config),
+        is_same=lambda root: parse_json(_annotation_path(root, "train").read_bytes())["info"] == info,
+        write_into=lambda root: _write(root, num_images, seed, config),
     )
     return {
         "images": num_images,

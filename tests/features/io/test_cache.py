@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from features.io.cache import LocalCache, local_cache
+from features.io.cache import LocalCache, fetch_files, local_cache
 from features.io.cache_paths import cache_path
 from features.io.locations import ObjectPath, parse_location
 from schemas.errors import CaptError, CorruptFileError, UsageError
@@ -78,7 +78,7 @@ def test_a_corrupt_copy_is_downloaded_again_and_a_corrupt_object_is_an_error(wan
 
 def test_parallel_fetches_download_each_object_once(wanted: Wanted, faults: Faults) -> None:
     sizes: list[int] = []
-    threads = [threading.Thread(target=local_cache().fetch_all, args=(wanted, sizes.append)) for _ in range(3)]
+    threads = [threading.Thread(target=fetch_files, args=(wanted, sizes.append)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.store.repair import FeatureTableRepair
-from tests.features.store.stores import add_features, expected_features, feature_recipe, key_of, new_store
+from tests.features.store.stores import add_features, expected_features, feature_config, key_of, new_store
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "store_format.md").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ def test_the_reader_of_the_page_reads_what_capt_wrote(tmp_path: Path, file_forma
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     reader: dict[str, Any] = {}
     exec(code, reader)
-    store, table_config = new_store(tmp_path / "store"), feature_recipe(file_format, dtype)
+    store, table_config = new_store(tmp_path / "store"), feature_config(file_format, dtype)
     add_features(store, table_config, range(8), shards=2)
     add_features(store, table_config, range(8, 12))
     root = store.feature_table_root(table_config)
@@ -34,7 +34,7 @@ def test_the_reader_of_the_page_reads_a_repaired_table(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     reader: dict[str, Any] = {}
     exec(code, reader)
-    store, table_config = new_store(tmp_path / "store"), feature_recipe("tfrecord")
+    store, table_config = new_store(tmp_path / "store"), feature_config("tfrecord")
     add_features(store, table_config, range(8))
     lost = add_features(store, table_config, range(8, 12))
     root = store.feature_table_root(table_config)

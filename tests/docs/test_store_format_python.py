@@ -13,7 +13,7 @@ from tests.features.store.stores import (
     add_dataset,
     add_features,
     expected_features,
-    feature_recipe,
+    feature_config,
     new_store,
 )
 
@@ -23,7 +23,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "store_format.md").re
 def test_the_example_of_the_page_reads_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
     store = new_store(tmp_path / "store")
-    add_features(store, feature_recipe(), range(12), shards=2)
+    add_features(store, feature_config(), range(12), shards=2)
     add_dataset(store, "some", range(12))
     add_captions(store, "some", range(12))
     monkeypatch.chdir(tmp_path)

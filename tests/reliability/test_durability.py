@@ -20,7 +20,7 @@ from features.io.atomic_files import TEMP_PREFIX, make_directory, replace_tree_a
 from features.store import Store
 from features.store.compaction import compact_table
 from schemas.errors import CaptError, ExitCode
-from tests.features.store.stores import add_captions, add_dataset, add_features, feature_recipe, new_store
+from tests.features.store.stores import add_captions, add_dataset, add_features, feature_config, new_store
 from tests.reliability.test_paths import save_network
 from tests.trainer.conftest import make_store, pictures
 from tests.workflows.test_model_registry import facts, put_run, run_name
@@ -208,7 +208,7 @@ def test_no_repair_is_visible_before_its_files_are_durable(
 
 def test_no_commit_of_a_dataset_or_table_is_visible_before_its_files_are_durable(tmp_path: Path, disk: Disk) -> None:
     store = new_store(tmp_path / "new" / "store")
-    table_config = feature_recipe()
+    table_config = feature_config()
     add_features(store, table_config, range(4), shards=2)
     add_features(store, table_config, range(4, 8), failed=[9])
     add_dataset(store, "photos", range(8))
@@ -231,12 +231,12 @@ def test_a_champions_files_are_durable_before_it_is_promoted(tmp_path: Path, dis
 
 def test_directories_that_a_killed_writer_left_unsynced_are_durable_before_a_commit(tmp_path: Path, disk: Disk) -> None:
     store, elsewhere = new_store(tmp_path / "store"), new_store(tmp_path / "elsewhere")
-    add_features(elsewhere, feature_recipe(), range(4), shards=2)
+    add_features(elsewhere, feature_config(), range(4), shards=2)
     for path in elsewhere.path.rglob("*"):
         if path.is_dir():
             (store.path / path.relative_to(elsewhere.path)).mkdir(parents=True, exist_ok=True)
     records = disk.records
-    add_features(store, feature_recipe(), range(4), shards=2)
+    add_features(store, feature_config(), range(4), shards=2)
     assert disk.records == records + 1
 
 

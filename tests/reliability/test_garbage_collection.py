@@ -24,7 +24,7 @@ from tests.features.store.stores import (
     add_features,
     contents,
     expected_features,
-    feature_recipe,
+    feature_config,
     features_of,
     new_store,
 )
@@ -32,7 +32,7 @@ from tests.workflows.test_model_registry import facts, promote, run_name
 from workflows.model_registry import KEPT, RegisteredModel
 
 DAY = 86_400
-RECIPE = feature_recipe()
+CONFIG = feature_config()
 
 Meanwhile = Callable[[Callable[[], object]], None]
 
@@ -75,14 +75,14 @@ def test_a_catalog_that_a_job_commits_again_meanwhile_stays(store: Store, meanwh
 
 
 def test_shards_that_a_job_commits_again_meanwhile_stay(store: Store, meanwhile: Meanwhile) -> None:
-    add_features(store, RECIPE, range(20))
-    add_features(store, RECIPE, range(20, 30))
+    add_features(store, CONFIG, range(20))
+    add_features(store, CONFIG, range(20, 30))
     add_dataset(store, "photos", range(20))
-    compact_table(open_store(store.path), RECIPE.fingerprint)
+    compact_table(open_store(store.path), CONFIG.fingerprint)
     make_old(store)
-    meanwhile(lambda: add_features(store, RECIPE, range(20, 30)))
+    meanwhile(lambda: add_features(store, CONFIG, range(20, 30)))
     capt.store_gc(store=str(store.path))
-    assert np.array_equal(features_of(open_store(store.path), RECIPE, range(30)), expected_features(range(30)))
+    assert np.array_equal(features_of(open_store(store.path), CONFIG, range(30)), expected_features(range(30)))
 
 
 def test_captions_that_a_job_commits_again_meanwhile_stay(store: Store, meanwhile: Meanwhile) -> None:
@@ -177,11 +177,11 @@ def test_a_collection_that_was_suspended_deletes_nothing_more(store: Store, monk
 def test_damaged_files_stay_while_another_job_may_write_them_again(store: Store) -> None:
     from features.store.repair import remove_corrupt
 
-    manifest = add_features(store, RECIPE, range(4))
-    root = store.feature_table_root(RECIPE)
+    manifest = add_features(store, CONFIG, range(4))
+    root = store.feature_table_root(CONFIG)
     path = root / manifest.shards[0].data.path
     add_dataset(store, "photos", ())
-    compact_table(open_store(store.path), RECIPE.fingerprint)
+    compact_table(open_store(store.path), CONFIG.fingerprint)
     assert manifest.digest not in {one.digest for one in CommitLog(root).live()}
     path.write_bytes(b"damaged")
     other = threading.Thread(target=lambda: _hold(store, root, done))

@@ -31,7 +31,7 @@ from tests.features.store.stores import (
     add_dataset,
     add_features,
     expected_features,
-    feature_recipe,
+    feature_config,
     features_of,
     keys_of,
 )
@@ -39,7 +39,7 @@ from tests.reliability.interleaving import Job, Template, World
 from tests.workflows.test_model_registry import facts, promote, put_run, run_name
 from workflows.model_registry import KEPT, RegisteredModel
 
-RECIPE = feature_recipe()
+CONFIG = feature_config()
 DAY = 86_400
 ALL, SOME, FEW = range(10), range(6), range(3)
 
@@ -55,7 +55,7 @@ def build(world: World) -> None:
     prepare(store, "photos", SOME)
     prepare(store, "old", FEW)
     add_captions(store, "old", FEW)
-    compact_table(store, RECIPE.fingerprint)
+    compact_table(store, CONFIG.fingerprint)
     capt.store_drop(store=str(store.path), dataset="old")
     model = RegisteredModel(store, "shapes")
     for number in range(1, KEPT + 3):
@@ -70,13 +70,13 @@ def build(world: World) -> None:
 
 def prepare(store: Store, name: str, numbers: range) -> tuple[Path, Manifest]:
     """Adds the rows that the table lacks and commits the dataset, as `capt prepare features` does; the commit."""
-    root, dataset = store.feature_table_root(RECIPE), store.dataset_root(name)
+    root, dataset = store.feature_table_root(CONFIG), store.dataset_root(name)
     with lease(store.path, "prepare", {table_name(store.path, one): () for one in (root, dataset)}):
         tables = store.feature_tables()
         known = tables[0].lookup(keys_of(numbers)) if tables else np.full(len(numbers), -1)
         missing = [number for number, position in zip(numbers, known, strict=True) if position < 0]
         if missing:
-            add_features(store, RECIPE, missing)
+            add_features(store, CONFIG, missing)
         return dataset, add_dataset(store, name, numbers)
 
 
@@ -100,7 +100,7 @@ JOBS: dict[str, Callable[[Store], object]] = {
     "prepare some": lambda store: prepare(store, "photos", SOME),
     "prepare old": lambda store: prepare(store, "old", FEW),
     "caption old": lambda store: (add_captions(store, "old", FEW), None)[1],
-    "compact": lambda store: compact_table(store, RECIPE.fingerprint),
+    "compact": lambda store: compact_table(store, CONFIG.fingerprint),
     "collect": lambda store: capt.store_gc(store=str(store.path)),
     "collect at once": lambda store: capt.store_gc(store=str(store.path), older_than="0s"),
     "drop": lambda store: capt.store_drop(store=str(store.path), dataset="photos"),
@@ -260,7 +260,7 @@ def test_a_real_server_keeps_what_is_live(tmp_path: Path) -> None:
         store = create_store(f"s3://{BUCKET}/stores/interleaved")
         prepare(store, "photos", ALL)
         prepare(store, "photos", SOME)
-        compact_table(store, RECIPE.fingerprint)
+        compact_table(store, CONFIG.fingerprint)
         alone = _Collector._with_lease
 
         def during(collector: _Collector, *arguments: Any) -> None:
@@ -273,4 +273,4 @@ def test_a_real_server_keeps_what_is_live(tmp_path: Path) -> None:
             capt.store_gc(store=str(store.path), older_than="0s")
         check_live(store)
         check(store)
-        assert np.array_equal(features_of(store, RECIPE, ALL), expected_features(ALL))
+        assert np.array_equal(features_of(store, CONFIG, ALL), expected_features(ALL))

@@ -28,7 +28,7 @@ CHARACTERS = ["é", "写", " ", *"[]{}*?\\#%:'\""]
 ODD = "é写 [a]{b}*?\\#%2F:'\""
 PATTERNS = set("[]*?\\")
 WORDS = [*SPECIAL_TOKENS, "a", "dog"]
-RECIPE = CaptionTableConfig(dataset="d", vocabulary="given:00")
+CONFIG = CaptionTableConfig(dataset="d", vocabulary="given:00")
 SIZES = {
     "embedding_dim": 8,
     "units": 8,
@@ -74,7 +74,7 @@ def put_captions(path: Path, names: list[str]) -> Path:
 @pytest.fixture(scope="module")
 def plain_transform(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("plain")
-    write_transform(WORDS, RECIPE, made)
+    write_transform(WORDS, CONFIG, made)
     return made
 
 
@@ -82,7 +82,7 @@ def plain_transform(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_transform_has_the_same_bytes_and_tokens_on_any_path(
     tmp_path: Path, plain_transform: Path, name: str
 ) -> None:
-    write_transform(WORDS, RECIPE, tmp_path / name)
+    write_transform(WORDS, CONFIG, tmp_path / name)
     assert files_of(tmp_path / name) == files_of(plain_transform)
     tokenizer = Tokenizer(tmp_path / name)
     for _ in range(2):
@@ -91,8 +91,8 @@ def test_a_transform_has_the_same_bytes_and_tokens_on_any_path(
 
 
 def test_a_tokenizer_reads_its_own_vocabulary_and_no_sibling_that_its_path_would_match(tmp_path: Path) -> None:
-    write_transform([*WORDS, "runs"], RECIPE, tmp_path / "ab")
-    write_transform(WORDS, RECIPE, tmp_path / "a?")
+    write_transform([*WORDS, "runs"], CONFIG, tmp_path / "ab")
+    write_transform(WORDS, CONFIG, tmp_path / "a?")
     (row,) = Tokenizer(tmp_path / "a?").tokenize(["a dog runs"]).rows()
     assert row.tolist() == [2, 4, 5, 1, 3]
 
@@ -110,7 +110,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_temporary_directory_may_have_an_odd_name_too(
     tmp_path: Path, temporary: Path, plain_transform: Path
 ) -> None:
-    write_transform(WORDS, RECIPE, tmp_path / ODD)
+    write_transform(WORDS, CONFIG, tmp_path / ODD)
     assert files_of(tmp_path / ODD) == files_of(plain_transform)
     assert Tokenizer(tmp_path / ODD).tokenize(["a dog"]).ids.tolist() == [2, 4, 5, 3]
     assert list(temporary.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Any row survives both formats, and the specs derived from a declaration read what was written."""
+"""Rows round-trip through both formats, and derived specs parse them."""
 
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def test_a_tensor_of_another_shape_or_dtype_is_refused() -> None:
             to_example(table, {"key": bytes(32), "value": value})
 
 
-def test_the_documentation_names_every_column_with_its_type() -> None:
+def test_the_documentation_has_every_column_with_its_type() -> None:
     text = features_table((64, 2048), "int8").doc_table()
     assert "| `key` | bytes[32] |" in text
     assert "int8[64, 2048]" in text

@@ -1,4 +1,4 @@
-"""Fingerprints: pinned, so that tables made by earlier versions stay the ones that the same command finds."""
+"""Fingerprints stay the same, so that tables of earlier versions are found."""
 
 import pytest
 
@@ -29,18 +29,18 @@ KNOWN = (
 
 
 @pytest.mark.parametrize(("table_config", "fingerprint"), KNOWN, ids=["inception_v3", "mobilenet_v3_small", "text"])
-def test_recipes_of_0_1_0_keep_their_fingerprints(table_config, fingerprint):
+def test_table_configs_of_0_1_0_keep_their_fingerprints(table_config, fingerprint):
     assert table_config.fingerprint == fingerprint
 
 
 @pytest.mark.parametrize(
     "changed", [{"resize": "tf-bilinear"}, {"resize": "draft-bilinear"}, {"fit": "crop"}, {"shorter_side": 320}]
 )
-def test_how_an_image_is_resized_is_part_of_the_fingerprint(changed):
+def test_resize_settings_are_part_of_the_fingerprint(changed):
     assert INCEPTION.model_copy(update=changed).fingerprint != INCEPTION.fingerprint
 
 
-def test_a_recipe_comes_back_from_its_canonical_form_and_says_nothing_of_what_it_has_not():
+def test_a_table_config_round_trips_without_null_fields():
     assert FeatureTableConfig.model_validate_json(INCEPTION.canonical) == INCEPTION
     assert b"shorter_side" not in INCEPTION.canonical
     cropped = INCEPTION.model_copy(update={"fit": "crop", "shorter_side": 320})

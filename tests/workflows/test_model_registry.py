@@ -50,7 +50,7 @@ def promote(model: RegisteredModel, number: int) -> None:
     model.promote(facts("promoted", number, number))
 
 
-def test_the_champion_is_what_the_last_decision_says(store: Store) -> None:
+def test_the_last_decision_names_the_champion(store: Store) -> None:
     model = RegisteredModel(store, "shapes")
     assert model.champion is None
     promote(model, 1)
@@ -63,7 +63,7 @@ def test_the_champion_is_what_the_last_decision_says(store: Store) -> None:
     assert [one["reasons"] for one in shown["history"]] == [["said so"]] * 3
 
 
-def test_a_promotion_names_every_file_of_the_run_and_not_its_lock(store: Store) -> None:
+def test_a_promotion_references_every_file_of_the_run_except_its_lock(store: Store) -> None:
     model = RegisteredModel(store, "shapes")
     promote(model, 1)
     files = model.history()[0].manifest.files
@@ -82,7 +82,7 @@ def test_rolling_back_goes_one_champion_further_each_time(store: Store) -> None:
     assert model.champion == run_name(1)
 
 
-def test_a_run_that_was_rejected_can_be_made_champion_by_hand(store: Store) -> None:
+def test_a_person_can_promote_a_rejected_run(store: Store) -> None:
     model = RegisteredModel(store, "shapes")
     promote(model, 1)
     put_run(model, 0xA2)
@@ -94,7 +94,7 @@ def test_a_run_that_was_rejected_can_be_made_champion_by_hand(store: Store) -> N
         capt.models_promote(store=str(store.path), run="ff")
 
 
-def test_a_champion_that_is_damaged_is_not_gone_back_to(store: Store) -> None:
+def test_rolling_back_to_a_corrupt_champion_is_an_error(store: Store) -> None:
     model = RegisteredModel(store, "shapes")
     promote(model, 1)
     promote(model, 2)
@@ -119,7 +119,7 @@ def test_a_flipped_byte_is_found_in_every_file_of_a_model(store: Store) -> None:
     assert capt.store_verify(store=str(store.path))["orphaned"] == ["models/shapes/stray.txt"]
 
 
-def test_garbage_collection_keeps_the_last_champions_and_what_changes_still(store: Store) -> None:
+def test_garbage_collection_keeps_the_last_champions_and_recent_runs(store: Store) -> None:
     model = RegisteredModel(store, "shapes")
     for number in range(1, KEPT + 3):
         promote(model, number)
@@ -137,7 +137,7 @@ def test_garbage_collection_keeps_the_last_champions_and_what_changes_still(stor
         capt.models_promote(store=str(store.path), run=run_name(1))
 
 
-def test_a_model_is_asked_for_by_name_where_there_are_several(store: Store) -> None:
+def test_the_model_name_is_required_if_there_are_several(store: Store) -> None:
     with pytest.raises(StoreError, match="has no model"):
         capt.models_show(store=str(store.path))
     promote(RegisteredModel(store, "shapes"), 1)
@@ -149,7 +149,7 @@ def test_a_model_is_asked_for_by_name_where_there_are_several(store: Store) -> N
         RegisteredModel(store, "../away")
 
 
-def test_a_run_that_is_gone_is_not_promoted(store: Store) -> None:
+def test_a_missing_run_is_not_promoted(store: Store) -> None:
     model = RegisteredModel(store, "shapes")
     promote(model, 1)
     put_run(model, 2)

@@ -1,4 +1,4 @@
-"""Examples are shown with everything that is known of them, whatever is not there yet or not there any more."""
+"""Examples show all that is known of an image, also if parts are missing."""
 
 import json
 import zipfile
@@ -54,7 +54,7 @@ def test_an_example_has_its_image_all_captions_split_and_tokens(store, photos):
     assert example["captions"][1]["tokens"][1] == "<unk>"
 
 
-def test_captions_come_in_the_order_of_their_ids(store, tmp_path):
+def test_captions_are_in_the_order_of_their_ids(store, tmp_path):
     texts = [f"caption {number}" for number in range(12)]
     shown = [photo(tmp_path, 1, captions=texts)]
     add_dataset(store, shown)
@@ -63,7 +63,7 @@ def test_captions_come_in_the_order_of_their_ids(store, tmp_path):
     assert [caption["caption"] for caption in example["captions"]] == texts
 
 
-def test_a_seed_draws_the_same_examples_and_a_larger_count_the_same_first(store, photos):
+def test_a_seed_selects_the_same_examples_and_a_larger_number_adds_to_them(store, photos):
     add_dataset(store, photos)
     few, more = examples(store, num_examples=3), examples(store, num_examples=6)
     assert (few["shown"], few["images"]) == (3, 9)
@@ -72,7 +72,7 @@ def test_a_seed_draws_the_same_examples_and_a_larger_count_the_same_first(store,
     assert {tuple(ids(examples(store, num_examples=3, seed=seed))) for seed in range(5)} != {tuple(ids(few))}
 
 
-def test_a_split_shows_its_own_examples_only(store, photos):
+def test_split_selects_the_examples_of_one_split(store, photos):
     add_dataset(store, photos)
     add_captions(store, photos)
     result = examples(store, split="val")
@@ -96,7 +96,7 @@ def test_the_page_shows_every_example(store, photos, tmp_path):
     assert all(f"image {image_id}" in page for image_id in ids(result))
 
 
-def test_an_image_that_is_gone_damaged_or_another_now_costs_no_other(store, photos, tmp_path):
+def test_a_missing_corrupt_or_changed_image_does_not_affect_others(store, photos, tmp_path):
     damaged = photo(tmp_path / "images", 9, captions=CAPTIONS)
     damaged = Photo("9", damaged.data[:-20], damaged.reference, "train", CAPTIONS)
     Path(damaged.reference.location).write_bytes(damaged.data)
@@ -132,7 +132,7 @@ def test_images_are_read_in_place_from_an_archive(store, tmp_path):
     }
 
 
-def test_a_dataset_without_captions_yet_is_shown_by_its_images(store, photos, tmp_path, capsys):
+def test_a_dataset_without_captions_is_shown(store, photos, tmp_path, capsys):
     add_dataset(store, photos)
     out = tmp_path / "page.html"
     result = examples(store, output=str(out))
@@ -143,7 +143,7 @@ def test_a_dataset_without_captions_yet_is_shown_by_its_images(store, photos, tm
     assert "9 of 9 examples of pets" in capsys.readouterr().out
 
 
-def test_captions_without_images_yet_are_shown_alone(store, photos, tmp_path):
+def test_captions_without_images_are_shown(store, photos, tmp_path):
     add_captions(store, photos)
     out = tmp_path / "page.html"
     result = examples(store, output=str(out), split="train")
@@ -154,7 +154,7 @@ def test_captions_without_images_yet_are_shown_alone(store, photos, tmp_path):
     assert page.count("a dog sleeps") == 6
 
 
-def test_an_example_needs_both_an_image_and_captions_where_a_dataset_has_both(store, photos):
+def test_examples_of_a_complete_dataset_have_image_and_captions(store, photos):
     add_dataset(store, photos[:6])
     add_captions(store, photos[4:])
     result = examples(store)
@@ -162,7 +162,7 @@ def test_an_example_needs_both_an_image_and_captions_where_a_dataset_has_both(st
     assert (result["without_captions"], result["without_image"]) == (4, 3)
 
 
-def test_of_several_datasets_the_error_names_them_and_the_option(store, photos):
+def test_several_datasets_without_option_are_an_error(store, photos):
     add_dataset(store, photos)
     add_captions(store, photos, "flowers")
     with pytest.raises(StoreError, match=r"several datasets: flowers, pets"):
@@ -171,7 +171,7 @@ def test_of_several_datasets_the_error_names_them_and_the_option(store, photos):
     assert examples(store, dataset="flowers")["without_image"] == 9
 
 
-def test_of_several_text_tables_the_error_names_them_and_the_option(store, photos):
+def test_several_caption_tables_without_option_are_an_error(store, photos):
     add_dataset(store, photos)
     first, second = add_captions(store, photos), add_captions(store, photos, words=(*SPECIAL_TOKENS, "a"))
     with pytest.raises(StoreError, match=r"several caption tables match") as error:
@@ -183,7 +183,7 @@ def test_of_several_text_tables_the_error_names_them_and_the_option(store, photo
     assert result["examples"][0]["captions"][0]["tokens"] == ["<start>", "a", "<unk>", "<unk>", "<end>"]
 
 
-def test_a_text_table_picks_its_dataset(store, photos):
+def test_a_caption_table_selects_its_dataset(store, photos):
     add_dataset(store, photos)
     add_dataset(store, photos[:2], "flowers")
     text = add_captions(store, photos)
@@ -192,13 +192,13 @@ def test_a_text_table_picks_its_dataset(store, photos):
         examples(store, caption_table=text, dataset="flowers")
 
 
-def test_an_unknown_dataset_is_told_with_those_there_are(store, photos):
+def test_the_error_for_an_unknown_dataset_lists_the_datasets(store, photos):
     add_dataset(store, photos)
     with pytest.raises(StoreError, match=r"no dataset 'cats'.*pets"):
         examples(store, dataset="cats")
 
 
-def test_a_store_without_datasets_says_what_to_run(store):
+def test_a_store_without_datasets_is_an_error(store):
     with pytest.raises(StoreError, match=r"no dataset.*capt prepare"):
         examples(store)
 
@@ -210,12 +210,12 @@ def test_a_store_without_datasets_says_what_to_run(store):
         ({"split": "dev"}, "--split: .*'dev'"),
     ],
 )
-def test_options_that_mean_nothing_are_wrong_usage(store, options, message):
+def test_invalid_options_are_usage_errors(store, options, message):
     with pytest.raises(UsageError, match=message):
         examples(store, **options)
 
 
-def test_a_page_that_cannot_be_written_is_said_in_one_line(store, photos, tmp_path):
+def test_a_page_that_cannot_be_written_is_an_error(store, photos, tmp_path):
     add_dataset(store, photos)
     with pytest.raises(UsageError, match="this is a directory"):
         examples(store, output=str(tmp_path))
@@ -224,7 +224,7 @@ def test_a_page_that_cannot_be_written_is_said_in_one_line(store, photos, tmp_pa
         examples(store, output=str(tmp_path / "file" / "page.html"))
 
 
-def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path, capsys):
+def test_the_examples_or_the_path_of_their_page_are_printed(store, photos, tmp_path, capsys):
     add_dataset(store, photos)
     add_captions(store, photos)
     Path(photos[0].reference.location).unlink()
@@ -240,7 +240,7 @@ def test_people_see_the_examples_or_where_their_page_is(store, photos, tmp_path,
     assert "There are no examples to show." in capsys.readouterr().out
 
 
-def test_the_word_of_a_captcha_stands_where_captions_do(store, tmp_path, capsys):
+def test_the_label_of_a_captcha_is_shown_as_its_caption(store, tmp_path, capsys):
     shown = [captcha(number, split) for number, split in enumerate(("train", "train", "test"))]
     add_words(store, shown, ("train",), put_images(tmp_path / "images", shown))
     result = examples(store, output=str(tmp_path / "page.html"))

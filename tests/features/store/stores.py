@@ -1,4 +1,4 @@
-"""Small stores for tests, made as the jobs make theirs, with rows that a number decides instead of a network."""
+"""Builds small stores for tests; a number determines each row."""
 
 import contextlib
 import hashlib
@@ -36,10 +36,10 @@ def new_store(path: Path) -> Store:
     return create_store(path)
 
 
-def feature_recipe(
+def feature_config(
     file_format: Format = "parquet", dtype: StorageDtype = "float16", compression: Compression = "none"
 ) -> FeatureTableConfig:
-    """The recipe of a table of features of shape `SHAPE`."""
+    """Returns the config of a feature table of shape `SHAPE`."""
     return FeatureTableConfig(
         extractor="inception_v3",
         weights="random:0",

@@ -1,4 +1,4 @@
-"""The commit log: commits are whole or invisible, none is lost, and damage is named."""
+"""Commits are atomic, none is lost, and errors locate corruption."""
 
 import multiprocessing
 from pathlib import Path
@@ -24,14 +24,14 @@ def append_many(root: Path, names: list[str]) -> None:
         CommitLog(root).append(manifest(name))
 
 
-def test_commits_come_back_in_order(tmp_path: Path) -> None:
+def test_commits_are_returned_in_order(tmp_path: Path) -> None:
     append_many(tmp_path, ["one", "two", "three"])
     assert [m.files["catalog"].path for m in CommitLog(tmp_path).live()] == [
         f"c/{n}.parquet" for n in ("one", "two", "three")
     ]
 
 
-def test_a_replaced_commit_is_live_no_more(tmp_path: Path) -> None:
+def test_a_replaced_commit_is_superseded(tmp_path: Path) -> None:
     log = CommitLog(tmp_path)
     first = log.append(manifest("one"))
     second = log.append(manifest("two", replaces=(first,)))
@@ -39,13 +39,13 @@ def test_a_replaced_commit_is_live_no_more(tmp_path: Path) -> None:
     assert log.entries() == [first, second]
 
 
-def test_the_same_commit_again_is_one_commit(tmp_path: Path) -> None:
+def test_appending_an_equal_commit_adds_no_entry(tmp_path: Path) -> None:
     log = CommitLog(tmp_path)
     assert log.append(manifest("one")) == log.append(manifest("one"))
     assert len(log.entries()) == 1
 
 
-def test_a_commit_that_was_replaced_comes_back_as_often_as_it_is_made_again(tmp_path: Path) -> None:
+def test_a_superseded_commit_can_be_committed_again(tmp_path: Path) -> None:
     log = CommitLog(tmp_path)
     for _ in range(3):
         log.append(manifest("one"))
@@ -57,7 +57,7 @@ def test_a_commit_that_was_replaced_comes_back_as_often_as_it_is_made_again(tmp_
     assert len(log.entries()) == 6
 
 
-def test_a_gap_in_the_log_is_damage_for_readers_and_writers(tmp_path: Path) -> None:
+def test_readers_and_writers_report_a_gap_in_the_log_as_corrupt(tmp_path: Path) -> None:
     append_many(tmp_path, ["one", "two", "three"])
     (tmp_path / "log" / "00000002.json").unlink()
     with pytest.raises(CorruptFileError, match=r"00000002\.json: the log entry is missing"):
@@ -66,7 +66,7 @@ def test_a_gap_in_the_log_is_damage_for_readers_and_writers(tmp_path: Path) -> N
         CommitLog(tmp_path).append(manifest("four"))
 
 
-def test_processes_that_commit_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_processes_lose_no_commit(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     names = [[f"{worker}-{number}" for number in range(10)] for worker in range(3)]
     processes = [context.Process(target=append_many, args=(tmp_path, some)) for some in names]
@@ -81,7 +81,7 @@ def test_processes_that_commit_at_once_lose_nothing(tmp_path: Path) -> None:
     }
 
 
-def test_a_manifest_changed_by_hand_is_refused_with_both_digests(tmp_path: Path) -> None:
+def test_the_error_for_an_edited_manifest_has_both_digests(tmp_path: Path) -> None:
     digest = CommitLog(tmp_path).append(manifest("one"))
     path = tmp_path / "manifests" / f"{digest}.json"
     path.write_bytes(path.read_bytes().replace(b'"bytes":1', b'"bytes":2'))
@@ -90,21 +90,21 @@ def test_a_manifest_changed_by_hand_is_refused_with_both_digests(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"version": "x"}', b'{"version": 1, "stray": 2}'])
-def test_what_is_no_manifest_is_refused(tmp_path: Path, text: bytes) -> None:
+def test_an_invalid_manifest_is_corrupt(tmp_path: Path, text: bytes) -> None:
     digest = CommitLog(tmp_path).append(manifest("one"))
     (tmp_path / "manifests" / f"{digest}.json").write_bytes(text)
     with pytest.raises(CorruptFileError, match="corrupt"):
         CommitLog(tmp_path).live()
 
 
-def test_a_manifest_of_a_newer_version_says_so(tmp_path: Path) -> None:
+def test_the_error_for_a_newer_manifest_has_its_version(tmp_path: Path) -> None:
     digest = CommitLog(tmp_path).append(manifest("one"))
     (tmp_path / "manifests" / f"{digest}.json").write_bytes(b'{"version": 99}')
     with pytest.raises(StoreError, match="version 99"):
         CommitLog(tmp_path).live()
 
 
-def test_a_missing_manifest_or_a_damaged_entry_is_named(tmp_path: Path) -> None:
+def test_the_error_locates_a_missing_manifest_or_a_corrupt_entry(tmp_path: Path) -> None:
     digest = CommitLog(tmp_path).append(manifest("one"))
     (tmp_path / "manifests" / f"{digest}.json").unlink()
     with pytest.raises(CorruptFileError, match="the manifest is missing"):
@@ -115,12 +115,12 @@ def test_a_missing_manifest_or_a_damaged_entry_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../b", "", "a//b", "a/./b"])
-def test_a_manifest_cannot_name_a_file_outside_its_table(path: str) -> None:
+def test_a_manifest_cannot_reference_a_file_outside_its_table(path: str) -> None:
     with pytest.raises(ValueError, match="inside the table"):
         FileEntry(path=path, bytes=1, sha256=DIGEST)
 
 
-def test_a_file_written_aside_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_written_atomically(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
 
@@ -139,7 +139,7 @@ def test_a_file_written_aside_appears_whole_or_not_at_all(tmp_path: Path) -> Non
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(TEMP_PREFIX)]
 
 
-def test_of_two_writers_one_wins(tmp_path: Path) -> None:
+def test_put_if_absent_succeeds_for_one_of_two_writers(tmp_path: Path) -> None:
     assert put_if_absent(tmp_path / "file", b"first")
     assert not put_if_absent(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"

@@ -1,4 +1,4 @@
-"""Compaction copies rows into one commit, byte for byte what one run writes, and loses nothing on the way."""
+"""Compaction copies rows to one commit with the bytes of a single run, and loses nothing."""
 
 import multiprocessing
 import shutil
@@ -25,7 +25,7 @@ from tests.features.store.stores import (
     add_features,
     contents,
     expected_features,
-    feature_recipe,
+    feature_config,
     features_of,
     key_of,
     keys_of,
@@ -59,10 +59,10 @@ def in_one_go(path: Path, table_config: Any, rows: int = 64, shard_count: int = 
 @pytest.mark.parametrize(
     ("dtype", "compression"), [("float32", "none"), ("bfloat16", "none"), ("int8", "none"), ("int8", "zstd")]
 )
-def test_a_store_grown_by_deltas_equals_one_made_in_one_go(
+def test_a_compacted_store_equals_one_written_in_one_run(
     tmp_path: Path, file_format: Any, dtype: Any, compression: Any
 ) -> None:
-    table_config = feature_recipe(file_format, dtype, compression)
+    table_config = feature_config(file_format, dtype, compression)
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
     result = capt.store_compact(store=str(store.path), num_shards=8)
     assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
@@ -72,7 +72,7 @@ def test_a_store_grown_by_deltas_equals_one_made_in_one_go(
 
 
 def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table_config = feature_recipe()
+    table_config = feature_config()
     monkeypatch.setattr(shards, "SHARD_BYTES", 20 * (32 + 128))
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config, shard_count=4)
     capt.store_compact(store=str(store.path))
@@ -81,7 +81,7 @@ def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("range_rows", [1, 5, 40])
 def test_rows_are_merged_range_by_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, range_rows: int) -> None:
-    table_config = feature_recipe()
+    table_config = feature_config()
     monkeypatch.setattr(merge, "_RANGE_ROWS", range_rows)
     monkeypatch.setattr(row_copy, "_MAX_OPEN", 2)
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
@@ -89,8 +89,8 @@ def test_rows_are_merged_range_by_range(tmp_path: Path, monkeypatch: pytest.Monk
     assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
 
 
-def test_changing_the_shard_count_copies_and_a_compact_table_is_left_alone(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_changing_the_shard_count_copies_rows_and_a_compact_table_is_unchanged(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = in_one_go(tmp_path / "store", table_config, rows=40, shard_count=1)
     before = contents(store.feature_table_root(table_config))
     assert capt.store_compact(store=str(store.path), num_shards=16)["shards"] == 16
@@ -105,8 +105,8 @@ def test_changing_the_shard_count_copies_and_a_compact_table_is_left_alone(tmp_p
         capt.store_compact(store=str(store.path), num_shards=3)
 
 
-def test_rows_that_no_dataset_names_are_left_out_and_counted(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_rows_that_no_dataset_references_are_dropped_and_counted(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "others", range(25, 32))
     done = compact_table(store, table_config.fingerprint)
@@ -120,8 +120,8 @@ def test_rows_that_no_dataset_names_are_left_out_and_counted(tmp_path: Path) -> 
     }
 
 
-def test_rows_that_came_back_are_seen_again(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_rows_that_were_added_again_can_be_read(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = in_one_go(tmp_path / "store", table_config, rows=8, shard_count=1)
     add_dataset(store, "some", range(4))
     assert compact_table(store, table_config.fingerprint).dropped == 4
@@ -129,8 +129,8 @@ def test_rows_that_came_back_are_seen_again(tmp_path: Path) -> None:
     assert np.array_equal(features_of(store, table_config, range(8)), expected_features(range(8)))
 
 
-def test_a_table_whose_rows_nobody_names_is_empty_and_takes_new_ones(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_a_table_without_referenced_rows_becomes_empty_and_accepts_new_ones(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = new_store(tmp_path / "store")
     add_features(store, table_config, range(8))
     assert compact_table(store, table_config.fingerprint).dropped == 8
@@ -140,8 +140,8 @@ def test_a_table_whose_rows_nobody_names_is_empty_and_takes_new_ones(tmp_path: P
     assert store.feature_table(table_config.fingerprint).rows == 4
 
 
-def test_commits_of_different_makings_stay_apart(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_commits_with_different_provenance_stay_separate(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = new_store(tmp_path / "store")
     for numbers, numerics in ((range(8), "cpu-avx2"), (range(6, 16), "cpu-amx_bf16"), (range(16, 20), "cpu-avx2")):
         add_features(store, table_config, numbers, numerics=numerics)
@@ -154,8 +154,8 @@ def test_commits_of_different_makings_stay_apart(tmp_path: Path) -> None:
     assert np.array_equal(features_of(store, table_config, range(20)), expected_features(range(20)))
 
 
-def test_a_damaged_shard_is_not_copied(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_a_corrupt_shard_is_not_copied(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     root = store.feature_table_root(table_config)
     path = root / CommitLog(root).live()[0].shards[2].data.path
@@ -169,8 +169,8 @@ def test_a_damaged_shard_is_not_copied(tmp_path: Path) -> None:
     assert not [path for path in left if path.name.startswith(".aside-") or path.parent.name == "pins"]
 
 
-def test_a_full_disk_is_told_before_anything_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table_config = feature_recipe()
+def test_too_little_disk_space_is_an_error_before_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     usage = compaction.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(compaction.shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -193,16 +193,16 @@ def while_copying(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]
     monkeypatch.setattr(compaction, "open_copier", opened)
 
 
-def test_a_commit_made_meanwhile_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table_config = feature_recipe()
+def test_a_concurrent_commit_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     while_copying(monkeypatch, lambda: add_features(store, table_config, range(64, 70)))
     assert compact_table(store, table_config.fingerprint).rows == 64
     assert np.array_equal(features_of(store, table_config, range(70)), expected_features(range(70)))
 
 
-def test_a_row_that_a_dataset_comes_to_name_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table_config = feature_recipe()
+def test_a_row_that_a_dataset_references_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "others", [1])
     while_copying(monkeypatch, lambda: add_dataset(store, "third", [63]))
@@ -212,10 +212,10 @@ def test_a_row_that_a_dataset_comes_to_name_meanwhile_stays(tmp_path: Path, monk
     assert np.array_equal(features_of(store, table_config, [0, 63]), expected_features([0, 63]))
 
 
-def test_a_dataset_that_changes_meanwhile_brings_back_nothing_it_does_not_name(
+def test_a_concurrent_dataset_change_keeps_unreferenced_rows_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table_config = feature_recipe()
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "others", [1])
     while_copying(monkeypatch, lambda: add_dataset(store, "third", [2]))
@@ -224,7 +224,7 @@ def test_a_dataset_that_changes_meanwhile_brings_back_nothing_it_does_not_name(
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_rows_stay_while_a_job_prepares_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    table_config = feature_recipe()
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "others", [1])
     held = lease(store.path, "prepare", {table_name(store.path, store.feature_table_root(table_config)): ()})
@@ -240,8 +240,8 @@ def test_rows_stay_while_a_job_prepares_features(tmp_path: Path, monkeypatch: py
     assert compact_table(store, table_config.fingerprint).dropped == 34
 
 
-def test_a_compaction_that_was_overtaken_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table_config = feature_recipe()
+def test_an_overtaken_compaction_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     while_copying(monkeypatch, lambda: compact_table(store, table_config.fingerprint, shards=2))
     assert compact_table(store, table_config.fingerprint, shards=4).merged == 1
@@ -249,7 +249,7 @@ def test_a_compaction_that_was_overtaken_starts_again(tmp_path: Path, monkeypatc
 
 
 def test_an_open_reader_keeps_its_snapshot(tmp_path: Path) -> None:
-    table_config = feature_recipe("tfrecord")
+    table_config = feature_config("tfrecord")
     store = grown(tmp_path / "store", table_config)
     with hold_snapshot(store.path, lambda: [store.feature_table(table_config.fingerprint)]) as (table,):
         add_dataset(store, "others", [1])
@@ -269,8 +269,8 @@ def _grow(path: str, table_config: Any, first: int) -> None:
         add_features(open_store(path), table_config, range(number, number + 5))
 
 
-def test_two_writers_and_a_compaction_at_once_lose_nothing(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_concurrent_writers_and_compaction_lose_nothing(tmp_path: Path) -> None:
+    table_config = feature_config()
     store = grown(tmp_path / "store", table_config)
     add_dataset(store, "all", range(200))
     context = multiprocessing.get_context("spawn")
@@ -295,8 +295,8 @@ def test_two_writers_and_a_compaction_at_once_lose_nothing(tmp_path: Path) -> No
 # === Killed ===
 
 
-def test_a_killed_compaction_leaves_a_sound_store_and_is_finished_by_the_next(tmp_path: Path) -> None:
-    table_config = feature_recipe()
+def test_a_killed_compaction_leaves_a_healthy_store_and_the_next_one_finishes_it(tmp_path: Path) -> None:
+    table_config = feature_config()
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config, 64 + KILLS, 16)
     add_dataset(store, "later", range(64, 64 + KILLS))
     shutil.copytree(store.path, tmp_path / "copy")
@@ -320,7 +320,7 @@ def test_a_killed_compaction_leaves_a_sound_store_and_is_finished_by_the_next(tm
 def test_shards_that_a_killed_compaction_wrote_are_not_copied_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table_config = feature_recipe()
+    table_config = feature_config()
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
     written = []
 
@@ -362,9 +362,9 @@ print(peak() - before, "tensorflow" in sys.modules)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_compaction_takes_bounded_memory_and_no_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_needs_bounded_memory_and_no_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "SHAPE", (64, 256))
-    table_config = feature_recipe("tfrecord", "float32")
+    table_config = feature_config("tfrecord", "float32")
     kibibytes_a_row, growth = 64, []
     for rows in (100, 700):
         store = new_store(tmp_path / str(rows))

@@ -1,4 +1,4 @@
-"""A dataset taken out is gone for who opens the store, comes back when it is prepared again, and leaves no half."""
+"""A dropped dataset is gone for new readers, can be prepared again, and is never half removed."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.features.store.stores import (
     add_captions,
     add_dataset,
     add_features,
-    feature_recipe,
+    feature_config,
     killed,
     new_store,
     timed,
@@ -27,7 +27,7 @@ KILLS = 6
 
 def prepared(path: Path) -> Store:
     store = new_store(path)
-    add_features(store, feature_recipe(), range(12))
+    add_features(store, feature_config(), range(12))
     for name, numbers in (("one", range(8)), ("two", range(6, 12))):
         add_dataset(store, name, numbers)
         add_captions(store, name, numbers)
@@ -40,7 +40,7 @@ def names(store: Store) -> tuple[list[str], list[str]]:
     )
 
 
-def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) -> None:
+def test_dropping_a_dataset_removes_its_caption_tables_only(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     texts = [table.fingerprint for table in store.caption_tables() if table.table_config.dataset == "one"]
     result = capt.store_drop(store=str(store.path), dataset="one")
@@ -52,14 +52,14 @@ def test_a_dataset_goes_with_its_captions_and_leaves_the_others(tmp_path: Path) 
     assert not found.orphaned
 
 
-def test_who_has_the_dataset_open_keeps_it(tmp_path: Path) -> None:
+def test_an_open_snapshot_keeps_the_dropped_dataset(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     dataset = store.dataset("one")
     capt.store_drop(store=str(store.path), dataset="one")
     assert dataset.catalog().num_rows == 8
 
 
-def test_a_dataset_that_is_gone_is_none_to_complain_of_but_one_that_never_was_is(tmp_path: Path) -> None:
+def test_dropping_again_is_no_error_but_an_unknown_dataset_is(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     capt.store_drop(store=str(store.path), dataset="one")
     entries = CommitLog(store.dataset_root("one")).entries()
@@ -69,7 +69,7 @@ def test_a_dataset_that_is_gone_is_none_to_complain_of_but_one_that_never_was_is
         capt.store_drop(store=str(store.path), dataset="three")
 
 
-def test_a_dataset_comes_back_as_often_as_it_is_prepared_again(tmp_path: Path) -> None:
+def test_a_dropped_dataset_can_be_prepared_again(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     for _ in range(3):
         capt.store_drop(store=str(store.path), dataset="one")
@@ -81,7 +81,7 @@ def test_a_dataset_comes_back_as_often_as_it_is_prepared_again(tmp_path: Path) -
     assert verify(store.path).is_healthy
 
 
-def test_a_dataset_committed_meanwhile_is_not_taken_out(tmp_path: Path) -> None:
+def test_a_dataset_committed_meanwhile_is_not_dropped(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     log = CommitLog(store.dataset_root("one"))
     seen = tuple(manifest.digest for manifest in log.live())
@@ -90,7 +90,7 @@ def test_a_dataset_committed_meanwhile_is_not_taken_out(tmp_path: Path) -> None:
     assert store.dataset("one").catalog().num_rows == 3
 
 
-def test_a_killed_removal_leaves_a_sound_store_and_is_finished_by_the_next(tmp_path: Path) -> None:
+def test_a_killed_drop_leaves_a_healthy_store_and_the_next_one_finishes_it(tmp_path: Path) -> None:
     store = prepared(tmp_path / "store")
     within, kills = timed(drop_dataset, StoreDrop(store=str(prepared(tmp_path / "other").path), dataset="one")), 0
     for seed in range(KILLS):

@@ -1,4 +1,4 @@
-"""Garbage collection deletes what nothing has named for long enough, and nothing that anybody may need."""
+"""Garbage collection deletes old unreferenced files, and no file that a job may need."""
 
 import os
 import shutil
@@ -24,14 +24,14 @@ from tests.features.store.stores import (
     add_features,
     contents,
     expected_features,
-    feature_recipe,
+    feature_config,
     features_of,
     killed,
     new_store,
     timed,
 )
 
-RECIPE = feature_recipe()
+CONFIG = feature_config()
 HOUR, DAY = 3600, 86_400
 KILLS = 6
 
@@ -40,7 +40,7 @@ def compacted(path: Path, deltas: int = 3) -> Store:
     """A store whose first commits a compaction has replaced."""
     store = new_store(path)
     for number in range(deltas):
-        add_features(store, RECIPE, range(number * 8, number * 8 + 8), shards=4)
+        add_features(store, CONFIG, range(number * 8, number * 8 + 8), shards=4)
     add_dataset(store, "some", range(4))
     add_dataset(store, "some", range(deltas * 8))
     capt.store_compact(store=str(store.path))
@@ -57,12 +57,12 @@ def make_old(path: Path, seconds: float) -> None:
 
 
 def reads(store: Store, rows: int = 24) -> bool:
-    return np.array_equal(features_of(store, RECIPE, range(rows)), expected_features(range(rows)))
+    return np.array_equal(features_of(store, CONFIG, range(rows)), expected_features(range(rows)))
 
 
-def test_what_was_replaced_goes_when_its_time_has_passed(tmp_path: Path) -> None:
+def test_superseded_files_are_deleted_after_the_minimum_time(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    log = CommitLog(store.feature_table_root(RECIPE))
+    log = CommitLog(store.feature_table_root(CONFIG))
     before = files(store)
     assert capt.store_gc(store=str(store.path))["files"] == 0
     make_old(log.entry_path(4), 25 * HOUR)
@@ -71,24 +71,24 @@ def test_what_was_replaced_goes_when_its_time_has_passed(tmp_path: Path) -> None
     assert result == result | {"files": len(gone), "paths": sorted(gone), "leased": 0, "dry_run": False}
     assert gone == {path for path in gone if path.endswith((".parquet", ".index"))}
     assert not [path for path in gone if "catalog" in path]
-    assert set(contents(store.feature_table_root(RECIPE))) == {
-        path.relative_to(store.feature_table_root(RECIPE)).as_posix()
-        for path in store.feature_table_root(RECIPE).glob("*/feat*")
+    assert set(contents(store.feature_table_root(CONFIG))) == {
+        path.relative_to(store.feature_table_root(CONFIG)).as_posix()
+        for path in store.feature_table_root(CONFIG).glob("*/feat*")
     }
     assert reads(store)
     assert verify(store.path).is_healthy
 
 
-def test_the_time_is_counted_from_the_commit_that_stopped_naming_a_file(tmp_path: Path) -> None:
+def test_the_time_starts_at_the_commit_that_superseded_a_file(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    log = CommitLog(store.feature_table_root(RECIPE))
-    make_old(store.feature_table_root(RECIPE), 30 * DAY)
+    log = CommitLog(store.feature_table_root(CONFIG))
+    make_old(store.feature_table_root(CONFIG), 30 * DAY)
     make_old(log.entry_path(4), 2 * DAY)
     assert capt.store_gc(store=str(store.path), older_than="3d")["files"] == 0
     assert capt.store_gc(store=str(store.path), older_than="36h")["files"] > 0
 
 
-def test_a_plan_changes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     before = files(store)
     planned = capt.store_gc(store=str(store.path), older_than="0s", dry_run=True)
@@ -99,19 +99,19 @@ def test_a_plan_changes_nothing(tmp_path: Path) -> None:
     assert before - files(store) == set(done["paths"])
 
 
-def test_what_a_later_commit_names_again_stays(tmp_path: Path) -> None:
+def test_files_that_a_later_commit_references_again_stay(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
-    add_features(store, RECIPE, range(8))
+    add_features(store, CONFIG, range(8))
     add_dataset(store, "some", range(8))
     capt.store_drop(store=str(store.path), dataset="some")
     capt.store_compact(store=str(store.path))
-    add_features(store, RECIPE, range(8))
+    add_features(store, CONFIG, range(8))
     add_dataset(store, "some", range(8))
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 0
     assert reads(store, 8)
 
 
-def test_a_dropped_dataset_goes_with_its_captions(tmp_path: Path) -> None:
+def test_files_of_a_dropped_dataset_and_its_captions_are_deleted(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     add_captions(store, "some", range(4))
     capt.store_drop(store=str(store.path), dataset="some")
@@ -121,10 +121,10 @@ def test_a_dropped_dataset_goes_with_its_captions(tmp_path: Path) -> None:
     assert verify(store.path).is_healthy
 
 
-def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
+def test_files_of_a_leased_snapshot_are_kept_and_counted(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
-    add_features(store, RECIPE, range(8), shards=2)
-    add_features(store, RECIPE, range(8, 16))
+    add_features(store, CONFIG, range(8), shards=2)
+    add_features(store, CONFIG, range(8, 16))
     add_dataset(store, "some", range(16))
     with hold_snapshot(store.path, store.feature_tables) as (table,):
         capt.store_compact(store=str(store.path))
@@ -136,9 +136,9 @@ def test_a_pinned_snapshot_is_kept_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("purpose", ["prepare", "compact"])
-def test_a_table_that_a_job_works_on_is_left_alone(tmp_path: Path, purpose: Any) -> None:
+def test_a_table_that_a_job_writes_to_is_skipped(tmp_path: Path, purpose: Any) -> None:
     store = compacted(tmp_path / "store")
-    name = table_name(store.path, store.feature_table_root(RECIPE))
+    name = table_name(store.path, store.feature_table_root(CONFIG))
     job_database = store.path / "work" / "run-1" / "ledger.sqlite"
     job_database.parent.mkdir(parents=True)
     job_database.touch()
@@ -150,9 +150,9 @@ def test_a_table_that_a_job_works_on_is_left_alone(tmp_path: Path, purpose: Any)
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] > 0
 
 
-def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path) -> None:
+def test_shards_of_an_unfinished_job_are_deleted_with_its_plan(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
-    root = store.feature_table_root(RECIPE)
+    root = store.feature_table_root(CONFIG)
     abandoned = root / "0123456789abcdef"
     shutil.copytree(next(path.parent for path in root.glob("*/*.index")), abandoned)
     plan = store.path / "work" / f"{root.name}-{abandoned.name}" / "done" / "00000.json"
@@ -172,10 +172,10 @@ def test_shards_of_a_job_that_was_never_finished_go_with_its_plan(tmp_path: Path
     assert reads(store)
 
 
-def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
+def test_files_of_killed_jobs_are_kept_for_an_hour(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     capt.store_gc(store=str(store.path), older_than="0s")
-    root = store.feature_table_root(RECIPE)
+    root = store.feature_table_root(CONFIG)
     left = [
         store.path / ".aside-0",
         store.path / "networks" / ".aside-1",
@@ -200,12 +200,12 @@ def test_what_killed_jobs_left_is_given_an_hour(tmp_path: Path) -> None:
     assert verify(store.path).is_healthy
 
 
-def test_files_of_others_and_all_that_a_store_needs_stay(tmp_path: Path) -> None:
+def test_orphan_files_of_others_and_required_files_stay(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     capt.store_gc(store=str(store.path), older_than="0s")
     notes = [
         store.path / "notes.txt",
-        store.feature_table_root(RECIPE) / "notes.txt",
+        store.feature_table_root(CONFIG) / "notes.txt",
         store.path / "cache" / "stat.sqlite",
     ]
     for path in notes:
@@ -217,7 +217,7 @@ def test_files_of_others_and_all_that_a_store_needs_stay(tmp_path: Path) -> None
     assert store.extractor_path(NETWORK_SHA).exists()
 
 
-def test_a_lease_that_has_ended_is_deleted(tmp_path: Path) -> None:
+def test_an_expired_lease_is_deleted(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     capt.store_gc(store=str(store.path), older_than="0s")
     with lease(store.path, "read", {}, seconds=30) as path:
@@ -227,7 +227,7 @@ def test_a_lease_that_has_ended_is_deleted(tmp_path: Path) -> None:
     assert capt.store_gc(store=str(store.path))["paths"] == [f"pins/{path.name}"]
 
 
-def test_nothing_is_deleted_where_a_manifest_is_damaged(tmp_path: Path) -> None:
+def test_nothing_is_deleted_if_a_manifest_is_corrupt(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store")
     path = next((store.path / "datasets" / "some" / "manifests").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
@@ -238,12 +238,12 @@ def test_nothing_is_deleted_where_a_manifest_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1y", "1 h"])
-def test_an_age_that_cannot_be_read_is_wrong_usage(tmp_path: Path, text: str) -> None:
+def test_an_invalid_time_is_a_usage_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="--older-than"):
         capt.store_gc(store=str(compacted(tmp_path / "store", 1).path), older_than=text)
 
 
-def test_a_killed_collection_leaves_a_sound_store_and_is_finished_by_the_next(tmp_path: Path) -> None:
+def test_a_killed_collection_leaves_a_healthy_store_and_the_next_one_finishes_it(tmp_path: Path) -> None:
     store = compacted(tmp_path / "store", deltas=12)
     shutil.copytree(store.path, tmp_path / "copy")
     within, kills = timed(collect_garbage, StoreGc(store=str(tmp_path / "copy"), older_than="0s")), 0
@@ -254,9 +254,9 @@ def test_a_killed_collection_leaves_a_sound_store_and_is_finished_by_the_next(tm
         assert reads(store, 96)
         shutil.copytree(tmp_path / "again", store.path, dirs_exist_ok=True)
     capt.store_gc(store=str(store.path), older_than="0s")
-    assert set(contents(store.feature_table_root(RECIPE))) == {
-        path.relative_to(store.feature_table_root(RECIPE)).as_posix()
-        for path in store.feature_table_root(RECIPE).glob("*/feat*")
+    assert set(contents(store.feature_table_root(CONFIG))) == {
+        path.relative_to(store.feature_table_root(CONFIG)).as_posix()
+        for path in store.feature_table_root(CONFIG).glob("*/feat*")
     }
     assert verify(store.path).is_healthy
     assert kills >= KILLS // 2

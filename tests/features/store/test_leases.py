@@ -1,4 +1,4 @@
-"""Leases hold while their job lives, end by themselves when it dies, and pin the snapshot that is live."""
+"""Leases are valid while their job runs, expire when it dies, and protect live snapshots."""
 
 import multiprocessing
 import os
@@ -12,10 +12,10 @@ from features.store import FeatureTable
 from features.store.compaction import compact_table
 from features.store.leases import current_leases, expired_leases, hold_snapshot, is_busy, lease, table_name
 from schemas.errors import StoreError
-from tests.features.store.stores import add_dataset, add_features, feature_recipe, new_store
+from tests.features.store.stores import add_dataset, add_features, feature_config, new_store
 
 
-def test_a_lease_holds_while_its_block_runs(tmp_path: Path) -> None:
+def test_a_lease_is_valid_while_its_block_runs(tmp_path: Path) -> None:
     with lease(tmp_path, "prepare", {"features/a": ()}) as path:
         (held,) = current_leases(tmp_path)
         assert (held.purpose, held.tables) == ("prepare", {"features/a": ()})
@@ -27,7 +27,7 @@ def test_a_lease_holds_while_its_block_runs(tmp_path: Path) -> None:
     assert current_leases(tmp_path) == []
 
 
-def test_a_lease_is_renewed_as_long_as_its_job_lives(tmp_path: Path) -> None:
+def test_a_lease_is_renewed_while_its_job_runs(tmp_path: Path) -> None:
     with lease(tmp_path, "read", {}, seconds=0.3) as path:
         time.sleep(0.6)
         assert len(current_leases(tmp_path)) == 1
@@ -42,7 +42,7 @@ def _hold(path: str) -> None:
         time.sleep(60)
 
 
-def test_the_lease_of_a_killed_job_ends_by_itself(tmp_path: Path) -> None:
+def test_the_lease_of_a_killed_job_expires(tmp_path: Path) -> None:
     process = multiprocessing.get_context("forkserver").Process(target=_hold, args=(str(tmp_path),))
     process.start()
     while not (paths := list((tmp_path / "pins").glob("*.json"))) and process.is_alive():
@@ -56,15 +56,15 @@ def test_the_lease_of_a_killed_job_ends_by_itself(tmp_path: Path) -> None:
     assert expired_leases(tmp_path) == [path]
 
 
-def test_a_lease_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_lease_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pins").mkdir()
     (tmp_path / "pins" / "stray.json").write_text("{}")
     with pytest.raises(StoreError, match=r"stray\.json: the lease cannot be read"):
         current_leases(tmp_path)
 
 
-def test_a_snapshot_that_was_replaced_before_it_was_pinned_is_opened_again(tmp_path: Path) -> None:
-    table_config, store = feature_recipe(), new_store(tmp_path / "store")
+def test_a_snapshot_that_was_superseded_before_its_lease_is_opened_again(tmp_path: Path) -> None:
+    table_config, store = feature_config(), new_store(tmp_path / "store")
     add_features(store, table_config, range(4))
     add_features(store, table_config, range(4, 8))
     add_dataset(store, "some", range(8))
@@ -82,8 +82,8 @@ def test_a_snapshot_that_was_replaced_before_it_was_pinned_is_opened_again(tmp_p
         assert held.tables == {table_name(store.path, table.root): (table.manifests[0].digest,)}
 
 
-def test_a_store_that_cannot_be_written_to_is_read_unpinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table_config, store = feature_recipe(), new_store(tmp_path / "store")
+def test_a_read_only_store_is_read_without_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table_config, store = feature_config(), new_store(tmp_path / "store")
     add_features(store, table_config, range(4))
 
     def refuse(path: Path, data: bytes) -> Any:

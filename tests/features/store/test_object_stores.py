@@ -1,4 +1,4 @@
-"""Stores in buckets: what holds of a store in a directory holds there, before servers of S3 and GCS on loopback."""
+"""Stores in buckets behave like stores in directories, on local S3 and GCS servers."""
 
 import multiprocessing
 import os
@@ -26,13 +26,13 @@ from tests.features.store.stores import (
     add_features,
     contents,
     expected_features,
-    feature_recipe,
+    feature_config,
     features_of,
     new_store,
 )
 from tests.features.store.test_commit_log import append_many
 
-RECIPE = feature_recipe("tfrecord")
+CONFIG = feature_config("tfrecord")
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
@@ -58,7 +58,7 @@ def in_processes(*calls: tuple[object, ...]) -> None:
         assert process.exitcode == 0
 
 
-def test_processes_that_commit_at_once_lose_nothing(store: Store) -> None:
+def test_concurrent_processes_lose_no_commit(store: Store) -> None:
     root = store.dataset_root("raced")
     names = [[f"{worker}-{number}" for number in range(10)] for worker in range(3)]
     in_processes(*((append_many, root, some) for some in names))
@@ -68,13 +68,13 @@ def test_processes_that_commit_at_once_lose_nothing(store: Store) -> None:
     }
 
 
-def test_what_was_written_is_read_anywhere(store: Store) -> None:
-    add_features(store, RECIPE, range(40), shards=4)
+def test_a_store_in_a_bucket_can_be_read(store: Store) -> None:
+    add_features(store, CONFIG, range(40), shards=4)
     add_dataset(store, "coco", range(40))
     add_captions(store, "coco", range(40))
     shutil.rmtree(cache_root() / "files")
     opened = capt.open_store(str(store.path))
-    assert np.array_equal(features_of(opened, RECIPE, range(40)), expected_features(range(40)))
+    assert np.array_equal(features_of(opened, CONFIG, range(40)), expected_features(range(40)))
     assert len(opened.dataset("coco").catalog()) == len(opened.caption_tables()[0].captions()) == 40
     assert opened.caption_tables()[0].transform_path.is_dir()
     assert len(list(opened.feature_tables()[0].record_batches(16))) == 3
@@ -82,8 +82,8 @@ def test_what_was_written_is_read_anywhere(store: Store) -> None:
     assert (found.is_healthy, found.rows, found.orphaned) == (True, 80, ())
 
 
-def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: Store) -> None:
-    add_features(store, RECIPE, range(64), shards=8)
+def test_shards_are_downloaded_on_first_use_or_all_at_once(store: Store) -> None:
+    add_features(store, CONFIG, range(64), shards=8)
     shutil.rmtree(cache_root() / "files")
     table = open_store(store.path).feature_tables()[0]
     positions = np.arange(0, 64, 16)
@@ -97,42 +97,42 @@ def test_shards_come_when_they_are_used_or_all_that_are_wanted_at_once(store: St
     assert len(list(here.rglob("*.tfrecord"))) == 8
 
 
-def test_damage_is_told_by_readers_and_by_verification(store: Store) -> None:
-    manifest = add_features(store, RECIPE, range(8))
+def test_readers_and_verification_report_corrupt_objects(store: Store) -> None:
+    manifest = add_features(store, CONFIG, range(8))
     data = manifest.shards[0].data
-    path = store.feature_table_root(RECIPE) / data.path
+    path = store.feature_table_root(CONFIG) / data.path
     write(path, b"x" + path.read_bytes()[1:])
     shutil.rmtree(cache_root() / "files")
     with pytest.raises(CorruptFileError, match=f"expected SHA-256 {data.sha256}, got "):
-        features_of(open_store(store.path), RECIPE, range(8))
+        features_of(open_store(store.path), CONFIG, range(8))
     found = verify(store.path)
     assert [file.path for file in found.corrupt] == [path.relative_to(store.path).as_posix()]
     path.unlink()
     assert verify(store.path).missing == (path.relative_to(store.path).as_posix(),)
     with pytest.raises(CorruptFileError, match="a committed file is missing"):
-        features_of(open_store(store.path), RECIPE, range(8))
+        features_of(open_store(store.path), CONFIG, range(8))
 
 
-def test_merged_commits_are_those_of_a_store_made_in_one_go(store: Store, tmp_path: Path) -> None:
+def test_a_compacted_bucket_equals_one_written_in_one_run(store: Store, tmp_path: Path) -> None:
     for first in (0, 20):
-        add_features(store, RECIPE, range(first, first + 20))
+        add_features(store, CONFIG, range(first, first + 20))
     add_dataset(store, "coco", range(40))
     compacted = capt.store_compact(store=str(store.path), num_shards=4)
     assert (compacted["merged"], compacted["rows"], compacted["shards"]) == (2, 40, 4)
     whole = new_store(tmp_path / "whole")
-    add_features(whole, RECIPE, range(40), shards=4)
-    assert contents(store.feature_table_root(RECIPE)) == contents(whole.feature_table_root(RECIPE))
+    add_features(whole, CONFIG, range(40), shards=4)
+    assert contents(store.feature_table_root(CONFIG)) == contents(whole.feature_table_root(CONFIG))
     assert not list((store.path / "work").iterdir())
     collected = capt.store_gc(store=str(store.path), older_than="0s")
     assert collected["files"] == 4
-    assert len(list(store.feature_table_root(RECIPE).glob("**/*.tfrecord"))) == 4
+    assert len(list(store.feature_table_root(CONFIG).glob("**/*.tfrecord"))) == 4
     assert verify(store.path).is_healthy
-    assert np.array_equal(features_of(open_store(store.path), RECIPE, range(40)), expected_features(range(40)))
+    assert np.array_equal(features_of(open_store(store.path), CONFIG, range(40)), expected_features(range(40)))
 
 
 def add_many(store: Store, first: int) -> None:
     for number in range(first, first + 40, 10):
-        add_features(store, RECIPE, range(number, number + 10))
+        add_features(store, CONFIG, range(number, number + 10))
 
 
 def compact_often(store: Store) -> None:
@@ -141,17 +141,17 @@ def compact_often(store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_two_writers_and_a_compaction_at_once_lose_nothing(store: Store) -> None:
+def test_concurrent_writers_and_compaction_lose_nothing(store: Store) -> None:
     add_dataset(store, "coco", range(80))
-    add_features(store, RECIPE, range(5))
+    add_features(store, CONFIG, range(5))
     in_processes((add_many, store, 0), (add_many, store, 40), (compact_often, store))
-    assert np.array_equal(features_of(open_store(store.path), RECIPE, range(80)), expected_features(range(80)))
+    assert np.array_equal(features_of(open_store(store.path), CONFIG, range(80)), expected_features(range(80)))
     assert verify(store.path).is_healthy
 
 
-def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
-    add_features(store, RECIPE, range(4))
-    orphan = store.feature_table_root(RECIPE) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
+def test_uploaded_objects_without_a_commit_are_kept(store: Store) -> None:
+    add_features(store, CONFIG, range(4))
+    orphan = store.feature_table_root(CONFIG) / "0123456789abcdef" / "features-00000-of-00001.aaaaaaaa.tfrecord"
     write(orphan, b"rows")
     half_written = temporary_path(orphan)
     half_written.write_bytes(b"row")
@@ -163,15 +163,15 @@ def test_what_is_uploaded_and_not_named_yet_is_left_alone(store: Store) -> None:
     assert not half_written.exists()
 
 
-def test_a_dataset_is_taken_out(store: Store) -> None:
+def test_a_dataset_is_dropped(store: Store) -> None:
     add_dataset(store, "coco", range(4))
     add_captions(store, "coco", range(4))
     assert capt.store_drop(store=str(store.path), dataset="coco")["images"] == 4
     assert (open_store(store.path).datasets(), open_store(store.path).caption_tables()) == ([], [])
 
 
-def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
-    table = table_name(store.path, store.feature_table_root(RECIPE))
+def test_leases_are_visible_to_others_and_expire(store: Store) -> None:
+    table = table_name(store.path, store.feature_table_root(CONFIG))
     with lease(store.path, "prepare", {table: ()}, seconds=60):
         assert is_busy(store.path, table, "prepare")
     assert current_leases(store.path) == []
@@ -188,7 +188,7 @@ def test_leases_hold_for_others_and_end_by_themselves(store: Store) -> None:
     assert expired_leases(store.path, ends) == [path]
 
 
-def test_what_is_no_store_is_one_line(scheme: str) -> None:
+def test_a_missing_store_is_an_error(scheme: str) -> None:
     with pytest.raises(StoreError, match="the store does not exist"):
         open_store(f"{scheme}://{BUCKET}/stores/none")
     other = parse_location(f"{scheme}://{BUCKET}/stores/other")

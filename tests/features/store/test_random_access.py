@@ -1,4 +1,4 @@
-"""One key costs one look-up: one shard's index, a few of its keys, one row."""
+"""A look-up of one key reads one index, a few keys and one row."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +18,14 @@ from tests.features.store.stores import (
     add_dataset,
     add_features,
     expected_features,
-    feature_recipe,
+    feature_config,
     key_of,
     keys_of,
     new_store,
 )
 
-EVERY_RECIPE = [
-    feature_recipe(file_format, dtype, compression)  # type: ignore[arg-type]
+EVERY_CONFIG = [
+    feature_config(file_format, dtype, compression)  # type: ignore[arg-type]
     for file_format in ("tfrecord", "parquet")
     for dtype in ("float32", "float16", "bfloat16", "int8")
     for compression in ("none", "zstd")
@@ -34,7 +34,7 @@ EVERY_RECIPE = [
 
 def table_of(path: Path, table_config: Any = None, rows: int = 64, shards: int = 8) -> FeatureTable:
     """A table whose rows came in two commits of different shard counts."""
-    table_config, store = table_config or feature_recipe(), new_store(path)
+    table_config, store = table_config or feature_config(), new_store(path)
     add_features(store, table_config, range(rows // 2), shards=shards)
     add_features(store, table_config, range(rows // 2, rows), shards=shards // 2)
     return open_store(path).feature_table(table_config.fingerprint)
@@ -55,8 +55,8 @@ class CountedKeys:
         return self.keys[row]
 
 
-@pytest.mark.parametrize("table_config", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
-def test_get_gives_one_image_s_features(tmp_path: Path, table_config: Any) -> None:
+@pytest.mark.parametrize("table_config", EVERY_CONFIG, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+def test_get_returns_the_features_of_one_image(tmp_path: Path, table_config: Any) -> None:
     table = table_of(tmp_path, table_config)
     for number in (0, 31, 32, 63):
         features = table.get(key_of(number))
@@ -65,14 +65,14 @@ def test_get_gives_one_image_s_features(tmp_path: Path, table_config: Any) -> No
         assert np.array_equal(table.get(key_of(number).hex()), features)
 
 
-@pytest.mark.parametrize("table_config", EVERY_RECIPE, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
-def test_many_rows_lie_where_tensorflow_takes_them_as_they_are(tmp_path: Path, table_config: Any) -> None:
+@pytest.mark.parametrize("table_config", EVERY_CONFIG, ids=lambda r: f"{r.format}-{r.dtype}-{r.compression}")
+def test_rows_are_aligned_so_that_tensorflow_does_not_copy_them(tmp_path: Path, table_config: Any) -> None:
     table = table_of(tmp_path, table_config)
     assert all(table.read(table.lookup(keys_of(range(rows)))).ctypes.data % 64 == 0 for rows in (1, 3, 64))
 
 
-def test_get_reads_nothing_of_the_shards_that_the_key_cannot_be_in(tmp_path: Path) -> None:
-    table_config, store = feature_recipe(), new_store(tmp_path)
+def test_get_opens_only_the_shard_of_the_key(tmp_path: Path) -> None:
+    table_config, store = feature_config(), new_store(tmp_path)
     manifest = add_features(store, table_config, range(64), shards=8)
     wanted = key_of(5)
     others = [shard for shard in manifest.shards if shard.number != wanted[0] >> 5]
@@ -88,7 +88,7 @@ def test_get_reads_nothing_of_the_shards_that_the_key_cannot_be_in(tmp_path: Pat
 
 
 @pytest.mark.parametrize("rows", [1, 2, 1000, 65536])
-def test_a_look_up_looks_at_about_log2_of_the_shard_s_keys(rows: int) -> None:
+def test_a_look_up_reads_about_log2_of_the_keys(rows: int) -> None:
     numbers = np.arange(rows, dtype=">u4").view(np.uint8).reshape(rows, 4)
     keys = CountedKeys(np.pad(numbers, ((0, 0), (0, 28))))
     for row in {0, rows // 3, rows - 1}:
@@ -98,9 +98,7 @@ def test_a_look_up_looks_at_about_log2_of_the_shard_s_keys(rows: int) -> None:
     assert first_row(keys, b"\xff" * 32) == rows  # type: ignore[arg-type]
 
 
-def test_a_shard_is_checked_once_and_only_when_it_is_first_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_checksum_of_a_shard_is_verified_once_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, hashed = table_of(tmp_path), list[str]()
     original = atomic_files.hash_file
     monkeypatch.setattr(atomic_files, "hash_file", lambda path: (hashed.append(path.name), original(path))[1])
@@ -129,8 +127,8 @@ def _target(link: Path) -> str:
         return ""
 
 
-def test_a_row_that_two_commits_have_is_the_older_one_s(tmp_path: Path) -> None:
-    table_config, store = feature_recipe(), new_store(tmp_path)
+def test_the_older_commit_provides_a_repeated_row(tmp_path: Path) -> None:
+    table_config, store = feature_config(), new_store(tmp_path)
     add_features(store, table_config, range(10))
     add_features(store, table_config, range(5, 12), shards=2)
     table = open_store(tmp_path).feature_table(table_config.fingerprint)
@@ -138,7 +136,7 @@ def test_a_row_that_two_commits_have_is_the_older_one_s(tmp_path: Path) -> None:
     assert table.get_many(keys_of(range(12))).shape == (12, *SHAPE)
 
 
-def test_get_many_takes_arrays_bytes_and_hexadecimal_digits(tmp_path: Path) -> None:
+def test_get_many_accepts_arrays_bytes_and_hexadecimal_digits(tmp_path: Path) -> None:
     table, numbers = table_of(tmp_path), [7, 40, 7]
     expected = expected_features(numbers)
     assert np.array_equal(table.get_many(keys_of(numbers)), expected)
@@ -147,7 +145,7 @@ def test_get_many_takes_arrays_bytes_and_hexadecimal_digits(tmp_path: Path) -> N
     assert table.get_many([]).shape == (0, *SHAPE)
 
 
-def test_a_key_that_the_table_lacks_is_one_line_and_a_key_error(tmp_path: Path) -> None:
+def test_a_missing_key_is_a_store_error_and_a_key_error(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     for call in (lambda: table.get(key_of(99)), lambda: table.get_many(keys_of([3, 99]))):
         with pytest.raises(MissingKeyError, match=f"no row has the key {key_of(99).hex()}") as caught:
@@ -159,19 +157,19 @@ def test_a_key_that_the_table_lacks_is_one_line_and_a_key_error(tmp_path: Path) 
         table.get(b"\xff" * 32)
 
 
-def test_positions_of_keys_that_were_not_found_are_not_read(tmp_path: Path) -> None:
+def test_positions_of_missing_keys_are_refused(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     with pytest.raises(MissingKeyError, match="did not find its key"):
         table.read(table.lookup(keys_of([3, 99])))
 
 
 @pytest.mark.parametrize("key", [b"short", "abc", "x" * 64, ""])
-def test_what_is_no_key_is_refused(tmp_path: Path, key: Any) -> None:
+def test_an_invalid_key_is_refused(tmp_path: Path, key: Any) -> None:
     with pytest.raises(UsageError, match="invalid key"):
         table_of(tmp_path).get(key)
 
 
-def test_a_shard_that_is_too_short_is_damage(tmp_path: Path) -> None:
+def test_a_truncated_shard_is_corrupt(tmp_path: Path) -> None:
     table = table_of(tmp_path, shards=2)
     table.get(key_of(3))
     for shard in table.shards:
@@ -182,11 +180,11 @@ def test_a_shard_that_is_too_short_is_damage(tmp_path: Path) -> None:
         table.get(key_of(3))
 
 
-def test_captions_and_catalogs_are_looked_up_by_their_keys(tmp_path: Path) -> None:
+def test_captions_and_images_are_found_by_key(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     add_dataset(store, "some", range(20))
     add_captions(store, "some", range(20))
-    add_features(store, feature_recipe(), range(20))
+    add_features(store, feature_config(), range(20))
     dataset, text, features = store.dataset("some"), store.caption_tables()[0], store.feature_tables()[0]
     assert text.get(key_of(7))["caption"] == "caption 7"
     assert text.get(key_of(7).hex())["tokens"] == [2, 11, 3]

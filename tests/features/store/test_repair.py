@@ -1,4 +1,4 @@
-"""What can be told from other files is mended, what is damaged is taken out, and nothing replaced comes back."""
+"""Repairs rewrite derived files, remove corrupt ones, and restore no superseded commit."""
 
 import json
 from pathlib import Path
@@ -17,21 +17,21 @@ from tests.features.store.stores import (
     add_features,
     contents,
     expected_features,
-    feature_recipe,
+    feature_config,
     features_of,
     new_store,
 )
 
-RECIPE = feature_recipe("tfrecord", "int8")
+CONFIG = feature_config("tfrecord", "int8")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A table of three commits, the last in place of the first, and the dataset that names its rows."""
     store = new_store(tmp_path / "store")
-    first = add_features(store, RECIPE, range(4))
-    add_features(store, RECIPE, range(4, 12), shards=2, failed=[100])
-    log = CommitLog(store.feature_table_root(RECIPE))
+    first = add_features(store, CONFIG, range(4))
+    add_features(store, CONFIG, range(4, 12), shards=2, failed=[100])
+    log = CommitLog(store.feature_table_root(CONFIG))
     log.append(first.model_copy(update={"replaces": (first.digest,)}))
     add_dataset(store, "some", range(12))
     return store
@@ -49,7 +49,7 @@ def manifest_path(root: Path, number: int) -> Path:
 
 def heal(store: Store) -> dict[str, object]:
     """What a run does that sees no image."""
-    with FeatureTableRepair(store, RECIPE) as repair:
+    with FeatureTableRepair(store, CONFIG) as repair:
         repair.open_intact()
     return repair.unrepaired.to_dict()
 
@@ -58,8 +58,8 @@ def heal(store: Store) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "gone", "zeros"])
-def test_an_entry_of_the_log_is_written_again_from_the_manifest_that_no_other_names(store: Store, change: str) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_a_log_entry_is_repaired_from_the_unreferenced_manifest(store: Store, change: str) -> None:
+    root = store.feature_table_root(CONFIG)
     path = CommitLog(root).entry_path(2)
     before = path.read_bytes()
     if change == "gone":
@@ -71,8 +71,8 @@ def test_an_entry_of_the_log_is_written_again_from_the_manifest_that_no_other_na
     assert path.read_bytes() == before
 
 
-def test_an_entry_that_came_to_name_another_manifest_is_written_again(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_a_log_entry_with_a_wrong_digest_is_repaired(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     path = CommitLog(root).entry_path(2)
     before = path.read_bytes()
     digit = before[40:41]
@@ -83,16 +83,16 @@ def test_an_entry_that_came_to_name_another_manifest_is_written_again(store: Sto
     assert verify(store.path).is_healthy
 
 
-def test_where_several_manifests_may_be_meant_the_error_says_what_to_do(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_an_ambiguous_log_entry_is_an_error(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     for number in (2, 3):
         CommitLog(root).entry_path(number).write_bytes(b"")
     with pytest.raises(CorruptFileError, match=r"00000002\.json: .* 2 manifests may belong to it"):
         repair_log(root)
 
 
-def test_a_manifest_that_never_was_committed_is_not_taken_for_a_missing_one(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_a_manifest_that_was_never_committed_repairs_no_entry(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     entry = CommitLog(root).entry_path(2)
     before = entry.read_bytes()
     (stray,) = [one for one in CommitLog(root).live() if len(one.shards) == 2]
@@ -106,7 +106,7 @@ def test_a_manifest_that_never_was_committed_is_not_taken_for_a_missing_one(stor
 # === Manifests ===
 
 
-def test_what_a_replaced_commit_replaced_does_not_come_back_when_its_manifest_is_damaged(tmp_path: Path) -> None:
+def test_superseded_commits_stay_superseded_if_a_manifest_is_corrupt(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     for count in (2, 4, 6):
         add_dataset(store, "some", range(count))
@@ -116,7 +116,7 @@ def test_what_a_replaced_commit_replaced_does_not_come_back_when_its_manifest_is
         CommitLog(root).live()
 
 
-def test_a_commit_in_place_of_all_heals_what_cannot_be_read(tmp_path: Path) -> None:
+def test_a_superseding_commit_repairs_unreadable_manifests(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     for count in (2, 4):
         add_dataset(store, "some", range(count))
@@ -131,7 +131,7 @@ def test_a_commit_in_place_of_all_heals_what_cannot_be_read(tmp_path: Path) -> N
     assert capt.store_gc(store=str(store.path), older_than="0s")["files"] == 1
 
 
-def test_a_commit_that_says_the_same_is_none(tmp_path: Path) -> None:
+def test_superseding_with_an_equal_commit_adds_no_entry(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     for count in (2, 4):
         add_dataset(store, "some", range(count))
@@ -140,7 +140,7 @@ def test_a_commit_that_says_the_same_is_none(tmp_path: Path) -> None:
     assert log.last() == 2
 
 
-def test_the_only_commit_is_written_again_where_it_cannot_be_read(tmp_path: Path) -> None:
+def test_the_only_commit_is_written_again_if_it_is_unreadable(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     manifest = add_dataset(store, "some", range(4))
     root = store.dataset_root("some")
@@ -153,8 +153,8 @@ def test_the_only_commit_is_written_again_where_it_cannot_be_read(tmp_path: Path
 # === Feature tables ===
 
 
-def test_what_is_whole_of_a_damaged_commit_stays_as_it_was_made(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_the_intact_rest_of_a_corrupt_commit_keeps_its_provenance(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     before = contents(root)
     hit = CommitLog(root).live()[0].shards[1]
     flip(root / hit.data.path)
@@ -169,8 +169,8 @@ def test_what_is_whole_of_a_damaged_commit_stays_as_it_was_made(store: Store) ->
     assert recorded_corruption(store.path, root) == frozenset()
 
 
-def test_an_index_is_made_again_from_its_shard(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_an_index_is_repaired_from_its_shard(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     before = contents(root)
     for number, shard in enumerate(CommitLog(root).live()[0].shards):
         assert shard.index is not None
@@ -180,8 +180,8 @@ def test_an_index_is_made_again_from_its_shard(store: Store) -> None:
     assert verify(store.path).is_healthy
 
 
-def test_a_table_of_which_nothing_is_left_is_empty_and_its_rows_are_lost(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_a_fully_corrupt_table_becomes_empty_and_its_rows_are_unrepaired(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     for path in root.glob("*/*.tfrecord"):
         path.write_bytes(path.read_bytes()[:-1])
     for path in root.glob("*/*.parquet"):
@@ -194,21 +194,21 @@ def test_a_table_of_which_nothing_is_left_is_empty_and_its_rows_are_lost(store: 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("change", ["damaged", "gone"])
-def test_a_manifest_that_cannot_be_read_costs_no_row_of_another(store: Store, number: int, change: str) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_an_unreadable_manifest_loses_no_row_of_another(store: Store, number: int, change: str) -> None:
+    root = store.feature_table_root(CONFIG)
     path = manifest_path(root, number)
     path.unlink() if change == "gone" else flip(path)
-    # That a replaced manifest is gone is how healing leaves it.
+    # A repair deletes a corrupt manifest that is superseded.
     assert verify(store.path).is_healthy == (number == 1 and change == "gone")
     assert heal(store)["unrepaired_rows"] == (8 if number == 2 else 0)
     numbers = range(4) if number == 2 else range(12)
-    assert (features_of(store, RECIPE, list(numbers)) == expected_features(list(numbers), "int8")).all()
+    assert (features_of(store, CONFIG, list(numbers)) == expected_features(list(numbers), "int8")).all()
     assert verify(store.path).is_healthy
     assert heal(store)["unrepaired_rows"] == 0
 
 
-def test_lost_rows_are_those_that_were_damaged_and_that_a_dataset_names(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_unrepaired_rows_are_corrupt_rows_that_a_dataset_references(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     add_dataset(store, "other", [*range(8), 500])
     (shard,) = CommitLog(root).live()[-1].shards
     flip(root / shard.data.path)
@@ -223,7 +223,7 @@ def test_lost_rows_are_those_that_were_damaged_and_that_a_dataset_names(store: S
 
 
 @pytest.mark.parametrize("text", [b"", b'{"format":"other","version":1}'])
-def test_a_store_whose_marker_is_damaged_says_what_to_write(store: Store, text: bytes) -> None:
+def test_the_error_for_a_corrupt_marker_has_its_content(store: Store, text: bytes) -> None:
     marker = store.path / "capt-store.json"
     whole = marker.read_bytes()
     marker.write_bytes(text)
@@ -236,8 +236,8 @@ def test_a_store_whose_marker_is_damaged_says_what_to_write(store: Store, text: 
 # === The note ===
 
 
-def test_verification_notes_what_it_found_until_it_finds_nothing(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_verification_records_findings_until_there_are_none(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     path = next(root.glob("*/*.tfrecord"))
     flip(path)
     with pytest.raises(CorruptFileError):
@@ -250,8 +250,8 @@ def test_verification_notes_what_it_found_until_it_finds_nothing(store: Store) -
     assert not note.exists()
 
 
-def test_a_file_that_was_put_back_is_no_damage_whatever_the_note_says(store: Store) -> None:
-    root = store.feature_table_root(RECIPE)
+def test_a_recorded_file_that_was_restored_is_not_corrupt(store: Store) -> None:
+    root = store.feature_table_root(CONFIG)
     before = CommitLog(root).entries()
     record_corruption(store.path, [path.relative_to(store.path).as_posix() for path in root.glob("*/*.tfrecord")])
     assert diagnose(root, recorded_corruption(store.path, root)).is_healthy
@@ -260,17 +260,17 @@ def test_a_file_that_was_put_back_is_no_damage_whatever_the_note_says(store: Sto
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b'{"paths": 3}', b'{"paths": [3]}', b"\xff"])
-def test_a_note_that_cannot_be_read_is_none(store: Store, text: bytes) -> None:
+def test_an_unreadable_record_is_ignored(store: Store, text: bytes) -> None:
     (store.path / "cache").mkdir()
     (store.path / "cache" / "damage.json").write_bytes(text)
-    assert recorded_corruption(store.path, store.feature_table_root(RECIPE)) == frozenset()
+    assert recorded_corruption(store.path, store.feature_table_root(CONFIG)) == frozenset()
 
 
-def test_a_note_leads_to_no_file_outside_the_table(store: Store, tmp_path: Path) -> None:
+def test_a_record_cannot_reference_a_file_outside_the_table(store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")
     remove_corrupt(
-        store.feature_table_root(RECIPE), {"../../../outside", str(outside), "recipe.json", "log/00000001.json"}
+        store.feature_table_root(CONFIG), {"../../../outside", str(outside), "recipe.json", "log/00000001.json"}
     )
     assert outside.exists()
     assert verify(store.path).is_healthy

@@ -1,4 +1,4 @@
-"""Shards hold rows sorted by key, tell where each value lies, and have the same bytes for the same rows."""
+"""Shards contain rows sorted by key, locate each value, and have equal bytes for equal rows."""
 
 import hashlib
 from pathlib import Path
@@ -59,7 +59,7 @@ def write(
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(5, 7), (6,), (1,)])
-def test_the_index_leads_to_every_value(tmp_path: Path, file_format: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+def test_the_index_locates_every_value(tmp_path: Path, file_format: Any, dtype: Any, shape: tuple[int, ...]) -> None:
     rows, table = some_rows(50, shape, dtype), features_table(shape, dtype)
     shard = write(tmp_path, rows, shape, dtype, file_format)
     assert shard.index is not None
@@ -74,7 +74,7 @@ def test_the_index_leads_to_every_value(tmp_path: Path, file_format: Any, dtype:
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(5, 700), (6,), (1,)])
-def test_the_index_leads_to_every_compressed_value(
+def test_the_index_locates_every_compressed_value(
     tmp_path: Path, file_format: Any, dtype: Any, shape: tuple[int, ...]
 ) -> None:
     rows, table = some_rows(50, shape, dtype), features_table(shape, dtype, "zstd")
@@ -90,7 +90,7 @@ def test_the_index_leads_to_every_compressed_value(
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_rows_larger_than_a_page_are_still_found(tmp_path: Path, file_format: Any) -> None:
+def test_rows_larger_than_a_page_are_located(tmp_path: Path, file_format: Any) -> None:
     rows = some_rows(40, (64, 2048), "float16")
     shard = write(tmp_path, rows, (64, 2048), "float16", file_format)
     index = read_index(tmp_path / shard.index.path, features_table((64, 2048), "float16"))  # type: ignore[union-attr]
@@ -100,7 +100,7 @@ def test_rows_larger_than_a_page_are_still_found(tmp_path: Path, file_format: An
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_rows_come_back_in_order_and_whole(tmp_path: Path, file_format: Any) -> None:
+def test_rows_are_read_as_they_were_written(tmp_path: Path, file_format: Any) -> None:
     rows = some_rows(30, (5, 7), "int8")
     shard = write(tmp_path, rows, (5, 7), "int8", file_format)
     back = list(read_rows(tmp_path / shard.data.path, features_table((5, 7), "int8"), file_format))
@@ -109,7 +109,7 @@ def test_rows_come_back_in_order_and_whole(tmp_path: Path, file_format: Any) -> 
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_equal_rows_make_equal_files_of_equal_names(tmp_path: Path, file_format: Any) -> None:
+def test_equal_rows_yield_equal_files_and_names(tmp_path: Path, file_format: Any) -> None:
     rows = some_rows(20, (5, 7), "float16")
     one, other = (write(tmp_path / name, rows, (5, 7), "float16", file_format) for name in ("one", "other"))
     assert one == other
@@ -132,7 +132,7 @@ def test_tensorflow_reads_the_tfrecords(tmp_path: Path, dtype: Any) -> None:
         )
 
 
-def test_a_damaged_record_is_not_read(tmp_path: Path) -> None:
+def test_a_corrupt_record_is_an_error(tmp_path: Path) -> None:
     shard = write(tmp_path, some_rows(3, (5, 7), "float16"), (5, 7), "float16", "tfrecord")
     path = tmp_path / shard.data.path
     data = bytearray(path.read_bytes())
@@ -189,7 +189,7 @@ def some_captions(count: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("sizes", [[9000], [1, 4095, 4904], [5000, 4000], [0, 3, 8997]])
-def test_rows_that_come_in_batches_make_the_same_bytes(tmp_path: Path, file_format: Any, sizes: list[int]) -> None:
+def test_rows_written_in_batches_yield_the_same_bytes(tmp_path: Path, file_format: Any, sizes: list[int]) -> None:
     rows = some_captions(9000)
     one_by_one = ShardWriter(tmp_path, "rows", CAPTIONS, file_format, 0, 1)
     for row in rows:

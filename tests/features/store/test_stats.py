@@ -1,4 +1,4 @@
-"""The inventory says what a store holds, what it lacks and what went wrong, in plain JSON."""
+"""List and statistics describe a store in plain JSON."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def failed(result: dict) -> list[dict]:
     return [failure for report in result["reports"] for failure in report["failures"]]
 
 
-def test_the_list_names_every_table_and_what_it_holds(store, photos):
+def test_the_list_has_every_table_with_its_counts(store, photos):
     features = add_features(store, [each.key for each in photos])
     text = add_captions(store, photos)
     add_dataset(store, photos)
@@ -91,7 +91,7 @@ def test_the_list_names_every_table_and_what_it_holds(store, photos):
     }
 
 
-def test_the_list_reads_no_row_so_that_a_damaged_shard_does_not_stop_it(store, photos):
+def test_the_list_reads_no_shard(store, photos):
     add_features(store, [each.key for each in photos])
     for path in store.path.glob("features/*/0/*"):
         path.unlink()
@@ -100,7 +100,7 @@ def test_the_list_reads_no_row_so_that_a_damaged_shard_does_not_stop_it(store, p
         capt.store_stats(store=str(store.path))
 
 
-def test_an_empty_store_has_an_empty_inventory(store, capsys):
+def test_the_list_of_an_empty_store_is_empty(store, capsys):
     assert listing(store) == {"store": str(store.path), "datasets": [], "feature_tables": [], "caption_tables": []}
     assert figures(store)["leakage"] == {"count": 0, "examples": []}
     print_list(listing(store))
@@ -108,7 +108,7 @@ def test_an_empty_store_has_an_empty_inventory(store, capsys):
     assert capsys.readouterr().out.split("\n") == ["The store is empty."] * 2 + [""]
 
 
-def test_what_is_no_store_is_said_in_one_line(tmp_path):
+def test_a_directory_without_a_store_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="not a capt store"):
         capt.store_ls(store=str(tmp_path))
     with pytest.raises(StoreError, match="the store does not exist"):
@@ -125,7 +125,7 @@ def test_coverage_counts_the_images_that_have_rows_in_each_table(store, photos):
     assert dataset["unique_images"] == 8
 
 
-def test_images_that_share_their_content_are_covered_by_one_row(store, tmp_path):
+def test_images_with_equal_content_share_one_row(store, tmp_path):
     twins = [photo(tmp_path, number, seed=1) for number in range(3)]
     table = add_features(store, [twins[0].key])
     add_dataset(store, twins)
@@ -135,7 +135,7 @@ def test_images_that_share_their_content_are_covered_by_one_row(store, tmp_path)
     assert result["feature_tables"][0]["images"] == 1
 
 
-def test_a_table_tells_what_its_commits_were_made_with(store, photos):
+def test_stats_have_the_provenance_of_a_table(store, photos):
     keys = [each.key for each in photos]
     add_features(store, keys[:3])
     add_features(store, keys[3:5], toolchain={"keras": "3.16"})
@@ -148,13 +148,13 @@ def test_a_table_tells_what_its_commits_were_made_with(store, photos):
     assert table["bytes_per_image"] == pytest.approx(table["bytes"] / 8, abs=0.1)
 
 
-def test_a_table_in_which_every_image_failed_has_no_bytes_an_image(store):
+def test_bytes_per_image_is_null_if_every_image_failed(store):
     add_features(store, [], failures={b"k" * 32: ("decode", "truncated", "cut off")})
     (table,) = figures(store)["feature_tables"]
     assert (table["images"], table["bytes_per_image"]) == (0, None)
 
 
-def test_remembered_failures_are_grouped_with_three_examples_at_most(store, photos):
+def test_recorded_failures_are_grouped_with_at_most_three_examples(store, photos):
     why = {bytes([i]) * 32: ("decode", "truncated", f"cut at {i}") for i in range(5)}
     why[b"z" * 32] = ("store", "overflow", "too large")
     mended = {photos[0].key: ("decode", "unsupported", "mended since")}
@@ -167,7 +167,7 @@ def test_remembered_failures_are_grouped_with_three_examples_at_most(store, phot
     assert (overflow["reason"], overflow["count"]) == ("overflow", 1)
 
 
-def test_text_figures_follow_from_the_captions(store, photos):
+def test_caption_stats_agree_with_the_captions(store, photos):
     add_captions(store, photos)
     (table,) = figures(store)["caption_tables"]
     rows = store.caption_tables()[0].captions().to_pylist()
@@ -188,7 +188,7 @@ def test_text_figures_follow_from_the_captions(store, photos):
     }
 
 
-def test_a_text_table_of_an_earlier_version_has_a_mean_length_alone(store, photos, capsys):
+def test_a_caption_table_of_an_earlier_version_has_only_a_mean_length(store, photos, capsys):
     add_captions(store, photos)
     (root,) = (store.path / "text").iterdir()
     (manifest,) = CommitLog(root).live()
@@ -201,14 +201,14 @@ def test_a_text_table_of_an_earlier_version_has_a_mean_length_alone(store, photo
     assert "–" in capsys.readouterr().out
 
 
-def test_resizing_shows_where_it_is_not_as_by_default():
+def test_only_other_resize_settings_than_the_defaults_are_printed():
     entry = {"resize": "pillow-bilinear", "fit": "stretch", "shorter_side": None}
     assert list(_resizing(entry)) == []
     changed = {"resize": "tf-bilinear", "fit": "crop", "shorter_side": 320}
     assert list(_resizing(changed)) == ["resize tf-bilinear", "fit crop", "shorter side 320"]
 
 
-def test_of_each_kind_of_run_the_newest_report_counts(store):
+def test_the_newest_report_of_each_kind_of_run_is_summarized(store):
     old = add_report(store, [("1", "failed", "decode", "truncated", "cut")])
     new = add_report(store, [("1", "ok"), *((f"{i}", "failed", "find", "missing", f"no {i}") for i in range(2, 7))])
     add_report(store, [("1#1", "failed", "parse", "empty", "no text"), ("1#2", "cached")], run="captions")
@@ -224,13 +224,13 @@ def test_of_each_kind_of_run_the_newest_report_counts(store):
     assert [example["record"] for example in missing["examples"]] == ["2", "3", "4"]
 
 
-def test_a_damaged_report_is_said_in_one_line(store):
+def test_a_corrupt_report_is_an_error(store):
     add_report(store, [("1", "ok")]).write_bytes(b"nothing that Parquet knows")
     with pytest.raises(CorruptFileError, match=r"reports/0/features\.parquet: the run report is corrupt"):
         capt.store_stats(store=str(store.path))
 
 
-def test_leaks_within_and_across_datasets_are_found(store, tmp_path):
+def test_leakage_within_and_across_datasets_is_found(store, tmp_path):
     ours = [photo(tmp_path / "a", 1), photo(tmp_path / "a", 2, "test", seed=1), photo(tmp_path / "a", 3, "val")]
     theirs = [photo(tmp_path / "b", 4, "test", seed=3), photo(tmp_path / "b", 5), photo(tmp_path / "b", 6, "test")]
     more = [photo(tmp_path / "c", 7, seed=6), photo(tmp_path / "c", 8, "unused", seed=5)]
@@ -245,12 +245,12 @@ def test_leaks_within_and_across_datasets_are_found(store, tmp_path):
     }
 
 
-def test_what_is_in_train_and_in_val_is_no_leak(store, tmp_path):
+def test_an_image_in_train_and_val_is_not_leakage(store, tmp_path):
     add_dataset(store, [photo(tmp_path, 1, seed=1), photo(tmp_path, 2, "val", seed=1)])
     assert figures(store)["leakage"]["count"] == 0
 
 
-def test_people_see_every_figure_on_standard_output(store, photos, tmp_path, capsys):
+def test_stats_are_printed_to_standard_output(store, photos, tmp_path, capsys):
     features = add_features(store, [each.key for each in photos], failures={b"k" * 32: ("decode", "bomb", "[red]")})
     text = add_captions(store, photos)
     add_dataset(store, [*photos, photo(tmp_path, 9, "test", seed=0)])
@@ -268,7 +268,7 @@ def test_people_see_every_figure_on_standard_output(store, photos, tmp_path, cap
     assert "\x1b" not in shown
 
 
-def test_no_heavy_library_is_imported_to_take_the_inventory():
+def test_stats_import_no_heavy_library():
     code = (
         "import sys, features.store.stats, workflows.store_reports, workflows.show_examples\n"
         "print([name for name in ('tensorflow', 'keras', 'apache_beam', 'matplotlib') if name in sys.modules])"

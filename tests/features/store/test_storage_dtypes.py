@@ -1,4 +1,4 @@
-"""Storage dtypes keep features within their precision and refuse what does not fit."""
+"""Storage dtypes keep features within their precision and refuse values that do not fit."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_stored_features_are_close_to_the_original(dtype: str, error: float) -> 
     assert np.linalg.norm(back - features) <= error * np.linalg.norm(features)
 
 
-def test_int8_keeps_one_scale_a_place_and_zeros_exactly() -> None:
+def test_int8_stores_one_scale_per_location_and_zeros_exactly() -> None:
     features = np.zeros((3, 4), np.float32)
     features[1] = [127.0, -127.0, 1.0, 0.0]
     stored = encode(features, "int8")
@@ -23,19 +23,19 @@ def test_int8_keeps_one_scale_a_place_and_zeros_exactly() -> None:
     assert np.array_equal(decode(stored), features)
 
 
-def test_a_batch_of_stored_rows_decodes_at_once() -> None:
+def test_a_batch_of_rows_is_decoded_at_once() -> None:
     rows = [encode(np.full((3, 4), value, np.float32), "int8") for value in (1.0, 2.0)]
     batch = {name: np.stack([row[name] for row in rows]) for name in ("value", "scale")}
     assert np.allclose(decode(batch)[1], 2.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(value: float) -> None:
+def test_nan_and_infinity_are_refused(value: float) -> None:
     with pytest.raises(RecordError, match="not finite"):
         encode(np.array([1.0, value], np.float32), "float32")
 
 
-def test_uint8_keeps_pixels_exactly_and_nothing_else() -> None:
+def test_uint8_stores_pixels_exactly_and_refuses_other_values() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
     stored = encode(pixels, "uint8")
     assert set(stored) == {"value"}
@@ -46,7 +46,7 @@ def test_uint8_keeps_pixels_exactly_and_nothing_else() -> None:
             encode(np.array([value], np.float32), "uint8")
 
 
-def test_what_overflows_its_dtype_is_refused() -> None:
+def test_values_that_overflow_the_dtype_are_refused() -> None:
     with pytest.raises(RecordError, match="overflow"):
         encode(np.array([70000.0], np.float32), "float16")
     assert decode(encode(np.array([70000.0], np.float32), "bfloat16")).shape == (1,)
@@ -56,14 +56,14 @@ def test_what_overflows_its_dtype_is_refused() -> None:
     ("dtype", "largest", "overflows"), [("float16", 65519.0, 65520.0), ("bfloat16", 3.39e38, 3.4e38)]
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_value_that_rounds_into_a_dtype_is_kept(dtype, largest, overflows, sign) -> None:
+def test_the_largest_value_that_fits_a_dtype_is_stored(dtype, largest, overflows, sign) -> None:
     kept = encode(np.array([1.0, sign * largest], np.float32), dtype)["value"].astype(np.float32)
     assert np.isfinite(kept).all()
     with pytest.raises(RecordError, match="overflow"):
         encode(np.array([1.0, sign * overflows], np.float32), dtype)
 
 
-def test_float16_is_the_nearest_and_of_two_the_even_one() -> None:
+def test_float16_rounds_to_nearest_even() -> None:
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     exact = np.sort(halves[np.isfinite(halves)].astype(np.float32))
     middles = (exact[1:] + exact[:-1]) / 2
@@ -74,7 +74,7 @@ def test_float16_is_the_nearest_and_of_two_the_even_one() -> None:
     assert np.array_equal(stored.view(np.uint16), values.astype(np.float16).view(np.uint16))
 
 
-def test_float16_that_the_device_rounded_is_kept_as_it_is_or_refused() -> None:
+def test_float16_from_the_device_is_stored_unchanged_or_refused() -> None:
     values = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float16)
     assert np.array_equal(encode(values, "float16")["value"], values)
     assert encode(values, "int8")["value"].dtype == np.int8
@@ -83,7 +83,7 @@ def test_float16_that_the_device_rounded_is_kept_as_it_is_or_refused() -> None:
             encode(np.array([1.0, value, -2.0], np.float16), "float16")
 
 
-def test_float16_has_the_same_bits_where_there_is_no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_is_bit_identical_without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).standard_normal((64, 256), dtype=np.float32)
     known = encode(values, "float16")["value"]
     monkeypatch.setattr(storage_dtypes, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""Whole tables read as Arrow, pandas, DuckDB, NumPy and tf.data: every row once, by key, in bounded memory."""
+"""Whole tables are read as Arrow, pandas, DuckDB, NumPy and tf.data in bounded memory."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ from tests.features.store.stores import (
     add_dataset,
     add_features,
     expected_features,
-    feature_recipe,
+    feature_config,
     key_of,
     keys_of,
     new_store,
@@ -61,18 +61,16 @@ def as_numpy(table: FeatureTable, arrow: pa.Table) -> Any:
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_table_is_read_as_arrow_by_key_each_row_once(
-    tmp_path: Path, file_format: Any, dtype: Any, compression: Any
-) -> None:
-    table = table_of(tmp_path, feature_recipe(file_format, dtype, compression))
+def test_arrow_tables_have_each_row_once_by_key(tmp_path: Path, file_format: Any, dtype: Any, compression: Any) -> None:
+    table = table_of(tmp_path, feature_config(file_format, dtype, compression))
     arrow, numbers = table.to_arrow(), by_key(range(ROWS))
-    assert arrow.schema.equals(feature_recipe(dtype=dtype).table(SHAPE).arrow_schema(), check_metadata=True)
+    assert arrow.schema.equals(feature_config(dtype=dtype).table(SHAPE).arrow_schema(), check_metadata=True)
     assert arrow["key"].to_pylist() == [key_of(number) for number in numbers]
     assert np.array_equal(as_numpy(table, arrow), expected_features(numbers, dtype))
 
 
-def test_record_batches_have_the_rows_that_were_asked_for(tmp_path: Path) -> None:
-    table = table_of(tmp_path, feature_recipe())
+def test_record_batches_have_the_requested_size(tmp_path: Path) -> None:
+    table = table_of(tmp_path, feature_config())
     assert [batch.num_rows for batch in table.record_batches(16)] == [16, 16, 16, 2]
     assert pa.Table.from_batches(table.record_batches(7)).equals(table.to_arrow())
 
@@ -80,7 +78,7 @@ def test_record_batches_have_the_rows_that_were_asked_for(tmp_path: Path) -> Non
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_table_is_read_as_tf_data(tmp_path: Path, file_format: Any, dtype: Any) -> None:
-    table = table_of(tmp_path, feature_recipe(file_format, dtype))
+    table = table_of(tmp_path, feature_config(file_format, dtype))
     dataset, numbers = table.dataset(batch_size=16), by_key(range(ROWS))
     assert dataset.element_spec["value"].shape.as_list() == [None, *SHAPE]
     batches = list(dataset.as_numpy_iterator())
@@ -92,9 +90,9 @@ def test_a_table_is_read_as_tf_data(tmp_path: Path, file_format: Any, dtype: Any
     assert len(list(dataset)) == 4
 
 
-def test_an_empty_table_is_read_as_one_without_rows(tmp_path: Path) -> None:
+def test_an_empty_table_can_be_read(tmp_path: Path) -> None:
     store = new_store(tmp_path)
-    add_features(store, feature_recipe(), [])
+    add_features(store, feature_config(), [])
     (table,) = store.feature_tables()
     assert table.to_arrow().num_rows == 0
     assert list(table.dataset()) == []
@@ -102,7 +100,7 @@ def test_an_empty_table_is_read_as_one_without_rows(tmp_path: Path) -> None:
 
 
 def test_the_parquet_shards_open_in_pandas_and_duckdb_with_the_documented_columns(tmp_path: Path) -> None:
-    table = table_of(tmp_path, feature_recipe("parquet", "int8"))
+    table = table_of(tmp_path, feature_config("parquet", "int8"))
     paths = [str(table.root / shard.data.path) for shard in table.shards]
     frame = pd.concat([pd.read_parquet(path) for path in paths])
     assert list(frame.columns) == [field.name for field in table.table.fields] == ["key", "value", "scale"]
@@ -118,16 +116,16 @@ def test_the_parquet_shards_open_in_pandas_and_duckdb_with_the_documented_column
     assert np.array_equal(values * scales, expected_features(by_key(range(ROWS)), "int8"))
 
 
-def test_a_parquet_shard_is_one_numpy_view_away(tmp_path: Path) -> None:
-    table = table_of(tmp_path, feature_recipe("parquet", "float16"))
+def test_a_parquet_shard_is_a_numpy_view(tmp_path: Path) -> None:
+    table = table_of(tmp_path, feature_config("parquet", "float16"))
     shard = table.shards[0]
     arrow = pq.read_table(table.root / shard.data.path)
     values = np.frombuffer(arrow["value"].combine_chunks().buffers()[1], np.float16).reshape(-1, *SHAPE)
     assert np.array_equal(values, table.read(np.arange(shard.rows)))
 
 
-def test_compressed_values_are_zstd_frames_to_any_reader(tmp_path: Path) -> None:
-    table = table_of(tmp_path, feature_recipe("parquet", "float16", "zstd"))
+def test_compressed_values_are_plain_zstd_frames(tmp_path: Path) -> None:
+    table = table_of(tmp_path, feature_config("parquet", "float16", "zstd"))
     path = str(table.root / table.shards[0].data.path)
     key, frame = duckdb.sql(f"SELECT key, value FROM '{path}' LIMIT 1").fetchall()[0]
     value = np.frombuffer(decompress(frame, "zstd", 2 * int(np.prod(SHAPE))), np.float16).reshape(SHAPE)
@@ -165,9 +163,9 @@ assert "tensorflow" not in sys.modules
 """
 
 
-def test_streaming_takes_memory_for_a_batch_not_for_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streaming_needs_memory_for_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.features.store.stores.SHAPE", (64, 512))
-    store, table_config = new_store(tmp_path), feature_recipe()
+    store, table_config = new_store(tmp_path), feature_config()
     add_features(store, table_config, range(1500), shards=4)
     done = subprocess.run(
         [sys.executable, "-c", _PEAK, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60

@@ -1,4 +1,4 @@
-"""Verification finds every byte that is not as it was, what is missing, and what nothing names."""
+"""Verification finds corrupt, missing and orphan files."""
 
 import os
 import random
@@ -23,12 +23,12 @@ from tests.features.store.stores import (
     add_captions,
     add_dataset,
     add_features,
-    feature_recipe,
+    feature_config,
     new_store,
 )
 
 PLACES = 200
-PARQUET, TFRECORD = feature_recipe("parquet"), feature_recipe("tfrecord", "int8")
+PARQUET, TFRECORD = feature_config("parquet"), feature_config("tfrecord", "int8")
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def within(store: Store, path: Path) -> str:
     return path.relative_to(store.path).as_posix()
 
 
-def test_a_sound_store_is_sound(store: Store) -> None:
+def test_a_healthy_store_has_no_findings(store: Store) -> None:
     result = capt.store_verify(store=str(store.path))
     assert result == result | {"shards": 7, "rows": 44, "damaged": [], "missing": [], "orphaned": []}
     assert result["files"] == 25
     assert result["bytes"] > 10_000
 
 
-def test_a_flipped_byte_is_found_in_each_of_200_places(store: Store) -> None:
+def test_a_flipped_byte_is_found_at_each_of_200_offsets(store: Store) -> None:
     chance = random.Random(0)
     paths = sorted(path for path in store.path.rglob("*") if path.is_file() and path.name != "capt-store.json")
     kinds = {"tfrecord", "parquet", "index", "pb", "json", "txt"}
@@ -80,7 +80,7 @@ def test_a_flipped_byte_is_found_in_each_of_200_places(store: Store) -> None:
     assert verify(store.path).is_healthy
 
 
-def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) -> None:
+def test_corruption_has_its_own_exit_code_and_a_summary(store: Store) -> None:
     shard = next(store.path.glob("features/*/*/*.tfrecord"))
     index = next(store.path.glob("features/*/*/*-of-00004*.index"))
     flip(shard, 50)
@@ -95,7 +95,7 @@ def test_damage_is_a_status_of_its_own_and_comes_with_the_figures(store: Store) 
 
 
 @pytest.mark.parametrize("change", ["cut", "grown", "empty"])
-def test_a_file_of_another_length_is_damaged(store: Store, change: str) -> None:
+def test_a_file_of_another_length_is_corrupt(store: Store, change: str) -> None:
     path = next(store.path.glob("datasets/some/*/catalog.parquet"))
     data = path.read_bytes()
     path.write_bytes({"cut": data[:-1], "grown": data + b"\0", "empty": b""}[change])
@@ -115,13 +115,13 @@ MISSING: dict[str, Callable[[Store], Path]] = {
 
 
 @pytest.mark.parametrize("message", MISSING)
-def test_what_is_missing_is_named(store: Store, message: str) -> None:
+def test_missing_files_are_listed(store: Store, message: str) -> None:
     path = MISSING[message](store)
     path.unlink()
     assert verify(store.path).missing == (within(store, path),)
 
 
-def test_that_a_replaced_file_is_gone_is_no_finding_but_that_it_is_damaged_is(store: Store) -> None:
+def test_a_superseded_file_may_be_missing_but_not_corrupt(store: Store) -> None:
     replaced = sorted(store.path.glob("features/*/*/*-of-00002*.parquet"))
     replaced[0].unlink()
     flip(replaced[1], 10)
@@ -131,7 +131,7 @@ def test_that_a_replaced_file_is_gone_is_no_finding_but_that_it_is_damaged_is(st
     assert verify(store.path).is_healthy
 
 
-def test_files_that_nothing_names_are_foreign_and_no_damage(store: Store) -> None:
+def test_unreferenced_files_are_orphaned_and_not_corrupt(store: Store) -> None:
     root = store.feature_table_root(PARQUET)
     strays = [
         store.path / "notes.txt",
@@ -151,23 +151,27 @@ def test_files_that_nothing_names_are_foreign_and_no_damage(store: Store) -> Non
     assert result["orphaned"] == sorted([*(within(store, path) for path in strays), "link"])
 
 
-def test_what_running_jobs_write_is_not_foreign_until_they_are_long_dead(store: Store) -> None:
+def test_files_of_running_jobs_are_not_orphaned(store: Store) -> None:
     root = store.feature_table_root(PARQUET)
-    asides = [root / "log" / ".aside-1", store.path / "networks" / ".aside-2", root / "0123456789abcdef" / ".aside-3"]
+    temporary_files = [
+        root / "log" / ".aside-1",
+        store.path / "networks" / ".aside-2",
+        root / "0123456789abcdef" / ".aside-3",
+    ]
     kept = [store.path / "work" / "a", store.path / "cache" / "b", store.path / "pins" / "c", root.parent / ".aside-4"]
     kept.append(store.path / "datasets" / "some" / "reports" / "0" / "features.parquet")
-    for path in (*asides, *kept):
+    for path in (*temporary_files, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
     kept[-2].unlink()
     kept[2].unlink()
     assert not verify(store.path).orphaned
-    for path in asides:
+    for path in temporary_files:
         os.utime(path, (time.time() - 7200,) * 2)
-    assert sorted(verify(store.path).orphaned) == sorted(within(store, path) for path in asides)
+    assert sorted(verify(store.path).orphaned) == sorted(within(store, path) for path in temporary_files)
 
 
-def test_shards_of_a_commit_that_is_being_made_are_not_foreign(store: Store) -> None:
+def test_shards_of_a_commit_in_progress_are_not_orphaned(store: Store) -> None:
     root = store.feature_table_root(PARQUET)
     commit = root / "0123456789abcdef"
     shutil.copytree(next(root.glob("*/*.index")).parent, commit)
@@ -178,7 +182,7 @@ def test_shards_of_a_commit_that_is_being_made_are_not_foreign(store: Store) -> 
     assert not verify(store.path).orphaned
 
 
-def test_good_shards_are_not_called_foreign_where_their_manifest_is_damaged(store: Store) -> None:
+def test_shards_of_a_corrupt_manifest_are_not_orphaned(store: Store) -> None:
     path = next(store.path.glob("text/*/manifests/*.json"))
     flip(path, 5)
     found = verify(store.path)
@@ -201,19 +205,19 @@ def restated(store: Store, **changes: Any) -> str:
     [{"rows": 1}, {"first_key": "0" * 64}, {"last_key": "f" * 64}, {"number": 1}, {"count": 1 << 16}],
     ids=lambda changes: next(iter(changes)),
 )
-def test_a_manifest_that_says_something_else_of_a_shard_is_found(store: Store, changes: dict[str, Any]) -> None:
+def test_a_manifest_that_contradicts_its_shard_is_found(store: Store, changes: dict[str, Any]) -> None:
     path = restated(store, **changes)
     assert path in {file.path for file in verify(store.path).corrupt}
 
 
-def test_a_manifest_of_another_table_is_damage(store: Store) -> None:
+def test_a_manifest_of_another_table_is_corrupt(store: Store) -> None:
     mine, other = store.feature_table_root(PARQUET), store.feature_table_root(TFRECORD)
     digest = CommitLog(other).append(CommitLog(mine).live()[0])
     damaged = {file.path: file.expected for file in verify(store.path).corrupt}
     assert damaged[within(store, other / "manifests" / f"{digest}.json")] == f"a manifest of {TFRECORD.fingerprint}"
 
 
-def test_a_recipe_of_another_table_is_damage(store: Store) -> None:
+def test_a_table_config_of_another_table_is_corrupt(store: Store) -> None:
     mine, other = store.feature_table_root(PARQUET), store.feature_table_root(TFRECORD)
     shutil.copyfile(mine / "recipe.json", other / "recipe.json")
     (file,) = verify(store.path).corrupt
@@ -221,13 +225,13 @@ def test_a_recipe_of_another_table_is_damage(store: Store) -> None:
     assert file.got == PARQUET.fingerprint
 
 
-def test_a_changed_note_of_a_network_is_found(store: Store) -> None:
+def test_a_changed_extractor_record_is_found(store: Store) -> None:
     path = store.feature_table_root(PARQUET) / "network.json"
     path.write_bytes(canonical_json({"network": NETWORK_SHA, "shape": [4, 17]}))
     assert [file.path for file in verify(store.path).corrupt] == [within(store, path)]
 
 
-def test_a_damaged_marker_is_found_and_a_newer_store_is_refused(store: Store) -> None:
+def test_a_corrupt_marker_is_found_and_a_newer_store_is_refused(store: Store) -> None:
     marker = store.path / "capt-store.json"
     flip(marker, 3)
     assert [file.path for file in verify(store.path).corrupt] == ["capt-store.json"]
@@ -236,7 +240,7 @@ def test_a_damaged_marker_is_found_and_a_newer_store_is_refused(store: Store) ->
         verify(store.path)
 
 
-def test_a_directory_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_verification_refuses_a_directory_without_a_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="the store does not exist"):
         capt.store_verify(store=str(tmp_path / "nowhere"))
     (tmp_path / "file").touch()
@@ -244,7 +248,7 @@ def test_a_directory_that_is_no_store_is_refused(tmp_path: Path) -> None:
         capt.store_verify(store=str(tmp_path))
 
 
-def test_what_is_compacted_and_collected_meanwhile_is_no_finding(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_compaction_and_collection_cause_no_findings(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from features.store import verification as module
 
     pending, checks = [True], module._list_checks

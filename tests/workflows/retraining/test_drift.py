@@ -7,7 +7,7 @@ import pytest
 
 from features.store import open_store
 from schemas.errors import CorruptFileError
-from tests.features.store.stores import add_features, feature_recipe, keys_of, new_store
+from tests.features.store.stores import add_features, feature_config, keys_of, new_store
 from workflows.retraining.drift import MAX_DIMENSIONS, Moments, compute_drift, compute_moments
 
 
@@ -52,7 +52,7 @@ def test_another_spread_changes_the_covariance_only() -> None:
 
 def test_moments_average_spatial_features_over_their_locations(tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
-    table_config = feature_recipe()
+    table_config = feature_config()
     add_features(store, table_config, range(50))
     table = open_store(tmp_path / "store").feature_tables()[0]
     found = compute_moments(table, keys_of(range(40, 70)))

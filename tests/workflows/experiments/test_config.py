@@ -68,7 +68,7 @@ def test_an_invalid_value_is_named_with_its_location(
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path, entries: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"missing\.yaml: the file cannot be read"):
+    with pytest.raises(UsageError, match=r"missing\.yaml"):
         read_experiment_config(tmp_path / "missing.yaml")
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(UsageError, match="expected `key: value` lines"):

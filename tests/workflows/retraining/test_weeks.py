@@ -23,7 +23,7 @@ REJECT_ALL = {"min_improvement": 100.0}
 # Runs capt, and kills the process before or after the call of a function.
 CRASH = """
 import importlib, os, signal, sys
-moment, module, *names = sys.argv[1:4] + sys.argv[4].split(".")
+moment, module, *names = sys.argv[1:3] + sys.argv[3].split(".")
 owner = importlib.import_module(module)
 for name in names[:-1]:
     owner = getattr(owner, name)
@@ -33,7 +33,7 @@ def crash(*args, **options):
         original(*args, **options)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, names[-1], crash)
-sys.argv = ["capt", *sys.argv[5:]]
+sys.argv = ["capt", *sys.argv[4:]]
 import capt
 capt.main()
 """

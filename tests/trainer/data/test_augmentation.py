@@ -17,7 +17,7 @@ def changed(augmentation, pixels, epoch=0, step=0):
     return augmentation.for_epoch(epoch)(tf.constant(pixels), tf.constant(step, tf.int64)).numpy()
 
 
-def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
+def test_random_values_are_a_function_of_seed_epoch_and_step(pixels):
     augmentation = Augmentation(3, translation=0.2, zoom=0.3, color_jitter=0.3, horizontal_flip=True)
     first = changed(augmentation, pixels, 1, 2)
     assert first.shape == pixels.shape
@@ -32,19 +32,19 @@ def test_what_happens_is_decided_by_seed_epoch_and_step_alone(pixels):
         assert (other != first).any(axis=(1, 2, 3)).all()
 
 
-def test_every_image_of_a_batch_is_changed_by_itself(pixels):
+def test_each_image_of_a_batch_has_its_own_random_values(pixels):
     same = np.repeat(pixels[:1], 6, axis=0)
     made = changed(Augmentation(0, color_jitter=0.5), same)
     assert len(np.unique(made.reshape(6, -1), axis=0)) == 6
 
 
-def test_nothing_asked_is_nothing_changed(pixels):
+def test_without_amounts_there_is_no_augmentation(pixels):
     assert Augmentation.from_config(TrainingConfig()) is None
     asked = TrainingConfig(extractor="vgg16", augment_zoom=0.2)
     assert Augmentation.from_config(asked) == Augmentation(0, zoom=0.2)
 
 
-def test_a_shift_moves_by_so_much_at_most_and_repeats_the_edges():
+def test_translation_is_limited_and_repeats_edge_pixels():
     across = np.broadcast_to(np.arange(WIDTH, dtype=np.uint8)[:, None] * 10, (200, HEIGHT, WIDTH, 3))
     made = changed(Augmentation(0, translation=0.25), across).astype(int)
     moved = made - across
@@ -56,7 +56,7 @@ def test_a_shift_moves_by_so_much_at_most_and_repeats_the_edges():
     assert made.max() == 190
 
 
-def test_a_zoom_keeps_the_middle_in_its_place():
+def test_zoom_keeps_the_center():
     spot = np.zeros((100, 31, 31, 3), np.uint8)
     spot[:, 10:21, 10:21] = 255
     made = changed(Augmentation(1, zoom=0.5), spot)
@@ -67,7 +67,7 @@ def test_a_zoom_keeps_the_middle_in_its_place():
     np.testing.assert_allclose(made, made[:, ::-1, ::-1], atol=2)
 
 
-def test_a_flip_mirrors_half_of_the_images_left_for_right(pixels):
+def test_half_of_the_images_are_flipped_horizontally(pixels):
     many = np.repeat(pixels, 40, axis=0)
     made = changed(Augmentation(0, horizontal_flip=True), many)
     is_same = (made == many).all(axis=(1, 2, 3))
@@ -76,7 +76,7 @@ def test_a_flip_mirrors_half_of_the_images_left_for_right(pixels):
     assert 0.4 < is_mirrored.mean() < 0.6
 
 
-def test_colours_change_in_strength_and_nothing_moves():
+def test_color_jitter_changes_colors_and_moves_nothing():
     red, grey = (150, 50, 50), (90, 90, 90)
     plain = np.broadcast_to(np.array([red, grey], np.uint8)[:, None, None], (2, HEIGHT, WIDTH, 3))
     made = changed(Augmentation(5, color_jitter=0.4), np.repeat(plain, 50, axis=0)).astype(int)
@@ -89,14 +89,14 @@ def test_colours_change_in_strength_and_nothing_moves():
     assert greys.max() > 115
 
 
-def test_other_hues_are_the_same_three_colours_in_another_order(pixels):
+def test_channel_permutation_reorders_the_channels(pixels):
     many = np.repeat(pixels[:1], 60, axis=0)
     made = changed(Augmentation(0, channel_permutation=True), many)
     np.testing.assert_array_equal(np.sort(made, axis=3), np.sort(many, axis=3))
     assert len(np.unique(made.reshape(60, -1), axis=0)) == 6
 
 
-def test_a_cover_is_one_bar_of_one_colour_and_no_larger_than_allowed():
+def test_random_erasing_covers_one_bar_of_limited_area():
     white = np.full((200, 40, 80, 3), 255, np.uint8)
     made = changed(Augmentation(2, random_erasing=0.05), white)
     is_covered = (made != 255).any(axis=3)
@@ -109,7 +109,7 @@ def test_a_cover_is_one_bar_of_one_colour_and_no_larger_than_allowed():
     assert is_covered.any(axis=0).mean() > 0.9
 
 
-def test_what_is_asked_besides_leaves_the_other_draws_as_they_are(pixels):
+def test_an_additional_augmentation_does_not_change_other_random_values(pixels):
     plain = changed(Augmentation(7, translation=0.2, color_jitter=0.3), pixels)
     with_hue = changed(Augmentation(7, translation=0.2, color_jitter=0.3, channel_permutation=True), pixels)
     np.testing.assert_array_equal(np.sort(with_hue, axis=3), np.sort(plain, axis=3))

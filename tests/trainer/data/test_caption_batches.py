@@ -48,7 +48,7 @@ def captions():
     return captions_of()
 
 
-def test_an_epoch_has_every_caption_once(captions):
+def test_an_epoch_contains_every_caption_once(captions):
     order = shuffle_captions(captions, 16, 1, 0)
     assert sorted(np.concatenate(order)) == list(range(len(captions)))
     assert len(order) == steps_per_epoch(captions, 16)
@@ -63,13 +63,13 @@ def test_the_order_is_a_function_of_seed_and_epoch(captions):
     assert len({tuple(flat(*a)) for a in ((1, 0), (1, 1), (2, 0), (2, 1))}) == 4
 
 
-def test_an_images_captions_come_together(captions):
+def test_all_captions_of_an_image_are_in_one_batch(captions):
     order = shuffle_captions(captions, 16, 1, 0)
     batches = [len(np.unique(captions.image[numbers])) for numbers in order]
     assert sum(batches) <= len(captions.rows) + len(order) - 1
 
 
-def test_captions_of_like_length_come_together():
+def test_captions_of_similar_length_share_batches():
     captions = captions_of(1000)
     order = shuffle_captions(captions, 16, 1, 0)
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def test_captions_of_like_length_come_together():
     assert padded(order) < 0.9 * padded(anyhow)
 
 
-def test_steps_an_epoch_can_be_set_and_are_drawn_with_replacement(captions):
+def test_steps_per_epoch_samples_with_replacement(captions):
     order = sample_captions(captions, 16, 3, 0, 40)
     assert [len(numbers) for numbers in order] == [16] * 40
     assert len(set(np.concatenate(order).tolist())) < 40 * 16
@@ -89,7 +89,7 @@ def test_steps_an_epoch_can_be_set_and_are_drawn_with_replacement(captions):
     np.testing.assert_array_equal(np.concatenate(order), np.concatenate(again))
 
 
-def test_the_plain_order_is_always_the_same_and_whole(captions):
+def test_the_validation_order_is_complete_and_constant(captions):
     order = sort_captions(captions, 16)
     assert sorted(np.concatenate(order)) == list(range(len(captions)))
     longest = captions.longest[captions.image[np.concatenate(order)]]
@@ -97,7 +97,7 @@ def test_the_plain_order_is_always_the_same_and_whole(captions):
     np.testing.assert_array_equal(np.concatenate(order), np.concatenate(sort_captions(captions, 16)))
 
 
-def test_a_batch_reads_each_image_once_and_points_every_caption_at_its_own(captions):
+def test_a_batch_reads_each_image_once_and_maps_captions_to_images(captions):
     table = Table()
     reader = BatchReader(captions, table)
     assert table.brought == list(captions.rows)
@@ -112,7 +112,7 @@ def test_a_batch_reads_each_image_once_and_points_every_caption_at_its_own(capti
         assert targets[row][targets[row] > 0].tolist() == words[1:].tolist()
 
 
-def test_a_short_batch_is_filled_with_padding(captions):
+def test_a_short_batch_is_padded(captions):
     features, image, tokens, targets = BatchReader(captions, Table()).read(np.arange(5), 16)
     assert image.shape == (16,)
     assert tokens.shape[0] == targets.shape[0] == 16
@@ -121,7 +121,7 @@ def test_a_short_batch_is_filled_with_padding(captions):
     assert image.max() < len(features)
 
 
-def test_rounded_sizes_give_few_shapes_and_the_same_content(captions):
+def test_padding_to_multiples_reduces_shapes_and_keeps_the_content(captions):
     plain = BatchReader(captions, Table())
     rounded = BatchReader(captions, Table(), pad_tokens_to=4, pad_images_to=8)
     order = shuffle_captions(captions, 16, 1, 0)
@@ -136,7 +136,7 @@ def test_rounded_sizes_give_few_shapes_and_the_same_content(captions):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ml_dtypes.bfloat16])
-def test_the_dataset_gives_the_batches_in_order_as_stored(captions, dtype):
+def test_the_dataset_yields_batches_in_order_and_in_the_storage_dtype(captions, dtype):
     reader = BatchReader(captions, Table(dtype))
     order = shuffle_captions(captions, 16, 1, 0)
     batches = list(reader.dataset(order, 16).as_numpy_iterator())
@@ -149,7 +149,7 @@ def test_the_dataset_gives_the_batches_in_order_as_stored(captions, dtype):
         np.testing.assert_array_equal(inputs["targets"], targets)
 
 
-def test_the_dataset_can_begin_within_an_epoch(captions):
+def test_the_dataset_can_start_within_an_epoch(captions):
     reader = BatchReader(captions, Table())
     order = shuffle_captions(captions, 16, 1, 0)
     whole = list(reader.dataset(order, 16).as_numpy_iterator())
@@ -158,14 +158,14 @@ def test_the_dataset_can_begin_within_an_epoch(captions):
     np.testing.assert_array_equal(rest[0][1], whole[3][1])
 
 
-def test_an_error_while_reading_is_kept_as_it_was(captions):
+def test_a_read_error_is_kept(captions):
     reader = BatchReader(captions, Table(damaged=captions.rows[7]))
     with pytest.raises(Exception, match="SHA-256"):
         list(reader.dataset(shuffle_captions(captions, 16, 1, 0), 16))
     assert isinstance(reader.error, CorruptFileError)
 
 
-def test_one_caption_of_each_image_is_drawn_anew_every_epoch(captions):
+def test_one_caption_per_image_is_sampled_in_each_epoch(captions):
     orders = [np.concatenate(shuffle_captions(captions, 16, 1, epoch, "one")) for epoch in range(30)]
     for numbers in orders:
         assert sorted(captions.image[numbers]) == list(range(50))
@@ -174,7 +174,7 @@ def test_one_caption_of_each_image_is_drawn_anew_every_epoch(captions):
     assert set(np.concatenate(orders)) == set(range(len(captions)))
 
 
-def test_steps_of_one_caption_an_image_are_full(captions):
+def test_batches_of_one_caption_per_image_are_full(captions):
     order = sample_captions(captions, 16, 1, 0, 7, "one")
     assert [len(numbers) for numbers in order] == [16] * 7
     drawn = captions.image[np.concatenate(order)]

@@ -17,7 +17,7 @@ def texts(captions):
     return [captions.tokens[a:b].tolist() for a, b in zip(captions.starts[:-1], captions.starts[1:], strict=True)]
 
 
-def test_every_caption_points_at_the_features_of_its_own_image(store, shown):
+def test_each_caption_refers_to_the_features_of_its_image(store, shown):
     tables = select_tables(store, SPEC)
     data = join_captions(tables)
     expected = {
@@ -35,14 +35,14 @@ def test_every_caption_points_at_the_features_of_its_own_image(store, shown):
     assert got == {(split, key) for split, key, _ in expected}
 
 
-def test_splits_are_the_captions_own(store, shown):
+def test_captions_keep_their_splits(store, shown):
     data = join_captions(select_tables(store, SPEC))
     for split in ("train", "val", "test"):
         assert len(data.splits[split]) == sum(len(p.captions) for p in shown if p.split == split)
     assert data.validation_split == "val"
 
 
-def test_captions_without_features_are_left_out_and_counted(tmp_path, shown, squares):
+def test_captions_without_features_are_skipped_and_counted(tmp_path, shown, squares):
     store = create_store(tmp_path / "s")
     squares.add_features(store, shown[:20])
     squares.add_captions(store, shown)
@@ -53,7 +53,7 @@ def test_captions_without_features_are_left_out_and_counted(tmp_path, shown, squ
         assert len(data.splits[split]) == sum(len(p.captions) for p in shown[:20] if p.split == split)
 
 
-def test_captions_whose_image_the_catalog_lacks_are_left_out_and_counted(tmp_path, shown, squares):
+def test_captions_of_images_missing_in_the_catalog_are_skipped_and_counted(tmp_path, shown, squares):
     store = create_store(tmp_path / "s")
     squares.add_features(store, shown[:10])
     squares.add_captions(store, shown[:12])
@@ -62,7 +62,7 @@ def test_captions_whose_image_the_catalog_lacks_are_left_out_and_counted(tmp_pat
     assert data.skipped["without_features"]["train"] == sum(len(p.captions) for p in shown[10:12])
 
 
-def test_nothing_to_learn_from_is_an_error_that_says_what_to_do(tmp_path, shown, squares):
+def test_an_empty_train_split_is_an_error_with_a_hint(tmp_path, shown, squares):
     held_out = [dataclasses.replace(picture, split="val") for picture in shown[:8]]
     with pytest.raises(CaptError, match="the train split has no captions"):
         join_captions(select_tables(squares.make_store(tmp_path / "a", held_out), SPEC))
@@ -74,13 +74,13 @@ def test_nothing_to_learn_from_is_an_error_that_says_what_to_do(tmp_path, shown,
         join_captions(select_tables(store, SPEC))
 
 
-def test_images_in_train_and_held_out_are_counted(tmp_path, shown, squares):
+def test_images_in_train_and_test_are_counted(tmp_path, shown, squares):
     twins = [dataclasses.replace(shown[i], image_id=f"twin{i}", split="test") for i in (0, 1)]
     data = join_captions(select_tables(squares.make_store(tmp_path / "s", [*shown[:8], *twins]), SPEC))
     assert data.num_shared == 2
 
 
-def test_the_digest_tells_of_the_captions_and_not_of_how_they_are_stored(tmp_path, shown, squares):
+def test_the_digest_depends_on_captions_and_not_on_their_storage(tmp_path, shown, squares):
     digests = [
         join_captions(select_tables(made, SPEC)).train.digest
         for made in (
@@ -105,7 +105,7 @@ def test_two_datasets_with_one_vocabulary_are_joined(tmp_path, squares):
     assert len(both.train.rows) == len({p.key for p in [*first, *second] if p.split == "train"})
 
 
-def test_spans_lists_the_numbers_of_each_span():
+def test_spans_concatenates_ranges():
     np.testing.assert_array_equal(spans(np.array([5, 0, 9]), np.array([2, 0, 3])), [5, 6, 9, 10, 11])
 
 

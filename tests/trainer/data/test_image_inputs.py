@@ -9,7 +9,7 @@ from schemas.errors import RecordError
 from trainer.data.image_inputs import find_images
 
 
-def test_a_file_is_itself_and_folders_and_archives_are_what_images_they_hold(tmp_path: Path) -> None:
+def test_directories_and_archives_are_expanded_to_their_images(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "deep").mkdir(parents=True)
     for name in ("b.jpg", "deep/a.png", "notes.txt"):
@@ -32,7 +32,7 @@ def test_a_file_is_itself_and_folders_and_archives_are_what_images_they_hold(tmp
         ("s3://key:word@bucket/a.jpg", "contains credentials"),
     ],
 )
-def test_what_cannot_be_read_is_a_picture_that_says_so(tmp_path: Path, name: str, line: str) -> None:
+def test_an_unreadable_location_is_an_image_that_fails(tmp_path: Path, name: str, line: str) -> None:
     (picture,) = find_images(name if "://" in name else str(tmp_path / name))
     with pytest.raises(RecordError, match=line):
         picture.read()

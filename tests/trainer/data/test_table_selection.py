@@ -13,19 +13,19 @@ def own_store(tmp_path, squares):
     return squares.make_store(tmp_path / "s", squares.pictures(8))
 
 
-def test_the_only_tables_are_taken(store):
+def test_the_only_tables_are_selected(store):
     tables = select_tables(store, SPEC)
     assert [dataset.name for dataset in tables.datasets] == ["squares"]
     assert tables.features.shape == (16, 19)
     assert tables.caption_tables[0].table_config.dataset == "squares"
 
 
-def test_a_pooled_table_beside_a_spatial_one_does_not_stand_in_the_way(own_store, squares):
+def test_tables_of_other_shapes_are_ignored(own_store, squares):
     squares.add_features(own_store, squares.pictures(8), pooled=True)
     assert len(select_tables(own_store, SPEC).features.shape) == 2
 
 
-def test_a_pooled_table_alone_is_refused_with_the_command_that_makes_the_right_one(tmp_path, squares):
+def test_a_table_of_another_shape_is_refused_with_a_command(tmp_path, squares):
     store = squares.make_store(tmp_path / "s", squares.pictures(8), pooled=True)
     with pytest.raises(UsageError, match=r"requires spatial features.*--pooling none"):
         select_tables(store, SPEC)
@@ -33,7 +33,7 @@ def test_a_pooled_table_alone_is_refused_with_the_command_that_makes_the_right_o
         select_tables(store, SPEC, features=store.feature_tables()[0].fingerprint[:8])
 
 
-def test_several_feature_tables_are_listed_with_the_option_that_picks_one(own_store, squares):
+def test_several_feature_tables_are_listed_with_an_option(own_store, squares):
     squares.add_features(own_store, squares.pictures(8), dtype="float32")
     with pytest.raises(StoreError, match=r"several feature tables fit: .*float.*float.*--feature-table"):
         select_tables(own_store, SPEC)
@@ -41,7 +41,7 @@ def test_several_feature_tables_are_listed_with_the_option_that_picks_one(own_st
         assert select_tables(own_store, SPEC, features=table.fingerprint[:10]).features.fingerprint == table.fingerprint
 
 
-def test_several_text_tables_are_listed_with_the_option_that_picks_one(own_store, squares):
+def test_several_caption_tables_are_listed_with_an_option(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), max_length=6)
     with pytest.raises(StoreError, match=r"several caption tables fit: .*18 tokens.*--caption-table"):
         select_tables(own_store, SPEC)
@@ -50,7 +50,7 @@ def test_several_text_tables_are_listed_with_the_option_that_picks_one(own_store
         assert chosen.caption_tables[0].fingerprint == table.fingerprint
 
 
-def test_several_datasets_are_listed_with_the_option_that_picks_one(own_store, squares):
+def test_several_datasets_are_listed_with_an_option(own_store, squares):
     squares.add_captions(own_store, squares.pictures(8), "more")
     squares.add_dataset(own_store, squares.pictures(8), "more")
     with pytest.raises(StoreError, match=r"several datasets have captions: more, squares.*--dataset"):
@@ -73,7 +73,7 @@ def test_captions_of_another_dataset_are_refused(own_store, squares):
         select_tables(own_store, SPEC, ["squares"], captions=other)
 
 
-def test_a_store_without_captions_or_features_says_which_command_is_missing(tmp_path, squares):
+def test_a_missing_table_is_an_error_with_a_command(tmp_path, squares):
     store = create_store(tmp_path / "s")
     squares.add_dataset(store, squares.pictures(8))
     with pytest.raises(StoreError, match=r"no dataset has images and captions.*prepare captions"):
@@ -85,7 +85,7 @@ def test_a_store_without_captions_or_features_says_which_command_is_missing(tmp_
         select_tables(store, SPEC)
 
 
-def test_unknown_names_are_refused_with_the_known_ones(store):
+def test_unknown_names_are_refused(store):
     with pytest.raises(StoreError, match=r"no dataset 'coco'.*squares"):
         select_tables(store, SPEC, ["coco"])
     with pytest.raises(StoreError, match="feature table"):

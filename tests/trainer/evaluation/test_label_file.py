@@ -13,7 +13,7 @@ def truth(tmp_path, text):
     return path
 
 
-def test_words_come_by_their_ids(tmp_path):
+def test_labels_are_read_by_image_id(tmp_path):
     assert read_label_file(truth(tmp_path, "a0 thus\na120000 null\n")) == {"a0": "thus", "a120000": "null"}
 
 
@@ -31,12 +31,12 @@ def test_words_come_by_their_ids(tmp_path):
         ("a0 thus\na0 thus\n", "line 2 repeats a0"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, text, fault):
+def test_an_invalid_line_is_named(tmp_path, text, fault):
     with pytest.raises(UsageError, match=fault):
         read_label_file(truth(tmp_path, text))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"--labels .*none.txt: the file cannot be read"):
         read_label_file(tmp_path / "none.txt")
 

@@ -36,7 +36,7 @@ def run(trained):
     return load_run(trained[0])
 
 
-def test_it_captions_after_the_store_has_gone_as_it_did_from_stored_features(trained, run, shown):
+def test_captions_from_images_equal_those_from_stored_features(trained, run, shown):
     _, said = trained
     for made, stored in zip(run.caption_many([p.data for p in shown]), said, strict=True):
         assert made.text == stored.text
@@ -44,7 +44,7 @@ def test_it_captions_after_the_store_has_gone_as_it_did_from_stored_features(tra
         np.testing.assert_allclose(made.attention, stored.attention, atol=1e-4)
 
 
-def test_images_are_resized_as_those_of_the_table_were(squares, shown, tmp_path):
+def test_images_are_resized_as_in_the_feature_table(squares, shown, tmp_path):
     store = squares.make_store(tmp_path / "store", shown[:16], resize="tf-bilinear", fit="crop")
     capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SIZES, "batch_size": 16}
@@ -56,14 +56,14 @@ def test_images_are_resized_as_those_of_the_table_were(squares, shown, tmp_path)
     np.testing.assert_allclose(made.attention, stored.attention, atol=1e-6)
 
 
-def test_it_says_what_is_in_the_picture(run, shown):
+def test_captions_describe_the_image(run, shown):
     held_out = [p for p in shown if p.split == "val"]
     said = run.caption_many(p.data for p in held_out)
     right = [made.text in p.captions for p, made in zip(held_out, said, strict=True)]
     assert np.mean(right) >= 0.8
 
 
-def test_a_path_bytes_and_a_picture_give_one_caption(run, shown, tmp_path):
+def test_paths_bytes_and_pil_images_have_equal_captions(run, shown, tmp_path):
     data = shown[0].data
     (tmp_path / "a.png").write_bytes(data)
     images = (tmp_path / "a.png", str(tmp_path / "a.png"), data, Image.open(BytesIO(data)))
@@ -75,7 +75,7 @@ def test_a_path_bytes_and_a_picture_give_one_caption(run, shown, tmp_path):
     assert made[0].score < 0
 
 
-def test_a_turned_picture_is_captioned_upright(run, shown, tmp_path):
+def test_the_exif_orientation_is_applied(run, shown, tmp_path):
     image = Image.open(BytesIO(shown[0].data))
     exif = Image.Exif()
     exif[274] = 3
@@ -86,31 +86,31 @@ def test_a_turned_picture_is_captioned_upright(run, shown, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1", "LA"])
-def test_pictures_of_every_mode_are_captioned(run, shown, mode):
+def test_images_of_every_mode_are_captioned(run, shown, mode):
     assert run.caption(Image.open(BytesIO(shown[0].data)).convert(mode)).words
 
 
-def test_a_bad_image_raises_its_reason(run, tmp_path):
+def test_an_invalid_image_raises_an_error(run, tmp_path):
     with pytest.raises(RecordError, match="decode: unsupported"):
         run.caption(b"no picture")
     with pytest.raises(RecordError, match=r"read: missing: .*none\.png"):
         run.caption(tmp_path / "none.png")
 
 
-def test_bad_images_cost_no_others(run, shown):
+def test_invalid_images_do_not_affect_others(run, shown):
     images = [shown[0].data, b"", shown[1].data, shown[2].data[:60]]
     made = list(run.caption_many(images))
     assert [isinstance(one, RecordError) for one in made] == [False, True, False, True]
     assert made[2].text == run.caption(shown[1].data).text
 
 
-def test_more_images_than_a_batch_come_back_in_order(run, shown):
+def test_images_of_several_batches_are_returned_in_order(run, shown):
     many = [shown[i % 16].data for i in range(150)]
     made = [one.text for one in run.caption_many(many)]
     assert made == [made[i % 16] for i in range(150)]
 
 
-def test_files_folders_and_archives_are_captioned(run, shown, tmp_path):
+def test_files_directories_and_archives_are_captioned(run, shown, tmp_path):
     (tmp_path / "folder" / "deep").mkdir(parents=True)
     (tmp_path / "folder" / "b.png").write_bytes(shown[1].data)
     (tmp_path / "folder" / "deep" / "c.png").write_bytes(shown[2].data)
@@ -139,7 +139,7 @@ def test_files_folders_and_archives_are_captioned(run, shown, tmp_path):
             assert set(result) == {"image", "error"}
 
 
-def test_a_run_given_by_its_path_is_opened(trained, shown, tmp_path):
+def test_a_run_is_opened_by_its_path(trained, shown, tmp_path):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     (result,) = capt.caption(run=str(trained[0]), images=[str(tmp_path / "a.png")])["results"]
     assert result["text"]
@@ -159,7 +159,7 @@ def test_attention_is_drawn_for_one_image_and_numbered_for_several(run, shown, t
     assert (tmp_path / "all-3.png").is_file()
 
 
-def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
+def test_one_line_per_image_is_printed(run, shown, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     (tmp_path / "b.png").write_bytes(b"")
     result = capt.caption(run=run.path, images=[str(tmp_path / "a.png"), str(tmp_path / "b.png")])
@@ -169,12 +169,12 @@ def test_people_get_a_line_an_image(run, shown, tmp_path, capsys):
     assert second.startswith(f"{tmp_path}/b.png\tdecode: empty")
 
 
-def test_no_image_is_wrong_usage(run):
+def test_missing_images_are_wrong_usage(run):
     with pytest.raises(UsageError, match="PATH: "):
         capt.caption(run=run.path, images=[])
 
 
-def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path):
+def test_a_directory_without_a_run_is_an_error_with_a_command(tmp_path):
     with pytest.raises(StoreError, match=r"does not contain a run.*capt train captioner"):
         load_run(tmp_path)
 
@@ -194,7 +194,7 @@ def test_a_missing_part_of_a_run_is_named(trained, shown, tmp_path, name, reason
         load_run(tmp_path / "run").caption(shown[0].data)
 
 
-def test_damaged_weights_are_one_clear_error(trained, shown, tmp_path):
+def test_corrupt_weights_are_an_error(trained, shown, tmp_path):
     shutil.copytree(trained[0], tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").rglob("*.h5"):
         path.write_bytes(path.read_bytes()[:1000])
@@ -202,18 +202,18 @@ def test_damaged_weights_are_one_clear_error(trained, shown, tmp_path):
         load_run(tmp_path / "run").caption(shown[0].data)
 
 
-def test_a_record_of_a_later_version_is_refused(trained, tmp_path):
+def test_metadata_of_a_later_version_is_refused(trained, tmp_path):
     text = (trained[0] / "run.json").read_text()
     (tmp_path / "run.json").write_text(text.replace('"version": 1', '"version": 2', 1))
     with pytest.raises(StoreError, match=r"run\.json: this version of capt cannot read the run: version"):
         load_run(tmp_path)
 
 
-def test_nothing_in_a_run_leads_out_of_it(trained):
+def test_a_run_contains_no_links(trained):
     assert not [path for path in trained[0].rglob("*") if path.is_symlink()]
 
 
-def test_several_captions_come_best_first(run, shown, tmp_path):
+def test_several_captions_are_sorted_best_first(run, shown, tmp_path):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     (result,) = capt.caption(run=run.path, images=[str(tmp_path / "a.png")], num_beams=4, num_return_sequences=3)[
         "results"
@@ -224,7 +224,7 @@ def test_several_captions_come_best_first(run, shown, tmp_path):
     assert per_word == sorted(per_word, reverse=True)
 
 
-def test_what_is_drawn_for_an_image_depends_on_its_place_and_not_on_its_batch(run, shown):
+def test_samples_depend_on_the_number_of_an_image_and_not_on_its_batch(run, shown):
     decoding = run.decoding(temperature=3.0, seed=5)
     images = [shown[0].data] * 80
     first, again = ([made.text for made in run.caption_many(images, decoding)] for _ in range(2))
@@ -235,7 +235,7 @@ def test_what_is_drawn_for_an_image_depends_on_its_place_and_not_on_its_batch(ru
     assert [made.text for made in others] == first[2:]
 
 
-def test_a_banned_word_is_not_said(run, shown):
+def test_a_bad_word_is_not_generated(run, shown):
     said = run.caption(shown[0].data)
     assert said.words[1] not in run.caption(shown[0].data, run.decoding(bad_words=[said.words[1]])).words
 
@@ -249,7 +249,7 @@ def test_a_banned_word_is_not_said(run, shown):
         ({"num_beams": 2, "temperature": 1.0}, "cannot be combined with a beam"),
     ],
 )
-def test_wrong_decoding_is_wrong_usage(run, shown, tmp_path, options, complaint):
+def test_invalid_generation_options_are_wrong_usage(run, shown, tmp_path, options, complaint):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     with pytest.raises(UsageError, match=complaint):
         capt.caption(run=run.path, images=[str(tmp_path / "a.png")], **options)

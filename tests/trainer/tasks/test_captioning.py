@@ -66,7 +66,7 @@ def trained(store, tmp_path_factory):
     return run, capt.train_captioner(store=store.path, run_dir=run, seed=4, epochs=EPOCHS, hyperparameters=SMALL)
 
 
-def test_it_learns_and_says_what_it_gave(trained, shown):
+def test_training_reduces_the_loss_and_returns_a_summary(trained, shown):
     run, figures = trained
     rows = lines_of(run)
     assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
@@ -81,7 +81,7 @@ def test_it_learns_and_says_what_it_gave(trained, shown):
     json.dumps(figures)
 
 
-def test_the_run_directory_holds_all_that_is_promised(trained, store):
+def test_the_run_directory_contains_all_files(trained, store):
     run, _ = trained
     record = read_metadata(run)
     assert record.features.fingerprint == store.feature_tables()[0].fingerprint
@@ -100,7 +100,7 @@ def test_the_run_directory_holds_all_that_is_promised(trained, store):
     assert not list(run.rglob(".aside-*"))
 
 
-def test_the_saved_transform_tokenizes_as_the_store_did(trained, store):
+def test_the_saved_transform_tokenizes_as_the_store(trained, store):
     from features.text.tokenizer import Tokenizer
 
     row = store.caption_tables()[0].captions().to_pylist()[0]
@@ -117,7 +117,7 @@ def test_only_the_last_and_the_best_checkpoint_are_kept(trained):
     assert int(state.best) == figures["best_epoch"] * figures["steps"] // EPOCHS
 
 
-def test_the_best_epoch_is_what_captions(trained):
+def test_captions_use_the_best_epoch(trained):
     run, _ = trained
     best = Checkpoints(run / "checkpoints").state().best
     (embeddings,) = load_run(run).model.embedding_layer.get_weights()
@@ -125,7 +125,7 @@ def test_the_best_epoch_is_what_captions(trained):
         np.testing.assert_array_equal(file["embedding_layer/vars/0"], embeddings)
 
 
-def test_a_killed_run_goes_on_and_gives_what_an_unbroken_one_gives(trained, store, tmp_path):
+def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_run(trained, store, tmp_path):
     unbroken, figures = trained
     run = tmp_path / "killed"
     options = {"seed": 4, "epochs": EPOCHS, "save_steps": 2, "hyperparameters": SMALL}
@@ -154,7 +154,7 @@ def test_a_finished_run_is_not_trained_again(trained, store):
     assert lines_of(run) == before
 
 
-def test_a_run_of_before_a_size_was_known_goes_on_with_the_default_of_it(trained, store, tmp_path):
+def test_a_missing_hyperparameter_has_its_default(trained, store, tmp_path):
     run = Path(shutil.copytree(trained[0], tmp_path / "run"))
     record = json.loads((run / "run.json").read_text())
     assert record["architecture"].pop("use_context_gate") is False
@@ -163,7 +163,7 @@ def test_a_run_of_before_a_size_was_known_goes_on_with_the_default_of_it(trained
     assert again["resumed_at"] == again["steps"]
 
 
-def test_more_epochs_go_on_where_the_run_ended(store, tmp_path):
+def test_more_epochs_resume_a_finished_run(store, tmp_path):
     run = tmp_path / "run"
     capt.train_captioner(store=store.path, run_dir=run, epochs=1, hyperparameters=SMALL)
     figures = capt.train_captioner(store=store.path, run_dir=run, epochs=2, hyperparameters=SMALL)
@@ -185,13 +185,13 @@ def test_a_directory_of_another_run_is_refused(trained, store, change, named):
         capt.train_captioner(store=store.path, run_dir=trained[0], **settings)
 
 
-def test_a_directory_begun_on_other_data_is_refused(trained, shown, squares, tmp_path):
+def test_a_directory_of_a_run_on_other_data_is_refused(trained, shown, squares, tmp_path):
     other = squares.make_store(tmp_path / "s", shown[:40])
     with pytest.raises(StoreError, match=r"digest of the train split: expected .*, got "):
         capt.train_captioner(store=other.path, run_dir=trained[0], seed=4, epochs=EPOCHS, hyperparameters=SMALL)
 
 
-def test_a_directory_with_other_things_in_it_is_refused(store, tmp_path):
+def test_a_directory_with_other_files_is_refused(store, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"not a run and not empty: it contains thesis\.txt"):
         capt.train_captioner(store=store.path, run_dir=tmp_path, epochs=1, hyperparameters=SMALL)
@@ -204,7 +204,7 @@ def test_a_run_that_is_being_trained_is_refused(trained, store):
     assert LockedError.exit_code == 5
 
 
-def test_a_run_is_drawn_at_its_end_and_not_after_every_short_epoch(store, tmp_path, monkeypatch):
+def test_short_epochs_are_plotted_once_at_the_end(store, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(training_loop, "_PLOT_SECONDS", 1e9)
     monkeypatch.setattr(training_loop, "save_figure", lambda *given: drawn.append(given) or save_figure(*given))
@@ -223,7 +223,7 @@ def test_steps_per_epoch_sets_the_length_of_an_epoch(store, tmp_path):
     assert (record.training.captions_per_image, record.architecture["rnn_cell"]) == ("one", "rnn")
 
 
-def test_without_a_val_split_it_validates_on_test_and_says_so(shown, squares, tmp_path, caplog):
+def test_without_a_val_split_validation_uses_test(shown, squares, tmp_path, caplog):
     import dataclasses
 
     shown = [dataclasses.replace(p, split={"val": "test"}.get(p.split, p.split)) for p in shown]
@@ -233,7 +233,7 @@ def test_without_a_val_split_it_validates_on_test_and_says_so(shown, squares, tm
     assert "Validating on test" in caplog.text
 
 
-def test_without_held_out_captions_it_trains_and_says_so(shown, squares, tmp_path, caplog):
+def test_training_works_without_validation_captions(shown, squares, tmp_path, caplog):
     store = squares.make_store(tmp_path / "s", [p for p in shown if p.split == "train"])
     figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
     assert figures["validation_split"] is None
@@ -255,12 +255,12 @@ def test_an_unknown_option_is_refused_before_anything_is_written(store, tmp_path
         ("nic", {"captions_per_image": "two"}, "--captions-per-image: "),
     ],
 )
-def test_a_choice_that_is_none_is_refused(store, tmp_path, model, given, complaint):
+def test_an_invalid_choice_is_refused(store, tmp_path, model, given, complaint):
     with pytest.raises(UsageError, match=complaint):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "run", model=model, **given)
 
 
-def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
+def test_a_corrupt_shard_is_an_error(shown, squares, tmp_path):
     store = squares.make_store(tmp_path / "s", shown)
     (shard,) = (tmp_path / "s" / "features").rglob("*.tfrecord")
     data = bytearray(shard.read_bytes())
@@ -270,7 +270,7 @@ def test_a_damaged_shard_is_one_clear_error(shown, squares, tmp_path):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=SMALL)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_no_checkpoint_of_it(store, tmp_path):
+def test_an_infinite_loss_stops_the_run_without_a_checkpoint(store, tmp_path):
     with pytest.raises(CaptError, match=r"not a number.*smaller learning_rate"):
         capt.train_captioner(
             store=store.path, run_dir=tmp_path / "run", epochs=3, hyperparameters={**SMALL, "learning_rate": 1e30}
@@ -279,14 +279,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_no_checkpoint_of_it(st
     assert state is None
 
 
-def test_a_damaged_state_is_one_clear_error(trained, store, tmp_path):
+def test_a_corrupt_state_is_an_error(trained, store, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "state.json").write_text('{"last": 3}')
     with pytest.raises(CorruptFileError, match=r"state\.json: the file is corrupt"):
         Checkpoints(tmp_path / "checkpoints").state()
 
 
-def test_a_run_that_gets_no_better_ends_early(store, tmp_path):
+def test_a_run_without_improvement_stops_early(store, tmp_path):
     options = {**SMALL, "learning_rate": 1e-12, "early_stopping_patience": 1, "dropout": 0.0}
     figures = capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=20, hyperparameters=options)
     assert figures["epochs"] - figures["best_epoch"] == 1
@@ -295,7 +295,7 @@ def test_a_run_that_gets_no_better_ends_early(store, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_a_model_learns_in_half_precision_and_captions_in_full(store, tmp_path, precision):
+def test_mixed_precision_trains_and_float32_captions(store, tmp_path, precision):
     run = tmp_path / "run"
     figures = capt.train_captioner(
         store=store.path, run_dir=run, seed=4, epochs=2, hyperparameters={**SMALL, "precision": precision}
@@ -308,7 +308,7 @@ def test_a_model_learns_in_half_precision_and_captions_in_full(store, tmp_path, 
 
 
 @pytest.mark.parametrize(("precision", "warnings"), [("mixed_bfloat16", 1), ("float32", 0)])
-def test_emulated_arithmetic_is_told_before_training_begins(store, tmp_path, monkeypatch, precision, warnings):
+def test_emulated_precision_is_logged_before_training(store, tmp_path, monkeypatch, precision, warnings):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     run = tmp_path / "run"
     losses_at_warnings = []
@@ -363,14 +363,14 @@ def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_give
         assert got["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
 
 
-def test_more_epochs_of_a_cosine_are_another_run(store, tmp_path):
+def test_more_epochs_of_a_cosine_schedule_are_another_run(store, tmp_path):
     options = {**SMALL, "lr_schedule": "cosine"}
     capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters=options)
     with pytest.raises(StoreError, match=r"training\.epochs: expected 1, got 2"):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "run", epochs=2, hyperparameters=options)
 
 
-def test_the_best_epoch_can_be_the_one_whose_captions_are_liked_most(store, tmp_path):
+def test_the_best_epoch_can_be_selected_by_cider_d(store, tmp_path):
     options = {**SMALL, "monitor": "val_cider_d", "early_stopping_patience": 2}
     figures = capt.train_captioner(
         store=store.path, run_dir=tmp_path / "run", seed=4, epochs=4, hyperparameters=options
@@ -390,7 +390,7 @@ def test_fixed_validation_images_are_captioned_after_each_epoch(store, tmp_path,
     assert [reference for _, reference in told[:2]] == [reference for _, reference in told[2:]]
 
 
-def test_several_devices_are_refused_where_keras_has_no_distribution(store, tmp_path):
+def test_several_devices_are_refused_without_distribution(store, tmp_path):
     with pytest.raises(UsageError, match="KERAS_BACKEND=jax"):
         capt.train_captioner(
             store=store.path, run_dir=tmp_path / "run", epochs=1, hyperparameters={**SMALL, "devices": "all"}
@@ -398,7 +398,7 @@ def test_several_devices_are_refused_where_keras_has_no_distribution(store, tmp_
 
 
 @pytest.mark.slow
-def test_two_devices_learn_what_one_does(store, tmp_path):
+def test_two_devices_have_the_result_of_one(store, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     for devices in ("one", "all"):
@@ -410,6 +410,6 @@ def test_two_devices_learn_what_one_does(store, tmp_path):
         assert all_["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
 
 
-def test_the_run_needs_no_store_path(trained, store):
+def test_run_metadata_does_not_contain_the_store_path(trained, store):
     assert str(store.path) not in (trained[0] / "run.json").read_text()
     assert Path(trained[1]["run_dir"]).is_absolute()

@@ -29,7 +29,7 @@ def shown_by(command, environment):
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_images_a_second_and_the_time_to_go(words_store, tmp_path):
+def test_a_terminal_shows_images_per_second_and_the_remaining_time(words_store, tmp_path):
     from tests.trainer.words import SMALL
 
     config = tmp_path / "small.yaml"
@@ -49,7 +49,7 @@ def test_a_terminal_shows_images_a_second_and_the_time_to_go(words_store, tmp_pa
     assert "exact_match" in shown
 
 
-def test_the_time_to_go_is_what_the_steps_so_far_took(monkeypatch):
+def test_the_remaining_time_is_estimated_from_finished_steps(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     pace = EtaEstimator(10, 30)

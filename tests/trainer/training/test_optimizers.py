@@ -18,11 +18,11 @@ def rates(steps, **settings):
     return seen
 
 
-def test_a_constant_rate_stays():
+def test_a_constant_learning_rate_does_not_change():
     assert rates(2, learning_rate=0.5) == [0.5] * 8
 
 
-def test_steps_halve_the_rate_every_so_many_epochs():
+def test_the_step_schedule_multiplies_the_rate_every_few_epochs():
     assert rates(2, learning_rate=2.0, lr_schedule="step", lr_decay_rate=0.5, lr_decay_epochs=1) == [
         2,
         2,
@@ -35,13 +35,13 @@ def test_steps_halve_the_rate_every_so_many_epochs():
     ]
 
 
-def test_a_cosine_ends_at_nothing_with_the_last_epoch():
+def test_the_cosine_schedule_decays_to_zero_at_the_last_epoch():
     seen = rates(2, learning_rate=1.0, lr_schedule="cosine", epochs=4)
     np.testing.assert_allclose(seen, (1 + np.cos(np.pi * np.arange(8) / 8)) / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_warming_up_rises_in_a_straight_line_and_goes_on_with_the_schedule(schedule):
+def test_warmup_rises_linearly_and_continues_with_the_schedule(schedule):
     warm = rates(2, learning_rate=1.0, lr_schedule=schedule, warmup_steps=4, epochs=4)
     plain = rates(2, learning_rate=1.0, lr_schedule=schedule, epochs=4)
     np.testing.assert_allclose(warm, np.minimum(np.arange(1, 9) / 4, 1) * plain, rtol=1e-5)
@@ -54,13 +54,13 @@ def test_a_schedule_survives_saving():
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
-def test_gradients_are_scaled_down_to_the_norm_over_all_weights(name):
+def test_gradients_are_clipped_to_the_global_norm(name):
     optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=1.0, global_clipnorm=5.0), 1)
     assert type(optimizer).__name__.lower() == name
     assert optimizer.global_clipnorm == 5.0
 
 
-def test_plain_descent_goes_the_clipped_way():
+def test_sgd_applies_the_clipped_gradient():
     optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, global_clipnorm=5.0), 1)
     weights = [keras.Variable([0.0]), keras.Variable([0.0])]
     optimizer.build(weights)
@@ -70,7 +70,7 @@ def test_plain_descent_goes_the_clipped_way():
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
-def test_an_extractor_learns_at_its_share_of_the_rate(name, precision):
+def test_an_extractor_has_its_own_learning_rate(name, precision):
     weights = [keras.Variable([0.0, 0.0]), keras.Variable([0.0, 0.0])]
     config = TrainingConfig(optimizer=name, learning_rate=0.1, extractor="vgg16", extractor_lr_multiplier=0.2)
     optimizer = make_optimizer(config, 1, weights[1:], config.extractor_lr_multiplier)
@@ -85,7 +85,7 @@ def test_an_extractor_learns_at_its_share_of_the_rate(name, precision):
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
-def test_weights_decay_and_biases_and_scales_do_not(name):
+def test_weight_decay_excludes_biases_and_scales(name):
     weights = [keras.Variable([1.0], name=kind) for kind in ("kernel", "bias", "gamma", "beta")]
     optimizer = make_optimizer(TrainingConfig(optimizer=name, learning_rate=0.1, weight_decay=0.5), 1)
     optimizer.build(weights)
@@ -94,7 +94,7 @@ def test_weights_decay_and_biases_and_scales_do_not(name):
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_an_average_answers_and_training_goes_on_from_the_weights(precision):
+def test_the_ema_replaces_the_weights_only_inside_the_context(precision):
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.layers.Input((1,)), layer])
     optimizer = make_optimizer(TrainingConfig(optimizer="sgd", learning_rate=1.0, ema_momentum=0.5), 1)

@@ -31,7 +31,7 @@ def weights(run):
     return [ops.convert_to_numpy(weight) for weight in run.model.weights]
 
 
-def test_a_run_begins_with_the_weights_of_another(store, cold, tmp_path):
+def test_a_run_starts_with_the_weights_of_another(store, cold, tmp_path):
     capt.train_captioner(
         store=store.path, run_dir=tmp_path / "warm", epochs=1, warm_start_from=cold.path, hyperparameters=TINY
     )
@@ -40,7 +40,7 @@ def test_a_run_begins_with_the_weights_of_another(store, cold, tmp_path):
     assert load_run(tmp_path / "warm").metadata.warm_start == cold.identity
 
 
-def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, shown, cold, tmp_path):
+def test_shared_tokens_keep_their_weights_in_another_vocabulary(squares, shown, cold, tmp_path):
     words = [*squares.WORDS[:4], "new", *reversed(squares.WORDS[4:])]
     other = squares.create_store(tmp_path / "store")
     squares.add_features(other, shown)
@@ -63,7 +63,7 @@ def test_words_that_both_know_keep_their_rows_in_another_vocabulary(squares, sho
     assert moved >= 2
 
 
-def test_a_run_of_another_model_size_or_task_is_refused(store, cold, tmp_path):
+def test_a_run_with_another_model_architecture_or_task_is_refused(store, cold, tmp_path):
     with pytest.raises(UsageError, match="a soft_attention, and the new run is a transformer"):
         capt.train_captioner(store=store.path, run_dir=tmp_path / "a", model="transformer", warm_start_from=cold.path)
     with pytest.raises(UsageError, match="other model hyperparameters"):

@@ -119,6 +119,6 @@ def test_three_weeks(root: Path) -> None:
     assert len({one["run"] for one in history}) == 4, "no run is trained twice"
 
     result = capt.store_verify(store=str(root / "store"))
-    assert not any(result[kind] for kind in ("damaged", "missing", "foreign"))
+    assert not any(result[kind] for kind in ("damaged", "missing", "orphaned"))
     table = open_store(root / "store").feature_tables()[0]
     assert sum(shard.rows for shard in table.shards) == table.rows, "no image is extracted twice"

@@ -65,7 +65,7 @@ class ExtractShard:
 
     Args:
         root: The feature table's directory.
-        network: The frozen extractor graph, named by its SHA-256.
+        graph: File of the frozen extractor graph, named by its SHA-256.
         table_config: The table's config.
         shape: Shape of one row's value.
         commit: Directory of the shard in the table.
@@ -75,7 +75,7 @@ class ExtractShard:
     """
 
     root: str
-    network: str
+    graph: str
     table_config: FeatureTableConfig
     shape: tuple[int, ...]
     commit: str
@@ -85,7 +85,7 @@ class ExtractShard:
 
     def __call__(self, unit: Path, advance: Advance) -> bytes:
         """Returns the result of a unit, whose name is the number of its shard."""
-        graph = parse_location(self.network)
+        graph = parse_location(self.graph)
         model = load_shared_frozen_graph(ensure_local(graph, graph.stem), self.table_config.precision)
         raise_pixel_limit(self.limits.pixels)
         core = ExtractionCore(self.table_config, model, batch_size=self.batch_size, max_pixels=self.limits.pixels)

@@ -137,7 +137,7 @@ class ExtractionJob:
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
         worker = ExtractShard(
             root=str(self.root),
-            network=str(graph.path),
+            graph=str(graph.path),
             table_config=self.table_config,
             shape=graph.shape,
             commit=commit,

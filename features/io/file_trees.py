@@ -22,6 +22,11 @@ def files_below(root: Path) -> Iterator[Path]:
         yield from (Path(directory) / name for name in sorted([*names, *links]))
 
 
+def count_bytes(root: Path) -> int:
+    """Returns the total size of the files below a directory."""
+    return sum(path.stat().st_size for path in files_below(root))
+
+
 def newest_change(path: Path) -> float:
     """Returns when a file, or anything in a directory, last changed: seconds since 1970; 0 if it is missing."""
     if isinstance(path, ObjectPath):

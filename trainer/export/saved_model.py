@@ -13,6 +13,7 @@ from features.extractors.frozen_graph import load_frozen_graph
 from features.extractors.random_weights import generate_noise_images
 from features.images.resizer import Resizer
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path
+from features.io.file_trees import count_bytes
 from features.io.locations import local_path
 from features.io.plain_paths import plain_path
 from features.runtime.keras_settings import keras
@@ -59,7 +60,7 @@ def export_run(options: Export) -> dict[str, Any]:
         )
     return {
         "output": str(target),
-        "bytes": sum(path.stat().st_size for path in target.rglob("*") if path.is_file()),
+        "bytes": count_bytes(target),
         "vocabulary": vocabulary,
         "precision_difference": _precision_difference(opened),
     }

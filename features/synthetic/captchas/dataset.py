@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import hash_file, write_directory
+from features.io.file_trees import count_bytes
 from features.io.locations import local_path
 from features.synthetic.captchas.renderer import draw_captcha, encode_png
 from features.synthetic.captchas.style import (
@@ -87,7 +88,7 @@ def make_captchas(
         "labelled": num_labelled,
         "words": len(style.words),
         "fonts": len(style.fonts),
-        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        "bytes": count_bytes(out),
         "seed": seed,
     }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import write_directory
+from features.io.file_trees import count_bytes
 from features.io.locations import local_path
 from features.synthetic.scenes.dataset_config import DEFAULT_CONFIG, SceneDatasetConfig, parse_object_counts
 from features.synthetic.scenes.grammar import CAPTIONS
@@ -64,7 +65,7 @@ def make_scenes(
         "images": num_images,
         "captions": num_images * CAPTIONS,
         **Counter(config.split(number) for number in range(1, num_images + 1)),
-        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        "bytes": count_bytes(out),
         "seed": seed,
     }
 

@@ -77,7 +77,7 @@ def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
         captioner.settings({"model": "merge", "unit": 3})
     with pytest.raises(UsageError, match="feature_table is not a hyperparameter"):
         captcha.settings({"feature_table": "00"})
-    with pytest.raises(UsageError, match="merge wants pooled features"):
+    with pytest.raises(UsageError, match="requires pooled features"):
         captioner.check_shape({"model": "merge"}, (64, 2048), "there")
     with pytest.raises(UsageError, match="there is no task 'speech'"):
         find_prepared_task("speech")

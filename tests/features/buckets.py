@@ -3,21 +3,38 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import boto3
 import pytest
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from tests.features.faults import Faults, faulty
 
 BUCKET = "pictures"
 _SECONDS = 20
+
+
+@contextmanager
+def _atomic_puts() -> Iterator[None]:
+    """Makes conditional puts atomic, as S3 does; moto looks for the object and stores it in two steps."""
+    lock, put = threading.Lock(), S3Response.put_object
+
+    def put_alone(self: S3Response) -> Any:
+        with lock:
+            return put(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_alone)
+        yield
 
 
 @contextmanager
@@ -34,7 +51,8 @@ def s3_server() -> Iterator[dict[str, str]]:
     }
     try:
         _client(environment).create_bucket(Bucket=BUCKET)
-        yield environment
+        with _atomic_puts():
+            yield environment
     finally:
         server.stop()
 

@@ -1,4 +1,4 @@
-"""The notebook in examples/ runs from top to bottom."""
+"""The notebook in `examples` runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The schedules in `examples/scheduling` say what capt understands, in the form that their schedulers read."""
+"""The files in `examples/scheduling` are valid for their schedulers and for capt."""
 
 import configparser
 import importlib.util
@@ -12,7 +12,7 @@ import yaml
 SCHEDULING = Path(__file__).parents[2] / "examples" / "scheduling"
 
 
-def test_the_kubernetes_job_runs_the_command_once_at_a_time_and_gives_up_where_another_try_is_no_use() -> None:
+def test_the_kubernetes_job_runs_alone_and_does_not_retry_permanent_errors() -> None:
     job = yaml.safe_load((SCHEDULING / "cronjob.yaml").read_text())
     assert (job["kind"], job["spec"]["concurrencyPolicy"]) == ("CronJob", "Forbid")
     spec = job["spec"]["jobTemplate"]["spec"]
@@ -24,7 +24,7 @@ def test_the_kubernetes_job_runs_the_command_once_at_a_time_and_gives_up_where_a
     assert mounts == {one["name"] for one in spec["template"]["spec"]["volumes"]}
 
 
-def test_the_service_and_the_timer_are_units_of_one_name() -> None:
+def test_the_service_and_the_timer_are_valid_units() -> None:
     units = {}
     for suffix in ("service", "timer"):
         units[suffix] = configparser.ConfigParser(strict=True, interpolation=None)
@@ -35,16 +35,16 @@ def test_the_service_and_the_timer_are_units_of_one_name() -> None:
     assert units["timer"]["Timer"]["OnCalendar"] == "Mon 03:00"
 
 
-def test_the_line_for_cron_has_five_times_and_the_command() -> None:
+def test_the_cron_line_has_five_time_fields_and_the_command() -> None:
     [line] = [one for one in (SCHEDULING / "crontab").read_text().splitlines() if re.match(r"[\d*]", one)]
     assert re.fullmatch(r"(?:[\d*,/-]+ ){5} ?cd \S+ && \S+/capt retrain \S+ --quiet", line)
 
 
-def test_the_script_for_cloud_scheduler_is_one() -> None:
+def test_the_cloud_scheduler_script_is_valid() -> None:
     subprocess.run(["bash", "-n", str(SCHEDULING / "cloud_scheduler.sh")], check=True)
 
 
-def test_the_dag_is_one() -> None:
+def test_the_airflow_dag_is_valid() -> None:
     pytest.importorskip("airflow", reason="Airflow is not installed")
     spec = importlib.util.spec_from_file_location("airflow_dag", SCHEDULING / "airflow_dag.py")
     assert spec is not None

@@ -87,7 +87,7 @@ def test_three_weeks(root: Path) -> None:
         process.wait(timeout=540)
     assert sorted(process.returncode for process in together) == [0, 5]
     locked_out = next(process for process in together if process.returncode == 5)
-    assert "retraining shapes" in finish(locked_out, 5)["errors"]
+    assert "retrain-shapes.lock" in finish(locked_out, 5)["errors"]
     first = finish(next(process for process in together if process.returncode == 0))
     assert first["decision"] == "promoted"
 

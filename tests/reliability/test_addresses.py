@@ -103,8 +103,8 @@ def test_an_experiment_names_its_store_by_address_and_finds_its_tables(served: s
     Path("e.yaml").write_text(
         f"""task: captcha
 store: {prepared}
-out: out
-prepare: {{images: ["{served}/images"], labels: "{served}/labels.txt"}}
+output_dir: out
+data: {{images: ["{served}/images"], labels: "{served}/labels.txt"}}
 captcha: {{whole: {{}}}}
 models: {{quick: {{profile: quick}}}}
 """

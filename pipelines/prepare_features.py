@@ -19,7 +19,7 @@ from features.references.image_limits import ImageLimits
 from features.runtime.numerics import detect_native_precision
 from features.store import FeatureTable, Store
 from features.store.commit_log import CommitLog
-from features.store.corruption import recorded_corruption
+from features.store.corruption import read_recorded_corruption
 from features.store.repair import FeatureTableRepair
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.runners import parse_hints
@@ -256,7 +256,7 @@ def _open_graph(run: _Run, is_needed: bool) -> GraphFile | None:
         known = find_graph(root, stored) if is_needed else None
         if known or not is_needed:
             return known
-    elif not is_needed and is_graph_intact(root, stored, recorded_corruption(run.sink.store.path, stored)):
+    elif not is_needed and is_graph_intact(root, stored, read_recorded_corruption(run.sink.store.path, stored)):
         return None
     table_config = run.repair.table_config
     root = Store(workspace.root).feature_table_root(table_config)

@@ -27,7 +27,7 @@ from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run
 from trainer.tasks.captioning import train_captioner
-from workflows.html_reports import CaptionedImage, Step, build_demo_page
+from workflows.example_pages import CaptionedImage, Step, build_demo_page
 
 NUM_SCENES = 400
 SEED = 7

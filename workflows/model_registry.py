@@ -13,11 +13,11 @@ from typing import Any
 
 from features.io.atomic_files import TEMP_PREFIX, describe_file, publish
 from features.io.file_trees import files_below
-from features.store.champions import ModelHistory, list_decisions
 from features.store.commit_log import LogState
 from features.store.corruption import has_valid_checksum
 from features.store.layout import MODELS
 from features.store.leases import lease, table_name
+from features.store.model_history import ModelHistory, list_decisions
 from features.store.store import Store, open_store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata

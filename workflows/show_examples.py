@@ -24,7 +24,7 @@ from schemas.errors import CaptError, StoreError, UsageError
 from schemas.options.store import StoreShow
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from workflows.html_reports import Example, ExampleCaption, build_examples_page
+from workflows.example_pages import Example, ExampleCaption, build_examples_page
 
 
 def show_examples(options: StoreShow) -> dict[str, Any]:

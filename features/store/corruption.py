@@ -43,7 +43,7 @@ def record_corruption(store: Path, paths: Iterable[str]) -> None:
         _log.warning("%s: the store is read-only, so the findings are not recorded for a repair.", store)
 
 
-def recorded_corruption(store: Path, root: Path) -> frozenset[str]:
+def read_recorded_corruption(store: Path, root: Path) -> frozenset[str]:
     """Returns the recorded files in the directory `root`, by path within it."""
     try:
         listed = parse_json((store / CACHE / RECORD).read_bytes())["paths"]

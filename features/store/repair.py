@@ -27,7 +27,7 @@ from features.store.corruption import (
     check_file,
     diagnose,
     has_valid_checksum,
-    recorded_corruption,
+    read_recorded_corruption,
 )
 from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
@@ -146,7 +146,7 @@ class FeatureTableRepair:
         self._store = store
         self.table_config = table_config
         self.root = store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
-        self.suspect = recorded_corruption(store.path, self.root)
+        self.suspect = read_recorded_corruption(store.path, self.root)
         self.unrepaired = UnrepairedRows()
         self._health = TableHealth((), (), ())
 

@@ -18,8 +18,8 @@ from urllib3 import BaseHTTPResponse
 from features.io.atomic_files import replace_atomically, write
 from features.io.retries import TransientError
 from pipelines.beam.disk_errors import report_full_disk
-from pipelines.fetch.http import HINT, request
 from pipelines.fetch.published_files import PublishedFile
+from pipelines.fetch.published_http import HINT, request
 from pipelines.fetch.remote_file_info import RemoteFileInfo, read_file_info
 from schemas.errors import CaptError
 from schemas.terminal.progress import progress_bar

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from features.io.atomic_files import working_path
 from features.io.locations import parse_location
 from features.store import CaptionTable, Dataset, Store, create_store, open_store
-from features.store.corruption import recorded_corruption
+from features.store.corruption import read_recorded_corruption
 from features.store.leases import lease, table_name
 from features.store.repair import (
     FeatureTableRepair,
@@ -203,7 +203,7 @@ class StoreSink(Sink):
         commit_splits(database, root, dataset_type)
 
     def remove_corrupt(self, root: Path) -> None:
-        remove_corrupt(root, recorded_corruption(self.store.path, root))
+        remove_corrupt(root, read_recorded_corruption(self.store.path, root))
 
     def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
         report = write_named(root, stem, database.write_report, "reports")

@@ -52,12 +52,12 @@ COMMANDS = (
     Command("prepare features", prepare.PrepareFeatures, "pipelines.prepare_features:prepare_features"),
     Command("prepare captions", prepare.PrepareCaptions, "pipelines.prepare_captions:prepare_captions"),
     Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha"),
-    Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.store_reports:print_list"),
+    Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.print_store:print_list"),
     Command(
         "store stats",
         store.StoreStats,
         "features.store.stats:store_stats",
-        "workflows.store_reports:print_stats",
+        "workflows.print_store:print_stats",
     ),
     Command(
         "store show", store.StoreShow, "workflows.show_examples:show_examples", "workflows.show_examples:print_examples"
@@ -77,8 +77,8 @@ COMMANDS = (
     Command(
         "evaluate",
         inference.Evaluate,
-        "trainer.evaluation.evaluate:evaluate",
-        "trainer.evaluation.evaluate:print_evaluation",
+        "trainer.evaluation.command:evaluate",
+        "trainer.evaluation.command:print_evaluation",
     ),
     Command(
         "caption",

@@ -12,7 +12,7 @@ import capt
 from tests.workflows.mean_color import COLORS
 from trainer.runs.run import load_run
 from trainer.task_registry import TASKS
-from workflows.tasks import PREPARATIONS, evaluate_run, find_prepared_task
+from workflows.prepared_tasks import PREPARATIONS, evaluate_run, find_prepared_task
 
 RGB = {"blue": (30, 40, 220), "green": (20, 150, 40), "red": (210, 20, 30)}
 HYPERPARAMETERS = {"epochs": 3, "batch_size": 8, "learning_rate": 0.5}

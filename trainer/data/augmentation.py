@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config import LoopConfig
-from trainer.data.prefetch import Augment
+from trainer.data.feature_reader import Augment
 
 _STREAM = 1  # separates these random values from others of the same seed and epoch
 _VALUES = ("across", "down", "zoom", "mirror", "brightness", "contrast", "saturation")

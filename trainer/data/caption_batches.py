@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from schemas.table_config import PAD
 from trainer.data.caption_data import Captions, spans
-from trainer.data.prefetch import Augment, FeatureFeed
+from trainer.data.feature_reader import Augment, FeatureReader
 from trainer.data.table_selection import FeatureSource
 
 Order = list[NDArray[np.int64]]
@@ -98,7 +98,7 @@ def _cut(numbers: NDArray[np.int64], size: int) -> Order:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-class BatchReader(FeatureFeed):
+class BatchReader(FeatureReader):
     """Reads batches of one split.
 
     A backend that compiles every new shape needs few shapes: it pads to multiples. Padding does not change results.

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.data.prefetch import Augment, FeatureFeed
+from trainer.data.feature_reader import Augment, FeatureReader
 from trainer.data.table_selection import FeatureSource
 
 
@@ -37,7 +37,7 @@ def sample_images(images: int, batch_size: int, seed: int, epoch: int, steps: in
     return np.random.default_rng([seed, epoch]).integers(0, images, (steps, batch_size))
 
 
-class LabelledBatchReader(FeatureFeed):
+class LabelledBatchReader(FeatureReader):
     """Reads batches of one split.
 
     Args:

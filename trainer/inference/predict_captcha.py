@@ -16,7 +16,7 @@ from schemas.options.shared import DecodingStrategy
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
 from trainer.data.image_inputs import ImageInput, find_images
-from trainer.decoding.ctc_decoder import Prediction
+from trainer.decoding.label_decoder import Prediction
 from trainer.inference.partial_output import PartialOutput
 from trainer.models.charset import CHARACTERS
 from trainer.runs.recognizer_run import RecognizerRun

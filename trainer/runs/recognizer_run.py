@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.extractors.extraction import EncodedImage
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.options.shared import DecodingStrategy
-from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
+from trainer.decoding.label_decoder import LabelDecoder, Prediction
 from trainer.runs.directory import LABELS
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.run import ImageLike, Run, single_result, to_encoded_images
@@ -73,9 +73,9 @@ class RecognizerRun(Run):
         return labels
 
     @cached_property
-    def _decoders(self) -> dict[DecodingStrategy, CtcDecoder]:
+    def _decoders(self) -> dict[DecodingStrategy, LabelDecoder]:
         head = self.metadata.config.head
-        return {strategy: CtcDecoder(head, strategy, self.labels) for strategy in STRATEGIES}
+        return {strategy: LabelDecoder(head, strategy, self.labels) for strategy in STRATEGIES}
 
     @cached_property
     def _compute_logits(self) -> Any:

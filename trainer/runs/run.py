@@ -22,8 +22,8 @@ from features.images.decode import to_rgb
 from features.images.resizer import Resizer
 from features.io.locations import local_path
 from features.references import Reference
-from features.store.champions import find_champion
 from features.store.merge import as_keys
+from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
 from schemas.table_config import compute_digest

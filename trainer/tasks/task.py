@@ -11,8 +11,8 @@ from schemas.options.inference import Evaluate
 from schemas.options.training import TrainingOptions
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import TrainingData
+from trainer.evaluation.base import Evaluation
 from trainer.evaluation.bootstrap import MetricSamples, Score
-from trainer.evaluation.evaluation import Evaluation
 from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
 from trainer.training.hyperparameters import Hyperparameters
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Task(ABC):
     """A task. All differences between captioning and CAPTCHA recognition are in its subclasses.
 
-    Register a task in `trainer.task_registry.TASKS`, and its preparation in `workflows.tasks.PREPARATIONS`.
+    Register a task in `trainer.task_registry.TASKS`, and its preparation in `workflows.prepared_tasks.PREPARATIONS`.
 
     Attributes:
         name: Name in `run.json`, experiments and registered models.

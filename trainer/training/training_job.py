@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from features.runtime.keras_settings import keras
 from trainer.config import LoopConfig
 from trainer.data.augmentation import Augmentation
-from trainer.data.prefetch import FeatureFeed, raise_read_errors
+from trainer.data.feature_reader import FeatureReader, raise_read_errors
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import AnySplit, TrainingData
 from trainer.runs.directory import write_network, write_training_images
@@ -86,7 +86,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     @property
     @abstractmethod
-    def feeds(self) -> tuple[FeatureFeed | None, ...]:
+    def feeds(self) -> tuple[FeatureReader | None, ...]:
         """The readers of training and validation batches."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from features.references.reference import read_source_image
 from features.store import Store
 from pipelines.datasets.splits import compute_rank
 from schemas.errors import StoreError
-from trainer.evaluation.evaluation import IMAGES, read_image_rows
+from trainer.evaluation.base import IMAGES, read_image_rows
 from trainer.runs.directory import EVALUATION
 from trainer.tasks.task import Task
 from workflows.experiments.config import ExperimentConfig

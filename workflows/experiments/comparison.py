@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.base import IMAGES, read_image_rows
 from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, Score, sample_means
-from trainer.evaluation.evaluation import IMAGES, read_image_rows
 from trainer.runs.directory import EVALUATION
 from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.records import ExperimentDirectory, TrialRecord, TrialResult, report_corruption

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 from schemas.errors import CaptError, UsageError
 from schemas.frozen import Settings
 from schemas.settings import read_settings
-from workflows.tasks import PreparedTask, TaskName, find_prepared_task, underscored
+from workflows.prepared_tasks import PreparedTask, TaskName, find_prepared_task, underscored
 
 MODEL, SEED = "model", "seed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")

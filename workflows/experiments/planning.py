@@ -12,7 +12,7 @@ from trainer.runs.metadata import METADATA
 from workflows.experiments.config import MODEL, ExperimentConfig
 from workflows.experiments.grid import Trial, build_grid
 from workflows.experiments.records import ExperimentDirectory, TrialResult, read_record
-from workflows.tasks import files_named
+from workflows.prepared_tasks import files_named
 
 State = Literal["done", "incomplete", "pending"]
 

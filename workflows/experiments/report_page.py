@@ -20,6 +20,7 @@ from trainer.reports.markup import (
     section,
     table,
 )
+from workflows.example_pages import format_duration
 from workflows.experiments.caption_comparison import ComparedImage, TrialPrediction
 from workflows.experiments.comparison import (
     Change,
@@ -29,7 +30,6 @@ from workflows.experiments.comparison import (
     list_missing,
     list_varying,
 )
-from workflows.html_reports import format_duration
 
 _LOWER_IS_BETTER = ("cer",)
 

@@ -27,7 +27,7 @@ from workflows.experiments.records import (
     read_record,
     write_record,
 )
-from workflows.tasks import evaluate_run, find_prepared_task
+from workflows.prepared_tasks import evaluate_run, find_prepared_task
 
 # Name in TensorBoard of the axis of models; `model` is the name of the architecture.
 MODELS = "models"

@@ -13,7 +13,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.secrets import strip_path
 from schemas.settings import read_settings
-from workflows.tasks import PreparedTask, TaskName, find_prepared_task, underscored
+from workflows.prepared_tasks import PreparedTask, TaskName, find_prepared_task, underscored
 
 Options = dict[str, Any]
 Outcome = Literal["promoted", "rejected", "stale", "stopped", "failed", "no_change"]

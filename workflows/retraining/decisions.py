@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from features.store.champions import ModelDecision
+from features.store.model_history import ModelDecision
 from schemas.manifests import Decision, ModelMetadata
 from workflows.model_registry import RegisteredModel, current_time
 

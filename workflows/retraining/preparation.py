@@ -6,10 +6,10 @@ from typing import Any
 
 from features.store import Store
 from schemas.table_config import compute_digest
+from workflows.prepared_tasks import files_named
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.data_diff import compute_failure_rate
 from workflows.retraining.data_snapshot import DataSnapshot
-from workflows.tasks import files_named
 
 _VOCABULARY_OPTIONS = ("vocab_size", "min_count")
 _SUMMARY_KEYS = ("dataset", "input", "ok", "cached", "duplicate", "failed", "fingerprint", "seconds", "reasons")

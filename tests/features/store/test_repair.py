@@ -8,7 +8,7 @@ import pytest
 import capt
 from features.store import Store, open_store
 from features.store.commit_log import CommitLog
-from features.store.corruption import diagnose, record_corruption, recorded_corruption
+from features.store.corruption import diagnose, read_recorded_corruption, record_corruption
 from features.store.repair import FeatureTableRepair, remove_corrupt, repair_log
 from features.store.verification import verify
 from schemas.errors import CorruptFileError
@@ -166,7 +166,7 @@ def test_the_intact_rest_of_a_corrupt_commit_keeps_its_provenance(store: Store) 
     assert {path: before[path] for path in left} == left
     assert capt.store_verify(store=str(store.path))["damaged"] == []
     assert figures["unrepaired_rows"] == hit.rows
-    assert recorded_corruption(store.path, root) == frozenset()
+    assert read_recorded_corruption(store.path, root) == frozenset()
 
 
 def test_an_index_is_repaired_from_its_shard(store: Store) -> None:
@@ -244,7 +244,7 @@ def test_verification_records_findings_until_there_are_none(store: Store) -> Non
         capt.store_verify(store=str(store.path))
     note = store.path / "cache" / "damage.json"
     assert json.loads(note.read_bytes()) == {"paths": [path.relative_to(store.path).as_posix()], "version": 1}
-    assert recorded_corruption(store.path, root) == {path.relative_to(root).as_posix()}
+    assert read_recorded_corruption(store.path, root) == {path.relative_to(root).as_posix()}
     flip(path)
     capt.store_verify(store=str(store.path))
     assert not note.exists()
@@ -254,7 +254,7 @@ def test_a_recorded_file_that_was_restored_is_not_corrupt(store: Store) -> None:
     root = store.feature_table_root(CONFIG)
     before = CommitLog(root).entries()
     record_corruption(store.path, [path.relative_to(store.path).as_posix() for path in root.glob("*/*.tfrecord")])
-    assert diagnose(root, recorded_corruption(store.path, root)).is_healthy
+    assert diagnose(root, read_recorded_corruption(store.path, root)).is_healthy
     assert heal(store)["unrepaired_rows"] == 0
     assert CommitLog(root).entries() == before
 
@@ -263,7 +263,7 @@ def test_a_recorded_file_that_was_restored_is_not_corrupt(store: Store) -> None:
 def test_an_unreadable_record_is_ignored(store: Store, text: bytes) -> None:
     (store.path / "cache").mkdir()
     (store.path / "cache" / "damage.json").write_bytes(text)
-    assert recorded_corruption(store.path, store.feature_table_root(CONFIG)) == frozenset()
+    assert read_recorded_corruption(store.path, store.feature_table_root(CONFIG)) == frozenset()
 
 
 def test_a_record_cannot_reference_a_file_outside_the_table(store: Store, tmp_path: Path) -> None:

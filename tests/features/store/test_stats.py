@@ -23,7 +23,7 @@ from tests.workflows.show_stores import (
     add_report,
     photo,
 )
-from workflows.store_reports import _resizing, print_list, print_stats
+from workflows.print_store import _resizing, print_list, print_stats
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_stats_are_printed_to_standard_output(store, photos, tmp_path, capsys):
 
 def test_stats_import_no_heavy_library():
     code = (
-        "import sys, features.store.stats, workflows.store_reports, workflows.show_examples\n"
+        "import sys, features.store.stats, workflows.print_store, workflows.show_examples\n"
         "print([name for name in ('tensorflow', 'keras', 'apache_beam', 'matplotlib') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

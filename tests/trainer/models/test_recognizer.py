@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.decoding.ctc_decoder import CtcDecoder
+from trainer.decoding.label_decoder import LabelDecoder
 from trainer.models.charset import NUM_CLASSES, encode
 from trainer.models.configs import RecognizerConfig
 from trainer.models.recognizer import ColumnAttention, Convolution, PositionAttention, Recognizer, ResidualBlock
@@ -67,7 +67,7 @@ def test_each_head_learns_to_recognize(head):
     assert logs["head_loss"][-1] < 0.2
     assert logs["exact_match"][-1] == 1
     assert set(figures(model, images, encode(words))) == {"loss", "head_loss", "exact_match"}
-    predictions = CtcDecoder(head, "greedy")(np.array(model(images, training=True)[head]))
+    predictions = LabelDecoder(head, "greedy")(np.array(model(images, training=True)[head]))
     assert [prediction.text for prediction in predictions] == words
 
 

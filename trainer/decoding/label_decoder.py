@@ -39,7 +39,7 @@ class Prediction:
     score: float
 
 
-class CtcDecoder:
+class LabelDecoder:
     """Predicts labels from logits.
 
     Args:

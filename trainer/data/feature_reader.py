@@ -19,7 +19,7 @@ Augment = Callable[[Any, Any], Any]
 _PARALLEL_READS = 2
 
 
-class FeatureFeed:
+class FeatureReader:
     """Reads rows of a feature table in prefetched batches.
 
     tf.data passes on only the text of an exception, so `error` keeps a CaptError that is raised during a read.
@@ -76,7 +76,7 @@ class FeatureFeed:
 
 
 @contextmanager
-def raise_read_errors(*feeds: FeatureFeed | None) -> Iterator[None]:
+def raise_read_errors(*feeds: FeatureReader | None) -> Iterator[None]:
     """Raises the CaptError of a feed instead of the tf.data error that reports its text."""
     used = [feed for feed in feeds if feed is not None]
     for feed in used:

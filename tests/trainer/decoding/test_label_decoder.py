@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.trainer.alignments import frames_of, word_probabilities
-from trainer.decoding.ctc_decoder import CtcDecoder, Prediction
+from trainer.decoding.label_decoder import LabelDecoder, Prediction
 from trainer.models.charset import CHARACTERS, NUM_CLASSES
 from trainer.models.recognizer_heads import decode_greedily
 
@@ -24,7 +24,7 @@ def spelled(frames):
     [("--nn-uu--l-l-", "null"), ("www", "w"), ("w-ww-w", "www"), ("------", ""), ("bookk", "bok"), ("-a", "a")],
 )
 def test_greedy_decoding_merges_repeated_characters_and_removes_blanks(frames, word):
-    (prediction,) = CtcDecoder("ctc", "greedy")(spelled(frames))
+    (prediction,) = LabelDecoder("ctc", "greedy")(spelled(frames))
     assert prediction.text == word
 
 
@@ -34,7 +34,7 @@ def test_every_strategy_scores_a_label_over_all_its_alignments(scores):
     logits = frames_of(scores)
     probabilities = word_probabilities(logits)
     for strategy in ("greedy", "beam", "lexicon"):
-        (prediction,) = CtcDecoder("ctc", strategy, words=list(probabilities))(logits[None])
+        (prediction,) = LabelDecoder("ctc", strategy, words=list(probabilities))(logits[None])
         assert np.exp(prediction.score) == pytest.approx(probabilities[prediction.text], rel=1e-3, abs=1e-9)
 
 
@@ -44,8 +44,8 @@ def test_an_exhaustive_beam_and_an_exhaustive_lexicon_find_the_most_probable_lab
     logits = frames_of(scores)
     probabilities = word_probabilities(logits)
     for decoder in (
-        CtcDecoder("ctc", "beam", beam_width=10_000),
-        CtcDecoder("ctc", "lexicon", words=list(probabilities)),
+        LabelDecoder("ctc", "beam", beam_width=10_000),
+        LabelDecoder("ctc", "lexicon", words=list(probabilities)),
     ):
         (prediction,) = decoder(logits[None])
         assert probabilities[prediction.text] == pytest.approx(max(probabilities.values()), rel=1e-3)
@@ -55,36 +55,36 @@ def test_an_exhaustive_beam_and_an_exhaustive_lexicon_find_the_most_probable_lab
 @given(SCORES, st.integers(1, 3))
 def test_beam_search_finds_no_less_probable_label_than_greedy_decoding(scores, beam):
     logits = frames_of(scores)[None]
-    (found,), (first,) = CtcDecoder("ctc", "beam", beam_width=beam)(logits), CtcDecoder("ctc", "greedy")(logits)
+    (found,), (first,) = LabelDecoder("ctc", "beam", beam_width=beam)(logits), LabelDecoder("ctc", "greedy")(logits)
     assert found.score >= first.score - 1e-4
 
 
 def test_beam_search_sums_the_alignments_of_a_label():
     # Each frame alone is likeliest blank; `a` somewhere is likelier than nowhere.
     logits = frames_of(np.log([[0.5, 0.48, 0.01, 0.01]] * 3))[None]
-    assert CtcDecoder("ctc", "greedy")(logits)[0].text == ""
-    assert CtcDecoder("ctc", "beam")(logits)[0].text == "a"
+    assert LabelDecoder("ctc", "greedy")(logits)[0].text == ""
+    assert LabelDecoder("ctc", "beam")(logits)[0].text == "a"
 
 
 def test_the_lexicon_strategy_returns_words_of_the_lexicon_only():
     logits = spelled("h-o-u-s-e")
-    assert CtcDecoder("ctc", "lexicon", words=["horde", "mouse", "null"])(logits)[0].text == "mouse"
+    assert LabelDecoder("ctc", "lexicon", words=["horde", "mouse", "null"])(logits)[0].text == "mouse"
 
 
 def test_the_attention_head_predicts_the_most_probable_label():
     logits = np.random.default_rng(0).normal(0, 2, (50, 3, NUM_CLASSES)).astype(np.float32)
     shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    for row, prediction in zip(shifted, CtcDecoder("attention", "greedy")(logits), strict=True):
+    for row, prediction in zip(shifted, LabelDecoder("attention", "greedy")(logits), strict=True):
         best = max(
             (row[:n, 1:].max(1).sum() + row[n:, 0].sum(), "".join(CHARACTERS[i] for i in row[:n, 1:].argmax(1)))
             for n in range(4)
         )
         assert prediction.text == best[1]
         assert prediction.score == pytest.approx(best[0], rel=1e-4)
-    assert CtcDecoder("attention", "beam")(logits) == CtcDecoder("attention", "greedy")(logits)
+    assert LabelDecoder("attention", "beam")(logits) == LabelDecoder("attention", "greedy")(logits)
     words = ["an", "www", "zoo"]
     scores = [[row[np.arange(3), ids].sum() for ids in ([1, 14, 0], [23, 23, 23], [26, 15, 15])] for row in shifted]
-    for row, prediction in zip(scores, CtcDecoder("attention", "lexicon", words=words)(logits), strict=True):
+    for row, prediction in zip(scores, LabelDecoder("attention", "lexicon", words=words)(logits), strict=True):
         assert prediction.text == words[int(np.argmax(row))]
         assert prediction.score == pytest.approx(max(row), rel=1e-4)
 
@@ -99,7 +99,7 @@ def test_no_image_gives_no_prediction():
     none = np.empty((0, 7, NUM_CLASSES), np.float32)
     for head in ("ctc", "attention"):
         for strategy in ("greedy", "beam", "lexicon"):
-            assert CtcDecoder(head, strategy, words=["null"])(none) == []
+            assert LabelDecoder(head, strategy, words=["null"])(none) == []
 
 
 def test_predictions_are_compared_by_value():

@@ -7,7 +7,7 @@ from typing import Any
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
-from trainer.evaluation.evaluation import find_store, shorten
+from trainer.evaluation.base import find_store, shorten
 from trainer.runs.run import Run, load_run
 from trainer.task_registry import find_task
 
@@ -25,7 +25,7 @@ def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
         options: The split, the store, and the options of generation.
 
     Returns:
-        `task`; `runs`, the results of `trainer.evaluation.evaluation.Evaluation.evaluate` per run; `notes`. The result
+        `task`; `runs`, the results of `trainer.evaluation.base.Evaluation.evaluate` per run; `notes`. The result
         of a single run is also merged into the result itself.
 
     Raises:

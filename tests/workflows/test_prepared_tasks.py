@@ -9,7 +9,7 @@ import capt
 from features.store import open_store
 from schemas.errors import UsageError
 from trainer.runs.metadata import read_metadata
-from workflows.tasks import PREPARATIONS, evaluate_run, find_prepared_task
+from workflows.prepared_tasks import PREPARATIONS, evaluate_run, find_prepared_task
 
 NETWORK = {"extractor": "mobilenet_v3_small", "weights": "random:7", "height": 64, "width": 64}
 SMALL_CAPTIONER = {"model": "merge", "embedding_dim": 8, "units": 8, "epochs": 1, "num-sample-captions": 0}

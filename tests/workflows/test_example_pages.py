@@ -9,14 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workflows.html_reports import (
-    CaptionedImage,
-    Example,
-    ExampleCaption,
-    Step,
-    build_demo_page,
-    build_examples_page,
-)
+from workflows.example_pages import CaptionedImage, Example, ExampleCaption, Step, build_demo_page, build_examples_page
 
 VOID = {"meta", "img", "br"}
 NASTY = '<script>alert("1")</script> & \' " </p> <img src=x onerror=alert(1)>'

@@ -18,7 +18,7 @@ from schemas.errors import UsageError
 from schemas.options.base import Options
 from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
-from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.command import evaluate
 from trainer.task_registry import TASKS, find_task
 from trainer.tasks.task import Task
 from trainer.training.hyperparameters import Hyperparameters

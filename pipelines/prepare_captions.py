@@ -75,7 +75,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
             if known:
                 database.classify(known.captions())
             job = CaptionJob(table, work, table_config, words, captions, known, options.beam_options)
-            tokenized = sink.run(job)
+            tokenized = sink.run_and_commit(job)
             assert tokenized is not None
             sink.remove_corrupt(table)
         return {

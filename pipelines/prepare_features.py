@@ -81,7 +81,7 @@ class SourceDataset:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Preparation:
     """What the steps of a run share."""
 
     options: PrepareFeatures
@@ -110,12 +110,13 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
         with sink.hold(table, dataset), sink.workspace.open_job_database() as database:
             with sink.repair(table_config) as repair:
-                run = _Run(options, source, sink, database, repair, dataset)
+                run = _Preparation(options, source, sink, database, repair, dataset)
                 unannotated = _list(run)
                 downloads = _download(run)
                 hash_images(database, run.work, options.rehash, options.beam_options, run.limits.bytes)
                 job = _plan(run)
-                while (extracted := sink.run(job)) is None:  # Another run has committed to the table meanwhile.
+                # None: another run has committed to the table meanwhile.
+                while (extracted := sink.run_and_commit(job)) is None:
                     job = _plan(run)
             sink.commit_dataset(database, dataset, source.dataset_type)
             sink.remove_corrupt(dataset)
@@ -191,7 +192,7 @@ def build_image_limits(options: PrepareFeatures) -> ImageLimits:
 # === Steps ===
 
 
-def _list(run: _Run) -> int:
+def _list(run: _Preparation) -> int:
     """Inserts every selected image with its file and split. Returns the number of unannotated image files."""
     options, dataset = run.options, run.sink.open_dataset(run.dataset)
     splitter = run.source.later if dataset.manifests else run.source.splitter
@@ -205,7 +206,7 @@ def _list(run: _Run) -> int:
     return unannotated
 
 
-def _download(run: _Run) -> int | None:
+def _download(run: _Preparation) -> int | None:
     """Downloads the pending images. Returns their number; None if the dataset has no URLs."""
     database, options = run.database, run.options
     if not database.identities.has_urls():
@@ -218,7 +219,7 @@ def _download(run: _Run) -> int | None:
     return download_images(database, options.images, run.work, limits, options.beam_options)
 
 
-def _plan(run: _Run) -> ExtractionJob:
+def _plan(run: _Preparation) -> ExtractionJob:
     """Gives every record its status, and returns the job that extracts the missing images."""
     options, database, repair = run.options, run.database, run.repair
     last_commit = CommitLog(repair.root).last()
@@ -249,7 +250,7 @@ def _plan(run: _Run) -> ExtractionJob:
     )
 
 
-def _open_graph(run: _Run, is_needed: bool) -> GraphFile | None:
+def _open_graph(run: _Preparation, is_needed: bool) -> GraphFile | None:
     """Returns the extractor graph if it is needed, and repairs it. A dry run builds a missing one in its workspace."""
     stored, workspace, root = Workspace(run.sink.store.path).graphs, run.sink.workspace, run.repair.root
     if run.options.dry_run:
@@ -268,7 +269,7 @@ def _list_keys(table: FeatureTable) -> Iterator[bytes]:
         yield from (key.tobytes() for key in keys)
 
 
-def _count_replaced(run: _Run) -> int:
+def _count_replaced(run: _Preparation) -> int:
     replaced = run.database.count_replaced()
     if replaced:
         message = "images whose content differs from that in the dataset's last commit: %d."

@@ -6,7 +6,7 @@ entries, so that equal rows are equal bytes. A tensor is a bytes feature of its 
 field says so. A tensor that is given as `bytes` must already have this form.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -109,4 +109,9 @@ def _from_plain(field: Field, value: Any) -> Any:
 
 def stack_keys(rows: pa.Table | pa.RecordBatch) -> NDArray[np.uint8]:
     """Returns the column `key` of rows as uint8 [N, 32]."""
-    return np.frombuffer(b"".join(rows["key"].to_pylist()), np.uint8).reshape(-1, KEY_BYTES)
+    return join_keys(rows["key"].to_pylist())
+
+
+def join_keys(keys: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Returns keys as uint8 [N, 32]."""
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)

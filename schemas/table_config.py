@@ -94,7 +94,7 @@ class CaptionTableConfig(TableConfig):
 
     Args:
         dataset: The dataset's name in the store.
-        standardizer: A name from `features.text.tokenizer`.
+        standardizer: A name from `features.text.standardize`.
         vocab_size: Maximum vocabulary size, including the four special tokens; 0 for no limit.
         min_count: Minimum number of occurrences in the train split; rarer words become `<unk>`.
         max_length: Maximum caption length in tokens, including start and end; 0 for no limit.

@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from features.images.resize import Pixels, Span, resize
-from schemas.choices import ResizeMethod, ResizeMode
+from schemas.choices import ResizeMethod, ResizeMethodOption, ResizeMode
 from schemas.errors import UsageError
 from schemas.table_config import FeatureTableConfig
 
 MAX_INPUT_PIXELS = 1 << 24
 
-ResizeMethodOption = Literal["pillow", "draft", "tf"]
 _METHODS: dict[ResizeMethodOption, ResizeMethod] = {
     "pillow": "pillow-bilinear",
     "draft": "draft-bilinear",
@@ -31,7 +30,8 @@ class Resizer:
 
     `stretch` ignores the aspect ratio; `crop` and `pad` keep it. `crop` covers the size and keeps the center. `pad`
     centers the whole image on black. The side that follows from the aspect ratio is rounded, halves up, to at least one
-    pixel. A smaller image is enlarged.
+    pixel. A smaller image is enlarged. `trainer.export.image_graph` resizes in a TensorFlow graph: a new mode is added in
+    both.
 
     Args:
         height: Height of the result in pixels.

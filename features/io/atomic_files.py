@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from features.io.cache import download_object, local_cache
+from features.io.cache_paths import TEMP_PREFIX
 from features.io.object_path import ObjectPath
 from schemas.errors import CorruptFileError, UsageError
 from schemas.manifests import FileEntry
-
-TEMP_PREFIX = ".aside-"
 
 
 @contextlib.contextmanager

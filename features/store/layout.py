@@ -14,7 +14,7 @@ STORE/cache/                      hash cache, files that verification found corr
 import re
 from pathlib import Path
 
-from features.io.atomic_files import TEMP_PREFIX
+from features.io.cache_paths import TEMP_PREFIX
 
 FEATURES = "features"
 TEXT = "text"

@@ -3,14 +3,13 @@
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from features.store.caption_table import CaptionTable
 from features.store.dataset import Dataset
@@ -20,8 +19,9 @@ from features.store.run_reports import MAX_EXAMPLES, FailureCounts, latest_repor
 from features.store.store import Store, open_store
 from schemas.manifests import CaptionMetadata, FeatureMetadata
 from schemas.options.store import StoreLs, StoreStats
+from schemas.records import join_keys
 from schemas.table_config import END, START
-from schemas.tables import CATALOG, KEY_BYTES, SPLITS
+from schemas.tables import CATALOG, SPLITS
 
 Value = TypeVar("Value")
 _FRAME_TOKENS = len((START, END))
@@ -95,17 +95,13 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def _compute_dataset_stats(dataset: Dataset, catalog: pa.Table, tables: list[FeatureTable]) -> dict[str, Any]:
-    keys = _stack(catalog["key"].to_pylist())
+    keys = join_keys(catalog["key"].to_pylist())
     return {
         **_describe_dataset(dataset),
         "bytes": pc.sum(catalog["bytes"]).as_py() or 0,
         "unique_images": pc.count_distinct(catalog["key"]).as_py(),
         "coverage": {table.fingerprint: int((table.lookup(keys) >= 0).sum()) for table in tables},
     }
-
-
-def _stack(keys: Sequence[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def find_leakage(catalogs: Mapping[str, pa.Table]) -> dict[str, Any]:
@@ -191,7 +187,7 @@ def _collect_provenance(table: FeatureTable) -> dict[str, Any]:
 def _count_failures(table: FeatureTable) -> list[dict[str, Any]]:
     """Counts the recorded failures of images that the table does not contain."""
     counts, failures = FailureCounts(), table.failures()
-    positions = table.lookup(_stack(list(failures)))
+    positions = table.lookup(join_keys(list(failures)))
     for (key, failure), position in zip(failures.items(), positions, strict=True):
         if position < 0:
             counts.add(key.hex(), *failure)

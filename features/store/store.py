@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from features.io.atomic_files import TEMP_PREFIX, put_if_absent, write
+from features.io.atomic_files import put_if_absent, write
+from features.io.cache_paths import TEMP_PREFIX
 from features.io.locations import parse_location
 from features.store.caption_table import CaptionTable
 from features.store.commit_log import CommitLog

@@ -21,7 +21,8 @@ from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_transform import analyzers, impl_helper
 
-from features.io.atomic_files import TEMP_PREFIX, write
+from features.io.atomic_files import write
+from features.io.cache_paths import TEMP_PREFIX
 from features.io.plain_paths import plain_path
 from features.text.standardize import split_words
 from features.text.vocabulary import VOCABULARY_FILE, write_vocabulary

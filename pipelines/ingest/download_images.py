@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from features.io.atomic_files import TEMP_PREFIX, atomic_write
+from features.io.atomic_files import atomic_write
+from features.io.cache_paths import TEMP_PREFIX
 from features.references import list_files
 from features.references.downloads import DownloadError, DownloadLimits, build_download_name, download_into
 from pipelines.beam.disk_errors import report_full_disk

@@ -43,13 +43,17 @@ class ExtractionJob:
         job_database: The classified records of the run.
         root: The table's directory.
         work: Directory for work plans.
+        table_config: The config of the table.
         graph: The extractor; None if no image is to be extracted.
         shape: Shape of one image's features, if known.
         batch_size: Maximum number of images per forward pass.
+        limits: Limits of one image.
         num_shards: Number of shards, a power of two; None for the default.
         last_commit: Number of the table's last commit when the records were classified.
+        beam_options: Options of the Beam pipeline.
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
         hints: Resource hints of the extraction step.
+        allow_mixed: Whether rows of another numerics class or toolchain are allowed in the table.
         assume_images: Number of images for which to estimate the table; None for those of the run.
     """
 

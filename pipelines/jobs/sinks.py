@@ -1,6 +1,6 @@
 """Receives the output of a `prepare` command: a store, or nothing in a dry run.
 
-    list → hash → plan → sink.run(job) → sink.commit(…)
+    list → hash → plan → sink.run_and_commit(job) → sink.commit_dataset(…)
 
 Both sinks are used by the same code. `StoreSink` runs jobs and commits. A plain `Sink` is that of a dry run: it
 estimates jobs, commits nothing, and keeps its working files in a temporary directory.
@@ -128,7 +128,7 @@ class Sink:
             return None
         return open_intact_caption_table(self.store, table_config)
 
-    def run(self, job: Job) -> dict[str, Any] | None:
+    def run_and_commit(self, job: Job) -> dict[str, Any] | None:
         """Runs or estimates a job. Returns None if it must be planned again."""
         estimate = job.estimate(self.workspace.root)
         if estimate.get("estimated_seconds") is not None:
@@ -193,7 +193,7 @@ class StoreSink(Sink):
         repair_log(self.store.caption_table_root(table_config))
         return open_intact_caption_table(self.store, table_config)
 
-    def run(self, job: Job) -> dict[str, Any] | None:
+    def run_and_commit(self, job: Job) -> dict[str, Any] | None:
         return job.run()
 
     def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from schemas.choices import Compression, ResizeMode, Standardizer
+from schemas.choices import Compression, ResizeMethodOption, ResizeMode, Standardizer
 from schemas.options.base import Count, Option, Options
 from schemas.options.extractor import ExtractorOptions
 from schemas.options.shared import (
@@ -25,7 +25,6 @@ from schemas.options.shared import (
 
 CaptionDatasetType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "conceptual", "iapr", "csv", "jsonl"]
 DatasetType = CaptionDatasetType | Literal["folder"]
-ResizeMethod = Literal["pillow", "draft", "tf"]
 
 
 class PrepareFeatures(ExtractorOptions):
@@ -53,7 +52,7 @@ class PrepareFeatures(ExtractorOptions):
     annotations: Annotations = ()
     dataset_name: DatasetName = None
     resize_method: Annotated[
-        ResizeMethod,
+        ResizeMethodOption,
         Option(
             "Resizing implementation: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs "
             "decoded at reduced size), or tf (tf.image.resize, not antialiased)."

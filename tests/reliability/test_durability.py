@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 import capt
-from features.io.atomic_files import TEMP_PREFIX, make_directory, replace_tree_atomically, write
+from features.io.atomic_files import make_directory, replace_tree_atomically, write
+from features.io.cache_paths import TEMP_PREFIX
 from features.store import Store
 from features.store.compaction import compact_table
 from schemas.errors import CaptError, ExitCode

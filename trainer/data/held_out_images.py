@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from features.store import Dataset
 from features.store.caption_table import check_file_names
 from schemas.errors import CaptError
+from schemas.records import join_keys
 from schemas.table_config import canonical_json
-from schemas.tables import KEY_BYTES
 from trainer.data.caption_data import check_splits
 from trainer.data.table_selection import TrainingTables
 
@@ -44,7 +44,7 @@ class HeldOutImages:
     @property
     def keys(self) -> NDArray[np.uint8]:
         """The content hashes of the images, uint8 [N, 32]."""
-        return _stack_keys([self.catalog[name]["key"] for name in self.names])
+        return join_keys([self.catalog[name]["key"] for name in self.names])
 
     @property
     def digest(self) -> str:
@@ -97,7 +97,7 @@ def join_references(
         for row in _catalog_rows(dataset, [image_id for name, image_id in references if name == dataset.name])
     }
     known = sorted((name for name in references if name in rows), key=lambda name: (rows[name]["key"], name))
-    positions = tables.features.lookup(_stack_keys([rows[name]["key"] for name in known]))
+    positions = tables.features.lookup(join_keys([rows[name]["key"] for name in known]))
     names = tuple(name for name, position in zip(known, positions, strict=True) if position >= 0)
     lost = {"without_features": len(known) - len(names), "without_image": len(references) - len(known)}
     return HeldOutImages(
@@ -134,7 +134,3 @@ def _catalog_rows(dataset: Dataset, image_ids: list[str]) -> list[dict[str, Any]
         pc.is_in(catalog["image_id"], value_set=pa.array(image_ids, pa.string()))
     ).to_pylist()
     return rows
-
-
-def _stack_keys(keys: list[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)

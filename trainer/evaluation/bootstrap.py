@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import MAX_ORDER, Scores, bleu
+from trainer.metrics import MEANS_OVER_IMAGES, RESAMPLED_METRICS, Scores, bleu
 
 N_RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
@@ -69,18 +69,18 @@ class Difference:
 
 
 def sample_captions(scores: Scores) -> MetricSamples:
-    """Returns the samples of BLEU, ROUGE-L and CIDEr-D.
+    """Returns the samples of `RESAMPLED_METRICS`.
 
     BLEU is computed from the n-gram counts of each resample (Koehn, 2004). ROUGE-L and CIDEr-D are means over images;
     the n-gram weights of CIDEr-D stay those of all references. METEOR cannot be computed for a resample.
     """
 
     def combine(sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:
-        return np.concatenate([bleu(sums[..., :-2]), sums[..., -2:] / images], axis=-1)
+        means = sums[..., -len(MEANS_OVER_IMAGES) :] / images
+        return np.concatenate([bleu(sums[..., : -len(MEANS_OVER_IMAGES)]), means], axis=-1)
 
-    names = (*(f"bleu_{order}" for order in range(1, MAX_ORDER + 1)), "rouge_l", "cider_d")
-    table = np.column_stack([scores.counts, scores.each["rouge_l"], scores.each["cider_d"]])
-    return MetricSamples(names, table, combine)
+    table = np.column_stack([scores.counts, *(scores.each[name] for name in MEANS_OVER_IMAGES)])
+    return MetricSamples(RESAMPLED_METRICS, table, combine)
 
 
 def sample_labels(correct: NDArray[np.bool_]) -> MetricSamples:

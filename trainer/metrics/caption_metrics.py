@@ -32,6 +32,10 @@ TITLES = {
 }
 METRICS = tuple(TITLES)
 MAX_ORDER = 4
+BLEU = tuple(f"bleu_{order}" for order in range(1, MAX_ORDER + 1))
+MEANS_OVER_IMAGES = ("rouge_l", "cider_d")
+# METEOR of a resample does not follow from values per image.
+RESAMPLED_METRICS = (*BLEU, *MEANS_OVER_IMAGES)
 
 Hypotheses = Mapping[Any, str] | Sequence[str]
 References = Mapping[Any, Sequence[str]] | Sequence[Sequence[str]]

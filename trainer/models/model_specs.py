@@ -1,6 +1,7 @@
 """Registers the captioners by name: their config, their class and the features that they read.
 
-To add a captioner, declare its config in `configs.py`, write its file, and add one line to `MODELS`.
+To add a captioner, declare its config in `configs.py`, write its file, add one line to `MODELS`, and add its name to
+`schemas.options.training.CaptionerName`.
 """
 
 import importlib

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from features.io.atomic_files import TEMP_PREFIX, make_directory, replace_tree_atomically, temporary_path, write
+from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path, write
+from features.io.cache_paths import TEMP_PREFIX
 from features.runtime.keras_settings import keras, ops
 from schemas.errors import CorruptFileError
 from schemas.frozen import Frozen

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import (
-    TEMP_PREFIX,
     hash_file,
     replace_atomically,
     replace_tree_atomically,
     temporary_path,
     write,
 )
+from features.io.cache_paths import TEMP_PREFIX
 from features.io.locations import parse_location
 from features.io.locks import hold_lock
 from features.store import FeatureTable

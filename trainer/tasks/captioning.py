@@ -19,7 +19,7 @@ from trainer.decoding.generation import GenerationConfig
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
 from trainer.evaluation.prediction_pages import mark_wrong_words
-from trainer.metrics import METRICS, TITLES, Scorer
+from trainer.metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
@@ -53,8 +53,7 @@ class CaptioningTask(Task):
     run = CaptionerRun
     evaluation = CaptionEvaluation
     metrics: ClassVar[Mapping[str, str]] = {name: TITLES[name] for name in sorted(METRICS, key=_PRIMARY_METRIC.__ne__)}
-    # The METEOR of a resample cannot be computed from those of its images.
-    paired_metrics = tuple(name for name in metrics if name != "meteor")
+    paired_metrics = tuple(name for name in metrics if name in RESAMPLED_METRICS)
 
     def parse(self, choice: str | None, options: Mapping[str, Any]) -> _Hyperparameters:
         spec = model_spec(choice or _DEFAULT_MODEL)

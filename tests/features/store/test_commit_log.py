@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from features.io.atomic_files import TEMP_PREFIX, atomic_write, put_if_absent
+from features.io.atomic_files import atomic_write, put_if_absent
+from features.io.cache_paths import TEMP_PREFIX
 from features.store.commit_log import CommitLog
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import DatasetMetadata, DroppedMetadata, FileEntry, Manifest

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.workflows.test_example_pages import Page
 
 import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
+from tests.workflows.test_example_pages import Page
 from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
 from trainer.evaluation.command import print_evaluation
 from trainer.metrics import METRICS, score

@@ -6,19 +6,19 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
 
-from schemas.choices import Compression
+from schemas.choices import Compression, Split
 
 Kind = Literal["bytes", "text", "int", "ints", "tensor"]
 
 KEY_BYTES = 32
 
-SPLITS = ("train", "val", "test", "unused")
+SPLITS: tuple[str, ...] = get_args(Split)
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError
 
 from features.runtime.numerics import detect_native_precision
+from schemas.choices import CaptionsPerImage
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig, profile_settings
@@ -86,7 +87,7 @@ class TrainingConfig(LoopConfig, BackboneConfig):
         augment_horizontal_flip: Whether half of the images are flipped, regardless of their captions.
     """
 
-    captions_per_image: Literal["all", "one"] = "all"
+    captions_per_image: CaptionsPerImage = "all"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     monitor: Literal["val_loss", "val_cider_d"] = "val_loss"
     num_sample_captions: int = Field(3, ge=0)

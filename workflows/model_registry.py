@@ -23,13 +23,11 @@ from features.store.store import Store, open_store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
 from schemas.options.models import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
+from trainer.runs.directory import EVALUATION, LOCK
 
 KEPT = 5
-EVALUATION = "evaluation"
 # Decisions about a run that was trained and evaluated.
 FINISHED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
-
-_LOCK = ".lock"
 
 
 class ChampionChangedError(StoreError):
@@ -328,5 +326,5 @@ def _find_model(store: Store, name: str | None) -> RegisteredModel:
 def _run_files(root: Path) -> Iterator[Path]:
     for path in files_below(root):
         parts = path.relative_to(root).parts
-        if parts[0] not in (EVALUATION, _LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts):
+        if parts[0] not in (EVALUATION, LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts):
             yield path

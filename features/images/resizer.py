@@ -30,8 +30,8 @@ class Resizer:
 
     `stretch` ignores the aspect ratio; `crop` and `pad` keep it. `crop` covers the size and keeps the center. `pad`
     centers the whole image on black. The side that follows from the aspect ratio is rounded, halves up, to at least one
-    pixel. A smaller image is enlarged. `trainer.export.image_graph` resizes in a TensorFlow graph: a new mode is added in
-    both.
+    pixel. A smaller image is enlarged. `trainer.export.image_graph` resizes in a TensorFlow graph, so a new mode
+    needs both.
 
     Args:
         height: Height of the result in pixels.

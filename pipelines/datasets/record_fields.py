@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from pipelines.datasets.base import FailedRecord
 from schemas.errors import CaptError, RecordError, to_record_error
+from schemas.tables import SPLITS
 
 MAX_TEXT = 131_072
 
 _MAX_DETAIL = 300
-_SPLITS = {name: name for name in ("train", "val", "test", "unused")} | {"dev": "val", "validation": "val"}
+_SPLITS = {name: name for name in SPLITS} | {"dev": "val", "validation": "val"}
 # A split as one word of a file name. Words also end at digits: `train2017`. `test-dev` is part of a test split.
 _SPLIT_IN_NAME = re.compile(
     r"(?<![^\W\d_])(?:(train|training)|(val|valid|validation|dev)|(test|testing)(?:[-_.]?dev)?)(?![^\W\d_])",

@@ -20,6 +20,7 @@ from features.io.atomic_files import working_path
 from features.io.locations import parse_location
 from features.store import CaptionTable, Dataset, Store, create_store, open_store
 from features.store.corruption import read_recorded_corruption
+from features.store.layout import CACHE, NETWORKS, REPORTS, WORK
 from features.store.leases import lease, table_name
 from features.store.repair import (
     FeatureTableRepair,
@@ -54,17 +55,17 @@ class Workspace:
     @property
     def work(self) -> Path:
         """Work plans and job databases."""
-        return self.root / "work"
+        return self.root / WORK
 
     @property
     def hash_cache(self) -> Path:
         """Content hashes by file time."""
-        return working_path(self.root / "cache" / "stat.sqlite")
+        return working_path(self.root / CACHE / "stat.sqlite")
 
     @property
     def graphs(self) -> Path:
         """Frozen extractor graphs by digest."""
-        return self.root / "networks"
+        return self.root / NETWORKS
 
     @contextlib.contextmanager
     def open_job_database(self) -> Iterator[JobDatabase]:
@@ -206,7 +207,7 @@ class StoreSink(Sink):
         remove_corrupt(root, read_recorded_corruption(self.store.path, root))
 
     def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
-        report = write_named(root, stem, database.write_report, "reports")
+        report = write_named(root, stem, database.write_report, REPORTS)
         return {"report": str(root / report.path)}
 
 

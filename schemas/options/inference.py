@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
+from schemas.choices import Split
 from schemas.options.base import Argument, Count, Natural, Option, Options
 from schemas.options.generation import GenerationOptions, SearchOptions
-from schemas.options.shared import AllowPrivateAddresses, CaptchaImages, ImageArguments, RunArgument, Split, Strategy
+from schemas.options.shared import AllowPrivateAddresses, CaptchaImages, ImageArguments, RunArgument, Strategy
 
 
 class Evaluate(GenerationOptions):

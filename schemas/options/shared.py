@@ -6,7 +6,6 @@ from schemas.choices import Format
 from schemas.options.base import Argument, Count, Natural, Option
 
 DecodingStrategy = Literal["greedy", "beam", "lexicon"]
-Split = Literal["train", "val", "test", "unused"]
 
 NewDirectory = Annotated[
     str, Argument("Output directory. Must be new, empty, or hold the same dataset already.", "DIR")

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
+from schemas.choices import Split
 from schemas.options.base import Argument, Count, Natural, Option, Options
-from schemas.options.shared import CaptionTable, NumShards, Split, StoreArgument
+from schemas.options.shared import CaptionTable, NumShards, StoreArgument
 
 
 class StoreLs(Options):

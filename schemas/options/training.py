@@ -5,11 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from schemas.choices import CaptionsPerImage, RnnCell
 from schemas.options.base import Argument, Count, Natural, Option, Options
 from schemas.options.shared import CaptionTable, Datasets, RunDir, SaveSteps, StepsPerEpoch, StoreToRead, WarmStartFrom
 
-CaptionsPerImage = Literal["all", "one"]
-RnnCell = Literal["rnn", "lstm", "gru", "adding"]
 Profile = Literal["default", "quick"]
 CaptionerName = Literal[
     "soft_attention", "hard_attention", "transformer", "nic", "m_rnn", "init_inject", "par_inject", "merge"

@@ -81,3 +81,20 @@ def test_unknown_options_are_refused_by_name(tmp_path: Path) -> None:
         captioner.check_shape({"model": "merge"}, (64, 2048), "there")
     with pytest.raises(UsageError, match="there is no task 'speech'"):
         find_prepared_task("speech")
+
+
+ROW_OPTIONS = {
+    ("captioner", "features"): (
+        "extractor weights layer pooling height width preprocess precision storage_dtype resize_method resize_mode "
+        "shortest_edge format compression batch_size num_shards assume_images resource_hint"
+    ),
+    ("captioner", "captions"): "vocab_size min_count vocab_from standardize max_length",
+    ("captcha", "features"): "height width format compression num_shards",
+}
+
+
+@pytest.mark.parametrize(("task", "kind"), ROW_OPTIONS)
+def test_every_option_of_prepare_decides_either_records_or_rows(task: str, kind: str) -> None:
+    """A new option that decides rows is entered here; one that decides records, in `_DATASET_OPTIONS`."""
+    preparation = find_prepared_task(task).preparations[kind]
+    assert set(preparation.row_options) == set(ROW_OPTIONS[task, kind].split())

@@ -7,19 +7,19 @@ have similar lengths share batches, which saves padding. Images and batches are 
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from schemas.choices import CaptionsPerImage
 from schemas.table_config import PAD
 from trainer.data.caption_data import Captions, spans
 from trainer.data.feature_reader import Augment, FeatureReader
 from trainer.data.table_selection import FeatureSource
 
 Order = list[NDArray[np.int64]]
-PerImage = Literal["all", "one"]
 
 # Images are sorted by length within pools of several batches. Larger pools save padding: on the captions of Flickr8k,
 # 1.93 padded tokens per token without sorting, 1.43 with pools of 16 batches. With fewer than 8 pools per epoch,
@@ -28,12 +28,14 @@ _POOL_BATCHES = 16
 _POOLS_PER_EPOCH = 8
 
 
-def steps_per_epoch(captions: Captions, batch_size: int, per_image: PerImage = "all") -> int:
+def steps_per_epoch(captions: Captions, batch_size: int, per_image: CaptionsPerImage = "all") -> int:
     """Returns the number of batches in one pass over all captions, or over one caption per image."""
     return -(-len(captions if per_image == "all" else captions.rows) // batch_size)
 
 
-def shuffle_captions(captions: Captions, batch_size: int, seed: int, epoch: int, per_image: PerImage = "all") -> Order:
+def shuffle_captions(
+    captions: Captions, batch_size: int, seed: int, epoch: int, per_image: CaptionsPerImage = "all"
+) -> Order:
     """Returns the batches of one pass over the split.
 
     Args:
@@ -52,7 +54,7 @@ def shuffle_captions(captions: Captions, batch_size: int, seed: int, epoch: int,
 
 
 def sample_captions(
-    captions: Captions, batch_size: int, seed: int, epoch: int, steps: int, per_image: PerImage = "all"
+    captions: Captions, batch_size: int, seed: int, epoch: int, steps: int, per_image: CaptionsPerImage = "all"
 ) -> Order:
     """Samples images with replacement for an epoch of `steps` full batches; otherwise as `shuffle_captions`."""
     rng = np.random.default_rng([seed, epoch])
@@ -70,7 +72,11 @@ def sort_captions(captions: Captions, batch_size: int) -> Order:
 
 
 def _choose_captions(
-    captions: Captions, images: NDArray[np.int64], batch_size: int, per_image: PerImage, rng: np.random.Generator
+    captions: Captions,
+    images: NDArray[np.int64],
+    batch_size: int,
+    per_image: CaptionsPerImage,
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Returns caption numbers of the images; captions of similar length are near each other."""
     if per_image == "all":

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from schemas.choices import RnnCell
 from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.extractor import Preprocess
@@ -155,7 +156,7 @@ class RecurrentConfig(ModelConfig):
         forget_bias: Initial bias of an LSTM's forget gate: with 1 it keeps 73% of its carry per word, with 3 95%.
     """
 
-    rnn_cell: Literal["rnn", "lstm", "gru", "adding"] = "lstm"
+    rnn_cell: RnnCell = "lstm"
     embedding_dim: int = Field(256, ge=1)
     units: int = Field(256, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -213,7 +214,7 @@ class MRnnConfig(RecurrentConfig):
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"global_clipnorm": 10.0})
 
-    rnn_cell: Literal["rnn", "lstm", "gru", "adding"] = "adding"
+    rnn_cell: RnnCell = "adding"
     embedding_dim: int = Field(128, ge=1)
     embedding_dim_2: int | None = Field(256, ge=1, validate_default=True)
     multimodal: int = Field(512, ge=1)

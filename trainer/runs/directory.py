@@ -48,9 +48,9 @@ LOSS_PLOT = "loss.png"
 LOGS = "logs"
 EVALUATION = "evaluation"
 _STORE = "store.txt"
-_LOCK = ".lock"
+LOCK = ".lock"
 # Files that exist before run.json does.
-_EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAGES, _LOCK}
+_EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAGES, LOCK}
 
 
 def start_run(root: Path, metadata: RunMetadata, write_files: Callable[[], None]) -> None:
@@ -147,7 +147,7 @@ def lock_run(root: Path) -> AbstractContextManager[None]:
     Raises:
         LockedError: Another process is training in it.
     """
-    return hold_lock(root / _LOCK, "training here")
+    return hold_lock(root / LOCK, "training here")
 
 
 def _check_no_other_files(root: Path) -> None:

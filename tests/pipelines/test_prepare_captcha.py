@@ -194,7 +194,7 @@ def test_corrupt_labels_are_found_refused_and_repaired(store: Path, made: Path) 
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CorruptFileError, match="damaged"):
+    with pytest.raises(CorruptFileError):
         labels(store)
     with pytest.raises(CorruptFileError) as caught:
         capt.store_verify(store=str(store))

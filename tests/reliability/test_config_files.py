@@ -102,8 +102,8 @@ def test_an_empty_value_is_not_taken_for_an_option_left_out(
 
 EXPERIMENT = """
 store: store
-out: out
-prepare: {dataset_type: csv, images: photos, annotations: c.csv}
+output_dir: out
+data: {dataset_type: csv, images: photos, annotations: c.csv}
 features: {pixels: {extractor: pixels, height: 8, width: 8}}
 captions: {words: {}}
 models: {nic: {extractor: "custom:own.keras", epochs: 1}}

@@ -83,7 +83,7 @@ def test_scores_tell_how_many_of_the_images_the_run_learned_from() -> None:
     captchas("4,4,16")
     found = capt.evaluate(runs="run", num_examples=0)
     assert (found["images"], found["learned_from"], len(found["notes"])) == (16, 8, notes + 1)
-    assert json.loads(Path(found["scores"]).read_text())["learned_from"] == 8
+    assert json.loads(Path(found["scores_path"]).read_text())["learned_from"] == 8
 
 
 @pytest.mark.slow

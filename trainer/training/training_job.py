@@ -70,7 +70,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
         self.tables = tables
         self.data = data
         self.warm_start = warm_start
-        self.config = hyperparameters.training
+        self.config = hyperparameters.training.resolved()
         self.metadata = self.make_metadata()
         self.augmentation = Augmentation.from_config(self.config)
 
@@ -151,7 +151,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
         split = self.data.validation_split
         return {
             "architecture": self.hyperparameters.architecture.model_dump(),
-            "training": self.config.resolved(),
+            "training": self.config,
             "datasets": tuple(dataset.name for dataset in self.tables.datasets),
             "features": FeatureOrigin.from_table(self.tables.features),
             "caption_tables": tuple(map(CaptionOrigin.from_table, self.tables.caption_tables)),

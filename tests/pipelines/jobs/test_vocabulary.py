@@ -103,7 +103,7 @@ def test_without_a_frequent_word_the_vocabulary_contains_special_tokens_only(tmp
 
 
 def test_limits_without_room_for_a_word_are_refused_before_the_job(tmp_path):
-    with pytest.raises(UsageError, match="holds no word"), beam.Pipeline(runner=FnApiRunner()) as pipeline:
+    with pytest.raises(UsageError, match="--vocab-size"), beam.Pipeline(runner=FnApiRunner()) as pipeline:
         build_vocabulary(
             pipeline | beam.Create(batches_of(CAPTIONS, 9)), table_config(vocab_size=3), tmp_path, tmp_path
         )

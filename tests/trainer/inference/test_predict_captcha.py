@@ -60,7 +60,7 @@ def test_the_lexicon_strategy_writes_training_labels_only(run, folder, tmp_path)
     capt.predict_captcha(
         run=run.path, images=[str(folder)], ids="0:8", output=tmp_path / "answers.txt", decoding_strategy="lexicon"
     )
-    assert all(line.split()[1] in run.words for line in (tmp_path / "answers.txt").read_text().splitlines())
+    assert all(line.split()[1] in run.labels for line in (tmp_path / "answers.txt").read_text().splitlines())
 
 
 def test_an_unreadable_image_is_listed_and_no_file_is_written(run, captchas, tmp_path, expected):

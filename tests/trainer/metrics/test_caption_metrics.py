@@ -220,8 +220,8 @@ def test_an_interval_contains_the_score_and_is_reproducible(many):
 
 
 def test_a_higher_confidence_level_gives_a_wider_interval(many):
-    for name, (low, high) in bootstrap_intervals(sample_captions(many), 500, level=0.5).items():
-        wide = bootstrap_intervals(sample_captions(many), 500, level=0.99)[name]
+    for name, (low, high) in bootstrap_intervals(sample_captions(many), 500, confidence_level=0.5).items():
+        wide = bootstrap_intervals(sample_captions(many), 500, confidence_level=0.99)[name]
         assert wide[0] < low < high < wide[1]
 
 

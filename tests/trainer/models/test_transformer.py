@@ -151,10 +151,7 @@ def test_more_tokens_than_positions_are_rejected_before_decoding(model):
 
 def test_captions_longer_than_the_positions_are_rejected_before_training(store, tmp_path):
     for options, message in (
-        (
-            {"max_length": 8},
-            "longest caption has 9 words, and the model takes 8",
-        ),
+        ({"max_length": 8}, "longest caption has 9 tokens, and the model reads at most 8"),
         ({"max_length": 9, "max_new_tokens": 11}, "max_new_tokens is 11, and the model generates at most 10"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -139,7 +139,7 @@ def _check(options: PrepareFeatures) -> None:
         hint = "Add --dry-run, or use --limit-images."
         raise UsageError("only valid with --dry-run", location="--assume-images", hint=hint)
     if not options.images:
-        raise UsageError("no images are given", location="--images", hint="Name a directory, a .zip or a .tar.")
+        raise UsageError("no images are given", location="--images", hint="Choose a directory, a .zip or a .tar.")
     check_num_shards(options.num_shards)
     parse_hints(options.resource_hint)
     open_extractor(options)
@@ -271,7 +271,7 @@ def _list_keys(table: FeatureTable) -> Iterator[bytes]:
 def _count_replaced(run: _Run) -> int:
     replaced = run.database.count_replaced()
     if replaced:
-        message = "images whose content differs from that in the dataset's last commit: %d."
-        hint = "If their captions differ too, prepare the captions again."
+        message = "the content of %d images differs from the dataset's last commit."
+        hint = "If the captions have changed, too, prepare them again."
         _log.warning(f"%s: {message} {hint}", run.dataset.name, replaced)
     return replaced

@@ -22,5 +22,5 @@ def parse_json(data: bytes | str) -> Any:
 def _check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise ValueError("an object has a key twice")
+        raise ValueError("a key of an object is repeated")
     return entries

@@ -132,7 +132,7 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
         for name, field in TrainingConfig.model_fields.items():
             if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
                 raise UsageError(
-                    f"{name} requires a model that learns from pixels", hint="Set extractor, or leave the option out."
+                    f"{name} requires a model that learns from pixels", hint="Set extractor, or omit the option."
                 )
     return training, model
 

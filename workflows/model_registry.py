@@ -130,7 +130,8 @@ class RegisteredModel(ModelHistory):
         root = self.run_path(run)
         paths = list(_run_files(root)) if root.is_dir() else []
         if not paths:
-            hint = f"Its runs: {', '.join(self.runs()) or 'none'}."
+            runs = self.runs()
+            hint = f"The runs on this machine are {', '.join(runs)}." if runs else "No run is on this machine."
             raise StoreError(f"the run {run} does not exist", location=str(root), hint=hint)
         files = {path.relative_to(root).as_posix(): describe_file(path, self._here) for path in paths}
         for entry in files.values():
@@ -207,7 +208,7 @@ def promote_model(options: ModelsPromote) -> dict[str, Any]:
         raise StoreError(
             f"the names of {'several' if found else 'no'} finished runs begin with {options.run!r}",
             location=str(model.root),
-            hint=f"Its finished runs: {', '.join(runs) or 'none'}.",
+            hint=f"Use one of {', '.join(runs)}." if runs else "Train one with `capt retrain`.",
         )
     facts = _build_metadata(model, found[0], "chosen", "chosen by a person")
     return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}

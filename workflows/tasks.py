@@ -109,7 +109,7 @@ class Preparation:
         location = f"prepare {self.command}"
         for name in underscored(options):
             if name in _STORE_OPTIONS:
-                raise UsageError(f"{name} is not an option of a table", location=location, hint="Leave it out.")
+                raise UsageError(f"{name} is not an option of a table", location=location, hint="Omit the option.")
         return self.options.parse({**options, "store": str(store)}, location)
 
 
@@ -276,5 +276,5 @@ def _hyperparameters(options: Mapping[str, Any]) -> dict[str, Any]:
     given = underscored(options)
     for name in _RUN_OPTIONS:
         if name in given:
-            raise UsageError(f"{name} is not a hyperparameter", hint="Leave it out. It is set elsewhere.")
+            raise UsageError(f"{name} is not a hyperparameter", hint="Omit the option. The workflow sets it.")
     return given

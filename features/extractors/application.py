@@ -84,7 +84,7 @@ class Application:
                 raise UsageError(
                     f"{layer} is part of {self.name}'s classifier, which requires {self.side} pixels, not {length}",
                     location=option,
-                    hint="omit the option, or choose a layer before the classifier",
+                    hint="Omit the option, or choose a layer before the classifier.",
                 )
             if length < self.min_side:
                 raise UsageError(f"{self.name} requires at least {self.min_side} pixels, not {length}", location=option)
@@ -161,5 +161,5 @@ def find_application(name: str) -> Application:
     raise UsageError(
         f"unknown extractor {name!r}",
         location="--extractor",
-        hint=f"use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels",
+        hint=f"Use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels.",
     )

@@ -166,13 +166,13 @@ def _serialize(definition: Any, source: str, result: Any) -> bytes:
         raise UsageError(
             "the model contains a compiled function, such as a grouped convolution, and cannot be frozen",
             location="--extractor",
-            hint="choose a layer before it",
+            hint="Choose a layer before it.",
         )
     if any(node.op == "NextIteration" for node in definition.node):
         raise UsageError(
             "the model contains a loop, such as a recurrent layer, and cannot be frozen",
             location="--extractor",
-            hint="choose a layer before it, or save the model with unroll=True in that layer",
+            hint="Choose a layer before it, or save the model with unroll=True in that layer.",
         )
     names: dict[str, str] = {}
     canonical = type(definition)(versions=definition.versions)

@@ -16,7 +16,7 @@ from schemas.errors import CaptError, UsageError
 
 IMAGENET = "imagenet"
 _RANDOM = "random:"
-_HINT = "use --weights FILE, or --weights random:SEED for seeded random weights"
+_HINT = "Use --weights FILE, or --weights random:SEED for seeded random weights."
 _DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _CONNECT_SECONDS = 10
 
@@ -88,7 +88,7 @@ def is_imagenet_available(application: Application, options: BuildOptions | None
 def _parse_seed(weights: str) -> int:
     text = weights.removeprefix(_RANDOM)
     if not text.isascii() or not text.isdigit():
-        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="use random:7, for example")
+        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="Use random:7, for example.")
     return int(text)
 
 

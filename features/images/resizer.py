@@ -57,20 +57,20 @@ class Resizer:
             raise UsageError(
                 f"{self.height}×{self.width} is more than {MAX_INPUT_PIXELS:,} pixels",
                 location="--height, --width",
-                hint="choose a smaller size",
+                hint="Choose a smaller size.",
             )
         least = max(self.height, self.width)
         if self.shortest_edge is not None and self.mode != "crop":
             raise UsageError(
                 f"the option does not apply to --resize-mode {self.mode}",
                 location="--shortest-edge",
-                hint="add --resize-mode crop, or omit it",
+                hint="Add --resize-mode crop, or omit the option.",
             )
         if self.shortest_edge is not None and self.shortest_edge < least:
             raise UsageError(
                 f"{self.shortest_edge} does not cover a crop of {self.height}×{self.width}",
                 location="--shortest-edge",
-                hint=f"use at least {least}",
+                hint=f"Use at least {least}.",
             )
 
     @classmethod

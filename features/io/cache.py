@@ -147,7 +147,7 @@ class LocalCache:
         with self._make_room(size) as has_room:
             if not has_room:
                 raise CaptError(
-                    f"the local cache may hold {self._max_bytes:,} bytes, and the files in use leave no room for"
+                    f"the local cache is limited to {self._max_bytes:,} bytes, and the files in use leave no room for"
                     f" {size:,} more",
                     location=str(self._root),
                     hint="Increase CAPT_CACHE_SIZE, for example to 500GB.",

@@ -100,7 +100,7 @@ class Deadline:
     def check(self) -> None:
         """Raises TimeoutError if the time is over."""
         if not self.left:
-            raise TimeoutError("the time for this URL is over")
+            raise TimeoutError("the time limit of this URL is exceeded")
 
     def watch(self, connection: socket.socket) -> None:
         """Watches a connection instead of the former one."""

@@ -37,7 +37,9 @@ def local_path(name: str | Path, option: str = "") -> Path:
     _check_slashes(name)
     if is_remote(name):
         raise UsageError(
-            "a URI, but a local path is needed", location=f"{option} {name}".strip(), hint="Name a local path."
+            "this is a URI, but the path must be local",
+            location=f"{option} {name}".strip(),
+            hint="Choose a local path.",
         )
     return Path(name)
 

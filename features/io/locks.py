@@ -36,7 +36,9 @@ def hold_lock(path: Path, activity: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(_describe_holder(path), location=str(path), hint="Wait for it.") from None
+            raise LockedError(
+                _describe_holder(path), location=str(path), hint="Wait until this process ends."
+            ) from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"what": activity, "process": os.getpid(), "host": socket.gethostname(), "since": since}

@@ -193,5 +193,5 @@ class ObjectPath(PosixPath):
             yield
         except FileNotFoundError as error:
             raise CaptError(
-                "the bucket does not exist", location=str(self), hint="Create it, or check the URI."
+                "the bucket does not exist", location=str(self), hint="Create the bucket, or check the URI."
             ) from error

@@ -42,7 +42,7 @@ def parse_uri(uri: str) -> ObjectUri:
     location = f"{scheme}://…@{bucket}" if at else uri
     if scheme not in ("s3", "gs"):
         raise UsageError(
-            f"{scheme}:// is not supported, only s3:// and gs:// are",
+            f"{scheme}:// is not supported; only s3:// and gs:// are",
             location=location,
             hint="Copy the files to a bucket or to this machine.",
         )
@@ -50,7 +50,7 @@ def parse_uri(uri: str) -> ObjectUri:
         raise UsageError("the URI has no bucket", location=location)
     if at and user != _ANONYMOUS:
         raise UsageError(
-            "the URI contains credentials", location=location, hint="Set them in environment variables instead."
+            "the URI contains credentials", location=location, hint="Set the credentials in environment variables."
         )
     return ObjectUri(scheme, bucket, key, bool(at))
 

@@ -49,7 +49,7 @@ def _open_cached(location: str) -> Archive:
             raise UsageError(
                 "neither a directory nor a complete zip or tar archive",
                 location=location,
-                hint="Name a directory, a .zip or a .tar.",
+                hint="Choose a directory, a .zip or a .tar.",
             )
     return Zip(location)
 

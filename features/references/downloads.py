@@ -279,7 +279,7 @@ def _translate_errors(label: str, deadline: Deadline) -> Iterator[None]:
         raise DownloadError(error.reason, detail, permanent=error.permanent) from error
     except Exception as error:
         if not deadline.left:
-            raise DownloadError("timed out", f"{label}: not done in time", permanent=False) from error
+            raise DownloadError("timed out", f"{label}: the time limit is exceeded", permanent=False) from error
         if not isinstance(error, OSError | HTTPError | http.client.HTTPException | ValueError):
             raise
         reason, permanent, transient = _classify(error)

@@ -14,7 +14,7 @@ from features.references.archives import open_archive
 from features.references.reference import ListedFile, Reference
 from schemas.errors import CaptError, UsageError
 
-_HINT = "Name a directory, a .zip or a .tar."
+_HINT = "Choose a directory, a .zip or a .tar."
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 _log = logging.getLogger("capt.references")
@@ -36,7 +36,7 @@ def list_files(root: str) -> Iterator[ListedFile]:
     path = Path(root).absolute()
     location = os.fspath(path)
     if escape_bytes(location) != location:
-        raise UsageError("the path is not UTF-8", location=escape_bytes(location), hint="Rename it.")
+        raise UsageError("the path is not UTF-8", location=escape_bytes(location), hint="Rename the file or directory.")
     if not root or not path.exists():
         raise UsageError("no such directory or archive", location=root or "--images", hint=_HINT)
     yield from _list_directory(location) if path.is_dir() else _list_archive(location)
@@ -109,7 +109,7 @@ def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
     except OSError:
         return ListedFile(name, Reference(path), 0, "", 0)
     if stat.S_ISDIR(status.st_mode):
-        _log.warning("%s: links to directories are not followed", path)
+        _log.warning("%s is a link to a directory. It is not followed.", path)
     if not stat.S_ISREG(status.st_mode):
         return None
     stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"

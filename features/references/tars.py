@@ -49,7 +49,9 @@ class Tar:
             (count,) = database.execute("SELECT count(*) FROM member").fetchone()
             if count < inserted.rowcount:
                 _log.warning(
-                    "%s: %d repeated names; the last member of each is used", self._location, inserted.rowcount - count
+                    "%s: %d repeated names. The last member with each name is used.",
+                    self._location,
+                    inserted.rowcount - count,
                 )
             for row in database.execute("SELECT name, member, size, stamp FROM member"):
                 yield ArchiveMember(*row)

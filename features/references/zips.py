@@ -42,7 +42,7 @@ class Zip:
         last = dict(listed)
         if len(last) < len(listed):
             repeated = len(listed) - len(last)
-            _log.warning("%s: %d repeated names; the last member of each is used", self._location, repeated)
+            _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
         for name, member in last.items():
             stamp = f"crc:{member.CRC:08x}:{state.identity}"
             yield ArchiveMember(name, member.filename, min(member.file_size, MAX_SIZE), stamp)

@@ -255,5 +255,5 @@ def _read(path: Path) -> Lease:
         return Lease.model_validate_json(path.read_bytes())
     except ValidationError:
         raise StoreError(
-            "the lease cannot be read", location=str(path), hint="Delete it once no job uses the store."
+            "the lease cannot be read", location=str(path), hint="Delete the file once no job uses the store."
         ) from None

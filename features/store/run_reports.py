@@ -81,7 +81,7 @@ def summarize_report(path: Path) -> dict[str, Any]:
                 failures.add(*failure)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise CorruptFileError(
-            f"the run report is corrupt: {error}", location=str(path), hint="Delete it; nothing depends on it."
+            f"the run report is corrupt: {error}", location=str(path), hint="Delete the file. Nothing depends on it."
         ) from None
     return {"input": statuses.total(), **statuses, "failures": failures.to_list()}
 

@@ -77,7 +77,7 @@ class Store:
         """
         found = {dataset.name: dataset for dataset in self.datasets()}
         if name not in found:
-            hint = f"Its datasets: {', '.join(found) or 'none'}."
+            hint = f"Use one of {', '.join(found)}." if found else "Add one with `capt prepare features`."
             raise StoreError(f"the store has no dataset {name!r}", location=str(self.path), hint=hint)
         return found[name]
 
@@ -151,9 +151,10 @@ def _write_table_config(parent: Path, table_config: FeatureTableConfig | Caption
 def _find_table(tables: list[Found], prefix: str, noun: str, location: Path) -> Found:
     found = [table for table in tables if table.fingerprint.startswith(prefix)]
     if len(found) != 1:
-        names = ", ".join(table.fingerprint[:SHORT_FINGERPRINT] for table in tables) or "none"
+        names = ", ".join(table.fingerprint[:SHORT_FINGERPRINT] for table in tables)
         message = f"{'several' if found else 'no'} {noun} fingerprints begin with {prefix!r}"
-        raise StoreError(message, location=str(location), hint=f"Its {noun}s: {names}.")
+        hint = f"The {noun}s of the store are {names}." if tables else f"The store has no {noun}s."
+        raise StoreError(message, location=str(location), hint=hint)
     return found[0]
 
 
@@ -167,7 +168,7 @@ def _check_marker(root: Path) -> None:
         raise CorruptFileError(
             "the file that marks the directory as a store is corrupt or missing",
             location=str(root / MARKER),
-            hint=f"Write {MARKER_BYTES.decode()} into it.",
+            hint=f"Write {MARKER_BYTES.decode()} into this file.",
         )
     if not is_store:
         raise StoreError(

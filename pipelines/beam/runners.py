@@ -143,5 +143,5 @@ def _request_runner_options(beam_options: Sequence[str]) -> set[str]:
 
 def _build_timeout_error(beam_options: Sequence[str]) -> CaptError:
     endpoint = PipelineOptions(list(beam_options)).view_as(PortableOptions).job_endpoint
-    hint = "Start it, or name another one."
+    hint = "Start the job server, or choose another --job_endpoint."
     return CaptError("the job server does not respond", location=str(endpoint), hint=hint)

@@ -58,7 +58,7 @@ class AnnotationFile:
         if command == "gunzip":
             return gunzip_within(data, self.location, max_bytes)
         if command:
-            message = "the only supported compression is gzip"
+            message = "the file is compressed, and only gzip is supported"
             hint = f"Run `{command} {PurePosixPath(self.location).name}` first."
             raise UsageError(message, location=self.location, hint=hint)
         return data
@@ -73,8 +73,8 @@ class AnnotationFile:
             return convert_to_utf8(self.read_bytes(MAX_BYTES))
         except RecordError as error:
             if error.reason == "too large":
-                message = f"larger than the limit of {MAX_BYTES:,} bytes"
-                raise CaptError(message, location=self.location, hint="Split it into several files.") from error
+                message = f"the file is larger than the limit of {MAX_BYTES:,} bytes"
+                raise CaptError(message, location=self.location, hint="Split the file into several files.") from error
             message = f"the file cannot be read: {error.reason} ({error.detail})"
             raise CaptError(message, location=self.location, hint=_FETCH_AGAIN) from error
         except UnicodeDecodeError as error:
@@ -144,7 +144,7 @@ class AnnotationReader(DatasetReader):
     def __init__(self, annotations: Sequence[str]) -> None:
         if not annotations:
             message = f"dataset type {self.dataset_type} needs annotation files"
-            raise UsageError(message, location="--annotations", hint=f"Name {self.example}, for example.")
+            raise UsageError(message, location="--annotations", hint=f"Use {self.example}, for example.")
         self.annotations = tuple(annotations)
 
     def list_documents(self) -> Iterator[AnnotationFile]:

@@ -73,7 +73,7 @@ class CaptchaReader(ListingReader):
         found = list(list_annotation_files([labels], _PATTERN, "spec_train_val.txt", option="--labels"))
         if len(found) > 1:
             names = ", ".join(one.name for one in found)
-            raise UsageError(f"several label files: {names}", location=labels, hint="Name one of them.")
+            raise UsageError(f"there are several label files: {names}", location=labels, hint="Choose one of them.")
         self._document = found[0]
         self._counts = counts
 

@@ -33,7 +33,7 @@ class Flickr8kReader(AnnotationReader):
         splits = self._read_splits()
         unknown = splits.keys() - {name for name, _ in images}
         if unknown:
-            message = "names in the split lists that have no caption"
+            message = "names in the split lists have no caption"
             _log.warning("%s: %d, such as %s. They are ignored.", message, len(unknown), min(unknown))
         return (
             ImageEntry(name, name, splits.get(name, "unused") if splits else None, document=document)

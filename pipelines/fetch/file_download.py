@@ -71,7 +71,7 @@ class FileDownload:
                 raise CaptError(
                     f"the received file is not the published file: {mismatch}",
                     location=self._url,
-                    hint="It was deleted. Run the same command again.",
+                    hint="The received file was deleted. Run the same command again.",
                 )
             replace_atomically(self._part, self._path)
             self._discard()

@@ -58,7 +58,7 @@ def read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | 
         raise CaptError(
             f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}",
             location=url,
-            hint="It is another file, or a page that asks for a login.",
+            hint="Check whether the URL leads to another file or to a login page.",
         )
     etag = _read_validator(response, "ETag")
     return RemoteFileInfo(

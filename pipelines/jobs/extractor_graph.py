@@ -127,7 +127,7 @@ def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[byte
 
     if table_config.extractor != PIXELS and keras.backend.backend() != "tensorflow":
         message = f"features are extracted with TensorFlow, not {keras.backend.backend()}"
-        raise UsageError(message, location=VARIABLE, hint="Unset it. `capt train` accepts any backend.")
+        raise UsageError(message, location=VARIABLE, hint="Unset the variable. `capt train` accepts any backend.")
     _log.info("Building extractor %s with weights %s.", table_config.extractor, table_config.weights)
     function = extractor.build_function(table_config)
     graph = freeze(function, table_config.height, table_config.width, Resizer.from_table_config(table_config).dtype)

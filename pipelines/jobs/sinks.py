@@ -156,10 +156,10 @@ class Sink:
         """
         splits = database.count_split_origins()
         if splits["hashed"]:
-            message = "images without a stated split: %d. A hash of the image ID decides."
+            message = "%d images have no stated split. A hash of the image ID assigns it."
             _log.info(f"%s: {message}", root.name, splits["hashed"])
         if splits["kept"]:
-            message = "images that keep their earlier split although the input states another: %d."
+            message = "%d images keep their earlier split, although the input states another."
             hint = "To assign the splits again, drop the dataset and prepare it again."
             _log.warning(f"%s: {message} {hint}", root.name, splits["kept"])
         return {

@@ -104,9 +104,9 @@ class Options(Settings):
             names = ", ".join(known for known, _, _ in cls.declared())
             return UsageError(f"unknown option {name!r}", location=location, hint=f"The options are {names}.")
         if errors[0]["type"] == "missing":
-            return UsageError("it is missing", location=location, hint="Give a value.")
+            return UsageError("it is missing", location=location, hint="Set a value.")
         if errors[0]["type"] == "empty":
-            return UsageError("it is empty", location=location, hint="Leave it out, or give a value.")
+            return UsageError("it is empty", location=location, hint="Set a value, or omit the option.")
         # An option of two types, such as `auto` or a number, has an error for each.
         expected = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
         problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {errors[0]['input']!r}"

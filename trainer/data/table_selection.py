@@ -105,7 +105,9 @@ def _select_datasets(store: Store, names: Sequence[str], is_usable: Any, records
     if fitting:
         found = ", ".join(dataset.name for dataset in fitting)
         raise StoreError(
-            f"several datasets have {records}: {found}", location=str(store.path), hint="Choose with --dataset NAME."
+            f"several datasets have {records}: {found}",
+            location=str(store.path),
+            hint="Choose one with --dataset NAME.",
         )
     raise StoreError(f"no dataset has images and {records}", location=str(store.path), hint=f"Run {command}.")
 
@@ -152,7 +154,7 @@ def _select_caption_table(
     raise StoreError(
         f"several caption tables fit: {'; '.join(map(_describe_captions, fitting))}",
         location=str(store.path),
-        hint="Choose with --caption-table FINGERPRINT.",
+        hint="Choose one with --caption-table FINGERPRINT.",
     )
 
 
@@ -176,7 +178,7 @@ def _select_features(
         raise StoreError(
             f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
             location=str(store.path),
-            hint="Choose with --feature-table FINGERPRINT.",
+            hint="Choose one with --feature-table FINGERPRINT.",
         )
     for table in candidates:
         inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])

@@ -98,7 +98,7 @@ def _try_to_plot(image: ImageInput, generated: Caption, path: Path, resizer: Res
 
 def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:
     if generated.attention is None:
-        raise UsageError("the run's model has no attention", location="--attention-plot", hint="Leave it out.")
+        raise UsageError("the run's model has no attention", location="--attention-plot", hint="Omit the option.")
     image = open_image(data)
     image.thumbnail((600, 600))
     return attention_figure(resizer.crop_visible(image), generated.words, generated.attention)

@@ -67,7 +67,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         CaptError: The weights are not available.
     """
     if config.extractor == PIXELS:
-        raise UsageError("pixels are the extractor's input", location="extractor", hint="Name a Keras model.")
+        raise UsageError("pixels are the extractor's input", location="extractor", hint="Choose a Keras model.")
     options = ExtractorOptions(
         extractor=config.extractor or "",
         weights=config.extractor_weights,
@@ -92,7 +92,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
             f"{spec.name} requires {'spatial' if spec.spatial else 'pooled'} features, but the output of "
             f"{table_config.layer} is {list(function.shape)}",
             location="extractor_layer",
-            hint="Name another layer.",
+            hint="Choose another layer.",
         )
     return Backbone(table_config, function)
 

@@ -77,7 +77,7 @@ def write_network(root: Path, features: FeatureTable) -> None:
     source, target, sha256 = features.extractor_path, root / NETWORK, features.facts.network
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
-            f"the frozen network is missing or corrupt: expected SHA-256 {sha256}",
+            f"the frozen extractor is missing or corrupt: expected SHA-256 {sha256}",
             location=str(source),
             hint="Run the same `capt prepare features` again.",
         )
@@ -131,7 +131,7 @@ def recorded_store(root: Path) -> Path:
     Raises:
         UsageError: The store is unknown or has moved.
     """
-    hint = "Name the store with --store."
+    hint = "Set --store to its location."
     try:
         store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
     except (FileNotFoundError, UnicodeDecodeError):

@@ -39,7 +39,7 @@ class WarmStart:
             raise UsageError(
                 f"the run is a {run.metadata.model}, and the new run is a {model}",
                 location=f"--warm-start-from {path}",
-                hint="Choose a run of the same model, or leave the option out.",
+                hint="Choose a run of the same model, or omit the option.",
             )
         return cls(run)
 
@@ -82,7 +82,7 @@ class WarmStart:
         return UsageError(
             "the run has other model hyperparameters than the new run",
             location=f"--warm-start-from {self.run.path}",
-            hint="Train with the hyperparameters in its run.json, or leave the option out.",
+            hint="Train with the hyperparameters in its run.json, or omit the option.",
         )
 
 

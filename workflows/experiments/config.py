@@ -171,7 +171,7 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
     }
     for name in underscored(config.data):
         if name in table_options:
-            hint = f"Move it to a table under `{table_options[name]}:`."
+            hint = f"Move the option to a table under `{table_options[name]}:`."
             raise UsageError(f"{name} is an option of a table", location=f"{location}: data", hint=hint)
         if name not in data_options:
             hint = f"Use one of {', '.join(sorted(data_options))}."
@@ -182,12 +182,12 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
             table = f"{location}: {preparation.command}.{name}"
             for option in underscored(options):
                 if option in preparation.dataset_options:
-                    hint = "Move it to `data:`."
+                    hint = "Move the option to `data:`."
                     raise UsageError(f"{option} must be equal for all tables", location=table, hint=hint)
             _run_check(partial(_parse_table, config, kind, name), table)
     for model, options in config.models.items():
         if SEED in {**underscored(config.train), **underscored(options)}:
-            raise UsageError("seed is an axis of the grid", location=location, hint="Move it to `seeds:`.")
+            raise UsageError("seed is an axis of the grid", location=location, hint="Move the option to `seeds:`.")
         _run_check(partial(task.settings, config.training_options(model, 0)), f"{location}: models.{model}")
     _run_check(partial(task.check_evaluation, config.evaluate), location)
 

@@ -146,9 +146,9 @@ def read_record(path: Path, kind: type[_Record]) -> _Record | None:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         message = f"the file was written by another version of capt: {key}: {first['msg']}"
-        raise StoreError(message, location=str(path), hint="Delete it.") from None
+        raise StoreError(message, location=str(path), hint="Delete the file.") from None
     except ValueError as error:
-        raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint="Delete it.") from None
+        raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint="Delete the file.") from None
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ def make_captchas(
     if num_images < 1 or seed < 0 or not 0 <= num_labelled <= num_images:
         raise UsageError(
             f"got {num_images} images, {num_labelled} labels, seed {seed}",
-            hint="use at least 1 image, at most as many labels as images, and a seed of at least 0",
+            hint="Use at least 1 image, at most as many labels as images, and a seed of at least 0.",
         )
     out, settings = local_path(out).absolute(), _describe_settings(style, num_images, seed, num_labelled)
     write_directory(

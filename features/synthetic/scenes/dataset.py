@@ -53,7 +53,9 @@ def make_scenes(
         UsageError: The directory contains something else, or an argument is out of range.
     """
     if num_images < 5 or seed < 0:
-        raise UsageError(f"got {num_images} scenes, seed {seed}", hint="use at least 5 scenes and a seed of at least 0")
+        raise UsageError(
+            f"got {num_images} scenes, seed {seed}", hint="Use at least 5 scenes and a seed of at least 0."
+        )
     out, info = local_path(out).absolute(), _describe_dataset(num_images, seed, config)
     write_directory(
         out,

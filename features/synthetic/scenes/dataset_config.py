@@ -45,19 +45,19 @@ class SceneDatasetConfig:
     def __post_init__(self) -> None:
         if not self.object_counts or not set(self.object_counts) <= set(range(1, _MAX_OBJECTS + 1)):
             raise UsageError(
-                f"got {[*self.object_counts]}", location="--objects-per-scene", hint="use some of 1, 2 and 3"
+                f"got {[*self.object_counts]}", location="--objects-per-scene", hint="Use some of 1, 2 and 3."
             )
         if not 0 <= self.held_out_fraction <= MAX_HELD_OUT_FRACTION:
             raise UsageError(
                 f"got {self.held_out_fraction}",
                 location="--held-out-fraction",
-                hint=f"use 0 to {MAX_HELD_OUT_FRACTION}",
+                hint=f"Use 0 to {MAX_HELD_OUT_FRACTION}.",
             )
         if self.held_out_fraction and 1 in self.object_counts:
             raise UsageError(
                 "a scene of one object has no combinations to hold out",
                 location="--objects-per-scene",
-                hint="use only 2 and 3",
+                hint="Use only 2 and 3.",
             )
 
     @cached_property
@@ -102,5 +102,5 @@ def parse_object_counts(text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split(",")))
     except ValueError:
         raise UsageError(
-            f"got {text!r}", location="--objects-per-scene", hint="separate the numbers by commas: 2,3"
+            f"got {text!r}", location="--objects-per-scene", hint="Separate the numbers by commas: 2,3."
         ) from None

@@ -1,7 +1,8 @@
 """capt: prepare image-caption datasets once, and train on them many times.
 
-On the command line `capt prepare features --store S …`; in Python `capt.prepare_features(store=S, …)`, which takes the
-same options and returns what `--json` prints. Nothing heavy is imported before a command needs it.
+On the command line `capt prepare features --store S …`; in Python `capt.prepare_features(store=S, …)`. Both
+accept the same options; the function returns the object that `--json` prints. Heavy packages are imported when a
+command needs them.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _group(summary: str) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # in rich markup a text in brackets would vanish
+        rich_markup_mode=None,  # rich markup would remove a text in brackets
         context_settings=HELP_NAMES,
     )
 

@@ -1,6 +1,6 @@
 """Implements extractors from a user's `.keras` file.
 
-Keras loads the file in safe mode: it builds only layers that it knows, no Lambda, no custom class and no code.
+Keras loads the file in safe mode: it builds only its own layers and runs no code of the file.
 """
 
 import importlib
@@ -80,7 +80,7 @@ class CustomExtractor:
         resolve_dtype(options, pixels=False)
 
     def resolve_config(self) -> ExtractorConfig:
-        """Returns the settings for the table config. The input size comes from the file if it is fixed there."""
+        """Returns the settings for the table config. If the file fixes the input size, that size is used."""
         model = self._load()
         height, width = self._find_input_size(model)
         layer = self._options.layer or OUTPUT

@@ -37,7 +37,7 @@ class FrozenGraph:
     Args:
         graph: A serialized GraphDef with placeholder `pixels` and result `features`.
         precision: `bfloat16` computes convolutions and products in bfloat16; input and output stay float32. A processor
-            that cannot do so computes in float32, and the numerics class says so.
+            without bfloat16 computes in float32, and the numerics class records float32.
 
     Attributes:
         shape: Shape of the features of one image.
@@ -133,7 +133,7 @@ def _load_last(path: Path, precision: Precision) -> FrozenGraph:
 def freeze(
     function: Callable[[Any], Any], height: int, width: int, dtype: Literal["uint8", "float32"] = "uint8"
 ) -> bytes:
-    """Serializes a feature function as a frozen graph. Each build of the function gives the same bytes.
+    """Serializes a feature function as a frozen graph. Each build of the function produces the same bytes.
 
     Args:
         function: Maps pixels [N, height, width, 3] to float32 features [N, ...].

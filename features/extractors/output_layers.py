@@ -25,7 +25,7 @@ _MAX_NAMES = 5
 def build_in_thread(build: Callable[[], Any]) -> Any:
     """Returns the result of `build`, which runs in a thread of its own.
 
-    Keras numbers unnamed layers per thread and keeps dtype policies per thread. A new thread gives the same names in
+    Keras numbers unnamed layers per thread and keeps dtype policies per thread. A new thread produces the same names in
     every process, and leaves the caller's numbers and policies unchanged.
     """
     from features.runtime.keras_settings import apply_settings

@@ -30,7 +30,7 @@ def identify_weights(weights: str, application: Application, options: BuildOptio
         options: Build options. Weights with and without the classifier are two published files.
 
     Returns:
-        `imagenet:DIGEST` (or the file name if Keras states no digest), `random:SEED@VERSION` or `sha256:HEX`.
+        `imagenet:DIGEST` (or the file name if Keras has no digest), `random:SEED@VERSION` or `sha256:HEX`.
 
     Raises:
         UsageError: The seed is invalid or the file does not exist.

@@ -89,7 +89,7 @@ class Resizer:
         """Resizes an image of mode RGB.
 
         Returns:
-            Array [height, width, 3] of `dtype`, values 0…255, in memory of its own.
+            Array [height, width, 3] of `dtype`, values 0…255, in memory that no other array shares.
 
         Raises:
             RecordError: As raised by `resize`.
@@ -132,7 +132,7 @@ class Resizer:
 def make_resizer(
     height: int, width: int, method: ResizeMethodOption, mode: ResizeMode, shortest_edge: int | None
 ) -> Resizer:
-    """Returns the resizer for a command's options. Options with the same effect give equal resizers.
+    """Returns the resizer for a command's options. Options with the same effect produce equal resizers.
 
     Args:
         height: Height of the result in pixels.
@@ -155,6 +155,6 @@ def _scale_side(scaled: int, side: int, other: int) -> int:
 
 
 def _find_visible(span: Span) -> tuple[int, int]:
-    """Returns the range of source pixels that the target shows; padding lies outside the source."""
+    """Returns the range of source pixels that the target shows; padding is outside the source."""
     first = span.first - span.target_slice.start
     return floor(span.to_source(first)), ceil(span.to_source(first + span.target))

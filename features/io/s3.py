@@ -37,7 +37,7 @@ class S3Bucket(Bucket):
     """A bucket of S3.
 
     Args:
-        name: Its name.
+        name: Name of the bucket.
         anonymous: Whether to send no credentials.
         endpoint: URL of the service; empty for Amazon's.
     """

@@ -27,7 +27,7 @@ def list_files(root: str) -> Iterator[ListedFile]:
         root: Path, or `s3://` or `gs://` URI.
 
     Raises:
-        UsageError: `root` is missing, of another kind, or a corrupt archive.
+        UsageError: `root` is missing, is another kind of file, or is a corrupt archive.
         CaptError: A directory, archive or bucket cannot be read.
     """
     if is_uri(root):
@@ -43,7 +43,7 @@ def list_files(root: str) -> Iterator[ListedFile]:
 
 
 def is_collection(name: str) -> bool:
-    """Returns whether a name stands for many files: a directory, an archive by its suffix, or a URI without suffix."""
+    """Returns whether a name means several files: a directory, an archive by its suffix, or a URI without suffix."""
     if name.lower().endswith(_ARCHIVES):
         return True
     return not PurePosixPath(name).suffix if is_uri(name) else Path(name).is_dir()
@@ -93,7 +93,7 @@ def _scan(directory: str) -> "Iterator[os.DirEntry[str]]":
 
 
 def _is_directory(entry: "os.DirEntry[str]") -> bool:
-    """Returns False on an error, so that the entry counts as a file, which fails when it is read."""
+    """Returns whether an entry is a directory. On an error, the entry counts as a file, which fails when it is read."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
@@ -101,7 +101,7 @@ def _is_directory(entry: "os.DirEntry[str]") -> bool:
 
 
 def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
-    """Returns the file, also for a broken link, which then fails as missing; None if the entry is not a file."""
+    """Returns the listed file; None if the entry is not a file. A broken link is listed and then fails as missing."""
     path = escape_bytes(entry.path)
     name = path[prefix:]
     try:

@@ -32,9 +32,9 @@ from schemas.terminal.progress import show_progress
 class FeatureTable(TableSnapshot):
     """The features of images, by content hash.
 
-    `get` returns the features of one image, `get_many` those of many. `lookup` and `read` are the two halves of
-    `get_many`, for callers that read the same images repeatedly. `record_batches`, `to_arrow` and `dataset` return the
-    whole table, by key.
+    `get` returns the features of one image, `get_many` the features of several. `lookup` and `read` are the two steps
+    of `get_many`, for callers that read the same images repeatedly. `record_batches`, `to_arrow` and `dataset` return
+    the whole table, by key.
 
     Args:
         root: The table's directory.
@@ -163,7 +163,7 @@ class FeatureTable(TableSnapshot):
     def record_batches(self, rows: int = 64) -> Iterator[pa.RecordBatch]:
         """Iterates over the whole table by key, each key once, `rows` per batch and fewer in the last.
 
-        The columns are those of `to_arrow`. Memory holds one batch and the keys of one key range.
+        The columns are those of `to_arrow`. Memory contains one batch and the keys of one key range.
         """
         for keys, positions in merged_positions(self._merge(), rows):
             stored = self.read_columns(positions)

@@ -28,7 +28,7 @@ class HeldLease:
 
     Args:
         path: The lease's file.
-        data: Its bytes.
+        data: Bytes of the file.
         seconds: Time for which the lease is valid after its file was last touched.
         tables: The directories of the leased tables.
     """

@@ -56,10 +56,10 @@ def repair_log(root: Path) -> None:
     """Writes corrupt and missing log entries of a table again, if it is certain which manifests they referenced.
 
     Args:
-        root: The table's directory. It need not exist.
+        root: The table's directory; it may be missing.
 
     Raises:
-        CorruptFileError: It is not certain.
+        CorruptFileError: The referenced manifest of an entry is uncertain.
     """
     log = CommitLog(root)
     digests = {number: _read_entry(log, number) for number in range(1, log.last() + 1)}
@@ -98,7 +98,7 @@ def _find_manifest(path: Path, unreferenced: list[str], is_readable: bool) -> st
 
 
 def _is_similar(data: bytes, entry: bytes) -> bool:
-    """Tells whether most bytes agree. The entries of two manifests differ in nearly all digits of their digests."""
+    """Returns whether most bytes agree. The entries of two manifests differ in nearly all digits of their digests."""
     return sum(one == other for one, other in zip(data, entry, strict=False)) > len(entry) // 2
 
 
@@ -113,11 +113,11 @@ def _intact_manifests(root: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class UnrepairedRows:
-    """Rows that are gone and could not be computed again.
+    """Rows that are lost and could not be computed again.
 
     Args:
         rows: Number of rows.
-        images: The image IDs whose rows are gone, by dataset.
+        images: The IDs of the images whose rows are lost, by dataset.
     """
 
     rows: int = 0
@@ -191,7 +191,7 @@ class FeatureTableRepair:
         log.update(partial(self._drop, empty))
 
     def _drop(self, empty: list[str], log_state: LogState) -> Manifest | None:
-        # A rest may be the very commit whose manifest could not be read, so the log state is read again.
+        # The rest may be the commit whose manifest could not be read, so the log state is read again.
         replaces = (*log_state.blocking, *(digest for digest in empty if digest in log_state.live_digests))
         if not replaces:
             return None
@@ -247,7 +247,7 @@ class FeatureTableRepair:
         return UnrepairedRows(len(rows), images)
 
     def _may_have_contained(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Tells which of the keys uint8 [N, 32] had, or may have had, a row in a corrupt commit."""
+        """Returns which of the keys uint8 [N, 32] had, or may have had, a row in a corrupt commit."""
         if self._health.blocking:
             return np.ones(len(keys), np.bool_)
         found = np.zeros(len(keys), np.bool_)
@@ -264,7 +264,7 @@ class FeatureTableRepair:
 
 
 def _replace_by_rest(corrupt_commit: CorruptCommit, log_state: LogState) -> Manifest | None:
-    """Returns the intact rest of a commit, unless another commit has replaced the commit meanwhile."""
+    """Returns the intact rest of a commit, unless another job has already replaced the commit."""
     return corrupt_commit.rest if corrupt_commit.manifest.digest in log_state.live_digests else None
 
 

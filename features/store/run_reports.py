@@ -49,7 +49,7 @@ def latest_reports(root: Path) -> list[Path]:
     """Returns the newest report of each kind of run, such as `features` and `captions`.
 
     Args:
-        root: The dataset's directory. It need not have a commit.
+        root: The dataset's directory. The dataset may be without a commit.
     """
     return [paths[-1] for paths in _reports_by_kind(root)]
 

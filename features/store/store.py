@@ -30,7 +30,7 @@ def open_store(path: str | Path) -> "Store":
     """Opens the store in a directory or at a URI.
 
     Raises:
-        StoreError: There is no store, or it has a newer format version.
+        StoreError: The store does not exist, or has a newer format version.
         CorruptFileError: The file that marks the directory as a store is corrupt.
     """
     root = parse_location(path)
@@ -45,7 +45,7 @@ def open_store(path: str | Path) -> "Store":
 
 
 def create_store(path: str | Path) -> "Store":
-    """Opens the store in a directory or at a URI, and creates it if there is nothing yet.
+    """Opens the store in a directory or at a URI, and creates it if the path does not exist.
 
     Raises:
         StoreError: The path is a file, a directory that is not a store, or a store with a newer format version.
@@ -60,7 +60,7 @@ def create_store(path: str | Path) -> "Store":
 
 
 class Store:
-    """The datasets and tables of a store. Use `open_store` or `create_store` to get one."""
+    """The datasets and tables of a store. Use `open_store` or `create_store` to open one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class Store:
         """Returns the dataset with this name.
 
         Raises:
-            StoreError: There is no such dataset.
+            StoreError: The dataset does not exist.
         """
         found = {dataset.name: dataset for dataset in self.datasets()}
         if name not in found:
@@ -106,11 +106,11 @@ class Store:
         return _find_table(self.caption_tables(), prefix, "caption table", self.path)
 
     def has_feature_table(self, table_config: FeatureTableConfig) -> bool:
-        """Tells whether the table of this config has a commit."""
+        """Returns whether the table of this config has a commit."""
         return CommitLog(self.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
     def has_caption_table(self, table_config: CaptionTableConfig) -> bool:
-        """Tells whether the table of this config has a commit."""
+        """Returns whether the table of this config has a commit."""
         return CommitLog(self.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
     def feature_table_root(self, table_config: FeatureTableConfig) -> Path:

@@ -54,7 +54,7 @@ def make_captchas(
 ) -> dict[str, Any]:
     """Writes a dataset of CAPTCHAs atomically, on all cores. An equal dataset is kept.
 
-    The same seed, words and fonts give the same bytes with the same versions of Pillow and NumPy. A larger dataset
+    The same seed, words and fonts produce the same bytes with the same versions of Pillow and NumPy. A larger dataset
     starts with the images of a smaller one.
 
     Args:

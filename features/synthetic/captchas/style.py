@@ -2,7 +2,7 @@
 
 `words.txt` has 2,500 plain English words of three to five letters from SCOWL's list of size 35 (Spell Checker Oriented
 Word Lists, Kevin Atkinson; its notice is in `words_licence.txt`), selected by a hash, and sounds with a letter three
-times. `null` is one of them.
+times. `null` is one of the words.
 """
 
 import re
@@ -28,7 +28,7 @@ _CHECK_SIZE = 64  # pixels per em
 
 @dataclass(frozen=True)
 class CaptchaStyle:
-    """The words and the font files of a set of CAPTCHAs. Each CAPTCHA has one of each, chosen uniformly."""
+    """The words and the font files of a set of CAPTCHAs. Each CAPTCHA uses one word and one font, chosen uniformly."""
 
     words: tuple[str, ...]
     fonts: tuple[str, ...]
@@ -74,7 +74,7 @@ def list_fonts(directory: str | Path) -> tuple[str, ...]:
     """Returns the .ttf and .otf files of a directory, sorted by name.
 
     Raises:
-        UsageError: There are none, or one is unreadable or lacks a character.
+        UsageError: The directory contains no font, or a font is unreadable or lacks a character.
     """
     location = f"--font-dir {directory}"
     if not local_path(directory, "--font-dir").is_dir():

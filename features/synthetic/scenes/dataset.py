@@ -37,7 +37,7 @@ def make_scenes(
 ) -> dict[str, Any]:
     """Writes a dataset of scenes atomically. An equal dataset is kept.
 
-    The same seed gives the same bytes with the same versions of Pillow and NumPy. A larger dataset starts with the
+    The same seed produces the same bytes with the same versions of Pillow and NumPy. A larger dataset starts with the
     scenes of a smaller one.
 
     Args:

@@ -122,7 +122,7 @@ def _find_reason(error: Exception) -> str:
 
 
 def _request_runner_options(beam_options: Sequence[str]) -> set[str]:
-    """Returns the options that the job server of a portable runner knows; none if there is no job server."""
+    """Returns the options that the job server of a portable runner knows; none without a job server."""
     options = PipelineOptions(list(beam_options))
     name = options.view_as(StandardOptions).runner
     runner = create_runner(name) if name else None

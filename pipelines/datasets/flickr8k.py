@@ -2,7 +2,7 @@
 
 The lists `Flickr_8k.{train,dev,test}Images.txt` contain one image name per line. They are read from --annotations and
 from the directory of the token file; dev becomes val. With any list, images on no list are `unused`; without lists,
-splits are hashed. One image with captions was never published, `2258277193_586949ec62.jpg.1`. It fails as missing.
+splits are hashed. The captioned image `2258277193_586949ec62.jpg.1` was never published. It fails as missing.
 """
 
 import logging

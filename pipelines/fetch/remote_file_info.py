@@ -30,7 +30,7 @@ class RemoteFileInfo(BaseModel):
 
     @property
     def validator(self) -> str:
-        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server gave none."""
+        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server sent none."""
         return self.etag or self.modified
 
     def is_continued_by(self, response: BaseHTTPResponse, first: int) -> bool:
@@ -49,7 +49,7 @@ def read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | 
         published_bytes: Length of the published file, if it is known.
 
     Raises:
-        CaptError: The length is unknown, or another one than the published file's.
+        CaptError: The length is unknown, or differs from the published file's.
     """
     size = _parse_range(response)[1] if response.status == 206 else _parse_length(response, published_bytes)
     if size is None:

@@ -1,4 +1,4 @@
-"""Computes the content hash of every image that the hash cache does not know."""
+"""Computes the content hash of every image that the hash cache does not contain."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ _THREADS = 4
 def hash_images(
     job_database: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
-    """Gives every record with a file its content hash.
+    """Adds the content hash to every record with a file.
 
     Args:
         job_database: The records.

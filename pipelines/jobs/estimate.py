@@ -1,7 +1,7 @@
 """Estimates the time of an extraction, and the size of its table, for a dry run.
 
-Sizes per image are those of the job database, catalog and rows of the dry run. The commit time is measured with a
-manifest of as many shards, at most `MEASURED_SHARDS`.
+Sizes per image are measured on the job database, catalog and rows of the dry run. The commit time is measured with a
+manifest of the same number of shards, at most `MEASURED_SHARDS`.
 """
 
 import math

@@ -13,11 +13,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UsageError: The path is a URI, or the file cannot be read, is not a YAML mapping, is larger than `MAX_BYTES`,
-            is nested too deeply, has an alias, or has a key twice.
+            is nested too deeply, has an alias, or repeats a key.
     """
     if "://" in str(path):
         raise UsageError("not a local path", location=str(path), hint="Choose a local path.")
-    # Importing YAML takes time that commands without a configuration file save.
+    # Importing YAML takes time, so commands without a configuration file do not import it.
     import yaml
 
     from schemas.strict_yaml import load_yaml

@@ -1,4 +1,4 @@
-"""Options of an extractor."""
+"""Declares the options of an extractor."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ Preprocess = Literal["none", "unit", "tf", "caffe", "torch"]
 
 
 class ExtractorOptions(Options):
-    """Which network computes features, and how; None leaves the choice to the extractor."""
+    """Extractor of the features, and its settings; None leaves the choice to the extractor."""
 
     extractor: Annotated[
         str,

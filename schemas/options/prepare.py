@@ -1,4 +1,4 @@
-"""Options of `capt prepare`."""
+"""Declares the options of `capt prepare`."""
 
 from typing import Annotated, Literal
 
@@ -55,21 +55,22 @@ class PrepareFeatures(ExtractorOptions):
     resize_method: Annotated[
         ResizeMethod,
         Option(
-            "Resizing implementation: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs "
+            "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs "
             "decoded at reduced size), or tf (tf.image.resize, not antialiased)."
         ),
     ] = "pillow"
     resize_mode: Annotated[
         ResizeMode,
         Option(
-            "Aspect ratio: stretch ignores it; crop keeps it and cuts the edges; pad keeps it and adds black borders."
+            "Resize mode: stretch ignores the aspect ratio; crop keeps it and crops the edges; pad keeps it and adds "
+            "black borders."
         ),
     ] = "stretch"
     shortest_edge: Annotated[
         Count | None,
         Option(
-            "With crop: resize the shorter side to N pixels first. N must be at least the longer side of the "
-            "input size.",
+            "With crop: length in pixels to which the shorter side is resized first. At least the longer side of "
+            "the input size.",
             default="the smallest size that covers the crop",
         ),
     ] = None
@@ -95,7 +96,8 @@ class PrepareFeatures(ExtractorOptions):
         bool, Option("Report cached and missing images, table size and estimated time. Write nothing.")
     ] = False
     assume_images: Annotated[
-        Count | None, Option("With --dry-run: estimate size and time for N such images.", default="the number found")
+        Count | None,
+        Option("With --dry-run: number of images for which to estimate size and time.", default="the number found"),
     ] = None
     retry_failed: Annotated[
         bool, Option("Process again the images and URLs that failed permanently in earlier runs.")
@@ -115,7 +117,7 @@ class PrepareFeatures(ExtractorOptions):
         tuple[str, ...],
         Option(
             "Beam resource hint NAME=VALUE for the extraction step, such as min_ram=16GB. Repeatable. Runners"
-            " that do not support it ignore it.",
+            " without resource hints ignore it.",
             "NAME=VALUE",
         ),
     ] = ()
@@ -147,8 +149,8 @@ class PrepareCaptions(Options):
     vocab_from: Annotated[
         str | None,
         Option(
-            "Reuse the vocabulary of this caption table, by fingerprint or its beginning. Excludes --vocab-"
-            "size and --min-count.",
+            "Caption table whose vocabulary is reused, by fingerprint or its beginning. Not valid with "
+            "--vocab-size and --min-count.",
             "FINGERPRINT",
             default="build one",
         ),
@@ -185,7 +187,7 @@ class PrepareCaptcha(Options):
     labels: Annotated[
         str,
         Option(
-            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that holds "
+            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that contains "
             "spec_train_val.txt.",
             "FILE",
         ),
@@ -212,7 +214,7 @@ class PrepareCaptcha(Options):
         str | None,
         Option(
             "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command "
-            "keeps the good records and exits with code 3.",
+            "commits the usable records and exits with code 3.",
             "N|P%",
             default="5%",
         ),

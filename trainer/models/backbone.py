@@ -115,8 +115,8 @@ def _rename_options(error: UsageError, pixels: FeatureTableConfig) -> UsageError
 class BackboneFeatures(FeatureNormalization):
     """Computes features from pixels with an extractor and standardizes them; replaces a model's `FeatureNormalization`.
 
-    With mixed precision, the extractor computes in it, too. Batch normalization keeps its means and variances; its
-    scale and offset are fine-tuned with the other weights.
+    With mixed precision, the extractor computes in that precision, too. Batch normalization keeps its means and
+    variances; its scale and offset are fine-tuned with the other weights.
 
     Args:
         function: The extractor.

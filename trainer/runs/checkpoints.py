@@ -64,7 +64,7 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        root: Their directory; it may be missing.
+        root: Directory of the checkpoints; it may be missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -128,7 +128,7 @@ class Checkpoints:
         """Loads the weights of the best checkpoint, or their EMA, into a built model.
 
         Raises:
-            CorruptFileError: There is no checkpoint, or its file is missing or corrupt.
+            CorruptFileError: The run has no checkpoint, or its file is missing or corrupt.
         """
         state = self.state()
         if state is None:
@@ -141,7 +141,7 @@ class Checkpoints:
         try:
             load_weights(model, directory / (AVERAGE if (directory / AVERAGE).exists() else WEIGHTS))
         except CorruptFileError:
-            # If the run is still training, it may have replaced the best checkpoint meanwhile.
+            # If the run is still training, it may have replaced the best checkpoint in the meantime.
             if self.state() == state:
                 raise
             self.load_best(model)

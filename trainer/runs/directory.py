@@ -6,7 +6,7 @@ RUN/vocabulary.txt    captioner: one token per line, line number = token ID
 RUN/transform/        captioner: the saved graph that tokenizes captions
 RUN/extractor.json    captioner that reads pixels: the layers of the extractor inside the model
 RUN/words.txt         recognizer: the labels of the train split, one per line, sorted
-RUN/learned.keys      content hashes of the training images, those of a warm start included
+RUN/learned.keys      content hashes of the training images, also of those of a warm start
 RUN/checkpoints/      weights: `trainer.runs.checkpoints`
 RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
 RUN/store.txt         location of the store, for `capt evaluate` only
@@ -73,7 +73,7 @@ def start_run(root: Path, metadata: RunMetadata, write_files: Callable[[], None]
 
 
 def write_network(root: Path, features: FeatureTable) -> None:
-    """Copies the frozen network of a feature table to the run directory."""
+    """Copies the frozen extractor of a feature table to the run directory."""
     source, target, sha256 = features.extractor_path, root / NETWORK, features.facts.network
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
@@ -83,7 +83,7 @@ def write_network(root: Path, features: FeatureTable) -> None:
         )
     temporary = temporary_path(target)
     try:
-        # The store never changes a network in place, so a hard link saves the disk space.
+        # The store never changes a frozen extractor in place, so a hard link saves the disk space.
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)

@@ -1,4 +1,4 @@
-"""Implements the task `captioner`: captions of images."""
+"""Implements the task `captioner`: generation of captions for images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

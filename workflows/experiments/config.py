@@ -37,15 +37,16 @@ class ExperimentConfig(Settings):
         task: `captioner` or `captcha`.
         store: Path or URI of the store.
         output_dir: Directory of the runs and results.
-        data: Options of `capt prepare` that select the images, captions and labels. They are equal for all tables.
+        data: Options of `capt prepare` that select the images, captions and labels. These options are equal for all
+            tables.
         features: Options of `capt prepare features` by table name.
         captions: Options of `capt prepare captions` by table name.
         captcha: Options of `capt prepare captcha` by table name.
         models: Options and hyperparameters of `capt train` by model name.
-        train: Options and hyperparameters of all models. Those of a model take precedence.
+        train: Options and hyperparameters of all models. The options of a model take precedence.
         seeds: Seeds of the training runs.
         evaluate: Options of `capt evaluate`.
-        exclude: Trials to leave out of the grid.
+        exclude: Trials of the grid that are not run.
         include: Trials to run instead of the whole grid.
     """
 
@@ -145,7 +146,7 @@ def _to_usage_error(error: ValidationError, location: str) -> UsageError:
 
 
 def _check_names(config: ExperimentConfig, location: str) -> None:
-    """Checks that the tables fit the task, and that names can name directories."""
+    """Checks that the tables fit the task, and that names are valid directory names."""
     commands = {preparation.command for preparation in config.training_task.preparations.values()}
     for command in ("features", "captions", "captcha"):
         tables = getattr(config, command)

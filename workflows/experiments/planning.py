@@ -116,7 +116,7 @@ def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
 
 
 def open_store_if_exists(path: str) -> Store | None:
-    """Opens a store; None if there is none."""
+    """Opens a store; None if it does not exist."""
     try:
         return open_store(path)
     except StoreError:
@@ -124,7 +124,7 @@ def open_store_if_exists(path: str) -> Store | None:
 
 
 def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
-    """Returns a digest of everything that determines the scores of a trial.
+    """Returns a digest of all inputs that determine the scores of a trial.
 
     Args:
         config: The experiment.

@@ -147,7 +147,7 @@ def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[st
 
 @dataclass(frozen=True)
 class _PreparedTable:
-    """The fingerprint of a table, and why its preparation failed (empty if it did not)."""
+    """The fingerprint of a table, and the reason if its preparation failed (otherwise empty)."""
 
     fingerprint: str
     failure: str = ""
@@ -266,7 +266,7 @@ class _Experiment:
         except StoreError as error:
             if error.location != str(run_dir):
                 raise
-            # The directory holds a run of other settings or data. An experiment has no --run-dir to change.
+            # The directory contains a run with other settings or data. An experiment has no --run-dir to change.
             hint = f"Rename the model in the experiment file, or delete {run_dir}."
             raise StoreError(error.message, location=error.location, hint=hint) from None
 

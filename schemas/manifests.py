@@ -124,8 +124,8 @@ class ModelMetadata(Frozen):
 
     Args:
         task: Task of the runs.
-        decision: Decision of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by the data
-            checks before training, `failed`, was `abandoned` for newer data, or is `stale` because the champion changed
+        decision: Decision of a retraining. The challenger was `promoted` or `rejected`, was `stopped` by the data
+            checks before training, `failed`, or was `abandoned` for newer data. `stale` means that the champion changed
             during the comparison. Decision of a user: a run was `chosen`, or the champion was `rolled_back`.
         run: The run that the decision is about, `runs/<run>` in the model's directory; None if there is none.
         champion: The champion after the decision; None if there is none yet.

@@ -173,9 +173,9 @@ class FeatureTable(TableSnapshot):
     def to_arrow(self) -> pa.Table:
         """Returns the whole table by key, each key once.
 
-        Columns: `key`, 32 bytes; `value`, fixed-size binary: the little-endian values of one image in row-major order,
-        whose shape and dtype are in the field's metadata; with int8 also `scale`, float32 values of the same form. As
-        NumPy: `np.frombuffer(t["value"].combine_chunks().buffers()[1], dtype).reshape(-1, *shape)`.
+        Columns: `key`, 32 bytes; `value`, fixed-size binary with the little-endian values of one image in row-major
+        order. The field's metadata contains shape and dtype. With int8, also `scale`, float32 values of the same form.
+        As NumPy: `np.frombuffer(t["value"].combine_chunks().buffers()[1], dtype).reshape(-1, *shape)`.
         """
         return pa.Table.from_batches(self.record_batches(), schema=self._arrow_schema())
 

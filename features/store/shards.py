@@ -3,10 +3,10 @@
 Shard `number` of `count` (a power of two) contains the keys whose first log2(count) bits are `number`. The file name
 contains both, and the first digits of the file's SHA-256, so that files with different contents have different names.
 
-The index has one entry per row, in row order: the 32-byte key; then, for each tensor column in field order, the offset
-of its value in the shard file as a little-endian uint64; and, if the column is compressed, the value's length as a
-little-endian uint32. TFRecord framing follows tensorflow/core/lib/io/record_writer.h. Parquet files store plain
-values with one page per row group; compression applies to each value separately.
+The index has one entry per row, in row order. An entry contains the 32-byte key and, for each tensor column in field
+order, the offset of its value in the shard file as a little-endian uint64. If the column is compressed, the value's
+length follows as a little-endian uint32. TFRecord framing follows tensorflow/core/lib/io/record_writer.h. Parquet files
+store plain values with one page per row group; compression applies to each value separately.
 """
 
 import struct

@@ -139,8 +139,8 @@ def _lookup(words: tf.Tensor, vocabulary: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 def _make_deterministic(saved_model: Path) -> None:
     """Makes the bytes of a SavedModel depend only on its computation.
 
-    TensorFlow numbers functions and captured tensors with a counter of the process, sorts functions by a hash of their
-    names, and adds a random identifier as `fingerprint.pb`, which loading does not need.
+    TensorFlow numbers functions and captured tensors with a counter of the process, and sorts functions by a hash of
+    their names. It also adds a random identifier as `fingerprint.pb`, which loading does not need.
     """
     (saved_model / "fingerprint.pb").unlink()
     path = saved_model / "saved_model.pb"

@@ -35,7 +35,7 @@ class Database:
     """The records of one run, with the split of each image.
 
     A subclass defines the table `record` with one row per image: `image_id`, `file_name`, `rank` and number of
-    `captions`; `split`, empty if there is none; `stated`, the split that the input states, or empty; `hashed`, whether
+    `captions`; `split`, which may be empty; `stated`, the split that the input states, or empty; `hashed`, whether
     a hash of the image ID determines the split.
 
     Args:

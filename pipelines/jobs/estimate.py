@@ -81,8 +81,8 @@ def estimate_table(
         num_shards: Number of shards; None for the default.
 
     Returns:
-        Numbers of images, shards (each is one work unit) and requests, bytes of the parts of the store, `reader_memory`
-        (bytes for random access), and seconds of the commit on this machine and of the extraction by one worker.
+        Numbers of images, shards (each is one work unit) and requests; bytes of the parts of the store; `reader_memory`
+        (bytes for random access); and seconds of the commit on this machine and of the extraction by one worker.
     """
     count = num_shards or choose_shard_count(images, each.row)
     measured = min(count, MEASURED_SHARDS)

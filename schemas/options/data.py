@@ -14,7 +14,7 @@ class Fetch(Options):
     only: Annotated[
         tuple[str, ...],
         Option(
-            "Download only the file with this name. Repeatable.",
+            "Name of a file to download. Repeatable.",
             "FILENAME",
             default="all files; caption_datasets.zip only if named",
         ),

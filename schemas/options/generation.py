@@ -24,17 +24,17 @@ Temperature = Annotated[
     ),
 ]
 TopK = Annotated[
-    Count | None, Option("Sample only from the K most probable words. Requires --temperature.", default="off")
+    Count | None, Option("Number of most probable words to sample from. Requires --temperature.", default="off")
 ]
 TopP = Annotated[
     float | None,
     Option(
-        "Nucleus sampling: sample from the smallest set of words with a total probability of at least P, "
-        "0 < P <= 1. Requires --temperature.",
+        "Minimum total probability of the smallest set of words to sample from (nucleus sampling), above 0 and at "
+        "most 1. Requires --temperature.",
         default="off",
     ),
 ]
-SamplingSeed = Annotated[Natural, Option("Seed for sampling. Used only with --temperature.")]
+SamplingSeed = Annotated[Natural, Option("Seed of sampling. Used only with --temperature.")]
 NoRepeatNgramSize = Annotated[
     Count | None, Option("Length of the n-grams that a caption may contain only once, in words.", default="off")
 ]

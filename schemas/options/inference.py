@@ -26,7 +26,12 @@ class Evaluate(GenerationOptions):
         ),
     ] = "test"
     store: Annotated[
-        str | None, Option("Store to evaluate on.", "STORE", default="the store that the run was trained from")
+        str | None,
+        Option(
+            "Store to evaluate on: a local directory, or an s3:// or gs:// URI.",
+            "STORE",
+            default="the store that the run was trained from",
+        ),
     ] = None
     num_examples: Annotated[
         Natural,

@@ -84,7 +84,10 @@ class PrepareFeatures(ExtractorOptions):
     ] = "none"
     batch_size: Annotated[
         Literal["auto"] | Count,
-        Option("Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out."),
+        Option(
+            "Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out.",
+            "N|auto",
+        ),
     ] = "auto"
     num_shards: NumShards = None
     limit_images: LimitImages = None
@@ -103,11 +106,11 @@ class PrepareFeatures(ExtractorOptions):
         bool, Option("Process again the images and URLs that failed permanently in earlier runs.")
     ] = False
     rehash: Rehash = False
-    max_image_pixels: Annotated[Count | None, Option("Reject images with more than N pixels.", default="178956970")] = (
-        None
-    )
+    max_image_pixels: Annotated[
+        Count | None, Option("Maximum number of pixels per image. Larger images fail.", default="178956970")
+    ] = None
     max_image_bytes: Annotated[
-        Count | None, Option("Reject image files larger than N bytes.", default="268435456, 256 MiB")
+        Count | None, Option("Maximum size of an image file in bytes. Larger files fail.", default="268435456, 256 MiB")
     ] = None
     allow_mixed_numerics: AllowMixedNumerics = False
     allow_private_addresses: Annotated[

@@ -23,7 +23,8 @@ class Config(Options):
     model: Annotated[
         ModelName,
         Argument(
-            "soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge, or recognizer.",
+            "Model: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge or "
+            "recognizer.",
             "MODEL",
         ),
     ]
@@ -62,7 +63,10 @@ class TrainCaptioner(TrainingOptions):
     run_dir: RunDir
     model: Annotated[
         CaptionerName,
-        Option("soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.", "MODEL"),
+        Option(
+            "Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.",
+            "MODEL",
+        ),
     ] = "soft_attention"
     dataset: Datasets = ()
     feature_table: Annotated[
@@ -74,7 +78,7 @@ class TrainCaptioner(TrainingOptions):
     caption_table: CaptionTable = None
     seed: Annotated[
         Natural | None,
-        Option("Seed for weight initialization, shuffling, dropout, augmentation and caption sampling.", default="0"),
+        Option("Seed of weight initialization, shuffling, dropout, augmentation and caption sampling.", default="0"),
     ] = None
     epochs: Annotated[Count | None, Option("Number of epochs.", default="20, unless --config sets it")] = None
     steps_per_epoch: StepsPerEpoch = None
@@ -90,7 +94,7 @@ class TrainCaptioner(TrainingOptions):
         RnnCell | None,
         Option(
             "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer.",
-            default="the default of the model",
+            default="depends on the model",
         ),
     ] = None
     warm_start_from: WarmStartFrom = None
@@ -114,7 +118,7 @@ class TrainCaptcha(TrainingOptions):
         ),
     ] = None
     seed: Annotated[
-        Natural | None, Option("Seed for weight initialization, shuffling, dropout and augmentation.", default="0")
+        Natural | None, Option("Seed of weight initialization, shuffling, dropout and augmentation.", default="0")
     ] = None
     epochs: Annotated[Count | None, Option("Number of epochs.", default="12; quick: 10")] = None
     steps_per_epoch: StepsPerEpoch = None

@@ -1,9 +1,9 @@
 """Searches for the most probable label of CTC logits by prefix beam search.
 
-Hannun et al. (2014, arXiv:1408.2873), without its language model: a prefix has two probabilities: of its alignments
-that end in a blank, and of its alignments that end in its last character. A beam as wide as the number of prefixes
-finds the most probable label. keras.ops.ctc_decode takes 18% of the time, but on TensorFlow it found a less probable
-label in 1 of 64 random images.
+The algorithm of Hannun et al. (2014, arXiv:1408.2873) without its language model. A prefix has two probabilities: of
+its alignments that end in a blank, and of its alignments that end in its last character. A beam as wide as the number
+of prefixes finds the most probable label. keras.ops.ctc_decode takes 18% of the time, but on TensorFlow it found a less
+probable label in 1 of 64 random images.
 """
 
 from collections import defaultdict

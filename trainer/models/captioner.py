@@ -89,8 +89,8 @@ class FeatureNormalization(keras.layers.Layer):
 class Captioner(keras.Model):
     """Base class of captioners.
 
-    A subclass names its `config_class`, creates its layers in `__init__`, builds them and `feature_normalization` in
-    `build`, and implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
+    A subclass names its `config_class`, creates its layers in `__init__`, and builds them and `feature_normalization`
+    in `build`. It implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
     If its loss is more than the cross-entropy of its logits, `call` adds the rest with `add_loss` in training.
 
     Args:

@@ -90,8 +90,8 @@ class HardAttentionConfig(SoftAttentionConfig):
     Args:
         reinforce_weight: Weight of the REINFORCE term (c − b)·log α_t[s_t].
         entropy_weight: Weight of the negative entropy Σ α·log α.
-        discount: Discount per word of the costs that a sampled location is credited with, 0 to 1; null credits each
-            location with the cost of the whole caption, as in the authors' code.
+        discount: Discount factor per word, 0 to 1, of the costs that are credited to a sampled location; null credits
+            each location with the cost of the whole caption, as in the authors' code.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 2e-4})

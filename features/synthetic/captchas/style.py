@@ -1,8 +1,8 @@
 """Loads the words and fonts of CAPTCHAs.
 
-`words.txt` has 2,500 plain English words of three to five letters from SCOWL's list of size 35 (Spell Checker Oriented
-Word Lists, Kevin Atkinson; its notice is in `words_licence.txt`), selected by a hash, and sounds with a letter three
-times. `null` is one of the words.
+`words.txt` has 2,500 entries of three to five letters: plain English words from SCOWL's list of size 35 (Spell Checker
+Oriented Word Lists, Kevin Atkinson; its notice is in `words_licence.txt`), selected by a hash, and sounds with a letter
+three times. `null` is one of the words.
 """
 
 import re

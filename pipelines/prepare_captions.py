@@ -63,7 +63,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
         open_scratch(work) as directory,
     ):
         _list(database, options, reader, sink.open_dataset(dataset))
-        # The train split decides the vocabulary, so splits are assigned before.
+        # The train split determines the vocabulary, so splits are assigned first.
         sink.commit_splits(database, dataset, options.dataset_type)
         captions = database.select_captions(directory / "captions.arrows")
         words = _read_given_vocabulary(options, sink.store)

@@ -127,8 +127,8 @@ class ModelMetadata(Frozen):
         decision: Decision of a retraining. The challenger was `promoted` or `rejected`, was `stopped` by the data
             checks before training, `failed`, or was `abandoned` for newer data. `stale` means that the champion changed
             during the comparison. Decision of a user: a run was `chosen`, or the champion was `rolled_back`.
-        run: The run that the decision is about, `runs/<run>` in the model's directory; None if there is none.
-        champion: The champion after the decision; None if there is none yet.
+        run: The run that the decision is about, `runs/<run>` in the model's directory; None without a run.
+        champion: The champion after the decision; None before the first champion.
         reasons: One sentence per reason.
         decided_at: Time of the decision in UTC, ISO 8601.
         lineage: Inputs of the decision: settings, data, comparison, scores and versions.

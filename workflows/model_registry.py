@@ -83,7 +83,7 @@ class RegisteredModel(ModelHistory):
         def check(previous: str | None) -> None:
             if previous != champion:
                 raise ChampionChangedError(
-                    f"the champion changed from {champion or 'none'} to {previous or 'none'} meanwhile",
+                    f"the champion changed from {champion or 'none'} to {previous or 'none'} during the command",
                     location=str(self.root),
                     hint="Read `capt models show`, and run the command again.",
                 )

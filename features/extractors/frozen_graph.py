@@ -93,7 +93,7 @@ def describe_accelerator(device_type: str, details: Mapping[str, Any], may_use_t
 
     Args:
         device_type: `GPU` or `TPU`.
-        details: Name of the chip and its compute capability, if TensorFlow knows them.
+        details: Name of the chip and its compute capability, if TensorFlow reports them.
         may_use_tf32: Whether TensorFlow may compute in TF32. A GPU supports it from compute capability 8.0.
     """
     kind: DeviceKind = "gpu" if device_type == "GPU" else "tpu"

@@ -156,7 +156,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def _create(self, key: str, data: bytes, writer: str) -> None:
-        """Puts an object with the metadata `WRITER_KEY`; the service answers 412 if one exists."""
+        """Puts an object with the metadata `WRITER_KEY`; the service responds with status 412 if the object exists."""
 
     @abstractmethod
     def _read_writer(self, key: str) -> str:

@@ -25,7 +25,7 @@ from schemas.secrets import strip_user
 _MAX_URL_CHARACTERS = 8192
 _PORTS = {"http": 80, "https": 443}
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637; ipaddress of Python 3.11 does not know it
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637; ipaddress of Python 3.11 does not contain it
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 

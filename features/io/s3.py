@@ -21,7 +21,7 @@ from features.io.bucket import (
 from features.io.retries import TransientError, describe_unreachable
 from schemas.errors import UsageError
 
-# The service also answers so to a conditional put that meets another one, and to an upload whose end it has lost.
+# The service also responds in this way to concurrent conditional puts, and to an upload whose end is lost.
 _TRANSIENT = (
     "ConditionalRequestConflict",
     "NoSuchUpload",

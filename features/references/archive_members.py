@@ -46,7 +46,7 @@ class Archive(Protocol):
         """Reads a file in the archive.
 
         Args:
-            member: As `ArchiveMember.member`.
+            member: Key of the file, as in `ArchiveMember.member`.
             label: Name of the file in messages.
             max_bytes: Maximum declared number of bytes; checked before anything is read or unpacked.
 

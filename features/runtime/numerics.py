@@ -136,7 +136,7 @@ def warn_about_emulation(precision: str) -> None:
     """Logs a warning if this machine's processor has no instructions for a precision.
 
     Args:
-        precision: As `emulates` accepts it.
+        precision: Precision, as for `emulates`.
     """
     if emulates(precision, read_cpu_flags()):
         name = precision.removeprefix("mixed_")

@@ -101,7 +101,7 @@ def transform_directory(root: Path, files: Mapping[str, FileEntry]) -> Path:
 
 
 def check_file_names(table: CaptionTable, captions: pa.Table, dataset: Dataset, catalog: pa.Table) -> None:
-    """Checks that each image ID means the same image file in a caption table and in a dataset.
+    """Checks that each image ID has the same image file in a caption table and in a dataset.
 
     Args:
         table: The caption table.

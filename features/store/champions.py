@@ -75,7 +75,7 @@ class ModelHistory:
 
     @property
     def champion(self) -> str | None:
-        """The champion's run; None if there is none yet."""
+        """The champion's run; None before the first champion."""
         history = self.history()
         return history[-1].facts.champion if history else None
 

@@ -95,7 +95,7 @@ class CommitLog:
         return _parse_entry(_read_bytes(path), path)
 
     def last(self) -> int:
-        """Returns the number of the last entry; 0 if there is none."""
+        """Returns the number of the last entry; 0 if the log is empty."""
         return _last_number(path.name for path in (self._root / LOG).glob("*.json"))
 
     def entry_path(self, number: int) -> Path:
@@ -201,7 +201,7 @@ class CommitLog:
                 again if another writer was faster.
 
         Returns:
-            The digest of the commit; None if there is none.
+            The digest of the commit; None without a commit.
 
         Raises:
             CorruptFileError: The log is corrupt.

@@ -171,7 +171,7 @@ class FeatureTableRepair:
         remove_corrupt(self.root, suspect)
 
     def open_intact(self) -> FeatureTable | None:
-        """Opens the intact part of the table; None if there is none. It changes nothing."""
+        """Opens the intact part of the table without changing anything; None if no part is intact."""
         self._health = diagnose(self.root, self.suspect)
         if not self._health.is_healthy:
             rows = sum(shard.rows for corrupt_commit in self._health.corrupt_commits for shard in corrupt_commit.shards)
@@ -318,7 +318,7 @@ def open_readable_dataset(root: Path) -> Dataset:
 
 
 def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
-    """Returns a catalog's rows in batches; None if there is no catalog or, with a warning, if it is corrupt."""
+    """Returns a catalog's rows in batches; None if the catalog is missing or, with a warning, if it is corrupt."""
     try:
         dataset = Dataset(store.dataset_root(name))
         return dataset.record_batches(_CATALOG_ROWS) if dataset.has_images else None
@@ -338,7 +338,7 @@ def open_intact_caption_table(store: Store, table_config: CaptionTableConfig) ->
     """Opens the caption table of a config, after all checksums were verified.
 
     Returns:
-        The table; None if there is none or, with a warning, if a file is corrupt.
+        The table; None if it does not exist or, with a warning, if a file is corrupt.
     """
     root = store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
     log_state = CommitLog(root).read_state()

@@ -62,7 +62,7 @@ def store_stats(options: StoreStats) -> dict[str, Any]:
     Returns:
         The entries of `list_store`, with further keys. Datasets: `bytes` (of the encoded images), `unique_images`
         (number of distinct contents) and `coverage` (number of images with a row, by feature table). Feature tables:
-        `images` (distinct), `bytes_per_image` (null if there is none), `commits`, `numerics` (rows by numerics class),
+        `images` (distinct), `bytes_per_image` (null without images), `commits`, `numerics` (rows by numerics class),
         `toolchains` and `failures` (recorded failures by reason). Caption tables: `tokens` by split; `mean_length` and
         `max_length` in tokens, including start and end; `lengths` by split (`min`, `mean`, `median`, `p95`, `max`; null
         if an earlier version wrote the table); `oov_rate` (fraction of the words, by split); `truncated`.

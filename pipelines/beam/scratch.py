@@ -65,7 +65,7 @@ def _acquire(lock: Path) -> int:
         held = os.open(lock, os.O_CREAT | os.O_RDWR)
         try:
             _wait(held, lock)
-            # The last holder has deleted the file, and another process may have created a new one meanwhile.
+            # The last holder has deleted the file, and another process may have created a new one in the meantime.
             if lock.stat().st_ino == os.fstat(held).st_ino:
                 return held
         except FileNotFoundError:

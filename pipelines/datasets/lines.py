@@ -9,7 +9,7 @@ from pipelines.datasets.base import FailedRecord
 MAX_LINE = 16 << 20
 
 _EXCERPT = 80
-# The mark of UTF-32 begins with the mark of UTF-16, so UTF-32 comes first.
+# The mark of UTF-32 begins with the mark of UTF-16, so UTF-32 is first.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -44,7 +44,7 @@ def shorten(text: str) -> str:
 
 
 def find_byte_order_mark(data: bytes) -> tuple[bytes, str] | None:
-    """Returns the byte order mark at the beginning of a text and its encoding; None if there is none."""
+    """Returns the byte order mark at the beginning of a text and its encoding; None without a mark."""
     return next(((mark, name) for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), None)
 
 

@@ -17,7 +17,7 @@ class RemoteFileInfo(BaseModel):
     Args:
         url: The requested URL.
         bytes: Length of the whole file.
-        etag: Strong entity tag with its quotes; empty if there is none.
+        etag: Strong entity tag with its quotes; empty if the server sends none.
         modified: Time of the last change, as the server writes it; empty if unknown.
     """
 

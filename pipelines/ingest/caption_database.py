@@ -41,7 +41,7 @@ _STORED = (
 
 
 class CaptionedImage(NamedTuple):
-    """An image of a dataset, as inserted. The fields are those of `job_database.InputRecord`."""
+    """An image of a dataset, as inserted. The fields are described in `job_database.InputRecord`."""
 
     image_id: str
     file_name: str

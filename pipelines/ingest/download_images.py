@@ -244,7 +244,7 @@ class _DownloadPool:
         )
 
     def run(self) -> list[FailedUrl]:
-        """Downloads all URLs. Returns those that failed, by URL."""
+        """Downloads all URLs. Returns the failed ones, by URL."""
         count = min(self._job.host_limits.threads, len(self._lanes))
         threads = [threading.Thread(target=self._work, name="download", daemon=True) for _ in range(count)]
         for thread in threads:

@@ -21,7 +21,7 @@ from schemas.terminal.progress import show_progress
 
 HASH_UNIT_SCHEMA = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
 HASH_UNIT_ROWS = 1024
-# Number of units per insertion. Each insertion waits for the disk, and other runs wait for the hash cache meanwhile.
+# Number of units per insertion. Each insertion waits for the disk and blocks the hash cache for other runs.
 UNITS_PER_INSERT = 64
 _THREADS = 4
 

@@ -181,7 +181,7 @@ class NameMatcher:
                 yield AmbiguousName(number, next(references).label, next(references).label)
 
     def find_similar(self, file_name: str) -> str:
-        """Returns a file whose name differs in case or Unicode form only; empty if there is none."""
+        """Returns a file whose name differs in case or Unicode form only; empty without a similar file."""
         query = """SELECT found.name FROM folded CROSS JOIN found USING (number) WHERE near = ?
             ORDER BY near, folded.name LIMIT 1"""
         base = normalize_name(file_name).rsplit("/", 1)[-1]

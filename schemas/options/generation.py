@@ -17,7 +17,7 @@ LengthPenalty = Annotated[
 Temperature = Annotated[
     float | None,
     Option(
-        "Softmax temperature: sample words instead of searching. 0 means greedy decoding. Below "
+        "Softmax temperature of sampling, which replaces beam search. 0 means greedy decoding. Below "
         "1 makes captions more conservative, above 1 more diverse. Cannot be combined with a beam width "
         "above 1.",
         default="off",

@@ -50,7 +50,7 @@ class LabelledImages:
         return np.pad(ids, ((0, 0), (0, length - ids.shape[1])))
 
     def first(self, count: int | None) -> "LabelledImages":
-        """Returns the first images, which is a random sample because content hashes decide the order; None: all."""
+        """Returns the first images, a random sample because content hashes determine the order; None: all."""
         return LabelledImages(self.names[:count], self.labels[:count], self.keys[:count], self.rows[:count])
 
     @property

@@ -1,4 +1,4 @@
-"""Generates captions by sampling token by token; the same seed gives the same captions.
+"""Generates captions by sampling token by token; the same seed produces the same captions.
 
 The samples of an image depend on the seed and on the image's position in a request, not on its batch.
 """

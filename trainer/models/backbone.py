@@ -59,7 +59,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
 
     Args:
         config: Names the extractor.
-        spec: The model; it decides whether the features are pooled.
+        spec: The model, which requires spatial or pooled features.
         pixels: Config of the pixel table.
 
     Raises:

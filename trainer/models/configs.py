@@ -35,10 +35,10 @@ class BackboneConfig(Settings):
     """Hyperparameters of an extractor inside a captioner, which then reads a pixel table.
 
     Args:
-        extractor: As `--extractor` of `capt prepare features`; null for none.
-        extractor_weights: As `--weights` of `capt prepare features`.
-        extractor_layer: As `--layer` of `capt prepare features`.
-        extractor_preprocess: As `--preprocess` of `capt prepare features`.
+        extractor: Extractor inside the model, as `--extractor` of `capt prepare features`; null for none.
+        extractor_weights: Initial weights of the extractor, as `--weights` of `capt prepare features`.
+        extractor_layer: Output layer of the extractor, as `--layer` of `capt prepare features`.
+        extractor_preprocess: Input preprocessing of the extractor, as `--preprocess` of `capt prepare features`.
         extractor_lr_multiplier: Factor of the learning rate for the extractor; 0 freezes it.
     """
 

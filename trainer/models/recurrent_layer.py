@@ -47,7 +47,7 @@ class MRnnCell(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("capt")
 class RecurrentLayer(keras.layers.Layer):
-    """Runs a recurrent cell over the words; uses Keras' fused kernel if there is one.
+    """Runs a recurrent cell over the words; uses Keras' fused kernel if available.
 
     Args:
         cell: `rnn` (tanh), `lstm` (Hochreiter and Schmidhuber, 1997), `gru` (Cho et al., 2014), or `adding`

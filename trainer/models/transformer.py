@@ -29,7 +29,7 @@ _LOGITS_KERNEL_STDDEV = 0.002
 # === Layers ===
 
 
-# keras.layers.MultiHeadAttention gives equal outputs, but has no cache. On the CPU, a training step of this layer takes
+# keras.layers.MultiHeadAttention has equal outputs, but no cache. On the CPU, a training step of this layer takes
 # 1.4 to 2.3 times as long with it, decoding 20 words 1.9 times (self-attention) and 12.6 times (image attention).
 @keras.saving.register_keras_serializable("capt")
 class CachedMultiHeadAttention(keras.layers.Layer):

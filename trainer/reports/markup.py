@@ -111,7 +111,7 @@ def caption_list(captions: Iterable[str]) -> Html:
 
 
 def mark_wrong(parts: Iterable[str], wrong: Iterable[bool], separator: str = " ") -> Html:
-    """Joins words or characters, and marks those that are wrong."""
+    """Joins words or characters, and marks the wrong ones."""
     marked = (
         element("span", part, class_="wrong") if is_wrong else part for part, is_wrong in zip(parts, wrong, strict=True)
     )

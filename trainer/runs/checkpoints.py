@@ -115,7 +115,7 @@ class Checkpoints:
             model: The model, built and compiled as it was when saved.
 
         Returns:
-            The progress at the checkpoint, or None if there is none.
+            The progress at the checkpoint; None without a checkpoint.
         """
         state = self.state()
         if state is None:

@@ -142,7 +142,7 @@ def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping
 def is_done(
     result: TrialResult, config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store
 ) -> bool:
-    """Returns whether a result is final: the trial would give the same scores again."""
+    """Returns whether a result is final: another run of the trial would have the same scores."""
     try:
         return result.status == "done" and result.identity == identify_trial(config, trial, fingerprints, store)
     except StoreError:  # the dataset or its captions were removed
@@ -179,7 +179,7 @@ def _check_shapes(
         raise UsageError(
             f"{len(errors)} trials are impossible: {', '.join(errors)}; {first.location}: {first.message}",
             location=location,
-            hint=f"Exclude them with `exclude: [{filters}]`, or give the model other features.",
+            hint=f"Exclude them with `exclude: [{filters}]`, or use other features for the model.",
         )
 
 

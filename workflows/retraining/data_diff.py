@@ -30,8 +30,8 @@ class DataDiff:
         failure_rate: Fraction of the input records that failed.
         length_change: Relative change of the mean text length; None without new texts.
         oov_rate: Fraction of the words in new texts that are not in the champion's vocabulary; None without new texts.
-        drift_mean: See `workflows.retraining.drift`; None for fewer than two new images.
-        drift_covariance: As `drift_mean`.
+        drift_mean: Drift of the mean (`workflows.retraining.drift`); None for fewer than two new images.
+        drift_covariance: Drift of the covariance; None for fewer than two new images.
     """
 
     images: int

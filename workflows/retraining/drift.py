@@ -98,7 +98,7 @@ def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | N
 
 
 def compute_drift(old: Moments, new: Moments) -> Drift:
-    """Computes how far `new` has drifted from `old`. Both must come from tables of one config."""
+    """Computes how far `new` has drifted from `old`. Both must be from tables with the same config."""
     variance = float(np.trace(old.covariance))
     if variance <= 0:
         return Drift(0.0, 0.0)

@@ -88,7 +88,7 @@ def evaluate_challenger(
         store: The store with the features of both.
         old: The champion's training data.
         new: The challenger's training data.
-        metric: Metric that decides.
+        metric: Metric of the gate.
         gate: Requirements for the promotion.
 
     Raises:

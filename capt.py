@@ -1,4 +1,4 @@
-"""capt: prepare image-caption datasets once, and train on them many times.
+"""Provides the command line and the Python functions of capt.
 
 On the command line `capt prepare features --store S …`; in Python `capt.prepare_features(store=S, …)`. Both
 accept the same options; the function returns the object that `--json` prints. Heavy packages are imported when a
@@ -206,7 +206,9 @@ def _common_options(command: Command) -> list[inspect.Parameter]:
         "log_file": (
             str | None,
             None,
-            typer.Option("--log-file", metavar="FILE", help="Also append log messages to FILE."),
+            typer.Option(
+                "--log-file", metavar="FILE", help="File to append log messages to, in addition to standard error."
+            ),
         ),
         "config": (
             str | None,
@@ -214,7 +216,7 @@ def _common_options(command: Command) -> list[inspect.Parameter]:
             typer.Option(
                 "--config",
                 metavar="FILE",
-                help=f"Read {values} from a YAML file. Command-line options take precedence.",
+                help=f"YAML file to read {values} from. Command-line options take precedence.",
             ),
         ),
     }

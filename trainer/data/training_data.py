@@ -32,7 +32,7 @@ class SplitData(Protocol):
         """SHA-256 of images and targets. Equal data has equal digests."""
 
     def __len__(self) -> int:
-        """The number of records."""
+        """Returns the number of records."""
 
 
 AnySplit = TypeVar("AnySplit", bound=SplitData)

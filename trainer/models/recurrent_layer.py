@@ -16,7 +16,7 @@ from features.runtime.keras_settings import keras, ops
 
 @keras.saving.register_keras_serializable("capt")
 class MRnnCell(keras.layers.Layer):
-    """h_t = relu(x_t + U·h_{t−1}), the cell of Mao et al. (2015, arXiv:1412.6632).
+    """The cell h_t = relu(x_t + U·h_{t−1}) of Mao et al. (2015, arXiv:1412.6632).
 
     Args:
         units: Size of the state and of the inputs.

@@ -55,7 +55,7 @@ test-all: test test-slow test-large  ## Run every test that needs no other runne
 
 # Select runners: `make test-distributed ENGINES="prism or flink"`.
 ENGINES ?= processes or prism or flink or spark or lost_workers
-test-distributed: setup  ## Run the jobs on Prism, Flink and Spark, as far as Go, Java and Maven are installed
+test-distributed: setup  ## Run the jobs on Prism, Flink and Spark; skip runners without Go, Java or Maven
 	$(PYTHON) -m pytest -m distributed -k "$(ENGINES)" tests/distributed
 
 BENCHMARKS := extraction "extraction --precision float32" reading storage training "training --words 16" captioning \

@@ -1,7 +1,8 @@
-"""capt: prepare image-caption datasets once, and train on them many times.
+"""Provides the command line and the Python functions of capt.
 
-On the command line `capt prepare features --store S …`; in Python `capt.prepare_features(store=S, …)`, which takes the
-same options and returns what `--json` prints. Nothing heavy is imported before a command needs it.
+On the command line `capt prepare features --store S …`; in Python `capt.prepare_features(store=S, …)`. Both
+accept the same options; the function returns the object that `--json` prints. Heavy packages are imported when a
+command needs them.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _group(summary: str) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # in rich markup a text in brackets would vanish
+        rich_markup_mode=None,  # rich markup would remove a text in brackets
         context_settings=HELP_NAMES,
     )
 
@@ -205,7 +206,9 @@ def _common_options(command: Command) -> list[inspect.Parameter]:
         "log_file": (
             str | None,
             None,
-            typer.Option("--log-file", metavar="FILE", help="Also append log messages to FILE."),
+            typer.Option(
+                "--log-file", metavar="FILE", help="File to append log messages to, in addition to standard error."
+            ),
         ),
         "config": (
             str | None,
@@ -213,7 +216,7 @@ def _common_options(command: Command) -> list[inspect.Parameter]:
             typer.Option(
                 "--config",
                 metavar="FILE",
-                help=f"Read {values} from a YAML file. Command-line options take precedence.",
+                help=f"YAML file to read {values} from. Command-line options take precedence.",
             ),
         ),
     }

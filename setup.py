@@ -1,4 +1,4 @@
-"""Package metadata of capt, and what Beam workers install."""
+"""Defines the package metadata of capt and its dependencies, which Beam workers also install."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Creates stores with a table, its frozen graph and one row, so that runs of `capt prepare features` can be timed.
 
-A run into a copy starts like any run but the first. Its start-up time, such as loading the graph, does not depend on
-the number of images. The difference of two runs excludes it.
+A run into a copy starts like every run except the first. Its start-up time, such as loading the graph, does not depend
+on the number of images. The difference of two runs excludes it.
 """
 
 import shutil

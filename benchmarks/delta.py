@@ -44,7 +44,7 @@ class Folders:
 
     @classmethod
     def make(cls, work: Path, precision: Precision, extractor: str, count: int) -> "Folders":
-        """Creates them in a working directory."""
+        """Creates the store and the directories in a working directory."""
         write_photographs(work / "images", count)
         write_photographs(work / "one", 1, first=2 * count)
         return cls(begin_store(work, precision, extractor), work / "images", count, work / "one")

@@ -90,7 +90,7 @@ class Instant:
     features: np.ndarray
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns as many features as there are pixels."""
+        """Returns one stored feature per image of the batch."""
         return self.features[: len(pixels)].copy()
 
 

@@ -96,7 +96,7 @@ def _options() -> Any:
     return parser.parse_args()
 
 
-# === Readers: each reads every row, and says how many it has read ===
+# === Readers: each reads every row, and returns the number of rows ===
 
 
 def random(table: FeatureTable, batch: int) -> Reader:

@@ -7,11 +7,11 @@
 
 `places` contains, at the location of each object, its attributes, its rank from left to right, and its relations to the
 three objects, for captioners with attention. `scene` is one vector for the other captioners. It has the objects in
-roles, as a sentence does: of a related pair, the object that is left of or above the other; the other one; and the
-rest. It contains each object, the relation of the pair, and, as second-order pooling (bilinear networks, Lin et al.,
-2015, arXiv:1504.07889), which attributes occur together. Both are computed from the cells without weights, except for
-the relations: a small network predicts them from the distance of the centers, as in relation networks (Santoro et al.,
-2017, arXiv:1706.01427). The extractor is not trained on captions.
+roles, as in a sentence: the object of a related pair that is left of or above the other, the other object of the pair,
+and the remaining one. It contains each object, the relation of the pair, and, as second-order pooling (bilinear
+networks, Lin et al., 2015, arXiv:1504.07889), which attributes occur together. Both are computed from the cells without
+weights, except for the relations: a small network predicts them from the distance of the centers, as in relation
+networks (Santoro et al., 2017, arXiv:1706.01427). The extractor is not trained on captions.
 """
 
 import math
@@ -158,8 +158,8 @@ def _log_state(slots: Any, relations: Any) -> Any:
 def _roles(slots: Any, log_state: Any) -> tuple[Any, Any]:
     """Returns the roles of the objects in a pair, and the relation of the pair.
 
-    Only relations from the first object of a pair are used, so that the order is unique. Of several pairs, a vertical
-    one is preferred, because it is rarer, then the most confident one.
+    Only relations from the first object of a pair are used, so that the order is unique. A vertical pair is
+    preferred, because vertical pairs are rarer; then the most confident pair.
 
     Returns:
         [N, 3 objects, 3 roles: first, second, rest], and [N, 2], a relation of `_AHEAD`. Without relations, all objects

@@ -10,8 +10,8 @@ of an image in one batch, padded to the longest caption of the batch. The notebo
 all and reads an image's features once per caption. Tables and files are in the page cache. Timing starts after
 compilation, when the notebook's shuffle buffer is full.
 
-`ours, one caption per image` uses `captions_per_image: one`: as many images per step as the notebook. Finally, it
-prints the fraction of capt's training time that was spent waiting for input.
+`ours, one caption per image` uses `captions_per_image: one`, with the same number of images per step as the notebook.
+Finally, it prints the fraction of capt's training time that was spent waiting for input.
 """
 
 import argparse
@@ -56,7 +56,7 @@ _TOKENS, _TRAIN_LIST = "Flickr8k.token.txt", "Flickr_8k.trainImages.txt"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         directory = Path(work)
@@ -110,7 +110,7 @@ def write_captions(directory: Path, images: int, words: int | None) -> Path:
 
 
 def _cut(captions: Sequence[str], words: int) -> list[str]:
-    """Returns as many captions with a fixed number of words."""
+    """Returns the same number of captions, each with a fixed number of words."""
     told = cycle(re.findall(r"\w+", " ".join(captions)))
     return [" ".join(islice(told, words)) for _ in captions]
 

@@ -18,7 +18,7 @@ extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
-# The lexers stop at `…`, which stands for options of your own.
+# The lexers stop at `…`, which represents other options.
 suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"

@@ -37,7 +37,7 @@ _ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \w+)*)(?: \([^)]*\))?: +(.*)$")
 
 
 def write_pages(directory: Path) -> None:
-    """Writes all generated pages; a page that is already there with the same text is left alone.
+    """Writes all generated pages; an existing page with the same text is not written again.
 
     Args:
         directory: Directory of the pages. Created if it does not exist.
@@ -264,7 +264,7 @@ def _rows(config: type[BaseModel], base: type[BaseModel] | None, prefix: str) ->
 
 
 def _is_flat(config: type[BaseModel]) -> bool:
-    """Whether all values of a config are numbers, so that one cell shows them."""
+    """Returns whether all values of a config are numbers, so that one cell shows them."""
     return all(field.annotation == float | None for field in config.model_fields.values())
 
 

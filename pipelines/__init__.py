@@ -1,4 +1,4 @@
-"""Prepares datasets with Beam. One module per `capt prepare` command, one per dataset format.
+"""Prepares datasets with Beam: one module per `capt prepare` command, and one per dataset format.
 
 beam ← datasets ← ingest ← jobs ← prepare_*      fetch is separate
 """

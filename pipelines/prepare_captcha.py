@@ -36,6 +36,6 @@ def prepare_captcha(options: PrepareCaptcha) -> dict[str, Any]:
 
 
 def build_pixel_options(options: PrepareCaptcha) -> PrepareFeatures:
-    """Returns the options of the job that stores the pixels, to which CAPTCHAs are a folder of images."""
+    """Returns the options of the job that stores the pixels. The job treats CAPTCHAs as a folder of images."""
     given = options.model_dump(exclude={"labels", "split_sizes"})
     return PrepareFeatures(dataset_type="folder", extractor="pixels", **given)

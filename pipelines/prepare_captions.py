@@ -63,7 +63,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
         open_scratch(work) as directory,
     ):
         _list(database, options, reader, sink.open_dataset(dataset))
-        # The train split decides the vocabulary, so splits are assigned before.
+        # The train split determines the vocabulary, so splits are assigned first.
         sink.commit_splits(database, dataset, options.dataset_type)
         captions = database.select_captions(directory / "captions.arrows")
         words = _read_given_vocabulary(options, sink.store)
@@ -161,7 +161,7 @@ def _read_given_vocabulary(options: PrepareCaptions, store: Store) -> list[str] 
     if options.vocab_from is None:
         return None
     if options.vocab_size is not None or options.min_count is not None:
-        hint = "Leave out --vocab-size and --min-count."
+        hint = "Omit --vocab-size and --min-count."
         raise UsageError("a reused vocabulary cannot be changed", location="--vocab-from", hint=hint)
     return store.caption_table(options.vocab_from).vocabulary()
 
@@ -194,9 +194,7 @@ def _summarize_text(metadata: CaptionMetadata | None) -> dict[str, int]:
     if metadata is None:
         return {}
     if metadata.empty_captions:
-        message = (
-            "captions without a word after standardization: %d. A model learns to generate empty captions from them."
-        )
+        message = "%d captions have no word after standardization. A model learns to generate empty captions from them."
         _log.warning(message, metadata.empty_captions)
     return {
         "vocab_size": metadata.words,

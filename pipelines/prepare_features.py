@@ -53,8 +53,8 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `unannotated` (images that no annotation names), `replaced` (images with other content than in the last commit),
         `shared_ids`, `splits` (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`,
         `precision`, `seconds`, `report` (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for
-        `conceptual` also `downloads`. A dry run has instead of the last four `dry_run`, `hits`, `misses`,
-        `images_per_second`, `estimated_seconds`, `shape` and `scale`.
+        `conceptual` also `downloads`. In a dry run, `dry_run`, `hits`, `misses`, `images_per_second`,
+        `estimated_seconds`, `shape` and `scale` replace the last four.
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_reader(options.dataset_type, options.annotations)
@@ -66,11 +66,11 @@ class SourceDataset:
     """A published dataset, and how its images get their splits.
 
     Args:
-        dataset_type: Its format.
-        reader: Reads it.
+        dataset_type: Format of the dataset.
+        reader: Reads the dataset.
         splitter: Assigns the splits of a dataset that is new to the store.
         later: Assigns the splits of images that are added to a dataset in the store.
-        stated: Tells which splits the command states; None if it states none.
+        stated: Returns the split that the command states for an image; None if the command states no splits.
     """
 
     dataset_type: str
@@ -82,7 +82,7 @@ class SourceDataset:
 
 @dataclass(frozen=True)
 class _Preparation:
-    """What the steps of a run share."""
+    """The inputs that the steps of a run share."""
 
     options: PrepareFeatures
     source: SourceDataset
@@ -140,7 +140,7 @@ def _check(options: PrepareFeatures) -> None:
         hint = "Add --dry-run, or use --limit-images."
         raise UsageError("only valid with --dry-run", location="--assume-images", hint=hint)
     if not options.images:
-        raise UsageError("no images are given", location="--images", hint="Name a directory, a .zip or a .tar.")
+        raise UsageError("no images are given", location="--images", hint="Choose a directory, a .zip or a .tar.")
     check_num_shards(options.num_shards)
     parse_hints(options.resource_hint)
     open_extractor(options)
@@ -220,7 +220,7 @@ def _download(run: _Preparation) -> int | None:
 
 
 def _plan(run: _Preparation) -> ExtractionJob:
-    """Gives every record its status, and returns the job that extracts the missing images."""
+    """Sets the status of every record, and returns the job that extracts the missing images."""
     options, database, repair = run.options, run.database, run.repair
     last_commit = CommitLog(repair.root).last()
     table = repair.open_intact()
@@ -272,7 +272,7 @@ def _list_keys(table: FeatureTable) -> Iterator[bytes]:
 def _count_replaced(run: _Preparation) -> int:
     replaced = run.database.count_replaced()
     if replaced:
-        message = "images whose content differs from that in the dataset's last commit: %d."
-        hint = "If their captions differ too, prepare the captions again."
+        message = "the content of %d images differs from the dataset's last commit."
+        hint = "If the captions have changed, too, prepare them again."
         _log.warning(f"%s: {message} {hint}", run.dataset.name, replaced)
     return replaced

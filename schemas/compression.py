@@ -1,7 +1,7 @@
 """Compresses single tensor values, so that one row can be read without its neighbors.
 
 Each value is a zstd frame of its own (RFC 8878, level 1; higher levels gain nothing on image features). Another level
-yields other bytes for the same rows, so it needs a new name in `schemas.choices.Compression`.
+produces other bytes for the same rows, so it needs a new name in `schemas.choices.Compression`.
 """
 
 from functools import lru_cache
@@ -24,11 +24,11 @@ def decompress(data: bytes, compression: Compression, size: int) -> bytes:
 
     Args:
         data: The compressed bytes.
-        compression: How they were compressed.
+        compression: Compression of the bytes.
         size: Number of bytes after decompression.
 
     Raises:
-        ValueError: They are not a zstd frame of this size.
+        ValueError: The bytes are not a zstd frame of this size.
     """
     if compression == "none":
         return data

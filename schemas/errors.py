@@ -15,13 +15,13 @@ class ExitCode(IntEnum):
     """Exit codes that scripts may rely on."""
 
     DONE = 0
-    """The command succeeded. Nothing new and a rejected challenger are successes, too; `--json` tells them apart."""
+    """The command succeeded. A run without new data and a rejected challenger are successes, too; see `--json`."""
     FAILED = 1
     """The command failed. The error states the location, the problem and a hint."""
     USAGE = 2
     """An option, a configuration file or a path is wrong. Nothing was written."""
     TOO_MANY_FAILURES = 3
-    """More records failed than `--max-failures` allows, or no image has a result. Good rows are committed."""
+    """More records failed than `--max-failures` allows, or no image has a result. Usable rows are committed."""
     CORRUPT = 4
     """`capt store verify` or a reader found a corrupt or missing file."""
     LOCKED = 5
@@ -31,13 +31,13 @@ class ExitCode(IntEnum):
 
 
 class CaptError(Exception):
-    """An error that a person can act on, printed as one line of the form `location: problem. Hint.`.
+    """An error that a user can fix, printed as one line of the form `location: problem. Hint.`.
 
     Args:
         message: The problem, in the user's terms.
         location: The file, directory, URI or option; empty if unknown.
-        hint: What the user can do about it; empty if nothing is known to help.
-        summary: The result of the command as far as there is one. `--json` prints it before the error.
+        hint: Fix that the user can apply; empty if no fix is known.
+        summary: The partial result of the command, if any. `--json` prints it before the error.
     """
 
     exit_code = ExitCode.FAILED
@@ -65,7 +65,7 @@ class UsageError(CaptError):
 
 
 class TooManyFailuresError(CaptError):
-    """More records failed than `--max-failures` allows. The good rows are committed.
+    """More records failed than `--max-failures` allows. The usable rows are committed.
 
     Args:
         message: The number of failed records and of all records.
@@ -84,7 +84,7 @@ class NoUsableImageError(CaptError):
 
     Args:
         images: Number of given images.
-        first: The problem of the first one.
+        first: The problem of the first image.
         summary: The results, one error per image.
     """
 
@@ -106,7 +106,7 @@ class MissingKeyError(StoreError, KeyError):
 
 
 class CorruptFileError(StoreError):
-    """A stored file is missing, or differs from what its manifest says."""
+    """A stored file is missing, or differs from its manifest."""
 
     exit_code = ExitCode.CORRUPT
 
@@ -117,7 +117,7 @@ class RecordError(CaptError):
     Args:
         stage: `find`, `download`, `read`, `decode`, `extract`, `store` or `parse`.
         reason: A word or short phrase that groups similar failures, such as `truncated`.
-        detail: What is wrong with this record.
+        detail: The problem of this record.
         permanent: Whether the same bytes would fail again.
     """
 

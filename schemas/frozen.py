@@ -15,7 +15,7 @@ class Frozen(BaseModel):
 
 
 class Settings(Frozen):
-    """Values that a person writes. Booleans are not accepted as numbers."""
+    """Values that a user writes. Booleans are not accepted as numbers."""
 
     @field_validator("*", mode="before")
     @classmethod

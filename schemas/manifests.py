@@ -2,7 +2,7 @@
 
 A manifest is canonical JSON, in a file with its SHA-256 as the name. Paths are relative to the table's directory. It
 contains no time, host or run, so equal commits have equal manifests. Manifests of models are the exception: they record
-when each decision was made.
+the time of each decision.
 """
 
 import re
@@ -84,7 +84,7 @@ class CaptionMetadata(Frozen):
         inputs: Digest of all captions and their splits.
         words: Vocabulary size, including the special tokens.
         captions: Number of captions by split.
-        tokens: Number of their tokens by split.
+        tokens: Number of tokens by split.
         unknown: Number of out-of-vocabulary tokens by split.
         truncated: Number of truncated captions.
         longest: Length of the longest caption in tokens, including start and end.
@@ -120,15 +120,15 @@ Decision = Literal["promoted", "rejected", "stopped", "failed", "abandoned", "st
 
 
 class ModelMetadata(Frozen):
-    """One decision about a registered model, and its champion from then on.
+    """One decision about a registered model, and the champion after it.
 
     Args:
         task: Task of the runs.
-        decision: Decision of a retraining: the challenger was `promoted` or `rejected`, was `stopped` by the data
-            checks before training, `failed`, was `abandoned` for newer data, or is `stale` because the champion changed
-            during the comparison. Decision of a person: a run was `chosen`, or the champion was `rolled_back`.
-        run: The run that the decision is about, `runs/<run>` in the model's directory; None if there is none.
-        champion: The champion after the decision; None if there is none yet.
+        decision: Decision of a retraining. The challenger was `promoted` or `rejected`, was `stopped` by the data
+            checks before training, `failed`, or was `abandoned` for newer data. `stale` means that the champion changed
+            during the comparison. Decision of a user: a run was `chosen`, or the champion was `rolled_back`.
+        run: The run that the decision is about, `runs/<run>` in the model's directory; None without a run.
+        champion: The champion after the decision; None before the first champion.
         reasons: One sentence per reason.
         decided_at: Time of the decision in UTC, ISO 8601.
         lineage: Inputs of the decision: settings, data, comparison, scores and versions.
@@ -145,7 +145,7 @@ class ModelMetadata(Frozen):
 
 
 class DroppedMetadata(Frozen):
-    """A commit that removes the commits that it replaces and adds nothing."""
+    """A commit that only removes the commits that it replaces."""
 
     kind: Literal["dropped"] = "dropped"
 

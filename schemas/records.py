@@ -3,7 +3,7 @@
 A row is a dict from column name to `bytes`, `str`, `int`, list of `int` or NumPy array, as declared by its `Field`.
 In a TFRecord, a row is one `tf.train.Example` (tensorflow/core/example/example.proto), serialized with sorted map
 entries, so that equal rows are equal bytes. A tensor is a bytes feature of its little-endian values, compressed if its
-field says so. A tensor that is given as `bytes` must already have this form.
+field has a compression. A tensor that is passed as `bytes` must already have this form.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

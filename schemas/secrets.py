@@ -17,7 +17,7 @@ def strip_user(text: str) -> str:
 
 
 def strip_query(url: str) -> str:
-    """Removes the user, the query and the fragment from a URL: signed URLs carry their signature in the query."""
+    """Removes the user, the query and the fragment from a URL: the query of a signed URL contains its signature."""
     return _AFTER_PATH.sub("", strip_user(url))
 
 

@@ -1,4 +1,4 @@
-"""Parses JSON of files that a person may have edited or that may be corrupt."""
+"""Parses JSON of files that a user may have edited or that may be corrupt."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ def parse_json(data: bytes | str) -> Any:
         data: The text, or its bytes in UTF-8.
 
     Raises:
-        ValueError: It is not UTF-8 or not JSON, is nested too deeply, or an object has a key twice.
+        ValueError: The text is not UTF-8 or not JSON, is nested too deeply, or an object repeats a key.
     """
     try:
         return json.loads(data, object_pairs_hook=_check_keys)
@@ -22,5 +22,5 @@ def parse_json(data: bytes | str) -> Any:
 def _check_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise ValueError("an object has a key twice")
+        raise ValueError("a key of an object is repeated")
     return entries

@@ -41,6 +41,6 @@ def load_yaml(text: str) -> Any:
     """Loads one YAML document.
 
     Raises:
-        yaml.YAMLError: It is not YAML, is nested deeper than `MAX_DEPTH` levels, has an alias, or has a key twice.
+        yaml.YAMLError: The text is not YAML, is nested deeper than `MAX_DEPTH` levels, has an alias, or repeats a key.
     """
     return yaml.load(text, Loader=_Loader)

@@ -98,7 +98,7 @@ class CaptionTableConfig(TableConfig):
         vocab_size: Maximum vocabulary size, including the four special tokens; 0 for no limit.
         min_count: Minimum number of occurrences in the train split; rarer words become `<unk>`.
         max_length: Maximum caption length in tokens, including start and end; 0 for no limit.
-        vocabulary: `train:HEX`, the digest of the train captions, or `given:HEX`, that of the reused vocabulary.
+        vocabulary: `train:HEX`, the digest of the train captions, or `given:HEX`, the digest of the reused vocabulary.
         special: The tokens with IDs 0, 1, 2 and 3.
         format: File format of the shards.
         version: Version of the tokenization.

@@ -35,8 +35,8 @@ class Field:
 
     Args:
         name: The column's name in both file formats.
-        kind: `bytes` (of `size` bytes if given), `text` (UTF-8), `int` (64 bits, signed), `ints` (a list of them) or
-            `tensor` (`shape` values of `dtype`, row-major, little-endian).
+        kind: `bytes` (of `size` bytes if given), `text` (UTF-8), `int` (64 bits, signed), `ints` (a list of
+            such integers) or `tensor` (`shape` values of `dtype`, row-major, little-endian).
         doc: Meaning of the value, with its unit or range.
         size: Exact length of a `bytes` value; 0 if it varies.
         shape: Shape of a `tensor` value.
@@ -93,7 +93,7 @@ class Table:
         """Returns the column with this name.
 
         Raises:
-            KeyError: There is no such column.
+            KeyError: The column does not exist.
         """
         return {field.name: field for field in self.fields}[name]
 

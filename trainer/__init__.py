@@ -1,3 +1,3 @@
-"""Training from the store: input, models, decoding, plots."""
+"""Trains, evaluates and exports models on the tables of a store."""
 
-import features  # noqa: F401 (the settings that TensorFlow and Keras take when they are imported)
+import features  # noqa: F401 (sets environment variables that TensorFlow and Keras read when they are imported)

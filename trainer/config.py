@@ -1,4 +1,4 @@
-"""Declares the training hyperparameters of each task, and parses them together with those of a model."""
+"""Declares the training hyperparameters of each task, and parses them together with the hyperparameters of a model."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar
@@ -22,7 +22,7 @@ class LoopConfig(Settings):
     """Training hyperparameters of every task.
 
     Args:
-        seed: Seed of initial weights, order of the batches, dropout, augmentation and all other sampling.
+        seed: Seed of initial weights, order of the batches, dropout, augmentation and all other random values.
         epochs: Number of epochs: passes over the train split, or over `steps_per_epoch` batches.
         steps_per_epoch: Number of batches per epoch, sampled with replacement; null for one pass over the train split.
         batch_size: Number of captions or labels per step.
@@ -64,22 +64,22 @@ class LoopConfig(Settings):
     save_steps: int | None = Field(None, ge=1)
 
     def resolved(self) -> Self:
-        """Returns a copy in which `precision: auto` is resolved for this machine, so that a run resumes elsewhere."""
+        """Returns a copy in which `precision: auto` is resolved for this machine, so that it can resume on others."""
         if self.precision != "auto":
             return self
         return self.model_copy(update={"precision": _POLICIES[detect_native_precision()]})
 
 
 class TrainingConfig(LoopConfig, BackboneConfig):
-    """Training hyperparameters of captioners, in addition to those of every task.
+    """Training hyperparameters of captioners, in addition to `LoopConfig`.
 
     Args:
-        captions_per_image: Use `all` captions of an image in one batch, or `one` at random per epoch.
+        captions_per_image: `all`: all captions of an image in one batch; `one`: one random caption per image and epoch.
         label_smoothing: Fraction of each target that is spread evenly over all tokens that may be generated.
         monitor: Metric that selects the best epoch: the lowest `val_loss`, or the highest `val_cider_d`.
         num_sample_captions: Number of validation images that are captioned after each epoch.
         max_new_tokens: Maximum number of generated tokens per caption, including the end token; null for the length of
-            the longest training caption, and one for the end token.
+            the longest training caption plus one for the end token.
         augment_translation: Maximum translation as a fraction of the image's side. Edge pixels are repeated.
             Augmentation requires an extractor.
         augment_zoom: Maximum zoom: an image is enlarged or reduced by a factor of up to 1 + this value.
@@ -99,7 +99,7 @@ class TrainingConfig(LoopConfig, BackboneConfig):
 
 
 class RecognizerTraining(LoopConfig):
-    """Training hyperparameters of the recognizer, in addition to those of every task.
+    """Training hyperparameters of the recognizer, in addition to `LoopConfig`.
 
     Args:
         num_validation_images: Number of validation images that are recognized after each epoch; null for all.
@@ -119,7 +119,7 @@ class RecognizerTraining(LoopConfig):
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
-    """Parses the hyperparameters of a captioner; the defaults are those of the model's paper.
+    """Parses the hyperparameters of a captioner; the defaults are the values of the model's paper.
 
     Args:
         model_config: Config class of the model.
@@ -133,13 +133,13 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
         for name, field in TrainingConfig.model_fields.items():
             if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
                 raise UsageError(
-                    f"{name} requires a model that learns from pixels", hint="Set extractor, or leave the option out."
+                    f"{name} requires a model that learns from pixels", hint="Set extractor, or omit the option."
                 )
     return training, model
 
 
 def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[RecognizerTraining, RecognizerConfig]:
-    """Parses the hyperparameters of a recognizer; the defaults are those of the profile.
+    """Parses the hyperparameters of a recognizer; the defaults are the values of the profile.
 
     Args:
         profile: A key of `trainer.models.configs.PROFILES`.
@@ -152,7 +152,7 @@ def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[Recogniz
 
 
 def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:
-    """Splits options into those of training and those of a model, and validates them.
+    """Splits options into training hyperparameters and model hyperparameters, and validates them.
 
     Raises:
         UsageError: An option is unknown or invalid.

@@ -1,4 +1,4 @@
-"""Finds the tasks that models are trained for, by name. A new task is one more line of `TASKS`."""
+"""Finds the tasks that models are trained for, by name. To add a task, add a line to `TASKS`."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def find_task(name: str) -> "Task":
     """Returns the task with this name.
 
     Raises:
-        UsageError: There is no such task.
+        UsageError: The task is unknown.
     """
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}", hint=f"Use one of {', '.join(TASKS)}.")

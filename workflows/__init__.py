@@ -1,3 +1,3 @@
-"""What needs pipelines and trainer both."""
+"""Combines pipelines and trainer: the demo, experiments, retraining and the model registry."""
 
-import features  # noqa: F401 (the settings that TensorFlow and Keras take when they are imported)
+import features  # noqa: F401 (sets environment variables that TensorFlow and Keras read when they are imported)

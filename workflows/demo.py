@@ -37,7 +37,7 @@ NUM_EXAMPLES = 12
 EXTRACTOR = "inception_v3"
 MODEL: CaptionerName = "soft_attention"
 
-# As a control, each caption is also compared with the scene that is this many positions away.
+# As a control, each caption is also compared with the scene at this distance in the order of scenes.
 _CONTROL_OFFSET = 7
 _ANNOTATIONS = "annotations/captions_{}2017.json"
 _VOCABULARIES = {"color": frozenset(COLORS), "shape": frozenset(SHAPES)}
@@ -74,8 +74,8 @@ def demo(options: Demo) -> dict[str, Any]:
 
     Returns:
         `scenes` and `held_out` (numbers of images); `correct`, for `colors`, `shapes` and `captions`: `fraction`
-        correct and `chance` (the same for another scene's caption); `weights`, `val_loss`, `val_token_accuracy`,
-        `seconds`, `examples` (captions), and the paths `report`, `store` and `run_dir`.
+        of correct captions, and `chance` (the fraction for captions of other scenes); `weights`, `val_loss`,
+        `val_token_accuracy`, `seconds`, `examples` (captions), and the paths `report`, `store` and `run_dir`.
     """
     started = time.monotonic()
     root = local_path(options.output, "--output").absolute()
@@ -199,7 +199,7 @@ def _caption(scene_dir: Path, run_dir: Path) -> list[CaptionedScene]:
 
 
 def _score(captioned: list[CaptionedScene]) -> dict[str, dict[str, float]]:
-    """Returns the fraction of correct captions, and the same for the scenes of other captions."""
+    """Returns the fraction of correct captions, and the fraction if captions and scenes are shuffled."""
     others = [one.scene for one in captioned[_CONTROL_OFFSET:] + captioned[:_CONTROL_OFFSET]]
 
     def count(is_correct: Callable[[CaptionedScene, Scene], bool]) -> dict[str, float]:

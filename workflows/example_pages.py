@@ -70,8 +70,8 @@ class CaptionedImage:
         image: The encoded image.
         caption: The model's caption.
         references: The reference captions.
-        attention: Figure of the attention maps (PNG or JPEG), if there is one.
-        is_correct: Whether the caption is true of the image; None if unknown.
+        attention: Figure of the attention maps (PNG or JPEG), if any.
+        is_correct: Whether the caption describes the image correctly; None if unknown.
     """
 
     image: bytes

@@ -2,7 +2,7 @@
 
 The champion is the run that the last commit names, so one log entry changes it. The files of the last `KEPT`
 champions are kept for rollbacks. A decision is built from the log state at the moment of the commit, so no decision
-undoes another one that it has not read.
+overwrites another one that it has not read.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ FINISHED: tuple[Decision, ...] = ("promoted", "rejected", "stale")
 
 
 class ChampionChangedError(StoreError):
-    """The champion is not the one that the decision was made against."""
+    """The champion has changed since the comparison that the decision is based on."""
 
 
 class RegisteredModel(ModelHistory):
-    """A registered model of a store, to which decisions are added.
+    """A registered model of a store, with methods to record decisions.
 
     Args:
         store: The store.
-        name: The model's name. The model need not have a commit.
+        name: The model's name. The model may be without a commit.
     """
 
     def decide(self, facts: ModelMetadata) -> None:
@@ -64,17 +64,17 @@ class RegisteredModel(ModelHistory):
         return self._promote(facts, lambda previous: None)
 
     def promote_over(self, champion: str | None, facts: ModelMetadata) -> str | None:
-        """Does what `promote` does, if the champion is still the one that the decision was made against.
+        """Promotes a run as `promote` does, if the champion has not changed since the comparison.
 
         Args:
-            champion: The champion that the decision was made against; None if there was none.
+            champion: The champion in the comparison; None if the model had none.
             facts: The decision.
 
         Returns:
             The previous champion.
 
         Raises:
-            ChampionChangedError: The champion is another one.
+            ChampionChangedError: The champion has changed.
             CorruptFileError: A file of the run is corrupt.
             StoreError: The run does not exist.
         """
@@ -82,7 +82,7 @@ class RegisteredModel(ModelHistory):
         def check(previous: str | None) -> None:
             if previous != champion:
                 raise ChampionChangedError(
-                    f"the champion changed from {champion or 'none'} to {previous or 'none'} meanwhile",
+                    f"the champion changed from {champion or 'none'} to {previous or 'none'} during the command",
                     location=str(self.root),
                     hint="Read `capt models show`, and run the command again.",
                 )
@@ -111,7 +111,7 @@ class RegisteredModel(ModelHistory):
         return lease(self._store, "change", {table_name(self._store, self.root): ()})
 
     def _list_files(self, run: str) -> dict[str, FileEntry]:
-        """Returns the files of a run by path, as the commit that first promoted it references them, if there is one."""
+        """Returns the files of a run by path, as its first promotion references them, if it was promoted."""
         known = self.promoted_files(run)
         if not known:
             return self._sync_files(run)
@@ -129,7 +129,8 @@ class RegisteredModel(ModelHistory):
         root = self.run_path(run)
         paths = list(_run_files(root)) if root.is_dir() else []
         if not paths:
-            hint = f"Its runs: {', '.join(self.runs()) or 'none'}."
+            runs = self.runs()
+            hint = f"The runs on this machine are {', '.join(runs)}." if runs else "No run is on this machine."
             raise StoreError(f"the run {run} does not exist", location=str(root), hint=hint)
         files = {path.relative_to(root).as_posix(): describe_file(path, self._here) for path in paths}
         for entry in files.values():
@@ -159,7 +160,7 @@ def list_models(options: ModelsLs) -> dict[str, Any]:
 
     Returns:
         `store`, and `models` with `name`, `task`, `champion` (its run), `since` (the time of its promotion),
-        `champion_dir` (its run directory), `decisions` (their number) and `last` (the last decision).
+        `champion_dir` (its run directory), `decisions` (the number of decisions) and `last` (the last decision).
     """
     store = open_store(options.store)
     return {"store": str(store.path), "models": [_describe(model) for model in list_registered_models(store)]}
@@ -176,7 +177,7 @@ def show_model(options: ModelsShow) -> dict[str, Any]:
         `champion`, `reasons`, `decided_at` and `lineage`.
 
     Raises:
-        StoreError: There is no such model, or several and none is named.
+        StoreError: The model does not exist, or the store has several models and none is named.
     """
     model = _find_model(open_store(options.store), options.model_name)
     history = [{"number": one.number, **one.facts.model_dump(mode="json", exclude={"kind"})} for one in model.history()]
@@ -186,7 +187,7 @@ def show_model(options: ModelsShow) -> dict[str, Any]:
 
 
 def promote_model(options: ModelsPromote) -> dict[str, Any]:
-    """Makes a run the champion, regardless of the decision of its retraining.
+    """Makes a run the champion, regardless of earlier decisions about it.
 
     Args:
         options: The store, the model, and a run that was trained and evaluated.
@@ -195,8 +196,8 @@ def promote_model(options: ModelsPromote) -> dict[str, Any]:
         `name`, `champion` and `before`, the previous champion.
 
     Raises:
-        StoreError: There is no such run, or its files are missing.
-        CorruptFileError: Its files are corrupt.
+        StoreError: The run does not exist, or its files are missing.
+        CorruptFileError: The files of the run are corrupt.
     """
     model = _find_model(open_store(options.store), options.model_name)
     finished = [one for one in model.history() if one.facts.decision in FINISHED]
@@ -206,7 +207,7 @@ def promote_model(options: ModelsPromote) -> dict[str, Any]:
         raise StoreError(
             f"the names of {'several' if found else 'no'} finished runs begin with {options.run!r}",
             location=str(model.root),
-            hint=f"Its finished runs: {', '.join(runs) or 'none'}.",
+            hint=f"Use one of {', '.join(runs)}." if runs else "Train one with `capt retrain`.",
         )
     facts = _build_metadata(model, found[0], "chosen", "chosen by a person")
     return {"name": model.name, "champion": facts.champion, "before": model.promote(facts)}
@@ -222,12 +223,12 @@ def rollback_model(options: ModelsRollback) -> dict[str, Any]:
         The same as `promote_model`.
 
     Raises:
-        StoreError: There was no previous champion.
-        ChampionChangedError: Another command changed the champion meanwhile.
-        CorruptFileError: Its files are corrupt.
+        StoreError: The model has no previous champion.
+        ChampionChangedError: Another command changed the champion.
+        CorruptFileError: The files of the previous champion are corrupt.
     """
     model = _find_model(open_store(options.store), options.model_name)
-    # A rollback removes the champion from the stack, so that a second rollback goes back one further.
+    # A rollback removes the champion from the stack, so that a second rollback returns to the champion before it.
     stack: list[str] = []
     for one in model.history():
         champion = one.facts.champion
@@ -267,7 +268,7 @@ def print_model(result: dict[str, Any]) -> None:
 
 
 def _build_metadata(model: RegisteredModel, run: str, decision: Decision, reason: str) -> ModelMetadata:
-    """Returns the metadata of a person's decision that makes a run the champion."""
+    """Returns the metadata of a user's decision that makes a run the champion."""
     task = model.history()[-1].facts.task
     return ModelMetadata(
         task=task, decision=decision, run=run, champion=run, reasons=(reason,), decided_at=current_time()
@@ -275,10 +276,10 @@ def _build_metadata(model: RegisteredModel, run: str, decision: Decision, reason
 
 
 def _read_champion(log_state: LogState) -> str | None:
-    """Returns the champion that the last decision names; None if there is none.
+    """Returns the champion that the last decision names; None without a champion.
 
     Raises:
-        StoreError: A manifest cannot be read that may name it.
+        StoreError: A manifest that may name the champion cannot be read.
     """
     log_state.check_complete()
     decisions = list_decisions(log_state)
@@ -286,7 +287,7 @@ def _read_champion(log_state: LogState) -> str | None:
 
 
 def _find_released(log_state: LogState, champion: str | None) -> tuple[str, ...]:
-    """Returns the commits of champions that are not kept once another run is the champion."""
+    """Returns the commits of champions that are no longer kept once another run is the champion."""
     champions = [one.facts.champion for one in reversed(list_decisions(log_state)) if one.facts.champion]
     kept = {champion, *[run for run in dict.fromkeys(champions) if run != champion][: KEPT - 1]}
     return tuple(

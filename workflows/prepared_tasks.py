@@ -1,4 +1,4 @@
-"""Prepares, trains and evaluates the runs of a task from plain mappings of options."""
+"""Prepares, trains and evaluates the runs of a task from mappings of options."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from trainer.tasks.task import Task
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.train import train
 
-# These options decide which images and captions a dataset has, and how a job runs. The others decide rows of a table.
+# These options determine the images and captions of a dataset, and how a job runs. The others determine rows.
 _DATASET_OPTIONS = (
     "dataset_type",
     "dataset_name",
@@ -59,10 +59,11 @@ class Preparation:
     """A `capt prepare` command that writes one kind of table.
 
     Args:
-        command: Its name after `capt prepare`.
-        options: Its options.
-        run: Its function.
-        compute_fingerprint: Computes the fingerprint of the table from options and store; None if only a dry run can.
+        command: Name after `capt prepare`.
+        options: Class of the options.
+        run: Function of the command.
+        compute_fingerprint: Computes the fingerprint of the table from options and store; None if only a dry run can
+            compute it.
     """
 
     command: str
@@ -72,12 +73,12 @@ class Preparation:
 
     @property
     def dataset_options(self) -> tuple[str, ...]:
-        """Names of the options that decide the records. They are equal for all tables of a dataset."""
+        """Names of the options that determine the records. These options are equal for all tables of a dataset."""
         return tuple(name for name in self.options.model_fields if name in _DATASET_OPTIONS)
 
     @property
     def row_options(self) -> tuple[str, ...]:
-        """Names of the options that decide the rows of a table, or how its job computes them."""
+        """Names of the options that determine the rows of a table, or how its job computes them."""
         others = (*_DATASET_OPTIONS, *_STORE_OPTIONS)
         return tuple(name for name in self.options.model_fields if name not in others)
 
@@ -86,11 +87,11 @@ class Preparation:
 
         Args:
             store: The store.
-            options: Options of the command by name. A single path may stand for a list.
-            dry_run: Writes nothing.
+            options: Options of the command by name. A single path is accepted as a list of one.
+            dry_run: Whether to write nothing.
 
         Raises:
-            UsageError: An option is unknown or wrong.
+            UsageError: An option is unknown or invalid.
         """
         return self.run(self.parse(store, options).model_copy(update={"dry_run": dry_run}))
 
@@ -104,12 +105,12 @@ class Preparation:
         """Parses the options.
 
         Raises:
-            UsageError: An option is unknown, wrong, or set elsewhere.
+            UsageError: An option is unknown, invalid, or set by the workflow.
         """
         location = f"prepare {self.command}"
         for name in underscored(options):
             if name in _STORE_OPTIONS:
-                raise UsageError(f"{name} is not an option of a table", location=location, hint="Leave it out.")
+                raise UsageError(f"{name} is not an option of a table", location=location, hint="Omit the option.")
         return self.options.parse({**options, "store": str(store)}, location)
 
 
@@ -149,7 +150,7 @@ class PreparedTask:
 
     @property
     def has_captions(self) -> bool:
-        """Tells whether the task has caption tables, and thus a vocabulary."""
+        """Returns whether the task has caption tables, and thus a vocabulary."""
         return "captions" in self.preparations
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class PreparedTask:
             options: Options and hyperparameters of `capt train`.
 
         Raises:
-            UsageError: An option is unknown or wrong.
+            UsageError: An option is unknown or invalid.
         """
         return self._parse(options).to_dict()
 
@@ -211,7 +212,7 @@ def find_prepared_task(name: str) -> PreparedTask:
     """Returns the task with this name and its preparations.
 
     Raises:
-        UsageError: There is no such task.
+        UsageError: The task is unknown.
     """
     return PreparedTask(_check_task_name(name))
 
@@ -241,7 +242,7 @@ def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, A
         options: Options of `capt evaluate` by name.
 
     Raises:
-        UsageError: An option is unknown or wrong.
+        UsageError: An option is unknown or invalid.
     """
     return evaluate(Evaluate.parse({**options, "runs": (str(run_dir),), "store": str(store)}, "evaluate"))
 
@@ -262,7 +263,7 @@ def underscored(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def files_named(options: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the SHA-256 of each file that options name, by option: its content decides results, not its path.
+    """Returns the SHA-256 of each file that options name, by option. The content affects results, the path does not.
 
     Args:
         options: Options of training or evaluation.
@@ -276,5 +277,5 @@ def _hyperparameters(options: Mapping[str, Any]) -> dict[str, Any]:
     given = underscored(options)
     for name in _RUN_OPTIONS:
         if name in given:
-            raise UsageError(f"{name} is not a hyperparameter", hint="Leave it out. It is set elsewhere.")
+            raise UsageError(f"{name} is not a hyperparameter", hint="Omit the option. The workflow sets it.")
     return given

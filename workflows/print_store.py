@@ -142,7 +142,7 @@ def _splits(tables: Sequence[Entry]) -> Iterator[Sequence[object]]:
 
 
 def _lengths(entry: Entry, split: str) -> Sequence[object]:
-    """Returns minimum, median, mean, 95th percentile, maximum; None for all but the mean if they were not recorded."""
+    """Returns minimum, median, mean, 95th percentile, maximum; None for values that were not recorded."""
     if entry["lengths"] is None:
         captions = entry["captions"][split]
         return None, None, f"{entry['tokens'][split] / captions:.1f}" if captions else None, None, None

@@ -30,11 +30,11 @@ from workflows.example_pages import Example, ExampleCaption, build_examples_page
 def show_examples(options: StoreShow) -> dict[str, Any]:
     """Selects training examples: images with all their captions or their label, splits and tokens.
 
-    If a dataset has images and captions, examples have both. If it has only one of them yet, they have that. An image
-    that cannot be read, or whose file has other content now, is shown without pixels.
+    Examples contain images and captions, or only one of both if the other is not prepared yet. An image that cannot be
+    read, or whose file has changed, is shown without pixels.
 
     Args:
-        options: The store and the selection. A larger number of examples begins with the same ones.
+        options: The store and the selection. A larger number of examples begins with the same examples.
 
     Returns:
         `store`, `dataset`, `caption_table` (fingerprint or null), `split`, `images` (number of examples in the store),
@@ -44,7 +44,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         `token_ids` and `tokens`.
 
     Raises:
-        StoreError: There is no such store, dataset or caption table, or several match.
+        StoreError: The store, dataset or caption table does not exist, or several match.
         UsageError: The output is a directory.
         CaptError: The page cannot be written.
     """
@@ -103,7 +103,7 @@ def print_examples(result: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Tables:
-    """The images and captions of a dataset, as far as they are prepared."""
+    """The prepared images and captions of a dataset."""
 
     name: str
     dataset: Dataset | None
@@ -163,10 +163,10 @@ class _JoinedRows:
     """The rows of a dataset and of a caption table, joined by image ID.
 
     Args:
-        splits: The split of each image that can be shown; that of its captions if there are some.
-        catalog: Rows of `schemas.tables.CATALOG`, if there are some.
-        captions: Rows of `schemas.tables.CAPTIONS`, if there are some.
-        labels: Rows of `schemas.tables.LABELS`, if there are some.
+        splits: The split of each image that can be shown; the split of its captions, if any.
+        catalog: Rows of `schemas.tables.CATALOG`, if any.
+        captions: Rows of `schemas.tables.CAPTIONS`, if any.
+        labels: Rows of `schemas.tables.LABELS`, if any.
         without_captions: Number of images in the catalog without caption or label.
         without_image: Number of captioned images that the catalog does not contain.
     """

@@ -1,7 +1,7 @@
 """Describes the models of `keras.applications`: input size, layers, published weights and input preprocessing.
 
-`keras_applications.csv` lists the models. A digest in the list is the one that Keras checks a download by: MD5, or
-SHA-256 for ConvNeXt. Keras states none for MobileNet and MobileNetV2. The tests compare each row with Keras.
+`keras_applications.csv` lists the models. Keras checks a download by the digest in the list: MD5, or
+SHA-256 for ConvNeXt. Keras has no digest for MobileNet and MobileNetV2. The tests compare each row with Keras.
 """
 
 import csv
@@ -84,14 +84,14 @@ class Application:
                 raise UsageError(
                     f"{layer} is part of {self.name}'s classifier, which requires {self.side} pixels, not {length}",
                     location=option,
-                    hint="omit the option, or choose a layer before the classifier",
+                    hint="Omit the option, or choose a layer before the classifier.",
                 )
             if length < self.min_side:
                 raise UsageError(f"{self.name} requires at least {self.min_side} pixels, not {length}", location=option)
         return options
 
     def find_published_weights(self, options: BuildOptions) -> PublishedWeights:
-        """Returns the published weights for some build options."""
+        """Returns the published weights for these build options."""
         published = self.with_top if options.top else self.without_top
         has_own_weights = options.height == options.width and options.height in self.sides
         side = options.height if has_own_weights else self.side
@@ -148,7 +148,7 @@ APPLICATIONS = _read_applications()
 
 
 def find_application(name: str) -> Application:
-    """Returns the application of a name.
+    """Returns the application with this name.
 
     Raises:
         UsageError: The name is unknown. The hint lists all names, the most similar ones first.
@@ -161,5 +161,5 @@ def find_application(name: str) -> Application:
     raise UsageError(
         f"unknown extractor {name!r}",
         location="--extractor",
-        hint=f"use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels",
+        hint=f"Use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels.",
     )

@@ -45,7 +45,7 @@ class CompiledModel(ABC):
         if size > count:
             pixels = np.concatenate([pixels, np.zeros((size - count, *pixels.shape[1:]), pixels.dtype)])
         features = self.fetch(self.compute(self.put(pixels)))
-        self._sizes |= {size}  # only a size that fits the memory is used again
+        self._sizes |= {size}  # only a size that fits into memory is used again
         return features[:count]
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """Implements extractors from a user's `.keras` file.
 
-Keras loads the file in safe mode: it builds only layers that it knows, no Lambda, no custom class and no code.
+Keras loads the file in safe mode: it builds only its own layers and runs no code of the file.
 """
 
 import importlib
@@ -63,22 +63,24 @@ class CustomExtractor:
         self._path = local_path(options.extractor.removeprefix(PREFIX), "--extractor")
         if self._path.suffix != ".keras":
             raise UsageError(
-                "a custom extractor must be a .keras file", location=options.extractor, hint="model.save('my.keras')"
+                "a custom extractor must be a .keras file",
+                location=options.extractor,
+                hint="Write one with model.save('my.keras').",
             )
         if not self._path.is_file():
             raise UsageError("the file does not exist", location=str(self._path))
         if options.weights is not None:
-            raise UsageError("a custom extractor has its own weights", location="--weights", hint="omit it")
+            raise UsageError("a custom extractor has its own weights", location="--weights", hint="Omit the option.")
         if options.preprocess is not None and options.preprocess not in PREPROCESSINGS:
             raise UsageError(
                 f"unknown preprocessing {options.preprocess!r}",
                 location="--preprocess",
-                hint=f"use one of {', '.join(PREPROCESSINGS)}",
+                hint=f"Use one of {', '.join(PREPROCESSINGS)}.",
             )
         resolve_dtype(options, pixels=False)
 
     def resolve_config(self) -> ExtractorConfig:
-        """Returns the settings for the table config. The input size comes from the file if it is fixed there."""
+        """Returns the settings for the table config. If the file fixes the input size, that size is used."""
         model = self._load()
         height, width = self._find_input_size(model)
         layer = self._options.layer or OUTPUT
@@ -113,25 +115,29 @@ class CustomExtractor:
             raise CaptError(
                 f"Keras cannot load the model: {summarize_error(error)}",
                 location=str(self._path),
-                hint="use only Keras' own layers, without Lambda or custom classes",
+                hint="Use only Keras' own layers, without Lambda or custom classes.",
             ) from error
         if len(getattr(model, "inputs", None) or ()) != 1:
-            raise UsageError("the model needs exactly one input", location=str(self._path), hint="use [N, H, W, 3]")
+            raise UsageError(
+                "the model does not have exactly one input",
+                location=str(self._path),
+                hint="Use one input [N, H, W, 3].",
+            )
         return model
 
     def _find_input_size(self, model: Any) -> tuple[int, int]:
         shape = tuple(model.inputs[0].shape)
         if len(shape) != 4 or shape[0] is not None or shape[3] != 3:
             raise UsageError(
-                f"the model's input is {[*shape]}", location=str(self._path), hint="it must be [N, H, W, 3]"
+                f"the model's input is {[*shape]}", location=str(self._path), hint="It must be [N, H, W, 3]."
             )
         height, width = shape[1] or self._options.height, shape[2] or self._options.width
         if height is None or width is None:
             raise UsageError(
-                "the file does not fix the input size", location=str(self._path), hint="add --height N --width N"
+                "the file does not fix the input size", location=str(self._path), hint="Add --height N --width N."
             )
         given = self._options
         for option, fixed, value in (("--height", height, given.height), ("--width", width, given.width)):
             if value not in (None, fixed):
-                raise UsageError(f"the model requires {fixed}, not {value}", location=option, hint="omit it")
+                raise UsageError(f"the model requires {fixed}, not {value}", location=option, hint="Omit the option.")
         return height, width

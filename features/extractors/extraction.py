@@ -107,7 +107,7 @@ class ExtractionCore:
     def run(self, images: Iterable[EncodedImage]) -> Iterator[ExtractedRow | FailedImage]:
         """Yields one result per image, in order.
 
-        Memory holds at most three batches of images, and one more for each additional parallel call.
+        Memory contains at most three batches of images, and one more for each additional parallel call.
         """
         decoded = _map_in_order(self._decode, images, self._threads, lambda: max(self.batch_size, self._threads))
         batches = iter(lambda: list(islice(decoded, self.batch_size)), [])

@@ -38,11 +38,13 @@ def resolve_dtype(options: ExtractorOptions, *, pixels: bool) -> StorageDtype:
     """Returns the storage dtype: uint8 for pixels and only for them, float16 by default for features."""
     dtype = options.storage_dtype or ("uint8" if pixels else "float16")
     if pixels and dtype != "uint8":
-        raise UsageError(f"pixels are stored as uint8, not as {dtype}", location="--storage-dtype", hint="omit it")
+        raise UsageError(
+            f"pixels are stored as uint8, not as {dtype}", location="--storage-dtype", hint="Omit the option."
+        )
     if not pixels and dtype == "uint8":
         raise UsageError(
             "uint8 is only for pixels, not for features",
             location="--storage-dtype",
-            hint="use int8, or --extractor pixels",
+            hint="Use int8, or --extractor pixels.",
         )
     return dtype

@@ -37,7 +37,7 @@ class FrozenGraph:
     Args:
         graph: A serialized GraphDef with placeholder `pixels` and result `features`.
         precision: `bfloat16` computes convolutions and products in bfloat16; input and output stay float32. A processor
-            that cannot do so computes in float32, and the numerics class says so.
+            without bfloat16 computes in float32, and the numerics class records float32.
 
     Attributes:
         shape: Shape of the features of one image.
@@ -93,7 +93,7 @@ def describe_accelerator(device_type: str, details: Mapping[str, Any], may_use_t
 
     Args:
         device_type: `GPU` or `TPU`.
-        details: Name of the chip and its compute capability, if TensorFlow knows them.
+        details: Name of the chip and its compute capability, if TensorFlow reports them.
         may_use_tf32: Whether TensorFlow may compute in TF32. A GPU supports it from compute capability 8.0.
     """
     kind: DeviceKind = "gpu" if device_type == "GPU" else "tpu"
@@ -133,7 +133,7 @@ def _load_last(path: Path, precision: Precision) -> FrozenGraph:
 def freeze(
     function: Callable[[Any], Any], height: int, width: int, dtype: Literal["uint8", "float32"] = "uint8"
 ) -> bytes:
-    """Serializes a feature function as a frozen graph. Each build of the function gives the same bytes.
+    """Serializes a feature function as a frozen graph. Each build of the function produces the same bytes.
 
     Args:
         function: Maps pixels [N, height, width, 3] to float32 features [N, ...].
@@ -166,13 +166,13 @@ def _serialize(definition: Any, source: str, result: Any) -> bytes:
         raise UsageError(
             "the model contains a compiled function, such as a grouped convolution, and cannot be frozen",
             location="--extractor",
-            hint="choose a layer before it",
+            hint="Choose a layer before it.",
         )
     if any(node.op == "NextIteration" for node in definition.node):
         raise UsageError(
             "the model contains a loop, such as a recurrent layer, and cannot be frozen",
             location="--extractor",
-            hint="choose a layer before it, or save the model with unroll=True in that layer",
+            hint="Choose a layer before it, or save the model with unroll=True in that layer.",
         )
     names: dict[str, str] = {}
     canonical = type(definition)(versions=definition.versions)

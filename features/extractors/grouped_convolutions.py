@@ -10,7 +10,7 @@ import numpy as np
 
 
 def replace_grouped_convolutions(model: Any) -> Any:
-    """Returns an equal `keras.Model` with depthwise convolutions, or the model itself if there is nothing to replace.
+    """Returns an equal `keras.Model` with depthwise convolutions, or the model itself without such convolutions.
 
     Args:
         model: A built `keras.Model` with its weights. The result shares its other layers.

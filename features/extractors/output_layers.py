@@ -25,7 +25,7 @@ _MAX_NAMES = 5
 def build_in_thread(build: Callable[[], Any]) -> Any:
     """Returns the result of `build`, which runs in a thread of its own.
 
-    Keras numbers unnamed layers per thread and keeps dtype policies per thread. A new thread gives the same names in
+    Keras numbers unnamed layers per thread and keeps dtype policies per thread. A new thread produces the same names in
     every process, and leaves the caller's numbers and policies unchanged.
     """
     from features.runtime.keras_settings import apply_settings
@@ -75,7 +75,7 @@ def describe_unknown_layer(layer: str, names: list[str], name: str) -> UsageErro
         name: Name of the model.
     """
     near = difflib.get_close_matches(layer, names, _MAX_NAMES) or names[-_MAX_NAMES:]
-    return UsageError(f"{name} has no layer {layer!r}", location="--layer", hint=f"use one of {', '.join(near)}")
+    return UsageError(f"{name} has no layer {layer!r}", location="--layer", hint=f"Use one of {', '.join(near)}.")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def summarize_error(error: Exception) -> str:
 
 
 def _layer_error(message: str) -> UsageError:
-    return UsageError(message, location="--layer", hint="choose another layer")
+    return UsageError(message, location="--layer", hint="Choose another layer.")
 
 
 def _single_output(outputs: Any) -> Any:
@@ -167,6 +167,6 @@ def _compute_output_shape(model: Any, height: int, width: int) -> tuple[int, ...
         raise UsageError(
             f"the layer's output {[None, *shape]} is neither spatial nor flat",
             location="--layer",
-            hint="choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels]",
+            hint="Choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels].",
         )
     return (shape[0] * shape[1], shape[2]) if len(shape) == 3 else shape

@@ -28,7 +28,7 @@ class PixelExtractor:
         }
         for option, is_given in inapplicable.items():
             if is_given:
-                raise UsageError("the option does not apply to pixels", location=option, hint="omit it")
+                raise UsageError("the option does not apply to pixels", location=option, hint="Omit the option.")
         resolve_dtype(options, pixels=True)
 
     def resolve_config(self) -> ExtractorConfig:

@@ -1,11 +1,11 @@
 """Initializes extractors with seeded random weights whose features neither vanish nor explode on photographs.
 
 Kernels are He-normal (He et al. 2015, arXiv:1502.01852); each variable has its own random stream. One forward pass over
-seeded 1/f noise, the spectrum of photographs (Field 1987, doi:10.1364/JOSAA.4.002379), then calibrates the model:
-batch normalization takes the batch statistics; without it, each layer's kernel and bias are scaled by the statistics of
-its output, as in Salimans & Kingma 2016 (arXiv:1602.07868). In both cases an offset keeps most activations on the
-linear side of the ReLU. A deep random network that rectifies half of them is chaotic (Poole et al. 2016,
-arXiv:1606.05340).
+seeded 1/f noise, the spectrum of photographs (Field 1987, doi:10.1364/JOSAA.4.002379), then calibrates the model.
+Batch normalization uses the statistics of this batch. In models without it, each layer's kernel and bias are scaled by
+the statistics of its output, as in Salimans & Kingma 2016 (arXiv:1602.07868). In both cases an offset keeps most
+activations on the linear side of the ReLU. A deep random network that rectifies half of them is chaotic (Poole et al.
+2016, arXiv:1606.05340).
 """
 
 import contextlib

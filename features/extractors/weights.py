@@ -16,7 +16,7 @@ from schemas.errors import CaptError, UsageError
 
 IMAGENET = "imagenet"
 _RANDOM = "random:"
-_HINT = "use --weights FILE, or --weights random:SEED for seeded random weights"
+_HINT = "Use --weights FILE, or --weights random:SEED for seeded random weights."
 _DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _CONNECT_SECONDS = 10
 
@@ -30,7 +30,7 @@ def identify_weights(weights: str, application: Application, options: BuildOptio
         options: Build options. Weights with and without the classifier are two published files.
 
     Returns:
-        `imagenet:DIGEST` (or the file name if Keras states no digest), `random:SEED@VERSION` or `sha256:HEX`.
+        `imagenet:DIGEST` (or the file name if Keras has no digest), `random:SEED@VERSION` or `sha256:HEX`.
 
     Raises:
         UsageError: The seed is invalid or the file does not exist.
@@ -88,7 +88,7 @@ def is_imagenet_available(application: Application, options: BuildOptions | None
 def _parse_seed(weights: str) -> int:
     text = weights.removeprefix(_RANDOM)
     if not text.isascii() or not text.isdigit():
-        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="use random:7, for example")
+        raise UsageError(f"{weights!r} has no seed", location="--weights", hint="Use random:7, for example.")
     return int(text)
 
 

@@ -167,7 +167,7 @@ def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pi
         max_pixels: Maximum number of pixels by the image's header.
 
     Returns:
-        Array [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory of its own.
+        Array [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory that no other array shares.
 
     Raises:
         RecordError: As raised by `open_image`.
@@ -185,9 +185,9 @@ def open_image(
 ) -> Image.Image:
     """Decodes an image. A JPEG can be decoded at a half, a quarter or an eighth of its size.
 
-    The first bytes tell JPEG, PNG, WebP, GIF, BMP and TIFF apart, not the file name. Only the first frame or page is
-    decoded. Transparent pixels become white, because the colors below the alpha channel are arbitrary. CMYK is
-    converted without its profile, and inverted in JPEG as Adobe writes it. 16-bit samples keep their high byte.
+    The first bytes determine the format (JPEG, PNG, WebP, GIF, BMP or TIFF), not the file name. Only the first frame
+    or page is decoded. Transparent pixels become white, because the colors below the alpha channel are arbitrary. CMYK
+    is converted without its profile, and inverted in JPEG as Adobe writes it. 16-bit samples keep their high byte.
     Floating-point samples are black at 0 and white at 1. The EXIF orientation (CIPA DC-008, tag 274), or else that of
     XMP, is applied; an unreadable orientation is ignored.
 

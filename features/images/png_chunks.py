@@ -137,7 +137,7 @@ def _check_palette(selected: _SelectedChunks, body: bytes) -> bytes:
 
 
 def _scale_transparency(selected: _SelectedChunks, body: bytes) -> bytes:
-    """Returns the body of a tRNS chunk with samples of eight bits, or nothing if it does not fit the image."""
+    """Returns the body of a tRNS chunk with samples of eight bits, or nothing if the chunk does not fit the image."""
     if selected.color == PALETTE:
         return body if len(body) <= selected.num_colors else b""
     if len(body) != {GRAY: 2, COLOR: 6}.get(selected.color):

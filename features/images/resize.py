@@ -63,7 +63,7 @@ def resize(image: Image.Image, rows: Span, columns: Span, method: ResizeMethod) 
         Array [rows.kept, columns.kept, 3], values 0…255.
 
     Raises:
-        RecordError: `too large`: a strip whose intermediate result would fill the memory.
+        RecordError: `too large`: the intermediate result of a strip would fill the memory.
     """
     return _METHODS[method](image, rows, columns)
 

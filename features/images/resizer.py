@@ -57,20 +57,20 @@ class Resizer:
             raise UsageError(
                 f"{self.height}×{self.width} is more than {MAX_INPUT_PIXELS:,} pixels",
                 location="--height, --width",
-                hint="choose a smaller size",
+                hint="Choose a smaller size.",
             )
         least = max(self.height, self.width)
         if self.shortest_edge is not None and self.mode != "crop":
             raise UsageError(
                 f"the option does not apply to --resize-mode {self.mode}",
                 location="--shortest-edge",
-                hint="add --resize-mode crop, or omit it",
+                hint="Add --resize-mode crop, or omit the option.",
             )
         if self.shortest_edge is not None and self.shortest_edge < least:
             raise UsageError(
                 f"{self.shortest_edge} does not cover a crop of {self.height}×{self.width}",
                 location="--shortest-edge",
-                hint=f"use at least {least}",
+                hint=f"Use at least {least}.",
             )
 
     @classmethod
@@ -89,7 +89,7 @@ class Resizer:
         """Resizes an image of mode RGB.
 
         Returns:
-            Array [height, width, 3] of `dtype`, values 0…255, in memory of its own.
+            Array [height, width, 3] of `dtype`, values 0…255, in memory that no other array shares.
 
         Raises:
             RecordError: As raised by `resize`.
@@ -132,7 +132,7 @@ class Resizer:
 def make_resizer(
     height: int, width: int, method: ResizeMethodOption, mode: ResizeMode, shortest_edge: int | None
 ) -> Resizer:
-    """Returns the resizer for a command's options. Options with the same effect give equal resizers.
+    """Returns the resizer for a command's options. Options with the same effect produce equal resizers.
 
     Args:
         height: Height of the result in pixels.
@@ -155,6 +155,6 @@ def _scale_side(scaled: int, side: int, other: int) -> int:
 
 
 def _find_visible(span: Span) -> tuple[int, int]:
-    """Returns the range of source pixels that the target shows; padding lies outside the source."""
+    """Returns the range of source pixels that the target shows; padding is outside the source."""
     first = span.first - span.target_slice.start
     return floor(span.to_source(first)), ceil(span.to_source(first + span.target))

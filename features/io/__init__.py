@@ -1,1 +1,1 @@
-"""Paths and URIs, atomic files, locks, object storage, the local cache, and HTTP address checks."""
+"""Accesses local and remote files: paths, URIs, atomic writes, locks, buckets, the local cache, HTTP connections."""

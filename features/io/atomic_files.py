@@ -1,4 +1,4 @@
-"""Writes files and directories atomically: under a temporary name, which is then replaced.
+"""Writes files and directories atomically: to a temporary path, which is then renamed.
 
 For a file in a bucket, the temporary file is on this machine, and its upload makes it visible.
 """
@@ -51,7 +51,7 @@ def ensure_local(path: Path, sha256: str) -> Path:
     """Returns a local path of a file: `path` itself, or a verified copy of the object.
 
     Raises:
-        CorruptFileError: The object is missing or has other contents.
+        CorruptFileError: The object is missing or differs from its SHA-256.
     """
     if not isinstance(path, ObjectPath):
         return path
@@ -65,7 +65,7 @@ def ensure_verified(path: Path, sha256: str) -> Path:
     """Returns a local path of a file whose contents it verifies, also if the file is local.
 
     Raises:
-        CorruptFileError: The file is missing or has other contents.
+        CorruptFileError: The file is missing or differs from its SHA-256.
     """
     if isinstance(path, ObjectPath):
         return ensure_local(path, sha256)

@@ -22,13 +22,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """What a service knows about an object.
+    """The metadata of an object.
 
     Args:
-        key: Its key.
+        key: Key of the object.
         size: Number of bytes.
-        modified_ns: When it was put, by the service's clock, in nanoseconds since 1970.
-        tag: Its entity tag or generation, which differs for other contents.
+        modified_ns: Time of the put by the service's clock, in nanoseconds since 1970.
+        tag: Entity tag or generation, which differs if the contents differ.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def stat(self, key: str) -> ObjectInfo | None:
-        """Returns what the service knows about an object; None if there is none."""
+        """Returns the metadata of an object; None if the object does not exist."""
 
     @abstractmethod
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -69,7 +69,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
-        """Reads an object, or its bytes from `start` to before `end`; this range must lie within the object."""
+        """Reads an object, or its bytes from `start` to before `end`; this range must be within the object."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
@@ -77,7 +77,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Deletes an object, if there is one."""
+        """Deletes an object if it exists."""
 
     def read_within(self, key: str, max_bytes: int) -> bytes | None:
         """Reads an object; returns None, without reading it, if it has more than `max_bytes`."""
@@ -87,7 +87,7 @@ class Bucket(ABC):
         return self.read(key) if info.size <= max_bytes else None
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Puts an object unless one exists; returns whether this call put it, also if an answer was lost."""
+        """Puts an object unless one exists; returns whether this call put it, also if a response was lost."""
         writer = uuid.uuid4().hex
         try:
             self._request(key, lambda: self._create(key, data, writer))
@@ -156,7 +156,7 @@ class Bucket(ABC):
 
     @abstractmethod
     def _create(self, key: str, data: bytes, writer: str) -> None:
-        """Puts an object with the metadata `WRITER_KEY`; the service answers 412 if one exists."""
+        """Puts an object with the metadata `WRITER_KEY`; the service responds with status 412 if the object exists."""
 
     @abstractmethod
     def _read_writer(self, key: str) -> str:
@@ -176,7 +176,7 @@ class Bucket(ABC):
 
 
 def translate_status(status: int, message: str, uri: str, *, transient: bool = False) -> Exception:
-    """Returns the error of `Bucket` for an HTTP status; TransientError also if the caller knows it as `transient`."""
+    """Returns the error of `Bucket` for an HTTP status; a TransientError if `transient` is set."""
     if status in (408, 409, 429) or status >= 500 or transient:
         return TransientError(message)
     if status == 404:

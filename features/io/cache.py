@@ -33,7 +33,7 @@ _opening = Lock()
 
 
 def local_cache() -> "LocalCache":
-    """Returns the process's cache in the directory, and of the size, that the environment names."""
+    """Returns the process's cache. Environment variables set its directory and size."""
     with _opening:  # so that threads do not open two caches, which would download a file twice
         return _open_cache(cache_root(), _parse_size(os.environ.get("CAPT_CACHE_SIZE") or DEFAULT_SIZE), os.getpid())
 
@@ -85,7 +85,7 @@ class LocalCache:
 
         Raises:
             FileNotFoundError: Neither a copy nor the object exists.
-            CorruptFileError: The object has other contents.
+            CorruptFileError: The object differs from its SHA-256.
             CaptError: The service cannot be reached, or the cache is too small.
         """
         local = cache_path(str(path), "files")
@@ -119,7 +119,7 @@ class LocalCache:
             info: Its entry in a listing; None to request it.
 
         Raises:
-            FileNotFoundError: There is no such object.
+            FileNotFoundError: The object does not exist.
         """
         info = info or path.require_info()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -147,7 +147,7 @@ class LocalCache:
         with self._make_room(size) as has_room:
             if not has_room:
                 raise CaptError(
-                    f"the local cache may hold {self._max_bytes:,} bytes, and the files in use leave no room for"
+                    f"the local cache is limited to {self._max_bytes:,} bytes, and the files in use leave no room for"
                     f" {size:,} more",
                     location=str(self._root),
                     hint="Increase CAPT_CACHE_SIZE, for example to 500GB.",
@@ -206,7 +206,7 @@ class CacheUsage:
                 self._held.add(local)
 
     def delete(self, local: Path) -> bool:
-        """Deletes a file unless a living process uses it; returns whether it is gone."""
+        """Deletes a file unless a living process uses it; returns whether it was deleted."""
         with self._lock:
             if local in self._held:
                 return False
@@ -221,7 +221,7 @@ class CacheUsage:
 
 @lru_cache(maxsize=64)
 def _open_usage(path: Path, process: int) -> CacheUsage:
-    """Opens one per process, because these locks do not survive a fork."""
+    """Opens a `CacheUsage` per process, because its locks do not survive a fork."""
     return CacheUsage(path)
 
 
@@ -252,7 +252,7 @@ def _is_temporary(local: Path) -> bool:
 
 
 def _remove_abandoned(temporary: Path) -> bool:
-    """Deletes a temporary file unless its writer lives; returns whether it is gone."""
+    """Deletes a temporary file unless its writer is running; returns whether it was deleted."""
     try:
         descriptor = os.open(temporary, os.O_RDWR)
     except FileNotFoundError:

@@ -5,7 +5,7 @@
     $CAPT_CACHE_DIR/hashes/s3/<bucket>/<key>    SHA-256 of objects, with their tags
     $CAPT_CACHE_DIR/small/s3/<bucket>/<key>     copies of log entries and manifests, with their tags
 
-`CAPT_CACHE_DIR` defaults to `~/.cache/capt`. A service at another endpoint has a name of its own, such as
+`CAPT_CACHE_DIR` defaults to `~/.cache/capt`. A service at another endpoint has another name, such as
 `s3-1f2e3d4c`.
 """
 

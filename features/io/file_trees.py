@@ -28,7 +28,7 @@ def count_bytes(root: Path) -> int:
 
 
 def newest_change(path: Path) -> float:
-    """Returns when a file, or anything in a directory, last changed: seconds since 1970; 0 if it is missing."""
+    """Returns the time of the last change of a file, or in a directory: seconds since 1970; 0 if it is missing."""
     if isinstance(path, ObjectPath):
         infos = [info for _, info in path.list_tree()] or [info for info in (path.object_info(),) if info]
         return max((info.modified_ns / 1e9 for info in infos), default=0.0)
@@ -47,7 +47,7 @@ def remove_tree(path: Path) -> None:
 
 
 def sync_directories(paths: Iterable[Path], root: Path) -> None:
-    """Syncs local directories and their parents within `root`, as far as they exist."""
+    """Syncs the existing ones of some local directories, and their parents within `root`."""
     if isinstance(root, ObjectPath):
         return
     for directory in sorted({directory for path in paths for directory in (path, *path.parents)}):

@@ -27,7 +27,7 @@ class GCSBucket(Bucket):
     """A bucket of GCS.
 
     Args:
-        name: Its name.
+        name: Name of the bucket.
         anonymous: Whether to send no credentials.
     """
 

@@ -2,8 +2,8 @@
 
     URL → http or https, no user → host name resolved → public address? → connection to this very address → deadline
 
-A host name is resolved once per connection, and the checked address is the one that is connected to, so a name whose
-answer changes between two look-ups gains nothing. Every redirect opens a new connection, so every one is checked.
+A host name is resolved once per connection, and capt connects to the checked address, so a name
+that resolves to another address at the next look-up has no effect. Every redirect opens a new, checked connection.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from schemas.secrets import strip_user
 _MAX_URL_CHARACTERS = 8192
 _PORTS = {"http": 80, "https": 443}
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637; ipaddress of Python 3.11 does not know it
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")  # RFC 9637; ipaddress of Python 3.11 does not contain it
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
 
 
@@ -69,7 +69,7 @@ def is_public(address: str) -> bool:
 
 
 class Deadline:
-    """Shuts down the current connection when a time is over, however slowly the server still sends.
+    """Shuts down the current connection at a deadline, even if the server still sends.
 
     A socket's own time-out starts again with every byte.
 
@@ -98,9 +98,9 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
-        """Raises TimeoutError if the time is over."""
+        """Raises TimeoutError after the deadline."""
         if not self.left:
-            raise TimeoutError("the time for this URL is over")
+            raise TimeoutError("the time limit of this URL is exceeded")
 
     def watch(self, connection: socket.socket) -> None:
         """Watches a connection instead of the former one."""
@@ -132,7 +132,8 @@ def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -
 
     Raises:
         RecordError: Stage `download`, reason `private address`.
-        OSError: Name resolution, the connection or TLS failed; TimeoutError if it took too long.
+        OSError: Name resolution, the connection or TLS failed.
+        TimeoutError: The deadline is exceeded.
         UnicodeError: The host name is invalid.
     """
     scheme, host = str(url.scheme), str(url.host).strip("[]")
@@ -170,7 +171,7 @@ class _CheckedConnection(HTTPConnection):
 
 
 class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
-    """The same over TLS."""
+    """Connects to checked addresses only, over TLS."""
 
 
 def _open_socket(host: str, port: int, seconds: float, deadline: Deadline, allow_private: bool) -> socket.socket:
@@ -197,7 +198,7 @@ def _open_socket(host: str, port: int, seconds: float, deadline: Deadline, allow
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """Reads the system's certificates once, because that takes milliseconds."""
+    """Reads the system's certificates once, because reading takes milliseconds."""
     return ssl.create_default_context()
 
 

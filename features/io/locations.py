@@ -1,4 +1,4 @@
-"""Resolves what a user names: local paths, and URIs of objects."""
+"""Resolves the locations that a user names: local paths, and URIs of objects."""
 
 from pathlib import Path
 
@@ -28,16 +28,18 @@ def local_path(name: str | Path, option: str = "") -> Path:
     """Returns the path, possibly relative, of a file or directory that must be on this machine.
 
     Args:
-        name: What a user names.
+        name: The path.
         option: The command-line option that names it, for the message.
 
     Raises:
-        UsageError: It is a URI.
+        UsageError: The path is a URI.
     """
     _check_slashes(name)
     if is_remote(name):
         raise UsageError(
-            "a URI, but a local path is needed", location=f"{option} {name}".strip(), hint="Name a local path."
+            "this is a URI, but the path must be local",
+            location=f"{option} {name}".strip(),
+            hint="Choose a local path.",
         )
     return Path(name)
 
@@ -48,6 +50,6 @@ def is_remote(name: str | Path) -> bool:
 
 
 def _check_slashes(name: str | Path) -> None:
-    """Refuses a URI in a `Path`, which has lost a slash; nobody means a local directory `s3:`."""
+    """Refuses a URI in a `Path`, which removes a slash. A local directory `s3:` is not supported."""
     if isinstance(name, Path) and not isinstance(name, ObjectPath) and str(name).startswith(ROOTS):
         raise UsageError("a Path is not a URI", location=str(name), hint="Pass the URI as a string.")

@@ -1,4 +1,4 @@
-"""Locks files so that one process works at a time; a lock ends with its process, however the process ends."""
+"""Locks files so that one process works at a time. A lock ends with its process, also if it is killed."""
 
 import contextlib
 import fcntl
@@ -25,8 +25,8 @@ def hold_lock(path: Path, activity: str) -> Iterator[None]:
     """Holds the lock at `path` while the block runs.
 
     Args:
-        path: The lock file. It stays and names its last holder.
-        activity: What the holder does, for the error of other processes, such as `training`.
+        path: The lock file. It is not deleted and names its last holder.
+        activity: Activity of the holder, for the error of other processes, such as `training`.
 
     Raises:
         LockedError: Another process holds the lock; the message names it, its host, its activity and the time.
@@ -36,7 +36,9 @@ def hold_lock(path: Path, activity: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(_describe_holder(path), location=str(path), hint="Wait for it.") from None
+            raise LockedError(
+                _describe_holder(path), location=str(path), hint="Wait until this process ends."
+            ) from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"what": activity, "process": os.getpid(), "host": socket.gethostname(), "since": since}

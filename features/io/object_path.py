@@ -1,8 +1,8 @@
 """Represents objects in buckets as `pathlib` paths.
 
-`s3://bucket/prefix/name` is a path with the parts `s3:`, `bucket`, `prefix` and `name`. Every query asks the service
-again. A directory exists while an object exists below it. Functions that need a local file (`os.open`, `numpy.memmap`,
-`pyarrow.parquet`) need `features.io.atomic_files.ensure_local`.
+`s3://bucket/prefix/name` is a path with the parts `s3:`, `bucket`, `prefix` and `name`. Every query sends a new
+request. A directory exists while an object exists below it. Functions that need a local file (`os.open`,
+`numpy.memmap`, `pyarrow.parquet`) need `features.io.atomic_files.ensure_local`.
 """
 
 import contextlib
@@ -49,16 +49,16 @@ class ObjectPath(PosixPath):
     # === Queries ===
 
     def object_info(self) -> ObjectInfo | None:
-        """Returns what the service knows about the object; None if there is none."""
+        """Returns the metadata of the object; None if the object does not exist."""
         bucket, key = self._open()
         with explain_denial(str(self)):
             return bucket.stat(key) if key else None
 
     def require_info(self) -> ObjectInfo:
-        """Returns what the service knows about the object.
+        """Returns the metadata of the object.
 
         Raises:
-            FileNotFoundError: There is no such object.
+            FileNotFoundError: The object does not exist.
         """
         info = self.object_info()
         if info is None:
@@ -80,7 +80,11 @@ class ObjectPath(PosixPath):
             return bucket.has_objects(directory_prefix(key))
 
     def stat(self, **_: Any) -> os.stat_result:
-        """Returns the size and time of the object; FileNotFoundError if there is none."""
+        """Returns the size and time of the object.
+
+        Raises:
+            FileNotFoundError: The object does not exist.
+        """
         info = self.require_info()
         seconds = info.modified_ns / 1e9
         times = [int(seconds)] * 3
@@ -90,7 +94,7 @@ class ObjectPath(PosixPath):
         )
 
     def lstat(self) -> os.stat_result:
-        """As `stat`, because buckets have no links."""
+        """Returns the same as `stat`, because buckets have no links."""
         return self.stat()
 
     def iterdir(self) -> Iterator["ObjectPath"]:  # type: ignore[override]
@@ -108,7 +112,7 @@ class ObjectPath(PosixPath):
             return [(self / name, info) for name, info in objects.list_objects(str(self))]
 
     def glob(self, pattern: str, **_: Any) -> Iterator["ObjectPath"]:  # type: ignore[override]
-        """Yields the paths that match a pattern of names; `**` may come first and matches any directories."""
+        """Yields the paths that match a pattern of names; a leading `**` matches any directories."""
         first, _slash, rest = pattern.partition("/")
         if first == "**":
             yield from (path for path, _ in self.list_tree() if fnmatchcase(path.name, rest))
@@ -125,7 +129,11 @@ class ObjectPath(PosixPath):
     # === Reading and writing ===
 
     def read_bytes(self) -> bytes:
-        """Reads the object; FileNotFoundError if there is none."""
+        """Reads the object.
+
+        Raises:
+            FileNotFoundError: The object does not exist.
+        """
         bucket, key = self._open()
         with explain_denial(str(self)):
             return bucket.read(key)
@@ -141,19 +149,27 @@ class ObjectPath(PosixPath):
         return io.BytesIO(self.read_bytes())
 
     def put(self, data: bytes) -> None:
-        """Puts the object, or replaces it; PermissionError if the service denies it."""
+        """Puts the object, or replaces it.
+
+        Raises:
+            PermissionError: The service denies the request.
+        """
         bucket, key = self._open()
         with self._require_bucket():
             bucket.put(key, data)
 
     def put_if_absent(self, data: bytes) -> bool:
-        """Puts the object unless one exists; returns whether this call put it, also if an answer was lost."""
+        """Puts the object unless one exists; returns whether this call put it, also if a response was lost."""
         bucket, key = self._open()
         with self._require_bucket():
             return bucket.put_if_absent(key, data)
 
     def upload(self, source: Path) -> None:
-        """Puts a local file of any size; PermissionError if the service denies it."""
+        """Puts a local file of any size.
+
+        Raises:
+            PermissionError: The service denies the request.
+        """
         bucket, key = self._open()
         with self._require_bucket():
             bucket.upload(source, key)
@@ -184,14 +200,14 @@ class ObjectPath(PosixPath):
         """Does nothing, because a directory exists once an object exists below it."""
 
     def rmdir(self) -> None:
-        """Does nothing, because a directory is gone once no object exists below it."""
+        """Does nothing, because a directory does not exist once no object exists below it."""
 
     @contextlib.contextmanager
     def _require_bucket(self) -> Iterator[None]:
-        """Explains FileNotFoundError of a request that only fails so if the bucket is missing."""
+        """Turns FileNotFoundError of a request into a CaptError: such a request fails only if the bucket is missing."""
         try:
             yield
         except FileNotFoundError as error:
             raise CaptError(
-                "the bucket does not exist", location=str(self), hint="Create it, or check the URI."
+                "the bucket does not exist", location=str(self), hint="Create the bucket, or check the URI."
             ) from error

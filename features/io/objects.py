@@ -41,7 +41,7 @@ def directory_prefix(key: str) -> str:
 
 @contextlib.contextmanager
 def explain_denial(uri: str) -> Iterator[None]:
-    """Turns PermissionError into CaptError, because callers take an OSError for a sign that nothing exists."""
+    """Turns PermissionError into CaptError, because callers treat an OSError as a missing file."""
     try:
         yield
     except PermissionError as error:
@@ -79,10 +79,10 @@ def list_objects(uri: str) -> Iterator[tuple[str, ObjectInfo]]:
 
 
 def stat_object(uri: str) -> ObjectInfo:
-    """Returns what the service knows about an object.
+    """Returns the metadata of an object.
 
     Raises:
-        FileNotFoundError: There is no such object.
+        FileNotFoundError: The object does not exist.
     """
     bucket, key = open_bucket(uri)
     info = bucket.stat(key) if key else None
@@ -95,7 +95,7 @@ def open_object(uri: str, buffer_size: int) -> BinaryIO:
     """Opens an object; it is read in ranges of at least `buffer_size` bytes.
 
     Raises:
-        FileNotFoundError: There is no such object.
+        FileNotFoundError: The object does not exist.
     """
     info = stat_object(uri)
     return io.BufferedReader(_ObjectFile(open_bucket(uri)[0], info), buffer_size)

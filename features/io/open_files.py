@@ -19,10 +19,10 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True)
 class FileState:
-    """The state of a file, which tells whether it has changed.
+    """The state of a file. A changed file has another state.
 
     Args:
-        modified_ns: When it last changed, in nanoseconds since 1970.
+        modified_ns: Time of the last change, in nanoseconds since 1970.
         identity: Its inode, or the object's entity tag or generation.
         version: The identity with times and size.
     """
@@ -40,8 +40,8 @@ def open_file(location: str, buffer_size: int = _BUFFER_BYTES) -> BinaryIO:
         buffer_size: Minimum number of bytes per request.
 
     Raises:
-        FileNotFoundError: It does not exist.
-        OSError: It cannot be read.
+        FileNotFoundError: The file does not exist.
+        OSError: The file cannot be read.
         CaptError: The service cannot be reached.
     """
     if is_uri(location):
@@ -53,9 +53,9 @@ def read_file(location: str, max_bytes: int) -> bytes:
     """Reads a file or object.
 
     Raises:
-        RecordError: It has more than `max_bytes` (`too large`).
-        OSError: As `open_file`.
-        CaptError: As `open_file`.
+        RecordError: The file has more than `max_bytes` (`too large`).
+        OSError: As raised by `open_file`.
+        CaptError: As raised by `open_file`.
     """
     if is_uri(location):
         bucket, key = objects.open_bucket(location)
@@ -85,7 +85,11 @@ def check_size(size: int, label: str, max_bytes: int) -> None:
 
 
 def read_within(file: _Readable, label: str, max_bytes: int) -> bytes:
-    """Reads the rest of a file; RecordError (`too large`) if it exceeds `max_bytes`, whatever size was declared."""
+    """Reads the rest of a file, regardless of its declared size.
+
+    Raises:
+        RecordError: The rest has more than `max_bytes` (`too large`).
+    """
     data = file.read(max_bytes + 1)
     check_size(len(data), label, max_bytes)
     return data

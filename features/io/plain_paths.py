@@ -1,6 +1,6 @@
-r"""Gives directories a second path that TensorFlow takes literally.
+r"""Creates a second path of a directory that TensorFlow reads literally.
 
-TensorFlow takes the path of a SavedModel for a pattern (`[ ] * ? \`) and allows only ASCII in the path of an asset.
+TensorFlow reads the path of a SavedModel as a pattern (`[ ] * ? \`) and allows only ASCII in the path of an asset.
 """
 
 import contextlib
@@ -41,13 +41,13 @@ class PlainPath:
             self.path = parent / "link"
 
     def close(self) -> None:
-        """Deletes the link, if there is one."""
+        """Deletes the link if it exists."""
         self._end.close()
 
 
 @contextlib.contextmanager
 def plain_path(directory: Path) -> Iterator[Path]:
-    """Gives a directory's plain path, as `PlainPath` does, for as long as the block runs."""
+    """Yields a directory's plain path, as `PlainPath` creates it, while the block runs."""
     with contextlib.closing(PlainPath(directory)) as plain:
         yield plain.path
 

@@ -1,4 +1,4 @@
-"""Repeats requests to object stores that failed for a moment."""
+"""Repeats requests to object stores after transient failures."""
 
 import random
 import time
@@ -24,8 +24,8 @@ class TransientError(OSError):
 def retry(request: Callable[[], Answer], uri: str) -> Answer:
     """Repeats a request while it raises TransientError.
 
-    The waits are random up to a bound that doubles ("full jitter"), so that clients that were throttled together do not
-    return together.
+    The waits are random up to a bound that doubles ("full jitter"), so that clients that were throttled at the same
+    time do not retry at the same time.
 
     Raises:
         CaptError: All `ATTEMPTS` failed.

@@ -21,7 +21,7 @@ from features.io.bucket import (
 from features.io.retries import TransientError, describe_unreachable
 from schemas.errors import UsageError
 
-# The service also answers so to a conditional put that meets another one, and to an upload whose end it has lost.
+# The service also responds in this way to concurrent conditional puts, and to an upload whose end is lost.
 _TRANSIENT = (
     "ConditionalRequestConflict",
     "NoSuchUpload",
@@ -37,7 +37,7 @@ class S3Bucket(Bucket):
     """A bucket of S3.
 
     Args:
-        name: Its name.
+        name: Name of the bucket.
         anonymous: Whether to send no credentials.
         endpoint: URL of the service; empty for Amazon's.
     """

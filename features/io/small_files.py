@@ -19,8 +19,8 @@ _THREADS = 8
 class SmallFiles:
     """The small files directly in a directory.
 
-    Files in a bucket are read at once, as one listing has them. Local files are read when they are requested, because a
-    listing that is made while others write may lack an older file.
+    Files in a bucket are read at once, as one listing contains them. Local files are read when they are requested,
+    because a listing during writes may lack an older file.
 
     Args:
         directory: The directory; it may be missing.

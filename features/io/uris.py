@@ -1,8 +1,8 @@
 """Parses the URIs of objects.
 
 A URI is `scheme://bucket/key`, with the key as it is, without escapes. `scheme://anonymous@bucket/key` sends no
-credentials. All other credentials come from where the services' own tools take them: the environment, their files, or
-the machine.
+credentials. All other credentials are those of the services' own tools: environment variables, their files, or the
+machine's role.
 """
 
 import os
@@ -26,7 +26,7 @@ class ObjectUri:
 
 
 def is_uri(location: str) -> bool:
-    """Tells a location that begins with a scheme, such as `s3://`, from a path."""
+    """Returns whether a location begins with a scheme, such as `s3://`, and is not a path."""
     return bool(_SCHEME.match(location))
 
 
@@ -42,7 +42,7 @@ def parse_uri(uri: str) -> ObjectUri:
     location = f"{scheme}://…@{bucket}" if at else uri
     if scheme not in ("s3", "gs"):
         raise UsageError(
-            f"{scheme}:// is not supported, only s3:// and gs:// are",
+            f"{scheme}:// is not supported; only s3:// and gs:// are",
             location=location,
             hint="Copy the files to a bucket or to this machine.",
         )
@@ -50,7 +50,7 @@ def parse_uri(uri: str) -> ObjectUri:
         raise UsageError("the URI has no bucket", location=location)
     if at and user != _ANONYMOUS:
         raise UsageError(
-            "the URI contains credentials", location=location, hint="Set them in environment variables instead."
+            "the URI contains credentials", location=location, hint="Set the credentials in environment variables."
         )
     return ObjectUri(scheme, bucket, key, bool(at))
 

@@ -3,8 +3,8 @@
     list_files(directory | zip | tar | URI) → ListedFile(name, Reference, size, stamp) → Reference.read() → bytes
 
 Names in annotations are compared with the listed names and never joined to a path, so no name leads outside. Archives
-are read in place. In a directory, links to files are followed, because shared disks use them; links to directories are
-not, so that a listing neither runs in circles nor leaves its directory. In an archive, links fail; if several members
+are read in place. In a directory, links to files are followed, because shared disks use them. Links to directories are
+not followed, so that a listing ends and does not leave its directory. In an archive, links fail; if several members
 have one name, the last is used.
 """
 

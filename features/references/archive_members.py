@@ -1,4 +1,4 @@
-"""Declares what all archives have in common: their interface, their members, and the names of members in a listing."""
+"""Declares the interface of archives, their members, and the names of members in a listing."""
 
 import re
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ class ArchiveMember:
     """A file in an archive.
 
     Args:
-        name: Its name in a listing.
-        member: What finds it in the archive; contains at least the name.
+        name: Name in a listing.
+        member: Key of the file in the archive; contains at least the name.
         size: Declared number of unpacked bytes, at most `MAX_SIZE`.
         stamp: Differs whenever the contents may have changed.
     """
@@ -46,14 +46,14 @@ class Archive(Protocol):
         """Reads a file in the archive.
 
         Args:
-            member: As `ArchiveMember.member`.
+            member: Key of the file, as in `ArchiveMember.member`.
             label: Name of the file in messages.
             max_bytes: Maximum declared number of bytes; checked before anything is read or unpacked.
 
         Raises:
-            RecordError: As `Reference.read`.
-            FileNotFoundError: There is no such member.
-            Exception: Nearly any class, if the archive was made to confuse its reader.
+            RecordError: As raised by `Reference.read`.
+            FileNotFoundError: The member does not exist.
+            Exception: Nearly any class, if the archive is hostile.
         """
 
     def read_start(self, member: str, label: str, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Opens archives by the format that their first bytes tell."""
+"""Opens archives. Their first bytes determine the format."""
 
 import tarfile
 import threading
@@ -21,7 +21,7 @@ def open_archive(location: str, *, reopen: bool = False) -> Archive:
 
     Args:
         location: Path or URI of a file.
-        reopen: Whether to close all archives that are open before.
+        reopen: Whether to close all open archives first.
 
     Raises:
         UsageError: The file is not an archive, or cannot be read in place.
@@ -49,7 +49,7 @@ def _open_cached(location: str) -> Archive:
             raise UsageError(
                 "neither a directory nor a complete zip or tar archive",
                 location=location,
-                hint="Name a directory, a .zip or a .tar.",
+                hint="Choose a directory, a .zip or a .tar.",
             )
     return Zip(location)
 

@@ -2,7 +2,7 @@
 
     URL → checked → requested → redirected, each hop checked → 200, an image, not encoded → bytes, counted → complete
 
-Any answer of a server raises nothing but RecordError. Messages contain URLs without users, and targets of redirects
+Any response of a server raises only RecordError. Messages contain URLs without users, and targets of redirects
 without queries, which often are signatures. Only http and https URLs without a user name, and by default only public
 addresses, are requested (`features.io.http_connections`). Proxies of the environment are not used, because they would
 resolve host names unchecked.
@@ -55,11 +55,11 @@ class DownloadLimits:
         max_bytes: Maximum number of bytes of the image, declared and sent.
         connect_seconds: Time-out per address of a host.
         read_seconds: Time-out for each wait for more bytes.
-        total_seconds: Time-out for everything: redirects, retries, pauses. The look-up of a host name has the
-            resolver's own time-out in addition.
+        total_seconds: Time-out for the whole download, with redirects, retries and pauses. The look-up of a host name
+            has the resolver's own time-out in addition.
         redirects: Maximum number of redirects.
         retries: Maximum number of retries after transient failures.
-        backoff_seconds: Pause before the first retry; it doubles with each.
+        backoff_seconds: Pause before the first retry; each further pause is twice as long.
         retry_after_seconds: Maximum accepted `Retry-After`.
         allow_private: Whether to request addresses outside the public internet.
     """
@@ -76,16 +76,16 @@ class DownloadLimits:
 
 
 class DownloadError(RecordError):
-    """A URL gave no image.
+    """A URL without an image.
 
     Args:
         reason: `http 404` and the like, `timed out`, `too large`, `not an image`, `empty`, `encoded`, `broken off`,
             `refused`, `busy`, `no such host`, `no connection`, `certificate`, `too many redirects`, `private address`,
             `scheme` or `bad address`.
         detail: The URL and the problem; shortened to `MAX_DETAIL_CHARACTERS`.
-        permanent: Whether it would probably fail again tomorrow.
+        permanent: Whether the URL would probably fail again on the next day.
         transient: Whether a retry may succeed at once.
-        retry_after: Seconds that the server asks to wait; None if it does not.
+        retry_after: Seconds to wait, as requested by the server; None if it requests none.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ def download_into(
         rest: Waits for a number of seconds before a retry.
 
     Raises:
-        RecordError: As `download`.
+        RecordError: As raised by `download`.
         OSError: Writing the file failed.
     """
     with Deadline(limits.total_seconds) as deadline:
@@ -153,7 +153,7 @@ def build_download_name(url: str) -> str:
 
 
 def _receive(url: str, limits: DownloadLimits, deadline: Deadline) -> Generator[bytes, None, None]:
-    """Yields the chunks of the image; turns every exception that an answer causes into RecordError."""
+    """Yields the chunks of the image; turns every exception that a response causes into RecordError."""
     try:
         yield from _follow(url, limits, deadline)
     except Exception as error:
@@ -174,7 +174,7 @@ def _follow(url: str, limits: DownloadLimits, deadline: Deadline) -> Iterator[by
 
 
 class _Response:
-    """A server's answer to the request of one URL, which messages call `label`."""
+    """A server's response to the request of one URL, which messages call `label`."""
 
     def __init__(self, url: str, label: str, limits: DownloadLimits, deadline: Deadline) -> None:
         self._url, self._label = url, label
@@ -194,7 +194,7 @@ class _Response:
         self._connection.close()
 
     def find_redirect(self) -> str | None:
-        """Returns the URL that the server redirects to; None if it does not."""
+        """Returns the URL that the server redirects to; None without a redirect."""
         location = self._header("Location")
         if self._response.status not in _REDIRECTS or not location:
             return None
@@ -206,7 +206,7 @@ class _Response:
             raise self._fail("bad address", f"redirected to {strip_query(location)!r}: {error}") from error
 
     def check(self) -> None:
-        """Raises DownloadError if the headers tell that no image within the limits follows."""
+        """Raises DownloadError if the headers rule out an image within the limits."""
         status = self._response.status
         if status != http.client.OK:
             transient = status >= 500 or status in _TRANSIENT_CLIENT_ERRORS
@@ -247,7 +247,7 @@ class _Response:
     def _read_chunk(self) -> bytes:
         with _translate_errors(self._label, self._deadline):
             chunk = bytearray()
-            # `read` takes a chunk of a negative size for the rest of the connection, and reads it into memory.
+            # `read` treats a chunk of a negative size as the rest of the connection, and reads the rest into memory.
             while len(chunk) < _CHUNK_BYTES and (
                 part := self._response.read1(_CHUNK_BYTES - len(chunk), decode_content=False)
             ):
@@ -279,7 +279,7 @@ def _translate_errors(label: str, deadline: Deadline) -> Iterator[None]:
         raise DownloadError(error.reason, detail, permanent=error.permanent) from error
     except Exception as error:
         if not deadline.left:
-            raise DownloadError("timed out", f"{label}: not done in time", permanent=False) from error
+            raise DownloadError("timed out", f"{label}: the time limit is exceeded", permanent=False) from error
         if not isinstance(error, OSError | HTTPError | http.client.HTTPException | ValueError):
             raise
         reason, permanent, transient = _classify(error)

@@ -33,9 +33,9 @@ def is_image_name(name: str) -> bool | None:
 
 
 def starts_as_image(reference: Reference) -> bool:
-    """Returns whether a file begins as a format that capt decodes.
+    """Returns whether the first bytes of a file are those of a format that capt decodes.
 
-    Also True if the file cannot be read, so that it fails with its reason instead of being ignored.
+    The result is also True if the file cannot be read, so that the file fails with its reason instead of being ignored.
     """
     try:
         return has_image_signature(reference.read_start(_START_BYTES))

@@ -1,6 +1,6 @@
 """Limits the size of an image before it is read and decoded.
 
-Limits depend on the machine and not on the meaning of a row, so they are not part of the table config. A decoded pixel
+Limits depend on the machine and do not affect a row, so they are not part of the table config. A decoded pixel
 takes four bytes, and up to three images of that size exist while transparency is replaced by white.
 """
 

@@ -14,7 +14,7 @@ from features.references.archives import open_archive
 from features.references.reference import ListedFile, Reference
 from schemas.errors import CaptError, UsageError
 
-_HINT = "Name a directory, a .zip or a .tar."
+_HINT = "Choose a directory, a .zip or a .tar."
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 _log = logging.getLogger("capt.references")
@@ -27,7 +27,7 @@ def list_files(root: str) -> Iterator[ListedFile]:
         root: Path, or `s3://` or `gs://` URI.
 
     Raises:
-        UsageError: `root` is missing, of another kind, or a corrupt archive.
+        UsageError: `root` is missing, is another kind of file, or is a corrupt archive.
         CaptError: A directory, archive or bucket cannot be read.
     """
     if is_uri(root):
@@ -36,14 +36,14 @@ def list_files(root: str) -> Iterator[ListedFile]:
     path = Path(root).absolute()
     location = os.fspath(path)
     if escape_bytes(location) != location:
-        raise UsageError("the path is not UTF-8", location=escape_bytes(location), hint="Rename it.")
+        raise UsageError("the path is not UTF-8", location=escape_bytes(location), hint="Rename the file or directory.")
     if not root or not path.exists():
         raise UsageError("no such directory or archive", location=root or "--images", hint=_HINT)
     yield from _list_directory(location) if path.is_dir() else _list_archive(location)
 
 
 def is_collection(name: str) -> bool:
-    """Returns whether a name stands for many files: a directory, an archive by its suffix, or a URI without suffix."""
+    """Returns whether a name means several files: a directory, an archive by its suffix, or a URI without suffix."""
     if name.lower().endswith(_ARCHIVES):
         return True
     return not PurePosixPath(name).suffix if is_uri(name) else Path(name).is_dir()
@@ -93,7 +93,7 @@ def _scan(directory: str) -> "Iterator[os.DirEntry[str]]":
 
 
 def _is_directory(entry: "os.DirEntry[str]") -> bool:
-    """Returns False on an error, so that the entry counts as a file, which fails when it is read."""
+    """Returns whether an entry is a directory. On an error, the entry counts as a file, which fails when it is read."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
@@ -101,7 +101,7 @@ def _is_directory(entry: "os.DirEntry[str]") -> bool:
 
 
 def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
-    """Returns the file, also for a broken link, which then fails as missing; None if the entry is not a file."""
+    """Returns the listed file; None if the entry is not a file. A broken link is listed and then fails as missing."""
     path = escape_bytes(entry.path)
     name = path[prefix:]
     try:
@@ -109,7 +109,7 @@ def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
     except OSError:
         return ListedFile(name, Reference(path), 0, "", 0)
     if stat.S_ISDIR(status.st_mode):
-        _log.warning("%s: links to directories are not followed", path)
+        _log.warning("%s is a link to a directory. It is not followed.", path)
     if not stat.S_ISREG(status.st_mode):
         return None
     stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"

@@ -37,7 +37,7 @@ class Reference:
 
     Args:
         location: Absolute path, or `s3://` or `gs://` URI, of the file or archive.
-        member: What finds the file in the archive (`ArchiveMember.member`); empty for a plain file.
+        member: Key of the file in the archive (`ArchiveMember.member`); empty for a plain file.
     """
 
     location: str
@@ -100,11 +100,11 @@ class ListedFile:
 
     Args:
         name: Path relative to the listed directory, archive or URI, with slashes.
-        reference: How to read it.
+        reference: Reference to read the file by.
         size: Number of unpacked bytes.
         stamp: Differs whenever the contents may have changed: times and inode of a file, checksum of a zip member,
             position of a tar member with the archive's times, time, size and tag of an object.
-        modified_ns: When the file, archive or object last changed, in nanoseconds since 1970.
+        modified_ns: Time of the last change of the file, archive or object, in nanoseconds since 1970.
     """
 
     name: str

@@ -36,26 +36,28 @@ class Tar:
         self._location = location
 
     def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
-        """Yields the files and links after one pass over the headers; the names are on disk, not in memory."""
+        """Yields the files and links after one pass over the headers. The names are stored on disk, not in memory."""
         with contextlib.closing(sqlite3.connect("")) as database:
             database.execute("CREATE TABLE member (name TEXT PRIMARY KEY, member, size, stamp) WITHOUT ROWID")
             try:
                 inserted = database.executemany(
                     "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", self._read_rows(state.version)
                 )
-            except Exception as error:  # tarfile raises many classes on archives that were made to confuse it.
+            except Exception as error:  # tarfile raises errors of many classes for hostile archives.
                 message = f"the tar archive is corrupt or incomplete: {error}"
                 raise UsageError(message, location=self._location, hint="Download or pack it again.") from error
             (count,) = database.execute("SELECT count(*) FROM member").fetchone()
             if count < inserted.rowcount:
                 _log.warning(
-                    "%s: %d repeated names; the last member of each is used", self._location, inserted.rowcount - count
+                    "%s: %d repeated names. The last member with each name is used.",
+                    self._location,
+                    inserted.rowcount - count,
                 )
             for row in database.execute("SELECT name, member, size, stamp FROM member"):
                 yield ArchiveMember(*row)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """Reads a member, as `Archive.read`."""
+        """Reads a member, as `Archive.read` does."""
         with open_file(self._location) as file:
             size = _seek_data(file, member, label)
             check_size(size, label, max_bytes)
@@ -65,7 +67,7 @@ class Tar:
         return data
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
-        """Reads the first bytes of a member, as `Archive.read_start`."""
+        """Reads the first bytes of a member, as `Archive.read_start` does."""
         with open_file(self._location) as file:
             return file.read(min(size, _seek_data(file, member, label)))
 
@@ -115,7 +117,11 @@ def _seek_data(file: BinaryIO, member: str, label: str) -> int:
 
 
 def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields the headers of an archive; ReadError if it does not end as it should."""
+    """Yields the headers of an archive.
+
+    Raises:
+        tarfile.ReadError: The archive is truncated or corrupt.
+    """
     archive = tarfile.TarFile(fileobj=_HeaderFile(file))
     end = 0
     while info := archive.next():
@@ -126,7 +132,7 @@ def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         end = archive.offset
         archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all.
         yield info
-    # tarfile takes an unreadable header for the end.
+    # tarfile treats an unreadable header as the end.
     file.seek(archive.offset)
     if file.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
         raise tarfile.ReadError(f"neither a header nor the end at byte {archive.offset}")

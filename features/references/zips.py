@@ -30,11 +30,15 @@ class Zip:
         self._lock = threading.Lock()
         try:
             self._archive = zipfile.ZipFile(open_file(location))
-        except Exception as error:  # zipfile raises nearly any class on archives that were made to confuse it.
+        except Exception as error:  # zipfile raises errors of nearly any class for hostile archives.
             raise UsageError(f"the archive cannot be read: {error}", location=location) from error
 
     def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
-        """Yields the files; UsageError if members overlap."""
+        """Yields the files.
+
+        Raises:
+            UsageError: Members overlap.
+        """
         members = self._archive.infolist()
         _check_overlap(members, self._location)
         raw_names = {member.filename for member in members}
@@ -42,20 +46,20 @@ class Zip:
         last = dict(listed)
         if len(last) < len(listed):
             repeated = len(listed) - len(last)
-            _log.warning("%s: %d repeated names; the last member of each is used", self._location, repeated)
+            _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
         for name, member in last.items():
             stamp = f"crc:{member.CRC:08x}:{state.identity}"
             yield ArchiveMember(name, member.filename, min(member.file_size, MAX_SIZE), stamp)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """Reads a member, as `Archive.read`."""
+        """Reads a member, as `Archive.read` does."""
         info = self._find_member(member, label)
         check_size(info.file_size, label, max_bytes)
         with self._open(info) as file:
             return read_within(file, label, max_bytes)
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
-        """Reads the first bytes of a member, as `Archive.read_start`."""
+        """Reads the first bytes of a member, as `Archive.read_start` does."""
         with self._open(self._find_member(member, label)) as file:
             return file.read(size)
 
@@ -87,7 +91,7 @@ def _decode_name(member: zipfile.ZipInfo, raw_names: Container[str]) -> str:
 
 
 def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:
-    """Raises UsageError if members share bytes of the archive, because so a small zip unpacks to any size."""
+    """Raises UsageError if members share bytes of the archive, because a small zip could then unpack to any size."""
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:

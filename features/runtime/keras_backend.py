@@ -20,10 +20,10 @@ def choose_backend() -> None:
         raise UsageError(
             f"capt does not support the backend {backend!r}",
             location=VARIABLE,
-            hint=f"use one of {', '.join(BACKENDS)}",
+            hint=f"Use one of {', '.join(BACKENDS)}.",
         )
     if importlib.util.find_spec(backend) is None:
         raise UsageError(
-            f"the package {backend!r} is not installed", location=VARIABLE, hint="install it, or unset the variable"
+            f"the package {backend!r} is not installed", location=VARIABLE, hint="Install it, or unset the variable."
         )
     os.environ[VARIABLE] = backend

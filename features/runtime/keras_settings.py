@@ -50,7 +50,7 @@ def _import_keras() -> Any:
         raise UsageError(
             f"Keras cannot be imported: {error}",
             location="Keras",
-            hint="check the file keras.json and the installation",
+            hint="Check the file keras.json and the installation.",
         ) from error
     return keras
 

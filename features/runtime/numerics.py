@@ -1,7 +1,7 @@
 """Detects the numerics class and toolchain of this process, and removes environment variables that change them.
 
-The bits of a row depend on the device, its instruction set or chip, the library and the precision. Together they are
-the numerics class. The process that computes the row detects it.
+The bits of a row depend on the device, its instruction set or chip, the library and the precision: the numerics class.
+The process that computes the row detects its numerics class.
 """
 
 import logging
@@ -136,7 +136,7 @@ def warn_about_emulation(precision: str) -> None:
     """Logs a warning if this machine's processor has no instructions for a precision.
 
     Args:
-        precision: As `emulates` accepts it.
+        precision: Precision, as for `emulates`.
     """
     if emulates(precision, read_cpu_flags()):
         name = precision.removeprefix("mixed_")

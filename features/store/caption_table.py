@@ -101,16 +101,16 @@ def transform_directory(root: Path, files: Mapping[str, FileEntry]) -> Path:
 
 
 def check_file_names(table: CaptionTable, captions: pa.Table, dataset: Dataset, catalog: pa.Table) -> None:
-    """Checks that captions and a dataset mean the same image file by an image ID.
+    """Checks that each image ID has the same image file in a caption table and in a dataset.
 
     Args:
         table: The caption table.
-        captions: Its rows.
+        captions: Rows of the caption table.
         dataset: The dataset.
-        catalog: Its catalog.
+        catalog: Catalog of the dataset.
 
     Raises:
-        StoreError: The annotations of the captions give another file name for an image than those of the dataset.
+        StoreError: An image has one file name in the captions' annotations and another in those of the dataset.
     """
     caption_files, image_files = table.file_names(), dataset.file_names()
     if not (len(caption_files) or len(image_files)):
@@ -130,7 +130,7 @@ def check_file_names(table: CaptionTable, captions: pa.Table, dataset: Dataset, 
 
 
 def _find_names(image_ids: Any, names: pa.Table) -> Any:
-    """Returns the file name of each image ID; an ID without a row is its own file name."""
+    """Returns the file name of each image ID; an ID without a row equals its file name."""
     row = pc.index_in(image_ids, names["image_id"].combine_chunks())
     return pc.coalesce(pc.take(names["file_name"].combine_chunks(), row), image_ids)
 

@@ -35,7 +35,7 @@ MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 @dataclass(frozen=True)
 class LogState:
-    """The live commits of a table, as far as its log and manifests can be read.
+    """The live commits of a table, according to the readable part of its log and manifests.
 
     Args:
         live: The manifests that no other manifest replaces, oldest first, without those that only drop others.
@@ -69,7 +69,7 @@ class LogState:
 
 
 class CommitLog:
-    """The commit log of the table in `root`. The table need not exist."""
+    """The commit log of the table in `root`. The table may be missing."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -95,7 +95,7 @@ class CommitLog:
         return _parse_entry(_read_bytes(path), path)
 
     def last(self) -> int:
-        """Returns the number of the last entry; 0 if there is none."""
+        """Returns the number of the last entry; 0 if the log is empty."""
         return _last_number(path.name for path in (self._root / LOG).glob("*.json"))
 
     def entry_path(self, number: int) -> Path:
@@ -169,18 +169,18 @@ class CommitLog:
         """Returns the manifest with this digest.
 
         Raises:
-            CorruptFileError: It is missing or corrupt.
+            CorruptFileError: The manifest is missing or corrupt.
         """
         path = self._manifest_path(digest)
         return _parse_manifest(_read_bytes(path), path)
 
     def _manifest_reader(self) -> Callable[[str], Manifest]:
-        """Returns a function that does what `manifest` does, and reads a bucket's manifests at once."""
+        """Returns a function that reads a manifest as `manifest` does. A bucket's manifests are read at once."""
         files = SmallFiles(self._root / MANIFESTS)
         return lambda digest: _parse_manifest(files.read(f"{digest}.json"), self._manifest_path(digest))
 
     def append(self, manifest: Manifest) -> str:
-        """Makes a commit visible, whatever others have committed meanwhile.
+        """Makes a commit visible, regardless of concurrent commits.
 
         A manifest that is already live is not added again. If it was superseded, the new commit has the same files and
         replaces the former one.
@@ -194,14 +194,14 @@ class CommitLog:
                 return digest
 
     def update(self, build: Callable[[LogState], Manifest | None]) -> str | None:
-        """Makes a commit visible that is built from the log state; no other commit comes between.
+        """Makes a commit visible that is built from the latest log state. No other commit is made in between.
 
         Args:
-            build: Builds the manifest from the log state; None for no commit. It may raise. It is called again if
-                another writer was faster.
+            build: Builds the manifest from the log state, or returns None for no commit. It may raise. It is called
+                again if another writer was faster.
 
         Returns:
-            The digest of the commit; None if there is none.
+            The digest of the commit; None without a commit.
 
         Raises:
             CorruptFileError: The log is corrupt.
@@ -263,7 +263,7 @@ class CommitLog:
 
 
 def build_superseding_manifest(manifest: Manifest, log_state: LogState) -> Manifest:
-    """Returns a manifest that replaces all live and blocking ones; the live one if it is equal otherwise.
+    """Returns a manifest that replaces all live and blocking ones, or the live one if it is equal except for that.
 
     Args:
         manifest: The manifest, with empty `replaces`.

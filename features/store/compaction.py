@@ -68,7 +68,7 @@ class CompactionSummary:
         dropped: Number of dropped rows that no dataset references.
         repeated: Number of dropped rows that an older commit contains, too.
         shards: Number of written shards.
-        bytes: Their size without indexes.
+        bytes: Size of these shards without indexes.
     """
 
     merged: int
@@ -86,7 +86,7 @@ def compact_store(options: StoreCompact) -> dict[str, Any]:
         options: The store, the tables, and their number of shards.
 
     Returns:
-        `tables`, their number; the sums over them of the fields of `CompactionSummary`; and `seconds`.
+        `tables`, the number of tables; the sums of the fields of `CompactionSummary` over all tables; and `seconds`.
 
     Raises:
         UsageError: The number of shards is not a power of two.
@@ -103,7 +103,7 @@ def compact_store(options: StoreCompact) -> dict[str, Any]:
 
 
 def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> CompactionSummary:
-    """Merges the commits of one table. Commits made meanwhile stay beside the merged one.
+    """Merges the commits of one table. Commits that are made during the compaction stay live beside the merged one.
 
     Args:
         store: The store.
@@ -128,9 +128,9 @@ class _Group:
     """The commits with the same metadata.
 
     Args:
-        facts: Their metadata.
+        facts: Metadata of the commits.
         manifests: The commits, oldest first.
-        rows: Number of their rows that stay.
+        rows: Number of rows that stay.
         keys: SHA-256 of the keys of these rows in ascending order.
     """
 
@@ -140,14 +140,14 @@ class _Group:
     keys: str = ""
 
     def is_compact(self, count: int) -> bool:
-        """Tells whether there is nothing to merge, to drop or to divide into another number of shards."""
+        """Returns whether there is nothing to merge, to drop or to divide into another number of shards."""
         shards = [shard for manifest in self.manifests for shard in manifest.shards]
         keeps_all = sum(shard.rows for shard in shards) == self.rows
         return len(self.manifests) == 1 and keeps_all and all(shard.count == count for shard in shards)
 
 
 class _Compaction:
-    """One attempt to compact one table, as it is at the start.
+    """One attempt to compact one table. It uses the state of the table at its start.
 
     Args:
         store: The store.
@@ -175,7 +175,7 @@ class _Compaction:
         """Compacts the table.
 
         Returns:
-            The summary; None if the commits to merge were replaced meanwhile, or dropped rows were referenced.
+            The summary; None if another job has replaced the commits to merge, or references dropped rows.
         """
         try:
             if self._drops and not is_busy(self._store.path, self._name, "prepare"):
@@ -239,7 +239,7 @@ class _Compaction:
         return {one.name: [manifest.digest for manifest in one.manifests] for one in self._store.datasets()}
 
     def _are_dropped_rows_needed(self) -> bool:
-        """Tells whether a job or a dataset has begun to reference a dropped row since the start."""
+        """Returns whether a job or a dataset has begun to reference a dropped row since the start."""
         if is_busy(self._store.path, self._name, "prepare"):
             return True
         if self._referenced is None or self._read_dataset_commits() == self._dataset_commits:

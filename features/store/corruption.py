@@ -2,7 +2,7 @@
 
     STORE/cache/damage.json    {"paths":["features/ab…/0123…/features-….tfrecord",…],"version":1}
 
-The record says where to look. A file that was repaired since is not corrupt.
+The record lists candidates: a file that was repaired later is not corrupt.
 """
 
 import errno
@@ -66,7 +66,7 @@ def check_file(root: Path, entry: FileEntry) -> Path:
 
 
 def is_intact(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bool:
-    """Tells whether a referenced file exists with its size and, if it is suspect, with its checksum."""
+    """Returns whether a referenced file exists with its size and, if it is suspect, with its checksum."""
     try:
         size = (root / entry.path).stat().st_size
     except OSError:
@@ -75,7 +75,7 @@ def is_intact(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bo
 
 
 def has_valid_checksum(root: Path, entry: FileEntry) -> bool:
-    """Tells whether a referenced file exists with its checksum."""
+    """Returns whether a referenced file exists with its checksum."""
     try:
         return hash_file(root / entry.path) == entry.sha256
     except OSError:

@@ -51,7 +51,7 @@ class Dataset(TableSnapshot):
         return read_parquet([self._catalog_path], CATALOG)
 
     def labels(self) -> pa.Table:
-        """Returns the rows of `schemas.tables.LABELS` by image ID; none if the dataset has no labels."""
+        """Returns the rows of `schemas.tables.LABELS` by image ID; no rows if the dataset has no labels."""
         entry = self.manifest.files.get(LABELS.name)
         return read_parquet([self.file(entry)] if entry else [], LABELS)
 

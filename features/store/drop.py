@@ -23,11 +23,11 @@ def drop_dataset(options: StoreDrop) -> dict[str, Any]:
         options: The store and the dataset. It is not an error if the dataset was removed before.
 
     Returns:
-        `dataset`; `images`, the number it had; `caption_tables`, the fingerprints of the removed caption tables; and
-        `seconds`.
+        `dataset`; `images`, the number of its images; `caption_tables`, the fingerprints of the removed caption tables;
+        and `seconds`.
 
     Raises:
-        StoreError: The store never had such a dataset.
+        StoreError: The store never contained the dataset.
     """
     started = time.monotonic()
     store, name = open_store(options.store), options.dataset

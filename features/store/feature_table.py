@@ -32,9 +32,9 @@ from schemas.terminal.progress import show_progress
 class FeatureTable(TableSnapshot):
     """The features of images, by content hash.
 
-    `get` returns the features of one image, `get_many` those of many. `lookup` and `read` are the two halves of
-    `get_many`, for callers that read the same images repeatedly. `record_batches`, `to_arrow` and `dataset` return the
-    whole table, by key.
+    `get` returns the features of one image, `get_many` the features of several. `lookup` and `read` are the two steps
+    of `get_many`, for callers that read the same images repeatedly. `record_batches`, `to_arrow` and `dataset` return
+    the whole table, by key.
 
     Args:
         root: The table's directory.
@@ -163,7 +163,7 @@ class FeatureTable(TableSnapshot):
     def record_batches(self, rows: int = 64) -> Iterator[pa.RecordBatch]:
         """Iterates over the whole table by key, each key once, `rows` per batch and fewer in the last.
 
-        The columns are those of `to_arrow`. Memory holds one batch and the keys of one key range.
+        The columns are those of `to_arrow`. Memory contains one batch and the keys of one key range.
         """
         for keys, positions in merged_positions(self._merge(), rows):
             stored = self.read_columns(positions)
@@ -173,9 +173,9 @@ class FeatureTable(TableSnapshot):
     def to_arrow(self) -> pa.Table:
         """Returns the whole table by key, each key once.
 
-        Columns: `key`, 32 bytes; `value`, fixed-size binary: the little-endian values of one image in row-major order,
-        whose shape and dtype are in the field's metadata; with int8 also `scale`, float32 values of the same form. As
-        NumPy: `np.frombuffer(t["value"].combine_chunks().buffers()[1], dtype).reshape(-1, *shape)`.
+        Columns: `key`, 32 bytes; `value`, fixed-size binary with the little-endian values of one image in row-major
+        order. The field's metadata contains shape and dtype. With int8, also `scale`, float32 values of the same form.
+        As NumPy: `np.frombuffer(t["value"].combine_chunks().buffers()[1], dtype).reshape(-1, *shape)`.
         """
         return pa.Table.from_batches(self.record_batches(), schema=self._arrow_schema())
 

@@ -127,7 +127,7 @@ class _History:
 
 @dataclass
 class _Collector:
-    """One garbage collection; `paths` and `bytes` are those of the deleted files."""
+    """One garbage collection; `paths` and `bytes` are the paths and the total size of the deleted files."""
 
     store: Path
     age: float
@@ -188,7 +188,7 @@ class _Collector:
                 self._delete_tree(path)
 
     def _collect_table(self, root: Path) -> None:
-        # Leases are read after the log: a reader that takes its lease later finds the same log state.
+        # Leases are read after the log: a reader that writes its lease later finds the same log state.
         history = _History.read(root)
         leased = self._leased_manifests(root)
         planned = {name for name, plan in planned_commits(self.store).items() if plan not in self._deleted_plans}
@@ -302,12 +302,12 @@ class _Collector:
 
 
 def _is_in_commit(parts: tuple[str, ...]) -> bool:
-    """Tells whether a path within a table is, or is in, the directory of a commit or report."""
+    """Returns whether a path within a table is, or is in, the directory of a commit or report."""
     return any(COMMIT_NAME.fullmatch(name) for name in (parts[1:2] if parts[:1] == (REPORTS,) else parts[:1]))
 
 
 def _is_written_by_capt(name: str, history: _History) -> bool:
-    """Tells whether a file that no commit references has a name that capt writes."""
+    """Returns whether a file that no commit references has a name that capt writes."""
     directory, _, rest = name.partition("/")
     if is_temporary(Path(name)):
         return True
@@ -321,7 +321,7 @@ def _extractors(manifest: Manifest) -> set[str]:
 
 
 def _read_extractor_record(path: Path) -> str:
-    """Returns the SHA-256 of a feature table's extractor; empty if it has none yet."""
+    """Returns the SHA-256 of a feature table's extractor; empty if the table has no extractor yet."""
     try:
         return str(parse_json(path.read_bytes())["network"])
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Tracks the leases that this process holds, and whether they are still valid.
 
 A process may be suspended for longer than its lease is valid; garbage collection then assumes that the process is dead.
-A holder therefore gives up its lease early, by its own clock, and never renews it afterwards.
+A holder therefore stops using its lease early, by its own clock, and never renews it afterwards.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from threading import Lock
 from features.io.atomic_files import touch, write
 from schemas.errors import StoreError
 
-# Fraction of a lease's time after which its holder gives it up. The rest is for requests in progress.
+# Fraction of a lease's time after which its holder stops using it. The rest is for requests in progress.
 _HELD_FRACTION = 0.75
 
 
@@ -28,7 +28,7 @@ class HeldLease:
 
     Args:
         path: The lease's file.
-        data: Its bytes.
+        data: Bytes of the file.
         seconds: Time for which the lease is valid after its file was last touched.
         tables: The directories of the leased tables.
     """
@@ -100,7 +100,7 @@ def check_lease(root: Path) -> None:
 
 @contextlib.contextmanager
 def register_lease(lease: HeldLease) -> Iterator[None]:
-    """Adds a lease to those of the current job while the block runs."""
+    """Adds a lease to the leases of the current job while the block runs."""
     token = _held.set((*_held.get(), lease))
     try:
         yield

@@ -50,7 +50,7 @@ def table_roots(store: Path) -> list[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Tells whether a file is a temporary file, of a running or a killed writer."""
+    """Returns whether a file is a temporary file, of a running or a killed writer."""
     return path.name.startswith(TEMP_PREFIX)
 
 

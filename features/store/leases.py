@@ -13,8 +13,8 @@ lease of a killed job expires.
 
 A writer writes its lease before it reads a table, and then waits while a `collect` lease lists the table. A job that
 deletes files writes a `collect` lease, and then skips the table if a writer's lease lists it. If both start at the same
-time, at least one sees the other. A log therefore never changes while files are deleted according to it, and a writer
-never relies on a file that is being deleted.
+time, at least one finds the lease of the other. A log therefore never changes while files are deleted according to it,
+and a writer never uses a file that is being deleted.
 """
 
 import contextlib
@@ -51,11 +51,11 @@ _log = logging.getLogger("capt.store")
 
 
 class Lease(Frozen):
-    """The tables that one running job relies on.
+    """The tables that one running job uses.
 
     Args:
         version: Version of the lease format.
-        purpose: What the job does, see the module's docstring.
+        purpose: Purpose of the lease; see the module's docstring.
         seconds: Time for which the lease is valid after its file was last touched.
         tables: Digests of the manifests that the job reads, by table, as a path within the store such as
             `features/0123456789abcdef`.
@@ -67,7 +67,7 @@ class Lease(Frozen):
     tables: dict[str, tuple[Sha256, ...]]
 
     def is_writing(self, table: str) -> bool:
-        """Tells whether the job may write to a table. Jobs with work plans may also write plans and extractors."""
+        """Returns whether the job may write to a table. Jobs with work plans may also write plans and extractors."""
         is_shared = table in _SHARED_DIRECTORIES and self.purpose in ("prepare", "compact")
         return self.purpose in _WRITERS and (table in self.tables or is_shared)
 
@@ -90,7 +90,7 @@ def lease(
 
     Args:
         store: The store's directory.
-        purpose: What the job does, see the module's docstring.
+        purpose: Purpose of the lease; see the module's docstring.
         tables: Digests of the manifests that the job reads, by the table's `table_name`.
         seconds: Time for which the lease is valid if this process dies.
 
@@ -210,12 +210,12 @@ def leased_manifests(store: Path, table: str, now: float) -> set[str]:
 
 
 def is_writing(store: Path, table: str, now: float | None = None) -> bool:
-    """Tells whether a job may write to a table, at a time in seconds since 1970; None is now."""
+    """Returns whether a job may write to a table, at a time in seconds since 1970; None is now."""
     return any(lease.is_writing(table) for _, lease in _valid_leases(store, time.time() if now is None else now))
 
 
 def is_busy(store: Path, table: str, *purposes: Purpose) -> bool:
-    """Tells whether a lease with one of these purposes lists the table."""
+    """Returns whether a lease with one of these purposes lists the table."""
     return any(table in lease.tables and lease.purpose in purposes for lease in current_leases(store))
 
 
@@ -255,5 +255,5 @@ def _read(path: Path) -> Lease:
         return Lease.model_validate_json(path.read_bytes())
     except ValidationError:
         raise StoreError(
-            "the lease cannot be read", location=str(path), hint="Delete it once no job uses the store."
+            "the lease cannot be read", location=str(path), hint="Delete the file once no job uses the store."
         ) from None

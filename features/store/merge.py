@@ -1,6 +1,6 @@
 """Merges the rows of a feature table's shards into one sequence by key, one key range at a time.
 
-A key range is a key prefix, as a shard is: a range of one commit's shards contains whole ranges of another's.
+A key range is a key prefix, like a shard. So a range of one commit's shards contains whole ranges of another commit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ class MergedRows:
 
 
 class ShardMerge:
-    """The rows of a table's shards by key. If several shards contain a key, the row of the first shard counts.
+    """The rows of a table's shards by key. If several shards contain a key, the row of the first shard is used.
 
     Args:
         root: The table's directory.
@@ -135,12 +135,12 @@ def as_keys(keys: NDArray[np.uint8]) -> Keys:
 
 
 def as_bytes(keys: Keys) -> NDArray[np.uint8]:
-    """Returns keys as uint8 [N, 32], which keep trailing zeros; the items of the strings do not."""
+    """Returns keys as uint8 [N, 32], which keep trailing zeros; NumPy's strings lose them."""
     return np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)
 
 
 def contains(ordered: Keys, keys: Keys) -> NDArray[np.bool_]:
-    """Tells which of the keys are among the ordered ones, bool [N]."""
+    """Returns which of the keys are among the sorted ones, bool [N]."""
     if not len(ordered):
         return np.zeros(len(keys), np.bool_)
     nearest = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)

@@ -33,7 +33,7 @@ class ModelDecision:
 
     Args:
         number: Position in the history, from 1.
-        facts: What was decided.
+        facts: The decision and its reasons.
         manifest: The commit that records the decision.
     """
 
@@ -47,7 +47,7 @@ class ModelHistory:
 
     Args:
         store: The store.
-        name: The model's name. The model need not have a commit.
+        name: The model's name. The model may be without a commit.
 
     Raises:
         UsageError: The name is invalid.
@@ -75,7 +75,7 @@ class ModelHistory:
 
     @property
     def champion(self) -> str | None:
-        """The champion's run; None if there is none yet."""
+        """The champion's run; None before the first champion."""
         history = self.history()
         return history[-1].facts.champion if history else None
 
@@ -99,7 +99,7 @@ class ModelHistory:
         return [name for name in names if RUN_NAME.fullmatch(name)]
 
     def promoted_files(self, run: str) -> dict[str, FileEntry]:
-        """Returns the files of a run, as the commit that first promoted it references them; empty if none did."""
+        """Returns the files of a run, as its first promotion references them; empty if it was never promoted."""
         files = (one.manifest.files for one in self.history() if one.facts.champion == run)
         return dict(next(filter(None, files), {}))
 
@@ -114,7 +114,7 @@ def list_decisions(log_state: LogState) -> list[ModelDecision]:
 
 
 def find_champion(path: str | Path) -> Path | None:
-    """Returns the champion's run directory on this machine; None if there is no model at the path or URI.
+    """Returns the champion's run directory on this machine; None if the path or URI is not that of a registered model.
 
     Raises:
         StoreError: The model has no champion yet.

@@ -52,7 +52,7 @@ class OpenShards:
         self._counts = sorted({shard.count for shard in shards})
 
     def find(self, key: bytes) -> tuple[int, int] | None:
-        """Returns the shard that contains a key, and the row in it; the oldest commit's if several contain it."""
+        """Returns the shard that contains a key, and the row in it; of the oldest commit if several contain the key."""
         candidates = (n for count in self._counts for n in self._numbers.get((count, find_shard(key, count)), ()))
         for number in sorted(candidates):
             keys = self.index(number)["key"]
@@ -131,7 +131,7 @@ def key_bytes(key: bytes | str) -> bytes:
     """Returns a key's 32 bytes, from bytes or 64 hexadecimal digits.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The key has another form.
     """
     try:
         data = bytes.fromhex(key) if isinstance(key, str) else bytes(key)

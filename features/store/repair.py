@@ -56,10 +56,10 @@ def repair_log(root: Path) -> None:
     """Writes corrupt and missing log entries of a table again, if it is certain which manifests they referenced.
 
     Args:
-        root: The table's directory. It need not exist.
+        root: The table's directory; it may be missing.
 
     Raises:
-        CorruptFileError: It is not certain.
+        CorruptFileError: The referenced manifest of an entry is uncertain.
     """
     log = CommitLog(root)
     digests = {number: _read_entry(log, number) for number in range(1, log.last() + 1)}
@@ -98,7 +98,7 @@ def _find_manifest(path: Path, unreferenced: list[str], is_readable: bool) -> st
 
 
 def _is_similar(data: bytes, entry: bytes) -> bool:
-    """Tells whether most bytes agree. The entries of two manifests differ in nearly all digits of their digests."""
+    """Returns whether most bytes agree. The entries of two manifests differ in nearly all digits of their digests."""
     return sum(one == other for one, other in zip(data, entry, strict=False)) > len(entry) // 2
 
 
@@ -113,11 +113,11 @@ def _intact_manifests(root: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class UnrepairedRows:
-    """Rows that are gone and could not be computed again.
+    """Rows that are lost and could not be computed again.
 
     Args:
         rows: Number of rows.
-        images: The image IDs whose rows are gone, by dataset.
+        images: The IDs of the images whose rows are lost, by dataset.
     """
 
     rows: int = 0
@@ -171,7 +171,7 @@ class FeatureTableRepair:
         remove_corrupt(self.root, suspect)
 
     def open_intact(self) -> FeatureTable | None:
-        """Opens the intact part of the table; None if there is none. It changes nothing."""
+        """Opens the intact part of the table without changing anything; None if no part is intact."""
         self._health = diagnose(self.root, self.suspect)
         if not self._health.is_healthy:
             rows = sum(shard.rows for corrupt_commit in self._health.corrupt_commits for shard in corrupt_commit.shards)
@@ -191,7 +191,7 @@ class FeatureTableRepair:
         log.update(partial(self._drop, empty))
 
     def _drop(self, empty: list[str], log_state: LogState) -> Manifest | None:
-        # A rest may be the very commit whose manifest could not be read, so the log state is read again.
+        # The rest may be the commit whose manifest could not be read, so the log state is read again.
         replaces = (*log_state.blocking, *(digest for digest in empty if digest in log_state.live_digests))
         if not replaces:
             return None
@@ -247,7 +247,7 @@ class FeatureTableRepair:
         return UnrepairedRows(len(rows), images)
 
     def _may_have_contained(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Tells which of the keys uint8 [N, 32] had, or may have had, a row in a corrupt commit."""
+        """Returns which of the keys uint8 [N, 32] had, or may have had, a row in a corrupt commit."""
         if self._health.blocking:
             return np.ones(len(keys), np.bool_)
         found = np.zeros(len(keys), np.bool_)
@@ -264,7 +264,7 @@ class FeatureTableRepair:
 
 
 def _replace_by_rest(corrupt_commit: CorruptCommit, log_state: LogState) -> Manifest | None:
-    """Returns the intact rest of a commit, unless another commit has replaced the commit meanwhile."""
+    """Returns the intact rest of a commit, unless another job has already replaced the commit."""
     return corrupt_commit.rest if corrupt_commit.manifest.digest in log_state.live_digests else None
 
 
@@ -318,7 +318,7 @@ def open_readable_dataset(root: Path) -> Dataset:
 
 
 def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
-    """Returns a catalog's rows in batches; None if there is no catalog or, with a warning, if it is corrupt."""
+    """Returns a catalog's rows in batches; None if the catalog is missing or, with a warning, if it is corrupt."""
     try:
         dataset = Dataset(store.dataset_root(name))
         return dataset.record_batches(_CATALOG_ROWS) if dataset.has_images else None
@@ -338,7 +338,7 @@ def open_intact_caption_table(store: Store, table_config: CaptionTableConfig) ->
     """Opens the caption table of a config, after all checksums were verified.
 
     Returns:
-        The table; None if there is none or, with a warning, if a file is corrupt.
+        The table; None if it does not exist or, with a warning, if a file is corrupt.
     """
     root = store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
     log_state = CommitLog(root).read_state()

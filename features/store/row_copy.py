@@ -1,7 +1,7 @@
 """Copies rows from existing shards to new ones without parsing them.
 
-TFRecord rows are copied as whole records with their framing. Parquet rows are copied as the bytes of their tensors, as
-they are compressed.
+TFRecord rows are copied as whole records with their framing. Parquet rows are copied as the bytes of their tensors,
+without decompressing them.
 """
 
 import os
@@ -52,7 +52,7 @@ class _OpenShard:
 
 
 class _Shards:
-    """The shards to copy from; the most recently used are kept open."""
+    """The shards to copy from. The most recently used ones stay open."""
 
     def __init__(self, merge: ShardMerge, table: Table) -> None:
         self._merge = merge

@@ -49,7 +49,7 @@ def latest_reports(root: Path) -> list[Path]:
     """Returns the newest report of each kind of run, such as `features` and `captions`.
 
     Args:
-        root: The dataset's directory. It need not have a commit.
+        root: The dataset's directory. The dataset may be without a commit.
     """
     return [paths[-1] for paths in _reports_by_kind(root)]
 
@@ -81,7 +81,7 @@ def summarize_report(path: Path) -> dict[str, Any]:
                 failures.add(*failure)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise CorruptFileError(
-            f"the run report is corrupt: {error}", location=str(path), hint="Delete it; nothing depends on it."
+            f"the run report is corrupt: {error}", location=str(path), hint="Delete the file. Nothing depends on it."
         ) from None
     return {"input": statuses.total(), **statuses, "failures": failures.to_list()}
 

@@ -1,12 +1,12 @@
 """Writes and reads shards: files of rows sorted by key, as TFRecord or Parquet, with an index for random access.
 
 Shard `number` of `count` (a power of two) contains the keys whose first log2(count) bits are `number`. The file name
-contains both, and the first digits of the file's SHA-256, so that a name never stands for two contents.
+contains both, and the first digits of the file's SHA-256, so that files with different contents have different names.
 
-The index has one entry per row, in row order: the 32-byte key; then, for each tensor column in field order, the offset
-of its value in the shard file as a little-endian uint64; and, if the column is compressed, the value's length as a
-little-endian uint32. TFRecord framing is that of tensorflow/core/lib/io/record_writer.h. Parquet files store plain
-values with one page per row group; compression applies to each value separately.
+The index has one entry per row, in row order. An entry contains the 32-byte key and, for each tensor column in field
+order, the offset of its value in the shard file as a little-endian uint64. If the column is compressed, the value's
+length follows as a little-endian uint32. TFRecord framing follows tensorflow/core/lib/io/record_writer.h. Parquet files
+store plain values with one page per row group; compression applies to each value separately.
 """
 
 import struct
@@ -169,7 +169,7 @@ class ParquetWriter:
             self._rows = []
 
     def _write_full_groups(self, rows: pa.Table) -> None:
-        """Writes full row groups only, so that they do not depend on the batches in which the rows arrive."""
+        """Writes full row groups only, so that row groups do not depend on the batches."""
         waiting = pa.concat_tables([self._waiting, rows]) if self._waiting.num_rows else rows
         full = waiting.num_rows // self._group_rows * self._group_rows
         if full:
@@ -191,7 +191,7 @@ class ShardWriter:
         file_format: The file format.
         number: Number of the shard.
         count: Number of shards.
-        make_writer: Creates the writer of the file; None for the format's own.
+        make_writer: Creates the writer of the file; None for the format's own writer.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ class ShardWriter:
         self._keys += keys
 
     def close(self) -> Shard | None:
-        """Finishes the shard and gives its files their names; returns None, and leaves no file, if it has no rows."""
+        """Finishes the shard and renames its files; returns None, and leaves no file, if the shard has no rows."""
         offsets = self._writer.close()
         if not self._keys:
             self._temporary.unlink()

@@ -48,7 +48,7 @@ class TableSnapshot:
         return sum(entries.values())
 
     def file_names(self) -> pa.Table:
-        """Returns the rows of `schemas.tables.FILE_NAMES`: the image file names that annotations give, by image ID."""
+        """Returns the rows of `schemas.tables.FILE_NAMES`: the image file names in the annotations, by image ID."""
         entry = self.manifests[-1].files.get(FILE_NAMES.name)
         return read_parquet([self.file(entry)] if entry else [], FILE_NAMES)
 
@@ -62,7 +62,7 @@ def read_table_config(root: Path, config_type: type[Config]) -> Config:
 
     Raises:
         CorruptFileError: The config is missing, or its fingerprint is not the directory's name.
-        StoreError: The config has fields that this version does not know.
+        StoreError: The config has fields that this version of capt does not support.
     """
     path, hint = root / RECIPE, "Run the same prepare command again."
     try:

@@ -41,7 +41,7 @@ def list_store(options: StoreLs) -> dict[str, Any]:
         `bytes`).
 
     Raises:
-        StoreError: There is no store, or it has a newer format version.
+        StoreError: The store does not exist, or has a newer format version.
         CorruptFileError: A manifest is corrupt.
     """
     store = open_store(options.store)
@@ -62,15 +62,15 @@ def store_stats(options: StoreStats) -> dict[str, Any]:
     Returns:
         The entries of `list_store`, with further keys. Datasets: `bytes` (of the encoded images), `unique_images`
         (number of distinct contents) and `coverage` (number of images with a row, by feature table). Feature tables:
-        `images` (distinct), `bytes_per_image` (null if there is none), `commits`, `numerics` (rows by numerics class),
-        `toolchains` and `failures` (recorded, by reason). Caption tables: `tokens` by split; `mean_length` and
+        `images` (distinct), `bytes_per_image` (null without images), `commits`, `numerics` (rows by numerics class),
+        `toolchains` and `failures` (recorded failures by reason). Caption tables: `tokens` by split; `mean_length` and
         `max_length` in tokens, including start and end; `lengths` by split (`min`, `mean`, `median`, `p95`, `max`; null
         if an earlier version wrote the table); `oov_rate` (fraction of the words, by split); `truncated`.
         Also `reports`, the summaries of each dataset's last runs, and `leakage`, images that are in train and in test:
         `count` and a few `examples`.
 
     Raises:
-        StoreError: There is no store, or it has a newer format version.
+        StoreError: The store does not exist, or has a newer format version.
         CorruptFileError: A manifest, catalog, index or run report is corrupt.
     """
     store = open_store(options.store)

@@ -59,7 +59,7 @@ def _to_numpy_dtype(dtype: StorageDtype) -> np.dtype[Any]:
 
 
 def _encode_float16(features: NDArray[np.float16]) -> StoredColumns:
-    # The order of magnitudes is that of their bits; NaN is above infinity.
+    # Magnitudes are ordered like their bits; NaN is above infinity.
     largest = (features.view(np.uint16) & 0x7FFF).max()
     if largest > _FLOAT16_INFINITY:
         raise RecordError("store", "not finite", "the extractor returned NaN")

@@ -31,7 +31,7 @@ def open_store(path: str | Path) -> "Store":
     """Opens the store in a directory or at a URI.
 
     Raises:
-        StoreError: There is no store, or it has a newer format version.
+        StoreError: The store does not exist, or has a newer format version.
         CorruptFileError: The file that marks the directory as a store is corrupt.
     """
     root = parse_location(path)
@@ -46,7 +46,7 @@ def open_store(path: str | Path) -> "Store":
 
 
 def create_store(path: str | Path) -> "Store":
-    """Opens the store in a directory or at a URI, and creates it if there is nothing yet.
+    """Opens the store in a directory or at a URI, and creates it if the path does not exist.
 
     Raises:
         StoreError: The path is a file, a directory that is not a store, or a store with a newer format version.
@@ -61,7 +61,7 @@ def create_store(path: str | Path) -> "Store":
 
 
 class Store:
-    """The datasets and tables of a store. Use `open_store` or `create_store` to get one."""
+    """The datasets and tables of a store. Use `open_store` or `create_store` to open one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,11 +74,11 @@ class Store:
         """Returns the dataset with this name.
 
         Raises:
-            StoreError: There is no such dataset.
+            StoreError: The dataset does not exist.
         """
         found = {dataset.name: dataset for dataset in self.datasets()}
         if name not in found:
-            hint = f"Its datasets: {', '.join(found) or 'none'}."
+            hint = f"Use one of {', '.join(found)}." if found else "Add one with `capt prepare features`."
             raise StoreError(f"the store has no dataset {name!r}", location=str(self.path), hint=hint)
         return found[name]
 
@@ -107,11 +107,11 @@ class Store:
         return _find_table(self.caption_tables(), prefix, "caption table", self.path)
 
     def has_feature_table(self, table_config: FeatureTableConfig) -> bool:
-        """Tells whether the table of this config has a commit."""
+        """Returns whether the table of this config has a commit."""
         return CommitLog(self.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
     def has_caption_table(self, table_config: CaptionTableConfig) -> bool:
-        """Tells whether the table of this config has a commit."""
+        """Returns whether the table of this config has a commit."""
         return CommitLog(self.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]).last() > 0
 
     def feature_table_root(self, table_config: FeatureTableConfig) -> Path:
@@ -152,9 +152,10 @@ def _write_table_config(parent: Path, table_config: FeatureTableConfig | Caption
 def _find_table(tables: list[Found], prefix: str, noun: str, location: Path) -> Found:
     found = [table for table in tables if table.fingerprint.startswith(prefix)]
     if len(found) != 1:
-        names = ", ".join(table.fingerprint[:SHORT_FINGERPRINT] for table in tables) or "none"
+        names = ", ".join(table.fingerprint[:SHORT_FINGERPRINT] for table in tables)
         message = f"{'several' if found else 'no'} {noun} fingerprints begin with {prefix!r}"
-        raise StoreError(message, location=str(location), hint=f"Its {noun}s: {names}.")
+        hint = f"The {noun}s of the store are {names}." if tables else f"The store has no {noun}s."
+        raise StoreError(message, location=str(location), hint=hint)
     return found[0]
 
 
@@ -168,7 +169,7 @@ def _check_marker(root: Path) -> None:
         raise CorruptFileError(
             "the file that marks the directory as a store is corrupt or missing",
             location=str(root / MARKER),
-            hint=f"Write {MARKER_BYTES.decode()} into it.",
+            hint=f"Write {MARKER_BYTES.decode()} into this file.",
         )
     if not is_store:
         raise StoreError(

@@ -96,7 +96,7 @@ def row_dataset(batches: Callable[[], Iterator[pa.RecordBatch]], table: Table, p
 
 
 def find_row(path: Path, table: Table, file_format: Format, key: bytes) -> dict[str, Any] | None:
-    """Returns the row of a key in a shard; None if there is none.
+    """Returns the row of a key in a shard; None if the shard does not contain the key.
 
     In a Parquet file it reads one row group, and the keys of log2(row groups) others.
     """

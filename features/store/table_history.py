@@ -1,4 +1,4 @@
-"""Reads the config, log and manifests of a table as far as possible, and collects what is corrupt or missing."""
+"""Reads the readable parts of a table's config, log and manifests, and collects corrupt and missing files."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -99,7 +99,7 @@ class TableHistory:
 
 
 def read_history(root: Path, findings: Findings) -> TableHistory | None:
-    """Reads the history of the table in a directory, and adds what is wrong to `findings`.
+    """Reads the history of the table in a directory, and adds corrupt and missing files to `findings`.
 
     Returns:
         The history; None if the directory is not a table.

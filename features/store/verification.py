@@ -70,9 +70,9 @@ class Verification:
 
     Args:
         shards: Number of live shards.
-        rows: Number of their rows.
+        rows: Number of rows in these shards.
         files: Number of files whose checksum was recomputed.
-        bytes: Their size.
+        bytes: Total size of these files.
         corrupt: The corrupt files.
         missing: Missing files that live commits reference, by path within the store.
         orphaned: Files that nothing references, by path within the store.
@@ -94,7 +94,7 @@ class Verification:
         return not (self.corrupt or self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what `capt store verify --json` prints."""
+        """Returns the summary that `capt store verify --json` prints."""
         return {
             "shards": self.shards,
             "rows": self.rows,
@@ -114,12 +114,13 @@ def verify_store(options: StoreVerify) -> dict[str, Any]:
         options: The store.
 
     Returns:
-        `shards` and `rows`, the live ones; `files` and `bytes`, which were read; the lists of paths `damaged`,
+        `shards` and `rows`, the numbers of live ones; `files` and `bytes`, the number and size of the files that were
+        read; the lists of paths `damaged`,
         `missing` and `orphaned`; and `seconds`.
 
     Raises:
         CorruptFileError: A file is corrupt or missing. The error has the same summary.
-        StoreError: There is no store, or it has a newer format version.
+        StoreError: The store does not exist, or has a newer format version.
     """
     root = parse_location(options.store)
     verification = verify(root)
@@ -144,7 +145,7 @@ def verify(store: Path) -> Verification:
     """Verifies the store in a directory.
 
     Raises:
-        StoreError: There is no store, or it has a newer format version.
+        StoreError: The store does not exist, or has a newer format version.
     """
     started = time.monotonic()
     _check_readable(store)
@@ -169,7 +170,7 @@ def verify(store: Path) -> Verification:
 
 
 def _check_readable(store: Path) -> None:
-    """Raises a StoreError if there is no store, or a newer one. A store with a corrupt marker is verified."""
+    """Raises StoreError if the store does not exist or has a newer format. A corrupt marker is accepted."""
     has_tables = any((store / kind).is_dir() for kind in MANIFEST_KINDS)
     try:
         version = int(parse_json(_read_marker(store))["version"])
@@ -220,7 +221,7 @@ class _Check:
         sha256: Expected SHA-256.
         bytes: Expected size; None if unknown.
         is_required: Whether it is an error if the file is missing.
-        find_problem: Returns what else is wrong with a file whose bytes are right; empty for nothing.
+        find_problem: Returns another problem of a file with the expected bytes; empty for none.
     """
 
     path: str
@@ -299,7 +300,7 @@ class _FileReader:
                 if check.bytes not in (None, size):
                     return size, (f"{check.bytes} bytes", f"{size} bytes")
                 problem = check.find_problem(here) if check.find_problem else ""
-            return size, ("what the manifest says", problem) if problem else None
+            return size, ("the values in the manifest", problem) if problem else None
         except FileNotFoundError:
             return None, None
         except (OSError, ValueError) as error:
@@ -341,7 +342,7 @@ def _check_captions(shard: Shard, table_config: CaptionTableConfig, path: Path) 
 
 
 def _check_keys(keys: NDArray[np.uint8], shard: Shard) -> str:
-    """Returns what is wrong with a shard's keys; empty for nothing."""
+    """Returns the problem of a shard's keys; empty for none."""
     if len(keys) != shard.rows:
         return f"{len(keys)} rows instead of {shard.rows}"
     ordered = as_keys(keys)
@@ -379,7 +380,7 @@ def _find_orphans(store: Path, tables: list[TableHistory]) -> Iterator[str]:
 
 
 def _is_table_file(table: TableHistory, name: str) -> bool:
-    """Tells whether a file is one that a table has in addition to the referenced files."""
+    """Returns whether a file belongs to a table without being referenced, such as its log."""
     directory, _, rest = name.partition("/")
     if directory in (LOG, MANIFESTS):
         return _matches(ENTRY_NAME if directory == LOG else MANIFEST_NAME, (rest,))
@@ -389,7 +390,7 @@ def _is_table_file(table: TableHistory, name: str) -> bool:
 
 
 def _in_progress_check(store: Path, table: TableHistory) -> Callable[[str], bool]:
-    """Returns a function that tells whether a directory may be that of a commit in progress or with a lost manifest."""
+    """Returns a check: whether a directory may belong to a commit in progress or with a lost manifest."""
     planned = planned_commits(store)
     is_open = not table.is_complete
     with contextlib.suppress(CaptError):

@@ -3,8 +3,8 @@
     caption string [N] → words [N, (n)] → token IDs [N, (n)] → `tokens` int64 [N, (t)], `untruncated` int64 [N]
 
 A pipeline runs `build_counting_fn` to count words; `order_vocabulary` sorts them on any runner alike. `write_transform`
-saves the graph of a built or reused vocabulary. So a reused vocabulary tokenizes as before. Equal words and table
-configs give equal bytes in every process and directory. The directory can be moved.
+saves the graph of a built or reused vocabulary. So a reused vocabulary produces the same token IDs as before. Equal
+words and table configs produce equal bytes in every process and directory. The directory can be moved.
 """
 
 import itertools
@@ -44,7 +44,7 @@ _Tensors = dict[str, Any]
 def build_counting_fn(table_config: CaptionTableConfig) -> Callable[[_Tensors], _Tensors]:
     """Returns a preprocessing function for `AnalyzeDataset` that counts the words of `caption` string [N].
 
-    The transform's asset `counts` has one `COUNT WORD` per line, at most as many as `vocab_size` allows and none below
+    The transform's asset `counts` has one `COUNT WORD` per line, at most `vocab_size` of them, and no word below
     `min_count`.
     """
     table_config.check()
@@ -140,8 +140,8 @@ def _lookup(words: tf.Tensor, vocabulary: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 def _make_deterministic(saved_model: Path) -> None:
     """Makes the bytes of a SavedModel depend only on its computation.
 
-    TensorFlow numbers functions and captured tensors with a counter of the process, sorts functions by a hash of their
-    names, and adds a random identifier as `fingerprint.pb`, which loading does not need.
+    TensorFlow numbers functions and captured tensors with a counter of the process, and sorts functions by a hash of
+    their names. It also adds a random identifier as `fingerprint.pb`, which loading does not need.
     """
     (saved_model / "fingerprint.pb").unlink()
     path = saved_model / "saved_model.pb"

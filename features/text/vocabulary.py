@@ -22,7 +22,7 @@ def read_vocabulary(path: Path) -> list[str]:
     """Reads the words by token ID from a vocabulary file, or from the directory of a saved transform.
 
     Raises:
-        StoreError: The file is missing or not a vocabulary.
+        StoreError: The file is missing, or is not a vocabulary.
     """
     if path.is_dir():
         path = vocabulary_path(path)

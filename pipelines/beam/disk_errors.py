@@ -1,4 +1,4 @@
-"""Reports a full disk as one error, whichever library ran out of space."""
+"""Reports a full disk as one error, for every library that may run out of space."""
 
 import contextlib
 import errno

@@ -31,7 +31,7 @@ def run_pipeline(beam_options: Sequence[str]) -> Iterator[beam.Pipeline]:
     """Yields a pipeline, and runs it at the end of the block. Without `--runner`, FnApiRunner runs it in this process.
 
     Raises:
-        UsageError: Neither Beam nor a runner knows an option.
+        UsageError: Neither Beam nor a runner has the option.
         CaptError: The job failed.
         OSError: The disk is full.
     """
@@ -64,7 +64,7 @@ def check_beam_options(beam_options: Sequence[str]) -> None:
     """Checks the options after `--`, because Beam only logs unknown ones.
 
     Raises:
-        UsageError: Neither Beam nor the runner knows an option.
+        UsageError: Neither Beam nor the runner has the option.
     """
     stray = [option for option in beam_options[:1] if not option.startswith("--")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -88,7 +88,7 @@ def parse_hints(texts: Sequence[str]) -> dict[str, str]:
         Arguments for Beam's `with_resource_hints`. Runners ignore the hints that they do not support.
 
     Raises:
-        UsageError: Beam does not know the name, or rejects the value.
+        UsageError: The name is not a resource hint of Beam, or Beam rejects the value.
     """
     hints = {}
     for text in texts:
@@ -117,12 +117,12 @@ def _open_pipeline(beam_options: Sequence[str]) -> beam.Pipeline:
 def _find_reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalpha, line))]
     reason = lines[-1] if lines else type(error).__name__
-    # Beam's message if the data of a worker ends before its process is known to have ended.
+    # Beam's message if the data of a worker ends before Beam notices the end of its process.
     return f"a worker process was lost: {reason}" if reason.startswith("Channel closed prematurely") else reason
 
 
 def _request_runner_options(beam_options: Sequence[str]) -> set[str]:
-    """Returns the options that the job server of a portable runner knows; none if there is no job server."""
+    """Returns the options of a portable runner's job server; none without a job server."""
     options = PipelineOptions(list(beam_options))
     name = options.view_as(StandardOptions).runner
     runner = create_runner(name) if name else None
@@ -143,5 +143,5 @@ def _request_runner_options(beam_options: Sequence[str]) -> set[str]:
 
 def _build_timeout_error(beam_options: Sequence[str]) -> CaptError:
     endpoint = PipelineOptions(list(beam_options)).view_as(PortableOptions).job_endpoint
-    hint = "Start it, or name another one."
+    hint = "Start the job server, or choose another --job_endpoint."
     return CaptError("the job server does not respond", location=str(endpoint), hint=hint)

@@ -1,4 +1,4 @@
-"""Creates temporary directories and locks of a run, which a killed run leaves without effect."""
+"""Creates temporary directories and locks of a run. Those of a killed run have no effect on later runs."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ _log = logging.getLogger("capt.prepare")
 
 @contextlib.contextmanager
 def open_scratch(work: Path) -> Iterator[Path]:
-    """Creates a local directory in `work` for the block. A lock file beside it shows that its run is alive."""
+    """Creates a local directory in `work` for the block. A lock file beside it shows that its run is running."""
     here = working_path(work)
     make_directory(here)
     _remove_abandoned(work)
@@ -65,7 +65,7 @@ def _acquire(lock: Path) -> int:
         held = os.open(lock, os.O_CREAT | os.O_RDWR)
         try:
             _wait(held, lock)
-            # The last holder has deleted the file, and another process may have created a new one meanwhile.
+            # The last holder has deleted the file, and another process may have created a new one in the meantime.
             if lock.stat().st_ino == os.fstat(held).st_ino:
                 return held
         except FileNotFoundError:

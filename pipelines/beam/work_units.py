@@ -139,7 +139,7 @@ class UnitCounter:
         self._written = 0.0
 
     def __call__(self, records: int, failed: int) -> None:
-        """Adds `records` processed records, of which `failed` have failed."""
+        """Adds numbers of processed records and of failed ones among them."""
         self._done += records
         self._failed += failed
         if time.monotonic() - self._written > _PROGRESS_SECONDS:

@@ -1,7 +1,7 @@
 """Makes the loss of a local worker process end its job.
 
 FnApiRunner with `--direct_running_mode=multi_processing` starts worker processes. It waits forever for the response of
-a killed one. The handler here responds in its place.
+a killed process. The handler in this module responds in its place.
 """
 
 import contextlib

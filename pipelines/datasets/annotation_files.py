@@ -34,9 +34,9 @@ class AnnotationFile:
     """One annotation file.
 
     Args:
-        location: What the user named, and the path within it, for messages.
-        name: Path within what the user named, with slashes and without `.gz`; the last part of a plain file.
-        reference: How to read it.
+        location: The path or URI that the user named, and the path within it, for messages.
+        name: Path within the directory or archive, with slashes and without `.gz`; the file name of a plain file.
+        reference: Reference to read the file by.
     """
 
     location: str
@@ -58,7 +58,7 @@ class AnnotationFile:
         if command == "gunzip":
             return gunzip_within(data, self.location, max_bytes)
         if command:
-            message = "the only supported compression is gzip"
+            message = "the file is compressed, and only gzip is supported"
             hint = f"Run `{command} {PurePosixPath(self.location).name}` first."
             raise UsageError(message, location=self.location, hint=hint)
         return data
@@ -73,8 +73,8 @@ class AnnotationFile:
             return convert_to_utf8(self.read_bytes(MAX_BYTES))
         except RecordError as error:
             if error.reason == "too large":
-                message = f"larger than the limit of {MAX_BYTES:,} bytes"
-                raise CaptError(message, location=self.location, hint="Split it into several files.") from error
+                message = f"the file is larger than the limit of {MAX_BYTES:,} bytes"
+                raise CaptError(message, location=self.location, hint="Split the file into several files.") from error
             message = f"the file cannot be read: {error.reason} ({error.detail})"
             raise CaptError(message, location=self.location, hint=_FETCH_AGAIN) from error
         except UnicodeDecodeError as error:
@@ -107,7 +107,7 @@ class AnnotationFile:
             yield from decode_line(line, f"{self.location}:{number}")
 
     def read_records(self, read: Callable[[Line], _Read | FailedRecord]) -> Iterator[_Read | FailedRecord]:
-        """Yields `read` of each line. Any exception that it raises fails its line only."""
+        """Yields the result of `read` for each line. An exception of `read` fails its line only."""
         for line in self.read_lines():
             yield line if isinstance(line, FailedRecord) else read_record(line.location, partial(read, line))
 
@@ -131,8 +131,8 @@ class AnnotationReader(DatasetReader):
 
     Attributes:
         dataset_type: Value of `--dataset-type`, for messages.
-        pattern: Searched for in paths within a directory or archive.
-        pattern_text: The same as a user would write it, such as `captions_*.json`.
+        pattern: Regular expression that is searched for in paths within a directory or archive.
+        pattern_text: The pattern as a user would write it, such as `captions_*.json`.
         example: Example of `--annotations`.
     """
 
@@ -144,7 +144,7 @@ class AnnotationReader(DatasetReader):
     def __init__(self, annotations: Sequence[str]) -> None:
         if not annotations:
             message = f"dataset type {self.dataset_type} needs annotation files"
-            raise UsageError(message, location="--annotations", hint=f"Name {self.example}, for example.")
+            raise UsageError(message, location="--annotations", hint=f"Use {self.example}, for example.")
         self.annotations = tuple(annotations)
 
     def list_documents(self) -> Iterator[AnnotationFile]:
@@ -159,12 +159,12 @@ def list_annotation_files(
 
     Args:
         names: Plain files of any name, or directories, zips and tars, whose files that match are used in order of name.
-        pattern: Searched for in the path within a directory or archive.
-        pattern_text: The same as a user would write it, such as `captions_*.json`.
-        option: The option that names them.
+        pattern: Regular expression that is searched for in the path within a directory or archive.
+        pattern_text: The pattern as a user would write it, such as `captions_*.json`.
+        option: The option that names the files.
 
     Raises:
-        UsageError: A name does not exist, or contains no file that matches.
+        UsageError: A name does not exist, or contains no matching file.
     """
     for name in names:
         if name.encode(errors="replace").decode() != name:

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 
 class CaptionEntry(NamedTuple):
-    """A caption. Its IDs are those of its annotation file, `document`. `repaired` names the repair that it needed."""
+    """A caption. Its IDs are those of its annotation file, `document`. `repaired` names the repair of its record."""
 
     image_id: str
     caption_id: str
@@ -37,12 +37,12 @@ class ImageEntry(NamedTuple):
     Args:
         image_id: ID. It identifies one image per annotation file.
         file_name: Name of its file; with a URL, `features.references.downloads.build_download_name` of the URL.
-        split: Its split; None if the dataset has no splits.
-        url: URL to download it from, if any.
+        split: Published split; None if the dataset has no splits.
+        url: URL of the image, if any.
         label: Text in the image, if known (CAPTCHA).
-        failure: Why it is unusable, if it is.
-        document: Annotation file that lists it.
-        location: Position in a format that lists each image once, in which a repeated entry is a duplicate. Empty in
+        failure: The failure of an unusable image; None if the image is usable.
+        document: Annotation file that lists the image.
+        location: Position of the entry, in formats that list each image once: a repeated entry is a duplicate. Empty in
             formats that name an image with each of its captions.
         root: Label of its `--images` root, as in `ListedImage`; empty if an annotation names the file.
     """
@@ -59,7 +59,7 @@ class ImageEntry(NamedTuple):
 
 
 class ListedImage(NamedTuple):
-    """An image file in `--images`: its path in its root, and the label of the root if two roots have such a file."""
+    """An image file in `--images`: its path in its root, and the label of the root if two roots contain this path."""
 
     name: str
     root: str = ""

@@ -3,7 +3,7 @@
     listed files + label lines → image numbers in order → ID, split by position, label | failure
 
 An image's ID is its name without extension. A label line must be an ID, one space and letters a–z; any other line fails
-its image only. Images after the last labelled one have no label, which is not a failure. `null` is an ordinary label.
+its image only. Images after the last labeled one have no label, which is not a failure. `null` is an ordinary label.
 """
 
 import re
@@ -66,14 +66,14 @@ class CaptchaReader(ListingReader):
         counts: Images per split, in order; the remaining ones are `unused`. None for 5/7, 1/7 and 1/7.
 
     Raises:
-        UsageError: There is no such file, or there are several.
+        UsageError: No label file exists, or several do.
     """
 
     def __init__(self, labels: str, counts: SplitCounts | None = None) -> None:
         found = list(list_annotation_files([labels], _PATTERN, "spec_train_val.txt", option="--labels"))
         if len(found) > 1:
             names = ", ".join(one.name for one in found)
-            raise UsageError(f"several label files: {names}", location=labels, hint="Name one of them.")
+            raise UsageError(f"there are several label files: {names}", location=labels, hint="Choose one of them.")
         self._document = found[0]
         self._counts = counts
 
@@ -81,7 +81,7 @@ class CaptchaReader(ListingReader):
         """Yields the images by number, then the other files and the label lines without an image, which have failed.
 
         Raises:
-            UsageError: There is no label, or the splits need more images than there are.
+            UsageError: The file contains no label, or the splits need more images than exist.
         """
         numbered, others = _group_by_number(files)
         labels = read_labels(self._document)
@@ -112,7 +112,7 @@ def read_labels(document: AnnotationFile) -> Labels:
     """Reads a label file.
 
     Raises:
-        UsageError: The file has no line.
+        UsageError: The file contains no line.
     """
     labels = Labels()
     for line in document.read_lines():

@@ -53,7 +53,7 @@ class CocoReader(AnnotationReader):
         years = {match[2] for document in found if (match := _YEAR.search(document.name.rsplit("/", 1)[-1]))}
         if len(years) > 1:
             message = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
-            raise UsageError(message, location=", ".join(self.annotations), hint="Name the files of one year.")
+            raise UsageError(message, location=", ".join(self.annotations), hint="Use the files of one year.")
         return found
 
 

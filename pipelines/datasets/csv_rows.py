@@ -1,6 +1,6 @@
 """Divides CSV text into rows in linear time, so that an unreadable row fails its first line only.
 
-A row with an open quote continues to the line in which the quote closes. All rows that begin between these two lines,
+A row with an open quote continues to the line that closes the quote. All rows that begin between these two lines,
 and are open at the end of their own line, end there too. So the closing line is searched for once per open quote.
 """
 
@@ -106,11 +106,11 @@ class _Text:
         return "bad" if match is None else "complete" if match.lastgroup == "complete" else "open"
 
     def find_closing(self, start: int, number: int) -> _Closing:
-        """Finds the line in which a quote closes that is open at `start`, where line `number` begins."""
+        """Finds the line that closes the quote that is open at `start`, the offset of line `number`."""
         while start < len(self._data):
             stop = self.find_line_stop(start)
             line = self._data[start:stop]
-            # The added quote stands for the open one.
+            # The added quote replaces the open one.
             state: _State = self.parse_state(b'"' + line) if b'"' in line else "open"
             if state != "open":
                 return _Closing(start, stop, number, state)

@@ -1,7 +1,7 @@
 """Reads Flickr30k: `results_20130124.token`, or `results.csv` with lines `name.jpg| 0| caption`.
 
-`results.csv` has a header, and one published row lacks its last separator; it is repaired and counted. The dataset has
-no splits, so they are hashed. If a directory or archive contains both files, the token file is read.
+`results.csv` has a header, and one published row lacks its last separator; the row is repaired and counted. The dataset
+has no splits, so they are hashed. If a directory or archive contains both files, the token file is read.
 """
 
 import re

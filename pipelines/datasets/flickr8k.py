@@ -2,7 +2,7 @@
 
 The lists `Flickr_8k.{train,dev,test}Images.txt` contain one image name per line. They are read from --annotations and
 from the directory of the token file; dev becomes val. With any list, images on no list are `unused`; without lists,
-splits are hashed. One image with captions was never published, `2258277193_586949ec62.jpg.1`. It fails as missing.
+splits are hashed. The captioned image `2258277193_586949ec62.jpg.1` was never published. It fails as missing.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Flickr8kReader(AnnotationReader):
         splits = self._read_splits()
         unknown = splits.keys() - {name for name, _ in images}
         if unknown:
-            message = "names in the split lists that have no caption"
+            message = "names in the split lists have no caption"
             _log.warning("%s: %d, such as %s. They are ignored.", message, len(unknown), min(unknown))
         return (
             ImageEntry(name, name, splits.get(name, "unused") if splits else None, document=document)

@@ -11,7 +11,7 @@ class FolderReader(ListingReader):
 
     def __init__(self, annotations: Sequence[str]) -> None:
         if annotations:
-            hint = "Leave out --annotations, or choose another --dataset-type."
+            hint = "Omit --annotations, or choose another --dataset-type."
             raise UsageError("dataset type folder has no annotations", location="--annotations", hint=hint)
 
     def read_listed_images(self, files: Iterable[ListedImage]) -> Iterator[ImageEntry]:

@@ -3,7 +3,7 @@
 Described at https://imageclef.org/photodata. The archive also has annotations without descriptions, so files in
 `annotations_complete_eng` are preferred. Each clause of a description, separated by `;`, is one caption; its ID is its
 number. Files are Latin-1 and not valid XML (`&` is not escaped). So tags are found by name, and only the five entities
-of XML are decoded. An image's ID is its path in `<IMAGE>`. There are no splits, so they are hashed.
+of XML are decoded. An image's ID is its path in `<IMAGE>`. The dataset has no splits, so they are hashed.
 """
 
 import re

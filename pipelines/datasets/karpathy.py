@@ -55,7 +55,8 @@ class KarpathyReader(AnnotationReader):
             found = list(list_annotation_files([path], self.pattern, self.pattern_text))
             if len(found) > 1:
                 names = ", ".join(document.name for document in found)
-                raise UsageError(f"contains several files: {names}", location=path, hint="Unpack and name one of them.")
+                hint = "Unpack the archive, and choose one of them."
+                raise UsageError(f"contains several files: {names}", location=path, hint=hint)
             yield found[0]
 
 

@@ -9,7 +9,7 @@ from pipelines.datasets.base import FailedRecord
 MAX_LINE = 16 << 20
 
 _EXCERPT = 80
-# The mark of UTF-32 begins with the mark of UTF-16, so UTF-32 comes first.
+# The mark of UTF-32 begins with the mark of UTF-16, so UTF-32 is first.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -44,7 +44,7 @@ def shorten(text: str) -> str:
 
 
 def find_byte_order_mark(data: bytes) -> tuple[bytes, str] | None:
-    """Returns the byte order mark at the beginning of a text and its encoding; None if there is none."""
+    """Returns the byte order mark at the beginning of a text and its encoding; None without a mark."""
     return next(((mark, name) for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), None)
 
 
@@ -54,7 +54,7 @@ def convert_to_utf8(data: bytes) -> bytes:
     An unpaired surrogate becomes bytes that are not UTF-8, so that it fails its line only.
 
     Raises:
-        UnicodeDecodeError: UTF-16 or UTF-32 ends within a character, or UTF-32 holds an invalid code point.
+        UnicodeDecodeError: UTF-16 or UTF-32 ends within a character, or UTF-32 contains an invalid code point.
     """
     found = find_byte_order_mark(data)
     if found is None:
@@ -97,7 +97,7 @@ def decode_line(line: bytes, location: str) -> Iterator[Line | FailedRecord]:
 
 
 def report_mixed_ends(parts: Iterable[bytes], location: str) -> Iterator[FailedRecord]:
-    """Yields one failed record per part that is not blank, for a line that another kind of line end divides."""
+    """Yields one failed record per nonblank part of a line that another kind of line end divides."""
     for number, part in enumerate((part for part in parts if part.strip()), 1):
         yield FailedRecord(f"{location} part {number}", "mixed line ends", _excerpt(part))
 

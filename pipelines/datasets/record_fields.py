@@ -43,7 +43,7 @@ def read_record(location: str, read: Callable[[], _Read]) -> _Read | FailedRecor
 
 @dataclass(frozen=True)
 class DuplicateKey:
-    """Stands for a JSON object that has a key twice, so that neither value is used."""
+    """Represents a JSON object with a repeated key, so that neither value is used."""
 
     key: str
 
@@ -60,7 +60,7 @@ def read_list(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[s
     """Yields the items of a list in a JSON object, each with its location, such as `file: images[17]`.
 
     Raises:
-        CaptError: There is no such list.
+        CaptError: The list is missing.
     """
     if isinstance(data, DuplicateKey):
         raise CaptError(f"duplicate key {abbreviate(data.key)}", location=location, hint="Keep one of the two.")
@@ -122,7 +122,7 @@ def abbreviate(found: Any) -> str:
 
 
 def escape_surrogates(value: Any) -> str:
-    """Returns the value as text in which unpaired surrogates are escaped, so that any table can store it."""
+    """Returns the value as text with escaped unpaired surrogates, so that any table can store it."""
     text = str(value)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 

@@ -14,7 +14,7 @@ _SIZES_HINT = "Write 100000,20000,20000, for example."
 
 @dataclass(frozen=True)
 class Splitter:
-    """Assigns splits: the published one if there is one, else by a hash of the image ID.
+    """Assigns splits: the published split if the image has one, otherwise one by a hash of the image ID.
 
     Args:
         own: Whether published splits are used.
@@ -37,11 +37,11 @@ class Splitter:
         return NAMES[-1]
 
     def is_hashed(self, published: str | None) -> bool:
-        """Returns whether the hash of the image ID decides."""
+        """Returns whether the hash of the image ID determines the split."""
         return not (self.own and published)
 
     def find_stated(self, image_id: str, published: str | None) -> str:
-        """Returns the split that the input or `--split-ratios` states; empty if neither does."""
+        """Returns the split that the input or `--split-ratios` states; empty if neither states one."""
         return "" if self.own and not published else self.assign(image_id, published)
 
 

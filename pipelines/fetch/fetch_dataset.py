@@ -24,7 +24,7 @@ _log = logging.getLogger("capt.fetch")
 
 
 def fetch_dataset(options: Fetch) -> dict[str, Any]:
-    """Downloads the files of a dataset that are not in the directory, and verifies those that are.
+    """Downloads the files of a dataset that the directory lacks, and verifies those that it contains.
 
     Args:
         options: Options of `capt fetch`.
@@ -111,7 +111,7 @@ def _make_directory(name: str) -> Path:
 
 
 def _check_mirror(url: str | None) -> str:
-    """Returns the mirror's URL without a slash at its end; empty if there is none."""
+    """Returns the mirror's URL without a slash at its end; empty without a mirror."""
     if url is None:
         return ""
     parts = urlsplit(url)
@@ -135,7 +135,11 @@ def _find_corrupt(files: Sequence[PublishedFile], directory: Path) -> list[str]:
 
 
 def _check_disk(downloads: Sequence[FileDownload], directory: Path) -> None:
-    """Logs the sizes of the downloads; CaptError if the disk is too small for them."""
+    """Logs the sizes of the downloads.
+
+    Raises:
+        CaptError: The disk is too small for the downloads.
+    """
     if not downloads:
         return
     sizes = {download.name: download.count_missing() for download in downloads}

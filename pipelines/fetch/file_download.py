@@ -24,7 +24,7 @@ from pipelines.fetch.remote_file_info import RemoteFileInfo, read_file_info
 from schemas.errors import CaptError
 from schemas.terminal.progress import progress_bar
 
-# Seconds before each retry; they start again whenever a try has received more than all before.
+# Seconds before each retry. The sequence starts again after an attempt that received more than all before.
 WAITS: tuple[float, ...] = (1, 2, 4, 8, 16)
 _CHUNK_BYTES = 1 << 18
 _HASH_CHUNK_BYTES = 1 << 20
@@ -58,11 +58,15 @@ class FileDownload:
         self._info_path = path.with_name(f"{path.name}.part.json")
 
     def count_missing(self) -> int:
-        """Returns the number of bytes to receive; CaptError if the server has no such file, or another one."""
+        """Returns the number of bytes to receive.
+
+        Raises:
+            CaptError: The server does not have the file, or has another one.
+        """
         return self._retry(self._request_info, WAITS[:1]).bytes - self._part_size()
 
     def run(self) -> None:
-        """Downloads the file; if CaptError is raised, the received bytes stay for a later resume."""
+        """Downloads the file. If it raises CaptError, the received bytes are kept for a later resume."""
         with report_full_disk(str(self._path.parent)):
             self._retry(self._receive, WAITS)
             mismatch = find_mismatch(self._file, self._part)
@@ -71,7 +75,7 @@ class FileDownload:
                 raise CaptError(
                     f"the received file is not the published file: {mismatch}",
                     location=self._url,
-                    hint="It was deleted. Run the same command again.",
+                    hint="The received file was deleted. Run the same command again.",
                 )
             replace_atomically(self._part, self._path)
             self._discard()
@@ -123,7 +127,7 @@ class FileDownload:
     def _append(self, response: BaseHTTPResponse, size: int, total: int) -> None:
         with progress_bar(self.name, total >> 20, "MiB") as show, self._part.open("ab") as part:
             show(size >> 20, "")
-            # `stream` takes a chunk of a negative size for the rest of the connection, and reads it into memory.
+            # `stream` treats a chunk of a negative size as the rest of the connection, and reads the rest into memory.
             while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
                 size += len(chunk)
                 self.received += len(chunk)
@@ -145,7 +149,7 @@ class FileDownload:
 
 
 def find_mismatch(file: PublishedFile, path: Path) -> str:
-    """Returns how the length or checksum of a local file differs from the published file's; empty if it does not."""
+    """Returns how the length or checksum of a local file differs from the published file's; empty if both are equal."""
     size = path.stat().st_size
     if size != (file.bytes or size):
         return f"expected {file.bytes:,} bytes, got {size:,}"

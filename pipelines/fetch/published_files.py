@@ -20,11 +20,11 @@ class PublishedFile:
     """One published file.
 
     Args:
-        url: Its http or https URL, which ends with the file's name.
-        contents: Description of its contents.
-        checksum: `sha256:` or `md5:` and the hexadecimal digest of its bytes.
-        bytes: Its length; None if unknown.
-        extra: Whether it is downloaded only if `--only` names it.
+        url: The http or https URL, which ends with the file's name.
+        contents: Description of the contents.
+        checksum: `sha256:` or `md5:` and the hexadecimal digest of the file.
+        bytes: Length of the file; None if unknown.
+        extra: Whether the file is downloaded only if `--only` names it.
     """
 
     url: str
@@ -45,7 +45,7 @@ class Publication:
 
     Args:
         files: The files, in the order of the downloads.
-        commands: The commands that use them, with `{dir}` for their directory.
+        commands: The commands that use the files, with `{dir}` for their directory.
     """
 
     files: tuple[PublishedFile, ...]

@@ -70,7 +70,11 @@ def _follow(url: str, headers: Mapping[str, str], stack: contextlib.ExitStack) -
 
 
 def _resolve_redirect(url: str, location: str) -> str:
-    """Returns the URL of a redirect; CaptError if it is not a URL, or less safe than the one before."""
+    """Returns the URL of a redirect.
+
+    Raises:
+        CaptError: The target is not a URL, or is less safe than the URL before.
+    """
     try:
         target = urljoin(url, location)
         schemes = (urlsplit(url).scheme, urlsplit(target).scheme)

@@ -17,7 +17,7 @@ class RemoteFileInfo(BaseModel):
     Args:
         url: The requested URL.
         bytes: Length of the whole file.
-        etag: Strong entity tag with its quotes; empty if there is none.
+        etag: Strong entity tag with its quotes; empty if the server sends none.
         modified: Time of the last change, as the server writes it; empty if unknown.
     """
 
@@ -30,7 +30,7 @@ class RemoteFileInfo(BaseModel):
 
     @property
     def validator(self) -> str:
-        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server gave none."""
+        """The value for `If-Range` (RFC 9110, 13.1.5); empty if the server sent none."""
         return self.etag or self.modified
 
     def is_continued_by(self, response: BaseHTTPResponse, first: int) -> bool:
@@ -49,7 +49,7 @@ def read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | 
         published_bytes: Length of the published file, if it is known.
 
     Raises:
-        CaptError: The length is unknown, or another one than the published file's.
+        CaptError: The length is unknown, or differs from the published file's.
     """
     size = _parse_range(response)[1] if response.status == 206 else _parse_length(response, published_bytes)
     if size is None:
@@ -58,7 +58,7 @@ def read_file_info(url: str, response: BaseHTTPResponse, published_bytes: int | 
         raise CaptError(
             f"the published file has {published_bytes:,} bytes, but the server's file has {size:,}",
             location=url,
-            hint="It is another file, or a page that asks for a login.",
+            hint="Check whether the URL leads to another file or to a login page.",
         )
     etag = _read_validator(response, "ETag")
     return RemoteFileInfo(

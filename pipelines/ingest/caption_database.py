@@ -41,7 +41,7 @@ _STORED = (
 
 
 class CaptionedImage(NamedTuple):
-    """An image of a dataset, as inserted. The fields are those of `job_database.InputRecord`."""
+    """An image of a dataset, as inserted. The fields are described in `job_database.InputRecord`."""
 
     image_id: str
     file_name: str
@@ -57,7 +57,7 @@ class SelectedCaptions:
 
     Args:
         path: File in Arrow's streaming format, with the schema `SELECTED_CAPTIONS`.
-        names: File of `schemas.tables.FILE_NAMES`; None if the IDs tell which files the images are.
+        names: File of `schemas.tables.FILE_NAMES`; None if every image ID contains the file name.
         rows: Number of captions.
         inputs: SHA-256 of all captions in order, with their splits, and of `names`.
         train: Digest of the captions in the train split.
@@ -102,8 +102,8 @@ class CaptionDatabase(Database):
     def insert_captions(self, rows: Iterable[tuple[bytes, str, str, str, str]]) -> None:
         """Inserts captions of inserted images: key, image ID, caption ID, text, repair.
 
-        A repeated caption ID is a duplicate if the text is the same, else a failure. Rejected captions count for the
-        limits too, so that both `prepare` commands select the same images.
+        A repeated caption ID is a duplicate if the text is the same, otherwise a failure. Rejected captions count for
+        the limits, too, so that both `prepare` commands select the same images.
         """
         numbered = ((*row, position) for row, position in zip(rows, self._positions, strict=False))
         while some := list(islice(numbered, _BATCH)):
@@ -141,7 +141,7 @@ class CaptionDatabase(Database):
             self._db.execute("DELETE FROM unreadable WHERE rank > (SELECT max(rank) FROM record)")
 
     def classify(self, stored: pa.Table) -> None:
-        """Gives the captions that the table already contains the status `cached`."""
+        """Sets the status `cached` of the captions that the table already contains."""
         columns = (stored[name].to_pylist() for name in ("key", "caption", "split"))
         self._insert("INSERT OR REPLACE INTO stored VALUES (?, ?, ?)", zip(*columns, strict=True))
 

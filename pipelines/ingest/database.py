@@ -26,7 +26,7 @@ _CATALOG_BATCH = 1 << 16
 
 _ASSIGNED = """CREATE TABLE assigned (image_id TEXT PRIMARY KEY, split TEXT, catalogued INT, key BLOB) WITHOUT ROWID;"""
 _NEW = "split != '' AND NOT EXISTS (SELECT 1 FROM assigned a WHERE a.image_id = record.image_id)"
-# Images whose ID does not tell which file they are.
+# Images whose ID does not contain their file name.
 _NAMED = """FROM record WHERE file_name NOT IN ('', image_id)
     AND substr(file_name, -1 - length(image_id)) != '/' || image_id"""
 
@@ -35,8 +35,8 @@ class Database:
     """The records of one run, with the split of each image.
 
     A subclass defines the table `record` with one row per image: `image_id`, `file_name`, `rank` and number of
-    `captions`; `split`, empty if there is none; `stated`, the split that the input states, or empty; `hashed`, whether
-    a hash of the image ID decides the split.
+    `captions`; `split`, which may be empty; `stated`, the split that the input states, or empty; `hashed`, whether
+    a hash of the image ID determines the split.
 
     Args:
         path: The SQLite file, which must not exist.
@@ -74,7 +74,7 @@ class Database:
         self._db.execute("COMMIT")
 
     def limit(self, images: int | None, captions: int | None) -> None:
-        """Keeps the images of smallest rank: at most `images`, or as many as have at most `captions` captions."""
+        """Keeps the images of smallest rank: at most `images` images, with at most `captions` captions in total."""
         if images is not None:
             self._db.execute(
                 """DELETE FROM record WHERE image_id NOT IN
@@ -92,7 +92,7 @@ class Database:
     # === Splits ===
 
     def keep_assigned(self, dataset: Dataset) -> bool:
-        """Replaces splits by those that a commit of the dataset has assigned. Repeated calls per commit are free.
+        """Replaces splits by those that a commit of the dataset has assigned. A repeated call per commit does nothing.
 
         Returns:
             Whether the assigned splits could be read.
@@ -166,7 +166,7 @@ class Database:
     # === File names ===
 
     def count_file_names(self) -> int:
-        """Returns the number of images whose ID does not tell which file they are."""
+        """Returns the number of images whose ID does not contain their file name."""
         return self._count(f"SELECT count(*) {_NAMED}")
 
     def write_file_names(self, path: Path) -> int:

@@ -49,7 +49,7 @@ class FailedUrl(Frozen):
     Args:
         url: The URL.
         reason: Reason of the `features.references.downloads.DownloadError`.
-        detail: Its detail.
+        detail: Detail of this error.
         max_bytes: Size limit of the attempt. An image that is too large for it may fit a larger limit.
     """
 
@@ -83,7 +83,7 @@ def get_download_directory(images: str) -> Path:
     """Returns the download directory that `--images` names.
 
     Raises:
-        UsageError: It is not a local directory.
+        UsageError: The first `--images` is not a local directory.
     """
     path = Path(images)
     if "://" in images or (path.exists() and not path.is_dir()):
@@ -184,7 +184,11 @@ class _Host:
         self._closed: tuple[str, str] | None = None
 
     def wait_for_turn(self, url: str) -> None:
-        """Waits until the host may be requested; DownloadError if it must not be requested any more."""
+        """Waits until a request to the host is allowed.
+
+        Raises:
+            DownloadError: No further request to the host is allowed in this run.
+        """
         with self._lock:
             if self._closed:
                 reason, why = self._closed
@@ -205,14 +209,14 @@ class _Host:
         self.wait_for_turn(url)
 
     def record(self, error: RecordError | None) -> None:
-        """Records the result of a download, and closes the host if it is unreachable or asks for a long pause."""
+        """Records the result of a download, and closes the host if it is unreachable or requests a long pause."""
         with self._lock:
             self._unreachable = self._unreachable + 1 if error and error.reason in _UNREACHABLE else 0
             if not (isinstance(error, DownloadError) and error.transient):
                 self._rested = 0.0
             retry_after = (error.retry_after or 0.0) if isinstance(error, DownloadError) else 0.0
             if error and retry_after > self._limits.retry_after_seconds:
-                self._closed = error.reason, f"the host asked for a pause of {retry_after:.0f} seconds"
+                self._closed = error.reason, f"the host requested a pause of {retry_after:.0f} seconds"
             elif error and self._unreachable == self._host_limits.patience:
                 self._closed = error.reason, f"the host was unreachable {self._unreachable} times in a row"
 
@@ -220,7 +224,7 @@ class _Host:
 class _DownloadPool:
     """Threads that download the URLs of a unit. Each thread serves one host at a time, so a slow host delays no other.
 
-    They are daemons, so that an interrupted run ends without waiting for them.
+    The threads are daemons, so that an interrupted run ends without waiting for them.
     """
 
     def __init__(self, job: DownloadImages, urls: Iterable[str], advance: Advance) -> None:
@@ -241,7 +245,7 @@ class _DownloadPool:
         )
 
     def run(self) -> list[FailedUrl]:
-        """Downloads all URLs. Returns those that failed, by URL."""
+        """Downloads all URLs. Returns the failed ones, by URL."""
         count = min(self._job.host_limits.threads, len(self._lanes))
         threads = [threading.Thread(target=self._work, name="download", daemon=True) for _ in range(count)]
         for thread in threads:

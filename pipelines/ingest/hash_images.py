@@ -1,4 +1,4 @@
-"""Computes the content hash of every image that the hash cache does not know."""
+"""Computes the content hash of every image that the hash cache does not contain."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from schemas.terminal.progress import show_progress
 
 HASH_UNIT_SCHEMA = pa.schema([("image_id", pa.string()), ("location", pa.string()), ("member", pa.string())])
 HASH_UNIT_ROWS = 1024
-# Number of units per insertion. Each insertion waits for the disk, and other runs wait for the hash cache meanwhile.
+# Number of units per insertion. Each insertion waits for the disk and blocks the hash cache for other runs.
 UNITS_PER_INSERT = 64
 _THREADS = 4
 
@@ -29,7 +29,7 @@ _THREADS = 4
 def hash_images(
     job_database: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
-    """Gives every record with a file its content hash.
+    """Adds the content hash to every record with a file.
 
     Args:
         job_database: The records.

@@ -1,7 +1,7 @@
-"""Decides which entries of annotation files are the same image, and gives every image its ID.
+"""Decides which entries of annotation files are the same image, and assigns every image its ID.
 
 An ID identifies one image per annotation file. The same ID in two files is the same image only if both name the same
-file. Otherwise each image of the ID gets an ID of its own, `ID@FILE`, independent of the order of the files.
+file. Otherwise each image with this ID gets a separate ID, `ID@FILE`, independent of the order of the files.
 """
 
 import sqlite3
@@ -23,7 +23,7 @@ CREATE TABLE shared (image_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE conflict (image_id TEXT, document INT, one TEXT, other TEXT, PRIMARY KEY (image_id, document))
     WITHOUT ROWID;
 """
-# Single statements, because a script would commit the transaction in which they run.
+# Single statements, because a script would commit the current transaction.
 _RESOLVE = (
     "DELETE FROM shared",
     "DELETE FROM conflict",
@@ -41,7 +41,7 @@ _ID = _UNIQUE_ID.format(table="entry")
 class IdentifiedImage(NamedTuple):
     """An image of the annotations with its unique ID. The other fields are those of `ImageEntry`.
 
-    `split` is the published one; an image of two splits appears once with each. `reason` tells why it has failed.
+    `split` is the published one; an image of two splits appears once with each. `reason` is the reason of its failure.
     """
 
     image_id: str

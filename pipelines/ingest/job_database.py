@@ -47,16 +47,16 @@ CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, sta
 
 
 class InputRecord(NamedTuple):
-    """An image of a dataset, as inserted. A text is empty if there is none.
+    """An image of a dataset, as inserted. A missing text is empty.
 
     Args:
-        image_id: Its unique ID.
-        rank: Its rank for limits.
-        root: Label of the root of its file; empty if the name identifies the file.
+        image_id: Unique ID.
+        rank: Rank for limits.
+        root: Label of the root that contains the file; empty if the name identifies the file.
         label: The text in the image.
         stated: The split that the input states.
-        hashed: Whether a hash of the image ID decides the split.
-        reason: Why it has failed.
+        hashed: Whether a hash of the image ID determines the split.
+        reason: Reason of the failure.
     """
 
     image_id: str
@@ -201,7 +201,7 @@ class JobDatabase(Database):
     # === Planning ===
 
     def classify(self, stored: Iterable[bytes], failures: Mapping[bytes, tuple[str, str, str]]) -> None:
-        """Gives every record a status: `cached`, `failed`, `planned` (the first of its content) or `duplicate`.
+        """Sets the status of every record: `cached`, `failed`, `planned` (the first of its content) or `duplicate`.
 
         May be called again until the extraction if the table has changed.
 
@@ -251,7 +251,7 @@ class JobDatabase(Database):
         )
 
     def assume_results(self) -> None:
-        """Turns `planned` and `pending` into `ok`, as a run without failures does."""
+        """Turns `planned` and `pending` into `ok`, as in a run without failures."""
         self._db.execute("UPDATE record SET status = 'ok' WHERE status IN ('planned', 'pending')")
 
     def count_by_status(self) -> dict[str, int]:

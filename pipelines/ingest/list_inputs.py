@@ -21,7 +21,7 @@ class ImageSelection:
 
     Args:
         splitter: Assigns splits.
-        stated: Tells which splits the input states; None if it states none.
+        stated: Returns the split that the input states for an image; None if the input states no splits.
         seed: Decides which images the limits select.
         limit_images: Maximum number of images, or None.
         limit_captions: Maximum number of captions of the selected images, or None.

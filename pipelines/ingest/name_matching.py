@@ -134,7 +134,7 @@ class NameMatcher:
         return (ListedImage(*row) for row in rows)
 
     def match(self) -> None:
-        """Finds the files that each name in `record` may mean."""
+        """Finds the candidate files of each name in `record`."""
         self._db.executescript(
             f"""DELETE FROM name; DELETE FROM reach; DELETE FROM candidate; DELETE FROM folded;
             {_INDEXES}
@@ -161,7 +161,7 @@ class NameMatcher:
         return int(number)
 
     def list_ambiguous(self, max_bytes: int = MAX_IMAGE_BYTES) -> Iterator[AmbiguousName]:
-        """Yields the names that match several files. Identical files are one: the first by path remains.
+        """Yields the names that match several files. Identical files count as one: the first by path is kept.
 
         Args:
             max_bytes: Larger files are not compared.
@@ -181,7 +181,7 @@ class NameMatcher:
                 yield AmbiguousName(number, next(references).label, next(references).label)
 
     def find_similar(self, file_name: str) -> str:
-        """Returns a file whose name differs in case or Unicode form only; empty if there is none."""
+        """Returns a file whose name differs in case or Unicode form only; empty without a similar file."""
         query = """SELECT found.name FROM folded CROSS JOIN found USING (number) WHERE near = ?
             ORDER BY near, folded.name LIMIT 1"""
         base = normalize_name(file_name).rsplit("/", 1)[-1]
@@ -231,7 +231,7 @@ def label_roots(roots: Sequence[str]) -> list[str]:
 
 
 def _iterate_rows(files: Iterable[ListedFile], tops: set[str]) -> Iterator[tuple[Any, ...]]:
-    """Yields the rows of files. Collects in `tops` up to two of their top folders; "" stands for a file outside one."""
+    """Yields the rows of files. Collects in `tops` up to two of their top folders; "" means a file outside folders."""
     now = time.time_ns()
     for file in files:
         head, slash, _ = file.name.partition("/")

@@ -47,7 +47,7 @@ class CaptionJob:
         table_config: The table's config.
         words: A reused vocabulary by token ID; None to build one from the train captions.
         captions: The captions of the commit.
-        known: The current table; None if there is none or it is corrupt.
+        known: The current table; None if it is missing or corrupt.
         beam_options: Options of Beam and the runner.
     """
 
@@ -72,7 +72,7 @@ class CaptionJob:
         return {"shards": len(manifest.shards), "bytes": size, "metadata": manifest.facts}
 
     def estimate(self, directory: Path) -> dict[str, Any]:
-        """Returns no figures: tokenization is fast."""
+        """Returns no estimates, because tokenization is fast."""
         return {"shards": 0, "bytes": 0, "metadata": None}
 
     def _tokenize(self) -> Manifest:
@@ -100,7 +100,7 @@ class CaptionJob:
             return _copy_transform(self._make_transform(plan, directory, self.beam_options), self.root, commit)
 
     def _copy_names(self, commit: str) -> dict[str, FileEntry]:
-        """Copies the file names of the images into the table, if there are any."""
+        """Copies the file names of the images into the table, if the captions have any."""
         if self.captions.names is None:
             return {}
         return {FILE_NAMES.name: _copy(self.captions.names, self.root, f"{commit}/{self.captions.names.name}")}

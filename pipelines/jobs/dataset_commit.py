@@ -15,7 +15,7 @@ from schemas.table_config import SHORT_FINGERPRINT
 def commit_dataset(job_database: JobDatabase, root: Path, dataset_type: str) -> None:
     """Commits the images of a run as the dataset in `root`, unless it contains exactly these.
 
-    A split that another run has assigned meanwhile is kept.
+    A split that a concurrent run has assigned is kept.
     """
 
     def decide(log_state: LogState) -> Manifest:

@@ -1,7 +1,7 @@
 """Estimates the time of an extraction, and the size of its table, for a dry run.
 
-Sizes per image are those of the job database, catalog and rows of the dry run. The commit time is measured with a
-manifest of as many shards, at most `MEASURED_SHARDS`.
+Sizes per image are measured on the job database, catalog and rows of the dry run. The commit time is measured with a
+manifest of the same number of shards, at most `MEASURED_SHARDS`.
 """
 
 import math
@@ -81,8 +81,8 @@ def estimate_table(
         num_shards: Number of shards; None for the default.
 
     Returns:
-        Numbers of images, shards (each is one work unit) and requests, bytes of the parts of the store, `reader_memory`
-        (bytes for random access), and seconds of the commit on this machine and of the extraction by one worker.
+        Numbers of images, shards (each is one work unit) and requests; bytes of the parts of the store; `reader_memory`
+        (bytes for random access); and seconds of the commit on this machine and of the extraction by one worker.
     """
     count = num_shards or choose_shard_count(images, each.row)
     measured = min(count, MEASURED_SHARDS)

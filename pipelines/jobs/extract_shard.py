@@ -31,7 +31,7 @@ EXTRACT_UNIT_SCHEMA = pa.schema([("key", pa.binary(KEY_BYTES)), ("location", pa.
 
 
 class FailedRow(Frozen):
-    """An image without features, by content hash, and why."""
+    """An image without features, by content hash, and the reason."""
 
     key: str
     stage: str
@@ -44,8 +44,8 @@ class ExtractedUnit(Frozen):
     """The result of a unit.
 
     Args:
-        shard: Its shard; None if every image failed.
-        failures: Its failures.
+        shard: The written shard; None if every image failed.
+        failures: The failed images.
         provenance: Numerics class and toolchain of the worker.
     """
 

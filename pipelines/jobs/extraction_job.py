@@ -54,7 +54,7 @@ class ExtractionJob:
         suspect: Files of the table, by path in it, whose checksums must be verified before they are used.
         hints: Resource hints of the extraction step.
         allow_mixed: Whether rows of another numerics class or toolchain are allowed in the table.
-        assume_images: Number of images for which to estimate the table; None for those of the run.
+        assume_images: Number of images for which to estimate the table; None for the images of the run.
     """
 
     job_database: JobDatabase
@@ -74,10 +74,11 @@ class ExtractionJob:
     assume_images: int | None = None
 
     def run(self) -> dict[str, Any] | None:
-        """Extracts the planned images and commits them. If several runs have the same job, one does it.
+        """Extracts the planned images and commits them. If several runs have the same job, one of them runs it.
 
         Returns:
-            `shards` and `bytes` of the commit. None if the table has a new commit, so that less may be left to do.
+            `shards` and `bytes` of the commit. None if the table has a new commit, which may contain some of the
+            images.
         """
         if self.graph is None:
             return {"shards": 0, "bytes": 0}
@@ -118,7 +119,7 @@ class ExtractionJob:
         }
 
     def _estimate_table(self, shape: tuple[int, ...], speed: float | None, directory: Path) -> dict[str, Any] | None:
-        """Returns the cost of the table; None if there are no images or some are not downloaded yet."""
+        """Returns the cost of the table; None without images, or if some are not downloaded yet."""
         images = sum(self.job_database.count_by_split().values())
         if not images or self.job_database.count_pending():
             return None
@@ -223,7 +224,7 @@ def check_num_shards(num_shards: int | None) -> None:
     """Checks `--num-shards`.
 
     Raises:
-        UsageError: It is not a power of two within bounds.
+        UsageError: The number is not a power of two within bounds.
     """
     if num_shards is not None and (num_shards < 1 or num_shards > MAX_SHARDS or num_shards & (num_shards - 1)):
         message = f"{num_shards} is not a power of two up to {MAX_SHARDS:,}"

@@ -39,7 +39,7 @@ def find_or_freeze_graph(root: Path, graphs: Path, table_config: FeatureTableCon
     """Returns the extractor graph of a table. Builds it if it is missing or corrupt.
 
     Args:
-        root: The feature table's directory, in which the name of the graph is noted.
+        root: The feature table's directory, which contains a note with the name of the graph.
         graphs: Directory of the graphs, which are named by digest.
         table_config: The table's config.
         extractor: Builds the graph.
@@ -93,7 +93,7 @@ def _look_up(root: Path, graphs: Path) -> GraphFile | None:
 
 
 def _read_note(root: Path, graphs: Path) -> GraphFile | None:
-    """Returns the noted graph; None if there is no valid note."""
+    """Returns the noted graph; None without a valid note."""
     try:
         data = (root / NETWORK).read_bytes()
         note = parse_json(data)
@@ -127,9 +127,9 @@ def _build(table_config: FeatureTableConfig, extractor: Extractor) -> tuple[byte
 
     if table_config.extractor != PIXELS and keras.backend.backend() != "tensorflow":
         message = f"features are extracted with TensorFlow, not {keras.backend.backend()}"
-        raise UsageError(message, location=VARIABLE, hint="Unset it. `capt train` accepts any backend.")
+        raise UsageError(message, location=VARIABLE, hint="Unset the variable. `capt train` accepts any backend.")
     _log.info("Building extractor %s with weights %s.", table_config.extractor, table_config.weights)
     function = extractor.build_function(table_config)
     graph = freeze(function, table_config.height, table_config.width, Resizer.from_table_config(table_config).dtype)
-    gc.collect()  # Keras models and traced graphs are cycles that hold their weights several times.
+    gc.collect()  # Keras models and traced graphs are reference cycles that contain their weights several times.
     return graph, FrozenGraph(graph, table_config.precision).shape

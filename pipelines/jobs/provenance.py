@@ -80,7 +80,7 @@ def check_mixture(location: str, held: Iterable[Provenance], added: Iterable[Pro
         allow_mixed: Whether the table may contain rows of several numerics classes.
 
     Raises:
-        StoreError: They are not, and mixing is not allowed.
+        StoreError: The rows are not bit-compatible, and mixing is not allowed.
     """
     difference = next(_find_differences([*held, *added]), None)
     if difference is None:

@@ -124,7 +124,7 @@ class Sink:
         return open_readable_dataset(root)
 
     def open_caption_table(self, table_config: CaptionTableConfig) -> CaptionTable | None:
-        """Opens a caption table, after its log is repaired. Returns None if there is none, or it is corrupt."""
+        """Opens a caption table, after its log is repaired. Returns None if the table is missing or corrupt."""
         if not self.store.has_caption_table(table_config):
             return None
         return open_intact_caption_table(self.store, table_config)
@@ -145,10 +145,10 @@ class Sink:
         """Commits the splits of new images of the dataset."""
 
     def remove_corrupt(self, root: Path) -> None:
-        """Deletes recorded corrupt files of a table that no commit references any more."""
+        """Deletes recorded corrupt files of a table that no commit references."""
 
     def summarize(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
-        """Returns the summary that both sinks have, and logs how images got their splits.
+        """Returns the summary that both sinks have, and logs how splits were assigned.
 
         Args:
             database: The records, each with its final status.
@@ -157,10 +157,10 @@ class Sink:
         """
         splits = database.count_split_origins()
         if splits["hashed"]:
-            message = "images without a stated split: %d. A hash of the image ID decides."
+            message = "%d images have no stated split. A hash of the image ID assigns it."
             _log.info(f"%s: {message}", root.name, splits["hashed"])
         if splits["kept"]:
-            message = "images that keep their earlier split although the input states another: %d."
+            message = "%d images keep their earlier split, although the input states another."
             hint = "To assign the splits again, drop the dataset and prepare it again."
             _log.warning(f"%s: {message} {hint}", root.name, splits["kept"])
         return {

@@ -1,1 +1,1 @@
-"""The options of every command: one typed model per command."""
+"""Declares the options of every command: one typed model per command."""

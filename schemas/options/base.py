@@ -22,9 +22,9 @@ class Option:
     """Describes an option, as metadata of its type.
 
     Args:
-        help: Its help text, without the default.
-        metavar: What the help shows as its value; None for a name that follows from the type.
-        default: The default in words, if the value itself does not tell it.
+        help: Help text, without the default.
+        metavar: Name of the value in the help; None for a name that follows from the type.
+        default: The default in words, if the value itself does not state it.
     """
 
     help: str
@@ -72,14 +72,14 @@ class Options(Settings):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], location: str = "") -> Self:
-        """Checks option values that a person wrote.
+        """Checks option values that a user wrote.
 
         Args:
-            values: Values by name; dashes stand for underscores, and a text for a list of one.
-            location: Where they come from, for errors.
+            values: Values by name. Dashes equal underscores, and a text equals a list of one text.
+            location: Origin of the values, for errors.
 
         Raises:
-            UsageError: An option is unknown, missing or wrong.
+            UsageError: An option is unknown, missing or invalid.
         """
         try:
             return cls(**cls.named(values, location))
@@ -88,7 +88,7 @@ class Options(Settings):
 
     @classmethod
     def _command_line_name(cls, name: str) -> str:
-        """Returns what the command line calls an option; empty for no option."""
+        """Returns the name of an option on the command line; empty if the name is empty."""
         described = next((one for option, _, one in cls.declared() if option == name), None)
         if isinstance(described, Argument):
             return described.metavar or name.upper()
@@ -104,9 +104,9 @@ class Options(Settings):
             names = ", ".join(known for known, _, _ in cls.declared())
             return UsageError(f"unknown option {name!r}", location=location, hint=f"The options are {names}.")
         if errors[0]["type"] == "missing":
-            return UsageError("it is missing", location=location, hint="Give a value.")
+            return UsageError("it is missing", location=location, hint="Set a value.")
         if errors[0]["type"] == "empty":
-            return UsageError("it is empty", location=location, hint="Leave it out, or give a value.")
+            return UsageError("it is empty", location=location, hint="Set a value, or omit the option.")
         # An option of two types, such as `auto` or a number, has an error for each.
         expected = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
         problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {errors[0]['input']!r}"
@@ -114,7 +114,7 @@ class Options(Settings):
 
     @classmethod
     def declared(cls) -> Iterator[tuple[str, FieldInfo, Option]]:
-        """Iterates over the options: those of the class itself first, then those of its bases, the widest first."""
+        """Iterates over the options: first the class's own ones, then those of its bases, the most general first."""
         classes = [cls, *reversed(cls.__mro__[1:])]
         for name in dict.fromkeys(name for kind in classes for name in inspect.get_annotations(kind)):
             field = cls.model_fields.get(name)

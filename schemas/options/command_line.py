@@ -1,4 +1,4 @@
-"""Options as parameters of a Typer command."""
+"""Converts options to parameters of a Typer command."""
 
 import inspect
 from types import UnionType
@@ -16,7 +16,7 @@ _METAVARS = {int: "N", float: "X"}
 def parameters_of(options: type[Options]) -> list[inspect.Parameter]:
     """Returns the parameters that declare a command's options to Typer.
 
-    An option that is not given is None, so that the model tells which ones were given, and applies its own defaults.
+    An option that is not set is None, so that the model distinguishes set options and applies its own defaults.
     """
     return [_parameter(name, field, described) for name, field, described in options.declared()]
 
@@ -33,7 +33,7 @@ def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parame
         info = typer.Argument(**details)
     else:
         info = typer.Option(f"--{name.replace('_', '-')}", **details)
-    # What is required may stand in a file of options instead.
+    # A required option may be in a YAML file of options instead.
     default = False if kind is bool else None
     annotation = kind if kind is bool else kind | None
     return inspect.Parameter(
@@ -42,7 +42,7 @@ def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parame
 
 
 def _default(described: Option, field: FieldInfo) -> str:
-    """Returns the default as the help shows it; empty if there is nothing to show."""
+    """Returns the default as the help shows it; empty without a default."""
     is_absent = field.default is None or field.default is False or field.default == ()
     shown = described.default or ("" if is_absent else str(field.default))
     return f"default: {shown}" if shown else ""

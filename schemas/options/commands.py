@@ -1,4 +1,4 @@
-"""The commands of capt: name, options, and the functions that run them and print their results."""
+"""Lists the commands of capt: name, options, and the functions that run them and print their results."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ class Command:
     """One command.
 
     Args:
-        name: What the command line calls it, with its group: `prepare features`.
-        options: Its options.
-        runs: `module:function` that takes the options and returns what `--json` prints.
-        prints: `module:function` that prints the result for people; empty for a table of the result's entries.
+        name: Name on the command line, with the group: `prepare features`.
+        options: Class of the options.
+        runs: `module:function` that accepts the options and returns the object that `--json` prints.
+        prints: `module:function` that prints the result as text; empty for a table of the result's entries.
     """
 
     name: str
@@ -38,7 +38,7 @@ GROUPS = {
     "models": "Manage the model registry of a store.",
 }
 
-# In the order of work, which is that of the help.
+# In the order of the workflow. The help has the same order.
 COMMANDS = (
     Command("demo", workflows.Demo, "workflows.demo:demo", "workflows.demo:print_demo"),
     Command(

@@ -1,4 +1,4 @@
-"""Options of the commands that fetch and generate datasets."""
+"""Declares the options of the commands that fetch and generate datasets."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ class Fetch(Options):
     only: Annotated[
         tuple[str, ...],
         Option(
-            "Download only the file with this name. Repeatable.",
+            "Name of a file to download. Repeatable.",
             "FILENAME",
             default="all files; caption_datasets.zip only if named",
         ),
@@ -50,8 +50,8 @@ class SynthCaptcha(Options):
     num_labelled: Annotated[
         Natural | None,
         Option(
-            "Number of images, from the first on, whose labels go into spec_train_val.txt. truth.txt always "
-            "holds all labels.",
+            "Number of images, from the first on, whose labels are written to spec_train_val.txt. truth.txt always "
+            "contains all labels.",
             default="6/7 of --num-images",
         ),
     ] = None

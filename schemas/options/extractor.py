@@ -1,4 +1,4 @@
-"""Options of an extractor."""
+"""Declares the options of an extractor."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ Preprocess = Literal["none", "unit", "tf", "caffe", "torch"]
 
 
 class ExtractorOptions(Options):
-    """Which network computes features, and how; None leaves the choice to the extractor."""
+    """Extractor of the features, and its settings; None leaves the choice to the extractor."""
 
     extractor: Annotated[
         str,
@@ -23,7 +23,7 @@ class ExtractorOptions(Options):
         str | None,
         Option(
             "Extractor weights: imagenet (downloaded by Keras), random:SEED, or a weights file. Not valid "
-            "with custom: and pixels.",
+            "with custom: or pixels.",
             "WEIGHTS",
             default="imagenet",
         ),
@@ -39,7 +39,7 @@ class ExtractorOptions(Options):
     pooling: Annotated[
         Pooling,
         Option(
-            "none stores the spatial feature map as [locations, channels]; avg stores its mean over all "
+            "Pooling: none stores the spatial feature map as [locations, channels]; avg stores its mean over all "
             "locations as [channels]."
         ),
     ] = "none"
@@ -52,21 +52,21 @@ class ExtractorOptions(Options):
     preprocess: Annotated[
         Preprocess | None,
         Option(
-            "Input scaling for custom: extractors: none (0 to 255), unit (0 to 1), tf (-1 to 1), caffe or "
+            "Input preprocessing of custom: extractors: none (0 to 255), unit (0 to 1), tf (-1 to 1), caffe or "
             "torch (ImageNet statistics)."
         ),
     ] = None
     precision: Annotated[
         Literal["auto"] | Precision,
         Option(
-            "Compute precision of the extractor: float32, bfloat16, or auto (that of an existing table; "
-            "otherwise bfloat16 if the CPU supports it)."
+            "Compute precision of the extractor: float32, bfloat16, or auto (the precision of an existing "
+            "table; otherwise bfloat16 if the CPU supports it)."
         ),
     ] = "auto"
     storage_dtype: Annotated[
         StorageDtype | None,
         Option(
-            "Storage dtype: float16, float32, bfloat16 or int8 (one scale per location). pixels are always uint8.",
+            "Storage dtype: float16, float32, bfloat16 or int8 (one scale per location). Pixels are always uint8.",
             default="float16",
         ),
     ] = None

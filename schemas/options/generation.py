@@ -1,4 +1,4 @@
-"""Options of caption generation."""
+"""Declares the options of caption generation."""
 
 import inspect
 from typing import Annotated, Any
@@ -17,44 +17,45 @@ LengthPenalty = Annotated[
 Temperature = Annotated[
     float | None,
     Option(
-        "Sample words with this softmax temperature instead of searching. 0 means greedy decoding. Below "
+        "Softmax temperature of sampling, which replaces beam search. 0 means greedy decoding. Below "
         "1 makes captions more conservative, above 1 more diverse. Cannot be combined with a beam width "
         "above 1.",
         default="off",
     ),
 ]
 TopK = Annotated[
-    Count | None, Option("Sample only from the K most probable words. Requires --temperature.", default="off")
+    Count | None, Option("Number of most probable words to sample from. Requires --temperature.", default="off")
 ]
 TopP = Annotated[
     float | None,
     Option(
-        "Nucleus sampling: sample from the smallest set of words with a total probability of at least P, "
-        "0 < P <= 1. Requires --temperature.",
+        "Minimum total probability of the smallest set of words to sample from (nucleus sampling), above 0 and at "
+        "most 1. Requires --temperature.",
         default="off",
     ),
 ]
-SamplingSeed = Annotated[Natural, Option("Seed for sampling. Used only with --temperature.")]
+SamplingSeed = Annotated[Natural, Option("Seed of sampling. Used only with --temperature.")]
 NoRepeatNgramSize = Annotated[
-    Count | None, Option("Never generate the same sequence of N words (n-gram) twice in a caption.", default="off")
+    Count | None, Option("Length of the n-grams that a caption may contain only once, in words.", default="off")
 ]
 BadWords = Annotated[
-    tuple[str, ...], Option("Never generate WORD. WORD must be in the vocabulary of the run. Repeatable.", "WORD")
+    tuple[str, ...],
+    Option("Word that is never generated. It must be in the vocabulary of the run. Repeatable.", "WORD"),
 ]
 MaxNewTokens = Annotated[
     Count | None,
     Option(
         "Maximum number of generated tokens per caption. The end token counts.",
-        default="length of the longest training caption, and one for the end token",
+        default="length of the longest training caption plus one for the end token",
     ),
 ]
 
 
 class SearchOptions(Options):
-    """How the captions of beam search are chosen; None stands for the default of the run."""
+    """Settings of beam search; None selects the default of the run."""
 
     def generation(self) -> dict[str, Any]:
-        """Returns the options of caption generation that were given, by name."""
+        """Returns the options of caption generation that were set, by name."""
         fields = {name for kind in (SearchOptions, GenerationOptions) for name in inspect.get_annotations(kind)}
         given = self.model_dump(include=fields | {"num_return_sequences"}, exclude_unset=True)
         return {name: value for name, value in given.items() if value not in (None, ())}
@@ -67,7 +68,7 @@ class SearchOptions(Options):
 
 
 class GenerationOptions(SearchOptions):
-    """How captions are searched for or sampled; None stands for the default of the run."""
+    """Settings of beam search and sampling; None selects the default of the run."""
 
     temperature: Temperature = None
     top_k: TopK = None

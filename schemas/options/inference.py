@@ -1,4 +1,4 @@
-"""Options of the commands that use a trained run."""
+"""Declares the options of the commands that use a trained run."""
 
 from typing import Annotated
 
@@ -17,26 +17,31 @@ class Evaluate(GenerationOptions):
 
     runs: Annotated[
         tuple[str, ...],
-        Argument("Run directory, or STORE/models/NAME. Repeatable; all runs must be of one task.", "RUN"),
+        Argument("Run directory, or STORE/models/NAME. Repeatable. All runs must have the same task.", "RUN"),
     ]
     split: Annotated[
         Split,
         Option(
-            "Split to evaluate: train, val, test or unused. If test has no labelled images, val is used and "
-            "the report says so."
+            "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val "
+            "is evaluated, and a note reports it."
         ),
     ] = "test"
     store: Annotated[
-        str | None, Option("Store to evaluate on.", "STORE", default="the store that the run was trained from")
+        str | None,
+        Option(
+            "Store to evaluate on: a local directory, or an s3:// or gs:// URI.",
+            "STORE",
+            default="the store that the run was trained from",
+        ),
     ] = None
     num_examples: Annotated[
         Natural,
-        Option("Number of best and of worst captions on the HTML page, or of the worst misreadings. 0 writes no page."),
+        "Number of best and of worst captions on the HTML page, or of the worst recognition errors. 0 writes no page.",
     ] = 6
     labels: Annotated[
         str | None,
         Option(
-            "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Overrides the labels in the "
+            "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the "
             "store. CAPTCHA recognizers only.",
             "FILE",
         ),
@@ -51,8 +56,8 @@ class Caption(GenerationOptions):
     attention_plot: Annotated[
         str | None,
         Option(
-            "Write the attention maps to this image file (such as maps.png), one panel per word. With several"
-            " images, a number is added to the name. Attention models only.",
+            "Image file for the attention maps (such as maps.png), one panel per word. With several images, a "
+            "number is added to the name. Attention models only.",
             "FILE",
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""Options of `capt models`."""
+"""Declares the options of `capt models`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Options of `capt prepare`."""
+"""Declares the options of `capt prepare`."""
 
 from typing import Annotated, Literal
 
@@ -54,21 +54,22 @@ class PrepareFeatures(ExtractorOptions):
     resize_method: Annotated[
         ResizeMethodOption,
         Option(
-            "Resizing implementation: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs "
+            "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs "
             "decoded at reduced size), or tf (tf.image.resize, not antialiased)."
         ),
     ] = "pillow"
     resize_mode: Annotated[
         ResizeMode,
         Option(
-            "Aspect ratio: stretch ignores it; crop keeps it and cuts the edges; pad keeps it and adds black borders."
+            "Resize mode: stretch ignores the aspect ratio; crop keeps it and crops the edges; pad keeps it and adds "
+            "black borders."
         ),
     ] = "stretch"
     shortest_edge: Annotated[
         Count | None,
         Option(
-            "With crop: resize the shorter side to N pixels first. N must be at least the longer side of the "
-            "input size.",
+            "With crop: length in pixels to which the shorter side is resized first. At least the longer side of "
+            "the input size.",
             default="the smallest size that covers the crop",
         ),
     ] = None
@@ -82,7 +83,10 @@ class PrepareFeatures(ExtractorOptions):
     ] = "none"
     batch_size: Annotated[
         Literal["auto"] | Count,
-        Option("Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out."),
+        Option(
+            "Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out.",
+            "N|auto",
+        ),
     ] = "auto"
     num_shards: NumShards = None
     limit_images: LimitImages = None
@@ -94,17 +98,18 @@ class PrepareFeatures(ExtractorOptions):
         bool, Option("Report cached and missing images, table size and estimated time. Write nothing.")
     ] = False
     assume_images: Annotated[
-        Count | None, Option("With --dry-run: estimate size and time for N such images.", default="the number found")
+        Count | None,
+        Option("With --dry-run: number of images for which to estimate size and time.", default="the number found"),
     ] = None
     retry_failed: Annotated[
         bool, Option("Process again the images and URLs that failed permanently in earlier runs.")
     ] = False
     rehash: Rehash = False
-    max_image_pixels: Annotated[Count | None, Option("Reject images with more than N pixels.", default="178956970")] = (
-        None
-    )
+    max_image_pixels: Annotated[
+        Count | None, Option("Maximum number of pixels per image. Larger images fail.", default="178956970")
+    ] = None
     max_image_bytes: Annotated[
-        Count | None, Option("Reject image files larger than N bytes.", default="268435456, 256 MiB")
+        Count | None, Option("Maximum size of an image file in bytes. Larger files fail.", default="268435456, 256 MiB")
     ] = None
     allow_mixed_numerics: AllowMixedNumerics = False
     allow_private_addresses: Annotated[
@@ -114,7 +119,7 @@ class PrepareFeatures(ExtractorOptions):
         tuple[str, ...],
         Option(
             "Beam resource hint NAME=VALUE for the extraction step, such as min_ram=16GB. Repeatable. Runners"
-            " that do not support it ignore it.",
+            " without resource hints ignore it.",
             "NAME=VALUE",
         ),
     ] = ()
@@ -146,8 +151,8 @@ class PrepareCaptions(Options):
     vocab_from: Annotated[
         str | None,
         Option(
-            "Reuse the vocabulary of this caption table, by fingerprint or its beginning. Excludes --vocab-"
-            "size and --min-count.",
+            "Caption table whose vocabulary is reused, by fingerprint or its beginning. Not valid with "
+            "--vocab-size and --min-count.",
             "FINGERPRINT",
             default="build one",
         ),
@@ -184,7 +189,7 @@ class PrepareCaptcha(Options):
     labels: Annotated[
         str,
         Option(
-            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that holds "
+            "Label file with one `ID LABEL` per line (`a0 thus`), or a directory or archive that contains "
             "spec_train_val.txt.",
             "FILE",
         ),
@@ -211,7 +216,7 @@ class PrepareCaptcha(Options):
         str | None,
         Option(
             "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command "
-            "keeps the good records and exits with code 3.",
+            "commits the usable records and exits with code 3.",
             "N|P%",
             default="5%",
         ),

@@ -1,4 +1,4 @@
-"""Options that several commands share: one definition each, with their help."""
+"""Declares the options that several commands share, with their help."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,7 @@ from schemas.options.base import Argument, Count, Natural, Option
 
 DecodingStrategy = Literal["greedy", "beam", "lexicon"]
 
-NewDirectory = Annotated[
-    str, Argument("Output directory. Must be new, empty, or hold the same dataset already.", "DIR")
-]
+NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
 GeneratorSeed = Annotated[Natural, Option("Seed of the random generator.")]
 StoreToWrite = Annotated[
     str,
@@ -18,7 +16,7 @@ StoreToWrite = Annotated[
 Annotations = Annotated[
     tuple[str, ...],
     Option(
-        "Annotation file, or a directory or archive (.zip, .tar) that holds it; local, s3:// or gs://. Repeatable.",
+        "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable.",
         "PATH",
     ),
 ]
@@ -29,18 +27,19 @@ NumShards = Annotated[
     Option(
         "Number of shards: a power of two, at most 65536.",
         "N",
-        default="the smallest number that keeps a shard near or below 128 MiB",
+        default="the smallest number for which a shard has at most about 128 MiB",
     ),
 ]
 LimitImages = Annotated[
-    Count | None, Option("Process at most N images. The image ID and --seed decide which.", default="all")
+    Count | None, Option("Maximum number of images. The image ID and --seed determine the selection.", default="all")
 ]
 LimitCaptions = Annotated[
-    Count | None, Option("Process only as many images as have at most N captions in total.", default="all")
+    Count | None,
+    Option("Maximum number of captions of the selected images in total. Whole images are selected.", default="all"),
 ]
 SelectionSeed = Annotated[
     Natural,
-    Option("Seed that decides which images --limit-images and --limit-captions select. Does not affect splits."),
+    Option("Seed of the selection by --limit-images and --limit-captions. Does not affect splits."),
 ]
 SplitRatios = Annotated[
     str,
@@ -54,7 +53,7 @@ MaxFailures = Annotated[
     str | None,
     Option(
         "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command "
-        "keeps the good records and exits with code 3.",
+        "commits the usable records and exits with code 3.",
         "N|P%",
         default="5%; conceptual: 100%",
     ),
@@ -93,16 +92,22 @@ Datasets = Annotated[
 ]
 StepsPerEpoch = Annotated[
     Count | None,
-    Option("Steps per epoch. Images are then sampled with replacement.", default="one pass over the train split"),
+    Option(
+        "Number of steps per epoch. If set, images are sampled with replacement.",
+        default="one pass over the train split",
+    ),
 ]
 SaveSteps = Annotated[
     Count | None,
-    Option("Save a checkpoint every N steps, in addition to one after each epoch.", default="after each epoch only"),
+    Option(
+        "Number of steps between checkpoints, in addition to one after each epoch.", default="after each epoch only"
+    ),
 ]
 WarmStartFrom = Annotated[
     str | None,
     Option(
-        "Initialize the weights from this run. The model and its sizes must be the same; the vocabulary may differ.",
+        "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary "
+        "may differ.",
         "RUN",
         default="random initialization",
     ),

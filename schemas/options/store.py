@@ -1,4 +1,4 @@
-"""Options of `capt store`."""
+"""Declares the options of `capt store`."""
 
 from typing import Annotated
 
@@ -25,21 +25,17 @@ class StoreShow(Options):
     store: StoreArgument
     dataset: Annotated[str | None, Option("Dataset in the store.", "NAME", default="the only dataset")] = None
     caption_table: CaptionTable = None
-    output: Annotated[str | None, Option("Write the examples to this HTML file.", "FILE", default="print a table")] = (
-        None
-    )
+    output: Annotated[str | None, Option("HTML file to write the examples to.", "FILE", default="print a table")] = None
     num_examples: Annotated[Count, Option("Number of examples.")] = 24
-    split: Annotated[
-        Split | None, Option("Show only examples of this split: train, val, test or unused.", default="all")
-    ] = None
-    seed: Annotated[Natural, Option("Seed that decides which examples are selected.")] = 0
+    split: Annotated[Split | None, Option("Split of the examples: train, val, test or unused.", default="all")] = None
+    seed: Annotated[Natural, Option("Seed of the selection of examples.")] = 0
 
 
 class StoreVerify(Options):
     """Recompute the checksum of every file.
 
-    Report corrupt, missing and unreferenced files, and record them for the next `capt prepare`. Exit code 4 if
-    any file is corrupt or missing.
+    Report corrupt, missing and unreferenced files, and record them for the next `capt prepare`. The exit code
+    is 4 if any file is corrupt or missing.
     """
 
     store: StoreArgument

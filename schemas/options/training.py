@@ -1,4 +1,4 @@
-"""Options of `capt config` and `capt train`."""
+"""Declares the options of `capt config` and `capt train`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -22,7 +22,8 @@ class Config(Options):
     model: Annotated[
         ModelName,
         Argument(
-            "soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge, or recognizer.",
+            "Model: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject, merge or "
+            "recognizer.",
             "MODEL",
         ),
     ]
@@ -33,20 +34,20 @@ class Config(Options):
 
 
 class TrainingOptions(Options):
-    """What every training command takes."""
+    """Options of every training command."""
 
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def named(cls, values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
-        """Returns values by the names of options; those of no option are hyperparameters."""
+        """Returns values by the names of options. Values of other names are hyperparameters."""
         named = super().named(values, location)
         own = {name: value for name, value in named.items() if name in cls.model_fields}
         rest = {name: value for name, value in named.items() if name not in own}
         return {**own, "hyperparameters": {**own.get("hyperparameters", {}), **rest}}
 
     def settings(self) -> dict[str, Any]:
-        """Returns the hyperparameters, those that are options included; options take precedence."""
+        """Returns the hyperparameters, including those that are options. Options take precedence."""
         given = self.model_dump(include=set(_HYPERPARAMETERS), exclude_none=True)
         return {**self.hyperparameters, **given}
 
@@ -61,7 +62,10 @@ class TrainCaptioner(TrainingOptions):
     run_dir: RunDir
     model: Annotated[
         CaptionerName,
-        Option("soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.", "MODEL"),
+        Option(
+            "Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.",
+            "MODEL",
+        ),
     ] = "soft_attention"
     dataset: Datasets = ()
     feature_table: Annotated[
@@ -73,7 +77,7 @@ class TrainCaptioner(TrainingOptions):
     caption_table: CaptionTable = None
     seed: Annotated[
         Natural | None,
-        Option("Seed for weight initialization, shuffling, dropout, augmentation and caption sampling.", default="0"),
+        Option("Seed of weight initialization, shuffling, dropout, augmentation and caption sampling.", default="0"),
     ] = None
     epochs: Annotated[Count | None, Option("Number of epochs.", default="20, unless --config sets it")] = None
     steps_per_epoch: StepsPerEpoch = None
@@ -81,14 +85,15 @@ class TrainCaptioner(TrainingOptions):
     captions_per_image: Annotated[
         CaptionsPerImage | None,
         Option(
-            "all uses every caption of an image in each epoch; one samples a single caption per image and epoch.",
+            "Captions per image and epoch: all of them, or one random caption.",
             default="all; init_inject: one",
         ),
     ] = None
     rnn_cell: Annotated[
         RnnCell | None,
         Option(
-            "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer.", default="that of the model"
+            "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer.",
+            default="depends on the model",
         ),
     ] = None
     warm_start_from: WarmStartFrom = None
@@ -112,7 +117,7 @@ class TrainCaptcha(TrainingOptions):
         ),
     ] = None
     seed: Annotated[
-        Natural | None, Option("Seed for weight initialization, shuffling, dropout and augmentation.", default="0")
+        Natural | None, Option("Seed of weight initialization, shuffling, dropout and augmentation.", default="0")
     ] = None
     epochs: Annotated[Count | None, Option("Number of epochs.", default="12; quick: 10")] = None
     steps_per_epoch: StepsPerEpoch = None

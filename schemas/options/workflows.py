@@ -1,4 +1,4 @@
-"""Options of `capt demo`, `capt experiment` and `capt retrain`."""
+"""Declares the options of `capt demo`, `capt experiment` and `capt retrain`."""
 
 from typing import Annotated
 
@@ -25,8 +25,8 @@ class ExperimentRun(Options):
 class ExperimentReport(Options):
     """Write one HTML page about the trials of an experiment.
 
-    It has scores and confidence intervals, learning curves, costs, captions side by side, and the differences between
-    trials.
+    The page has scores and confidence intervals, learning curves, costs, captions side by side, and the differences
+    between trials.
     """
 
     directory: Annotated[str, Argument("Experiment directory: `output_dir` of the experiment file.", "DIR")]

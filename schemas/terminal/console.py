@@ -1,4 +1,4 @@
-"""Prints tables and lines for people to standard output."""
+"""Prints tables and lines of text to standard output."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ class Printer:
     def table(
         self, title: str, text_headings: Sequence[str], number_headings: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
-        """Prints a table under its title; nothing if it has no rows.
+        """Prints a table under its title. An empty table is not printed.
 
         Args:
             title: The title.

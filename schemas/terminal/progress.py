@@ -19,7 +19,7 @@ class _Rate(ProgressColumn):
 
 
 def is_progress_shown() -> bool:
-    """Tells whether standard error is a terminal and `--quiet` is not set."""
+    """Returns whether standard error is a terminal and `--quiet` is not set."""
     return sys.stderr.isatty() and logging.getLogger("capt").isEnabledFor(logging.INFO)
 
 

@@ -1,6 +1,6 @@
 """Augments the images of a training batch with tf.data: random translation, zoom, color changes and erasing.
 
-The random values of a batch are a function of (seed, epoch, step), so that a resumed run repeats those of an
+The random values of a batch are a function of (seed, epoch, step), so that a resumed run repeats the values of an
 uninterrupted run. Captions describe positions and colors, so flips, permutations and erasing are off by default.
 """
 
@@ -120,6 +120,6 @@ def _center(value: Any) -> Any:
 
 
 def _affine(factor: Any, side: int, shift: Any) -> tuple[Any, Any]:
-    """Returns factor and offset: along one side, a pixel of the result comes from factor · pixel + offset."""
+    """Returns factor and offset: along one side, a pixel of the result is read from factor · pixel + offset."""
     center = (side - 1) / 2
     return factor, center - factor * center - shift

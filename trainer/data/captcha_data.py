@@ -22,11 +22,11 @@ from trainer.models.charset import encode
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The labelled images of one split, in the order of their content hashes.
+    """The labeled images of one split, in the order of their content hashes.
 
     Args:
-        names: (dataset, image ID) of each.
-        labels: The label of each.
+        names: (dataset, image ID) of each image.
+        labels: Label of each image.
         keys: Content hashes, uint8 [images, 32].
         rows: Positions in the feature table, int64 [images].
     """
@@ -50,7 +50,7 @@ class LabelledImages:
         return np.pad(ids, ((0, 0), (0, length - ids.shape[1])))
 
     def first(self, count: int | None) -> "LabelledImages":
-        """Returns the first images, which is a random sample because content hashes decide the order; None: all."""
+        """Returns the first images, a random sample because content hashes determine the order; None: all."""
         return LabelledImages(self.names[:count], self.labels[:count], self.keys[:count], self.rows[:count])
 
     @property
@@ -65,7 +65,7 @@ def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
     """Joins the labels of all datasets to the pixels of their images.
 
     Raises:
-        CaptError: The train split has no labelled image with pixels.
+        CaptError: The train split has no labeled image with pixels.
     """
     joined = [_join(dataset, tables.features) for dataset in tables.datasets]
     parts = {split: [one.select(one.split == split) for one in joined] for split in USED_SPLITS}
@@ -81,12 +81,12 @@ def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
 
 
 def load_labelled_images(tables: TrainingTables, split: str, labels: Mapping[str, str] | None = None) -> HeldOutImages:
-    """Loads the labelled images of a split; those of val if no image of test has a label.
+    """Loads the labeled images of a split. If no image of test has a label, those of val are loaded instead.
 
     Args:
         tables: The datasets with their labels, and the pixels.
         split: `train`, `val`, `test` or `unused`.
-        labels: Labels by image ID, which replace those of the datasets.
+        labels: Labels by image ID, which replace the labels of the datasets.
 
     Raises:
         CaptError: No image of the split has a label and pixels.

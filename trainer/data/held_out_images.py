@@ -26,11 +26,11 @@ class HeldOutImages:
     """The images that a run is evaluated on, in the order of their content hashes.
 
     Args:
-        split: Their split.
-        names: (dataset, image ID) of each.
-        references: All captions of each image as published, in the order of their IDs; or its label alone.
-        rows: Their positions in the feature table, int64 [images].
-        catalog: Their rows of `schemas.tables.CATALOG`.
+        split: Split of the images.
+        names: (dataset, image ID) of each image.
+        references: All captions of each image as published, in the order of their IDs; or only its label.
+        rows: Positions of the images in the feature table, int64 [images].
+        catalog: Rows of the images in `schemas.tables.CATALOG`.
         skipped: Numbers of other images of the split, by the reason why they are not evaluated.
     """
 
@@ -59,7 +59,7 @@ class HeldOutImages:
 
 
 def load_held_out_images(tables: TrainingTables, split: str) -> HeldOutImages:
-    """Loads the captioned images of a split; those of val if no image of test has a caption.
+    """Loads the captioned images of a split. If no image of test has a caption, those of val are loaded instead.
 
     Raises:
         CaptError: The split has no captions, or the feature table contains none of its captioned images.

@@ -19,9 +19,9 @@ class ImageInput:
     """An image that a user named.
 
     Args:
-        name: Its name in results.
-        read: Returns its bytes. Any exception fails this image only.
-        stamp: Changes whenever its bytes may have changed; empty if unknown.
+        name: Name in results.
+        read: Returns the bytes. Any exception fails this image only.
+        stamp: Differs whenever the bytes may have changed; empty if unknown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Selects the tables of a store that a run is trained on: those asked for, or the only ones that fit."""
+"""Selects the tables of a store that a run is trained on: the requested ones, or the only ones that fit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ class FeatureSource(Protocol):
 
 
 class InputCheck(Protocol):
-    """Tells which feature shapes a model reads."""
+    """Checks which feature shapes a model reads."""
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Tells whether the model reads features of this shape."""
+        """Returns whether the model reads features of this shape."""
 
     def check_shape(self, shape: tuple[int, ...], location: str) -> None:
         """Raises UsageError if the model does not read features of this shape."""
@@ -48,7 +48,7 @@ class TrainingTables:
 
     Args:
         datasets: The datasets, which map image IDs to content hashes.
-        features: The features of all their images.
+        features: The features of all images.
         caption_tables: The captions of each dataset, with equal vocabularies; empty for other tasks.
     """
 
@@ -72,9 +72,10 @@ def select_tables(
     Args:
         store: The store.
         inputs: The model, which reads features of some shapes only.
-        datasets: Names. If empty, the store must contain exactly one dataset with captions.
-        features: Fingerprint or its beginning. If None, exactly one feature table must fit.
-        captions: Fingerprint or its beginning. If None, each dataset must have exactly one caption table.
+        datasets: Names of the datasets. If empty, the store must contain exactly one dataset with captions.
+        features: Fingerprint of the feature table, or its beginning. If None, exactly one feature table must fit.
+        captions: Fingerprint of the caption table, or its beginning. If None, each dataset must have exactly one
+            caption table.
 
     Raises:
         StoreError: No table fits, or several do. The message lists the candidates and names the option.
@@ -90,7 +91,7 @@ def select_tables(
 def select_labelled_tables(
     store: Store, inputs: InputCheck, datasets: Sequence[str] = (), features: str | None = None
 ) -> TrainingTables:
-    """Selects the tables of labelled images; arguments and errors as in `select_tables`."""
+    """Selects the tables of labeled images; arguments and errors as in `select_tables`."""
     command = "capt prepare captcha"
     chosen = _select_datasets(store, datasets, lambda one: len(one.labels()) > 0, "labels", f"`{command}`")
     return TrainingTables(tuple(chosen), _select_features(store, inputs, chosen, features, command))
@@ -105,7 +106,9 @@ def _select_datasets(store: Store, names: Sequence[str], is_usable: Any, records
     if fitting:
         found = ", ".join(dataset.name for dataset in fitting)
         raise StoreError(
-            f"several datasets have {records}: {found}", location=str(store.path), hint="Choose with --dataset NAME."
+            f"several datasets have {records}: {found}",
+            location=str(store.path),
+            hint="Choose one with --dataset NAME.",
         )
     raise StoreError(f"no dataset has images and {records}", location=str(store.path), hint=f"Run {command}.")
 
@@ -152,7 +155,7 @@ def _select_caption_table(
     raise StoreError(
         f"several caption tables fit: {'; '.join(map(_describe_captions, fitting))}",
         location=str(store.path),
-        hint="Choose with --caption-table FINGERPRINT.",
+        hint="Choose one with --caption-table FINGERPRINT.",
     )
 
 
@@ -176,7 +179,7 @@ def _select_features(
         raise StoreError(
             f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
             location=str(store.path),
-            hint="Choose with --feature-table FINGERPRINT.",
+            hint="Choose one with --feature-table FINGERPRINT.",
         )
     for table in candidates:
         inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])

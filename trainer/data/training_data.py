@@ -1,4 +1,4 @@
-"""Holds the joined data of a training run by split, whatever the task."""
+"""Contains the joined data of a training run by split, for every task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class SplitData(Protocol):
         """SHA-256 of images and targets. Equal data has equal digests."""
 
     def __len__(self) -> int:
-        """The number of records."""
+        """Returns the number of records."""
 
 
 AnySplit = TypeVar("AnySplit", bound=SplitData)
@@ -81,7 +81,7 @@ def no_training_data(tables: TrainingTables, num_without_features: int, records:
     Args:
         tables: The selected tables.
         num_without_features: Number of train records whose images the feature table lacks.
-        records: What the records are called, such as `captions`.
+        records: Name of the records in messages, such as `captions`.
         hint: The hint if the train split has no records at all.
     """
     names = ", ".join(dataset.name for dataset in tables.datasets)

@@ -28,7 +28,7 @@ class BeamDecoder(AutoregressiveDecoder):
 
     Args:
         model: A built captioner.
-        config: How captions are generated, without a temperature.
+        config: Generation config without a temperature.
     """
 
     def __init__(self, model: Captioner, config: GenerationConfig) -> None:
@@ -58,7 +58,7 @@ class BeamDecoder(AutoregressiveDecoder):
         return self.append_token({**decoding, "scores": scores}, position, token, attention), after
 
     def _log_probabilities(self, logits: Any, decoding: DecodingState, position: Any) -> Any:
-        """Returns those of each next token, float32 [rows, V]; a finished beam allows padding only, with 0."""
+        """Returns the log-probability of each next token, float32 [rows, V]; a finished beam allows padding only."""
         padding = np.where(np.arange(logits.shape[-1]) == PAD, 0.0, MASKED_LOGIT).astype(np.float32)
         tokens = ops.log_softmax(self.process_logits(logits, decoding["tokens"], position), axis=-1)
         return ops.where(ops.expand_dims(decoding["finished"], 1), padding, tokens)

@@ -27,7 +27,7 @@ class AutoregressiveDecoder:
 
     Args:
         model: A built captioner.
-        config: How captions are generated.
+        config: Generation config.
         captions_per_image: Number of captions per image that are generated together.
     """
 

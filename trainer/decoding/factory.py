@@ -1,4 +1,4 @@
-"""Creates the decoder that a generation config asks for."""
+"""Creates the decoder for a generation config."""
 
 from schemas.errors import UsageError
 from trainer.decoding.beam_search import BeamDecoder
@@ -13,7 +13,7 @@ def make_decoder(model: Captioner, config: GenerationConfig) -> AutoregressiveDe
 
     Args:
         model: A built captioner. Its weights may change afterwards.
-        config: How captions are generated.
+        config: Generation config.
 
     Returns:
         Beam search, or sampling if the config has a temperature.

@@ -1,4 +1,4 @@
-"""Defines how captions are generated from a model's logits, and the result."""
+"""Defines the settings and the result of caption generation."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ IMPOSSIBLE = -1e8
 
 
 class GenerationConfig(Settings):
-    """How captions are generated: by beam search, or, with a temperature, by sampling.
+    """Settings of caption generation: beam search or, with a temperature, sampling.
 
     Args:
         max_new_tokens: Maximum number of generated tokens per caption; the end token counts.
@@ -25,7 +25,7 @@ class GenerationConfig(Settings):
         top_k: Sample only from the k most probable tokens.
         top_p: Sample from the smallest set of tokens with at least this probability in total.
         seed: Seed of sampling.
-        no_repeat_ngram_size: No n-gram of this length is generated twice.
+        no_repeat_ngram_size: Length of the n-grams that a caption may contain only once.
         bad_word_ids: Token IDs that are never generated.
     """
 

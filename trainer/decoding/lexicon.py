@@ -40,7 +40,7 @@ class Lexicon:
         """Returns the log-probability of every word over all its CTC alignments.
 
         Args:
-            log_probabilities: Those of blank and characters, float32 [B, T, 27].
+            log_probabilities: Log-probabilities of blank and characters, float32 [B, T, 27].
 
         Returns:
             float32 array [B, words]; −10³⁰ for a word that is too long for T time steps.
@@ -69,7 +69,7 @@ class Lexicon:
         """Returns the log-probability of every word with one character per position.
 
         Args:
-            log_probabilities: Those of the end and the characters, float32 [B, L, 27].
+            log_probabilities: Log-probabilities of the end and the characters, float32 [B, L, 27].
 
         Returns:
             float32 array [B, words]; −10³⁰ for a word of more than L characters.

@@ -1,9 +1,9 @@
 """Searches for the most probable label of CTC logits by prefix beam search.
 
-Hannun et al. (2014, arXiv:1408.2873), without its language model: a prefix has two probabilities, of its alignments
-that end in a blank and of those that end in its last character. A beam as wide as the number of prefixes finds the most
-probable label. keras.ops.ctc_decode takes 0.18 of the time, but on TensorFlow it found another, less probable label in
-1 of 64 random images.
+The algorithm of Hannun et al. (2014, arXiv:1408.2873) without its language model. A prefix has two probabilities: of
+its alignments that end in a blank, and of its alignments that end in its last character. A beam as wide as the number
+of prefixes finds the most probable label. keras.ops.ctc_decode takes 18% of the time, but on TensorFlow it found a less
+probable label in 1 of 64 random images.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ def prefix_beam_search(log_probabilities: NDArray[np.float32], beam_width: int) 
     """Returns the most probable labels, best first.
 
     Args:
-        log_probabilities: Those of blank and characters, float array [T, 27].
+        log_probabilities: Log-probabilities of blank and characters, float array [T, 27].
         beam_width: Number of prefixes per time step, at least 1, and maximum number of labels.
     """
     prefixes: Prefixes = {(): (1.0, 0.0)}

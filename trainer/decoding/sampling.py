@@ -1,4 +1,4 @@
-"""Generates captions by sampling token by token; the same seed gives the same captions.
+"""Generates captions by sampling token by token; the same seed produces the same captions.
 
 The samples of an image depend on the seed and on the image's position in a request, not on its batch.
 """
@@ -18,11 +18,11 @@ from trainer.models.captioner import Captioner, State
 
 
 class SamplingDecoder(AutoregressiveDecoder):
-    """Samples captions, and sorts those of an image by their scores.
+    """Samples captions, and sorts the captions of an image by their scores.
 
     Args:
         model: A built captioner.
-        config: How captions are generated, with a temperature.
+        config: Generation config with a temperature.
     """
 
     def __init__(self, model: Captioner, config: GenerationConfig) -> None:

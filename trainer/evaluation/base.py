@@ -2,7 +2,7 @@
 
 stored features → predictions → metrics → RUN/evaluation/<split>/
 
-scores.json     the metrics and everything that decides them
+scores.json     the metrics and all inputs that affect them
 images.tsv      one line per image: name, prediction, references (a JSON list), and the columns of the task
 and the files of the task
 """
@@ -63,7 +63,7 @@ class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
 
 
 class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
-    """Evaluates runs of one task; a context.
+    """Evaluates runs of one task; a context manager.
 
     Args:
         options: The options of `capt evaluate`.
@@ -131,7 +131,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         return {}
 
     def notes(self, summary: Mapping[str, Any]) -> list[str]:
-        """Returns facts that a reader of the metrics needs."""
+        """Returns facts that are needed to interpret the metrics."""
         return []
 
     @staticmethod
@@ -145,7 +145,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         Returns:
             `run_dir`, `model`, `datasets`, `split`, the metrics by name, `intervals`, numbers of skipped images,
             `training_images` (evaluated images that are training images), `data_digest` (digest of images and
-            references), and the paths of the files: `scores_path`, `images_path`, `page_path` and those of the task.
+            references), and the paths of the files: `scores_path`, `images_path`, `page_path` and the task's own paths.
         """
         store = open_store(find_store(run, self.options))
         with hold_snapshot(store.path, lambda: run.metadata.open_tables(store)) as tables:
@@ -230,7 +230,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
 
 def read_image_rows(directory: Path) -> list[dict[str, str]]:
-    """Reads the images.tsv of an evaluation, one mapping per image; empty if there is none.
+    """Reads the images.tsv of an evaluation, one mapping per image; empty without the file.
 
     Raises:
         ValueError: A line has more or fewer columns than the header.
@@ -255,7 +255,7 @@ def find_store(run: Run, options: Evaluate) -> Path:
 
 
 def shorten(path: str | Path) -> str:
-    """Returns a path relative to the working directory if it is inside."""
+    """Returns the path relative to the working directory if the directory contains it."""
     here = Path.cwd()
     return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
 

@@ -15,7 +15,7 @@ CONFIDENCE_LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of a run, with its 95% confidence interval (low, high) if known."""
+    """A metric of a run, with its 95% confidence interval (low, high), if known."""
 
     value: float
     interval: tuple[float, float] | None = None
@@ -72,7 +72,7 @@ def sample_captions(scores: Scores) -> MetricSamples:
     """Returns the samples of `RESAMPLED_METRICS`.
 
     BLEU is computed from the n-gram counts of each resample (Koehn, 2004). ROUGE-L and CIDEr-D are means over images;
-    the n-gram weights of CIDEr-D stay those of all references. METEOR cannot be computed for a resample.
+    the n-gram weights of CIDEr-D are computed from all references. METEOR cannot be computed for a resample.
     """
 
     def combine(sums: NDArray[np.float64], images: int) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def sample_captions(scores: Scores) -> MetricSamples:
 
 
 def sample_labels(correct: NDArray[np.bool_]) -> MetricSamples:
-    """Returns the samples of `exact_match`; `correct` [N] tells whether each label is."""
+    """Returns the samples of `exact_match`; `correct` [N] states whether each label is correct."""
     return sample_means(("exact_match",), correct[:, None].astype(np.float64))
 
 
@@ -110,7 +110,7 @@ def bootstrap_intervals(
         samples: The samples of the images.
         n_resamples: Number of resamples.
         confidence_level: Between 0 and 1.
-        seed: Decides the resamples. With equal seeds, runs on the same images have the same resamples.
+        seed: Seed of the resamples. With equal seeds, runs on the same images have the same resamples.
     """
     low, high = _quantiles(samples.resample(n_resamples, seed), confidence_level)
     return {name: (float(a), float(b)) for name, a, b in zip(samples.names, low, high, strict=True)}
@@ -130,7 +130,7 @@ def paired_differences(
         new: The samples of another run for the same images in the same order.
         n_resamples: Number of resamples.
         confidence_level: Between 0 and 1.
-        seed: Decides the resamples.
+        seed: Seed of the resamples.
     """
     low, high = _quantiles(new.resample(n_resamples, seed) - old.resample(n_resamples, seed), confidence_level)
     before, after = old.metrics(), new.metrics()

@@ -20,9 +20,9 @@ class CommonImages:
     """The images that runs are compared on.
 
     Args:
-        names: (dataset, image ID) of each.
-        keys: Content hash of each.
-        references: The captions of each image, or its label alone.
+        names: (dataset, image ID) of each image.
+        keys: Content hash of each image.
+        references: The captions of each image, or only its label.
     """
 
     names: tuple[ImageName, ...]
@@ -55,7 +55,7 @@ def sample_run(run: Run, store: Store, images: CommonImages) -> MetricSamples:
         images: The images; all are in the feature table of the run.
 
     Raises:
-        CaptError: There are no images.
+        CaptError: `images` is empty.
         StoreError: The store lacks the feature table.
     """
     if not len(images):

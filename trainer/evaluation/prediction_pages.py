@@ -32,7 +32,7 @@ class CaptionPrediction:
 
     Args:
         name: Name of the image.
-        image: The encoded image; None if it cannot be read any more.
+        image: The encoded image; None if it can no longer be read.
         words: The words of the caption.
         references: The references of the image.
         scores: Metrics of the caption by title; shown × 100.
@@ -58,7 +58,7 @@ def predictions_page(
 
     Args:
         title: Title of the page.
-        notes: Facts that a reader needs.
+        notes: Facts that are needed to interpret the metrics.
         metrics: Values by title, shown at the top.
         best: The best captions, in the order of the page.
         worst: The worst captions, in the order of the page.
@@ -73,7 +73,7 @@ def predictions_page(
 
 
 def mark_wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bool]:
-    """Tells for each word of a caption whether no reference contains it; punctuation is never wrong."""
+    """Returns for each word of a caption whether no reference contains it; punctuation is never wrong."""
     known = {token for text in references for token in plain_tokens(text)}
     return [not known.issuperset(plain_tokens(word)) for word in words]
 
@@ -83,7 +83,7 @@ def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer)
 
     Args:
         image: The encoded image.
-        caption: Its caption.
+        caption: Caption of the image.
         resizer: The resizer of the run.
 
     Returns:

@@ -13,8 +13,8 @@ class RecognitionError:
 
     Args:
         name: Name of the image.
-        image: The encoded image; None if it cannot be read any more.
-        label: Its label.
+        image: The encoded image; None if it can no longer be read.
+        label: Label of the image.
         predictions: The prediction of each decoding strategy.
         score: Log-probability of the greedy prediction.
     """
@@ -37,7 +37,7 @@ def recognition_errors_page(
 
     Args:
         title: Title of the page.
-        notes: Facts that a reader needs.
+        notes: Facts that are needed to interpret the metrics.
         metrics: Values by title, shown at the top.
         worst: The errors, in the order of the page.
         confusion: The confusion matrix as PNG.

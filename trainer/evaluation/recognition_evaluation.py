@@ -35,7 +35,7 @@ Evaluated = EvaluatedRun[RecognizerRun, RecognizedImage, dict[str, RecognitionSc
 
 
 class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str, RecognitionScores]]):
-    """Evaluates recognizers on all labelled images of a split, with every decoding strategy.
+    """Evaluates recognizers on all labeled images of a split, with every decoding strategy.
 
     `summarize` returns `images`, `exact_match` and `cer` (greedy decoding), `exact_match_beam` and
     `exact_match_lexicon`; `greedy`, `beam` and `lexicon` with `RecognitionScores.to_dict`; `outside_lexicon` (images

@@ -18,7 +18,7 @@ class GraphCaptioner(GraphRun):
 
     Args:
         run: The run.
-        config: How captions are generated, without a temperature.
+        config: Generation config without a temperature.
         run_dir: The run directory, as a path without characters that are special to TensorFlow
             (`features.io.plain_paths`).
     """

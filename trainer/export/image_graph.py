@@ -111,7 +111,7 @@ def _png(data: Any) -> tuple[Any, Any, Any]:
 
 
 def _jpeg(data: Any) -> tuple[Any, Any, Any]:
-    """Returns the same as `_png`."""
+    """Returns the same values as `_png`, for a JPEG."""
     header = jpeg_header(data)
     # CMYK is inverted, as Adobe writes it. TensorFlow inverts it only if the file has Adobe's marker.
     rest = tf.strings.substr(data, 2, tf.strings.length(data))

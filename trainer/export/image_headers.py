@@ -4,7 +4,7 @@
     JPEG → segments → Adobe's marker, EXIF, XMP
     EXIF, XMP → orientation (CIPA DC-008, tag 274)
 
-The rules are those of `features.images.png_chunks` and of Pillow's readers, so that served and stored images have
+The rules equal the rules of `features.images.png_chunks` and of Pillow's readers, so that served and stored images have
 equal pixels.
 """
 

@@ -37,7 +37,7 @@ def export_run(options: Export) -> dict[str, Any]:
     [N], empty for readable images. A captioner's vocabulary is an asset. Recognizers use greedy decoding.
 
     Args:
-        options: The run, the output directory, and how captions are generated.
+        options: The run, the output directory, and the generation options.
 
     Returns:
         `output`, `bytes`, `vocabulary` (number of token IDs, or of characters), and `precision_difference`: the norm of

@@ -23,7 +23,7 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
     """Generates captions for images.
 
     Args:
-        options: The run, the images, and how captions are generated. With several images, the attention plots `OUT.png`
+        options: The run, the images, and the generation options. With several images, the attention plots `OUT.png`
             become `OUT-1.png`, `OUT-2.png` and so on in the order of the results.
 
     Returns:
@@ -85,7 +85,7 @@ def draw_attention(data: bytes, generated: Caption, path: Path, resizer: Resizer
 
 
 def _try_to_plot(image: ImageInput, generated: Caption, path: Path, resizer: Resizer) -> dict[str, str]:
-    """Plots the attention of one image; an error is returned, so that other images are still processed."""
+    """Plots the attention of one image; an error is returned, so that processing continues."""
     try:
         figure = _make_figure(image.read(), generated, resizer)
     except UsageError:
@@ -98,7 +98,7 @@ def _try_to_plot(image: ImageInput, generated: Caption, path: Path, resizer: Res
 
 def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:
     if generated.attention is None:
-        raise UsageError("the run's model has no attention", location="--attention-plot", hint="Leave it out.")
+        raise UsageError("the run's model has no attention", location="--attention-plot", hint="Omit the option.")
     image = open_image(data)
     image.thumbnail((600, 600))
     return attention_figure(resizer.crop_visible(image), generated.words, generated.attention)

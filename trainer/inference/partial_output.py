@@ -6,7 +6,7 @@ Incomplete output is in `OUT.part`. It becomes `OUT` after the last line is writ
     0<TAB>…<TAB>…       number of a line, digest of its image, and the line
     1<TAB>…<TAB>…
 
-A resumed run keeps the complete lines of unchanged images. If a line is written twice, the last one counts.
+A resumed run keeps the complete lines of unchanged images. If a line is written twice, the last one is used.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from trainer.data.image_inputs import ImageInput
 
 
 class PartialOutput:
-    """A file with one line per image, of which some lines may be missing.
+    """A file with one line per image. Some lines may be missing.
 
     Args:
         out: The finished file.
-        owner: Digest of everything that determines the lines, except the images.
+        owner: Digest of all inputs that determine the lines, except the images.
         images: The image of each line; None if it is missing.
     """
 

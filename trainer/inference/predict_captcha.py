@@ -26,11 +26,12 @@ _MAX_LISTED = 5
 
 
 def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
-    """Recognizes a range of images and writes one line `a120000 fail` per image, in order.
+    """Recognizes a range of images and writes one `ID LABEL` line per image, in order, such as `a120000 fail`.
 
-    If an image is missing or unreadable, the command recognizes all others, lists it and fails without the output file,
-    because an incomplete file is useless. The next run recognizes only the missing images. With `--fallback-label`,
-    these images get that label instead. If no character is recognized, the most probable training label is written.
+    If an image is missing, the command lists it and fails before it recognizes others. If an image is unreadable, the
+    command recognizes all others, lists the image and fails without the output file. The next run recognizes only the
+    missing images. With `--fallback-label`, these images get that label instead. If no character is recognized, the
+    most probable training label is written.
 
     Args:
         options: The run, directories and archives with `a0.png`, `a1.png`, …, the range of numbers, and the file.
@@ -57,7 +58,7 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     lines = PartialOutput(path, owner, [images.get(number) for number in numbers])
     errors = _recognize(run, strategy, lines, numbers, images)
     if errors and fallback is None:
-        raise _make_error("are unreadable", list(errors), f"The first error is: {next(iter(errors.values()))}")
+        raise _make_error("are unreadable", list(errors), f"Fix them (first error: {next(iter(errors.values()))})")
     failed = lines.missing
     lines.finish(lambda line: f"a{numbers[line]} {fallback}")
     return {

@@ -6,7 +6,8 @@
               images (Lin, 2004)
     cider_d   similarity of TF-IDF-weighted n-grams, mean over images, times 10 (Vedantam et al., 2015)
 
-The PTB tokenizer splits captions if Java is available, otherwise a plain tokenizer. The result names the tokenizer.
+The PTB tokenizer splits captions if Java is available, otherwise the plain tokenizer splits them. The result names the
+tokenizer.
 """
 
 import logging
@@ -51,8 +52,8 @@ class Scores:
     Args:
         metrics: Computed metrics, by name of `METRICS`.
         ids: Image IDs, in the order of the arrays.
-        each: Metrics per image, float64 [N]. The mean of BLEU and METEOR over images is not the metric, which counts
-            over all images.
+        each: Metrics per image, float64 [N]. BLEU and METEOR are computed from counts over all images, not as
+            means of these values.
         counts: BLEU statistics per image, int64 [N, 10]: matches of 1- to 4-grams, numbers of these n-grams, length of
             the caption, and length of the reference that is closest in length.
         references: Number of references.
@@ -92,7 +93,7 @@ def score(hypotheses: Hypotheses, references: References) -> dict[str, Any]:
         `ptb` or `plain`; and `skipped_metrics`, a reason per metric that could not be computed (`meteor` without Java).
 
     Raises:
-        UsageError: There are no captions, or the image IDs differ.
+        UsageError: The captions are empty, or the image IDs differ.
         CaptError: pycocoevalcap is not installed.
     """
     with Scorer() as scorer:
@@ -179,7 +180,7 @@ def cider_d(hypotheses: Hypotheses, references: References) -> float:
         references: See `score`.
 
     Raises:
-        UsageError: There are no captions, or the image IDs differ.
+        UsageError: The captions are empty, or the image IDs differ.
         CaptError: pycocoevalcap is not installed.
     """
     captions, references_by_id = _key_by_id(hypotheses, references)
@@ -209,7 +210,7 @@ def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
 def _rouge_l(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
     """Computes ROUGE-L per image.
 
-    An empty caption has 0. pycocoevalcap counts the empty text as a word and finds it in empty references.
+    An empty caption scores 0. pycocoevalcap counts the empty text as a word and finds this word in empty references.
     """
     rouge = cocoeval.Rouge()
     return np.array([rouge.calc_score(res[name], texts) if res[name][0] else 0.0 for name, texts in gts.items()])

@@ -1,4 +1,4 @@
-"""Imports the scorers of pycocoevalcap. SPICE is excluded, because its constructor downloads files."""
+"""Imports the scorers of pycocoevalcap except SPICE, whose constructor downloads files."""
 
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider import Cider

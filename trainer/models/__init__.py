@@ -1,1 +1,1 @@
-"""Captioners, the recognizer, their layers, losses and hyperparameters."""
+"""Defines the captioners and the recognizer: layers, losses and hyperparameters."""

@@ -59,7 +59,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
 
     Args:
         config: Names the extractor.
-        spec: The model; it decides whether the features are pooled.
+        spec: The model, which requires spatial or pooled features.
         pixels: Config of the pixel table.
 
     Raises:
@@ -67,7 +67,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         CaptError: The weights are not available.
     """
     if config.extractor == PIXELS:
-        raise UsageError("pixels are the extractor's input", location="extractor", hint="Name a Keras model.")
+        raise UsageError("pixels are the extractor's input", location="extractor", hint="Choose a Keras model.")
     options = ExtractorOptions(
         extractor=config.extractor or "",
         weights=config.extractor_weights,
@@ -92,7 +92,7 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
             f"{spec.name} requires {'spatial' if spec.spatial else 'pooled'} features, but the output of "
             f"{table_config.layer} is {list(function.shape)}",
             location="extractor_layer",
-            hint="Name another layer.",
+            hint="Choose another layer.",
         )
     return Backbone(table_config, function)
 
@@ -115,8 +115,8 @@ def _rename_options(error: UsageError, pixels: FeatureTableConfig) -> UsageError
 class BackboneFeatures(FeatureNormalization):
     """Computes features from pixels with an extractor and standardizes them; replaces a model's `FeatureNormalization`.
 
-    With mixed precision, the extractor computes in it, too. Batch normalization keeps its means and variances; its
-    scale and offset are fine-tuned with the other weights.
+    With mixed precision, the extractor computes in that precision, too. Batch normalization keeps its means and
+    variances; its scale and offset are fine-tuned with the other weights.
 
     Args:
         function: The extractor.

@@ -49,9 +49,10 @@ _MIN_DEVIATION = 0.1
 class FeatureNormalization(keras.layers.Layer):
     """Standardizes features: subtracts each channel's mean and divides by its standard deviation.
 
-    The mean is over all locations of the train images. The standard deviation is over the locations where the channel
-    is not 0, so that rare activations, as a detector's, are not amplified. Without this layer a decoder learns the
-    language long before it uses the image, because most of an extractor's output is equal for all images.
+    The mean is over all locations of the train images. The standard deviation is over the locations with a nonzero
+    value of the channel, so that rare activations, such as those of a detector, are not amplified. Without this layer,
+    a decoder learns the language long before it uses the image, because most of an extractor's output is equal for all
+    images.
 
     Call arguments:
         features: float [B, …, channels].
@@ -88,8 +89,8 @@ class FeatureNormalization(keras.layers.Layer):
 class Captioner(keras.Model):
     """Base class of captioners.
 
-    A subclass names its `config_class`, creates its layers in `__init__`, builds them and `feature_normalization` in
-    `build`, and implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
+    A subclass names its `config_class`, creates its layers in `__init__`, and builds them and `feature_normalization`
+    in `build`. It implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
     If its loss is more than the cross-entropy of its logits, `call` adds the rest with `add_loss` in training.
 
     Args:
@@ -99,7 +100,7 @@ class Captioner(keras.Model):
             (`trainer.models.backbone.BackboneFeatures`); None for a new `FeatureNormalization`.
 
     Attributes:
-        ignored_ids: Token IDs that count in neither loss nor metrics if they are the target.
+        ignored_ids: Target token IDs that are excluded from loss and metrics.
     """
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
@@ -141,7 +142,7 @@ class Captioner(keras.Model):
             training: Whether dropout is active.
 
         Returns:
-            float32 [B, T, V]; position t holds the logits of token t + 1.
+            float32 [B, T, V]; position t contains the logits of token t + 1.
         """
         raise NotImplementedError
 

@@ -1,6 +1,6 @@
-"""Declares the hyperparameters of every model, once: a model takes its config as an argument.
+"""Declares the hyperparameters of every model. A model accepts its config as an argument.
 
-The module does not import Keras, so `capt config` answers in 0.2 s instead of 4 s.
+The module does not import Keras, so `capt config` takes 0.2 s instead of 4 s.
 """
 
 from collections.abc import Mapping
@@ -36,10 +36,10 @@ class BackboneConfig(Settings):
     """Hyperparameters of an extractor inside a captioner, which then reads a pixel table.
 
     Args:
-        extractor: As `--extractor` of `capt prepare features`; null for none.
-        extractor_weights: As `--weights` of `capt prepare features`.
-        extractor_layer: As `--layer` of `capt prepare features`.
-        extractor_preprocess: As `--preprocess` of `capt prepare features`.
+        extractor: Extractor inside the model, as `--extractor` of `capt prepare features`; null for none.
+        extractor_weights: Initial weights of the extractor, as `--weights` of `capt prepare features`.
+        extractor_layer: Output layer of the extractor, as `--layer` of `capt prepare features`.
+        extractor_preprocess: Input preprocessing of the extractor, as `--preprocess` of `capt prepare features`.
         extractor_lr_multiplier: Factor of the learning rate for the extractor; 0 freezes it.
     """
 
@@ -91,8 +91,8 @@ class HardAttentionConfig(SoftAttentionConfig):
     Args:
         reinforce_weight: Weight of the REINFORCE term (c − b)·log α_t[s_t].
         entropy_weight: Weight of the negative entropy Σ α·log α.
-        discount: Discount per word of the costs that a sampled location is credited with, 0 to 1; null credits each
-            location with the cost of the whole caption, as the authors' code does.
+        discount: Discount factor per word, 0 to 1, of the costs that are credited to a sampled location; null credits
+            each location with the cost of the whole caption, as in the authors' code.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 2e-4})
@@ -209,7 +209,7 @@ class MRnnConfig(RecurrentConfig):
         embedding_dim_2: Size of the second embedding layer; null for one embedding layer.
         multimodal: Size of the multimodal layer.
         image_dropout: Dropout rate of the image.
-        tie_word_embeddings: Whether the first embedding layer also holds the output weights.
+        tie_word_embeddings: Whether the weights of the first embedding layer are also the output weights.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"global_clipnorm": 10.0})
@@ -290,7 +290,7 @@ class RecognizerConfig(ModelConfig):
     """Hyperparameters of `recognizer`.
 
     Args:
-        head: Head that recognizes: `ctc` or `attention`. The other one is the auxiliary head.
+        head: Head that predicts the labels: `ctc` or `attention`. The other head is the auxiliary head.
         filters: Number of channels per stage, at least two stages. Each stage halves height and width.
         blocks_per_stage: Number of residual blocks per stage.
         units: Size of the recurrent state per direction.
@@ -333,7 +333,7 @@ _PROFILE_SETTINGS: Mapping[str, Any] = {
     "augment_zoom": 0.1,
     "augment_channel_permutation": True,
 }
-# Defaults of the recognizer and its training: for 100,000 images or more, and for a first look at 20,000.
+# Defaults of the recognizer and its training: for 100,000 images or more, and for a first result on 20,000.
 PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         DEFAULT_PROFILE: {**_PROFILE_SETTINGS, "epochs": 12, "num_validation_images": 5000},

@@ -26,7 +26,7 @@ class EmaOptimizerMixin:
 
 
 def has_ema(model: keras.Model) -> bool:
-    """Tells whether the optimizer of a model keeps an EMA and has taken a step."""
+    """Returns whether the optimizer of a model keeps an EMA and has taken a step."""
     return (
         isinstance(_optimizer(model), EmaOptimizerMixin) and int(ops.convert_to_numpy(model.optimizer.iterations)) > 0
     )

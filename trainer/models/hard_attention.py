@@ -8,8 +8,8 @@ Show, Attend and Tell (Xu et al., 2015, arXiv:1502.03044, section 4.1) trains th
     loss + Σ (c − b)/10 · log α_t[s_t] + 0.002·Σ α·log α          without a gradient through c − b
 
 The other batches, validation and decoding use soft attention. As in the authors' code, c is the cost of the whole
-caption, and both sums are over all real words of the batch, while the cross-entropy of a caption is averaged over
-captions. capt averages the cross-entropy over words, so it divides both sums by the number of words per caption. The
+caption, and both sums are over all real words of the batch. The authors average the cross-entropy of a caption over
+captions. capt averages the cross-entropy over words, so capt divides both sums by the number of words per caption. The
 gradient of the expected loss is the mean of (Σ costs of a caption)·log α, so an unbiased weight is
 (words per caption) / (captions per batch), 0.17 for 64 captions of 11 words.
 

@@ -1,4 +1,4 @@
-"""Computes the captioners' loss and metrics over real tokens: padding and a model's `ignored_ids` do not count."""
+"""Computes the captioners' loss and metrics over real tokens: padding and a model's `ignored_ids` are excluded."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ def token_losses(targets: Any, logits: Any, ignored_ids: Sequence[int] = (PAD,))
     Args:
         targets: int32 [B, T]. Token IDs, padded with 0.
         logits: float [B, T, V]. Finite.
-        ignored_ids: Token IDs that do not count.
+        ignored_ids: Token IDs that are excluded.
 
     Returns:
         The cross-entropy float32 [B, T] in nats, and the mask of `real_tokens`.
@@ -52,7 +52,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
     Args:
         label_smoothing: Fraction of each target that is spread evenly over the tokens that may be generated (Szegedy
             et al., 2016, arXiv:1512.00567).
-        ignored_ids: Token IDs that do not count.
+        ignored_ids: Token IDs that are excluded.
 
     Call arguments:
         y_true: int32 [B, T]. Token IDs, padded with 0.
@@ -84,7 +84,7 @@ class _TokenMetric(keras.metrics.Mean):
     """Mean over all real tokens since the last reset.
 
     Args:
-        ignored_ids: Token IDs that do not count.
+        ignored_ids: Token IDs that are excluded.
     """
 
     default_name: ClassVar[str]
@@ -110,7 +110,7 @@ class CrossEntropy(_TokenMetric):
 
 @keras.saving.register_keras_serializable("capt")
 class MaskedAccuracy(_TokenMetric):
-    """Fraction of the real tokens whose logit is the largest."""
+    """Fraction of the real tokens that have the largest logit."""
 
     default_name = "accuracy"
 

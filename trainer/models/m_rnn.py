@@ -22,7 +22,7 @@ from trainer.models.configs import MRnnConfig
 
 
 def scaled_tanh(values: Any) -> Any:
-    """g(x) = 1.7159·tanh(2x/3), which maps ±1 to ±1 (LeCun et al., Efficient BackProp, 1998)."""
+    """Computes g(x) = 1.7159·tanh(2x/3), which maps ±1 to ±1 (LeCun et al., Efficient BackProp, 1998)."""
     return 1.7159 * ops.tanh(values * (2 / 3))
 
 

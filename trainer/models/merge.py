@@ -1,4 +1,4 @@
-"""Defines Merge: the recurrent layer reads words only; image and sentence are added after it.
+"""Defines Merge: the recurrent layer reads words only; the image is added to its output.
 
 Where to put the Image in an Image Caption Generator (Tanti et al., 2018, arXiv:1703.09137, "merge"), with addition and
 a hidden layer, as in most tutorials:

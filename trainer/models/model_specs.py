@@ -31,7 +31,7 @@ class ModelSpec:
 
     Args:
         name: Name on the command line.
-        config: Class of its config.
+        config: Class of the config.
         model: `module.Class` in `trainer.models`; imported by `build`, because Keras takes seconds to import.
         spatial: Whether it reads spatial features [locations, channels]; otherwise it reads pooled ones, [channels].
     """
@@ -88,7 +88,7 @@ class PixelInput:
 
     Args:
         reason: Why the model reads pixels.
-        hint: Hint of the error about other features.
+        hint: Hint of the error for other features.
     """
 
     reason: str = "with extractor, a model learns from pixels"

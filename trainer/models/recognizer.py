@@ -6,9 +6,9 @@
     context → CTC head: two time steps per column, each a character or the blank      (Graves et al., ICML 2006)
             → attention head: for each position of the label, the columns it attends to, and its character
 
-One head recognizes; the auxiliary head is trained with it. CTC alone recognizes nothing in its first 100,000 images,
-until it finds characters and their locations together. Therefore an aggregation cross-entropy (ACE) on the cells learns
-from the first step how often each character occurs anywhere; the locations follow soon.
+One head predicts the labels; the auxiliary head is only trained. CTC alone recognizes nothing in its first 100,000
+images, because it must learn characters and their locations together. Therefore an aggregation cross-entropy (ACE) on
+the cells trains from the first step how often each character occurs anywhere. The locations are learned soon after.
 """
 
 import math
@@ -155,7 +155,7 @@ class Recognizer(keras.Model):
     """Recognizes labels of the characters a to z.
 
     `compile` needs an optimizer only: the model has its own loss and metrics, `loss`, `head_loss` (of the head that
-    recognizes) and `exact_match` (of greedy decoding).
+    predicts the labels) and `exact_match` (of greedy decoding).
 
     Args:
         config: Hyperparameters; None for the defaults.
@@ -167,7 +167,7 @@ class Recognizer(keras.Model):
         Logits by name, float32.
             `ctc`: [B, time steps, 27]. A time step is four pixels wide; class 0 is the blank.
             `attention`: [B, positions, 27]. Class 0 is the end of the label.
-            `cells`: [B, rows · columns, 27]. Class 0 is no character.
+            `cells`: [B, rows · columns, 27]. Class 0 means no character.
     """
 
     def __init__(self, config: RecognizerConfig | None = None, **kwargs: Any) -> None:
@@ -250,5 +250,5 @@ class Recognizer(keras.Model):
 
 
 def _split_classes(logits: Any) -> Any:
-    """[B, …] → [B, rows, 27]."""
+    """Reshapes [B, …] to [B, rows, 27]."""
     return ops.reshape(logits, (-1, math.prod(logits.shape[1:]) // NUM_CLASSES, NUM_CLASSES))

@@ -49,8 +49,8 @@ def position_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> A
 def ace_losses(labels: Any, logits: Any) -> Any:
     """Returns the aggregation cross-entropy (ACE) of Xie et al. (2019, arXiv:1904.08364), float32 [B].
 
-    The probabilities of a class, summed over all cells, are compared with its number of occurrences in the label; those
-    of class 0 with the number of remaining cells.
+    The probabilities of a class, summed over all cells, are compared with its number of occurrences in the label; the
+    probabilities of class 0 with the number of remaining cells.
 
     Args:
         labels: int32 [B, L]. Character IDs, padded with 0.
@@ -86,7 +86,7 @@ def decode_greedily(head: Head, logits: Any) -> tuple[Any, Any]:
 
 
 def greedy_ids(head: Head, logits: Any) -> Any:
-    """Returns only the character IDs of `decode_greedily`, which are much cheaper."""
+    """Returns only the character IDs of `decode_greedily`, which are cheaper to compute."""
     if head == "attention":
         return _find_best_label(logits)[0]
     time_steps = ops.shape(logits)[1]

@@ -16,7 +16,7 @@ from features.runtime.keras_settings import keras, ops
 
 @keras.saving.register_keras_serializable("capt")
 class MRnnCell(keras.layers.Layer):
-    """h_t = relu(x_t + U·h_{t−1}), the cell of Mao et al. (2015, arXiv:1412.6632).
+    """The cell h_t = relu(x_t + U·h_{t−1}) of Mao et al. (2015, arXiv:1412.6632).
 
     Args:
         units: Size of the state and of the inputs.
@@ -47,7 +47,7 @@ class MRnnCell(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("capt")
 class RecurrentLayer(keras.layers.Layer):
-    """Runs a recurrent cell over the words; uses Keras' fused kernel if there is one.
+    """Runs a recurrent cell over the words; uses Keras' fused kernel if available.
 
     Args:
         cell: `rnn` (tanh), `lstm` (Hochreiter and Schmidhuber, 1997), `gru` (Cho et al., 2014), or `adding`

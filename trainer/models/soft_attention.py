@@ -9,9 +9,9 @@ Show, Attend and Tell (Xu et al., 2015, arXiv:1502.03044) with the additive scor
     logits = dense(dense(h))                    for all time steps at once in training
 
 As in the paper, the attention does not depend on the current word. With `attention_query: word` it depends on state and
-word, so that the model can attend to what it just named; Lu et al. (2017, arXiv:1612.01887) do so with the state after
-the word. Options add the rest of the paper: h₀ = tanh(W·mean f) (`init_state`), a gate σ(w·h) on the context
-(`use_context_gate`), and the regularizer Σ_i (1 − Σ_t α_ti)² (`doubly_stochastic`).
+word, so that the model can attend to the object that it just named; Lu et al. (2017, arXiv:1612.01887) do so with the
+state after the word. Options add the rest of the paper: h₀ = tanh(W·mean f) (`init_state`), a gate σ(w·h) on the
+context (`use_context_gate`), and the regularizer Σ_i (1 − Σ_t α_ti)² (`doubly_stochastic`).
 """
 
 from typing import Any, ClassVar
@@ -53,7 +53,7 @@ class AdditiveAttention(keras.layers.Layer):
         self.score_layer.build((*values_shape[:-1], self.units))
 
     def compute_keys(self, values: Any) -> Any:
-        """Returns W1·f, which does not depend on the query: [B, locations, C] → [B, locations, units]."""
+        """Computes the keys W1·f, which do not depend on the query: [B, locations, C] → [B, locations, units]."""
         return self.key_layer(values)
 
     def call(self, query: Any, keys: Any) -> Any:
@@ -173,7 +173,7 @@ class SoftAttention(Captioner):
         return {name: layer(mean) for name, layer in layers}
 
     def _advance(self, state: State, word: Any, memory: State, sample: Any = None) -> tuple[State, State]:
-        """Returns the recurrent state after one more word, and what `_attend` returns about its attention."""
+        """Returns the recurrent state after one more word, and the result of `_attend`."""
         uses_word = self.config.attention_query == "word"
         query = ops.concatenate([state["hidden"], word], axis=-1) if uses_word else state["hidden"]
         used, attended = self._attend(query, memory, sample)

@@ -9,7 +9,7 @@ The decoder of Attention Is All You Need (Vaswani et al., 2017, arXiv:1706.03762
     logits = dense(x), initialized to the log-frequencies of the words; −10⁹ for tokens that are never generated
 
 Decoding caches keys and values, so that each word costs one time step. The unknown word is never generated, so it
-counts in neither loss nor metrics.
+is excluded from loss and metrics.
 """
 
 from typing import Any, ClassVar
@@ -29,13 +29,13 @@ _LOGITS_KERNEL_STDDEV = 0.002
 # === Layers ===
 
 
-# keras.layers.MultiHeadAttention gives equal outputs, but has no cache. On the CPU, a training step of this layer takes
+# keras.layers.MultiHeadAttention has equal outputs, but no cache. On the CPU, a training step of this layer takes
 # 1.4 to 2.3 times as long with it, decoding 20 words 1.9 times (self-attention) and 12.6 times (image attention).
 @keras.saving.register_keras_serializable("capt")
 class CachedMultiHeadAttention(keras.layers.Layer):
     """Scaled dot-product attention with several heads, whose keys and values can be computed once and cached.
 
-    Keys have no bias, because it would add the same number to all scores of a query.
+    Keys have no bias, because a bias would add the same number to all scores of a query.
 
     Args:
         units: Size of queries, keys, values and outputs, over all heads; a multiple of `num_heads`.
@@ -84,7 +84,7 @@ class CachedMultiHeadAttention(keras.layers.Layer):
         return self.output_layer(ops.reshape(context, ops.shape(queries))), weights
 
     def _split_heads(self, values: Any) -> Any:
-        """[B, S, units] → [B, heads, S, units / heads]."""
+        """Reshapes [B, S, units] to [B, heads, S, units / heads]."""
         shape = (-1, ops.shape(values)[1], self.num_heads, self.units // self.num_heads)
         return ops.transpose(ops.reshape(values, shape), (0, 2, 1, 3))
 

@@ -1,1 +1,1 @@
-"""Figures and HTML parts of reports."""
+"""Plots the figures and builds the HTML elements of reports."""

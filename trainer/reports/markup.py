@@ -1,4 +1,4 @@
-"""Builds HTML pages that are one file each: images and styles are inlined, and a page loads and runs nothing.
+"""Builds HTML pages that are one file each: images and styles are inlined, and a page loads no files and runs no code.
 
 `element` escapes every text, because captions and names may contain markup.
 """
@@ -68,7 +68,7 @@ def header(
 
 
 def value_list(values: Mapping[str, object]) -> Html:
-    """Builds a list of labeled values; nothing if there are none."""
+    """Builds a list of labeled values; nothing without values."""
     items = [element("div", element("dt", label), element("dd", value)) for label, value in values.items()]
     return element("dl", *items, class_="values") if items else Html()
 
@@ -80,7 +80,7 @@ def section(title: str, *content: object) -> Html:
 
 
 def table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
-    """Builds a table of numbers; nothing if there are no rows."""
+    """Builds a table of numbers; nothing without rows."""
     if not rows:
         return Html()
     head = element("thead", element("tr", *(element("th", name, scope="col") for name in heads)))
@@ -111,7 +111,7 @@ def caption_list(captions: Iterable[str]) -> Html:
 
 
 def mark_wrong(parts: Iterable[str], wrong: Iterable[bool], separator: str = " ") -> Html:
-    """Joins words or characters, and marks those that are wrong."""
+    """Joins words or characters, and marks the wrong ones."""
     marked = (
         element("span", part, class_="wrong") if is_wrong else part for part, is_wrong in zip(parts, wrong, strict=True)
     )
@@ -119,7 +119,7 @@ def mark_wrong(parts: Iterable[str], wrong: Iterable[bool], separator: str = " "
 
 
 def thumbnail(image: bytes | None, alt: str) -> Html:
-    """Builds a small version of an encoded image, or the reason why there is none.
+    """Builds a small version of an encoded image, or the reason why the image cannot be shown.
 
     Args:
         image: The encoded image; None if its file is not available.
@@ -148,7 +148,7 @@ def plot(data: bytes, alt: str, note: str = "") -> Html:
 
 
 def attention_details(figure: bytes | None) -> Html:
-    """Builds a foldable figure of attention maps (PNG or JPEG); nothing if there is none."""
+    """Builds a foldable figure of attention maps (PNG or JPEG); nothing without maps."""
     if figure is None:
         return Html()
     image = inline_image(figure, "attention map of each word")

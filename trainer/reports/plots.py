@@ -66,11 +66,11 @@ def _plot_by_epoch(
 
 
 def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
-    """Plots how often characters were confused; darker is more often. Correct characters are left out.
+    """Plots how often characters were confused; darker cells are more frequent. Correct characters are omitted.
 
     Args:
         counts: int64 array [N + 1, N + 1]. Rows are true characters, columns predicted ones; the last row and column
-            stand for no character.
+            mean no character.
         charset: The N characters.
     """
     figure = Figure(figsize=(8, 7.4), layout="constrained")
@@ -109,7 +109,7 @@ def attention_figure(image: Image.Image, words: Sequence[str], attention: NDArra
     for panel, word, weights in zip(axes[1:], words, attention, strict=False):
         panel.imshow(pixels)
         panel.imshow(attention_map(weights, image.width, image.height), cmap="magma", alpha=0.6)
-        # Matplotlib would parse a dollar sign as the begin of a formula.
+        # Matplotlib would parse a dollar sign as the beginning of a formula.
         panel.set_title(word.replace("$", r"\$"))
     return figure
 

@@ -76,11 +76,11 @@ class CaptionerRun(Run):
         return tokens
 
     def decoding(self, *, bad_words: Sequence[str] = (), **options: Any) -> GenerationConfig:
-        """Returns the config of caption generation; without options, that of greedy decoding.
+        """Returns the config of caption generation; without options, the config of greedy decoding.
 
         Args:
             bad_words: Words of the vocabulary that are never generated.
-            **options: Fields of `GenerationConfig`. None stands for the default.
+            **options: Fields of `GenerationConfig`. None selects the default.
 
         Raises:
             UsageError: An option is unknown or out of range, or a word is not in the vocabulary.
@@ -124,7 +124,7 @@ class CaptionerRun(Run):
         Args:
             images: The images.
             decoding: The config of caption generation; None for greedy decoding.
-            first: Number of the first image in a longer sequence, which decides its random samples.
+            first: Number of the first image in a longer sequence, which seeds its random samples.
         """
 
         def predict(features: NDArray[Any], numbers: Sequence[int]) -> list[Caption]:
@@ -140,7 +140,7 @@ class CaptionerRun(Run):
         Args:
             features: float [N, *shape].
             decoding: The config of caption generation; None for greedy decoding.
-            numbers: Number of each image in a longer sequence, which decides its random samples.
+            numbers: Number of each image in a longer sequence, which seeds its random samples.
         """
         output = self._decoder(decoding or self.decoding())(
             features, range(len(features)) if numbers is None else numbers

@@ -65,7 +65,7 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        root: Their directory; it may be missing.
+        root: Directory of the checkpoints; it may be missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -116,7 +116,7 @@ class Checkpoints:
             model: The model, built and compiled as it was when saved.
 
         Returns:
-            The progress at the checkpoint, or None if there is none.
+            The progress at the checkpoint; None without a checkpoint.
         """
         state = self.state()
         if state is None:
@@ -129,7 +129,7 @@ class Checkpoints:
         """Loads the weights of the best checkpoint, or their EMA, into a built model.
 
         Raises:
-            CorruptFileError: There is no checkpoint, or its file is missing or corrupt.
+            CorruptFileError: The run has no checkpoint, or its file is missing or corrupt.
         """
         state = self.state()
         if state is None:
@@ -142,7 +142,7 @@ class Checkpoints:
         try:
             load_weights(model, directory / (AVERAGE if (directory / AVERAGE).exists() else WEIGHTS))
         except CorruptFileError:
-            # If the run is still training, it may have replaced the best checkpoint meanwhile.
+            # If the run is still training, it may have replaced the best checkpoint in the meantime.
             if self.state() == state:
                 raise
             self.load_best(model)

@@ -6,7 +6,7 @@ RUN/vocabulary.txt    captioner: one token per line, line number = token ID
 RUN/transform/        captioner: the saved graph that tokenizes captions
 RUN/extractor.json    captioner that reads pixels: the layers of the extractor inside the model
 RUN/words.txt         recognizer: the labels of the train split, one per line, sorted
-RUN/learned.keys      content hashes of the training images, those of a warm start included
+RUN/learned.keys      content hashes of the training images, also of those of a warm start
 RUN/checkpoints/      weights: `trainer.runs.checkpoints`
 RUN/metrics.jsonl     one line per epoch; RUN/loss.png shows them, RUN/logs/ has them for TensorBoard
 RUN/store.txt         location of the store, for `capt evaluate` only
@@ -73,17 +73,17 @@ def start_run(root: Path, metadata: RunMetadata, write_files: Callable[[], None]
 
 
 def write_network(root: Path, features: FeatureTable) -> None:
-    """Copies the frozen network of a feature table to the run directory."""
+    """Copies the frozen extractor of a feature table to the run directory."""
     source, target, sha256 = features.extractor_path, root / NETWORK, features.facts.network
     if not source.exists() or hash_file(source) != sha256:
         raise CorruptFileError(
-            f"the frozen network is missing or corrupt: expected SHA-256 {sha256}",
+            f"the frozen extractor is missing or corrupt: expected SHA-256 {sha256}",
             location=str(source),
             hint="Run the same `capt prepare features` again.",
         )
     temporary = temporary_path(target)
     try:
-        # The store never changes a network in place, so a hard link saves the disk space.
+        # The store never changes a frozen extractor in place, so a hard link saves the disk space.
         os.link(source, temporary)
     except OSError:
         shutil.copyfile(source, temporary)
@@ -131,7 +131,7 @@ def recorded_store(root: Path) -> Path:
     Raises:
         UsageError: The store is unknown or has moved.
     """
-    hint = "Name the store with --store."
+    hint = "Set --store to its location."
     try:
         store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
     except (FileNotFoundError, UnicodeDecodeError):

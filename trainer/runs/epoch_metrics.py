@@ -12,7 +12,7 @@ class EpochMetrics(Frozen, extra="allow"):
 
     Args:
         epoch: The number of the epoch, from 1.
-        loss: Mean training loss of the epoch, in nats. Dropout is active and the weights change meanwhile.
+        loss: Mean training loss of the epoch, in nats. During the epoch, dropout is active and the weights change.
         val_loss: Loss on the validation split after the epoch; None without validation.
         seconds: Training time.
         val_seconds: Validation time; None without validation.

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 METADATA = "run.json"
 EXTRACTOR = "extractor.json"
 
-# These hyperparameters may change when a run resumes: they decide how long it trains, how often it saves, and what it
-# logs. The location of an extractor may change, too, because the run identifies it by its features.
+# These hyperparameters may change when a run resumes: they determine the number of epochs, the checkpoints, and the
+# log messages. The location of an extractor may change, too, because the run identifies it by its features.
 _LENGTH = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True}
@@ -78,7 +78,7 @@ class CaptionOrigin(Frozen):
 
 
 class RunMetadata(Frozen):
-    """The metadata of a run, whatever its task.
+    """The metadata that runs of every task have.
 
     Args:
         task: Name of the task in `trainer.task_registry`.
@@ -91,7 +91,7 @@ class RunMetadata(Frozen):
         train_digest, validation_digest: Digests of the splits.
         validation_split: The split to validate on; None without validation.
         libraries: Versions of libraries when the run started.
-        warm_start: Identity of the run that the initial weights come from; None for random weights.
+        warm_start: Identity of the run that provides the initial weights; None for random weights.
     """
 
     version: Literal[1] = 1
@@ -194,7 +194,7 @@ class RecognizerMetadata(RunMetadata):
 
 
 class _TaskName(Frozen, extra="ignore"):
-    """The key of run.json that decides how to parse the others."""
+    """The key of run.json that determines how the other keys are parsed."""
 
     task: str = ""
 

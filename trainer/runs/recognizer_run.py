@@ -129,7 +129,7 @@ class RecognizerRun(Run):
 
 
 def check_decoding_strategy(strategy: str) -> None:
-    """Raises UsageError if there is no such decoding strategy."""
+    """Raises UsageError if the decoding strategy is unknown."""
     if strategy not in STRATEGIES:
         names = ", ".join(STRATEGIES)
         raise UsageError(f"unknown strategy {strategy!r}", location="--decoding-strategy", hint=f"Use one of {names}.")

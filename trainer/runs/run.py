@@ -77,7 +77,7 @@ class Run(ABC):
 
     @property
     def identity(self) -> str:
-        """A digest of everything that decides the run's predictions."""
+        """A digest of all inputs that determine the run's predictions."""
         state = self._checkpoints.state()
         return compute_digest([self.metadata.model_dump(mode="json"), state.best if state else ""])
 
@@ -150,7 +150,7 @@ def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
 
     Args:
         run: A run directory, or an open run.
-        kind: Its class, such as `CaptionerRun`.
+        kind: Class of the run, such as `CaptionerRun`.
 
     Raises:
         UsageError: The run has another class.

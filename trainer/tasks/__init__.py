@@ -1,1 +1,1 @@
-"""Tasks that models are trained for: one module per task, and the protocol that it implements."""
+"""Defines the tasks that models are trained for: one module per task, and the base class of all."""

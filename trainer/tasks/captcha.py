@@ -128,4 +128,4 @@ def _refuse_generation_options(options: SearchOptions) -> None:
     given = options.generation()
     if given:
         option = f"--{next(iter(given))}".replace("_", "-")
-        raise UsageError("recognizers do not use this option", location=option, hint="Leave it out.")
+        raise UsageError("recognizers do not use this option", location=option, hint="Omit the option.")

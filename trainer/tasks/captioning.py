@@ -1,4 +1,4 @@
-"""Implements the task `captioner`: captions of images."""
+"""Implements the task `captioner`: generation of captions for images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +58,7 @@ class CaptioningTask(Task):
     def parse(self, choice: str | None, options: Mapping[str, Any]) -> _Hyperparameters:
         spec = model_spec(choice or _DEFAULT_MODEL)
         if "rnn_cell" in options and "rnn_cell" not in spec.config.model_fields:
-            raise UsageError(f"{spec.name} has no RNN cell", location="--rnn-cell", hint="Leave it out.")
+            raise UsageError(f"{spec.name} has no RNN cell", location="--rnn-cell", hint="Omit the option.")
         training, architecture = parse_options(spec.config, options)
         return Hyperparameters({"model": spec.name}, spec.name, training, architecture)
 
@@ -107,7 +107,7 @@ class CaptioningTask(Task):
 
     def check_evaluation(self, options: Evaluate) -> None:
         if options.labels is not None:
-            raise UsageError("captioners do not use a label file", location="--labels", hint="Leave it out.")
+            raise UsageError("captioners do not use a label file", location="--labels", hint="Omit the option.")
         generation = options.generation()
         generation.pop("bad_words", None)
         if generation.get("temperature") == 0:

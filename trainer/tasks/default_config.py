@@ -22,7 +22,7 @@ def model_defaults(options: Config) -> dict[str, Any]:
     if options.model not in MODELS:
         return find_task("captcha").parse(options.profile, {}).to_dict(resolve=False)
     if options.profile:
-        hint = "Profiles are for the recognizer."
+        hint = "Omit the option. Only the recognizer has profiles."
         raise UsageError(f"{options.model} has no profiles", location="--profile", hint=hint)
     return find_task("captioner").parse(options.model, {}).to_dict(resolve=False)
 

@@ -1,4 +1,4 @@
-"""Defines what a task provides to training, evaluation, prediction, export, experiments and retraining."""
+"""Defines the interface of a task for training, evaluation, prediction, export, experiments and retraining."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Task(ABC):
 
     Attributes:
         name: Name in `run.json`, experiments and registered models.
-        description: What a run of the task does, for errors.
+        description: Verb phrase about a run of the task, for errors.
         command: The command that predicts with its runs.
         options: The options of its training command.
         choice: The option that sets default hyperparameters: `model` or `profile`.
@@ -39,7 +39,7 @@ class Task(ABC):
         evaluation: The class of its evaluations.
         metrics: Titles of its metrics by name, the primary metric first.
         paired_metrics: The metrics that `sample_metrics` supports, the primary metric first.
-        lower_is_better: The metrics with this property.
+        lower_is_better: The metrics for which lower values are better.
     """
 
     name: ClassVar[str]
@@ -65,7 +65,7 @@ class Task(ABC):
             options: Further hyperparameters by name.
 
         Raises:
-            UsageError: An option is unknown or wrong.
+            UsageError: An option is unknown or invalid.
         """
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Task(ABC):
 
     @abstractmethod
     def mark_errors(self, words: Sequence[str], references: Sequence[str]) -> list[bool]:
-        """Tells which words of a predicted text are wrong."""
+        """Returns which words of a predicted text are wrong."""
 
     # === Retraining ===
 
@@ -155,5 +155,5 @@ class Task(ABC):
         return len(text.split())
 
     def oov_rate(self, run: Any, texts: Sequence[str]) -> float:
-        """Returns the fraction of the words of references that the run does not know."""
+        """Returns the fraction of the words of references that are not in the run's vocabulary."""
         return 0.0

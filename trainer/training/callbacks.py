@@ -18,7 +18,7 @@ class StepCallback(keras.callbacks.Callback):
 
     Args:
         start: The progress of the run when the epoch started or resumed.
-        steps: Steps of the whole epoch.
+        steps: Number of steps of the whole epoch.
         metrics: The metrics of the model, the loss first.
         save: Saves a checkpoint.
         save_steps: Steps between checkpoints, or None.
@@ -80,8 +80,8 @@ class EtaEstimator:
     """Estimates the remaining time of a run from its speed in this process, validation included.
 
     Args:
-        done: Steps that were finished before.
-        total: Steps of the whole run.
+        done: Number of steps that were finished before.
+        total: Number of steps of the whole run.
     """
 
     def __init__(self, done: int, total: int) -> None:
@@ -101,7 +101,7 @@ def check_finite(loss: float) -> float:
     """Returns the loss.
 
     Raises:
-        CaptError: It is infinite or not a number.
+        CaptError: The loss is infinite or not a number.
     """
     if not math.isfinite(loss):
         raise CaptError("the loss is infinite or not a number", hint="Train again with a smaller learning_rate.")

@@ -37,7 +37,7 @@ def compile_model(
         loss: The loss; None if the model computes its own.
         metrics: Further metrics; empty if the model has its own.
         slow: Variables with another learning rate.
-        lr_multiplier: Factor of their learning rate.
+        lr_multiplier: Factor of the learning rate of these variables.
     """
     model.compile(
         optimizer=make_optimizer(config, steps, slow, lr_multiplier),
@@ -51,7 +51,7 @@ def compile_model(
 
 
 def device_scope(devices: str) -> AbstractContextManager[object]:
-    """Returns a context in which models are built for and trained on devices.
+    """Returns a context that places the building and training of models on devices.
 
     Args:
         devices: `one`; or `all`, which distributes each batch over all devices. Keras supports `all` on JAX only.

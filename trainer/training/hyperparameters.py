@@ -1,4 +1,4 @@
-"""Holds the hyperparameters of a run."""
+"""Contains the hyperparameters of a run."""
 
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,8 +16,8 @@ class Hyperparameters(Generic[AnyConfig]):
     Args:
         choice: The option that sets the defaults, such as `{"model": "merge"}` or `{"profile": "quick"}`.
         model: Name of the model.
-        training: Those of training.
-        architecture: Those of the model.
+        training: Hyperparameters of training.
+        architecture: Hyperparameters of the model.
     """
 
     choice: dict[str, str]

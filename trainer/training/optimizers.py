@@ -24,8 +24,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """Increases the learning rate linearly from 0 during the first steps.
 
     Args:
-        rate: The learning rate or schedule afterwards.
-        steps: Number of these steps.
+        rate: Learning rate or schedule after the warm-up.
+        steps: Number of warm-up steps.
     """
 
     def __init__(self, rate: Any, steps: int) -> None:
@@ -75,7 +75,7 @@ def make_optimizer(
         config: The hyperparameters of training.
         steps: Steps per epoch.
         slow: Variables with another learning rate.
-        lr_multiplier: Factor of their learning rate.
+        lr_multiplier: Factor of the learning rate of these variables.
     """
     rate = _schedule(config, steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate

@@ -31,7 +31,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
         split, `validation_split`, `best_epoch`, the metrics of the best epoch, and `seconds`.
 
     Raises:
-        UsageError: An option is unknown or wrong.
+        UsageError: An option is unknown or invalid.
         StoreError: No table fits, several do, or the directory contains another run.
         LockedError: Another process is training in the run directory.
         CaptError: The train split is empty, or the loss is infinite or not a number.
@@ -46,7 +46,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
         data = task.load_data(tables)
         _log_skipped(data)
         task.check_data(hyperparameters, data)
-        # Importing Keras takes seconds, so all checks that do not need it come first.
+        # Importing Keras takes seconds, so all checks without Keras are first.
         from trainer.training.training_loop import TrainingLoop
 
         job = task.open_job(root, hyperparameters, tables, data, warm_start)

@@ -1,4 +1,4 @@
-"""Defines what a task provides to the training loop."""
+"""Defines the interface of a task for the training loop."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class Epoch:
     """One pass over the training data.
 
     Args:
-        records: Number of its records.
+        records: Number of records in the pass.
         batches: Maps the first step to the batches from this step on, as `keras.Model.fit` reads them.
     """
 
@@ -44,13 +44,13 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     Args:
         root: The run directory.
-        hyperparameters: Those of the model and of training.
+        hyperparameters: Hyperparameters of the model and of training.
         tables: The tables to train on.
         data: The joined records of these tables.
-        warm_start: The run that the initial weights come from, or None.
+        warm_start: The run that provides the initial weights, or None.
 
     Attributes:
-        unit: What the records are called: `captions` or `images`.
+        unit: Name of the records: `captions` or `images`.
         metric_names: Names of the loss and of the other metrics that `compile_model` returns.
     """
 

@@ -1,7 +1,7 @@
 """Trains a run epoch by epoch, from its last checkpoint to its last epoch.
 
 Every batch is a function of (seed, epoch, step). A checkpoint contains weights, optimizer, random generators and the
-metrics of the unfinished epoch. So a resumed run gives the same result as an uninterrupted run.
+metrics of the unfinished epoch. So a resumed run has the same result as an uninterrupted run.
 """
 
 import json
@@ -78,7 +78,7 @@ class TrainingLoop:
         return self._summarize(progress, resumed_at, time.monotonic() - started)
 
     def _stops_early(self, progress: Progress) -> bool:
-        """Tells whether the last `early_stopping_patience` epochs were not better than an earlier one."""
+        """Returns whether the last `early_stopping_patience` epochs were not better than an earlier one."""
         best, patience = progress.best, self.config.early_stopping_patience
         return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
 

@@ -1,6 +1,6 @@
 """Initializes the weights of a run from another run of the same model.
 
-The vocabularies may differ. A token that both runs know gets the weights of the other run; other tokens keep their
+The vocabularies may differ. A token in both vocabularies gets the weights of the other run. Other tokens keep their
 initial weights.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The run that the initial weights come from."""
+    """The run that provides the initial weights."""
 
     run: Run
 
@@ -39,7 +39,7 @@ class WarmStart:
             raise UsageError(
                 f"the run is a {run.metadata.model}, and the new run is a {model}",
                 location=f"--warm-start-from {path}",
-                hint="Choose a run of the same model, or leave the option out.",
+                hint="Choose a run of the same model, or omit the option.",
             )
         return cls(run)
 
@@ -54,8 +54,8 @@ class WarmStart:
 
         Args:
             model: The model.
-            metadata: Its metadata.
-            root: Its run directory.
+            metadata: Metadata of the new run.
+            root: Directory of the new run.
             vocabularies: The tokens of the other run and of the new run, by ID; None for models without a vocabulary.
 
         Raises:
@@ -82,7 +82,7 @@ class WarmStart:
         return UsageError(
             "the run has other model hyperparameters than the new run",
             location=f"--warm-start-from {self.run.path}",
-            hint="Train with the hyperparameters in its run.json, or leave the option out.",
+            hint="Train with the hyperparameters in its run.json, or omit the option.",
         )
 
 

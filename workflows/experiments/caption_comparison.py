@@ -24,7 +24,7 @@ class TrialPrediction:
     Args:
         trial: Name of the trial.
         words: Words of the caption, or the label.
-        wrong: For each word, whether it is in no reference, or not the true label.
+        wrong: For each word, whether no reference contains it, or whether it differs from the true label.
     """
 
     trial: str
@@ -56,11 +56,11 @@ def compare_predictions(
     store: Store | None,
     count: int,
 ) -> tuple[ComparedImage, ...]:
-    """Selects images that all trials were evaluated on. Images with different predictions come first.
+    """Selects images that all trials were evaluated on, those with different predictions first.
 
     Args:
         config: The experiment.
-        directory: Its directory.
+        directory: Directory of the experiment.
         results: Results of finished trials.
         store: The store; None if it is not available.
         count: Maximum number of images.

@@ -70,7 +70,7 @@ def compare_trials(directory: ExperimentDirectory, results: Sequence[TrialResult
 
 
 def list_settings(config: ExperimentConfig, trial: TrialRecord) -> dict[str, Any]:
-    """Returns all settings of a trial by name, defaults included: those of its tables and of its training."""
+    """Returns all settings of a trial by name, defaults included: settings of its tables and of its training."""
     settings = config.training_task.settings(trial.options)
     for kind, preparation in config.training_task.preparations.items():
         options = preparation.parse(config.store, config.preparation_options(kind, trial.tables[kind]))
@@ -96,7 +96,7 @@ def list_varying(trials: Sequence[Settings]) -> tuple[str, ...]:
 
 
 def _read_values(run_dir: Path, evaluated: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """Reads the metric by image; empty if the evaluation has no such file."""
+    """Reads the metric by image; empty if the evaluation does not have the file."""
     evaluation = run_dir / EVALUATION / evaluated["split"]
     with report_corruption(evaluation / IMAGES):
         return {row["image"]: float(row[metric]) for row in read_image_rows(evaluation)}

@@ -37,15 +37,16 @@ class ExperimentConfig(Settings):
         task: `captioner` or `captcha`.
         store: Path or URI of the store.
         output_dir: Directory of the runs and results.
-        data: Options of `capt prepare` that select the images, captions and labels. They are equal for all tables.
+        data: Options of `capt prepare` that select the images, captions and labels. These options are equal for all
+            tables.
         features: Options of `capt prepare features` by table name.
         captions: Options of `capt prepare captions` by table name.
         captcha: Options of `capt prepare captcha` by table name.
         models: Options and hyperparameters of `capt train` by model name.
-        train: Options and hyperparameters of all models. Those of a model take precedence.
+        train: Options and hyperparameters of all models. The options of a model take precedence.
         seeds: Seeds of the training runs.
         evaluate: Options of `capt evaluate`.
-        exclude: Trials to leave out of the grid.
+        exclude: Trials of the grid that are not run.
         include: Trials to run instead of the whole grid.
     """
 
@@ -145,7 +146,7 @@ def _to_usage_error(error: ValidationError, location: str) -> UsageError:
 
 
 def _check_names(config: ExperimentConfig, location: str) -> None:
-    """Checks that the tables fit the task, and that names can name directories."""
+    """Checks that the tables fit the task, and that names are valid directory names."""
     commands = {preparation.command for preparation in config.training_task.preparations.values()}
     for command in ("features", "captions", "captcha"):
         tables = getattr(config, command)
@@ -171,7 +172,7 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
     }
     for name in underscored(config.data):
         if name in table_options:
-            hint = f"Move it to a table under `{table_options[name]}:`."
+            hint = f"Move the option to a table under `{table_options[name]}:`."
             raise UsageError(f"{name} is an option of a table", location=f"{location}: data", hint=hint)
         if name not in data_options:
             hint = f"Use one of {', '.join(sorted(data_options))}."
@@ -182,12 +183,12 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
             table = f"{location}: {preparation.command}.{name}"
             for option in underscored(options):
                 if option in preparation.dataset_options:
-                    hint = "Move it to `data:`."
+                    hint = "Move the option to `data:`."
                     raise UsageError(f"{option} must be equal for all tables", location=table, hint=hint)
             _run_check(partial(_parse_table, config, kind, name), table)
     for model, options in config.models.items():
         if SEED in {**underscored(config.train), **underscored(options)}:
-            raise UsageError("seed is an axis of the grid", location=location, hint="Move it to `seeds:`.")
+            raise UsageError("seed is an axis of the grid", location=location, hint="Move the option to `seeds:`.")
         _run_check(partial(task.settings, config.training_options(model, 0)), f"{location}: models.{model}")
     _run_check(partial(task.check_evaluation, config.evaluate), location)
 

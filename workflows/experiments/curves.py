@@ -37,7 +37,7 @@ def curves_figure(trials: Mapping[str, Epochs]) -> Figure | None:
         axes.set(xlabel="epoch", ylabel=label)
         _plot_metric(axes, started, name)
     lines, names = panels[0].get_legend_handles_labels()
-    # Matplotlib would parse a dollar sign as the begin of a formula.
+    # Matplotlib would parse a dollar sign as the beginning of a formula.
     figure.legend(lines, [name.replace("$", r"\$") for name in names], loc="outside lower left", frameon=False)
     return figure
 

@@ -53,7 +53,7 @@ def build_grid(config: ExperimentConfig, location: str) -> Grid:
     for number, one in enumerate(config.exclude, 1):
         if not any(_matches(trial, one) for trial in trials):
             entry = f"{location}: exclude, entry {number}"
-            raise UsageError("the entry matches no trial", location=entry, hint="Remove it.")
+            raise UsageError("the entry matches no trial", location=entry, hint="Remove the entry.")
     excluded = [trial for trial in trials if any(_matches(trial, one) for one in config.exclude)]
     kept = [trial for trial in trials if trial not in excluded]
     if not kept:

@@ -116,7 +116,7 @@ def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
 
 
 def open_store_if_exists(path: str) -> Store | None:
-    """Opens a store; None if there is none."""
+    """Opens a store; None if it does not exist."""
     try:
         return open_store(path)
     except StoreError:
@@ -124,7 +124,7 @@ def open_store_if_exists(path: str) -> Store | None:
 
 
 def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
-    """Returns a digest of everything that determines the scores of a trial.
+    """Returns a digest of all inputs that determine the scores of a trial.
 
     Args:
         config: The experiment.
@@ -142,7 +142,7 @@ def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping
 def is_done(
     result: TrialResult, config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store
 ) -> bool:
-    """Returns whether a result is final: the trial would give the same scores again."""
+    """Returns whether a result is final: another run of the trial would have the same scores."""
     try:
         return result.status == "done" and result.identity == identify_trial(config, trial, fingerprints, store)
     except StoreError:  # the dataset or its captions were removed
@@ -179,7 +179,7 @@ def _check_shapes(
         raise UsageError(
             f"{len(errors)} trials are impossible: {', '.join(errors)}; {first.location}: {first.message}",
             location=location,
-            hint=f"Exclude them with `exclude: [{filters}]`, or give the model other features.",
+            hint=f"Exclude them with `exclude: [{filters}]`, or use other features for the model.",
         )
 
 

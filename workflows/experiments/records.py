@@ -3,7 +3,7 @@
 OUTPUT_DIR/experiment.json        the experiment file of the last run, the trials and their tables
 OUTPUT_DIR/tables/KIND-NAME.json  summary of the preparation of a table
 OUTPUT_DIR/runs/TRIAL/            run directory of a trial, with its TensorBoard logs
-OUTPUT_DIR/results/TRIAL.json     scores of a trial, or why it failed
+OUTPUT_DIR/results/TRIAL.json     scores of a trial, or the reason of its failure
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _Record = TypeVar("_Record", bound=Frozen)
 
 @dataclass(frozen=True)
 class ExperimentDirectory:
-    """The output directory of an experiment. It need not exist."""
+    """The output directory of an experiment; it may be missing."""
 
     root: Path
 
@@ -53,7 +53,7 @@ class ExperimentDirectory:
         return self.root / "tables" / f"{kind}-{name}.json"
 
     def read_results(self, trials: "tuple[TrialRecord, ...]") -> "dict[str, TrialResult]":
-        """Reads the results of trials by name. Trials without a result are left out."""
+        """Reads the results of trials by name. Trials without a result are omitted."""
         results = {trial.name: read_record(self.result(trial.name), TrialResult) for trial in trials}
         return {name: result for name, result in results.items() if result is not None}
 
@@ -68,7 +68,7 @@ class TrialRecord(Frozen):
 
 
 class ExperimentRecord(Frozen):
-    """An experiment as it ran last.
+    """The last run of an experiment.
 
     Args:
         config: The experiment file.
@@ -103,8 +103,8 @@ class TrialResult(Frozen):
     Args:
         trial: Name of the trial.
         status: `done` or `failed`.
-        identity: Digest of everything that determines the scores.
-        reason: Why the trial failed, in one line.
+        identity: Digest of all inputs that determine the scores.
+        reason: Reason of the failure, in one line.
         tables: Fingerprints of the tables by key of `Task.preparations`.
         trained: Result of the training command.
         evaluated: Result of `capt evaluate`.
@@ -146,9 +146,9 @@ def read_record(path: Path, kind: type[_Record]) -> _Record | None:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         message = f"the file was written by another version of capt: {key}: {first['msg']}"
-        raise StoreError(message, location=str(path), hint="Delete it.") from None
+        raise StoreError(message, location=str(path), hint="Delete the file.") from None
     except ValueError as error:
-        raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint="Delete it.") from None
+        raise CorruptFileError(f"the file is corrupt: {error}", location=str(path), hint="Delete the file.") from None
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def report_experiment(options: ExperimentReport) -> dict[str, Any]:
 
     Raises:
         UsageError: The output is a directory.
-        StoreError: There is no experiment, or its records cannot be read.
+        StoreError: The directory has no experiment, or its records cannot be read.
         CaptError: The page cannot be written.
     """
     directory = ExperimentDirectory(local_path(options.directory).absolute())
@@ -149,7 +149,7 @@ def _build_entry(config: ExperimentConfig, trial: TrialRecord, result: TrialResu
 
 
 def _sort_trials(trials: Sequence[TrialEntry], metric: str) -> list[TrialEntry]:
-    """Sorts trials by the primary metric, best first. Trials without scores come last in their order."""
+    """Sorts trials by the primary metric, best first. Trials without scores are last, in their order."""
     return sorted(trials, key=lambda trial: -trial.scores[metric].value if trial.scores else float("inf"))
 
 

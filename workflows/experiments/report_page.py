@@ -65,7 +65,7 @@ class TrialEntry:
         name: Name of the trial.
         settings: All settings by name.
         state: `done`, `failed` or `pending`.
-        reason: Why the trial failed.
+        reason: Reason of the failure.
         scores: Scores by name; None if the trial is not done.
         images: Number of images in the evaluation.
         epochs: Number of epochs.
@@ -251,7 +251,7 @@ def _build_varying(trials: Sequence[TrialEntry]) -> Html:
 
 
 def _build_differences(page: ExperimentPage) -> Html:
-    """Builds a foldable table per trial with its differences from all others. It needs no script."""
+    """Builds a foldable table per trial with its differences from all others, without a script."""
     if len(page.trials) < 2:
         return Html()
     return join(_build_differences_from(trial, page) for trial in page.trials)

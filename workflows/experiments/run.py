@@ -122,7 +122,7 @@ def _log_plan(plan: Plan) -> None:
         estimate = f", about {seconds:.0f} s" if seconds and table.summary["misses"] else ""
         _log.info("%s: %d records to prepare%s; %d trials", table.label, table.summary["misses"], estimate, trials)
     states = [planned.state for planned in plan.trials]
-    _log.info("trials: %s", ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    _log.info("Trials: %s.", ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
 
 
 def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[st
 
 @dataclass(frozen=True)
 class _PreparedTable:
-    """The fingerprint of a table, and why its preparation failed (empty if it did not)."""
+    """The fingerprint of a table, and the reason if its preparation failed (otherwise empty)."""
 
     fingerprint: str
     failure: str = ""
@@ -181,21 +181,21 @@ class _Experiment:
             prepared |= {(table.kind, name): result for name in table.names}
         results = {}
         for number, trial in enumerate(trials, 1):
-            _log.info("trial %d of %d: %s", number, len(trials), trial.name)
+            _log.info("Trial %d of %d: %s.", number, len(trials), trial.name)
             tables = {kind: prepared[kind, name] for kind, name in trial.tables.items()}
             results[trial.name] = self._run_trial(trial, tables)
         return results
 
     def _prepare(self, table: PlannedTable) -> _PreparedTable:
         """Prepares a table once for all its names. A failure affects only the trials that use the table."""
-        _log.info("preparing %s", table.label)
+        _log.info("Preparing %s.", table.label)
         name = table.names[0]
         try:
             preparation = self.config.training_task.preparations[table.kind]
             summary = preparation.prepare(self.config.store, self.config.preparation_options(table.kind, name))
         except Exception as error:
             failure = f"{table.label}: {_to_line(error)}"
-            _log.warning("preparation failed: %s", failure)
+            _log.warning("The preparation failed: %s", failure)
             return _PreparedTable(table.fingerprint, failure)
         path = self.directory.table(table.command, name)
         last = read_record(path, TableRecord)
@@ -215,7 +215,7 @@ class _Experiment:
             store = open_store(self.config.store)
             last = read_record(path, TrialResult)
             if last and is_done(last, self.config, trial, fingerprints, store):
-                _log.info("already done")
+                _log.info("The trial is already done.")
                 return last
             result = self._train_and_evaluate(trial, fingerprints, store)
         except Exception as error:  # any error of a trial is recorded, and the next trial runs
@@ -223,7 +223,7 @@ class _Experiment:
             result = TrialResult(
                 trial=trial.name, status="failed", identity="", reason=_to_line(error), tables=fingerprints
             )
-            _log.warning("%s failed: %s", trial.name, result.reason)
+            _log.warning("Trial %s failed: %s", trial.name, result.reason)
         write_record(path, result)
         return result
 
@@ -266,7 +266,7 @@ class _Experiment:
         except StoreError as error:
             if error.location != str(run_dir):
                 raise
-            # The directory holds a run of other settings or data. An experiment has no --run-dir to change.
+            # The directory contains a run with other settings or data. An experiment has no --run-dir to change.
             hint = f"Rename the model in the experiment file, or delete {run_dir}."
             raise StoreError(error.message, location=error.location, hint=hint) from None
 

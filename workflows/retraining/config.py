@@ -41,8 +41,8 @@ class DataCheck(Settings):
     """Limits of one measurement of the new data. None disables a limit.
 
     Args:
-        warn: Above this value, capt logs a warning and records it with the decision.
-        fail: Above this value, capt does not train.
+        warn: Value above which capt logs a warning and records it with the decision.
+        fail: Value above which capt does not train.
     """
 
     warn: float | None = Field(default=None, ge=0)
@@ -53,14 +53,14 @@ class DataChecksConfig(Settings):
     """Requirements for new data. Fractions are between 0 and 1.
 
     Args:
-        min_new_records: Minimum number of new or changed images and texts. With fewer, there is no change.
+        min_new_records: Minimum number of new or changed images and texts. With fewer, the outcome is `no_change`.
         removed_images: Fraction of the champion's images that were removed.
         failed_records: Fraction of the input records that failed, in the preparation with the most failures.
         length_change: Relative change of the mean text length, in words (captions) or characters (labels).
         oov_rate: Fraction of the words in new texts that are not in the champion's vocabulary; for CAPTCHAs, fraction
             of the labels that the champion was not trained on.
-        drift_mean: Distance between the mean features, see `workflows.retraining.drift`.
-        drift_covariance: Distance between the feature covariances, see `workflows.retraining.drift`.
+        drift_mean: Distance between the mean features; see `workflows.retraining.drift`.
+        drift_covariance: Distance between the feature covariances; see `workflows.retraining.drift`.
     """
 
     min_new_records: int = Field(default=1, ge=1)
@@ -113,8 +113,8 @@ class NotificationsConfig(Settings):
         on: Outcomes to report.
         command: Program and arguments. The JSON object is its standard input.
         url: http(s) URL that receives the JSON object by POST.
-        timeout: Maximum seconds for the program and for the request. capt then kills the program with its child
-            processes, and closes the connection.
+        timeout: Maximum duration of the program and of the request in seconds. Afterwards, capt kills the program with
+            its child processes, and closes the connection.
     """
 
     on: tuple[Outcome, ...] = ("promoted", "rejected", "stale", "stopped", "failed")
@@ -144,9 +144,9 @@ class RetrainConfig(Settings):
         features: Options of `capt prepare features` or `capt prepare captcha` for every dataset.
         captions: Options of `capt prepare captions` for every dataset.
         train: Options and hyperparameters of `capt train`.
-        initialization: Initial weights: `random`, or those of the `champion`.
-        vocabulary: `rebuild` builds a vocabulary from the new train split; `reuse` keeps the champion's. Only for
-            captioners.
+        initialization: Initial weights: `random`, or the weights of the `champion`.
+        vocabulary: `rebuild` builds a vocabulary from the new train split; `reuse` keeps the champion's. Captioners
+            only.
         data_checks: Requirements for new data.
         gate: Requirements for the promotion of a challenger.
         notifications: Recipients of the outcome.
@@ -215,7 +215,7 @@ def read_config(path: str | Path) -> RetrainConfig:
     """Reads and checks a retraining file (YAML).
 
     Raises:
-        UsageError: The file cannot be read, or a key or an option is unknown or invalid; the error names it.
+        UsageError: The file cannot be read, or a key or an option is unknown or invalid. The error names the key.
     """
     try:
         config = RetrainConfig(**read_settings(path))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from workflows.retraining.config import DataCheck, DataChecksConfig
 from workflows.retraining.data_diff import DataDiff
 
-# By name of the check: the measurement of the diff, its message and its format.
+# Measurement of the diff, message and format, by name of the check.
 _CHECKS = {
     "removed_images": ("removed_fraction", "{} of the champion's images were removed", "{:.1%}"),
     "failed_records": ("failure_rate", "{} of the input records failed", "{:.1%}"),
@@ -22,7 +22,7 @@ class DataCheckResult:
 
     Args:
         warnings: Measurements above their `warn` limit.
-        failures: Measurements above their `fail` limit. Nothing is trained if there is one.
+        failures: Measurements above their `fail` limit. If any, nothing is trained.
         too_many_failed: Whether `failed_records` is among the failures.
     """
 

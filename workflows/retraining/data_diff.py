@@ -19,8 +19,8 @@ class DataDiff:
     """Differences between new data and the champion's training data. A text is a caption or a label.
 
     Args:
-        images: Number of images now.
-        texts: Number of texts now.
+        images: Number of images in the new data.
+        texts: Number of texts in the new data.
         new_images: Number of images with a new id.
         changed_images: Number of images with a known id and other content.
         removed_images: Number of the champion's images that were removed.
@@ -29,9 +29,9 @@ class DataDiff:
         removed_fraction: Fraction of the champion's images that were removed.
         failure_rate: Fraction of the input records that failed.
         length_change: Relative change of the mean text length; None without new texts.
-        oov_rate: Fraction of the words in new texts that the champion does not know; None without new texts.
-        drift_mean: See `workflows.retraining.drift`; None for fewer than two new images.
-        drift_covariance: As `drift_mean`.
+        oov_rate: Fraction of the words in new texts that are not in the champion's vocabulary; None without new texts.
+        drift_mean: Drift of the mean (`workflows.retraining.drift`); None for fewer than two new images.
+        drift_covariance: Drift of the covariance; None for fewer than two new images.
     """
 
     images: int
@@ -64,7 +64,7 @@ def compare_data(
         champion: The champion, whose vocabulary and feature table are used.
         old: The champion's training data.
         moments: Moments of the champion's features; None if they were not recorded.
-        new: The data to train on now.
+        new: The data to train on.
         failure_rate: Fraction of the input records that failed.
     """
     old_images, images = old.images(), new.images()
@@ -91,7 +91,7 @@ def compare_data(
 
 
 def compute_failure_rate(summaries: Iterable[Mapping[str, Any]]) -> float:
-    """Returns the highest failure rate of several preparations, so that no job hides another's failures."""
+    """Returns the highest failure rate of several preparations, so that a good preparation does not hide a bad one."""
     return max((summary["failed"] / max(1, summary["input"]) for summary in summaries), default=0.0)
 
 

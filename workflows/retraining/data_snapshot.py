@@ -1,4 +1,4 @@
-"""Records a run's training data, so that later data is compared with it after the datasets have changed.
+"""Records a run's training data, for comparison with later data.
 
 dataset, image_id, key, split, text_id, text      one row per caption or label
 """
@@ -119,7 +119,7 @@ class DataSnapshot:
         Images whose content is also in the train split are excluded.
 
         Raises:
-            CaptError: Neither split has an image.
+            CaptError: Both splits are empty.
         """
         trained = pc.unique(self._select("train")["key"])
         for split in ("test", "val"):

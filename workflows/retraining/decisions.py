@@ -13,16 +13,16 @@ _COMPLETED = ("promoted", "rejected")
 
 
 class DecisionLog:
-    """The history of a registered model, as it is when a retraining starts.
+    """The history of a registered model at the start of a retraining.
 
     Args:
         model: The registered model.
         task: Name of the task.
 
     Attributes:
-        champion: Name of the run that is the champion at the start; None if there is none.
+        champion: Name of the champion's run at the start; None without a champion.
         run_name: Name of the challenger, once it is known.
-        lineage: What the decision is based on. The stages of the retraining add to it.
+        lineage: Inputs of the decision. The stages of the retraining add entries.
     """
 
     def __init__(self, model: RegisteredModel, task: str) -> None:
@@ -62,7 +62,7 @@ class DecisionLog:
         """Makes the challenger the champion.
 
         Raises:
-            ChampionChangedError: The champion is not the one at the start any more.
+            ChampionChangedError: The champion has changed since the start.
         """
         metadata = self._metadata("promoted", self.run_name, reasons, self._final_lineage())
         self._model.promote_over(self.champion, metadata.model_copy(update={"champion": self.run_name}))

@@ -78,8 +78,8 @@ def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | N
 
     Spatial features are averaged over their locations, pixels into a grid of cells. Vectors longer than
     `MAX_DIMENSIONS` are reduced by a seeded random projection, which keeps distances (Johnson and Lindenstrauss, 1984).
-    Of more than `MAX_IMAGES` images, those with the smallest keys are used. Keys are hashes,
-    so this is a random sample.
+    If there are more than `MAX_IMAGES` images, only those with the smallest keys are used. Keys are
+    hashes, so these images are a random sample.
 
     Args:
         table: The feature table.
@@ -98,7 +98,7 @@ def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | N
 
 
 def compute_drift(old: Moments, new: Moments) -> Drift:
-    """Computes how far `new` has drifted from `old`. Both must come from tables of one config."""
+    """Computes how far `new` has drifted from `old`. Both must be from tables with the same config."""
     variance = float(np.trace(old.covariance))
     if variance <= 0:
         return Drift(0.0, 0.0)

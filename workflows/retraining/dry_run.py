@@ -1,4 +1,4 @@
-"""Reports what a retraining would do, and changes nothing."""
+"""Predicts the decision of a retraining without changing anything."""
 
 import time
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _DRY_RUN_KEYS = ("hits", "misses", "estimated_seconds")
 
 
 def forecast(config: RetrainConfig) -> dict[str, Any]:
-    """Returns what `retrain --dry-run` prints.
+    """Returns the summary that `capt retrain --dry-run` prints.
 
     `decision` is `no_change`, `train` (the store has the data) or `prepare_and_train`. The data checks and the gate
     then decide.

@@ -1,7 +1,7 @@
 """Sends the outcome of a retraining to a program and a webhook.
 
 capt notifies after the decision is recorded and before the command ends. A notification that fails is a warning. If
-capt is killed in between, nobody is notified; `capt models show` has the decision. Log messages contain only the
+capt is killed in between, no notification is sent; `capt models show` shows the decision. Log messages contain only the
 program's name and the URL's host: arguments and URLs often contain secrets.
 """
 

@@ -72,7 +72,7 @@ def retrain(options: Retrain) -> dict[str, Any]:
     """Prepares new data, trains a challenger if the data checks pass, and promotes it if the gate accepts it.
 
     Args:
-        options: The YAML file, see `workflows.retraining.config.RetrainConfig`.
+        options: The YAML file; see `workflows.retraining.config.RetrainConfig`.
 
     Returns:
         `decision` (`promoted`, `rejected`, `stale` or `no_change`), `reasons`, `name`, `store`, `champion` (name of its
@@ -130,7 +130,7 @@ class _Retraining:
 
     @cached_property
     def champion(self) -> Any:
-        """The champion at the start; None if there is none."""
+        """The champion at the start; None without a champion."""
         return load_run(self.model.ensure_local(self.log.champion)) if self.log.champion else None
 
     def run(self) -> dict[str, Any]:

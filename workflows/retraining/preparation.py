@@ -1,4 +1,4 @@
-"""Prepares the datasets of a retraining and identifies what a run would learn from."""
+"""Prepares the datasets of a retraining and identifies the training data of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def prepare_data(config: RetrainConfig, store: Store, vocab_from: str | None, dr
         config: The retraining.
         store: The store.
         vocab_from: Caption table whose vocabulary is reused; None builds one from the first dataset.
-        dry_run: Report only, write nothing.
+        dry_run: Whether to report only and write nothing.
     """
     summaries: list[dict[str, Any]] = []
     caption_tables: list[str] = []
@@ -75,13 +75,13 @@ def take_snapshot(store: Store, data: PreparedData) -> DataSnapshot:
 
 
 def hash_settings(config: RetrainConfig, data: PreparedData) -> str:
-    """Returns a digest of everything but the data that determines a run."""
+    """Returns a digest of all inputs of a run except the data."""
     training = [config.task, config.training_task.settings(config.train), config.initialization, config.vocabulary]
     return compute_digest([*training, config.captions, data.tables["features"], files_named(config.train)])
 
 
 def hash_inputs(config: RetrainConfig, data: PreparedData, snapshot: DataSnapshot) -> str:
-    """Returns a digest of the settings and the data of a run. Runs with equal digests learn the same."""
+    """Returns a digest of the settings and the data of a run. Runs with equal digests have equal inputs."""
     return compute_digest([hash_settings(config, data), snapshot.digest])
 
 

@@ -23,10 +23,10 @@ class PairedResult:
 
     Args:
         images: Number of images.
-        champion: Metrics of the champion; None if there is none.
+        champion: Metrics of the champion; None without a champion.
         challenger: Metrics of the challenger.
-        interval: Confidence interval of the gate's metric; None if there is a champion.
-        difference: Difference of the gate's metric, challenger minus champion; None if there is no champion.
+        interval: Confidence interval of the challenger's metric for the first model; None if the model has a champion.
+        difference: Difference of the gate's metric, challenger minus champion; None without a champion.
     """
 
     images: int
@@ -61,7 +61,7 @@ class GateResult:
 def accept_first_model(
     challenger: Run, store: Store, snapshot: DataSnapshot, metric: str, gate: GateConfig
 ) -> GateResult:
-    """Evaluates a run and accepts it, because there is no champion yet."""
+    """Evaluates a run and accepts it, because the model has no champion yet."""
     samples = sample_run(challenger, store, snapshot.held_out())
     interval = bootstrap_intervals(samples, gate.n_resamples, gate.confidence_level)[metric]
     result = PairedResult(len(samples), None, samples.metrics(), interval)
@@ -88,11 +88,11 @@ def evaluate_challenger(
         store: The store with the features of both.
         old: The champion's training data.
         new: The challenger's training data.
-        metric: Metric that decides.
+        metric: Metric of the gate.
         gate: Requirements for the promotion.
 
     Raises:
-        CaptError: No image is left to evaluate on.
+        CaptError: All images are excluded.
     """
     runs = [champion, challenger]
     old_images, new_images = old.held_out(), new.held_out()

@@ -54,7 +54,7 @@ def make_captchas(
 ) -> dict[str, Any]:
     """Writes a dataset of CAPTCHAs atomically, on all cores. An equal dataset is kept.
 
-    The same seed, words and fonts give the same bytes with the same versions of Pillow and NumPy. A larger dataset
+    The same seed, words and fonts produce the same bytes with the same versions of Pillow and NumPy. A larger dataset
     starts with the images of a smaller one.
 
     Args:
@@ -74,7 +74,7 @@ def make_captchas(
     if num_images < 1 or seed < 0 or not 0 <= num_labelled <= num_images:
         raise UsageError(
             f"got {num_images} images, {num_labelled} labels, seed {seed}",
-            hint="use at least 1 image, at most as many labels as images, and a seed of at least 0",
+            hint="Use at least 1 image, at most as many labels as images, and a seed of at least 0.",
         )
     out, settings = local_path(out).absolute(), _describe_settings(style, num_images, seed, num_labelled)
     write_directory(

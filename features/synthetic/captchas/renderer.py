@@ -45,7 +45,7 @@ class _Glyph:
 
 
 def draw_captcha(seed: int, number: int, style: CaptchaStyle) -> tuple[Image.Image, str]:
-    """Returns a CAPTCHA, RGB of `WIDTH` × `HEIGHT`, and its label. Equal arguments give equal results."""
+    """Returns a CAPTCHA, RGB of `WIDTH` × `HEIGHT`, and its label. Equal arguments produce equal results."""
     random = np.random.default_rng((seed, number))
     label = style.words[random.integers(len(style.words))]
     font = style.fonts[random.integers(len(style.fonts))]

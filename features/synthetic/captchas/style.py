@@ -1,8 +1,8 @@
 """Loads the words and fonts of CAPTCHAs.
 
-`words.txt` has 2,500 plain English words of three to five letters from SCOWL's list of size 35 (Spell Checker Oriented
-Word Lists, Kevin Atkinson; its notice is in `words_licence.txt`), selected by a hash, and sounds with a letter three
-times. `null` is one of them.
+`words.txt` has 2,500 entries of three to five letters: plain English words from SCOWL's list of size 35 (Spell Checker
+Oriented Word Lists, Kevin Atkinson; its notice is in `words_licence.txt`), selected by a hash, and sounds with a letter
+three times. `null` is one of the words.
 """
 
 import re
@@ -28,7 +28,7 @@ _CHECK_SIZE = 64  # pixels per em
 
 @dataclass(frozen=True)
 class CaptchaStyle:
-    """The words and the font files of a set of CAPTCHAs. Each CAPTCHA has one of each, chosen uniformly."""
+    """The words and the font files of a set of CAPTCHAs. Each CAPTCHA uses one word and one font, chosen uniformly."""
 
     words: tuple[str, ...]
     fonts: tuple[str, ...]
@@ -52,7 +52,7 @@ def read_words(path: str | Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the file: {error}", location=location) from None
     if not words:
-        raise UsageError("the file is empty", location=location, hint="write one word per line")
+        raise UsageError("the file is empty", location=location, hint="Write one word per line.")
     seen: set[str] = set()
     for number, word in enumerate(words, 1):
         if not _WORD.fullmatch(word):
@@ -74,11 +74,11 @@ def list_fonts(directory: str | Path) -> tuple[str, ...]:
     """Returns the .ttf and .otf files of a directory, sorted by name.
 
     Raises:
-        UsageError: There are none, or one is unreadable or lacks a character.
+        UsageError: The directory contains no font, or a font is unreadable or lacks a character.
     """
     location = f"--font-dir {directory}"
     if not local_path(directory, "--font-dir").is_dir():
-        raise UsageError("the directory does not exist", location=location, hint="choose one with .ttf or .otf files")
+        raise UsageError("the directory does not exist", location=location, hint="Choose one with .ttf or .otf files.")
     fonts = sorted(str(path) for path in Path(directory).iterdir() if path.suffix.lower() in _FONT_SUFFIXES)
     if not fonts:
         raise UsageError("the directory has no .ttf or .otf files", location=location)
@@ -96,8 +96,8 @@ def _check_font(file: str) -> None:
     try:
         font = open_font(file, _CHECK_SIZE)
     except OSError as error:
-        raise UsageError(f"not a font: {error}", location=file, hint="remove it") from None
+        raise UsageError(f"not a font: {error}", location=file, hint="Remove the file.") from None
     undefined = (b"", bytes(font.getmask(_UNDEFINED_CHARACTER)))
     missing = [character for character in CHARACTERS if bytes(font.getmask(character)) in undefined]
     if missing:
-        raise UsageError(f"the font lacks {''.join(missing)}", location=file, hint="remove it")
+        raise UsageError(f"the font lacks {''.join(missing)}", location=file, hint="Remove the file.")

@@ -37,7 +37,7 @@ def make_scenes(
 ) -> dict[str, Any]:
     """Writes a dataset of scenes atomically. An equal dataset is kept.
 
-    The same seed gives the same bytes with the same versions of Pillow and NumPy. A larger dataset starts with the
+    The same seed produces the same bytes with the same versions of Pillow and NumPy. A larger dataset starts with the
     scenes of a smaller one.
 
     Args:
@@ -53,7 +53,9 @@ def make_scenes(
         UsageError: The directory contains something else, or an argument is out of range.
     """
     if num_images < 5 or seed < 0:
-        raise UsageError(f"got {num_images} scenes, seed {seed}", hint="use at least 5 scenes and a seed of at least 0")
+        raise UsageError(
+            f"got {num_images} scenes, seed {seed}", hint="Use at least 5 scenes and a seed of at least 0."
+        )
     out, info = local_path(out).absolute(), _describe_dataset(num_images, seed, config)
     write_directory(
         out,

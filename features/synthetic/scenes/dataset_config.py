@@ -26,14 +26,14 @@ _HELD_OUT_SEED = 0
 class SceneDatasetConfig:
     """The settings of a dataset of scenes.
 
-    Every fifth scene is held out: all of these are `val`. If combinations are held out, then of five such scenes one
-    has a held-out combination and is `test`, one is `val`, and three are `test`.
+    Every fifth scene is held out. All held-out scenes are `val`, unless combinations are held out. In that case, each
+    five held-out scenes are one `test` scene with a held-out combination, one `val` scene and three `test` scenes.
 
     Args:
         object_counts: Allowed numbers of objects per scene, 1 to 3.
         held_out_fraction: Fraction of the color-shape-relation combinations that no training scene contains, 0 to
-            `MAX_HELD_OUT_FRACTION`. The captions of a scene with held-out combinations describe one. Each pair of color
-            and shape is held out in at most one relation.
+            `MAX_HELD_OUT_FRACTION`. The captions of a scene with held-out combinations describe one of them. Each pair
+            of color and shape is held out in at most one relation.
 
     Raises:
         UsageError: An argument is out of range.
@@ -45,19 +45,19 @@ class SceneDatasetConfig:
     def __post_init__(self) -> None:
         if not self.object_counts or not set(self.object_counts) <= set(range(1, _MAX_OBJECTS + 1)):
             raise UsageError(
-                f"got {[*self.object_counts]}", location="--objects-per-scene", hint="use some of 1, 2 and 3"
+                f"got {[*self.object_counts]}", location="--objects-per-scene", hint="Use some of 1, 2 and 3."
             )
         if not 0 <= self.held_out_fraction <= MAX_HELD_OUT_FRACTION:
             raise UsageError(
                 f"got {self.held_out_fraction}",
                 location="--held-out-fraction",
-                hint=f"use 0 to {MAX_HELD_OUT_FRACTION}",
+                hint=f"Use 0 to {MAX_HELD_OUT_FRACTION}.",
             )
         if self.held_out_fraction and 1 in self.object_counts:
             raise UsageError(
                 "a scene of one object has no combinations to hold out",
                 location="--objects-per-scene",
-                hint="use only 2 and 3",
+                hint="Use only 2 and 3.",
             )
 
     @cached_property
@@ -96,11 +96,11 @@ def parse_object_counts(text: str) -> tuple[int, ...]:
     """Parses the value of `--objects-per-scene`, such as `2,3`.
 
     Raises:
-        UsageError: It is not a list of numbers.
+        UsageError: The value is not a list of numbers.
     """
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
         raise UsageError(
-            f"got {text!r}", location="--objects-per-scene", hint="separate the numbers by commas: 2,3"
+            f"got {text!r}", location="--objects-per-scene", hint="Separate the numbers by commas: 2,3."
         ) from None

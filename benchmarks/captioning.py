@@ -127,7 +127,8 @@ def ours(model: Captioner, table: FeatureTable, most: int) -> Callable[[], list[
 
 def notebook(model: Captioner, arrays: Sequence[str], most: int) -> Callable[[], list[str]]:
     """Returns a function that captions one image after another with our model's weights."""
-    encoder, decoder = Encoder(model.embedding_dim), RememberingDecoder(VOCABULARY, model.embedding_dim, model.units)
+    size, units = model.config.embedding_dim, model.config.units
+    encoder, decoder = Encoder(size), RememberingDecoder(VOCABULARY, size, units)
     caption(encoder, decoder, arrays[0], _WORDS, START, END, 1)  # builds them
     _copy_weights(model, encoder, decoder)
     return lambda: [" ".join(caption(encoder, decoder, path, _WORDS, START, END, most)[0]) for path in arrays]

@@ -139,8 +139,8 @@ def test_every_dataset_trains(kind: str, store: str, words: str, tmp_path: Path)
     told = captions(store, layout, dataset_name=kind, split_ratios=split, vocab_from=words)
     given = {
         "dataset": [kind],
-        "features": seen["fingerprint"],
-        "captions": told["fingerprint"],
+        "feature_table": seen["fingerprint"],
+        "caption_table": told["fingerprint"],
         "epochs": 1,
         "steps_per_epoch": 1,
     }

@@ -74,7 +74,8 @@ import capt
 
 images, store = sys.argv[1:]
 capt.prepare_features(
-    store=store, dataset="folder", images=[images], extractor="mobilenet_v3_small", weights="random:7", shards=1
+    store=store, dataset_type="folder", images=[images], num_shards=1,
+    extractor="mobilenet_v3_small", weights="random:7",
 )
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

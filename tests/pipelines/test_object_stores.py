@@ -73,7 +73,7 @@ def test_a_store_in_a_bucket_has_the_files_of_one_in_a_directory(
 @pytest.mark.slow
 def test_the_command_line_and_several_processes(address: str, photos: Any, tmp_path: Path) -> None:
     words = ["--dataset-type", "folder", "--images", str(photos(12)), "--num-shards", "4", "--json"]
-    words += [part for name, value in PIXELS.items() for part in (f"--{name}", str(value))]
+    words += [part for name, value in PIXELS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     several = ["--", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     command = [sys.executable, "-m", "capt", "prepare", "features", "--store", address, *words, *several]
     done = subprocess.run(command, capture_output=True, timeout=240, check=True)

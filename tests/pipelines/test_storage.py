@@ -26,7 +26,8 @@ def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
 def table_of(store: Path, images: Path, like: FeatureTable | None = None, **options: Any) -> FeatureTable:
     """The table of a prepared folder; with the network of the table `like`, so that it need not be built again."""
     if like:
-        changed = {name: options[name] for name in ("dtype", "format", "compression") if name in options}
+        names = {"storage_dtype": "dtype", "format": "format", "compression": "compression"}
+        changed = {names[option]: value for option, value in options.items() if option in names}
         root = capt.open_store(store).feature_table_root(like.table_config.model_copy(update=changed))
         shutil.copy(like.root / "network.json", root)
     fingerprint = prepare(store, images, **options)["fingerprint"]

@@ -176,9 +176,8 @@ def test_an_address_is_refused_where_a_local_path_is_needed(served: str, named: 
 
 
 def test_an_experiment_in_a_bucket_is_refused(served: str) -> None:
-    Path("e.yaml").write_text(
-        f"store: store\nout: {ELSEWHERE}\nprepare: {{dataset: folder, images: [images]}}\nmodels: {{nic: {{}}}}\n"
-    )
+    data = "data: {dataset_type: folder, images: [images]}"
+    Path("e.yaml").write_text(f"store: store\noutput_dir: {ELSEWHERE}\n{data}\nmodels: {{nic: {{}}}}\n")
     with pytest.raises(UsageError):
         capt.experiment_run(file="e.yaml", dry_run=True)
 

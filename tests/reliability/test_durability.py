@@ -269,8 +269,8 @@ def test_the_records_of_experiments_and_models_name_durable_files(
     }
     experiment = {
         "store": str(tmp_path / "store"),
-        "out": str(tmp_path / "new" / "experiment"),
-        "prepare": source,
+        "output_dir": str(tmp_path / "new" / "experiment"),
+        "data": source,
         "features": {"pooled": {**network, "pooling": "avg"}},
         "captions": {"words": None},
         "models": {"merge": {"model": "merge", "embedding_dim": 8, "units": 8}},
@@ -278,12 +278,12 @@ def test_the_records_of_experiments_and_models_name_durable_files(
         "evaluate": {"split": "val", "num_examples": 0},
     }
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
-    assert capt.experiment_run(file=str(tmp_path / "experiment.yaml"))["failed"] == []
+    assert capt.experiment_run(file=str(tmp_path / "experiment.yaml"))["failed_trials"] == []
     records = disk.records
     retraining = {
         "store": str(tmp_path / "new" / "models"),
         "name": "shapes",
-        "data": [{**source, "name": "photos"}],
+        "data": [{**source, "dataset_name": "photos"}],
         "features": network,
         "train": {"model": "soft_attention", **SIZES, "epochs": 1},
     }

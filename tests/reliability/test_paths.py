@@ -236,7 +236,7 @@ def test_the_captioning_commands_work_on_any_path(odd: Callable[[str], Path]) ->
     assert capt.prepare_captions(store=store, **source)["ok"] == 32
     assert capt.prepare_features(store=store, images=[str(images)], dry_run=True, **source, **network)["hits"] == 16
     capt.train_captioner(store=store, run_dir=run, epochs=1, hyperparameters=SIZES)
-    assert Path(capt.evaluate(runs=[run])["results"][0]).is_file()
+    assert Path(capt.evaluate(runs=[run])["results_paths"][0]).is_file()
     attention = odd("attention.png")
     assert capt.caption(run=run, images=[str(images / names[0])], attention_plot=str(attention))["results"][0]["text"]
     assert attention.is_file()
@@ -268,9 +268,7 @@ def test_the_captioning_commands_work_on_any_path(odd: Callable[[str], Path]) ->
     assert capt.store_ls(store=store)["feature_tables"][0]["rows"] == 20
     assert capt.store_stats(store=store)
     assert (
-        len(
-            capt.store_show(store=store, dataset_type="jsonl", output=str(odd("page.html")), num_examples=3)["examples"]
-        )
+        len(capt.store_show(store=store, dataset="jsonl", output=str(odd("page.html")), num_examples=3)["examples"])
         == 3
     )
     assert capt.store_compact(store=store)["rows"] == 20
@@ -288,8 +286,8 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
     source = {"dataset_type": "jsonl", "images": [str(images)], "annotations": [str(annotations)]}
     experiment = {
         "store": str(odd("experiment's store")),
-        "out": str(odd("experiment")),
-        "prepare": source,
+        "output_dir": str(odd("experiment")),
+        "data": source,
         "features": {"pooled": {**network, "pooling": "avg"}},
         "captions": {"words": None},
         "models": {"merge": {"model": "merge", "embedding_dim": 8, "units": 8}},
@@ -297,14 +295,14 @@ def test_experiments_and_retraining_work_on_any_path(odd: Callable[[str], Path])
         "evaluate": {"split": "val", "num_examples": 1},
     }
     odd("experiment.yaml").write_text(yaml.safe_dump(experiment))
-    assert capt.experiment_run(file=str(odd("experiment.yaml")))["failed"] == []
+    assert capt.experiment_run(file=str(odd("experiment.yaml")))["failed_trials"] == []
     capt.experiment_report(directory=str(odd("experiment")), output=str(odd("report.html")))
     assert odd("report.html").is_file()
 
     retraining = {
         "store": str(odd("model's store")),
         "name": "shapes",
-        "data": [{**source, "name": "photos"}],
+        "data": [{**source, "dataset_name": "photos"}],
         "features": network,
         "train": {"model": "soft_attention", **SIZES, "epochs": 1},
     }

@@ -76,14 +76,14 @@ def test_scores_tell_how_many_of_the_images_the_run_learned_from() -> None:
     captchas("16,4,4")
     capt.train_captcha(store="store", run_dir="run", **LEARNING)
     found = capt.evaluate(runs="run", num_examples=0)
-    assert (found["images"], found["learned_from"]) == (4, 0)
+    assert (found["images"], found["training_images"]) == (4, 0)
     notes = len(found["notes"])
-    assert capt.evaluate(runs="run", split="train", num_examples=0)["learned_from"] == 16
+    assert capt.evaluate(runs="run", split="train", num_examples=0)["training_images"] == 16
     capt.store_drop(store="store", dataset="captcha")
     captchas("4,4,16")
     found = capt.evaluate(runs="run", num_examples=0)
-    assert (found["images"], found["learned_from"], len(found["notes"])) == (16, 8, notes + 1)
-    assert json.loads(Path(found["scores_path"]).read_text())["learned_from"] == 8
+    assert (found["images"], found["training_images"], len(found["notes"])) == (16, 8, notes + 1)
+    assert json.loads(Path(found["scores_path"]).read_text())["training_images"] == 8
 
 
 @pytest.mark.slow
@@ -93,9 +93,9 @@ def test_a_run_has_learned_from_the_images_of_the_run_that_it_began_with() -> No
     capt.store_drop(store="store", dataset="captcha")
     captchas("4,4,16")
     capt.train_captcha(store="store", run_dir="warm", warm_start_from="run", **LEARNING)
-    assert capt.evaluate(runs="warm", num_examples=0)["learned_from"] == 8
+    assert capt.evaluate(runs="warm", num_examples=0)["training_images"] == 8
     capt.train_captcha(store="store", run_dir="cold", **LEARNING)
-    assert capt.evaluate(runs="cold", num_examples=0)["learned_from"] == 0
+    assert capt.evaluate(runs="cold", num_examples=0)["training_images"] == 0
 
 
 @pytest.mark.slow
@@ -105,12 +105,12 @@ def test_scores_of_captions_tell_how_many_of_the_images_the_run_learned_from() -
     captions(*splits, dataset_name="other", vocab_from=words)
     capt.train_captioner(store="store", run_dir="run", dataset=["other"], **CAPTIONER)
     found = capt.evaluate(runs="run", num_examples=0)
-    assert (found["images"], found["learned_from"], found["notes"]) == (2, 0, found["notes"])
+    assert (found["images"], found["training_images"], found["notes"]) == (2, 0, found["notes"])
     notes = len(found["notes"])
     capt.store_drop(store="store", dataset="other")
     captions(*reversed(splits), dataset_name="other", vocab_from=words)
     found = capt.evaluate(runs="run", num_examples=0)
-    assert (found["images"], found["learned_from"], len(found["notes"])) == (2, 2, notes + 1)
+    assert (found["images"], found["training_images"], len(found["notes"])) == (2, 2, notes + 1)
 
 
 # === Images as Pillow has them ===
@@ -211,7 +211,7 @@ def test_captions_of_images_that_were_replaced_meanwhile_are_made_again(monkeypa
     captions(*["train"] * 4, "val", "test")
     capt.train_captioner(store="store", run_dir="run", **CAPTIONER)
     draw("many", range(2 * DECODE_BATCH + 6))
-    kill_after_a_batch(monkeypatch, run="run", images=["many"], out="out.jsonl")
+    kill_after_a_batch(monkeypatch, run="run", images=["many"], output="out.jsonl")
     assert Path("out.jsonl.part").exists()
     draw("many", range(3), first=1000)
     assert capt.predict_captions(run="run", images=["many"], output="out.jsonl")["resumed"] == 0

@@ -37,7 +37,7 @@ def prepare(store: Path, images: Path, **options: Any) -> dict[str, Any]:
 
 
 def command(store: Path, images: Path, *more: str) -> list[str]:
-    options = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
+    options = [part for name, value in OPTIONS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     return [
         sys.executable,
         "-m",

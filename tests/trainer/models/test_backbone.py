@@ -157,7 +157,7 @@ def test_normalization_is_measured_on_the_extractors_features(frozen, pixels, ne
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(tuned, pixels, network, tmp_path):
     run, given = tmp_path / "run", options(network, extractor_lr_multiplier=0.5, **CHANGES)
-    kill_after(start(pixels, run, **TUNING, options=given), run, 1, 2)
+    kill_after(start(pixels, run, **TUNING, hyperparameters=given), run, 1, 2)
     moved = shutil.copy(network, tmp_path / "moved.keras")
     again = {**given, "extractor": f"custom:{moved}"}
     assert capt.train_captioner(store=pixels.path, run_dir=run, **TUNING, hyperparameters=again)["resumed_at"]
@@ -211,8 +211,8 @@ def test_a_run_needs_neither_its_store_nor_its_extractor_file(tuned, pixels, net
 def test_a_run_that_was_trained_on_jax_captions_on_tensorflow(pixels, network, shown, tmp_path):
     given = options(network, extractor_lr_multiplier=0.5, precision="mixed_bfloat16", **CHANGES)
     arguments = json.dumps({**TUNING, "hyperparameters": given})
-    program = "import json, sys; from trainer.tasks.captioning import train_captioner as train; "
-    program += "train(*sys.argv[1:3], **json.loads(sys.argv[3]))"
+    program = "import json, sys, capt; store, run, options = sys.argv[1:]; "
+    program += "capt.train_captioner(store=store, run_dir=run, **json.loads(options))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "KERAS_BACKEND": "jax"}
     command = [sys.executable, "-c", program, str(pixels.path), str(tmp_path / "run"), arguments]
     subprocess.run(command, env=environment, check=True)

@@ -354,7 +354,7 @@ def test_a_run_on_jax_that_is_killed_goes_on_and_gives_what_an_unbroken_one_give
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     options = {"model": model, "seed": 4, "epochs": 2, "save_steps": 2, "hyperparameters": SMALL}
     if model == "nic":
-        store, options["options"] = squares.make_store(tmp_path / "store", shown, pooled=True), LEAVING_OUT
+        store, options["hyperparameters"] = squares.make_store(tmp_path / "store", shown, pooled=True), LEAVING_OUT
     assert start(store, tmp_path / "unbroken", **options).wait() == 0
     kill_after(start(store, tmp_path / "killed", **options), tmp_path / "killed", 1, 2)
     assert start(store, tmp_path / "killed", **options).wait() == 0

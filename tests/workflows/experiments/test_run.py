@@ -172,7 +172,7 @@ def test_an_experiment_of_recognizers(tmp_path: Path) -> None:
     file = write_yaml(tmp_path / "experiment.yaml", entries)
     result = capt.experiment_run(file=str(file))
     assert list(states(result)) == ["narrow-small-seed0", "narrow-large-seed0"]
-    assert set(result["trials"][0]["scores"]) >= {"exact_match", "character_error_rate"}
+    assert set(result["trials"][0]["scores"]) >= {"exact_match", "cer"}
     assert capt.experiment_run(file=str(file), dry_run=True)["done"] == 2
     report = capt.experiment_report(directory=str(tmp_path / "out"))
     page = Path(report["page"]).read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import capt
-from tests.workflows.test_html_reports import Page, assert_inert
+from tests.workflows.test_example_pages import Page, assert_inert
 from workflows import demo
 
 

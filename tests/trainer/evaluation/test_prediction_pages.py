@@ -6,7 +6,7 @@ from PIL import Image
 
 from features.images.resizer import Resizer
 from schemas.table_config import FeatureTableConfig
-from tests.workflows.test_html_reports import NASTY, Page, assert_inert
+from tests.workflows.test_example_pages import NASTY, Page, assert_inert
 from trainer.evaluation.prediction_pages import (
     CaptionPrediction,
     draw_attention_maps,

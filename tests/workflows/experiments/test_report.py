@@ -19,7 +19,7 @@ import capt
 from schemas.errors import CaptError, StoreError, UsageError
 from tests.conftest import noise_image
 from tests.workflows.experiments.files import MERGE, captions_experiment, write_yaml
-from tests.workflows.test_html_reports import Page
+from tests.workflows.test_example_pages import Page
 
 NASTY = 'A <b>thing</b> seen & "said"'
 DONE = ("merge-pooled-words-seed0", "merge-pooled-words-seed1", "wide-pooled-words-seed0", "wide-pooled-words-seed1")

@@ -184,7 +184,7 @@ def test_a_killed_run_goes_on_and_fetches_nothing_twice(
     tmp_path: Path, server: ImageServer, blow: signal.Signals
 ) -> None:
     server.seconds = 0.05
-    count = 100
+    count = 300
     urls = [server.url(f"/{number}.jpg") for number in range(count)]
     images = tmp_path / "images"
     process = subprocess.Popen(

@@ -21,6 +21,7 @@ from features.store import FeatureTable, Store
 from features.store.commit_log import CommitLog
 from features.store.corruption import read_recorded_corruption
 from features.store.repair import FeatureTableRepair
+from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.runners import parse_hints
 from pipelines.datasets import DatasetReader, open_reader
@@ -29,7 +30,7 @@ from pipelines.ingest.download_images import download_images, skip_failed_urls
 from pipelines.ingest.hash_images import hash_images
 from pipelines.ingest.job_database import JobDatabase
 from pipelines.ingest.list_inputs import ImageSelection, list_inputs
-from pipelines.jobs.extraction_job import ExtractionJob, check_num_shards
+from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
 from pipelines.jobs.provenance import check_launch
 from pipelines.jobs.sinks import Sink, Workspace, open_sink

@@ -29,7 +29,6 @@ from features.io.atomic_files import (
     fsync,
     hash_file,
     make_directory,
-    measure_free_space,
     put_if_absent,
     replace_atomically,
     temporary_path,
@@ -43,16 +42,21 @@ from features.store.layout import WORK, compaction_plan
 from features.store.leases import is_busy, lease, lease_for_deletion, table_name
 from features.store.merge import MergedRows, ReferencedKeys, ShardMerge, as_bytes, contains
 from features.store.row_copy import Copier, open_copier
-from features.store.shards import MAX_SHARDS, ShardWriter, choose_shard_count, compute_commit_name, find_shard
+from features.store.shards import (
+    ShardWriter,
+    check_disk_space,
+    check_num_shards,
+    choose_shard_count,
+    compute_commit_name,
+    find_shard,
+)
 from features.store.store import Store, open_store
-from schemas.errors import CaptError, UsageError
 from schemas.manifests import FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.options.store import StoreCompact
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.tables import CATALOG, FAILURES
 from schemas.terminal.progress import show_progress
 
-_DISK_MARGIN = 1.05
 _FAILURES_PER_GROUP = 10_000
 
 _log = logging.getLogger("capt.store")
@@ -94,7 +98,7 @@ def compact_store(options: StoreCompact) -> dict[str, Any]:
         CaptError: The disk has too little free space.
     """
     started = time.monotonic()
-    _check_count(options.num_shards)
+    check_num_shards(options.num_shards)
     store = open_store(options.store)
     tables = [store.feature_table(options.feature_table)] if options.feature_table else store.feature_tables()
     summaries = [asdict(compact_table(store, table.fingerprint, options.num_shards)) for table in tables]
@@ -256,7 +260,8 @@ class _Compaction:
 
     def _write_all(self, groups: list[_Group], count: int) -> list[Manifest]:
         rows = sum(group.rows for group in groups)
-        self._check_disk(rows)
+        hint = "Free space, for example with `capt store gc`."
+        check_disk_space(self._table.root, rows * self._row_bytes, "compaction", hint)
         with show_progress("compacting", rows, "rows", lambda: (self._copied, "")):
             return [self._write(group, count) for group in groups]
 
@@ -319,15 +324,6 @@ class _Compaction:
     def _row_bytes(self) -> int:
         return sum(field.nbytes for field in self._table.table.fields)
 
-    def _check_disk(self, rows: int) -> None:
-        need, free = int(rows * self._row_bytes * _DISK_MARGIN), measure_free_space(self._table.root)
-        if free is not None and need > free:
-            raise CaptError(
-                f"compaction needs {need:,} bytes, but {free:,} are free",
-                location=str(self._table.root),
-                hint="Free space, for example with `capt store gc`.",
-            )
-
     # === Committing ===
 
     def _commit_dropping(self, written: list[Manifest]) -> bool:
@@ -380,12 +376,3 @@ def _write_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
     finally:
         temporary.unlink(missing_ok=True)
     return describe_file(path, root)
-
-
-def _check_count(shards: int | None) -> None:
-    if shards is not None and (shards < 1 or shards > MAX_SHARDS or shards & (shards - 1)):
-        raise UsageError(
-            f"{shards} is not a power of two up to {MAX_SHARDS:,}",
-            location="--num-shards",
-            hint="Use 64, for example.",
-        )

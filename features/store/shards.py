@@ -21,14 +21,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.io.atomic_files import describe_file, hash_file, make_directory, replace_atomically, temporary_path
+from features.io.atomic_files import (
+    describe_file,
+    hash_file,
+    make_directory,
+    measure_free_space,
+    replace_atomically,
+    temporary_path,
+)
 from schemas.choices import Format
+from schemas.errors import CaptError, UsageError
 from schemas.manifests import Shard
 from schemas.records import Row, from_arrow, from_example, to_arrow, to_example, to_plain
 from schemas.table_config import SHORT_FINGERPRINT, compute_digest
 from schemas.tables import KEY_BYTES, Field, Table
 
 MAX_SHARDS = 1 << 16
+_DISK_MARGIN = 1.05  # for indexes and metadata
 SHARD_BYTES = 128 << 20
 _ROW_GROUP_BYTES = 16 << 20
 _ROW_GROUP_ROWS = 4096
@@ -46,6 +55,34 @@ def choose_shard_count(rows: int, row_bytes: int) -> int:
     while count < MAX_SHARDS and rows * row_bytes / count > SHARD_BYTES:
         count *= 2
     return count
+
+
+def check_num_shards(num_shards: int | None) -> None:
+    """Checks `--num-shards`.
+
+    Raises:
+        UsageError: The number is not a power of two within bounds.
+    """
+    if num_shards is not None and (num_shards < 1 or num_shards > MAX_SHARDS or num_shards & (num_shards - 1)):
+        message = f"{num_shards} is not a power of two up to {MAX_SHARDS:,}"
+        raise UsageError(message, location="--num-shards", hint="Use 64, for example.")
+
+
+def check_disk_space(root: Path, row_bytes: int, work: str, hint: str) -> None:
+    """Checks that the disk of a table has room for new shards.
+
+    Args:
+        root: The table's directory.
+        row_bytes: Number of bytes of the new rows.
+        work: What needs the space, for the error.
+        hint: How to need less.
+
+    Raises:
+        CaptError: The free space is smaller than the rows and their indexes.
+    """
+    need, free = int(row_bytes * _DISK_MARGIN), measure_free_space(root)
+    if free is not None and need > free:
+        raise CaptError(f"{work} needs {need:,} bytes, but {free:,} are free", location=str(root), hint=hint)
 
 
 def find_shard(key: bytes, count: int) -> int:

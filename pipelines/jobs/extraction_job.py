@@ -12,12 +12,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from features.io.atomic_files import measure_free_space
 from features.io.file_trees import remove_tree
 from features.references.image_limits import ImageLimits
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact
-from features.store.shards import MAX_SHARDS, choose_shard_count, compute_commit_name, find_shard
+from features.store.shards import check_disk_space, choose_shard_count, compute_commit_name, find_shard
 from pipelines.beam.runners import runs_locally
 from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
@@ -27,12 +26,10 @@ from pipelines.jobs.estimate import BytesPerImage, estimate_table, measure_speed
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
 from pipelines.jobs.extractor_graph import GraphFile
 from pipelines.jobs.provenance import Provenance, check_mixture, list_provenances, local_provenance
-from schemas.errors import CaptError, UsageError
+from schemas.errors import CaptError
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.table_config import SHORT_FINGERPRINT, FeatureTableConfig
 from schemas.terminal.progress import show_progress
-
-_SPARE = 1.05
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,9 @@ class ExtractionJob:
                 return None
             self._delete_results(plan)
             finished = sum(unit.images for unit in _read_units(plan))
-            self._check_disk((planned - finished) * self._measure_row(self.graph.shape))
+            row_bytes = (planned - finished) * self._measure_row(self.graph.shape)
+            hint = "Free some space, or use --storage-dtype int8."
+            check_disk_space(self.root, row_bytes, "the extraction", hint)
             units = self._extract(self.graph, plan, commit, count)
             held = list_provenances(CommitLog(self.root).read_state().live)
             check_mixture(str(self.root), held, [unit.provenance for unit in units], self.allow_mixed)
@@ -212,23 +211,6 @@ class ExtractionJob:
         for row in self.job_database.list_planned():
             keys.update(row["key"])
         return compute_commit_name(self.table_config.fingerprint, graph.sha256, count, keys.hexdigest())
-
-    def _check_disk(self, row_bytes: int) -> None:
-        need, free = int(row_bytes * _SPARE), measure_free_space(self.root)
-        if free is not None and need > free:
-            message = f"the extraction needs {need:,} bytes, but {free:,} are free"
-            raise CaptError(message, location=str(self.root), hint="Free some space, or use --storage-dtype int8.")
-
-
-def check_num_shards(num_shards: int | None) -> None:
-    """Checks `--num-shards`.
-
-    Raises:
-        UsageError: The number is not a power of two within bounds.
-    """
-    if num_shards is not None and (num_shards < 1 or num_shards > MAX_SHARDS or num_shards & (num_shards - 1)):
-        message = f"{num_shards} is not a power of two up to {MAX_SHARDS:,}"
-        raise UsageError(message, location="--num-shards", hint="Use 64, for example.")
 
 
 def _read_units(plan: Path) -> list[ExtractedUnit]:

@@ -42,8 +42,9 @@ def prepare_captions(options: PrepareCaptions) -> dict[str, Any]:
         Numbers of captions: `input`, `ok`, `cached`, `duplicate`, `failed`; `reasons` (failed captions by reason),
         `repaired` (repaired records by fault), `unannotated` (0), `shared_ids`, `splits` (`hashed`, `kept`),
         `vocab_size`, `truncated` and `empty_captions` (without a word) of the table, `shards` and `bytes` (written),
-        `fingerprint`, `dataset`, `seconds` and `report` (path of the run report). A dry run adds `dry_run`, `hits` and
-        `misses`.
+        `fingerprint`, `dataset`, `seconds` and `report` (path of the run report). In a dry run, `dry_run`, `hits` and
+        `misses` replace `report` and the values of the table: `vocab_size`, `truncated`, `empty_captions`, `shards` and
+        `bytes`.
     """
     with report_full_disk(options.store), freeze_gc():
         reader = open_reader(options.dataset_type, options.annotations)
@@ -68,7 +69,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
         captions = database.select_captions(directory / "captions.arrows")
         words = _read_given_vocabulary(options, sink.store)
         table_config = _build_table_config(options, dataset.name, captions.train, words)
-        table = sink.store.caption_table_root(table_config)
+        table = sink.caption_table_root(table_config)
         # Each run replaces all captions of the table, so the last of several runs counts.
         with sink.hold(table), hold_job_lock(work / f"{table.name}.lock"):
             known = sink.open_caption_table(table_config)
@@ -82,8 +83,7 @@ def _prepare(options: PrepareCaptions, reader: DatasetReader, sink: Sink) -> dic
             **sink.summarize(database, dataset, "captions"),
             "unannotated": 0,
             "repaired": database.count_repaired(),
-            "shards": tokenized["shards"],
-            "bytes": tokenized["bytes"],
+            **{name: tokenized[name] for name in ("shards", "bytes") if name in tokenized},
             **_summarize_text(tokenized["metadata"]),
             "fingerprint": table_config.fingerprint,
         }

@@ -55,7 +55,8 @@ def prepare_features(options: PrepareFeatures) -> dict[str, Any]:
         `shared_ids`, `splits` (`hashed`, `kept`), `shards` and `bytes` (written), `fingerprint`, `dataset`,
         `precision`, `seconds`, `report` (path of the run report), `unrepaired_rows` and `unrepaired_examples`; for
         `conceptual` also `downloads`. In a dry run, `dry_run`, `hits`, `misses`, `images_per_second`,
-        `estimated_seconds`, `shape` and `scale` replace the last four.
+        `estimated_seconds`, `shape` and `scale` replace `report` and `unrepaired_…`; `shards` is 0 and `bytes` an
+        estimate.
     """
     splitter = parse_split_ratios(options.split_ratios)
     reader = open_reader(options.dataset_type, options.annotations)
@@ -107,7 +108,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
     max_failures = parse_max_failures(options.max_failures or source.reader.max_failures)
     with report_full_disk(options.store), open_sink(options.store, options.dry_run) as sink:
         table_config = build_table_config(options, sink.store)
-        table = sink.store.feature_table_root(table_config)
+        table = sink.feature_table_root(table_config)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
         with sink.hold(table, dataset), sink.workspace.open_job_database() as database:
             with sink.repair(table_config) as repair:

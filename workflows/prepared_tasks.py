@@ -200,7 +200,9 @@ class PreparedTask:
         try:
             self.task.check_evaluation(Evaluate.parse({"runs": ("RUN",), **options}, "evaluate"))
         except UsageError as error:
-            location = error.location if error.location.startswith("evaluate") else f"evaluate: {error.location}"
+            location = error.location
+            if not location.startswith("evaluate"):
+                location = f"evaluate: {location}" if location else "evaluate"
             raise UsageError(error.message, location=location, hint=error.hint) from None
 
     def _parse(self, options: Mapping[str, Any]) -> Hyperparameters[Any]:

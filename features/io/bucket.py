@@ -84,7 +84,9 @@ class Bucket(ABC):
         info = self.stat(key)
         if info is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", f"{self._uri}/{key}")
-        return self.read(key) if info.size <= max_bytes else None
+        if info.size > max_bytes:
+            return None
+        return self.read(key, 0, info.size) if info.size else b""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Puts an object unless one exists; returns whether this call put it, also if a response was lost."""

@@ -134,10 +134,12 @@ class LocalCache:
         local.unlink(missing_ok=True)
         info = path.require_info()
         with self._reserve(local, info.size) as temporary:
-            actual = download_object(path, info, temporary)
+            actual = path.download(info, temporary)
             if actual != sha256:
                 raise CorruptFileError(f"corrupt: expected SHA-256 {sha256}, got {actual}", location=str(path))
             temporary.replace(local)
+        # The hash of a download that was corrupted on its way is never recorded.
+        _record_hash(path, info, sha256)
 
     @contextlib.contextmanager
     def _reserve(self, local: Path, size: int) -> Iterator[Path]:

@@ -25,7 +25,7 @@ def open_bucket(uri: str) -> tuple[Bucket, str]:
     bucket = _cached_bucket(
         parsed.scheme, parsed.bucket, parsed.anonymous, resolve_endpoint(parsed.scheme), os.getpid()
     )
-    return bucket, parsed.key
+    return bucket, parsed.key.rstrip("/")
 
 
 @lru_cache(maxsize=64)

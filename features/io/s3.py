@@ -95,8 +95,15 @@ class S3Bucket(Bucket):
         self._client.put_object(Bucket=self._name, Key=key, Body=data, IfNoneMatch="*", Metadata={WRITER_KEY: writer})
 
     def _read_writer(self, key: str) -> str:
-        writer: str = self._client.head_object(Bucket=self._name, Key=key)["Metadata"].get(WRITER_KEY, "")
-        return writer
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = self._client.head_object(Bucket=self._name, Key=key)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+                return ""
+            raise
+        return str(answer["Metadata"].get(WRITER_KEY, ""))
 
     def _send(self, source: Path, key: str) -> None:
         with source.open("rb") as file:
@@ -120,14 +127,20 @@ class S3Bucket(Bucket):
 
     def _translate(self, error: Exception, uri: str) -> Exception:
         from botocore import exceptions
+        from urllib3.exceptions import HTTPError
 
         if isinstance(error, exceptions.ClientError):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error.response.get("Error", {}).get("Code", "")
             return translate_status(status, str(error), uri, transient=code in _TRANSIENT)
-        if isinstance(
-            error, exceptions.HTTPClientError | exceptions.IncompleteReadError | exceptions.FlexibleChecksumError
-        ):
+        transient = (
+            exceptions.ConnectionError,
+            exceptions.HTTPClientError,
+            exceptions.IncompleteReadError,
+            exceptions.FlexibleChecksumError,
+            HTTPError,
+        )
+        if isinstance(error, transient):
             return TransientError(str(error))
         return describe_unreachable(error, uri) if isinstance(error, exceptions.BotoCoreError) else error
 

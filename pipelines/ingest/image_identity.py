@@ -144,14 +144,18 @@ class ImageIdentities:
             return
         for statement in _RESOLVE:
             self._db.execute(statement)
+        if self._db.execute("SELECT EXISTS (SELECT 1 FROM shared)").fetchone()[0]:
+            self._check_unique()
+        self._is_resolved = True
+
+    def _check_unique(self) -> None:
         (duplicate,) = self._db.execute(
             f"""SELECT min(id) FROM (SELECT id FROM (SELECT DISTINCT {_ID} AS id, image_id, file_name, root FROM entry)
-            GROUP BY id HAVING count(*) > 1) WHERE EXISTS (SELECT 1 FROM shared)"""
+            GROUP BY id HAVING count(*) > 1)"""
         ).fetchone()
         if duplicate is not None:
             message = f"two images would have the ID {duplicate}"
             raise CaptError(message, location="--annotations", hint="Give the images other IDs.")
-        self._is_resolved = True
 
 
 def _merge(name: tuple[str, str, str], rows: list[tuple[Any, ...]], documents: list[str]) -> Iterator[IdentifiedImage]:

@@ -73,7 +73,7 @@ class CaptionJob:
 
     def estimate(self, directory: Path) -> dict[str, Any]:
         """Returns no estimates, because tokenization is fast."""
-        return {"shards": 0, "bytes": 0, "metadata": None}
+        return {"metadata": None}
 
     def _tokenize(self) -> Manifest:
         count = choose_shard_count(self.captions.rows, _ROW_BYTES)

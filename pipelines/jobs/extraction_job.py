@@ -103,8 +103,9 @@ class ExtractionJob:
     def estimate(self, directory: Path) -> dict[str, Any]:
         """Returns size, speed, time and cost of the table. Writes to `directory` only."""
         database = self.job_database
-        planned = database.count_planned()
-        missing = planned + database.count_pending()
+        counts = database.count_by_status()
+        planned = counts.get("planned", 0)
+        missing = planned + counts.get("pending", 0)
         speed = None
         if self.graph and planned:
             speed = measure_speed(self.table_config, self.graph, self.batch_size, self.limits, database.list_planned())

@@ -20,7 +20,7 @@ from features.io.atomic_files import working_path
 from features.io.locations import parse_location
 from features.store import CaptionTable, Dataset, Store, create_store, open_store
 from features.store.corruption import read_recorded_corruption
-from features.store.layout import CACHE, NETWORKS, REPORTS, WORK
+from features.store.layout import CACHE, FEATURES, NETWORKS, REPORTS, TEXT, WORK
 from features.store.leases import lease, table_name
 from features.store.repair import (
     FeatureTableRepair,
@@ -35,7 +35,7 @@ from pipelines.ingest.database import Database
 from pipelines.ingest.job_database import JobDatabase, copy_hash_cache
 from pipelines.jobs.dataset_commit import commit_dataset, commit_splits, write_named
 from pipelines.jobs.summary import build_summary
-from schemas.table_config import CaptionTableConfig, FeatureTableConfig
+from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
 
 _log = logging.getLogger("capt.prepare")
 
@@ -115,6 +115,14 @@ class Sink:
         """Holds leases of tables in the block."""
         return contextlib.nullcontext()
 
+    def feature_table_root(self, table_config: FeatureTableConfig) -> Path:
+        """Returns the directory of the feature table of this config."""
+        return self.store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
+
+    def caption_table_root(self, table_config: CaptionTableConfig) -> Path:
+        """Returns the directory of the caption table of this config."""
+        return self.store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
+
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
         """Repairs a feature table around the block, which adds its missing rows."""
         return contextlib.nullcontext(FeatureTableRepair(self.store, table_config))
@@ -182,6 +190,12 @@ class StoreSink(Sink):
 
     def hold(self, *roots: Path) -> AbstractContextManager[Any]:
         return lease(self.store.path, "prepare", {table_name(self.store.path, root): () for root in roots})
+
+    def feature_table_root(self, table_config: FeatureTableConfig) -> Path:
+        return self.store.feature_table_root(table_config)
+
+    def caption_table_root(self, table_config: CaptionTableConfig) -> Path:
+        return self.store.caption_table_root(table_config)
 
     def repair(self, table_config: FeatureTableConfig) -> AbstractContextManager[FeatureTableRepair]:
         return FeatureTableRepair(self.store, table_config)

@@ -56,6 +56,15 @@ def test_a_run_with_nothing_new_loads_neither_tensorflow_nor_keras(tmp_path: Pat
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+def test_a_dry_run_of_another_table_changes_nothing_and_states_no_size(tmp_path: Path, train: Path) -> None:
+    prepare(tmp_path, train)
+    before = sorted((tmp_path / "store").rglob("*"))
+    result = prepare(tmp_path, train, dry_run=True, min_count=2)
+    assert result["misses"] == 4
+    assert not {"shards", "bytes"} & set(result)
+    assert sorted((tmp_path / "store").rglob("*")) == before
+
+
 def test_words_of_the_train_split_get_token_ids_by_frequency(tmp_path: Path, train: Path, val: Path) -> None:
     result = prepare(tmp_path, train, val)
     assert (result["input"], result["ok"]) == (6, 6)

@@ -243,6 +243,14 @@ def test_a_dry_run_reports_hits_and_misses_and_changes_nothing(store: Path, phot
     assert files_of(store) == before
 
 
+def test_a_dry_run_of_another_table_changes_nothing(store: Path, photos: Any) -> None:
+    pixels = {"extractor": "pixels", "weights": None, "height": 8, "width": 8}
+    prepare(store, photos(2), **pixels)
+    before = files_of(store)
+    assert prepare(store, photos(2), dry_run=True, **{**pixels, "format": "parquet"})["misses"] == 2
+    assert files_of(store) == before
+
+
 def test_a_dry_run_does_not_create_a_store(store: Path, photos: Any) -> None:
     assert prepare(store, photos(2), dry_run=True)["misses"] == 2
     assert not store.exists()

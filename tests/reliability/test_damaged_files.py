@@ -15,7 +15,9 @@ from schemas.strict_json import parse_json
 from tests.conftest import noise_image
 from trainer.runs.checkpoints import STATE, Checkpoints
 from trainer.runs.metadata import read_metadata
+from workflows.experiments.caption_comparison import compare_predictions
 from workflows.experiments.comparison import compare_trials
+from workflows.experiments.config import read_experiment_config
 from workflows.experiments.records import ExperimentDirectory, TrialResult, read_epochs, read_record
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -187,6 +189,29 @@ def test_damaged_scores_of_an_evaluation_are_corrupt(tmp_path: Path, content: by
     scores.write_bytes(content)
     with pytest.raises(CorruptFileError):
         compare_trials(directory, [RESULT], "cider_d")
+
+
+@pytest.mark.parametrize("row", ["a\tx\t{", "a\tx", "a\tx\t7"])
+def test_damaged_predictions_of_an_evaluation_are_corrupt(tmp_path: Path, row: str) -> None:
+    directory, config = ExperimentDirectory(tmp_path), read_experiment_config(_write_experiment(tmp_path))
+    rows = directory.run("one") / "evaluation" / "val" / "images.tsv"
+    rows.parent.mkdir(parents=True)
+    long = json.dumps(["a long reference " * 10_000])
+    rows.write_text(f"image\tprediction\treferences\na\tx\t{long}\n")
+    (image,) = compare_predictions(config, directory, [RESULT], None, 1)
+    assert len(image.references[0]) > 1 << 17
+    rows.write_text(f"image\tprediction\treferences\n{row}\n")
+    with pytest.raises(CorruptFileError):
+        compare_predictions(config, directory, [RESULT], None, 1)
+
+
+def _write_experiment(directory: Path) -> Path:
+    path = directory / "experiment.yaml"
+    path.write_text(
+        "store: s\noutput_dir: o\ndata: {dataset_type: csv, images: i, annotations: a}\n"
+        "features: {f: {}}\ncaptions: {c: {}}\nmodels: {nic: {}}\n"
+    )
+    return path
 
 
 # === Files of words, labels and settings ===

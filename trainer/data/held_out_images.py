@@ -49,7 +49,7 @@ class HeldOutImages:
     @property
     def digest(self) -> str:
         """SHA-256 of images and references. Runs with equal digests were evaluated on equal data."""
-        rows = sorted([*name, self.references[name]] for name in self.names)
+        rows = sorted([*name, self.catalog[name]["key"].hex(), self.references[name]] for name in self.names)
         return hashlib.sha256(canonical_json(rows)).hexdigest()
 
     @property

@@ -7,7 +7,6 @@ images.tsv      one line per image: name, prediction, references (a JSON list), 
 and the files of the task
 """
 
-import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,8 +129,8 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         """Writes further files and returns their paths by name."""
         return {}
 
-    def notes(self, summary: Mapping[str, Any]) -> list[str]:
-        """Returns facts that are needed to interpret the metrics."""
+    def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
+        """Returns facts that are needed to interpret the metrics of the run `name`."""
         return []
 
     @staticmethod
@@ -174,7 +173,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         return list(dict.fromkeys(notes))
 
     def _notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
-        notes = list(self.notes(summary))
+        notes = list(self.notes(summary, name))
         if summary["split"] != self.options.split:
             notes.append(
                 f"{name}: the split {self.options.split} has no references. Evaluated on {summary['split']} instead."
@@ -239,10 +238,11 @@ def read_image_rows(directory: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="\n") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if any(None in row or None in row.values() for row in rows):
+        lines = [line.rstrip("\n").split("\t") for line in file]
+    header, *rows = lines or [[]]
+    if any(len(row) != len(header) for row in rows):
         raise ValueError("a line has more or fewer columns than the header")
-    return rows
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def find_store(run: Run, options: Evaluate) -> Path:

@@ -101,7 +101,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
             [shown[number] for number in worst],
         )
 
-    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+    def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         notes = [f"{TITLES[name]} is skipped: {reason}" for name, reason in summary["skipped_metrics"].items()]
         if summary["tokenizer"] != "ptb":
             notes.append(f"Tokenized with the {summary['tokenizer']} tokenizer instead of the PTB tokenizer.")

@@ -110,10 +110,10 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             _plot_confusion(evaluated),
         )
 
-    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+    def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         notes = ["greedy and beam search allow any text; lexicon allows the labels of the train split only."]
         if summary["outside_lexicon"]:
-            notes.append(f"Images whose label is not in the train split: {summary['outside_lexicon']:,}.")
+            notes.append(f"{name}: images whose label is not in the train split: {summary['outside_lexicon']:,}.")
         return notes
 
     @staticmethod

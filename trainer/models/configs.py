@@ -231,7 +231,7 @@ class MRnnConfig(RecurrentConfig):
     def _fits_units(cls, second: int | None, info: ValidationInfo) -> int | None:
         size, units = second or info.data.get("embedding_dim"), info.data.get("units")
         if info.data.get("rnn_cell") == "adding" and units not in (None, size):
-            raise ValueError(f"the cell `adding` adds its inputs to its state, so units must be {size}")
+            raise ValueError(f"the cell `adding` adds its inputs to its state, so units must be {size}, not {units}")
         return second
 
 

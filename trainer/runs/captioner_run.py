@@ -75,6 +75,9 @@ class CaptionerRun(Run):
             )
         return tokens
 
+    def check_files(self) -> None:
+        _ = self.vocabulary
+
     def decoding(self, *, bad_words: Sequence[str] = (), **options: Any) -> GenerationConfig:
         """Returns the config of caption generation; without options, the config of greedy decoding.
 

@@ -70,6 +70,13 @@ class Run(ABC):
         self._checkpoints.load_best(model)
         return model
 
+    def check_files(self) -> None:  # noqa: B027
+        """Reads the small files that another run copies from this one.
+
+        Raises:
+            StoreError: A file is missing or corrupt.
+        """
+
     @property
     def resizer(self) -> Resizer:
         """The resizer of the run's input images."""

@@ -1,7 +1,7 @@
 """Provides data, model and metrics of a CAPTCHA recognizer to the training loop."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -11,17 +11,13 @@ from features.runtime.keras_settings import keras
 from trainer.config import RecognizerTraining
 from trainer.data.captcha_data import LabelledImages
 from trainer.data.labelled_batches import LabelledBatchReader, sample_images, shuffle_images
-from trainer.data.table_selection import TrainingTables
-from trainer.data.training_data import TrainingData
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
 from trainer.runs.directory import LABELS
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.training.compile_model import build_scope, compile_model
-from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.training_job import Epoch, TrainingJob
-from trainer.training.warm_start import WarmStart
 
 _VALIDATION_BATCH = 256
 
@@ -33,21 +29,15 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
     metric_names = ("loss", "exact_match")
     metadata: RecognizerMetadata
 
-    def __init__(
-        self,
-        root: Path,
-        hyperparameters: Hyperparameters[RecognizerTraining],
-        tables: TrainingTables,
-        data: TrainingData[LabelledImages],
-        warm_start: WarmStart | None = None,
-    ) -> None:
-        super().__init__(root, hyperparameters, tables, data, warm_start)
-        self._train = self._open_reader(data.train)
-        self._validation = (
-            self._open_reader(data.splits[data.validation_split].first(self.config.num_validation_images))
-            if data.validation_split
-            else None
-        )
+    # Opening a reader may download shards, so it follows the checks of the run directory.
+    @cached_property
+    def _train(self) -> LabelledBatchReader:
+        return self._open_reader(self.data.train)
+
+    @cached_property
+    def _validation(self) -> LabelledBatchReader | None:
+        split, limit = self.data.validation_split, self.config.num_validation_images
+        return self._open_reader(self.data.splits[split].first(limit)) if split else None
 
     @property
     def steps_per_pass(self) -> int:

@@ -1,6 +1,7 @@
 """Provides data, model and metrics of a captioner to the training loop."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,15 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
         )
         self.vocabulary = tables.caption_tables[0].vocabulary()
         super().__init__(root, hyperparameters, tables, data, warm_start)
-        self._train = self._open_reader("train")
-        self._validation = self._open_reader(data.validation_split) if data.validation_split else None
+
+    # Opening a reader may download shards, so it follows the checks of the run directory.
+    @cached_property
+    def _train(self) -> BatchReader:
+        return self._open_reader("train")
+
+    @cached_property
+    def _validation(self) -> BatchReader | None:
+        return self._open_reader(self.data.validation_split) if self.data.validation_split else None
 
     @property
     def steps_per_pass(self) -> int:

@@ -28,7 +28,8 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     Returns:
         `run_dir`, `model`, `datasets`, `feature_table` and `caption_tables` (fingerprints), `epochs`, `steps`,
         `resumed_at` (steps done before this call), `captions` or `images`, `without_features` and `without_label` by
-        split, `validation_split`, `best_epoch`, the metrics of the best epoch, and `seconds`.
+        split, `validation_split`, `best_epoch`, the metrics of the best epoch (`val_…` if there is validation), and
+        `seconds`.
 
     Raises:
         UsageError: An option is unknown or invalid.
@@ -65,8 +66,10 @@ def _log_hyperparameters(metadata: RunMetadata) -> None:
 def _log_skipped(data: TrainingData[AnySplit]) -> None:
     for reason, counts in data.skipped.items():
         skipped = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
+        # A test split without labels is normal.
+        level = logging.INFO if reason == "without_label" else logging.WARNING
         if skipped:
-            _log.warning("Records %s are skipped: %s.", reason.replace("_", " "), skipped)
+            _log.log(level, "Records %s are skipped: %s.", reason.replace("_", " "), skipped)
     if data.num_shared:
         _log.warning(
             "%d images are in train and also in val or test. Metrics on these splits are biased upward.",

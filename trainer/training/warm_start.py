@@ -33,6 +33,7 @@ class WarmStart:
 
         Raises:
             UsageError: The run has another task or model.
+            StoreError: A file that the run needs is missing or corrupt.
         """
         run = load_run(path)
         if (run.metadata.task, run.metadata.model) != (task, model):
@@ -41,6 +42,7 @@ class WarmStart:
                 location=f"--warm-start-from {path}",
                 hint="Choose a run of the same model, or omit the option.",
             )
+        run.check_files()
         return cls(run)
 
     def apply_to(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from features.references.reference import read_source_image
 from features.store import Store
@@ -69,30 +69,36 @@ def compare_predictions(
     common = set.intersection(*map(set, by_trial.values())) if by_trial else set()
 
     def rank(name: str) -> tuple[bool, int, str]:
-        return len({rows[name]["prediction"] for rows in by_trial.values()}) == 1, compute_rank(0, name), name
+        return len({rows[name].text for rows in by_trial.values()}) == 1, compute_rank(0, name), name
 
     names = sorted(common, key=rank)[:count]
     first = next(iter(by_trial.values()), {})
-    references = {name: tuple(json.loads(first[name]["references"])) for name in names}
     task = config.training_task.task
     return tuple(
         ComparedImage(
             name=name,
             image=_read_image(store, config.dataset, name),
-            references=references[name],
+            references=first[name].references,
             predictions=tuple(
-                _mark_errors(task, trial, rows[name]["prediction"], references[name])
-                for trial, rows in by_trial.items()
+                _mark_errors(task, trial, rows[name].text, first[name].references) for trial, rows in by_trial.items()
             ),
         )
         for name in names
     )
 
 
-def _read_rows(run_dir: Path, evaluated: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+class _ImageRow(NamedTuple):
+    text: str
+    references: tuple[str, ...]
+
+
+def _read_rows(run_dir: Path, evaluated: Mapping[str, Any]) -> dict[str, _ImageRow]:
     evaluation = run_dir / EVALUATION / evaluated["split"]
     with report_corruption(evaluation / IMAGES):
-        return {row["image"]: row for row in read_image_rows(evaluation)}
+        return {
+            row["image"]: _ImageRow(row["prediction"], tuple(map(str, json.loads(row["references"]))))
+            for row in read_image_rows(evaluation)
+        }
 
 
 def _read_image(store: Store | None, dataset: str, name: str) -> bytes | None:

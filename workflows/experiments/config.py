@@ -142,7 +142,8 @@ def _to_usage_error(error: ValidationError, location: str) -> UsageError:
         return UsageError(f"unknown key {key!r}", location=location, hint=hint)
     if first["type"] == "missing":
         return UsageError(f"the key {key!r} is missing", location=location, hint=f"Add `{key}:`.")
-    return UsageError(f"{key}: {first['msg']}, got {first['input']!r}", location=location)
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return UsageError(f"{key}: {message}, got {first['input']!r}", location=location)
 
 
 def _check_names(config: ExperimentConfig, location: str) -> None:

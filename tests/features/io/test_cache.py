@@ -71,6 +71,7 @@ def test_a_corrupt_copy_is_downloaded_again_and_a_corrupt_object_is_an_error(wan
     with pytest.raises(CorruptFileError, match=f"expected SHA-256 {'0' * 64}, got {wanted[1][1]}"):
         local_cache().fetch(wanted[1][0], "0" * 64)
     assert cached(wanted) == [0]
+    assert not cache_path(str(wanted[1][0]), "hashes").exists()
     wanted[2][0].unlink()
     with pytest.raises(FileNotFoundError):
         local_cache().fetch(*wanted[2])

@@ -67,7 +67,7 @@ def test_a_prefix_is_listed_like_a_directory(put: Put) -> None:
 @pytest.mark.parametrize("pack", [make_zip, make_tar])
 def test_archives_in_a_bucket_are_read_in_place(put: Put, pack: Callable[[dict[str, bytes]], bytes]) -> None:
     uri = put(f"archives/{pack.__name__}", pack(FILES))
-    assert contents(uri) == FILES
+    assert contents(uri) == contents(f"{uri}/") == FILES
 
 
 def test_a_replaced_archive_has_other_stamps(put: Put) -> None:
@@ -82,6 +82,9 @@ def test_an_object_is_read_within_the_limit(put: Put) -> None:
     assert reference.read(100) == b"{}" * 50
     with pytest.raises(RecordError, match="too large"):
         reference.read(99)
+    # The GCS server of the tests refuses to store an empty object.
+    if reference.location.startswith("s3://"):
+        assert Reference(put("empty.json", b"")).read(100) == b""
 
 
 def test_missing_objects_and_buckets_are_errors(put: Put) -> None:

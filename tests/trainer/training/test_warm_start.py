@@ -1,11 +1,13 @@
 """A warm start takes what another run learned, word by word."""
 
+import shutil
+
 import numpy as np
 import pytest
 from keras import ops
 
 import capt
-from schemas.errors import UsageError
+from schemas.errors import StoreError, UsageError
 from trainer.runs.run import load_run
 
 TINY = {
@@ -61,6 +63,16 @@ def test_shared_tokens_keep_their_weights_in_another_vocabulary(squares, shown, 
             np.testing.assert_allclose(new[words.index(word)], old[squares.WORDS.index(word)], atol=1e-6)
         moved += 1
     assert moved >= 2
+
+
+def test_a_missing_vocabulary_is_an_error_before_the_run_directory_is_written(store, cold, tmp_path):
+    shutil.copytree(cold.path, tmp_path / "other")
+    (tmp_path / "other" / "vocabulary.txt").unlink()
+    with pytest.raises(StoreError):
+        capt.train_captioner(
+            store=store.path, run_dir=tmp_path / "warm", warm_start_from=tmp_path / "other", hyperparameters=TINY
+        )
+    assert not (tmp_path / "warm").exists()
 
 
 def test_a_run_with_another_model_architecture_or_task_is_refused(store, cold, tmp_path):

@@ -55,6 +55,8 @@ def test_options_are_passed_to_their_preparation(entries: dict[str, Any]) -> Non
         ({"seeds": []}, "^file: seeds: "),
         ({"evaluate": {"bim": 3}}, "^file: evaluate: --bim: "),
         ({"evaluate": {"num_beams": 0}}, "^file: evaluate: --num-beams: "),
+        ({"evaluate": {"top_k": 5}}, "^file: evaluate: [^:]"),
+        ({"task": "captions"}, "^file: task: [^:]*'captions'"),
         ({"evaluate": {"split": "tset"}}, "^file: evaluate: --split: .*'tset'"),
         ({"exclude": [{"modle": "merge"}]}, "^file: exclude, entry 1: unknown key 'modle'"),
         ({"include": [{"model": "nic"}]}, "^file: include, entry 1: model: unknown name 'nic'"),

@@ -181,6 +181,7 @@ def test_a_file_that_is_both_plain_and_compressed_is_wrong_usage(tmp_path: Path)
         (bz2.compress(b"one\n"), "`bunzip2 a.txt`"),
         (lzma.compress(b"one\n"), "`unxz a.txt`"),
     ],
+    ids=["truncated gzip", "gzip header only", "bytes after gzip", "wrong gzip checksum", "bzip2", "xz"],
 )
 def test_a_compressed_file_that_cannot_be_read_is_one_line(tmp_path: Path, data: bytes, line: str) -> None:
     with pytest.raises(CaptError, match=line):

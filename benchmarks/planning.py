@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from features.references import ListedFile, Reference
+from features.inputs import FileReference, ListedFile
 from pipelines.beam.work_units import read_unit, write_unit
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT
@@ -70,7 +70,7 @@ class Planning:
                 job_database.insert_assigned(file.iter_batches(), has_images=True)
         with self._step(f"{run}: walk"):
             files = (
-                ListedFile(_name(n), Reference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)
+                ListedFile(_name(n), FileReference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)
             )
             job_database.files.insert_files({"/images": files})
         splitter = Splitter(own=True)

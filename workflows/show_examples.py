@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.inputs import FileReference
+from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
 from features.io.locations import local_path
-from features.references import Reference
-from features.references.reference import read_source_image
 from features.store import CaptionTable, Dataset, Store, open_store
 from features.store.caption_table import check_file_names
 from pipelines.datasets.splits import compute_rank
@@ -232,7 +232,7 @@ def _describe_example(example: Example, row: Mapping[str, Any] | None) -> dict[s
     return {
         "image_id": example.image_id,
         "split": example.split,
-        "image": Reference(row["location"], row["member"]).label if row else "",
+        "image": FileReference(row["location"], row["member"]).label if row else "",
         "is_available": example.image is not None,
         "captions": [
             {"caption": caption.text, "token_ids": list(caption.ids), "tokens": list(caption.words)}

@@ -11,9 +11,9 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
+from features.inputs import FileReference, is_collection, list_files
+from features.inputs.compression import find_unpack_command, gunzip_within
 from features.io.uris import is_uri
-from features.references import Reference, is_collection, list_files
-from features.references.compression import find_unpack_command, gunzip_within
 from pipelines.datasets.base import DatasetReader, FailedRecord
 from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines
 from pipelines.datasets.record_fields import read_record, reject_duplicate_keys
@@ -41,7 +41,7 @@ class AnnotationFile:
 
     location: str
     name: str
-    reference: Reference
+    reference: FileReference
 
     def read_bytes(self, max_bytes: int) -> bytes:
         """Reads the file, and decompresses it if it is gzip.
@@ -117,7 +117,7 @@ class AnnotationFile:
             return
         for name in chain.from_iterable((name, f"{name}{_GZIP}") for name in names):
             location, reference = (_replace_name(path, name) for path in (self.location, self.reference.location))
-            other = AnnotationFile(location, _remove_gzip_suffix(name), Reference(reference))
+            other = AnnotationFile(location, _remove_gzip_suffix(name), FileReference(reference))
             try:
                 other.reference.read(MAX_BYTES)
             except RecordError as error:
@@ -172,7 +172,7 @@ def list_annotation_files(
         if not name or not (is_uri(name) or Path(name).exists()):
             raise UsageError("no such annotation file", location=name or option, hint=f"Check {option}.")
         if not is_collection(name):
-            yield AnnotationFile(name, _remove_gzip_suffix(PurePosixPath(name).name), Reference.from_location(name))
+            yield AnnotationFile(name, _remove_gzip_suffix(PurePosixPath(name).name), FileReference.from_location(name))
             continue
         listed = (one for one in list_files(name) if pattern.search(_remove_gzip_suffix(one.name)))
         found = sorted(listed, key=lambda one: one.name)

@@ -36,7 +36,7 @@ class ImageEntry(NamedTuple):
 
     Args:
         image_id: ID. It identifies one image per annotation file.
-        file_name: Name of its file; with a URL, `features.references.downloads.build_download_name` of the URL.
+        file_name: Name of its file; with a URL, `features.inputs.downloads.build_download_name` of the URL.
         split: Published split; None if the dataset has no splits.
         url: URL of the image, if any.
         label: Text in the image, if known (CAPTCHA).

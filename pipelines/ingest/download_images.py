@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from features.inputs import list_files
+from features.inputs.downloads import DownloadError, DownloadLimits, build_download_name, download_into
 from features.io.atomic_files import atomic_write
 from features.io.cache_paths import TEMP_PREFIX
-from features.references import list_files
-from features.references.downloads import DownloadError, DownloadLimits, build_download_name, download_into
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.scratch import hold_job_lock, open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
@@ -48,7 +48,7 @@ class FailedUrl(Frozen):
 
     Args:
         url: The URL.
-        reason: Reason of the `features.references.downloads.DownloadError`.
+        reason: Reason of the `features.inputs.downloads.DownloadError`.
         detail: Detail of this error.
         max_bytes: Size limit of the attempt. An image that is too large for it may fit a larger limit.
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features.references import MAX_IMAGE_BYTES, Reference
+from features.inputs import MAX_IMAGE_BYTES, FileReference
 from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
 from pipelines.ingest.job_database import JobDatabase
@@ -73,7 +73,7 @@ class HashImages:
 
 def _hash(max_bytes: int, row: dict[str, Any]) -> list[str | None]:
     try:
-        data = Reference(row["location"], row["member"]).read(max_bytes)
+        data = FileReference(row["location"], row["member"]).read(max_bytes)
     except Exception as error:
         failure = to_record_error("read", error)
         return [row["image_id"], None, failure.stage, failure.reason, failure.detail]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from features.references import ListedFile
+from features.inputs import ListedFile
 from pipelines.ingest.database import TWO_SPLITS, Database
 from pipelines.ingest.image_identity import ImageIdentities
 from pipelines.ingest.name_matching import NameMatcher

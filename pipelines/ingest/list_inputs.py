@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from features.references import ListedFile, list_files
-from features.references.image_files import is_image_name
+from features.inputs import ListedFile, list_files
+from features.inputs.image_files import is_image_name
 from pipelines.datasets import CaptionEntry, DatasetReader, ListingReader
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.download_images import get_download_directory

@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from features.inputs import MAX_IMAGE_BYTES, FileReference, ListedFile
+from features.inputs.image_files import is_image_name, starts_as_image
 from features.io.uris import is_uri
-from features.references import MAX_IMAGE_BYTES, ListedFile, Reference
-from features.references.image_files import is_image_name, starts_as_image
 from pipelines.datasets.base import ListedImage
 from schemas.errors import RecordError
 
@@ -195,16 +195,16 @@ class NameMatcher:
         last = 0
         with ThreadPoolExecutor(_THREADS) as threads:
             while rows := self._db.execute(query, (last,)).fetchall():
-                are_images = threads.map(starts_as_image, (Reference(*place) for _, *place in rows))
+                are_images = threads.map(starts_as_image, (FileReference(*place) for _, *place in rows))
                 self._db.executemany(
                     "UPDATE found SET image = ? WHERE rowid = ?",
                     ((is_image, number) for is_image, (number, _, _) in zip(are_images, rows, strict=True)),
                 )
                 last = rows[-1][0]
 
-    def _list_candidates(self, name: int) -> Iterator[Reference]:
+    def _list_candidates(self, name: int) -> Iterator[FileReference]:
         rows = self._db.execute("SELECT location, member FROM candidate WHERE name = ? ORDER BY 1, 2", (name,))
-        return (Reference(*row) for row in rows)
+        return (FileReference(*row) for row in rows)
 
 
 def normalize_name(name: str) -> str:
@@ -258,7 +258,7 @@ def _get_own_name(label: str) -> str:
     return name[:-4] if name.lower().endswith(_ARCHIVES) else name
 
 
-def _are_identical(references: Iterable[Reference], max_bytes: int) -> bool:
+def _are_identical(references: Iterable[FileReference], max_bytes: int) -> bool:
     """Returns whether all files have the same bytes. An unreadable file equals no other."""
     first = None
     for reference in references:

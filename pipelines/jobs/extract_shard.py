@@ -12,10 +12,10 @@ import pyarrow as pa
 from features.extractors.extraction import DEFAULT_BATCH_SIZE, EncodedImage, ExtractedRow, ExtractionCore, FailedImage
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import raise_pixel_limit
+from features.inputs import FileReference
+from features.inputs.image_limits import ImageLimits
 from features.io.atomic_files import ensure_local
 from features.io.locations import parse_location
-from features.references import Reference
-from features.references.image_limits import ImageLimits
 from features.runtime.numerics import detect_toolchain
 from features.store.shards import ShardWriter
 from pipelines.beam.work_units import Advance, read_unit
@@ -112,11 +112,11 @@ class ExtractShard:
 def open_images(rows: Iterable[dict[str, Any]], max_bytes: int) -> Iterator[EncodedImage]:
     """Yields the images of a unit. Reading one fails if its content hash is not its key."""
     for row in rows:
-        key, reference = row["key"], Reference(row["location"], row["member"])
+        key, reference = row["key"], FileReference(row["location"], row["member"])
         yield EncodedImage(key, partial(_read_unchanged, key, reference, max_bytes))
 
 
-def _read_unchanged(key: bytes, reference: Reference, max_bytes: int) -> bytes:
+def _read_unchanged(key: bytes, reference: FileReference, max_bytes: int) -> bytes:
     data = reference.read(max_bytes)
     if hashlib.sha256(data).digest() != key:
         raise RecordError("read", CHANGED, f"{reference.label} changed during the run", permanent=False)

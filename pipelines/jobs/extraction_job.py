@@ -12,8 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from features.inputs.image_limits import ImageLimits
 from features.io.file_trees import remove_tree
-from features.references.image_limits import ImageLimits
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact
 from features.store.shards import check_disk_space, choose_shard_count, compute_commit_name, find_shard

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import capt
-from features.references import list_files
+from features.inputs import list_files
 from features.store.commit_log import CommitLog
 from schemas.errors import CaptError, CorruptFileError, RecordError, StoreError, UsageError
 from tests.conftest import noise_image
@@ -354,7 +354,7 @@ def test_decompression_bombs_use_little_memory(tmp_path: Path) -> None:
 import resource
 from features.images.resizer import Resizer
 from features.images.decode import decode
-from features.references import list_files
+from features.inputs import list_files
 from schemas.errors import RecordError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for found in list_files({str(images)!r}):

@@ -13,7 +13,7 @@ import hashlib, resource, sys
 from itertools import islice
 from pathlib import Path
 
-from features.references import ListedFile, Reference
+from features.inputs import ListedFile, FileReference
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 from pipelines.ingest.job_database import InputRecord, JobDatabase
 from pipelines.datasets.splits import Splitter, compute_rank
@@ -23,7 +23,7 @@ from pipelines.beam.work_units import read_unit, write_unit
 count, root = int(sys.argv[1]), Path(sys.argv[2])
 database = JobDatabase(root / "database.sqlite", root / "stat.sqlite")
 database.files.insert_files(
-    {"/images": (ListedFile(f"{n:09d}.jpg", Reference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))}
+    {"/images": (ListedFile(f"{n:09d}.jpg", FileReference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))}
 )
 splitter = Splitter(own=True)
 database.insert_records(

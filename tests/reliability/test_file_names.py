@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import capt
-from features.references import ListedFile, Reference
+from features.inputs import FileReference, ListedFile
 from pipelines.ingest.job_database import InputRecord, JobDatabase
 from tests.conftest import noise_image
 
@@ -166,7 +166,7 @@ def test_a_missing_file_names_the_one_that_is_near() -> None:
 def _walked(root: str, count: int) -> Iterator[ListedFile]:
     for number in range(count):
         name = f"item{number:06d}/image.jpg"
-        yield ListedFile(name, Reference(f"{root}/{name}"), 1, "s", 0)
+        yield ListedFile(name, FileReference(f"{root}/{name}"), 1, "s", 0)
 
 
 def _steps(count: int, named: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> int:

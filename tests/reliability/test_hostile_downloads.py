@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.inputs.downloads import DownloadLimits, build_download_name, download, download_into
 from features.io import http_connections
-from features.references.downloads import DownloadLimits, build_download_name, download, download_into
 from pipelines.beam.work_units import write_unit
 from pipelines.ingest.download_images import DOWNLOAD_UNIT_SCHEMA, DownloadImages, HostLimits
 from schemas.errors import RecordError
@@ -160,7 +160,7 @@ def test_an_unforeseen_exception_fails_one_url(
     def fail(_: str) -> float:
         raise kind("unforeseen")
 
-    monkeypatch.setattr("features.references.downloads._parse_retry_after", fail)
+    monkeypatch.setattr("features.inputs.downloads._parse_retry_after", fail)
     assert one_of(server, Script(head(status=b"503 Busy"))) == f"unexpected: {kind.__name__}"
 
 

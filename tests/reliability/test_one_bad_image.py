@@ -71,16 +71,16 @@ def test_any_exception_of_the_decoder_fails_one_image(
 def test_any_exception_while_an_image_is_hashed_fails_one_image(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    from features.references import Reference
+    from features.inputs import FileReference
 
-    read = Reference.read
+    read = FileReference.read
 
-    def read_or_raise(self: Reference, *arguments: int) -> bytes:
+    def read_or_raise(self: FileReference, *arguments: int) -> bytes:
         if self.location.endswith("1.png"):
             raise error
         return read(self, *arguments)
 
-    monkeypatch.setattr("pipelines.ingest.hash_images.Reference.read", read_or_raise)
+    monkeypatch.setattr("pipelines.ingest.hash_images.FileReference.read", read_or_raise)
     result = _prepare(tmp_path)
     assert (result["input"], result["ok"], result["failed"]) == (2, 1, 1)
     assert result["reasons"] == {f"unexpected: {error.__name__}": 1}

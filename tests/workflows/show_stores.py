@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from features.inputs import FileReference
 from features.io.atomic_files import atomic_write, describe_file, write
-from features.references import Reference
 from features.store import Store
 from features.store.commit_log import CommitLog
 from features.store.shards import ShardWriter, find_shard
@@ -34,7 +34,7 @@ class Photo:
 
     image_id: str
     data: bytes
-    reference: Reference
+    reference: FileReference
     split: str = "train"
     captions: tuple[str, ...] = ()
     key: bytes = field(init=False)
@@ -57,7 +57,7 @@ def photo(
     directory.mkdir(parents=True, exist_ok=True)
     data, path = picture(number if seed is None else seed), directory / f"{number}.png"
     path.write_bytes(data)
-    return Photo(str(number), data, Reference(str(path)), split, tuple(captions))
+    return Photo(str(number), data, FileReference(str(path)), split, tuple(captions))
 
 
 def add_dataset(store: Store, photos: Sequence[Photo], name: str = "pets") -> None:

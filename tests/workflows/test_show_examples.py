@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import capt
-from features.references import Reference
+from features.inputs import FileReference
 from features.store import Store, create_store
 from schemas.errors import CaptError, StoreError, UsageError
 from schemas.table_config import SPECIAL_TOKENS
@@ -120,8 +120,8 @@ def test_images_are_read_in_place_from_an_archive(store, tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("train/1.png", picture(1))
     shown = [
-        Photo("1", picture(1), Reference(str(archive), "train/1.png")),
-        Photo("2", picture(2), Reference(str(archive), "train/2.png")),
+        Photo("1", picture(1), FileReference(str(archive), "train/1.png")),
+        Photo("2", picture(2), FileReference(str(archive), "train/2.png")),
     ]
     add_dataset(store, shown)
     result = examples(store)

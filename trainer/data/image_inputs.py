@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from features.inputs import FileReference, is_collection, list_files
+from features.inputs.downloads import DownloadLimits, download
+from features.inputs.image_files import is_image
 from features.io.open_files import stat_file
-from features.references import Reference, is_collection, list_files
-from features.references.downloads import DownloadLimits, download
-from features.references.image_files import is_image
 from schemas.errors import CaptError, NoUsableImageError, RecordError, to_record_error
 
 _URL = ("http://", "https://")
@@ -42,7 +42,7 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
         yield ImageInput(name, cache(partial(download, name, limits)))
         return
     if not is_collection(name):
-        reference = Reference.from_location(name)
+        reference = FileReference.from_location(name)
         yield ImageInput(name, reference.read, _read_stamp(reference.location))
         return
     try:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
-from features.references.reference import read_source_image
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from trainer.data.held_out_images import HeldOutImages, load_held_out_images

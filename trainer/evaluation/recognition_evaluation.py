@@ -12,8 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
-from features.references.reference import read_source_image
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from trainer.data.captcha_data import load_labelled_images

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from features.extractors.extraction import EncodedImage
 from features.images.decode import open_image
 from features.images.resizer import Resizer
+from features.inputs.downloads import DownloadLimits
 from features.io.locations import local_path
-from features.references.downloads import DownloadLimits
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
 from schemas.terminal.printable import printable

@@ -3,7 +3,7 @@
 from typing import Any
 
 from features.extractors.extraction import EncodedImage
-from features.references.downloads import DownloadLimits
+from features.inputs.downloads import DownloadLimits
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
 from schemas.options.shared import DecodingStrategy

@@ -20,8 +20,8 @@ from features.extractors.extraction import EncodedImage, ExtractedRow, Extractio
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import to_rgb
 from features.images.resizer import Resizer
+from features.inputs import FileReference
 from features.io.locations import local_path
-from features.references import Reference
 from features.store.merge import as_keys
 from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
@@ -199,6 +199,6 @@ def _reader(image: ImageLike) -> Callable[[], bytes]:
             data = BytesIO()
             to_rgb(image).save(data, "PNG")
             return data.getvalue()
-        return Reference.from_location(str(image)).read()
+        return FileReference.from_location(str(image)).read()
 
     return read

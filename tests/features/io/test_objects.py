@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from features.inputs import FileReference, list_files
 from features.io import retries
-from features.references import Reference, list_files
 from schemas.errors import CaptError, RecordError, UsageError
 from tests.features.buckets import BUCKET, gs_server, put_gs, put_s3, s3_server
 
@@ -60,7 +60,7 @@ def test_a_prefix_is_listed_like_a_directory(put: Put) -> None:
     root = f"{uri.split('://')[0]}://{BUCKET}/listed"
     assert contents(root) == contents(f"{root}/") == FILES
     (file,) = (entry for entry in list_files(root) if entry.name == "deep/er/b.jpg")
-    assert (file.size, file.reference) == (300_000, Reference(f"{root}/deep/er/b.jpg"))
+    assert (file.size, file.reference) == (300_000, FileReference(f"{root}/deep/er/b.jpg"))
     assert file.modified_ns > before - 2_000_000_000
 
 
@@ -78,13 +78,13 @@ def test_a_replaced_archive_has_other_stamps(put: Put) -> None:
 
 
 def test_an_object_is_read_within_the_limit(put: Put) -> None:
-    reference = Reference(put("captions.json", b"{}" * 50))
+    reference = FileReference(put("captions.json", b"{}" * 50))
     assert reference.read(100) == b"{}" * 50
     with pytest.raises(RecordError, match="too large"):
         reference.read(99)
     # The GCS server of the tests refuses to store an empty object.
     if reference.location.startswith("s3://"):
-        assert Reference(put("empty.json", b"")).read(100) == b""
+        assert FileReference(put("empty.json", b"")).read(100) == b""
 
 
 def test_missing_objects_and_buckets_are_errors(put: Put) -> None:
@@ -93,7 +93,7 @@ def test_missing_objects_and_buckets_are_errors(put: Put) -> None:
         with pytest.raises(UsageError, match="the bucket is missing, or contains nothing"):
             list(list_files(f"{scheme}://{name}"))
         with pytest.raises(RecordError) as caught:
-            Reference(f"{scheme}://{name}/a.jpg").read()
+            FileReference(f"{scheme}://{name}/a.jpg").read()
         assert (caught.value.reason, caught.value.permanent) == ("missing", False)
     with pytest.raises(UsageError, match="neither a directory nor"):
         list(list_files(f"{scheme}://{BUCKET}/here.jpg"))
@@ -115,7 +115,7 @@ def test_an_unreachable_service_fails_soon(monkeypatch: pytest.MonkeyPatch, sche
     with pytest.raises(CaptError, match="cannot be reached") as caught:
         list(list_files(f"{scheme}://bucket/images"))
     with pytest.raises(RecordError, match="unreadable"):
-        Reference(f"{scheme}://bucket/a.jpg").read()
+        FileReference(f"{scheme}://bucket/a.jpg").read()
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 20
 
@@ -147,4 +147,4 @@ def test_invalid_uris_are_wrong_usage_and_secrets_are_not_printed(uri: str, line
         list(list_files(uri))
     assert "secret" not in str(caught.value)
     with pytest.raises(RecordError, match="unreadable"):
-        Reference(uri).read()
+        FileReference(uri).read()

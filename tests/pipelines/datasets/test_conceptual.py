@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from features.references.downloads import build_download_name
+from features.inputs.downloads import build_download_name
 from pipelines.datasets import CaptionEntry, FailedRecord, open_reader
 from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries

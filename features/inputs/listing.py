@@ -6,18 +6,18 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from features.inputs.archive_members import escape_bytes, listed_name
+from features.inputs.archives import open_archive
+from features.inputs.file_reference import FileReference, ListedFile
 from features.io.objects import classify_uri, list_objects
 from features.io.open_files import stat_file
 from features.io.uris import is_uri
-from features.references.archive_members import escape_bytes, listed_name
-from features.references.archives import open_archive
-from features.references.reference import ListedFile, Reference
 from schemas.errors import CaptError, UsageError
 
 _HINT = "Choose a directory, a .zip or a .tar."
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-_log = logging.getLogger("capt.references")
+_log = logging.getLogger("capt.inputs")
 
 
 def list_files(root: str) -> Iterator[ListedFile]:
@@ -59,7 +59,7 @@ def _list_uri(uri: str) -> Iterator[ListedFile]:
     for path, info in list_objects(uri):
         if name := listed_name(path):
             stamp = f"{info.modified_ns}:{info.size}:{info.tag}"
-            yield ListedFile(name, Reference(f"{uri.rstrip('/')}/{path}"), info.size, stamp, info.modified_ns)
+            yield ListedFile(name, FileReference(f"{uri.rstrip('/')}/{path}"), info.size, stamp, info.modified_ns)
 
 
 def _list_archive(location: str) -> Iterator[ListedFile]:
@@ -69,7 +69,9 @@ def _list_archive(location: str) -> Iterator[ListedFile]:
     except OSError as error:
         raise CaptError(f"the archive cannot be read: {error.strerror or error}", location=location) from error
     for member in archive.list_members(state):
-        yield ListedFile(member.name, Reference(location, member.member), member.size, member.stamp, state.modified_ns)
+        yield ListedFile(
+            member.name, FileReference(location, member.member), member.size, member.stamp, state.modified_ns
+        )
 
 
 def _list_directory(root: str) -> Iterator[ListedFile]:
@@ -107,10 +109,10 @@ def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:
     try:
         status = entry.stat()
     except OSError:
-        return ListedFile(name, Reference(path), 0, "", 0)
+        return ListedFile(name, FileReference(path), 0, "", 0)
     if stat.S_ISDIR(status.st_mode):
         _log.warning("%s is a link to a directory. It is not followed.", path)
     if not stat.S_ISREG(status.st_mode):
         return None
     stamp = f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
-    return ListedFile(name, Reference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))
+    return ListedFile(name, FileReference(path), status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from features.references import Reference, list_files
-from features.references.image_files import is_image, is_image_name
+from features.inputs import FileReference, list_files
+from features.inputs.image_files import is_image, is_image_name
 from schemas.errors import RecordError
 from tests.conftest import noise_image
 from tests.features.buckets import put_s3, s3_server
@@ -75,13 +75,13 @@ def test_the_machines_table_of_types_does_not_matter(monkeypatch: pytest.MonkeyP
 
 def test_only_files_without_a_known_suffix_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    read_start = Reference.read_start
+    read_start = FileReference.read_start
 
-    def recorded(self: Reference, size: int) -> bytes:
+    def recorded(self: FileReference, size: int) -> bytes:
         read.append(self.location)
         return read_start(self, size)
 
-    monkeypatch.setattr(Reference, "read_start", recorded)
+    monkeypatch.setattr(FileReference, "read_start", recorded)
     root = make_directory(tmp_path)
     assert {file.name for file in list_files(str(root)) if is_image(file)} == IMAGES
     assert {path.removeprefix(f"{root}/") for path in read} == {name for name in FILES if is_image_name(name) is None}
@@ -93,9 +93,9 @@ def test_the_first_bytes_of_files_and_members_are_read(tmp_path: Path) -> None:
             assert file.reference.read_start(10) == FILES[file.name][0][:10]
             assert file.reference.read_start(1 << 20) == FILES[file.name][0]
     with pytest.raises(RecordError, match="missing"):
-        Reference(str(tmp_path / "no")).read_start(10)
+        FileReference(str(tmp_path / "no")).read_start(10)
     with pytest.raises(RecordError, match="missing"):
-        Reference(str(tmp_path / "files.tar"), "no@0").read_start(10)
+        FileReference(str(tmp_path / "files.tar"), "no@0").read_start(10)
 
 
 def test_an_unreadable_file_counts_as_an_image(tmp_path: Path) -> None:

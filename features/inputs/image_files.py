@@ -7,7 +7,7 @@ import re
 from pathlib import PurePosixPath
 
 from features.images.decode import has_image_signature
-from features.references import ListedFile, Reference
+from features.inputs import FileReference, ListedFile
 from schemas.errors import RecordError
 
 # Also formats that capt does not decode: such files fail instead of being ignored.
@@ -32,7 +32,7 @@ def is_image_name(name: str) -> bool | None:
     return True if _IMAGE.fullmatch(suffix) else False if _OTHER.fullmatch(suffix) else None
 
 
-def starts_as_image(reference: Reference) -> bool:
+def starts_as_image(reference: FileReference) -> bool:
     """Returns whether the first bytes of a file are those of a format that capt decodes.
 
     The result is also True if the file cannot be read, so that the file fails with its reason instead of being ignored.

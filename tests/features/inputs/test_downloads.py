@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from features.inputs.downloads import DownloadLimits, download, download_into
 from features.io.http_connections import is_public
-from features.references.downloads import DownloadLimits, download, download_into
 from schemas.errors import RecordError
 from schemas.secrets import strip_user
 from tests.image_server import ImageServer, answer, image_server, jpeg, redirect, trickle
@@ -335,7 +335,7 @@ class _Unseekable:
 HTTPS = """
 import ssl, sys, threading
 from dataclasses import replace
-from features.references.downloads import DownloadLimits, download
+from features.inputs.downloads import DownloadLimits, download
 from schemas.errors import RecordError
 from tests.image_server import ImageServer, jpeg
 

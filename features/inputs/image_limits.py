@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from features.images.decode import MAX_PIXELS
-from features.references import MAX_IMAGE_BYTES
+from features.inputs import MAX_IMAGE_BYTES
 
 # The wording of `features.images.decode` and Pillow.
 _PIXELS = re.compile(r"(\d+)×(\d+)|Image size \((\d+) pixels\)")

@@ -8,8 +8,8 @@ not followed, so that a listing ends and does not leave its directory. In an arc
 have one name, the last is used.
 """
 
+from features.inputs.file_reference import FileReference, ListedFile
+from features.inputs.listing import is_collection, list_files
 from features.io.open_files import MAX_IMAGE_BYTES
-from features.references.listing import is_collection, list_files
-from features.references.reference import ListedFile, Reference
 
-__all__ = ["MAX_IMAGE_BYTES", "ListedFile", "Reference", "is_collection", "list_files"]
+__all__ = ["MAX_IMAGE_BYTES", "FileReference", "ListedFile", "is_collection", "list_files"]

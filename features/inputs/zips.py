@@ -10,8 +10,8 @@ import zipfile
 from collections.abc import Container, Iterator
 from typing import IO
 
+from features.inputs.archive_members import MAX_SIZE, ArchiveMember, listed_name
 from features.io.open_files import FileState, check_size, open_file, read_within
-from features.references.archive_members import MAX_SIZE, ArchiveMember, listed_name
 from schemas.errors import RecordError, UsageError
 
 # zipfile unpacks other methods in unbounded memory.
@@ -19,7 +19,7 @@ _SUPPORTED_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _LOCAL_HEADER_BYTES = 30
 _UTF8_FLAG = 0x800
 
-_log = logging.getLogger("capt.references")
+_log = logging.getLogger("capt.inputs")
 
 
 class Zip:

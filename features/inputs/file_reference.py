@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from features.inputs.archives import open_archive
 from features.io.open_files import MAX_IMAGE_BYTES, open_file, read_file
 from features.io.uris import is_uri
-from features.references.archives import open_archive
 from schemas.errors import CaptError, RecordError, to_record_error
 
 # Errors that mean that a file or archive cannot be read.
@@ -32,7 +32,7 @@ _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
 @dataclass(frozen=True)
-class Reference:
+class FileReference:
     """A file, or a member of an archive.
 
     Args:
@@ -44,7 +44,7 @@ class Reference:
     member: str = ""
 
     @classmethod
-    def from_location(cls, name: str) -> "Reference":
+    def from_location(cls, name: str) -> "FileReference":
         """Returns the reference of a plain file that a user names by path or URI."""
         return cls(name if is_uri(name) else str(Path(name).absolute()))
 
@@ -108,7 +108,7 @@ class ListedFile:
     """
 
     name: str
-    reference: Reference
+    reference: FileReference
     size: int
     stamp: str
     modified_ns: int
@@ -123,7 +123,7 @@ def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:
     if row is None:
         return None
     try:
-        data = Reference(row["location"], row["member"]).read()
+        data = FileReference(row["location"], row["member"]).read()
     except Exception as error:
         to_record_error("read", error)
         return None

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from features.references import Reference, list_files
-from features.references.reference import read_source_image
+from features.inputs import FileReference, list_files
+from features.inputs.file_reference import read_source_image
 from schemas.errors import RecordError
 
 
@@ -21,8 +21,8 @@ def test_an_unreadable_file_has_a_reason_and_is_not_permanent(tmp_path: Path) ->
     damaged[60] ^= 255
     (tmp_path / "b.zip").write_bytes(damaged)
     cases = {
-        "missing": [Reference(str(tmp_path / "no.jpg")), Reference(str(tmp_path / "a.zip"), "no.jpg")],
-        "unreadable": [Reference(str(tmp_path)), Reference(str(tmp_path / "b.zip"), "a.jpg")],
+        "missing": [FileReference(str(tmp_path / "no.jpg")), FileReference(str(tmp_path / "a.zip"), "no.jpg")],
+        "unreadable": [FileReference(str(tmp_path)), FileReference(str(tmp_path / "b.zip"), "a.jpg")],
     }
     for reason, references in cases.items():
         for reference in references:
@@ -32,14 +32,14 @@ def test_an_unreadable_file_has_a_reason_and_is_not_permanent(tmp_path: Path) ->
 
 
 def test_a_reference_has_an_absolute_path_or_a_uri() -> None:
-    assert Reference.from_location("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
-    assert Reference.from_location("a.jpg").location == str(Path("a.jpg").absolute())
+    assert FileReference.from_location("s3://bucket/a.jpg").location == "s3://bucket/a.jpg"
+    assert FileReference.from_location("a.jpg").location == str(Path("a.jpg").absolute())
 
 
 @pytest.mark.parametrize("error", [OverflowError, MemoryError, RecursionError, AssertionError, KeyError, TypeError])
 @pytest.mark.parametrize("take", [lambda reference: reference.read(), lambda reference: reference.read_start(8)])
 def test_any_exception_while_a_file_or_member_is_read_is_its_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], take: Callable[[Reference], bytes]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], take: Callable[[FileReference], bytes]
 ) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a").write_bytes(b"data")

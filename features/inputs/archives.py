@@ -6,11 +6,11 @@ import zipfile
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from features.inputs.archive_members import Archive
+from features.inputs.compression import find_unpack_command
+from features.inputs.tars import BLOCK_BYTES, Tar
+from features.inputs.zips import Zip
 from features.io.open_files import open_file
-from features.references.archive_members import Archive
-from features.references.compression import find_unpack_command
-from features.references.tars import BLOCK_BYTES, Tar
-from features.references.zips import Zip
 from schemas.errors import UsageError
 
 _lock = threading.Lock()

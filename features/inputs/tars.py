@@ -15,8 +15,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from features.inputs.archive_members import ArchiveMember, escape_bytes, listed_name
 from features.io.open_files import FileState, check_size, open_file
-from features.references.archive_members import ArchiveMember, escape_bytes, listed_name
 from schemas.errors import RecordError, UsageError
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -26,7 +26,7 @@ _MAX_GLOBAL_HEADERS = 1000
 # Over a network, one request per header takes longer than reading the small members between them.
 _LISTING_BUFFER_BYTES = 4 << 20
 
-_log = logging.getLogger("capt.references")
+_log = logging.getLogger("capt.inputs")
 
 
 class Tar:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from features.references import is_collection, list_files
+from features.inputs import is_collection, list_files
 from schemas.errors import UsageError
 
 

@@ -26,7 +26,7 @@ from features.inputs import FileReference, ListedFile
 from pipelines.beam.work_units import read_unit, write_unit
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_ROWS, HASH_UNIT_SCHEMA, UNITS_PER_INSERT
-from pipelines.ingest.job_database import InputRecord, JobDatabase
+from pipelines.ingest.image_database import ImageDatabase, InputRecord
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
 
 _STORED_STEP = 2
@@ -51,48 +51,48 @@ class Planning:
 
     def first(self) -> dict[str, int]:
         """Plans the run that finds every second image in the table, and returns the counts by status."""
-        job_database = self._enter("first")
+        database = self._enter("first")
         with self._step("first: hash"):
-            self._hash(job_database)
-        self._settle(job_database, "first", _STORED_STEP)
-        return self._finish(job_database, "first")
+            self._hash(database)
+        self._settle(database, "first", _STORED_STEP)
+        return self._finish(database, "first")
 
     def again(self) -> dict[str, int]:
         """Plans the next run, which finds nothing new, and returns the counts by status."""
-        job_database = self._enter("again", self.root / "first.catalog.parquet")
-        self._settle(job_database, "again", 1)
-        return self._finish(job_database, "again")
+        database = self._enter("again", self.root / "first.catalog.parquet")
+        self._settle(database, "again", 1)
+        return self._finish(database, "again")
 
-    def _enter(self, run: str, catalog: Path | None = None) -> JobDatabase:
-        job_database = JobDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
+    def _enter(self, run: str, catalog: Path | None = None) -> ImageDatabase:
+        database = ImageDatabase(self.root / f"{run}.ledger.sqlite", self.root / "stat.sqlite")
         if catalog:
             with self._step(f"{run}: catalog before"), pq.ParquetFile(catalog) as file:
-                job_database.insert_assigned(file.iter_batches(), has_images=True)
+                database.insert_assigned(file.iter_batches(), has_images=True)
         with self._step(f"{run}: walk"):
             files = (
                 ListedFile(_name(n), FileReference(f"/images/{_name(n)}"), n, str(n), 0) for n in range(self.references)
             )
-            job_database.files.insert_files({"/images": files})
+            database.files.insert_files({"/images": files})
         splitter = Splitter(own=True)
         with self._step(f"{run}: records"):
-            job_database.insert_records(
+            database.insert_records(
                 InputRecord(name, name, splitter.assign(name, None), compute_rank(0, name))
-                for name, _ in job_database.files.list_images()
+                for name, _ in database.files.list_images()
             )
-            job_database.limit(None, None)
-            job_database.apply_assigned()
+            database.limit(None, None)
+            database.apply_assigned()
         with self._step(f"{run}: locate"):
-            job_database.find_files()
-            job_database.look_up_hashes()
-        return job_database
+            database.find_files()
+            database.look_up_hashes()
+        return database
 
-    def _hash(self, job_database: JobDatabase) -> None:
-        unhashed, plan = job_database.list_unhashed(), self.root / "hash"
+    def _hash(self, database: ImageDatabase) -> None:
+        unhashed, plan = database.list_unhashed(), self.root / "hash"
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
             write_unit(plan, some[0]["image_id"], some, HASH_UNIT_SCHEMA)
         units = iter(sorted((plan / "units").iterdir()))
         while paths := list(islice(units, UNITS_PER_INSERT)):
-            job_database.insert_hashes(
+            database.insert_hashes(
                 [row["image_id"], key_of(int(row["image_id"][:-4])).hex(), None, None, None]
                 for unit in paths
                 for row in read_unit(unit)
@@ -100,19 +100,19 @@ class Planning:
             for unit in paths:
                 unit.unlink()
 
-    def _settle(self, job_database: JobDatabase, run: str, step: int) -> None:
+    def _settle(self, database: ImageDatabase, run: str, step: int) -> None:
         with self._step(f"{run}: settle"):
-            job_database.classify(ordered_keys(self.references, step), {})
+            database.classify(ordered_keys(self.references, step), {})
         with self._step(f"{run}: units"):
-            write_unit(self.root / run, "00000", job_database.list_planned(), EXTRACT_UNIT_SCHEMA)
+            write_unit(self.root / run, "00000", database.list_planned(), EXTRACT_UNIT_SCHEMA)
 
-    def _finish(self, job_database: JobDatabase, run: str) -> dict[str, int]:
+    def _finish(self, database: ImageDatabase, run: str) -> dict[str, int]:
         with self._step(f"{run}: finish"):
-            job_database.insert_results()
-            job_database.write_catalog(self.root / f"{run}.catalog.parquet")
-            job_database.write_report(self.root / f"{run}.report.parquet")
-        counts = job_database.count_by_status()
-        job_database.close()
+            database.insert_results()
+            database.write_catalog(self.root / f"{run}.catalog.parquet")
+            database.write_report(self.root / f"{run}.report.parquet")
+        counts = database.count_by_status()
+        database.close()
         path = self.root / f"{run}.ledger.sqlite"
         self.bytes = {one.name: one.stat().st_size for one in self.root.glob("*.*")}
         path.unlink()

@@ -28,7 +28,7 @@ from pipelines.datasets import DatasetReader, open_reader
 from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.download_images import download_images, skip_failed_urls
 from pipelines.ingest.hash_images import hash_images
-from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.image_database import ImageDatabase
 from pipelines.ingest.list_inputs import ImageSelection, list_inputs
 from pipelines.jobs.extraction_job import ExtractionJob
 from pipelines.jobs.extractor_graph import GraphFile, find_graph, find_or_freeze_graph, is_graph_intact
@@ -89,7 +89,7 @@ class _Preparation:
     options: PrepareFeatures
     source: SourceDataset
     sink: Sink
-    database: JobDatabase
+    database: ImageDatabase
     repair: FeatureTableRepair
     dataset: Path
 
@@ -110,7 +110,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
         table_config = build_table_config(options, sink.store)
         table = sink.feature_table_root(table_config)
         dataset = sink.store.dataset_root(options.dataset_name or source.dataset_type)
-        with sink.hold(table, dataset), sink.workspace.open_job_database() as database:
+        with sink.hold(table, dataset), sink.workspace.open_image_database() as database:
             with sink.repair(table_config) as repair:
                 run = _Preparation(options, source, sink, database, repair, dataset)
                 unannotated = _list(run)
@@ -234,7 +234,7 @@ def _plan(run: _Preparation) -> ExtractionJob:
         check_launch(table, repair.table_config.precision, options.beam_options, options.allow_mixed_numerics)
     graph = _open_graph(run, is_missing)
     return ExtractionJob(
-        job_database=database,
+        database=database,
         root=repair.root,
         work=run.work,
         table_config=repair.table_config,

@@ -12,8 +12,8 @@ import pyarrow as pa
 from features.io.atomic_files import hash_file
 from features.text.caption_keys import CaptionsDigest, compute_caption_digest
 from pipelines.datasets.base import FailedRecord
-from pipelines.ingest.database import TWO_SPLITS, Database
 from pipelines.ingest.image_identity import ImageIdentities
+from pipelines.ingest.job_database import TWO_SPLITS, JobDatabase
 from schemas.errors import RecordError
 from schemas.tables import CAPTIONS, REPORT
 
@@ -75,7 +75,7 @@ class SelectedCaptions:
             yield from reader
 
 
-class CaptionDatabase(Database):
+class CaptionDatabase(JobDatabase):
     """The input captions of one run.
 
     Args:

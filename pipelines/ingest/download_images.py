@@ -28,7 +28,7 @@ from features.io.cache_paths import TEMP_PREFIX
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.scratch import hold_job_lock, open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
-from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.image_database import ImageDatabase
 from schemas.errors import RecordError, UsageError
 from schemas.frozen import Frozen
 from schemas.secrets import strip_user
@@ -92,25 +92,25 @@ def get_download_directory(images: str) -> Path:
     return path.absolute()
 
 
-def skip_failed_urls(job_database: JobDatabase, images: Sequence[str], max_bytes: int) -> None:
+def skip_failed_urls(database: ImageDatabase, images: Sequence[str], max_bytes: int) -> None:
     """Fails the pending URLs that failed permanently in earlier runs."""
-    if job_database.count_pending():
+    if database.count_pending():
         failed = read_failed_urls(get_download_directory(images[0]), max_bytes)
-        job_database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
+        database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
 
 
 def download_images(
-    job_database: JobDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
+    database: ImageDatabase, images: Sequence[str], work: Path, limits: DownloadLimits, beam_options: Sequence[str]
 ) -> int:
     """Downloads the pending URLs into the first directory of `images`. Returns the number of downloaded images."""
-    count = job_database.count_pending()
+    count = database.count_pending()
     if not count:
         return 0
     worker = DownloadImages(str(get_download_directory(images[0])), limits)
-    failed = download_urls(job_database.list_pending(compute_host_bucket), count, worker, work, beam_options)
-    job_database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
-    downloaded = job_database.count_pending()
-    job_database.find_downloads(images[0], list_files(worker.directory))
+    failed = download_urls(database.list_pending(compute_host_bucket), count, worker, work, beam_options)
+    database.insert_failed_urls((one.url, one.reason, one.detail) for one in failed)
+    downloaded = database.count_pending()
+    database.find_downloads(images[0], list_files(worker.directory))
     return downloaded
 
 

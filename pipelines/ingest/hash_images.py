@@ -15,7 +15,7 @@ import pyarrow as pa
 from features.inputs import MAX_IMAGE_BYTES, FileReference
 from pipelines.beam.scratch import open_scratch_plan
 from pipelines.beam.work_units import Advance, read_progress, read_results, read_unit, run_units, write_unit
-from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.image_database import ImageDatabase
 from schemas.errors import to_record_error
 from schemas.terminal.progress import show_progress
 
@@ -27,20 +27,20 @@ _THREADS = 4
 
 
 def hash_images(
-    job_database: JobDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
+    database: ImageDatabase, work: Path, rehash: bool, beam_options: Sequence[str], max_bytes: int = MAX_IMAGE_BYTES
 ) -> None:
     """Adds the content hash to every record with a file.
 
     Args:
-        job_database: The records.
+        database: The records.
         work: Directory for work plans.
         rehash: Whether to ignore the hash cache.
         beam_options: Options of Beam and the runner.
         max_bytes: Maximum number of bytes per image. Larger images fail.
     """
     if not rehash:
-        job_database.look_up_hashes()
-    unhashed = job_database.list_unhashed()
+        database.look_up_hashes()
+    unhashed = database.list_unhashed()
     with open_scratch_plan(work) as plan:
         total = 0
         while some := list(islice(unhashed, HASH_UNIT_ROWS)):
@@ -50,7 +50,7 @@ def hash_images(
             run_units(plan, HashImages(max_bytes), beam_options, "Hash")
         hashed = read_results(plan)
         while few := list(islice(hashed, UNITS_PER_INSERT)):
-            job_database.insert_hashes(chain.from_iterable(map(json.loads, few)))
+            database.insert_hashes(chain.from_iterable(map(json.loads, few)))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from features.inputs.image_files import is_image_name
 from pipelines.datasets import CaptionEntry, DatasetReader, ListingReader
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.download_images import get_download_directory
+from pipelines.ingest.image_database import ImageDatabase, InputRecord
 from pipelines.ingest.image_identity import IdentifiedImage, ImageIdentities
-from pipelines.ingest.job_database import InputRecord, JobDatabase
 from pipelines.ingest.name_matching import remove_duplicate_roots
 from schemas.errors import CaptError, RecordError
 
@@ -35,12 +35,12 @@ class ImageSelection:
 
 
 def list_inputs(
-    job_database: JobDatabase, reader: DatasetReader, images: Sequence[str], selection: ImageSelection
+    database: ImageDatabase, reader: DatasetReader, images: Sequence[str], selection: ImageSelection
 ) -> int:
     """Inserts the selected images of a dataset, with their files.
 
     Args:
-        job_database: An empty job database.
+        database: An empty job database.
         reader: The dataset.
         images: `--images`. If the dataset has URLs, the first one is the download directory and may not exist yet.
         selection: Selects the images.
@@ -48,21 +48,21 @@ def list_inputs(
     Returns:
         The number of image files that no annotation names.
     """
-    identities = job_database.identities
-    with job_database.transaction():
+    identities = database.identities
+    with database.transaction():
         identities.insert(reader.read_images())
     downloads = get_download_directory(images[0]) if identities.has_urls() else None
     listings: dict[str, Iterable[ListedFile]] = {root: list_root(root) for root in remove_duplicate_roots(images)}
     if downloads:
         listings[images[0]] = list_files(images[0]) if downloads.exists() else ()
-    job_database.files.insert_files(listings)
+    database.files.insert_files(listings)
     if isinstance(reader, ListingReader):
-        with job_database.transaction():
-            identities.insert(reader.read_listed_images(job_database.files.list_images()))
-    job_database.insert_records(_build_records(identities.list_images(), selection))
+        with database.transaction():
+            identities.insert(reader.read_listed_images(database.files.list_images()))
+    database.insert_records(_build_records(identities.list_images(), selection))
     if selection.limit_captions is not None:
-        job_database.insert_captions(_list_captioned_images(identities, reader))
-    return job_database.find_files(selection.limit_images, selection.limit_captions)
+        database.insert_captions(_list_captioned_images(identities, reader))
+    return database.find_files(selection.limit_images, selection.limit_captions)
 
 
 def list_root(root: str) -> Iterator[ListedFile]:

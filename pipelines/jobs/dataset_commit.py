@@ -6,34 +6,34 @@ from pathlib import Path
 from features.io.atomic_files import describe_file, hash_file, make_directory, replace_atomically, temporary_path
 from features.store import Dataset
 from features.store.commit_log import CommitLog, LogState, build_superseding_manifest
-from pipelines.ingest.database import Database
+from pipelines.ingest.image_database import ImageDatabase
 from pipelines.ingest.job_database import JobDatabase
 from schemas.manifests import DatasetMetadata, FileEntry, Manifest
 from schemas.table_config import SHORT_FINGERPRINT
 
 
-def commit_dataset(job_database: JobDatabase, root: Path, dataset_type: str) -> None:
+def commit_dataset(database: ImageDatabase, root: Path, dataset_type: str) -> None:
     """Commits the images of a run as the dataset in `root`, unless it contains exactly these.
 
     A split that a concurrent run has assigned is kept.
     """
 
     def decide(log_state: LogState) -> Manifest:
-        job_database.keep_assigned(Dataset(root, log_state.live))
-        files = {"catalog": write_named(root, "catalog", job_database.write_catalog)}
-        if job_database.count_labels():
-            files["labels"] = write_named(root, "labels", job_database.write_labels)
-        if job_database.count_file_names():
-            files["names"] = write_named(root, "names", job_database.write_file_names)
-        if job_database.count_absent():
-            files["splits"] = write_named(root, "splits", job_database.write_splits)
-        facts = DatasetMetadata(source=dataset_type, images=job_database.count_by_split())
+        database.keep_assigned(Dataset(root, log_state.live))
+        files = {"catalog": write_named(root, "catalog", database.write_catalog)}
+        if database.count_labels():
+            files["labels"] = write_named(root, "labels", database.write_labels)
+        if database.count_file_names():
+            files["names"] = write_named(root, "names", database.write_file_names)
+        if database.count_absent():
+            files["splits"] = write_named(root, "splits", database.write_splits)
+        facts = DatasetMetadata(source=dataset_type, images=database.count_by_split())
         return build_superseding_manifest(Manifest(table=root.name, files=files, facts=facts), log_state)
 
     CommitLog(root).update(decide)
 
 
-def commit_splits(database: Database, root: Path, dataset_type: str) -> None:
+def commit_splits(database: JobDatabase, root: Path, dataset_type: str) -> None:
     """Commits the splits of images that the dataset in `root` does not have yet. Its catalog does not change.
 
     Nothing is committed while the dataset's earlier splits cannot be read. `prepare features` repairs them.

@@ -19,7 +19,7 @@ from features.io.locations import parse_location
 from features.runtime.numerics import detect_toolchain
 from features.store.shards import ShardWriter
 from pipelines.beam.work_units import Advance, read_unit
-from pipelines.ingest.job_database import CHANGED
+from pipelines.ingest.image_database import CHANGED
 from pipelines.jobs.provenance import Provenance
 from schemas.errors import RecordError
 from schemas.frozen import Frozen

@@ -20,7 +20,7 @@ from features.store.shards import check_disk_space, choose_shard_count, compute_
 from pipelines.beam.runners import runs_locally
 from pipelines.beam.scratch import hold_job_lock
 from pipelines.beam.work_units import delete_results, read_progress, read_results, run_units, write_unit
-from pipelines.ingest.job_database import JobDatabase
+from pipelines.ingest.image_database import ImageDatabase
 from pipelines.jobs.dataset_commit import write_named
 from pipelines.jobs.estimate import BytesPerImage, estimate_table, measure_speed
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA, ExtractedUnit, ExtractShard
@@ -37,7 +37,7 @@ class ExtractionJob:
     """Extracts the images that a table lacks. A `pipelines.jobs.sinks.Job`.
 
     Args:
-        job_database: The classified records of the run.
+        database: The classified records of the run.
         root: The table's directory.
         work: Directory for work plans.
         table_config: The config of the table.
@@ -54,7 +54,7 @@ class ExtractionJob:
         assume_images: Number of images for which to estimate the table; None for the images of the run.
     """
 
-    job_database: JobDatabase
+    database: ImageDatabase
     root: Path
     work: Path
     table_config: FeatureTableConfig
@@ -79,7 +79,7 @@ class ExtractionJob:
         """
         if self.graph is None:
             return {"shards": 0, "bytes": 0}
-        planned = self.job_database.count_planned()
+        planned = self.database.count_planned()
         count = self.num_shards or choose_shard_count(planned, self._measure_row(self.graph.shape))
         commit = self._compute_commit_name(self.graph, count)
         plan = self.work / f"{self.table_config.fingerprint[:SHORT_FINGERPRINT]}-{commit}"
@@ -102,7 +102,7 @@ class ExtractionJob:
 
     def estimate(self, directory: Path) -> dict[str, Any]:
         """Returns size, speed, time and cost of the table. Writes to `directory` only."""
-        database = self.job_database
+        database = self.database
         counts = database.count_by_status()
         planned = counts.get("planned", 0)
         missing = planned + counts.get("pending", 0)
@@ -120,14 +120,14 @@ class ExtractionJob:
 
     def _estimate_table(self, shape: tuple[int, ...], speed: float | None, directory: Path) -> dict[str, Any] | None:
         """Returns the cost of the table; None without images, or if some are not downloaded yet."""
-        images = sum(self.job_database.count_by_split().values())
-        if not images or self.job_database.count_pending():
+        images = sum(self.database.count_by_split().values())
+        if not images or self.database.count_pending():
             return None
         catalog = directory / "catalog.parquet"
-        self.job_database.write_catalog(catalog)
+        self.database.write_catalog(catalog)
         each = BytesPerImage(
             row=self._measure_row(shape),
-            job_database=self.job_database.bytes / images,
+            job_database=self.database.bytes / images,
             catalog=catalog.stat().st_size / images,
         )
         return estimate_table(self.assume_images or images, each, speed, directory, self.num_shards)
@@ -137,7 +137,7 @@ class ExtractionJob:
         return sum(column.nbytes for column in self.table_config.table(shape).fields)
 
     def _extract(self, graph: GraphFile, plan: Path, commit: str, count: int) -> list[ExtractedUnit]:
-        planned = self.job_database.list_planned()
+        planned = self.database.list_planned()
         for number, rows in groupby(planned, lambda row: find_shard(row["key"], count)):
             write_unit(plan, f"{number:05d}", rows, EXTRACT_UNIT_SCHEMA)
         worker = ExtractShard(
@@ -150,7 +150,7 @@ class ExtractionJob:
             batch_size=self.batch_size,
             limits=self.limits,
         )
-        total = self.job_database.count_planned()
+        total = self.database.count_planned()
         with show_progress("extracting", total, "images", lambda: read_progress(plan)):
             run_units(plan, worker, self.beam_options, "Extract", self.hints)
         return _read_units(plan)
@@ -178,7 +178,7 @@ class ExtractionJob:
         if sum(unit.images for unit in units) != planned:
             message = f"{planned} images were planned, and the work units contain another number"
             raise CaptError(message, location=str(plan))
-        self.job_database.insert_results(
+        self.database.insert_results(
             (bytes.fromhex(one.key), one.stage, one.reason, one.detail, one.permanent)
             for unit in units
             for one in unit.failures
@@ -188,8 +188,8 @@ class ExtractionJob:
         """Appends one commit per provenance."""
         assert self.graph is not None
         files = {}
-        if self.job_database.count_by_status().get("failed"):
-            files["failures"] = write_named(self.root, "failures", self.job_database.write_failures)
+        if self.database.count_by_status().get("failed"):
+            files["failures"] = write_named(self.root, "failures", self.database.write_failures)
         by_provenance: dict[str, tuple[Provenance, list[ExtractedUnit]]] = {}
         for unit in units:
             key = json.dumps(unit.provenance.model_dump(), sort_keys=True)
@@ -209,7 +209,7 @@ class ExtractionJob:
 
     def _compute_commit_name(self, graph: GraphFile, count: int) -> str:
         keys = hashlib.sha256()
-        for row in self.job_database.list_planned():
+        for row in self.database.list_planned():
             keys.update(row["key"])
         return compute_commit_name(self.table_config.fingerprint, graph.sha256, count, keys.hexdigest())
 

@@ -31,8 +31,8 @@ from features.store.repair import (
 )
 from pipelines.beam.scratch import open_scratch
 from pipelines.ingest.caption_database import CaptionDatabase
-from pipelines.ingest.database import Database
-from pipelines.ingest.job_database import JobDatabase, copy_hash_cache
+from pipelines.ingest.image_database import ImageDatabase, copy_hash_cache
+from pipelines.ingest.job_database import JobDatabase
 from pipelines.jobs.dataset_commit import commit_dataset, commit_splits, write_named
 from pipelines.jobs.summary import build_summary
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
@@ -68,11 +68,11 @@ class Workspace:
         return self.root / NETWORKS
 
     @contextlib.contextmanager
-    def open_job_database(self) -> Iterator[JobDatabase]:
+    def open_image_database(self) -> Iterator[ImageDatabase]:
         """Creates a database of images for the block."""
         with (
             open_scratch(self.work) as directory,
-            contextlib.closing(JobDatabase(directory / _DATABASE, self.hash_cache)) as database,
+            contextlib.closing(ImageDatabase(directory / _DATABASE, self.hash_cache)) as database,
         ):
             yield database
 
@@ -145,17 +145,17 @@ class Sink:
             estimate["estimated_seconds"] = round(elapsed + estimate["estimated_seconds"], 1)
         return estimate
 
-    def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
+    def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
         """Commits the dataset. Without a store, all planned images are assumed to succeed."""
         database.assume_results()
 
-    def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
+    def commit_splits(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
         """Commits the splits of new images of the dataset."""
 
     def remove_corrupt(self, root: Path) -> None:
         """Deletes recorded corrupt files of a table that no commit references."""
 
-    def summarize(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+    def summarize(self, database: ImageDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
         """Returns the summary that both sinks have, and logs how splits were assigned.
 
         Args:
@@ -180,7 +180,7 @@ class Sink:
             "seconds": round(time.monotonic() - self._started, 3),
         }
 
-    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+    def _report(self, database: ImageDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
         counts = database.count_by_status()
         return {"dry_run": True, "hits": counts.get("cached", 0), "misses": counts.get("ok", 0)}
 
@@ -211,16 +211,16 @@ class StoreSink(Sink):
     def run_and_commit(self, job: Job) -> dict[str, Any] | None:
         return job.run()
 
-    def commit_dataset(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
+    def commit_dataset(self, database: ImageDatabase, root: Path, dataset_type: str) -> None:
         commit_dataset(database, root, dataset_type)
 
-    def commit_splits(self, database: Database, root: Path, dataset_type: str) -> None:
+    def commit_splits(self, database: JobDatabase, root: Path, dataset_type: str) -> None:
         commit_splits(database, root, dataset_type)
 
     def remove_corrupt(self, root: Path) -> None:
         remove_corrupt(root, read_recorded_corruption(self.store.path, root))
 
-    def _report(self, database: JobDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
+    def _report(self, database: ImageDatabase | CaptionDatabase, root: Path, stem: str) -> dict[str, Any]:
         report = write_named(root, stem, database.write_report, REPORTS)
         return {"report": str(root / report.path)}
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from features.inputs import ListedFile, FileReference
 from pipelines.jobs.extract_shard import EXTRACT_UNIT_SCHEMA
-from pipelines.ingest.job_database import InputRecord, JobDatabase
+from pipelines.ingest.image_database import InputRecord, ImageDatabase
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.hash_images import HASH_UNIT_SCHEMA, HASH_UNIT_ROWS
 from pipelines.beam.work_units import read_unit, write_unit
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
-database = JobDatabase(root / "database.sqlite", root / "stat.sqlite")
+database = ImageDatabase(root / "database.sqlite", root / "stat.sqlite")
 database.files.insert_files(
     {"/images": (ListedFile(f"{n:09d}.jpg", FileReference(f"/images/{n:09d}.jpg"), n, str(n), 0) for n in range(count))}
 )

@@ -13,7 +13,7 @@ import pytest
 
 import capt
 from features.inputs import FileReference, ListedFile
-from pipelines.ingest.job_database import InputRecord, JobDatabase
+from pipelines.ingest.image_database import ImageDatabase, InputRecord
 from tests.conftest import noise_image
 
 PIXELS: dict[str, Any] = {"extractor": "pixels", "height": 8, "width": 8, "max_failures": "100%"}
@@ -181,15 +181,15 @@ def _steps(count: int, named: str, path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", counting)
-        job_database = JobDatabase(path / f"{count}.sqlite", path / "cache.sqlite")
-    job_database.files.insert_files({"/d": _walked("/d", count)})
+        database = ImageDatabase(path / f"{count}.sqlite", path / "cache.sqlite")
+    database.files.insert_files({"/d": _walked("/d", count)})
     names = [named.format(f"item{number:06d}") for number in range(count)]
-    job_database.insert_records(InputRecord(name, name, "train", 0) for name in names)
+    database.insert_records(InputRecord(name, name, "train", 0) for name in names)
     taken[0] = 0
-    job_database.find_files()
-    job_database.look_up_hashes()
-    assert sum(1 for _ in job_database.list_unhashed()) == (0 if "none" in named else count)
-    job_database.close()
+    database.find_files()
+    database.look_up_hashes()
+    assert sum(1 for _ in database.list_unhashed()) == (0 if "none" in named else count)
+    database.close()
     return taken[0]
 
 

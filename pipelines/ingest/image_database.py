@@ -1,0 +1,366 @@
+"""Stores one row per input image of a run, and the hash cache of the store.
+
+    listed files ⨝ record (images of the dataset) → key, from the hash cache or by hashing → status
+
+A record has no status until one is decided: `failed`, `pending` (to be downloaded), `cached`, `planned` (to be
+extracted) or `duplicate`; extraction turns `planned` into `ok` or `failed`.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from features.inputs import ListedFile
+from pipelines.ingest.image_identity import ImageIdentities
+from pipelines.ingest.job_database import TWO_SPLITS, JobDatabase
+from pipelines.ingest.name_matching import NameMatcher
+from schemas.tables import CATALOG, FAILURES, LABELS, REPORT
+
+# The failure reason of an image whose bytes are not the bytes that were hashed.
+CHANGED = "changed"
+
+_LABELLED = "status != 'failed' AND label != ''"
+_BUSY_SECONDS = 60.0
+
+_log = logging.getLogger("capt.prepare")
+
+_SCHEMA = """
+CREATE TABLE record (image_id TEXT PRIMARY KEY, file_name TEXT, root TEXT, split TEXT, rank INT, url TEXT, label TEXT,
+    stated TEXT, hashed INT,
+    captions INT, location TEXT, member TEXT, size INT, stamp TEXT, trusted INT, key BLOB,
+    status TEXT, stage TEXT, reason TEXT, detail TEXT) WITHOUT ROWID;
+CREATE TABLE stored (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE failure (key BLOB PRIMARY KEY, stage TEXT, reason TEXT, detail TEXT, permanent INT) WITHOUT ROWID;
+CREATE TABLE failed_url (url TEXT PRIMARY KEY, reason TEXT, detail TEXT) WITHOUT ROWID;
+CREATE TABLE repeated_record (record TEXT, image_id TEXT);
+CREATE VIEW outcome AS SELECT image_id AS record, status, stage, reason, detail FROM record
+    UNION ALL SELECT r.record, 'duplicate', '', '', '' FROM repeated_record r JOIN record USING (image_id);
+"""
+
+_HASH_CACHE = """
+CREATE TABLE IF NOT EXISTS cache.seen (location TEXT, member TEXT, size INT, stamp TEXT, key BLOB,
+    PRIMARY KEY (location, member)) WITHOUT ROWID;
+"""
+
+
+class InputRecord(NamedTuple):
+    """An image of a dataset, as inserted. A missing text is empty.
+
+    Args:
+        image_id: Unique ID.
+        rank: Rank for limits.
+        root: Label of the root that contains the file; empty if the name identifies the file.
+        label: The text in the image.
+        stated: The split that the input states.
+        hashed: Whether a hash of the image ID determines the split.
+        reason: Reason of the failure.
+    """
+
+    image_id: str
+    file_name: str
+    split: str
+    rank: int
+    root: str = ""
+    url: str = ""
+    label: str = ""
+    stated: str = ""
+    hashed: bool = False
+    reason: str = ""
+    detail: str = ""
+
+
+class ImageDatabase(JobDatabase):
+    """The input images of one run.
+
+    Args:
+        path: The SQLite file, which must not exist.
+        hash_cache: The store's cache of content hashes by file time, which runs share.
+    """
+
+    _CATALOGUED = "SELECT image_id FROM record WHERE status != 'failed'"
+
+    def __init__(self, path: Path, hash_cache: Path) -> None:
+        super().__init__(path, _SCHEMA)
+        self.identities = ImageIdentities(self._db)
+        self.files = NameMatcher(self._db)
+        hash_cache.parent.mkdir(parents=True, exist_ok=True)
+        if not self._attach(hash_cache):
+            _log.warning("%s: the hash cache is corrupt. Creating a new one.", hash_cache)
+            hash_cache.unlink(missing_ok=True)
+            self._attach(hash_cache)
+
+    # === Listing ===
+
+    def insert_records(self, records: Iterable[InputRecord]) -> None:
+        """Inserts images, each with an ID of its own. An image for which two splits are stated has failed."""
+        self._insert(
+            f"""INSERT INTO record (image_id, file_name, root, split, rank, url, label, stated, hashed, status, stage,
+                reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (image_id) DO UPDATE SET
+                status = iif(record.stated = '', record.status, 'failed'),
+                stage = iif(record.stated = '', record.stage, 'parse'),
+                reason = iif(record.stated = '', record.reason, '{TWO_SPLITS}'),
+                detail = iif(record.stated = '', record.detail,
+                    min(record.stated, excluded.stated) || ' and ' || max(record.stated, excluded.stated)),
+                split = iif(record.stated = '', excluded.split, ''),
+                hashed = 0,
+                stated = iif(record.stated = '', excluded.stated, record.stated)
+            WHERE excluded.stated != '' AND excluded.stated != record.stated""",
+            map(_get_columns, records),
+        )
+        self._insert("INSERT INTO repeated_record VALUES (?, ?)", self.identities.list_repeated())
+
+    def insert_captions(self, image_ids: Iterable[str]) -> None:
+        """Counts one caption per image ID."""
+        self._insert(
+            "UPDATE record SET captions = coalesce(captions, 0) + 1 WHERE image_id = ?",
+            ((image_id,) for image_id in image_ids),
+        )
+
+    def find_files(self, limit_images: int | None = None, limit_captions: int | None = None) -> int:
+        """Finds the file of each record, and applies the limits.
+
+        A record without a file is `pending` if it has a URL, else `failed`. A record with several files is `failed`.
+
+        Returns:
+            The number of image files that no record names.
+        """
+        self.files.match()
+        unannotated = self.files.count_unannotated()
+        self.limit(limit_images, limit_captions)
+        self._assign_files()
+        self._db.execute("UPDATE record SET status = 'pending' WHERE location IS NULL AND status IS NULL AND url != ''")
+        self._fail_missing()
+        return unannotated
+
+    # === Downloading ===
+
+    def count_pending(self) -> int:
+        """Returns the number of URLs to download."""
+        return self._count("SELECT count(DISTINCT url) FROM record WHERE status = 'pending'")
+
+    def list_pending(self, compute_bucket: Callable[[str], int]) -> Iterator[tuple[int, str]]:
+        """Yields bucket and URL of the downloads, by bucket."""
+        self._db.create_function("bucket_of", 1, compute_bucket, deterministic=True)
+        rows = self._db.execute(
+            "SELECT DISTINCT bucket_of(url), url FROM record WHERE status = 'pending' ORDER BY 1, 2"
+        )
+        return ((bucket, url) for bucket, url in rows)
+
+    def insert_failed_urls(self, failed: Iterable[tuple[str, str, str]]) -> None:
+        """Inserts failed URLs: URL, reason, detail."""
+        self._insert("INSERT OR REPLACE INTO failed_url VALUES (?, ?, ?)", failed)
+        self._db.execute(
+            """UPDATE record SET status = 'failed', stage = 'download', reason = u.reason, detail = u.detail
+            FROM failed_url u WHERE u.url = record.url AND record.status = 'pending'"""
+        )
+
+    def find_downloads(self, root: str, files: Iterable[ListedFile]) -> None:
+        """Finds the files of the pending records in a new listing of the download root."""
+        self.files.replace_files(root, files)
+        self.files.match()
+        self._db.execute("UPDATE record SET status = NULL WHERE status = 'pending'")
+        self._assign_files()
+        self._fail_missing()
+
+    # === Hashing ===
+
+    def look_up_hashes(self) -> None:
+        """Copies the content hashes of unchanged files from the hash cache."""
+        self._db.execute(
+            """UPDATE record SET key = (SELECT key FROM cache.seen s WHERE s.location = record.location AND
+            s.member = record.member AND s.size = record.size AND s.stamp = record.stamp) WHERE status IS NULL"""
+        )
+
+    def list_unhashed(self) -> Iterator[dict[str, str]]:
+        """Yields image ID, location and member of the records without a content hash."""
+        rows = self._db.execute(
+            """SELECT image_id, location, member FROM record WHERE key IS NULL AND status IS NULL
+            ORDER BY location, member"""
+        )
+        return ({"image_id": i, "location": location, "member": member} for i, location, member in rows)
+
+    def insert_hashes(self, hashed: Iterable[list[str | None]]) -> None:
+        """Inserts [image ID, content hash or None, stage, reason, detail] per image, and updates the hash cache."""
+        rows = [(bytes.fromhex(key) if key else None, *failure, i) for i, key, *failure in hashed if i]
+        with self.transaction():
+            self._insert(
+                "UPDATE record SET key = ?1, stage = ?2, reason = ?3, detail = ?4,"
+                " status = iif(?2 IS NULL, NULL, 'failed') WHERE image_id = ?5",
+                rows,
+            )
+            self._insert(
+                """INSERT OR REPLACE INTO cache.seen SELECT location, member, size, stamp, key FROM record
+                WHERE image_id = ? AND trusted AND key IS NOT NULL""",
+                ((row[-1],) for row in rows),
+            )
+
+    # === Planning ===
+
+    def classify(self, stored: Iterable[bytes], failures: Mapping[bytes, tuple[str, str, str]]) -> None:
+        """Sets the status of every record: `cached`, `failed`, `planned` (the first of its content) or `duplicate`.
+
+        May be called again until the extraction if the table has changed.
+
+        Args:
+            stored: Content hashes of the rows in the table.
+            failures: Stage, reason and detail of permanent failures, by content hash.
+        """
+        self._db.executescript(
+            """UPDATE record SET status = NULL WHERE status IN ('planned', 'duplicate');
+            DROP TABLE IF EXISTS temp.first;"""
+        )
+        self._insert("INSERT OR IGNORE INTO stored VALUES (?)", ((key,) for key in stored))
+        self._db.execute("UPDATE record SET status = 'cached' WHERE status IS NULL AND key IN (SELECT key FROM stored)")
+        self._insert_failures((key, *failure, True) for key, failure in failures.items())
+        self._fail_known("status IS NULL")
+        self._db.executescript(
+            """CREATE TEMP TABLE first AS
+                SELECT min(image_id) AS image_id FROM record WHERE status IS NULL GROUP BY key ORDER BY 1;
+            UPDATE record SET status = 'planned' FROM first WHERE first.image_id = record.image_id;"""
+        )
+        self._db.execute("UPDATE record SET status = 'duplicate' WHERE status IS NULL")
+
+    def count_planned(self) -> int:
+        """Returns the number of images to extract."""
+        return self._count("SELECT count(*) FROM record WHERE status = 'planned'")
+
+    def list_planned(self) -> Iterator[dict[str, Any]]:
+        """Yields content hash, location and member of the images to extract, by content hash."""
+        rows = self._db.execute("SELECT key, location, member FROM record WHERE status = 'planned' ORDER BY key")
+        return ({"key": key, "location": location, "member": member} for key, location, member in rows)
+
+    # === Results ===
+
+    def insert_results(self, failures: Iterable[tuple[bytes, str, str, str, bool]] = ()) -> None:
+        """Turns `planned` into `ok` or `failed`. Removes changed files from the hash cache.
+
+        Args:
+            failures: Content hash, stage, reason, detail and permanence of the images that failed.
+        """
+        self._insert_failures(failures)
+        self._fail_known("status IN ('planned', 'duplicate')")
+        self._db.execute("UPDATE record SET status = 'ok' WHERE status = 'planned'")
+        self._db.execute(
+            """DELETE FROM cache.seen WHERE (location, member) IN
+            (SELECT location, member FROM record WHERE status = 'failed' AND reason = ?)""",
+            (CHANGED,),
+        )
+
+    def assume_results(self) -> None:
+        """Turns `planned` and `pending` into `ok`, as in a run without failures."""
+        self._db.execute("UPDATE record SET status = 'ok' WHERE status IN ('planned', 'pending')")
+
+    def count_by_status(self) -> dict[str, int]:
+        """Returns the number of records by status."""
+        return dict(self._db.execute("SELECT status, count(*) FROM outcome GROUP BY status"))
+
+    def count_by_reason(self) -> dict[str, int]:
+        """Returns the number of failed records by reason, most frequent first."""
+        query = "SELECT reason, count(*) FROM record WHERE status = 'failed' GROUP BY reason ORDER BY 2 DESC, 1"
+        return dict(self._db.execute(query))
+
+    def count_by_split(self) -> dict[str, int]:
+        """Returns the number of usable images by split."""
+        query = "SELECT split, count(*) FROM record WHERE status != 'failed' GROUP BY split ORDER BY split"
+        return dict(self._db.execute(query))
+
+    def count_replaced(self) -> int:
+        """Returns the number of images whose content differs from that in the dataset's last commit."""
+        return self._count("SELECT count(*) FROM record JOIN assigned a USING (image_id) WHERE a.key != record.key")
+
+    def count_labels(self) -> int:
+        """Returns the number of usable images with a label."""
+        return self._count(f"SELECT count(*) FROM record WHERE {_LABELLED}")
+
+    def write_catalog(self, path: Path) -> None:
+        """Writes the dataset catalog as Parquet, by image ID."""
+        query = "SELECT image_id, key, split, location, member, size FROM record WHERE status != 'failed' ORDER BY 1"
+        self._write(path, CATALOG, query)
+
+    def write_labels(self, path: Path) -> None:
+        """Writes the labels of the images as Parquet, by image ID."""
+        self._write(path, LABELS, f"SELECT image_id, label FROM record WHERE {_LABELLED} ORDER BY image_id")
+
+    def write_report(self, path: Path) -> None:
+        """Writes the status of every record as Parquet, by image ID."""
+        query = """SELECT record, status, coalesce(stage, ''), coalesce(reason, ''), coalesce(detail, '')
+            FROM outcome ORDER BY 1, 2"""
+        self._write(path, REPORT, query)
+
+    def write_failures(self, path: Path) -> int:
+        """Writes the permanent failures of this run as Parquet. Returns their number."""
+        query = """SELECT key, stage, reason, detail FROM failure WHERE permanent AND key IN
+            (SELECT key FROM record WHERE status = 'failed') ORDER BY key"""
+        return self._write(path, FAILURES, query)
+
+    def _attach(self, hash_cache: Path) -> bool:
+        """Opens the hash cache. Returns False if it is corrupt."""
+        try:
+            self._db.execute("ATTACH ? AS cache", (str(hash_cache),))
+            if self._db.execute("PRAGMA cache.quick_check(1)").fetchone() == ("ok",):
+                self._db.executescript(_HASH_CACHE)
+                return True
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            pass
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("DETACH cache")
+        return False
+
+    def _assign_files(self) -> None:
+        for number, one, other in self.files.list_ambiguous():
+            self._db.execute(
+                """UPDATE record SET status = 'failed', stage = 'find', reason = 'ambiguous', detail = ? WHERE
+                (file_name, root) = (SELECT file_name, root FROM name WHERE number = ?) AND status IS NULL""",
+                (f"{one} and {other}", number),
+            )
+        self._db.execute(
+            """UPDATE record SET (location, member, size, stamp, trusted) = (c.location, c.member, c.size, c.stamp,
+            c.trusted) FROM name n JOIN candidate c ON c.name = n.number WHERE n.file_name = record.file_name
+            AND n.root = record.root AND record.location IS NULL AND record.status IS NULL"""
+        )
+
+    def _fail_missing(self) -> None:
+        self._db.create_function("describe_missing", 1, self._describe_missing)
+        self._db.execute(
+            """UPDATE record SET status = 'failed', stage = 'find', reason = 'missing',
+            detail = describe_missing(file_name) WHERE location IS NULL AND status IS NULL"""
+        )
+
+    def _describe_missing(self, file_name: str) -> str:
+        similar = self.files.find_similar(file_name)
+        return f"no such file in --images; similar: {similar}" if similar else "no such file in --images"
+
+    def _insert_failures(self, failures: Iterable[tuple[bytes, str, str, str, bool]]) -> None:
+        self._insert("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)", failures)
+
+    def _fail_known(self, condition: str) -> None:
+        self._db.execute(
+            f"""UPDATE record SET status = 'failed', stage = f.stage, reason = f.reason, detail = f.detail
+            FROM failure f WHERE f.key = record.key AND {condition}"""
+        )
+
+
+def _get_columns(record: InputRecord) -> tuple[str | int | None, ...]:
+    image_id, name, split, rank, root, *others, reason, detail = record
+    failure = ("failed", "parse", reason, detail) if reason else (None, None, None, None)
+    return image_id, name, root, split, rank, *others, *failure
+
+
+def copy_hash_cache(source: Path, copy: Path) -> None:
+    """Copies a hash cache while other runs may write to it. An unreadable cache is not copied."""
+    if not source.exists():
+        return
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as one,
+            contextlib.closing(sqlite3.connect(copy)) as other,
+        ):
+            one.backup(other)
+    except sqlite3.Error:
+        copy.unlink(missing_ok=True)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_SUMMARY = "Prepare image-caption datasets once, and train captioning models on them many times."
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
@@ -74,7 +73,13 @@ def __dir__() -> list[str]:
 
 
 def _function(command: Command) -> Callable[..., dict[str, Any]]:
-    signature = _signature(command.options)
+    """Returns the function of a command; its options are in the order of the help, the required ones first."""
+    shown, kinds = inspect.signature(command.options).parameters, get_type_hints(command.options)
+    names = [name for name, _, _ in command.options.declared()]
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ordered = [shown[name].replace(kind=either, annotation=kinds[name]) for name in names]
+    ordered += [shown[name] for name in shown if name not in names]
+    signature = inspect.Signature(sorted(ordered, key=lambda one: one.default is not inspect.Parameter.empty))
 
     def run(*values: Any, **options: Any) -> dict[str, Any]:
         # Values without a name are those of the first options.
@@ -85,17 +90,6 @@ def _function(command: Command) -> Callable[..., dict[str, Any]]:
     run.__doc__ = command.options.__doc__
     run.__signature__ = signature  # type: ignore[attr-defined]
     return run
-
-
-def _signature(options: type[Options]) -> inspect.Signature:
-    """Returns the signature of a command in Python: its options in the order of its help."""
-    shown, kinds = inspect.signature(options).parameters, get_type_hints(options)
-    names = [name for name, _, _ in options.declared()]
-    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    ordered = [shown[name].replace(kind=either, annotation=kinds[name]) for name in names]
-    ordered += [shown[name] for name in shown if name not in names]
-    required = [parameter for parameter in ordered if parameter.default is inspect.Parameter.empty]
-    return inspect.Signature([*required, *(parameter for parameter in ordered if parameter not in required)])
 
 
 def _run(command: Command, options: Options) -> dict[str, Any]:
@@ -114,8 +108,15 @@ def main() -> None:
 
 def application() -> typer.Typer:
     """Returns the command line, generated from `COMMANDS`."""
-    app = _group(_SUMMARY)
-    app.callback(cls=_InOrder)(_callback)
+    app = _group("Prepare image-caption datasets once, and train captioning models on them many times.")
+
+    @app.callback(cls=_InOrder)
+    def callback(
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+        ] = False,
+    ) -> None: ...
+
     groups = {name: _group(summary) for name, summary in GROUPS.items()}
     for name, group in groups.items():
         app.add_typer(group, name=name)
@@ -150,24 +151,10 @@ def _show_version(version: bool) -> None:
         raise typer.Exit
 
 
-def _callback(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-) -> None: ...
-
-
 def _entry(command: Command) -> Callable[..., None]:
     """Returns the function that Typer calls: its parameters are the options of the command and the common ones."""
 
-    def run(
-        json: bool,
-        quiet: bool,
-        debug: bool,
-        log_file: str | None,
-        config: str | None,
-        **options: Any,
-    ) -> None:
+    def run(json: bool, quiet: bool, debug: bool, log_file: str | None, config: str | None, **options: Any) -> None:
         given = {name: value for name, value in options.items() if not (value is None or value is False or value == [])}
         with _one_line_errors(debug, json):
             from_file = command.options.named(read_settings(config), config) if config else {}
@@ -177,7 +164,8 @@ def _entry(command: Command) -> Callable[..., None]:
             if json:
                 print(jsonlib.dumps(result))
             elif not quiet:
-                (_load(command.prints) if command.prints else print_summary)(result)
+                module = "" if ":" in command.prints else f"{command.runs.partition(':')[0]}:"
+                (_load(module + command.prints) if command.prints else print_summary)(result)
 
     parameters = [*parameters_of(command.options), *_common_options(command)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -186,44 +174,23 @@ def _entry(command: Command) -> Callable[..., None]:
     return run
 
 
-def _common_options(command: Command) -> list[inspect.Parameter]:
-    """Returns the options that every command has."""
-    has_hyperparameters = "hyperparameters" in command.options.model_fields
-    values = "option values and hyperparameters" if has_hyperparameters else "option values"
-    options = {
-        "json": (bool, False, typer.Option("--json", help="Print the result as one line of JSON on standard output.")),
-        "quiet": (
-            bool,
-            False,
-            typer.Option(
-                "--quiet",
-                "-q",
-                help="Do not print the result, progress or informational messages. Warnings and errors are still "
-                "printed, and --json still prints the result.",
-            ),
-        ),
-        "debug": (bool, False, typer.Option("--debug", help="Show debug messages, library output and tracebacks.")),
-        "log_file": (
-            str | None,
-            None,
-            typer.Option(
-                "--log-file", metavar="FILE", help="File to append log messages to, in addition to standard error."
-            ),
-        ),
-        "config": (
-            str | None,
-            None,
-            typer.Option(
-                "--config",
-                metavar="FILE",
-                help=f"YAML file to read {values} from. Command-line options take precedence.",
-            ),
-        ),
-    }
-    return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
-        for name, (kind, default, option) in options.items()
-    ]
+def _common_options(command: Command) -> Iterator[inspect.Parameter]:
+    """Yields the options that every command has."""
+    values = f"option values{' and hyperparameters' if 'hyperparameters' in command.options.model_fields else ''}"
+    quiet = "Do not print the result, progress or informational messages. Warnings and errors are still printed, and "
+    for metavar, text, *names in (
+        (None, "Print the result as one line of JSON on standard output.", "--json"),
+        (None, f"{quiet}--json still prints the result.", "--quiet", "-q"),
+        (None, "Show debug messages, library output and tracebacks.", "--debug"),
+        ("FILE", "File to append log messages to, in addition to standard error.", "--log-file"),
+        ("FILE", f"YAML file to read {values} from. Command-line options take precedence.", "--config"),
+    ):
+        option = typer.Option(*names, metavar=metavar, help=text)
+        default, kind = (None, str | None) if metavar else (False, bool)
+        name = names[0].removeprefix("--").replace("-", "_")
+        yield inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        )
 
 
 def print_summary(result: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from features.store.model_history import ModelHistory, list_decisions
 from features.store.store import Store, open_store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
-from schemas.options.models import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
+from schemas.options.workflows import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
 from trainer.runs.directory import EVALUATION, LOCK
 
 KEPT = 5

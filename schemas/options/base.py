@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -22,24 +22,29 @@ class Option:
     """Describes an option, as metadata of its type.
 
     Args:
-        help: Help text, without the default.
+        help: Help text; it ends with the default in words if the value itself does not state the default.
         metavar: Name of the value in the help; None for a name that follows from the type.
-        default: The default in words, if the value itself does not state it.
     """
 
     help: str
     metavar: str | None = None
-    default: str | None = None
 
 
 class Argument(Option):
     """Describes a positional argument, as metadata of its type."""
 
 
+def option(default: Any, text: str, metavar: str | None = None) -> Any:
+    """Returns the default of a field, described by an `Option` of this text and metavar."""
+    field = Field(default)
+    field.metadata.append(Option(text, metavar))
+    return field
+
+
 class Options(Settings):
     """Options of one command; the docstring of a subclass is the help of its command.
 
-    Each field is an `Annotated` type with an `Option` or an `Argument`.
+    Each field has an `Option` or an `Argument`, from its `Annotated` type or from `option`.
     """
 
     @field_validator("*", mode="before")
@@ -57,11 +62,7 @@ class Options(Settings):
 
     @classmethod
     def named(cls, values: Mapping[str, Any], location: str = "") -> dict[str, Any]:
-        """Returns values by the names of options: with underscores instead of dashes.
-
-        Raises:
-            UsageError: A name is used with a dash and with an underscore.
-        """
+        """Returns values by the names of options, with underscores; UsageError if a name is used with a dash, too."""
         named: dict[str, Any] = {}
         for key, value in values.items():
             name = str(key).replace("-", "_")
@@ -87,26 +88,23 @@ class Options(Settings):
             raise cls._to_usage_error(error, location) from None
 
     @classmethod
-    def _command_line_name(cls, name: str) -> str:
-        """Returns the name of an option on the command line; empty if the name is empty."""
-        described = next((one for option, _, one in cls.declared() if option == name), None)
-        if isinstance(described, Argument):
-            return described.metavar or name.upper()
-        return f"--{name.replace('_', '-')}" if name else ""
-
-    @classmethod
     def _to_usage_error(cls, error: ValidationError, location: str) -> UsageError:
         # An unknown name explains a missing one.
         errors = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         name = str(errors[0]["loc"][0]) if errors[0]["loc"] else ""
-        location = ": ".join(part for part in (location, cls._command_line_name(name)) if part)
-        if errors[0]["type"] == "extra_forbidden":
-            names = ", ".join(known for known, _, _ in cls.declared())
-            return UsageError(f"unknown option {name!r}", location=location, hint=f"The options are {names}.")
-        if errors[0]["type"] == "missing":
-            return UsageError("it is missing", location=location, hint="Set a value.")
-        if errors[0]["type"] == "empty":
-            return UsageError("it is empty", location=location, hint="Set a value, or omit the option.")
+        options = {known: described for known, _, described in cls.declared()}
+        described = options.get(name)
+        flag = f"--{name.replace('_', '-')}" if name else ""
+        shown = described.metavar or name.upper() if isinstance(described, Argument) else flag
+        location = ": ".join(part for part in (location, shown) if part)
+        match errors[0]["type"]:
+            case "extra_forbidden":
+                hint = f"The options are {', '.join(options)}."
+                return UsageError(f"unknown option {name!r}", location=location, hint=hint)
+            case "missing":
+                return UsageError("it is missing", location=location, hint="Set a value.")
+            case "empty":
+                return UsageError("it is empty", location=location, hint="Set a value, or omit the option.")
         # An option of two types, such as `auto` or a number, has an error for each.
         expected = [one["msg"].removeprefix("Input should be ") for one in errors if one["loc"][:1] == (name,)]
         problem = f"expected {' or '.join(dict.fromkeys(expected))}, got {errors[0]['input']!r}"

@@ -23,29 +23,19 @@ def parameters_of(options: type[Options]) -> list[inspect.Parameter]:
 
 def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parameter:
     kind = _kind(field.annotation)
-    shown = "required" if field.is_required() else _default(described, field)
-    details: dict[str, Any] = {
-        "help": f"{described.help} [{shown}]" if shown else described.help,
-        "metavar": described.metavar or _METAVARS.get(kind),
-        "show_default": False,
-    }
-    if isinstance(described, Argument):
-        info = typer.Argument(**details)
-    else:
-        info = typer.Option(f"--{name.replace('_', '-')}", **details)
+    text = described.help
+    if field.is_required():
+        text += " [required]"
+    elif not (field.default is None or field.default is False or field.default == () or "[default: " in text):
+        text += f" [default: {field.default}]"
+    details: dict[str, Any] = {"help": text, "metavar": described.metavar or _METAVARS.get(kind), "show_default": False}
+    is_argument = isinstance(described, Argument)
+    info = typer.Argument(**details) if is_argument else typer.Option(f"--{name.replace('_', '-')}", **details)
     # A required option may be in a YAML file of options instead.
-    default = False if kind is bool else None
-    annotation = kind if kind is bool else kind | None
+    default, annotation = (False, bool) if kind is bool else (None, kind | None)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]
     )
-
-
-def _default(described: Option, field: FieldInfo) -> str:
-    """Returns the default as the help shows it; empty without a default."""
-    is_absent = field.default is None or field.default is False or field.default == ()
-    shown = described.default or ("" if is_absent else str(field.default))
-    return f"default: {shown}" if shown else ""
 
 
 def _kind(annotation: Any) -> Any:

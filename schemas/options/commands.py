@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.options import data, inference, models, prepare, store, training, workflows
+from schemas.options import data, inference, prepare, store, training, workflows
 from schemas.options.base import Options
 
 
@@ -10,11 +10,8 @@ from schemas.options.base import Options
 class Command:
     """One command.
 
-    Args:
-        name: Name on the command line, with the group: `prepare features`.
-        options: Class of the options.
-        runs: `module:function` that accepts the options and returns the object that `--json` prints.
-        prints: `module:function` that prints the result as text; empty for a table of the result's entries.
+    `runs` is the `module:function` that accepts the options and returns the object that `--json` prints. `prints` is
+    the `module:function`, or the function beside `runs`, that prints the result as text; empty for a table of it.
     """
 
     name: str
@@ -40,80 +37,39 @@ GROUPS = {
 
 # In the order of the workflow. The help has the same order.
 COMMANDS = (
-    Command("demo", workflows.Demo, "workflows.demo:demo", "workflows.demo:print_demo"),
-    Command(
-        "fetch",
-        data.Fetch,
-        "pipelines.fetch.fetch_dataset:fetch_dataset",
-        "pipelines.fetch.fetch_dataset:print_fetched",
-    ),
+    Command("demo", workflows.Demo, "workflows.demo:demo", "print_demo"),
+    Command("fetch", data.Fetch, "pipelines.fetch.fetch_dataset:fetch_dataset", "print_fetched"),
     Command("synth scenes", data.SynthScenes, "features.synthetic.scenes.dataset:synth_scenes"),
     Command("synth captcha", data.SynthCaptcha, "features.synthetic.captchas.dataset:synth_captcha"),
     Command("prepare features", prepare.PrepareFeatures, "pipelines.prepare_features:prepare_features"),
     Command("prepare captions", prepare.PrepareCaptions, "pipelines.prepare_captions:prepare_captions"),
     Command("prepare captcha", prepare.PrepareCaptcha, "pipelines.prepare_captcha:prepare_captcha"),
     Command("store ls", store.StoreLs, "features.store.stats:list_store", "workflows.print_store:print_list"),
-    Command(
-        "store stats",
-        store.StoreStats,
-        "features.store.stats:store_stats",
-        "workflows.print_store:print_stats",
-    ),
-    Command(
-        "store show", store.StoreShow, "workflows.show_examples:show_examples", "workflows.show_examples:print_examples"
-    ),
+    Command("store stats", store.StoreStats, "features.store.stats:store_stats", "workflows.print_store:print_stats"),
+    Command("store show", store.StoreShow, "workflows.show_examples:show_examples", "print_examples"),
     Command("store verify", store.StoreVerify, "features.store.verification:verify_store"),
     Command("store compact", store.StoreCompact, "features.store.compaction:compact_store"),
     Command("store drop", store.StoreDrop, "features.store.drop:drop_dataset"),
     Command("store gc", store.StoreGc, "features.store.garbage_collection:collect_garbage"),
-    Command(
-        "config",
-        training.Config,
-        "trainer.tasks.default_config:model_defaults",
-        "trainer.tasks.default_config:print_defaults",
-    ),
+    Command("config", training.Config, "trainer.tasks.default_config:model_defaults", "print_defaults"),
     Command("train captioner", training.TrainCaptioner, "trainer.tasks.captioning:train_captioner"),
     Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha"),
-    Command(
-        "evaluate",
-        inference.Evaluate,
-        "trainer.evaluation.command:evaluate",
-        "trainer.evaluation.command:print_evaluation",
-    ),
-    Command(
-        "caption",
-        inference.Caption,
-        "trainer.inference.caption_images:caption",
-        "trainer.inference.caption_images:print_captions",
-    ),
-    Command(
-        "recognize",
-        inference.Recognize,
-        "trainer.inference.recognize_images:recognize",
-        "trainer.inference.recognize_images:print_predictions",
-    ),
+    Command("evaluate", inference.Evaluate, "trainer.evaluation.command:evaluate", "print_evaluation"),
+    Command("caption", inference.Caption, "trainer.inference.caption_images:caption", "print_captions"),
+    Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", "print_predictions"),
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),
     Command("predict captcha", inference.PredictCaptcha, "trainer.inference.predict_captcha:predict_captcha"),
     Command("export", inference.Export, "trainer.export.saved_model:export_run"),
-    Command(
-        "experiment run",
-        workflows.ExperimentRun,
-        "workflows.experiments.run:run_experiment",
-        "workflows.experiments.run:print_experiment",
-    ),
+    Command("experiment run", workflows.ExperimentRun, "workflows.experiments.run:run_experiment", "print_experiment"),
     Command(
         "experiment report",
         workflows.ExperimentReport,
         "workflows.experiments.report:report_experiment",
-        "workflows.experiments.report:print_report",
+        "print_report",
     ),
-    Command("retrain", workflows.Retrain, "workflows.retraining:retrain", "workflows.retraining:print_retrained"),
-    Command(
-        "models ls", models.ModelsLs, "workflows.model_registry:list_models", "workflows.model_registry:print_models"
-    ),
-    Command(
-        "models show", models.ModelsShow, "workflows.model_registry:show_model", "workflows.model_registry:print_model"
-    ),
-    Command("models promote", models.ModelsPromote, "workflows.model_registry:promote_model"),
-    Command("models rollback", models.ModelsRollback, "workflows.model_registry:rollback_model"),
+    Command("retrain", workflows.Retrain, "workflows.retraining:retrain", "print_retrained"),
+    Command("models ls", workflows.ModelsLs, "workflows.model_registry:list_models", "print_models"),
+    Command("models show", workflows.ModelsShow, "workflows.model_registry:show_model", "print_model"),
+    Command("models promote", workflows.ModelsPromote, "workflows.model_registry:promote_model"),
+    Command("models rollback", workflows.ModelsRollback, "workflows.model_registry:rollback_model"),
 )

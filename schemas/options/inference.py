@@ -1,11 +1,76 @@
-"""Declares the options of the commands that use a trained run."""
+"""Declares the options of the commands that use a trained run, and those of caption generation."""
 
-from typing import Annotated
+import inspect
+from typing import Annotated, Any
 
-from schemas.choices import Split
-from schemas.options.base import Argument, Count, Natural, Option, Options
-from schemas.options.generation import GenerationOptions, SearchOptions
-from schemas.options.shared import AllowPrivateAddresses, CaptchaImages, ImageArguments, RunArgument, Strategy
+from schemas.choices import DecodingStrategy, Split
+from schemas.options.base import Argument, Count, Natural, Option, Options, option
+from schemas.options.shared import CaptchaImages
+
+RunArgument = Annotated[
+    str, Argument("Training run: a run directory, or STORE/models/NAME for the champion of a registered model.", "RUN")
+]
+ImageArguments = Annotated[
+    tuple[str, ...],
+    Argument("Image, directory, .zip or .tar file, or a URI (s3://, gs://, http://, https://). Repeatable.", "PATH"),
+]
+AllowPrivateAddresses = Annotated[
+    bool, Option("Allow http:// and https:// URLs that resolve to non-public IP addresses.")
+]
+Strategy = Annotated[
+    DecodingStrategy,
+    Option(
+        "Decoding strategy: greedy; beam (CTC prefix beam search, width 10); or lexicon (the most probable label "
+        "of the train split)."
+    ),
+]
+
+
+class SearchOptions(Options):
+    """Settings of beam search; None selects the default of the run."""
+
+    def generation(self) -> dict[str, Any]:
+        """Returns the options of caption generation that were set, by name."""
+        fields = {name for kind in (SearchOptions, GenerationOptions) for name in inspect.get_annotations(kind)}
+        given = self.model_dump(include=fields | {"num_return_sequences"}, exclude_unset=True)
+        return {name: value for name, value in given.items() if value not in (None, ())}
+
+    num_beams: Count | None = option(None, "Beam width. 1 is greedy decoding. [default: 1]")
+    length_penalty: float | None = option(
+        None,
+        "Exponent of the caption length that divides the log-probability when beams are ranked. 0 favors short "
+        "captions; 1 ranks by the mean per token. Must be 0 or more. [default: 1.0]",
+    )
+    no_repeat_ngram_size: Count | None = option(
+        None, "Length of the n-grams that a caption may contain only once, in words. [default: off]"
+    )
+    bad_words: tuple[str, ...] = option(
+        (), "Word that is never generated. It must be in the vocabulary of the run. Repeatable.", "WORD"
+    )
+    max_new_tokens: Count | None = option(
+        None,
+        "Maximum number of generated tokens per caption. The end token counts. "
+        "[default: length of the longest training caption plus one for the end token]",
+    )
+
+
+class GenerationOptions(SearchOptions):
+    """Settings of beam search and sampling; None selects the default of the run."""
+
+    temperature: float | None = option(
+        None,
+        "Softmax temperature of sampling, which replaces beam search. 0 means greedy decoding. Below 1 makes captions "
+        "more conservative, above 1 more diverse. Cannot be combined with a beam width above 1. [default: off]",
+    )
+    top_k: Count | None = option(
+        None, "Number of most probable words to sample from. Requires --temperature. [default: off]"
+    )
+    top_p: float | None = option(
+        None,
+        "Minimum total probability of the smallest set of words to sample from (nucleus sampling), above 0 and at "
+        "most 1. Requires --temperature. [default: off]",
+    )
+    seed: Natural = option(0, "Seed of sampling. Used only with --temperature.")
 
 
 class Evaluate(GenerationOptions):
@@ -19,33 +84,27 @@ class Evaluate(GenerationOptions):
         tuple[str, ...],
         Argument("Run directory, or STORE/models/NAME. Repeatable. All runs must have the same task.", "RUN"),
     ]
-    split: Annotated[
-        Split,
-        Option(
-            "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val "
-            "is evaluated, and a note reports it."
-        ),
-    ] = "test"
-    store: Annotated[
-        str | None,
-        Option(
-            "Store to evaluate on: a local directory, or an s3:// or gs:// URI.",
-            "STORE",
-            default="the store that the run was trained from",
-        ),
-    ] = None
+    split: Split = option(
+        "test",
+        "Split to evaluate: train, val, test or unused. If test has no captioned or labeled images, val is "
+        "evaluated, and a note reports it.",
+    )
+    store: str | None = option(
+        None,
+        "Store to evaluate on: a local directory, or an s3:// or gs:// URI. [default: the store that the run was "
+        "trained from]",
+        "STORE",
+    )
     num_examples: Annotated[
         Natural,
         "Number of best and of worst captions on the HTML page, or of the worst recognition errors. 0 writes no page.",
     ] = 6
-    labels: Annotated[
-        str | None,
-        Option(
-            "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the "
-            "store. CAPTCHA recognizers only.",
-            "FILE",
-        ),
-    ] = None
+    labels: str | None = option(
+        None,
+        "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "
+        "CAPTCHA recognizers only.",
+        "FILE",
+    )
 
 
 class Caption(GenerationOptions):
@@ -53,21 +112,17 @@ class Caption(GenerationOptions):
 
     run: RunArgument
     images: ImageArguments
-    attention_plot: Annotated[
-        str | None,
-        Option(
-            "Image file for the attention maps (such as maps.png), one panel per word. With several images, a "
-            "number is added to the name. Attention models only.",
-            "FILE",
-        ),
-    ] = None
-    num_return_sequences: Annotated[
-        Count | None,
-        Option(
-            "Number of captions to return per image, best first. At most --num-beams, unless --temperature is given.",
-            default="1",
-        ),
-    ] = None
+    attention_plot: str | None = option(
+        None,
+        "Image file for the attention maps (such as maps.png), one panel per word. With several images, a number "
+        "is added to the name. Attention models only.",
+        "FILE",
+    )
+    num_return_sequences: Count | None = option(
+        None,
+        "Number of captions to return per image, best first. At most --num-beams, unless --temperature is given. "
+        "[default: 1]",
+    )
     allow_private_addresses: AllowPrivateAddresses = False
 
 
@@ -104,14 +159,12 @@ class PredictCaptcha(Options):
         Option("Output file, one `a120000 fail` line per image. Written only when every image has a label.", "FILE"),
     ]
     decoding_strategy: Strategy = "greedy"
-    fallback_label: Annotated[
-        str | None,
-        Option(
-            "Label to write for images that are missing or cannot be read, letters a to z.",
-            "LABEL",
-            default="stop with an error and write no file",
-        ),
-    ] = None
+    fallback_label: str | None = option(
+        None,
+        "Label to write for images that are missing or cannot be read, letters a to z. [default: stop with an "
+        "error and write no file]",
+        "LABEL",
+    )
 
 
 class Export(SearchOptions):

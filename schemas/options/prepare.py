@@ -2,29 +2,65 @@
 
 from typing import Annotated, Literal
 
-from schemas.choices import Compression, ResizeMethodOption, ResizeMode, Standardizer
-from schemas.options.base import Count, Option, Options
+from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
+from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
-from schemas.options.shared import (
-    AllowMixedNumerics,
-    Annotations,
-    BeamOptions,
-    CaptchaImages,
-    DatasetName,
-    DryRun,
-    LimitCaptions,
-    LimitImages,
-    MaxFailures,
-    NumShards,
-    Rehash,
-    SelectionSeed,
-    ShardFormat,
-    SplitRatios,
-    StoreToWrite,
-)
+from schemas.options.shared import CaptchaImages, DryRun, NumShards
 
 CaptionDatasetType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "conceptual", "iapr", "csv", "jsonl"]
 DatasetType = CaptionDatasetType | Literal["folder"]
+
+StoreToWrite = Annotated[
+    str,
+    Option("Store to write to: a local directory, or an s3:// or gs:// URI. Created if it does not exist.", "STORE"),
+]
+Annotations = Annotated[
+    tuple[str, ...],
+    Option(
+        "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable.",
+        "PATH",
+    ),
+]
+DatasetName = Annotated[str | None, Option("Name of the dataset in the store. [default: the dataset type]", "NAME")]
+ShardFormat = Annotated[Format, Option("File format of the shards: tfrecord or parquet.")]
+LimitImages = Annotated[
+    Count | None, Option("Maximum number of images. The image ID and --seed determine the selection. [default: all]")
+]
+LimitCaptions = Annotated[
+    Count | None,
+    Option("Maximum number of captions of the selected images in total. Whole images are selected. [default: all]"),
+]
+SelectionSeed = Annotated[
+    Natural, Option("Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
+]
+SplitRatios = Annotated[
+    str,
+    Option(
+        "Split assignment: `own` keeps the published splits and hashes all other image IDs 0.8/0.1/0.1; "
+        "TRAIN,VAL,TEST fractions hash every image ID. An image already in the store keeps its split.",
+        "RATIOS",
+    ),
+]
+MaxFailures = Annotated[
+    str | None,
+    Option(
+        "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
+        "usable records and exits with code 3. [default: 5%; conceptual: 100%]",
+        "N|P%",
+    ),
+]
+Rehash = Annotated[bool, Option("Hash every image again instead of using the hash cache.")]
+AllowMixedNumerics = Annotated[
+    bool,
+    Option(
+        "Allow new rows that were computed on another CPU type, or with another version of TensorFlow, Pillow or "
+        "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]"
+    ),
+]
+BeamOptions = Annotated[
+    tuple[str, ...],
+    Argument("Apache Beam pipeline options, after `--`, such as `-- --runner=FlinkRunner`.", "BEAM_OPTIONS"),
+]
 
 
 class PrepareFeatures(ExtractorOptions):
@@ -37,92 +73,74 @@ class PrepareFeatures(ExtractorOptions):
     dataset_type: Annotated[
         DatasetType,
         Option(
-            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl,"
-            " or folder (images without captions)."
+            "Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv, jsonl, or "
+            "folder (images without captions)."
         ),
     ]
     images: Annotated[
         tuple[str, ...],
         Option(
-            "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable. "
-            "With `conceptual`, images are downloaded to the first directory.",
+            "Directory or archive (.zip, uncompressed .tar) with images; local, s3:// or gs://. Repeatable. With "
+            "`conceptual`, images are downloaded to the first directory.",
             "PATH",
         ),
     ]
     annotations: Annotations = ()
     dataset_name: DatasetName = None
-    resize_method: Annotated[
-        ResizeMethodOption,
-        Option(
-            "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs "
-            "decoded at reduced size), or tf (tf.image.resize, not antialiased)."
-        ),
-    ] = "pillow"
-    resize_mode: Annotated[
-        ResizeMode,
-        Option(
-            "Resize mode: stretch ignores the aspect ratio; crop keeps it and crops the edges; pad keeps it and adds "
-            "black borders."
-        ),
-    ] = "stretch"
-    shortest_edge: Annotated[
-        Count | None,
-        Option(
-            "With crop: length in pixels to which the shorter side is resized first. At least the longer side of "
-            "the input size.",
-            default="the smallest size that covers the crop",
-        ),
-    ] = None
+    resize_method: ResizeMethodOption = option(
+        "pillow",
+        "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs decoded at reduced "
+        "size), or tf (tf.image.resize, not antialiased).",
+    )
+    resize_mode: ResizeMode = option(
+        "stretch",
+        "Resize mode: stretch ignores the aspect ratio; crop keeps it and crops the edges; pad keeps it and adds "
+        "black borders.",
+    )
+    shortest_edge: Count | None = option(
+        None,
+        "With crop: length in pixels to which the shorter side is resized first. At least the longer side of the "
+        "input size. [default: the smallest size that covers the crop]",
+    )
     format: ShardFormat = "tfrecord"
-    compression: Annotated[
-        Compression,
-        Option(
-            "Compression of each feature value: none or zstd. zstd makes dense float features 12 to 30% "
-            "smaller and random reads 2 to 10 times slower."
-        ),
-    ] = "none"
-    batch_size: Annotated[
-        Literal["auto"] | Count,
-        Option(
-            "Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out.",
-            "N|auto",
-        ),
-    ] = "auto"
+    compression: Compression = option(
+        "none",
+        "Compression of each feature value: none or zstd. zstd makes dense float features 12 to 30% smaller and "
+        "random reads 2 to 10 times slower.",
+    )
+    batch_size: Literal["auto"] | Count = option(
+        "auto",
+        "Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out.",
+        "N|auto",
+    )
     num_shards: NumShards = None
     limit_images: LimitImages = None
     limit_captions: LimitCaptions = None
     seed: SelectionSeed = 0
     split_ratios: SplitRatios = "own"
     max_failures: MaxFailures = None
-    dry_run: Annotated[
-        bool, Option("Report cached and missing images, table size and estimated time. Write nothing.")
-    ] = False
-    assume_images: Annotated[
-        Count | None,
-        Option("With --dry-run: number of images for which to estimate size and time.", default="the number found"),
-    ] = None
-    retry_failed: Annotated[
-        bool, Option("Process again the images and URLs that failed permanently in earlier runs.")
-    ] = False
+    dry_run: bool = option(False, "Report cached and missing images, table size and estimated time. Write nothing.")
+    assume_images: Count | None = option(
+        None, "With --dry-run: number of images for which to estimate size and time. [default: the number found]"
+    )
+    retry_failed: bool = option(False, "Process again the images and URLs that failed permanently in earlier runs.")
     rehash: Rehash = False
-    max_image_pixels: Annotated[
-        Count | None, Option("Maximum number of pixels per image. Larger images fail.", default="178956970")
-    ] = None
-    max_image_bytes: Annotated[
-        Count | None, Option("Maximum size of an image file in bytes. Larger files fail.", default="268435456, 256 MiB")
-    ] = None
+    max_image_pixels: Count | None = option(
+        None, "Maximum number of pixels per image. Larger images fail. [default: 178956970]"
+    )
+    max_image_bytes: Count | None = option(
+        None, "Maximum size of an image file in bytes. Larger files fail. [default: 268435456, 256 MiB]"
+    )
     allow_mixed_numerics: AllowMixedNumerics = False
-    allow_private_addresses: Annotated[
-        bool, Option("Allow downloads from non-public IP addresses (dataset type `conceptual` only).")
-    ] = False
-    resource_hint: Annotated[
-        tuple[str, ...],
-        Option(
-            "Beam resource hint NAME=VALUE for the extraction step, such as min_ram=16GB. Repeatable. Runners"
-            " without resource hints ignore it.",
-            "NAME=VALUE",
-        ),
-    ] = ()
+    allow_private_addresses: bool = option(
+        False, "Allow downloads from non-public IP addresses (dataset type `conceptual` only)."
+    )
+    resource_hint: tuple[str, ...] = option(
+        (),
+        "Beam resource hint NAME=VALUE for the extraction step, such as min_ram=16GB. Repeatable. Runners without "
+        "resource hints ignore it.",
+        "NAME=VALUE",
+    )
     beam_options: BeamOptions = ()
 
 
@@ -139,39 +157,28 @@ class PrepareCaptions(Options):
     ]
     annotations: Annotations = ()
     dataset_name: DatasetName = None
-    vocab_size: Annotated[
-        int | None,
-        Option(
-            "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit.", default="5000"
-        ),
-    ] = None
-    min_count: Annotated[
-        int | None, Option("Minimum number of occurrences in the train split. Rarer words become <unk>.", default="1")
-    ] = None
-    vocab_from: Annotated[
-        str | None,
-        Option(
-            "Caption table whose vocabulary is reused, by fingerprint or its beginning. Not valid with "
-            "--vocab-size and --min-count.",
-            "FINGERPRINT",
-            default="build one",
-        ),
-    ] = None
-    standardize: Annotated[
-        Standardizer,
-        Option(
-            "Text standardization: keras (ASCII punctuation except the apostrophe splits words), alnum "
-            "(everything except letters, digits and _ splits words), or punctuation (punctuation is removed)."
-            " All lowercase."
-        ),
-    ] = "keras"
-    max_length: Annotated[
-        int,
-        Option(
-            "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At"
-            " least 3, or 0 for no limit."
-        ),
-    ] = 0
+    vocab_size: int | None = option(
+        None, "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit. [default: 5000]"
+    )
+    min_count: int | None = option(
+        None, "Minimum number of occurrences in the train split. Rarer words become <unk>. [default: 1]"
+    )
+    vocab_from: str | None = option(
+        None,
+        "Caption table whose vocabulary is reused, by fingerprint or its beginning. Not valid with --vocab-size "
+        "and --min-count. [default: build one]",
+        "FINGERPRINT",
+    )
+    standardize: Standardizer = option(
+        "keras",
+        "Text standardization: keras (ASCII punctuation except the apostrophe splits words), alnum (everything "
+        "except letters, digits and _ splits words), or punctuation (punctuation is removed). All lowercase.",
+    )
+    max_length: int = option(
+        0,
+        "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
+        "or 0 for no limit.",
+    )
     limit_images: LimitImages = None
     limit_captions: LimitCaptions = None
     seed: SelectionSeed = 0
@@ -194,35 +201,28 @@ class PrepareCaptcha(Options):
             "FILE",
         ),
     ]
-    dataset_name: Annotated[str | None, Option("Name of the dataset in the store.", "NAME", default="captcha")] = None
-    split_sizes: Annotated[
-        str | None,
-        Option(
-            "Number of images in train, val and test, by image number: TRAIN,VAL,TEST. The remaining images "
-            "get the split `unused`.",
-            "SIZES",
-            default="5/7, 1/7 and 1/7 of the images",
-        ),
-    ] = None
-    height: Annotated[Count, Option("Height of the stored image in pixels.")] = 80
-    width: Annotated[Count, Option("Width of the stored image in pixels.")] = 160
+    dataset_name: str | None = option(None, "Name of the dataset in the store. [default: captcha]", "NAME")
+    split_sizes: str | None = option(
+        None,
+        "Number of images in train, val and test, by image number: TRAIN,VAL,TEST. The remaining images get the "
+        "split `unused`. [default: 5/7, 1/7 and 1/7 of the images]",
+        "SIZES",
+    )
+    height: Count = option(80, "Height of the stored image in pixels.")
+    width: Count = option(160, "Width of the stored image in pixels.")
     format: ShardFormat = "tfrecord"
-    compression: Annotated[
-        Compression,
-        Option("Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."),
-    ] = "none"
+    compression: Compression = option(
+        "none", "Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."
+    )
     num_shards: NumShards = None
-    max_failures: Annotated[
-        str | None,
-        Option(
-            "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command "
-            "commits the usable records and exits with code 3.",
-            "N|P%",
-            default="5%",
-        ),
-    ] = None
+    max_failures: str | None = option(
+        None,
+        "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
+        "usable records and exits with code 3. [default: 5%]",
+        "N|P%",
+    )
     dry_run: DryRun = False
-    retry_failed: Annotated[bool, Option("Process again the images that failed permanently in earlier runs.")] = False
+    retry_failed: bool = option(False, "Process again the images that failed permanently in earlier runs.")
     rehash: Rehash = False
     allow_mixed_numerics: AllowMixedNumerics = False
     beam_options: BeamOptions = ()

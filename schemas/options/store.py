@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from schemas.choices import Split
-from schemas.options.base import Argument, Count, Natural, Option, Options
+from schemas.options.base import Argument, Count, Natural, Options, option
 from schemas.options.shared import CaptionTable, NumShards, StoreArgument
 
 
@@ -23,12 +23,12 @@ class StoreShow(Options):
     """Show training examples: image, captions, split and tokens."""
 
     store: StoreArgument
-    dataset: Annotated[str | None, Option("Dataset in the store.", "NAME", default="the only dataset")] = None
+    dataset: str | None = option(None, "Dataset in the store. [default: the only dataset]", "NAME")
     caption_table: CaptionTable = None
-    output: Annotated[str | None, Option("HTML file to write the examples to.", "FILE", default="print a table")] = None
-    num_examples: Annotated[Count, Option("Number of examples.")] = 24
-    split: Annotated[Split | None, Option("Split of the examples: train, val, test or unused.", default="all")] = None
-    seed: Annotated[Natural, Option("Seed of the selection of examples.")] = 0
+    output: str | None = option(None, "HTML file to write the examples to. [default: print a table]", "FILE")
+    num_examples: Count = option(24, "Number of examples.")
+    split: Split | None = option(None, "Split of the examples: train, val, test or unused. [default: all]")
+    seed: Natural = option(0, "Seed of the selection of examples.")
 
 
 class StoreVerify(Options):
@@ -49,10 +49,9 @@ class StoreCompact(Options):
 
     store: StoreArgument
     num_shards: NumShards = None
-    feature_table: Annotated[
-        str | None,
-        Option("Feature table to compact, by fingerprint or the beginning of one.", "FINGERPRINT", default="all"),
-    ] = None
+    feature_table: str | None = option(
+        None, "Feature table to compact, by fingerprint or the beginning of one. [default: all]", "FINGERPRINT"
+    )
 
 
 class StoreDrop(Options):
@@ -69,12 +68,10 @@ class StoreGc(Options):
     """Delete files that no commit references and that are older than --older-than."""
 
     store: StoreArgument
-    older_than: Annotated[
-        str,
-        Option(
-            "Minimum time for which a file must have been unreferenced: a number and s, m, h, d or w. Files "
-            "of killed jobs are kept for at least 1h.",
-            "TIME",
-        ),
-    ] = "24h"
-    dry_run: Annotated[bool, Option("List the files that would be deleted. Delete nothing.")] = False
+    older_than: str = option(
+        "24h",
+        "Minimum time for which a file must have been unreferenced: a number and s, m, h, d or w. Files of killed "
+        "jobs are kept for at least 1h.",
+        "TIME",
+    )
+    dry_run: bool = option(False, "List the files that would be deleted. Delete nothing.")

@@ -6,14 +6,45 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from schemas.choices import CaptionsPerImage, RnnCell
-from schemas.options.base import Argument, Count, Natural, Option, Options
-from schemas.options.shared import CaptionTable, Datasets, RunDir, SaveSteps, StepsPerEpoch, StoreToRead, WarmStartFrom
+from schemas.options.base import Argument, Count, Natural, Option, Options, option
+from schemas.options.shared import CaptionTable
 
 Profile = Literal["default", "quick"]
 CaptionerName = Literal[
     "soft_attention", "hard_attention", "transformer", "nic", "m_rnn", "init_inject", "par_inject", "merge"
 ]
 ModelName = CaptionerName | Literal["recognizer"]
+
+StoreToRead = Annotated[str, Option("Store to read: a local directory, or an s3:// or gs:// URI.", "STORE")]
+RunDir = Annotated[
+    str,
+    Option("Run directory. Created if it does not exist. An unfinished run resumes from its last checkpoint.", "DIR"),
+]
+Datasets = Annotated[
+    tuple[str, ...],
+    Option("Dataset in the store to train on. Repeatable. [default: the only dataset that fits]", "NAME"),
+]
+StepsPerEpoch = Annotated[
+    Count | None,
+    Option(
+        "Number of steps per epoch. If set, images are sampled with replacement. [default: one pass over the train "
+        "split]"
+    ),
+]
+SaveSteps = Annotated[
+    Count | None,
+    Option(
+        "Number of steps between checkpoints, in addition to one after each epoch. [default: after each epoch only]"
+    ),
+]
+WarmStartFrom = Annotated[
+    str | None,
+    Option(
+        "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary "
+        "may differ. [default: random initialization]",
+        "RUN",
+    ),
+]
 
 
 class Config(Options):
@@ -27,10 +58,9 @@ class Config(Options):
             "MODEL",
         ),
     ]
-    profile: Annotated[
-        Profile | None,
-        Option("Profile of the recognizer: default or quick. Not valid for captioners.", default="default"),
-    ] = None
+    profile: Profile | None = option(
+        None, "Profile of the recognizer: default or quick. Not valid for captioners. [default: default]"
+    )
 
 
 class TrainingOptions(Options):
@@ -60,42 +90,31 @@ class TrainCaptioner(TrainingOptions):
 
     store: StoreToRead
     run_dir: RunDir
-    model: Annotated[
-        CaptionerName,
-        Option(
-            "Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.",
-            "MODEL",
-        ),
-    ] = "soft_attention"
+    model: CaptionerName = option(
+        "soft_attention",
+        "Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.",
+        "MODEL",
+    )
     dataset: Datasets = ()
-    feature_table: Annotated[
-        str | None,
-        Option(
-            "Feature table, by fingerprint or the beginning of one.", "FINGERPRINT", default="the only table that fits"
-        ),
-    ] = None
+    feature_table: str | None = option(
+        None,
+        "Feature table, by fingerprint or the beginning of one. [default: the only table that fits]",
+        "FINGERPRINT",
+    )
     caption_table: CaptionTable = None
-    seed: Annotated[
-        Natural | None,
-        Option("Seed of weight initialization, shuffling, dropout, augmentation and caption sampling.", default="0"),
-    ] = None
-    epochs: Annotated[Count | None, Option("Number of epochs.", default="20, unless --config sets it")] = None
+    seed: Natural | None = option(
+        None, "Seed of weight initialization, shuffling, dropout, augmentation and caption sampling. [default: 0]"
+    )
+    epochs: Count | None = option(None, "Number of epochs. [default: 20, unless --config sets it]")
     steps_per_epoch: StepsPerEpoch = None
     save_steps: SaveSteps = None
-    captions_per_image: Annotated[
-        CaptionsPerImage | None,
-        Option(
-            "Captions per image and epoch: all of them, or one random caption.",
-            default="all; init_inject: one",
-        ),
-    ] = None
-    rnn_cell: Annotated[
-        RnnCell | None,
-        Option(
-            "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer.",
-            default="depends on the model",
-        ),
-    ] = None
+    captions_per_image: CaptionsPerImage | None = option(
+        None, "Captions per image and epoch: all of them, or one random caption. [default: all; init_inject: one]"
+    )
+    rnn_cell: RnnCell | None = option(
+        None,
+        "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer. [default: depends on the model]",
+    )
     warm_start_from: WarmStartFrom = None
 
 
@@ -104,22 +123,19 @@ class TrainCaptcha(TrainingOptions):
 
     store: StoreToRead
     run_dir: RunDir
-    profile: Annotated[
-        Profile, Option("Set of default hyperparameters: default (for 100,000 images) or quick (for 20,000 images).")
-    ] = "default"
+    profile: Profile = option(
+        "default", "Set of default hyperparameters: default (for 100,000 images) or quick (for 20,000 images)."
+    )
     dataset: Datasets = ()
-    feature_table: Annotated[
-        str | None,
-        Option(
-            "Feature table with pixels, by fingerprint or the beginning of one.",
-            "FINGERPRINT",
-            default="the only table that fits",
-        ),
-    ] = None
-    seed: Annotated[
-        Natural | None, Option("Seed of weight initialization, shuffling, dropout and augmentation.", default="0")
-    ] = None
-    epochs: Annotated[Count | None, Option("Number of epochs.", default="12; quick: 10")] = None
+    feature_table: str | None = option(
+        None,
+        "Feature table with pixels, by fingerprint or the beginning of one. [default: the only table that fits]",
+        "FINGERPRINT",
+    )
+    seed: Natural | None = option(
+        None, "Seed of weight initialization, shuffling, dropout and augmentation. [default: 0]"
+    )
+    epochs: Count | None = option(None, "Number of epochs. [default: 12; quick: 10]")
     steps_per_epoch: StepsPerEpoch = None
     save_steps: SaveSteps = None
     warm_start_from: WarmStartFrom = None

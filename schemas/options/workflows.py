@@ -1,15 +1,17 @@
-"""Declares the options of `capt demo`, `capt experiment` and `capt retrain`."""
+"""Declares the options of `capt demo`, `capt experiment`, `capt retrain` and `capt models`."""
 
 from typing import Annotated
 
-from schemas.options.base import Argument, Natural, Option, Options
-from schemas.options.shared import DryRun
+from schemas.options.base import Argument, Natural, Option, Options, option
+from schemas.options.shared import DryRun, StoreArgument
+
+ModelName = Annotated[str | None, Option("Model name in the registry. [default: the only model]", "NAME")]
 
 
 class Demo(Options):
     """Run the whole workflow on synthetic data and write an HTML report. Takes about one minute on two CPU cores."""
 
-    output: Annotated[str, Option("Output directory. An interrupted demo resumes there.", "DIR")] = "demo"
+    output: str = option("demo", "Output directory. An interrupted demo resumes there.", "DIR")
 
 
 class ExperimentRun(Options):
@@ -30,8 +32,8 @@ class ExperimentReport(Options):
     """
 
     directory: Annotated[str, Argument("Experiment directory: `output_dir` of the experiment file.", "DIR")]
-    output: Annotated[str | None, Option("HTML file to write.", "FILE", default="DIR/report.html")] = None
-    num_images: Annotated[Natural, Option("Maximum number of images shown side by side.")] = 12
+    output: str | None = option(None, "HTML file to write. [default: DIR/report.html]", "FILE")
+    num_images: Natural = option(12, "Maximum number of images shown side by side.")
 
 
 class Retrain(Options):
@@ -42,3 +44,34 @@ class Retrain(Options):
 
     file: Annotated[str, Argument("Retraining file (YAML). See examples/retrain.yaml.", "FILE")]
     dry_run: DryRun = False
+
+
+class ModelsLs(Options):
+    """List the models of a store and their champions."""
+
+    store: StoreArgument
+
+
+class ModelsShow(Options):
+    """Show every decision about a model, with the reasons."""
+
+    store: StoreArgument
+    model_name: ModelName = None
+
+
+class ModelsPromote(Options):
+    """Make a run the champion, regardless of earlier decisions."""
+
+    store: StoreArgument
+    run: Annotated[
+        str,
+        Argument("Run of the model, by name or the beginning of its name. `capt models show` lists the runs.", "RUN"),
+    ]
+    model_name: ModelName = None
+
+
+class ModelsRollback(Options):
+    """Make the previous champion the champion again. The last five champions are kept."""
+
+    store: StoreArgument
+    model_name: ModelName = None

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from features.store import Store
-from schemas.options.shared import Datasets, RunDir, StoreToRead, WarmStartFrom
-from schemas.options.training import TrainingOptions
+from schemas.options.training import Datasets, RunDir, StoreToRead, TrainingOptions, WarmStartFrom
 from schemas.terminal.console import Printer
 from trainer.config import LoopConfig, parse_parts
 from trainer.data.captcha_data import LabelledImages, join_labels, load_labelled_images

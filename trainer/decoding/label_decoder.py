@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.options.shared import DecodingStrategy
+from schemas.choices import DecodingStrategy
 from trainer.decoding.lexicon import Lexicon
 from trainer.decoding.prefix_beam_search import prefix_beam_search
 from trainer.models.charset import decode

@@ -10,9 +10,9 @@ from typing import Any
 from features.extractors.extraction import EncodedImage
 from features.io.locations import local_path
 from features.synthetic.captchas.image_names import parse_image_number
+from schemas.choices import DecodingStrategy
 from schemas.errors import CaptError, RecordError, UsageError
 from schemas.options.inference import PredictCaptcha
-from schemas.options.shared import DecodingStrategy
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
 from trainer.data.image_inputs import ImageInput, find_images

@@ -4,9 +4,9 @@ from typing import Any
 
 from features.extractors.extraction import EncodedImage
 from features.inputs.downloads import DownloadLimits
+from schemas.choices import DecodingStrategy
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
-from schemas.options.shared import DecodingStrategy
 from schemas.terminal.printable import printable
 from trainer.data.image_inputs import check_images, find_images
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun

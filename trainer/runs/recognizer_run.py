@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.extractors.extraction import EncodedImage
+from schemas.choices import DecodingStrategy
 from schemas.errors import CorruptFileError, RecordError, UsageError
-from schemas.options.shared import DecodingStrategy
 from trainer.decoding.label_decoder import LabelDecoder, Prediction
 from trainer.runs.directory import LABELS
 from trainer.runs.metadata import RecognizerMetadata

@@ -8,8 +8,7 @@ import numpy as np
 
 from features.store import Store
 from schemas.errors import UsageError
-from schemas.options.generation import SearchOptions
-from schemas.options.inference import Evaluate, Export
+from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import TrainCaptcha, TrainingOptions
 from trainer.config import RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels

@@ -35,6 +35,8 @@ GROUPS = {
     "models": "Manage the model registry of a store.",
 }
 
+_PRINT_RESULTS = "trainer.data.image_inputs:print_results"
+
 # In the order of the workflow. The help has the same order.
 COMMANDS = (
     Command("demo", workflows.Demo, "workflows.demo:demo", "print_demo"),
@@ -55,8 +57,8 @@ COMMANDS = (
     Command("train captioner", training.TrainCaptioner, "trainer.tasks.captioning:train_captioner"),
     Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha"),
     Command("evaluate", inference.Evaluate, "trainer.evaluation.command:evaluate", "print_evaluation"),
-    Command("caption", inference.Caption, "trainer.inference.caption_images:caption", "print_captions"),
-    Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", "print_predictions"),
+    Command("caption", inference.Caption, "trainer.inference.caption_images:caption", _PRINT_RESULTS),
+    Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", _PRINT_RESULTS),
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),
     Command("predict captcha", inference.PredictCaptcha, "trainer.inference.predict_captcha:predict_captcha"),
     Command("export", inference.Export, "trainer.export.saved_model:export_run"),

@@ -40,14 +40,9 @@ class Augmentation:
         return cls(config.seed, **amounts) if any(amounts.values()) else None
 
     def for_epoch(self, epoch: int) -> Augment:
-        """Returns the function that augments the batches of an epoch.
+        """Returns a TensorFlow function that augments the batches of an epoch; epochs count from 0.
 
-        Args:
-            epoch: The number of the pass, from 0.
-
-        Returns:
-            A function in TensorFlow operations. It maps pixels uint8 [N, H, W, 3] and the number of the batch in the
-            epoch, int64, to pixels uint8 [N, H, W, 3].
+        The function maps pixels uint8 [N, H, W, 3] and the number of the batch in the epoch, int64, to pixels.
         """
         seeds = np.random.SeedSequence([self.seed, epoch, _STREAM]).generate_state(3)
 

@@ -1,22 +1,27 @@
-"""Joins labels to the pixels of their images.
+"""Reads labels, and joins them to the pixels of their images.
 
 labels.image_id → catalog.image_id → content hash → position in the feature table
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.store import Dataset
+from features.io.locations import parse_location
+from features.store import Dataset, FeatureTable
 from features.store.merge import as_keys
+from features.synthetic.captchas.image_names import parse_label_line
+from schemas.errors import UsageError
 from schemas.records import stack_keys
 from trainer.data.held_out_images import HeldOutImages, ImageName, join_references, no_held_out_images
-from trainer.data.table_selection import FeatureSource, TrainingTables
-from trainer.data.training_data import USED_SPLITS, TrainingData, count_shared_images, no_training_data
+from trainer.data.table_selection import TrainingTables
+from trainer.data.training_data import USED_SPLITS, TrainingData, no_training_data
 from trainer.models.charset import encode
 
 
@@ -61,6 +66,30 @@ class LabelledImages:
         return digest.hexdigest()
 
 
+def read_label_file(path: str | Path) -> dict[str, str]:
+    """Reads labels by image ID from a UTF-8 text file with one `ID LABEL` line per image, such as `a100000 thus`.
+
+    Raises:
+        UsageError: The file cannot be read or is empty, or a line is invalid or repeats an ID.
+    """
+    location = f"--labels {path}"
+    try:
+        lines = parse_location(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the file cannot be read: {error}", location=location) from None
+    labels: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        found = parse_label_line(line)
+        name = f"a{found[0]}" if found else ""
+        if found is None or name in labels:
+            problem = f"line {number} repeats {name}" if found else f"line {number} is {line[:40]!r}"
+            raise UsageError(problem, location=location, hint="Write one `ID LABEL` line per image, such as `a0 thus`.")
+        labels[name] = found[1]
+    if not labels:
+        raise UsageError("the file contains no labels", location=location)
+    return labels
+
+
 def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
     """Joins the labels of all datasets to the pixels of their images.
 
@@ -72,38 +101,40 @@ def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
     splits = {split: _concatenate(parts[split]) for split in USED_SPLITS}
     skipped = {
         "without_label": {split: sum(one.without_label for one in parts[split]) for split in USED_SPLITS},
-        "without_features": {split: sum(one.without_features for one in parts[split]) for split in USED_SPLITS},
+        "without_features": {
+            split: sum(int(((one.label != "") & (one.row < 0)).sum()) for one in parts[split]) for split in USED_SPLITS
+        },
     }
     if not len(splits["train"]):
         hint = "Run `capt prepare captcha` with the --labels of a train split."
         raise no_training_data(tables, skipped["without_features"]["train"], "labelled images", hint)
-    return TrainingData(splits, skipped, count_shared_images(splits))
+    return TrainingData(splits, skipped)
 
 
 def load_labelled_images(tables: TrainingTables, split: str, labels: Mapping[str, str] | None = None) -> HeldOutImages:
     """Loads the labeled images of a split. If no image of test has a label, those of val are loaded instead.
 
-    Args:
-        tables: The datasets with their labels, and the pixels.
-        split: `train`, `val`, `test` or `unused`.
-        labels: Labels by image ID, which replace the labels of the datasets.
+    `labels` by image ID replace the labels of the datasets.
 
     Raises:
         CaptError: No image of the split has a label and pixels.
     """
+    given = labels or {}
     stored = [_join(dataset, tables.features) for dataset in tables.datasets]
-    joined = [one.relabel(labels or {}) for one in stored]
+    joined = [
+        one._replace(label=np.array([given.get(*pair) for pair in zip(one.name, one.label, strict=True)], object))
+        for one in stored
+    ]
     if split == "test" and not any((one.label[one.split == split] != "").any() for one in joined):
         split = "val"
     parts = [one.select(one.split == split) for one in joined]
-    before = [one.select(one.split == split) for one in stored]
-    differing = sum(
-        int(((old.label != "") & (old.label != new.label)).sum()) for old, new in zip(before, parts, strict=True)
-    )
+    before = [one.label[one.split == split] for one in stored]
     skipped = {
         "without_label": sum(one.without_label for one in parts),
-        "differing_labels": differing,
-        "unused_labels": len(set(labels or ()).difference(*(one.name.tolist() for one in parts))),
+        "differing_labels": sum(
+            int(((old != "") & (old != new.label)).sum()) for old, new in zip(before, parts, strict=True)
+        ),
+        "unused_labels": len(set(given).difference(*(one.name.tolist() for one in parts))),
     }
     references = {
         (str(dataset), str(name)): [str(label)]
@@ -119,34 +150,25 @@ def load_labelled_images(tables: TrainingTables, split: str, labels: Mapping[str
     return held_out
 
 
-@dataclass(frozen=True)
-class _Joined:
+class _Joined(NamedTuple):
     """One row per image of a dataset: the label is "" and the position −1 if missing."""
 
-    dataset: NDArray[np.object_]
-    name: NDArray[np.object_]
-    key: NDArray[np.uint8]
-    split: NDArray[np.object_]
-    label: NDArray[np.object_]
-    row: NDArray[np.int64]
+    dataset: NDArray[Any]
+    name: NDArray[Any]
+    key: NDArray[Any]
+    split: NDArray[Any]
+    label: NDArray[Any]
+    row: NDArray[Any]
 
     @property
     def without_label(self) -> int:
         return int((self.label == "").sum())
 
-    @property
-    def without_features(self) -> int:
-        return int(((self.label != "") & (self.row < 0)).sum())
-
-    def select(self, mask: NDArray[np.bool_]) -> "_Joined":
-        return _Joined(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
-
-    def relabel(self, labels: Mapping[str, str]) -> "_Joined":
-        pairs = zip(self.name, self.label, strict=True)
-        return replace(self, label=np.array([labels.get(name, label) for name, label in pairs], object))
+    def select(self, rows: NDArray[Any]) -> "_Joined":
+        return _Joined(*(column[rows] for column in self))
 
 
-def _join(dataset: Dataset, features: FeatureSource) -> _Joined:
+def _join(dataset: Dataset, features: FeatureTable) -> _Joined:
     labels, catalog = dataset.labels(), dataset.catalog()
     label = np.append(np.array(labels["word"].to_pylist(), object), "")
     number = pc.index_in(catalog["image_id"], labels["image_id"].combine_chunks()).fill_null(-1)
@@ -163,9 +185,7 @@ def _join(dataset: Dataset, features: FeatureSource) -> _Joined:
 
 def _concatenate(parts: Sequence[_Joined]) -> LabelledImages:
     """Orders the usable images of several datasets by content hash, equal ones by name."""
-    usable = [part.select((part.label != "") & (part.row >= 0)) for part in parts]
-    columns = ([getattr(part, name) for part in usable] for name in ("dataset", "name", "key", "label", "row"))
-    dataset, name, key, label, row = (np.concatenate(column) for column in columns)
-    order = np.lexsort((name.astype(str), dataset.astype(str), as_keys(key)))
-    names = tuple(zip(dataset[order], name[order], strict=True))
-    return LabelledImages(names, tuple(label[order]), key[order], row[order])
+    usable = _Joined(*map(np.concatenate, zip(*parts, strict=True)))
+    usable = usable.select((usable.label != "") & (usable.row >= 0))
+    one = usable.select(np.lexsort((usable.name.astype(str), usable.dataset.astype(str), as_keys(usable.key))))
+    return LabelledImages(tuple(zip(one.dataset, one.name, strict=True)), tuple(one.label), one.key, one.row)

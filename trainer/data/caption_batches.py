@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features.store import FeatureTable
 from schemas.choices import CaptionsPerImage
 from schemas.table_config import PAD
 from trainer.data.caption_data import Captions, spans
 from trainer.data.feature_reader import Augment, FeatureReader
-from trainer.data.table_selection import FeatureSource
 
 Order = list[NDArray[np.int64]]
 
@@ -34,66 +34,50 @@ def steps_per_epoch(captions: Captions, batch_size: int, per_image: CaptionsPerI
 
 
 def shuffle_captions(
-    captions: Captions, batch_size: int, seed: int, epoch: int, per_image: CaptionsPerImage = "all"
+    captions: Captions,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    per_image: CaptionsPerImage = "all",
+    steps: int | None = None,
 ) -> Order:
-    """Returns the batches of one pass over the split.
+    """Returns the caption numbers, int64, of each batch of one pass over the split.
 
     Args:
         captions: The split.
-        batch_size: Captions per batch. One batch, at a random position, may have fewer.
+        batch_size: Captions per batch. In a pass, one batch at a random position may have fewer.
         seed: The seed of the run.
         epoch: The number of the pass, from 0.
         per_image: `all` captions of an image together, or `one` random caption per image.
-
-    Returns:
-        The caption numbers of each batch, int64.
+        steps: Samples images with replacement for this number of full batches, instead of a pass.
     """
-    rng = np.random.default_rng([seed, epoch])
-    images = rng.permutation(len(captions.rows))
-    return _shuffle(_cut(_choose_captions(captions, images, batch_size, per_image, rng), batch_size), rng)
-
-
-def sample_captions(
-    captions: Captions, batch_size: int, seed: int, epoch: int, steps: int, per_image: CaptionsPerImage = "all"
-) -> Order:
-    """Samples images with replacement for an epoch of `steps` full batches; otherwise as `shuffle_captions`."""
-    rng = np.random.default_rng([seed, epoch])
-    count = steps * batch_size
-    images = rng.integers(0, len(captions.rows), count)
+    rng, counts = np.random.default_rng([seed, epoch]), np.diff(captions.first)
+    if steps is None:
+        images = rng.permutation(len(captions.rows))
+    else:
+        images = rng.integers(0, len(captions.rows), steps * batch_size)
+        if per_image == "all":
+            images = images[: int(np.searchsorted(np.cumsum(counts[images]), len(images))) + 1]
+    # Captions of similar length are near each other.
     if per_image == "all":
-        images = images[: int(np.searchsorted(np.cumsum(np.diff(captions.first)[images]), count)) + 1]
-    return _shuffle(_cut(_choose_captions(captions, images, batch_size, per_image, rng)[:count], batch_size), rng)
+        before = np.cumsum(counts[images])
+        pool = before // _pool_size(batch_size, int(before[-1]))
+        numbers = _captions_per_image(captions, images[np.lexsort((captions.longest[images], pool))])
+    else:
+        numbers = captions.first[images] + rng.integers(0, counts[images])
+        pool = np.arange(len(numbers)) // _pool_size(batch_size, len(numbers))
+        numbers = numbers[np.lexsort((captions.lengths[numbers], pool))]
+    batches = _cut(numbers if steps is None else numbers[: steps * batch_size], batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def sort_captions(captions: Captions, batch_size: int) -> Order:
     """Returns batches of all captions once, shortest first; the order is always the same."""
-    images = np.argsort(captions.longest, kind="stable")
-    return _cut(_captions_per_image(captions, images), batch_size)
-
-
-def _choose_captions(
-    captions: Captions,
-    images: NDArray[np.int64],
-    batch_size: int,
-    per_image: CaptionsPerImage,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Returns caption numbers of the images; captions of similar length are near each other."""
-    if per_image == "all":
-        before = np.cumsum(np.diff(captions.first)[images])
-        pool = before // _pool_size(batch_size, int(before[-1]))
-        return _captions_per_image(captions, images[np.lexsort((captions.longest[images], pool))])
-    numbers = captions.first[images] + rng.integers(0, np.diff(captions.first)[images])
-    pool = np.arange(len(numbers)) // _pool_size(batch_size, len(numbers))
-    return numbers[np.lexsort((captions.lengths[numbers], pool))]
+    return _cut(_captions_per_image(captions, np.argsort(captions.longest, kind="stable")), batch_size)
 
 
 def _pool_size(batch_size: int, captions: int) -> int:
     return min(_POOL_BATCHES * batch_size, captions // _POOLS_PER_EPOCH) or 1
-
-
-def _shuffle(batches: Order, rng: np.random.Generator) -> Order:
-    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def _captions_per_image(captions: Captions, images: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -105,19 +89,14 @@ def _cut(numbers: NDArray[np.int64], size: int) -> Order:
 
 
 class BatchReader(FeatureReader):
-    """Reads batches of one split.
+    """Reads batches of one split; `captions.rows` refers to the feature table.
 
-    A backend that compiles every new shape needs few shapes: it pads to multiples. Padding does not change results.
-
-    Args:
-        captions: The split.
-        features: The feature table that `captions.rows` refers to.
-        pad_tokens_to: Captions are padded to a multiple of this number of tokens.
-        pad_images_to: Features are padded to a multiple of this number of images.
+    A backend that compiles every new shape needs few shapes, so it pads captions and features to multiples of a number
+    of tokens and images. Padding does not change results.
     """
 
     def __init__(
-        self, captions: Captions, features: FeatureSource, *, pad_tokens_to: int = 1, pad_images_to: int = 1
+        self, captions: Captions, features: FeatureTable, *, pad_tokens_to: int = 1, pad_images_to: int = 1
     ) -> None:
         super().__init__(features, captions.rows)
         self.captions = captions
@@ -125,11 +104,7 @@ class BatchReader(FeatureReader):
         self.pad_images_to = pad_images_to
 
     def read(self, numbers: NDArray[np.int64], batch_size: int) -> tuple[NDArray[Any], ...]:
-        """Reads one batch.
-
-        Args:
-            numbers: Caption numbers, int64 [captions], at most `batch_size`.
-            batch_size: Rows of the batch; rows without a caption are padding.
+        """Reads the batch of at most `batch_size` caption numbers; rows without a caption are padding.
 
         Returns:
             Features [images, *shape] as stored, each image once; the image of each caption int32 [batch_size]; its
@@ -160,17 +135,10 @@ class BatchReader(FeatureReader):
         first_step: int = 0,
         augment: Augment | None = None,
     ) -> tf.data.Dataset:
-        """Returns the batches of `order` from `first_step` on.
+        """Returns the batches of `order`, of at most `batch_size` captions, from `first_step` on.
 
-        Args:
-            order: The caption numbers of each batch, int64.
-            batch_size: Maximum number of captions per batch.
-            first_step: The first batch.
-            augment: Maps the features and the number of a batch to new features.
-
-        Returns:
-            Pairs of {"features", "image", "tokens", "targets"} and targets, as `trainer.models.captioner.Captioner`
-            expects them.
+        Each is {"features", "image", "tokens", "targets"} and targets, the input of
+        `trainer.models.captioner.Captioner`. `augment` maps the features and the number of a batch to new features.
         """
 
         def batch(step: Any, features: Any, image: Any, tokens: Any, targets: Any) -> tuple[dict[str, Any], Any]:

@@ -8,29 +8,27 @@ Captions refer to their image by number, so that features are never repeated.
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.store import CaptionTable, Dataset
+from features.store import CaptionTable, Dataset, FeatureTable
 from features.store.caption_table import check_file_names
 from features.store.merge import as_keys
 from schemas.errors import StoreError
 from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.tables import KEY_BYTES, SPLITS
-from trainer.data.table_selection import FeatureSource, TrainingTables
-from trainer.data.training_data import USED_SPLITS, TrainingData, count_shared_images, no_training_data
+from trainer.data.table_selection import TrainingTables
+from trainer.data.training_data import USED_SPLITS, TrainingData, no_training_data
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of one split, grouped by image; images are in the order of their content hashes.
-
-    The order depends on captions and images only, not on the shards of the store.
+    """The captions of one split, by image in the order of content hashes, so independently of the store's shards.
 
     Args:
         tokens: Token IDs of all captions, one after the other, with start and end tokens: int32 [tokens].
@@ -51,7 +49,7 @@ class Captions:
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """Number of tokens per caption, with start and end tokens: int64 [captions]."""
+        """Tokens per caption, with start and end tokens: int64 [captions]."""
         return np.diff(self.starts)
 
     @cached_property
@@ -91,16 +89,15 @@ def join_captions(tables: TrainingTables) -> TrainingData[Captions]:
     """
     pairs = zip(tables.caption_tables, tables.datasets, strict=True)
     parts = [_join(captions, dataset, tables.features) for captions, dataset in pairs]
-    joined = _Joined(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
+    joined = _Joined(*map(np.concatenate, zip(*parts, strict=True)))
     splits = {split: _select(joined, joined.split == split) for split in USED_SPLITS}
     missing = {split: int(((joined.split == split) & (joined.row < 0)).sum()) for split in USED_SPLITS}
     if not len(splits["train"]):
         raise no_training_data(tables, missing["train"], "captions", "Prepare the captions of a train split.")
-    return TrainingData(splits, {"without_features": missing}, count_shared_images(splits))
+    return TrainingData(splits, {"without_features": missing})
 
 
-@dataclass(frozen=True)
-class _Joined:
+class _Joined(NamedTuple):
     """One row per caption: key, split, length, and the content hash and position (−1 if missing) of its image."""
 
     key: NDArray[Any]
@@ -111,19 +108,9 @@ class _Joined:
     row: NDArray[np.int64]
 
 
-def _columns(joined: _Joined) -> tuple[NDArray[Any], ...]:
-    return joined.key, joined.split, joined.length, joined.tokens, joined.image, joined.row
-
-
-def check_splits(text: CaptionTable, captions: pa.Table, dataset: Dataset, catalog: pa.Table) -> None:
-    """Raises StoreError if captions are in another split than their images.
-
-    Args:
-        text: The caption table.
-        captions: Its rows, with the columns `image_id` and `split`.
-        dataset: The dataset.
-        catalog: The catalog of the dataset.
-    """
+def check_captions(text: CaptionTable, captions: pa.Table, dataset: Dataset, catalog: pa.Table) -> None:
+    """Raises StoreError if captions are in another split than their images, or belong to other images."""
+    check_file_names(text, captions, dataset, catalog)
     splits = pc.take(catalog["split"], pc.index_in(captions["image_id"], catalog["image_id"].combine_chunks()))
     differing = captions.filter(pc.fill_null(pc.not_equal(captions["split"], splits), False))
     if not len(differing):
@@ -138,14 +125,12 @@ def check_splits(text: CaptionTable, captions: pa.Table, dataset: Dataset, catal
     )
 
 
-def _join(text: CaptionTable, dataset: Dataset, features: FeatureSource) -> _Joined:
+def _join(text: CaptionTable, dataset: Dataset, features: FeatureTable) -> _Joined:
     captions, catalog = text.captions(), dataset.catalog()
-    check_file_names(text, captions, dataset, catalog)
-    check_splits(text, captions, dataset, catalog)
+    check_captions(text, captions, dataset, catalog)
     keys = stack_keys(catalog)
     image = pc.index_in(captions.column("image_id"), catalog.column("image_id").combine_chunks())
     image = image.fill_null(-1).to_numpy().astype(np.int64)
-    rows = np.append(features.lookup(keys), -1)
     tokens = captions.column("tokens").combine_chunks()
     return _Joined(
         key=as_keys(stack_keys(captions)),
@@ -153,7 +138,7 @@ def _join(text: CaptionTable, dataset: Dataset, features: FeatureSource) -> _Joi
         length=tokens.value_lengths().to_numpy().astype(np.int64),
         tokens=tokens.flatten().to_numpy().astype(np.int32),
         image=np.concatenate([keys, np.zeros((1, KEY_BYTES), np.uint8)])[image],
-        row=rows[image],
+        row=np.append(features.lookup(keys), -1)[image],
     )
 
 
@@ -163,10 +148,9 @@ def _select(joined: _Joined, mask: NDArray[np.bool_]) -> Captions:
     _, first, image = np.unique(names, return_index=True, return_inverse=True)
     order = np.lexsort((joined.key[chosen], image))
     ordered = chosen[order]
-    starts = np.cumsum(joined.length) - joined.length
     lengths = joined.length[ordered]
     return Captions(
-        tokens=joined.tokens[spans(starts[ordered], lengths)],
+        tokens=joined.tokens[spans((np.cumsum(joined.length) - joined.length)[ordered], lengths)],
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         image=image[order].astype(np.int32),
         keys=joined.image[chosen][first],

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features.store import FeatureTable
 from schemas.errors import CaptError
-from trainer.data.table_selection import FeatureSource
 
 Augment = Callable[[Any, Any], Any]
 
@@ -20,16 +20,12 @@ _PARALLEL_READS = 2
 
 
 class FeatureReader:
-    """Reads rows of a feature table in prefetched batches.
+    """Reads the features of images in prefetched batches; `rows` int64 [images] are their positions in the table.
 
     tf.data passes on only the text of an exception, so `error` keeps a CaptError that is raised during a read.
-
-    Args:
-        features: The feature table.
-        rows: Positions in it, in the order of the image numbers: int64 [images].
     """
 
-    def __init__(self, features: FeatureSource, rows: NDArray[np.int64]) -> None:
+    def __init__(self, features: FeatureTable, rows: NDArray[np.int64]) -> None:
         self.features = features
         self.rows = rows
         features.ensure_local(rows)
@@ -57,11 +53,8 @@ class FeatureReader:
     ) -> tf.data.Dataset:
         """Returns a prefetched dataset of one element per step.
 
-        Args:
-            load: Maps a step to arrays.
-            dtypes: The dtypes of the arrays.
-            assemble: Maps the step, int64, and the tensors to a batch, and sets static shapes.
-            steps: The steps.
+        `load` maps a step to arrays of these dtypes; `assemble` maps the step, int64, and their tensors to a batch, and
+        sets static shapes.
         """
 
         def arrays(step: Any) -> list[NDArray[Any]]:
@@ -84,7 +77,7 @@ def raise_read_errors(*feeds: FeatureReader | None) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raised = [feed.error for feed in used if feed.error is not None]
-        if not raised:
-            raise
-        raise raised[0] from error
+        for feed in used:
+            if feed.error is not None:
+                raise feed.error from error
+        raise

@@ -10,12 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.store import Dataset
-from features.store.caption_table import check_file_names
 from schemas.errors import CaptError
 from schemas.records import join_keys
 from schemas.table_config import canonical_json
-from trainer.data.caption_data import check_splits
+from trainer.data.caption_data import check_captions
 from trainer.data.table_selection import TrainingTables
 
 ImageName = tuple[str, str]
@@ -85,17 +83,14 @@ def join_references(
 ) -> HeldOutImages:
     """Joins references to the catalog rows and the feature table positions of their images.
 
-    Args:
-        tables: The datasets and the feature table.
-        split: The split of the images.
-        references: The references of each image.
-        skipped: Numbers of images that have no references, by reason.
+    `skipped` counts the images that have no references, by reason.
     """
-    rows = {
-        (dataset.name, row["image_id"]): row
-        for dataset in tables.datasets
-        for row in _catalog_rows(dataset, [image_id for name, image_id in references if name == dataset.name])
-    }
+    rows: dict[ImageName, dict[str, Any]] = {}
+    for dataset in tables.datasets:
+        catalog = dataset.catalog()
+        image_ids = pa.array([image_id for name, image_id in references if name == dataset.name], pa.string())
+        found = catalog.filter(pc.is_in(catalog["image_id"], value_set=image_ids)).to_pylist()
+        rows |= {(dataset.name, row["image_id"]): row for row in found}
     known = sorted((name for name in references if name in rows), key=lambda name: (rows[name]["key"], name))
     positions = tables.features.lookup(join_keys([rows[name]["key"] for name in known]))
     names = tuple(name for name, position in zip(known, positions, strict=True) if position >= 0)
@@ -119,18 +114,8 @@ def _read_captions(tables: TrainingTables, split: str) -> dict[ImageName, list[s
     references: dict[ImageName, list[str]] = {}
     for dataset, table in zip(tables.datasets, tables.caption_tables, strict=True):
         captions = table.captions().select(["image_id", "caption_id", "split", "caption"])
-        catalog = dataset.catalog()
-        check_file_names(table, captions, dataset, catalog)
-        check_splits(table, captions, dataset, catalog)
+        check_captions(table, captions, dataset, dataset.catalog())
         rows = captions.filter(pc.equal(captions["split"], split)).to_pylist()
         for row in sorted(rows, key=lambda row: (len(row["caption_id"]), row["caption_id"])):
             references.setdefault((dataset.name, row["image_id"]), []).append(row["caption"])
     return references
-
-
-def _catalog_rows(dataset: Dataset, image_ids: list[str]) -> list[dict[str, Any]]:
-    catalog = dataset.catalog()
-    rows: list[dict[str, Any]] = catalog.filter(
-        pc.is_in(catalog["image_id"], value_set=pa.array(image_ids, pa.string()))
-    ).to_pylist()
-    return rows

@@ -10,6 +10,7 @@ from features.inputs.downloads import DownloadLimits, download
 from features.inputs.image_files import is_image
 from features.io.open_files import stat_file
 from schemas.errors import CaptError, NoUsableImageError, RecordError, to_record_error
+from schemas.terminal.printable import printable
 
 _URL = ("http://", "https://")
 
@@ -30,28 +31,26 @@ class ImageInput:
 
 
 def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[ImageInput]:
-    """Lists the images of a file, directory, archive or URL, ordered by name.
+    """Lists the images of a file, directory, .zip or .tar file (local, `s3://`, `gs://`) or http(s) URL, by name.
 
     A missing file or unreadable archive is listed as one image, which fails when it is read.
-
-    Args:
-        name: An image, directory, .zip or .tar file, local or at `s3://` or `gs://`; or the http(s) URL of an image.
-        limits: The limits of downloads.
     """
     if name.lower().startswith(_URL):
         yield ImageInput(name, cache(partial(download, name, limits)))
         return
     if not is_collection(name):
         reference = FileReference.from_location(name)
-        yield ImageInput(name, reference.read, _read_stamp(reference.location))
+        try:
+            stamp = stat_file(reference.location).version
+        except (OSError, CaptError):  # reading the image reports the error
+            stamp = ""
+        yield ImageInput(name, reference.read, stamp)
         return
     try:
         found = sorted((entry for entry in list_files(name) if is_image(entry)), key=lambda entry: entry.name)
-    except CaptError as error:
-        yield ImageInput(name, partial(_fail, RecordError("find", "unreadable", error.message)))
-        return
     except Exception as error:
-        yield ImageInput(name, partial(_fail, to_record_error("find", error)))
+        known = RecordError("find", "unreadable", error.message) if isinstance(error, CaptError) else None
+        yield ImageInput(name, partial(_fail, known or to_record_error("find", error)))
         return
     if not found:
         yield ImageInput(name, partial(_fail, RecordError("find", "empty", "it contains no image")))
@@ -60,25 +59,17 @@ def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[Ima
 
 
 def check_images(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns the result of a command, unless all images failed.
-
-    Args:
-        result: `results`, a mapping per image, with `error` if the image failed.
-
-    Raises:
-        NoUsableImageError: All images failed.
-    """
+    """Returns the result of a command; NoUsableImageError if all of its `results`, one per image, have an `error`."""
     rows = result["results"]
     if all("error" in row for row in rows):
         raise NoUsableImageError(len(rows), rows[0]["error"], result)
     return result
 
 
-def _read_stamp(location: str) -> str:
-    try:
-        return stat_file(location).version
-    except (OSError, CaptError):  # reading the image reports the error
-        return ""
+def print_results(result: dict[str, Any]) -> None:
+    """Prints the result of a command, one line per image: name, tab, and text or error."""
+    for row in result["results"]:
+        print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
 def _fail(error: RecordError) -> bytes:

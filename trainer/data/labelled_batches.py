@@ -3,63 +3,46 @@
 image numbers of all batches of an epoch → one read per batch: pixels, character IDs → augment → prefetch
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from features.store import FeatureTable
 from trainer.data.feature_reader import Augment, FeatureReader
-from trainer.data.table_selection import FeatureSource
 
 
-def shuffle_images(images: int, batch_size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Returns the batches of one pass over the split: every image once, in a new random order.
+def shuffle_images(images: int, batch_size: int, seed: int, epoch: int, steps: int | None = None) -> NDArray[np.int64]:
+    """Returns image numbers int64 [steps, batch_size]: every image of a split once, in a new order for every epoch.
 
-    All batches are full, so that every step has equal weight: the first images of the pass fill the last batch.
-
-    Args:
-        images: Number of images of the split.
-        batch_size: Images per batch.
-        seed: The seed of the run.
-        epoch: The number of the pass, from 0.
-
-    Returns:
-        Image numbers, int64 [steps, batch_size].
+    All batches are full, so that every step has equal weight: the first images of the pass fill the last batch. If
+    `steps` is given, images are sampled with replacement instead.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(images)
+    rng = np.random.default_rng([seed, epoch])
+    if steps is not None:
+        return rng.integers(0, images, (steps, batch_size))
     steps = -(-images // batch_size)
-    return np.resize(order, steps * batch_size).reshape(steps, batch_size)
-
-
-def sample_images(images: int, batch_size: int, seed: int, epoch: int, steps: int) -> NDArray[np.int64]:
-    """Samples the batches of an epoch of `steps` steps with replacement; otherwise as `shuffle_images`."""
-    return np.random.default_rng([seed, epoch]).integers(0, images, (steps, batch_size))
+    return np.resize(rng.permutation(images), (steps, batch_size))
 
 
 class LabelledBatchReader(FeatureReader):
-    """Reads batches of one split.
+    """Reads batches of one split: features at `rows` int64 [images] and `targets` [images, ...]."""
 
-    Args:
-        features: The feature table.
-        rows: Positions in the table: int64 [images].
-        targets: The target of each image: [images, ...].
-    """
-
-    def __init__(self, features: FeatureSource, rows: NDArray[np.int64], targets: NDArray[Any]) -> None:
+    def __init__(self, features: FeatureTable, rows: NDArray[np.int64], targets: NDArray[Any]) -> None:
         super().__init__(features, rows)
         self._targets = targets
 
-    def dataset(self, order: NDArray[np.int64], first_step: int = 0, augment: Augment | None = None) -> tf.data.Dataset:
-        """Returns the batches of `order` from `first_step` on.
+    def dataset(
+        self,
+        order: NDArray[np.int64] | Sequence[NDArray[np.int64]],
+        first_step: int = 0,
+        augment: Augment | None = None,
+    ) -> tf.data.Dataset:
+        """Returns features [batch, *shape] and targets [batch, ...] of the batches of `order`, from `first_step` on.
 
-        Args:
-            order: Image numbers, int64 [steps, batch].
-            first_step: The first batch.
-            augment: Maps the features and the number of a batch to new features.
-
-        Returns:
-            Pairs of features [batch, *shape] and targets [batch, ...].
+        `augment` maps the features and the number of a batch to new features.
         """
 
         def load(step: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -75,10 +58,5 @@ class LabelledBatchReader(FeatureReader):
 
     def all_images(self, batch_size: int) -> tf.data.Dataset:
         """Returns all images once, in order; the last batch may be smaller."""
-        full, rest = divmod(len(self.rows), batch_size)
         numbers = np.arange(len(self.rows))
-        batches = self.dataset(numbers[: full * batch_size].reshape(full, batch_size)) if full else None
-        last = self.dataset(numbers[full * batch_size :].reshape(1, rest)) if rest else None
-        if batches is None or last is None:
-            return batches or last
-        return batches.concatenate(last)
+        return self.dataset([numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)])

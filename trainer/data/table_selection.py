@@ -1,45 +1,20 @@
 """Selects the tables of a store that a run is trained on: the requested ones, or the only ones that fit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.store import CaptionTable, Dataset, FeatureTable, Store
 from schemas.errors import StoreError
 from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT
+from trainer.models.model_specs import ModelSpec, PixelInput
+
+AnyTable = TypeVar("AnyTable", Dataset, CaptionTable, FeatureTable)
 
 _PREPARE_CAPTIONS = "`capt prepare features` and `capt prepare captions` with the same --dataset-name"
-
-
-class FeatureSource(Protocol):
-    """The part of `features.store.FeatureTable` that batches are read from."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the features of one image."""
-
-    def lookup(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Returns the positions of content hashes uint8 [N, 32]; −1 for a missing one."""
-
-    def ensure_local(self, positions: NDArray[np.int64]) -> None:
-        """Downloads the shards of these positions if the store is in a bucket."""
-
-    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Reads the features [N, *shape] at these positions."""
-
-
-class InputCheck(Protocol):
-    """Checks which feature shapes a model reads."""
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Returns whether the model reads features of this shape."""
-
-    def check_shape(self, shape: tuple[int, ...], location: str) -> None:
-        """Raises UsageError if the model does not read features of this shape."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +37,7 @@ class TrainingTables:
 
 def select_tables(
     store: Store,
-    inputs: InputCheck,
+    inputs: ModelSpec | PixelInput,
     datasets: Sequence[str] = (),
     features: str | None = None,
     captions: str | None = None,
@@ -89,7 +64,7 @@ def select_tables(
 
 
 def select_labelled_tables(
-    store: Store, inputs: InputCheck, datasets: Sequence[str] = (), features: str | None = None
+    store: Store, inputs: PixelInput, datasets: Sequence[str] = (), features: str | None = None
 ) -> TrainingTables:
     """Selects the tables of labeled images; arguments and errors as in `select_tables`."""
     command = "capt prepare captcha"
@@ -97,20 +72,16 @@ def select_labelled_tables(
     return TrainingTables(tuple(chosen), _select_features(store, inputs, chosen, features, command))
 
 
-def _select_datasets(store: Store, names: Sequence[str], is_usable: Any, records: str, command: str) -> list[Dataset]:
+def _select_datasets(
+    store: Store, names: Sequence[str], is_usable: Callable[[Dataset], bool], records: str, command: str
+) -> list[Dataset]:
     if names:
         return [store.dataset(name) for name in dict.fromkeys(names)]
     fitting = [dataset for dataset in store.datasets() if is_usable(dataset)]
-    if len(fitting) == 1:
-        return fitting
-    if fitting:
-        found = ", ".join(dataset.name for dataset in fitting)
-        raise StoreError(
-            f"several datasets have {records}: {found}",
-            location=str(store.path),
-            hint="Choose one with --dataset NAME.",
-        )
-    raise StoreError(f"no dataset has images and {records}", location=str(store.path), hint=f"Run {command}.")
+    only = _get_only(store, fitting, f"several datasets have {records}", ", ", lambda one: one.name, "--dataset NAME")
+    if only is None:
+        raise StoreError(f"no dataset has images and {records}", location=str(store.path), hint=f"Run {command}.")
+    return [only]
 
 
 def _select_caption_tables(
@@ -144,24 +115,21 @@ def _select_caption_table(
     fitting = [table for table in tables if table.table_config.dataset == dataset]
     if asked and len(fitting) > 1:
         fitting = [table for table in fitting if table.vocabulary() == asked.vocabulary()] or fitting
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise StoreError(
-            f"the dataset {dataset} has no captions",
-            location=str(store.path),
-            hint=f"Run `capt prepare captions --dataset-name {dataset}`.",
-        )
-    raise StoreError(
-        f"several caption tables fit: {'; '.join(map(_describe_captions, fitting))}",
-        location=str(store.path),
-        hint="Choose one with --caption-table FINGERPRINT.",
-    )
+
+    def describe(table: CaptionTable) -> str:
+        config, size = table.table_config, len(table.vocabulary())
+        return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({config.dataset}, {config.standardizer}, {size} tokens)"
+
+    only = _get_only(store, fitting, "several caption tables fit", "; ", describe, "--caption-table FINGERPRINT")
+    if only is None:
+        hint = f"Run `capt prepare captions --dataset-name {dataset}`."
+        raise StoreError(f"the dataset {dataset} has no captions", location=str(store.path), hint=hint)
+    return only
 
 
 def _select_features(
     store: Store,
-    inputs: InputCheck,
+    inputs: ModelSpec | PixelInput,
     datasets: list[Dataset],
     prefix: str | None,
     command: str = "capt prepare features",
@@ -170,36 +138,37 @@ def _select_features(
         table = store.feature_table(prefix)
         inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
         return table
+
+    def describe(table: FeatureTable) -> str:
+        config, shape = table.table_config, "×".join(map(str, table.shape))
+        extractor = f"{config.extractor} {config.weights[:20]} {config.layer} {shape} {config.precision} {config.dtype}"
+        return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({extractor}, {table.rows} images)"
+
     keys = np.concatenate([stack_keys(dataset.catalog()) for dataset in datasets])
     candidates = [table for table in store.feature_tables() if (table.lookup(keys) >= 0).any()]
     fitting = [table for table in candidates if inputs.fits(table.shape)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    only = _get_only(store, fitting, "several feature tables fit", "; ", describe, "--feature-table FINGERPRINT")
+    if only is None:
+        for table in candidates:
+            inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
         raise StoreError(
-            f"several feature tables fit: {'; '.join(map(_describe_features, fitting))}",
+            f"no feature table contains images of {', '.join(dataset.name for dataset in datasets)}",
             location=str(store.path),
-            hint="Choose one with --feature-table FINGERPRINT.",
+            hint=f"Run `{command} --dataset-name {datasets[0].name}`.",
         )
-    for table in candidates:
-        inputs.check_shape(table.shape, table.fingerprint[:SHORT_FINGERPRINT])
-    raise StoreError(
-        f"no feature table contains images of {', '.join(dataset.name for dataset in datasets)}",
-        location=str(store.path),
-        hint=f"Run `{command} --dataset-name {datasets[0].name}`.",
-    )
+    return only
 
 
-def _describe_features(table: FeatureTable) -> str:
-    config = table.table_config
-    shape = "×".join(map(str, table.shape))
-    extractor = f"{config.extractor} {config.weights[:20]} {config.layer} {shape} {config.precision} {config.dtype}"
-    return f"{table.fingerprint[:SHORT_FINGERPRINT]} ({extractor}, {table.rows} images)"
-
-
-def _describe_captions(table: CaptionTable) -> str:
-    config = table.table_config
-    return (
-        f"{table.fingerprint[:SHORT_FINGERPRINT]} "
-        f"({config.dataset}, {config.standardizer}, {len(table.vocabulary())} tokens)"
-    )
+def _get_only(
+    store: Store,
+    fitting: Sequence[AnyTable],
+    problem: str,
+    separator: str,
+    describe: Callable[[AnyTable], str],
+    option: str,
+) -> AnyTable | None:
+    """Returns the only candidate, None without candidates; StoreError if there are several."""
+    if len(fitting) > 1:
+        found = separator.join(map(describe, fitting))
+        raise StoreError(f"{problem}: {found}", location=str(store.path), hint=f"Choose one with {option}.")
+    return fitting[0] if fitting else None

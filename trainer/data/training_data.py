@@ -45,12 +45,10 @@ class TrainingData(Generic[AnySplit]):
     Args:
         splits: The records of train, val and test.
         skipped: Numbers of unusable records per reason and split, such as `{"without_features": {"train": 3}}`.
-        num_shared: Number of images that are in train and also in val or test.
     """
 
     splits: dict[str, AnySplit]
     skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    num_shared: int = 0
 
     @property
     def train(self) -> AnySplit:
@@ -65,25 +63,16 @@ class TrainingData(Generic[AnySplit]):
     @property
     def max_length(self) -> int:
         """The length of the longest target in the train and validation splits."""
-        used = ["train", *([self.validation_split] if self.validation_split else [])]
-        return max(self.splits[split].max_length for split in used)
+        return max(self.splits[split].max_length for split in ("train", self.validation_split) if split)
 
-
-def count_shared_images(splits: Mapping[str, SplitData]) -> int:
-    """Returns the number of train images that are also in val or test."""
-    held_out = np.concatenate([as_keys(splits[split].keys) for split in _HELD_OUT])
-    return int(np.isin(as_keys(splits["train"].keys), held_out).sum())
+    def count_shared_images(self) -> int:
+        """Returns the number of train images that are also in val or test."""
+        held_out = np.concatenate([as_keys(self.splits[split].keys) for split in _HELD_OUT])
+        return int(np.isin(as_keys(self.train.keys), held_out).sum())
 
 
 def no_training_data(tables: TrainingTables, num_without_features: int, records: str, hint: str) -> CaptError:
-    """Returns the error for a train split without usable records.
-
-    Args:
-        tables: The selected tables.
-        num_without_features: Number of train records whose images the feature table lacks.
-        records: Name of the records in messages, such as `captions`.
-        hint: The hint if the train split has no records at all.
-    """
+    """Returns the error for a train split without usable `records`; `hint` is for a split without any records."""
     names = ", ".join(dataset.name for dataset in tables.datasets)
     if not num_without_features:
         return CaptError(f"the train split has no {records}", location=names, hint=hint)

@@ -16,11 +16,10 @@ from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
-from trainer.data.captcha_data import load_labelled_images
+from trainer.data.captcha_data import load_labelled_images, read_label_file
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.base import EvaluatedRun, Evaluation, shorten
-from trainer.evaluation.label_file import read_label_file
 from trainer.evaluation.recognition_errors import RecognitionError, recognition_errors_page
 from trainer.evaluation.recognition_metrics import RecognitionScores, rank_errors
 from trainer.models.charset import CHARACTERS

@@ -10,7 +10,7 @@ from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from trainer.config import RecognizerTraining
 from trainer.data.captcha_data import LabelledImages
-from trainer.data.labelled_batches import LabelledBatchReader, sample_images, shuffle_images
+from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
 from trainer.models.recognizer import Recognizer
 from trainer.reports.plots import recognizer_figure
 from trainer.runs.directory import LABELS
@@ -62,11 +62,8 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         return model, [model.head_loss, model.exact_match]
 
     def epoch(self, number: int) -> Epoch:
-        size, seed, images = self.config.batch_size, self.config.seed, len(self.data.train)
-        if self.config.steps_per_epoch:
-            order = sample_images(images, size, seed, number, self.steps)
-        else:
-            order = shuffle_images(images, size, seed, number)
+        config = self.config
+        order = shuffle_images(len(self.data.train), config.batch_size, config.seed, number, config.steps_per_epoch)
         augment = self.augmentation.for_epoch(number) if self.augmentation else None
         return Epoch(records=order.size, batches=lambda first: self._train.dataset(order, first, augment))
 

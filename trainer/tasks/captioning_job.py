@@ -15,8 +15,6 @@ from features.text.vocabulary import write_vocabulary
 from trainer.config import TrainingConfig
 from trainer.data.caption_batches import (
     BatchReader,
-    Order,
-    sample_captions,
     shuffle_captions,
     sort_captions,
     steps_per_epoch,
@@ -136,11 +134,14 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
             self.warm_start.apply_to(model, self.metadata, self.root, vocabularies)
 
     def epoch(self, number: int) -> Epoch:
-        order = self._make_order(number)
+        train, config = self.data.train, self.config
+        order = shuffle_captions(
+            train, config.batch_size, config.seed, number, config.captions_per_image, config.steps_per_epoch
+        )
         augment = self.augmentation.for_epoch(number) if self.augmentation else None
         return Epoch(
             records=sum(map(len, order)),
-            batches=lambda first: self._train.dataset(order, self.config.batch_size, first, augment),
+            batches=lambda first: self._train.dataset(order, config.batch_size, first, augment),
         )
 
     def validation_batches(self) -> tf.data.Dataset | None:
@@ -160,12 +161,6 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
 
     def plot(self, history: Sequence[EpochMetrics]) -> Figure:
         return loss_figure(history)
-
-    def _make_order(self, epoch: int) -> Order:
-        train, size, seed = self.data.train, self.config.batch_size, self.config.seed
-        if self.config.steps_per_epoch:
-            return sample_captions(train, size, seed, epoch, self.steps, self.config.captions_per_image)
-        return shuffle_captions(train, size, seed, epoch, self.config.captions_per_image)
 
     def _open_reader(self, split: str) -> BatchReader:
         # TensorFlow graphs accept any shape; other backends compile each new one.

@@ -70,10 +70,9 @@ def _log_skipped(data: TrainingData[AnySplit]) -> None:
         level = logging.INFO if reason == "without_label" else logging.WARNING
         if skipped:
             _log.log(level, "Records %s are skipped: %s.", reason.replace("_", " "), skipped)
-    if data.num_shared:
+    if shared := data.count_shared_images():
         _log.warning(
-            "%d images are in train and also in val or test. Metrics on these splits are biased upward.",
-            data.num_shared,
+            "%d images are in train and also in val or test. Metrics on these splits are biased upward.", shared
         )
     if data.validation_split is None:
         _log.warning("Neither val nor test has usable records. The best epoch is selected by training metrics.")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import CorruptFileError
-from trainer.data.caption_batches import BatchReader, sample_captions, shuffle_captions, sort_captions, steps_per_epoch
+from trainer.data.caption_batches import BatchReader, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.data.caption_data import Captions
 
 SHAPE = (4, 3)
@@ -82,10 +82,10 @@ def test_captions_of_similar_length_share_batches():
 
 
 def test_steps_per_epoch_samples_with_replacement(captions):
-    order = sample_captions(captions, 16, 3, 0, 40)
+    order = shuffle_captions(captions, 16, 3, 0, steps=40)
     assert [len(numbers) for numbers in order] == [16] * 40
     assert len(set(np.concatenate(order).tolist())) < 40 * 16
-    again = sample_captions(captions, 16, 3, 0, 40)
+    again = shuffle_captions(captions, 16, 3, 0, steps=40)
     np.testing.assert_array_equal(np.concatenate(order), np.concatenate(again))
 
 
@@ -175,7 +175,7 @@ def test_one_caption_per_image_is_sampled_in_each_epoch(captions):
 
 
 def test_batches_of_one_caption_per_image_are_full(captions):
-    order = sample_captions(captions, 16, 1, 0, 7, "one")
+    order = shuffle_captions(captions, 16, 1, 0, "one", 7)
     assert [len(numbers) for numbers in order] == [16] * 7
     drawn = captions.image[np.concatenate(order)]
     assert len(set(drawn)) < len(drawn)

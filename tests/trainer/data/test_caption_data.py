@@ -77,7 +77,7 @@ def test_an_empty_train_split_is_an_error_with_a_hint(tmp_path, shown, squares):
 def test_images_in_train_and_test_are_counted(tmp_path, shown, squares):
     twins = [dataclasses.replace(shown[i], image_id=f"twin{i}", split="test") for i in (0, 1)]
     data = join_captions(select_tables(squares.make_store(tmp_path / "s", [*shown[:8], *twins]), SPEC))
-    assert data.num_shared == 2
+    assert data.count_shared_images() == 2
 
 
 def test_the_digest_depends_on_captions_and_not_on_their_storage(tmp_path, shown, squares):

@@ -11,7 +11,7 @@ from schemas.errors import CaptError, StoreError, UsageError
 from tests.trainer.killing import RECOGNIZER_INPUT, kill_after, start
 from tests.trainer.words import EPOCHS, SMALL, STEPS, WORDS, add_words, make_words
 from trainer.data.captcha_data import join_labels
-from trainer.data.labelled_batches import LabelledBatchReader, sample_images, shuffle_images
+from trainer.data.labelled_batches import LabelledBatchReader, shuffle_images
 from trainer.data.table_selection import select_labelled_tables
 from trainer.models import model_specs
 from trainer.runs.checkpoints import AVERAGE, Checkpoints
@@ -183,7 +183,7 @@ def test_an_epoch_shows_every_image_once_in_full_batches_and_another_order_each_
     assert (order != shuffle_images(100, 16, 1, 1)).any()
     assert (order == shuffle_images(100, 16, 1, 0)).all()
     assert shuffle_images(3, 8, 1, 0).shape == (1, 8)
-    assert sample_images(100, 16, 1, 0, 4).shape == (4, 16)
+    assert shuffle_images(100, 16, 1, 0, 4).shape == (4, 16)
 
 
 def test_batches_read_from_any_step_are_those_of_the_whole_epoch(words_store):

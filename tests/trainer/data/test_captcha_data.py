@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from features.synthetic.captchas.image_names import parse_image_number, parse_label_line, parse_line_number
 from schemas.errors import UsageError
-from trainer.evaluation.label_file import read_label_file
+from trainer.data.captcha_data import read_label_file
 
 
 def truth(tmp_path, text):

@@ -12,8 +12,7 @@ from features.inputs.downloads import DownloadLimits
 from features.io.locations import local_path
 from schemas.errors import RecordError, UsageError, to_record_error
 from schemas.options import inference as inference_options
-from schemas.terminal.printable import printable
-from trainer.data.image_inputs import ImageInput, check_images, find_images
+from trainer.data.image_inputs import check_images, find_images
 from trainer.reports.plots import attention_figure, save_figure
 from trainer.runs.captioner_run import Caption, CaptionerRun
 from trainer.runs.run import open_run
@@ -22,9 +21,8 @@ from trainer.runs.run import open_run
 def caption(options: inference_options.Caption) -> dict[str, Any]:
     """Generates captions for images.
 
-    Args:
-        options: The run, the images, and the generation options. With several images, the attention plots `OUT.png`
-            become `OUT-1.png`, `OUT-2.png` and so on in the order of the results.
+    With several images, the attention plots `OUT.png` become `OUT-1.png`, `OUT-2.png` and so on, in the order of the
+    results.
 
     Returns:
         `{"results": [{"image", "text", "score"} or {"image", "error"}, …]}`; with `--attention-plot`, also `attention`
@@ -45,18 +43,18 @@ def caption(options: inference_options.Caption) -> dict[str, Any]:
     for number, (image, generated) in enumerate(zip(images, captions, strict=True), start=1):
         result = {"image": image.name, **to_json(generated)}
         if plot_path and isinstance(generated, Caption):
-            path = plot_path
-            if len(images) > 1:
-                path = plot_path.with_name(f"{plot_path.stem}-{number}{plot_path.suffix}")
-            result |= _try_to_plot(image, generated, path, run.resizer)
+            path = plot_path.with_stem(f"{plot_path.stem}-{number}") if len(images) > 1 else plot_path
+            try:
+                figure = _make_figure(image.read(), generated, run.resizer)
+            except UsageError:
+                raise
+            except Exception as error:
+                result["attention_error"] = str(to_record_error("draw", error))
+            else:
+                save_figure(figure, path)
+                result["attention"] = str(path)
         results.append(result)
     return check_images({"results": results})
-
-
-def print_captions(result: dict[str, Any]) -> None:
-    """Prints the result of `caption`, one line per image: name, tab, and caption or error."""
-    for row in result["results"]:
-        print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
 def to_json(generated: Caption | RecordError) -> dict[str, Any]:
@@ -70,30 +68,12 @@ def to_json(generated: Caption | RecordError) -> dict[str, Any]:
 
 
 def draw_attention(data: bytes, generated: Caption, path: Path, resizer: Resizer) -> None:
-    """Plots the attention weights of a caption over the part of the image that the model received.
-
-    Args:
-        data: The encoded image.
-        generated: The caption.
-        path: Image file to write.
-        resizer: The run's resizer.
+    """Plots the attention weights of a caption over the part of an encoded image that the model received.
 
     Raises:
         UsageError: The model has no attention, or the suffix is not an image format.
     """
     save_figure(_make_figure(data, generated, resizer), path)
-
-
-def _try_to_plot(image: ImageInput, generated: Caption, path: Path, resizer: Resizer) -> dict[str, str]:
-    """Plots the attention of one image; an error is returned, so that processing continues."""
-    try:
-        figure = _make_figure(image.read(), generated, resizer)
-    except UsageError:
-        raise
-    except Exception as error:
-        return {"attention_error": str(to_record_error("draw", error))}
-    save_figure(figure, path)
-    return {"attention": str(path)}
 
 
 def _make_figure(data: bytes, generated: Caption, resizer: Resizer) -> Figure:

@@ -9,7 +9,6 @@ Incomplete output is in `OUT.part`. It becomes `OUT` after the last line is writ
 A resumed run keeps the complete lines of unchanged images. If a line is written twice, the last one is used.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -23,12 +22,9 @@ from trainer.data.image_inputs import ImageInput
 
 
 class PartialOutput:
-    """A file with one line per image. Some lines may be missing.
+    """A file with one line per image. The line of a missing image (None) may be missing.
 
-    Args:
-        out: The finished file.
-        owner: Digest of all inputs that determine the lines, except the images.
-        images: The image of each line; None if it is missing.
+    `owner` is the digest of all inputs that determine the lines, except the images.
     """
 
     def __init__(self, out: Path, owner: str, images: Sequence[ImageInput | None]) -> None:
@@ -36,7 +32,12 @@ class PartialOutput:
         self._part = out.with_name(f"{out.name}.part")
         self._digests = [compute_digest([image.name, image.stamp] if image else []) for image in images]
         self._offsets = np.full(len(images), -1, np.int64)
-        self._start(json.dumps({"job": compute_digest([owner, len(images)])}).encode() + b"\n")
+        head = json.dumps({"job": compute_digest([owner, len(images)])}).encode() + b"\n"
+        end = self._find_lines(head) if self._part.exists() else 0
+        if end:
+            os.truncate(self._part, end)
+        else:
+            write(self._part, head)
         self.resumed = int((self._offsets >= 0).sum())
 
     @property
@@ -54,11 +55,7 @@ class PartialOutput:
             os.fsync(file.fileno())
 
     def finish(self, fallback: Callable[[int], str] | None = None) -> None:
-        """Writes the finished file, sorted by line number.
-
-        Args:
-            fallback: Returns a missing line; None if no line is missing.
-        """
+        """Writes the finished file, sorted by line number; `fallback` returns a missing line."""
         assert fallback or not self.missing
         with atomic_write(self._out) as temporary, self._part.open("rb") as part, temporary.open("wb") as file:
             for number, offset in enumerate(self._offsets.tolist()):
@@ -68,14 +65,6 @@ class PartialOutput:
                 part.seek(offset)
                 file.write(part.readline().split(b"\t", 2)[2])
         self._part.unlink()
-
-    def _start(self, head: bytes) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            end = self._find_lines(head)
-            if end:
-                os.truncate(self._part, end)
-                return
-        write(self._part, head)
 
     def _find_lines(self, head: bytes) -> int:
         """Records the offsets of complete lines; returns their end, or 0 if the file belongs to another job."""

@@ -4,7 +4,7 @@ image numbers → images, all present before the first is recognized → labels 
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from features.extractors.extraction import EncodedImage
@@ -33,9 +33,6 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     missing images. With `--fallback-label`, these images get that label instead. If no character is recognized, the
     most probable training label is written.
 
-    Args:
-        options: The run, directories and archives with `a0.png`, `a1.png`, …, the range of numbers, and the file.
-
     Returns:
         `output`, `ids`, `labels_written` (number of recognized lines), `failed` (number of lines with the fallback
         label), and `resumed` (number of lines that an interrupted run had written).
@@ -46,7 +43,11 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
         CaptError: An image is missing, unreadable or ambiguous.
     """
     fallback, strategy = options.fallback_label, options.decoding_strategy
-    numbers, path = _parse_range(options.ids), local_path(options.output, "--output")
+    first, _, last = options.ids.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        hint = "Use FROM:TO, such as 120000:140000; TO is excluded."
+        raise UsageError(f"{options.ids!r} is not a range", location="--ids", hint=hint)
+    numbers, path = range(int(first), int(last)), local_path(options.output, "--output")
     if fallback is not None and not (fallback and set(fallback) <= set(CHARACTERS)):
         raise UsageError("a label has only characters a to z", location=f"--fallback-label {fallback}")
     run = open_run(options.run, RecognizerRun)
@@ -70,19 +71,9 @@ def predict_captcha(options: PredictCaptcha) -> dict[str, Any]:
     }
 
 
-def _parse_range(ids: str) -> range:
-    first, _, last = ids.partition(":")
-    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise UsageError(
-            f"{ids!r} is not a range", location="--ids", hint="Use FROM:TO, such as 120000:140000; TO is excluded."
-        )
-    return range(int(first), int(last))
-
-
 def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInput]:
-    """Returns the images of the range by number."""
     images: dict[int, ImageInput] = {}
-    for image in (image for location in locations for image in find_images(location)):
+    for image in chain.from_iterable(map(find_images, locations)):
         number = parse_image_number(image.name)
         if number is None or number not in numbers:
             continue
@@ -93,11 +84,7 @@ def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInp
 
 
 def _recognize(
-    run: RecognizerRun,
-    strategy: DecodingStrategy,
-    lines: PartialOutput,
-    numbers: range,
-    images: dict[int, ImageInput],
+    run: RecognizerRun, strategy: DecodingStrategy, lines: PartialOutput, numbers: range, images: dict[int, ImageInput]
 ) -> dict[int, RecordError]:
     """Adds the missing lines, and returns the errors of unreadable images by number."""
     errors: dict[int, RecordError] = {}

@@ -1,7 +1,6 @@
 """Runs `capt predict captions`: writes one JSON line per image; an interrupted run resumes."""
 
 import json
-from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,8 +10,7 @@ from schemas.errors import NoUsableImageError
 from schemas.options.inference import PredictCaptions
 from schemas.table_config import compute_digest
 from schemas.terminal.progress import progress_bar
-from trainer.data.image_inputs import ImageInput, find_images
-from trainer.decoding.generation import GenerationConfig
+from trainer.data.image_inputs import find_images
 from trainer.inference.caption_images import to_json
 from trainer.inference.partial_output import PartialOutput
 from trainer.runs.captioner_run import CaptionerRun
@@ -21,9 +19,6 @@ from trainer.runs.run import DECODE_BATCH, open_run
 
 def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     """Captions images and writes one JSON object per line: `image` with `text` and `score`, or with `error`.
-
-    Args:
-        options: The run, the images and the output file.
 
     Returns:
         `output`, `images`, `captions`, `failed`, and `resumed` (number of lines, in whole batches, that an interrupted
@@ -43,8 +38,14 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     first = min(lines.missing, default=len(images))
     # The last digits of a score depend on the batch of its image.
     resumed = first - first % DECODE_BATCH
+    rest = images[resumed:]
+    results = run.caption_encoded((EncodedImage(b"", image.read) for image in rest), config, resumed)
+    numbered = (
+        (number, json.dumps({"image": image.name, **to_json(result)}, ensure_ascii=False))
+        for number, (image, result) in enumerate(zip(rest, results, strict=True), resumed)
+    )
     with progress_bar("captioning", len(images), "images") as show:
-        for batch in _predict_batches(run, images, config, resumed):
+        while batch := list(islice(numbered, DECODE_BATCH)):
             lines.add(batch)
             show(batch[-1][0] + 1, "")
     lines.finish()
@@ -60,16 +61,3 @@ def predict_captions(options: PredictCaptions) -> dict[str, Any]:
     if len(errors) == len(images):
         raise NoUsableImageError(len(images), errors[0], summary)
     return summary
-
-
-def _predict_batches(
-    run: CaptionerRun, images: Sequence[ImageInput], config: GenerationConfig, first: int
-) -> Iterator[list[tuple[int, str]]]:
-    """Iterates over batches of numbered lines, from line number `first`."""
-    results = run.caption_encoded((EncodedImage(b"", image.read) for image in images[first:]), config, first)
-    lines = (
-        (number, json.dumps({"image": image.name, **to_json(result)}, ensure_ascii=False))
-        for number, (image, result) in enumerate(zip(images[first:], results, strict=True), first)
-    )
-    while batch := list(islice(lines, DECODE_BATCH)):
-        yield batch

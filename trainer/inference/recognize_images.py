@@ -7,7 +7,6 @@ from features.inputs.downloads import DownloadLimits
 from schemas.choices import DecodingStrategy
 from schemas.errors import RecordError
 from schemas.options.inference import Recognize
-from schemas.terminal.printable import printable
 from trainer.data.image_inputs import check_images, find_images
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 from trainer.runs.run import open_run
@@ -15,9 +14,6 @@ from trainer.runs.run import open_run
 
 def recognize(options: Recognize) -> dict[str, Any]:
     """Recognizes the text in images.
-
-    Args:
-        options: The run, the images, and the decoding strategy of `text` and `score`.
 
     Returns:
         `{"results": […]}`, per image: `image`, `text` and `score` (log-probability of the label), and `greedy`, `beam`
@@ -37,12 +33,6 @@ def recognize(options: Recognize) -> dict[str, Any]:
         for image, result in zip(images, recognized, strict=True)
     ]
     return check_images({"results": results})
-
-
-def print_predictions(result: dict[str, Any]) -> None:
-    """Prints the result of `recognize`, one line per image: name, tab, and label or error."""
-    for row in result["results"]:
-        print(printable(row["image"]), printable(row["text"] if "text" in row else row["error"]), sep="\t")
 
 
 def _to_json(result: RecognizedImage | RecordError, strategy: DecodingStrategy) -> dict[str, Any]:

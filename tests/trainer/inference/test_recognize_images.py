@@ -5,7 +5,7 @@ import pytest
 import capt
 from schemas.errors import CorruptFileError, NoUsableImageError, RecordError, UsageError
 from tests.trainer.words import WORDS, put_images
-from trainer.inference.recognize_images import print_predictions
+from trainer.data.image_inputs import print_results
 from trainer.runs.recognizer_run import STRATEGIES
 from trainer.runs.run import load_run, open_run
 
@@ -49,7 +49,7 @@ def test_files_directories_and_archives_are_recognized_and_a_corrupt_one_does_no
     assert (first["text"], first["score"]) == (first["lexicon"]["text"], first["lexicon"]["score"])
     assert first["greedy"]["text"] == run.recognize(captchas[0].data).text
     assert set(first) == {"image", "text", "score", *STRATEGIES}
-    print_predictions(result)
+    print_results(result)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{folder}/a0.png\t{first['text']}"
     assert "unsupported" in lines[2]

@@ -10,7 +10,7 @@ from PIL import Image
 
 import capt
 from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
-from trainer.inference.caption_images import print_captions
+from trainer.data.image_inputs import print_results
 from trainer.runs.run import load_run
 
 SIZES = {"units": 64, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 64}
@@ -163,7 +163,7 @@ def test_one_line_per_image_is_printed(run, shown, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(shown[0].data)
     (tmp_path / "b.png").write_bytes(b"")
     result = capt.caption(run=run.path, images=[str(tmp_path / "a.png"), str(tmp_path / "b.png")])
-    print_captions(result)
+    print_results(result)
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{tmp_path}/a.png\t{result['results'][0]['text']}"
     assert second.startswith(f"{tmp_path}/b.png\tdecode: empty")

@@ -14,7 +14,8 @@ from features.text.vocabulary import identify_given_vocabulary
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.gc_freeze import freeze_gc
 from pipelines.beam.scratch import hold_job_lock, open_scratch
-from pipelines.datasets import CaptionEntry, DatasetReader, FailedRecord, open_reader
+from pipelines.datasets import open_reader
+from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord
 from pipelines.datasets.record_fields import MAX_TEXT
 from pipelines.datasets.splits import compute_rank, parse_split_ratios
 from pipelines.ingest.caption_database import CaptionDatabase, CaptionedImage

@@ -24,7 +24,8 @@ from features.store.repair import FeatureTableRepair
 from features.store.shards import check_num_shards
 from pipelines.beam.disk_errors import report_full_disk
 from pipelines.beam.runners import parse_hints
-from pipelines.datasets import DatasetReader, open_reader
+from pipelines.datasets import open_reader
+from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.splits import Splitter, parse_split_ratios
 from pipelines.ingest.download_images import download_images, skip_failed_urls
 from pipelines.ingest.hash_images import hash_images

@@ -6,12 +6,11 @@ To add a dataset type, write a module with one subclass of `DatasetReader` and a
 
 from collections.abc import Callable, Sequence
 
-from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, ListingReader
+from pipelines.datasets.base import DatasetReader
 from pipelines.datasets.coco import CocoReader
 from pipelines.datasets.conceptual import ConceptualReader
 from pipelines.datasets.csv_file import CsvReader
-from pipelines.datasets.flickr8k import Flickr8kReader
-from pipelines.datasets.flickr30k import Flickr30kReader
+from pipelines.datasets.flickr import Flickr8kReader, Flickr30kReader
 from pipelines.datasets.folder import FolderReader
 from pipelines.datasets.iapr import IaprReader
 from pipelines.datasets.jsonl import JsonLinesReader
@@ -41,14 +40,3 @@ def open_reader(dataset_type: str, annotations: Sequence[str]) -> DatasetReader:
         known = ", ".join(DATASET_READERS)
         raise UsageError(f"unknown type {dataset_type!r}", location="--dataset-type", hint=f"Use one of {known}.")
     return DATASET_READERS[dataset_type](annotations)
-
-
-__all__ = [
-    "DATASET_READERS",
-    "CaptionEntry",
-    "DatasetReader",
-    "FailedRecord",
-    "ImageEntry",
-    "ListingReader",
-    "open_reader",
-]

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from typing import Any, ClassVar, TypeVar
 from features.inputs import FileReference, is_collection, list_files
 from features.inputs.compression import find_unpack_command, gunzip_within
 from features.io.uris import is_uri
-from pipelines.datasets.base import DatasetReader, FailedRecord
+from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, build_failed_image
 from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines
-from pipelines.datasets.record_fields import read_record, reject_duplicate_keys
+from pipelines.datasets.record_fields import DuplicateKey, abbreviate, read_record, reject_duplicate_keys
 from schemas.errors import CaptError, RecordError, UsageError
 
 MAX_BYTES = 2 << 30
@@ -36,7 +37,6 @@ class AnnotationFile:
     Args:
         location: The path or URI that the user named, and the path within it, for messages.
         name: Path within the directory or archive, with slashes and without `.gz`; the file name of a plain file.
-        reference: Reference to read the file by.
     """
 
     location: str
@@ -44,10 +44,7 @@ class AnnotationFile:
     reference: FileReference
 
     def read_bytes(self, max_bytes: int) -> bytes:
-        """Reads the file, and decompresses it if it is gzip.
-
-        Args:
-            max_bytes: Maximum number of bytes, compressed and decompressed.
+        """Reads the file, and decompresses it if it is gzip. Both forms have at most `max_bytes` bytes.
 
         Raises:
             RecordError: The file is missing, unreadable or too large.
@@ -97,6 +94,28 @@ class AnnotationFile:
         except (ValueError, RecursionError) as error:
             raise CaptError(f"not JSON: {error}", location=self.location, hint=_FETCH_AGAIN) from error
 
+    def read_list(self, key: str, hint: str) -> Iterator[tuple[str, Any]]:
+        """Yields the items of a list in the JSON object of the file, each with its location: `FILE: images[17]`.
+
+        Raises:
+            CaptError: The file cannot be read, is not JSON, or has no such list.
+        """
+        data = self.read_json()
+        if isinstance(data, DuplicateKey):
+            message = f"duplicate key {abbreviate(data.key)}"
+            raise CaptError(message, location=self.location, hint="Keep one of the two.")
+        if not isinstance(data, dict) or not isinstance(data.get(key), list):
+            raise CaptError(f"the list {key!r} is missing", location=self.location, hint=hint)
+        for number, record in enumerate(data[key]):
+            yield f"{self.location}: {key}[{number}]", record
+
+    def read_image_list(self, read: Callable[[Any], ImageEntry], hint: str) -> Iterator[ImageEntry]:
+        """Yields the result of `read` for each item of the list `images`. An item that cannot be read has failed."""
+        for location, image in self.read_list("images", hint):
+            entry = read_record(location, partial(read, image))
+            found = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
+            yield found._replace(location=location)
+
     def read_lines(self) -> Iterator[Line | FailedRecord]:
         """Yields the lines that are not blank, without their ends: LF, CR LF, or CR in a file without LF.
 
@@ -115,9 +134,10 @@ class AnnotationFile:
         """Yields the existing files of these names in the directory of this plain file."""
         if self.reference.member:
             return
+        directory, location = (path.rpartition("/") for path in (self.location, self.reference.location))
         for name in chain.from_iterable((name, f"{name}{_GZIP}") for name in names):
-            location, reference = (_replace_name(path, name) for path in (self.location, self.reference.location))
-            other = AnnotationFile(location, _remove_gzip_suffix(name), FileReference(reference))
+            reference = FileReference(f"{location[0]}{location[1]}{name}")
+            other = AnnotationFile(f"{directory[0]}{directory[1]}{name}", _remove_gzip_suffix(name), reference)
             try:
                 other.reference.read(MAX_BYTES)
             except RecordError as error:
@@ -127,7 +147,7 @@ class AnnotationFile:
 
 
 class AnnotationReader(DatasetReader):
-    """Reads a format that consists of annotation files.
+    """Reads a format that consists of annotation files. A subclass reads the images and the captions of one file.
 
     Attributes:
         dataset_type: Value of `--dataset-type`, for messages.
@@ -146,22 +166,49 @@ class AnnotationReader(DatasetReader):
             message = f"dataset type {self.dataset_type} needs annotation files"
             raise UsageError(message, location="--annotations", hint=f"Use {self.example}, for example.")
         self.annotations = tuple(annotations)
+        self._caption_counts = Counter[str]()
+
+    @abstractmethod
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        """Yields the images that one annotation file names."""
+
+    @abstractmethod
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        """Yields the captions of one annotation file, and its records that cannot be read."""
+
+    def choose_documents(self, path: str, found: list[AnnotationFile]) -> list[AnnotationFile]:
+        """Returns those of the annotation files in one of `--annotations` that are read."""
+        return found
 
     def list_documents(self) -> Iterator[AnnotationFile]:
         """Yields the annotation files."""
-        return list_annotation_files(self.annotations, self.pattern, self.pattern_text)
+        for path in self.annotations:
+            found = list_annotation_files([path], self.pattern, self.pattern_text)
+            yield from self.choose_documents(path, list(found))
+
+    def read_images(self) -> Iterator[ImageEntry]:
+        for document in self.list_documents():
+            for one in self.read_file_images(document):
+                yield one._replace(document=document.location)
+
+    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
+        self._caption_counts.clear()
+        for document in self.list_documents():
+            for one in self.read_file_captions(document):
+                yield one if isinstance(one, FailedRecord) else one._replace(document=document.location)
+
+    def number_caption(self, image_id: str) -> str:
+        """Returns the number of the next caption of an image, from 0 in each `read_captions`."""
+        self._caption_counts[image_id] += 1
+        return str(self._caption_counts[image_id] - 1)
 
 
 def list_annotation_files(
     names: Sequence[str], pattern: re.Pattern[str], pattern_text: str, option: str = "--annotations"
 ) -> Iterator[AnnotationFile]:
-    """Yields the annotation files that a command names.
+    """Yields the annotation files that `option` names. The patterns are those of an `AnnotationReader`.
 
-    Args:
-        names: Plain files of any name, or directories, zips and tars, whose files that match are used in order of name.
-        pattern: Regular expression that is searched for in the path within a directory or archive.
-        pattern_text: The pattern as a user would write it, such as `captions_*.json`.
-        option: The option that names the files.
+    A name is a plain file of any name, or a directory, zip or tar, whose files that match are used in order of name.
 
     Raises:
         UsageError: A name does not exist, or contains no matching file.
@@ -191,8 +238,3 @@ def _parse_int(digits: str) -> int | float:
 
 def _remove_gzip_suffix(name: str) -> str:
     return name[: -len(_GZIP)] if name.lower().endswith(_GZIP) else name
-
-
-def _replace_name(path: str, name: str) -> str:
-    head, slash, _ = path.rpartition("/")
-    return f"{head}{slash}{name}"

@@ -38,7 +38,6 @@ class ImageEntry(NamedTuple):
         image_id: ID. It identifies one image per annotation file.
         file_name: Name of its file; with a URL, `features.inputs.downloads.build_download_name` of the URL.
         split: Published split; None if the dataset has no splits.
-        url: URL of the image, if any.
         label: Text in the image, if known (CAPTCHA).
         failure: The failure of an unusable image; None if the image is usable.
         document: Annotation file that lists the image.
@@ -66,11 +65,7 @@ class ListedImage(NamedTuple):
 
 
 class DatasetReader(ABC):
-    """Reads one published format.
-
-    Attributes:
-        max_failures: Default of `--max-failures` for this dataset type.
-    """
+    """Reads one published format. `max_failures` is the default of `--max-failures` for it."""
 
     max_failures: ClassVar[str] = "5%"
 
@@ -95,13 +90,6 @@ class ListingReader(DatasetReader):
 
     def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
         return iter(())
-
-
-def set_document(
-    document: str, entries: Iterable[CaptionEntry | FailedRecord]
-) -> Iterator[CaptionEntry | FailedRecord]:
-    """Yields the captions of an annotation file with the name of the file."""
-    return (one if isinstance(one, FailedRecord) else one._replace(document=document) for one in entries)
 
 
 def build_failed_image(record: FailedRecord) -> ImageEntry:

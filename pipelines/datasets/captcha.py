@@ -24,14 +24,8 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The content of a label file.
-
-    Args:
-        texts: Labels by image number.
-        failures: Unusable lines by image number.
-        unassigned: Lines that belong to no image.
-    """
+class _Labels:
+    """Labels and unusable lines of a label file by image number, and its lines that belong to no image."""
 
     texts: dict[int, str] = field(default_factory=dict)
     failures: dict[int, FailedRecord] = field(default_factory=dict)
@@ -39,10 +33,9 @@ class Labels:
 
     def add(self, line: Line) -> FailedRecord | None:
         """Adds a line. Returns a failed record if the line belongs to no image."""
-        number = parse_line_number(line.text)
+        number, labelled = parse_line_number(line.text), parse_label_line(line.text)
         if number is None:
             return line.fail("no id", "expected a0, a1, …")
-        labelled = parse_label_line(line.text)
         if number in self.texts or number in self.failures:
             self.texts.pop(number, None)
             self.failures[number] = line.fail("duplicate id")
@@ -83,8 +76,12 @@ class CaptchaReader(ListingReader):
         Raises:
             UsageError: The file contains no label, or the splits need more images than exist.
         """
-        numbered, others = _group_by_number(files)
-        labels = read_labels(self._document)
+        numbered: dict[int, list[ListedImage]] = {}
+        others: list[ListedImage] = []
+        for one in files:
+            known = parse_image_number(one.name)
+            (others if known is None else numbered.setdefault(known, [])).append(one)
+        labels = _read_labels(self._document)
         numbers = sorted(numbered.keys() | labels.numbers)
         counts = self._count_splits(len(numbers))
         last = max(numbered.keys() & labels.numbers, default=-1)
@@ -108,13 +105,8 @@ class CaptchaReader(ListingReader):
         return counts
 
 
-def read_labels(document: AnnotationFile) -> Labels:
-    """Reads a label file.
-
-    Raises:
-        UsageError: The file contains no line.
-    """
-    labels = Labels()
+def _read_labels(document: AnnotationFile) -> _Labels:
+    labels = _Labels()
     for line in document.read_lines():
         failure = line if isinstance(line, FailedRecord) else read_record(line.location, partial(labels.add, line))
         if failure:
@@ -132,19 +124,6 @@ def _explain(line: str) -> tuple[str, str]:
     if len(fields) != 2 or line != " ".join(fields):
         return "separator", "expected an ID, one space and a label"
     return ("upper case" if _LETTERS.fullmatch(fields[1]) else "not a-z"), "expected a-z"
-
-
-def _group_by_number(files: Iterable[ListedImage]) -> tuple[dict[int, list[ListedImage]], list[ListedImage]]:
-    """Returns the files by image number, and the files without a number."""
-    numbered: dict[int, list[ListedImage]] = {}
-    others = []
-    for one in files:
-        number = parse_image_number(one.name)
-        if number is None:
-            others.append(one)
-        else:
-            numbered.setdefault(number, []).append(one)
-    return numbered, others
 
 
 def _check_single(files: list[ListedImage]) -> FailedRecord | None:

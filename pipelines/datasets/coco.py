@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any
 
 from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, build_failed_image, set_document
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.record_fields import (
     find_split_in_name,
     read_caption,
     read_identifier,
-    read_list,
     read_name,
     read_record,
     read_value,
@@ -34,30 +33,23 @@ class CocoReader(AnnotationReader):
     pattern_text = "captions_*.json"
     example = "captions_train2017.json"
 
-    def read_images(self) -> Iterator[ImageEntry]:
-        for document in self._list_documents_of_one_year():
-            split = find_split_in_name(document.name)
-            for location, image in read_list(document.read_json(), "images", document.location, _HINT):
-                entry = read_record(location, partial(_read_image, image, split))
-                found = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
-                yield found._replace(document=document.location, location=location)
-
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        for document in self._list_documents_of_one_year():
-            annotations = read_list(document.read_json(), "annotations", document.location, _HINT)
-            entries = (read_record(location, partial(_read_caption, one)) for location, one in annotations)
-            yield from set_document(document.location, entries)
-
-    def _list_documents_of_one_year(self) -> list[AnnotationFile]:
-        found = list(self.list_documents())
+    def list_documents(self) -> Iterator[AnnotationFile]:
+        found = list(super().list_documents())
         years = {match[2] for document in found if (match := _YEAR.search(document.name.rsplit("/", 1)[-1]))}
         if len(years) > 1:
             message = f"captions of {' and '.join(sorted(years))} share images, and their splits differ"
             raise UsageError(message, location=", ".join(self.annotations), hint="Use the files of one year.")
-        return found
+        return iter(found)
+
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        return document.read_image_list(partial(_read_image, find_split_in_name(document.name)), _HINT)
+
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        for location, annotation in document.read_list("annotations", _HINT):
+            yield read_record(location, partial(_read_caption, annotation))
 
 
-def _read_image(image: Any, split: str | None) -> ImageEntry:
+def _read_image(split: str | None, image: Any) -> ImageEntry:
     return ImageEntry(read_identifier(image, "id"), read_name(image, "file_name"), split)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from features.inputs.downloads import build_download_name
-from pipelines.datasets.annotation_files import AnnotationReader
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_fields import find_split_in_name
@@ -25,31 +25,25 @@ class ConceptualReader(AnnotationReader):
     pattern_text = "*.tsv"
     example = "Train_GCC-training.tsv"
 
-    def read_images(self) -> Iterator[ImageEntry]:
-        for row in self._read_rows():
-            if isinstance(row, tuple):
-                _, url, split, document = row
-                name = build_download_name(url)
-                yield ImageEntry(PurePosixPath(name).name, name, split, url, document=document)
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        split = find_split_in_name(document.name)
+        for row in document.read_records(_read_row):
+            if not isinstance(row, FailedRecord):
+                name = build_download_name(row[1])
+                yield ImageEntry(PurePosixPath(name).name, name, split, url=row[1])
 
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        for row in self._read_rows():
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        for row in document.read_records(_read_row):
             if isinstance(row, FailedRecord):
                 yield row
             else:
-                caption, url, _, document = row
+                caption, url = row
                 digest = hashlib.sha256(caption.encode()).hexdigest()
-                yield CaptionEntry(PurePosixPath(build_download_name(url)).name, digest, caption, document=document)
-
-    def _read_rows(self) -> Iterator[tuple[str, str, str | None, str] | FailedRecord]:
-        """Yields caption, URL, split and annotation file."""
-        for document in self.list_documents():
-            split = find_split_in_name(document.name)
-            for row in document.read_records(_read_row):
-                yield row if isinstance(row, FailedRecord) else (*row, split, document.location)
+                yield CaptionEntry(PurePosixPath(build_download_name(url)).name, digest, caption)
 
 
 def _read_row(line: Line) -> tuple[str, str] | FailedRecord:
+    """Returns caption and URL."""
     if "\t" not in line.text:
         return line.fail("no separator", "expected caption, tab and URL")
     caption, url, *_ = line.text.split("\t")

@@ -13,7 +13,7 @@ from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.csv_rows import Fields, read_rows
 from pipelines.datasets.lines import shorten
-from pipelines.datasets.record_fields import CaptionCounter, read_record, read_split_field
+from pipelines.datasets.record_fields import read_record, read_split_field
 from schemas.errors import CaptError
 
 _REQUIRED = ("image", "caption")
@@ -28,23 +28,18 @@ class CsvReader(AnnotationReader):
     pattern_text = "*.csv or *.tsv"
     example = "captions.csv"
 
-    def read_images(self) -> Iterator[ImageEntry]:
-        for row in self._read_rows():
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        for row in _read_rows(document):
             if not isinstance(row, FailedRecord):
-                yield ImageEntry(row.image, row.image, row.split, document=row.document)
+                yield ImageEntry(row.image, row.image, row.split)
 
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        counter = CaptionCounter()
-        for row in self._read_rows():
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        for row in _read_rows(document):
             if isinstance(row, FailedRecord):
                 yield row
             else:
-                number = counter.take(row.image)
-                yield CaptionEntry(row.image, row.id or number, row.caption, document=row.document)
-
-    def _read_rows(self) -> Iterator["_Row | FailedRecord"]:
-        for document in self.list_documents():
-            yield from _read_document(document)
+                number = self.number_caption(row.image)
+                yield CaptionEntry(row.image, row.id or number, row.caption)
 
 
 class _Row(NamedTuple):
@@ -52,10 +47,9 @@ class _Row(NamedTuple):
     caption: str
     split: str | None
     id: str
-    document: str
 
 
-def _read_document(document: AnnotationFile) -> Iterator[_Row | FailedRecord]:
+def _read_rows(document: AnnotationFile) -> Iterator[_Row | FailedRecord]:
     delimiter = "\t" if document.name.lower().endswith(".tsv") else ","
     rows = read_rows(document.read_text(), document.location, delimiter)
     header = next(rows, None)
@@ -68,7 +62,7 @@ def _read_document(document: AnnotationFile) -> Iterator[_Row | FailedRecord]:
         if isinstance(row, FailedRecord):
             yield row
         else:
-            yield read_record(row.location, partial(_read_row, document.location, row, columns, len(header.fields)))
+            yield read_record(row.location, partial(_read_row, row, columns, len(header.fields)))
 
 
 def _find_columns(header: Sequence[str], location: str) -> dict[str, int]:
@@ -81,7 +75,7 @@ def _find_columns(header: Sequence[str], location: str) -> dict[str, int]:
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
-def _read_row(document: str, row: Fields, columns: Mapping[str, int], width: int) -> _Row | FailedRecord:
+def _read_row(row: Fields, columns: Mapping[str, int], width: int) -> _Row | FailedRecord:
     if len(row.fields) != width:
         reason = "too few columns" if len(row.fields) < width else "too many columns"
         detail = f"{len(row.fields)} columns, the header has {width}: {shorten(' '.join(row.fields))}"
@@ -90,4 +84,4 @@ def _read_row(document: str, row: Fields, columns: Mapping[str, int], width: int
     image = fields["image"].strip()
     if not image:
         return FailedRecord(row.location, "no image", shorten(fields["caption"]))
-    return _Row(image, fields["caption"], read_split_field(fields.get("split")), fields.get("id", "").strip(), document)
+    return _Row(image, fields["caption"], read_split_field(fields.get("split")), fields.get("id", "").strip())

@@ -31,13 +31,9 @@ class Fields(NamedTuple):
 
 @dataclass(frozen=True)
 class _Closing:
-    """The line in which an open quote closes.
+    """The line in which an open quote closes, from offset `start` (the end of the text if no line does) to `stop`.
 
-    Args:
-        start: Offset of the line; the length of the text if the quote never closes.
-        stop: Offset of its end.
-        number: Line number.
-        state: State of the row after the line, `complete` or `bad`.
+    `state` is the state of the row after the line, `complete` or `bad`.
     """
 
     start: int
@@ -47,15 +43,9 @@ class _Closing:
 
 
 def read_rows(data: bytes, document: str, delimiter: str) -> Iterator[Fields | FailedRecord]:
-    """Reads CSV text (RFC 4180).
+    """Yields the rows of CSV text in UTF-8 (RFC 4180) that are not blank, and failed records.
 
-    Args:
-        data: The text in UTF-8. The end of its first line is the end of all lines.
-        document: Name of the file.
-        delimiter: Comma or tab.
-
-    Yields:
-        The rows that are not blank, and failed records.
+    The end of the first line is the end of all lines.
     """
     text = _Text(data, delimiter)
     closing = _Closing(-1, -1, 0, "bad")
@@ -74,17 +64,13 @@ def read_rows(data: bytes, document: str, delimiter: str) -> Iterator[Fields | F
             start, number = stop, last + 1
             continue
         excerpt = shorten(line[:_EXCERPT].decode(errors="replace"))
-        if state == "complete":
-            detail = f"{stop - start:,} bytes, the limit is {MAX_ROW:,}: {excerpt}"
-            yield FailedRecord(location, "too long", detail)
-        else:
-            yield FailedRecord(location, "bad quoting", excerpt)
+        too_long = f"{stop - start:,} bytes, the limit is {MAX_ROW:,}: {excerpt}"
+        reason, detail = ("too long", too_long) if state == "complete" else ("bad quoting", excerpt)
+        yield FailedRecord(location, reason, detail)
         start, number = start + len(line), number + 1
 
 
 class _Text:
-    """CSV text by lines."""
-
     def __init__(self, data: bytes, delimiter: str) -> None:
         self._data = data
         end = _LINE_END.search(data)

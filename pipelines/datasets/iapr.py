@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader, list_annotation_files
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import convert_to_utf8, find_byte_order_mark, shorten
 from pipelines.datasets.record_fields import read_record
@@ -29,27 +29,24 @@ class IaprReader(AnnotationReader):
     pattern_text = "*.eng"
     example = "the directory annotations_complete_eng"
 
-    def read_images(self) -> Iterator[ImageEntry]:
-        for document, entry in self._read_documents():
-            if not isinstance(entry, FailedRecord):
-                yield ImageEntry(entry[0], entry[0], document=document.location)
+    def choose_documents(self, path: str, found: list[AnnotationFile]) -> list[AnnotationFile]:
+        return [one for one in found if _COMPLETE.search(one.name)] or found
 
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        for document, entry in self._read_documents():
-            if isinstance(entry, FailedRecord):
-                yield entry
-                continue
-            image, clauses = entry
-            if not clauses:
-                yield FailedRecord(document.location, "no description", image)
-            for number, clause in enumerate(clauses):
-                yield CaptionEntry(image, str(number), clause, document=document.location)
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        entry = read_record(document.location, partial(_read_document, document))
+        if not isinstance(entry, FailedRecord):
+            yield ImageEntry(entry[0], entry[0])
 
-    def _read_documents(self) -> Iterator[tuple[AnnotationFile, tuple[str, list[str]] | FailedRecord]]:
-        for name in self.annotations:
-            found = list(list_annotation_files([name], self.pattern, self.pattern_text))
-            for document in [one for one in found if _COMPLETE.search(one.name)] or found:
-                yield document, read_record(document.location, partial(_read_document, document))
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        entry = read_record(document.location, partial(_read_document, document))
+        if isinstance(entry, FailedRecord):
+            yield entry
+            return
+        image, clauses = entry
+        if not clauses:
+            yield FailedRecord(document.location, "no description", image)
+        for number, clause in enumerate(clauses):
+            yield CaptionEntry(image, str(number), clause)
 
 
 def _read_document(document: AnnotationFile) -> tuple[str, list[str]] | FailedRecord:

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from pipelines.datasets.annotation_files import AnnotationReader
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, set_document
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.lines import Line
 from pipelines.datasets.record_fields import (
-    CaptionCounter,
     abbreviate,
     read_caption,
     read_identifier,
@@ -34,18 +33,22 @@ class JsonLinesReader(AnnotationReader):
     pattern_text = "*.jsonl"
     example = "captions.jsonl"
 
-    def read_images(self) -> Iterator[ImageEntry]:
-        for document in self.list_documents():
-            for record in document.read_records(_read_line):
-                if not isinstance(record, FailedRecord):
-                    yield ImageEntry(record.image, record.image, record.split, document=document.location)
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        for record in document.read_records(_read_line):
+            if not isinstance(record, FailedRecord):
+                yield ImageEntry(record.image, record.image, record.split)
 
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        counter = CaptionCounter()
-        for document in self.list_documents():
-            for record in document.read_records(_read_line):
-                entries = (record,) if isinstance(record, FailedRecord) else _read_captions(record, counter)
-                yield from set_document(document.location, entries)
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        for record in document.read_records(_read_line):
+            if isinstance(record, FailedRecord):
+                yield record
+                continue
+            if not record.captions:
+                yield record.line.fail("no caption", "neither 'caption' nor 'captions'")
+            for key, suffix, caption in record.captions:
+                caption_id = f"{record.own_id}{suffix}" if record.own_id else self.number_caption(record.image)
+                read = partial(_read_caption, record.image, caption_id, caption)
+                yield read_record(f"{record.line.location}: {key}", read)
 
 
 class _Record(NamedTuple):
@@ -71,15 +74,6 @@ def _read_line(line: Line) -> _Record | FailedRecord:
     captions = [] if record.get("caption") is None else [("caption", "", record["caption"])]
     captions += ((f"captions[{number}]", f".{number}", caption) for number, caption in enumerate(several))
     return _Record(line, image, read_split_field(record.get("split")), own_id, tuple(captions))
-
-
-def _read_captions(record: _Record, counter: CaptionCounter) -> Iterator[CaptionEntry | FailedRecord]:
-    if not record.captions:
-        yield record.line.fail("no caption", "neither 'caption' nor 'captions'")
-    for key, suffix, caption in record.captions:
-        caption_id = f"{record.own_id}{suffix}" if record.own_id else counter.take(record.image)
-        read = partial(_read_caption, record.image, caption_id, caption)
-        yield read_record(f"{record.line.location}: {key}", read)
 
 
 def _read_caption(image: str, caption_id: str, found: Any) -> CaptionEntry:

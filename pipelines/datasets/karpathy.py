@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader, list_annotation_files
-from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry, build_failed_image, set_document
+from pipelines.datasets.annotation_files import AnnotationFile, AnnotationReader
+from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
 from pipelines.datasets.record_fields import (
     read_caption,
     read_identifier,
-    read_list,
     read_name,
     read_record,
     read_split_field,
@@ -34,44 +33,24 @@ class KarpathyReader(AnnotationReader):
     pattern_text = "dataset_*.json"
     example = "dataset_flickr8k.json"
 
-    def read_images(self) -> Iterator[ImageEntry]:
-        for document in self.list_documents():
-            for location, image in _list_images(document):
-                entry = read_record(location, partial(_read_image, image))
-                found = build_failed_image(entry) if isinstance(entry, FailedRecord) else entry
-                yield found._replace(document=document.location, location=location)
+    def choose_documents(self, path: str, found: list[AnnotationFile]) -> list[AnnotationFile]:
+        if len(found) > 1:
+            names = ", ".join(document.name for document in found)
+            hint = "Unpack the archive, and choose one of them."
+            raise UsageError(f"contains several files: {names}", location=path, hint=hint)
+        return found
 
-    def read_captions(self) -> Iterator[CaptionEntry | FailedRecord]:
-        for document in self.list_documents():
-            yield from set_document(document.location, _read_captions(document))
+    def read_file_images(self, document: AnnotationFile) -> Iterator[ImageEntry]:
+        return document.read_image_list(_read_image, _HINT)
 
-    def list_documents(self) -> Iterator[AnnotationFile]:
-        """Yields one annotation file per name.
-
-        Raises:
-            UsageError: A directory or archive contains several.
-        """
-        for path in self.annotations:
-            found = list(list_annotation_files([path], self.pattern, self.pattern_text))
-            if len(found) > 1:
-                names = ", ".join(document.name for document in found)
-                hint = "Unpack the archive, and choose one of them."
-                raise UsageError(f"contains several files: {names}", location=path, hint=hint)
-            yield found[0]
-
-
-def _list_images(document: AnnotationFile) -> Iterator[tuple[str, Any]]:
-    return read_list(document.read_json(), "images", document.location, _HINT)
-
-
-def _read_captions(document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
-    for location, image in _list_images(document):
-        sentences = read_record(location, partial(_read_sentences, image))
-        if isinstance(sentences, FailedRecord):
-            yield sentences
-            continue
-        for number, sentence in enumerate(sentences):
-            yield read_record(f"{location}: sentences[{number}]", partial(_read_caption, image, sentence))
+    def read_file_captions(self, document: AnnotationFile) -> Iterator[CaptionEntry | FailedRecord]:
+        for location, image in document.read_list("images", _HINT):
+            sentences = read_record(location, partial(_read_sentences, image))
+            if isinstance(sentences, FailedRecord):
+                yield sentences
+                continue
+            for number, sentence in enumerate(sentences):
+                yield read_record(f"{location}: sentences[{number}]", partial(_read_caption, image, sentence))
 
 
 def _read_image(image: Any) -> ImageEntry:

@@ -21,12 +21,7 @@ _BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of an annotation file.
-
-    Args:
-        location: File and line number from 1, such as `captions.jsonl:17`.
-        text: The line without its end.
-    """
+    """A line of an annotation file without its end. `location` is file and line number, such as `a.jsonl:17`."""
 
     location: str
     text: str
@@ -79,15 +74,9 @@ def split_lines(data: bytes, end: bytes) -> Iterator[bytes]:
 
 
 def decode_line(line: bytes, location: str) -> Iterator[Line | FailedRecord]:
-    """Decodes a line of UTF-8.
+    """Yields a line of UTF-8 without its end, or a failed record; nothing if the line is blank.
 
-    Args:
-        line: The line with its end.
-        location: File and line number.
-
-    Yields:
-        The line without its end, or a failed record. If CR divides the line, one failed record per part, because each
-        part may be a record. Nothing if the line is blank.
+    If CR divides the line, each part may be a record, so each part is a failed record.
     """
     parts = [part for part in line.split(b"\r") if part.strip()]
     if len(parts) == 1:
@@ -104,8 +93,7 @@ def report_mixed_ends(parts: Iterable[bytes], location: str) -> Iterator[FailedR
 
 def _decode(line: bytes, location: str) -> Line | FailedRecord:
     if len(line) > MAX_LINE:
-        detail = f"{len(line):,} bytes, the limit is {MAX_LINE:,}: {_excerpt(line)}"
-        return FailedRecord(location, "too long", detail)
+        return FailedRecord(location, "too long", f"{len(line):,} bytes, the limit is {MAX_LINE:,}: {_excerpt(line)}")
     try:
         text = line.decode()
     except UnicodeDecodeError as error:

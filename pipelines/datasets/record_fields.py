@@ -1,4 +1,4 @@
-"""Reads the fields of a record: values by key, text, IDs, splits and caption numbers.
+"""Reads the fields of a record: values by key, text, IDs and splits.
 
 Every `read_*` function raises `RecordError` on a wrong field, and `read_record` turns it into a `FailedRecord`.
 """
@@ -7,12 +7,12 @@ import math
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipelines.datasets.base import FailedRecord
-from schemas.errors import CaptError, RecordError, to_record_error
+from schemas.errors import RecordError, to_record_error
 from schemas.tables import SPLITS
 
 MAX_TEXT = 131_072
@@ -54,20 +54,6 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Dupl
     if len(record) == len(pairs):
         return record
     return DuplicateKey(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
-
-
-def read_list(data: Any, key: str, location: str, hint: str) -> Iterator[tuple[str, Any]]:
-    """Yields the items of a list in a JSON object, each with its location, such as `file: images[17]`.
-
-    Raises:
-        CaptError: The list is missing.
-    """
-    if isinstance(data, DuplicateKey):
-        raise CaptError(f"duplicate key {abbreviate(data.key)}", location=location, hint="Keep one of the two.")
-    if not isinstance(data, dict) or not isinstance(data.get(key), list):
-        raise CaptError(f"the list {key!r} is missing", location=location, hint=hint)
-    for number, record in enumerate(data[key]):
-        yield f"{location}: {key}[{number}]", record
 
 
 def read_value(record: Any, key: str) -> Any:
@@ -131,11 +117,7 @@ def escape_surrogates(value: Any) -> str:
 
 
 def parse_split_name(text: str) -> str | None:
-    """Returns the split that a text names, ignoring case; None if it is empty.
-
-    Raises:
-        ValueError: The split is unknown.
-    """
+    """Returns the split that a text names, ignoring case; None if it is empty. An unknown split is a ValueError."""
     name = text.strip().lower()
     if name and name not in _SPLITS:
         raise ValueError(f"{abbreviate(text)} is none of {', '.join(_SPLITS)}")
@@ -156,15 +138,3 @@ def find_split_in_name(path: str) -> str | None:
     """Returns `train`, `val` or `test` if the file name states one of them; None if it states none or several."""
     found = {match.lastindex for match in _SPLIT_IN_NAME.finditer(path.rsplit("/", 1)[-1])}
     return ("train", "val", "test")[(found.pop() or 1) - 1] if len(found) == 1 else None
-
-
-class CaptionCounter:
-    """Numbers the captions of each image from 0."""
-
-    def __init__(self) -> None:
-        self._next: Counter[str] = Counter()
-
-    def take(self, image_id: str) -> str:
-        """Returns the next caption number of an image."""
-        self._next[image_id] += 1
-        return str(self._next[image_id] - 1)

@@ -14,11 +14,9 @@ _SIZES_HINT = "Write 100000,20000,20000, for example."
 
 @dataclass(frozen=True)
 class Splitter:
-    """Assigns splits: the published split if the image has one, otherwise one by a hash of the image ID.
+    """Assigns splits: the published split if the image has one and `own`, otherwise one by a hash of the image ID.
 
-    Args:
-        own: Whether published splits are used.
-        ratios: Fractions of train, val and test. Their sum is 1.
+    `ratios` are the fractions of train, val and test. Their sum is 1.
     """
 
     own: bool
@@ -29,12 +27,9 @@ class Splitter:
         if not self.is_hashed(published):
             assert published is not None
             return published
-        position, bound = _hash_to_unit(f"split:{image_id}"), 0.0
-        for name, ratio in zip(NAMES, self.ratios, strict=True):
-            bound += ratio
-            if position < bound:
-                return name
-        return NAMES[-1]
+        position = _hash(f"split:{image_id}") / 2.0**64
+        bounds = zip(NAMES, accumulate(self.ratios), strict=True)
+        return next((name for name, bound in bounds if position < bound), NAMES[-1])
 
     def is_hashed(self, published: str | None) -> bool:
         """Returns whether the hash of the image ID determines the split."""
@@ -98,8 +93,8 @@ def parse_split_ratios(text: str) -> Splitter:
 
 def compute_rank(seed: int, image_id: str) -> int:
     """Returns the rank of an image, 0 to 2^62. Limits select the smallest ranks, so a larger limit adds images."""
-    return int.from_bytes(hashlib.sha256(f"limit:{seed}:{image_id}".encode()).digest()[:8], "big") >> 2
+    return _hash(f"limit:{seed}:{image_id}") >> 2
 
 
-def _hash_to_unit(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2.0**64
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from features.inputs import ListedFile, list_files
 from features.inputs.image_files import is_image_name
-from pipelines.datasets import CaptionEntry, DatasetReader, ListingReader
+from pipelines.datasets.base import CaptionEntry, DatasetReader, ListingReader
 from pipelines.datasets.splits import Splitter, compute_rank
 from pipelines.ingest.download_images import get_download_directory
 from pipelines.ingest.image_database import ImageDatabase, InputRecord

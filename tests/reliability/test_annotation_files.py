@@ -303,8 +303,8 @@ def test_images_without_a_readable_id_or_name_are_failed_rows(tmp_path: Path, ki
 INNERMOST = {
     "coco": "pipelines.datasets.coco.read_caption",
     "karpathy": "pipelines.datasets.karpathy.read_caption",
-    "flickr8k": "pipelines.datasets.flickr_tokens.CaptionEntry",
-    "flickr30k": "pipelines.datasets.flickr30k.CaptionEntry",
+    "flickr8k": "pipelines.datasets.flickr.CaptionEntry",
+    "flickr30k": "pipelines.datasets.flickr.CaptionEntry",
     "conceptual": "pipelines.datasets.conceptual._read_row",
     "csv": "pipelines.datasets.csv_file._Row",
     "jsonl": "pipelines.datasets.jsonl.read_caption",

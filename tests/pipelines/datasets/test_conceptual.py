@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from features.inputs.downloads import build_download_name
-from pipelines.datasets import CaptionEntry, FailedRecord, open_reader
+from pipelines.datasets import open_reader
+from pipelines.datasets.base import CaptionEntry, FailedRecord
 from schemas.errors import UsageError
 from tests.pipelines.datasets.entries import bare_entries
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets.base import CaptionEntry, FailedRecord, ImageEntry
-from pipelines.datasets.flickr30k import Flickr30kReader
+from pipelines.datasets.flickr import Flickr30kReader
 from tests.pipelines.datasets.entries import bare_entries
 
 HEADER = "image_name| comment_number| comment\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets.base import CaptionEntry, FailedRecord
-from pipelines.datasets.flickr8k import Flickr8kReader
+from pipelines.datasets.flickr import Flickr8kReader
 from schemas.errors import CaptError, UsageError
 from tests.pipelines.datasets.entries import bare_entries
 

@@ -10,7 +10,7 @@ import pytest
 
 import pipelines.ingest.caption_database
 from features.text.caption_keys import CaptionsDigest
-from pipelines.datasets import FailedRecord
+from pipelines.datasets.base import FailedRecord
 from pipelines.ingest.caption_database import SELECTED_CAPTIONS, CaptionDatabase, CaptionedImage
 
 COUNT = 50

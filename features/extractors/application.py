@@ -7,7 +7,7 @@ SHA-256 for ConvNeXt. Keras has no digest for MobileNet and MobileNetV2. The tes
 import csv
 import difflib
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -21,11 +21,6 @@ class PublishedWeights:
 
     file: str
     digest: str | None = None
-
-    @property
-    def identity(self) -> str:
-        """Identity of the weights in a table config."""
-        return f"imagenet:{self.digest or self.file}"
 
 
 @dataclass(frozen=True)
@@ -43,14 +38,11 @@ class Application:
 
     Args:
         name: Name on the command line.
-        module: Module within `keras.applications`.
-        function: Function within `keras.applications`.
-        side: Default height and width of the input in pixels.
-        min_side: Minimum height and width of the input in pixels.
+        module: Module within `keras.applications` that contains `function`.
+        side: Default height and width of the input in pixels; `min_side` is the minimum.
         layer: Default output layer: the last one before global pooling.
         top_layers: Layers that only the model with its classifier has.
         without_top: Published weights without the classifier; `{side}` in the file name is the input size.
-        with_top: Published weights with the classifier.
         sides: Input sizes with weights of their own, if there are several.
     """
 
@@ -68,12 +60,7 @@ class Application:
     def resolve_build_options(
         self, layer: str | None = None, height: int | None = None, width: int | None = None
     ) -> BuildOptions:
-        """Returns the build options for an output layer and an input size.
-
-        Args:
-            layer: Output layer, or None for the default one.
-            height: Input height in pixels, or None for the default one.
-            width: Input width in pixels, or None for the default one.
+        """Returns the build options for an output layer and an input size; None is the default.
 
         Raises:
             UsageError: The model does not support this size.
@@ -81,11 +68,11 @@ class Application:
         options = BuildOptions((layer or self.layer) in self.top_layers, height or self.side, width or self.side)
         for option, length in (("--height", options.height), ("--width", options.width)):
             if options.top and length != self.side:
-                raise UsageError(
-                    f"{layer} is part of {self.name}'s classifier, which requires {self.side} pixels, not {length}",
-                    location=option,
-                    hint="Omit the option, or choose a layer before the classifier.",
+                message = (
+                    f"{layer} is part of {self.name}'s classifier, which requires {self.side} pixels, not {length}"
                 )
+                hint = "Omit the option, or choose a layer before the classifier."
+                raise UsageError(message, location=option, hint=hint)
             if length < self.min_side:
                 raise UsageError(f"{self.name} requires at least {self.min_side} pixels, not {length}", location=option)
         return options
@@ -94,15 +81,10 @@ class Application:
         """Returns the published weights for these build options."""
         published = self.with_top if options.top else self.without_top
         has_own_weights = options.height == options.width and options.height in self.sides
-        side = options.height if has_own_weights else self.side
-        return PublishedWeights(published.file.format(side=side), published.digest)
+        return replace(published, file=published.file.format(side=options.height if has_own_weights else self.side))
 
     def build(self, options: BuildOptions, weights: str | None = None) -> Any:
-        """Builds the `keras.Model`. Its layer names are the same in every process.
-
-        Args:
-            options: Input size, with or without the classifier.
-            weights: `imagenet`, or None for Keras' random initialization.
+        """Builds the `keras.Model` with `imagenet` or random weights. Its layer names are the same in every process.
 
         Raises:
             UsageError: Keras cannot build the model for this size.
@@ -125,26 +107,23 @@ class Application:
         return lambda pixels: function(pixels, data_format="channels_last")
 
 
-def _read_applications() -> dict[str, Application]:
-    text = files(__package__).joinpath("keras_applications.csv").read_text(encoding="ascii")
-    return {
-        row["name"]: Application(
-            name=row["name"],
-            module=row["module"],
-            function=row["function"],
-            side=int(row["side"]),
-            min_side=int(row["min_side"]),
-            layer=row["layer"],
-            top_layers=tuple(row["top_layers"].split()),
-            without_top=PublishedWeights(row["file_without_top"], row["digest_without_top"] or None),
-            with_top=PublishedWeights(row["file_with_top"], row["digest_with_top"] or None),
-            sides=tuple(map(int, row["sides"].split())),
-        )
-        for row in csv.DictReader(text.splitlines())
-    }
-
-
-APPLICATIONS = _read_applications()
+APPLICATIONS = {
+    row["name"]: Application(
+        name=row["name"],
+        module=row["module"],
+        function=row["function"],
+        side=int(row["side"]),
+        min_side=int(row["min_side"]),
+        layer=row["layer"],
+        top_layers=tuple(row["top_layers"].split()),
+        without_top=PublishedWeights(row["file_without_top"], row["digest_without_top"] or None),
+        with_top=PublishedWeights(row["file_with_top"], row["digest_with_top"] or None),
+        sides=tuple(map(int, row["sides"].split())),
+    )
+    for row in csv.DictReader(
+        files(__package__).joinpath("keras_applications.csv").read_text(encoding="ascii").splitlines()
+    )
+}
 
 
 def find_application(name: str) -> Application:
@@ -158,8 +137,5 @@ def find_application(name: str) -> Application:
     plain = {known.replace("_", ""): known for known in APPLICATIONS}
     near = [plain[one] for one in difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain)]
     others = [known for known in APPLICATIONS if known not in near]
-    raise UsageError(
-        f"unknown extractor {name!r}",
-        location="--extractor",
-        hint=f"Use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels.",
-    )
+    hint = f"Use one of {', '.join([*near, *others])}, custom:FILE.keras, pixels."
+    raise UsageError(f"unknown extractor {name!r}", location="--extractor", hint=hint)

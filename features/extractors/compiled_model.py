@@ -1,35 +1,37 @@
 """Compiles extractors for accelerators with the backend of Keras: TensorFlow, JAX or PyTorch.
 
+    model → precision, folded normalizations, postponed poolings → compiled: put pixels on the device → compute → fetch
+
 Feature tables are computed with frozen graphs, whose rows are bit-identical in every batch. Compiled models need no
 TensorFlow; their features agree within rounding.
-
-pixels → put on the device → compute → fetch
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.extractors.frozen_graph import list_devices
-from features.extractors.inference_model import optimize_for_inference
 from features.extractors.output_layers import ModelFunction
 from features.images.resize import Pixels
-from features.runtime.keras_settings import keras
+from features.runtime.keras_settings import keras, ops
 from features.runtime.numerics import Device, detect_cpu, format_numerics_class
 from schemas.choices import Precision
+
+# Weights stay float32; layers cast them.
+_POLICIES: dict[Precision, str] = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 class CompiledModel(ABC):
     """A model that is compiled once per batch size.
 
-    `predict` pads a batch with zeros to the smallest compiled size, because compiling takes far longer than computing.
-
-    Attributes:
-        device: The device that computes.
-        numerics: Numerics class of the features.
+    `device` computes, and `numerics` is the numerics class of the features. `predict` pads a batch with zeros to the
+    smallest compiled size, because compiling takes far longer than computing.
     """
 
     device: Device
@@ -129,7 +131,9 @@ class TorchModel(CompiledModel):
     def compute(self, pixels: Any) -> Any:
         shape = tuple(pixels.shape)
         if shape not in self._graphs:
-            self._graphs[shape] = self._export(pixels)
+            with self._torch.no_grad():
+                graph = self._torch.export.export(self._module, (pixels,), strict=False).module()
+            self._graphs[shape] = self._torch.compile(graph) if self._is_gpu else graph
         with self._torch.inference_mode():
             return self._graphs[shape](pixels)
 
@@ -140,11 +144,6 @@ class TorchModel(CompiledModel):
     def fetch(self, features: Any) -> NDArray[Any]:
         values: NDArray[Any] = features.cpu().numpy()
         return values
-
-    def _export(self, pixels: Any) -> Any:
-        with self._torch.no_grad():
-            graph = self._torch.export.export(self._module, (pixels,), strict=False).module()
-        return self._torch.compile(graph) if self._is_gpu else graph
 
 
 class TensorFlowModel(CompiledModel):
@@ -173,23 +172,102 @@ class TensorFlowModel(CompiledModel):
         return values
 
 
-_BACKENDS: dict[str, type[JaxModel | TorchModel | TensorFlowModel]] = {
-    "jax": JaxModel,
-    "torch": TorchModel,
-    "tensorflow": TensorFlowModel,
-}
-
-
 def compile_extractor(function: ModelFunction, precision: Precision) -> CompiledModel:
-    """Compiles an extractor with the backend of Keras.
+    """Compiles an extractor that was built on the backend of Keras, with its weights.
 
-    Args:
-        function: Built on that backend, with its weights. Its dtype is that of the features that leave the device:
-            float16 halves the transfer.
-        precision: Arithmetic of the model.
+    The dtype of `function` is that of the features that leave the device: float16 halves the transfer.
     """
-    model = optimize_for_inference(function.model, precision)
     backend = keras.backend.backend()
-    compiled = _BACKENDS[backend](replace(function, model=model))
+    models: dict[str, type[JaxModel | TorchModel | TensorFlowModel]]
+    models = {"jax": JaxModel, "torch": TorchModel, "tensorflow": TensorFlowModel}
+    compiled = models[backend](replace(function, model=optimize_for_inference(function.model, precision)))
     compiled.numerics = format_numerics_class(compiled.device, backend, precision)
     return compiled
+
+
+def optimize_for_inference(model: Any, precision: Precision) -> Any:
+    """Returns a copy of a `keras.Model` with equal outputs in inference. The copy cannot be trained.
+
+    Unfolded, a normalization reads and writes the output of its convolution once more. TensorFlow's graph optimizer
+    folds it; other backends have no such optimizer. Average pooling and a 1×1 convolution are linear and commute:
+    InceptionV3 then pools up to ten times fewer channels.
+
+    Args:
+        model: A functional `keras.Model`, built, with its weights. It is not changed.
+        precision: Arithmetic of its layers. Nested models keep the precision that they were built with.
+    """
+    followers = _find_followers(model)
+    folded = {layer.name: after for layer, after in followers if _is_foldable(layer, after)}
+    postponed = {after.name: layer for layer, after in followers if _is_postponable(layer, after)}
+    skipped = {layer.name for layer in (*folded.values(), *postponed.values())}
+
+    @cache
+    def copy_layer(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):
+            return layer
+        changed = {"dtype": _POLICIES[precision]} | ({"use_bias": True} if layer.name in folded else {})
+        return type(layer).from_config(layer.get_config() | changed)
+
+    def call_layer(layer: Any, *inputs: Any, **options: Any) -> Any:
+        if layer.name in skipped:
+            return inputs[0]
+        output = layer(*inputs, **options)
+        return copy_layer(postponed[layer.name])(output) if layer.name in postponed else output
+
+    copy = keras.models.clone_model(model, clone_function=copy_layer, call_function=call_layer)
+    for layer in model.layers:
+        if layer.weights and layer.name not in skipped:
+            weights = _fold(layer, folded[layer.name]) if layer.name in folded else layer.get_weights()
+            copy.get_layer(layer.name).set_weights(weights)
+    return copy
+
+
+def _find_followers(model: Any) -> list[tuple[Any, Any]]:
+    """Returns the pairs of a layer and the only consumer of its output, if both are called once."""
+    nodes = list(chain.from_iterable(model._nodes_by_depth.values()))
+    calls = Counter(node.operation.name for node in nodes)
+    consumers = defaultdict[int, list[Any]](list)
+    for node in nodes:
+        for tensor in node.input_tensors:
+            consumers[id(tensor)].append(node.operation)
+    followers = []
+    for node in nodes:
+        layers = [layer for tensor in node.output_tensors for layer in consumers[id(tensor)]]
+        if len(layers) == 1 and calls[node.operation.name] == calls[layers[0].name] == 1:
+            followers.append((node.operation, layers[0]))
+    return followers
+
+
+def _is_foldable(layer: Any, follower: Any) -> bool:
+    """Returns whether the follower is a normalization of a linear convolution."""
+    is_convolution = type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D) and _is_linear(layer)
+    return is_convolution and type(follower) is keras.layers.BatchNormalization and follower.axis in (-1, 3)
+
+
+def _is_postponable(layer: Any, follower: Any) -> bool:
+    """Returns whether the layer is an average pooling before a 1×1 convolution to fewer channels."""
+    is_pooling = type(layer) is keras.layers.AveragePooling2D and layer.strides == (1, 1)
+    if not is_pooling or layer.data_format != "channels_last" or type(follower) is not keras.layers.Conv2D:
+        return False
+    is_pointwise = follower.kernel_size == follower.strides == (1, 1) and _is_linear(follower)
+    return is_pointwise and follower.filters < layer.output.shape[-1]
+
+
+def _is_linear(layer: Any) -> bool:
+    return layer.activation is keras.activations.linear and layer.data_format == "channels_last"
+
+
+def _fold(layer: Any, normalization: Any) -> list[NDArray[np.float32]]:
+    """Returns the kernel and bias of a convolution that is equal to a convolution and its normalization."""
+    to_numpy = ops.convert_to_numpy
+    kernel = to_numpy(layer.kernel)
+    bias = to_numpy(layer.bias) if layer.use_bias else np.float32(0)
+    scale = 1 / np.sqrt(to_numpy(normalization.moving_variance) + np.float32(normalization.epsilon))
+    if normalization.scale:
+        scale = scale * to_numpy(normalization.gamma)
+    offset = (bias - to_numpy(normalization.moving_mean)) * scale
+    if normalization.center:
+        offset = offset + to_numpy(normalization.beta)
+    # A depthwise kernel has its channels on the last two axes, an ordinary kernel on the last one.
+    channels = kernel.shape[2:] if kernel.shape[-1] != len(scale) else kernel.shape[-1:]
+    return [kernel * scale.reshape(channels), offset]

@@ -5,6 +5,7 @@ Keras loads the file in safe mode: it builds only its own layers and runs no cod
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from features.extractors.extractor import ExtractorConfig, resolve_dtype
@@ -28,27 +29,18 @@ PREFIX = f"{NAME}:"
 _UNCHANGED = "none"
 
 
-def _imagenet_mode(mode: str) -> Callable[[], FeatureFunction]:
-    def load() -> FeatureFunction:
-        function = importlib.import_module("keras.applications.imagenet_utils").preprocess_input
-        return lambda pixels: function(pixels, data_format="channels_last", mode=mode)
-
-    return load
+def _load_imagenet_preprocessing(mode: str) -> FeatureFunction:
+    function = importlib.import_module("keras.applications.imagenet_utils").preprocess_input
+    return lambda pixels: function(pixels, data_format="channels_last", mode=mode)
 
 
-# Loaders of the input preprocessing of float pixels 0…255, by the value of `--preprocess`.
-PREPROCESSINGS: dict[str, Callable[[], FeatureFunction]] = {
+# Loaders of the input preprocessing of float pixels 0…255, by the value of `--preprocess`; None is `none`.
+PREPROCESSINGS: dict[str | None, Callable[[], FeatureFunction]] = {
+    None: lambda: lambda pixels: pixels,
     _UNCHANGED: lambda: lambda pixels: pixels,
     "unit": lambda: lambda pixels: pixels / 255.0,
-    "tf": _imagenet_mode("tf"),
-    "caffe": _imagenet_mode("caffe"),
-    "torch": _imagenet_mode("torch"),
+    **{mode: partial(_load_imagenet_preprocessing, mode) for mode in ("tf", "caffe", "torch")},
 }
-
-
-def build_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
-    """Returns the input preprocessing of a custom extractor's table."""
-    return PREPROCESSINGS[table_config.preprocess or _UNCHANGED]()
 
 
 class CustomExtractor:
@@ -62,25 +54,16 @@ class CustomExtractor:
         self._options = options
         self._path = local_path(options.extractor.removeprefix(PREFIX), "--extractor")
         if self._path.suffix != ".keras":
-            raise UsageError(
-                "a custom extractor must be a .keras file",
-                location=options.extractor,
-                hint="Write one with model.save('my.keras').",
-            )
+            hint = "Write one with model.save('my.keras')."
+            raise UsageError("a custom extractor must be a .keras file", location=options.extractor, hint=hint)
         if not self._path.is_file():
             raise UsageError("the file does not exist", location=str(self._path))
         if options.weights is not None:
             raise UsageError("a custom extractor has its own weights", location="--weights", hint="Omit the option.")
-        if options.preprocess is not None and options.preprocess not in PREPROCESSINGS:
-            raise UsageError(
-                f"unknown preprocessing {options.preprocess!r}",
-                location="--preprocess",
-                hint=f"Use one of {', '.join(PREPROCESSINGS)}.",
-            )
         resolve_dtype(options, pixels=False)
 
     def resolve_config(self) -> ExtractorConfig:
-        """Returns the settings for the table config. If the file fixes the input size, that size is used."""
+        """Returns the settings for the table config, with the input size that the file fixes, if any."""
         model = self._load()
         height, width = self._find_input_size(model)
         layer = self._options.layer or OUTPUT
@@ -100,7 +83,7 @@ class CustomExtractor:
         """Builds the model up to the table config's layer, after the table config's input preprocessing."""
         return build_model_function(
             truncate_model(self._load(), table_config.layer, self._path.name),
-            build_preprocessing(table_config),
+            PREPROCESSINGS[table_config.preprocess](),
             table_config.pooling,
             table_config.height,
             table_config.width,
@@ -118,25 +101,17 @@ class CustomExtractor:
                 hint="Use only Keras' own layers, without Lambda or custom classes.",
             ) from error
         if len(getattr(model, "inputs", None) or ()) != 1:
-            raise UsageError(
-                "the model does not have exactly one input",
-                location=str(self._path),
-                hint="Use one input [N, H, W, 3].",
-            )
+            message = "the model does not have exactly one input"
+            raise UsageError(message, location=str(self._path), hint="Use one input [N, H, W, 3].")
         return model
 
     def _find_input_size(self, model: Any) -> tuple[int, int]:
-        shape = tuple(model.inputs[0].shape)
+        shape, given, path = tuple(model.inputs[0].shape), self._options, str(self._path)
         if len(shape) != 4 or shape[0] is not None or shape[3] != 3:
-            raise UsageError(
-                f"the model's input is {[*shape]}", location=str(self._path), hint="It must be [N, H, W, 3]."
-            )
-        height, width = shape[1] or self._options.height, shape[2] or self._options.width
+            raise UsageError(f"the model's input is {[*shape]}", location=path, hint="It must be [N, H, W, 3].")
+        height, width = shape[1] or given.height, shape[2] or given.width
         if height is None or width is None:
-            raise UsageError(
-                "the file does not fix the input size", location=str(self._path), hint="Add --height N --width N."
-            )
-        given = self._options
+            raise UsageError("the file does not fix the input size", location=path, hint="Add --height N --width N.")
         for option, fixed, value in (("--height", height, given.height), ("--width", width, given.width)):
             if value not in (None, fixed):
                 raise UsageError(f"the model requires {fixed}, not {value}", location=option, hint="Omit the option.")

@@ -78,7 +78,6 @@ class ExtractionCore:
 
     Args:
         table_config: Input size, resize method and storage dtype.
-        model: Computes the features of pixels.
         batch_size: Maximum number of images per forward pass.
         threads: Number of decoding threads.
         parallel_calls: Number of concurrent forward passes. While the device computes one batch, others are copied to
@@ -133,11 +132,17 @@ class ExtractionCore:
             yield from self._predict_batch(pixels[start : start + self.batch_size])
 
     def _predict_batch(self, pixels: Pixels) -> Iterator[Output]:
+        missing = -len(pixels) % PADDING
         try:
-            yield from self._predict_padded(pixels)
+            padding = np.zeros((missing, *pixels.shape[1:]), pixels.dtype)
+            yield from self._model.predict(np.concatenate([pixels, padding]) if missing else pixels)[: len(pixels)]
         except Exception as error:
             if len(pixels) == 1:
-                yield _to_extraction_error(error)
+                if is_out_of_memory(error):
+                    detail = "one image alone does not fit into memory"
+                    yield RecordError("extract", "out of memory", detail, permanent=False)
+                else:
+                    yield RecordError("extract", "extractor failed", f"{type(error).__name__}: {error}")
                 return
             half = (len(pixels) + 1) // 2
             if is_out_of_memory(error) and half < self.batch_size:
@@ -147,12 +152,6 @@ class ExtractionCore:
                 self.batch_size = half
             yield from self._predict(pixels[:half])
             yield from self._predict(pixels[half:])
-
-    def _predict_padded(self, pixels: Pixels) -> NDArray[np.float32]:
-        missing = -len(pixels) % PADDING
-        padding = np.zeros((missing, *pixels.shape[1:]), pixels.dtype)
-        padded = np.concatenate([pixels, padding]) if missing else pixels
-        return self._model.predict(padded)[: len(pixels)]
 
     def _encode(self, key: bytes, output: Output) -> ExtractedRow | FailedImage:
         if isinstance(output, RecordError):
@@ -186,9 +185,3 @@ def _map_in_order(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _to_extraction_error(error: Exception) -> RecordError:
-    if is_out_of_memory(error):
-        return RecordError("extract", "out of memory", "one image alone does not fit into memory", permanent=False)
-    return RecordError("extract", "extractor failed", f"{type(error).__name__}: {error}")

@@ -37,14 +37,9 @@ class Extractor(Protocol):
 def resolve_dtype(options: ExtractorOptions, *, pixels: bool) -> StorageDtype:
     """Returns the storage dtype: uint8 for pixels and only for them, float16 by default for features."""
     dtype = options.storage_dtype or ("uint8" if pixels else "float16")
-    if pixels and dtype != "uint8":
-        raise UsageError(
-            f"pixels are stored as uint8, not as {dtype}", location="--storage-dtype", hint="Omit the option."
-        )
-    if not pixels and dtype == "uint8":
-        raise UsageError(
-            "uint8 is only for pixels, not for features",
-            location="--storage-dtype",
-            hint="Use int8, or --extractor pixels.",
-        )
-    return dtype
+    if pixels == (dtype == "uint8"):
+        return dtype
+    problem, hint = f"pixels are stored as uint8, not as {dtype}", "Omit the option."
+    if not pixels:
+        problem, hint = "uint8 is only for pixels, not for features", "Use int8, or --extractor pixels."
+    raise UsageError(problem, location="--storage-dtype", hint=hint)

@@ -2,7 +2,7 @@
 
 from features.extractors.application import find_application
 from features.extractors.custom import NAME as CUSTOM
-from features.extractors.custom import PREFIX, CustomExtractor, build_preprocessing
+from features.extractors.custom import PREFIX, PREPROCESSINGS, CustomExtractor
 from features.extractors.extractor import Extractor
 from features.extractors.keras_applications import KerasApplicationExtractor
 from features.extractors.output_layers import FeatureFunction
@@ -28,5 +28,5 @@ def open_extractor(options: ExtractorOptions) -> Extractor:
 def choose_input_preprocessing(table_config: FeatureTableConfig) -> FeatureFunction:
     """Returns the input preprocessing of a table's extractor."""
     if table_config.extractor == CUSTOM:
-        return build_preprocessing(table_config)
+        return PREPROCESSINGS[table_config.preprocess]()
     return find_application(table_config.extractor).load_preprocessing()

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from features.images.resize import Pixels
 from features.runtime.numerics import (
     Device,
-    DeviceKind,
     detect_cpu,
     read_cpu_flags,
     resolve_onednn_precision,
@@ -32,15 +31,12 @@ _sharing = threading.Lock()
 
 
 class FrozenGraph:
-    """A frozen graph in a session of its own.
+    """A frozen graph in a session of its own. `shape` is that of one image's features.
 
     Args:
         graph: A serialized GraphDef with placeholder `pixels` and result `features`.
         precision: `bfloat16` computes convolutions and products in bfloat16; input and output stay float32. A processor
             without bfloat16 computes in float32, and the numerics class records float32.
-
-    Attributes:
-        shape: Shape of the features of one image.
     """
 
     def __init__(self, graph: bytes, precision: Precision) -> None:
@@ -89,18 +85,14 @@ def list_devices() -> list[Device]:
 
 
 def describe_accelerator(device_type: str, details: Mapping[str, Any], may_use_tf32: bool) -> Device:
-    """Returns an accelerator that TensorFlow describes.
-
-    Args:
-        device_type: `GPU` or `TPU`.
-        details: Name of the chip and its compute capability, if TensorFlow reports them.
-        may_use_tf32: Whether TensorFlow may compute in TF32. A GPU supports it from compute capability 8.0.
-    """
-    kind: DeviceKind = "gpu" if device_type == "GPU" else "tpu"
+    """Returns a `GPU` or `TPU` by TensorFlow's details. A GPU supports TF32 from compute capability 8.0."""
     capability = details.get("compute_capability")
-    chip = str(details.get("device_name", "unknown"))
     version = f" ({'.'.join(map(str, capability))})" if capability else ""
-    return Device(kind, f"{chip}{version}", may_use_tf32 and capability is not None and capability >= (8, 0))
+    return Device(
+        "gpu" if device_type == "GPU" else "tpu",
+        f"{details.get('device_name', 'unknown')}{version}",
+        has_tf32=may_use_tf32 and capability is not None and capability >= (8, 0),
+    )
 
 
 def load_frozen_graph(path: Path, precision: Precision) -> FrozenGraph:
@@ -125,21 +117,15 @@ def load_shared_frozen_graph(path: Path, precision: Precision) -> FrozenGraph:
         return _load_last(path, precision)
 
 
-@lru_cache(maxsize=1)
-def _load_last(path: Path, precision: Precision) -> FrozenGraph:
-    return load_frozen_graph(path, precision)
+_load_last = lru_cache(maxsize=1)(load_frozen_graph)
 
 
 def freeze(
     function: Callable[[Any], Any], height: int, width: int, dtype: Literal["uint8", "float32"] = "uint8"
 ) -> bytes:
-    """Serializes a feature function as a frozen graph. Each build of the function produces the same bytes.
+    """Serializes a function from pixels [N, height, width, 3] of `dtype` to float32 features [N, ...].
 
-    Args:
-        function: Maps pixels [N, height, width, 3] to float32 features [N, ...].
-        height: Input height in pixels.
-        width: Input width in pixels.
-        dtype: Dtype of the pixels.
+    Each build of the function produces the same bytes.
 
     Raises:
         UsageError: The function contains a loop or a compiled function.
@@ -163,18 +149,18 @@ def _serialize(definition: Any, source: str, result: Any) -> bytes:
     """
     nodes = {node.name: node for node in definition.node}
     if definition.library.function:
-        raise UsageError(
-            "the model contains a compiled function, such as a grouped convolution, and cannot be frozen",
-            location="--extractor",
-            hint="Choose a layer before it.",
-        )
+        message = "the model contains a compiled function, such as a grouped convolution, and cannot be frozen"
+        raise UsageError(message, location="--extractor", hint="Choose a layer before it.")
     if any(node.op == "NextIteration" for node in definition.node):
-        raise UsageError(
-            "the model contains a loop, such as a recurrent layer, and cannot be frozen",
-            location="--extractor",
-            hint="Choose a layer before it, or save the model with unroll=True in that layer.",
-        )
+        message = "the model contains a loop, such as a recurrent layer, and cannot be frozen"
+        hint = "Choose a layer before it, or save the model with unroll=True in that layer."
+        raise UsageError(message, location="--extractor", hint=hint)
     names: dict[str, str] = {}
+
+    def rename(tensor: str) -> str:
+        name, _, port = tensor.partition(":")
+        return names[name] + (f":{port}" if port not in ("", "0") else "")
+
     canonical = type(definition)(versions=definition.versions)
     for node in _sort_by_dependency(nodes, result.op.name):
         names[node.name] = INPUT if node.name == source else f"n{len(names)}"
@@ -184,9 +170,9 @@ def _serialize(definition: Any, source: str, result: Any) -> bytes:
         copy.ClearField("input")
         # Its value is a gradient's name with a counter of the process. No gradient is computed.
         copy.attr.pop("_gradient_op_type", None)
-        copy.input.extend(_rename_tensor(tensor, names) for tensor in _list_data_inputs(node))
+        copy.input.extend(map(rename, _list_data_inputs(node)))
         copy.ClearField("experimental_debug_info")
-    identity = canonical.node.add(name=OUTPUT, op="Identity", input=[_rename_tensor(result.name, names)])
+    identity = canonical.node.add(name=OUTPUT, op="Identity", input=[rename(result.name)])
     identity.attr["T"].type = result.dtype.as_datatype_enum
     data: bytes = canonical.SerializeToString(deterministic=True)
     return data
@@ -207,8 +193,3 @@ def _sort_by_dependency(nodes: dict[str, Any], last: str) -> Iterator[Any]:
 
 def _list_data_inputs(node: Any) -> list[str]:
     return [tensor for tensor in node.input if not tensor.startswith("^")]
-
-
-def _rename_tensor(tensor: str, names: dict[str, str]) -> str:
-    node, _, port = tensor.partition(":")
-    return names[node] + (f":{port}" if port not in ("", "0") else "")

@@ -29,9 +29,8 @@ class KerasApplicationExtractor:
         self._build_options = self._application.resolve_build_options(self._layer, options.height, options.width)
         self._weights = options.weights or IMAGENET
         if options.preprocess is not None:
-            raise UsageError(
-                f"{options.extractor} has its own preprocessing", location="--preprocess", hint="Omit the option."
-            )
+            message = f"{options.extractor} has its own preprocessing"
+            raise UsageError(message, location="--preprocess", hint="Omit the option.")
         resolve_dtype(options, pixels=False)
 
     def resolve_config(self) -> ExtractorConfig:

@@ -5,12 +5,14 @@ output is pooled or flat
 """
 
 import difflib
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from features.extractors.grouped_convolutions import replace_grouped_convolutions
+import numpy as np
+
 from schemas.choices import Pooling
 from schemas.errors import UsageError
 
@@ -36,12 +38,7 @@ def build_in_thread(build: Callable[[], Any]) -> Any:
 
 
 def truncate_model(model: Any, layer: str, name: str) -> Any:
-    """Returns the `keras.Model` up to a layer; up to its first call if the layer is called several times.
-
-    Args:
-        model: A built `keras.Model`.
-        layer: Name of a layer, or `output`.
-        name: Name of the model in error messages.
+    """Returns the `keras.Model` up to a layer or `output`; up to its first call if the layer is called several times.
 
     Raises:
         UsageError: The layer does not exist, or does not have exactly one output.
@@ -67,13 +64,7 @@ def truncate_model(model: Any, layer: str, name: str) -> Any:
 
 
 def describe_unknown_layer(layer: str, names: list[str], name: str) -> UsageError:
-    """Returns an error that lists the most similar layer names, or else the last ones.
-
-    Args:
-        layer: The unknown layer.
-        names: Names of the layers.
-        name: Name of the model.
-    """
+    """Returns an error that lists the most similar layer names of the model `name`, or else the last ones."""
     near = difflib.get_close_matches(layer, names, _MAX_NAMES) or names[-_MAX_NAMES:]
     return UsageError(f"{name} has no layer {layer!r}", location="--layer", hint=f"Use one of {', '.join(near)}.")
 
@@ -88,7 +79,6 @@ class ModelFunction:
         model: `keras.Model` up to the output layer, with its weights.
         preprocess: Input preprocessing of float32 pixels 0…255.
         locations: Number of spatial locations, or None if the output is flat.
-        channels: Number of channels.
         pooling: `avg` averages over the locations; `none` keeps them on one axis.
         dtype: Dtype of the features. float16 overflows to infinity.
     """
@@ -121,22 +111,25 @@ class ModelFunction:
 def build_model_function(
     model: Any, preprocess: FeatureFunction, pooling: Pooling, height: int, width: int
 ) -> ModelFunction:
-    """Returns the feature function of a truncated model.
-
-    Args:
-        model: `keras.Model` up to the output layer, with its weights.
-        preprocess: Input preprocessing of float32 pixels 0…255.
-        pooling: `avg` averages over the locations; `none` keeps them on one axis.
-        height: Input height in pixels.
-        width: Input width in pixels.
+    """Returns the feature function of a truncated model for pixels of a height and width.
 
     Raises:
         UsageError: The layer's output is neither spatial nor flat, or the model does not support the input size.
     """
-    *locations, channels = _compute_output_shape(model, height, width)
-    return ModelFunction(
-        replace_grouped_convolutions(model), preprocess, locations[0] if locations else None, channels, pooling
-    )
+    try:
+        shape = tuple(model.compute_output_shape((None, height, width, 3)))[1:]
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"the model does not support {height}×{width}: {summarize_error(error)}", location="--height, --width"
+        ) from None
+    if not 1 <= len(shape) <= 3 or None in shape:
+        raise UsageError(
+            f"the layer's output {[None, *shape]} is neither spatial nor flat",
+            location="--layer",
+            hint="Choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels].",
+        )
+    locations = math.prod(shape[:-1]) if len(shape) > 1 else None
+    return ModelFunction(_replace_grouped_convolutions(model), preprocess, locations, shape[-1], pooling)
 
 
 def summarize_error(error: Exception) -> str:
@@ -155,18 +148,41 @@ def _single_output(outputs: Any) -> Any:
     return outputs if hasattr(outputs, "shape") else None
 
 
-def _compute_output_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
-    """Returns (channels,) or (locations, channels)."""
-    try:
-        shape = tuple(model.compute_output_shape((None, height, width, 3)))[1:]
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"the model does not support {height}×{width}: {summarize_error(error)}", location="--height, --width"
-        ) from None
-    if not 1 <= len(shape) <= 3 or None in shape:
-        raise UsageError(
-            f"the layer's output {[None, *shape]} is neither spatial nor flat",
-            location="--layer",
-            hint="Choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels].",
+def _replace_grouped_convolutions(model: Any) -> Any:
+    """Replaces grouped convolutions with one channel per group by equal depthwise convolutions.
+
+    Keras compiles a grouped convolution into a function whose name differs from build to build. A frozen graph cannot
+    contain it. ConvNeXt has such convolutions (Liu et al. 2022, arXiv:2201.03545). The result shares all other layers.
+    """
+    from features.runtime.keras_settings import keras
+
+    def is_depthwise(layer: Any) -> bool:
+        return (
+            type(layer) is keras.layers.Conv2D
+            and layer.groups > 1
+            and layer.kernel.shape[2] == 1
+            and len(set(layer.strides)) == 1
+            and layer.data_format == "channels_last"
         )
-    return (shape[0] * shape[1], shape[2]) if len(shape) == 3 else shape
+
+    def copy_layer(layer: Any) -> Any:
+        if not is_depthwise(layer):
+            return layer
+        depthwise = keras.layers.DepthwiseConv2D(
+            layer.kernel_size,
+            strides=layer.strides,
+            padding=layer.padding,
+            depth_multiplier=layer.filters // layer.groups,
+            dilation_rate=layer.dilation_rate,
+            activation=layer.activation,
+            use_bias=layer.use_bias,
+            name=layer.name,
+        )
+        depthwise.build((None, None, None, layer.groups))
+        depthwise.kernel.assign(np.reshape(np.asarray(layer.kernel), depthwise.kernel.shape))
+        if layer.use_bias:
+            depthwise.bias.assign(layer.bias)
+        return depthwise
+
+    has_any = any(map(is_depthwise, model.layers))
+    return keras.models.clone_model(model, clone_function=copy_layer) if has_any else model

@@ -25,14 +25,7 @@ _MIN_STD = 1e-6
 
 
 def randomize(model: Any, seed: int, application: Application, options: BuildOptions) -> None:
-    """Initializes the weights of a `keras.Model` from a seed and calibrates them.
-
-    Args:
-        model: The application's model, built with `options`.
-        seed: At least 0.
-        application: Provides the input preprocessing.
-        options: Provides the input size.
-    """
+    """Initializes the weights of a `keras.Model` of an application from a seed of at least 0, and calibrates them."""
     from features.runtime.keras_settings import keras
 
     _initialize(model, seed)

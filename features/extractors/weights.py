@@ -22,12 +22,7 @@ _CONNECT_SECONDS = 10
 
 
 def identify_weights(weights: str, application: Application, options: BuildOptions) -> str:
-    """Returns the identity of weights in a table config, without building the model.
-
-    Args:
-        weights: `imagenet`, `random:SEED` or a file.
-        application: The model.
-        options: Build options. Weights with and without the classifier are two published files.
+    """Returns the identity of `imagenet`, `random:SEED` or a file in a table config, without building the model.
 
     Returns:
         `imagenet:DIGEST` (or the file name if Keras has no digest), `random:SEED@VERSION` or `sha256:HEX`.
@@ -36,7 +31,8 @@ def identify_weights(weights: str, application: Application, options: BuildOptio
         UsageError: The seed is invalid or the file does not exist.
     """
     if weights == IMAGENET:
-        return application.find_published_weights(options).identity
+        published = application.find_published_weights(options)
+        return f"imagenet:{published.digest or published.file}"
     if weights.startswith(_RANDOM):
         return f"{_RANDOM}{_parse_seed(weights)}@{RANDOM_VERSION}"
     if not local_path(weights, "--weights").is_file():
@@ -45,21 +41,22 @@ def identify_weights(weights: str, application: Application, options: BuildOptio
 
 
 def load_weights(model: Any, weights: str, application: Application, options: BuildOptions) -> Any:
-    """Returns a `keras.Model` with its weights.
+    """Returns a `keras.Model` that was built with `options` and without weights, with its weights.
 
     For `imagenet`, Keras builds the model again: some models differ then (EfficientNet normalizes its input twice).
-
-    Args:
-        model: The application's `keras.Model`, built with `options` and without weights.
-        weights: `imagenet`, `random:SEED` or a file.
-        application: The model.
-        options: Build options of the model.
 
     Raises:
         CaptError: The ImageNet weights cannot be downloaded, or the file does not fit the model.
     """
     if weights == IMAGENET:
-        return _load_imagenet(application, options)
+        message = "the ImageNet weights cannot be downloaded"
+        if not is_imagenet_available(application, options):
+            raise CaptError(message, location=application.name, hint=_HINT)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return application.build(options, IMAGENET)
+        except Exception as error:
+            raise CaptError(f"{message}: {error}", location=application.name, hint=_HINT) from error
     if weights.startswith(_RANDOM):
         randomize(model, _parse_seed(weights), application, options)
         return model
@@ -77,12 +74,10 @@ def is_imagenet_available(application: Application, options: BuildOptions | None
     if (home / "models" / published.file).is_file():
         return True
     try:
-        with urllib.request.urlopen(_DOWNLOAD_URL, timeout=_CONNECT_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
+        urllib.request.urlopen(_DOWNLOAD_URL, timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        return isinstance(error, urllib.error.HTTPError)
+    return True
 
 
 def _parse_seed(weights: str) -> int:
@@ -90,14 +85,3 @@ def _parse_seed(weights: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise UsageError(f"{weights!r} has no seed", location="--weights", hint="Use random:7, for example.")
     return int(text)
-
-
-def _load_imagenet(application: Application, options: BuildOptions) -> Any:
-    message = "the ImageNet weights cannot be downloaded"
-    if not is_imagenet_available(application, options):
-        raise CaptError(message, location=application.name, hint=_HINT)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return application.build(options, IMAGENET)
-    except Exception as error:
-        raise CaptError(f"{message}: {error}", location=application.name, hint=_HINT) from error

@@ -17,13 +17,9 @@ def choose_backend() -> None:
     """
     backend = os.environ.get(VARIABLE) or BACKENDS[0]
     if backend not in BACKENDS:
-        raise UsageError(
-            f"capt does not support the backend {backend!r}",
-            location=VARIABLE,
-            hint=f"Use one of {', '.join(BACKENDS)}.",
-        )
+        hint = f"Use one of {', '.join(BACKENDS)}."
+        raise UsageError(f"capt does not support the backend {backend!r}", location=VARIABLE, hint=hint)
     if importlib.util.find_spec(backend) is None:
-        raise UsageError(
-            f"the package {backend!r} is not installed", location=VARIABLE, hint="Install it, or unset the variable."
-        )
+        hint = "Install it, or unset the variable."
+        raise UsageError(f"the package {backend!r} is not installed", location=VARIABLE, hint=hint)
     os.environ[VARIABLE] = backend

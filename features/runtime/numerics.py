@@ -14,8 +14,6 @@ from typing import Literal
 
 from schemas.choices import Precision
 
-DeviceKind = Literal["cpu", "gpu", "tpu"]
-
 # The first flag that a processor has is its instruction set (x86 and ARM).
 _INSTRUCTION_SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve2", "sve", "asimd")
 _BFLOAT16 = frozenset(("amx_bf16", "avx512_bf16", "bf16"))
@@ -47,46 +45,29 @@ _log = logging.getLogger("capt")
 
 @dataclass(frozen=True)
 class Device:
-    """A device that can compute features.
+    """A device that can compute features."""
 
-    Args:
-        kind: `cpu`, `gpu` or `tpu`.
-        chip: Instruction set of a processor, name of an accelerator.
-        has_tf32: Whether it may compute float32 products in TF32.
-    """
-
-    kind: DeviceKind
-    chip: str
-    has_tf32: bool = False
+    kind: Literal["cpu", "gpu", "tpu"]
+    chip: str  # instruction set of a processor, name of an accelerator
+    has_tf32: bool = False  # whether it may compute float32 products in TF32
 
 
 def format_numerics_class(device: Device, library: str, precision: str) -> str:
-    """Returns the numerics class, such as `cpu/avx512_bf16/tensorflow-onednn/float32`.
-
-    Args:
-        device: The device that computes.
-        library: The library that computes.
-        precision: The requested precision.
-    """
+    """Returns the numerics class, such as `cpu/avx512_bf16/tensorflow-onednn/float32`."""
     effective = "tf32" if device.has_tf32 and precision == "float32" else precision
     return "/".join((device.kind, device.chip.replace("/", "-"), library, effective))
 
 
 def resolve_tensorflow_class(devices: Sequence[Device], has_onednn: bool, precision: Precision) -> str:
-    """Returns the numerics class of a frozen graph in a TensorFlow session.
+    """Returns the numerics class of a frozen graph in a TensorFlow session with these devices.
 
-    Args:
-        devices: Devices of the session. TensorFlow places a graph on the first accelerator.
-        has_onednn: Whether TensorFlow computes with oneDNN. Only oneDNN computes in bfloat16, on processors.
-        precision: The requested precision.
+    TensorFlow places a graph on the first accelerator. Only oneDNN computes in bfloat16, on processors.
     """
     device = next((device for device in devices if device.kind != "cpu"), devices[0])
     if device.kind != "cpu":
         return format_numerics_class(device, "tensorflow", "float32")
     return format_numerics_class(
-        device,
-        "tensorflow-onednn" if has_onednn else "tensorflow-eigen",
-        precision if has_onednn else "float32",
+        device, "tensorflow-onednn" if has_onednn else "tensorflow-eigen", precision if has_onednn else "float32"
     )
 
 
@@ -96,12 +77,7 @@ def detect_cpu() -> Device:
 
 
 def select_instruction_set(flags: frozenset[str], machine: str = platform.machine()) -> str:
-    """Returns the name of the instruction set that affects the bits of results.
-
-    Args:
-        flags: Flags of the processor.
-        machine: Name of its architecture, returned if no flag is known.
-    """
+    """Returns the instruction set that affects the bits of results; the architecture if no flag is known."""
     best = next((flag for flag in _INSTRUCTION_SETS if flag in flags), machine)
     return f"{best}+bf16" if "bf16" in flags else best
 
@@ -112,32 +88,18 @@ def detect_native_precision() -> Precision:
 
 
 def emulates(precision: str, flags: frozenset[str]) -> bool:
-    """Returns whether a processor has no instructions for a precision.
-
-    Args:
-        precision: `float32`, `bfloat16`, `float16`, or a Keras policy such as `mixed_bfloat16`.
-        flags: Flags of the processor.
-    """
+    """Returns whether a processor has no instructions for a precision, or a Keras policy such as `mixed_bfloat16`."""
     native = {"bfloat16": _BFLOAT16, "float16": _FLOAT16}.get(precision.removeprefix("mixed_"))
     return native is not None and not native & flags
 
 
 def resolve_onednn_precision(precision: Precision, flags: frozenset[str]) -> Precision:
-    """Returns the precision that oneDNN computes in on a processor.
-
-    Args:
-        precision: The requested precision.
-        flags: Flags of the processor. oneDNN cannot even emulate bfloat16 on an x86 processor without AVX-512.
-    """
+    """Returns the precision that oneDNN computes in. It cannot even emulate bfloat16 on x86 without AVX-512."""
     return precision if flags & (_BFLOAT16 | _EMULATE_BFLOAT16) else "float32"
 
 
 def warn_about_emulation(precision: str) -> None:
-    """Logs a warning if this machine's processor has no instructions for a precision.
-
-    Args:
-        precision: Precision, as for `emulates`.
-    """
+    """Logs a warning if this machine's processor emulates a precision."""
     if emulates(precision, read_cpu_flags()):
         name = precision.removeprefix("mixed_")
         _log.warning("This processor has no instructions for %s. The work takes at least as long as in float32.", name)
@@ -146,7 +108,12 @@ def warn_about_emulation(precision: str) -> None:
 def read_cpu_flags() -> frozenset[str]:
     """Returns the flags of this machine's processor, without those that oneDNN must not use."""
     limit = next((os.environ[name] for name in _ISA_VARIABLES if os.environ.get(name)), "").upper()
-    flags = _cpu_flags()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    text = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+    flags = frozenset(text.split())
     start = max((start for start in _ALLOWED if limit.startswith(start)), key=len, default=None)
     return flags if start is None or limit.endswith("AMX") else flags & _ALLOWED[start]
 
@@ -168,12 +135,3 @@ def remove_variables() -> None:
     for name in [name for name in os.environ if name.startswith(_HARMFUL)]:
         value = os.environ.pop(name)
         _log.warning("The environment variable %s=%s is ignored. It would change results.", name, value)
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(flags.split())

@@ -54,7 +54,7 @@ def test_pixels_are_rejected_with_the_command():
     ("flags", "precision"), [("avx2 avx512_bf16", "mixed_bfloat16"), ("avx2 avx512f", "float32"), ("", "float32")]
 )
 def test_precision_auto_is_resolved_by_the_processor(monkeypatch, flags, precision):
-    monkeypatch.setattr(numerics, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(numerics, "read_cpu_flags", lambda: frozenset(flags.split()))
     training, _ = parse_recognizer("quick", {})
     assert training.resolved().precision == precision
     assert training.resolved().resolved() == training.resolved()

@@ -22,12 +22,7 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 COLORS: tuple[Color, ...] = get_args(Color)
 SIZES: tuple[Size, ...] = get_args(Size)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
-OPPOSITE: dict[Relation, Relation] = {
-    "left of": "right of",
-    "right of": "left of",
-    "above": "below",
-    "below": "above",
-}
+OPPOSITE: dict[Relation, Relation] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 WIDTH, HEIGHT = 320, 240
 

@@ -10,6 +10,7 @@ import pytest
 
 from features.extractors.application import APPLICATIONS, Application, BuildOptions, find_application
 from features.extractors.output_layers import OUTPUT
+from features.extractors.weights import identify_weights
 from schemas.errors import UsageError
 
 # The smallest application of each family.
@@ -104,17 +105,17 @@ def test_an_application_with_several_input_sizes_has_one_file_per_size(
         with pytest.raises(DownloadError):
             network.build(options, "imagenet")
         assert downloads[-1] == (network.find_published_weights(options).file, None)
-        assert network.find_published_weights(options).identity == f"imagenet:{downloads[-1][0]}"
+        assert identify_weights("imagenet", network, options) == f"imagenet:{downloads[-1][0]}"
 
 
 def test_the_classifier_has_its_own_weights() -> None:
     network = find_application("vgg16")
     assert (
-        network.find_published_weights(network.resolve_build_options()).identity
+        identify_weights("imagenet", network, network.resolve_build_options())
         == "imagenet:6d6bbae143d832006294945121d1f1fc"
     )
     assert (
-        network.find_published_weights(network.resolve_build_options("fc2")).identity
+        identify_weights("imagenet", network, network.resolve_build_options("fc2"))
         == "imagenet:64373286793e3c8b2b4e3219cbf3544b"
     )
     with pytest.raises(UsageError, match="classifier"):

@@ -9,7 +9,7 @@ from features.runtime.numerics import detect_native_precision
 from schemas.choices import CaptionsPerImage
 from schemas.errors import UsageError
 from schemas.frozen import Settings
-from trainer.models.configs import BackboneConfig, ModelConfig, RecognizerConfig, profile_settings
+from trainer.models.configs import PROFILES, BackboneConfig, ModelConfig, RecognizerConfig
 
 TrainingT = TypeVar("TrainingT", bound=Settings)
 ModelT = TypeVar("ModelT", bound=Settings)
@@ -121,10 +121,6 @@ class RecognizerTraining(LoopConfig):
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:
     """Parses the hyperparameters of a captioner; the defaults are the values of the model's paper.
 
-    Args:
-        model_config: Config class of the model.
-        options: Fields of `TrainingConfig` and of `model_config`, by name.
-
     Raises:
         UsageError: An option is unknown or invalid, or requires an extractor.
     """
@@ -141,22 +137,17 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
 def parse_recognizer(profile: str, options: Mapping[str, Any]) -> tuple[RecognizerTraining, RecognizerConfig]:
     """Parses the hyperparameters of a recognizer; the defaults are the values of the profile.
 
-    Args:
-        profile: A key of `trainer.models.configs.PROFILES`.
-        options: Fields of `RecognizerTraining` and of `RecognizerConfig`, by name.
-
     Raises:
         UsageError: The profile does not exist, or an option is unknown or invalid.
     """
-    return parse_parts(RecognizerTraining, RecognizerConfig, {**profile_settings(profile), **options})
+    if profile not in PROFILES:
+        hint = f"Use one of {', '.join(PROFILES)}."
+        raise UsageError(f"unknown profile {profile!r}", location="--profile", hint=hint)
+    return parse_parts(RecognizerTraining, RecognizerConfig, {**PROFILES[profile], **options})
 
 
 def parse_parts(training: type[TrainingT], model: type[ModelT], options: Mapping[str, Any]) -> tuple[TrainingT, ModelT]:
-    """Splits options into training hyperparameters and model hyperparameters, and validates them.
-
-    Raises:
-        UsageError: An option is unknown or invalid.
-    """
+    """Splits options into hyperparameters of training and model; raises UsageError if one is unknown or invalid."""
     known = [*training.model_fields, *model.model_fields]
     unknown = [name for name in options if name not in known]
     if unknown:

@@ -48,19 +48,13 @@ class Backbone:
     table_config: FeatureTableConfig
     function: ModelFunction
 
-    @property
-    def layers(self) -> bytes:
-        """The content of `extractor.json`: the Keras model without its weights."""
+    def serialize(self) -> bytes:
+        """Returns the content of `extractor.json`: the Keras model without its weights."""
         return json.dumps(keras.saving.serialize_keras_object(self.function.model)).encode()
 
 
 def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableConfig) -> Backbone:
-    """Opens the extractor that a run's config names, with its weights.
-
-    Args:
-        config: Names the extractor.
-        spec: The model, which requires spatial or pooled features.
-        pixels: Config of the pixel table.
+    """Opens the extractor of a config, with its weights, for a model and the config of a pixel table.
 
     Raises:
         UsageError: The extractor does not exist, or the model cannot read its features.
@@ -88,23 +82,18 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         raise _rename_options(error, pixels) from None
     assert isinstance(function, ModelFunction)
     if not spec.fits(function.shape):
-        raise UsageError(
-            f"{spec.name} requires {'spatial' if spec.spatial else 'pooled'} features, but the output of "
-            f"{table_config.layer} is {list(function.shape)}",
-            location="extractor_layer",
-            hint="Choose another layer.",
-        )
+        required = f"{spec.name} requires {'spatial' if spec.spatial else 'pooled'} features"
+        message = f"{required}, but the output of {table_config.layer} is {list(function.shape)}"
+        raise UsageError(message, location="extractor_layer", hint="Choose another layer.")
     return Backbone(table_config, function)
 
 
 def _rename_options(error: UsageError, pixels: FeatureTableConfig) -> UsageError:
     """Returns an extractor's error with the names of hyperparameters instead of command-line options."""
     if error.location in ("--height", "--width", "--height, --width"):
-        return UsageError(
-            f"{error.message}; the table's pixels are {pixels.height}×{pixels.width}",
-            location="extractor",
-            hint="Run `capt prepare features --extractor pixels --height N --width N`.",
-        )
+        message = f"{error.message}; the table's pixels are {pixels.height}×{pixels.width}"
+        hint = "Run `capt prepare features --extractor pixels --height N --width N`."
+        return UsageError(message, location="extractor", hint=hint)
     return UsageError(error.message, location=_HYPERPARAMETERS.get(error.location, error.location), hint=error.hint)
 
 
@@ -119,11 +108,8 @@ class BackboneFeatures(FeatureNormalization):
     variances; its scale and offset are fine-tuned with the other weights.
 
     Args:
-        function: The extractor.
+        function: The extractor; it reads pixels uint8 [N, height, width, 3].
         trainable_extractor: Whether the extractor is fine-tuned.
-
-    Call arguments:
-        features: uint8 [N, height, width, 3]. Pixels.
     """
 
     def __init__(self, function: ModelFunction, trainable_extractor: bool, **kwargs: Any) -> None:
@@ -146,25 +132,15 @@ class BackboneFeatures(FeatureNormalization):
 
 
 def load_backbone(path: Path, table_config: FeatureTableConfig, trainable_extractor: bool) -> BackboneFeatures:
-    """Creates the `feature_normalization` of a run on pixels, with random weights.
-
-    Args:
-        path: `extractor.json`.
-        table_config: Config of the extractor's features.
-        trainable_extractor: Whether the extractor is fine-tuned.
+    """Creates the `feature_normalization` of a run on pixels, with random weights, from its `extractor.json`.
 
     Raises:
         CorruptFileError: The file is missing or corrupt.
     """
     try:
         network = keras.saving.deserialize_keras_object(parse_json(path.read_bytes()), safe_mode=True)
-        function = build_model_function(
-            network,
-            choose_input_preprocessing(table_config),
-            table_config.pooling,
-            table_config.height,
-            table_config.width,
-        )
+        preprocessing, size = choose_input_preprocessing(table_config), (table_config.height, table_config.width)
+        function = build_model_function(network, preprocessing, table_config.pooling, *size)
     except FileNotFoundError:
         raise CorruptFileError("the extractor's layers are missing", location=str(path)) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -7,7 +7,7 @@ Both ways give the same logits for the same tokens.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,7 @@ MASKED_LOGIT = -1e9
 
 
 def bad_words_mask(vocabulary: int, bad_word_ids: Sequence[int] = ()) -> NDArray[np.float32]:
-    """Returns an array [vocabulary] to add to logits: 0 for tokens that may be generated, −10⁹ for the others.
-
-    Args:
-        vocabulary: Vocabulary size.
-        bad_word_ids: Token IDs that are never generated, in addition to `NEVER_GENERATED`.
-    """
+    """Returns numbers [vocabulary] to add to logits: −10⁹ for `NEVER_GENERATED` and `bad_word_ids`, 0 for others."""
     mask = np.zeros(vocabulary, np.float32)
     mask[[*NEVER_GENERATED, *bad_word_ids]] = MASKED_LOGIT
     return mask
@@ -93,6 +88,12 @@ class Captioner(keras.Model):
     in `build`. It implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
     If its loss is more than the cross-entropy of its logits, `call` adds the rest with `add_loss` in training.
 
+    Example, with spatial features of 64 locations; models with pooled features read [images, channels]:
+        >>> model = SoftAttention(5000, SoftAttentionConfig(units=256))
+        >>> logits = model({"features": np.zeros((2, 64, 2048)), "tokens": np.ones((2, 12), "int32")})
+        >>> logits.shape
+        (2, 12, 5000)
+
     Args:
         vocabulary: Vocabulary size.
         config: Hyperparameters; None for the defaults.
@@ -116,7 +117,8 @@ class Captioner(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.vocabulary = vocabulary
-        self.config = config or self.config_class()
+        # From a saved model, the config is a dict.
+        self.config = self.config_class.model_validate(config or {})
         self.feature_normalization = feature_normalization or FeatureNormalization(name="feature_normalization")
 
     def adapt(self, features: NDArray[Any], counts: NDArray[np.int64]) -> None:
@@ -146,14 +148,12 @@ class Captioner(keras.Model):
         """
         raise NotImplementedError
 
-    def init_state(self, features: Any) -> State:
-        """Computes the state before the first token.
+    def init_state(self, features: Any, training: bool = False) -> State:
+        """Computes the state before the first token: tensors by name, each with the batch as its first axis.
 
         Args:
             features: float [B, locations, channels] or [B, channels].
-
-        Returns:
-            Tensors by name, each with the batch as its first axis.
+            training: Whether dropout is active.
         """
         raise NotImplementedError
 
@@ -170,14 +170,8 @@ class Captioner(keras.Model):
         """
         raise NotImplementedError
 
-    # === Config ===
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "vocabulary": self.vocabulary, "config": self.config.model_dump()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        return cls(**{**config, "config": cls.config_class(**config["config"])})
 
 
 class RecurrentCaptioner(Captioner):
@@ -187,9 +181,9 @@ class RecurrentCaptioner(Captioner):
         merge_inputs    word embeddings, state → inputs of the recurrent layer
         compute_logits  hidden states, inputs, state → logits
 
-    Training computes all time steps at once and decoding one at a time, through the same three methods. A subclass
-    implements `init_state`, `compute_logits` and, if the recurrent layer's inputs are not the word embeddings,
-    `merge_inputs`. Its `build` calls `build_recurrence` first and then builds its own layers.
+    Training computes all time steps at once and decoding one at a time, through the same three methods. By default, the
+    state contains the projected `image` and zeros, the word embeddings are the inputs of the recurrent layer, and the
+    logits are a projection of its hidden states. Subclasses override these, and their `build` calls `build_recurrence`.
     """
 
     config_class: ClassVar[type[ModelConfig]] = RecurrentConfig
@@ -215,12 +209,7 @@ class RecurrentCaptioner(Captioner):
         )
 
     def build_recurrence(self, input_shape: dict[str, Any], input_dim: int) -> None:
-        """Builds the layers of the base class.
-
-        Args:
-            input_shape: Shapes of the inputs of `call`.
-            input_dim: Size of the recurrent layer's inputs.
-        """
+        """Builds the layers of the base class, for recurrent inputs of size `input_dim`."""
         self.feature_normalization.build(tuple(input_shape["features"]))
         self.embedding_layer.build(tuple(input_shape["tokens"]))
         self.recurrence.build((None, None, input_dim))
@@ -241,7 +230,8 @@ class RecurrentCaptioner(Captioner):
         return ops.squeeze(logits, 1), state, None
 
     def init_state(self, features: Any, training: bool = False) -> State:
-        raise NotImplementedError
+        image = self.image_layer(self.image_dropout(self.feature_normalization(features), training=training))
+        return {"image": image, **self.recurrence.init_state(ops.shape(image)[0])}
 
     def merge_inputs(self, words: Any, state: State) -> Any:
         """Returns the recurrent layer's inputs [B, T, input_dim] for word embeddings [B, T, embedding_dim]."""
@@ -249,4 +239,4 @@ class RecurrentCaptioner(Captioner):
 
     def compute_logits(self, hidden: Any, merged: Any, state: State, training: bool = False) -> Any:
         """Returns the logits [B, T, V] for hidden states [B, T, units] and the recurrent layer's inputs."""
-        raise NotImplementedError
+        return self.logits_layer(self.state_dropout(hidden, training=training))

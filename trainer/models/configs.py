@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from schemas.choices import RnnCell
-from schemas.errors import UsageError
 from schemas.frozen import Settings
 from schemas.options.extractor import Preprocess
 
@@ -18,12 +17,9 @@ KerasCell = Literal["rnn", "lstm", "gru"]
 
 
 class ModelConfig(Settings):
-    """Hyperparameters of a model.
+    """Hyperparameters of a model."""
 
-    Attributes:
-        training_defaults: Fields of `trainer.config.TrainingConfig` that the model's paper sets differently.
-    """
-
+    # Fields of `trainer.config.TrainingConfig` that the model's paper sets differently.
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @property
@@ -95,7 +91,7 @@ class HardAttentionConfig(SoftAttentionConfig):
             each location with the cost of the whole caption, as in the authors' code.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 2e-4})
+    training_defaults = MappingProxyType({"learning_rate": 2e-4})
 
     rnn_cell: KerasCell = "lstm"
     embedding_dim: int = Field(512, ge=1)
@@ -121,7 +117,7 @@ class TransformerConfig(ModelConfig):
         max_length: Maximum number of words per caption.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 1e-4})
+    training_defaults = MappingProxyType({"learning_rate": 1e-4})
 
     num_layers: int = Field(2, ge=1)
     units: int = Field(256, ge=1)
@@ -177,16 +173,9 @@ class NicConfig(RecurrentConfig):
         init_scale: Initial weights are uniform between −init_scale and init_scale; null for Keras' defaults.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {
-            "batch_size": 32,
-            "optimizer": "sgd",
-            "learning_rate": 2.0,
-            "lr_schedule": "step",
-            "lr_decay_rate": 0.5,
-            "lr_decay_epochs": 8,
-            "global_clipnorm": 5.0,
-        }
+    training_defaults = MappingProxyType(
+        {"batch_size": 32, "optimizer": "sgd", "learning_rate": 2.0, "global_clipnorm": 5.0}
+        | {"lr_schedule": "step", "lr_decay_rate": 0.5, "lr_decay_epochs": 8}
     )
 
     rnn_cell: KerasCell = "lstm"
@@ -212,7 +201,7 @@ class MRnnConfig(RecurrentConfig):
         tie_word_embeddings: Whether the weights of the first embedding layer are also the output weights.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"global_clipnorm": 10.0})
+    training_defaults = MappingProxyType({"global_clipnorm": 10.0})
 
     rnn_cell: RnnCell = "adding"
     embedding_dim: int = Field(128, ge=1)
@@ -220,11 +209,6 @@ class MRnnConfig(RecurrentConfig):
     multimodal: int = Field(512, ge=1)
     image_dropout: float = Field(0.0, ge=0, lt=1)
     tie_word_embeddings: bool = False
-
-    @property
-    def recurrent_input_dim(self) -> int:
-        """Size of the inputs of the recurrent layer."""
-        return self.embedding_dim_2 or self.embedding_dim
 
     @field_validator("embedding_dim_2")
     @classmethod
@@ -244,7 +228,7 @@ class InitInjectConfig(RecurrentConfig):
         image_dropout: Dropout rate of the image.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"captions_per_image": "one"})
+    training_defaults = MappingProxyType({"captions_per_image": "one"})
 
     rnn_cell: KerasCell = "lstm"
     embedding_dim: int = Field(100, ge=1)
@@ -274,7 +258,7 @@ class MergeConfig(RecurrentConfig):
         merge_dropout: Dropout rate of the sum of hidden state and image.
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"batch_size": 128})
+    training_defaults = MappingProxyType({"batch_size": 128})
 
     rnn_cell: KerasCell = "lstm"
     embedding_dim: int = Field(200, ge=1)
@@ -321,18 +305,11 @@ class RecognizerConfig(ModelConfig):
 
 DEFAULT_PROFILE = "default"
 
-_PROFILE_SETTINGS: Mapping[str, Any] = {
-    "batch_size": 32,
-    "learning_rate": 1.5e-3,
-    "lr_schedule": "cosine",
-    "warmup_steps": 100,
-    "weight_decay": 0.01,
-    "global_clipnorm": 5.0,
-    "precision": "auto",
-    "augment_translation": 0.05,
-    "augment_zoom": 0.1,
-    "augment_channel_permutation": True,
-}
+_PROFILE_SETTINGS: Mapping[str, Any] = (
+    {"batch_size": 32, "learning_rate": 1.5e-3, "lr_schedule": "cosine", "warmup_steps": 100}
+    | {"weight_decay": 0.01, "global_clipnorm": 5.0, "precision": "auto"}
+    | {"augment_translation": 0.05, "augment_zoom": 0.1, "augment_channel_permutation": True}
+)
 # Defaults of the recognizer and its training: for 100,000 images or more, and for a first result on 20,000.
 PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -340,14 +317,3 @@ PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "quick": {**_PROFILE_SETTINGS, "epochs": 10, "num_validation_images": 2000},
     }
 )
-
-
-def profile_settings(name: str) -> Mapping[str, Any]:
-    """Returns the settings of a profile of the recognizer, by field name.
-
-    Raises:
-        UsageError: The profile does not exist.
-    """
-    if name not in PROFILES:
-        raise UsageError(f"unknown profile {name!r}", location="--profile", hint=f"Use one of {', '.join(PROFILES)}.")
-    return PROFILES[name]

@@ -27,9 +27,7 @@ class EmaOptimizerMixin:
 
 def has_ema(model: keras.Model) -> bool:
     """Returns whether the optimizer of a model keeps an EMA and has taken a step."""
-    return (
-        isinstance(_optimizer(model), EmaOptimizerMixin) and int(ops.convert_to_numpy(model.optimizer.iterations)) > 0
-    )
+    return isinstance(_optimizer(model), EmaOptimizerMixin) and bool(ops.convert_to_numpy(model.optimizer.iterations))
 
 
 @contextmanager

@@ -39,14 +39,7 @@ _MIN_WEIGHT = 1e-20
 class HardAttention(SoftAttention):
     """Captioner with hard attention over locations.
 
-    Call arguments:
-        inputs: See `Captioner.call`. Training requires `targets`.
-
-    Example:
-        >>> model = HardAttention(5000, HardAttentionConfig(units=512))
-        >>> logits = model({"features": np.zeros((2, 196, 512)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
+    Training requires `targets`.
     """
 
     config_class = HardAttentionConfig
@@ -59,9 +52,8 @@ class HardAttention(SoftAttention):
     def build(self, input_shape: dict[str, Any]) -> None:
         super().build(input_shape)
         shape = () if self.config.discount is None else (self.vocabulary,)
-        self.baseline = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, autocast=False, name="baseline"
-        )
+        options = {"initializer": "zeros", "trainable": False, "autocast": False}
+        self.baseline = self.add_weight(shape=shape, name="baseline", **options)
 
     def _sample_uniform(self, tokens: Any, training: bool) -> Any:
         """Returns numbers in 0 … 1 that select a location, or −1 for soft attention; None outside training."""
@@ -127,23 +119,18 @@ class HardAttention(SoftAttention):
 
 
 def discount_future_costs(costs: Any, discount: float) -> Any:
-    """Returns Σ_k d^(k−t)·c_k over k ≥ t, float32 [B, T].
-
-    Args:
-        costs: float32 [B, T]. The costs c of the words.
-        discount: The discount d per word, 0 to 1.
-    """
+    """Returns Σ_k d^(k−t)·c_k over k ≥ t, float32 [B, T], for the costs c float32 [B, T] of the words."""
     position = ops.arange(ops.shape(costs)[1])
     distance = ops.cast(ops.expand_dims(position, 1) - position, "float32")
     return ops.matmul(costs, ops.where(distance >= 0, ops.power(discount, ops.maximum(distance, 0.0)), 0.0))
 
 
 def sample_location(weights: Any, sample: Any) -> Any:
-    """Samples a location with probability proportional to its weight.
+    """Samples a location with probability proportional to its weight, by uniform random numbers in 0 … 1.
 
     Args:
         weights: float32 [B, locations]. Non-negative.
-        sample: float32 [B]. Uniform random numbers in 0 … 1.
+        sample: float32 [B].
 
     Returns:
         float32 [B, locations]: 1 at the location, 0 elsewhere; without a gradient.

@@ -14,19 +14,10 @@ from features.runtime.keras_settings import keras
 from trainer.models.captioner import RecurrentCaptioner, State
 from trainer.models.configs import InitInjectConfig
 
-# === Model ===
-
 
 @keras.saving.register_keras_serializable("capt")
 class InitInject(RecurrentCaptioner):
-    """Captioner whose recurrent layer starts from the image.
-
-    Example:
-        >>> model = InitInject(5000, InitInjectConfig(units=200))
-        >>> logits = model({"features": np.zeros((2, 2048)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
-    """
+    """Captioner whose recurrent layer starts from the image."""
 
     config_class = InitInjectConfig
     config: InitInjectConfig

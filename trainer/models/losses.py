@@ -1,5 +1,6 @@
 """Computes the captioners' loss and metrics over real tokens: padding and a model's `ignored_ids` are excluded."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,15 +12,12 @@ from trainer.models.captioner import NEVER_GENERATED
 
 
 def token_losses(targets: Any, logits: Any, ignored_ids: Sequence[int] = (PAD,)) -> tuple[Any, Any]:
-    """Computes the cross-entropy of each token.
+    """Computes the cross-entropy float32 [B, T] in nats of each token, and the mask of `real_tokens`.
 
     Args:
         targets: int32 [B, T]. Token IDs, padded with 0.
         logits: float [B, T, V]. Finite.
         ignored_ids: Token IDs that are excluded.
-
-    Returns:
-        The cross-entropy float32 [B, T] in nats, and the mask of `real_tokens`.
     """
     targets, below = _cast_ids(targets), _subtract_max(logits)
     return _log_sum_exp(below) - _take_targets(below, targets), real_tokens(targets, ignored_ids)
@@ -27,18 +25,11 @@ def token_losses(targets: Any, logits: Any, ignored_ids: Sequence[int] = (PAD,))
 
 def real_tokens(targets: Any, ignored_ids: Sequence[int] = (PAD,)) -> Any:
     """Returns a mask float32 [B, T] of token IDs int32 [B, T]: 1 for real tokens, 0 for `ignored_ids`."""
-    mask = 1.0
-    for token in ignored_ids:
-        mask *= ops.cast(ops.not_equal(targets, token), "float32")
-    return mask
+    return math.prod(ops.cast(ops.not_equal(targets, token), "float32") for token in ignored_ids)
 
 
-def uniform_target_losses(logits: Any) -> Any:
-    """Returns the cross-entropy float32 [B, T] in nats with a uniform target over all tokens that may be generated.
-
-    Args:
-        logits: float [B, T, V].
-    """
+def _uniform_target_losses(logits: Any) -> Any:
+    """Returns the cross-entropy float32 [B, T] in nats with a uniform target over all tokens that may be generated."""
     below = _subtract_max(logits)
     target = np.ones(below.shape[-1], np.float32)
     target[list(NEVER_GENERATED)] = 0
@@ -73,7 +64,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         losses, mask = token_losses(y_true, y_pred, self.ignored_ids)
         if self.label_smoothing:
-            losses += self.label_smoothing * (uniform_target_losses(y_pred) - losses)
+            losses += self.label_smoothing * (_uniform_target_losses(y_pred) - losses)
         return ops.sum(losses * mask) / ops.maximum(ops.sum(mask), 1.0)
 
     def get_config(self) -> dict[str, Any]:
@@ -81,11 +72,7 @@ class MaskedCrossEntropy(keras.losses.Loss):
 
 
 class _TokenMetric(keras.metrics.Mean):
-    """Mean over all real tokens since the last reset.
-
-    Args:
-        ignored_ids: Token IDs that are excluded.
-    """
+    """Mean over all real tokens since the last reset."""
 
     default_name: ClassVar[str]
 
@@ -117,8 +104,7 @@ class MaskedAccuracy(_TokenMetric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         targets = _cast_ids(y_true)
         hits = ops.equal(_take_targets(_subtract_max(y_pred), targets), 0.0)
-        mask = real_tokens(targets, self.ignored_ids)
-        return super().update_state(ops.cast(hits, "float32"), sample_weight=mask)
+        return super().update_state(ops.cast(hits, "float32"), sample_weight=real_tokens(targets, self.ignored_ids))
 
 
 # === Elementwise cross-entropy ===
@@ -134,16 +120,15 @@ def _cast_ids(targets: Any) -> Any:
 
 
 def _subtract_max(logits: Any) -> Any:
-    """Returns logits − max over the last axis, float32 [B, T, V]."""
+    """Returns logits − max, float32 [B, T, V]."""
     logits = ops.cast(logits, "float32")
     return logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
 
 
 def _log_sum_exp(below: Any) -> Any:
-    """Returns log Σ exp over the last axis, float32 [B, T], of the result of `_subtract_max`."""
+    """Returns log Σ exp, float32 [B, T], of the result of `_subtract_max`."""
     return ops.log(ops.sum(ops.exp(below), axis=-1))
 
 
 def _take_targets(values: Any, targets: Any) -> Any:
-    """Returns the values float32 [B, T, V] at the IDs int32 [B, T]: float32 [B, T]."""
     return ops.sum(values * ops.one_hot(targets, values.shape[-1], dtype="float32"), axis=-1)

@@ -47,14 +47,7 @@ class TiedLogits(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("capt")
 class MRnn(RecurrentCaptioner):
-    """Captioner with a multimodal layer.
-
-    Example:
-        >>> model = MRnn(5000, MRnnConfig(multimodal=256))
-        >>> logits = model({"features": np.zeros((2, 4096)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
-    """
+    """Captioner with a multimodal layer."""
 
     config_class = MRnnConfig
     config: MRnnConfig
@@ -62,9 +55,8 @@ class MRnn(RecurrentCaptioner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config
-        self.second_layer: Any = None
-        if config.embedding_dim_2:
-            self.second_layer = keras.layers.Dense(config.embedding_dim_2, name="embedding_2")
+        second = config.embedding_dim_2
+        self.second_layer: Any = keras.layers.Dense(second, name="embedding_2") if second else None
         self.from_word = keras.layers.Dense(config.multimodal, name="from_word")
         self.from_state = keras.layers.Dense(config.multimodal, use_bias=False, name="from_state")
         self.from_image = keras.layers.Dense(config.multimodal, use_bias=False, name="from_image")
@@ -80,10 +72,11 @@ class MRnn(RecurrentCaptioner):
 
     def build(self, input_shape: dict[str, Any]) -> None:
         config = self.config
-        self.build_recurrence(input_shape, config.recurrent_input_dim)
+        input_dim = config.embedding_dim_2 or config.embedding_dim
+        self.build_recurrence(input_shape, input_dim)
         if self.second_layer:
             self.second_layer.build((None, config.embedding_dim))
-        self.from_word.build((None, config.recurrent_input_dim))
+        self.from_word.build((None, input_dim))
         self.from_state.build((None, config.units))
         self.from_image.build(tuple(input_shape["features"]))
         if config.tie_word_embeddings:

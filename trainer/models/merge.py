@@ -14,19 +14,10 @@ from features.runtime.keras_settings import keras, ops
 from trainer.models.captioner import RecurrentCaptioner, State
 from trainer.models.configs import MergeConfig
 
-# === Model ===
-
 
 @keras.saving.register_keras_serializable("capt")
 class Merge(RecurrentCaptioner):
-    """Captioner whose recurrent layer is a language model, to whose output the image is added.
-
-    Example:
-        >>> model = Merge(5000, MergeConfig(units=128))
-        >>> logits = model({"features": np.zeros((2, 4096)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
-    """
+    """Captioner whose recurrent layer is a language model, to whose output the image is added."""
 
     config_class = MergeConfig
     config: MergeConfig
@@ -45,10 +36,6 @@ class Merge(RecurrentCaptioner):
         self.image_layer.build(tuple(input_shape["features"]))
         self.output_layer.build((None, self.config.units))
         self.logits_layer.build((None, self.config.units))
-
-    def init_state(self, features: Any, training: bool = False) -> State:
-        image = self.image_layer(self.image_dropout(self.feature_normalization(features), training=training))
-        return {"image": image, **self.recurrence.init_state(ops.shape(image)[0])}
 
     def compute_logits(self, hidden: Any, merged: Any, state: State, training: bool = False) -> Any:
         joint = self.merge_dropout(hidden + ops.expand_dims(state["image"], 1), training=training)

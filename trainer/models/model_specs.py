@@ -9,17 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
-from trainer.models.configs import (
-    HardAttentionConfig,
-    InitInjectConfig,
-    MergeConfig,
-    ModelConfig,
-    MRnnConfig,
-    NicConfig,
-    ParInjectConfig,
-    SoftAttentionConfig,
-    TransformerConfig,
-)
+from trainer.models import configs
 
 if TYPE_CHECKING:
     from trainer.models.captioner import Captioner, FeatureNormalization
@@ -37,25 +27,18 @@ class ModelSpec:
     """
 
     name: str
-    config: type[ModelConfig]
+    config: type[configs.ModelConfig]
     model: str
     spatial: bool
 
     def build(
         self,
-        config: ModelConfig,
+        config: configs.ModelConfig,
         vocabulary: int,
         shape: tuple[int, ...],
         feature_normalization: "FeatureNormalization | None" = None,
     ) -> "Captioner":
-        """Returns the model with its variables created.
-
-        Args:
-            config: Hyperparameters, of this spec's config class.
-            vocabulary: Vocabulary size.
-            shape: Shape of the features of one image.
-            feature_normalization: See `trainer.models.captioner.Captioner`.
-        """
+        """Returns the model with its variables created; `shape` is that of the features of one image."""
         module, name = self.model.split(".")
         model_class = getattr(importlib.import_module(f"trainer.models.{module}"), name)
         model: Captioner = model_class(vocabulary, config, feature_normalization)
@@ -67,15 +50,13 @@ class ModelSpec:
         if self.fits(shape):
             return
         required, pooling = ("spatial", "none") if self.spatial else ("pooled", "avg")
-        is_pixels = len(shape) == 3
-        extractor = "--extractor inception_v3 " if is_pixels else ""
-        alternative = ", or set extractor in --config" if is_pixels else ""
-        raise UsageError(
-            f"{self.name} requires {required} features, but these {'are pixels' if is_pixels else 'have shape'} "
-            f"{list(shape)}",
-            location=location,
-            hint=f"Run `capt prepare features {extractor}--pooling {pooling}`{alternative}.",
-        )
+        found, extractor, alternative = "have shape", "", ""
+        if len(shape) == 3:
+            found, extractor = "are pixels", "--extractor inception_v3 "
+            alternative = ", or set extractor in --config"
+        message = f"{self.name} requires {required} features, but these {found} {list(shape)}"
+        hint = f"Run `capt prepare features {extractor}--pooling {pooling}`{alternative}."
+        raise UsageError(message, location=location, hint=hint)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Returns whether the model reads features of this shape."""
@@ -84,12 +65,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class PixelInput:
-    """The input of a model that reads images as pixels.
-
-    Args:
-        reason: Why the model reads pixels.
-        hint: Hint of the error for other features.
-    """
+    """The input of a model that reads images as pixels, with the message and the hint for other features."""
 
     reason: str = "with extractor, a model learns from pixels"
     hint: str = "Leave extractor out, or run `capt prepare features --extractor pixels`."
@@ -97,9 +73,8 @@ class PixelInput:
     def check_shape(self, shape: tuple[int, ...], location: str) -> None:
         """Raises UsageError if features of this shape are not pixels; `location` names their table."""
         if not self.fits(shape):
-            raise UsageError(
-                f"{self.reason}, but these features have shape {list(shape)}", location=location, hint=self.hint
-            )
+            message = f"{self.reason}, but these features have shape {list(shape)}"
+            raise UsageError(message, location=location, hint=self.hint)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Returns whether features of this shape are pixels."""
@@ -111,24 +86,20 @@ RECOGNIZER_INPUT = PixelInput("a recognizer reads pixels", "Run `capt prepare ca
 MODELS = {
     spec.name: spec
     for spec in (
-        ModelSpec("soft_attention", SoftAttentionConfig, "soft_attention.SoftAttention", spatial=True),
-        ModelSpec("hard_attention", HardAttentionConfig, "hard_attention.HardAttention", spatial=True),
-        ModelSpec("transformer", TransformerConfig, "transformer.Transformer", spatial=True),
-        ModelSpec("nic", NicConfig, "nic.Nic", spatial=False),
-        ModelSpec("m_rnn", MRnnConfig, "m_rnn.MRnn", spatial=False),
-        ModelSpec("init_inject", InitInjectConfig, "init_inject.InitInject", spatial=False),
-        ModelSpec("par_inject", ParInjectConfig, "par_inject.ParInject", spatial=False),
-        ModelSpec("merge", MergeConfig, "merge.Merge", spatial=False),
+        ModelSpec("soft_attention", configs.SoftAttentionConfig, "soft_attention.SoftAttention", spatial=True),
+        ModelSpec("hard_attention", configs.HardAttentionConfig, "hard_attention.HardAttention", spatial=True),
+        ModelSpec("transformer", configs.TransformerConfig, "transformer.Transformer", spatial=True),
+        ModelSpec("nic", configs.NicConfig, "nic.Nic", spatial=False),
+        ModelSpec("m_rnn", configs.MRnnConfig, "m_rnn.MRnn", spatial=False),
+        ModelSpec("init_inject", configs.InitInjectConfig, "init_inject.InitInject", spatial=False),
+        ModelSpec("par_inject", configs.ParInjectConfig, "par_inject.ParInject", spatial=False),
+        ModelSpec("merge", configs.MergeConfig, "merge.Merge", spatial=False),
     )
 }
 
 
 def model_spec(name: str) -> ModelSpec:
-    """Returns the captioner with this name.
-
-    Raises:
-        UsageError: The model does not exist.
-    """
+    """Returns the captioner with this name; raises UsageError if it does not exist."""
     if name not in MODELS:
         raise UsageError(f"unknown model {name!r}", location="--model", hint=f"Use one of {', '.join(MODELS)}.")
     return MODELS[name]

@@ -14,19 +14,10 @@ from trainer.models.captioner import RecurrentCaptioner, State
 from trainer.models.configs import NicConfig
 from trainer.models.recurrent_layer import uniform
 
-# === Model ===
-
 
 @keras.saving.register_keras_serializable("capt")
 class Nic(RecurrentCaptioner):
-    """Captioner that reads the image as the word before the start token.
-
-    Example:
-        >>> model = Nic(5000, NicConfig(units=256))
-        >>> logits = model({"features": np.zeros((2, 2048)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
-    """
+    """Captioner that reads the image as the word before the start token."""
 
     config_class = NicConfig
     config: NicConfig
@@ -51,6 +42,3 @@ class Nic(RecurrentCaptioner):
     def init_state(self, features: Any, training: bool = False) -> State:
         image = self.image_dropout(self.image_layer(self.feature_normalization(features)), training=training)
         return self.recurrence.step(image, self.recurrence.init_state(ops.shape(image)[0]))
-
-    def compute_logits(self, hidden: Any, merged: Any, state: State, training: bool = False) -> Any:
-        return self.logits_layer(self.state_dropout(hidden, training=training))

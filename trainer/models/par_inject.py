@@ -15,19 +15,10 @@ from features.runtime.keras_settings import keras, ops
 from trainer.models.captioner import RecurrentCaptioner, State
 from trainer.models.configs import ParInjectConfig
 
-# === Model ===
-
 
 @keras.saving.register_keras_serializable("capt")
 class ParInject(RecurrentCaptioner):
-    """Captioner whose recurrent layer reads the sum of word and image.
-
-    Example:
-        >>> model = ParInject(5000, ParInjectConfig(units=128))
-        >>> logits = model({"features": np.zeros((2, 4096)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
-    """
+    """Captioner whose recurrent layer reads the sum of word and image."""
 
     config_class = ParInjectConfig
     config: ParInjectConfig
@@ -45,12 +36,5 @@ class ParInject(RecurrentCaptioner):
         self.image_layer.build(tuple(input_shape["features"]))
         self.logits_layer.build((None, self.config.units))
 
-    def init_state(self, features: Any, training: bool = False) -> State:
-        image = self.image_layer(self.image_dropout(self.feature_normalization(features), training=training))
-        return {"image": image, **self.recurrence.init_state(ops.shape(image)[0])}
-
     def merge_inputs(self, words: Any, state: State) -> Any:
         return words + ops.expand_dims(state["image"], 1)
-
-    def compute_logits(self, hidden: Any, merged: Any, state: State, training: bool = False) -> Any:
-        return self.logits_layer(self.state_dropout(hidden, training=training))

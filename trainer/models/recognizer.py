@@ -12,7 +12,7 @@ the cells trains from the first step how often each character occurs anywhere. T
 """
 
 import math
-from typing import Any, Self
+from typing import Any
 
 from features.runtime.keras_settings import keras, ops
 from trainer.models.charset import NUM_CLASSES
@@ -28,21 +28,11 @@ _PIXELS_PER_TIME_STEP = 4
 class Convolution(keras.layers.Layer):
     """A 3×3 convolution with batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167).
 
-    Args:
-        filters: Number of output channels.
-        stride: Stride in both directions.
-
-    Call arguments:
-        inputs: float [B, H, W, C].
-
-    Returns:
-        float [B, ⌈H / stride⌉, ⌈W / stride⌉, filters].
+    Maps float [B, H, W, C] to float [B, ⌈H / stride⌉, ⌈W / stride⌉, filters].
     """
 
     def __init__(self, filters: int, stride: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.stride = stride
         self.convolution = keras.layers.Conv2D(
             filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal", name="convolution"
         )
@@ -58,24 +48,13 @@ class Convolution(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.convolution.compute_output_shape(input_shape)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters, "stride": self.stride}
-
 
 @keras.saving.register_keras_serializable("capt")
 class ResidualBlock(keras.layers.Layer):
-    """Two convolutions whose output is added to their input (He et al., 2016, arXiv:1512.03385).
-
-    Args:
-        filters: Number of input and output channels.
-
-    Call arguments:
-        inputs: float [B, H, W, filters].
-    """
+    """Two convolutions whose output is added to their input [B, H, W, filters] (He et al., 2016, arXiv:1512.03385)."""
 
     def __init__(self, filters: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
         self.first = Convolution(filters, name="first")
         self.second = Convolution(filters, name="second")
 
@@ -90,19 +69,12 @@ class ResidualBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "filters": self.filters}
-
 
 @keras.saving.register_keras_serializable("capt")
 class ColumnAttention(keras.layers.Layer):
     """Reduces every column of a feature map to the weighted mean of its rows, with learned attention.
 
-    Call arguments:
-        cells: float [B, rows, columns, C].
-
-    Returns:
-        float [B, columns, C].
+    Maps float [B, rows, columns, C] to float [B, columns, C].
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -121,19 +93,11 @@ class ColumnAttention(keras.layers.Layer):
 class PositionAttention(keras.layers.Layer):
     """Computes the weighted mean of the columns for each position of a label, with one learned query per position.
 
-    Args:
-        positions: Maximum number of characters per label.
-
-    Call arguments:
-        columns: float [B, columns, C].
-
-    Returns:
-        float [B, positions, C].
+    Maps float [B, columns, C] to float [B, positions, C].
     """
 
     def __init__(self, positions: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.positions = positions
         self.score_layer = keras.layers.Dense(positions, use_bias=False, name="score")
 
     def build(self, input_shape: Any) -> None:
@@ -142,9 +106,6 @@ class PositionAttention(keras.layers.Layer):
     def call(self, columns: Any) -> Any:
         weights = ops.softmax(ops.cast(self.score_layer(columns), "float32"), axis=1)
         return ops.matmul(ops.transpose(ops.cast(weights, columns.dtype), (0, 2, 1)), columns)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "positions": self.positions}
 
 
 # === Model ===
@@ -172,9 +133,14 @@ class Recognizer(keras.Model):
 
     def __init__(self, config: RecognizerConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.config = config = config or RecognizerConfig()
+        # From a saved model, the config is a dict.
+        self.config = config = RecognizerConfig.model_validate(config or {})
         steps_per_column = 2 ** len(config.filters) // _PIXELS_PER_TIME_STEP
-        self.trunk = keras.Sequential(self._make_trunk(), name="trunk")
+        layers: list[Any] = []
+        for filters, blocks in zip(config.filters, config.blocks_per_stage, strict=True):
+            stage = (ResidualBlock(filters) for _ in range(blocks))
+            layers += [Convolution(filters, stride=2), keras.layers.ReLU(), *stage]
+        self.trunk = keras.Sequential(layers, name="trunk")
         self.cell_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="cells")
         self.column_attention = ColumnAttention(name="columns")
         self.context = keras.layers.Bidirectional(keras.layers.GRU(config.units, return_sequences=True), name="context")
@@ -184,13 +150,6 @@ class Recognizer(keras.Model):
         self.attention_layer = keras.layers.Dense(NUM_CLASSES, dtype="float32", name="attention")
         self.head_loss = keras.metrics.Mean(name="head_loss")
         self.exact_match = keras.metrics.Mean(name="exact_match")
-
-    def _make_trunk(self) -> list[Any]:
-        layers: list[Any] = []
-        for filters, blocks in zip(self.config.filters, self.config.blocks_per_stage, strict=True):
-            stage = (ResidualBlock(filters) for _ in range(blocks))
-            layers += [Convolution(filters, stride=2), keras.layers.ReLU(), *stage]
-        return layers
 
     def build(self, input_shape: Any) -> None:
         images = (None, *input_shape[1:])
@@ -226,8 +185,7 @@ class Recognizer(keras.Model):
             "ctc": ctc_losses(labels, y_pred["ctc"]),
             "attention": position_losses(labels, y_pred["attention"], config.label_smoothing),
         }
-        own = losses.pop(config.head)
-        (auxiliary,) = losses.values()
+        own, (auxiliary,) = losses.pop(config.head), losses.values()
         self.head_loss.update_state(own)
         ace = ace_losses(labels, y_pred["cells"])
         return ops.mean(own + config.auxiliary_loss_weight * auxiliary + config.ace_loss_weight * ace)
@@ -235,18 +193,11 @@ class Recognizer(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Updates `exact_match`, and returns all metrics since the last reset, by name."""
         predicted = greedy_ids(self.config.head, y_pred[self.config.head])
-        matches = ops.all(ops.equal(predicted, pad_labels(y, predicted.shape[1])), axis=1)
-        self.exact_match.update_state(matches)
+        self.exact_match.update_state(ops.all(ops.equal(predicted, pad_labels(y, predicted.shape[1])), axis=1))
         return self.get_metrics_result()
-
-    # === Config ===
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.model_dump()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        return cls(**{**config, "config": RecognizerConfig(**config["config"])})
 
 
 def _split_classes(logits: Any) -> Any:

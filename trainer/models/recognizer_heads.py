@@ -68,16 +68,12 @@ def ace_losses(labels: Any, logits: Any) -> Any:
 
 
 def decode_greedily(head: Head, logits: Any) -> tuple[Any, Any]:
-    """Predicts each label by its most probable characters.
+    """Predicts each label by its most probable characters, from logits float32 [B, T, 27].
 
-    Args:
-        head: `ctc`: the most probable class of every time step, with repeated characters merged and blanks removed;
-            `attention`: the most probable label, one character per position and then ends.
-        logits: float32 [B, T, 27].
+    With `ctc`, repeated characters are merged and blanks removed. With `attention`, ends follow the characters.
 
     Returns:
-        The character IDs int32 [B, T], padded with 0, and the log-probability float32 [B] of the label over all its
-        alignments.
+        Character IDs int32 [B, T], padded with 0, and the log-probability float32 [B] of the label over all alignments.
     """
     if head == "attention":
         return _find_best_label(logits)
@@ -86,7 +82,7 @@ def decode_greedily(head: Head, logits: Any) -> tuple[Any, Any]:
 
 
 def greedy_ids(head: Head, logits: Any) -> Any:
-    """Returns only the character IDs of `decode_greedily`, which are cheaper to compute."""
+    """Returns only the character IDs of `decode_greedily`, which is faster."""
     if head == "attention":
         return _find_best_label(logits)[0]
     time_steps = ops.shape(logits)[1]

@@ -16,33 +16,19 @@ from features.runtime.keras_settings import keras, ops
 
 @keras.saving.register_keras_serializable("capt")
 class MRnnCell(keras.layers.Layer):
-    """The cell h_t = relu(x_t + U·h_{t−1}) of Mao et al. (2015, arXiv:1412.6632).
-
-    Args:
-        units: Size of the state and of the inputs.
-
-    Call arguments:
-        inputs: float [B, units].
-        states: list of one tensor, float [B, units].
-    """
+    """The cell h_t = relu(x_t + U·h_{t−1}) of Mao et al. (2015, arXiv:1412.6632); x and h are float [B, units]."""
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.state_size = units
-        self.output_size = units
+        self.state_size = self.output_size = units
 
     def build(self, input_shape: Any) -> None:
-        self.recurrent_kernel = self.add_weight(
-            shape=(self.units, self.units), initializer="orthogonal", name="recurrent_kernel"
-        )
+        shape = (self.state_size, self.state_size)
+        self.recurrent_kernel = self.add_weight(shape=shape, initializer="orthogonal", name="recurrent_kernel")
 
     def call(self, inputs: Any, states: list[Any], training: bool = False) -> tuple[Any, list[Any]]:
         hidden = ops.relu(inputs + ops.matmul(states[0], self.recurrent_kernel))
         return hidden, [hidden]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -76,11 +62,7 @@ class RecurrentLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.cell = cell
         self.units = units
-        self.init_scale = init_scale
-        self.forget_bias = forget_bias
-        self.recurrent_weight_dropout = recurrent_weight_dropout
         self.kernel_dropout = keras.layers.Dropout(recurrent_weight_dropout, name="kernel_dropout")
         self.state_names = ("hidden", "carry") if cell == "lstm" else ("hidden",)
         self.layer = _make_layer(cell, units, init_scale)
@@ -100,24 +82,9 @@ class RecurrentLayer(keras.layers.Layer):
             return self.layer(inputs, initial_state=[state[name] for name in self.state_names])
 
     def step(self, inputs: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Computes the state after one more time step; its `hidden` is the output.
-
-        Args:
-            inputs: float [B, C].
-            state: The state before.
-        """
+        """Computes the state after one more time step with inputs [B, C]; its `hidden` is the output."""
         _, states = self.layer.cell(inputs, [state[name] for name in self.state_names])
         return dict(zip(self.state_names, states, strict=True))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "cell": self.cell,
-            "units": self.units,
-            "init_scale": self.init_scale,
-            "forget_bias": self.forget_bias,
-            "recurrent_weight_dropout": self.recurrent_weight_dropout,
-        }
 
     @contextlib.contextmanager
     def _dropped_weights(self, training: bool) -> Iterator[None]:
@@ -152,9 +119,5 @@ def _make_layer(cell: str, units: int, scale: float | None) -> Any:
     if cell == "adding":
         return keras.layers.RNN(MRnnCell(units), return_sequences=True)
     layers = {"rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
-    return layers[cell](
-        units,
-        kernel_initializer=uniform(scale),
-        recurrent_initializer=uniform(scale, "orthogonal"),
-        return_sequences=True,
-    )
+    kernel, recurrent = uniform(scale), uniform(scale, "orthogonal")
+    return layers[cell](units, kernel_initializer=kernel, recurrent_initializer=recurrent, return_sequences=True)

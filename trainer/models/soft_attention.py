@@ -60,9 +60,6 @@ class AdditiveAttention(keras.layers.Layer):
         mixed = ops.tanh(keys + ops.expand_dims(self.query_layer(query), 1))
         return ops.softmax(ops.squeeze(self.score_layer(mixed), -1), axis=-1)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units}
-
 
 def weighted_sum(weights: Any, values: Any) -> Any:
     """Returns Σ weights·values [B, C] over the locations, for weights [B, locations], values [B, locations, C]."""
@@ -76,14 +73,7 @@ def weighted_sum(weights: Any, values: Any) -> Any:
 class SoftAttention(Captioner):
     """Captioner with soft attention over locations.
 
-    Call arguments:
-        inputs: See `Captioner.call`. With `doubly_stochastic`, training requires `targets`.
-
-    Example:
-        >>> model = SoftAttention(5000, SoftAttentionConfig(units=256))
-        >>> logits = model({"features": np.zeros((2, 64, 2048)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
+    With `doubly_stochastic`, training requires `targets`.
     """
 
     config_class: ClassVar[type[ModelConfig]] = SoftAttentionConfig
@@ -92,9 +82,8 @@ class SoftAttention(Captioner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         config = self.config
-        self.projection_layer: Any = None
-        if config.projection_dim:
-            self.projection_layer = keras.layers.Dense(config.projection_dim, activation="relu", name="projection")
+        size = config.projection_dim
+        self.projection_layer: Any = keras.layers.Dense(size, activation="relu", name="projection") if size else None
         self.embedding_layer = keras.layers.Embedding(self.vocabulary, config.embedding_dim, name="embedding")
         self.attention_layer = AdditiveAttention(config.attention_dim, name="attention")
         self.recurrence = RecurrentLayer(config.rnn_cell, config.units, name="recurrence")
@@ -102,9 +91,8 @@ class SoftAttention(Captioner):
             keras.layers.Dense(config.units, activation="tanh", name=f"init_{name}")
             for name in (self.recurrence.state_names if config.init_state == "mean" else ())
         ]
-        self.gate_layer: Any = None
-        if config.use_context_gate:
-            self.gate_layer = keras.layers.Dense(1, activation="sigmoid", name="gate")
+        gated = config.use_context_gate
+        self.gate_layer: Any = keras.layers.Dense(1, activation="sigmoid", name="gate") if gated else None
         self.image_dropout = keras.layers.Dropout(config.image_dropout, name="image_dropout")
         self.word_dropout = keras.layers.Dropout(config.dropout, name="word_dropout")
         self.state_dropout = keras.layers.Dropout(config.dropout, name="state_dropout")
@@ -158,19 +146,17 @@ class SoftAttention(Captioner):
         values = self.image_dropout(self.feature_normalization(features), training=training)
         if self.projection_layer:
             values = self.projection_layer(values)
-        keys = self.attention_layer.compute_keys(values)
-        return {"values": values, "keys": keys, **self._init_recurrent_state(values)}
+        if self.config.init_state == "zeros":
+            recurrent = self.recurrence.init_state(ops.shape(values)[0])
+        else:
+            mean = ops.mean(values, axis=1)
+            layers = zip(self.recurrence.state_names, self.init_layers, strict=True)
+            recurrent = {name: layer(mean) for name, layer in layers}
+        return {"values": values, "keys": self.attention_layer.compute_keys(values), **recurrent}
 
     def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
         after, attended = self._advance(state, self.embedding_layer(token), state)
         return self.logits_layer(self.output_layer(after["hidden"])), {**state, **after}, attended["weights"]
-
-    def _init_recurrent_state(self, values: Any) -> State:
-        if self.config.init_state == "zeros":
-            return self.recurrence.init_state(ops.shape(values)[0])
-        mean = ops.mean(values, axis=1)
-        layers = zip(self.recurrence.state_names, self.init_layers, strict=True)
-        return {name: layer(mean) for name, layer in layers}
 
     def _advance(self, state: State, word: Any, memory: State, sample: Any = None) -> tuple[State, State]:
         """Returns the recurrent state after one more word, and the result of `_attend`."""

@@ -22,6 +22,9 @@ from schemas.table_config import PAD, UNKNOWN
 from trainer.models.captioner import NEVER_GENERATED, Captioner, State, bad_words_mask
 from trainer.models.configs import TransformerConfig
 
+# Keys and values.
+_Cache = tuple[Any, Any]
+
 _MASKED_SCORE = -1e9
 # With a kernel of zeros, no gradient would reach the layers below.
 _LOGITS_KERNEL_STDDEV = 0.002
@@ -44,9 +47,8 @@ class CachedMultiHeadAttention(keras.layers.Layer):
 
     Call arguments:
         queries: float [B, T, units].
-        cache: Pair of float [B, S, units], computed by `compute_keys_values`.
+        cache: Result of `compute_keys_values`, each float [B, S, units].
         mask: bool, broadcast to [B, heads, T, S]: which of the S positions each query attends to; None for all.
-        training: Whether dropout is active.
 
     Returns:
         The outputs float [B, T, units], and the attention weights float32 [B, heads, T, S] before dropout, which sum
@@ -57,7 +59,6 @@ class CachedMultiHeadAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.units = units
         self.num_heads = num_heads
-        self.dropout = dropout
         self.query_layer = keras.layers.Dense(units, name="query")
         self.key_layer = keras.layers.Dense(units, use_bias=False, name="key")
         self.value_layer = keras.layers.Dense(units, name="value")
@@ -70,11 +71,11 @@ class CachedMultiHeadAttention(keras.layers.Layer):
         self.value_layer.build(values_shape)
         self.output_layer.build(queries_shape)
 
-    def compute_keys_values(self, values: Any) -> tuple[Any, Any]:
+    def compute_keys_values(self, values: Any) -> _Cache:
         """Returns keys and values [B, S, units] of the inputs [B, S, C]."""
         return self.key_layer(values), self.value_layer(values)
 
-    def call(self, queries: Any, cache: tuple[Any, Any], mask: Any = None, training: bool = False) -> tuple[Any, Any]:
+    def call(self, queries: Any, cache: _Cache, mask: Any = None, training: bool = False) -> tuple[Any, Any]:
         query, key, value = (self._split_heads(part) for part in (self.query_layer(queries), *cache))
         scores = ops.matmul(query / (self.units // self.num_heads) ** 0.5, ops.transpose(key, (0, 1, 3, 2)))
         scores = ops.cast(scores, "float32")
@@ -88,9 +89,6 @@ class CachedMultiHeadAttention(keras.layers.Layer):
         shape = (-1, ops.shape(values)[1], self.num_heads, self.units // self.num_heads)
         return ops.transpose(ops.reshape(values, shape), (0, 2, 1, 3))
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "num_heads": self.num_heads, "dropout": self.dropout}
-
 
 @keras.saving.register_keras_serializable("capt")
 class DecoderLayer(keras.layers.Layer):
@@ -103,10 +101,9 @@ class DecoderLayer(keras.layers.Layer):
 
     Call arguments:
         words: float [B, T, units].
-        word_cache: Pair of float [B, S, units]. Keys and values of the words.
-        image_cache: Pair of float [B, locations, units]. Keys and values of the locations.
+        word_cache: Keys and values of the words, each float [B, S, units].
+        image_cache: Keys and values of the locations, each float [B, locations, units].
         mask: bool. Which of the S words each word attends to.
-        training: Whether dropout is active.
 
     Returns:
         The outputs float [B, T, units], and the attention weights over locations float32 [B, heads, T, locations].
@@ -115,8 +112,6 @@ class DecoderLayer(keras.layers.Layer):
     def __init__(self, units: int, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.units = units
-        self.num_heads = num_heads
-        self.dropout = dropout
         self.self_attention = CachedMultiHeadAttention(units, num_heads, dropout, name="self_attention")
         self.self_norm = keras.layers.LayerNormalization(name="self_norm")
         self.image_attention = CachedMultiHeadAttention(units, num_heads, dropout, name="image_attention")
@@ -134,12 +129,7 @@ class DecoderLayer(keras.layers.Layer):
         self.narrow_layer.build((*words_shape[:-1], 2 * self.units))
 
     def call(
-        self,
-        words: Any,
-        word_cache: tuple[Any, Any],
-        image_cache: tuple[Any, Any],
-        mask: Any,
-        training: bool = False,
+        self, words: Any, word_cache: _Cache, image_cache: _Cache, mask: Any, training: bool = False
     ) -> tuple[Any, Any]:
         added, _ = self.self_attention(words, word_cache, mask, training=training)
         words = self.self_norm(words + added)
@@ -148,23 +138,13 @@ class DecoderLayer(keras.layers.Layer):
         added = self.dense_dropout(self.narrow_layer(self.wide_layer(words)), training=training)
         return self.dense_norm(words + added), weights
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "units": self.units, "num_heads": self.num_heads, "dropout": self.dropout}
-
 
 # === Model ===
 
 
 @keras.saving.register_keras_serializable("capt")
 class Transformer(Captioner):
-    """Captioner that is a transformer decoder over locations.
-
-    Example:
-        >>> model = Transformer(5000, TransformerConfig(num_layers=1))
-        >>> logits = model({"features": np.zeros((2, 64, 2048)), "tokens": np.ones((2, 12), "int32")})
-        >>> logits.shape
-        (2, 12, 5000)
-    """
+    """Captioner that is a transformer decoder over locations."""
 
     config_class = TransformerConfig
     config: TransformerConfig
@@ -218,7 +198,7 @@ class Transformer(Captioner):
             words, _ = layer(words, word_cache, _get_cache(cache, "image", i), mask, training=training)
         return self._compute_logits(words)
 
-    def init_state(self, features: Any) -> State:
+    def init_state(self, features: Any, training: bool = False) -> State:
         batch, config = ops.shape(features)[0], self.config
         empty = ops.zeros((batch, self.num_positions, config.units), dtype=self.compute_dtype)
         words = {f"word_{part}_{i}": empty for i in range(config.num_layers) for part in ("keys", "values")}
@@ -259,5 +239,5 @@ class Transformer(Captioner):
         return self.logits_layer(words) + bad_words_mask(self.vocabulary)
 
 
-def _get_cache(state: State, source: str, layer: int) -> tuple[Any, Any]:
+def _get_cache(state: State, source: str, layer: int) -> _Cache:
     return state[f"{source}_keys_{layer}"], state[f"{source}_values_{layer}"]

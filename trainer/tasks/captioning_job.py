@@ -98,7 +98,7 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
         copy_tree(self.tables.caption_tables[0].transform_path, self.root / TRANSFORM)
         super().write_files()
         if self._backbone:
-            write(self.root / EXTRACTOR, self._backbone.layers)
+            write(self.root / EXTRACTOR, self._backbone.serialize())
 
     def compile_model(self) -> tuple[Captioner, list[keras.Metric]]:
         with build_scope(self.config):

@@ -34,7 +34,7 @@ from features.synthetic.scenes.dataset import load_scenes, make_scenes
 from features.synthetic.scenes.dataset_config import SceneDatasetConfig
 from features.synthetic.scenes.scene import Scene
 from trainer.data.held_out_images import load_held_out_images
-from trainer.metrics import Scorer
+from trainer.metrics.caption_metrics import Scorer
 from trainer.models.model_specs import MODELS, model_spec
 from trainer.runs.captioner_run import Caption
 from trainer.runs.run import load_run

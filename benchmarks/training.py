@@ -146,7 +146,7 @@ class Ours:
         data = join_captions(tables)
         self.captions, self.features = data.train, tables.features
         self.positions = _positions(self.captions, hyperparameters.training)
-        self._job = task.open_job(root, hyperparameters, tables, data, None)
+        self._job = task.job_class()(root, hyperparameters, tables, data)
         self._model, self._metrics = self._job.compile_model()
         self._job.initialize(self._model)
         self._epoch, self._step = 0, 0

@@ -16,11 +16,7 @@ TASKS = {
 
 
 def find_task(name: str) -> "Task":
-    """Returns the task with this name.
-
-    Raises:
-        UsageError: The task is unknown.
-    """
+    """Returns the task with this name; raises UsageError if it is unknown."""
     if name not in TASKS:
         raise UsageError(f"there is no task {name!r}", hint=f"Use one of {', '.join(TASKS)}.")
     module, kind = TASKS[name].split(":")

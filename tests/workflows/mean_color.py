@@ -25,7 +25,6 @@ from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
 from trainer.tasks.task import Task
 from trainer.training.hyperparameters import Hyperparameters
-from trainer.training.warm_start import WarmStart
 
 COLORS = ("blue", "green", "red")
 
@@ -135,15 +134,8 @@ class MeanColorTask(Task):
     def load_data(self, tables: TrainingTables) -> TrainingData[LabelledImages]:
         return join_labels(tables)
 
-    def open_job(
-        self,
-        root: Path,
-        hyperparameters: Hyperparameters[Any],
-        tables: TrainingTables,
-        data: TrainingData[Any],
-        warm_start: WarmStart | None,
-    ) -> Any:
-        return _make_job(root, hyperparameters, tables, data, warm_start)
+    def job_class(self) -> Any:
+        return _define_job()
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
         return sample_labels(np.array([labels[0] for labels in references]) == np.array(texts))
@@ -152,7 +144,7 @@ class MeanColorTask(Task):
         return [word not in references for word in words]
 
 
-def _make_job(*arguments: Any) -> Any:
+def _define_job() -> Any:
     import tensorflow as tf
 
     from features.runtime.keras_settings import keras
@@ -206,4 +198,4 @@ def _make_job(*arguments: Any) -> Any:
             targets = np.array([COLORS.index(label) for label in images.labels], np.int32)
             return LabelledBatchReader(self.tables.features, images.rows, targets)
 
-    return ColorJob(*arguments)
+    return ColorJob

@@ -24,12 +24,7 @@ _EMPTY_BEAM = -1e30
 
 
 class BeamDecoder(AutoregressiveDecoder):
-    """Searches for the most probable captions.
-
-    Args:
-        model: A built captioner.
-        config: Generation config without a temperature.
-    """
+    """Searches for the most probable captions; the generation config has no temperature."""
 
     def __init__(self, model: Captioner, config: GenerationConfig) -> None:
         super().__init__(model, config, config.num_beams)
@@ -48,7 +43,11 @@ class BeamDecoder(AutoregressiveDecoder):
 
     def decode_step(self, position: Any, decoding: DecodingState, state: State) -> tuple[DecodingState, State]:
         logits, after, attention = self.model.step(decoding["token"], state)
-        scores = ops.expand_dims(decoding["scores"], 1) + self._log_probabilities(logits, decoding, position)
+        # A finished beam allows padding only.
+        padding = np.where(np.arange(logits.shape[-1]) == PAD, 0.0, MASKED_LOGIT).astype(np.float32)
+        tokens = ops.log_softmax(self.process_logits(logits, decoding["tokens"], position), axis=-1)
+        log_probabilities = ops.where(ops.expand_dims(decoding["finished"], 1), padding, tokens)
+        scores = ops.expand_dims(decoding["scores"], 1) + log_probabilities
         lengths = decoding["lengths"] + ops.cast(ops.logical_not(decoding["finished"]), "float32")
         row, token, scores = self._select_beams(scores, lengths, logits.shape[-1])
         decoding = {name: ops.take(value, row, axis=0) for name, value in {**decoding, "lengths": lengths}.items()}
@@ -56,12 +55,6 @@ class BeamDecoder(AutoregressiveDecoder):
         # A tensor that a step does not change is equal for all beams of an image.
         after = {name: value if value is state[name] else ops.take(value, row, axis=0) for name, value in after.items()}
         return self.append_token({**decoding, "scores": scores}, position, token, attention), after
-
-    def _log_probabilities(self, logits: Any, decoding: DecodingState, position: Any) -> Any:
-        """Returns the log-probability of each next token, float32 [rows, V]; a finished beam allows padding only."""
-        padding = np.where(np.arange(logits.shape[-1]) == PAD, 0.0, MASKED_LOGIT).astype(np.float32)
-        tokens = ops.log_softmax(self.process_logits(logits, decoding["tokens"], position), axis=-1)
-        return ops.where(ops.expand_dims(decoding["finished"], 1), padding, tokens)
 
     def _select_beams(self, scores: Any, lengths: Any, vocabulary: int) -> tuple[Any, Any, Any]:
         """Returns the best next beams of every image: their previous rows, tokens and scores, each [rows]."""
@@ -75,18 +68,16 @@ class BeamDecoder(AutoregressiveDecoder):
         return row, token, ops.reshape(selected, (-1,))
 
     def _sort_beams(self, decoding: DecodingState) -> tuple[Any, Any, Any]:
+        """Returns the result of `decode`; finished beams are before the others."""
         ranking_scores = decoding["scores"] / ops.maximum(decoding["lengths"], 1.0) ** self.config.length_penalty
-        order = ops.cast(ops.argsort(self._rank(ranking_scores, decoding["finished"]), axis=1), "int32")
+        beams = self.captions_per_image
+        ranking_scores = ops.reshape(ranking_scores, (-1, beams))
+        is_better = ops.cast(ops.expand_dims(ranking_scores, 1) > ops.expand_dims(ranking_scores, 2), "int32")
+        rank = ops.sum(is_better, axis=2) + ops.where(ops.reshape(decoding["finished"], (-1, beams)), 0, beams)
+        order = ops.cast(ops.argsort(rank, axis=1), "int32")
         row = ops.reshape(self._first_rows(ops.shape(order)[0]) + order, (-1,))
         names = ("tokens", "scores", "attention")
         return self.group_by_image({name: ops.take(decoding[name], row, axis=0) for name in names})
-
-    def _rank(self, ranking_scores: Any, finished: Any) -> Any:
-        """Returns the rank of each beam, int32 [B, beams]; finished beams are before the others."""
-        beams = self.captions_per_image
-        ranking_scores, finished = ops.reshape(ranking_scores, (-1, beams)), ops.reshape(finished, (-1, beams))
-        is_better = ops.cast(ops.expand_dims(ranking_scores, 1) > ops.expand_dims(ranking_scores, 2), "int32")
-        return ops.sum(is_better, axis=2) + ops.where(finished, 0, beams)
 
     def _first_rows(self, batch: Any) -> Any:
         return ops.expand_dims(ops.arange(batch, dtype="int32") * self.captions_per_image, 1)

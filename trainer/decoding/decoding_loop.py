@@ -59,12 +59,10 @@ class AutoregressiveDecoder:
             features: float [B, *shape].
             **initial: Additional tensors of the decoding state, with one row per caption.
         """
-        max_new_tokens = self.config.max_new_tokens
-        state = {
-            name: ops.repeat(value, self.captions_per_image, axis=0)
-            for name, value in self.model.init_state(features).items()
-        }
-        rows = ops.shape(features)[0] * self.captions_per_image
+        max_new_tokens, captions, state = self.config.max_new_tokens, self.captions_per_image, {}
+        for name, value in self.model.init_state(features).items():
+            state[name] = ops.repeat(value, captions, axis=0)
+        rows = ops.shape(features)[0] * captions
         token = ops.full((rows,), START, dtype="int32")
         _, _, attention = self.model.step(token, state)
         locations = 0 if attention is None else attention.shape[-1]
@@ -122,16 +120,9 @@ class AutoregressiveDecoder:
 
 
 def to_output(tokens: Any, scores: Any, attention: Any, order: Any) -> GenerationOutput:
-    """Returns the captions of each image in an order.
-
-    Args:
-        tokens: int32 [B, N, T].
-        scores: float32 [B, N].
-        attention: float32 [B, N, T, locations].
-        order: Integer array [B, M]: the captions to return per image.
-    """
+    """Returns the captions at integers [B, M], of tokens [B, N, T], scores [B, N], attention [B, N, T, locations]."""
     tokens, scores, attention = (
         np.take_along_axis(array, order.reshape(order.shape + (1,) * (array.ndim - 2)), axis=1)
-        for array in map(np.asarray, (ops.convert_to_numpy(one) for one in (tokens, scores, attention)))
+        for array in map(ops.convert_to_numpy, (tokens, scores, attention))
     )
     return GenerationOutput(tokens, scores, attention if attention.shape[-1] else None)

@@ -9,22 +9,13 @@ from trainer.models.captioner import Captioner
 
 
 def make_decoder(model: Captioner, config: GenerationConfig) -> AutoregressiveDecoder:
-    """Creates a decoder.
-
-    Args:
-        model: A built captioner. Its weights may change afterwards.
-        config: Generation config.
-
-    Returns:
-        Beam search, or sampling if the config has a temperature.
+    """Creates beam search, or sampling if the config has a temperature; weights of the model may change afterwards.
 
     Raises:
         UsageError: `max_new_tokens` exceeds the limit of the model.
     """
     longest = model.config.max_caption_length
     if longest is not None and config.max_new_tokens > longest + 1:
-        raise UsageError(
-            f"{config.max_new_tokens} is more than the {longest + 1} tokens that the model can generate",
-            location="--max-new-tokens",
-        )
+        message = f"{config.max_new_tokens} is more than the {longest + 1} tokens that the model can generate"
+        raise UsageError(message, location="--max-new-tokens")
     return BeamDecoder(model, config) if config.temperature is None else SamplingDecoder(model, config)

@@ -18,11 +18,7 @@ _BATCH_SIZE = 16
 
 
 class Lexicon:
-    """A word list.
-
-    Args:
-        words: Distinct words of the characters a to z.
-    """
+    """A word list: distinct words of the characters a to z."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
@@ -43,7 +39,7 @@ class Lexicon:
             log_probabilities: Log-probabilities of blank and characters, float32 [B, T, 27].
 
         Returns:
-            float32 array [B, words]; −10³⁰ for a word that is too long for T time steps.
+            float32 [B, words]; −10³⁰ for a word that is too long for T time steps.
         """
         starts = range(0, len(log_probabilities), _BATCH_SIZE)
         batches = (log_probabilities[i : i + _BATCH_SIZE].transpose(1, 2, 0) for i in starts)
@@ -66,13 +62,9 @@ class Lexicon:
         return np.maximum(_log_add(on_blank, on_character)[self._ends].T, _LOG_ZERO)
 
     def score_positions(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the log-probability of every word with one character per position.
+        """Returns the log-probability of every word with one character per position, as `score_time_steps` does.
 
-        Args:
-            log_probabilities: Log-probabilities of the end and the characters, float32 [B, L, 27].
-
-        Returns:
-            float32 array [B, words]; −10³⁰ for a word of more than L characters.
+        Class 0 is the end of the word. A word of more than L characters has −10³⁰.
         """
         positions = log_probabilities.shape[1]
         is_too_long = (self._ids[:, positions:] != BLANK).any(axis=1)

@@ -9,16 +9,13 @@ from trainer.models.captioner import MASKED_LOGIT
 
 
 def no_repeat_ngram_mask(tokens: Any, position: Any, size: int, vocabulary: int) -> Any:
-    """Masks tokens that would repeat an n-gram.
+    """Masks tokens that would repeat an n-gram, float32 [B, vocabulary]: at most −10⁹ for the masked tokens.
 
     Args:
         tokens: int32 [B, T]. The generated tokens, up to `position`.
         position: int32 scalar. Number of generated tokens.
         size: Length n of the n-grams, at least 1.
-        vocabulary: Vocabulary size V.
-
-    Returns:
-        float32 [B, V]: at most −10⁹ for the masked tokens.
+        vocabulary: Vocabulary size.
     """
     batch, max_tokens = ops.shape(tokens)[0], tokens.shape[1]
     windows = max(max_tokens - size + 1, 0)
@@ -36,16 +33,13 @@ def no_repeat_ngram_mask(tokens: Any, position: Any, size: int, vocabulary: int)
 
 
 def top_k_top_p_mask(logits: Any, top_k: int | None, top_p: float | None) -> Any:
-    """Masks all but the most probable tokens.
+    """Masks all but the most probable tokens, float32 [B, V].
 
     Args:
         logits: float32 [B, V].
         top_k: Number of tokens to keep (Fan et al., 2018, arXiv:1805.04833).
         top_p: Keep the smallest set of tokens with at least this total probability (Holtzman et al., 2020,
             arXiv:1904.09751).
-
-    Returns:
-        float32 [B, V].
     """
     threshold = ops.full_like(logits[:, :1], -np.inf)
     if top_k is not None:

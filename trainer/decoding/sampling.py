@@ -18,12 +18,7 @@ from trainer.models.captioner import Captioner, State
 
 
 class SamplingDecoder(AutoregressiveDecoder):
-    """Samples captions, and sorts the captions of an image by their scores.
-
-    Args:
-        model: A built captioner.
-        config: Generation config with a temperature.
-    """
+    """Samples captions, and sorts those of an image by their scores; the generation config has a temperature."""
 
     def __init__(self, model: Captioner, config: GenerationConfig) -> None:
         super().__init__(model, config, config.num_return_sequences)
@@ -36,12 +31,7 @@ class SamplingDecoder(AutoregressiveDecoder):
         return to_output(tokens, scores, attention, order)
 
     def decode(self, features: Any, samples: Any) -> tuple[Any, Any, Any]:
-        """Returns tokens [B, N, T], scores [B, N] and attention [B, N, T, locations].
-
-        Args:
-            features: float [B, *shape].
-            samples: float32 [B · N, T]. Uniform random numbers in 0 … 1, one per token.
-        """
+        """Returns the result of `group_by_image`, for uniform random numbers in 0 … 1, float32 [B · N, T]."""
         return self.group_by_image(self.run(features, samples=samples))
 
     def decode_step(self, position: Any, decoding: DecodingState, state: State) -> tuple[DecodingState, State]:

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import MEANS_OVER_IMAGES, RESAMPLED_METRICS, Scores, bleu
+from trainer.metrics.caption_metrics import MEANS_OVER_IMAGES, RESAMPLED_METRICS, Scores, bleu
 
 N_RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
@@ -79,7 +79,7 @@ def sample_captions(scores: Scores) -> MetricSamples:
         means = sums[..., -len(MEANS_OVER_IMAGES) :] / images
         return np.concatenate([bleu(sums[..., : -len(MEANS_OVER_IMAGES)]), means], axis=-1)
 
-    table = np.column_stack([scores.counts, *(scores.each[name] for name in MEANS_OVER_IMAGES)])
+    table = np.column_stack([scores.counts, *(scores.per_image[name] for name in MEANS_OVER_IMAGES)])
     return MetricSamples(RESAMPLED_METRICS, table, combine)
 
 

@@ -24,7 +24,7 @@ from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.base import EvaluatedRun, Evaluation, shorten
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
 from trainer.evaluation.prediction_pages import CaptionPrediction, draw_attention_maps, predictions_page
-from trainer.metrics import METRICS, TITLES, Scorer, Scores
+from trainer.metrics.caption_metrics import METRICS, TITLES, Scorer, Scores
 from trainer.runs.captioner_run import Caption, CaptionerRun
 
 RESULTS = "results.json"
@@ -73,7 +73,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         return prediction.text
 
     def image_columns(self, evaluated: Evaluated) -> Mapping[str, Sequence[object]]:
-        each = evaluated.scores.each
+        each = evaluated.scores.per_image
         return {name: [f"{value:.6g}" for value in each[name].tolist()] for name in METRICS if name in each}
 
     def write_files(self, directory: Path, evaluated: Evaluated) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[i
     Returns:
         Image numbers, best first, and others, worst first.
     """
-    ranked = np.lexsort((scores.each["bleu_4"], scores.each["cider_d"]))[::-1].tolist()
+    ranked = np.lexsort((scores.per_image["bleu_4"], scores.per_image["cider_d"]))[::-1].tolist()
     best = ranked[: min(count, -(-len(ranked) // 2))]
     return best, ranked[len(best) :][::-1][:count]
 
@@ -159,7 +159,7 @@ def _compact(caption: Caption) -> Caption:
 
 
 def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:
-    name, caption, each = evaluated.held_out.names[number], evaluated.predictions[number], evaluated.scores.each
+    name, caption, each = evaluated.held_out.names[number], evaluated.predictions[number], evaluated.scores.per_image
     image = read_source_image(evaluated.held_out.catalog[name])
     return CaptionPrediction(
         name=evaluated.run.name_image(*name),

@@ -40,7 +40,7 @@ def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
         raise UsageError(f"the runs have different tasks: {found}", hint="Evaluate the runs of one task at a time.")
     task = find_task(next(iter(tasks)))
     task.check_evaluation(options)
-    with task.open_evaluation(options) as evaluation:
+    with task.evaluation(options) as evaluation:
         for run in runs:
             find_store(run, options)
             evaluation.check_run(run)

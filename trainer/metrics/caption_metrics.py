@@ -11,7 +11,7 @@ tokenizer.
 """
 
 import logging
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -22,18 +22,11 @@ from numpy.typing import NDArray
 from schemas.errors import CaptError, UsageError
 from trainer.metrics.caption_tokenizer import Tokenizer, one_line, plain_tokenize
 
-TITLES = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "cider_d": "CIDEr-D",
-}
-METRICS = tuple(TITLES)
 MAX_ORDER = 4
 BLEU = tuple(f"bleu_{order}" for order in range(1, MAX_ORDER + 1))
+TITLES = {name: name.upper().replace("_", "-") for name in BLEU}
+TITLES |= {"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider_d": "CIDEr-D"}
+METRICS = tuple(TITLES)
 MEANS_OVER_IMAGES = ("rouge_l", "cider_d")
 # METEOR of a resample does not follow from values per image.
 RESAMPLED_METRICS = (*BLEU, *MEANS_OVER_IMAGES)
@@ -52,7 +45,7 @@ class Scores:
     Args:
         metrics: Computed metrics, by name of `METRICS`.
         ids: Image IDs, in the order of the arrays.
-        each: Metrics per image, float64 [N]. BLEU and METEOR are computed from counts over all images, not as
+        per_image: Metrics per image, float64 [N]. BLEU and METEOR are computed from counts over all images, not as
             means of these values.
         counts: BLEU statistics per image, int64 [N, 10]: matches of 1- to 4-grams, numbers of these n-grams, length of
             the caption, and length of the reference that is closest in length.
@@ -63,7 +56,7 @@ class Scores:
 
     metrics: dict[str, float]
     ids: tuple[Hashable, ...]
-    each: dict[str, NDArray[np.float64]]
+    per_image: dict[str, NDArray[np.float64]]
     counts: NDArray[np.int64]
     references: int
     tokenizer: Tokenizer
@@ -110,8 +103,8 @@ class Scorer:
     """
 
     def __init__(self, metrics: Collection[str] = METRICS) -> None:
-        self._wanted = metrics
-        self._cocoeval = _cocoeval()
+        self._metrics = metrics
+        self._cocoeval = _import_cocoeval()
         self._meteor: Any = None
         self._java_error = ""
 
@@ -124,48 +117,44 @@ class Scorer:
 
     def score(self, hypotheses: Hypotheses, references: References) -> Scores:
         """Computes the scores of `trainer.metrics.score`, and the scores per image."""
-        captions, references_by_id = _key_by_id(hypotheses, references)
-        tokenizer, tokens = self._tokenize(_list_texts(captions, references_by_id))
-        res, gts = _group_tokens(tokens, references_by_id)
-        metrics, each, counts = self._count(gts, res)
-        if "meteor" in self._wanted and not self._java_error:
-            self._add_meteor(gts, res, metrics, each)
-        skipped = {"meteor": self._java_error} if "meteor" in self._wanted and "meteor" not in metrics else {}
-        ordered = {name: metrics[name] for name in METRICS if name in metrics and name in self._wanted}
-        return Scores(ordered, tuple(captions), each, counts, sum(map(len, gts.values())), tokenizer, skipped)
-
-    def _tokenize(self, texts: list[str]) -> tuple[Tokenizer, list[str]]:
-        if not self._java_error:
+        res, gts = _tokenize_by_id(hypotheses, references, self._tokenize)
+        tokenizer: Tokenizer = "plain" if self._java_error else "ptb"
+        bleu_scorer = self._cocoeval.BleuScorer(n=MAX_ORDER)
+        for name, texts in gts.items():
+            bleu_scorer += (res[name][0], texts)
+        values, values_per_image = bleu_scorer.compute_score(option="closest", verbose=0)
+        metrics = dict(zip(BLEU, map(float, values), strict=True))
+        per_image = dict(zip(BLEU, map(np.asarray, values_per_image), strict=True))
+        rouge = self._cocoeval.Rouge()
+        # An empty caption scores 0. pycocoevalcap counts the empty text as a word and finds it in empty references.
+        per_image["rouge_l"] = np.array(
+            [rouge.calc_score(res[name], texts) if res[name][0] else 0.0 for name, texts in gts.items()]
+        )
+        per_image["cider_d"] = _cider_d(self._cocoeval, gts, res)
+        metrics |= {name: float(np.mean(per_image[name])) for name in MEANS_OVER_IMAGES}
+        skipped = {}
+        if "meteor" in self._metrics:
             try:
-                return "ptb", self._cocoeval.java.tokenize(texts)
+                if not self._java_error:
+                    self._meteor = self._meteor or self._cocoeval.java.Meteor().__enter__()
+                    metrics["meteor"], values = self._meteor.compute_score(gts, res)
+                    per_image["meteor"] = np.array(values)
             except CaptError as error:
                 self._disable_java(error)
-        return "plain", plain_tokenize(texts)
+            if self._java_error:
+                skipped["meteor"] = self._java_error
+        ordered = {name: metrics[name] for name in METRICS if name in metrics and name in self._metrics}
+        counts = np.array([_bleu_counts(row) for row in bleu_scorer.ctest], np.int64)
+        return Scores(ordered, tuple(res), per_image, counts, sum(map(len, gts.values())), tokenizer, skipped)
 
-    def _count(
-        self, gts: _Tokens, res: _Tokens
-    ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]], NDArray[np.int64]]:
-        bleu = self._cocoeval.BleuScorer(n=MAX_ORDER)
-        for name, texts in gts.items():
-            bleu += (res[name][0], texts)
-        together, alone = bleu.compute_score(option="closest", verbose=0)
-        metrics = {f"bleu_{order}": float(value) for order, value in enumerate(together, start=1)}
-        each = {f"bleu_{order}": np.asarray(values) for order, values in enumerate(alone, start=1)}
-        for name, compute in (("rouge_l", _rouge_l), ("cider_d", _cider_d)):
-            each[name] = compute(self._cocoeval, gts, res)
-            metrics[name] = float(np.mean(each[name]))
-        return metrics, each, np.array([_bleu_counts(row) for row in bleu.ctest], np.int64)
-
-    def _add_meteor(
-        self, gts: _Tokens, res: _Tokens, metrics: dict[str, float], each: dict[str, NDArray[np.float64]]
-    ) -> None:
-        try:
-            if self._meteor is None:
-                self._meteor = self._cocoeval.java.Meteor().__enter__()
-            metrics["meteor"], scores = self._meteor.compute_score(gts, res)
-            each["meteor"] = np.array(scores)
-        except CaptError as error:
-            self._disable_java(error)
+    def _tokenize(self, texts: list[str]) -> list[str]:
+        if not self._java_error:
+            try:
+                tokens: list[str] = self._cocoeval.java.tokenize(texts)
+                return tokens
+            except CaptError as error:
+                self._disable_java(error)
+        return plain_tokenize(texts)
 
     def _disable_java(self, error: CaptError) -> None:
         self._java_error = str(error)
@@ -173,31 +162,13 @@ class Scorer:
 
 
 def cider_d(hypotheses: Hypotheses, references: References) -> float:
-    """Computes CIDEr-D with the plain tokenizer: fast and without Java, for validation during training.
-
-    Args:
-        hypotheses: See `score`.
-        references: See `score`.
-
-    Raises:
-        UsageError: The captions are empty, or the image IDs differ.
-        CaptError: pycocoevalcap is not installed.
-    """
-    captions, references_by_id = _key_by_id(hypotheses, references)
-    tokens = plain_tokenize(_list_texts(captions, references_by_id))
-    res, gts = _group_tokens(tokens, references_by_id)
-    return float(np.mean(_cider_d(_cocoeval(), gts, res)))
+    """Computes the CIDEr-D of `score` with the plain tokenizer: fast, for validation during training."""
+    res, gts = _tokenize_by_id(hypotheses, references, plain_tokenize)
+    return float(np.mean(_cider_d(_import_cocoeval(), gts, res)))
 
 
 def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Computes BLEU-1 to BLEU-4 from sums of rows of `Scores.counts`, as pycocoevalcap does.
-
-    Args:
-        counts: Array [..., 10].
-
-    Returns:
-        float64 array [..., 4].
-    """
+    """Computes BLEU-1 to BLEU-4, float64 [..., 4], from sums [..., 10] of rows of `Scores.counts`, as pycocoevalcap."""
     correct, guess, length, closest = np.split(np.asarray(counts, np.float64), [4, 8, 9], axis=-1)
     # Constants of pycocoevalcap, which keep a caption without matches above 0.
     precision = (correct + 1e-15) / (guess + 1e-9)
@@ -207,24 +178,14 @@ def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
     return scores
 
 
-def _rouge_l(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
-    """Computes ROUGE-L per image.
-
-    An empty caption scores 0. pycocoevalcap counts the empty text as a word and finds this word in empty references.
-    """
-    rouge = cocoeval.Rouge()
-    return np.array([rouge.calc_score(res[name], texts) if res[name][0] else 0.0 for name, texts in gts.items()])
-
-
 def _cider_d(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
     """Computes CIDEr-D per image; 0 if all references are empty, because pycocoevalcap fails on these."""
     if not any(text for texts in gts.values() for text in texts):
         return np.zeros(len(gts))
-    _, each = cocoeval.Cider().compute_score(gts, res)
-    return np.asarray(each, np.float64)
+    return np.asarray(cocoeval.Cider().compute_score(gts, res)[1], np.float64)
 
 
-def _cocoeval() -> ModuleType:
+def _import_cocoeval() -> ModuleType:
     try:
         from trainer.metrics import coco_scorers
     except ModuleNotFoundError as error:
@@ -234,8 +195,10 @@ def _cocoeval() -> ModuleType:
     return coco_scorers
 
 
-def _key_by_id(hypotheses: Hypotheses, references: References) -> tuple[dict[Hashable, str], dict[Hashable, list[str]]]:
-    """Returns single-line texts by image ID, both in the order of the hypotheses."""
+def _tokenize_by_id(
+    hypotheses: Hypotheses, references: References, tokenize: Callable[[list[str]], list[str]]
+) -> tuple[_Tokens, _Tokens]:
+    """Checks captions and references, and returns their tokens by image ID in the order of the hypotheses."""
     captions = hypotheses if isinstance(hypotheses, Mapping) else dict(enumerate(hypotheses))
     by_id = references if isinstance(references, Mapping) else dict(enumerate(references))
     if not captions:
@@ -248,21 +211,10 @@ def _key_by_id(hypotheses: Hypotheses, references: References) -> tuple[dict[Has
             raise UsageError(f"image {name!r} has references but no caption")
         if isinstance(texts, str):
             raise UsageError("the references of an image must be a list", location=repr(texts[:60]))
-    return (
-        {name: one_line(text) for name, text in captions.items()},
-        {name: [one_line(text) for text in by_id[name]] for name in captions},
-    )
-
-
-def _list_texts(captions: dict[Hashable, str], references: dict[Hashable, list[str]]) -> list[str]:
-    return [*captions.values(), *(text for texts in references.values() for text in texts)]
-
-
-def _group_tokens(tokens: list[str], references: dict[Hashable, list[str]]) -> tuple[_Tokens, _Tokens]:
-    """Returns tokenized hypotheses and references by image ID, as the scorers expect them."""
-    rest = iter(tokens[len(references) :])
-    res = {name: [text] for name, text in zip(references, tokens, strict=False)}
-    return res, {name: [next(rest) for _ in texts] for name, texts in references.items()}
+    texts = [*captions.values(), *(text for name in captions for text in by_id[name])]
+    tokens = iter(tokenize([one_line(text) for text in texts]))
+    res = {name: [next(tokens)] for name in captions}
+    return res, {name: [next(tokens) for _ in by_id[name]] for name in captions}
 
 
 def _bleu_counts(row: Mapping[str, Any]) -> list[int]:

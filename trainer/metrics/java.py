@@ -25,13 +25,8 @@ from schemas.errors import CaptError
 START_SECONDS = 120.0
 SECONDS_PER_TEXT = 0.05
 
-_TOKENIZE = (
-    "-cp",
-    ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR,
-    "edu.stanford.nlp.process.PTBTokenizer",
-    "-preserveLines",
-    "-lowerCase",
-)
+_PTB_TOKENIZER = ("edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
+_TOKENIZE = ("-cp", ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR, *_PTB_TOKENIZER)
 _METEOR = ("-Xmx2G", "-jar", meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm")
 _SEPARATOR = "|||"
 
@@ -41,10 +36,7 @@ class JavaError(CaptError):
 
 
 def tokenize(texts: Sequence[str]) -> list[str]:
-    """Returns each text as lowercase words without punctuation, joined by spaces.
-
-    Args:
-        texts: Texts without line ends.
+    """Returns each text, which has no line end, as lowercase words without punctuation, joined by spaces.
 
     Raises:
         JavaError: The output does not have one line per text.
@@ -81,11 +73,7 @@ class Meteor(meteor.Meteor):
     def compute_score(
         self, gts: Mapping[Any, Sequence[str]], res: Mapping[Any, Sequence[str]]
     ) -> tuple[float, list[float]]:
-        """Computes the score over all images, and the score per image.
-
-        Args:
-            gts: Tokenized references by image ID.
-            res: A list with the tokenized hypothesis by image ID, in the same order.
+        """Computes the score over all images and per image, from tokens by image ID in the same order.
 
         Raises:
             JavaError: METEOR failed, its output is invalid, or it exceeded its time limit.
@@ -98,12 +86,7 @@ class Meteor(meteor.Meteor):
 
 
 class _Program:
-    """A Java program; a context manager that kills the program and its child processes.
-
-    Args:
-        arguments: Command-line arguments of `java`.
-        directory: Working directory.
-    """
+    """A Java program in a working directory; a context manager that kills the program and its child processes."""
 
     def __init__(self, arguments: Sequence[str], directory: Path) -> None:
         java = shutil.which("java")
@@ -170,7 +153,6 @@ class _Program:
         status = self.process.wait()
         self._errors.seek(0)
         output = " ".join(self._errors.read().decode(errors="replace").split())[:300]
-        failure = (
-            "the output of java is invalid" if status == -signal.SIGKILL else f"java ended with exit code {status}"
-        )
+        killed = status == -signal.SIGKILL
+        failure = "the output of java is invalid" if killed else f"java ended with exit code {status}"
         return f"{failure}: {output}" if output else failure

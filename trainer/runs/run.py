@@ -149,7 +149,7 @@ def load_run(path: str | Path) -> Any:
     """
     root = find_champion(path) or local_path(path).absolute()
     metadata = read_metadata(root)
-    return find_task(metadata.task).open_run(root, metadata)
+    return find_task(metadata.task).run(root, metadata)
 
 
 def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:

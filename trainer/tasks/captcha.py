@@ -24,7 +24,6 @@ from trainer.runs.recognizer_run import RecognizerRun
 from trainer.tasks.task import Task
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.train import train
-from trainer.training.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from trainer.export.run_graph import GraphRun
@@ -71,26 +70,18 @@ class CaptchaTask(Task):
         return join_labels(tables)
 
     def check_data(self, hyperparameters: _Hyperparameters, data: TrainingData[LabelledImages]) -> None:
-        architecture = hyperparameters.architecture
-        assert isinstance(architecture, RecognizerConfig)
-        if data.max_length > architecture.max_label_length:
-            limit = architecture.max_label_length
+        assert isinstance(hyperparameters.architecture, RecognizerConfig)
+        limit = hyperparameters.architecture.max_label_length
+        if data.max_length > limit:
             raise UsageError(
                 f"the longest label has {data.max_length} characters, and the model recognizes at most {limit}",
                 hint=f"Set max_label_length to {data.max_length} in --config.",
             )
 
-    def open_job(
-        self,
-        root: Path,
-        hyperparameters: _Hyperparameters,
-        tables: TrainingTables,
-        data: TrainingData[LabelledImages],
-        warm_start: WarmStart | None,
-    ) -> "CaptchaJob":
+    def job_class(self) -> "type[CaptchaJob]":
         from trainer.tasks.captcha_job import CaptchaJob
 
-        return CaptchaJob(root, hyperparameters, tables, data, warm_start)
+        return CaptchaJob
 
     def export_graph(self, run: RecognizerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
         from trainer.export.recognizer_graph import GraphRecognizer

@@ -65,7 +65,7 @@ class CaptchaJob(TrainingJob[RecognizerTraining, LabelledImages]):
         config = self.config
         order = shuffle_images(len(self.data.train), config.batch_size, config.seed, number, config.steps_per_epoch)
         augment = self.augmentation.for_epoch(number) if self.augmentation else None
-        return Epoch(records=order.size, batches=lambda first: self._train.dataset(order, first, augment))
+        return Epoch(order.size, lambda first: self._train.dataset(order, first, augment))
 
     def validation_batches(self) -> tf.data.Dataset | None:
         return self._validation.all_images(_VALIDATION_BATCH) if self._validation else None

@@ -19,7 +19,7 @@ from trainer.decoding.generation import GenerationConfig
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
 from trainer.evaluation.prediction_pages import mark_wrong_words
-from trainer.metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
+from trainer.metrics.caption_metrics import METRICS, RESAMPLED_METRICS, TITLES, Scorer
 from trainer.models.model_specs import ModelSpec, PixelInput, model_spec
 from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
@@ -27,7 +27,6 @@ from trainer.runs.metadata import CaptionerMetadata
 from trainer.tasks.task import Task
 from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.train import train
-from trainer.training.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from trainer.export.run_graph import GraphRun
@@ -88,17 +87,10 @@ class CaptioningTask(Task):
         if requested > limit + 1:
             raise UsageError(f"max_new_tokens is {requested}, and the model generates at most {limit + 1} tokens")
 
-    def open_job(
-        self,
-        root: Path,
-        hyperparameters: _Hyperparameters,
-        tables: TrainingTables,
-        data: TrainingData[Captions],
-        warm_start: WarmStart | None,
-    ) -> "CaptioningJob":
+    def job_class(self) -> "type[CaptioningJob]":
         from trainer.tasks.captioning_job import CaptioningJob
 
-        return CaptioningJob(root, hyperparameters, tables, data, warm_start)
+        return CaptioningJob
 
     def export_graph(self, run: CaptionerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
         from trainer.export.captioner_graph import GraphCaptioner

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,16 +11,9 @@ from features.io.atomic_files import write
 from features.runtime.keras_settings import keras
 from features.text.vocabulary import write_vocabulary
 from trainer.config import TrainingConfig
-from trainer.data.caption_batches import (
-    BatchReader,
-    shuffle_captions,
-    sort_captions,
-    steps_per_epoch,
-)
+from trainer.data.caption_batches import BatchReader, shuffle_captions, sort_captions, steps_per_epoch
 from trainer.data.caption_data import Captions
-from trainer.data.table_selection import TrainingTables
-from trainer.data.training_data import TrainingData
-from trainer.models.backbone import open_backbone
+from trainer.models.backbone import Backbone, open_backbone
 from trainer.models.captioner import Captioner
 from trainer.models.losses import CrossEntropy, MaskedAccuracy, MaskedCrossEntropy
 from trainer.models.model_specs import model_spec
@@ -33,9 +24,7 @@ from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import EXTRACTOR, CaptionerMetadata, ExtractorOrigin
 from trainer.training.caption_validation import CiderMetric, SampleLogger
 from trainer.training.compile_model import build_scope, compile_model
-from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.training_job import Epoch, TrainingJob
-from trainer.training.warm_start import WarmStart
 
 _NORMALIZATION_IMAGES = 256
 
@@ -47,22 +36,14 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
     metric_names = ("loss", "token_accuracy")
     metadata: CaptionerMetadata
 
-    def __init__(
-        self,
-        root: Path,
-        hyperparameters: Hyperparameters[TrainingConfig],
-        tables: TrainingTables,
-        data: TrainingData[Captions],
-        warm_start: WarmStart | None = None,
-    ) -> None:
-        training = hyperparameters.training
-        self._backbone = (
-            open_backbone(training, model_spec(hyperparameters.model), tables.features.table_config)
-            if training.extractor
-            else None
-        )
-        self.vocabulary = tables.caption_tables[0].vocabulary()
-        super().__init__(root, hyperparameters, tables, data, warm_start)
+    @cached_property
+    def _backbone(self) -> Backbone | None:
+        spec, table_config = model_spec(self.hyperparameters.model), self.tables.features.table_config
+        return open_backbone(self.config, spec, table_config) if self.config.extractor else None
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        return self.tables.caption_tables[0].vocabulary()
 
     # Opening a reader may download shards, so it follows the checks of the run directory.
     @cached_property
@@ -82,14 +63,14 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
         return self._train, self._validation
 
     def make_metadata(self) -> CaptionerMetadata:
-        backbone = self._backbone
+        origin = None
+        if backbone := self._backbone:
+            origin = ExtractorOrigin(table_config=backbone.table_config, shape=backbone.function.shape)
         return CaptionerMetadata(
             model=self.hyperparameters.model,
             vocab_size=len(self.vocabulary),
             max_new_tokens=self.config.max_new_tokens or self.data.train.max_length + 1,
-            extractor=ExtractorOrigin(table_config=backbone.table_config, shape=backbone.function.shape)
-            if backbone
-            else None,
+            extractor=origin,
             **self.common_metadata(),
         )
 
@@ -108,18 +89,10 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
             loss = MaskedCrossEntropy(self.config.label_smoothing, model.ignored_ids)
             compile_model(model, self.config, self.steps, loss, metrics, slow, self.config.extractor_lr_multiplier)
         split, max_new_tokens = self.data.validation_split, self.metadata.max_new_tokens
-        self._samples = SampleLogger(
-            model,
-            self._validation or self._train,
-            self.vocabulary,
-            self.config.num_sample_captions,
-            max_new_tokens,
-        )
-        self._cider = (
-            CiderMetric(model, self.tables, split, max_new_tokens)
-            if split and self.config.monitor != "val_loss"
-            else None
-        )
+        count, reader = self.config.num_sample_captions, self._validation or self._train
+        self._samples = SampleLogger(model, reader, self.vocabulary, count, max_new_tokens)
+        needs_cider = self.config.monitor != "val_loss"
+        self._cider = CiderMetric(model, self.tables, split, max_new_tokens) if split and needs_cider else None
         return model, metrics
 
     def initialize(self, model: Captioner) -> None:
@@ -130,19 +103,14 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
         if self.warm_start:
             run = self.warm_start.run
             assert isinstance(run, CaptionerRun)
-            vocabularies = (run.vocabulary, self.vocabulary)
-            self.warm_start.apply_to(model, self.metadata, self.root, vocabularies)
+            self.warm_start.apply_to(model, self.metadata, self.root, (run.vocabulary, self.vocabulary))
 
     def epoch(self, number: int) -> Epoch:
         train, config = self.data.train, self.config
-        order = shuffle_captions(
-            train, config.batch_size, config.seed, number, config.captions_per_image, config.steps_per_epoch
-        )
+        size, per_image = config.batch_size, config.captions_per_image
+        order = shuffle_captions(train, size, config.seed, number, per_image, config.steps_per_epoch)
         augment = self.augmentation.for_epoch(number) if self.augmentation else None
-        return Epoch(
-            records=sum(map(len, order)),
-            batches=lambda first: self._train.dataset(order, config.batch_size, first, augment),
-        )
+        return Epoch(sum(map(len, order)), lambda first: self._train.dataset(order, size, first, augment))
 
     def validation_batches(self) -> tf.data.Dataset | None:
         if self._validation is None:
@@ -165,5 +133,5 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
     def _open_reader(self, split: str) -> BatchReader:
         # TensorFlow graphs accept any shape; other backends compile each new one.
         tokens, images = (1, 1) if keras.backend.backend() == "tensorflow" else (4, 8)
-        options: dict[str, Any] = {"pad_tokens_to": tokens, "pad_images_to": images}
-        return BatchReader(self.data.splits[split], self.tables.features, **options)
+        split_data, features = self.data.splits[split], self.tables.features
+        return BatchReader(split_data, features, pad_tokens_to=tokens, pad_images_to=images)

@@ -11,14 +11,7 @@ from trainer.task_registry import find_task
 
 
 def model_defaults(options: Config) -> dict[str, Any]:
-    """Returns the default hyperparameters of a model by name.
-
-    Args:
-        options: The model, and the profile of a recognizer.
-
-    Raises:
-        UsageError: A profile is given for a captioner.
-    """
+    """Returns the default hyperparameters of a model by name; raises UsageError for a profile of a captioner."""
     if options.model not in MODELS:
         return find_task("captcha").parse(options.profile, {}).to_dict(resolve=False)
     if options.profile:

@@ -16,7 +16,6 @@ from trainer.evaluation.bootstrap import MetricSamples, Score
 from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
 from trainer.training.hyperparameters import Hyperparameters
-from trainer.training.warm_start import WarmStart
 
 if TYPE_CHECKING:
     from trainer.export.run_graph import GraphRun
@@ -32,11 +31,7 @@ class Task(ABC):
         name: Name in `run.json`, experiments and registered models.
         description: Verb phrase about a run of the task, for errors.
         command: The command that predicts with its runs.
-        options: The options of its training command.
         choice: The option that sets default hyperparameters: `model` or `profile`.
-        metadata: The class of its run metadata.
-        run: The class of its runs.
-        evaluation: The class of its evaluations.
         metrics: Titles of its metrics by name, the primary metric first.
         paired_metrics: The metrics that `sample_metrics` supports, the primary metric first.
         lower_is_better: The metrics for which lower values are better.
@@ -58,11 +53,7 @@ class Task(ABC):
 
     @abstractmethod
     def parse(self, choice: str | None, options: Mapping[str, Any]) -> Hyperparameters[Any]:
-        """Parses hyperparameters.
-
-        Args:
-            choice: The value of the option `choice`; None for its default.
-            options: Further hyperparameters by name.
+        """Parses the value of the option `choice`, None for its default, and further hyperparameters by name.
 
         Raises:
             UsageError: An option is unknown or invalid.
@@ -76,39 +67,20 @@ class Task(ABC):
     def select_tables(
         self, store: Store, options: TrainingOptions, hyperparameters: Hyperparameters[Any]
     ) -> TrainingTables:
-        """Selects the tables to train on.
-
-        Raises:
-            StoreError: No table fits, or several do.
-        """
+        """Selects the tables to train on; raises StoreError if no table fits, or several do."""
 
     @abstractmethod
     def load_data(self, tables: TrainingTables) -> TrainingData[Any]:
-        """Joins references to features.
-
-        Raises:
-            CaptError: The train split is empty.
-        """
+        """Joins references to features; raises CaptError if the train split is empty."""
 
     def check_data(self, hyperparameters: Hyperparameters[Any], data: TrainingData[Any]) -> None:  # noqa: B027
         """Raises UsageError if the model cannot be trained on the data."""
 
     @abstractmethod
-    def open_job(
-        self,
-        root: Path,
-        hyperparameters: Hyperparameters[Any],
-        tables: TrainingTables,
-        data: TrainingData[Any],
-        warm_start: WarmStart | None,
-    ) -> "TrainingJob[Any, Any]":
-        """Returns the training job of a run; arguments as in `TrainingJob`."""
+    def job_class(self) -> "type[TrainingJob[Any, Any]]":
+        """Imports Keras, and returns the class of the task's training jobs."""
 
     # === Runs ===
-
-    def open_run(self, path: Path, metadata: RunMetadata) -> Run:
-        """Opens a run."""
-        return self.run(path, metadata)
 
     def export_graph(self, run: Any, options: Any, run_dir: Path) -> "tuple[GraphRun, int]":
         """Builds the TensorFlow graph of a run for `capt export`.
@@ -130,10 +102,6 @@ class Task(ABC):
 
     def check_evaluation(self, options: Evaluate) -> None:  # noqa: B027
         """Raises UsageError if the options of `capt evaluate` do not fit the task."""
-
-    def open_evaluation(self, options: Evaluate) -> Evaluation[Any, Any, Any]:
-        """Returns the evaluation for these options."""
-        return self.evaluation(options)
 
     @abstractmethod
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:

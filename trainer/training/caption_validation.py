@@ -12,7 +12,7 @@ from trainer.data.held_out_images import load_held_out_images
 from trainer.data.table_selection import TrainingTables
 from trainer.decoding.factory import make_decoder
 from trainer.decoding.generation import GenerationConfig
-from trainer.metrics import Scorer, cider_d
+from trainer.metrics.caption_metrics import Scorer, cider_d
 from trainer.models.captioner import Captioner
 
 _BATCH = 64

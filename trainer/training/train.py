@@ -50,7 +50,7 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
         # Importing Keras takes seconds, so all checks without Keras are first.
         from trainer.training.training_loop import TrainingLoop
 
-        job = task.open_job(root, hyperparameters, tables, data, warm_start)
+        job = task.job_class()(root, hyperparameters, tables, data, warm_start)
         with lock_run(root):
             start_run(root, job.metadata, job.write_files)
             record_store(root, store.path)

@@ -13,7 +13,8 @@ from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import Page
 from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
 from trainer.evaluation.command import print_evaluation
-from trainer.metrics import METRICS, score
+from trainer.metrics import score
+from trainer.metrics.caption_metrics import METRICS
 from trainer.runs.run import load_run
 
 SIZES = {"units": 48, "embedding_dim": 32, "attention_dim": 32, "projection_dim": 32, "output_dim": 48}
@@ -227,7 +228,7 @@ def test_ids_are_ints_only_where_all_of_them_are():
 @pytest.mark.parametrize(("count", "best", "worst"), [(1, [2], [0]), (2, [2, 1], [0, 3]), (9, [2, 1], [0, 3])])
 def test_no_caption_is_both_among_the_best_and_the_worst(count, best, worst):
     class Given:
-        each = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
+        per_image = {"cider_d": np.array([0, 2, 2, 1]), "bleu_4": np.array([0.5, 0.1, 0.2, 0.9])}  # noqa: RUF012
 
     assert select_best_and_worst(Given, count) == (best, worst)
 

@@ -10,7 +10,8 @@ from tests.trainer.programs import DIES, HANGS, TOKENIZES, are_gone, needs_java
 from tests.trainer.programs import make_java as make_java  # a fixture
 from tests.trainer.programs import no_java as no_java  # a fixture
 from trainer.evaluation.bootstrap import bootstrap_intervals, sample_captions
-from trainer.metrics import METRICS, Scorer, bleu, cider_d, java, score
+from trainer.metrics import java, score
+from trainer.metrics.caption_metrics import METRICS, Scorer, bleu, cider_d
 
 # Published with the scorers of COCO's evaluation, or found by running them.
 SENTENCES = (
@@ -76,7 +77,7 @@ def test_scores_equal_the_published_ones(scorer, hypotheses, references, expecte
 def test_meteor_scores_texts_that_contain_its_separator(scorer):
     said = ["a dog ||| runs", "", "café noir"]
     scores = scorer.score(said, [["a dog runs ||| x", "a cat"], [""], ["café noir", "|||"]])
-    assert scores.each["meteor"][1:].tolist() == [0, 1]
+    assert scores.per_image["meteor"][1:].tolist() == [0, 1]
     assert 0 < scores.metrics["meteor"] < 1
 
 
@@ -201,13 +202,13 @@ def many(no_java):
 def test_bleu_of_summed_counts_equals_that_of_the_scorer(many):
     expected = [many.metrics[f"bleu_{order}"] for order in range(1, 5)]
     assert bleu(many.counts.sum(axis=0)).tolist() == pytest.approx(expected, rel=1e-12)
-    alone = np.stack([many.each[f"bleu_{order}"] for order in range(1, 5)], axis=1)
+    alone = np.stack([many.per_image[f"bleu_{order}"] for order in range(1, 5)], axis=1)
     np.testing.assert_allclose(bleu(many.counts), alone, rtol=1e-9)
 
 
 def test_means_over_images_equal_the_metric(many):
     for name in ("rouge_l", "cider_d"):
-        assert many.each[name].mean() == pytest.approx(many.metrics[name])
+        assert many.per_image[name].mean() == pytest.approx(many.metrics[name])
 
 
 def test_an_interval_contains_the_score_and_is_reproducible(many):
@@ -247,5 +248,5 @@ def test_empty_texts_score_0_without_java(no_java, hypotheses, references):
 def test_an_empty_caption_does_not_match_an_empty_reference(no_java):
     with Scorer() as scorer:
         scores = scorer.score(["", "a dog", "x"], [["...", "a dog"], ["...", "a dog"], ["y"]])
-    assert list(scores.each["rouge_l"]) == [0, 1, 0]
+    assert list(scores.per_image["rouge_l"]) == [0, 1, 0]
     assert scores.metrics["rouge_l"] == pytest.approx(1 / 3)

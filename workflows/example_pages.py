@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from features.io.atomic_files import write
+from features.io.locations import local_path
+from schemas.errors import CaptError, UsageError
 from schemas.table_config import SPECIAL_TOKENS, UNKNOWN
 from trainer.reports.markup import (
     Html,
@@ -23,13 +27,7 @@ from trainer.reports.markup import (
 
 @dataclass(frozen=True)
 class ExampleCaption:
-    """A caption as published, and its tokens.
-
-    Args:
-        text: The caption.
-        ids: Token IDs with start and end token; empty if the caption is not tokenized.
-        words: The word of each token.
-    """
+    """A caption as published, and the ID and word of each of its tokens; none if the caption is not tokenized."""
 
     text: str
     ids: tuple[int, ...] = ()
@@ -38,14 +36,7 @@ class ExampleCaption:
 
 @dataclass(frozen=True)
 class Example:
-    """A training example.
-
-    Args:
-        image: The encoded image; None if its file is not available.
-        image_id: Image ID within the dataset.
-        split: `train`, `val`, `test` or `unused`.
-        sentences: All captions.
-    """
+    """A training example: the encoded image, if its file is available, its ID and split, and all its captions."""
 
     image: bytes | None
     image_id: str
@@ -81,20 +72,30 @@ class CaptionedImage:
     is_correct: bool | None = None
 
 
-def build_examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:
-    """Builds a page of training examples with their images, splits, captions and tokens.
+def check_page_path(output: str | Path) -> Path:
+    """Returns the path of a page to write.
 
-    Args:
-        title: Title of the page, such as the dataset's name.
-        examples: The examples in their order on the page.
-        summary: Labeled values above the examples.
-
-    Returns:
-        A complete HTML document, to be written as UTF-8.
+    Raises:
+        UsageError: It is a URI or a directory.
     """
-    cards = [_build_example(example) for example in examples] or [
-        element("p", "There are no examples.", class_="quiet")
-    ]
+    path = local_path(output, "--output")
+    if path.is_dir():
+        raise UsageError("this is a directory", location=f"--output {output}", hint="Choose a file, such as page.html.")
+    return path
+
+
+def write_page(path: Path, page: str) -> None:
+    """Writes a page atomically; CaptError if that is not possible."""
+    try:
+        write(path, page.encode())
+    except OSError as error:
+        raise CaptError(f"the page cannot be written: {error.strerror}", location=str(path)) from None
+
+
+def build_examples_page(title: str, examples: Sequence[Example], summary: Mapping[str, object]) -> str:
+    """Builds a page of training examples in their order, under labeled values (`summary`)."""
+    none = element("p", "There are no examples.", class_="quiet")
+    cards = [_build_example(example) for example in examples] or [none]
     return document(title, header(title, values=summary), element("main", *cards, class_="grid"))
 
 
@@ -117,9 +118,6 @@ def build_demo_page(
         steps: The steps of the workflow.
         loss_plot: Plot of the loss (PNG or JPEG).
         images: Held-out images with their captions.
-
-    Returns:
-        A complete HTML document, to be written as UTF-8.
     """
     loss = plot(loss_plot, "loss by epoch") if loss_plot else ""
     return document(
@@ -147,38 +145,23 @@ def _build_example(example: Example) -> Html:
         for caption in example.sentences
     ]
     split = element("span", example.split, class_=f"split {example.split}")
-    return element(
-        "article",
-        thumbnail(example.image, f"image {example.image_id}"),
-        element(
-            "div",
-            label(element("code", example.image_id), " ", split),
-            element("ol", *captions, class_="captions"),
-            class_="words",
-        ),
-        class_="card",
-    )
+    heading = label(element("code", example.image_id), " ", split)
+    words = element("div", heading, element("ol", *captions, class_="captions"), class_="words")
+    return element("article", thumbnail(example.image, f"image {example.image_id}"), words, class_="card")
 
 
 def _build_tokens(caption: ExampleCaption) -> Html:
-    tokens = [
-        element("span", element("bdi", word), element("sub", token_id), class_=_token_class(token_id))
-        for token_id, word in zip(caption.ids, caption.words, strict=True)
-    ]
+    tokens = []
+    for token_id, word in zip(caption.ids, caption.words, strict=True):
+        kind = " unknown" if token_id == UNKNOWN else " special" if token_id < len(SPECIAL_TOKENS) else ""
+        tokens.append(element("span", element("bdi", word), element("sub", token_id), class_=f"token{kind}"))
     return element("p", join(tokens, " "), class_="tokens") if tokens else Html()
 
 
-def _token_class(token_id: int) -> str:
-    if token_id == UNKNOWN:
-        return "token unknown"
-    return "token special" if token_id < len(SPECIAL_TOKENS) else "token"
-
-
 def _build_captioned_image(image: CaptionedImage) -> Html:
-    verdicts = {True: ("✓ correct", "yes"), False: ("✗ incorrect", "no")}
     verdict: object = ""
     if image.is_correct is not None:
-        text, kind = verdicts[image.is_correct]
+        text, kind = ("✓ correct", "yes") if image.is_correct else ("✗ incorrect", "no")
         verdict = element("span", text, class_=f"verdict {kind}")
     return card(
         image.image,

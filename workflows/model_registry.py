@@ -6,7 +6,7 @@ overwrites another one that it has not read.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from features.store.store import Store, open_store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.manifests import Decision, FileEntry, Manifest, ModelMetadata
 from schemas.options.workflows import ModelsLs, ModelsPromote, ModelsRollback, ModelsShow
+from schemas.terminal.console import Printer
 from trainer.runs.directory import EVALUATION, LOCK
 
 KEPT = 5
@@ -35,12 +36,7 @@ class ChampionChangedError(StoreError):
 
 
 class RegisteredModel(ModelHistory):
-    """A registered model of a store, with methods to record decisions.
-
-    Args:
-        store: The store.
-        name: The model's name. The model may be without a commit.
-    """
+    """A registered model of a store, with methods to record decisions."""
 
     def decide(self, facts: ModelMetadata) -> None:
         """Records a decision that does not change the champion. The champion in `facts` is ignored."""
@@ -64,19 +60,10 @@ class RegisteredModel(ModelHistory):
         return self._promote(facts, lambda previous: None)
 
     def promote_over(self, champion: str | None, facts: ModelMetadata) -> str | None:
-        """Promotes a run as `promote` does, if the champion has not changed since the comparison.
-
-        Args:
-            champion: The champion in the comparison; None if the model had none.
-            facts: The decision.
-
-        Returns:
-            The previous champion.
+        """Promotes a run as `promote` does, if the champion is still the one of the comparison.
 
         Raises:
             ChampionChangedError: The champion has changed.
-            CorruptFileError: A file of the run is corrupt.
-            StoreError: The run does not exist.
         """
 
         def check(previous: str | None) -> None:
@@ -91,20 +78,20 @@ class RegisteredModel(ModelHistory):
 
     def _promote(self, facts: ModelMetadata, check: Callable[[str | None], None]) -> str | None:
         assert facts.champion is not None
-        previous: list[str | None] = []
+        previous: str | None = None
+
+        def build(log_state: LogState) -> Manifest:
+            nonlocal previous
+            previous = _read_champion(log_state)
+            check(previous)
+            replaces = _find_released(log_state, facts.champion)
+            return Manifest(table=self.name, facts=facts, files=files, replaces=replaces)
 
         with self._lease():
             check(self.champion)
             files = self._list_files(facts.champion)
-
-            def build(log_state: LogState) -> Manifest:
-                previous[:] = [_read_champion(log_state)]
-                check(previous[0])
-                replaces = _find_released(log_state, facts.champion)
-                return Manifest(table=self.name, facts=facts, files=files, replaces=replaces)
-
             self._log.update(build)
-        return previous[0]
+        return previous
 
     def _lease(self) -> contextlib.AbstractContextManager[Path]:
         """Keeps garbage collection from deleting files of the model."""
@@ -127,7 +114,7 @@ class RegisteredModel(ModelHistory):
     def _sync_files(self, run: str) -> dict[str, FileEntry]:
         """Returns the files of a run, after they were uploaded to a store in a bucket, or synced in a local store."""
         root = self.run_path(run)
-        paths = list(_run_files(root)) if root.is_dir() else []
+        paths = [path for path in files_below(root) if _is_kept(path.relative_to(root).parts)] if root.is_dir() else []
         if not paths:
             runs = self.runs()
             hint = f"The runs on this machine are {', '.join(runs)}." if runs else "No run is on this machine."
@@ -155,9 +142,6 @@ def current_time() -> str:
 def list_models(options: ModelsLs) -> dict[str, Any]:
     """Lists the registered models of a store.
 
-    Args:
-        options: The store.
-
     Returns:
         `store`, and `models` with `name`, `task`, `champion` (its run), `since` (the time of its promotion),
         `champion_dir` (its run directory), `decisions` (the number of decisions) and `last` (the last decision).
@@ -168,9 +152,6 @@ def list_models(options: ModelsLs) -> dict[str, Any]:
 
 def show_model(options: ModelsShow) -> dict[str, Any]:
     """Shows one registered model with its decisions, and downloads its champion.
-
-    Args:
-        options: The store and the model.
 
     Returns:
         The entry of `list_models`, and `history`: for each decision, oldest first, `number`, `decision`, `run`,
@@ -187,10 +168,7 @@ def show_model(options: ModelsShow) -> dict[str, Any]:
 
 
 def promote_model(options: ModelsPromote) -> dict[str, Any]:
-    """Makes a run the champion, regardless of earlier decisions about it.
-
-    Args:
-        options: The store, the model, and a run that was trained and evaluated.
+    """Makes a run the champion, regardless of earlier decisions about it. The run was trained and evaluated.
 
     Returns:
         `name`, `champion` and `before`, the previous champion.
@@ -215,9 +193,6 @@ def promote_model(options: ModelsPromote) -> dict[str, Any]:
 
 def rollback_model(options: ModelsRollback) -> dict[str, Any]:
     """Makes the previous champion the champion again.
-
-    Args:
-        options: The store and the model.
 
     Returns:
         The same as `promote_model`.
@@ -245,8 +220,6 @@ def rollback_model(options: ModelsRollback) -> dict[str, Any]:
 
 def print_models(result: dict[str, Any]) -> None:
     """Prints the result of `list_models`."""
-    from schemas.terminal.console import Printer
-
     rows = [
         [one["name"], one["task"], one["champion"] or "", (one["since"] or "")[:16], one["last"]]
         for one in result["models"]
@@ -256,8 +229,6 @@ def print_models(result: dict[str, Any]) -> None:
 
 def print_model(result: dict[str, Any]) -> None:
     """Prints the result of `show_model`."""
-    from schemas.terminal.console import Printer
-
     printer = Printer()
     rows = [
         [str(one["number"]), one["decided_at"][:16], one["decision"], one["run"] or "", "; ".join(one["reasons"])]
@@ -276,11 +247,7 @@ def _build_metadata(model: RegisteredModel, run: str, decision: Decision, reason
 
 
 def _read_champion(log_state: LogState) -> str | None:
-    """Returns the champion that the last decision names; None without a champion.
-
-    Raises:
-        StoreError: A manifest that may name the champion cannot be read.
-    """
+    """Returns the champion that the last decision names. Raises StoreError if its manifest may be unreadable."""
     log_state.check_complete()
     decisions = list_decisions(log_state)
     return decisions[-1].facts.champion if decisions else None
@@ -324,8 +291,5 @@ def _find_model(store: Store, name: str | None) -> RegisteredModel:
     return found[0]
 
 
-def _run_files(root: Path) -> Iterator[Path]:
-    for path in files_below(root):
-        parts = path.relative_to(root).parts
-        if parts[0] not in (EVALUATION, LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts):
-            yield path
+def _is_kept(parts: tuple[str, ...]) -> bool:
+    return parts[0] not in (EVALUATION, LOCK) and not any(part.startswith(TEMP_PREFIX) for part in parts)

@@ -26,7 +26,10 @@ def print_list(result: Entry) -> None:
         "caption tables",
         ("fingerprint", "dataset", "standardizer"),
         ("vocabulary size", "captions", "shards", "size"),
-        map(_caption_table, result["caption_tables"]),
+        (
+            (*_caption_table(one), one["standardizer"], one["vocab_size"], _captions(one), one["shards"], _size(one))
+            for one in result["caption_tables"]
+        ),
     )
     _print_if_empty(printer, result)
 
@@ -38,7 +41,7 @@ def print_stats(result: Entry) -> None:
         "datasets",
         ("name", "source"),
         (*SPLITS, "unique images", "size"),
-        map(_dataset_stats, result["datasets"]),
+        ((*_dataset(one), one["unique_images"], _size(one)) for one in result["datasets"]),
     )
     printer.table(
         "features of datasets",
@@ -59,7 +62,10 @@ def print_stats(result: Entry) -> None:
         "caption tables",
         ("fingerprint", "dataset"),
         ("captions", "mean length", "max length", "truncated"),
-        map(_caption_stats, result["caption_tables"]),
+        (
+            (*_caption_table(one), _captions(one), f"{one['mean_length']:.1f}", one["max_length"], one["truncated"])
+            for one in result["caption_tables"]
+        ),
     )
     printer.table(
         "captions by split",
@@ -67,26 +73,43 @@ def print_stats(result: Entry) -> None:
         ("captions", "tokens", "min length", "median", "mean", "95%", "max", "OOV rate"),
         _splits(result["caption_tables"]),
     )
-    printer.table(
-        "last runs",
-        ("dataset", "run"),
-        ("input", "ok", "cached", "duplicate", "failed"),
-        map(_run, result["reports"]),
-    )
+    counts = ("input", "ok", "cached", "duplicate", "failed")
+    runs = ((one["dataset"], one["run"], *(one[name] for name in counts)) for one in result["reports"])
+    printer.table("last runs", ("dataset", "run"), counts, runs)
     printer.table("failures", ("in", "stage", "reason", "examples"), ("records",), _failures(result))
-    _print_leakage(printer, result["leakage"])
+    if leakage := result["leakage"]["count"]:
+        printer.line(f"Images that are in train and in test: {leakage:,}. Examples:", "red")
+        for example in result["leakage"]["examples"]:
+            printer.line(f"  train {', '.join(example['train'])} = test {', '.join(example['test'])}", "red")
     _print_if_empty(printer, result)
 
 
+def _print_if_empty(printer: Printer, result: Entry) -> None:
+    if not (result["datasets"] or result["feature_tables"] or result["caption_tables"]):
+        printer.line("The store is empty.")
+
+
 # === Rows ===
+
+
+def _short(entry: Entry) -> str:
+    return str(entry["fingerprint"])[:SHORT_FINGERPRINT]
+
+
+def _size(entry: Entry) -> str:
+    return decimal(entry["bytes"])
+
+
+def _captions(entry: Entry) -> int:
+    return sum(entry["captions"].values())
 
 
 def _dataset(entry: Entry) -> Sequence[object]:
     return entry["name"], entry["source"], *(entry["images"].get(split, 0) for split in SPLITS)
 
 
-def _dataset_stats(entry: Entry) -> Sequence[object]:
-    return *_dataset(entry), entry["unique_images"], decimal(entry["bytes"])
+def _caption_table(entry: Entry) -> Sequence[object]:
+    return _short(entry), entry["dataset"]
 
 
 def _coverage(datasets: Sequence[Entry]) -> Iterator[Sequence[object]]:
@@ -101,7 +124,7 @@ def _feature_table(entry: Entry) -> Sequence[object]:
     extractor = f"{entry['extractor']} {entry['weights'][:20]} {entry['layer']} {entry['precision']}"
     extractor = " ".join([extractor, *_resizing(entry)])
     stored = f"{shape} {entry['dtype']} {entry['format']}"
-    return _short(entry), extractor, stored, entry["rows"], entry["shards"], decimal(entry["bytes"])
+    return _short(entry), extractor, stored, entry["rows"], entry["shards"], _size(entry)
 
 
 def _resizing(entry: Entry) -> Iterator[str]:
@@ -114,24 +137,13 @@ def _resizing(entry: Entry) -> Iterator[str]:
 def _feature_stats(entry: Entry) -> Sequence[object]:
     per_image = None if entry["bytes_per_image"] is None else round(entry["bytes_per_image"])
     resizing = ", ".join(_resizing(entry)) or "default"
-    return _short(entry), resizing, entry["images"], entry["commits"], per_image, decimal(entry["bytes"])
+    return _short(entry), resizing, entry["images"], entry["commits"], per_image, _size(entry)
 
 
 def _provenance(entry: Entry) -> Sequence[object]:
     numerics = [f"{name} ({rows:,} rows)" for name, rows in entry["numerics"].items()]
     toolchains = [", ".join(f"{name} {version}" for name, version in one.items()) for one in entry["toolchains"]]
     return _short(entry), "\n".join(numerics), "\n".join(toolchains)
-
-
-def _caption_table(entry: Entry) -> Sequence[object]:
-    captions = sum(entry["captions"].values())
-    numbers = (entry["vocab_size"], captions, entry["shards"], decimal(entry["bytes"]))
-    return _short(entry), entry["dataset"], entry["standardizer"], *numbers
-
-
-def _caption_stats(entry: Entry) -> Sequence[object]:
-    lengths = (f"{entry['mean_length']:.1f}", entry["max_length"], entry["truncated"])
-    return _short(entry), entry["dataset"], sum(entry["captions"].values()), *lengths
 
 
 def _splits(tables: Sequence[Entry]) -> Iterator[Sequence[object]]:
@@ -150,37 +162,15 @@ def _lengths(entry: Entry, split: str) -> Sequence[object]:
     return lengths["min"], lengths["median"], f"{lengths['mean']:.1f}", lengths["p95"], lengths["max"]
 
 
-def _run(entry: Entry) -> Sequence[object]:
-    return entry["dataset"], entry["run"], *(entry[key] for key in ("input", "ok", "cached", "duplicate", "failed"))
-
-
 def _failures(result: Entry) -> Iterator[Sequence[object]]:
     sources = [(f"{entry['dataset']}, last {entry['run']} run", entry["failures"]) for entry in result["reports"]]
     sources += [(f"{_short(entry)}, recorded", entry["failures"]) for entry in result["feature_tables"]]
     for source, failures in sources:
         for kind in failures:
-            examples = "\n".join(map(_example, kind["examples"]))
-            yield source, kind["stage"], kind["reason"], examples, kind["count"]
+            yield source, kind["stage"], kind["reason"], "\n".join(map(_example, kind["examples"])), kind["count"]
 
 
 def _example(example: Entry) -> str:
     record = example["record"]
     record = record[:SHORT_FINGERPRINT] if len(record) == 2 * KEY_BYTES else record
     return f"{record}: {example['detail']}"
-
-
-def _short(entry: Entry) -> str:
-    fingerprint: str = entry["fingerprint"]
-    return fingerprint[:SHORT_FINGERPRINT]
-
-
-def _print_leakage(printer: Printer, leakage: Entry) -> None:
-    if leakage["count"]:
-        printer.line(f"Images that are in train and in test: {leakage['count']:,}. Examples:", "red")
-        for example in leakage["examples"]:
-            printer.line(f"  train {', '.join(example['train'])} = test {', '.join(example['test'])}", "red")
-
-
-def _print_if_empty(printer: Printer, result: Entry) -> None:
-    if not (result["datasets"] or result["feature_tables"] or result["caption_tables"]):
-        printer.line("The store is empty.")

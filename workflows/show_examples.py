@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,16 +14,14 @@ import pyarrow.compute as pc
 
 from features.inputs import FileReference
 from features.inputs.file_reference import read_source_image
-from features.io.atomic_files import write
-from features.io.locations import local_path
 from features.store import CaptionTable, Dataset, Store, open_store
 from features.store.caption_table import check_file_names
 from pipelines.datasets.splits import compute_rank
-from schemas.errors import CaptError, StoreError, UsageError
+from schemas.errors import StoreError
 from schemas.options.store import StoreShow
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from workflows.example_pages import Example, ExampleCaption, build_examples_page
+from workflows.example_pages import Example, ExampleCaption, build_examples_page, check_page_path, write_page
 
 
 def show_examples(options: StoreShow) -> dict[str, Any]:
@@ -48,29 +45,23 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         UsageError: The output is a directory.
         CaptError: The page cannot be written.
     """
-    if options.output is not None and local_path(options.output, "--output").is_dir():
-        raise UsageError(
-            "this is a directory", location=f"--output {options.output}", hint="Choose a file, such as page.html."
-        )
-    split = options.split
+    output = None if options.output is None else check_page_path(options.output)
     store = open_store(options.store)
-    tables = _select_tables(store, options.dataset, options.caption_table)
-    rows = _join(tables)
-    images = [image_id for image_id, own in rows.splits.items() if split in (None, own)]
-    selected = nsmallest(
-        options.num_examples, images, key=lambda image_id: (compute_rank(options.seed, image_id), image_id)
-    )
+    name, dataset, caption_table = _select_tables(store, options.dataset, options.caption_table)
+    rows = _join(dataset, caption_table)
+    images = [image_id for image_id, split in rows.splits.items() if options.split in (None, split)]
+    selected = nsmallest(options.num_examples, images, key=lambda one: (compute_rank(options.seed, one), one))
     catalog = {row["image_id"]: row for row in _filter(rows.catalog, selected)}
-    captions = _read_captions(rows, selected, tables.caption_table)
+    captions = _read_captions(rows, selected, caption_table)
     examples = [
         Example(read_source_image(catalog.get(image_id)), image_id, rows.splits[image_id], tuple(captions[image_id]))
         for image_id in selected
     ]
     result = {
         "store": str(store.path),
-        "dataset": tables.name,
-        "caption_table": tables.caption_table.fingerprint if tables.caption_table else None,
-        "split": split,
+        "dataset": name,
+        "caption_table": caption_table.fingerprint if caption_table else None,
+        "split": options.split,
         "images": len(images),
         "without_captions": rows.without_captions,
         "without_image": rows.without_image,
@@ -79,8 +70,8 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         "output": options.output,
         "examples": [_describe_example(example, catalog.get(example.image_id)) for example in examples],
     }
-    if options.output:
-        _write_page(Path(options.output), build_examples_page(tables.name, examples, _summarize(result)))
+    if output:
+        write_page(output, build_examples_page(name, examples, _summarize(result)))
     return result
 
 
@@ -101,58 +92,38 @@ def print_examples(result: Mapping[str, Any]) -> None:
 # === Tables ===
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The prepared images and captions of a dataset."""
-
-    name: str
-    dataset: Dataset | None
-    caption_table: CaptionTable | None
-
-
-def _select_tables(store: Store, name: str | None, fingerprint: str | None) -> _Tables:
+def _select_tables(
+    store: Store, name: str | None, fingerprint: str | None
+) -> tuple[str, Dataset | None, CaptionTable | None]:
+    """Returns the name of a dataset, and its prepared images and captions."""
     datasets, tables = {dataset.name: dataset for dataset in store.datasets()}, store.caption_tables()
     if fingerprint:
         tables = [store.caption_table(fingerprint)]
+    location = str(store.path)
     if name is None:
-        names = {table.table_config.dataset for table in tables}
-        name = _select_name(names if fingerprint else {*datasets, *names}, store)
+        names = {table.table_config.dataset for table in tables} | (set() if fingerprint else {*datasets})
+        if not names:
+            hint = "Add one with `capt prepare features`."
+            raise StoreError("the store has no dataset", location=location, hint=hint)
+        if len(names) > 1:
+            message = f"the store has several datasets: {', '.join(sorted(names))}"
+            raise StoreError(message, location=location, hint="Choose one with --dataset NAME.")
+        name = names.pop()
     found = [table for table in tables if table.table_config.dataset == name]
     if fingerprint and not found:
         dataset = tables[0].table_config.dataset
-        raise StoreError(
-            f"the caption table {tables[0].fingerprint[:SHORT_FINGERPRINT]} contains captions of {dataset}",
-            location=str(store.path),
-            hint=f"Use --dataset {dataset}, or another --caption-table.",
-        )
+        message = f"the caption table {tables[0].fingerprint[:SHORT_FINGERPRINT]} contains captions of {dataset}"
+        raise StoreError(message, location=location, hint=f"Use --dataset {dataset}, or another --caption-table.")
     if len(found) > 1:
-        raise StoreError(
-            f"several caption tables match: {'; '.join(map(_describe_table, found))}",
-            location=str(store.path),
-            hint="Choose one with --caption-table FINGERPRINT.",
+        described = "; ".join(
+            f"{table.fingerprint[:SHORT_FINGERPRINT]} ({table.table_config.standardizer}, {table.facts.words} tokens)"
+            for table in found
         )
+        hint = "Choose one with --caption-table FINGERPRINT."
+        raise StoreError(f"several caption tables match: {described}", location=location, hint=hint)
     if name not in datasets and not found:
         store.dataset(name)  # raises the error that lists the datasets
-    return _Tables(name, datasets.get(name), found[0] if found else None)
-
-
-def _select_name(names: set[str], store: Store) -> str:
-    if not names:
-        raise StoreError(
-            "the store has no dataset", location=str(store.path), hint="Add one with `capt prepare features`."
-        )
-    if len(names) > 1:
-        raise StoreError(
-            f"the store has several datasets: {', '.join(sorted(names))}",
-            location=str(store.path),
-            hint="Choose one with --dataset NAME.",
-        )
-    return names.pop()
-
-
-def _describe_table(table: CaptionTable) -> str:
-    fingerprint = table.fingerprint[:SHORT_FINGERPRINT]
-    return f"{fingerprint} ({table.table_config.standardizer}, {table.facts.words} tokens)"
+    return name, datasets.get(name), found[0] if found else None
 
 
 # === Rows ===
@@ -164,9 +135,7 @@ class _JoinedRows:
 
     Args:
         splits: The split of each image that can be shown; the split of its captions, if any.
-        catalog: Rows of `schemas.tables.CATALOG`, if any.
-        captions: Rows of `schemas.tables.CAPTIONS`, if any.
-        labels: Rows of `schemas.tables.LABELS`, if any.
+        catalog, captions, labels: Rows of `CATALOG`, `CAPTIONS` and `LABELS` of `schemas.tables`, if any.
         without_captions: Number of images in the catalog without caption or label.
         without_image: Number of captioned images that the catalog does not contain.
     """
@@ -179,18 +148,17 @@ class _JoinedRows:
     without_image: int
 
 
-def _join(tables: _Tables) -> _JoinedRows:
-    catalog = tables.dataset.catalog() if tables.dataset else None
-    captions = tables.caption_table.captions() if tables.caption_table else None
-    labels = tables.dataset.labels() if tables.dataset else None
-    if tables.dataset and tables.caption_table:
-        check_file_names(tables.caption_table, captions, tables.dataset, catalog)
+def _join(dataset: Dataset | None, caption_table: CaptionTable | None) -> _JoinedRows:
+    catalog = dataset.catalog() if dataset else None
+    captions = caption_table.captions() if caption_table else None
+    labels = dataset.labels() if dataset else None
+    if dataset and caption_table:
+        check_file_names(caption_table, captions, dataset, catalog)
     known, captioned = _read_splits(catalog), _read_splits(captions)
     annotated = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
+    splits = known or captioned
     if catalog is not None and captions is not None:
         splits = {image_id: split for image_id, split in captioned.items() if image_id in known}
-    else:
-        splits = known or captioned
     without_captions = sum(image_id not in annotated for image_id in known)
     without_image = sum(image_id not in known for image_id in captioned)
     return _JoinedRows(splits, catalog, captions, labels, without_captions, without_image)
@@ -219,10 +187,8 @@ def _read_captions(
 def _filter(table: pa.Table | None, selected: Sequence[str]) -> list[dict[str, Any]]:
     if table is None:
         return []
-    rows: list[dict[str, Any]] = table.filter(
-        pc.is_in(table["image_id"], value_set=pa.array(selected, pa.string()))
-    ).to_pylist()
-    return rows
+    rows = table.filter(pc.is_in(table["image_id"], value_set=pa.array(selected, pa.string())))
+    return list(rows.to_pylist())
 
 
 # === Output ===
@@ -265,10 +231,3 @@ def _rows(examples: Iterable[Mapping[str, Any]]) -> Iterable[Sequence[object]]:
             tokens = zip(caption["tokens"], caption["token_ids"], strict=True)
             yield *image, caption["caption"].strip(), " ".join(f"{token}/{token_id}" for token, token_id in tokens)
             image = ("", "")
-
-
-def _write_page(path: Path, page: str) -> None:
-    try:
-        write(path, page.encode())
-    except OSError as error:
-        raise CaptError(f"the page cannot be written: {error.strerror}", location=str(path)) from None

@@ -67,7 +67,8 @@ class Options(Settings):
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name in named:
-                raise UsageError(f"{name} is set twice, with a dash and with an underscore", location=location)
+                message = f"{name} is set twice, with a dash and with an underscore"
+                raise UsageError(message, location=location, hint="Keep one of the two.")
             named[name] = value
         return named
 

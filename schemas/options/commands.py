@@ -69,7 +69,7 @@ COMMANDS = (
         "workflows.experiments.report:report_experiment",
         "print_report",
     ),
-    Command("retrain", workflows.Retrain, "workflows.retraining:retrain", "print_retrained"),
+    Command("retrain", workflows.Retrain, "workflows.retraining.pipeline:retrain", "print_retrained"),
     Command("models ls", workflows.ModelsLs, "workflows.model_registry:list_models", "print_models"),
     Command("models show", workflows.ModelsShow, "workflows.model_registry:show_model", "print_model"),
     Command("models promote", workflows.ModelsPromote, "workflows.model_registry:promote_model"),

@@ -15,8 +15,7 @@ from schemas.strict_json import parse_json
 from tests.conftest import noise_image
 from trainer.runs.checkpoints import STATE, Checkpoints
 from trainer.runs.metadata import read_metadata
-from workflows.experiments.caption_comparison import compare_predictions
-from workflows.experiments.comparison import compare_trials
+from workflows.experiments.comparison import compare_predictions, compare_trials
 from workflows.experiments.config import read_experiment_config
 from workflows.experiments.records import ExperimentDirectory, TrialResult, read_epochs, read_record
 

@@ -1,34 +1,33 @@
-"""Compares trials: the difference of their scores on the same images, and the settings that differ."""
+"""Compares trials on the images that all of them were evaluated on: their scores and their predictions."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.inputs.file_reference import read_source_image
+from features.store import Store
+from pipelines.datasets.splits import compute_rank
+from schemas.errors import StoreError
 from trainer.evaluation.base import IMAGES, read_image_rows
 from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, Score, sample_means
 from trainer.runs.directory import EVALUATION
 from workflows.experiments.config import ExperimentConfig
-from workflows.experiments.records import ExperimentDirectory, TrialRecord, TrialResult, report_corruption
-
-Settings = Mapping[str, Any]
+from workflows.experiments.records import ExperimentDirectory, TrialResult, report_corruption
 
 _SEED = 0
 _TAIL = (1 - CONFIDENCE_LEVEL) / 2
 
+_Value = TypeVar("_Value")
+
 
 @dataclass(frozen=True)
 class TrialComparison:
-    """The primary metric of trials on the images that all of them were evaluated on.
-
-    Args:
-        trials: Names of the T trials.
-        values: float64 array [images, T].
-    """
+    """The primary metric of T trials on the images that all of them were evaluated on, float64 [images, T]."""
 
     trials: tuple[str, ...]
     values: NDArray[np.float64]
@@ -52,51 +51,71 @@ class TrialComparison:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A setting with different values in two trials."""
+class ComparedImage:
+    """A held-out image with the predictions of all trials.
 
-    name: str
-    old: Any
-    new: Any
+    Args:
+        image_id: Image ID.
+        image: The encoded image; None if it is not available.
+        references: Reference captions, or the true label.
+        predictions: The text of each trial by name.
+    """
+
+    image_id: str
+    image: bytes | None
+    references: tuple[str, ...]
+    predictions: Mapping[str, str]
 
 
 def compare_trials(directory: ExperimentDirectory, results: Sequence[TrialResult], metric: str) -> TrialComparison:
     """Reads the primary metric per image of finished trials."""
-    values = {result.trial: _read_values(directory.run(result.trial), result.evaluated, metric) for result in results}
+    values = _read_images(directory, results, lambda row: float(row[metric]))
     known = {trial: by_image for trial, by_image in values.items() if by_image}
-    common = sorted(set.intersection(*map(set, known.values()))) if known else []
-    columns = [[by_image[image] for image in common] for by_image in known.values()]
+    columns = [[by_image[image] for image in sorted(_common_images(known))] for by_image in known.values()]
     return TrialComparison(tuple(known), np.array(columns, np.float64).T)
 
 
-def list_settings(config: ExperimentConfig, trial: TrialRecord) -> dict[str, Any]:
-    """Returns all settings of a trial by name, defaults included: settings of its tables and of its training."""
-    settings = config.training_task.settings(trial.options)
-    for kind, preparation in config.training_task.preparations.items():
-        options = preparation.parse(config.store, config.preparation_options(kind, trial.tables[kind]))
-        rows = options.model_dump(include=set(preparation.row_options), mode="json")
-        settings |= {f"{preparation.command}.{name}": value for name, value in rows.items()}
-    return settings
+def compare_predictions(
+    config: ExperimentConfig,
+    directory: ExperimentDirectory,
+    results: Sequence[TrialResult],
+    store: Store | None,
+    count: int,
+) -> tuple[ComparedImage, ...]:
+    """Selects at most `count` images that all trials were evaluated on, those with different predictions first."""
+    rows = _read_images(
+        directory, results, lambda row: (row["prediction"], tuple(map(str, json.loads(row["references"]))))
+    )
+
+    def rank(image_id: str) -> tuple[bool, int, str]:
+        return len({by_image[image_id][0] for by_image in rows.values()}) == 1, compute_rank(0, image_id), image_id
+
+    def compare(image_id: str) -> ComparedImage:
+        texts = {trial: by_image[image_id][0] for trial, by_image in rows.items()}
+        references = next(by_image[image_id][1] for by_image in rows.values())
+        return ComparedImage(image_id, _read_image(store, config.dataset, image_id), references, texts)
+
+    return tuple(map(compare, sorted(_common_images(rows), key=rank)[:count]))
 
 
-def list_changes(old: Settings, new: Settings) -> tuple[Change, ...]:
-    """Returns the settings that both trials have with different values."""
-    return tuple(Change(name, old[name], new[name]) for name in old if name in new and old[name] != new[name])
+def _read_images(
+    directory: ExperimentDirectory, results: Sequence[TrialResult], parse: Callable[[dict[str, str]], _Value]
+) -> dict[str, dict[str, _Value]]:
+    """Returns a value per trial and image of its evaluation; no images if the evaluation does not have the file."""
+    values = {}
+    for result in results:
+        evaluation = directory.run(result.trial) / EVALUATION / result.evaluated["split"]
+        with report_corruption(evaluation / IMAGES):
+            values[result.trial] = {row["image"]: parse(row) for row in read_image_rows(evaluation)}
+    return values
 
 
-def list_missing(settings: Settings, other: Settings) -> tuple[str, ...]:
-    """Returns the names of settings that the other trial lacks."""
-    return tuple(name for name in settings if name not in other)
+def _common_images(values: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    return set.intersection(*map(set, values.values())) if values else set()
 
 
-def list_varying(trials: Sequence[Settings]) -> tuple[str, ...]:
-    """Returns the names of settings that are not equal in all trials."""
-    names = dict.fromkeys(name for settings in trials for name in settings)
-    return tuple(name for name in names if any(one.get(name) != trials[0].get(name) for one in trials))
-
-
-def _read_values(run_dir: Path, evaluated: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """Reads the metric by image; empty if the evaluation does not have the file."""
-    evaluation = run_dir / EVALUATION / evaluated["split"]
-    with report_corruption(evaluation / IMAGES):
-        return {row["image"]: float(row[metric]) for row in read_image_rows(evaluation)}
+def _read_image(store: Store | None, dataset: str, image_id: str) -> bytes | None:
+    try:
+        return read_source_image(store.dataset(dataset).get(image_id)) if store else None
+    except StoreError:
+        return None

@@ -1,33 +1,27 @@
 """Reads and checks the file of an experiment."""
 
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, ValidationError
 
-from schemas.errors import CaptError, UsageError
+from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.options.base import Options
 from schemas.settings import read_settings
-from workflows.prepared_tasks import PreparedTask, TaskName, find_prepared_task, underscored
+from workflows.prepared_tasks import PreparedTask, TaskName, dataset_name, errors_in, find_prepared_task
 
 MODEL, SEED = "model", "seed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
+_NONE_TO_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
+_TO_SEQUENCE = BeforeValidator(lambda value: value if isinstance(value, (list, tuple)) else (value,))
 
-def _none_to_empty(value: Any) -> Any:
-    return {} if value is None else value
-
-
-def _to_sequence(value: Any) -> Any:
-    return value if isinstance(value, (list, tuple)) else (value,)
-
-
-Options = Annotated[dict[str, Any], BeforeValidator(_none_to_empty)]
-NamedOptions = Annotated[dict[str, Options], BeforeValidator(_none_to_empty)]
-TrialFilter = dict[str, Annotated[tuple[str | int, ...], BeforeValidator(_to_sequence)]]
+Values = Annotated[dict[str, Any], _NONE_TO_EMPTY]
+NamedValues = Annotated[dict[str, Values], _NONE_TO_EMPTY]
+TrialFilter = dict[str, Annotated[tuple[str | int, ...], _TO_SEQUENCE]]
 
 
 class ExperimentConfig(Settings):
@@ -53,14 +47,14 @@ class ExperimentConfig(Settings):
     task: TaskName = "captioner"
     store: str
     output_dir: str
-    data: Options
-    features: NamedOptions = Field(default_factory=dict)
-    captions: NamedOptions = Field(default_factory=dict)
-    captcha: NamedOptions = Field(default_factory=dict)
-    models: NamedOptions = Field(min_length=1)
-    train: Options = Field(default_factory=dict)
-    seeds: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_to_sequence)] = Field(default=(0,), min_length=1)
-    evaluate: Options = Field(default_factory=dict)
+    data: Values
+    features: NamedValues = Field(default_factory=dict)
+    captions: NamedValues = Field(default_factory=dict)
+    captcha: NamedValues = Field(default_factory=dict)
+    models: NamedValues = Field(min_length=1)
+    train: Values = Field(default_factory=dict)
+    seeds: Annotated[tuple[NonNegativeInt, ...], _TO_SEQUENCE] = Field(default=(0,), min_length=1)
+    evaluate: Values = Field(default_factory=dict)
     exclude: tuple[TrialFilter, ...] = ()
     include: tuple[TrialFilter, ...] = ()
 
@@ -78,31 +72,25 @@ class ExperimentConfig(Settings):
     @property
     def axes(self) -> dict[str, tuple[str | int, ...]]:
         """The axes of the grid and their values, in the order of trial names."""
-        commands = [preparation.command for preparation in self.training_task.preparations.values()]
-        tables = {command: tuple(getattr(self, command)) for command in commands}
+        preparations = self.training_task.preparations
+        tables = {preparations[kind].command: tuple(tables) for kind, tables in self.tables.items()}
         return {MODEL: tuple(self.models), **tables, SEED: self.seeds}
 
     @property
     def dataset(self) -> str:
         """The dataset's name in the store."""
-        options = underscored(self.data)
-        return str(options.get("dataset_name") or options.get("dataset_type") or self.task)
+        return dataset_name(Options.named(self.data), self.task)
 
     def preparation_options(self, kind: str, name: str) -> dict[str, Any]:
-        """Returns the options that prepare a table.
-
-        Args:
-            kind: Key of `Task.preparations`.
-            name: Name of the table in the file.
-        """
+        """Returns the options that prepare a table, by the key of `Task.preparations` and the name in the file."""
         known = self.training_task.preparations[kind].dataset_options
-        shared = {option: value for option, value in underscored(self.data).items() if option in known}
-        return {**shared, **underscored(self.tables[kind][name])}
+        shared = {option: value for option, value in Options.named(self.data).items() if option in known}
+        return {**shared, **Options.named(self.tables[kind][name])}
 
     def training_options(self, model: str, seed: int) -> dict[str, Any]:
         """Returns the options and hyperparameters that a model is trained with."""
         default = {MODEL: model} if self.training_task.task.choice == MODEL else {}
-        return {**default, **underscored(self.train), **underscored(self.models[model]), SEED: seed}
+        return {**default, **Options.named(self.train), **Options.named(self.models[model]), SEED: seed}
 
 
 def read_experiment_config(path: str | Path) -> ExperimentConfig:
@@ -115,35 +103,22 @@ def read_experiment_config(path: str | Path) -> ExperimentConfig:
 
 
 def parse_experiment_config(entries: Mapping[str, Any], location: str) -> ExperimentConfig:
-    """Checks the entries of an experiment file.
-
-    Args:
-        entries: The entries.
-        location: Name of the file in errors.
-
-    Raises:
-        UsageError: A key, option or value is invalid. The error names it.
-    """
+    """Checks the entries of an experiment file; `location` names it in errors. Raises as `read_experiment_config`."""
     try:
         config = ExperimentConfig(**{str(key): value for key, value in entries.items()})
     except ValidationError as error:
-        raise _to_usage_error(error, location) from None
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        message, hint = f"{key}: {first['msg'].removeprefix('Value error, ').rstrip('.')}, got {first['input']!r}", ""
+        if first["type"] == "extra_forbidden":
+            message, hint = f"unknown key {key!r}", f"Use one of {', '.join(ExperimentConfig.model_fields)}."
+        elif first["type"] == "missing":
+            message, hint = f"the key {key!r} is missing", f"Add `{key}:`."
+        raise UsageError(message, location=location, hint=hint) from None
     _check_names(config, location)
     _check_options(config, location)
     _check_filters(config, location)
     return config
-
-
-def _to_usage_error(error: ValidationError, location: str) -> UsageError:
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        hint = f"Use one of {', '.join(ExperimentConfig.model_fields)}."
-        return UsageError(f"unknown key {key!r}", location=location, hint=hint)
-    if first["type"] == "missing":
-        return UsageError(f"the key {key!r} is missing", location=location, hint=f"Add `{key}:`.")
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return UsageError(f"{key}: {message}, got {first['input']!r}", location=location)
 
 
 def _check_names(config: ExperimentConfig, location: str) -> None:
@@ -167,11 +142,10 @@ def _check_names(config: ExperimentConfig, location: str) -> None:
 def _check_options(config: ExperimentConfig, location: str) -> None:
     """Checks that every option is known, valid, and under the right key."""
     task = config.training_task
-    data_options = {name for preparation in task.preparations.values() for name in preparation.dataset_options}
-    table_options = {
-        name: preparation.command for preparation in task.preparations.values() for name in preparation.row_options
-    }
-    for name in underscored(config.data):
+    preparations = task.preparations.values()
+    data_options = {name for preparation in preparations for name in preparation.dataset_options}
+    table_options = {name: preparation.command for preparation in preparations for name in preparation.row_options}
+    for name in Options.named(config.data):
         if name in table_options:
             hint = f"Move the option to a table under `{table_options[name]}:`."
             raise UsageError(f"{name} is an option of a table", location=f"{location}: data", hint=hint)
@@ -182,29 +156,19 @@ def _check_options(config: ExperimentConfig, location: str) -> None:
         preparation = task.preparations[kind]
         for name, options in tables.items():
             table = f"{location}: {preparation.command}.{name}"
-            for option in underscored(options):
+            for option in Options.named(options):
                 if option in preparation.dataset_options:
                     hint = "Move the option to `data:`."
                     raise UsageError(f"{option} must be equal for all tables", location=table, hint=hint)
-            _run_check(partial(_parse_table, config, kind, name), table)
+            with errors_in(table):
+                preparation.parse(config.store, config.preparation_options(kind, name))
     for model, options in config.models.items():
-        if SEED in {**underscored(config.train), **underscored(options)}:
+        if SEED in {**Options.named(config.train), **Options.named(options)}:
             raise UsageError("seed is an axis of the grid", location=location, hint="Move the option to `seeds:`.")
-        _run_check(partial(task.settings, config.training_options(model, 0)), f"{location}: models.{model}")
-    _run_check(partial(task.check_evaluation, config.evaluate), location)
-
-
-def _parse_table(config: ExperimentConfig, kind: str, name: str) -> None:
-    config.training_task.preparations[kind].parse(config.store, config.preparation_options(kind, name))
-
-
-def _run_check(check: Callable[[], object], location: str) -> None:
-    """Runs a check, and adds the location in the file to its error."""
-    try:
-        check()
-    except CaptError as error:
-        message = f"{error.location}: {error.message}" if error.location else error.message
-        raise UsageError(message, location=location, hint=error.hint) from None
+        with errors_in(f"{location}: models.{model}"):
+            task.settings(config.training_options(model, 0))
+    with errors_in(location):
+        task.check_evaluation(config.evaluate)
 
 
 def _check_filters(config: ExperimentConfig, location: str) -> None:

@@ -2,54 +2,24 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from schemas.errors import UsageError
 from workflows.experiments.config import MODEL, SEED, ExperimentConfig, TrialFilter
+from workflows.experiments.records import ExperimentRecord, Trial
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One run of an experiment.
-
-    Args:
-        position: Position in the grid: a value per axis, in the order of the axes.
-        tables: Table names by key of `Task.preparations`.
-        options: Options and hyperparameters of the training.
-    """
-
-    position: Mapping[str, str | int]
-    tables: Mapping[str, str]
-    options: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Name of the trial and its directory, such as `soft_attention-inception-words5000-seed0`."""
-        return "-".join(f"seed{value}" if axis == SEED else str(value) for axis, value in self.position.items())
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The trials of an experiment, and the names of the excluded ones."""
-
-    trials: tuple[Trial, ...]
-    excluded: tuple[str, ...]
-
-
-def build_grid(config: ExperimentConfig, location: str) -> Grid:
-    """Builds the trials of an experiment.
-
-    Args:
-        config: The experiment.
-        location: Name of the file in errors.
+def build_grid(config: ExperimentConfig, location: str) -> ExperimentRecord:
+    """Builds the trials of an experiment; `location` names its file in errors.
 
     Raises:
         UsageError: An entry of `exclude` matches no trial, all trials are excluded, or two trials have one name.
     """
-    positions = dict.fromkeys(position for one in config.include or ({},) for position in _list_positions(config, one))
-    trials = [_build_trial(config, dict(position)) for position in positions]
+    positions: list[tuple[tuple[str, str | int], ...]] = []
+    for one in config.include or ({},):  # a missing axis matches all of its values
+        axes = [[(axis, value) for value in one.get(axis, values)] for axis, values in config.axes.items()]
+        positions += itertools.product(*axes)
+    trials = [_build_trial(config, dict(position)) for position in dict.fromkeys(positions)]
     for number, one in enumerate(config.exclude, 1):
         if not any(_matches(trial, one) for trial in trials):
             entry = f"{location}: exclude, entry {number}"
@@ -62,19 +32,14 @@ def build_grid(config: ExperimentConfig, location: str) -> Grid:
     if duplicates:
         hint = "Remove the dashes from the names of models and tables."
         raise UsageError(f"two trials have the name {duplicates[0]}", location=location, hint=hint)
-    return Grid(tuple(kept), tuple(trial.name for trial in excluded))
-
-
-def _list_positions(config: ExperimentConfig, one: TrialFilter) -> Iterator[tuple[tuple[str, str | int], ...]]:
-    """Lists the positions that a filter matches. A missing axis matches all of its values."""
-    axes = [[(axis, value) for value in one.get(axis, values)] for axis, values in config.axes.items()]
-    return itertools.product(*axes)
+    return ExperimentRecord(config=config, trials=tuple(kept), excluded=tuple(trial.name for trial in excluded))
 
 
 def _build_trial(config: ExperimentConfig, position: Mapping[str, str | int]) -> Trial:
     preparations = config.training_task.preparations.items()
     return Trial(
-        position=position,
+        name="-".join(f"seed{value}" if axis == SEED else str(value) for axis, value in position.items()),
+        position=dict(position),
         tables={kind: str(position[preparation.command]) for kind, preparation in preparations},
         options=config.training_options(str(position[MODEL]), int(position[SEED])),
     )

@@ -1,8 +1,9 @@
 """Plans an experiment: which tables are missing, and which trials are done, incomplete or pending."""
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from features.io.locations import local_path
 from features.store import Store, open_store
@@ -10,8 +11,8 @@ from schemas.errors import StoreError, UsageError
 from schemas.table_config import SHORT_FINGERPRINT, canonical_json, compute_digest
 from trainer.runs.metadata import METADATA
 from workflows.experiments.config import MODEL, ExperimentConfig
-from workflows.experiments.grid import Trial, build_grid
-from workflows.experiments.records import ExperimentDirectory, TrialResult, read_record
+from workflows.experiments.grid import build_grid
+from workflows.experiments.records import ExperimentDirectory, ExperimentRecord, Trial, TrialResult, read_record
 from workflows.prepared_tasks import files_named
 
 State = Literal["done", "incomplete", "pending"]
@@ -25,15 +26,18 @@ class PlannedTable:
         kind: Key of `Task.preparations`.
         command: Key in the experiment file and command of `capt prepare`.
         names: Names in the experiment file. Names of equal tables share one entry.
-        fingerprint: Fingerprint of the table.
         summary: Result of the dry run of the preparation.
     """
 
     kind: str
     command: str
     names: tuple[str, ...]
-    fingerprint: str
     summary: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the table."""
+        return str(self.summary["fingerprint"])
 
     @property
     def label(self) -> str:
@@ -43,17 +47,6 @@ class PlannedTable:
     def is_used_by(self, trial: Trial) -> bool:
         """Returns whether the trial is trained on this table."""
         return trial.tables[self.kind] in self.names
-
-    def to_dict(self, plan: "Plan") -> dict[str, Any]:
-        """Returns the values for JSON."""
-        return {
-            "kind": self.command,
-            "names": list(self.names),
-            "fingerprint": self.fingerprint,
-            **{name: self.summary[name] for name in ("hits", "misses", "failed")},
-            **{name: self.summary.get(name) for name in ("bytes", "estimated_seconds", "shape")},
-            "trials": [planned.trial.name for planned in plan.trials if self.is_used_by(planned.trial)],
-        }
 
 
 @dataclass(frozen=True)
@@ -67,52 +60,49 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The work of an experiment.
+    """The work of an experiment: tables in the order of their preparation, trials in the order of their training."""
 
-    Args:
-        tables: Tables in the order of their preparation.
-        trials: Trials in the order of their training.
-        excluded: Names of the excluded trials.
-    """
-
+    record: ExperimentRecord
     tables: tuple[PlannedTable, ...]
     trials: tuple[PlannedTrial, ...]
-    excluded: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the values for JSON."""
         states = [planned.state for planned in self.trials]
         return {
-            "tables": [table.to_dict(self) for table in self.tables],
+            "tables": [
+                {
+                    "kind": table.command,
+                    "names": list(table.names),
+                    "fingerprint": table.fingerprint,
+                    **{name: table.summary[name] for name in ("hits", "misses", "failed")},
+                    **{name: table.summary.get(name) for name in ("bytes", "estimated_seconds", "shape")},
+                    "trials": [trial.name for trial in self.record.trials if table.is_used_by(trial)],
+                }
+                for table in self.tables
+            ],
             "trials": [
                 {"trial": one.trial.name, "state": one.state, "last_failure": one.last_failure or None}
                 for one in self.trials
             ],
-            "excluded": list(self.excluded),
-            "done": states.count("done"),
-            "incomplete": states.count("incomplete"),
-            "pending": states.count("pending"),
+            "excluded": list(self.record.excluded),
+            **{state: states.count(state) for state in get_args(State)},
         }
 
 
 def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
-    """Plans an experiment. Writes nothing.
-
-    Args:
-        config: The experiment.
-        location: Name of the file in errors.
+    """Plans an experiment; `location` names its file in errors. Writes nothing.
 
     Raises:
         UsageError: A model cannot be trained on a table of its trials. The error names the trials.
         CaptError: The dry run of a preparation failed.
     """
-    grid = build_grid(config, location)
-    tables = _plan_tables(config, grid.trials)
-    _check_shapes(config, grid.trials, tables, location)
+    record = build_grid(config, location)
+    tables = _plan_tables(config, record.trials)
+    _check_shapes(config, record.trials, tables, location)
     directory = ExperimentDirectory(local_path(config.output_dir, "output_dir").absolute())
     store = open_store_if_exists(config.store)
-    trials = [_plan_trial(config, trial, tables, directory, store) for trial in grid.trials]
-    return Plan(tables, tuple(trials), grid.excluded)
+    return Plan(record, tables, tuple(_plan_trial(config, one, tables, directory, store) for one in record.trials))
 
 
 def open_store_if_exists(path: str) -> Store | None:
@@ -126,11 +116,7 @@ def open_store_if_exists(path: str) -> Store | None:
 def identify_trial(config: ExperimentConfig, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> str:
     """Returns a digest of all inputs that determine the scores of a trial.
 
-    Args:
-        config: The experiment.
-        trial: The trial.
-        fingerprints: Fingerprints of its prepared tables by key of `Task.preparations`.
-        store: The store.
+    `fingerprints` are those of its prepared tables by key of `Task.preparations`.
     """
     data = [store.dataset(config.dataset).digest]
     if "captions" in fingerprints:
@@ -159,18 +145,25 @@ def _plan_tables(config: ExperimentConfig, trials: tuple[Trial, ...]) -> tuple[P
             key = canonical_json(options)
             if key not in summaries:
                 summaries[key] = preparation.prepare(config.store, options, dry_run=True)
-            fingerprint = str(summaries[key]["fingerprint"])
-            known = tables.get((kind, fingerprint))
+            table = PlannedTable(kind, preparation.command, (name,), summaries[key])
+            known = tables.get((kind, table.fingerprint))
             names = (*known.names, name) if known else (name,)
-            tables[kind, fingerprint] = PlannedTable(kind, preparation.command, names, fingerprint, summaries[key])
+            tables[kind, table.fingerprint] = replace(table, names=names)
     return tuple(tables.values())
 
 
 def _check_shapes(
     config: ExperimentConfig, trials: tuple[Trial, ...], tables: tuple[PlannedTable, ...], location: str
 ) -> None:
-    """Checks that every model can read the features of its trials."""
-    errors = {trial.name: (trial, error) for trial in trials if (error := _check_shape(config, trial, tables))}
+    """Checks that every model can read the features of its trials, as far as their shape is known."""
+    errors: dict[str, tuple[Trial, UsageError]] = {}
+    for trial, table in itertools.product(trials, tables):
+        shape = table.summary.get("shape")
+        if shape and table.is_used_by(trial):
+            try:
+                config.training_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
+            except UsageError as error:
+                errors.setdefault(trial.name, (trial, error))
     if errors:
         axis = config.training_task.preparations["features"].command
         pairs = dict.fromkeys((trial.position[MODEL], trial.tables["features"]) for trial, _ in errors.values())
@@ -181,18 +174,6 @@ def _check_shapes(
             location=location,
             hint=f"Exclude them with `exclude: [{filters}]`, or use other features for the model.",
         )
-
-
-def _check_shape(config: ExperimentConfig, trial: Trial, tables: tuple[PlannedTable, ...]) -> UsageError | None:
-    """Returns why the model of a trial cannot read its features; None if it can or if the shape is unknown."""
-    for table in tables:
-        shape = table.summary.get("shape")
-        if shape and table.is_used_by(trial):
-            try:
-                config.training_task.check_shape(trial.options, tuple(shape), "/".join(table.names))
-            except UsageError as error:
-                return error
-    return None
 
 
 def _plan_trial(

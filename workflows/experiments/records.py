@@ -26,7 +26,7 @@ _Record = TypeVar("_Record", bound=Frozen)
 
 @dataclass(frozen=True)
 class ExperimentDirectory:
-    """The output directory of an experiment; it may be missing."""
+    """The paths of the records of an experiment in its output directory, which may be missing."""
 
     root: Path
 
@@ -34,11 +34,6 @@ class ExperimentDirectory:
     def experiment(self) -> Path:
         """Path of the `ExperimentRecord`."""
         return self.root / "experiment.json"
-
-    @property
-    def report(self) -> Path:
-        """Path of the HTML report."""
-        return self.root / "report.html"
 
     def run(self, trial: str) -> Path:
         """Returns the run directory of a trial."""
@@ -52,14 +47,16 @@ class ExperimentDirectory:
         """Returns the path of a `TableRecord`."""
         return self.root / "tables" / f"{kind}-{name}.json"
 
-    def read_results(self, trials: "tuple[TrialRecord, ...]") -> "dict[str, TrialResult]":
-        """Reads the results of trials by name. Trials without a result are omitted."""
-        results = {trial.name: read_record(self.result(trial.name), TrialResult) for trial in trials}
-        return {name: result for name, result in results.items() if result is not None}
 
+class Trial(Frozen):
+    """One run of an experiment.
 
-class TrialRecord(Frozen):
-    """A trial of an experiment. See `workflows.experiments.grid.Trial` for the fields."""
+    Args:
+        name: Name of the trial and its directory, such as `soft_attention-inception-words5000-seed0`.
+        position: Position in the grid: a value per axis, in the order of the axes.
+        tables: Table names by key of `Task.preparations`.
+        options: Options and hyperparameters of the training.
+    """
 
     name: str
     position: dict[str, str | int]
@@ -68,17 +65,11 @@ class TrialRecord(Frozen):
 
 
 class ExperimentRecord(Frozen):
-    """The last run of an experiment.
-
-    Args:
-        config: The experiment file.
-        trials: All trials in order.
-        excluded: Names of the excluded trials.
-    """
+    """The experiment file of the last run, all its trials in order, and the names of the excluded ones."""
 
     version: Literal[1] = 1
     config: ExperimentConfig
-    trials: tuple[TrialRecord, ...]
+    trials: tuple[Trial, ...]
     excluded: tuple[str, ...]
 
 
@@ -86,7 +77,6 @@ class TableRecord(Frozen):
     """The preparation of a table.
 
     Args:
-        fingerprint: Fingerprint of the table.
         seconds: Total duration of all preparations that added rows.
         summary: Summary of the last preparation, as `capt prepare --json` prints it.
     """
@@ -101,8 +91,6 @@ class TrialResult(Frozen):
     """The result of a trial.
 
     Args:
-        trial: Name of the trial.
-        status: `done` or `failed`.
         identity: Digest of all inputs that determine the scores.
         reason: Reason of the failure, in one line.
         tables: Fingerprints of the tables by key of `Task.preparations`.
@@ -153,11 +141,7 @@ def read_record(path: Path, kind: type[_Record]) -> _Record | None:
 
 @contextlib.contextmanager
 def report_corruption(path: Path) -> Iterator[None]:
-    """Wraps the code that parses a file of a run or an evaluation.
-
-    Raises:
-        CorruptFileError: The code raised ValueError, KeyError, TypeError or AttributeError.
-    """
+    """Raises the errors of code that parses a file of a run or an evaluation as CorruptFileError."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -172,15 +156,3 @@ def read_epochs(run_dir: Path) -> list[dict[str, Any]]:
         return []
     with report_corruption(path):
         return [dict(parse_json(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def measure_training_seconds(run_dir: Path) -> float:
-    """Returns the total duration of all epochs, validation included. Interruptions do not count."""
-    seconds: float = sum(row["seconds"] + (row["val_seconds"] or 0) for row in read_epochs(run_dir))
-    return round(seconds, 3)
-
-
-def measure_bytes(directory: Path) -> int:
-    """Returns the size of all files that have no hard link elsewhere, such as in the store."""
-    files = [path.stat() for path in directory.rglob("*") if path.is_file()]
-    return sum(file.st_size for file in files if file.st_nlink == 1)

@@ -1,9 +1,19 @@
 """Builds the HTML page of an experiment: scores, curves, costs, captions side by side, and differences of trials."""
 
+import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from features.store import Store
+from schemas.errors import StoreError
+from schemas.table_config import SHORT_FINGERPRINT
 from trainer.evaluation.bootstrap import Score
 from trainer.reports.markup import (
     Html,
@@ -20,41 +30,18 @@ from trainer.reports.markup import (
     section,
     table,
 )
+from trainer.reports.plots import encode_figure
+from trainer.tasks.task import Task
 from workflows.example_pages import format_duration
-from workflows.experiments.caption_comparison import ComparedImage, TrialPrediction
-from workflows.experiments.comparison import (
-    Change,
-    Settings,
-    TrialComparison,
-    list_changes,
-    list_missing,
-    list_varying,
-)
+from workflows.experiments.comparison import ComparedImage, TrialComparison
+from workflows.experiments.records import ExperimentDirectory, ExperimentRecord, TableRecord, TrialResult, read_record
 
 _LOWER_IS_BETTER = ("cer",)
+_COLORS, _MANY_COLORS = "tab10", "tab20"
+_NOT_PLOTTED = {"epoch", "loss", "seconds", "val_seconds"}
+_LINE_INCHES = 0.22
 
-
-@dataclass(frozen=True)
-class TableCost:
-    """The size of a table in the store, and the duration of its preparation in seconds.
-
-    Args:
-        kind: Command of `capt prepare`.
-        name: Name in the experiment file.
-        fingerprint: Beginning of the fingerprint.
-        trials: Number of trials that use the table.
-        rows: Number of rows; None if the table is not available.
-        bytes: Size in the store; None if the table is not available.
-        seconds: Duration of the preparation.
-    """
-
-    kind: str
-    name: str
-    fingerprint: str
-    trials: int
-    rows: int | None
-    bytes: int | None
-    seconds: float
+Epochs = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -63,77 +50,67 @@ class TrialEntry:
 
     Args:
         name: Name of the trial.
-        settings: All settings by name.
-        state: `done`, `failed` or `pending`.
-        reason: Reason of the failure.
-        scores: Scores by name; None if the trial is not done.
-        images: Number of images in the evaluation.
-        epochs: Number of epochs.
-        best_epoch: Epoch whose weights are used.
-        seconds: Durations: `training` and `evaluation`.
-        bytes: Size of the run directory.
+        settings: All settings by name, defaults included: settings of its tables and of its training.
+        result: The result; None if the trial is pending.
+        scores: Scores by name; empty if the trial is not done.
     """
 
     name: str
-    settings: Settings
-    state: str
-    reason: str = ""
-    scores: Mapping[str, Score] | None = None
-    images: int = 0
-    epochs: int = 0
-    best_epoch: int = 0
-    seconds: Mapping[str, float] | None = None
-    bytes: int = 0
+    settings: Mapping[str, Any]
+    result: TrialResult | None
+    scores: Mapping[str, Score]
+
+    @property
+    def state(self) -> str:
+        """`done`, `failed` or `pending`."""
+        return self.result.status if self.result else "pending"
+
+    @property
+    def reason(self) -> str:
+        """Reason of the failure."""
+        return self.result.reason if self.result else ""
 
 
-@dataclass(frozen=True)
-class ExperimentPage:
-    """The content of the page, from top to bottom.
+def build_experiment_page(
+    title: str,
+    headline: str,
+    notices: Sequence[str],
+    values: Mapping[str, object],
+    task: Task,
+    comparison: TrialComparison,
+    trials: Sequence[TrialEntry],
+    curves: bytes | None,
+    table_costs: Html,
+    images: Sequence[ComparedImage],
+) -> str:
+    """Builds the page, to be written as UTF-8.
 
     Args:
         title: Title of the page.
         headline: The result in one sentence.
         notices: Facts that limit the result.
         values: Labeled values.
-        titles: Titles of the metrics by name, the primary metric first.
+        task: The task, with its metrics.
         comparison: The primary metric of all trials per image.
         trials: The trials: best first, then those without scores.
         curves: PNG of the learning curves.
-        tables: The tables.
+        table_costs: The table of the prepared tables.
         images: Images with the predictions of all trials.
     """
-
-    title: str
-    headline: str
-    notices: Sequence[str]
-    values: Mapping[str, object]
-    titles: Mapping[str, str]
-    comparison: TrialComparison
-    trials: Sequence[TrialEntry]
-    curves: bytes | None
-    tables: Sequence[TableCost]
-    images: Sequence[ComparedImage]
-
-
-def build_experiment_page(page: ExperimentPage) -> str:
-    """Builds the page.
-
-    Returns:
-        A complete HTML document, to be written as UTF-8.
-    """
-    curves = "Full lines: validation. Dotted lines: training."
+    note = "Full lines: validation. Dotted lines: training."
+    unscored = [row(trial.name, trial.state, trial.reason) for trial in trials if not trial.scores]
     return document(
-        page.title,
-        header(page.title, page.headline, page.notices, page.values),
+        title,
+        header(title, headline, notices, values),
         element(
             "main",
-            section("Scores × 100 with 95% confidence intervals", _build_scores(page)),
-            section("Trials without scores", _build_unscored(page.trials)),
-            section("Learning curves", plot(page.curves, "loss and accuracy by epoch", curves) if page.curves else ""),
-            section("Durations and sizes", _build_trial_costs(page.trials), _build_table_costs(page.tables)),
-            section("Predictions for the same images", *map(_build_image, page.images)),
-            section("Settings that vary", _build_varying(page.trials)),
-            section("Differences between two trials", _build_differences(page)),
+            section("Scores × 100 with 95% confidence intervals", _build_scores(trials, task.metrics)),
+            section("Trials without scores", _build_rows(unscored) if unscored else ""),
+            section("Learning curves", plot(curves, "loss and accuracy by epoch", note) if curves else ""),
+            section("Durations and sizes", _build_trial_costs(trials), table_costs),
+            section("Predictions for the same images", *(_build_image(image, task) for image in images)),
+            section("Settings that vary", _build_varying(trials)),
+            section("Differences between two trials", _build_differences(trials, comparison, task.metrics)),
         ),
     )
 
@@ -154,25 +131,23 @@ def is_significant(difference: Score) -> bool:
 # === Scores and costs ===
 
 
-def _build_scores(page: ExperimentPage) -> Html:
-    scored = {trial.name: trial.scores for trial in page.trials if trial.scores}
-    names = [name for name in page.titles if any(name in scores for scores in scored.values())]
-    best = {
-        name: _find_best([scores[name].value for scores in scored.values() if name in scores], name) for name in names
-    }
-    rows = []
-    for trial in page.trials:
-        if trial.scores:
-            cells = [_build_score(trial.scores.get(name), best[name]) for name in names]
-            rows.append(row(trial.name, *cells, f"{trial.images:,}"))
-    return table(("trial", *(page.titles[name] for name in names), "images"), rows)
-
-
-def _find_best(values: Sequence[float], name: str) -> float | None:
-    """Returns the best value; None if all are equal."""
-    if len(set(values)) < 2:
-        return None
-    return min(values) if name in _LOWER_IS_BETTER else max(values)
+def _build_scores(trials: Sequence[TrialEntry], titles: Mapping[str, str]) -> Html:
+    scored = [trial for trial in trials if trial.scores]
+    names = [name for name in titles if any(name in trial.scores for trial in scored)]
+    best: dict[str, float | None] = {}
+    for name in names:
+        values = {trial.scores[name].value for trial in scored if name in trial.scores}
+        best[name] = None if len(values) < 2 else min(values) if name in _LOWER_IS_BETTER else max(values)
+    rows = [
+        row(
+            trial.name,
+            *(_build_score(trial.scores.get(name), best[name]) for name in names),
+            f"{trial.result.evaluated['images']:,}",
+        )
+        for trial in scored
+        if trial.result
+    ]
+    return table(("trial", *(titles[name] for name in names), "images"), rows)
 
 
 def _build_score(score: Score | None, best: float | None) -> Html:
@@ -182,113 +157,162 @@ def _build_score(score: Score | None, best: float | None) -> Html:
     return element("td", text, class_="best") if score.value == best else element("td", text)
 
 
-def _build_unscored(trials: Sequence[TrialEntry]) -> Html:
-    rows = [row(trial.name, trial.state, trial.reason) for trial in trials if not trial.scores]
-    return element("table", element("tbody", *rows), class_="predictions") if rows else Html()
+def _build_rows(rows: Sequence[Html]) -> Html:
+    return element("table", element("tbody", *rows), class_="predictions")
 
 
 def _build_trial_costs(trials: Sequence[TrialEntry]) -> Html:
     rows = [
         row(
             trial.name,
-            f"{trial.best_epoch} of {trial.epochs}",
-            format_duration(trial.seconds["training"]),
-            format_duration(trial.seconds["evaluation"]),
-            _format_size(trial.bytes),
+            f"{result.trained['best_epoch']} of {result.trained['epochs']}",
+            format_duration(result.seconds["training"]),
+            format_duration(result.seconds["evaluation"]),
+            _format_size(result.bytes),
         )
         for trial in trials
-        if trial.seconds
+        if (result := trial.result) and result.seconds
     ]
     return table(("trial", "best epoch", "training", "evaluation", "run directory"), rows)
 
 
-def _build_table_costs(tables: Sequence[TableCost]) -> Html:
-    rows = [
-        row(
-            f"{one.kind}: {one.name}",
-            one.fingerprint,
-            one.trials,
-            "–" if one.rows is None else f"{one.rows:,}",
-            format_duration(one.seconds),
-            _format_size(one.bytes),
-        )
-        for one in tables
-    ]
+def build_table_costs(directory: ExperimentDirectory, record: ExperimentRecord, store: Store | None) -> Html:
+    """Builds a table of the prepared tables: durations of their preparations, and rows and sizes if they exist."""
+    rows = []
+    for kind, preparation in record.config.training_task.preparations.items():
+        command = preparation.command
+        for name, trials in Counter(trial.tables[kind] for trial in record.trials).items():
+            prepared = read_record(directory.table(command, name), TableRecord)
+            if not prepared:
+                continue
+            found: Any = None
+            if store:
+                find = store.caption_table if kind == "captions" else store.feature_table
+                with contextlib.suppress(StoreError):
+                    found = find(prepared.fingerprint)
+            cells = (
+                prepared.fingerprint[:SHORT_FINGERPRINT],
+                trials,
+                f"{sum(shard.rows for shard in found.shards):,}" if found else "–",
+                format_duration(prepared.seconds),
+                _format_size(found.bytes) if found else "–",
+            )
+            rows.append(row(f"{command}: {name}", *cells))
     return table(("table", "fingerprint", "trials", "rows", "preparation", "size in the store"), rows)
 
 
-def _format_size(count: int | None) -> str:
-    return "–" if count is None else f"{count / 1e6:,.1f} MB"
+def _format_size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+# === Learning curves ===
+
+
+def plot_curves(trials: Mapping[str, Epochs]) -> bytes | None:
+    """Plots the loss and the first other metric by epoch, one color per trial, from the metrics of each epoch.
+
+    Full lines show validation, dotted lines training.
+
+    Returns:
+        A PNG; None if no trial has finished an epoch.
+    """
+    started = {name: epochs for name, epochs in trials.items() if epochs}
+    if not started:
+        return None
+    figure = Figure(figsize=(11, 4.2 + _LINE_INCHES * len(started)), layout="constrained")
+    panels = [figure.add_subplot(1, 2, number) for number in (1, 2)]
+    first = next(iter(started.values()))[0]
+    metric = next(name for name in first if name not in _NOT_PLOTTED and not name.startswith("val_"))
+    for axes, name, title in zip(panels, ("loss", metric), ("loss (nats)", metric.replace("_", " ")), strict=True):
+        axes.set(xlabel="epoch", ylabel=title)
+        _plot_metric(axes, started, name)
+    lines, names = panels[0].get_legend_handles_labels()
+    # Matplotlib would parse a dollar sign as the beginning of a formula.
+    figure.legend(lines, [name.replace("$", r"\$") for name in names], loc="outside lower left", frameon=False)
+    return encode_figure(figure, "png")
+
+
+def _plot_metric(axes: Axes, trials: Mapping[str, Epochs], name: str) -> None:
+    few = colormaps[_COLORS]
+    colors = few if len(trials) <= few.N else colormaps[_MANY_COLORS]
+    for number, (trial, epochs) in enumerate(trials.items()):
+        color = colors(number % colors.N)
+        validation = [(one["epoch"], one[f"val_{name}"]) for one in epochs if one.get(f"val_{name}") is not None]
+        training = [(one["epoch"], one[name]) for one in epochs]
+        axes.plot(*zip(*(validation or training), strict=True), marker=".", color=color, label=trial)
+        if validation:
+            axes.plot(*zip(*training, strict=True), linestyle=":", color=color)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
 
 
 # === Images ===
 
 
-def _build_image(image: ComparedImage) -> Html:
-    rows = [row(one.trial, _build_prediction(one)) for one in image.predictions]
+def _build_image(image: ComparedImage, task: Task) -> Html:
+    rows = []
+    for trial, text in image.predictions.items():
+        words = text.split(" ") if text else []
+        shown = element("span", mark_wrong(words, task.mark_errors(words, image.references)), dir="auto")
+        rows.append(row(trial, element("td", shown if words else element("span", "(empty)", class_="quiet"))))
     return card(
         image.image,
-        f"image {image.name}",
-        label(element("code", image.name)),
+        f"image {image.image_id}",
+        label(element("code", image.image_id)),
         caption_list(image.references),
-        element("table", element("tbody", *rows), class_="predictions"),
+        _build_rows(rows),
     )
-
-
-def _build_prediction(one: TrialPrediction) -> Html:
-    if not one.words:
-        return element("td", element("span", "(empty)", class_="quiet"))
-    return element("td", element("span", mark_wrong(one.words, one.wrong), dir="auto"))
 
 
 # === Differences of trials ===
 
 
 def _build_varying(trials: Sequence[TrialEntry]) -> Html:
-    names = list_varying([trial.settings for trial in trials])
-    rows = [row(trial.name, *(_format_value(trial.settings.get(name)) for name in names)) for trial in trials]
-    return table(("trial", *names), rows) if names else Html()
+    settings = [trial.settings for trial in trials]
+    names = dict.fromkeys(name for one in settings for name in one)
+    varying = [name for name in names if any(one.get(name) != settings[0].get(name) for one in settings)]
+    rows = [row(trial.name, *(_format_value(trial.settings.get(name)) for name in varying)) for trial in trials]
+    return table(("trial", *varying), rows) if varying else Html()
 
 
-def _build_differences(page: ExperimentPage) -> Html:
+def _build_differences(trials: Sequence[TrialEntry], comparison: TrialComparison, titles: Mapping[str, str]) -> Html:
     """Builds a foldable table per trial with its differences from all others, without a script."""
-    if len(page.trials) < 2:
-        return Html()
-    return join(_build_differences_from(trial, page) for trial in page.trials)
+    parts = []
+    for trial in trials if len(trials) > 1 else ():
+        rows = [
+            row(other.name, _build_difference(trial, other, comparison, titles))
+            for other in trials
+            if other is not trial
+        ]
+        summary = element("summary", "from ", element("b", trial.name), " to …")
+        changes = element("table", element("tbody", *rows), class_="changes")
+        parts.append(element("details", summary, changes, class_="changes"))
+    return join(parts)
 
 
-def _build_differences_from(trial: TrialEntry, page: ExperimentPage) -> Html:
-    rows = [row(other.name, _build_difference(trial, other, page)) for other in page.trials if other is not trial]
-    summary = element("summary", "from ", element("b", trial.name), " to …")
-    return element("details", summary, element("table", element("tbody", *rows), class_="changes"), class_="changes")
-
-
-def _build_difference(old: TrialEntry, new: TrialEntry, page: ExperimentPage) -> Html:
-    lines: list[object] = [_build_change(change) for change in list_changes(old.settings, new.settings)]
+def _build_difference(old: TrialEntry, new: TrialEntry, comparison: TrialComparison, titles: Mapping[str, str]) -> Html:
+    """Builds the settings that differ, and the primary metric, in bold if its difference is significant."""
+    lines: list[object] = [
+        _build_change(name, old.settings[name], new.settings[name])
+        for name in old.settings
+        if name in new.settings and old.settings[name] != new.settings[name]
+    ]
     lines = lines or ["equal settings"]
     for trial, other in ((old, new), (new, old)):
-        if names := list_missing(trial.settings, other.settings):
+        if names := [name for name in trial.settings if name not in other.settings]:
             lines.append(element("span", f"only {trial.name} has {', '.join(names)}", class_="quiet"))
     if old.scores and new.scores:
-        lines.append(_build_score_difference(old.name, old.scores, new.name, new.scores, page))
+        metric, title = next(iter(titles.items()))
+        line = _build_change(title, format_score(old.scores[metric]), format_score(new.scores[metric]))
+        difference = comparison.difference(old.name, new.name)
+        if difference:
+            line = join([line, f", difference {format_score(difference)}"])
+        lines.append(element("b", line) if difference and is_significant(difference) else line)
     return element("td", join(lines, "<br>"))
 
 
-def _build_score_difference(
-    old: str, old_scores: Mapping[str, Score], new: str, new_scores: Mapping[str, Score], page: ExperimentPage
-) -> Html:
-    """Builds the primary metric of two trials and its difference, in bold if it is significant."""
-    metric, title = next(iter(page.titles.items()))
-    line = _build_change(Change(title, format_score(old_scores[metric]), format_score(new_scores[metric])))
-    difference = page.comparison.difference(old, new)
-    if difference is None:
-        return line
-    line = join([line, f", difference {format_score(difference)}"])
-    return element("b", line) if is_significant(difference) else line
-
-
-def _build_change(change: Change) -> Html:
-    return join([element("code", change.name), f": {_format_value(change.old)} → {_format_value(change.new)}"])
+def _build_change(name: str, old: Any, new: Any) -> Html:
+    return join([element("code", name), f": {_format_value(old)} → {_format_value(new)}"])
 
 
 def _format_value(value: Any) -> str:

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from features.io.locations import local_path, parse_location
@@ -12,18 +13,16 @@ from schemas.errors import CaptError, StoreError
 from schemas.options.workflows import ExperimentRun
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.terminal.console import Printer
-from trainer.runs.directory import lock_run
+from trainer.evaluation.bootstrap import Score
+from trainer.runs.directory import LOGS, lock_run
 from workflows.experiments.config import MODEL, ExperimentConfig, read_experiment_config
-from workflows.experiments.grid import Trial
 from workflows.experiments.planning import Plan, PlannedTable, identify_trial, is_done, plan_experiment
 from workflows.experiments.records import (
     ExperimentDirectory,
-    ExperimentRecord,
     TableRecord,
-    TrialRecord,
+    Trial,
     TrialResult,
-    measure_bytes,
-    measure_training_seconds,
+    read_epochs,
     read_record,
     write_record,
 )
@@ -93,7 +92,10 @@ def print_experiment(result: Mapping[str, Any]) -> None:
         printer.line(f"{counts}, {len(result['excluded'])} excluded")
         return
     titles = find_prepared_task(result["task"]).task.metrics
-    rows = [[one["trial"], *_format_scores(one["scores"], titles)] for one in result["trials"]]
+    rows = [
+        [one["trial"], *(f"{100 * one['scores'][name]:.1f}" if name in one["scores"] else None for name in titles)]
+        for one in result["trials"]
+    ]
     printer.table("scores × 100", ("trial",), tuple(titles.values()), rows)
     printer.line(f"Write the report with: capt experiment report {result['output_dir']}")
 
@@ -109,10 +111,6 @@ def _table_row(table: Mapping[str, Any]) -> list[Any]:
         None if size is None else f"{size / 1e6:,.1f}",
         None if seconds is None else f"{seconds:,.0f}",
     ]
-
-
-def _format_scores(scores: Mapping[str, float], names: Iterable[str]) -> list[str | None]:
-    return [f"{100 * scores[name]:.1f}" if name in scores else None for name in names]
 
 
 def _log_plan(plan: Plan) -> None:
@@ -132,17 +130,11 @@ def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[st
         result = results[planned.trial.name]
         found = task.task.read_scores(result.evaluated) if result.status == "done" else {}
         scores = {name: found[name].value for name in task.task.metrics if name in found}
-        trials.append(
-            {"trial": result.trial, "state": result.status, "reason": result.reason or None, "scores": scores}
-        )
+        reason = result.reason or None
+        trials.append({"trial": result.trial, "state": result.status, "reason": reason, "scores": scores})
     failed = [one["trial"] for one in trials if one["state"] == "failed"]
-    return {
-        "trials": trials,
-        "failed_trials": failed,
-        "done": len(trials) - len(failed),
-        "incomplete": 0,
-        "pending": 0,
-    }
+    done = len(trials) - len(failed)
+    return {"trials": trials, "failed_trials": failed, "done": done, "incomplete": 0, "pending": 0}
 
 
 @dataclass(frozen=True)
@@ -163,18 +155,8 @@ class _Experiment:
 
     def run(self) -> dict[str, TrialResult]:
         """Prepares the tables, runs the trials, and returns the results by trial name."""
-        trials = [planned.trial for planned in self.plan.trials]
-        records = tuple(
-            TrialRecord(
-                name=trial.name,
-                position=dict(trial.position),
-                tables=dict(trial.tables),
-                options=dict(trial.options),
-            )
-            for trial in trials
-        )
-        record = ExperimentRecord(config=self.config, trials=records, excluded=self.plan.excluded)
-        write_record(self.directory.experiment, record)
+        trials = self.plan.record.trials
+        write_record(self.directory.experiment, self.plan.record)
         prepared: dict[tuple[str, str], _PreparedTable] = {}
         for table in self.plan.tables:
             result = self._prepare(table)
@@ -220,17 +202,15 @@ class _Experiment:
             result = self._train_and_evaluate(trial, fingerprints, store)
         except Exception as error:  # any error of a trial is recorded, and the next trial runs
             _log.debug("the trial failed", exc_info=True)
-            result = TrialResult(
-                trial=trial.name, status="failed", identity="", reason=_to_line(error), tables=fingerprints
-            )
-            _log.warning("Trial %s failed: %s", trial.name, result.reason)
+            reason = _to_line(error)
+            result = TrialResult(trial=trial.name, status="failed", identity="", reason=reason, tables=fingerprints)
+            _log.warning("Trial %s failed: %s", trial.name, reason)
         write_record(path, result)
         return result
 
     def _train_and_evaluate(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> TrialResult:
         # Keras takes seconds to import. An invalid file and a finished experiment do not need it.
         from features.runtime.keras_settings import keras
-        from workflows.experiments.tensorboard import write_trial_summary
 
         run_dir, task = self.directory.run(trial.name), self.config.training_task
         identity = identify_trial(self.config, trial, fingerprints, store)
@@ -239,8 +219,10 @@ class _Experiment:
             started = time.monotonic()
             evaluated = evaluate_run(store.path, run_dir, self.config.evaluate)
             del evaluated["runs"]  # repeats the metrics of the single run
+            evaluation_seconds = round(time.monotonic() - started, 3)
         finally:
             keras.utils.clear_session()
+        files = [path.stat() for path in run_dir.rglob("*") if path.is_file()]
         result = TrialResult(
             trial=trial.name,
             status="done",
@@ -248,15 +230,16 @@ class _Experiment:
             tables=dict(fingerprints),
             trained=trained,
             evaluated=evaluated,
+            # Interruptions do not count.
             seconds={
-                "training": measure_training_seconds(run_dir),
-                "evaluation": round(time.monotonic() - started, 3),
+                "training": round(sum(row["seconds"] + (row["val_seconds"] or 0) for row in read_epochs(run_dir)), 3),
+                "evaluation": evaluation_seconds,
             },
-            bytes=measure_bytes(run_dir),
+            bytes=sum(file.st_size for file in files if file.st_nlink == 1),  # others are hard links to the store
         )
         position = {MODELS if axis == MODEL else axis: value for axis, value in trial.position.items()}
         settings = {**position, **task.settings(trial.options)}
-        write_trial_summary(run_dir, trial.name, settings, task.task.read_scores(evaluated))
+        _write_trial_summary(run_dir / LOGS, trial.name, settings, task.task.read_scores(evaluated))
         return result
 
     def _train(self, trial: Trial, fingerprints: Mapping[str, str], store: Store) -> dict[str, Any]:
@@ -275,3 +258,21 @@ def _to_line(error: Exception) -> str:
     if isinstance(error, CaptError):
         return str(error)
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _write_trial_summary(logs: Path, trial: str, settings: Mapping[str, Any], scores: Mapping[str, Score]) -> None:
+    """Replaces the hyperparameters and scores of a trial for TensorBoard, next to the curves of its training."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api
+
+    for path in logs.glob("events.*"):
+        path.unlink()
+    values = {
+        name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in settings.items()
+    }
+    writer = tf.summary.create_file_writer(str(logs))
+    with writer.as_default():
+        api.hparams(values, trial_id=trial)
+        for name, score in scores.items():
+            tf.summary.scalar(name, score.value, step=0)
+    writer.close()

@@ -5,7 +5,3 @@ prepare → compare with the champion's data → data checks → train → promo
 The name of a run is a digest of its training data and settings, so nothing is trained twice and an interrupted run
 resumes. The final commit changes the champion and records the reasons in one step.
 """
-
-from workflows.retraining.pipeline import print_retrained, retrain
-
-__all__ = ["print_retrained", "retrain"]

@@ -11,11 +11,12 @@ from urllib3.util import parse_url
 
 from schemas.errors import UsageError
 from schemas.frozen import Settings
+from schemas.options.base import Options
 from schemas.secrets import strip_path
 from schemas.settings import read_settings
-from workflows.prepared_tasks import PreparedTask, TaskName, find_prepared_task, underscored
+from workflows.prepared_tasks import PreparedTask, TaskName, errors_in, find_prepared_task
 
-Options = dict[str, Any]
+Values = dict[str, Any]
 Outcome = Literal["promoted", "rejected", "stale", "stopped", "failed", "no_change"]
 
 
@@ -141,9 +142,9 @@ class RetrainConfig(Settings):
         name: Name of the registered model.
         task: `captioner` or `captcha`.
         data: Datasets: options of `capt prepare` that select the records.
-        features: Options of `capt prepare features` or `capt prepare captcha` for every dataset.
-        captions: Options of `capt prepare captions` for every dataset.
-        train: Options and hyperparameters of `capt train`.
+        features: Values of `capt prepare features` or `capt prepare captcha` for every dataset.
+        captions: Values of `capt prepare captions` for every dataset.
+        train: Values and hyperparameters of `capt train`.
         initialization: Initial weights: `random`, or the weights of the `champion`.
         vocabulary: `rebuild` builds a vocabulary from the new train split; `reuse` keeps the champion's. Captioners
             only.
@@ -155,10 +156,10 @@ class RetrainConfig(Settings):
     store: str
     name: str
     task: TaskName = "captioner"
-    data: tuple[Options, ...] = Field(min_length=1)
-    features: Options = Field(default_factory=dict)
-    captions: Options = Field(default_factory=dict)
-    train: Options = Field(default_factory=dict)
+    data: tuple[Values, ...] = Field(min_length=1)
+    features: Values = Field(default_factory=dict)
+    captions: Values = Field(default_factory=dict)
+    train: Values = Field(default_factory=dict)
     initialization: Literal["random", "champion"] = "random"
     vocabulary: Literal["rebuild", "reuse"] = "rebuild"
     data_checks: DataChecksConfig = DataChecksConfig()
@@ -169,13 +170,13 @@ class RetrainConfig(Settings):
     def _check_task(self) -> Self:
         metrics = self.training_task.task.paired_metrics
         if self.gate.metric not in (None, *metrics):
-            raise ValueError(
-                f"gate.metric: a {self.task} has no metric {self.gate.metric!r}; use one of {', '.join(metrics)}"
-            )
-        if not self.training_task.has_captions and self.captions:
-            raise ValueError(f"captions: the task {self.task} has no captions")
-        if not self.training_task.has_captions and self.vocabulary == "reuse":
-            raise ValueError(f"vocabulary: the task {self.task} has no vocabulary")
+            names = ", ".join(metrics)
+            raise ValueError(f"gate.metric: a {self.task} has no metric {self.gate.metric!r}; use one of {names}")
+        if "captions" not in self.training_task.preparations:
+            if self.captions:
+                raise ValueError(f"captions: the task {self.task} has no captions")
+            if self.vocabulary == "reuse":
+                raise ValueError(f"vocabulary: the task {self.task} has no vocabulary")
         return self
 
     @property
@@ -188,27 +189,21 @@ class RetrainConfig(Settings):
         """The task object."""
         return find_prepared_task(self.task)
 
-    def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Options:
-        """Returns the options that prepare one table of one dataset.
-
-        Args:
-            table: Key of `Task.preparations`: `features` or `captions`.
-            dataset: An entry of `data`.
+    def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Values:
+        """Returns the options that prepare one table (key of `Task.preparations`) of one dataset (an entry of `data`).
 
         Raises:
             UsageError: The entry has an unknown option.
         """
-        options = underscored(dataset)
+        options = Options.named(dataset)
         preparations = self.training_task.preparations
         known = {name for preparation in preparations.values() for name in preparation.options.model_fields}
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            raise UsageError(
-                f"unknown option {unknown[0]!r}", location="data", hint=f"Use one of {', '.join(sorted(known))}."
-            )
+        if unknown := [name for name in options if name not in known]:
+            hint = f"Use one of {', '.join(sorted(known))}."
+            raise UsageError(f"unknown option {unknown[0]!r}", location="data", hint=hint)
         own = preparations[table].options.model_fields
         shared = {name: value for name, value in options.items() if name in own}
-        return {**shared, **underscored(self.features if table == "features" else self.captions)}
+        return {**shared, **Options.named(self.features if table == "features" else self.captions)}
 
 
 def read_config(path: str | Path) -> RetrainConfig:
@@ -223,17 +218,13 @@ def read_config(path: str | Path) -> RetrainConfig:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise UsageError(
-                f"unknown key {key!r}", location=str(path), hint="See docs/how_to/retraining.md."
-            ) from None
+            hint = "See docs/how_to/retraining.md."
+            raise UsageError(f"unknown key {key!r}", location=str(path), hint=hint) from None
         message = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{key}: {message}" if key else message, location=str(path)) from None
-    try:
+    with errors_in(str(path)):
         for table, preparation in config.training_task.preparations.items():
             for dataset in config.data:
                 preparation.parse(config.store, config.preparation_options(table, dataset))
         config.training_task.settings(config.train)
-    except UsageError as error:
-        location = f"{path}: {error.location}" if error.location else str(path)
-        raise UsageError(error.message, location=location, hint=error.hint) from None
     return config

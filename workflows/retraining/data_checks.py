@@ -1,8 +1,9 @@
 """Compares the measurements of new data with the limits of the data checks, before anything is trained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workflows.retraining.config import DataCheck, DataChecksConfig
+from workflows.retraining.config import DataChecksConfig
 from workflows.retraining.data_diff import DataDiff
 
 # Measurement of the diff, message and format, by name of the check.
@@ -18,43 +19,34 @@ _CHECKS = {
 
 @dataclass(frozen=True)
 class DataCheckResult:
-    """The outcome of the data checks.
-
-    Args:
-        warnings: Measurements above their `warn` limit.
-        failures: Measurements above their `fail` limit. If any, nothing is trained.
-        too_many_failed: Whether `failed_records` is among the failures.
-    """
+    """The measurements above their `warn` limit, and those above their `fail` limit, which prevent the training."""
 
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
-    too_many_failed: bool = False
+
+    @property
+    def too_many_failed(self) -> bool:
+        """Whether `failed_records` is among the failures."""
+        return any(failure.startswith("failed_records:") for failure in self.failures)
 
 
 def check_data(diff: DataDiff, config: DataChecksConfig) -> DataCheckResult:
     """Checks every measurement that has a value."""
-    warnings, failures = [], []
-    for name, (measurement, _, _) in _CHECKS.items():
-        check, value = getattr(config, name), getattr(diff, measurement)
-        if _exceeds(value, check.fail):
-            failures.append(_describe(name, value, check.fail))
-        elif _exceeds(value, check.warn):
-            warnings.append(_describe(name, value, check.warn))
-    return DataCheckResult(tuple(warnings), tuple(failures), _exceeds(diff.failure_rate, config.failed_records.fail))
+    return _check({name: getattr(diff, measurement) for name, (measurement, _, _) in _CHECKS.items()}, config)
 
 
 def check_failures(failure_rate: float, config: DataChecksConfig) -> DataCheckResult:
     """Checks only the failed records. A first model has no champion to compare its data with."""
-    check: DataCheck = config.failed_records
-    if check.fail is None or not _exceeds(failure_rate, check.fail):
-        return DataCheckResult()
-    return DataCheckResult(failures=(_describe("failed_records", failure_rate, check.fail),), too_many_failed=True)
+    return DataCheckResult(failures=_check({"failed_records": failure_rate}, config).failures)
 
 
-def _exceeds(value: float | None, limit: float | None) -> bool:
-    return value is not None and limit is not None and value > limit
-
-
-def _describe(name: str, value: float, limit: float) -> str:
-    _, message, number = _CHECKS[name]
-    return f"{name}: {message.format(number.format(value))} (limit: {number.format(limit)})"
+def _check(values: Mapping[str, float | None], config: DataChecksConfig) -> DataCheckResult:
+    found: dict[str, list[str]] = {"fail": [], "warn": []}
+    for name, value in values.items():
+        _, message, number = _CHECKS[name]
+        for kind, exceeding in found.items():
+            limit = getattr(getattr(config, name), kind)
+            if value is not None and limit is not None and value > limit:
+                exceeding.append(f"{name}: {message.format(number.format(value))} (limit: {number.format(limit)})")
+                break
+    return DataCheckResult(tuple(found["warn"]), tuple(found["fail"]))

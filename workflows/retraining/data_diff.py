@@ -11,7 +11,7 @@ from features.store import Store
 from schemas.tables import KEY_BYTES
 from trainer.runs.run import Run
 from workflows.retraining.data_snapshot import DataSnapshot
-from workflows.retraining.drift import Drift, Moments, compute_drift, compute_moments
+from workflows.retraining.drift import Moments, compute_drift, compute_moments
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,9 @@ class DataDiff:
     """Differences between new data and the champion's training data. A text is a caption or a label.
 
     Args:
-        images: Number of images in the new data.
-        texts: Number of texts in the new data.
         new_images: Number of images with a new id.
         changed_images: Number of images with a known id and other content.
-        removed_images: Number of the champion's images that were removed.
         new_texts: Number of new or changed texts.
-        removed_texts: Number of the champion's texts that were removed.
         removed_fraction: Fraction of the champion's images that were removed.
         failure_rate: Fraction of the input records that failed.
         length_change: Relative change of the mean text length; None without new texts.
@@ -57,21 +53,16 @@ class DataDiff:
 def compare_data(
     store: Store, champion: Run, old: DataSnapshot, moments: Moments | None, new: DataSnapshot, failure_rate: float
 ) -> DataDiff:
-    """Compares two snapshots.
+    """Compares the champion's training data with the data to train on.
 
-    Args:
-        store: The store.
-        champion: The champion, whose vocabulary and feature table are used.
-        old: The champion's training data.
-        moments: Moments of the champion's features; None if they were not recorded.
-        new: The data to train on.
-        failure_rate: Fraction of the input records that failed.
+    `moments` are those of the champion's features; None if they were not recorded.
     """
     old_images, images = old.images(), new.images()
     old_texts, texts = old.texts(), new.texts()
     new_texts = [text for name, text in texts.items() if old_texts.get(name) != text]
     new_keys = [key for name, key in images.items() if old_images.get(name) != key]
-    drift = _compare_features(store, champion, moments, new_keys)
+    new_moments = compute_moments(store.feature_table(champion.metadata.features.fingerprint), _to_array(new_keys))
+    drift = compute_drift(moments, new_moments) if moments and new_moments else None
     removed = sum(name not in images for name in old_images)
     return DataDiff(
         images=len(images),
@@ -100,11 +91,6 @@ def compute_snapshot_moments(store: Store, feature_table: str, snapshot: DataSna
     return compute_moments(store.feature_table(feature_table), _to_array(set(snapshot.images().values())))
 
 
-def _compare_features(store: Store, champion: Run, moments: Moments | None, new_keys: Iterable[bytes]) -> Drift | None:
-    new = compute_moments(store.feature_table(champion.metadata.features.fingerprint), _to_array(new_keys))
-    return compute_drift(moments, new) if moments and new else None
-
-
 def _to_array(keys: Iterable[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, KEY_BYTES)
 
@@ -113,7 +99,5 @@ def _compare_lengths(champion: Run, old: list[str], new: list[str]) -> float | N
     if not old or not new:
         return None
 
-    def mean_length(texts: list[str]) -> Any:
-        return np.mean([champion.task.text_length(text) for text in texts])
-
-    return float(abs(mean_length(new) / mean_length(old) - 1))
+    before, after = (np.mean([champion.task.text_length(text) for text in texts]) for texts in (old, new))
+    return float(abs(after / before - 1))

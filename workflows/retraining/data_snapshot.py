@@ -4,7 +4,7 @@ dataset, image_id, key, split, text_id, text      one row per caption or label
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.io.atomic_files import atomic_write
-from features.store import Dataset, FeatureTable, Store
+from features.store import Store
 from features.store.caption_table import check_file_names
 from schemas.errors import CaptError, CorruptFileError
 from schemas.records import stack_keys
@@ -20,60 +20,50 @@ from schemas.table_config import canonical_json
 from trainer.data.held_out_images import ImageName
 from trainer.evaluation.paired_evaluation import CommonImages
 
-_SCHEMA = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("image_id", pa.string()),
-        ("key", pa.binary()),
-        ("split", pa.string()),
-        ("text_id", pa.string()),
-        ("text", pa.string()),
-    ]
-)
+_NAMES = ("dataset", "image_id", "key", "split", "text_id", "text")
+_SCHEMA = pa.schema([(name, pa.binary() if name == "key" else pa.string()) for name in _NAMES])
 _SORT_KEYS = [(name, "ascending") for name in ("dataset", "image_id", "text_id")]
 _DIGEST_BATCH = 1 << 14
 
 
 class DataSnapshot:
-    """The images, splits and texts that a run is trained and evaluated on.
-
-    Args:
-        rows: One row per caption or label, in any order.
-    """
+    """The images, splits and texts that a run is trained and evaluated on: one row per caption or label."""
 
     def __init__(self, rows: pa.Table) -> None:
-        self.rows = rows.select(_SCHEMA.names).cast(_SCHEMA).sort_by(_SORT_KEYS).combine_chunks()
+        self.rows = rows.select(_NAMES).cast(_SCHEMA).sort_by(_SORT_KEYS).combine_chunks()
 
     @classmethod
-    def from_captions(
-        cls, store: Store, datasets: Iterable[str], caption_tables: Iterable[str], feature_table: str
+    def read(
+        cls, store: Store, datasets: Sequence[str], caption_tables: Sequence[str], feature_table: str
     ) -> "DataSnapshot":
-        """Reads the captions of all images that have features.
+        """Reads the captions or labels of all images that have features.
 
         Args:
             store: The store.
             datasets: Names of the datasets.
-            caption_tables: Fingerprint of each dataset's caption table.
+            caption_tables: Fingerprint of each dataset's caption table; empty for labels.
             feature_table: Fingerprint of the feature table.
         """
         features = store.feature_table(feature_table)
         parts = []
-        for name, fingerprint in zip(datasets, caption_tables, strict=True):
-            dataset, caption_table = store.dataset(name), store.caption_table(fingerprint)
-            captions = caption_table.captions().select(["image_id", "caption_id", "caption"])
-            check_file_names(caption_table, captions, dataset, dataset.catalog())
-            parts.append(_join_catalog(dataset, captions.rename_columns(["image_id", "text_id", "text"]), features))
-        return cls(pa.concat_tables(parts))
-
-    @classmethod
-    def from_labels(cls, store: Store, datasets: Iterable[str], feature_table: str) -> "DataSnapshot":
-        """Reads the labels of all CAPTCHA images that have pixels. Arguments as in `from_captions`."""
-        features = store.feature_table(feature_table)
-        parts = []
-        for name in datasets:
+        fingerprints: Sequence[str | None] = caption_tables or [None] * len(datasets)
+        for name, fingerprint in zip(datasets, fingerprints, strict=True):
             dataset = store.dataset(name)
-            labels = dataset.labels().rename_columns(["image_id", "text"])
-            parts.append(_join_catalog(dataset, labels.append_column("text_id", labels["image_id"]), features))
+            catalog = dataset.catalog()
+            if fingerprint:
+                caption_table = store.caption_table(fingerprint)
+                captions = caption_table.captions().select(["image_id", "caption_id", "caption"])
+                check_file_names(caption_table, captions, dataset, catalog)
+                texts = captions.rename_columns(["image_id", "text_id", "text"])
+            else:
+                labels = dataset.labels().rename_columns(["image_id", "text"])
+                texts = labels.append_column("text_id", labels["image_id"])
+            catalog = catalog.select(["image_id", "key", "split"])
+            if len(catalog):
+                catalog = catalog.filter(pa.array(features.lookup(stack_keys(catalog)) >= 0))
+            rows = texts.join(catalog, "image_id", join_type="inner")
+            rows = rows.append_column("dataset", pa.array([name] * len(rows), pa.string()))
+            parts.append(rows.select(_NAMES))
         return cls(pa.concat_tables(parts))
 
     @classmethod
@@ -114,9 +104,7 @@ class DataSnapshot:
         return dict(zip(zip(*ids, strict=True), self.rows["text"].to_pylist(), strict=True))
 
     def held_out(self) -> CommonImages:
-        """Returns the images of the test split; of val if test is empty.
-
-        Images whose content is also in the train split are excluded.
+        """Returns the images of the test split whose content is not in the train split; if there are none, of val.
 
         Raises:
             CaptError: Both splits are empty.
@@ -136,15 +124,6 @@ class DataSnapshot:
 
     def _select(self, split: str) -> pa.Table:
         return self.rows.filter(pc.equal(self.rows["split"], split))
-
-
-def _join_catalog(dataset: Dataset, texts: pa.Table, features: FeatureTable) -> pa.Table:
-    """Adds key and split to the texts, and drops images without features."""
-    catalog = dataset.catalog().select(["image_id", "key", "split"])
-    if len(catalog):
-        catalog = catalog.filter(pa.array(features.lookup(stack_keys(catalog)) >= 0))
-    rows = texts.join(catalog, "image_id", join_type="inner")
-    return rows.append_column("dataset", pa.array([dataset.name] * len(rows), pa.string())).select(_SCHEMA.names)
 
 
 def _group_images(rows: pa.Table) -> CommonImages:

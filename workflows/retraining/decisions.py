@@ -15,10 +15,6 @@ _COMPLETED = ("promoted", "rejected")
 class DecisionLog:
     """The history of a registered model at the start of a retraining.
 
-    Args:
-        model: The registered model.
-        task: Name of the task.
-
     Attributes:
         champion: Name of the champion's run at the start; None without a champion.
         run_name: Name of the challenger, once it is known.
@@ -50,13 +46,13 @@ class DecisionLog:
         for run in self._model.runs():
             if run not in {*decided, self.run_name}:
                 reason = "the data or the settings changed before the run was finished"
-                self._model.decide(self._metadata("abandoned", run, (reason,), {}))
+                self._model.decide(self._build_metadata("abandoned", run, (reason,), {}))
 
     def record(self, decision: Decision, reasons: tuple[str, ...]) -> None:
         """Records a decision that does not change the champion, unless the last decision is equal."""
         last = self.history[-1].facts if self.history else None
         if last is None or (last.decision, last.run, last.reasons) != (decision, self.run_name, reasons):
-            self._model.decide(self._metadata(decision, self.run_name, reasons, self._final_lineage()))
+            self._model.decide(self._build_metadata(decision, self.run_name, reasons, self._final_lineage()))
 
     def promote(self, reasons: tuple[str, ...]) -> None:
         """Makes the challenger the champion.
@@ -64,27 +60,24 @@ class DecisionLog:
         Raises:
             ChampionChangedError: The champion has changed since the start.
         """
-        metadata = self._metadata("promoted", self.run_name, reasons, self._final_lineage())
+        metadata = self._build_metadata("promoted", self.run_name, reasons, self._final_lineage())
         self._model.promote_over(self.champion, metadata.model_copy(update={"champion": self.run_name}))
 
-    def _metadata(
+    def _build_metadata(
         self, decision: Decision, run: str | None, reasons: tuple[str, ...], lineage: dict[str, Any]
     ) -> ModelMetadata:
-        return ModelMetadata.model_validate(
-            {
-                "task": self._task,
-                "decision": decision,
-                "run": run,
-                "champion": None,
-                "reasons": reasons,
-                "decided_at": current_time(),
-                "lineage": lineage,
-            }
+        return ModelMetadata(
+            task=self._task,
+            decision=decision,
+            run=run,
+            champion=None,
+            reasons=reasons,
+            decided_at=current_time(),
+            lineage=lineage,
         )
 
     def _final_lineage(self) -> dict[str, Any]:
-        lineage: dict[str, Any] = json.loads(json.dumps({**self.lineage, "seconds": self.seconds}))
-        return lineage
+        return dict(json.loads(json.dumps({**self.lineage, "seconds": self.seconds})))
 
 
 def find_finished(history: Sequence[ModelDecision], inputs: str) -> str:

@@ -28,13 +28,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and covariance of image vectors.
-
-    Args:
-        count: Number of images, at least 2.
-        mean: float64 array [D], D at most `MAX_DIMENSIONS`.
-        covariance: float64 array [D, D].
-    """
+    """Mean [D] and covariance [D, D] of at least 2 image vectors, float64; D is at most `MAX_DIMENSIONS`."""
 
     count: int
     mean: NDArray[np.float64]
@@ -78,11 +72,10 @@ def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | N
 
     Spatial features are averaged over their locations, pixels into a grid of cells. Vectors longer than
     `MAX_DIMENSIONS` are reduced by a seeded random projection, which keeps distances (Johnson and Lindenstrauss, 1984).
-    If there are more than `MAX_IMAGES` images, only those with the smallest keys are used. Keys are
-    hashes, so these images are a random sample.
+    Of more than `MAX_IMAGES` images, those with the smallest keys are used: keys are hashes, so the sample is random.
 
     Args:
-        table: The feature table.
+        table: Their table.
         keys: uint8 array [N, 32] of content hashes. Keys that the table lacks are ignored.
 
     Returns:

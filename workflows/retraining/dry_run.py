@@ -1,7 +1,6 @@
 """Predicts the decision of a retraining without changing anything."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from features.io.locations import parse_location
@@ -10,7 +9,7 @@ from trainer.runs.run import load_run
 from workflows.model_registry import RegisteredModel
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.decisions import find_finished
-from workflows.retraining.preparation import PreparedData, hash_inputs, prepare_data, summarize, take_snapshot
+from workflows.retraining.preparation import PreparedData, hash_inputs, prepare_data, read_snapshot, summarize
 
 _DRY_RUN_KEYS = ("hits", "misses", "estimated_seconds")
 
@@ -28,10 +27,7 @@ def forecast(config: RetrainConfig) -> dict[str, Any]:
     model = RegisteredModel(store, config.name)
     champion = model.champion if store_exists else None
     run = load_run(model.ensure_local(champion)) if champion else None
-    vocab_from = None
-    if config.vocabulary == "reuse" and run:
-        vocab_from = str(run.metadata.caption_tables[0].fingerprint)
-    data = prepare_data(config, store, vocab_from, dry_run=True)
+    data = prepare_data(config, store, run, dry_run=True)
     if store_exists:
         decision, reason = _predict_decision(config, store, model, data)
     else:
@@ -64,18 +60,13 @@ def _predict_decision(
         return "prepare_and_train", f"the dataset {missing[0]} is not in the store yet"
     tables = list(config.training_task.preparations)
     image_summaries = data.summaries[tables.index("features") :: len(tables)]
-    removed = sum(
-        _count_removed_images(store, name, summary)
-        for name, summary in zip(data.datasets, image_summaries, strict=True)
-    )
+    removed = 0
+    for name, summary in zip(data.datasets, image_summaries, strict=True):
+        stored = sum(store.dataset(name).facts.images.values())
+        removed += max(0, stored - int(summary["input"]) + int(summary["failed"]))
     if removed:
         return "prepare_and_train", f"{removed:,} images were removed"
-    reason = find_finished(model.history(), hash_inputs(config, data, take_snapshot(store, data)))
+    reason = find_finished(model.history(), hash_inputs(config, data, read_snapshot(store, data)))
     if reason:
         return "no_change", reason
     return "train", "the model has not been trained on this data with these settings"
-
-
-def _count_removed_images(store: Store, name: str, summary: Mapping[str, Any]) -> int:
-    stored = sum(store.dataset(name).facts.images.values())
-    return max(0, stored - int(summary["input"]) + int(summary["failed"]))

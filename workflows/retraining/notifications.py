@@ -53,18 +53,13 @@ def _run(command: tuple[str, ...], data: bytes, timeout: float) -> str:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             process.communicate(data, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            _kill(process)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             return f"was killed after {timeout:g} seconds"
-        except BaseException:
-            _kill(process)
-            raise
     return f"ended with exit code {process.returncode}" if process.returncode else ""
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _post(url: str, data: bytes, timeout: float) -> str:

@@ -15,6 +15,7 @@ from schemas.errors import CaptError, ExitCode
 from schemas.manifests import Decision
 from schemas.options.workflows import Retrain
 from schemas.table_config import SHORT_FINGERPRINT, compute_digest
+from schemas.terminal.console import Printer
 from trainer.runs.metadata import library_versions
 from trainer.runs.run import Run, load_run
 from workflows.model_registry import ChampionChangedError, RegisteredModel
@@ -32,8 +33,8 @@ from workflows.retraining.preparation import (
     hash_inputs,
     hash_settings,
     prepare_data,
+    read_snapshot,
     summarize,
-    take_snapshot,
 )
 from workflows.retraining.promotion_gate import GateResult
 
@@ -54,11 +55,7 @@ _log = logging.getLogger("capt.retrain")
 
 
 class DataCheckError(CaptError):
-    """The new data failed a data check.
-
-    Args:
-        result: The results of the checks.
-    """
+    """The new data failed a data check."""
 
     def __init__(self, result: DataCheckResult) -> None:
         self.result = result
@@ -111,8 +108,6 @@ def retrain(options: Retrain) -> dict[str, Any]:
 
 def print_retrained(result: dict[str, Any]) -> None:
     """Prints the result of `retrain`."""
-    from schemas.terminal.console import Printer
-
     printer = Printer()
     for line in (*result["reasons"], *result.get("warnings", ())):
         printer.line(line)
@@ -136,8 +131,8 @@ class _Retraining:
     def run(self) -> dict[str, Any]:
         """Runs all stages and returns the outcome."""
         self._start_stage("prepare")
-        data = prepare_data(self.config, self.store, self._reused_vocabulary())
-        snapshot = take_snapshot(self.store, data)
+        data = prepare_data(self.config, self.store, self.champion)
+        snapshot = read_snapshot(self.store, data)
         inputs = hash_inputs(self.config, data, snapshot)
         self._identify(data, snapshot, inputs)
         finished = find_finished(self.log.history, inputs)
@@ -167,12 +162,6 @@ class _Retraining:
         _log.info("retrain %s: %s", self.config.name, stage)
 
     # === Stages ===
-
-    def _reused_vocabulary(self) -> str | None:
-        """Returns the fingerprint of the champion's caption table if its vocabulary is reused."""
-        if self.config.vocabulary == "rebuild" or not self.champion:
-            return None
-        return str(self.champion.metadata.caption_tables[0].fingerprint)
 
     def _identify(self, data: PreparedData, snapshot: DataSnapshot, inputs: str) -> None:
         """Names the run by its data, settings and initial weights, and abandons unfinished runs of other names."""
@@ -233,7 +222,7 @@ class _Retraining:
         )
 
     def _decide(self, result: GateResult) -> dict[str, Any]:
-        self.log.lineage["gate"] = result.to_dict()
+        self.log.lineage["gate"] = asdict(result)
         if not result.passed:
             return self._record("rejected", result.reasons)
         try:
@@ -253,11 +242,7 @@ class _Retraining:
 
     def _outcome(self, decision: str, reasons: tuple[str, ...]) -> dict[str, Any]:
         champion = self.model.champion
-        stages: dict[str, Any] = {
-            name: self.log.lineage[name]
-            for name in ("prepared", "data_diff", "warnings", "gate")
-            if name in self.log.lineage
-        }
+        stages = ("prepared", "data_diff", "warnings", "gate")
         return {
             "decision": decision,
             "reasons": list(reasons),
@@ -266,6 +251,6 @@ class _Retraining:
             "champion": champion,
             "champion_dir": str(self.model.run_path(champion)) if champion else None,
             "run": self.log.run_name,
-            **stages,
+            **{name: self.log.lineage[name] for name in stages if name in self.log.lineage},
             "seconds": self.log.seconds,
         }

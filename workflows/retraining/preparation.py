@@ -6,7 +6,8 @@ from typing import Any
 
 from features.store import Store
 from schemas.table_config import compute_digest
-from workflows.prepared_tasks import files_named
+from trainer.runs.run import Run
+from workflows.prepared_tasks import dataset_name, files_named
 from workflows.retraining.config import RetrainConfig
 from workflows.retraining.data_diff import compute_failure_rate
 from workflows.retraining.data_snapshot import DataSnapshot
@@ -37,15 +38,12 @@ class PreparedData:
         return compute_failure_rate(self.summaries)
 
 
-def prepare_data(config: RetrainConfig, store: Store, vocab_from: str | None, dry_run: bool = False) -> PreparedData:
+def prepare_data(config: RetrainConfig, store: Store, champion: Run | None, dry_run: bool = False) -> PreparedData:
     """Prepares every dataset. Failed records do not stop a preparation; the data checks limit them.
 
-    Args:
-        config: The retraining.
-        store: The store.
-        vocab_from: Caption table whose vocabulary is reused; None builds one from the first dataset.
-        dry_run: Whether to report only and write nothing.
+    A vocabulary that is not reused from the champion is built from the first dataset.
     """
+    reused = str(champion.metadata.caption_tables[0].fingerprint) if champion and config.vocabulary == "reuse" else None
     summaries: list[dict[str, Any]] = []
     caption_tables: list[str] = []
     tables: dict[str, str] = {}
@@ -53,7 +51,7 @@ def prepare_data(config: RetrainConfig, store: Store, vocab_from: str | None, dr
     for dataset in config.data:
         for table, preparation in config.training_task.preparations.items():
             options = {"max_failures": "100%", **config.preparation_options(table, dataset)}
-            vocabulary = vocab_from or (caption_tables[0] if caption_tables else None)
+            vocabulary = reused or (caption_tables[0] if caption_tables else None)
             if table == "captions" and vocabulary:
                 options = {name: value for name, value in options.items() if name not in _VOCABULARY_OPTIONS}
                 options["vocab_from"] = vocabulary
@@ -63,15 +61,13 @@ def prepare_data(config: RetrainConfig, store: Store, vocab_from: str | None, dr
             if table == "captions":
                 caption_tables.append(str(summary["fingerprint"]))
             else:
-                datasets.append(str(options.get("dataset_name") or options.get("dataset_type") or config.task))
+                datasets.append(dataset_name(options, config.task))
     return PreparedData(tuple(datasets), tables, tuple(caption_tables), tuple(summaries))
 
 
-def take_snapshot(store: Store, data: PreparedData) -> DataSnapshot:
+def read_snapshot(store: Store, data: PreparedData) -> DataSnapshot:
     """Returns the snapshot of the data that a run would be trained on."""
-    if data.caption_tables:
-        return DataSnapshot.from_captions(store, data.datasets, data.caption_tables, data.tables["features"])
-    return DataSnapshot.from_labels(store, data.datasets, data.tables["features"])
+    return DataSnapshot.read(store, data.datasets, data.caption_tables, data.tables["features"])
 
 
 def hash_settings(config: RetrainConfig, data: PreparedData) -> str:

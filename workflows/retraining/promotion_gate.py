@@ -1,15 +1,14 @@
 """Decides whether a challenger replaces the champion, by a paired comparison on held-out images."""
 
 import re
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from features.store import Store
 from schemas.errors import CaptError
 from trainer.evaluation.bootstrap import Difference, MetricSamples, bootstrap_intervals, paired_differences
-from trainer.evaluation.paired_evaluation import CommonImages, sample_run
+from trainer.evaluation.paired_evaluation import sample_run
 from trainer.runs.run import Run
 from workflows.retraining.config import GateConfig
 from workflows.retraining.data_snapshot import DataSnapshot
@@ -53,10 +52,6 @@ class GateResult:
     comparisons: dict[str, PairedResult] = field(default_factory=dict)
     excluded_images: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the values for JSON."""
-        return asdict(self)
-
 
 def accept_first_model(
     challenger: Run, store: Store, snapshot: DataSnapshot, metric: str, gate: GateConfig
@@ -78,18 +73,9 @@ def evaluate_challenger(
     metric: str,
     gate: GateConfig,
 ) -> GateResult:
-    """Compares two runs on the champion's test split and on the new one.
+    """Compares two runs on the test split of the champion's data (`old`) and on that of the challenger's (`new`).
 
     Images that one of the runs is trained on are excluded.
-
-    Args:
-        champion: The champion.
-        challenger: The challenger.
-        store: The store with the features of both.
-        old: The champion's training data.
-        new: The challenger's training data.
-        metric: Metric of the gate.
-        gate: Requirements for the promotion.
 
     Raises:
         CaptError: All images are excluded.
@@ -104,47 +90,34 @@ def evaluate_challenger(
         del splits[NEW_TEST]
     results: dict[str, PairedResult] = {}
     objections: list[str] = []
+
+    def compare(name: str, a: MetricSamples, b: MetricSamples) -> Difference:
+        difference = paired_differences(a, b, gate.n_resamples, gate.confidence_level)[metric]
+        results[name] = PairedResult(len(a), a.metrics(), b.metrics(), difference=difference)
+        return difference
+
     for split, images in splits.items():
         if not len(images):
             continue
         a, b = sample_run(champion, store, images), sample_run(challenger, store, images)
-        results[split] = _compare(a, b, metric, gate)
-        objections += _check_improvement(split, results[split], metric, gate)
-        for name, config in gate.slices.items():
-            selected = _match_images(images, config.pattern)
+        difference = compare(split, a, b)
+        if not difference.low > gate.min_improvement:
+            reason = f"the lower end must exceed {gate.min_improvement:+.4f}"
+            objections.append(f"{_describe(split, results[split], metric)}; {reason}")
+        for slice_name, config in gate.slices.items():
+            search = re.compile(config.pattern, re.IGNORECASE).search
+            selected = np.array([any(map(search, texts)) for texts in images.references], bool)
             if selected.any():
-                result = _compare(a.select(selected), b.select(selected), metric, gate)
-                results[f"{split}/{name}"] = result
-                objections += _check_slice(f"{split}/{name}", result, metric, config.max_regression)
+                name, limit = f"{split}/{slice_name}", config.max_regression
+                difference = compare(name, a.select(selected), b.select(selected))
+                if difference.high < 0 or (limit is not None and difference.mean < -limit):
+                    objections.append(
+                        f"{_describe(name, results[name], metric)}; the challenger is worse on this slice"
+                    )
     if not results:
         raise CaptError("champion and challenger have no held-out image in common", location=str(store.path))
     reasons = objections or [_describe(split, results[split], metric) for split in splits if split in results]
     return GateResult(not objections, tuple(reasons), results, len(old_images) - len(splits[CHAMPION_TEST]))
-
-
-def _match_images(images: CommonImages, pattern: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    search = re.compile(pattern, re.IGNORECASE).search
-    return np.array([any(map(search, texts)) for texts in images.references], bool)
-
-
-def _compare(a: MetricSamples, b: MetricSamples, metric: str, gate: GateConfig) -> PairedResult:
-    difference = paired_differences(a, b, gate.n_resamples, gate.confidence_level)[metric]
-    return PairedResult(len(a), a.metrics(), b.metrics(), difference=difference)
-
-
-def _check_improvement(split: str, result: PairedResult, metric: str, gate: GateConfig) -> list[str]:
-    assert result.difference is not None
-    if result.difference.low > gate.min_improvement:
-        return []
-    return [f"{_describe(split, result, metric)}; the lower end must exceed {gate.min_improvement:+.4f}"]
-
-
-def _check_slice(name: str, result: PairedResult, metric: str, max_regression: float | None) -> list[str]:
-    assert result.difference is not None
-    is_worse = max_regression is not None and result.difference.mean < -max_regression
-    if result.difference.high < 0 or is_worse:
-        return [f"{_describe(name, result, metric)}; the challenger is worse on this slice"]
-    return []
 
 
 def _describe(name: str, result: PairedResult, metric: str) -> str:

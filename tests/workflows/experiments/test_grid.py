@@ -8,7 +8,8 @@ import pytest
 from schemas.errors import UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment
 from workflows.experiments.config import parse_experiment_config
-from workflows.experiments.grid import Grid, build_grid
+from workflows.experiments.grid import build_grid
+from workflows.experiments.records import ExperimentRecord
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def names(entries: dict[str, Any]) -> list[str]:
     return [trial.name for trial in grid(entries).trials]
 
 
-def grid(entries: dict[str, Any]) -> Grid:
+def grid(entries: dict[str, Any]) -> ExperimentRecord:
     return build_grid(parse_experiment_config(entries, "file"), "file")
 
 

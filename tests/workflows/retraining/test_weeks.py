@@ -93,7 +93,7 @@ def test_three_weeks(root: Path) -> None:
 
     scenes(root / "scenes", 600)
     pipeline, registry = "workflows.retraining.pipeline", "workflows.model_registry"
-    crash(root, "before", pipeline, "take_snapshot")
+    crash(root, "before", pipeline, "read_snapshot")
     crash(root, "before", pipeline, "promotion_gate.evaluate_challenger")
     crash(root, "before", registry, "RegisteredModel.promote_over")
     assert [one["decision"] for one in capt.models_show(store=str(root / "store"))["history"]] == ["promoted"]

@@ -142,9 +142,9 @@ class RetrainConfig(Settings):
         name: Name of the registered model.
         task: `captioner` or `captcha`.
         data: Datasets: options of `capt prepare` that select the records.
-        features: Values of `capt prepare features` or `capt prepare captcha` for every dataset.
-        captions: Values of `capt prepare captions` for every dataset.
-        train: Values and hyperparameters of `capt train`.
+        features: Options of `capt prepare features` or `capt prepare captcha` for every dataset.
+        captions: Options of `capt prepare captions` for every dataset.
+        train: Options and hyperparameters of `capt train`.
         initialization: Initial weights: `random`, or the weights of the `champion`.
         vocabulary: `rebuild` builds a vocabulary from the new train split; `reuse` keeps the champion's. Captioners
             only.

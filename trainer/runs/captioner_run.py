@@ -89,7 +89,9 @@ class CaptionerRun(Run):
             UsageError: An option is unknown or out of range, or a word is not in the vocabulary.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        bad = tuple(self._word_id(word) for word in bad_words)
+        if unknown := [word for word in bad_words if word not in self.vocabulary]:
+            raise UsageError(f"{unknown[0]!r} is not in the vocabulary of the run", location="--bad-words")
+        bad = tuple(map(self.vocabulary.index, bad_words))
         if given.get("temperature") == 0:
             del given["temperature"]  # greedy decoding
         try:
@@ -98,12 +100,6 @@ class CaptionerRun(Run):
             first = error.errors()[0]
             name = ", ".join(f"--{field}".replace("_", "-") for field in first["loc"])
             raise UsageError(first["msg"].removeprefix("Value error, "), location=name) from None
-
-    def _word_id(self, word: str) -> int:
-        try:
-            return self.vocabulary.index(word)
-        except ValueError:
-            raise UsageError(f"{word!r} is not in the vocabulary of the run", location="--bad-words") from None
 
     def caption(self, image: ImageLike, decoding: GenerationConfig | None = None) -> Caption:
         """Captions one image: a path, encoded bytes, or a PIL image.
@@ -129,11 +125,9 @@ class CaptionerRun(Run):
             decoding: The config of caption generation; None for greedy decoding.
             first: Number of the first image in a longer sequence, which seeds its random samples.
         """
-
-        def predict(features: NDArray[Any], numbers: Sequence[int]) -> list[Caption]:
-            return self.caption_features(features, decoding, numbers)
-
-        return self._predict(images, predict, first)
+        return self._predict(
+            images, lambda features, numbers: self.caption_features(features, decoding, numbers), first
+        )
 
     def caption_features(
         self, features: NDArray[Any], decoding: GenerationConfig | None = None, numbers: Sequence[int] | None = None
@@ -145,21 +139,17 @@ class CaptionerRun(Run):
             decoding: The config of caption generation; None for greedy decoding.
             numbers: Number of each image in a longer sequence, which seeds its random samples.
         """
-        output = self._decoder(decoding or self.decoding())(
-            features, range(len(features)) if numbers is None else numbers
-        )
+        from trainer.decoding.factory import make_decoder
+
+        config = decoding or self.decoding()
+        if config not in self._decoders:
+            self._decoders[config] = make_decoder(self.model, config)
+        output = self._decoders[config](features, range(len(features)) if numbers is None else numbers)
         return [self._to_caption(output, image) for image in range(len(features))]
 
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
         """Predicts one caption per image by greedy decoding."""
         return [caption.text for caption in self.caption_features(features)]
-
-    def _decoder(self, decoding: GenerationConfig) -> "AutoregressiveDecoder":
-        from trainer.decoding.factory import make_decoder
-
-        if decoding not in self._decoders:
-            self._decoders[decoding] = make_decoder(self.model, decoding)
-        return self._decoders[decoding]
 
     def _to_caption(self, output: GenerationOutput, image: int) -> Caption:
         captions = []

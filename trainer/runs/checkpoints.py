@@ -8,7 +8,6 @@
 """
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path, write
 from features.io.cache_paths import TEMP_PREFIX
-from features.runtime.keras_settings import keras, ops
+from features.runtime.keras_settings import keras
 from schemas.errors import CorruptFileError
 from schemas.frozen import Frozen
 from schemas.strict_json import parse_json
@@ -62,24 +61,13 @@ class TrainingState(Frozen):
 
 
 class Checkpoints:
-    """The checkpoints of one run.
-
-    Args:
-        root: Directory of the checkpoints; it may be missing.
-    """
+    """The checkpoints of one run, in a directory that may be missing."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def state(self) -> TrainingState | None:
-        """Reads `state.json`.
-
-        Returns:
-            None before the first checkpoint.
-
-        Raises:
-            CorruptFileError: The file is corrupt.
-        """
+        """Reads `state.json`; None before the first checkpoint, CorruptFileError if it is corrupt."""
         path = self._root / STATE
         try:
             data = path.read_bytes()
@@ -87,18 +75,14 @@ class Checkpoints:
             return TrainingState.model_validate_json(data)
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            raise CorruptFileError(f"the file is corrupt: {error.errors()[0]['msg']}", location=str(path)) from None
         except ValueError as error:
-            raise CorruptFileError(f"the file is corrupt: {error}", location=str(path)) from None
+            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise CorruptFileError(f"the file is corrupt: {problem}", location=str(path)) from None
 
     def save(self, model: keras.Model, progress: Progress, total_steps: int) -> None:
-        """Saves a checkpoint, and deletes those that are neither the last nor the best.
+        """Saves a checkpoint of a compiled model, and deletes those that are neither the last nor the best.
 
-        Args:
-            model: The compiled model.
-            progress: The progress of the run.
-            total_steps: Steps since the run started, which name the checkpoint.
+        `total_steps`, since the run started, names the checkpoint.
         """
         name = f"{total_steps:08d}"
         self._write_weights(model, self._root / name)
@@ -107,22 +91,21 @@ class Checkpoints:
         best = name if before is None or is_better else before.best
         state = TrainingState(last=name, best=best, progress=progress)
         write(self._root / STATE, state.model_dump_json().encode())
-        self._delete_others(state)
+        for path in self._root.iterdir():
+            if path.is_dir() and (path.name.startswith(TEMP_PREFIX) or path.name not in (state.last, state.best)):
+                shutil.rmtree(path)
 
     def load_last(self, model: keras.Model) -> Progress | None:
         """Loads the last checkpoint into a model, its optimizer and random generators.
 
-        Args:
-            model: The model, built and compiled as it was when saved.
-
-        Returns:
-            The progress at the checkpoint; None without a checkpoint.
+        The model is built and compiled as it was when saved. Returns the progress; None without a checkpoint.
         """
         state = self.state()
         if state is None:
             return None
         load_weights(model, self._root / state.last / WEIGHTS)
-        restore_random(model, state.progress.random)
+        for variable, values in zip(_random_variables(model), state.progress.random, strict=True):
+            variable.assign(np.reshape(np.array(values, variable.dtype), variable.shape))
         return state.progress
 
     def load_best(self, model: keras.Model) -> None:
@@ -133,11 +116,8 @@ class Checkpoints:
         """
         state = self.state()
         if state is None:
-            raise CorruptFileError(
-                "the run has no checkpoint yet",
-                location=str(self._root),
-                hint="Run `capt train` to its end.",
-            )
+            hint = "Run `capt train` to its end."
+            raise CorruptFileError("the run has no checkpoint yet", location=str(self._root), hint=hint)
         directory = self._root / state.best
         try:
             load_weights(model, directory / (AVERAGE if (directory / AVERAGE).exists() else WEIGHTS))
@@ -158,18 +138,9 @@ class Checkpoints:
         shutil.rmtree(directory, ignore_errors=True)
         replace_tree_atomically(temporary, directory)
 
-    def _delete_others(self, state: TrainingState) -> None:
-        for path in self._root.iterdir():
-            if path.is_dir() and (path.name.startswith(TEMP_PREFIX) or path.name not in (state.last, state.best)):
-                shutil.rmtree(path)
-
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Loads weights into a built model.
-
-    Raises:
-        CorruptFileError: The file is missing, corrupt, or of another model.
-    """
+    """Loads weights into a built model; CorruptFileError if they are missing, corrupt, or of another model."""
     if not path.is_file():
         raise CorruptFileError("the weights are missing", location=str(path))
     try:
@@ -178,26 +149,9 @@ def load_weights(model: keras.Model, path: Path) -> None:
         raise CorruptFileError(f"the weights cannot be read: {error}", location=str(path)) from error
 
 
-def metric_sums(metrics: Sequence[keras.Metric]) -> tuple[float, ...]:
-    """Returns the state of metrics."""
-    return tuple(float(ops.convert_to_numpy(variable)) for metric in metrics for variable in metric.variables)
-
-
-def restore_sums(metrics: Sequence[keras.Metric], sums: tuple[float, ...]) -> None:
-    """Restores a state that `metric_sums` returned."""
-    for variable, value in zip([v for metric in metrics for v in metric.variables], sums, strict=True):
-        variable.assign(value)
-
-
 def random_states(model: keras.Model) -> tuple[tuple[int, ...], ...]:
     """Returns the states of a model's random generators, which its weights file does not contain."""
     return tuple(tuple(map(int, np.ravel(variable))) for variable in _random_variables(model))
-
-
-def restore_random(model: keras.Model, states: tuple[tuple[int, ...], ...]) -> None:
-    """Restores states that `random_states` returned."""
-    for variable, values in zip(_random_variables(model), states, strict=True):
-        variable.assign(np.reshape(np.array(values, variable.dtype), variable.shape))
 
 
 def _random_variables(model: keras.Model) -> list[keras.Variable]:

@@ -22,20 +22,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.io.atomic_files import (
-    hash_file,
-    replace_atomically,
-    replace_tree_atomically,
-    temporary_path,
-    write,
-)
+from features.io.atomic_files import hash_file, replace_atomically, replace_tree_atomically, temporary_path, write
 from features.io.cache_paths import TEMP_PREFIX
 from features.io.locations import parse_location
 from features.io.locks import hold_lock
 from features.store import FeatureTable
 from schemas.errors import CorruptFileError, StoreError, UsageError
 from schemas.tables import KEY_BYTES
-from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_run, write_metadata
+from trainer.runs.metadata import EXTRACTOR, METADATA, RunMetadata, check_same_run
 
 VOCABULARY = "vocabulary.txt"
 TRANSFORM = "transform"
@@ -53,12 +47,13 @@ LOCK = ".lock"
 _EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAGES, LOCK}
 
 
-def start_run(root: Path, metadata: RunMetadata, write_files: Callable[[], None]) -> None:
-    """Creates a run directory, or checks that it contains the same run.
+def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Callable[[], None]) -> None:
+    """Creates a run directory, or checks that it contains the same run; records the location of the store.
 
     Args:
         root: The run directory: new, empty, or of the same run.
         metadata: The run to train.
+        store: The store.
         write_files: Writes the other files that the run needs.
 
     Raises:
@@ -67,9 +62,14 @@ def start_run(root: Path, metadata: RunMetadata, write_files: Callable[[], None]
     if (root / METADATA).exists():
         check_same_run(root, metadata)
     else:
-        _check_no_other_files(root)
+        names = sorted(path.name for path in root.iterdir())
+        others = [name for name in names if name not in _EARLY_FILES and not name.startswith(TEMP_PREFIX)]
+        if others:
+            problem = f"the directory is not a run and not empty: it contains {others[0]}"
+            raise StoreError(problem, location=str(root), hint="Choose a new --run-dir.")
         write_files()
-    write_metadata(root, metadata)
+    write(root / METADATA, metadata.model_dump_json(indent=1).encode() + b"\n")
+    write(root / _STORE, f"{store}\n".encode())
 
 
 def write_network(root: Path, features: FeatureTable) -> None:
@@ -104,11 +104,7 @@ def write_training_images(root: Path, keys: NDArray[np.uint8]) -> None:
 
 
 def read_training_images(root: Path) -> NDArray[np.uint8]:
-    """Reads the content hashes of the training images, uint8 [N, 32].
-
-    Raises:
-        CorruptFileError: The file is missing or truncated.
-    """
+    """Reads the content hashes of the training images, uint8 [N, 32]; CorruptFileError if missing or truncated."""
     path = root / TRAINING_IMAGES
     try:
         data = path.read_bytes()
@@ -120,17 +116,8 @@ def read_training_images(root: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(-1, KEY_BYTES)
 
 
-def record_store(root: Path, store: Path) -> None:
-    """Records the location of the store in the run directory."""
-    write(root / _STORE, f"{store}\n".encode())
-
-
 def recorded_store(root: Path) -> Path:
-    """Returns the store that a run was trained from.
-
-    Raises:
-        UsageError: The store is unknown or has moved.
-    """
+    """Returns the store that a run was trained from; UsageError if it is unknown or has moved."""
     hint = "Set --store to its location."
     try:
         store = parse_location((root / _STORE).read_text(encoding="utf-8").rstrip("\n"))
@@ -142,20 +129,5 @@ def recorded_store(root: Path) -> Path:
 
 
 def lock_run(root: Path) -> AbstractContextManager[None]:
-    """Locks a run directory for training until the context or the process ends.
-
-    Raises:
-        LockedError: Another process is training in it.
-    """
+    """Locks a run directory for training until the context or the process ends; LockedError if it is locked."""
     return hold_lock(root / LOCK, "training here")
-
-
-def _check_no_other_files(root: Path) -> None:
-    names = sorted(path.name for path in root.iterdir())
-    others = [name for name in names if name not in _EARLY_FILES and not name.startswith(TEMP_PREFIX)]
-    if others:
-        raise StoreError(
-            f"the directory is not a run and not empty: it contains {others[0]}",
-            location=str(root),
-            hint="Choose a new --run-dir.",
-        )

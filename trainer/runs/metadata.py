@@ -3,12 +3,11 @@
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from features.io.atomic_files import write
-from features.store import CaptionTable, FeatureTable, Store
+from features.store import Store
 from schemas.errors import CorruptFileError, StoreError
 from schemas.frozen import Frozen
 from schemas.manifests import Sha256
@@ -40,22 +39,12 @@ _DESCRIPTIONS = {
 
 
 class FeatureOrigin(Frozen):
-    """The feature table of a run."""
+    """The feature table of a run; `network` is the SHA-256 of its frozen extractor."""
 
     fingerprint: Sha256
     table_config: FeatureTableConfig
     shape: tuple[int, ...]
     network: Sha256
-
-    @classmethod
-    def from_table(cls, table: FeatureTable) -> Self:
-        """Describes a feature table."""
-        return cls(
-            fingerprint=table.fingerprint,
-            table_config=table.table_config,
-            shape=table.shape,
-            network=table.facts.network,
-        )
 
 
 class ExtractorOrigin(Frozen):
@@ -70,11 +59,6 @@ class CaptionOrigin(Frozen):
 
     fingerprint: Sha256
     table_config: CaptionTableConfig
-
-    @classmethod
-    def from_table(cls, table: CaptionTable) -> Self:
-        """Describes a caption table."""
-        return cls(fingerprint=table.fingerprint, table_config=table.table_config)
 
 
 class RunMetadata(Frozen):
@@ -114,11 +98,7 @@ class RunMetadata(Frozen):
         raise NotImplementedError
 
     def build(self, root: Path) -> "keras.Model":
-        """Builds the model with initial weights.
-
-        Args:
-            root: The run directory.
-        """
+        """Builds the model with initial weights; `root` is the run directory."""
         raise NotImplementedError
 
     def open_tables(self, store: Store) -> TrainingTables:
@@ -135,12 +115,9 @@ class RunMetadata(Frozen):
 
 
 class CaptionerMetadata(RunMetadata):
-    """The metadata of a captioner.
+    """The metadata of a captioner; it has an `extractor` inside the model if `features` are pixels.
 
-    Args:
-        vocab_size: Number of token IDs.
-        max_new_tokens: Maximum number of generated tokens per caption. The end token counts.
-        extractor: The extractor inside the model if `features` are pixels, else None.
+    `max_new_tokens` is the maximum number of generated tokens per caption. The end token counts.
     """
 
     task: Literal["captioner"] = "captioner"
@@ -151,11 +128,9 @@ class CaptionerMetadata(RunMetadata):
 
     @property
     def config(self) -> ModelConfig:
-        """The hyperparameters of the model, typed."""
         return model_spec(self.model).config(**self.architecture)
 
     def build(self, root: Path) -> "Captioner":
-        """Builds the model with initial weights."""
         spec = model_spec(self.model)
         if self.extractor is None:
             return spec.build(self.config, self.vocab_size, self.features.shape)
@@ -168,11 +143,7 @@ class CaptionerMetadata(RunMetadata):
 
 
 class RecognizerMetadata(RunMetadata):
-    """The metadata of a CAPTCHA recognizer.
-
-    Args:
-        num_labels: Number of distinct labels of the train split, which `words.txt` lists.
-    """
+    """The metadata of a CAPTCHA recognizer; `words.txt` lists the distinct labels of the train split."""
 
     task: Literal["captcha"] = "captcha"
     model: Literal["recognizer"] = "recognizer"
@@ -181,11 +152,9 @@ class RecognizerMetadata(RunMetadata):
 
     @property
     def config(self) -> RecognizerConfig:
-        """The hyperparameters of the model, typed."""
         return RecognizerConfig(**self.architecture)
 
     def build(self, root: Path) -> "Recognizer":
-        """Builds the model with initial weights."""
         from trainer.models.recognizer import Recognizer
 
         model = Recognizer(self.config)
@@ -231,16 +200,9 @@ def read_metadata(root: Path) -> RunMetadata:
         raise CorruptFileError(f"the file is corrupt: {error}", location=str(path)) from None
 
 
-def write_metadata(root: Path, metadata: RunMetadata) -> None:
-    """Writes run.json."""
-    write(root / METADATA, metadata.model_dump_json(indent=1).encode() + b"\n")
-
-
 def check_same_run(root: Path, new: RunMetadata) -> None:
     """Raises StoreError with the first difference if the directory contains another run than `new`."""
-    differences = list(_find_differences(_identify(read_metadata(root)), _identify(new)))
-    if differences:
-        name, expected, got = differences[0]
+    for name, expected, got in _find_differences(_identify(read_metadata(root)), _identify(new)):
         raise StoreError(
             f"the directory contains another run: {_DESCRIPTIONS.get(name, name)}: expected {expected}, got {got}",
             location=str(root),

@@ -27,13 +27,7 @@ STRATEGIES: tuple[DecodingStrategy, ...] = get_args(DecodingStrategy)
 
 @dataclass(frozen=True)
 class RecognizedImage:
-    """The predictions for one image, one per decoding strategy.
-
-    Args:
-        greedy: The most probable characters.
-        beam: The most probable text that beam search found.
-        lexicon: The most probable label of the train split.
-    """
+    """The predictions for one image, one per decoding strategy; `lexicon` is a label of the train split."""
 
     greedy: Prediction
     beam: Prediction
@@ -103,7 +97,9 @@ class RecognizerRun(Run):
         self, images: Iterable[EncodedImage], strategy: DecodingStrategy = "greedy"
     ) -> Iterator[Prediction | RecordError]:
         """Recognizes the text in encoded images in batches, in order."""
-        check_decoding_strategy(strategy)
+        if strategy not in STRATEGIES:
+            hint = f"Use one of {', '.join(STRATEGIES)}."
+            raise UsageError(f"unknown strategy {strategy!r}", location="--decoding-strategy", hint=hint)
         return self._predict(images, lambda pixels, _: self._decoders[strategy](self.logits(pixels)))
 
     def recognize_all_strategies(self, images: Iterable[EncodedImage]) -> Iterator[RecognizedImage | RecordError]:
@@ -113,8 +109,7 @@ class RecognizerRun(Run):
     def recognize_pixels(self, pixels: NDArray[np.uint8]) -> list[RecognizedImage]:
         """Recognizes the text in images uint8 [N, H, W, 3] of the run's feature table with every strategy."""
         logits = self.logits(pixels)
-        predictions = zip(*(self._decoders[strategy](logits) for strategy in STRATEGIES), strict=True)
-        return [RecognizedImage(*each) for each in predictions]
+        return list(map(RecognizedImage, *(self._decoders[strategy](logits) for strategy in STRATEGIES)))
 
     def predict_texts(self, features: NDArray[Any]) -> list[str]:
         """Predicts one label per image by greedy decoding."""
@@ -126,10 +121,3 @@ class RecognizerRun(Run):
 
         logits: NDArray[np.float32] = ops.convert_to_numpy(self._compute_logits(ops.convert_to_tensor(pixels)))
         return logits
-
-
-def check_decoding_strategy(strategy: str) -> None:
-    """Raises UsageError if the decoding strategy is unknown."""
-    if strategy not in STRATEGIES:
-        names = ", ".join(STRATEGIES)
-        raise UsageError(f"unknown strategy {strategy!r}", location="--decoding-strategy", hint=f"Use one of {names}.")

@@ -6,7 +6,7 @@ image → extractor and storage dtype of the run's feature table → model → p
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,6 @@ from features.images.decode import to_rgb
 from features.images.resizer import Resizer
 from features.inputs import FileReference
 from features.io.locations import local_path
-from features.store.merge import as_keys
 from features.store.model_history import find_champion
 from features.store.storage_dtypes import decode
 from schemas.errors import CorruptFileError, RecordError, UsageError
@@ -71,11 +70,7 @@ class Run(ABC):
         return model
 
     def check_files(self) -> None:  # noqa: B027
-        """Reads the small files that another run copies from this one.
-
-        Raises:
-            StoreError: A file is missing or corrupt.
-        """
+        """Reads the small files that another run copies from this one; StoreError if one is missing or corrupt."""
 
     @property
     def resizer(self) -> Resizer:
@@ -92,10 +87,6 @@ class Run(ABC):
     def training_images(self) -> NDArray[np.uint8]:
         """The content hashes of the training images, uint8 [N, 32]."""
         return read_training_images(self.path)
-
-    def count_training_images(self, keys: NDArray[np.uint8]) -> int:
-        """Counts how many of the images with these content hashes, uint8 [N, 32], are training images."""
-        return int(np.isin(as_keys(keys), as_keys(self.training_images)).sum())
 
     def name_image(self, dataset: str, image_id: str) -> str:
         """Returns the name of an image in results: its ID, with the dataset's name if the run has several."""
@@ -115,34 +106,24 @@ class Run(ABC):
     ) -> Iterator[AnyPrediction | RecordError]:
         """Predicts from encoded images in batches, in order; a failed image yields its error.
 
-        Args:
-            images: The images.
-            predict: Maps features [N, *shape] and the numbers of the images to N predictions.
-            first: Number of the first image.
+        `predict` maps features [N, *shape] and the numbers of the images, from `first` on, to N predictions.
         """
-        results = self._extractor().run(images)
+        path, table_config = self.path / NETWORK, self.metadata.features.table_config
+        if not path.is_file():
+            raise CorruptFileError("the frozen network is missing", location=str(path))
+        results = ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision)).run(images)
         while batch := list(islice(results, DECODE_BATCH)):
-            extracted = {
-                number: result for number, result in enumerate(batch, first) if isinstance(result, ExtractedRow)
-            }
-            predictions = iter(predict(_stack_features(extracted.values()), list(extracted)) if extracted else ())
+            rows = {n: result.values for n, result in enumerate(batch, first) if isinstance(result, ExtractedRow)}
+            names = next(iter(rows.values()), {})
+            features = {name: np.stack([values[name] for values in rows.values()]) for name in names}
+            predictions = iter(predict(decode(features), list(rows)) if rows else ())
             first += len(batch)
             for result in batch:
                 yield result.error if isinstance(result, FailedImage) else next(predictions)
 
-    def _extractor(self) -> ExtractionCore:
-        table_config = self.metadata.features.table_config
-        path = self.path / NETWORK
-        if not path.is_file():
-            raise CorruptFileError("the frozen network is missing", location=str(path))
-        return ExtractionCore(table_config, load_shared_frozen_graph(path, table_config.precision))
-
 
 def load_run(path: str | Path) -> Any:
-    """Loads a run; its class depends on its task.
-
-    Args:
-        path: A run directory, or `STORE/models/NAME` for the champion of a registered model.
+    """Loads the run in a directory, or the champion of `STORE/models/NAME`; its class depends on its task.
 
     Raises:
         StoreError: The directory does not contain a run.
@@ -153,15 +134,7 @@ def load_run(path: str | Path) -> Any:
 
 
 def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
-    """Opens a run of one class.
-
-    Args:
-        run: A run directory, or an open run.
-        kind: Class of the run, such as `CaptionerRun`.
-
-    Raises:
-        UsageError: The run has another class.
-    """
+    """Opens a run, or a run directory, of one class such as `CaptionerRun`; UsageError if it has another class."""
     opened = run if isinstance(run, Run) else load_run(run)
     if not isinstance(opened, kind):
         task = opened.task
@@ -175,7 +148,7 @@ def open_run(run: str | Path | Run, kind: type[AnyRun]) -> AnyRun:
 
 def to_encoded_images(images: Iterable[ImageLike]) -> Iterator[EncodedImage]:
     """Converts paths, encoded bytes or PIL images to the input of the extraction."""
-    return (EncodedImage(b"", _reader(image)) for image in images)
+    return (EncodedImage(b"", partial(_read, image)) for image in images)
 
 
 def single_result(results: Iterable[AnyPrediction | RecordError]) -> AnyPrediction:
@@ -186,19 +159,11 @@ def single_result(results: Iterable[AnyPrediction | RecordError]) -> AnyPredicti
     return result
 
 
-def _stack_features(rows: Iterable[ExtractedRow]) -> NDArray[Any]:
-    values = [row.values for row in rows]
-    return decode({name: np.stack([row[name] for row in values]) for name in values[0]})
-
-
-def _reader(image: ImageLike) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if isinstance(image, bytes):
-            return image
-        if isinstance(image, Image.Image):
-            data = BytesIO()
-            to_rgb(image).save(data, "PNG")
-            return data.getvalue()
-        return FileReference.from_location(str(image)).read()
-
-    return read
+def _read(image: ImageLike) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        data = BytesIO()
+        to_rgb(image).save(data, "PNG")
+        return data.getvalue()
+    return FileReference.from_location(str(image)).read()

@@ -84,10 +84,10 @@ class CaptchaTask(Task):
         return CaptchaJob
 
     def export_graph(self, run: RecognizerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
-        from trainer.export.recognizer_graph import GraphRecognizer
+        from trainer.export.run_graph import build_recognizer_graph
 
         _refuse_generation_options(options)
-        return GraphRecognizer(run), len(CHARACTERS)
+        return build_recognizer_graph(run), len(CHARACTERS)
 
     def check_evaluation(self, options: Evaluate) -> None:
         _refuse_generation_options(options)

@@ -93,9 +93,9 @@ class CaptioningTask(Task):
         return CaptioningJob
 
     def export_graph(self, run: CaptionerRun, options: Export, run_dir: Path) -> "tuple[GraphRun, int]":
-        from trainer.export.captioner_graph import GraphCaptioner
+        from trainer.export.run_graph import build_captioner_graph
 
-        return GraphCaptioner(run, run.decoding(**options.generation()), run_dir), len(run.vocabulary)
+        return build_captioner_graph(run, run.decoding(**options.generation()), run_dir), len(run.vocabulary)
 
     def check_evaluation(self, options: Evaluate) -> None:
         if options.labels is not None:

@@ -1,20 +1,25 @@
-"""Shows progress, saves checkpoints and checks the loss within an epoch."""
+"""Shows progress, saves checkpoints and checks the loss within an epoch, and writes TensorBoard logs."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from features.runtime.keras_settings import keras
+import tensorflow as tf
+
+from features.runtime.keras_settings import keras, ops
 from schemas.errors import CaptError
 from schemas.terminal.progress import is_progress_shown
-from trainer.runs.checkpoints import Progress, metric_sums, random_states, restore_sums
+from trainer.runs.checkpoints import Progress, random_states
+from trainer.runs.epoch_metrics import EpochMetrics
 
 _FEW_SECONDS = 100
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Restores the metrics of a checkpoint, shows progress, and saves checkpoints every few steps.
+    """Restores the metrics of a checkpoint, shows progress, and saves a checkpoint every `save_steps` steps.
 
     Args:
         start: The progress of the run when the epoch started or resumed.
@@ -35,15 +40,11 @@ class StepCallback(keras.callbacks.Callback):
         show: Callable[[int, str], None],
     ) -> None:
         super().__init__()
-        self._start = start
-        self._steps = steps
-        self._metrics = metrics
-        self._save = save
+        self._start, self._step, self._seconds = start, start.step, start.seconds
+        self._steps, self._save_steps = steps, save_steps
+        self._save, self._show = save, show
         self._loss = metrics[0].name
-        self._save_steps = save_steps
-        self._show = show
-        self._step = start.step
-        self._seconds = start.seconds
+        self._sums = [variable for metric in metrics for variable in metric.variables]
         self._clock = 0.0
 
     def progress(self) -> Progress:
@@ -54,14 +55,15 @@ class StepCallback(keras.callbacks.Callback):
             update={
                 "step": self._step,
                 "seconds": self._seconds,
-                "sums": metric_sums(self._metrics),
+                "sums": tuple(float(ops.convert_to_numpy(variable)) for variable in self._sums),
                 "random": random_states(model),
             }
         )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._start.step:
-            restore_sums(self._metrics, self._start.sums)
+            for variable, value in zip(self._sums, self._start.sums, strict=True):
+                variable.assign(value)
         self._clock = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -77,17 +79,10 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class EtaEstimator:
-    """Estimates the remaining time of a run from its speed in this process, validation included.
-
-    Args:
-        done: Number of steps that were finished before.
-        total: Number of steps of the whole run.
-    """
+    """Estimates the remaining time of `total` steps, of which `done` were finished before; includes validation."""
 
     def __init__(self, done: int, total: int) -> None:
-        self._first = done
-        self._total = total
-        self._started = time.monotonic()
+        self._first, self._total, self._started = done, total, time.monotonic()
 
     def left(self, done: int) -> str:
         """Returns the remaining time after `done` steps as text; empty before the first and after the last step."""
@@ -98,11 +93,37 @@ class EtaEstimator:
 
 
 def check_finite(loss: float) -> float:
-    """Returns the loss.
-
-    Raises:
-        CaptError: The loss is infinite or not a number.
-    """
+    """Returns the loss; CaptError if it is infinite or not a number."""
     if not math.isfinite(loss):
         raise CaptError("the loss is infinite or not a number", hint="Train again with a smaller learning_rate.")
     return loss
+
+
+class TensorBoardLogger:
+    """Writes the metrics of each epoch for TensorBoard: one directory per split, as the callback of Keras does.
+
+    Logs in `root` are written again from the history of the run, so that a resumed run shows every epoch once.
+    """
+
+    def __init__(self, root: Path, history: Sequence[EpochMetrics]) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        self._root = root
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        for metrics in history:
+            self.add(metrics)
+
+    def add(self, metrics: EpochMetrics) -> None:
+        """Adds the metrics of one epoch."""
+        for name, value in metrics.values().items():
+            folder = "validation" if name.startswith("val_") else "train"
+            if folder not in self._writers:
+                self._writers[folder] = tf.summary.create_file_writer(str(self._root / folder))
+            with self._writers[folder].as_default():
+                tf.summary.scalar(f"epoch_{name.removeprefix('val_')}", value, step=metrics.epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()

@@ -21,13 +21,7 @@ _log = logging.getLogger("capt.training")
 
 
 class CiderMetric:
-    """Computes CIDEr-D of greedy captions, with the plain tokenizer.
-
-    Args:
-        model: The captioner; its current weights are used.
-        tables: The features and captions.
-        split: The split to caption.
-        max_new_tokens: Maximum number of generated tokens per caption.
+    """Computes CIDEr-D of greedy captions of a split by the current weights, with the plain tokenizer.
 
     Raises:
         CaptError: pycocoevalcap is not installed.
@@ -52,15 +46,7 @@ class CiderMetric:
 
 
 class SampleLogger:
-    """Logs the captions of a few fixed images of a split.
-
-    Args:
-        model: The captioner; its current weights are used.
-        reader: The split.
-        vocabulary: The tokens by ID.
-        count: Number of images, evenly spaced over the split.
-        max_new_tokens: Maximum number of generated tokens per caption.
-    """
+    """Logs captions, by the current weights, of `count` fixed images that are evenly spaced over a split."""
 
     def __init__(
         self, model: Captioner, reader: BatchReader, vocabulary: Sequence[str], count: int, max_new_tokens: int

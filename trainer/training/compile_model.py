@@ -28,16 +28,9 @@ def compile_model(
     slow: Sequence[keras.Variable] = (),
     lr_multiplier: float = 1.0,
 ) -> None:
-    """Compiles a built model with the optimizer of its run, and builds the optimizer.
+    """Compiles a built model with the optimizer of its run, and builds the optimizer; see `make_optimizer`.
 
-    Args:
-        model: The model.
-        config: The hyperparameters of training.
-        steps: Steps per epoch.
-        loss: The loss; None if the model computes its own.
-        metrics: Further metrics; empty if the model has its own.
-        slow: Variables with another learning rate.
-        lr_multiplier: Factor of the learning rate of these variables.
+    Omit `loss` and `metrics` if the model computes its own.
     """
     model.compile(
         optimizer=make_optimizer(config, steps, slow, lr_multiplier),

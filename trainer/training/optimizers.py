@@ -21,12 +21,7 @@ _NEVER_DECAY = ["bias", "gamma", "beta"]
 
 @keras.saving.register_keras_serializable("capt")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Increases the learning rate linearly from 0 during the first steps.
-
-    Args:
-        rate: Learning rate or schedule after the warm-up.
-        steps: Number of warm-up steps.
-    """
+    """Increases the learning rate linearly from 0 in `steps` steps; `rate` is the number or schedule after them."""
 
     def __init__(self, rate: Any, steps: int) -> None:
         self.rate = rate
@@ -45,39 +40,32 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _TwoRates:
-    """Makes a Keras optimizer multiply the learning rate of some variables by a factor."""
+    """Makes a Keras optimizer multiply the learning rate of variables, by `id`, by a factor."""
 
-    _slow: frozenset[int] = frozenset()
-    _lr_multiplier = 1.0
-
-    def set_slow(self, variables: Sequence[keras.Variable], lr_multiplier: float) -> None:
-        """Sets these variables and their factor; must be called before the optimizer is built."""
-        self._lr_multiplier = lr_multiplier
-        self._named = frozenset(id(variable) for variable in variables)
+    slow: frozenset[int] = frozenset()
+    lr_multiplier = 1.0
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)  # type: ignore[misc]
-        self._slow = frozenset(i for i, variable in enumerate(variables) if id(variable) in self._named)
+        self._slow_indices = frozenset(i for i, variable in enumerate(variables) if id(variable) in self.slow)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         # Scaling the gradient would have no effect with Adam and RMSprop, which normalize it.
-        is_slow = self._get_variable_index(variable) in self._slow  # type: ignore[attr-defined]
-        rate = learning_rate * self._lr_multiplier if is_slow else learning_rate
+        is_slow = self._get_variable_index(variable) in self._slow_indices  # type: ignore[attr-defined]
+        rate = learning_rate * self.lr_multiplier if is_slow else learning_rate
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
 
 def make_optimizer(
     config: LoopConfig, steps: int, slow: Sequence[keras.Variable] = (), lr_multiplier: float = 1.0
 ) -> keras.optimizers.Optimizer:
-    """Builds the optimizer of a run.
-
-    Args:
-        config: The hyperparameters of training.
-        steps: Steps per epoch.
-        slow: Variables with another learning rate.
-        lr_multiplier: Factor of the learning rate of these variables.
-    """
-    rate = _schedule(config, steps)
+    """Builds the optimizer of a run with `steps` per epoch; the rate of `slow` variables is multiplied by a factor."""
+    schedules = keras.optimizers.schedules
+    rate: Any = config.learning_rate
+    if config.lr_schedule == "step":
+        rate = schedules.ExponentialDecay(rate, config.lr_decay_epochs * steps, config.lr_decay_rate, staircase=True)
+    elif config.lr_schedule == "cosine":
+        rate = schedules.CosineDecay(rate, config.epochs * steps)
     rate = WarmUp(rate, config.warmup_steps) if config.warmup_steps else rate
     kind = _OPTIMIZERS[config.optimizer]
     mixed = (*((_TwoRates,) if slow else ()), *((EmaOptimizerMixin,) if config.ema_momentum else ()))
@@ -88,16 +76,5 @@ def make_optimizer(
     if decay:
         optimizer.exclude_from_weight_decay(var_names=_NEVER_DECAY)
     if slow:
-        optimizer.set_slow(slow, lr_multiplier)
+        optimizer.slow, optimizer.lr_multiplier = frozenset(map(id, slow)), lr_multiplier
     return optimizer
-
-
-def _schedule(config: LoopConfig, steps: int) -> Any:
-    schedules = keras.optimizers.schedules
-    if config.lr_schedule == "step":
-        return schedules.ExponentialDecay(
-            config.learning_rate, config.lr_decay_epochs * steps, config.lr_decay_rate, staircase=True
-        )
-    if config.lr_schedule == "cosine":
-        return schedules.CosineDecay(config.learning_rate, config.epochs * steps)
-    return config.learning_rate

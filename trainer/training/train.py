@@ -8,8 +8,7 @@ from features.io.locations import local_path
 from features.store import open_store
 from features.store.leases import hold_snapshot
 from trainer.data.training_data import AnySplit, TrainingData
-from trainer.runs.directory import lock_run, record_store, start_run
-from trainer.runs.metadata import RunMetadata
+from trainer.runs.directory import lock_run, start_run
 from trainer.training.warm_start import WarmStart
 
 if TYPE_CHECKING:
@@ -19,11 +18,7 @@ _log = logging.getLogger("capt.training")
 
 
 def train(task: "Task", options: Any) -> dict[str, Any]:
-    """Trains a run of a task.
-
-    Args:
-        task: The task.
-        options: The options of its training command.
+    """Trains a run of a task with the options of its training command.
 
     Returns:
         `run_dir`, `model`, `datasets`, `feature_table` and `caption_tables` (fingerprints), `epochs`, `steps`,
@@ -52,15 +47,10 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
 
         job = task.job_class()(root, hyperparameters, tables, data, warm_start)
         with lock_run(root):
-            start_run(root, job.metadata, job.write_files)
-            record_store(root, store.path)
-            _log_hyperparameters(job.metadata)
+            start_run(root, job.metadata, store.path, job.write_files)
+            values = {**job.metadata.architecture, **job.metadata.training.model_dump(exclude_none=True)}
+            _log.info("%s: %s", job.metadata.model, ", ".join(f"{name} {value}" for name, value in values.items()))
             return TrainingLoop(root, job).run()
-
-
-def _log_hyperparameters(metadata: RunMetadata) -> None:
-    values = {**metadata.architecture, **metadata.training.model_dump(exclude_none=True)}
-    _log.info("%s: %s", metadata.model, ", ".join(f"{name} {value}" for name, value in values.items()))
 
 
 def _log_skipped(data: TrainingData[AnySplit]) -> None:

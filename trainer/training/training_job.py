@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from features.runtime.keras_settings import keras
 from trainer.config import LoopConfig
 from trainer.data.augmentation import Augmentation
-from trainer.data.feature_reader import FeatureReader, raise_read_errors
+from trainer.data.feature_reader import FeatureReader
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import AnySplit, TrainingData
 from trainer.runs.directory import write_network, write_training_images
@@ -28,26 +27,14 @@ AnyConfig = TypeVar("AnyConfig", bound=LoopConfig)
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training data.
-
-    Args:
-        records: Number of records in the pass.
-        batches: Maps the first step to the batches from this step on, as `keras.Model.fit` reads them.
-    """
+    """One pass over `records` training records; `batches` maps the first step to the batches from this step on."""
 
     records: int
     batches: Callable[[int], tf.data.Dataset]
 
 
 class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
-    """The data, model and metrics of one training run; subclasses belong to one task.
-
-    Args:
-        root: The run directory.
-        hyperparameters: Hyperparameters of the model and of training.
-        tables: The tables to train on.
-        data: The joined records of these tables.
-        warm_start: The run that provides the initial weights, or None.
+    """The data, model and metrics of one training run in the directory `root`; subclasses belong to one task.
 
     Attributes:
         unit: Name of the records: `captions` or `images`.
@@ -95,11 +82,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
 
     @abstractmethod
     def compile_model(self) -> tuple[keras.Model, Sequence[keras.Metric]]:
-        """Builds the model with random weights from the seed, and compiles it.
-
-        Returns:
-            The model and its metrics, in the order of `metric_names`.
-        """
+        """Builds the model with random weights from the seed; returns it compiled, and metrics as in `metric_names`."""
 
     @abstractmethod
     def epoch(self, number: int) -> Epoch:
@@ -138,23 +121,27 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def log_samples(self, epoch: int) -> None:
         """Logs sample predictions after an epoch."""
 
-    def raise_read_errors(self) -> AbstractContextManager[None]:
-        """Returns a context that raises the errors of reading batches."""
-        return raise_read_errors(*self.feeds)
-
     def summary(self) -> dict[str, Any]:
         """Returns the numbers of records for the result of the training command."""
         return {self.unit: {split: len(records) for split, records in self.data.splits.items()}, **self.data.skipped}
 
     def common_metadata(self) -> dict[str, Any]:
         """Returns the fields of `RunMetadata` that every task has, by name."""
-        split = self.data.validation_split
+        split, features = self.data.validation_split, self.tables.features
         return {
             "architecture": self.hyperparameters.architecture.model_dump(),
             "training": self.config,
             "datasets": tuple(dataset.name for dataset in self.tables.datasets),
-            "features": FeatureOrigin.from_table(self.tables.features),
-            "caption_tables": tuple(map(CaptionOrigin.from_table, self.tables.caption_tables)),
+            "features": FeatureOrigin(
+                fingerprint=features.fingerprint,
+                table_config=features.table_config,
+                shape=features.shape,
+                network=features.facts.network,
+            ),
+            "caption_tables": tuple(
+                CaptionOrigin(fingerprint=table.fingerprint, table_config=table.table_config)
+                for table in self.tables.caption_tables
+            ),
             "train_digest": self.data.train.digest,
             "validation_digest": self.data.splits[split].digest if split else None,
             "validation_split": split,

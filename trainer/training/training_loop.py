@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from features.io.atomic_files import write
 from features.runtime.keras_settings import apply_settings, keras
 from features.runtime.numerics import warn_about_emulation
 from schemas.terminal.progress import progress_bar
+from trainer.data.feature_reader import raise_read_errors
 from trainer.models.ema import ema_weights
 from trainer.reports.plots import save_figure
 from trainer.runs.checkpoints import Checkpoints, Progress, random_states
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
 from trainer.runs.epoch_metrics import EpochMetrics
-from trainer.training.callbacks import EtaEstimator, StepCallback, check_finite
+from trainer.training.callbacks import EtaEstimator, StepCallback, TensorBoardLogger, check_finite
 from trainer.training.compile_model import device_scope
-from trainer.training.tensorboard import TensorBoardLogger
 from trainer.training.training_job import TrainingJob
 
 _log = logging.getLogger("capt.training")
@@ -34,17 +32,10 @@ _PLOT_SECONDS = 10.0
 
 
 class TrainingLoop:
-    """Trains one run to its last epoch.
-
-    Args:
-        root: The run directory, started and locked.
-        job: The data, model and metrics of the run.
-    """
+    """Trains one run, whose directory is started and locked, to its last epoch."""
 
     def __init__(self, root: Path, job: TrainingJob[Any, Any]) -> None:
-        self.root = root
-        self.job = job
-        self.config = job.config
+        self.root, self.job, self.config = root, job, job.config
         self.checkpoints = Checkpoints(root / CHECKPOINTS)
 
     def run(self) -> dict[str, Any]:
@@ -58,7 +49,10 @@ class TrainingLoop:
     def _run(self) -> dict[str, Any]:
         started = time.monotonic()
         self.model, self.metrics = self.job.compile_model()
-        progress = self.checkpoints.load_last(self.model) or self._start()
+        progress = self.checkpoints.load_last(self.model)
+        if progress is None:
+            self.job.initialize(self.model)
+            progress = Progress(random=random_states(self.model))
         resumed_at = self._count_steps(progress)
         if resumed_at:
             _log.info("Resuming from epoch %d, step %d.", progress.epoch, progress.step)
@@ -82,10 +76,6 @@ class TrainingLoop:
         best, patience = progress.best, self.config.early_stopping_patience
         return bool(best and patience and progress.step == 0 and progress.epoch - best.epoch >= patience)
 
-    def _start(self) -> Progress:
-        self.job.initialize(self.model)
-        return Progress(random=random_states(self.model))
-
     def _train_epoch(self, progress: Progress) -> Progress:
         epoch = self.job.epoch(progress.epoch)
         label = f"epoch {progress.epoch + 1} of {self.config.epochs}"
@@ -97,34 +87,30 @@ class TrainingLoop:
 
         with progress_bar(label, epoch.records, self.job.unit) as show_records:
             callback = StepCallback(progress, self.job.steps, self.metrics, self._save, self.config.save_steps, show)
-            logs = self._fit(epoch.batches(progress.step), callback, progress.epoch)
+            with raise_read_errors(*self.job.feeds):
+                history = self.model.fit(
+                    epoch.batches(progress.step),
+                    initial_epoch=progress.epoch,
+                    epochs=progress.epoch + 1,
+                    callbacks=[callback],
+                    shuffle=False,
+                    verbose=0,
+                ).history
+        logs = {name: values[-1] for name, values in history.items()}
         progress = self._finish_epoch(callback.progress(), logs, epoch.records)
         self._save(progress)
         left = self._eta.left(self._count_steps(progress))
-        _log.info(
-            "epoch %d of %d: %s%s",
-            progress.epoch,
-            self.config.epochs,
-            progress.history[-1],
-            f", {left}" if left else "",
-        )
+        note = f", {left}" if left else ""
+        _log.info("epoch %d of %d: %s%s", progress.epoch, self.config.epochs, progress.history[-1], note)
         return progress
 
-    def _fit(self, batches: tf.data.Dataset, callback: StepCallback, epoch: int) -> dict[str, float]:
-        with self.job.raise_read_errors():
-            history = self.model.fit(
-                batches, initial_epoch=epoch, epochs=epoch + 1, callbacks=[callback], shuffle=False, verbose=0
-            )
-        return {name: values[-1] for name, values in history.history.items()}
-
     def _finish_epoch(self, progress: Progress, logs: dict[str, float], records: int) -> Progress:
-        rate = records / max(progress.seconds, 1e-9)
         values = {**self._name_metrics(logs), **self._validate()}
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
             **values,
             seconds=round(progress.seconds, 3),
-            **{f"{self.job.unit}_per_second": round(rate, 1)},
+            **{f"{self.job.unit}_per_second": round(records / max(progress.seconds, 1e-9), 1)},
             monitored=self.job.monitored(values),
         )
         history = (*progress.history, metrics)
@@ -139,14 +125,11 @@ class TrainingLoop:
         if batches is None:
             return {}
         started = time.monotonic()
-        with ema_weights(self.model), self.job.raise_read_errors():
+        with ema_weights(self.model), raise_read_errors(*self.job.feeds):
             logs = self.model.evaluate(batches, verbose=0, return_dict=True)
-            others = self.job.extra_validation_metrics()
-        values = {**self._name_metrics(logs), **others}
-        return {
-            **{f"val_{name}": value for name, value in values.items()},
-            "val_seconds": round(time.monotonic() - started, 3),
-        }
+            values = {**self._name_metrics(logs), **self.job.extra_validation_metrics()}
+        seconds = round(time.monotonic() - started, 3)
+        return {**{f"val_{name}": value for name, value in values.items()}, "val_seconds": seconds}
 
     def _save(self, progress: Progress) -> None:
         self.checkpoints.save(self.model, progress, self._count_steps(progress))

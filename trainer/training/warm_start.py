@@ -4,6 +4,7 @@ The vocabularies may differ. A token in both vocabularies gets the weights of th
 initial weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,6 @@ from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run, load_run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from features.runtime.keras_settings import keras
 
 
@@ -29,7 +28,7 @@ class WarmStart:
 
     @classmethod
     def open(cls, path: str | Path, task: str, model: str) -> "WarmStart":
-        """Opens the run in a directory.
+        """Opens the run in a directory, and checks its small files.
 
         Raises:
             UsageError: The run has another task or model.
@@ -50,49 +49,37 @@ class WarmStart:
         model: "keras.Model",
         metadata: RunMetadata,
         root: Path,
-        vocabularies: "tuple[Sequence[str], Sequence[str]] | None" = None,
+        vocabularies: tuple[Sequence[str], Sequence[str]] | None = None,
     ) -> None:
-        """Copies the weights of the run to a built model.
+        """Copies the weights of the run to a built model of a new run.
 
-        Args:
-            model: The model.
-            metadata: Metadata of the new run.
-            root: Directory of the new run.
-            vocabularies: The tokens of the other run and of the new run, by ID; None for models without a vocabulary.
+        `vocabularies` are the tokens of this run and of the new run by ID; None for models without a vocabulary.
 
         Raises:
             UsageError: The models have different hyperparameters.
         """
         from features.runtime.keras_settings import ops
 
+        differs = UsageError(
+            "the run has other model hyperparameters than the new run",
+            location=f"--warm-start-from {self.run.path}",
+            hint="Train with the hyperparameters in its run.json, or omit the option.",
+        )
         theirs, ours = self.run.model.weights, model.weights
         if [one.path.split("/")[-1] for one in theirs] != [one.path.split("/")[-1] for one in ours]:
-            raise self._differs()
-        axes: list[int | None] = [None] * len(ours)
-        if vocabularies:
-            axes = _find_vocabulary_axes(metadata, root, ours)
-        shared = _match_tokens(*(vocabularies or ((), ())))
+            raise differs
+        axes = _find_vocabulary_axes(metadata, root, ours) if vocabularies else [None] * len(ours)
+        old_tokens, new_tokens = vocabularies or ((), ())
+        known = {token: number for number, token in enumerate(old_tokens)}
+        pairs = [(known[token], number) for number, token in enumerate(new_tokens) if token in known]
+        shared = np.array(pairs, np.int64).reshape(-1, 2)
         for old, new, axis in zip(theirs, ours, axes, strict=True):
             values = ops.convert_to_numpy(old)
             if axis is not None:
                 values = _merge(values, ops.convert_to_numpy(new), axis, shared)
             if values.shape != tuple(new.shape):
-                raise self._differs()
+                raise differs
             new.assign(values)
-
-    def _differs(self) -> UsageError:
-        return UsageError(
-            "the run has other model hyperparameters than the new run",
-            location=f"--warm-start-from {self.run.path}",
-            hint="Train with the hyperparameters in its run.json, or omit the option.",
-        )
-
-
-def _match_tokens(theirs: "Sequence[str]", ours: "Sequence[str]") -> NDArray[np.int64]:
-    """Returns pairs of IDs [N, 2], old and new, of the tokens in both vocabularies."""
-    known = {token: number for number, token in enumerate(theirs)}
-    pairs = [(known[token], number) for number, token in enumerate(ours) if token in known]
-    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _find_vocabulary_axes(metadata: RunMetadata, root: Path, weights: list[Any]) -> list[int | None]:
@@ -106,7 +93,7 @@ def _find_vocabulary_axes(metadata: RunMetadata, root: Path, weights: list[Any])
 
 
 def _merge(old: NDArray[Any], new: NDArray[Any], axis: int, shared: NDArray[np.int64]) -> NDArray[Any]:
-    """Returns `new` with the rows of `old` for shared tokens."""
+    """Returns `new` with the rows of `old` for shared tokens; `shared` [N, 2] are their old and new IDs."""
     merged = np.moveaxis(np.array(new), axis, 0)
     theirs = np.moveaxis(old, axis, 0)
     if theirs.shape[1:] != merged.shape[1:]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from features.images.decode import MAX_PIXELS
 from features.images.png_chunks import SIGNATURE
 from features.images.resizer import Resizer
-from trainer.export.image_headers import jpeg_header, orientation, png_header
+from trainer.export.image_headers import has_bytes, read_jpeg_header, read_png_header
 
 _EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT, _UNSUPPORTED_PNG = range(1, 6)
 PROBLEMS = (
@@ -33,11 +33,7 @@ _FIXED = float(1 << 22)
 
 
 def read_images(data: Any, resizer: Resizer) -> tuple[Any, Any]:
-    """Decodes and resizes a batch of images.
-
-    Args:
-        data: string [N]. JPEG or PNG files.
-        resizer: Resizes the images to the extractor's input size.
+    """Decodes JPEG or PNG files, string [N], and resizes them to the extractor's input size.
 
     Returns:
         Pixels [N, height, width, 3] in the resizer's dtype, black for unreadable images, and indices of `PROBLEMS`,
@@ -68,7 +64,7 @@ def _read(data: Any, resizer: Resizer) -> tuple[Any, Any]:
         return tf.where(is_unsupported, _UNSUPPORTED_PNG, 0), tf.where(is_unsupported, black, resized)
 
     problem, pixels = tf.case(
-        [(problem > 0, lambda: (problem, black)), (_begins(data, SIGNATURE), lambda: read(_png))],
+        [(problem > 0, lambda: (problem, black)), (has_bytes(data, 0, SIGNATURE), lambda: read(_png))],
         lambda: read(_jpeg),
     )
     return problem, tf.ensure_shape(pixels, (resizer.height, resizer.width, 3))
@@ -79,9 +75,14 @@ def _read(data: Any, resizer: Resizer) -> tuple[Any, Any]:
 
 def _problem(data: Any) -> Any:
     """Returns the index of the problem that the header shows, int32; 0 for none."""
-    is_jpeg, is_png = _begins(data, _JPEG), _begins(data, SIGNATURE)
+    is_jpeg, is_png = has_bytes(data, 0, _JPEG), has_bytes(data, 0, SIGNATURE)
+
+    def png_size() -> Any:
+        # Width and height are the first eight bytes of the header chunk (PNG specification, section 11.2.2).
+        return tf.reshape(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), (2,))
+
     size = tf.case(
-        [(is_png, lambda: _png_size(data)), (is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2])],
+        [(is_png, png_size), (is_jpeg, lambda: tf.image.extract_jpeg_shape(data)[:2])],
         lambda: tf.zeros(2, tf.int32),
     )
     is_large = tf.reduce_prod(tf.cast(size, tf.int64)) > MAX_PIXELS
@@ -89,38 +90,26 @@ def _problem(data: Any) -> Any:
     return tf.where(tf.strings.length(data) > 0, problem, _EMPTY)
 
 
-def _begins(data: Any, start: bytes) -> Any:
-    return tf.equal(tf.strings.substr(data, 0, len(start)), tf.constant(start))
-
-
-def _png_size(data: Any) -> Any:
-    """Returns width and height, the first eight bytes of the header chunk (PNG specification, section 11.2.2)."""
-    header = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
-    return tf.reshape(header, (2,))
-
-
 def _png(data: Any) -> tuple[Any, Any, Any]:
     """Returns whether a PNG is unsupported, its pixels uint8 [H, W, 3], and its orientation."""
-    header = png_header(data)
+    has_alpha, is_unsupported, orientation = read_png_header(data)
     samples = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
     # The alpha that TensorFlow adds has the maximum of the file's bit depth, not of 8 bits.
-    alpha = tf.where(header.has_alpha, samples[..., 3:], 255)
+    alpha = tf.where(has_alpha, samples[..., 3:], 255)
     # Pillow rounds to the nearest integer.
     pixels = tf.cast((samples[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
-    return header.is_unsupported, pixels, orientation(header.exif, header.xmp)
+    return is_unsupported, pixels, orientation
 
 
 def _jpeg(data: Any) -> tuple[Any, Any, Any]:
     """Returns the same values as `_png`, for a JPEG."""
-    header = jpeg_header(data)
+    is_unmarked_cmyk, orientation = read_jpeg_header(data)
     # CMYK is inverted, as Adobe writes it. TensorFlow inverts it only if the file has Adobe's marker.
     rest = tf.strings.substr(data, 2, tf.strings.length(data))
-    marked = tf.cond(
-        header.is_unmarked_cmyk, lambda: tf.strings.join([tf.constant(_JPEG[:2] + _ADOBE), rest]), lambda: data
-    )
+    marked = tf.cond(is_unmarked_cmyk, lambda: tf.strings.join([tf.constant(_JPEG[:2] + _ADOBE), rest]), lambda: data)
     # The method of Pillow. TensorFlow's default is faster and differs by one or two levels.
     pixels = tf.io.decode_jpeg(marked, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.constant(False), pixels, orientation(header.exif, header.xmp)
+    return tf.constant(False), pixels, orientation
 
 
 def _rotate(image: Any, orientation: Any) -> Any:
@@ -150,12 +139,8 @@ def _resize(image: Any, resizer: Resizer) -> Any:
     resize = _by_tensorflow if resizer.method == "tf-bilinear" else _by_pillow
     pixels = resize(image, (shape[0], rows, first[0], kept[0]), (shape[1], columns, first[1], kept[1]))
     before = ((resizer.height - kept[0]) // 2, (resizer.width - kept[1]) // 2)
-    black = [
-        (before[0], resizer.height - kept[0] - before[0]),
-        (before[1], resizer.width - kept[1] - before[1]),
-        (0, 0),
-    ]
-    return tf.pad(pixels, black)
+    after = (resizer.height - kept[0] - before[0], resizer.width - kept[1] - before[1])
+    return tf.pad(pixels, [(before[0], after[0]), (before[1], after[1]), (0, 0)])
 
 
 def _compute_size(height: Any, width: Any, resizer: Resizer) -> tuple[Any, Any]:

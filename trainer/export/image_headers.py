@@ -8,7 +8,7 @@ The rules equal the rules of `features.images.png_chunks` and of Pillow's reader
 equal pixels.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -23,38 +23,12 @@ _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 _XMP_ORIENTATION = r"(?s)\C*?tiff:Orientation(?:=\"|>)([0-9])\C*"
 
 
-class PngHeader(NamedTuple):
-    """Transparency and metadata of a PNG, as scalar tensors.
-
-    Args:
-        has_alpha: Whether the PNG has transparency, bool.
-        is_unsupported: Whether the orientation is stored in a form that this module does not read, bool.
-        exif: The EXIF block, or an empty string.
-        xmp: The XMP block, or an empty string.
-    """
-
-    has_alpha: Any
-    is_unsupported: Any
-    exif: Any
-    xmp: Any
-
-
-class JpegHeader(NamedTuple):
-    """Color model and metadata of a JPEG, as scalar tensors.
-
-    Args:
-        is_unmarked_cmyk: Whether the JPEG has four components and lacks Adobe's marker, bool.
-        exif: The EXIF block, or an empty string.
-        xmp: The XMP block, or an empty string.
-    """
-
-    is_unmarked_cmyk: Any
-    exif: Any
-    xmp: Any
-
-
-def png_header(data: Any) -> PngHeader:
+def read_png_header(data: Any) -> tuple[Any, Any, Any]:
     """Reads the chunks of a PNG (PNG specification, section 5), given as a string scalar.
+
+    Returns:
+        Scalar tensors: whether it has transparency; whether its orientation is stored in a form that this module does
+        not read; the orientation, int32.
 
     Raises:
         tf.errors.DataLossError: The checksum of a chunk that affects the pixels is wrong.
@@ -71,9 +45,9 @@ def png_header(data: Any) -> PngHeader:
         fits = ((color == GRAY) & (size == 2)) | ((color == COLOR) & (size == 6))
         fits |= (color == PALETTE) & (size > 0) & (size <= entries)
         here = tf.stack([at + 4, size + 4])
-        is_xmp = (kind == b"iTXt") & _has(data, at + 8, XMP + b"\0")
+        is_xmp = (kind == b"iTXt") & has_bytes(data, at + 8, XMP + b"\0")
         is_raw = (kind == b"tEXt") | (kind == b"zTXt")
-        is_raw &= _has(data, at + 8, RAW_EXIF + b"\0")
+        is_raw &= has_bytes(data, at + 8, RAW_EXIF + b"\0")
         before = ~found["has_pixels"]
         return end, {
             "has_pixels": found["has_pixels"] | (kind == b"IDAT"),
@@ -90,16 +64,17 @@ def png_header(data: Any) -> PngHeader:
     _, found = tf.while_loop(is_open, walk, (tf.constant(8), found))
     xmp = _body(data, found["xmp"], len(XMP) + 1)
     has_transparency = tf.strings.length(_body(data, found["transparency"])) > 0
-    return PngHeader(
-        has_alpha=has_transparency | (tf.bitwise.bitwise_and(color, 4) > 0),
-        is_unsupported=_has(xmp, 0, b"\1") | (found["raw_exif"] & (found["exif"][1] == 0)),
-        exif=_body(data, found["exif"]),
-        xmp=xmp,
-    )
+    has_alpha = has_transparency | (tf.bitwise.bitwise_and(color, 4) > 0)
+    is_unsupported = has_bytes(xmp, 0, b"\1") | (found["raw_exif"] & (found["exif"][1] == 0))
+    return has_alpha, is_unsupported, _orientation(_body(data, found["exif"]), xmp)
 
 
-def jpeg_header(data: Any) -> JpegHeader:
-    """Reads the segments of a JPEG up to its pixels (JPEG, annex B), given as a string scalar."""
+def read_jpeg_header(data: Any) -> tuple[Any, Any]:
+    """Reads the segments of a JPEG up to its pixels (JPEG, annex B), given as a string scalar.
+
+    Returns:
+        Scalar tensors: whether it has four components and lacks Adobe's marker; the orientation, int32.
+    """
     # Pixels follow the start of scan; markers without a length follow each other.
     length = tf.strings.length(data)
 
@@ -113,47 +88,36 @@ def jpeg_header(data: Any) -> JpegHeader:
         end = tf.where(is_segment, at + 2 + size, tf.where(is_marker & (kind != 0xFF) & (kind > 0), at + 2, at + 1))
         here = tf.stack([at + 4, tf.maximum(size - 2, 0)])
         is_whole, is_app1 = is_segment & (end <= length), is_segment & (kind == 0xE1)
-        is_xmp = is_app1 & is_whole & _has(data, at + 4, _XMP_SEGMENT)
+        # A frame contains the number of components.
+        is_frame = (kind >= 0xC0) & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
+        is_xmp = is_app1 & is_whole & has_bytes(data, at + 4, _XMP_SEGMENT)
         return tf.where(is_segment & (kind == 0xDA), length, end), {
-            "exif": _first(found["exif"], here, is_app1 & is_whole & _has(data, at + 4, b"Exif\0\0")),
+            "exif": _first(found["exif"], here, is_app1 & is_whole & has_bytes(data, at + 4, b"Exif\0\0")),
             "xmp": tf.where(is_xmp, here, found["xmp"]),
-            "cmyk": found["cmyk"] | (is_segment & _is_frame(kind) & (_number(data, at + 9, 1) == 4)),
-            "adobe": found["adobe"] | (is_segment & (kind == 0xEE) & (size >= 14) & _has(data, at + 4, b"Adobe")),
+            "cmyk": found["cmyk"] | (is_segment & is_frame & (_number(data, at + 9, 1) == 4)),
+            "adobe": found["adobe"] | (is_segment & (kind == 0xEE) & (size >= 14) & has_bytes(data, at + 4, b"Adobe")),
         }
 
     empty = tf.zeros(2, tf.int32)
     initial = {"exif": empty, "xmp": empty, "cmyk": tf.constant(False), "adobe": tf.constant(False)}
     _, found = tf.while_loop(is_open, walk, (tf.constant(2), initial))
-    return JpegHeader(
-        is_unmarked_cmyk=found["cmyk"] & ~found["adobe"],
-        exif=_part(data, found["exif"]),
-        xmp=_part(data, found["xmp"]),
-    )
+    orientation = _orientation(_part(data, found["exif"]), _part(data, found["xmp"]))
+    return found["cmyk"] & ~found["adobe"], orientation
 
 
-def _is_frame(kind: Any) -> Any:
-    """Returns whether a marker starts a frame, which contains the number of components."""
-    return (kind >= 0xC0) & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
-
-
-def orientation(exif: Any, xmp: Any) -> Any:
-    """Returns the orientation int32 of an EXIF block or, if it has none, of an XMP block; 1 by default.
-
-    Args:
-        exif: The EXIF block, or an empty string.
-        xmp: The XMP block, or an empty string.
-    """
+def _orientation(exif: Any, xmp: Any) -> Any:
+    """Returns the orientation of an EXIF block or, if it has none, of an XMP block; 1 by default. Both may be empty."""
     block = tf.strings.regex_replace(exif, r"^(?:Exif\x00\x00)+", "")
     is_headed = tf.reduce_any(tf.equal(tf.strings.substr(block, 0, 4), tf.constant(_HEADERS)))
     is_read = is_headed & (tf.strings.length(block) >= 8)
     value = tf.cond(is_read, lambda: _read_orientation(block), lambda: tf.where(tf.strings.length(block) > 0, 1, 0))
-    return tf.cond(value > 0, lambda: value, lambda: _parse_xmp(xmp))
 
+    def parse_xmp() -> Any:
+        is_found = tf.strings.regex_full_match(xmp, _XMP_ORIENTATION)
+        digit = tf.strings.regex_replace(xmp, _XMP_ORIENTATION, r"\1")
+        return tf.strings.to_number(tf.where(is_found, digit, "1"), tf.int32)
 
-def _parse_xmp(xmp: Any) -> Any:
-    is_found = tf.strings.regex_full_match(xmp, _XMP_ORIENTATION)
-    digit = tf.strings.regex_replace(xmp, _XMP_ORIENTATION, r"\1")
-    return tf.strings.to_number(tf.where(is_found, digit, "1"), tf.int32)
+    return tf.cond(value > 0, lambda: value, parse_xmp)
 
 
 def _read_orientation(block: Any) -> Any:
@@ -164,7 +128,7 @@ def _read_orientation(block: Any) -> Any:
     """
     values = tf.cast(tf.io.decode_raw(block, tf.uint8), tf.int64)
     length = tf.size(values, tf.int64)
-    is_little = _has(block, 0, b"II")
+    is_little = has_bytes(block, 0, b"II")
 
     def number(offset: Any, size: int) -> Any:
         window = offset[..., tf.newaxis] + tf.range(size, dtype=tf.int64)
@@ -203,7 +167,8 @@ def _number(data: Any, offset: Any, size: int) -> Any:
     return tf.io.decode_raw(tf.strings.substr(padded, 0, 4), tf.int32, little_endian=False)[0]
 
 
-def _has(data: Any, offset: Any, expected: bytes) -> Any:
+def has_bytes(data: Any, offset: Any, expected: bytes) -> Any:
+    """Returns whether data has these bytes at an offset."""
     return tf.equal(tf.strings.substr(data, tf.minimum(offset, tf.strings.length(data)), len(expected)), expected)
 
 
@@ -220,12 +185,7 @@ def _body(data: Any, span: Any, skipped: int = 0) -> Any:
     """Returns the body of a chunk without its first bytes; empty for an empty span.
 
     PNG and gzip use the same checksum, so TensorFlow checks it by decompressing the chunk as a gzip file of one
-    stored block. Chunks above the maximum size of a block are not checked.
-
-    Args:
-        data: The PNG.
-        span: Offset and length of the chunk's type and body.
-        skipped: Number of bytes of the body to skip.
+    stored block. Chunks above the maximum size of a block are not checked. The span has the chunk's type and body.
     """
     chunk, checksum = _part(data, span), tf.strings.substr(data, tf.reduce_sum(span), 4)
     size = span[1]

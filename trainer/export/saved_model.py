@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from features.extractors.frozen_graph import load_frozen_graph
 from features.extractors.random_weights import generate_noise_images
-from features.images.resizer import Resizer
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path
 from features.io.file_trees import count_bytes
 from features.io.locations import local_path
@@ -36,9 +35,6 @@ def export_run(options: Export) -> dict[str, Any]:
     or, for a recognizer, `labels`, string [N]; `scores`, float32 [N], their log-probabilities; and `errors`, string
     [N], empty for readable images. A captioner's vocabulary is an asset. Recognizers use greedy decoding.
 
-    Args:
-        options: The run, the output directory, and the generation options.
-
     Returns:
         `output`, `bytes`, `vocabulary` (number of token IDs, or of characters), and `precision_difference`: the norm of
         the difference between the extractor's features in float32, as in the graph, and in the run's precision,
@@ -49,7 +45,10 @@ def export_run(options: Export) -> dict[str, Any]:
     """
     target = local_path(options.out).absolute()
     opened = load_run(options.run)
-    _check(target)
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError("export requires the TensorFlow backend", hint="Unset KERAS_BACKEND. Any run can be exported.")
+    if target.exists():
+        raise UsageError("the output directory already exists", location=str(target), hint="Choose a new directory.")
     with plain_path(opened.path) as run_dir:
         served, vocabulary = opened.task.export_graph(opened, options, run_dir)
         _write(served, target)
@@ -64,13 +63,6 @@ def export_run(options: Export) -> dict[str, Any]:
         "vocabulary": vocabulary,
         "precision_difference": _precision_difference(opened),
     }
-
-
-def _check(target: Path) -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise UsageError("export requires the TensorFlow backend", hint="Unset KERAS_BACKEND. Any run can be exported.")
-    if target.exists():
-        raise UsageError("the output directory already exists", location=str(target), hint="Choose a new directory.")
 
 
 def _write(served: GraphRun, target: Path) -> None:
@@ -88,8 +80,9 @@ def _precision_difference(run: Run) -> float:
     table_config = run.metadata.features.table_config
     if table_config.precision == "float32":
         return 0.0
-    fitting = Resizer.from_table_config(table_config)
-    pixels = generate_noise_images(_COMPARED_IMAGES, fitting.height, fitting.width, 0).astype(fitting.dtype)
-    exact = load_frozen_graph(run.path / NETWORK, "float32").predict(pixels)
-    own = load_frozen_graph(run.path / NETWORK, table_config.precision).predict(pixels)
+    pixels = generate_noise_images(_COMPARED_IMAGES, run.resizer.height, run.resizer.width, 0).astype(run.resizer.dtype)
+    exact, own = (
+        load_frozen_graph(run.path / NETWORK, precision).predict(pixels)
+        for precision in ("float32", table_config.precision)
+    )
     return float(np.linalg.norm(own - exact) / np.linalg.norm(exact))

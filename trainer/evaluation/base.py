@@ -9,18 +9,19 @@ and the files of the task
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from features.io.atomic_files import write
 from features.io.locations import parse_location
 from features.store import open_store
 from features.store.leases import hold_snapshot
+from features.store.merge import as_keys
 from schemas.errors import CaptError
 from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
@@ -55,21 +56,11 @@ class EvaluatedRun(Generic[AnyRun, AnyPrediction, AnyScores]):
     predictions: list[AnyPrediction]
     scores: AnyScores
 
-    @property
-    def image_names(self) -> list[str]:
-        """The names of the images in results."""
-        return [self.run.name_image(*name) for name in self.held_out.names]
-
 
 class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
-    """Evaluates runs of one task; a context manager.
+    """Evaluates runs of one task; a context manager. Each forward pass has `batch_size` images.
 
-    Args:
-        options: The options of `capt evaluate`.
-
-    Attributes:
-        batch_size: Images per forward pass.
-        page: Name of the HTML page.
+    `page` is the name of the HTML page.
     """
 
     batch_size: ClassVar[int] = 64
@@ -78,11 +69,11 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
     def __init__(self, options: Evaluate) -> None:
         self.options = options
 
-    def __enter__(self) -> "Evaluation[AnyRun, AnyPrediction, AnyScores]":
-        return self
+    def __enter__(self) -> None:
+        """Opens the resources of `score`."""
 
     def __exit__(self, *error: object) -> None:
-        """Releases resources."""
+        """Releases the resources."""
 
     def check_run(self, run: AnyRun) -> None:
         """Raises UsageError if the options do not fit the run."""
@@ -93,13 +84,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
 
     @abstractmethod
     def predict(self, run: AnyRun, features: NDArray[Any], numbers: range) -> list[AnyPrediction]:
-        """Predicts from a batch of stored features [N, *shape].
-
-        Args:
-            run: The run.
-            features: The features.
-            numbers: The numbers of the images.
-        """
+        """Predicts from stored features [N, *shape] of the images with these numbers."""
 
     @abstractmethod
     def score(self, held_out: HeldOutImages, predictions: list[AnyPrediction]) -> AnyScores:
@@ -157,12 +142,14 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "split": held_out.split,
             **self.summarize(evaluated),
             **held_out.skipped,
-            "training_images": run.count_training_images(held_out.keys),
+            "training_images": int(np.isin(as_keys(held_out.keys), as_keys(run.training_images)).sum()),
             "data_digest": held_out.digest,
         }
         directory = run.path / EVALUATION / held_out.split
-        with _report_write_errors(directory):
+        try:
             paths = self._write(directory, evaluated, summary)
+        except OSError as error:
+            raise CaptError(f"the results cannot be written: {error.strerror}", location=str(directory)) from None
         return {"run_dir": str(run.path), **summary, **paths}
 
     def all_notes(self, results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -201,7 +188,15 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         summary: Mapping[str, Any],
     ) -> dict[str, Any]:
         write(directory / SCORES, f"{json.dumps(summary, indent=1)}\n".encode())
-        write(directory / IMAGES, self._format_rows(evaluated).encode())
+        names = evaluated.held_out.names
+        table = {
+            "image": [evaluated.run.name_image(*name) for name in names],
+            "prediction": list(map(self.to_text, evaluated.predictions)),
+            "references": [json.dumps(evaluated.held_out.references[name], ensure_ascii=False) for name in names],
+            **self.image_columns(evaluated),
+        }
+        lines = ["\t".join(table), *("\t".join(map(str, row)) for row in zip(*table.values(), strict=True))]
+        write(directory / IMAGES, ("\n".join(lines) + "\n").encode())
         paths = self.write_files(directory, evaluated)
         page = directory / self.page
         # The page of an earlier evaluation would not match the other files.
@@ -216,23 +211,11 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
             "page_path": str(page) if self.options.num_examples else None,
         }
 
-    def _format_rows(self, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores]) -> str:
-        held_out, columns = evaluated.held_out, self.image_columns(evaluated)
-        table = {
-            "image": evaluated.image_names,
-            "prediction": list(map(self.to_text, evaluated.predictions)),
-            "references": [json.dumps(held_out.references[name], ensure_ascii=False) for name in held_out.names],
-            **columns,
-        }
-        lines = ["\t".join(table), *("\t".join(map(str, row)) for row in zip(*table.values(), strict=True))]
-        return "\n".join(lines) + "\n"
-
 
 def read_image_rows(directory: Path) -> list[dict[str, str]]:
-    """Reads the images.tsv of an evaluation, one mapping per image; empty without the file.
+    """Reads the images.tsv of an evaluation, one mapping per image; ValueError if a line has other columns.
 
-    Raises:
-        ValueError: A line has more or fewer columns than the header.
+    Returns an empty list without the file.
     """
     path = directory / IMAGES
     if not path.exists():
@@ -246,11 +229,7 @@ def read_image_rows(directory: Path) -> list[dict[str, str]]:
 
 
 def find_store(run: Run, options: Evaluate) -> Path:
-    """Returns the store to evaluate on: `--store`, or that of the run.
-
-    Raises:
-        UsageError: The store of the run is unknown or has moved.
-    """
+    """Returns the store to evaluate on: `--store`, or that of the run; UsageError if it is unknown or has moved."""
     return parse_location(options.store) if options.store else recorded_store(run.path)
 
 
@@ -258,11 +237,3 @@ def shorten(path: str | Path) -> str:
     """Returns the path relative to the working directory if the directory contains it."""
     here = Path.cwd()
     return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)
-
-
-@contextmanager
-def _report_write_errors(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CaptError(f"the results cannot be written: {error.strerror}", location=str(directory)) from None

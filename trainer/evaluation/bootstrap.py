@@ -54,9 +54,9 @@ class MetricSamples:
 
     def resample(self, n_resamples: int, seed: int) -> NDArray[np.float64]:
         """Returns the metrics [n_resamples, M] of resamples of N images; equal seeds choose equal images."""
-        generator = np.random.default_rng(seed)
-        totals = np.array([_sum_resample(generator, self.table) for _ in range(n_resamples)])
-        return self.combine(totals, len(self))
+        generator, count = np.random.default_rng(seed), len(self)
+        times = (np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(n_resamples))
+        return self.combine(np.array([each @ self.table for each in times]), count)
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,7 @@ def sample_labels(correct: NDArray[np.bool_]) -> MetricSamples:
 
 
 def sample_means(names: tuple[str, ...], values: NDArray[np.float64]) -> MetricSamples:
-    """Returns the samples of metrics that are means over images.
-
-    Args:
-        names: The M metrics, or M runs with one metric.
-        values: The values of each image, float64 [N, M].
-    """
+    """Returns the samples of M metrics that are means over images, or of one metric of M runs; `values` [N, M]."""
     return MetricSamples(names, values, lambda sums, images: sums / images)
 
 
@@ -106,11 +101,7 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Computes percentile intervals (low, high) by metric.
 
-    Args:
-        samples: The samples of the images.
-        n_resamples: Number of resamples.
-        confidence_level: Between 0 and 1.
-        seed: Seed of the resamples. With equal seeds, runs on the same images have the same resamples.
+    With equal seeds, runs on the same images have the same resamples.
     """
     low, high = _quantiles(samples.resample(n_resamples, seed), confidence_level)
     return {name: (float(a), float(b)) for name, a, b in zip(samples.names, low, high, strict=True)}
@@ -125,12 +116,7 @@ def paired_differences(
 ) -> dict[str, Difference]:
     """Computes the difference `new` − `old` by metric, with percentile intervals of the paired bootstrap.
 
-    Args:
-        old: The samples of one run.
-        new: The samples of another run for the same images in the same order.
-        n_resamples: Number of resamples.
-        confidence_level: Between 0 and 1.
-        seed: Seed of the resamples.
+    The samples are of the same images in the same order.
     """
     low, high = _quantiles(new.resample(n_resamples, seed) - old.resample(n_resamples, seed), confidence_level)
     before, after = old.metrics(), new.metrics()
@@ -143,8 +129,3 @@ def paired_differences(
 def _quantiles(values: NDArray[np.float64], confidence_level: float) -> NDArray[np.float64]:
     tail = (1 - confidence_level) / 2
     return np.quantile(values, [tail, 1 - tail], axis=0)
-
-
-def _sum_resample(generator: np.random.Generator, table: NDArray[np.float64]) -> NDArray[np.float64]:
-    times = np.bincount(generator.integers(len(table), size=len(table)), minlength=len(table))
-    return np.asarray(times @ table)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from features.inputs.file_reference import read_source_image
 from features.io.atomic_files import write
-from schemas.options.inference import Evaluate
 from schemas.terminal.console import Printer
 from trainer.data.held_out_images import HeldOutImages, load_held_out_images
 from trainer.data.table_selection import TrainingTables
@@ -41,8 +40,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     page = "predictions.html"
 
-    def __init__(self, options: Evaluate) -> None:
-        super().__init__(options)
+    def __enter__(self) -> None:
         self._scorer = Scorer()
 
     def __exit__(self, *error: object) -> None:
@@ -56,7 +54,11 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
 
     def predict(self, run: CaptionerRun, features: NDArray[Any], numbers: range) -> list[Caption]:
         captions = run.caption_features(features, run.decoding(**self.options.generation()), numbers)
-        return list(map(_compact, captions))
+        # A slice would keep the array of its whole batch in memory.
+        return [
+            replace(one, attention=None if one.attention is None else one.attention.astype(np.float16), others=())
+            for one in captions
+        ]
 
     def score(self, held_out: HeldOutImages, predictions: list[Caption]) -> Scores:
         texts = [caption.text for caption in predictions]
@@ -118,10 +120,7 @@ class CaptionEvaluation(Evaluation[CaptionerRun, Caption, Scores]):
         texts, numbers = ("run", "model", "split", "tokenizer"), (*(TITLES[name] for name in METRICS), "images")
         rows = [
             [
-                shorten(one["run_dir"]),
-                one["model"],
-                one["split"],
-                one["tokenizer"],
+                *(shorten(one["run_dir"]), one["model"], one["split"], one["tokenizer"]),
                 *(f"{100 * one[name]:.1f}" if name in one else None for name in METRICS),
                 one["images"],
             ]
@@ -138,11 +137,7 @@ def to_coco_results(captions: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[int]]:
-    """Selects the images with the best and with the worst captions by CIDEr-D, then BLEU-4.
-
-    Args:
-        scores: The scores of all images.
-        count: Maximum number of images of each kind.
+    """Selects at most `count` images with the best and with the worst captions by CIDEr-D, then BLEU-4.
 
     Returns:
         Image numbers, best first, and others, worst first.
@@ -150,12 +145,6 @@ def select_best_and_worst(scores: Scores, count: int) -> tuple[list[int], list[i
     ranked = np.lexsort((scores.per_image["bleu_4"], scores.per_image["cider_d"]))[::-1].tolist()
     best = ranked[: min(count, -(-len(ranked) // 2))]
     return best, ranked[len(best) :][::-1][:count]
-
-
-def _compact(caption: Caption) -> Caption:
-    # A slice would keep the array of its whole batch in memory.
-    attention = None if caption.attention is None else caption.attention.astype(np.float16)
-    return replace(caption, attention=attention, others=())
 
 
 def _to_prediction(evaluated: Evaluated, number: int) -> CaptionPrediction:

@@ -20,10 +20,6 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
     """Evaluates runs of one task on the images of a split.
 
-    Args:
-        runs: The runs.
-        options: The split, the store, and the options of generation.
-
     Returns:
         `task`; `runs`, the results of `trainer.evaluation.base.Evaluation.evaluate` per run; `notes`. The result
         of a single run is also merged into the result itself.
@@ -40,10 +36,11 @@ def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
         raise UsageError(f"the runs have different tasks: {found}", hint="Evaluate the runs of one task at a time.")
     task = find_task(next(iter(tasks)))
     task.check_evaluation(options)
-    with task.evaluation(options) as evaluation:
-        for run in runs:
-            find_store(run, options)
-            evaluation.check_run(run)
+    evaluation = task.evaluation(options)
+    for run in runs:
+        find_store(run, options)
+        evaluation.check_run(run)
+    with evaluation:
         results = [evaluation.evaluate(run) for run in runs]
         notes = evaluation.all_notes(results)
     return {"task": task.name, **(results[0] if len(results) == 1 else {}), "runs": results, "notes": notes}

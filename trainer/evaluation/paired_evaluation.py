@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,8 @@ class CommonImages:
 
     def select(self, mask: NDArray[np.bool_]) -> "CommonImages":
         """Returns the images that the mask selects."""
-        numbers = np.flatnonzero(mask).tolist()
         return CommonImages(
-            tuple(self.names[number] for number in numbers),
-            tuple(self.keys[number] for number in numbers),
-            tuple(self.references[number] for number in numbers),
+            tuple(compress(self.names, mask)), tuple(compress(self.keys, mask)), tuple(compress(self.references, mask))
         )
 
     def with_features(self, store: Store, runs: Sequence[Run]) -> "CommonImages":
@@ -47,12 +45,7 @@ class CommonImages:
 
 
 def sample_run(run: Run, store: Store, images: CommonImages) -> MetricSamples:
-    """Evaluates a run on images by greedy decoding.
-
-    Args:
-        run: The run.
-        store: The store with its feature table.
-        images: The images; all are in the feature table of the run.
+    """Evaluates a run by greedy decoding on images, which are all in its feature table in the store.
 
     Raises:
         CaptError: `images` is empty.

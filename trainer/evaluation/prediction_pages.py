@@ -54,15 +54,7 @@ def predictions_page(
     best: Sequence[CaptionPrediction],
     worst: Sequence[CaptionPrediction],
 ) -> str:
-    """Renders the page as an HTML document.
-
-    Args:
-        title: Title of the page.
-        notes: Facts that are needed to interpret the metrics.
-        metrics: Values by title, shown at the top.
-        best: The best captions, in the order of the page.
-        worst: The worst captions, in the order of the page.
-    """
+    """Renders the page as an HTML document, with values by title in `metrics` and captions in their order."""
     marked = element("span", "marked", class_="wrong")
     lead = join(["Scores × 100. Words that are in no reference of their image are ", marked, "."])
     return document(
@@ -79,12 +71,7 @@ def mark_wrong_words(words: Sequence[str], references: Sequence[str]) -> list[bo
 
 
 def draw_attention_maps(image: bytes | None, caption: Caption, resizer: Resizer) -> bytes | None:
-    """Draws the attention map of each word over the part of the image that the model receives.
-
-    Args:
-        image: The encoded image.
-        caption: Caption of the image.
-        resizer: The resizer of the run.
+    """Draws the attention map of each word over the part of an encoded image that the model receives.
 
     Returns:
         A JPEG; None if there is no attention, or the image or the maps cannot be drawn.

@@ -20,9 +20,9 @@ from trainer.data.captcha_data import load_labelled_images, read_label_file
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
 from trainer.evaluation.base import EvaluatedRun, Evaluation, shorten
-from trainer.evaluation.recognition_errors import RecognitionError, recognition_errors_page
-from trainer.evaluation.recognition_metrics import RecognitionScores, rank_errors
+from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_errors
 from trainer.models.charset import CHARACTERS
+from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section
 from trainer.reports.plots import confusion_figure, encode_figure
 from trainer.runs.recognizer_run import STRATEGIES, RecognizedImage, RecognizerRun
 
@@ -75,10 +75,10 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             **each,
             "outside_lexicon": sum(label not in lexicon for label in labels),
             "by_length": {
-                str(length): {strategy: _to_counts(by_length[strategy][length]) for strategy in STRATEGIES}
+                str(length): {strategy: by_length[strategy][length] for strategy in STRATEGIES}
                 for length in by_length["greedy"]
             },
-            "by_character": {name: _to_counts(pair) for name, pair in scores["greedy"].by_character().items()},
+            "by_character": scores["greedy"].by_character(),
         }
 
     def to_text(self, prediction: RecognizedImage) -> str:
@@ -101,13 +101,16 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
         edits = evaluated.scores["greedy"].edits.tolist()
         worst = rank_errors([one.greedy.score for one in evaluated.predictions], edits)[:count]
         rates = {_TITLES[name]: _percent(one.exact_match) for name, one in evaluated.scores.items()}
-        return recognition_errors_page(
-            f"{evaluated.run.path.name}: recognition errors on {evaluated.held_out.split}",
-            notes,
-            {**rates, "images": f"{len(edits):,}", "errors": f"{sum(map(bool, edits)):,}"},
-            [_to_error(evaluated, number) for number in worst],
-            _plot_confusion(evaluated),
+        metrics = {**rates, "images": f"{len(edits):,}", "errors": f"{sum(map(bool, edits)):,}"}
+        title = f"{evaluated.run.path.name}: recognition errors on {evaluated.held_out.split}"
+        marked = element("span", "marked", class_="wrong")
+        lead = join(["Labels with most character errors first. Wrong and missing characters are ", marked, "."])
+        plot = element(
+            "div", inline_image(_plot_confusion(evaluated), "confusion matrix of the characters"), class_="plot"
         )
+        errors = section("Worst recognition errors", *(_build_card(evaluated, number) for number in worst))
+        confusion = section("Confused characters in wrong predictions", plot)
+        return document(title, header(title, lead, notes, metrics), element("main", errors, confusion))
 
     def notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
         notes = ["greedy and beam search allow any text; lexicon allows the labels of the train split only."]
@@ -127,34 +130,35 @@ class RecognitionEvaluation(Evaluation[RecognizerRun, RecognizedImage, dict[str,
             rows.append([*name, rates[0], interval, *rates[1:], _percent(one["cer"]), one["images"]])
         printer.table("exact match, %", ("run", "split"), titles, rows)
         for one in results:
-            lengths = [
-                [
-                    length,
-                    *(_percent(row[strategy]["correct"] / row[strategy]["total"]) for strategy in STRATEGIES),
-                    row["greedy"]["total"],
-                ]
-                for length, row in one["by_length"].items()
-            ]
+            lengths = []
+            for length, row in one["by_length"].items():
+                rates = [_percent(row[strategy]["correct"] / row[strategy]["total"]) for strategy in STRATEGIES]
+                lengths.append([length, *rates, row["greedy"]["total"]])
             title = f"{shorten(one['run_dir'])} by label length, %"
             printer.table(title, ("characters",), (*_TITLES.values(), "images"), lengths)
-
-
-def _to_counts(pair: tuple[int, int]) -> dict[str, int]:
-    return {"correct": pair[0], "total": pair[1]}
 
 
 def _plot_confusion(evaluated: Evaluated) -> bytes:
     return encode_figure(confusion_figure(evaluated.scores["greedy"].confusion(), CHARACTERS), "png")
 
 
-def _to_error(evaluated: Evaluated, number: int) -> RecognitionError:
+def _build_card(evaluated: Evaluated, number: int) -> Html:
+    """Builds the card of one wrong prediction, with the predictions of all decoding strategies."""
     name, prediction = evaluated.held_out.names[number], evaluated.predictions[number]
-    return RecognitionError(
-        name=evaluated.run.name_image(*name),
-        image=read_source_image(evaluated.held_out.catalog[name]),
-        label=evaluated.held_out.labels[number],
-        predictions={_TITLES[strategy]: prediction.by(strategy).text for strategy in STRATEGIES},
-        score=prediction.greedy.score,
+    expected = evaluated.held_out.labels[number]
+    parts: list[Html] = []
+    for strategy in STRATEGIES:
+        pairs = align(expected, prediction.by(strategy).text)
+        marked = mark_wrong([got or "·" for _, got in pairs], [want != got for want, got in pairs], "")
+        parts += [label(_TITLES[strategy]), element("blockquote", marked or "(empty)")]
+    image = element("code", evaluated.run.name_image(*name))
+    return card(
+        read_source_image(evaluated.held_out.catalog[name]),
+        expected,
+        label(image, f" log-probability {prediction.greedy.score:.2f}"),
+        label("label"),
+        element("blockquote", expected),
+        *parts,
     )
 
 

@@ -16,12 +16,7 @@ _NORMAL_95 = 1.959963984540054  # two-sided 95% quantile of the normal distribut
 
 @dataclass(frozen=True)
 class RecognitionScores:
-    """Compares predictions with labels.
-
-    Args:
-        labels: The label of each image.
-        predictions: The prediction for each image.
-    """
+    """Compares the prediction for each image with its label."""
 
     labels: tuple[str, ...]
     predictions: tuple[str, ...]
@@ -56,19 +51,21 @@ class RecognitionScores:
             "cer": int(self.edits.sum()) / sum(map(len, self.labels)),
         }
 
-    def by_length(self) -> dict[int, tuple[int, int]]:
-        """Returns the numbers of correct and of all images by label length."""
+    def by_length(self) -> dict[int, dict[str, int]]:
+        """Returns the numbers of `correct` images and in `total` by label length."""
         lengths = np.array(list(map(len, self.labels)))
-        return {
-            int(length): (int(self.correct[lengths == length].sum()), int((lengths == length).sum()))
-            for length in np.unique(lengths)
-        }
+        each = {int(length): self.correct[lengths == length] for length in np.unique(lengths)}
+        return {length: {"correct": int(one.sum()), "total": len(one)} for length, one in each.items()}
 
-    def by_character(self) -> dict[str, tuple[int, int]]:
-        """Returns the numbers of correct and of all occurrences by character of the labels."""
+    def by_character(self) -> dict[str, dict[str, int]]:
+        """Returns the numbers of `correct` occurrences and in `total` by character of the labels."""
         counts = self._count(range(len(self.labels)))
         total = counts.sum(axis=1)
-        return {name: (int(counts[i, i]), int(total[i])) for i, name in enumerate(CHARACTERS) if total[i]}
+        return {
+            name: {"correct": int(counts[i, i]), "total": int(total[i])}
+            for i, name in enumerate(CHARACTERS)
+            if total[i]
+        }
 
     def confusion(self) -> NDArray[np.int64]:
         """Returns the confusion matrix of the images with errors, int64 [27, 27].
@@ -81,8 +78,8 @@ class RecognitionScores:
     def _count(self, images: Iterable[int]) -> NDArray[np.int64]:
         counts = np.zeros((NONE + 1, NONE + 1), np.int64)
         for image in images:
-            for label, prediction in self.alignments[image]:
-                counts[_index(label), _index(prediction)] += 1
+            for pair in self.alignments[image]:
+                counts[tuple(CHARACTERS.index(one) if one else NONE for one in pair)] += 1
         return counts
 
 
@@ -126,7 +123,3 @@ def rank_errors(scores: Sequence[float], edits: Sequence[int]) -> list[int]:
     """Returns the numbers of the images with errors: most edits first, then highest log-probability first."""
     wrong = [image for image, count in enumerate(edits) if count]
     return sorted(wrong, key=lambda image: (-edits[image], -scores[image], image))
-
-
-def _index(character: str) -> int:
-    return CHARACTERS.index(character) if character else NONE

@@ -119,12 +119,7 @@ def mark_wrong(parts: Iterable[str], wrong: Iterable[bool], separator: str = " "
 
 
 def thumbnail(image: bytes | None, alt: str) -> Html:
-    """Builds a small version of an encoded image, or the reason why the image cannot be shown.
-
-    Args:
-        image: The encoded image; None if its file is not available.
-        alt: Description of the image.
-    """
+    """Builds a small version of an encoded image, or the reason why it cannot be shown; None if it is not available."""
     if image is None:
         return element("div", "the image is not available", class_="image none")
     try:

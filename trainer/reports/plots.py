@@ -30,12 +30,7 @@ _BLUR, _MIN_BLUR = 20 / 224, 0.6
 
 
 def loss_figure(history: Sequence[EpochMetrics], unit: str = "cross-entropy (nats per token)") -> Figure:
-    """Plots training and validation loss by epoch.
-
-    Args:
-        history: Metrics of at least one epoch.
-        unit: Label of the loss axis.
-    """
+    """Plots training and validation loss by epoch, for at least one epoch; `unit` is the label of the loss axis."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     _plot_by_epoch(figure.add_subplot(xlabel="epoch", ylabel=unit), history, "loss")
     return figure
@@ -68,10 +63,7 @@ def _plot_by_epoch(
 def confusion_figure(counts: NDArray[np.int64], charset: str) -> Figure:
     """Plots how often characters were confused; darker cells are more frequent. Correct characters are omitted.
 
-    Args:
-        counts: int64 array [N + 1, N + 1]. Rows are true characters, columns predicted ones; the last row and column
-            mean no character.
-        charset: The N characters.
+    Rows of `counts` [N + 1, N + 1] are true characters, columns predicted ones; the last ones mean no character.
     """
     figure = Figure(figsize=(8, 7.4), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="true")
@@ -90,7 +82,7 @@ def attention_figure(image: Image.Image, words: Sequence[str], attention: NDArra
     Args:
         image: The visible part of the image in any resolution. The maps cover all of it.
         words: The caption.
-        attention: float array [words, locations] of attention weights; locations row by row in a square grid.
+        attention: Attention weights, float [words, locations]; locations row by row in a square grid.
 
     Raises:
         CaptError: The number of locations is not a square.
@@ -121,12 +113,9 @@ def attention_map(weights: NDArray[np.float32], width: int, height: int) -> NDAr
     repeated beyond the border.
 
     Args:
-        weights: float array [locations], row by row in a square grid.
+        weights: float [locations], row by row in a square grid.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
-
-    Returns:
-        float32 array [height, width] in the range of the weights.
 
     Raises:
         CaptError: The number of locations is not a square.
@@ -150,11 +139,7 @@ def _interpolation_weights(locations: int, pixels: int) -> NDArray[np.float32]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure atomically, in the format of the file's suffix; PNG without one.
-
-    Raises:
-        UsageError: The suffix is not an image format.
-    """
+    """Writes a figure atomically in the format of the suffix, PNG without one; UsageError if it is not a format."""
     suffix = path.suffix.lstrip(".").lower() or "png"
     canvas: Any = FigureCanvasAgg(figure)
     if suffix not in canvas.get_supported_filetypes():

@@ -33,9 +33,9 @@ def test_whole_words_and_letters_are_counted():
     figures = scores.to_dict()
     assert (figures["correct"], figures["exact_match"]) == (1, 0.25)
     assert figures["cer"] == pytest.approx(3 / 14)
-    assert scores.by_length() == {3: (0, 2), 4: (1, 2)}
-    assert scores.by_character()["w"] == (2, 3)
-    assert scores.by_character()["o"] == (1, 2)
+    assert scores.by_length() == {3: {"correct": 0, "total": 2}, 4: {"correct": 1, "total": 2}}
+    assert scores.by_character()["w"] == {"correct": 2, "total": 3}
+    assert scores.by_character()["o"] == {"correct": 1, "total": 2}
 
 
 def test_the_confusion_is_of_words_read_wrong_and_knows_missed_and_added_letters():

@@ -43,7 +43,7 @@ from features.extractors.extraction import EncodedImage, ExtractedRow, Extractio
 from features.extractors.factory import open_extractor
 from features.extractors.output_layers import ModelFunction
 from features.images.decode import decode
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.store.shards import ShardWriter
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig

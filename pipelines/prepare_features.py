@@ -11,11 +11,10 @@ from typing import Any, get_args
 
 from features.extractors.extraction import DEFAULT_BATCH_SIZE
 from features.extractors.factory import open_extractor
-from features.images.decode import MAX_PIXELS
-from features.images.resizer import make_resizer
+from features.images.decode import MAX_PIXELS, ImageLimits
+from features.images.resize import make_resizer
 from features.inputs import MAX_IMAGE_BYTES
 from features.inputs.downloads import DownloadLimits
-from features.inputs.image_limits import ImageLimits
 from features.runtime.numerics import detect_native_precision
 from features.store import FeatureTable, Store
 from features.store.commit_log import CommitLog

@@ -59,7 +59,7 @@ class FeatureTableConfig(TableConfig):
         format: File format of the shards.
         compression: Compression of each value.
         resize: Resize method of `features.images.resize`; a changed method needs a new name.
-        fit: Resize mode of `features.images.resizer`; a changed mode needs a new name.
+        fit: Resize mode of `features.images.resize`; a changed mode needs a new name.
         shorter_side: Length in pixels to which an image's shorter side is resized before it is cropped; None for the
             smallest length that covers the input size.
         preprocess: Input preprocessing of a custom extractor; None for the other extractors, which have their own.

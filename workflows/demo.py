@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from features.extractors.application import find_application
 from features.extractors.weights import is_imagenet_available
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.io.atomic_files import write
 from features.io.locations import local_path
 from features.synthetic.scenes.dataset import load_scenes, make_scenes

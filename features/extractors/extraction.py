@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.images.decode import MAX_PIXELS, decode
-from features.images.resize import Pixels
-from features.images.resizer import Resizer
+from features.images.resize import Pixels, Resizer
 from features.store.storage_dtypes import StoredColumns, encode
 from schemas.errors import RecordError, to_record_error
 from schemas.table_config import FeatureTableConfig

@@ -17,7 +17,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -33,8 +32,8 @@ from PIL import (
 from PIL.ExifTags import Base as Tag
 
 from features.images import png_chunks
-from features.images.resize import Pixels
-from features.images.resizer import Resizer
+from features.images.resize import Pixels, Resizer
+from features.io.open_files import MAX_IMAGE_BYTES
 from schemas.errors import RecordError
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 0.5 GiB of RGB
@@ -46,23 +45,35 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, modul
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def _silence_libtiff() -> None:
-    """Silences libtiff, which prints errors to standard error. Pillow raises its own error for the same image."""
-    # A shared library exports the functions of the libraries that it links to, except on Windows.
-    set_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
-    if set_handler:
-        set_handler.restype, set_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        set_handler(None)
-
-
-_silence_libtiff()
+# libtiff prints errors to standard error, while Pillow raises its own error for the same image. A shared library
+# exports the functions of the libraries that it links to, except on Windows.
+_set_libtiff_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
+if _set_libtiff_handler:
+    _set_libtiff_handler.restype, _set_libtiff_handler.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    _set_libtiff_handler(None)
 
 DraftSize = Callable[[int, int], tuple[int, int] | None]
 
 
-def _return_unchanged(data: bytes) -> bytes:
-    """Returns the bytes for a reader that detects truncation itself."""
-    return data
+@dataclass(frozen=True)
+class ImageLimits:
+    """Limits of an image's declared width times height, and of its encoded bytes, unpacked if it is in an archive.
+
+    Limits depend on the machine and do not affect a row, so they are not part of the table config. A decoded pixel
+    takes four bytes, and up to three images of that size exist while transparency is replaced by white.
+    """
+
+    pixels: int = MAX_PIXELS
+    bytes: int = MAX_IMAGE_BYTES
+
+    def allows_retry(self, reason: str, detail: str) -> bool:
+        """Returns whether a recorded failure was caused by a lower limit, so that a retry may succeed."""
+        # Details of `_read` and of Pillow.
+        match = re.match(r"(\d+)×(\d+)|Image size \((\d+) pixels\)", detail)
+        if reason != "too large" or not match:
+            return False
+        width, height, pixels = match.groups()
+        return int(pixels or int(width) * int(height)) <= self.pixels
 
 
 def _check_webp(data: bytes) -> bytes:
@@ -103,39 +114,31 @@ def _truncation_error(data: bytes) -> RecordError:
 _TIFF_SIZES = {3: 2, 4: 4, 16: 8}  # bytes of a SHORT, LONG, LONG8; the tables below have no other types but bytes
 _TIFF_TABLES = frozenset(
     (
-        Tag.BitsPerSample,
-        Tag.StripOffsets,
-        Tag.StripByteCounts,
-        Tag.ColorMap,
-        Tag.TileOffsets,
-        Tag.TileByteCounts,
-        Tag.JPEGTables,
+        *(Tag.BitsPerSample, Tag.StripOffsets, Tag.StripByteCounts, Tag.ColorMap),
+        *(Tag.TileOffsets, Tag.TileByteCounts, Tag.JPEGTables),
     )
 )
 
 
 @dataclass(frozen=True)
 class _Format:
-    """A supported format: signature, check that returns the bytes to decode, and reader."""
+    """A supported format. Without a check, which returns the bytes to decode, the reader detects truncation itself."""
 
     signature: re.Pattern[bytes]
-    check: Callable[[bytes], bytes]
     # `Image.open` would apply its process-wide pixel limit first.
     reader: Callable[[BytesIO, str], ImageFile.ImageFile]
+    check: Callable[[bytes], bytes] = bytes
 
 
+# Text can start with "BM", too. The header length that follows has few valid values.
+_BMP = re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL)
 _FORMATS = (
-    _Format(re.compile(rb"\xff\xd8\xff"), _return_unchanged, JpegImagePlugin.JpegImageFile),
-    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), png_chunks.select_chunks, PngImagePlugin.PngImageFile),
-    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _check_webp, WebPImagePlugin.WebPImageFile),
-    _Format(re.compile(rb"GIF8[79]a"), _return_unchanged, GifImagePlugin.GifImageFile),
-    # Text can start with "BM", too. The header length that follows has few valid values.
-    _Format(
-        re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
-        _return_unchanged,
-        BmpImagePlugin.BmpImageFile,
-    ),
-    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _check_tiff, TiffImagePlugin.TiffImageFile),
+    _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, png_chunks.select_chunks),
+    _Format(re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile, _check_webp),
+    _Format(re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    _Format(_BMP, BmpImagePlugin.BmpImageFile),
+    _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile, _check_tiff),
 )
 
 _TILE_PIXELS = 1 << 20
@@ -159,12 +162,7 @@ _REASONS = (
 
 
 def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decodes and resizes an image.
-
-    Args:
-        data: An encoded image, as `open_image` accepts it.
-        resizer: Size, resize method and resize mode.
-        max_pixels: Maximum number of pixels by the image's header.
+    """Decodes and resizes an image, as `open_image` and the resizer do.
 
     Returns:
         Array [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory that no other array shares.
@@ -213,11 +211,7 @@ def open_image(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to an upright image of mode RGB by the rules of `open_image`.
-
-    Raises:
-        RecordError: As raised by `open_image`.
-    """
+    """Converts an image of any mode to an upright image of mode RGB by the rules of `open_image`; raises as it does."""
     with _convert_errors(f"an image of {image.width}×{image.height}"):
         image.load()
         return _turn_upright(_flatten_tiles(image), _read_orientation(image))
@@ -249,15 +243,7 @@ def raise_pixel_limit(max_pixels: int) -> None:
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:
-    """Encodes a small JPEG of an image with its aspect ratio. A small image is not enlarged.
-
-    Args:
-        data: An encoded image, as `open_image` accepts it.
-        side: Maximum length of the longer side in pixels.
-
-    Raises:
-        RecordError: As raised by `open_image`.
-    """
+    """Encodes an image as a JPEG of at most `side` × `side` pixels, not enlarged; raises as `open_image`."""
     image = open_image(data)
     image.thumbnail((side, side))
     jpeg = BytesIO()
@@ -272,29 +258,16 @@ def _read(data: bytes, max_pixels: int, draft_size: DraftSize) -> tuple[Image.Im
         raise RecordError("decode", "unsupported", f"no known image format starts with {data[:8]!r}")
     checked = known.check(data)
     with known.reader(BytesIO(checked), "") as image:
-        _check_pixels(image, max_pixels)
-        _set_draft_size(image, draft_size)
+        if image.width * image.height > max_pixels:
+            raise RecordError("decode", "too large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            is_rotated = _read_orientation(image) in _ROTATED
+            if required := draft_size(*(image.size[::-1] if is_rotated else image.size)):
+                image.draft(None, required[::-1] if is_rotated else required)
         image.load()
         if known.reader is PngImagePlugin.PngImageFile and png_chunks.has_16_bit_transparency(checked):
             _whiten_16_bit_transparency(image, checked)
         return _flatten_tiles(image), _read_orientation(image)
-
-
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise RecordError("decode", "too large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
-
-
-def _set_draft_size(image: Image.Image, draft_size: DraftSize) -> None:
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        is_rotated = _read_orientation(image) in _ROTATED
-        required = draft_size(*_swap_if(is_rotated, image.size))
-        if required:
-            image.draft(None, _swap_if(is_rotated, required))
-
-
-def _swap_if(is_rotated: bool, size: tuple[int, int]) -> tuple[int, int]:
-    return (size[1], size[0]) if is_rotated else size
 
 
 def _flatten_tiles(image: Image.Image) -> Image.Image:
@@ -310,12 +283,6 @@ def _flatten_tiles(image: Image.Image) -> Image.Image:
     return flat
 
 
-def _convert_cmyk(image: Image.Image) -> Image.Image:
-    """Converts CMYK to RGB: ink times black, rounded down, equal to `tf.io.decode_jpeg` in exported graphs."""
-    *inks, black = (ImageChops.invert(band) for band in image.split())
-    return Image.merge("RGB", [ImageChops.multiply(ink, black) for ink in inks])
-
-
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
     """Yields boxes of at most `_TILE_PIXELS` pixels that cover an image."""
     columns = min(size[0], _TILE_PIXELS)
@@ -327,8 +294,12 @@ def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
 
 def _flatten(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     image = _to_eight_bits(image, tags)
+    if image.mode == "CMYK" and not image.has_transparency_data:
+        # Ink times black, rounded down, is equal to `tf.io.decode_jpeg` in exported graphs.
+        *inks, black = (ImageChops.invert(band) for band in image.split())
+        return Image.merge("RGB", [ImageChops.multiply(ink, black) for ink in inks])
     if not image.has_transparency_data:
-        return image if image.mode == "RGB" else _convert_cmyk(image) if image.mode == "CMYK" else image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
@@ -339,7 +310,13 @@ def _to_eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     if image.mode != "F" and not image.mode.startswith("I;16"):
         return image
     samples = np.asarray(image)
-    gray = _convert_float(samples) if image.mode == "F" else samples >> (tags.get(Tag.BitsPerSample, (16,))[0] - 8)
+    if image.mode == "F":
+        slack = 1 / 255  # resampling can overshoot
+        if not np.all((samples >= -slack) & (samples <= 1 + slack)):
+            raise RecordError("decode", "unsupported", "floating-point samples outside 0…1")
+        gray = np.rint(np.clip(samples, 0, 1) * 255)
+    else:
+        gray = samples >> (tags.get(Tag.BitsPerSample, (16,))[0] - 8)
     if tags.get(Tag.PhotometricInterpretation) == 0:  # white is zero
         gray = 255 - gray
     if "transparency" in image.info:
@@ -357,13 +334,6 @@ def _whiten_16_bit_transparency(image: Image.Image, data: bytes) -> None:
             high, low = np.asarray(image.crop(box)), np.asarray(low_bytes.crop(box))
             is_key = ((high == key >> 8) & (low == key & 0xFF)).all(axis=-1)
             image.paste((255, 255, 255), box, Image.fromarray(is_key))
-
-
-def _convert_float(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    slack = 1 / 255  # resampling can overshoot
-    if not np.all((samples >= -slack) & (samples <= 1 + slack)):
-        raise RecordError("decode", "unsupported", "floating-point samples outside 0…1")
-    return np.rint(np.clip(samples, 0, 1) * 255)
 
 
 def _read_orientation(image: Image.Image) -> object:
@@ -390,7 +360,5 @@ def _find_reason(error: Exception) -> str:
         if pattern.search(str(error)):
             return reason
     # Readers raise these errors if the bytes end within a header.
-    is_truncated = isinstance(error, EOFError | IndexError | struct.error)
-    return (
-        "truncated" if is_truncated or isinstance(error.__cause__, EOFError | IndexError | struct.error) else "corrupt"
-    )
+    ends = (EOFError, IndexError, struct.error)
+    return "truncated" if isinstance(error, ends) or isinstance(error.__cause__, ends) else "corrupt"

@@ -45,11 +45,6 @@ class _SelectedChunks:
     start: int = 0  # range of the consecutive chunks of pixels
     end: int = 0
 
-    @property
-    def num_colors(self) -> int:
-        """Number of palette colors that pixels can refer to."""
-        return min(len(self.palette) // 3, 1 << self.depth)
-
 
 def select_chunks(data: bytes) -> bytes:
     """Checks a PNG and returns one with the same pixels and orientation but without other chunks (PNG, section 5).
@@ -139,7 +134,8 @@ def _check_palette(selected: _SelectedChunks, body: bytes) -> bytes:
 def _scale_transparency(selected: _SelectedChunks, body: bytes) -> bytes:
     """Returns the body of a tRNS chunk with samples of eight bits, or nothing if the chunk does not fit the image."""
     if selected.color == PALETTE:
-        return body if len(body) <= selected.num_colors else b""
+        num_used_colors = min(len(selected.palette) // 3, 1 << selected.depth)
+        return body if len(body) <= num_used_colors else b""
     if len(body) != {GRAY: 2, COLOR: 6}.get(selected.color):
         return b""
     white = (1 << selected.depth) - 1  # higher bits are ignored

@@ -1,6 +1,6 @@
 """Lists and reads encoded images and annotations in directories, archives and buckets.
 
-    list_files(directory | zip | tar | URI) → ListedFile(name, Reference, size, stamp) → Reference.read() → bytes
+    list_files(directory | zip | tar | URI) → ListedFile(name, reference, size, stamp) → reference.read() → bytes
 
 Names in annotations are compared with the listed names and never joined to a path, so no name leads outside. Archives
 are read in place. In a directory, links to files are followed, because shared disks use them. Links to directories are

@@ -1,11 +1,7 @@
-"""Declares the interface of archives, their members, and the names of members in a listing."""
+"""Describes the members of archives, and their names in a listing."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
-
-from features.io.open_files import FileState
 
 MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
 
@@ -14,50 +10,12 @@ _CURRENT_DIRECTORY = re.compile(r"(\./+)+")
 
 @dataclass(frozen=True)
 class ArchiveMember:
-    """A file in an archive.
+    """A file in an archive."""
 
-    Args:
-        name: Name in a listing.
-        member: Key of the file in the archive; contains at least the name.
-        size: Declared number of unpacked bytes, at most `MAX_SIZE`.
-        stamp: Differs whenever the contents may have changed.
-    """
-
-    name: str
-    member: str
-    size: int
-    stamp: str
-
-
-class Archive(Protocol):
-    """An archive that is read in place."""
-
-    def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
-        """Yields the files in the archive, each name once.
-
-        Args:
-            state: State of the archive before the listing.
-
-        Raises:
-            UsageError: The archive is corrupt or incomplete.
-        """
-
-    def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """Reads a file in the archive.
-
-        Args:
-            member: Key of the file, as in `ArchiveMember.member`.
-            label: Name of the file in messages.
-            max_bytes: Maximum declared number of bytes; checked before anything is read or unpacked.
-
-        Raises:
-            RecordError: As raised by `Reference.read`.
-            FileNotFoundError: The member does not exist.
-            Exception: Nearly any class, if the archive is hostile.
-        """
-
-    def read_start(self, member: str, label: str, size: int) -> bytes:
-        """Reads at most the first `size` bytes of a file in the archive; raises as `read`."""
+    name: str  # in a listing
+    member: str  # key of the file in the archive; contains at least the name
+    size: int  # declared number of unpacked bytes, at most `MAX_SIZE`
+    stamp: str  # differs whenever the contents may have changed
 
 
 def escape_bytes(path: str) -> str:
@@ -66,11 +24,9 @@ def escape_bytes(path: str) -> str:
 
 
 def listed_name(member: str) -> str | None:
-    """Returns the name of an archive member, or of an object below a prefix, in a listing.
+    """Returns the name of an archive member, or of an object below a prefix, in a listing, without a leading `./`.
 
-    Returns:
-        The name without a leading `./`; None for directories and hidden files (a part begins with a dot, or the first
-        one is `__MACOSX`).
+    Directories and hidden files (a part begins with a dot, or the first one is `__MACOSX`) have none.
     """
     prefix = _CURRENT_DIRECTORY.match(member)
     name = member[prefix.end() :] if prefix else member

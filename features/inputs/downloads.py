@@ -49,30 +49,17 @@ _NO_SUCH_HOST = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", sock
 
 @dataclass(frozen=True)
 class DownloadLimits:
-    """Limits of one download.
+    """Limits of one download. The look-up of a host name has the resolver's own time-out in addition."""
 
-    Args:
-        max_bytes: Maximum number of bytes of the image, declared and sent.
-        connect_seconds: Time-out per address of a host.
-        read_seconds: Time-out for each wait for more bytes.
-        total_seconds: Time-out for the whole download, with redirects, retries and pauses. The look-up of a host name
-            has the resolver's own time-out in addition.
-        redirects: Maximum number of redirects.
-        retries: Maximum number of retries after transient failures.
-        backoff_seconds: Pause before the first retry; each further pause is twice as long.
-        retry_after_seconds: Maximum accepted `Retry-After`.
-        allow_private: Whether to request addresses outside the public internet.
-    """
-
-    max_bytes: int = MAX_IMAGE_BYTES
-    connect_seconds: float = 10.0
-    read_seconds: float = 20.0
-    total_seconds: float = 60.0
+    max_bytes: int = MAX_IMAGE_BYTES  # declared and sent
+    connect_seconds: float = 10.0  # per address of a host
+    read_seconds: float = 20.0  # for each wait for more bytes
+    total_seconds: float = 60.0  # with redirects, retries and pauses
     redirects: int = 5
-    retries: int = 2
-    backoff_seconds: float = 1.0
-    retry_after_seconds: float = 30.0
-    allow_private: bool = False
+    retries: int = 2  # after transient failures
+    backoff_seconds: float = 1.0  # pause before the first retry; each further pause is twice as long
+    retry_after_seconds: float = 30.0  # maximum accepted `Retry-After`
+    allow_private: bool = False  # whether to request addresses outside the public internet
 
 
 class DownloadError(RecordError):
@@ -112,13 +99,9 @@ def download(url: str, limits: DownloadLimits | None = None) -> bytes:
 def download_into(
     url: str, sink: BinaryIO, limits: DownloadLimits, rest: Callable[[float], object] = time.sleep
 ) -> None:
-    """Writes the encoded image at a URL to a file, in bounded memory.
+    """Writes the encoded image at a URL to a seekable file, in bounded memory. `rest` waits before a retry.
 
-    Args:
-        url: An http or https URL.
-        sink: Seekable binary file. After an error it may contain a part of the image.
-        limits: Limits of the download.
-        rest: Waits for a number of seconds before a retry.
+    After an error, the file may contain a part of the image.
 
     Raises:
         RecordError: As raised by `download`.
@@ -155,22 +138,18 @@ def build_download_name(url: str) -> str:
 def _receive(url: str, limits: DownloadLimits, deadline: Deadline) -> Generator[bytes, None, None]:
     """Yields the chunks of the image; turns every exception that a response causes into RecordError."""
     try:
-        yield from _follow(url, limits, deadline)
+        target, label = url, strip_user(url)
+        for _ in range(limits.redirects + 1):
+            with contextlib.closing(_Response(target, label, limits, deadline)) as response:
+                redirect = response.find_redirect()
+                if redirect is None:
+                    response.check()
+                    yield from response.read_chunks()
+                    return
+            target, label = redirect, f"{strip_user(url)} → {strip_query(redirect)}"
+        raise DownloadError("too many redirects", f"{label}: more than {limits.redirects}", permanent=True)
     except Exception as error:
         raise to_record_error("download", error) from error
-
-
-def _follow(url: str, limits: DownloadLimits, deadline: Deadline) -> Iterator[bytes]:
-    target, label = url, strip_user(url)
-    for _ in range(limits.redirects + 1):
-        with contextlib.closing(_Response(target, label, limits, deadline)) as response:
-            redirect = response.find_redirect()
-            if redirect is None:
-                response.check()
-                yield from response.read_chunks()
-                return
-        target, label = redirect, f"{strip_user(url)} → {strip_query(redirect)}"
-    raise DownloadError("too many redirects", f"{label}: more than {limits.redirects}", permanent=True)
 
 
 class _Response:
@@ -184,7 +163,9 @@ class _Response:
             parsed = parse_http_url(url)
             self._connection = connect(parsed, deadline, limits.connect_seconds, limits.allow_private)
             try:
-                self._response = self._request(parsed.request_uri)
+                self._connection.timeout = limits.read_seconds
+                self._connection.request("GET", parsed.request_uri, headers=_HEADERS, preload_content=False)
+                self._response: BaseHTTPResponse = self._connection.getresponse()
             except BaseException:
                 self._connection.close()
                 raise
@@ -227,7 +208,6 @@ class _Response:
             raise self._fail_as_too_large()
 
     def read_chunks(self) -> Iterator[bytes]:
-        """Yields the body."""
         total = 0
         while chunk := self._read_chunk():
             if not total and self._content_type() in _UNTYPED and not has_image_signature(chunk):
@@ -238,11 +218,6 @@ class _Response:
             yield chunk
         if not total:
             raise self._fail("empty", "zero bytes")
-
-    def _request(self, uri: str) -> BaseHTTPResponse:
-        self._connection.timeout = self._limits.read_seconds
-        self._connection.request("GET", uri, headers=_HEADERS, preload_content=False)
-        return self._connection.getresponse()
 
     def _read_chunk(self) -> bytes:
         with _translate_errors(self._label, self._deadline):

@@ -33,12 +33,7 @@ _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 @dataclass(frozen=True)
 class FileReference:
-    """A file, or a member of an archive.
-
-    Args:
-        location: Absolute path, or `s3://` or `gs://` URI, of the file or archive.
-        member: Key of the file in the archive (`ArchiveMember.member`); empty for a plain file.
-    """
+    """A file at an absolute path, `s3://` or `gs://` URI, or a member of an archive there (`ArchiveMember.member`)."""
 
     location: str
     member: str = ""
@@ -49,10 +44,7 @@ class FileReference:
         return cls(name if is_uri(name) else str(Path(name).absolute()))
 
     def read(self, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
-        """Reads the encoded bytes.
-
-        Args:
-            max_bytes: Maximum declared number of bytes; checked before anything is read or unpacked.
+        """Reads the encoded bytes. Their declared number is checked before anything is read or unpacked.
 
         Raises:
             RecordError: Stage `read`, with a reason of `missing`, `name is not UTF-8`, `too large`, `encrypted`,
@@ -100,7 +92,6 @@ class ListedFile:
 
     Args:
         name: Path relative to the listed directory, archive or URI, with slashes.
-        reference: Reference to read the file by.
         size: Number of unpacked bytes.
         stamp: Differs whenever the contents may have changed: times and inode of a file, checksum of a zip member,
             position of a tar member with the archive's times, time, size and tag of an object.
@@ -115,11 +106,7 @@ class ListedFile:
 
 
 def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:
-    """Reads the encoded image that a row of `schemas.tables.CATALOG` references.
-
-    Returns:
-        The bytes; None if the row is None, or if the image is missing or has changed.
-    """
+    """Reads the image that a row of `schemas.tables.CATALOG` references; None if it is missing or has changed."""
     if row is None:
         return None
     try:

@@ -1,5 +1,6 @@
 """Lists the files of directories, archives and buckets, in bounded memory."""
 
+import contextlib
 import logging
 import os
 import stat
@@ -22,9 +23,6 @@ _log = logging.getLogger("capt.inputs")
 
 def list_files(root: str) -> Iterator[ListedFile]:
     """Yields the files in a directory, zip, tar or bucket, without hidden files and in no particular order.
-
-    Args:
-        root: Path, or `s3://` or `gs://` URI.
 
     Raises:
         UsageError: `root` is missing, is another kind of file, or is a corrupt archive.
@@ -80,7 +78,10 @@ def _list_directory(root: str) -> Iterator[ListedFile]:
         for entry in _scan(pending.pop()):
             if entry.name.startswith("."):
                 continue
-            if _is_directory(entry):
+            is_directory = False  # after an error, too: the entry counts as a file, which fails when it is read
+            with contextlib.suppress(OSError):
+                is_directory = entry.is_dir(follow_symlinks=False)
+            if is_directory:
                 pending.append(entry.path)
             elif file := _stat_entry(entry, len(root) + 1):
                 yield file
@@ -92,14 +93,6 @@ def _scan(directory: str) -> "Iterator[os.DirEntry[str]]":
             yield from entries
     except OSError as error:
         raise CaptError(f"the directory cannot be read: {error.strerror}", location=escape_bytes(directory)) from error
-
-
-def _is_directory(entry: "os.DirEntry[str]") -> bool:
-    """Returns whether an entry is a directory. On an error, the entry counts as a file, which fails when it is read."""
-    try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
 
 
 def _stat_entry(entry: "os.DirEntry[str]", prefix: int) -> ListedFile | None:

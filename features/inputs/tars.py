@@ -30,13 +30,17 @@ _log = logging.getLogger("capt.inputs")
 
 
 class Tar:
-    """A tar archive (`Archive`) at a path or URI."""
+    """A tar archive at a path or URI. Any class of error can mean that it is hostile."""
 
     def __init__(self, location: str) -> None:
         self._location = location
 
     def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
-        """Yields the files and links after one pass over the headers. The names are stored on disk, not in memory."""
+        """Yields the files and links, each name once, after one pass over the headers; names are stored on disk.
+
+        Raises:
+            UsageError: The archive is corrupt or incomplete.
+        """
         with contextlib.closing(sqlite3.connect("")) as database:
             database.execute("CREATE TABLE member (name TEXT PRIMARY KEY, member, size, stamp) WITHOUT ROWID")
             try:
@@ -47,17 +51,18 @@ class Tar:
                 message = f"the tar archive is corrupt or incomplete: {error}"
                 raise UsageError(message, location=self._location, hint="Download or pack it again.") from error
             (count,) = database.execute("SELECT count(*) FROM member").fetchone()
-            if count < inserted.rowcount:
-                _log.warning(
-                    "%s: %d repeated names. The last member with each name is used.",
-                    self._location,
-                    inserted.rowcount - count,
-                )
+            if repeated := inserted.rowcount - count:
+                _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
             for row in database.execute("SELECT name, member, size, stamp FROM member"):
                 yield ArchiveMember(*row)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """Reads a member, as `Archive.read` does."""
+        """Reads a member that messages call `label`; its declared size is checked before anything is read.
+
+        Raises:
+            RecordError: As raised by `FileReference.read`.
+            FileNotFoundError: The member does not exist.
+        """
         with open_file(self._location) as file:
             size = _seek_data(file, member, label)
             check_size(size, label, max_bytes)
@@ -67,7 +72,7 @@ class Tar:
         return data
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
-        """Reads the first bytes of a member, as `Archive.read_start` does."""
+        """Reads at most the first `size` bytes of a member; raises as `read`."""
         with open_file(self._location) as file:
             return file.read(min(size, _seek_data(file, member, label)))
 
@@ -88,17 +93,14 @@ class _HeaderFile(io.BufferedIOBase):
         self._file = file
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Reads at most 1 MiB."""
         if size is None or not 0 <= size <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header declares {size} bytes")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Seeks in the file."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Returns the position."""
         return self._file.tell()
 
 
@@ -111,17 +113,17 @@ def _seek_data(file: BinaryIO, member: str, label: str) -> int:
     info = tarfile.TarFile(fileobj=_HeaderFile(file)).next()
     if info is None or escape_bytes(info.name) != match[1]:
         raise FileNotFoundError(label)
-    _check_member(info, label)
+    kinds = {"symbolic link": info.issym(), "hard link": info.islnk(), "sparse": info.issparse()}
+    if reason := next((kind for kind, is_found in kinds.items() if is_found), None):
+        raise RecordError("read", reason, label, permanent=False)
+    if not info.isreg() or info.size < 0:
+        raise RecordError("read", "unreadable", f"{label}: not a file", permanent=False)
     file.seek(info.offset_data)
     return info.size
 
 
 def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yields the headers of an archive.
-
-    Raises:
-        tarfile.ReadError: The archive is truncated or corrupt.
-    """
+    """Yields the headers of an archive; raises tarfile.ReadError if it is truncated or corrupt."""
     archive = tarfile.TarFile(fileobj=_HeaderFile(file))
     end = 0
     while info := archive.next():
@@ -136,14 +138,3 @@ def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     file.seek(archive.offset)
     if file.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
         raise tarfile.ReadError(f"neither a header nor the end at byte {archive.offset}")
-
-
-def _check_member(info: tarfile.TarInfo, label: str) -> None:
-    if info.issym():
-        raise RecordError("read", "symbolic link", label, permanent=False)
-    if info.islnk():
-        raise RecordError("read", "hard link", label, permanent=False)
-    if info.issparse():
-        raise RecordError("read", "sparse", label, permanent=False)
-    if not info.isreg() or info.size < 0:
-        raise RecordError("read", "unreadable", f"{label}: not a file", permanent=False)

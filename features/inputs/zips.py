@@ -23,7 +23,7 @@ _log = logging.getLogger("capt.inputs")
 
 
 class Zip:
-    """A zip archive (`Archive`) at a path or URI, which stays open between reads."""
+    """A zip archive at a path or URI, which stays open between reads. Its methods raise as those of `Tar`."""
 
     def __init__(self, location: str) -> None:
         self._location = location
@@ -34,11 +34,7 @@ class Zip:
             raise UsageError(f"the archive cannot be read: {error}", location=location) from error
 
     def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
-        """Yields the files.
-
-        Raises:
-            UsageError: Members overlap.
-        """
+        """Yields the files, each name once. Members that overlap raise UsageError."""
         members = self._archive.infolist()
         _check_overlap(members, self._location)
         raw_names = {member.filename for member in members}
@@ -52,14 +48,14 @@ class Zip:
             yield ArchiveMember(name, member.filename, min(member.file_size, MAX_SIZE), stamp)
 
     def read(self, member: str, label: str, max_bytes: int) -> bytes:
-        """Reads a member, as `Archive.read` does."""
+        """Reads a member that messages call `label`; its declared size is checked before anything is unpacked."""
         info = self._find_member(member, label)
         check_size(info.file_size, label, max_bytes)
         with self._open(info) as file:
             return read_within(file, label, max_bytes)
 
     def read_start(self, member: str, label: str, size: int) -> bytes:
-        """Reads the first bytes of a member, as `Archive.read_start` does."""
+        """Reads at most the first `size` bytes of a member."""
         with self._open(self._find_member(member, label)) as file:
             return file.read(size)
 
@@ -68,7 +64,13 @@ class Zip:
             info = self._archive.getinfo(member)
         except KeyError as error:
             raise FileNotFoundError(label) from error
-        _check_member(info, label)
+        if info.flag_bits & 1:
+            raise RecordError("read", "encrypted", label, permanent=False)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise RecordError("read", "symbolic link", label, permanent=False)
+        if info.compress_type not in _SUPPORTED_METHODS:
+            detail = f"{label}: method {info.compress_type}"
+            raise RecordError("read", "unsupported compression", detail, permanent=False)
         return info
 
     def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
@@ -95,16 +97,6 @@ def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
-            raise UsageError(
-                "the members of the archive overlap, as in a zip bomb", location=f"{location}/{member.filename}"
-            )
+            message = "the members of the archive overlap, as in a zip bomb"
+            raise UsageError(message, location=f"{location}/{member.filename}")
         end = member.header_offset + _LOCAL_HEADER_BYTES + member.compress_size
-
-
-def _check_member(info: zipfile.ZipInfo, label: str) -> None:
-    if info.flag_bits & 1:
-        raise RecordError("read", "encrypted", label, permanent=False)
-    if stat.S_ISLNK(info.external_attr >> 16):
-        raise RecordError("read", "symbolic link", label, permanent=False)
-    if info.compress_type not in _SUPPORTED_METHODS:
-        raise RecordError("read", "unsupported compression", f"{label}: method {info.compress_type}", permanent=False)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, TypeVar
 
 from features.inputs import FileReference, is_collection, list_files
-from features.inputs.compression import find_unpack_command, gunzip_within
+from features.inputs.archives import find_unpack_command, gunzip_within
 from features.io.uris import is_uri
 from pipelines.datasets.base import CaptionEntry, DatasetReader, FailedRecord, ImageEntry, build_failed_image
 from pipelines.datasets.lines import Line, convert_to_utf8, decode_line, find_line_end, split_lines

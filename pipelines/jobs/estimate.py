@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from features.extractors.extraction import ExtractionCore
 from features.extractors.frozen_graph import load_frozen_graph
-from features.inputs.image_limits import ImageLimits
+from features.images.decode import ImageLimits
 from features.io.atomic_files import ensure_local, put_if_absent
 from features.store.shards import choose_shard_count
 from pipelines.jobs.extract_shard import open_images

@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from features.extractors.extraction import DEFAULT_BATCH_SIZE, EncodedImage, ExtractedRow, ExtractionCore, FailedImage
 from features.extractors.frozen_graph import load_shared_frozen_graph
-from features.images.decode import raise_pixel_limit
+from features.images.decode import ImageLimits, raise_pixel_limit
 from features.inputs import FileReference
-from features.inputs.image_limits import ImageLimits
 from features.io.atomic_files import ensure_local
 from features.io.locations import parse_location
 from features.runtime.numerics import detect_toolchain

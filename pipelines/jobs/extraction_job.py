@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from features.inputs.image_limits import ImageLimits
+from features.images.decode import ImageLimits
 from features.io.file_trees import remove_tree
 from features.store.commit_log import CommitLog
 from features.store.corruption import is_intact

@@ -10,7 +10,7 @@ from pathlib import Path
 from features.extractors.extractor import Extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
 from features.extractors.pixels import NAME as PIXELS
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.io.atomic_files import hash_file, write
 from features.store.commit_log import CommitLog
 from features.store.layout import NETWORK, NETWORK_NAME

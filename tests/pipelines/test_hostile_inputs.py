@@ -352,7 +352,7 @@ def test_decompression_bombs_use_little_memory(tmp_path: Path) -> None:
     archive_of(images, [(squeezed, bytes(60 << 20)), ("c.png", png_of(30_000, 30_000))], compression=8)
     code = f"""
 import resource
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.images.decode import decode
 from features.inputs import list_files
 from schemas.errors import RecordError

@@ -12,7 +12,7 @@ from PIL import Image
 
 import capt
 from features.images.decode import decode
-from features.images.resizer import make_resizer
+from features.images.resize import make_resizer
 from features.store import storage_dtypes
 from schemas.errors import RecordError
 from tests.conftest import noise_image

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import resource, struct, sys, zlib
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.images.decode import decode
 
 side, depth, color = map(int, sys.argv[1:4])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from features.images.decode import decode
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.errors import RecordError
 from tests.reliability.drawn_images import KINDS, Drawn, chunk, encode, jpegs, png, pngs
 from trainer.export.image_graph import PROBLEMS, read_images

@@ -17,7 +17,7 @@ from features.extractors.extraction import EncodedImage, ExtractionCore
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import freeze, load_frozen_graph
 from features.extractors.output_layers import FeatureFunction
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.io.atomic_files import atomic_write, describe_file, write
 from features.store import Store, create_store
 from features.store.commit_log import CommitLog

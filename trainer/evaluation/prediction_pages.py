@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from features.images.decode import open_image
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.errors import to_record_error
 from trainer.metrics.caption_tokenizer import plain_tokens
 from trainer.reports.markup import (

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from features.images.decode import MAX_PIXELS
 from features.images.png_chunks import SIGNATURE
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from trainer.export.image_headers import has_bytes, read_jpeg_header, read_png_header
 
 _EMPTY, _UNSUPPORTED, _TOO_LARGE, _CORRUPT, _UNSUPPORTED_PNG = range(1, 6)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from features.extractors.frozen_graph import INPUT, OUTPUT
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.table_config import PAD
 from trainer.decoding.beam_search import BeamDecoder
 from trainer.decoding.generation import GenerationConfig

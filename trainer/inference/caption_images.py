@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from features.extractors.extraction import EncodedImage
 from features.images.decode import open_image
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.inputs.downloads import DownloadLimits
 from features.io.locations import local_path
 from schemas.errors import RecordError, UsageError, to_record_error

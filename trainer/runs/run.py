@@ -19,7 +19,7 @@ from PIL import Image
 from features.extractors.extraction import EncodedImage, ExtractedRow, ExtractionCore, FailedImage
 from features.extractors.frozen_graph import load_shared_frozen_graph
 from features.images.decode import to_rgb
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.inputs import FileReference
 from features.io.locations import local_path
 from features.store.model_history import find_champion

@@ -15,7 +15,7 @@ from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
 from features.extractors.output_layers import build_in_thread
 from features.images.decode import decode
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.errors import CaptError, UsageError
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig

@@ -21,7 +21,7 @@ from features.extractors.output_layers import build_model_function, truncate_mod
 from features.extractors.random_weights import generate_noise_images
 from features.extractors.weights import load_weights
 from features.images.decode import decode
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.store.storage_dtypes import encode
 from features.synthetic.scenes.layout import make_scene
 from features.synthetic.scenes.renderer import draw_scene

@@ -11,7 +11,7 @@ from PIL import Image
 import capt
 from features.extractors.factory import open_extractor
 from features.images.decode import decode
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.errors import UsageError
 from schemas.options.extractor import ExtractorOptions
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 from features.images.decode import decode, encode_thumbnail, open_image, raise_pixel_limit
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.errors import RecordError
 
 # pytest undoes the filters that a module sets while it is being collected.
@@ -306,7 +306,7 @@ def test_an_image_above_the_limit_is_rejected_by_its_header(name, monkeypatch):
 def test_a_decompression_bomb_is_rejected_in_little_memory():
     code = """
 import resource, struct, zlib
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.images.decode import decode
 from schemas.errors import RecordError
 
@@ -341,7 +341,7 @@ def test_pillows_limits_and_warnings_have_no_effect():
     code = f"""
 from io import BytesIO
 from PIL import Image
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from features.images.decode import decode, open_image
 gray = BytesIO()
 Image.new("1", (10_000, 9_000)).save(gray, "PNG")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from schemas.table_config import FeatureTableConfig
 from tests.workflows.test_example_pages import NASTY, Page, assert_inert
 from trainer.evaluation.prediction_pages import (

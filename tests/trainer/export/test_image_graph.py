@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from features.images.decode import decode
-from features.images.resizer import Resizer
+from features.images.resize import Resizer
 from trainer.export.image_graph import PROBLEMS, read_images
 
 FITTINGS = [

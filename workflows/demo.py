@@ -56,9 +56,8 @@ class CaptionedScene:
 
     def names_only(self, kind: str, scene: Scene) -> bool:
         """Returns whether the caption names a `color` or `shape`, and only those of a scene."""
-        present = {getattr(placed.scene_object, kind) for placed in scene.objects}
-        named = {word for word in self.caption.words if word in _VOCABULARIES[kind]}
-        return bool(named) and named <= present
+        named = _VOCABULARIES[kind].intersection(self.caption.words)
+        return bool(named) and named <= {getattr(placed.scene_object, kind) for placed in scene.objects}
 
     def describes(self, scene: Scene) -> bool:
         """Returns whether the caption names all objects of a scene and their relation correctly."""

@@ -138,14 +138,6 @@ def _summarize_results(config: ExperimentConfig, plan: Plan, results: Mapping[st
 
 
 @dataclass(frozen=True)
-class _PreparedTable:
-    """The fingerprint of a table, and the reason if its preparation failed (otherwise empty)."""
-
-    fingerprint: str
-    failure: str = ""
-
-
-@dataclass(frozen=True)
 class _Experiment:
     """An experiment whose directory is locked."""
 
@@ -157,10 +149,9 @@ class _Experiment:
         """Prepares the tables, runs the trials, and returns the results by trial name."""
         trials = self.plan.record.trials
         write_record(self.directory.experiment, self.plan.record)
-        prepared: dict[tuple[str, str], _PreparedTable] = {}
+        prepared: dict[tuple[str, str], tuple[str, str]] = {}
         for table in self.plan.tables:
-            result = self._prepare(table)
-            prepared |= {(table.kind, name): result for name in table.names}
+            prepared |= dict.fromkeys(((table.kind, name) for name in table.names), self._prepare(table))
         results = {}
         for number, trial in enumerate(trials, 1):
             _log.info("Trial %d of %d: %s.", number, len(trials), trial.name)
@@ -168,8 +159,11 @@ class _Experiment:
             results[trial.name] = self._run_trial(trial, tables)
         return results
 
-    def _prepare(self, table: PlannedTable) -> _PreparedTable:
-        """Prepares a table once for all its names. A failure affects only the trials that use the table."""
+    def _prepare(self, table: PlannedTable) -> tuple[str, str]:
+        """Prepares a table once for all its names, and returns its fingerprint and the reason if that failed.
+
+        A failure affects only the trials that use the table.
+        """
         _log.info("Preparing %s.", table.label)
         name = table.names[0]
         try:
@@ -178,22 +172,22 @@ class _Experiment:
         except Exception as error:
             failure = f"{table.label}: {_to_line(error)}"
             _log.warning("The preparation failed: %s", failure)
-            return _PreparedTable(table.fingerprint, failure)
+            return table.fingerprint, failure
         path = self.directory.table(table.command, name)
         last = read_record(path, TableRecord)
         seconds = last.seconds if last and last.fingerprint == summary["fingerprint"] else 0.0
         seconds += summary["seconds"] if summary["ok"] else 0.0
         write_record(path, TableRecord(fingerprint=summary["fingerprint"], seconds=seconds, summary=summary))
-        return _PreparedTable(str(summary["fingerprint"]))
+        return str(summary["fingerprint"]), ""
 
-    def _run_trial(self, trial: Trial, tables: Mapping[str, _PreparedTable]) -> TrialResult:
+    def _run_trial(self, trial: Trial, tables: Mapping[str, tuple[str, str]]) -> TrialResult:
         """Runs a trial, unless it is done, and writes its result."""
-        fingerprints = {kind: table.fingerprint for kind, table in tables.items()}
+        fingerprints = {kind: fingerprint for kind, (fingerprint, _) in tables.items()}
         path = self.directory.result(trial.name)
         try:
-            for table in tables.values():
-                if table.failure:
-                    raise CaptError(table.failure)
+            for _, failure in tables.values():
+                if failure:
+                    raise CaptError(failure)
             store = open_store(self.config.store)
             last = read_record(path, TrialResult)
             if last and is_done(last, self.config, trial, fingerprints, store):

@@ -1,8 +1,7 @@
 """Compares new data with the champion's training data: added, changed and removed records, and feature drift."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,11 +78,6 @@ def compare_data(
         drift_mean=drift.mean if drift else None,
         drift_covariance=drift.covariance if drift else None,
     )
-
-
-def compute_failure_rate(summaries: Iterable[Mapping[str, Any]]) -> float:
-    """Returns the highest failure rate of several preparations, so that a good preparation does not hide a bad one."""
-    return max((summary["failed"] / max(1, summary["input"]) for summary in summaries), default=0.0)
 
 
 def compute_snapshot_moments(store: Store, feature_table: str, snapshot: DataSnapshot) -> Moments | None:

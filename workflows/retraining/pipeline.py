@@ -2,13 +2,15 @@
 
 import importlib.metadata
 import logging
+import time
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 from features.io.atomic_files import working_path
+from features.io.locations import parse_location
 from features.io.locks import hold_lock
-from features.store import Store, create_store
+from features.store import Store, create_store, open_store
 from features.store.layout import MODELS, WORK
 from features.store.leases import lease
 from schemas.errors import CaptError, ExitCode
@@ -26,7 +28,6 @@ from workflows.retraining.data_diff import DataDiff, compare_data, compute_snaps
 from workflows.retraining.data_snapshot import DataSnapshot
 from workflows.retraining.decisions import DecisionLog, find_finished
 from workflows.retraining.drift import Moments
-from workflows.retraining.dry_run import forecast
 from workflows.retraining.notifications import notify
 from workflows.retraining.preparation import (
     PreparedData,
@@ -40,6 +41,7 @@ from workflows.retraining.promotion_gate import GateResult
 
 SNAPSHOT, MOMENTS = "data_snapshot.parquet", "feature_moments.npz"
 
+_DRY_RUN_KEYS = ("hits", "misses", "estimated_seconds")
 _TRAINING_KEYS = (
     "epochs",
     "best_epoch",
@@ -74,8 +76,8 @@ def retrain(options: Retrain) -> dict[str, Any]:
     Returns:
         `decision` (`promoted`, `rejected`, `stale` or `no_change`), `reasons`, `name`, `store`, `champion` (name of its
         run) and `champion_dir`, `run` (name of the challenger), `prepared` (summary of each preparation), `data_diff`,
-        `warnings`, `gate` and `seconds`. Stages that did not run are missing. For a dry run, see
-        `workflows.retraining.dry_run`.
+        `warnings`, `gate` and `seconds`. Stages that did not run are missing. For a dry run, `decision` is `no_change`,
+        `train` (the store has the data) or `prepare_and_train`; the data checks and the gate then decide.
 
     Raises:
         UsageError: The file is invalid.
@@ -85,7 +87,7 @@ def retrain(options: Retrain) -> dict[str, Any]:
     """
     config = read_config(options.file)
     if options.dry_run:
-        return forecast(config)
+        return _forecast(config)
     store = create_store(config.store)
     model = RegisteredModel(store, config.name)
     lock = working_path(store.path) / WORK / f"retrain-{config.name}.lock"
@@ -254,3 +256,60 @@ class _Retraining:
             **{name: self.log.lineage[name] for name in stages if name in self.log.lineage},
             "seconds": self.log.seconds,
         }
+
+
+# === Dry run ===
+
+
+def _forecast(config: RetrainConfig) -> dict[str, Any]:
+    """Predicts the decision. Writes nothing."""
+    started = time.monotonic()
+    root = parse_location(config.store)
+    store_exists = root.exists()
+    store = open_store(root) if store_exists else Store(root)
+    model = RegisteredModel(store, config.name)
+    champion = model.champion if store_exists else None
+    run = load_run(model.ensure_local(champion)) if champion else None
+    data = prepare_data(config, store, run, dry_run=True)
+    if store_exists:
+        decision, reason = _predict_decision(config, store, model, data)
+    else:
+        decision, reason = "prepare_and_train", "the store does not exist yet"
+    return {
+        "dry_run": True,
+        "decision": decision,
+        "reasons": [reason],
+        "name": config.name,
+        "store": str(store.path),
+        "champion": champion,
+        "champion_dir": str(run.path) if run else None,
+        "prepared": [
+            {**summarize(summary), **{name: summary[name] for name in _DRY_RUN_KEYS if name in summary}}
+            for summary in data.summaries
+        ],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _predict_decision(
+    config: RetrainConfig, store: Store, model: RegisteredModel, data: PreparedData
+) -> tuple[str, str]:
+    misses = sum(summary["misses"] for summary in data.summaries)
+    if misses:
+        return "prepare_and_train", f"{misses:,} records are not in the store yet"
+    known = {dataset.name for dataset in store.datasets()}
+    missing = [name for name in data.datasets if name not in known]
+    if missing:
+        return "prepare_and_train", f"the dataset {missing[0]} is not in the store yet"
+    tables = list(config.training_task.preparations)
+    image_summaries = data.summaries[tables.index("features") :: len(tables)]
+    removed = 0
+    for name, summary in zip(data.datasets, image_summaries, strict=True):
+        stored = sum(store.dataset(name).facts.images.values())
+        removed += max(0, stored - int(summary["input"]) + int(summary["failed"]))
+    if removed:
+        return "prepare_and_train", f"{removed:,} images were removed"
+    reason = find_finished(model.history(), hash_inputs(config, data, read_snapshot(store, data)))
+    if reason:
+        return "no_change", reason
+    return "train", "the model has not been trained on this data with these settings"

@@ -9,7 +9,6 @@ from schemas.table_config import compute_digest
 from trainer.runs.run import Run
 from workflows.prepared_tasks import dataset_name, files_named
 from workflows.retraining.config import RetrainConfig
-from workflows.retraining.data_diff import compute_failure_rate
 from workflows.retraining.data_snapshot import DataSnapshot
 
 _VOCABULARY_OPTIONS = ("vocab_size", "min_count")
@@ -34,8 +33,8 @@ class PreparedData:
 
     @property
     def failure_rate(self) -> float:
-        """Fraction of the input records that failed."""
-        return compute_failure_rate(self.summaries)
+        """Highest fraction of failed records of all preparations, so that a good one does not hide a bad one."""
+        return max((summary["failed"] / max(1, summary["input"]) for summary in self.summaries), default=0.0)
 
 
 def prepare_data(config: RetrainConfig, store: Store, champion: Run | None, dry_run: bool = False) -> PreparedData:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from workflows.retraining.config import DataCheck, DataChecksConfig
 from workflows.retraining.data_checks import check_data, check_failures
-from workflows.retraining.data_diff import DataDiff, compute_failure_rate
+from workflows.retraining.data_diff import DataDiff
+from workflows.retraining.preparation import PreparedData
 
 DIFF = DataDiff(
     images=100,
@@ -52,5 +53,6 @@ def test_a_missing_value_and_a_missing_limit_pass() -> None:
 
 
 def test_the_failure_rate_is_that_of_the_worst_preparation() -> None:
-    assert compute_failure_rate([{"failed": 0, "input": 1000}, {"failed": 3, "input": 10}]) == 0.3
-    assert compute_failure_rate([]) == 0
+    summaries = ({"failed": 0, "input": 1000}, {"failed": 3, "input": 10})
+    assert PreparedData((), {}, (), summaries).failure_rate == 0.3
+    assert PreparedData((), {}, (), ()).failure_rate == 0

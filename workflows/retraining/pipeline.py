@@ -91,10 +91,7 @@ def retrain(options: Retrain) -> dict[str, Any]:
     store = create_store(config.store)
     model = RegisteredModel(store, config.name)
     lock = working_path(store.path) / WORK / f"retrain-{config.name}.lock"
-    with (
-        hold_lock(lock, f"retraining {config.name}"),
-        lease(store.path, "prepare", {f"{MODELS}/{config.name}": ()}),
-    ):
+    with hold_lock(lock, f"retraining {config.name}"), lease(store.path, "prepare", {f"{MODELS}/{config.name}": ()}):
         retraining = _Retraining(config, store, model)
         try:
             outcome = retraining.run()

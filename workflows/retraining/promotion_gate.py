@@ -65,13 +65,7 @@ def accept_first_model(
 
 
 def evaluate_challenger(
-    champion: Run,
-    challenger: Run,
-    store: Store,
-    old: DataSnapshot,
-    new: DataSnapshot,
-    metric: str,
-    gate: GateConfig,
+    champion: Run, challenger: Run, store: Store, old: DataSnapshot, new: DataSnapshot, metric: str, gate: GateConfig
 ) -> GateResult:
     """Compares two runs on the test split of the champion's data (`old`) and on that of the challenger's (`new`).
 

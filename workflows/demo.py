@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,23 +10,18 @@ from typing import Any, TypeVar
 
 from features.extractors.application import find_application
 from features.extractors.weights import is_imagenet_available
-from features.images.resize import Resizer
 from features.io.atomic_files import write
 from features.io.locations import local_path
 from features.synthetic.scenes.dataset import load_scenes, make_scenes
 from features.synthetic.scenes.grammar import parse_caption
 from features.synthetic.scenes.scene import COLORS, SHAPES, Scene
-from pipelines.prepare_captions import prepare_captions
-from pipelines.prepare_features import prepare_features
-from schemas.options.prepare import PrepareCaptions, PrepareFeatures
-from schemas.options.training import CaptionerName, TrainCaptioner
 from schemas.options.workflows import Demo
-from trainer.inference.caption_images import draw_attention
+from trainer.evaluation.prediction_pages import draw_attention_maps
 from trainer.runs.captioner_run import Caption
 from trainer.runs.directory import LOSS_PLOT
 from trainer.runs.run import load_run
-from trainer.tasks.captioning import train_captioner
 from workflows.example_pages import CaptionedImage, Step, build_demo_page
+from workflows.prepared_tasks import find_prepared_task
 
 NUM_SCENES = 400
 SEED = 7
@@ -35,7 +29,7 @@ EPOCHS = 20
 HYPERPARAMETERS = {"embedding_dim": 64, "units": 128, "attention_dim": 128, "output_dim": 128, "dropout": 0.4}
 NUM_EXAMPLES = 12
 EXTRACTOR = "inception_v3"
-MODEL: CaptionerName = "soft_attention"
+MODEL = "soft_attention"
 
 # As a control, each caption is also compared with the scene at this distance in the order of scenes.
 _CONTROL_OFFSET = 7
@@ -68,8 +62,7 @@ class CaptionedScene:
 def demo(options: Demo) -> dict[str, Any]:
     """Generates scenes, prepares them, trains a captioner, captions the held-out scenes, and writes `report.html`.
 
-    Args:
-        options: The output directory. An interrupted demo resumes there.
+    An interrupted demo resumes in its output directory.
 
     Returns:
         `scenes` and `held_out` (numbers of images); `correct`, for `colors`, `shapes` and `captions`: `fraction`
@@ -78,14 +71,12 @@ def demo(options: Demo) -> dict[str, Any]:
     """
     started = time.monotonic()
     root = local_path(options.output, "--output").absolute()
-    scene_dir, run_dir, report = root / "scenes", root / "run", root / "report.html"
-    dataset: dict[str, Any] = {
-        "store": str(root / "store"),
-        "dataset_type": "coco",
-        "dataset_name": "scenes",
-        "annotations": tuple(str(scene_dir / _ANNOTATIONS.format(split)) for split in ("train", "val")),
-    }
+    store, scene_dir, run_dir, report = root / "store", root / "scenes", root / "run", root / "report.html"
+    annotations = [str(scene_dir / _ANNOTATIONS.format(split)) for split in ("train", "val")]
+    dataset = {"dataset_type": "coco", "dataset_name": "scenes", "annotations": annotations}
+    task = find_prepared_task("captioner")
     weights, notices = _choose_weights()
+    extractor = {"images": str(scene_dir / "images"), "extractor": EXTRACTOR, "weights": weights}
     steps: list[Step] = []
 
     def run_step(name: str, run: Callable[[], _Result], summarize: Callable[[_Result], str]) -> _Result:
@@ -103,30 +94,19 @@ def demo(options: Demo) -> dict[str, Any]:
     )
     features = run_step(
         "extract features",
-        lambda: prepare_features(
-            PrepareFeatures(**dataset, images=(str(scene_dir / "images"),), extractor=EXTRACTOR, weights=weights)
-        ),
+        lambda: task.preparations["features"].prepare(store, {**dataset, **extractor}),
         "{ok} extracted, {cached} already in the store, {failed} failed".format_map,
     )
     captions = run_step(
         "tokenize captions",
-        lambda: prepare_captions(PrepareCaptions(**dataset)),
+        lambda: task.preparations["captions"].prepare(store, dataset),
         "{ok} tokenized, {cached} already in the store, {vocab_size} words".format_map,
     )
+    tables = {"features": features["fingerprint"], "captions": captions["fingerprint"]}
+    hyperparameters = {"model": MODEL, "seed": SEED, "epochs": EPOCHS, **HYPERPARAMETERS}
     training = run_step(
         "train",
-        lambda: train_captioner(
-            TrainCaptioner(
-                store=dataset["store"],
-                run_dir=str(run_dir),
-                model=MODEL,
-                feature_table=features["fingerprint"],
-                caption_table=captions["fingerprint"],
-                seed=SEED,
-                epochs=EPOCHS,
-                hyperparameters=HYPERPARAMETERS,
-            )
-        ),
+        lambda: task.train(store, run_dir, hyperparameters, tables),
         "{epochs} epochs, best validation loss {val_loss:.3f}".format_map,
     )
     captioned = run_step(
@@ -150,7 +130,16 @@ def demo(options: Demo) -> dict[str, Any]:
         },
         steps=steps,
         loss_plot=(run_dir / LOSS_PLOT).read_bytes(),
-        images=[_to_captioned_image(one, resizer) for one in captioned[:NUM_EXAMPLES]],
+        images=[
+            CaptionedImage(
+                image=one.image,
+                caption=one.caption.text,
+                references=one.scene.captions,
+                attention=draw_attention_maps(one.image, one.caption, resizer),
+                is_correct=one.describes(one.scene),
+            )
+            for one in captioned[:NUM_EXAMPLES]
+        ],
     )
     write(report, page.encode())
     return {
@@ -162,7 +151,7 @@ def demo(options: Demo) -> dict[str, Any]:
         "val_token_accuracy": training["val_token_accuracy"],
         "seconds": seconds,
         "report": str(report),
-        "store": dataset["store"],
+        "store": str(store),
         "run_dir": str(run_dir),
         "examples": [one.caption.text for one in captioned[:NUM_EXAMPLES]],
     }
@@ -211,14 +200,6 @@ def _score(captioned: list[CaptionedScene]) -> dict[str, dict[str, float]]:
         "shapes": count(lambda one, scene: one.names_only("shape", scene)),
         "captions": count(CaptionedScene.describes),
     }
-
-
-def _to_captioned_image(one: CaptionedScene, resizer: Resizer) -> CaptionedImage:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "attention.png"
-        draw_attention(one.image, one.caption, path, resizer)
-        attention = path.read_bytes()
-    return CaptionedImage(one.image, one.caption.text, one.scene.captions, attention, one.describes(one.scene))
 
 
 def _headline(correct: dict[str, dict[str, float]]) -> str:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from workflows.experiments.config import parse_experiment_config
-from workflows.experiments.grid import build_grid
+from workflows.experiments.planning import build_grid
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {

@@ -16,8 +16,7 @@ from tests.conftest import noise_image
 from trainer.config import TrainingConfig
 from trainer.models.configs import NicConfig
 from workflows.experiments.config import read_experiment_config
-from workflows.experiments.grid import build_grid
-from workflows.experiments.planning import identify_trial
+from workflows.experiments.planning import build_grid, identify_trial
 
 WRONG = {
     "nested deeply": b"a: " + b"[" * 3000 + b"]" * 3000,

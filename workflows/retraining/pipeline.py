@@ -23,8 +23,14 @@ from trainer.runs.run import Run, load_run
 from workflows.model_registry import ChampionChangedError, RegisteredModel
 from workflows.retraining import promotion_gate
 from workflows.retraining.config import RetrainConfig, read_config
-from workflows.retraining.data_checks import DataCheckResult, check_data, check_failures
-from workflows.retraining.data_diff import DataDiff, compare_data, compute_snapshot_moments
+from workflows.retraining.data_checks import (
+    DataCheckResult,
+    DataDiff,
+    check_data,
+    check_failures,
+    compare_data,
+    compute_snapshot_moments,
+)
 from workflows.retraining.data_snapshot import DataSnapshot
 from workflows.retraining.decisions import DecisionLog, find_finished
 from workflows.retraining.drift import Moments

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from workflows.retraining.config import DataCheck, DataChecksConfig
-from workflows.retraining.data_checks import check_data, check_failures
-from workflows.retraining.data_diff import DataDiff
+from workflows.retraining.data_checks import DataDiff, check_data, check_failures
 from workflows.retraining.preparation import PreparedData
 
 DIFF = DataDiff(

@@ -8,7 +8,7 @@ import pytest
 from schemas.errors import UsageError
 from tests.workflows.experiments.files import MERGE, NETWORK, captions_experiment
 from workflows.experiments.config import parse_experiment_config
-from workflows.experiments.grid import build_grid
+from workflows.experiments.planning import build_grid
 from workflows.experiments.records import ExperimentRecord
 
 

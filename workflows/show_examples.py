@@ -30,8 +30,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
     Examples contain images and captions, or only one of both if the other is not prepared yet. An image that cannot be
     read, or whose file has changed, is shown without pixels.
 
-    Args:
-        options: The store and the selection. A larger number of examples begins with the same examples.
+    A larger number of examples begins with the same examples.
 
     Returns:
         `store`, `dataset`, `caption_table` (fingerprint or null), `split`, `images` (number of examples in the store),

@@ -20,13 +20,12 @@ State = Literal["done", "incomplete", "pending"]
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """A table that trials are trained on.
+    """A table that trials are trained on, with the result of the dry run of its preparation.
 
     Args:
         kind: Key of `Task.preparations`.
         command: Key in the experiment file and command of `capt prepare`.
         names: Names in the experiment file. Names of equal tables share one entry.
-        summary: Result of the dry run of the preparation.
     """
 
     kind: str
@@ -36,12 +35,10 @@ class PlannedTable:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the table."""
         return str(self.summary["fingerprint"])
 
     @property
     def label(self) -> str:
-        """Description for messages."""
         return f"{self.command} {', '.join(self.names)} ({self.fingerprint[:SHORT_FINGERPRINT]})"
 
     def is_used_by(self, trial: Trial) -> bool:
@@ -102,7 +99,18 @@ def plan_experiment(config: ExperimentConfig, location: str) -> Plan:
     _check_shapes(config, record.trials, tables, location)
     directory = ExperimentDirectory(local_path(config.output_dir, "output_dir").absolute())
     store = open_store_if_exists(config.store)
-    return Plan(record, tables, tuple(_plan_trial(config, one, tables, directory, store) for one in record.trials))
+
+    def plan_trial(trial: Trial) -> PlannedTrial:
+        used = [table for table in tables if table.is_used_by(trial)]
+        result = read_record(directory.result(trial.name), TrialResult)
+        if result and store and not any(table.summary["misses"] for table in used):
+            fingerprints = {table.kind: table.fingerprint for table in used}
+            if is_done(result, config, trial, fingerprints, store):
+                return PlannedTrial(trial, "done")
+        is_started = (directory.run(trial.name) / METADATA).exists()
+        return PlannedTrial(trial, "incomplete" if is_started else "pending", result.reason if result else "")
+
+    return Plan(record, tables, tuple(map(plan_trial, record.trials)))
 
 
 def open_store_if_exists(path: str) -> Store | None:
@@ -174,23 +182,6 @@ def _check_shapes(
             location=location,
             hint=f"Exclude them with `exclude: [{filters}]`, or use other features for the model.",
         )
-
-
-def _plan_trial(
-    config: ExperimentConfig,
-    trial: Trial,
-    tables: tuple[PlannedTable, ...],
-    directory: ExperimentDirectory,
-    store: Store | None,
-) -> PlannedTrial:
-    used = [table for table in tables if table.is_used_by(trial)]
-    result = read_record(directory.result(trial.name), TrialResult)
-    if result and store and not any(table.summary["misses"] for table in used):
-        fingerprints = {table.kind: table.fingerprint for table in used}
-        if is_done(result, config, trial, fingerprints, store):
-            return PlannedTrial(trial, "done")
-    is_started = (directory.run(trial.name) / METADATA).exists()
-    return PlannedTrial(trial, "incomplete" if is_started else "pending", result.reason if result else "")
 
 
 # === Grid ===

@@ -26,25 +26,21 @@ _Record = TypeVar("_Record", bound=Frozen)
 
 @dataclass(frozen=True)
 class ExperimentDirectory:
-    """The paths of the records of an experiment in its output directory, which may be missing."""
+    """The paths in the output directory of an experiment, which may be missing."""
 
     root: Path
 
     @property
     def experiment(self) -> Path:
-        """Path of the `ExperimentRecord`."""
         return self.root / "experiment.json"
 
     def run(self, trial: str) -> Path:
-        """Returns the run directory of a trial."""
         return self.root / "runs" / trial
 
     def result(self, trial: str) -> Path:
-        """Returns the path of a `TrialResult`."""
         return self.root / "results" / f"{trial}.json"
 
     def table(self, kind: str, name: str) -> Path:
-        """Returns the path of a `TableRecord`."""
         return self.root / "tables" / f"{kind}-{name}.json"
 
 

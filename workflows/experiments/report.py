@@ -35,9 +35,6 @@ _STATES = ("done", "failed", "pending")
 def report_experiment(options: ExperimentReport) -> dict[str, Any]:
     """Writes the page of an experiment. The experiment may still be running.
 
-    Args:
-        options: The experiment directory and the page.
-
     Returns:
         `experiment` and `page` (paths); `trials`, for each: `trial`, `state` (`done`, `failed`, `pending`), `reason`,
         `scores` and `intervals` by name, `seconds` and `bytes`; `done`, `failed` and `pending` (numbers of trials);
@@ -90,7 +87,18 @@ def report_experiment(options: ExperimentReport) -> dict[str, Any]:
     return {
         "experiment": str(directory.root),
         "page": str(path),
-        "trials": [_to_dict(trial) for trial in trials],
+        "trials": [
+            {
+                "trial": trial.name,
+                "state": trial.state,
+                "reason": trial.reason or None,
+                "scores": {name: score.value for name, score in trial.scores.items()},
+                "intervals": {name: score.interval for name, score in trial.scores.items() if score.interval},
+                "seconds": trial.result.seconds or None if trial.result else None,
+                "bytes": trial.result.bytes if trial.result else 0,
+            }
+            for trial in trials
+        ],
         **counts,
         "best": best,
         "not_significantly_worse": close,
@@ -104,18 +112,6 @@ def print_report(result: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{result[state]} {state}" for state in _STATES)
     printer.line(f"trials: {counts}; best: {result['best'] or 'none'}")
     printer.line(result["page"])
-
-
-def _to_dict(trial: TrialEntry) -> dict[str, Any]:
-    return {
-        "trial": trial.name,
-        "state": trial.state,
-        "reason": trial.reason or None,
-        "scores": {name: score.value for name, score in trial.scores.items()},
-        "intervals": {name: score.interval for name, score in trial.scores.items() if score.interval},
-        "seconds": trial.result.seconds or None if trial.result else None,
-        "bytes": trial.result.bytes if trial.result else 0,
-    }
 
 
 def _build_entry(config: ExperimentConfig, trial: Trial, result: TrialResult | None) -> TrialEntry:

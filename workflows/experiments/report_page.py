@@ -93,8 +93,8 @@ def build_experiment_page(
         task: The task, with its metrics.
         comparison: The primary metric of all trials per image.
         trials: The trials: best first, then those without scores.
-        curves: PNG of the learning curves.
-        table_costs: The table of the prepared tables.
+        curves: PNG of `plot_curves`.
+        table_costs: Result of `build_table_costs`.
         images: Images with the predictions of all trials.
     """
     note = "Full lines: validation. Dotted lines: training."

@@ -38,9 +38,6 @@ _log = logging.getLogger("capt.experiment")
 def run_experiment(options: ExperimentRun) -> dict[str, Any]:
     """Runs the remaining trials of an experiment. A failed trial does not stop the others.
 
-    Args:
-        options: The experiment file (YAML).
-
     Returns:
         `experiment` (the file), `task`, `store` and `output_dir`; `tables`, for each: `kind`, `names`, `fingerprint`,
         `hits`, `misses`, `failed`, `bytes`, `estimated_seconds` and `shape` before the run, and `trials` (names);

@@ -76,9 +76,6 @@ class DataCheckError(CaptError):
 def retrain(options: Retrain) -> dict[str, Any]:
     """Prepares new data, trains a challenger if the data checks pass, and promotes it if the gate accepts it.
 
-    Args:
-        options: The YAML file; see `workflows.retraining.config.RetrainConfig`.
-
     Returns:
         `decision` (`promoted`, `rejected`, `stale` or `no_change`), `reasons`, `name`, `store`, `champion` (name of its
         run) and `champion_dir`, `run` (name of the challenger), `prepared` (summary of each preparation), `data_diff`,
@@ -133,6 +130,11 @@ class _Retraining:
         """The champion at the start; None without a champion."""
         return load_run(self.model.ensure_local(self.log.champion)) if self.log.champion else None
 
+    @cached_property
+    def old_snapshot(self) -> DataSnapshot | None:
+        """The data of the champion; None without a champion."""
+        return DataSnapshot.load(self.champion.path / SNAPSHOT) if self.champion else None
+
     def run(self) -> dict[str, Any]:
         """Runs all stages and returns the outcome."""
         self._start_stage("prepare")
@@ -152,7 +154,9 @@ class _Retraining:
         self._start_stage("train")
         challenger = self._train(data, snapshot)
         self._start_stage("evaluate")
-        result = self._evaluate(challenger, snapshot)
+        result = promotion_gate.evaluate_challenger(
+            self.champion, challenger, self.store, self.old_snapshot, snapshot, self.config.metric, self.config.gate
+        )
         self._start_stage("decide")
         return self._decide(result)
 
@@ -186,11 +190,11 @@ class _Retraining:
         self.log.abandon_unfinished()
 
     def _compare(self, data: PreparedData, snapshot: DataSnapshot) -> DataDiff | None:
-        if self.champion is None:
+        if self.old_snapshot is None:
             return None
         path = self.champion.path / MOMENTS
         moments = Moments.load(path) if path.exists() else None
-        diff = compare_data(self.store, self.champion, self._old_snapshot(), moments, snapshot, data.failure_rate)
+        diff = compare_data(self.store, self.champion, self.old_snapshot, moments, snapshot, data.failure_rate)
         self.log.lineage["data_diff"] = asdict(diff)
         return diff
 
@@ -218,14 +222,6 @@ class _Retraining:
         run: Run = load_run(run_dir)
         return run
 
-    def _evaluate(self, challenger: Run, snapshot: DataSnapshot) -> GateResult:
-        metric, gate = self.config.metric, self.config.gate
-        if self.champion is None:
-            return promotion_gate.accept_first_model(challenger, self.store, snapshot, metric, gate)
-        return promotion_gate.evaluate_challenger(
-            self.champion, challenger, self.store, self._old_snapshot(), snapshot, metric, gate
-        )
-
     def _decide(self, result: GateResult) -> dict[str, Any]:
         self.log.lineage["gate"] = asdict(result)
         if not result.passed:
@@ -237,9 +233,6 @@ class _Retraining:
         return self._outcome("promoted", result.reasons)
 
     # === Results ===
-
-    def _old_snapshot(self) -> DataSnapshot:
-        return DataSnapshot.load(self.champion.path / SNAPSHOT)
 
     def _record(self, decision: Decision, reasons: tuple[str, ...]) -> dict[str, Any]:
         self.log.record(decision, reasons)

@@ -53,27 +53,28 @@ class GateResult:
     excluded_images: int = 0
 
 
-def accept_first_model(
-    challenger: Run, store: Store, snapshot: DataSnapshot, metric: str, gate: GateConfig
-) -> GateResult:
-    """Evaluates a run and accepts it, because the model has no champion yet."""
-    samples = sample_run(challenger, store, snapshot.held_out())
-    interval = bootstrap_intervals(samples, gate.n_resamples, gate.confidence_level)[metric]
-    result = PairedResult(len(samples), None, samples.metrics(), interval)
-    reason = f"there is no champion yet; {metric} {result.challenger[metric]:.4f}"
-    return GateResult(True, (reason,), {NEW_TEST: result})
-
-
 def evaluate_challenger(
-    champion: Run, challenger: Run, store: Store, old: DataSnapshot, new: DataSnapshot, metric: str, gate: GateConfig
+    champion: Run | None,
+    challenger: Run,
+    store: Store,
+    old: DataSnapshot | None,
+    new: DataSnapshot,
+    metric: str,
+    gate: GateConfig,
 ) -> GateResult:
     """Compares two runs on the test split of the champion's data (`old`) and on that of the challenger's (`new`).
 
-    Images that one of the runs is trained on are excluded.
+    Images that one of the runs is trained on are excluded. Without a champion, the challenger is accepted.
 
     Raises:
         CaptError: All images are excluded.
     """
+    if champion is None or old is None:
+        samples = sample_run(challenger, store, new.held_out())
+        interval = bootstrap_intervals(samples, gate.n_resamples, gate.confidence_level)[metric]
+        result = PairedResult(len(samples), None, samples.metrics(), interval)
+        reason = f"there is no champion yet; {metric} {result.challenger[metric]:.4f}"
+        return GateResult(True, (reason,), {NEW_TEST: result})
     runs = [champion, challenger]
     old_images, new_images = old.held_out(), new.held_out()
     splits = {

@@ -5,7 +5,6 @@ catalog ⨝ captions or labels, by image ID → some images, selected by a hash 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Any
 
@@ -28,9 +27,7 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
     """Selects training examples: images with all their captions or their label, splits and tokens.
 
     Examples contain images and captions, or only one of both if the other is not prepared yet. An image that cannot be
-    read, or whose file has changed, is shown without pixels.
-
-    A larger number of examples begins with the same examples.
+    read, or whose file has changed, is shown without pixels. More examples begin with the same examples.
 
     Returns:
         `store`, `dataset`, `caption_table` (fingerprint or null), `split`, `images` (number of examples in the store),
@@ -47,13 +44,22 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
     output = None if options.output is None else check_page_path(options.output)
     store = open_store(options.store)
     name, dataset, caption_table = _select_tables(store, options.dataset, options.caption_table)
-    rows = _join(dataset, caption_table)
-    images = [image_id for image_id, split in rows.splits.items() if options.split in (None, split)]
+    catalog = dataset.catalog() if dataset else None
+    captions = caption_table.captions() if caption_table else None
+    labels = dataset.labels() if dataset else None
+    if dataset and caption_table:
+        check_file_names(caption_table, captions, dataset, catalog)
+    known, captioned = _read_splits(catalog), _read_splits(captions)
+    annotated = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
+    splits = known or captioned
+    if catalog is not None and captions is not None:
+        splits = {image_id: split for image_id, split in captioned.items() if image_id in known}
+    images = [image_id for image_id, split in splits.items() if options.split in (None, split)]
     selected = nsmallest(options.num_examples, images, key=lambda one: (compute_rank(options.seed, one), one))
-    catalog = {row["image_id"]: row for row in _filter(rows.catalog, selected)}
-    captions = _read_captions(rows, selected, caption_table)
+    rows = {row["image_id"]: row for row in _filter(catalog, selected)}
+    texts = _read_texts(_filter(captions, selected), _filter(labels, selected), caption_table)
     examples = [
-        Example(read_source_image(catalog.get(image_id)), image_id, rows.splits[image_id], tuple(captions[image_id]))
+        Example(read_source_image(rows.get(image_id)), image_id, splits[image_id], tuple(texts[image_id]))
         for image_id in selected
     ]
     result = {
@@ -62,12 +68,12 @@ def show_examples(options: StoreShow) -> dict[str, Any]:
         "caption_table": caption_table.fingerprint if caption_table else None,
         "split": options.split,
         "images": len(images),
-        "without_captions": rows.without_captions,
-        "without_image": rows.without_image,
+        "without_captions": sum(image_id not in annotated for image_id in known),
+        "without_image": sum(image_id not in known for image_id in captioned),
         "shown": len(examples),
         "unavailable_images": sum(example.image is None for example in examples),
         "output": options.output,
-        "examples": [_describe_example(example, catalog.get(example.image_id)) for example in examples],
+        "examples": [_describe_example(example, rows.get(example.image_id)) for example in examples],
     }
     if output:
         write_page(output, build_examples_page(name, examples, _summarize(result)))
@@ -128,59 +134,24 @@ def _select_tables(
 # === Rows ===
 
 
-@dataclass(frozen=True)
-class _JoinedRows:
-    """The rows of a dataset and of a caption table, joined by image ID.
-
-    Args:
-        splits: The split of each image that can be shown; the split of its captions, if any.
-        catalog, captions, labels: Rows of `CATALOG`, `CAPTIONS` and `LABELS` of `schemas.tables`, if any.
-        without_captions: Number of images in the catalog without caption or label.
-        without_image: Number of captioned images that the catalog does not contain.
-    """
-
-    splits: dict[str, str]
-    catalog: pa.Table | None
-    captions: pa.Table | None
-    labels: pa.Table | None
-    without_captions: int
-    without_image: int
-
-
-def _join(dataset: Dataset | None, caption_table: CaptionTable | None) -> _JoinedRows:
-    catalog = dataset.catalog() if dataset else None
-    captions = caption_table.captions() if caption_table else None
-    labels = dataset.labels() if dataset else None
-    if dataset and caption_table:
-        check_file_names(caption_table, captions, dataset, catalog)
-    known, captioned = _read_splits(catalog), _read_splits(captions)
-    annotated = {*captioned, *(labels["image_id"].to_pylist() if labels else ())}
-    splits = known or captioned
-    if catalog is not None and captions is not None:
-        splits = {image_id: split for image_id, split in captioned.items() if image_id in known}
-    without_captions = sum(image_id not in annotated for image_id in known)
-    without_image = sum(image_id not in known for image_id in captioned)
-    return _JoinedRows(splits, catalog, captions, labels, without_captions, without_image)
-
-
 def _read_splits(table: pa.Table | None) -> dict[str, str]:
     if table is None:
         return {}
     return dict(zip(table["image_id"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
-def _read_captions(
-    rows: _JoinedRows, selected: Sequence[str], table: CaptionTable | None
+def _read_texts(
+    captions: Iterable[Mapping[str, Any]], labels: Iterable[Mapping[str, Any]], table: CaptionTable | None
 ) -> Mapping[str, list[ExampleCaption]]:
     """Returns the captions of each image in the order of their IDs, and its label."""
     vocabulary = table.vocabulary() if table else []
-    captions: defaultdict[str, list[ExampleCaption]] = defaultdict(list)
-    for row in sorted(_filter(rows.captions, selected), key=lambda row: (len(row["caption_id"]), row["caption_id"])):
+    texts: defaultdict[str, list[ExampleCaption]] = defaultdict(list)
+    for row in sorted(captions, key=lambda row: (len(row["caption_id"]), row["caption_id"])):
         tokens = tuple(vocabulary[token_id] for token_id in row["tokens"])
-        captions[row["image_id"]].append(ExampleCaption(row["caption"], tuple(row["tokens"]), tokens))
-    for row in _filter(rows.labels, selected):
-        captions[row["image_id"]].append(ExampleCaption(row["word"], (), ()))
-    return captions
+        texts[row["image_id"]].append(ExampleCaption(row["caption"], tuple(row["tokens"]), tokens))
+    for row in labels:
+        texts[row["image_id"]].append(ExampleCaption(row["word"]))
+    return texts
 
 
 def _filter(table: pa.Table | None, selected: Sequence[str]) -> list[dict[str, Any]]:

@@ -73,11 +73,7 @@ class CaptionedImage:
 
 
 def check_page_path(output: str | Path) -> Path:
-    """Returns the path of a page to write.
-
-    Raises:
-        UsageError: It is a URI or a directory.
-    """
+    """Returns the path of a page to write. Raises UsageError if it is a URI or a directory."""
     path = local_path(output, "--output")
     if path.is_dir():
         raise UsageError("this is a directory", location=f"--output {output}", hint="Choose a file, such as page.html.")
@@ -110,14 +106,7 @@ def build_demo_page(
 ) -> str:
     """Builds the page of the demo.
 
-    Args:
-        title: Title of the page.
-        headline: The result in one sentence.
-        notices: Facts that limit the result, such as missing ImageNet weights.
-        values: Labeled values.
-        steps: The steps of the workflow.
-        loss_plot: Plot of the loss (PNG or JPEG).
-        images: Held-out images with their captions.
+    Notices limit the result, such as missing ImageNet weights. The plot of the loss is a PNG or JPEG.
     """
     loss = plot(loss_plot, "loss by epoch") if loss_plot else ""
     return document(

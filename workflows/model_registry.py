@@ -62,8 +62,7 @@ class RegisteredModel(ModelHistory):
     def promote_over(self, champion: str | None, facts: ModelMetadata) -> str | None:
         """Promotes a run as `promote` does, if the champion is still the one of the comparison.
 
-        Raises:
-            ChampionChangedError: The champion has changed.
+        Raises ChampionChangedError if the champion has changed.
         """
 
         def check(previous: str | None) -> None:

@@ -80,8 +80,7 @@ class Preparation:
     def parse(self, store: str | Path, options: Mapping[str, Any]) -> Options:
         """Parses options by name. A single path is accepted as a list of one.
 
-        Raises:
-            UsageError: An option is unknown, invalid, or set by the workflow.
+        Raises UsageError if an option is unknown, invalid, or set by the workflow.
         """
         location = f"prepare {self.command}"
         for name in Options.named(options):
@@ -117,13 +116,9 @@ class PreparedTask:
         return PREPARATIONS[self.name]
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns all hyperparameters of a run by name, defaults included.
+        """Returns all hyperparameters of a run by name, defaults included, from options of `capt train`.
 
-        Args:
-            options: Options and hyperparameters of `capt train`.
-
-        Raises:
-            UsageError: An option is unknown or invalid.
+        Raises UsageError if an option is unknown or invalid.
         """
         return self._parse(options).to_dict()
 
@@ -139,14 +134,9 @@ class PreparedTask:
         tables: Mapping[str, str],
         dataset: Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Trains or resumes a run and returns the result of the training command.
+        """Trains or resumes a run with options of `capt train`, and returns the result of the command.
 
-        Args:
-            store: The store.
-            run_dir: The run directory.
-            options: As for `settings`.
-            tables: Fingerprints by kind of table.
-            dataset: Names of the datasets; None if the store contains only one that fits.
+        `tables` are fingerprints by kind of table. `dataset` may be None if the store contains only one that fits.
         """
         fixed = {"store": str(store), "run_dir": str(run_dir), "dataset": tuple(dataset or ())}
         selected = {_TABLE_OPTIONS[kind]: fingerprint for kind, fingerprint in tables.items()}
@@ -164,11 +154,7 @@ class PreparedTask:
 
 
 def find_prepared_task(name: str) -> PreparedTask:
-    """Returns the task with this name and its preparations.
-
-    Raises:
-        UsageError: The task is unknown.
-    """
+    """Returns the task with this name and its preparations. Raises UsageError if the task is unknown."""
     if name not in TASKS or name not in PREPARATIONS:
         raise UsageError(f"there is no task {name!r}", hint=f"Use one of {', '.join(TASKS)}.")
     return PreparedTask(name)
@@ -195,11 +181,7 @@ def errors_in(location: str) -> Iterator[None]:
 
 
 def evaluate_run(store: str | Path, run_dir: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Evaluates one run with options of `capt evaluate`, and returns the result of the command.
-
-    Raises:
-        UsageError: An option is unknown or invalid.
-    """
+    """Evaluates one run with options of `capt evaluate`, and returns the result of the command."""
     return evaluate(Evaluate.parse({**options, "runs": (str(run_dir),), "store": str(store)}, "evaluate"))
 
 

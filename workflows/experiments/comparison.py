@@ -52,14 +52,7 @@ class TrialComparison:
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """A held-out image with the predictions of all trials.
-
-    Args:
-        image_id: Image ID.
-        image: The encoded image; None if it is not available.
-        references: Reference captions, or the true label.
-        predictions: The text of each trial by name.
-    """
+    """A held-out image, if it is available, with its reference captions or its label, and the text of each trial."""
 
     image_id: str
     image: bytes | None

@@ -190,8 +190,7 @@ def _check_shapes(
 def build_grid(config: ExperimentConfig, location: str) -> ExperimentRecord:
     """Builds the trials of an experiment; `location` names its file in errors.
 
-    Raises:
-        UsageError: An entry of `exclude` matches no trial, all trials are excluded, or two trials have one name.
+    Raises UsageError if an entry of `exclude` matches no trial, all trials are excluded, or two trials have one name.
     """
     positions: list[tuple[tuple[str, str | int], ...]] = []
     for one in config.include or ({},):  # a missing axis matches all of its values

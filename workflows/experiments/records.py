@@ -116,9 +116,7 @@ def write_record(path: Path, record: Frozen) -> None:
 def read_record(path: Path, kind: type[_Record]) -> _Record | None:
     """Reads a record; None if the file does not exist.
 
-    Raises:
-        CorruptFileError: The file is not JSON.
-        StoreError: The file is not a record of this kind.
+    Raises CorruptFileError if the file is not JSON, and StoreError if it is not a record of this kind.
     """
     try:
         data = path.read_bytes()

@@ -46,14 +46,7 @@ Epochs = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class TrialEntry:
-    """A trial on the page.
-
-    Args:
-        name: Name of the trial.
-        settings: All settings by name, defaults included: settings of its tables and of its training.
-        result: The result; None if the trial is pending.
-        scores: Scores by name; empty if the trial is not done.
-    """
+    """A trial on the page: its settings, defaults included; its result, unless it is pending; its scores, if any."""
 
     name: str
     settings: Mapping[str, Any]
@@ -85,17 +78,8 @@ def build_experiment_page(
 ) -> str:
     """Builds the page, to be written as UTF-8.
 
-    Args:
-        title: Title of the page.
-        headline: The result in one sentence.
-        notices: Facts that limit the result.
-        values: Labeled values.
-        task: The task, with its metrics.
-        comparison: The primary metric of all trials per image.
-        trials: The trials: best first, then those without scores.
-        curves: PNG of `plot_curves`.
-        table_costs: Result of `build_table_costs`.
-        images: Images with the predictions of all trials.
+    Notices limit the result. The trials are sorted: best first, then those without scores. `curves` and `table_costs`
+    are results of `plot_curves` and `build_table_costs`.
     """
     note = "Full lines: validation. Dotted lines: training."
     unscored = [row(trial.name, trial.state, trial.reason) for trial in trials if not trial.scores]
@@ -209,12 +193,9 @@ def _format_size(count: int) -> str:
 
 
 def plot_curves(trials: Mapping[str, Epochs]) -> bytes | None:
-    """Plots the loss and the first other metric by epoch, one color per trial, from the metrics of each epoch.
+    """Plots the loss and the first other metric by epoch as PNG, one color per trial; None if no epoch is finished.
 
     Full lines show validation, dotted lines training.
-
-    Returns:
-        A PNG; None if no trial has finished an epoch.
     """
     started = {name: epochs for name, epochs in trials.items() if epochs}
     if not started:

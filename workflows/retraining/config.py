@@ -192,8 +192,7 @@ class RetrainConfig(Settings):
     def preparation_options(self, table: str, dataset: Mapping[str, Any]) -> Values:
         """Returns the options that prepare one table (key of `Task.preparations`) of one dataset (an entry of `data`).
 
-        Raises:
-            UsageError: The entry has an unknown option.
+        Raises UsageError if the entry has an unknown option.
         """
         options = Options.named(dataset)
         preparations = self.training_task.preparations

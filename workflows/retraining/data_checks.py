@@ -1,13 +1,12 @@
 """Compares new data with the champion's training data, and checks the differences before anything is trained."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.store import Store
-from schemas.tables import KEY_BYTES
+from schemas.records import join_keys
 from trainer.runs.run import Run
 from workflows.retraining.config import DataChecksConfig
 from workflows.retraining.data_snapshot import DataSnapshot
@@ -71,7 +70,7 @@ def compare_data(
     old_texts, texts = old.texts(), new.texts()
     new_texts = [text for name, text in texts.items() if old_texts.get(name) != text]
     new_keys = [key for name, key in images.items() if old_images.get(name) != key]
-    new_moments = compute_moments(store.feature_table(champion.metadata.features.fingerprint), _to_array(new_keys))
+    new_moments = compute_moments(store.feature_table(champion.metadata.features.fingerprint), join_keys(new_keys))
     drift = compute_drift(moments, new_moments) if moments and new_moments else None
     removed = sum(name not in images for name in old_images)
     return DataDiff(
@@ -89,15 +88,6 @@ def compare_data(
         drift_mean=drift.mean if drift else None,
         drift_covariance=drift.covariance if drift else None,
     )
-
-
-def compute_snapshot_moments(store: Store, feature_table: str, snapshot: DataSnapshot) -> Moments | None:
-    """Computes the moments of the features of all images; None for fewer than two."""
-    return compute_moments(store.feature_table(feature_table), _to_array(set(snapshot.images().values())))
-
-
-def _to_array(keys: Iterable[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(sorted(keys)), np.uint8).reshape(-1, KEY_BYTES)
 
 
 def _compare_lengths(champion: Run, old: list[str], new: list[str]) -> float | None:

@@ -38,11 +38,7 @@ class DataSnapshot:
     ) -> "DataSnapshot":
         """Reads the captions or labels of all images that have features.
 
-        Args:
-            store: The store.
-            datasets: Names of the datasets.
-            caption_tables: Fingerprint of each dataset's caption table; empty for labels.
-            feature_table: Fingerprint of the feature table.
+        `caption_tables` and `feature_table` are fingerprints. There is one caption table per dataset, none for labels.
         """
         features = store.feature_table(feature_table)
         parts = []
@@ -68,11 +64,7 @@ class DataSnapshot:
 
     @classmethod
     def load(cls, path: Path) -> "DataSnapshot":
-        """Reads the file that `save` wrote.
-
-        Raises:
-            CorruptFileError: The file cannot be read.
-        """
+        """Reads the file that `save` wrote. Raises CorruptFileError if it cannot be read."""
         try:
             return cls(pq.read_table(path, schema=_SCHEMA))
         except (OSError, pa.ArrowException) as error:
@@ -106,8 +98,7 @@ class DataSnapshot:
     def held_out(self) -> CommonImages:
         """Returns the images of the test split whose content is not in the train split; if there are none, of val.
 
-        Raises:
-            CaptError: Both splits are empty.
+        Raises CaptError if there are none either.
         """
         trained = pc.unique(self._select("train")["key"])
         for split in ("test", "val"):

@@ -55,11 +55,7 @@ class DecisionLog:
             self._model.decide(self._build_metadata(decision, self.run_name, reasons, self._final_lineage()))
 
     def promote(self, reasons: tuple[str, ...]) -> None:
-        """Makes the challenger the champion.
-
-        Raises:
-            ChampionChangedError: The champion has changed since the start.
-        """
+        """Makes the challenger the champion. Raises ChampionChangedError if the champion of the start was replaced."""
         metadata = self._build_metadata("promoted", self.run_name, reasons, self._final_lineage())
         self._model.promote_over(self.champion, metadata.model_copy(update={"champion": self.run_name}))
 

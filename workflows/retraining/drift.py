@@ -42,11 +42,7 @@ class Moments:
 
     @classmethod
     def load(cls, path: Path) -> "Moments":
-        """Reads the file that `save` wrote.
-
-        Raises:
-            CorruptFileError: The file cannot be read.
-        """
+        """Reads the file that `save` wrote. Raises CorruptFileError if it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as saved:
                 return cls(int(saved["count"]), saved["mean"], saved["covariance"])
@@ -68,7 +64,7 @@ class Drift:
 
 
 def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | None:
-    """Computes the moments of image features.
+    """Computes the moments of image features; None for fewer than two images.
 
     Spatial features are averaged over their locations, pixels into a grid of cells. Vectors longer than
     `MAX_DIMENSIONS` are reduced by a seeded random projection, which keeps distances (Johnson and Lindenstrauss, 1984).
@@ -77,9 +73,6 @@ def compute_moments(table: FeatureTable, keys: NDArray[np.uint8]) -> Moments | N
     Args:
         table: Their table.
         keys: uint8 array [N, 32] of content hashes. Keys that the table lacks are ignored.
-
-    Returns:
-        The moments; None for fewer than two images.
     """
     positions = np.unique(table.lookup(keys))
     positions = positions[positions >= 0][:MAX_IMAGES]

@@ -16,6 +16,7 @@ from features.store.leases import lease
 from schemas.errors import CaptError, ExitCode
 from schemas.manifests import Decision
 from schemas.options.workflows import Retrain
+from schemas.records import stack_keys
 from schemas.table_config import SHORT_FINGERPRINT, compute_digest
 from schemas.terminal.console import Printer
 from trainer.runs.metadata import library_versions
@@ -29,11 +30,10 @@ from workflows.retraining.data_checks import (
     check_data,
     check_failures,
     compare_data,
-    compute_snapshot_moments,
 )
 from workflows.retraining.data_snapshot import DataSnapshot
 from workflows.retraining.decisions import DecisionLog, find_finished
-from workflows.retraining.drift import Moments
+from workflows.retraining.drift import Moments, compute_moments
 from workflows.retraining.notifications import notify
 from workflows.retraining.preparation import (
     PreparedData,
@@ -215,7 +215,7 @@ class _Retraining:
             options["warm_start_from"] = str(self.champion.path)
         summary = self.config.training_task.train(self.store.path, run_dir, options, data.tables, data.datasets)
         snapshot.save(run_dir / SNAPSHOT)
-        moments = compute_snapshot_moments(self.store, data.tables["features"], snapshot)
+        moments = compute_moments(self.store.feature_table(data.tables["features"]), stack_keys(snapshot.rows))
         if moments:
             moments.save(run_dir / MOMENTS)
         self.log.lineage["trained"] = {name: summary[name] for name in _TRAINING_KEYS if name in summary}

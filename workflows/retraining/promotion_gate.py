@@ -18,12 +18,10 @@ CHAMPION_TEST, NEW_TEST = "champion_test", "new_test"
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Metrics of champion and challenger on the same images.
+    """Metrics of champion and challenger on the same images. The champion's are None for the first model.
 
     Args:
         images: Number of images.
-        champion: Metrics of the champion; None without a champion.
-        challenger: Metrics of the challenger.
         interval: Confidence interval of the challenger's metric for the first model; None if the model has a champion.
         difference: Difference of the gate's metric, challenger minus champion; None without a champion.
     """
@@ -37,11 +35,9 @@ class PairedResult:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The decision of the promotion gate.
+    """The decision of the promotion gate with its reasons.
 
     Args:
-        passed: Whether the challenger becomes the champion.
-        reasons: The reasons.
         comparisons: Results by split (`champion_test`, `new_test`) and slice (`champion_test/SLICE`).
         excluded_images: Number of images of the champion's test split that were not used: the challenger is trained on
             them, or their features are missing.

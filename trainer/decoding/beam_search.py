@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from features.runtime.keras_settings import ops
 from schemas.table_config import PAD
 from trainer.decoding.decoding_loop import AutoregressiveDecoder, DecodingState, to_output
-from trainer.decoding.generation import GenerationConfig, GenerationOutput
-from trainer.models.captioner import MASKED_LOGIT, Captioner, State
+from trainer.decoding.generation import GenerationOutput
+from trainer.models.captioner import MASKED_LOGIT, State
 
 # Score of a beam without a caption; less than that of any caption.
 _EMPTY_BEAM = -1e30
@@ -25,9 +25,6 @@ _EMPTY_BEAM = -1e30
 
 class BeamDecoder(AutoregressiveDecoder):
     """Searches for the most probable captions; the generation config has no temperature."""
-
-    def __init__(self, model: Captioner, config: GenerationConfig) -> None:
-        super().__init__(model, config, config.num_beams)
 
     def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
         tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features))

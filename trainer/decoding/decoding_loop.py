@@ -28,15 +28,17 @@ class AutoregressiveDecoder:
     Args:
         model: A built captioner.
         config: Generation config.
+
+    Attributes:
         captions_per_image: Number of captions per image that are generated together.
     """
 
     decode: Callable[..., tuple[Any, Any, Any]]
 
-    def __init__(self, model: Captioner, config: GenerationConfig, captions_per_image: int) -> None:
+    def __init__(self, model: Captioner, config: GenerationConfig) -> None:
         self.model = model
         self.config = config
-        self.captions_per_image = captions_per_image
+        self.captions_per_image = config.num_beams if config.temperature is None else config.num_return_sequences
         self.compiled_decode = compile_function(self.decode)
 
     def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:

@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 from features.runtime.keras_settings import ops
 from schemas.table_config import PAD
 from trainer.decoding.decoding_loop import AutoregressiveDecoder, DecodingState, to_output
-from trainer.decoding.generation import GenerationConfig, GenerationOutput
+from trainer.decoding.generation import GenerationOutput
 from trainer.decoding.logits_processors import top_k_top_p_mask
-from trainer.models.captioner import Captioner, State
+from trainer.models.captioner import State
 
 
 class SamplingDecoder(AutoregressiveDecoder):
     """Samples captions, and sorts those of an image by their scores; the generation config has a temperature."""
 
-    def __init__(self, model: Captioner, config: GenerationConfig) -> None:
-        super().__init__(model, config, config.num_return_sequences)
-        self.temperature = config.temperature or 1.0
-
     def __call__(self, features: NDArray[Any], image_numbers: Sequence[int] = ()) -> GenerationOutput:
-        samples = np.concatenate([self._sample_uniform(image) for image in image_numbers or range(len(features))])
+        shape, seed = (self.captions_per_image, self.config.max_new_tokens), self.config.seed
+        numbers = image_numbers or range(len(features))
+        samples = np.concatenate([np.random.default_rng([seed, image]).random(shape, np.float32) for image in numbers])
         tokens, scores, attention = self.compiled_decode(ops.convert_to_tensor(features), samples)
         order = np.argsort(-ops.convert_to_numpy(scores), axis=1, kind="stable")
         return to_output(tokens, scores, attention, order)
@@ -42,13 +40,9 @@ class SamplingDecoder(AutoregressiveDecoder):
         token = ops.where(decoding["finished"], PAD, token)
         return self.append_token({**decoding, "scores": scores}, position, token, attention), state
 
-    def _sample_uniform(self, image_number: int) -> NDArray[np.float32]:
-        shape = (self.captions_per_image, self.config.max_new_tokens)
-        return np.random.default_rng([self.config.seed, image_number]).random(shape, np.float32)
-
     def _sample_token(self, logits: Any, sample: Any) -> tuple[Any, Any]:
         """Returns tokens int32 [rows], and their log-probabilities at temperature 1 among all allowed tokens."""
-        scaled = logits / self.temperature
+        scaled = logits / self.config.temperature
         mask = top_k_top_p_mask(scaled, self.config.top_k, self.config.top_p)
         cumulative = ops.cumsum(ops.softmax(scaled + mask, axis=-1), axis=-1)
         # Rounding can leave the last sum below 1.

@@ -79,25 +79,18 @@ def open_backbone(config: BackboneConfig, spec: ModelSpec, pixels: FeatureTableC
         table_config = FeatureTableConfig(**choice, **resizing)
         function = extractor.build_function(table_config)
     except UsageError as error:
-        raise _rename_options(error, pixels) from None
+        # Hyperparameters instead of command-line options.
+        location, message, hint = _HYPERPARAMETERS.get(error.location, error.location), error.message, error.hint
+        if error.location in ("--height", "--width", "--height, --width"):
+            location, message = "extractor", f"{message}; the table's pixels are {pixels.height}×{pixels.width}"
+            hint = "Run `capt prepare features --extractor pixels --height N --width N`."
+        raise UsageError(message, location=location, hint=hint) from None
     assert isinstance(function, ModelFunction)
     if not spec.fits(function.shape):
         required = f"{spec.name} requires {'spatial' if spec.spatial else 'pooled'} features"
         message = f"{required}, but the output of {table_config.layer} is {list(function.shape)}"
         raise UsageError(message, location="extractor_layer", hint="Choose another layer.")
     return Backbone(table_config, function)
-
-
-def _rename_options(error: UsageError, pixels: FeatureTableConfig) -> UsageError:
-    """Returns an extractor's error with the names of hyperparameters instead of command-line options."""
-    if error.location in ("--height", "--width", "--height, --width"):
-        message = f"{error.message}; the table's pixels are {pixels.height}×{pixels.width}"
-        hint = "Run `capt prepare features --extractor pixels --height N --width N`."
-        return UsageError(message, location="extractor", hint=hint)
-    return UsageError(error.message, location=_HYPERPARAMETERS.get(error.location, error.location), hint=error.hint)
-
-
-# === Layers ===
 
 
 @keras.saving.register_keras_serializable("capt")

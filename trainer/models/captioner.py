@@ -47,10 +47,7 @@ class FeatureNormalization(keras.layers.Layer):
     The mean is over all locations of the train images. The standard deviation is over the locations with a nonzero
     value of the channel, so that rare activations, such as those of a detector, are not amplified. Without this layer,
     a decoder learns the language long before it uses the image, because most of an extractor's output is equal for all
-    images.
-
-    Call arguments:
-        features: float [B, …, channels].
+    images. The features are float [B, …, channels].
     """
 
     def build(self, input_shape: Any) -> None:

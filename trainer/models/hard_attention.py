@@ -32,8 +32,6 @@ _BASELINE_MOMENTUM = 0.9
 # Smaller than the weight of any sampled location, so that 0 has a logarithm.
 _MIN_WEIGHT = 1e-20
 
-# === Model ===
-
 
 @keras.saving.register_keras_serializable("capt")
 class HardAttention(SoftAttention):

@@ -28,14 +28,6 @@ def real_tokens(targets: Any, ignored_ids: Sequence[int] = (PAD,)) -> Any:
     return math.prod(ops.cast(ops.not_equal(targets, token), "float32") for token in ignored_ids)
 
 
-def _uniform_target_losses(logits: Any) -> Any:
-    """Returns the cross-entropy float32 [B, T] in nats with a uniform target over all tokens that may be generated."""
-    below = _subtract_max(logits)
-    target = np.ones(below.shape[-1], np.float32)
-    target[list(NEVER_GENERATED)] = 0
-    return _log_sum_exp(below) - ops.matmul(below, target / target.sum())
-
-
 @keras.saving.register_keras_serializable("capt")
 class MaskedCrossEntropy(keras.losses.Loss):
     """Mean cross-entropy in nats over all real tokens of a batch, a scalar that does not depend on the padding.
@@ -64,7 +56,11 @@ class MaskedCrossEntropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         losses, mask = token_losses(y_true, y_pred, self.ignored_ids)
         if self.label_smoothing:
-            losses += self.label_smoothing * (_uniform_target_losses(y_pred) - losses)
+            below = _subtract_max(y_pred)
+            target = np.ones(below.shape[-1], np.float32)
+            target[list(NEVER_GENERATED)] = 0
+            uniform_target_losses = _log_sum_exp(below) - ops.matmul(below, target / target.sum())
+            losses += self.label_smoothing * (uniform_target_losses - losses)
         return ops.sum(losses * mask) / ops.maximum(ops.sum(mask), 1.0)
 
     def get_config(self) -> dict[str, Any]:

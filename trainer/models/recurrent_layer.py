@@ -3,15 +3,12 @@
 The state is `hidden` [B, units], and for an LSTM also `carry` [B, units].
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from features.runtime.keras_settings import keras, ops
-
-# === Layers ===
 
 
 @keras.saving.register_keras_serializable("capt")
@@ -68,7 +65,8 @@ class RecurrentLayer(keras.layers.Layer):
         self.layer = _make_layer(cell, units, init_scale)
         if cell == "lstm":
             self.layer.cell.unit_forget_bias = False
-            self.layer.cell.bias_initializer = _forget_bias_initializer(forget_bias)
+            # The second quarter of the bias is that of the forget gate.
+            self.layer.cell.bias_initializer = keras.initializers.Constant(np.repeat([0.0, forget_bias, 0, 0], units))
 
     def build(self, inputs_shape: Any, state_shape: Any = None) -> None:
         self.layer.build(inputs_shape)
@@ -78,41 +76,23 @@ class RecurrentLayer(keras.layers.Layer):
         return {name: ops.zeros((batch, self.units), dtype=self.compute_dtype) for name in self.state_names}
 
     def call(self, inputs: Any, state: Mapping[str, Any], training: bool = False) -> Any:
-        with self._dropped_weights(training):
+        cell = self.layer.cell
+        kernel = cell.recurrent_kernel
+        cell.recurrent_kernel = self.kernel_dropout(ops.convert_to_tensor(kernel), training=training)
+        try:
             return self.layer(inputs, initial_state=[state[name] for name in self.state_names])
+        finally:
+            cell.recurrent_kernel = kernel
 
     def step(self, inputs: Any, state: Mapping[str, Any]) -> dict[str, Any]:
         """Computes the state after one more time step with inputs [B, C]; its `hidden` is the output."""
         _, states = self.layer.cell(inputs, [state[name] for name in self.state_names])
         return dict(zip(self.state_names, states, strict=True))
 
-    @contextlib.contextmanager
-    def _dropped_weights(self, training: bool) -> Iterator[None]:
-        cell = self.layer.cell
-        kernel = cell.recurrent_kernel
-        cell.recurrent_kernel = self.kernel_dropout(ops.convert_to_tensor(kernel), training=training)
-        try:
-            yield
-        finally:
-            cell.recurrent_kernel = kernel
-
-
-# === Initializers ===
-
 
 def uniform(scale: float | None, default: str = "glorot_uniform") -> Any:
     """Returns an initializer between −scale and scale; without a scale, Keras' initializer `default`."""
     return keras.initializers.RandomUniform(-scale, scale) if scale else keras.initializers.get(default)
-
-
-def _forget_bias_initializer(forget_bias: float) -> Callable[..., Any]:
-    """Returns an initializer of an LSTM's bias [4 · units]: zeros, except in the second quarter, the forget gate."""
-
-    def initialize(shape: tuple[int], dtype: Any = None) -> Any:
-        is_forget = np.arange(shape[0]) * 4 // shape[0] == 1
-        return ops.convert_to_tensor(np.where(is_forget, forget_bias, 0.0), dtype=dtype)
-
-    return initialize
 
 
 def _make_layer(cell: str, units: int, scale: float | None) -> Any:

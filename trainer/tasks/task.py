@@ -83,12 +83,7 @@ class Task(ABC):
     # === Runs ===
 
     def export_graph(self, run: Any, options: Any, run_dir: Path) -> "tuple[GraphRun, int]":
-        """Builds the TensorFlow graph of a run for `capt export`.
-
-        Args:
-            run: The run.
-            options: The options of `capt export`.
-            run_dir: The run directory, as a path that TensorFlow does not interpret as a pattern.
+        """Builds the TensorFlow graph of a run for `capt export`; `run_dir` has no characters of patterns.
 
         Returns:
             The graph, and the size of the vocabulary or character set.

@@ -128,9 +128,8 @@ def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -
     if training.extractor is None:
         for name, field in TrainingConfig.model_fields.items():
             if name.startswith(_PIXEL_PREFIXES) and getattr(training, name) != field.default:
-                raise UsageError(
-                    f"{name} requires a model that learns from pixels", hint="Set extractor, or omit the option."
-                )
+                hint = "Set extractor, or omit the option."
+                raise UsageError(f"{name} requires a model that learns from pixels", hint=hint)
     return training, model
 
 

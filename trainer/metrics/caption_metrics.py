@@ -13,7 +13,7 @@ tokenizer.
 import logging
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,6 @@ class Scores:
         counts: BLEU statistics per image, int64 [N, 10]: matches of 1- to 4-grams, numbers of these n-grams, length of
             the caption, and length of the reference that is closest in length.
         references: Number of references.
-        tokenizer: `ptb` or `plain`.
         skipped_metrics: Reason per metric that could not be computed.
     """
 
@@ -63,14 +62,9 @@ class Scores:
     skipped_metrics: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the metrics by name, then `images`, `references`, `tokenizer` and `skipped_metrics`."""
-        return {
-            **self.metrics,
-            "images": len(self.ids),
-            "references": self.references,
-            "tokenizer": self.tokenizer,
-            "skipped_metrics": self.skipped_metrics,
-        }
+        """Returns the result of `trainer.metrics.score`."""
+        names = ("references", "tokenizer", "skipped_metrics")
+        return {**self.metrics, "images": len(self.ids), **{name: getattr(self, name) for name in names}}
 
 
 def score(hypotheses: Hypotheses, references: References) -> dict[str, Any]:
@@ -178,21 +172,26 @@ def bleu(counts: NDArray[Any]) -> NDArray[np.float64]:
     return scores
 
 
-def _cider_d(cocoeval: ModuleType, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
+def _cider_d(cocoeval: SimpleNamespace, gts: _Tokens, res: _Tokens) -> NDArray[np.float64]:
     """Computes CIDEr-D per image; 0 if all references are empty, because pycocoevalcap fails on these."""
     if not any(text for texts in gts.values() for text in texts):
         return np.zeros(len(gts))
     return np.asarray(cocoeval.Cider().compute_score(gts, res)[1], np.float64)
 
 
-def _import_cocoeval() -> ModuleType:
+def _import_cocoeval() -> SimpleNamespace:
     try:
-        from trainer.metrics import coco_scorers
+        # Not SPICE, whose constructor downloads files.
+        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+
+        from trainer.metrics import java
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("pycocoevalcap"):
             raise
         raise CaptError("pycocoevalcap is not installed", hint="Run pip install 'capt[evaluate]'.") from None
-    return coco_scorers
+    return SimpleNamespace(BleuScorer=BleuScorer, Cider=Cider, Rouge=Rouge, java=java)
 
 
 def _tokenize_by_id(

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from pycocoevalcap.meteor import meteor
@@ -111,9 +110,7 @@ class _Program:
             raise JavaError(f"java does not start: {error.strerror}", location=self._command[0]) from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -151,8 +148,9 @@ class _Program:
         if is_late:
             return f"java did not answer within {seconds:.0f} s"
         status = self.process.wait()
+        failure = (
+            "the output of java is invalid" if status == -signal.SIGKILL else f"java ended with exit code {status}"
+        )
         self._errors.seek(0)
         output = " ".join(self._errors.read().decode(errors="replace").split())[:300]
-        killed = status == -signal.SIGKILL
-        failure = "the output of java is invalid" if killed else f"java ended with exit code {status}"
         return f"{failure}: {output}" if output else failure

@@ -85,7 +85,7 @@ class Captioner(keras.Model):
     in `build`. It implements `call`, `init_state` and `step` with `keras.ops`, so that it runs on every Keras backend.
     If its loss is more than the cross-entropy of its logits, `call` adds the rest with `add_loss` in training.
 
-    Example, with spatial features of 64 locations; models with pooled features read [images, channels]:
+    Example of a model with spatial features, of 64 locations:
         >>> model = SoftAttention(5000, SoftAttentionConfig(units=256))
         >>> logits = model({"features": np.zeros((2, 64, 2048)), "tokens": np.ones((2, 12), "int32")})
         >>> logits.shape
@@ -119,12 +119,7 @@ class Captioner(keras.Model):
         self.feature_normalization = feature_normalization or FeatureNormalization(name="feature_normalization")
 
     def adapt(self, features: NDArray[Any], counts: NDArray[np.int64]) -> None:
-        """Measures the train split; called once, before the first step.
-
-        Args:
-            features: Features [N, …, channels] of some images.
-            counts: Number of occurrences [V] of each token ID in the captions.
-        """
+        """Prepares the weights, before the first step, from features [N, …, channels] and token counts [V] of train."""
         self.feature_normalization.fit(features)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
@@ -155,11 +150,7 @@ class Captioner(keras.Model):
         raise NotImplementedError
 
     def step(self, token: Any, state: State) -> tuple[Any, State, Any]:
-        """Computes one time step.
-
-        Args:
-            token: int32 [B]. The token before, or the start token.
-            state: Result of `init_state` or of the last `step`.
+        """Computes one time step from the token before, int32 [B], and the result of `init_state` or the last `step`.
 
         Returns:
             The logits float32 [B, V] of the next token, the new state, and the attention weights float [B, locations]
@@ -188,22 +179,13 @@ class RecurrentCaptioner(Captioner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config = self.config
+        config, scale = self.config, getattr(self.config, "init_scale", None)
         self.embedding_layer = keras.layers.Embedding(
-            self.vocabulary,
-            config.embedding_dim,
-            embeddings_initializer=uniform(config.initial_range, "uniform"),
-            name="embedding",
+            self.vocabulary, config.embedding_dim, embeddings_initializer=uniform(scale, "uniform"), name="embedding"
         )
         self.word_dropout = keras.layers.Dropout(config.dropout, name="word_dropout")
-        self.recurrence = RecurrentLayer(
-            config.rnn_cell,
-            config.units,
-            config.initial_range,
-            config.forget_bias,
-            config.recurrent_weight_dropout,
-            name="recurrence",
-        )
+        sizes, dropout = (config.rnn_cell, config.units), config.recurrent_weight_dropout
+        self.recurrence = RecurrentLayer(*sizes, scale, config.forget_bias, dropout, name="recurrence")
 
     def build_recurrence(self, input_shape: dict[str, Any], input_dim: int) -> None:
         """Builds the layers of the base class, for recurrent inputs of size `input_dim`."""

@@ -159,11 +159,6 @@ class RecurrentConfig(ModelConfig):
     recurrent_weight_dropout: float = Field(0.0, ge=0, lt=1)
     forget_bias: float = 1.0
 
-    @property
-    def initial_range(self) -> float | None:
-        """Half-width of the uniform distribution of the initial weights; None for Keras' defaults."""
-        return None
-
 
 class NicConfig(RecurrentConfig):
     """Hyperparameters of `nic`, with the values and the training of the authors' code.
@@ -184,10 +179,6 @@ class NicConfig(RecurrentConfig):
     dropout: float = Field(0.3, ge=0, lt=1)
     image_dropout: float = Field(0.3, ge=0, lt=1)
     init_scale: float | None = Field(0.08, gt=0)
-
-    @property
-    def initial_range(self) -> float | None:
-        return self.init_scale
 
 
 class MRnnConfig(RecurrentConfig):

@@ -25,22 +25,14 @@ def pad_labels(labels: Any, length: int) -> Any:
 def ctc_losses(labels: Any, logits: Any) -> Any:
     """Returns minus the log-probability of each label over all its alignments, float32 [B], in nats.
 
-    Args:
-        labels: int32 [B, L]. Character IDs, padded with 0.
-        logits: float32 [B, T, 27].
+    Labels are character IDs int32 [B, L], padded with 0, and logits are float32 [B, T, 27], here and below.
     """
     lengths = ops.sum(ops.cast(ops.not_equal(labels, BLANK), "int32"), axis=1)
     return ops.ctc_loss(labels, logits, lengths, ops.full_like(lengths, ops.shape(logits)[1]), mask_index=BLANK)
 
 
 def position_losses(labels: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
-    """Returns the cross-entropy of the characters and the ends after them, summed over positions, float32 [B].
-
-    Args:
-        labels: int32 [B, positions]. Character IDs, padded with 0.
-        logits: float32 [B, positions, 27].
-        label_smoothing: Fraction of each target that is spread evenly over all classes.
-    """
+    """Returns the cross-entropy of the characters and the ends after them, summed over positions, float32 [B]."""
     targets = ops.one_hot(labels, NUM_CLASSES)
     targets = (1 - label_smoothing) * targets + label_smoothing / NUM_CLASSES
     return ops.sum(ops.categorical_crossentropy(targets, logits, from_logits=True), axis=1)
@@ -51,10 +43,6 @@ def ace_losses(labels: Any, logits: Any) -> Any:
 
     The probabilities of a class, summed over all cells, are compared with its number of occurrences in the label; the
     probabilities of class 0 with the number of remaining cells.
-
-    Args:
-        labels: int32 [B, L]. Character IDs, padded with 0.
-        logits: float32 [B, cells, 27].
     """
     cells = logits.shape[1]
     characters = ops.sum(ops.one_hot(labels, NUM_CLASSES), axis=1)[:, BLANK + 1 :]

@@ -94,11 +94,6 @@ class CachedMultiHeadAttention(keras.layers.Layer):
 class DecoderLayer(keras.layers.Layer):
     """One decoder layer: self-attention, attention over locations, and a feed-forward layer of twice the width.
 
-    Args:
-        units: Size of the word embeddings.
-        num_heads: Number of heads of both attentions.
-        dropout: Dropout rate of the attention weights and of the feed-forward outputs.
-
     Call arguments:
         words: float [B, T, units].
         word_cache: Keys and values of the words, each float [B, S, units].
@@ -157,15 +152,11 @@ class Transformer(Captioner):
         self.num_positions = config.max_length + 1
         self.embedding_layer = keras.layers.Embedding(self.vocabulary, config.units, name="embedding")
         self.position_layer = keras.layers.Embedding(self.num_positions, config.units, name="position")
-        self.decoder_layers = [
-            DecoderLayer(config.units, config.num_heads, config.dropout, name=f"decoder_{i}")
-            for i in range(config.num_layers)
-        ]
+        sizes, layers = (config.units, config.num_heads, config.dropout), range(config.num_layers)
+        self.decoder_layers = [DecoderLayer(*sizes, name=f"decoder_{i}") for i in layers]
+        initializer = keras.initializers.RandomNormal(stddev=_LOGITS_KERNEL_STDDEV)
         self.logits_layer = keras.layers.Dense(
-            self.vocabulary,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=_LOGITS_KERNEL_STDDEV),
-            dtype="float32",
-            name="logits",
+            self.vocabulary, kernel_initializer=initializer, dtype="float32", name="logits"
         )
 
     def build(self, input_shape: dict[str, Any]) -> None:

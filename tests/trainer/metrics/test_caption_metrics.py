@@ -176,9 +176,8 @@ def test_a_missing_pycocoevalcap_is_an_error_with_the_command_to_install_it(monk
     for name in [name for name in sys.modules if name.split(".")[0] == "pycocoevalcap"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
-    for name in ("coco_scorers", "java"):
-        monkeypatch.delitem(sys.modules, f"trainer.metrics.{name}", raising=False)
-        monkeypatch.delattr(trainer.metrics, name, raising=False)
+    monkeypatch.delitem(sys.modules, "trainer.metrics.java", raising=False)
+    monkeypatch.delattr(trainer.metrics, "java", raising=False)
     with pytest.raises(CaptError, match=r"not installed\. .*capt\[evaluate\]"):
         score(*GOOD_TEST[:2])
 

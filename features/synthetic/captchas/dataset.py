@@ -55,14 +55,7 @@ def make_captchas(
     """Writes a dataset of CAPTCHAs atomically, on all cores. An equal dataset is kept.
 
     The same seed, words and fonts produce the same bytes with the same versions of Pillow and NumPy. A larger dataset
-    starts with the images of a smaller one.
-
-    Args:
-        style: Words and fonts.
-        out: The output directory; it does not exist, is empty, or contains the same dataset.
-        num_images: At least 1.
-        seed: At least 0.
-        num_labelled: Number of labels in `spec_train_val.txt`. None: 6/7 of the images.
+    starts with the images of a smaller one. By default, 6/7 of the images have a label in `spec_train_val.txt`.
 
     Returns:
         `images`, `labelled`, numbers of `words` and `fonts`, `bytes` and `seed`.
@@ -76,7 +69,15 @@ def make_captchas(
             f"got {num_images} images, {num_labelled} labels, seed {seed}",
             hint="Use at least 1 image, at most as many labels as images, and a seed of at least 0.",
         )
-    out, settings = local_path(out).absolute(), _describe_settings(style, num_images, seed, num_labelled)
+    out = local_path(out).absolute()
+    settings = {
+        "version": _VERSION,
+        "count": num_images,
+        "labelled": num_labelled,
+        "seed": seed,
+        "words": hashlib.sha256("\n".join(style.words).encode()).hexdigest(),
+        "fonts": [hash_file(Path(font)) for font in style.fonts],
+    }
     write_directory(
         out,
         f"{num_images} CAPTCHAs of seed {seed} with these words and fonts",
@@ -90,17 +91,6 @@ def make_captchas(
         "fonts": len(style.fonts),
         "bytes": count_bytes(out),
         "seed": seed,
-    }
-
-
-def _describe_settings(style: CaptchaStyle, count: int, seed: int, labelled: int) -> dict[str, Any]:
-    return {
-        "version": _VERSION,
-        "count": count,
-        "labelled": labelled,
-        "seed": seed,
-        "words": hashlib.sha256("\n".join(style.words).encode()).hexdigest(),
-        "fonts": [hash_file(Path(font)) for font in style.fonts],
     }
 
 

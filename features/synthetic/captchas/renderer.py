@@ -26,8 +26,6 @@ _NUM_STROKES = (8, 20)
 _SPECKLE_GRAY = (110, 235)
 _NUM_SPECKLES = (4, 13)  # of 256 pixels
 
-RGB = tuple[int, int, int]
-
 
 @dataclass(frozen=True)
 class _Glyph:
@@ -36,12 +34,6 @@ class _Glyph:
     mask: Image.Image
     x: float
     y: float
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom."""
-        width, height = self.mask.size
-        return self.x - width / 2, self.y - height / 2, self.x + width / 2, self.y + height / 2
 
 
 def draw_captcha(seed: int, number: int, style: CaptchaStyle) -> tuple[Image.Image, str]:
@@ -62,7 +54,6 @@ def draw_captcha(seed: int, number: int, style: CaptchaStyle) -> tuple[Image.Ima
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Encodes an image as a PNG."""
     file = BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -103,17 +94,17 @@ def _draw_mask(font: ImageFont.FreeTypeFont, character: str, rotation: float) ->
 
 def _draw_glyphs(image: Image.Image, random: np.random.Generator, glyphs: Sequence[_Glyph]) -> None:
     """Draws all glyphs at one random position within the margins, each in its own color."""
-    boxes = np.array([glyph.box for glyph in glyphs])
-    left, top = boxes[:, :2].min(axis=0)
-    right, bottom = boxes[:, 2:].max(axis=0)
+    centers = np.array([(glyph.x, glyph.y) for glyph in glyphs])
+    halves = np.array([glyph.mask.size for glyph in glyphs]) / 2
+    (left, top), (right, bottom) = (centers - halves).min(axis=0), (centers + halves).max(axis=0)
     x = random.uniform(_MARGIN - left, WIDTH - _MARGIN - right)
     y = random.uniform(_MARGIN - top, HEIGHT - _MARGIN - bottom)
-    for glyph, (left, top) in zip(glyphs, boxes[:, :2] + (x, y), strict=True):
+    for glyph, (left, top) in zip(glyphs, centers - halves + (x, y), strict=True):
         color = random.uniform(0, 1), random.uniform(0.4, 1), random.uniform(0.25, 0.85)  # dark enough to read
         image.paste(_to_rgb(*color), (round(left), round(top)), glyph.mask)
 
 
-def _to_rgb(hue: float, saturation: float, value: float) -> RGB:
+def _to_rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 

@@ -16,7 +16,7 @@ from typing import Any
 from features.io.atomic_files import write_directory
 from features.io.file_trees import count_bytes
 from features.io.locations import local_path
-from features.synthetic.scenes.dataset_config import DEFAULT_CONFIG, SceneDatasetConfig, parse_object_counts
+from features.synthetic.scenes.dataset_config import DEFAULT_CONFIG, SceneDatasetConfig
 from features.synthetic.scenes.grammar import CAPTIONS
 from features.synthetic.scenes.layout import make_scene
 from features.synthetic.scenes.renderer import draw_scene
@@ -28,7 +28,12 @@ from schemas.strict_json import parse_json
 
 def synth_scenes(options: SynthScenes) -> dict[str, Any]:
     """Runs `capt synth scenes`; see `make_scenes`."""
-    config = SceneDatasetConfig(parse_object_counts(options.objects_per_scene), options.held_out_fraction)
+    try:
+        counts = tuple(map(int, options.objects_per_scene.split(",")))
+    except ValueError:
+        message, hint = f"got {options.objects_per_scene!r}", "Separate the numbers by commas: 2,3."
+        raise UsageError(message, location="--objects-per-scene", hint=hint) from None
+    config = SceneDatasetConfig(counts, options.held_out_fraction)
     return make_scenes(options.out, options.num_images, options.seed, config)
 
 
@@ -38,13 +43,7 @@ def make_scenes(
     """Writes a dataset of scenes atomically. An equal dataset is kept.
 
     The same seed produces the same bytes with the same versions of Pillow and NumPy. A larger dataset starts with the
-    scenes of a smaller one.
-
-    Args:
-        out: The output directory; it does not exist, is empty, or contains the same dataset.
-        num_images: Number of scenes, at least 5, so that one is in the validation split.
-        seed: At least 0.
-        config: Numbers of objects and held-out combinations.
+    scenes of a smaller one. At least 5 scenes are necessary, so that one is in the validation split.
 
     Returns:
         `images`, `captions`, the number of images of each split by its name, `bytes` and `seed`.
@@ -53,9 +52,8 @@ def make_scenes(
         UsageError: The directory contains something else, or an argument is out of range.
     """
     if num_images < 5 or seed < 0:
-        raise UsageError(
-            f"got {num_images} scenes, seed {seed}", hint="Use at least 5 scenes and a seed of at least 0."
-        )
+        hint = "Use at least 5 scenes and a seed of at least 0."
+        raise UsageError(f"got {num_images} scenes, seed {seed}", hint=hint)
     out, info = local_path(out).absolute(), _describe_dataset(num_images, seed, config)
     write_directory(
         out,
@@ -81,19 +79,19 @@ def load_scenes(out: Path) -> list[Scene]:
 def _write(root: Path, num_images: int, seed: int, config: SceneDatasetConfig) -> None:
     (root / "images").mkdir()
     (root / "annotations").mkdir()
+
+    def write_image(number: int) -> Scene:
+        scene = make_scene(seed, number, config)
+        (root / "images" / scene.file_name).write_bytes(draw_scene(scene, seed))
+        return scene
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        scenes = list(pool.map(lambda number: _write_scene(root, seed, number, config), range(1, num_images + 1)))
+        scenes = list(pool.map(write_image, range(1, num_images + 1)))
     info = _describe_dataset(num_images, seed, config)
     for split in {scene.split for scene in scenes}:
-        in_split = [scene for scene in scenes if scene.split == split]
-        _annotation_path(root, split).write_text(json.dumps(_to_coco(in_split, info)))
+        annotations = _to_coco([scene for scene in scenes if scene.split == split], info)
+        _annotation_path(root, split).write_text(json.dumps(annotations))
     (root / "scenes.jsonl").write_text("".join(json.dumps(_to_json(scene)) + "\n" for scene in scenes))
-
-
-def _write_scene(root: Path, seed: int, number: int, config: SceneDatasetConfig) -> Scene:
-    scene = make_scene(seed, number, config)
-    (root / "images" / scene.file_name).write_bytes(draw_scene(scene, seed))
-    return scene
 
 
 def _annotation_path(root: Path, split: str) -> Path:

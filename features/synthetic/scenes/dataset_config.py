@@ -18,7 +18,6 @@ from features.synthetic.scenes.scene import (
 from schemas.errors import UsageError
 
 MAX_HELD_OUT_FRACTION = 0.25
-_MAX_OBJECTS = 3
 _HELD_OUT_SEED = 0
 
 
@@ -43,22 +42,15 @@ class SceneDatasetConfig:
     held_out_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.object_counts or not set(self.object_counts) <= set(range(1, _MAX_OBJECTS + 1)):
-            raise UsageError(
-                f"got {[*self.object_counts]}", location="--objects-per-scene", hint="Use some of 1, 2 and 3."
-            )
-        if not 0 <= self.held_out_fraction <= MAX_HELD_OUT_FRACTION:
-            raise UsageError(
-                f"got {self.held_out_fraction}",
-                location="--held-out-fraction",
-                hint=f"Use 0 to {MAX_HELD_OUT_FRACTION}.",
-            )
-        if self.held_out_fraction and 1 in self.object_counts:
-            raise UsageError(
-                "a scene of one object has no combinations to hold out",
-                location="--objects-per-scene",
-                hint="Use only 2 and 3.",
-            )
+        counts, fraction, location = self.object_counts, self.held_out_fraction, "--objects-per-scene"
+        if not counts or not set(counts) <= {1, 2, 3}:
+            raise UsageError(f"got {[*counts]}", location=location, hint="Use some of 1, 2 and 3.")
+        if not 0 <= fraction <= MAX_HELD_OUT_FRACTION:
+            hint = f"Use 0 to {MAX_HELD_OUT_FRACTION}."
+            raise UsageError(f"got {fraction}", location="--held-out-fraction", hint=hint)
+        if fraction and 1 in counts:
+            message = "a scene of one object has no combinations to hold out"
+            raise UsageError(message, location=location, hint="Use only 2 and 3.")
 
     @cached_property
     def held_out(self) -> frozenset[Combination]:
@@ -90,17 +82,3 @@ class SceneDatasetConfig:
 
 
 DEFAULT_CONFIG = SceneDatasetConfig()
-
-
-def parse_object_counts(text: str) -> tuple[int, ...]:
-    """Parses the value of `--objects-per-scene`, such as `2,3`.
-
-    Raises:
-        UsageError: The value is not a list of numbers.
-    """
-    try:
-        return tuple(map(int, text.split(",")))
-    except ValueError:
-        raise UsageError(
-            f"got {text!r}", location="--objects-per-scene", hint="Separate the numbers by commas: 2,3."
-        ) from None

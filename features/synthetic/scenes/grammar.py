@@ -78,13 +78,12 @@ def _write_caption(description: Description, random: np.random.Generator) -> str
         if random.integers(2):
             objects, relation = (objects[1], objects[0], *objects[2:]), OPPOSITE[relation]
         words = choose(random, _RELATION_WORDS[relation])
-    phrases = {name: _write_phrase(each, random) for name, each in zip("abc", objects, strict=False)}
+    phrases = {
+        name: f"a {choose(random, _SIZE_WORDS[each.size])} {each.color} {each.shape}"
+        for name, each in zip("abc", objects, strict=False)
+    }
     text = choose(random, _TEMPLATES[len(objects) - 1]).format(relation=words, **phrases)
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _write_phrase(scene_object: SceneObject, random: np.random.Generator) -> str:
-    return f"a {choose(random, _SIZE_WORDS[scene_object.size])} {scene_object.color} {scene_object.shape}"
 
 
 def _parse_phrase(phrase: str) -> SceneObject:

@@ -50,24 +50,19 @@ def _place(random: np.random.Generator, objects: Sequence[SceneObject]) -> tuple
     """Places objects inside the image with gaps, the first two in a random relation."""
     relation = choose(random, RELATIONS)
     rotations = [int(random.integers(-_MAX_ROTATION, _MAX_ROTATION + 1)) for _ in objects]
-    sides = [_choose_sides(random, each, rotation) for each, rotation in zip(objects, rotations, strict=True)]
+    sides = []
+    for each, rotation in zip(objects, rotations, strict=True):
+        low, high = _HALF_SIDE[each.size]
+        half = int(random.integers(low, high + 1)) * np.abs(compute_outline(each.shape, rotation)).max(axis=0)
+        sides.append(np.ceil(2 * half).astype(int))
     room = np.array([WIDTH, HEIGHT]) - 2 * _MARGIN - np.array(sides) + 1
     while True:
         corners = _MARGIN + (random.random((len(objects), 2)) * room).astype(int)
-        boxes: list[Box] = [
-            (int(x), int(y), width, height) for (x, y), (width, height) in zip(corners, sides, strict=True)
-        ]
+        boxes: list[Box] = [(*corner.tolist(), *side.tolist()) for corner, side in zip(corners, sides, strict=True)]
         placed = tuple(PlacedObject(*each) for each in zip(objects, boxes, rotations, strict=True))
         has_gaps = all(_has_gap(one.box, other.box) for one, other in combinations(placed, 2))
         if has_gaps and (len(placed) == 1 or find_relation(placed[0], placed[1]) == relation):
             return placed
-
-
-def _choose_sides(random: np.random.Generator, scene_object: SceneObject, rotation: int) -> tuple[int, int]:
-    low, high = _HALF_SIDE[scene_object.size]
-    half = int(random.integers(low, high + 1)) * np.abs(compute_outline(scene_object.shape, rotation)).max(axis=0)
-    width, height = np.ceil(2 * half)
-    return int(width), int(height)
 
 
 def _has_gap(one: Box, other: Box) -> bool:

@@ -38,17 +38,11 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class PlacedObject:
-    """An object of a scene.
-
-    Args:
-        scene_object: Size, color and shape.
-        box: x, y, width and height in pixels, as in COCO; the shape touches all four sides.
-        rotation: Rotation of the shape in degrees.
-    """
+    """An object of a scene."""
 
     scene_object: SceneObject
-    box: Box
-    rotation: int
+    box: Box  # x, y, width and height in pixels, as in COCO; the shape touches all four sides
+    rotation: int  # of the shape, in degrees
 
     @property
     def center(self) -> tuple[float, float]:
@@ -59,12 +53,7 @@ class PlacedObject:
 
 @dataclass(frozen=True)
 class Description:
-    """The meaning of a caption.
-
-    Args:
-        objects: The 1 to 3 objects.
-        relation: Relation of the first object to the second; None if there is only one object.
-    """
+    """The meaning of a caption: 1 to 3 objects, and the relation of the first to the second, if there are several."""
 
     objects: tuple[SceneObject, ...]
     relation: Relation | None = None
@@ -89,18 +78,11 @@ class Description:
 
 @dataclass(frozen=True)
 class Scene:
-    """The ground truth of a scene.
+    """The ground truth of a scene."""
 
-    Args:
-        number: Number within its seed, from 1; also its image ID.
-        objects: 1 to 3 objects, no two of the same color and shape. Captions relate the first two.
-        captions: Different sentences that match the scene.
-        split: Split of the scene.
-    """
-
-    number: int
-    objects: tuple[PlacedObject, ...]
-    captions: tuple[str, ...]
+    number: int  # within its seed, from 1; also its image ID
+    objects: tuple[PlacedObject, ...]  # 1 to 3, no two of the same color and shape; captions relate the first two
+    captions: tuple[str, ...]  # different sentences that match the scene
     split: Split
 
     @property

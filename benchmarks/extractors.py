@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from features.extractors.application import APPLICATIONS
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import freeze, load_frozen_graph
-from features.extractors.random_weights import generate_noise_images
+from features.extractors.weights import generate_noise_images
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from features.extractors.random_weights import generate_noise_images
+from features.extractors.weights import generate_noise_images
 
 _GROUNDS = 16  # noise takes fifty times as long to make as to encode
 _SEED = 7

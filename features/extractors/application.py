@@ -60,11 +60,7 @@ class Application:
     def resolve_build_options(
         self, layer: str | None = None, height: int | None = None, width: int | None = None
     ) -> BuildOptions:
-        """Returns the build options for an output layer and an input size; None is the default.
-
-        Raises:
-            UsageError: The model does not support this size.
-        """
+        """Returns the build options for an output layer and an input size; None is the default."""
         options = BuildOptions((layer or self.layer) in self.top_layers, height or self.side, width or self.side)
         for option, length in (("--height", options.height), ("--width", options.width)):
             if options.top and length != self.side:
@@ -84,11 +80,7 @@ class Application:
         return replace(published, file=published.file.format(side=options.height if has_own_weights else self.side))
 
     def build(self, options: BuildOptions, weights: str | None = None) -> Any:
-        """Builds the `keras.Model` with `imagenet` or random weights. Its layer names are the same in every process.
-
-        Raises:
-            UsageError: Keras cannot build the model for this size.
-        """
+        """Builds the `keras.Model` with `imagenet` or random weights. Its layer names are the same in every process."""
         from features.runtime.keras_settings import keras
 
         function = getattr(keras.applications, self.function)
@@ -96,10 +88,9 @@ class Application:
         try:
             return build_in_thread(lambda: function(include_top=options.top, weights=weights, input_shape=shape))
         except ValueError as error:
-            raise UsageError(
-                f"{self.name} cannot be built for {options.height}×{options.width}: {summarize_error(error)}",
-                location="--height, --width",
-            ) from error
+            size = f"{options.height}×{options.width}"
+            message = f"{self.name} cannot be built for {size}: {summarize_error(error)}"
+            raise UsageError(message, location="--height, --width") from error
 
     def load_preprocessing(self) -> FeatureFunction:
         """Returns the model's own input preprocessing of float pixels 0…255."""

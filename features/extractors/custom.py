@@ -44,11 +44,7 @@ PREPROCESSINGS: dict[str | None, Callable[[], FeatureFunction]] = {
 
 
 class CustomExtractor:
-    """The extractor `custom:FILE.keras`.
-
-    Raises:
-        UsageError: The file does not exist, or an option does not apply.
-    """
+    """The extractor `custom:FILE.keras`."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         self._options = options
@@ -81,13 +77,9 @@ class CustomExtractor:
 
     def build_function(self, table_config: FeatureTableConfig) -> ModelFunction:
         """Builds the model up to the table config's layer, after the table config's input preprocessing."""
-        return build_model_function(
-            truncate_model(self._load(), table_config.layer, self._path.name),
-            PREPROCESSINGS[table_config.preprocess](),
-            table_config.pooling,
-            table_config.height,
-            table_config.width,
-        )
+        model = truncate_model(self._load(), table_config.layer, self._path.name)
+        preprocess = PREPROCESSINGS[table_config.preprocess]()
+        return build_model_function(model, preprocess, table_config.pooling, table_config.height, table_config.width)
 
     def _load(self) -> Any:
         from features.runtime.keras_settings import keras
@@ -95,11 +87,9 @@ class CustomExtractor:
         try:
             model = build_in_thread(lambda: keras.saving.load_model(self._path, compile=False, safe_mode=True))
         except Exception as error:  # Keras raises errors of many classes for untrusted files.
-            raise CaptError(
-                f"Keras cannot load the model: {summarize_error(error)}",
-                location=str(self._path),
-                hint="Use only Keras' own layers, without Lambda or custom classes.",
-            ) from error
+            message = f"Keras cannot load the model: {summarize_error(error)}"
+            hint = "Use only Keras' own layers, without Lambda or custom classes."
+            raise CaptError(message, location=str(self._path), hint=hint) from error
         if len(getattr(model, "inputs", None) or ()) != 1:
             message = "the model does not have exactly one input"
             raise UsageError(message, location=str(self._path), hint="Use one input [N, H, W, 3].")

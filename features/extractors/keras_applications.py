@@ -16,11 +16,7 @@ from schemas.table_config import FeatureTableConfig
 
 
 class KerasApplicationExtractor:
-    """A model of `keras.applications`, such as `inception_v3`, up to its output layer.
-
-    Raises:
-        UsageError: The model is unknown, or does not support the options.
-    """
+    """A model of `keras.applications`, such as `inception_v3`, up to its output layer."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         self._options = options
@@ -52,10 +48,6 @@ class KerasApplicationExtractor:
         if table_config.layer not in (OUTPUT, *names):
             raise describe_unknown_layer(table_config.layer, [*names, *application.top_layers], application.name)
         model = load_weights(model, self._weights, application, options)
-        return build_model_function(
-            truncate_model(model, table_config.layer, application.name),
-            application.load_preprocessing(),
-            table_config.pooling,
-            options.height,
-            options.width,
-        )
+        model = truncate_model(model, table_config.layer, application.name)
+        preprocess = application.load_preprocessing()
+        return build_model_function(model, preprocess, table_config.pooling, options.height, options.width)

@@ -38,11 +38,7 @@ def build_in_thread(build: Callable[[], Any]) -> Any:
 
 
 def truncate_model(model: Any, layer: str, name: str) -> Any:
-    """Returns the `keras.Model` up to a layer or `output`; up to its first call if the layer is called several times.
-
-    Raises:
-        UsageError: The layer does not exist, or does not have exactly one output.
-    """
+    """Returns the `keras.Model` up to a layer or `output`; up to the first call of a layer with several calls."""
     from features.runtime.keras_settings import keras
 
     layers = {one.name: one for one in model.layers}
@@ -119,15 +115,12 @@ def build_model_function(
     try:
         shape = tuple(model.compute_output_shape((None, height, width, 3)))[1:]
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(
-            f"the model does not support {height}×{width}: {summarize_error(error)}", location="--height, --width"
-        ) from None
+        message = f"the model does not support {height}×{width}: {summarize_error(error)}"
+        raise UsageError(message, location="--height, --width") from None
     if not 1 <= len(shape) <= 3 or None in shape:
-        raise UsageError(
-            f"the layer's output {[None, *shape]} is neither spatial nor flat",
-            location="--layer",
-            hint="Choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels].",
-        )
+        message = f"the layer's output {[None, *shape]} is neither spatial nor flat"
+        hint = "Choose a layer with output [N, height, width, channels], [N, locations, channels] or [N, channels]."
+        raise UsageError(message, location="--layer", hint=hint)
     locations = math.prod(shape[:-1]) if len(shape) > 1 else None
     return ModelFunction(_replace_grouped_convolutions(model), preprocess, locations, shape[-1], pooling)
 

@@ -11,11 +11,7 @@ _SIDE = 299
 
 
 class PixelExtractor:
-    """The extractor `pixels`: rows of uint8 [height, width, 3], RGB 0…255.
-
-    Raises:
-        UsageError: An option does not apply to pixels.
-    """
+    """The extractor `pixels`: rows of uint8 [height, width, 3], RGB 0…255."""
 
     def __init__(self, options: ExtractorOptions) -> None:
         self._options = options

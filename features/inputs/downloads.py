@@ -69,7 +69,6 @@ class DownloadError(RecordError):
         reason: `http 404` and the like, `timed out`, `too large`, `not an image`, `empty`, `encoded`, `broken off`,
             `refused`, `busy`, `no such host`, `no connection`, `certificate`, `too many redirects`, `private address`,
             `scheme` or `bad address`.
-        detail: The URL and the problem; shortened to `MAX_DETAIL_CHARACTERS`.
         permanent: Whether the URL would probably fail again on the next day.
         transient: Whether a retry may succeed at once.
         retry_after: Seconds to wait, as requested by the server; None if it requests none.
@@ -78,9 +77,8 @@ class DownloadError(RecordError):
     def __init__(
         self, reason: str, detail: str, *, permanent: bool, transient: bool = False, retry_after: float | None = None
     ) -> None:
-        if len(detail) > MAX_DETAIL_CHARACTERS:
-            detail = f"{detail[:MAX_DETAIL_CHARACTERS]}…"
-        super().__init__("download", reason, detail, permanent=permanent)
+        shortened = detail if len(detail) <= MAX_DETAIL_CHARACTERS else f"{detail[:MAX_DETAIL_CHARACTERS]}…"
+        super().__init__("download", reason, shortened, permanent=permanent)
         self.transient = transient
         self.retry_after = retry_after
 
@@ -191,12 +189,10 @@ class _Response:
         status = self._response.status
         if status != http.client.OK:
             transient = status >= 500 or status in _TRANSIENT_CLIENT_ERRORS
+            permanent = 400 <= status < 500 and not transient
+            wait = _parse_retry_after(self._header("Retry-After")) if transient else None
             raise DownloadError(
-                f"http {status}",
-                self._label,
-                permanent=400 <= status < 500 and not transient,
-                transient=transient,
-                retry_after=_parse_retry_after(self._header("Retry-After")) if transient else None,
+                f"http {status}", self._label, permanent=permanent, transient=transient, retry_after=wait
             )
         if not self._content_type().startswith("image/") and self._content_type() not in _UNTYPED:
             raise self._fail("not an image", self._content_type())

@@ -47,11 +47,8 @@ def _import_keras() -> Any:
     try:
         import keras
     except Exception as error:  # Keras raises errors of many classes for invalid values in keras.json.
-        raise UsageError(
-            f"Keras cannot be imported: {error}",
-            location="Keras",
-            hint="Check the file keras.json and the installation.",
-        ) from error
+        hint = "Check the file keras.json and the installation."
+        raise UsageError(f"Keras cannot be imported: {error}", location="Keras", hint=hint) from error
     return keras
 
 

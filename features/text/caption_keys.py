@@ -24,10 +24,9 @@ def compute_caption_digest(key: bytes, caption: str) -> bytes:
 
 
 class CaptionsDigest:
-    """The digest of a set of captions: SHA-256 of their sorted `compute_caption_digest`s.
+    """SHA-256 of the sorted `compute_caption_digest`s of captions: 32 bytes per caption, in any order, mergeable.
 
-    The order of the captions does not matter. Only 32 bytes per caption are stored. Digests of parts can be merged. A
-    caption that is added twice counts twice.
+    A caption that is added twice counts twice.
     """
 
     def __init__(self) -> None:
@@ -41,7 +40,6 @@ class CaptionsDigest:
         self._digests += digests
 
     def merge(self, other: "CaptionsDigest") -> None:
-        """Adds all captions of another digest."""
         self._digests += other._digests
 
     def hexdigest(self) -> str:

@@ -34,29 +34,12 @@ _LOCALE_LETTERS = {"\u0130": "i\u0307", "\u00cc": "\u00ec", "\u00cd": "\u00ed", 
 
 
 def split_words(captions: tf.Tensor, standardizer: Standardizer) -> tf.RaggedTensor:
-    """Standardizes captions and splits them into words.
-
-    Args:
-        captions: string [N]. UTF-8 text.
-        standardizer: Name of the standardizer.
-
-    Returns:
-        string [N, (words)]. Words in UTF-8 and NFC, none of them empty.
-    """
-    pattern, replacement = _RULES[standardizer]
+    """Splits standardized captions, UTF-8 string [N], into words [N, (words)] in NFC, none of them empty."""
     # Separators are replaced first, because tf.strings.lower stops at NUL.
-    text = tf.strings.regex_replace(_compose(captions), _SEPARATORS, " ")
-    text = tf.strings.regex_replace(_lower(text), pattern, replacement)
-    # Lower-casing and removal can join a letter and a mark that have a composed form.
-    return tf.strings.split(_compose(text))
-
-
-def _compose(text: tf.Tensor) -> tf.Tensor:
-    return tf_text.normalize_utf8(text, "NFC")
-
-
-def _lower(text: tf.Tensor) -> tf.Tensor:
+    text = tf.strings.regex_replace(tf_text.normalize_utf8(captions, "NFC"), _SEPARATORS, " ")
     text = tf.strings.lower(text)
     for capital, small in _LOCALE_LETTERS.items():
         text = tf.strings.regex_replace(text, capital, small)
-    return tf.strings.lower(text, encoding="utf-8")
+    text = tf.strings.regex_replace(tf.strings.lower(text, encoding="utf-8"), *_RULES[standardizer])
+    # Lower-casing and removal can join a letter and a mark that have a composed form.
+    return tf.strings.split(tf_text.normalize_utf8(text, "NFC"))

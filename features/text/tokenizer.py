@@ -15,17 +15,11 @@ from schemas.errors import RecordError, StoreError
 
 @dataclass(frozen=True)
 class Tokens:
-    """The concatenated tokens of N captions.
+    """The concatenated tokens of N captions."""
 
-    Args:
-        ids: int64 [sum of lengths]. Token IDs: each caption from 2 (start) to 3 (end); 1 is an OOV word.
-        lengths: int64 [N]. Number of tokens per caption, with start and end.
-        untruncated: int64 [N]. `lengths` without truncation.
-    """
-
-    ids: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    untruncated: NDArray[np.int64]
+    ids: NDArray[np.int64]  # [sum of lengths]; each caption from 2 (start) to 3 (end); 1 is an OOV word
+    lengths: NDArray[np.int64]  # [N], with start and end
+    untruncated: NDArray[np.int64]  # [N], lengths without truncation
 
     def rows(self) -> list[NDArray[np.int64]]:
         """Returns the token IDs of each caption as views into `ids`."""
@@ -73,7 +67,10 @@ class Tokenizer:
         Raises:
             RecordError: A caption contains an unpaired surrogate and cannot be encoded in UTF-8.
         """
-        return self.tokenize_utf8([_encode(caption) for caption in captions])
+        try:
+            return self.tokenize_utf8([caption.encode() for caption in captions])
+        except UnicodeEncodeError as error:
+            raise RecordError("parse", "invalid text", f"unpaired surrogate at character {error.start}") from None
 
     def tokenize_utf8(self, captions: Sequence[bytes]) -> Tokens:
         """Tokenizes captions in UTF-8."""
@@ -86,12 +83,4 @@ class Tokenizer:
         return Tokens(tokens.values.numpy(), tokens.row_lengths().numpy(), result["untruncated"].numpy())
 
     def detokenize(self, ids: Iterable[int]) -> str:
-        """Joins the words of one caption's token IDs, as `features.text.vocabulary.detokenize` does."""
         return detokenize(ids, self.words)
-
-
-def _encode(caption: str) -> bytes:
-    try:
-        return caption.encode()
-    except UnicodeEncodeError as error:
-        raise RecordError("parse", "invalid text", f"unpaired surrogate at character {error.start}") from None

@@ -79,12 +79,9 @@ def order_vocabulary(counts: bytes) -> list[str]:
 
 
 def write_transform(words: Sequence[str], table_config: CaptionTableConfig, output_dir: Path) -> None:
-    """Saves the transform of a vocabulary and replaces an existing one.
+    """Saves the transform of a vocabulary, special tokens first, in a local directory and replaces an existing one.
 
-    Args:
-        words: The vocabulary, special tokens first. All words are used, regardless of `table_config.vocab_size`.
-        table_config: Provides `standardizer` and `max_length`.
-        output_dir: Local directory for `transform_fn/` and `transformed_metadata/`.
+    All words are used, regardless of `table_config.vocab_size`.
 
     Raises:
         StoreError: The words are not a vocabulary.
@@ -114,14 +111,10 @@ def _build_tokenizing_fn(table_config: CaptionTableConfig, vocabulary: Path) -> 
         words = split_words(inputs[CAPTION], table_config.standardizer)
         ids = words.with_values(tft.apply_vocabulary(words.values, str(vocabulary), lookup_fn=_lookup))
         kept = ids[:, : table_config.max_length - 2] if table_config.max_length else ids
-        tokens = tf.concat([_column(ids, START), kept, _column(ids, END)], axis=1)
-        return {TOKENS: tokens, UNTRUNCATED: ids.row_lengths() + 2}
+        start, end = (tf.fill([ids.nrows(), 1], tf.constant(token, tf.int64)) for token in (START, END))
+        return {TOKENS: tf.concat([start, kept, end], axis=1), UNTRUNCATED: ids.row_lengths() + 2}
 
     return tokenize
-
-
-def _column(ids: tf.RaggedTensor, value: int) -> tf.Tensor:
-    return tf.fill([ids.nrows(), 1], tf.constant(value, tf.int64))
 
 
 def _lookup(words: tf.Tensor, vocabulary: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

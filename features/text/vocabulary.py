@@ -3,6 +3,7 @@
 A vocabulary is the list of words by token ID, special tokens first. Its file has one word per line in UTF-8.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,16 +51,10 @@ def write_vocabulary(path: Path, words: Sequence[str]) -> None:
 
 
 def check_vocabulary(words: Sequence[str], *, location: str = "") -> None:
-    """Checks that words start with the special tokens, are unique and contain no white space.
-
-    Raises:
-        StoreError: The words are not a vocabulary.
-    """
-    if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
-        got = " ".join(words[: len(SPECIAL_TOKENS)])
-        raise StoreError(
-            f"expected a vocabulary that starts with {' '.join(SPECIAL_TOKENS)}, got {got!r}", location=location
-        )
+    """Checks that words start with the special tokens, are unique and contain no white space."""
+    if tuple(start := words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
+        message = f"expected a vocabulary that starts with {' '.join(SPECIAL_TOKENS)}, got {' '.join(start)!r}"
+        raise StoreError(message, location=location)
     ids: dict[str, int] = {}
     for number, word in enumerate(words):
         if word.split() != [word]:
@@ -75,16 +70,6 @@ def identify_given_vocabulary(words: Sequence[str]) -> str:
 
 
 def detokenize(ids: Iterable[int], words: Sequence[str]) -> str:
-    """Joins the words of token IDs up to the end token with spaces, without start and padding tokens.
-
-    Args:
-        ids: Token IDs of one caption, with or without start, end and padding tokens.
-        words: The vocabulary.
-    """
-    tokens = []
-    for token_id in map(int, ids):
-        if token_id == END:
-            break
-        if token_id not in (PAD, START):
-            tokens.append(words[token_id])
-    return " ".join(tokens)
+    """Joins the words of one caption's token IDs up to the end token, if any, without start and padding tokens."""
+    content = itertools.takewhile(lambda token_id: token_id != END, map(int, ids))
+    return " ".join(words[token_id] for token_id in content if token_id not in (PAD, START))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from features.extractors.frozen_graph import load_frozen_graph
-from features.extractors.random_weights import generate_noise_images
+from features.extractors.weights import generate_noise_images
 from features.io.atomic_files import make_directory, replace_tree_atomically, temporary_path
 from features.io.file_trees import count_bytes
 from features.io.locations import local_path

@@ -65,10 +65,8 @@ def make_captchas(
     """
     num_labelled = num_images * 6 // 7 if num_labelled is None else num_labelled
     if num_images < 1 or seed < 0 or not 0 <= num_labelled <= num_images:
-        raise UsageError(
-            f"got {num_images} images, {num_labelled} labels, seed {seed}",
-            hint="Use at least 1 image, at most as many labels as images, and a seed of at least 0.",
-        )
+        hint = "Use at least 1 image, at most as many labels as images, and a seed of at least 0."
+        raise UsageError(f"got {num_images} images, {num_labelled} labels, seed {seed}", hint=hint)
     out = local_path(out).absolute()
     settings = {
         "version": _VERSION,

@@ -41,11 +41,7 @@ def load_default_words() -> tuple[str, ...]:
 
 
 def read_words(path: str | Path) -> tuple[str, ...]:
-    """Reads words from a file with one word per line.
-
-    Raises:
-        UsageError: The file is unreadable or empty, or a line is repeated or not three to five letters a-z.
-    """
+    """Reads words of three to five letters a-z from a file with one unique word per line."""
     location = f"--word-list {path}"
     try:
         words = parse_location(path).read_text(encoding="utf-8").splitlines()
@@ -71,11 +67,7 @@ def find_default_fonts(names: Iterable[str] = DEFAULT_FONTS) -> tuple[str, ...]:
 
 
 def list_fonts(directory: str | Path) -> tuple[str, ...]:
-    """Returns the .ttf and .otf files of a directory, sorted by name.
-
-    Raises:
-        UsageError: The directory contains no font, or a font is unreadable or lacks a character.
-    """
+    """Returns the .ttf and .otf files of a directory, sorted by name, if each has all characters."""
     location = f"--font-dir {directory}"
     if not local_path(directory, "--font-dir").is_dir():
         raise UsageError("the directory does not exist", location=location, hint="Choose one with .ttf or .otf files.")
@@ -83,21 +75,17 @@ def list_fonts(directory: str | Path) -> tuple[str, ...]:
     if not fonts:
         raise UsageError("the directory has no .ttf or .otf files", location=location)
     for font in fonts:
-        _check_font(font)
+        try:
+            opened = open_font(font, _CHECK_SIZE)
+        except OSError as error:
+            raise UsageError(f"not a font: {error}", location=font, hint="Remove the file.") from None
+        undefined = (b"", bytes(opened.getmask(_UNDEFINED_CHARACTER)))
+        missing = [character for character in CHARACTERS if bytes(opened.getmask(character)) in undefined]
+        if missing:
+            raise UsageError(f"the font lacks {''.join(missing)}", location=font, hint="Remove the file.")
     return tuple(fonts)
 
 
 def open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
     """Opens a font at a size in pixels per em, with a layout that is the same on every machine."""
     return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
-
-
-def _check_font(file: str) -> None:
-    try:
-        font = open_font(file, _CHECK_SIZE)
-    except OSError as error:
-        raise UsageError(f"not a font: {error}", location=file, hint="Remove the file.") from None
-    undefined = (b"", bytes(font.getmask(_UNDEFINED_CHARACTER)))
-    missing = [character for character in CHARACTERS if bytes(font.getmask(character)) in undefined]
-    if missing:
-        raise UsageError(f"the font lacks {''.join(missing)}", location=file, hint="Remove the file.")

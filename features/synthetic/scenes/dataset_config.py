@@ -28,18 +28,12 @@ class SceneDatasetConfig:
     Every fifth scene is held out. All held-out scenes are `val`, unless combinations are held out. In that case, each
     five held-out scenes are one `test` scene with a held-out combination, one `val` scene and three `test` scenes.
 
-    Args:
-        object_counts: Allowed numbers of objects per scene, 1 to 3.
-        held_out_fraction: Fraction of the color-shape-relation combinations that no training scene contains, 0 to
-            `MAX_HELD_OUT_FRACTION`. The captions of a scene with held-out combinations describe one of them. Each pair
-            of color and shape is held out in at most one relation.
-
-    Raises:
-        UsageError: An argument is out of range.
+    The captions of a scene with held-out combinations describe one of them. Each pair of color and shape is held out in
+    at most one relation.
     """
 
-    object_counts: tuple[int, ...] = (1, 2, 3)
-    held_out_fraction: float = 0.0
+    object_counts: tuple[int, ...] = (1, 2, 3)  # allowed numbers of objects per scene
+    held_out_fraction: float = 0.0  # of the color-shape-relation combinations, which no training scene contains
 
     def __post_init__(self) -> None:
         counts, fraction, location = self.object_counts, self.held_out_fraction, "--objects-per-scene"

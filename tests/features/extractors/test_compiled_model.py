@@ -13,7 +13,7 @@ import pytest
 from features.extractors.compiled_model import compile_extractor, optimize_for_inference
 from features.extractors.factory import open_extractor
 from features.extractors.frozen_graph import FrozenGraph, freeze
-from features.extractors.random_weights import generate_noise_images
+from features.extractors.weights import generate_noise_images
 from schemas.options.extractor import ExtractorOptions
 from schemas.table_config import FeatureTableConfig
 

@@ -18,8 +18,7 @@ from features.extractors.application import find_application
 from features.extractors.extraction import PADDING, EncodedImage, ExtractedRow, ExtractionCore
 from features.extractors.frozen_graph import FrozenGraph, freeze, load_frozen_graph
 from features.extractors.output_layers import build_model_function, truncate_model
-from features.extractors.random_weights import generate_noise_images
-from features.extractors.weights import load_weights
+from features.extractors.weights import generate_noise_images, load_weights
 from features.images.decode import decode
 from features.images.resize import Resizer
 from features.store.storage_dtypes import encode

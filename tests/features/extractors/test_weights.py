@@ -10,8 +10,13 @@ import pytest
 
 from features.extractors.application import BuildOptions, find_application
 from features.extractors.output_layers import build_in_thread
-from features.extractors.random_weights import generate_noise_images, randomize
-from features.extractors.weights import identify_weights, is_imagenet_available, load_weights
+from features.extractors.weights import (
+    generate_noise_images,
+    identify_weights,
+    is_imagenet_available,
+    load_weights,
+    randomize,
+)
 from schemas.errors import CaptError, UsageError
 
 MOBILENET = find_application("mobilenet")

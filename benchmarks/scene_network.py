@@ -28,8 +28,7 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from features.synthetic.scenes.dataset_config import SceneDatasetConfig
-from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.generator import SceneDatasetConfig, make_scene
 from features.synthetic.scenes.renderer import draw_scene
 from features.synthetic.scenes.scene import (
     COLORS,

@@ -31,7 +31,7 @@ from spending import timed
 import capt
 from features.store import open_store
 from features.synthetic.scenes.dataset import load_scenes, make_scenes
-from features.synthetic.scenes.dataset_config import SceneDatasetConfig
+from features.synthetic.scenes.generator import SceneDatasetConfig
 from features.synthetic.scenes.scene import Scene
 from trainer.data.held_out_images import load_held_out_images
 from trainer.metrics.caption_metrics import Scorer

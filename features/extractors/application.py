@@ -20,7 +20,7 @@ class PublishedWeights:
     """A published file of ImageNet weights, and the digest that Keras checks it by, if any."""
 
     file: str
-    digest: str | None = None
+    digest: str | None
 
 
 @dataclass(frozen=True)

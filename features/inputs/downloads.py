@@ -167,6 +167,7 @@ class _Response:
             except BaseException:
                 self._connection.close()
                 raise
+        self._content_type = self._header("Content-Type").partition(";")[0].strip().lower()
 
     def close(self) -> None:
         self._response.close()
@@ -194,8 +195,8 @@ class _Response:
             raise DownloadError(
                 f"http {status}", self._label, permanent=permanent, transient=transient, retry_after=wait
             )
-        if not self._content_type().startswith("image/") and self._content_type() not in _UNTYPED:
-            raise self._fail("not an image", self._content_type())
+        if not self._content_type.startswith("image/") and self._content_type not in _UNTYPED:
+            raise self._fail("not an image", self._content_type)
         encoding = self._header("Content-Encoding").strip().lower()
         if encoding not in ("", "identity"):
             raise self._fail("encoded", f"with {encoding}, which was not requested")
@@ -206,7 +207,7 @@ class _Response:
     def read_chunks(self) -> Iterator[bytes]:
         total = 0
         while chunk := self._read_chunk():
-            if not total and self._content_type() in _UNTYPED and not has_image_signature(chunk):
+            if not total and self._content_type in _UNTYPED and not has_image_signature(chunk):
                 raise self._fail("not an image", f"no known format begins with {chunk[:8]!r}")
             total += len(chunk)
             if total > self._limits.max_bytes:
@@ -226,9 +227,6 @@ class _Response:
             # A connection that the deadline shut down looks like one that the server ended.
             self._deadline.check()
             return bytes(chunk)
-
-    def _content_type(self) -> str:
-        return self._header("Content-Type").partition(";")[0].strip().lower()
 
     def _header(self, name: str) -> str:
         return self._response.headers.get(name, "")

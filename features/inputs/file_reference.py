@@ -90,19 +90,15 @@ class FileReference:
 class ListedFile:
     """A file in a listing.
 
-    Args:
-        name: Path relative to the listed directory, archive or URI, with slashes.
-        size: Number of unpacked bytes.
-        stamp: Differs whenever the contents may have changed: times and inode of a file, checksum of a zip member,
-            position of a tar member with the archive's times, time, size and tag of an object.
-        modified_ns: Time of the last change of the file, archive or object, in nanoseconds since 1970.
+    The stamp differs whenever the contents may have changed: times and inode of a file, checksum of a zip member,
+    position of a tar member with the archive's times, time, size and tag of an object.
     """
 
-    name: str
+    name: str  # path relative to the listed directory, archive or URI, with slashes
     reference: FileReference
-    size: int
+    size: int  # number of unpacked bytes
     stamp: str
-    modified_ns: int
+    modified_ns: int  # last change of the file, archive or object, in nanoseconds since 1970
 
 
 def read_source_image(row: Mapping[str, Any] | None) -> bytes | None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from features.synthetic.scenes.dataset_config import SceneDatasetConfig
-from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.generator import SceneDatasetConfig, make_scene
 from features.synthetic.scenes.scene import COLORS, RELATIONS, SHAPES, SIZES, PlacedObject, SceneObject, find_relation
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -16,9 +16,8 @@ from typing import Any
 from features.io.atomic_files import write_directory
 from features.io.file_trees import count_bytes
 from features.io.locations import local_path
-from features.synthetic.scenes.dataset_config import DEFAULT_CONFIG, SceneDatasetConfig
+from features.synthetic.scenes.generator import DEFAULT_CONFIG, SceneDatasetConfig, make_scene
 from features.synthetic.scenes.grammar import CAPTIONS
-from features.synthetic.scenes.layout import make_scene
 from features.synthetic.scenes.renderer import draw_scene
 from features.synthetic.scenes.scene import HEIGHT, WIDTH, PlacedObject, Scene, SceneObject
 from schemas.errors import UsageError

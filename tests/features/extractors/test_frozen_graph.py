@@ -22,7 +22,7 @@ from features.extractors.weights import generate_noise_images, load_weights
 from features.images.decode import decode
 from features.images.resize import Resizer
 from features.store.storage_dtypes import encode
-from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.generator import make_scene
 from features.synthetic.scenes.renderer import draw_scene
 from schemas.choices import Precision
 from schemas.errors import CorruptFileError

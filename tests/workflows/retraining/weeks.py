@@ -9,7 +9,7 @@ import keras
 import yaml
 
 from features.synthetic.scenes.dataset import make_scenes
-from features.synthetic.scenes.dataset_config import SceneDatasetConfig
+from features.synthetic.scenes.generator import SceneDatasetConfig
 
 SEED = 5
 TRAIN = {

@@ -7,9 +7,8 @@ import pytest
 import capt
 from features.synthetic.scenes import dataset
 from features.synthetic.scenes.dataset import load_scenes, make_scenes
-from features.synthetic.scenes.dataset_config import SceneDatasetConfig
+from features.synthetic.scenes.generator import SceneDatasetConfig, make_scene
 from features.synthetic.scenes.grammar import CAPTIONS
-from features.synthetic.scenes.layout import make_scene
 from schemas.errors import UsageError
 
 CONFIG = SceneDatasetConfig(object_counts=(2, 3), held_out_fraction=0.125)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.synthetic.scenes.generator import make_scene
 from features.synthetic.scenes.grammar import CAPTIONS, parse_caption, write_captions
-from features.synthetic.scenes.layout import make_scene
 from features.synthetic.scenes.scene import (
     COLORS,
     RELATIONS,

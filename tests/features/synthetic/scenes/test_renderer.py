@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from features.synthetic.scenes import renderer
-from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.generator import make_scene
 from features.synthetic.scenes.renderer import draw_scene
 from features.synthetic.scenes.scene import (
     HEIGHT,

@@ -1,13 +1,13 @@
-"""Objects have gaps and their relation, and all kinds of scenes occur."""
+"""Objects have gaps and their relation, and training scenes contain all combinations except the held-out ones."""
 
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.synthetic.scenes.dataset_config import SceneDatasetConfig
-from features.synthetic.scenes.layout import make_scene
+from features.synthetic.scenes.generator import SceneDatasetConfig, make_scene
 from features.synthetic.scenes.scene import (
     COLORS,
     HEIGHT,
@@ -18,8 +18,11 @@ from features.synthetic.scenes.scene import (
     WIDTH,
     SceneObject,
     find_relation,
+    list_combinations,
 )
+from schemas.errors import UsageError
 
+CONFIG = SceneDatasetConfig(object_counts=(2, 3), held_out_fraction=0.125)
 scene_objects = st.builds(SceneObject, st.sampled_from(SIZES), st.sampled_from(COLORS), st.sampled_from(SHAPES))
 any_scene = st.builds(make_scene, st.integers(0, 2**63), st.integers(1, 2**40))
 
@@ -67,3 +70,47 @@ def test_scenes_have_the_configured_numbers_of_objects():
     )
     assert set(counts) == {2, 3}
     assert min(counts.values()) > 40
+
+
+def test_training_scenes_contain_no_held_out_combination():
+    assert len(CONFIG.held_out) == 24
+    for number in range(1, 401):
+        scene = make_scene(5, number, CONFIG)
+        if scene.split != "test":
+            assert CONFIG.held_out.isdisjoint(list_combinations(scene.objects))
+
+
+def test_training_scenes_contain_all_other_combinations_and_color_shape_pairs():
+    shown = [list_combinations(make_scene(5, number, CONFIG).objects) for number in range(1, 1001) if number % 5]
+    combinations = frozenset().union(*shown)
+    assert combinations == {(c, s, r) for c in COLORS for s in SHAPES for r in RELATIONS} - CONFIG.held_out
+    assert len({(color, shape) for color, shape, _ in combinations}) == len(COLORS) * len(SHAPES)
+
+
+def test_a_fifth_of_the_held_out_scenes_describe_held_out_combinations():
+    held_out = [make_scene(5, number, CONFIG) for number in range(5, 501, 5)]
+    told = [scene for scene in held_out if CONFIG.describes_held_out(scene.number)]
+    assert len(told) == len(held_out) / 5
+    for scene in held_out:
+        parsed, unseen = scene.description, CONFIG.describes_held_out(scene.number)
+        (first, second), relation = parsed.objects[:2], parsed.relation
+        sides = {
+            (first.color, first.shape, relation),
+            (second.color, second.shape, OPPOSITE[relation]),
+        }
+        assert sides.isdisjoint(CONFIG.held_out) != unseen
+        assert not unseen or scene.split == "test"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"object_counts": ()},
+        {"object_counts": (2, 4)},
+        {"object_counts": (2,), "held_out_fraction": 0.3},
+        {"held_out_fraction": 0.1},
+    ],
+)
+def test_settings_out_of_range_are_rejected(arguments):
+    with pytest.raises(UsageError):
+        SceneDatasetConfig(**arguments)

@@ -1,7 +1,8 @@
 """Declares the training hyperparameters of each task, and parses them together with the hyperparameters of a model."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -11,6 +12,7 @@ from schemas.errors import UsageError
 from schemas.frozen import Settings
 from trainer.models.configs import PROFILES, BackboneConfig, ModelConfig, RecognizerConfig
 
+AnyConfig = TypeVar("AnyConfig", bound="LoopConfig", covariant=True)
 TrainingT = TypeVar("TrainingT", bound=Settings)
 ModelT = TypeVar("ModelT", bound=Settings)
 
@@ -116,6 +118,21 @@ class RecognizerTraining(LoopConfig):
     augment_color_jitter: float = Field(0.0, ge=0, lt=1)
     augment_channel_permutation: bool = False
     augment_random_erasing: float = Field(0.0, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Hyperparameters(Generic[AnyConfig]):
+    """The hyperparameters of a run; `choice` is the option that sets the defaults, such as `{"model": "merge"}`."""
+
+    choice: dict[str, str]
+    model: str
+    training: AnyConfig
+    architecture: ModelConfig
+
+    def to_dict(self, *, resolve: bool = True) -> dict[str, Any]:
+        """Returns all by name; `resolve` replaces values that depend on the machine, such as `precision: auto`."""
+        training = self.training.resolved() if resolve else self.training
+        return {**self.choice, **self.architecture.model_dump(mode="json"), **training.model_dump(mode="json")}
 
 
 def parse_options(model_config: type[ModelConfig], options: Mapping[str, Any]) -> tuple[TrainingConfig, ModelConfig]:

@@ -18,10 +18,10 @@ from schemas.errors import CaptError, UsageError
 from schemas.options.base import Options
 from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
+from trainer.config import Hyperparameters
 from trainer.evaluation.command import evaluate
 from trainer.task_registry import TASKS, find_task
 from trainer.tasks.task import Task
-from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.train import train
 
 # These options determine the images and captions of a dataset, and how a job runs. The others determine rows.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from features.store import Store
 from schemas.options.training import Datasets, RunDir, StoreToRead, TrainingOptions, WarmStartFrom
 from schemas.terminal.console import Printer
-from trainer.config import LoopConfig, parse_parts
+from trainer.config import Hyperparameters, LoopConfig, parse_parts
 from trainer.data.captcha_data import LabelledImages, join_labels, load_labelled_images
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
@@ -24,7 +24,6 @@ from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
 from trainer.tasks.task import Task
-from trainer.training.hyperparameters import Hyperparameters
 
 COLORS = ("blue", "green", "red")
 

@@ -27,19 +27,12 @@ from trainer.models.charset import encode
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The labeled images of one split, in the order of their content hashes.
+    """The labeled images of one split, in the order of their content hashes."""
 
-    Args:
-        names: (dataset, image ID) of each image.
-        labels: Label of each image.
-        keys: Content hashes, uint8 [images, 32].
-        rows: Positions in the feature table, int64 [images].
-    """
-
-    names: tuple[ImageName, ...]
+    names: tuple[ImageName, ...]  # (dataset, image ID)
     labels: tuple[str, ...]
-    keys: NDArray[np.uint8]
-    rows: NDArray[np.int64]
+    keys: NDArray[np.uint8]  # content hashes [images, 32]
+    rows: NDArray[np.int64]  # positions in the feature table [images]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,11 +84,7 @@ def read_label_file(path: str | Path) -> dict[str, str]:
 
 
 def join_labels(tables: TrainingTables) -> TrainingData[LabelledImages]:
-    """Joins the labels of all datasets to the pixels of their images.
-
-    Raises:
-        CaptError: The train split has no labeled image with pixels.
-    """
+    """Joins the labels of all datasets to the pixels of their images; CaptError if the train split has no pair."""
     joined = [_join(dataset, tables.features) for dataset in tables.datasets]
     parts = {split: [one.select(one.split == split) for one in joined] for split in USED_SPLITS}
     splits = {split: _concatenate(parts[split]) for split in USED_SPLITS}

@@ -28,21 +28,13 @@ from trainer.data.training_data import USED_SPLITS, TrainingData, no_training_da
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of one split, by image in the order of content hashes, so independently of the store's shards.
+    """The captions of one split, by image in the order of content hashes, so independently of the store's shards."""
 
-    Args:
-        tokens: Token IDs of all captions, one after the other, with start and end tokens: int32 [tokens].
-        starts: Index in `tokens` at which each caption starts: int64 [captions + 1].
-        image: Number of the image of each caption, ascending: int32 [captions].
-        keys: Content hashes: uint8 [images, 32].
-        rows: Positions of the images in the feature table: int64 [images].
-    """
-
-    tokens: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    image: NDArray[np.int32]
-    keys: NDArray[np.uint8]
-    rows: NDArray[np.int64]
+    tokens: NDArray[np.int32]  # token IDs of all captions, one after the other, with start and end tokens
+    starts: NDArray[np.int64]  # index in `tokens` at which each caption starts [captions + 1]
+    image: NDArray[np.int32]  # number of the image of each caption, ascending [captions]
+    keys: NDArray[np.uint8]  # content hashes [images, 32]
+    rows: NDArray[np.int64]  # positions of the images in the feature table [images]
 
     def __len__(self) -> int:
         return len(self.image)

@@ -21,22 +21,17 @@ ImageName = tuple[str, str]
 
 @dataclass(frozen=True)
 class HeldOutImages:
-    """The images that a run is evaluated on, in the order of their content hashes.
+    """The images of a split that a run is evaluated on, in the order of their content hashes.
 
-    Args:
-        split: Split of the images.
-        names: (dataset, image ID) of each image.
-        references: All captions of each image as published, in the order of their IDs; or only its label.
-        rows: Positions of the images in the feature table, int64 [images].
-        catalog: Rows of the images in `schemas.tables.CATALOG`.
-        skipped: Numbers of other images of the split, by the reason why they are not evaluated.
+    The references are all captions of an image as published, in the order of their IDs, or only its label. `skipped`
+    counts other images of the split, by the reason why they are not evaluated.
     """
 
     split: str
-    names: tuple[ImageName, ...]
+    names: tuple[ImageName, ...]  # (dataset, image ID)
     references: dict[ImageName, list[str]]
-    rows: NDArray[np.int64]
-    catalog: dict[ImageName, Mapping[str, Any]]
+    rows: NDArray[np.int64]  # positions in the feature table [images]
+    catalog: dict[ImageName, Mapping[str, Any]]  # rows of `schemas.tables.CATALOG`
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -17,17 +17,11 @@ _URL = ("http://", "https://")
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An image that a user named.
+    """An image that a user named."""
 
-    Args:
-        name: Name in results.
-        read: Returns the bytes. Any exception fails this image only.
-        stamp: Differs whenever the bytes may have changed; empty if unknown.
-    """
-
-    name: str
-    read: Callable[[], bytes]
-    stamp: str = ""
+    name: str  # in results
+    read: Callable[[], bytes]  # any exception fails this image only
+    stamp: str = ""  # differs whenever the bytes may have changed; empty if unknown
 
 
 def find_images(name: str, limits: DownloadLimits | None = None) -> Iterator[ImageInput]:

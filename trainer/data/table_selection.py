@@ -19,17 +19,11 @@ _PREPARE_CAPTIONS = "`capt prepare features` and `capt prepare captions` with th
 
 @dataclass(frozen=True)
 class TrainingTables:
-    """The tables that a run is trained on.
-
-    Args:
-        datasets: The datasets, which map image IDs to content hashes.
-        features: The features of all images.
-        caption_tables: The captions of each dataset, with equal vocabularies; empty for other tasks.
-    """
+    """The tables that a run is trained on."""
 
     datasets: tuple[Dataset, ...]
     features: FeatureTable
-    caption_tables: tuple[CaptionTable, ...] = ()
+    caption_tables: tuple[CaptionTable, ...] = ()  # one per dataset, with equal vocabularies; empty for other tasks
 
     def __iter__(self) -> Iterator[Dataset | CaptionTable | FeatureTable]:
         return iter((*self.datasets, *self.caption_tables, self.features))

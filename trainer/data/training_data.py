@@ -40,11 +40,9 @@ AnySplit = TypeVar("AnySplit", bound=SplitData)
 
 @dataclass(frozen=True)
 class TrainingData(Generic[AnySplit]):
-    """All records that a run can use.
+    """All records that a run can use, of train, val and test.
 
-    Args:
-        splits: The records of train, val and test.
-        skipped: Numbers of unusable records per reason and split, such as `{"without_features": {"train": 3}}`.
+    `skipped` counts unusable records per reason and split, such as `{"without_features": {"train": 3}}`.
     """
 
     splits: dict[str, AnySplit]

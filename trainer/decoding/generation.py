@@ -1,11 +1,14 @@
 """Defines the settings and the result of caption generation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from schemas.errors import UsageError
 from schemas.frozen import Settings
 
 # Every caption of allowed tokens has a greater log-probability.
@@ -49,6 +52,23 @@ class GenerationConfig(Settings):
         if self.temperature is None and self.num_return_sequences > self.num_beams:
             raise ValueError(f"{self.num_return_sequences} captions need a beam width of as many")
         return self
+
+
+def parse_generation(options: Mapping[str, Any]) -> GenerationConfig:
+    """Parses the fields of the config; None selects the default, and `temperature=0` greedy decoding.
+
+    Raises:
+        UsageError: An option is unknown or out of range.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("temperature") == 0:
+        del given["temperature"]
+    try:
+        return GenerationConfig(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ", ".join(f"--{field}".replace("_", "-") for field in first["loc"])
+        raise UsageError(first["msg"].removeprefix("Value error, "), location=name) from None
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,9 @@ class Score:
 
 @dataclass(frozen=True)
 class MetricSamples:
-    """Per-image values from which the metrics of any subset of the images can be computed.
+    """Per-image values [N, K] whose sums over any subset of the images determine M metrics.
 
-    Args:
-        names: The M metrics.
-        table: Values whose sums over images determine the metrics, float64 [N, K].
-        combine: Maps sums [..., K] and the number of images to metrics [..., M].
+    `combine` maps sums [..., K] and the number of images to metrics [..., M].
     """
 
     names: tuple[str, ...]

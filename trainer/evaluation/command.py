@@ -1,6 +1,6 @@
 """Implements `capt evaluate`: evaluates runs on held-out images of the store that they were trained from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,6 @@ from trainer.task_registry import find_task
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:
-    """Evaluates the runs that the options name; see `evaluate_runs`."""
-    return evaluate_runs([load_run(run) for run in options.runs], options)
-
-
-def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
     """Evaluates runs of one task on the images of a split.
 
     Returns:
@@ -25,11 +20,11 @@ def evaluate_runs(runs: Sequence[Run], options: Evaluate) -> dict[str, Any]:
         of a single run is also merged into the result itself.
 
     Raises:
-        UsageError: The runs have different tasks, an option is out of range or of another task, or the store is
-            unknown.
+        UsageError: The runs have different tasks, an option does not fit, or the store is unknown.
         StoreError: A run cannot be read, or the store lacks one of its tables.
         CaptError: The split has no usable images, or pycocoevalcap is not installed.
     """
+    runs: list[Run] = [load_run(run) for run in options.runs]
     tasks = {run.metadata.task: run for run in runs}
     if len(tasks) > 1:
         found = ", ".join(f"{run.path.name} {run.task.description}" for run in tasks.values())

@@ -18,13 +18,7 @@ from trainer.runs.run import DECODE_BATCH, Run
 
 @dataclass(frozen=True)
 class CommonImages:
-    """The images that runs are compared on.
-
-    Args:
-        names: (dataset, image ID) of each image.
-        keys: Content hash of each image.
-        references: The captions of each image, or only its label.
-    """
+    """The images that runs are compared on: content hashes, and the captions of each or only its label."""
 
     names: tuple[ImageName, ...]
     keys: tuple[bytes, ...]

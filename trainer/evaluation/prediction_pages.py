@@ -28,23 +28,14 @@ _MAX_PIXELS = (320, 320)  # width and height of the image in a panel
 
 @dataclass(frozen=True)
 class CaptionPrediction:
-    """A held-out image with its generated caption.
-
-    Args:
-        name: Name of the image.
-        image: The encoded image; None if it can no longer be read.
-        words: The words of the caption.
-        references: The references of the image.
-        scores: Metrics of the caption by title; shown × 100.
-        attention: The attention maps as JPEG; None for models without attention.
-    """
+    """A held-out image with its generated caption."""
 
     name: str
-    image: bytes | None
+    image: bytes | None  # encoded; None if it can no longer be read
     words: tuple[str, ...]
     references: tuple[str, ...]
-    scores: Mapping[str, float]
-    attention: bytes | None = None
+    scores: Mapping[str, float]  # by title; shown × 100
+    attention: bytes | None = None  # the attention maps as JPEG; None for models without attention
 
 
 def predictions_page(

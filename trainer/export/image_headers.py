@@ -33,21 +33,17 @@ def read_png_header(data: Any) -> tuple[Any, Any, Any]:
     Raises:
         tf.errors.DataLossError: The checksum of a chunk that affects the pixels is wrong.
     """
-    color, depth = _number(data, 25, 1), _number(data, 24, 1)
-
-    def is_open(at: Any, _: Any) -> Any:
-        return at + 12 <= tf.strings.length(data)
+    color, depth, length = _number(data, 25, 1), _number(data, 24, 1), tf.strings.length(data)
 
     def walk(at: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         size, kind = _number(data, at, 4), tf.strings.substr(data, at + 4, 4)
-        end = tf.where((size >= 0) & (size <= tf.strings.length(data) - at - 12), at + 12 + size, tf.int32.max - 12)
+        end = tf.where((size >= 0) & (size <= length - at - 12), at + 12 + size, tf.int32.max - 12)
         entries = tf.minimum(found["entries"], tf.bitwise.left_shift(1, depth))
         fits = ((color == GRAY) & (size == 2)) | ((color == COLOR) & (size == 6))
         fits |= (color == PALETTE) & (size > 0) & (size <= entries)
         here = tf.stack([at + 4, size + 4])
         is_xmp = (kind == b"iTXt") & has_bytes(data, at + 8, XMP + b"\0")
-        is_raw = (kind == b"tEXt") | (kind == b"zTXt")
-        is_raw &= has_bytes(data, at + 8, RAW_EXIF + b"\0")
+        is_raw = ((kind == b"tEXt") | (kind == b"zTXt")) & has_bytes(data, at + 8, RAW_EXIF + b"\0")
         before = ~found["has_pixels"]
         return end, {
             "has_pixels": found["has_pixels"] | (kind == b"IDAT"),
@@ -58,10 +54,9 @@ def read_png_header(data: Any) -> tuple[Any, Any, Any]:
             "raw_exif": found["raw_exif"] | is_raw,
         }
 
-    empty = tf.zeros(2, tf.int32)
-    found = {"has_pixels": tf.constant(False), "entries": tf.constant(0), "raw_exif": tf.constant(False)}
-    found |= {"transparency": empty, "exif": empty, "xmp": empty}
-    _, found = tf.while_loop(is_open, walk, (tf.constant(8), found))
+    found = dict.fromkeys(("transparency", "exif", "xmp"), tf.zeros(2, tf.int32))
+    found |= {"has_pixels": tf.constant(False), "entries": tf.constant(0), "raw_exif": tf.constant(False)}
+    _, found = tf.while_loop(lambda at, _: at + 12 <= length, walk, (tf.constant(8), found))
     xmp = _body(data, found["xmp"], len(XMP) + 1)
     has_transparency = tf.strings.length(_body(data, found["transparency"])) > 0
     has_alpha = has_transparency | (tf.bitwise.bitwise_and(color, 4) > 0)
@@ -77,9 +72,6 @@ def read_jpeg_header(data: Any) -> tuple[Any, Any]:
     """
     # Pixels follow the start of scan; markers without a length follow each other.
     length = tf.strings.length(data)
-
-    def is_open(at: Any, _: Any) -> Any:
-        return at + 4 <= length
 
     def walk(at: Any, found: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         is_marker = _number(data, at, 1) == 0xFF
@@ -100,7 +92,7 @@ def read_jpeg_header(data: Any) -> tuple[Any, Any]:
 
     empty = tf.zeros(2, tf.int32)
     initial = {"exif": empty, "xmp": empty, "cmyk": tf.constant(False), "adobe": tf.constant(False)}
-    _, found = tf.while_loop(is_open, walk, (tf.constant(2), initial))
+    _, found = tf.while_loop(lambda at, _: at + 4 <= length, walk, (tf.constant(2), initial))
     orientation = _orientation(_part(data, found["exif"]), _part(data, found["xmp"]))
     return found["cmyk"] & ~found["adobe"], orientation
 

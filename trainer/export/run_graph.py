@@ -25,13 +25,9 @@ from trainer.runs.run import Run
 
 
 class GraphRun(tf.Module):
-    """The graph of a run.
+    """The graph of a run, whose texts are the output `output_name`.
 
-    Args:
-        run: The run.
-        output_name: Name of the texts in the output.
-        predict: Maps features [N, *shape] to texts, string [N], and scores, float32 [N].
-        asset: A table that `predict` reads, saved as an asset.
+    `predict` maps features [N, *shape] to texts, string [N], and scores, float32 [N]. It may read a table, the `asset`.
     """
 
     def __init__(
@@ -67,13 +63,9 @@ class GraphRun(tf.Module):
 
 
 def build_captioner_graph(run: CaptionerRun, config: GenerationConfig, run_dir: Path) -> GraphRun:
-    """Builds the graph of a captioner, with beam search; its vocabulary is an asset.
+    """Builds the graph of a captioner, with beam search, so `config` has no temperature; its vocabulary is an asset.
 
-    Args:
-        run: The run.
-        config: Generation config without a temperature.
-        run_dir: The run directory, as a path without characters that are special to TensorFlow
-            (`features.io.plain_paths`).
+    `run_dir` is the run directory without characters that are special to TensorFlow (`features.io.plain_paths`).
     """
     decoder = BeamDecoder(run.model, config)
     vocabulary = tf.lookup.StaticHashTable(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from features.extractors.extraction import EncodedImage
 from features.text.vocabulary import detokenize, read_vocabulary
 from schemas.errors import CorruptFileError, RecordError, StoreError, UsageError
-from trainer.decoding.generation import IMPOSSIBLE, GenerationConfig, GenerationOutput
+from trainer.decoding.generation import IMPOSSIBLE, GenerationConfig, GenerationOutput, parse_generation
 from trainer.models.model_specs import MODELS
 from trainer.runs.directory import VOCABULARY
 from trainer.runs.metadata import CaptionerMetadata
@@ -88,18 +87,11 @@ class CaptionerRun(Run):
         Raises:
             UsageError: An option is unknown or out of range, or a word is not in the vocabulary.
         """
-        given = {name: value for name, value in options.items() if value is not None}
         if unknown := [word for word in bad_words if word not in self.vocabulary]:
             raise UsageError(f"{unknown[0]!r} is not in the vocabulary of the run", location="--bad-words")
-        bad = tuple(map(self.vocabulary.index, bad_words))
-        if given.get("temperature") == 0:
-            del given["temperature"]  # greedy decoding
-        try:
-            return GenerationConfig(**{"max_new_tokens": self.metadata.max_new_tokens, "bad_word_ids": bad, **given})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ", ".join(f"--{field}".replace("_", "-") for field in first["loc"])
-            raise UsageError(first["msg"].removeprefix("Value error, "), location=name) from None
+        if options.get("max_new_tokens") is None:
+            options["max_new_tokens"] = self.metadata.max_new_tokens
+        return parse_generation({"bad_word_ids": tuple(map(self.vocabulary.index, bad_words)), **options})
 
     def caption(self, image: ImageLike, decoding: GenerationConfig | None = None) -> Caption:
         """Captions one image: a path, encoded bytes, or a PIL image.

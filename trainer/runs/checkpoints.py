@@ -28,22 +28,13 @@ AVERAGE = "average.weights.h5"
 
 
 class Progress(Frozen):
-    """The progress of a run.
-
-    Args:
-        epoch: Number of finished epochs.
-        step: Number of finished steps of the unfinished epoch.
-        history: The metrics of each finished epoch.
-        sums: The state of the metrics within the unfinished epoch.
-        random: The states of the model's random generators.
-        seconds: Training time of the unfinished epoch.
-    """
+    """The progress of a run: finished epochs, and steps, metric sums and seconds of the unfinished epoch."""
 
     epoch: int = 0
     step: int = 0
     history: tuple[EpochMetrics, ...] = ()
     sums: tuple[float, ...] = ()
-    random: tuple[tuple[int, ...], ...] = ()
+    random: tuple[tuple[int, ...], ...] = ()  # states of the model's random generators
     seconds: float = 0.0
 
     @property
@@ -109,11 +100,7 @@ class Checkpoints:
         return state.progress
 
     def load_best(self, model: keras.Model) -> None:
-        """Loads the weights of the best checkpoint, or their EMA, into a built model.
-
-        Raises:
-            CorruptFileError: The run has no checkpoint, or its file is missing or corrupt.
-        """
+        """Loads the weights of the best checkpoint, or their EMA, into a built model; CorruptFileError without one."""
         state = self.state()
         if state is None:
             hint = "Run `capt train` to its end."

@@ -50,11 +50,7 @@ _EARLY_FILES = {VOCABULARY, TRANSFORM, NETWORK, EXTRACTOR, LABELS, TRAINING_IMAG
 def start_run(root: Path, metadata: RunMetadata, store: Path, write_files: Callable[[], None]) -> None:
     """Creates a run directory, or checks that it contains the same run; records the location of the store.
 
-    Args:
-        root: The run directory: new, empty, or of the same run.
-        metadata: The run to train.
-        store: The store.
-        write_files: Writes the other files that the run needs.
+    `write_files` writes the other files that the run needs.
 
     Raises:
         StoreError: The directory contains another run or other files.

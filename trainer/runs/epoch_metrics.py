@@ -10,21 +10,15 @@ _NOT_LOGGED = {"epoch", "seconds", "val_seconds", "monitored"}
 class EpochMetrics(Frozen, extra="allow"):
     """The metrics of one epoch; a task adds its own, such as `token_accuracy` and `val_token_accuracy`.
 
-    Args:
-        epoch: The number of the epoch, from 1.
-        loss: Mean training loss of the epoch, in nats. During the epoch, dropout is active and the weights change.
-        val_loss: Loss on the validation split after the epoch; None without validation.
-        seconds: Training time.
-        val_seconds: Validation time; None without validation.
-        monitored: The values that select the best epoch. Smaller is better; later values break ties.
+    During the epoch, dropout is active and the weights change, so `loss` and `val_loss` are not comparable.
     """
 
-    epoch: int
-    loss: float
+    epoch: int  # from 1
+    loss: float  # mean, in nats
     val_loss: float | None = None
     seconds: float
     val_seconds: float | None = None
-    monitored: tuple[float, ...]
+    monitored: tuple[float, ...]  # select the best epoch: smaller is better, later values break ties
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the metrics by name."""

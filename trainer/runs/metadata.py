@@ -62,21 +62,7 @@ class CaptionOrigin(Frozen):
 
 
 class RunMetadata(Frozen):
-    """The metadata that runs of every task have.
-
-    Args:
-        task: Name of the task in `trainer.task_registry`.
-        model: Name of the model.
-        architecture: Hyperparameters of the model.
-        training: Hyperparameters of training.
-        datasets: Names in the store.
-        features: The feature table.
-        caption_tables: The caption table of each dataset; empty for tasks without captions.
-        train_digest, validation_digest: Digests of the splits.
-        validation_split: The split to validate on; None without validation.
-        libraries: Versions of libraries when the run started.
-        warm_start: Identity of the run that provides the initial weights; None for random weights.
-    """
+    """The metadata that runs of every task have."""
 
     version: Literal[1] = 1
     task: str
@@ -85,12 +71,12 @@ class RunMetadata(Frozen):
     training: LoopConfig
     datasets: tuple[str, ...]
     features: FeatureOrigin
-    caption_tables: tuple[CaptionOrigin, ...] = ()
+    caption_tables: tuple[CaptionOrigin, ...] = ()  # one per dataset; empty for tasks without captions
     train_digest: Sha256
     validation_digest: Sha256 | None
     validation_split: str | None
-    libraries: dict[str, str]
-    warm_start: Sha256 | None = None
+    libraries: dict[str, str]  # versions when the run started
+    warm_start: Sha256 | None = None  # identity of the run that provides the initial weights
 
     @property
     def config(self) -> ModelConfig:
@@ -102,11 +88,7 @@ class RunMetadata(Frozen):
         raise NotImplementedError
 
     def open_tables(self, store: Store) -> TrainingTables:
-        """Opens the tables that the run was trained on, in their current state.
-
-        Raises:
-            StoreError: The store lacks one of them.
-        """
+        """Opens the tables that the run was trained on, in their current state; StoreError if one is missing."""
         return TrainingTables(
             datasets=tuple(store.dataset(name) for name in self.datasets),
             features=store.feature_table(self.features.fingerprint),

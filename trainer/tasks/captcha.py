@@ -10,7 +10,7 @@ from features.store import Store
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export, SearchOptions
 from schemas.options.training import TrainCaptcha, TrainingOptions
-from trainer.config import RecognizerTraining, parse_recognizer
+from trainer.config import Hyperparameters, RecognizerTraining, parse_recognizer
 from trainer.data.captcha_data import LabelledImages, join_labels
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
 from trainer.data.training_data import TrainingData
@@ -22,7 +22,6 @@ from trainer.models.model_specs import RECOGNIZER_INPUT
 from trainer.runs.metadata import RecognizerMetadata
 from trainer.runs.recognizer_run import RecognizerRun
 from trainer.tasks.task import Task
-from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.train import train
 
 if TYPE_CHECKING:

@@ -4,18 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ValidationError
-
 from features.store import Store
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate, Export
 from schemas.options.training import TrainCaptioner, TrainingOptions
 from schemas.table_config import UNKNOWN
-from trainer.config import TrainingConfig, parse_options
+from trainer.config import Hyperparameters, TrainingConfig, parse_options
 from trainer.data.caption_data import Captions, join_captions
 from trainer.data.table_selection import TrainingTables, select_tables
 from trainer.data.training_data import TrainingData
-from trainer.decoding.generation import GenerationConfig
+from trainer.decoding.generation import parse_generation
 from trainer.evaluation.bootstrap import MetricSamples, sample_captions
 from trainer.evaluation.caption_evaluation import CaptionEvaluation
 from trainer.evaluation.prediction_pages import mark_wrong_words
@@ -25,7 +23,6 @@ from trainer.runs.captioner_run import CaptionerRun
 from trainer.runs.directory import TRANSFORM
 from trainer.runs.metadata import CaptionerMetadata
 from trainer.tasks.task import Task
-from trainer.training.hyperparameters import Hyperparameters
 from trainer.training.train import train
 
 if TYPE_CHECKING:
@@ -100,16 +97,7 @@ class CaptioningTask(Task):
     def check_evaluation(self, options: Evaluate) -> None:
         if options.labels is not None:
             raise UsageError("captioners do not use a label file", location="--labels", hint="Omit the option.")
-        generation = options.generation()
-        generation.pop("bad_words", None)
-        if generation.get("temperature") == 0:
-            del generation["temperature"]
-        try:
-            GenerationConfig(**{"max_new_tokens": 1, **generation})
-        except ValidationError as error:
-            first = error.errors()[0]
-            location = ", ".join(f"--{name}".replace("_", "-") for name in first["loc"])
-            raise UsageError(first["msg"].removeprefix("Value error, "), location=location) from None
+        parse_generation({"max_new_tokens": 1, **options.generation(), "bad_words": None})
 
     def sample_metrics(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> MetricSamples:
         with Scorer(self.paired_metrics) as scorer:

@@ -25,6 +25,7 @@ from trainer.runs.metadata import EXTRACTOR, CaptionerMetadata, ExtractorOrigin
 from trainer.training.caption_validation import CiderMetric, SampleLogger
 from trainer.training.compile_model import build_scope, compile_model
 from trainer.training.training_job import Epoch, TrainingJob
+from trainer.training.warm_start import copy_weights
 
 _NORMALIZATION_IMAGES = 256
 
@@ -101,9 +102,9 @@ class CaptioningJob(TrainingJob[TrainingConfig, Captions]):
         counts = np.bincount(self.data.train.tokens, minlength=len(self.vocabulary))
         model.adapt(self._train.sample(_NORMALIZATION_IMAGES), counts)
         if self.warm_start:
-            run = self.warm_start.run
+            run = self.warm_start
             assert isinstance(run, CaptionerRun)
-            self.warm_start.apply_to(model, self.metadata, self.root, (run.vocabulary, self.vocabulary))
+            copy_weights(run, model, self.metadata, self.root, (run.vocabulary, self.vocabulary))
 
     def epoch(self, number: int) -> Epoch:
         train, config = self.data.train, self.config

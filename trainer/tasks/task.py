@@ -9,13 +9,13 @@ from features.store import Store
 from schemas.errors import UsageError
 from schemas.options.inference import Evaluate
 from schemas.options.training import TrainingOptions
+from trainer.config import Hyperparameters
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import TrainingData
 from trainer.evaluation.base import Evaluation
 from trainer.evaluation.bootstrap import MetricSamples, Score
 from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
-from trainer.training.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
     from trainer.export.run_graph import GraphRun

@@ -21,13 +21,8 @@ _FEW_SECONDS = 100
 class StepCallback(keras.callbacks.Callback):
     """Restores the metrics of a checkpoint, shows progress, and saves a checkpoint every `save_steps` steps.
 
-    Args:
-        start: The progress of the run when the epoch started or resumed.
-        steps: Number of steps of the whole epoch.
-        metrics: The metrics of the model, the loss first.
-        save: Saves a checkpoint.
-        save_steps: Steps between checkpoints, or None.
-        show: Shows the number of finished steps and a note.
+    `start` is the progress when the epoch of `steps` steps started or resumed; the first of `metrics` is the loss.
+    `show` shows the number of finished steps and a note.
     """
 
     def __init__(
@@ -51,14 +46,9 @@ class StepCallback(keras.callbacks.Callback):
         """Returns the progress within the epoch."""
         # On JAX, reading `model` copies the training state to the model and its metrics.
         model = self.model
-        return self._start.model_copy(
-            update={
-                "step": self._step,
-                "seconds": self._seconds,
-                "sums": tuple(float(ops.convert_to_numpy(variable)) for variable in self._sums),
-                "random": random_states(model),
-            }
-        )
+        sums = tuple(float(ops.convert_to_numpy(variable)) for variable in self._sums)
+        changes = {"step": self._step, "seconds": self._seconds, "sums": sums, "random": random_states(model)}
+        return self._start.model_copy(update=changes)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._start.step:

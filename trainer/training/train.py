@@ -9,7 +9,7 @@ from features.store import open_store
 from features.store.leases import hold_snapshot
 from trainer.data.training_data import AnySplit, TrainingData
 from trainer.runs.directory import lock_run, start_run
-from trainer.training.warm_start import WarmStart
+from trainer.training.warm_start import open_warm_start
 
 if TYPE_CHECKING:
     from trainer.tasks.task import Task
@@ -34,9 +34,8 @@ def train(task: "Task", options: Any) -> dict[str, Any]:
     """
     root = local_path(options.run_dir, "--run-dir").absolute()
     hyperparameters = task.parse(getattr(options, task.choice), options.settings())
-    warm_start = (
-        WarmStart.open(options.warm_start_from, task.name, hyperparameters.model) if options.warm_start_from else None
-    )
+    origin = options.warm_start_from
+    warm_start = open_warm_start(origin, task.name, hyperparameters.model) if origin else None
     store = open_store(options.store)
     with hold_snapshot(store.path, partial(task.select_tables, store, options, hyperparameters)) as tables:
         data = task.load_data(tables)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from features.runtime.keras_settings import keras
-from trainer.config import LoopConfig
+from trainer.config import Hyperparameters, LoopConfig
 from trainer.data.augmentation import Augmentation
 from trainer.data.feature_reader import FeatureReader
 from trainer.data.table_selection import TrainingTables
@@ -19,8 +19,8 @@ from trainer.data.training_data import AnySplit, TrainingData
 from trainer.runs.directory import write_network, write_training_images
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.runs.metadata import CaptionOrigin, FeatureOrigin, RunMetadata, library_versions
-from trainer.training.hyperparameters import Hyperparameters
-from trainer.training.warm_start import WarmStart
+from trainer.runs.run import Run
+from trainer.training.warm_start import copy_weights
 
 AnyConfig = TypeVar("AnyConfig", bound=LoopConfig)
 
@@ -50,7 +50,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
         hyperparameters: Hyperparameters[AnyConfig],
         tables: TrainingTables,
         data: TrainingData[AnySplit],
-        warm_start: WarmStart | None = None,
+        warm_start: Run | None = None,
     ) -> None:
         self.root = root
         self.hyperparameters = hyperparameters
@@ -99,7 +99,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
     def initialize(self, model: keras.Model) -> None:
         """Prepares the weights of the model before the first step of the run."""
         if self.warm_start:
-            self.warm_start.apply_to(model, self.metadata, self.root)
+            copy_weights(self.warm_start, model, self.metadata, self.root)
 
     def write_files(self) -> None:
         """Writes the files that the run needs besides metadata and weights."""
@@ -107,7 +107,7 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
         keys = self.data.train.keys
         # A warm start was trained on the images of the other run as well.
         write_training_images(
-            self.root, np.concatenate([keys, self.warm_start.run.training_images]) if self.warm_start else keys
+            self.root, np.concatenate([keys, self.warm_start.training_images]) if self.warm_start else keys
         )
 
     def monitored(self, metrics: dict[str, float]) -> tuple[float, ...]:
@@ -146,5 +146,5 @@ class TrainingJob(ABC, Generic[AnyConfig, AnySplit]):
             "validation_digest": self.data.splits[split].digest if split else None,
             "validation_split": split,
             "libraries": library_versions(),
-            "warm_start": self.warm_start.run.identity if self.warm_start else None,
+            "warm_start": self.warm_start.identity if self.warm_start else None,
         }

@@ -8,12 +8,14 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from features.io.atomic_files import write
 from features.runtime.keras_settings import apply_settings, keras
 from features.runtime.numerics import warn_about_emulation
+from schemas.errors import UsageError
 from schemas.terminal.progress import progress_bar
 from trainer.data.feature_reader import raise_read_errors
 from trainer.models.ema import ema_weights
@@ -22,7 +24,6 @@ from trainer.runs.checkpoints import Checkpoints, Progress, random_states
 from trainer.runs.directory import CHECKPOINTS, LOGS, LOSS_PLOT, METRICS
 from trainer.runs.epoch_metrics import EpochMetrics
 from trainer.training.callbacks import EtaEstimator, StepCallback, TensorBoardLogger, check_finite
-from trainer.training.compile_model import device_scope
 from trainer.training.training_job import TrainingJob
 
 _log = logging.getLogger("capt.training")
@@ -43,7 +44,7 @@ class TrainingLoop:
         apply_settings()
         if keras.distribution.list_devices()[0].startswith("cpu"):
             warn_about_emulation(self.config.precision)
-        with device_scope(self.config.devices):
+        with _device_scope(self.config.devices):
             return self._run()
 
     def _run(self) -> dict[str, Any]:
@@ -163,3 +164,17 @@ class TrainingLoop:
             **best.values(),
             "seconds": round(seconds, 3),
         }
+
+
+def _device_scope(devices: str) -> AbstractContextManager[object]:
+    """Returns a context for `one` device, or one that distributes each batch over `all` devices of JAX."""
+    if devices == "one":
+        return nullcontext()
+    if keras.backend.backend() != "jax":
+        raise UsageError(
+            f"Keras does not distribute batches over devices with the backend {keras.backend.backend()}",
+            location="devices: all",
+            hint="Set KERAS_BACKEND=jax, or devices: one.",
+        )
+    distribution: AbstractContextManager[object] = keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+    return distribution

@@ -5,7 +5,6 @@ initial weights.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,66 +19,60 @@ if TYPE_CHECKING:
     from features.runtime.keras_settings import keras
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """The run that provides the initial weights."""
+def open_warm_start(path: str | Path, task: str, model: str) -> Run:
+    """Opens the run that provides the initial weights, and checks its small files.
 
-    run: Run
-
-    @classmethod
-    def open(cls, path: str | Path, task: str, model: str) -> "WarmStart":
-        """Opens the run in a directory, and checks its small files.
-
-        Raises:
-            UsageError: The run has another task or model.
-            StoreError: A file that the run needs is missing or corrupt.
-        """
-        run = load_run(path)
-        if (run.metadata.task, run.metadata.model) != (task, model):
-            raise UsageError(
-                f"the run is a {run.metadata.model}, and the new run is a {model}",
-                location=f"--warm-start-from {path}",
-                hint="Choose a run of the same model, or omit the option.",
-            )
-        run.check_files()
-        return cls(run)
-
-    def apply_to(
-        self,
-        model: "keras.Model",
-        metadata: RunMetadata,
-        root: Path,
-        vocabularies: tuple[Sequence[str], Sequence[str]] | None = None,
-    ) -> None:
-        """Copies the weights of the run to a built model of a new run.
-
-        `vocabularies` are the tokens of this run and of the new run by ID; None for models without a vocabulary.
-
-        Raises:
-            UsageError: The models have different hyperparameters.
-        """
-        from features.runtime.keras_settings import ops
-
-        differs = UsageError(
-            "the run has other model hyperparameters than the new run",
-            location=f"--warm-start-from {self.run.path}",
-            hint="Train with the hyperparameters in its run.json, or omit the option.",
+    Raises:
+        UsageError: The run has another task or model.
+        StoreError: A file that the run needs is missing or corrupt.
+    """
+    run: Run = load_run(path)
+    if (run.metadata.task, run.metadata.model) != (task, model):
+        raise UsageError(
+            f"the run is a {run.metadata.model}, and the new run is a {model}",
+            location=f"--warm-start-from {path}",
+            hint="Choose a run of the same model, or omit the option.",
         )
-        theirs, ours = self.run.model.weights, model.weights
-        if [one.path.split("/")[-1] for one in theirs] != [one.path.split("/")[-1] for one in ours]:
+    run.check_files()
+    return run
+
+
+def copy_weights(
+    run: Run,
+    model: "keras.Model",
+    metadata: RunMetadata,
+    root: Path,
+    vocabularies: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> None:
+    """Copies the weights of a run to the built model of a new run, with its metadata and directory.
+
+    `vocabularies` are the tokens of the run and of the new run by ID; None for models without a vocabulary.
+
+    Raises:
+        UsageError: The models have different hyperparameters.
+    """
+    from features.runtime.keras_settings import ops
+
+    differs = UsageError(
+        "the run has other model hyperparameters than the new run",
+        location=f"--warm-start-from {run.path}",
+        hint="Train with the hyperparameters in its run.json, or omit the option.",
+    )
+    theirs, ours = run.model.weights, model.weights
+    if [one.path.split("/")[-1] for one in theirs] != [one.path.split("/")[-1] for one in ours]:
+        raise differs
+    axes = _find_vocabulary_axes(metadata, root, ours) if vocabularies else [None] * len(ours)
+    old_tokens, new_tokens = vocabularies or ((), ())
+    known = {token: number for number, token in enumerate(old_tokens)}
+    pairs = [(known[token], number) for number, token in enumerate(new_tokens) if token in known]
+    shared = np.array(pairs, np.int64).reshape(-1, 2)
+    for old, new, axis in zip(theirs, ours, axes, strict=True):
+        values = ops.convert_to_numpy(old)
+        if axis is not None:
+            values = _merge(values, ops.convert_to_numpy(new), axis, shared)
+        if values.shape != tuple(new.shape):
             raise differs
-        axes = _find_vocabulary_axes(metadata, root, ours) if vocabularies else [None] * len(ours)
-        old_tokens, new_tokens = vocabularies or ((), ())
-        known = {token: number for number, token in enumerate(old_tokens)}
-        pairs = [(known[token], number) for number, token in enumerate(new_tokens) if token in known]
-        shared = np.array(pairs, np.int64).reshape(-1, 2)
-        for old, new, axis in zip(theirs, ours, axes, strict=True):
-            values = ops.convert_to_numpy(old)
-            if axis is not None:
-                values = _merge(values, ops.convert_to_numpy(new), axis, shared)
-            if values.shape != tuple(new.shape):
-                raise differs
-            new.assign(values)
+        new.assign(values)
 
 
 def _find_vocabulary_axes(metadata: RunMetadata, root: Path, weights: list[Any]) -> list[int | None]:

@@ -36,7 +36,6 @@ from workflows.example_pages import format_duration
 from workflows.experiments.comparison import ComparedImage, TrialComparison
 from workflows.experiments.records import ExperimentDirectory, ExperimentRecord, TableRecord, TrialResult, read_record
 
-_LOWER_IS_BETTER = ("cer",)
 _COLORS, _MANY_COLORS = "tab10", "tab20"
 _NOT_PLOTTED = {"epoch", "loss", "seconds", "val_seconds"}
 _LINE_INCHES = 0.22
@@ -88,7 +87,7 @@ def build_experiment_page(
         header(title, headline, notices, values),
         element(
             "main",
-            section("Scores × 100 with 95% confidence intervals", _build_scores(trials, task.metrics)),
+            section("Scores × 100 with 95% confidence intervals", _build_scores(trials, task)),
             section("Trials without scores", _build_rows(unscored) if unscored else ""),
             section("Learning curves", plot(curves, "loss and accuracy by epoch", note) if curves else ""),
             section("Durations and sizes", _build_trial_costs(trials), table_costs),
@@ -115,13 +114,13 @@ def is_significant(difference: Score) -> bool:
 # === Scores and costs ===
 
 
-def _build_scores(trials: Sequence[TrialEntry], titles: Mapping[str, str]) -> Html:
+def _build_scores(trials: Sequence[TrialEntry], task: Task) -> Html:
     scored = [trial for trial in trials if trial.scores]
-    names = [name for name in titles if any(name in trial.scores for trial in scored)]
+    names = [name for name in task.metrics if any(name in trial.scores for trial in scored)]
     best: dict[str, float | None] = {}
     for name in names:
         values = {trial.scores[name].value for trial in scored if name in trial.scores}
-        best[name] = None if len(values) < 2 else min(values) if name in _LOWER_IS_BETTER else max(values)
+        best[name] = None if len(values) < 2 else min(values) if name in task.lower_is_better else max(values)
     rows = [
         row(
             trial.name,
@@ -131,7 +130,7 @@ def _build_scores(trials: Sequence[TrialEntry], titles: Mapping[str, str]) -> Ht
         for trial in scored
         if trial.result
     ]
-    return table(("trial", *(titles[name] for name in names), "images"), rows)
+    return table(("trial", *(task.metrics[name] for name in names), "images"), rows)
 
 
 def _build_score(score: Score | None, best: float | None) -> Html:

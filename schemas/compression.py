@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from schemas.choices import Compression
 
-_ZSTD_LEVEL = 1
-
 
 def compress(data: bytes, compression: Compression) -> bytes:
     """Compresses the bytes of a value."""
@@ -20,16 +18,7 @@ def compress(data: bytes, compression: Compression) -> bytes:
 
 
 def decompress(data: bytes, compression: Compression, size: int) -> bytes:
-    """Decompresses the bytes of a value.
-
-    Args:
-        data: The compressed bytes.
-        compression: Compression of the bytes.
-        size: Number of bytes after decompression.
-
-    Raises:
-        ValueError: The bytes are not a zstd frame of this size.
-    """
+    """Decompresses a value to `size` bytes; raises ValueError if the bytes are not a zstd frame of this size."""
     if compression == "none":
         return data
     try:
@@ -40,4 +29,4 @@ def decompress(data: bytes, compression: Compression, size: int) -> bytes:
 
 @lru_cache(maxsize=1)
 def _zstd() -> pa.Codec:
-    return pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
+    return pa.Codec("zstd", compression_level=1)

@@ -1,10 +1,11 @@
-"""Defines the errors that capt raises on purpose, with a location, a problem and a hint, and the exit codes."""
+"""Defines the exit codes and the errors that capt raises on purpose: location, problem and hint."""
 
 import logging
 import re
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 _log = logging.getLogger("capt")
@@ -46,10 +47,7 @@ class CaptError(Exception):
         self, message: str, *, location: str = "", hint: str = "", summary: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(message, location, hint)
-        self.message = message
-        self.location = location
-        self.hint = hint
-        self.summary = summary
+        self.message, self.location, self.hint, self.summary = message, location, hint, summary
 
     def __str__(self) -> str:
         problem = self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."
@@ -65,13 +63,7 @@ class UsageError(CaptError):
 
 
 class TooManyFailuresError(CaptError):
-    """More records failed than `--max-failures` allows. The usable rows are committed.
-
-    Args:
-        message: The number of failed records and of all records.
-        summary: The summary of the run.
-        location: The run report.
-    """
+    """More records failed than `--max-failures` allows. The usable rows are committed; `location` is the run report."""
 
     exit_code = ExitCode.TOO_MANY_FAILURES
 
@@ -80,13 +72,7 @@ class TooManyFailuresError(CaptError):
 
 
 class NoUsableImageError(CaptError):
-    """None of the given images could be used.
-
-    Args:
-        images: Number of given images.
-        first: The problem of the first image.
-        summary: The results, one error per image.
-    """
+    """None of the given images could be used; `first` is the problem of the first one."""
 
     exit_code = ExitCode.TOO_MANY_FAILURES
 
@@ -123,32 +109,19 @@ class RecordError(CaptError):
 
     def __init__(self, stage: str, reason: str, detail: str = "", *, permanent: bool = True) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason, location=stage)
-        self.stage = stage
-        self.reason = reason
-        self.detail = detail
-        self.permanent = permanent
+        self.stage, self.reason, self.detail, self.permanent = stage, reason, detail, permanent
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_build_record_error, (self.stage, self.reason, self.detail, self.permanent))
+        return partial(RecordError, permanent=self.permanent), (self.stage, self.reason, self.detail)
 
 
 def to_record_error(stage: str, error: Exception) -> RecordError:
-    """Turns an exception into the failure of one record, and logs the traceback of unexpected exceptions.
+    """Returns the failure of one record: `error` itself, or for an unexpected one, which is logged, `unexpected: TYPE`.
 
-    Args:
-        stage: Stage of the record, as in `RecordError`.
-        error: The exception.
-
-    Returns:
-        `error` itself if it is a `RecordError`; otherwise a `RecordError` with the reason `unexpected: TYPE`. It is not
-        permanent, because another version of capt or of a library may read the same bytes.
+    An unexpected failure is not permanent, because another version of capt or of a library may read the same bytes.
     """
     if isinstance(error, RecordError):
         return error
     lines = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
     _log.warning("Unexpected %s in stage %s.\n%s", type(error).__name__, stage, lines)
     return RecordError(stage, f"unexpected: {type(error).__name__}", str(error), permanent=False)
-
-
-def _build_record_error(stage: str, reason: str, detail: str, permanent: bool) -> RecordError:
-    return RecordError(stage, reason, detail, permanent=permanent)

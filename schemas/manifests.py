@@ -1,8 +1,6 @@
-"""Defines manifests: the files and the metadata of one commit.
+"""Defines manifests: the files and the metadata of one commit, as canonical JSON named by its SHA-256.
 
-A manifest is canonical JSON, in a file with its SHA-256 as the name. Paths are relative to the table's directory. It
-contains no time, host or run, so equal commits have equal manifests. Manifests of models are the exception: they record
-the time of each decision.
+A manifest contains no time, host or run, so equal commits have equal manifests; only models record times.
 """
 
 import re
@@ -40,10 +38,8 @@ class Shard(Frozen):
     Args:
         number: The prefix, from 0.
         count: Number of prefixes, a power of two.
-        rows: Number of rows, sorted by key.
-        first_key: Smallest key, hexadecimal.
-        last_key: Largest key, hexadecimal.
-        data: The file with the rows.
+        first_key, last_key: Smallest and largest key, hexadecimal.
+        data: The file with the rows, sorted by key.
         index: The file with the offsets of each row's values; None for tables without tensors.
     """
 
@@ -56,7 +52,6 @@ class Shard(Frozen):
     index: FileEntry | None = None
 
     def entries(self) -> list[FileEntry]:
-        """Returns the files of the shard."""
         return [entry for entry in (self.data, self.index) if entry]
 
 
@@ -83,9 +78,7 @@ class CaptionMetadata(Frozen):
     Args:
         inputs: Digest of all captions and their splits.
         words: Vocabulary size, including the special tokens.
-        captions: Number of captions by split.
-        tokens: Number of tokens by split.
-        unknown: Number of out-of-vocabulary tokens by split.
+        captions, tokens, unknown: Number of captions, of tokens and of out-of-vocabulary tokens by split.
         truncated: Number of truncated captions.
         longest: Length of the longest caption in tokens, including start and end.
         lengths: Number of captions by split and length in tokens; None in commits of capt 0.1.
@@ -123,13 +116,11 @@ class ModelMetadata(Frozen):
     """One decision about a registered model, and the champion after it.
 
     Args:
-        task: Task of the runs.
         decision: Decision of a retraining. The challenger was `promoted` or `rejected`, was `stopped` by the data
             checks before training, `failed`, or was `abandoned` for newer data. `stale` means that the champion changed
             during the comparison. Decision of a user: a run was `chosen`, or the champion was `rolled_back`.
         run: The run that the decision is about, `runs/<run>` in the model's directory; None without a run.
         champion: The champion after the decision; None before the first champion.
-        reasons: One sentence per reason.
         decided_at: Time of the decision in UTC, ISO 8601.
         lineage: Inputs of the decision: settings, data, comparison, scores and versions.
     """
@@ -154,7 +145,6 @@ class Manifest(Frozen):
     """One commit of one table.
 
     Args:
-        version: Version of the store format.
         table: Fingerprint of the table, or name of the dataset or model.
         replaces: Digests of the manifests that this one replaces.
         shards: The rows that it adds.
@@ -178,7 +168,6 @@ class Manifest(Frozen):
         return compute_digest(self.model_dump(mode="json"))
 
     def to_json(self) -> bytes:
-        """Returns the manifest's canonical JSON."""
         return canonical_json(self.model_dump(mode="json"))
 
     def entries(self) -> list[FileEntry]:

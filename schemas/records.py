@@ -52,10 +52,7 @@ def from_example(table: Table, serialized: bytes) -> dict[str, Any]:
 
 
 def build_parsing_spec(table: Table) -> dict[str, Any]:
-    """Returns the features that `tf.io.parse_example` needs for the table. Decode tensors with `tf.io.decode_raw`.
-
-    TensorFlow cannot decompress zstd, so the caller must decompress such tensors first.
-    """
+    """Returns the features that `tf.io.parse_example` needs. Tensors need `tf.io.decode_raw`, after decompression."""
     import tensorflow as tf
 
     def spec(field: Field) -> Any:
@@ -69,34 +66,28 @@ def build_parsing_spec(table: Table) -> dict[str, Any]:
 def to_arrow(table: Table, rows: Iterable[Row]) -> pa.Table:
     """Returns the rows as an Arrow table with the table's schema."""
     rows = list(rows)
-    columns = [
-        pa.array([to_plain(field, row[field.name]) for row in rows], type=field.arrow_field().type)
-        for field in table.fields
-    ]
-    return pa.Table.from_arrays(columns, schema=table.arrow_schema())
+    schema = table.arrow_schema()
+    columns = [pa.array([to_plain(f, row[f.name]) for row in rows], schema.field(f.name).type) for f in table.fields]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def from_arrow(table: Table, data: pa.Table) -> list[dict[str, Any]]:
     """Returns the rows of an Arrow table from `to_arrow`."""
-    columns = {field.name: data.column(field.name).to_pylist() for field in table.fields}
+    names = [field.name for field in table.fields]
     return [
-        {field.name: _from_plain(field, columns[field.name][i]) for field in table.fields} for i in range(data.num_rows)
+        {field.name: _from_plain(field, row[field.name]) for field in table.fields}
+        for row in data.select(names).to_pylist()
     ]
 
 
 def to_plain(field: Field, value: Any) -> Any:
-    """Returns the stored bytes of a tensor, and any other value unchanged.
-
-    Raises:
-        ValueError: The tensor has another shape or dtype than its field.
-    """
+    """Returns the stored bytes of a tensor, or another value unchanged; ValueError for a wrong shape or dtype."""
     if field.kind != "tensor" or isinstance(value, bytes):
         return value
     array = np.asarray(value)
     if array.shape != field.shape or array.dtype != field.numpy_dtype:
-        raise ValueError(
-            f"{field.name}: expected {field.dtype}{list(field.shape)}, got {array.dtype}{list(array.shape)}"
-        )
+        expected = f"{field.dtype}{list(field.shape)}"
+        raise ValueError(f"{field.name}: expected {expected}, got {array.dtype}{list(array.shape)}")
     return compress(np.ascontiguousarray(array).tobytes(), field.compression)
 
 

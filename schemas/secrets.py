@@ -8,11 +8,7 @@ _AFTER_HOST = re.compile(r"(?<=[^/:])[/?#].*", re.DOTALL)
 
 
 def strip_user(text: str) -> str:
-    """Removes user names and passwords from the URLs in a text.
-
-    Args:
-        text: A URL, or a text that contains URLs.
-    """
+    """Removes user names and passwords from the URLs in a text."""
     return _USER.sub("", text)
 
 

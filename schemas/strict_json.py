@@ -5,14 +5,7 @@ from typing import Any
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Parses JSON.
-
-    Args:
-        data: The text, or its bytes in UTF-8.
-
-    Raises:
-        ValueError: The text is not UTF-8 or not JSON, is nested too deeply, or an object repeats a key.
-    """
+    """Parses JSON; raises ValueError if it is not UTF-8, not JSON, nested too deeply, or repeats a key."""
     try:
         return json.loads(data, object_pairs_hook=_check_keys)
     except RecursionError:

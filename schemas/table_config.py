@@ -52,19 +52,16 @@ class FeatureTableConfig(TableConfig):
         weights: Identity of the weights: `random:SEED`, `imagenet:HASH` or `sha256:HEX`.
         layer: The layer whose output is stored.
         pooling: `avg` stores the mean over all locations; `none` stores [locations, channels].
-        height: Input height in pixels.
-        width: Input width in pixels.
+        height, width: Input size in pixels.
         precision: Compute precision of the extractor; its input and output are float32.
         dtype: Storage dtype.
-        format: File format of the shards.
         compression: Compression of each value.
-        resize: Resize method of `features.images.resize`; a changed method needs a new name.
-        fit: Resize mode of `features.images.resize`; a changed mode needs a new name.
-        shorter_side: Length in pixels to which an image's shorter side is resized before it is cropped; None for the
-            smallest length that covers the input size.
+        resize: Resize method (`--resize-method`); a changed method needs a new name.
+        fit: Resize mode (`--resize-mode`); a changed mode needs a new name.
+        shorter_side: Length in pixels of the shortest edge before the crop (`--shortest-edge`); None for the smallest
+            length that covers the input size.
         preprocess: Input preprocessing of a custom extractor; None for the other extractors, which have their own.
         decoder: Decoder rules of `features.images.decode`; changed rules need a new name.
-        version: Version of the extraction.
     """
 
     extractor: str
@@ -100,8 +97,6 @@ class CaptionTableConfig(TableConfig):
         max_length: Maximum caption length in tokens, including start and end; 0 for no limit.
         vocabulary: `train:HEX`, the digest of the train captions, or `given:HEX`, the digest of the reused vocabulary.
         special: The tokens with IDs 0, 1, 2 and 3.
-        format: File format of the shards.
-        version: Version of the tokenization.
     """
 
     dataset: str
@@ -115,11 +110,7 @@ class CaptionTableConfig(TableConfig):
     version: Literal[1] = 1
 
     def check(self) -> None:
-        """Checks the limits.
-
-        Raises:
-            UsageError: A limit leaves no room for a word, or is invalid.
-        """
+        """Raises UsageError if a limit leaves no room for a word, or is invalid."""
         if self.special != SPECIAL_TOKENS:
             raise UsageError(f"the special tokens must be {' '.join(SPECIAL_TOKENS)}, got {' '.join(self.special)}")
         smallest = len(SPECIAL_TOKENS) + 1

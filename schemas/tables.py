@@ -20,21 +20,12 @@ KEY_BYTES = 32
 
 SPLITS: tuple[str, ...] = get_args(Split)
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype(np.float32),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "int8": np.dtype(np.int8),
-    "uint8": np.dtype(np.uint8),
-}
-
 
 @dataclass(frozen=True)
 class Field:
     """One column.
 
     Args:
-        name: The column's name in both file formats.
         kind: `bytes` (of `size` bytes if given), `text` (UTF-8), `int` (64 bits, signed), `ints` (a list of
             such integers) or `tensor` (`shape` values of `dtype`, row-major, little-endian).
         doc: Meaning of the value, with its unit or range.
@@ -54,8 +45,7 @@ class Field:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The NumPy dtype of a `tensor` value (bfloat16 through ml_dtypes)."""
-        return _DTYPES[self.dtype]
+        return np.dtype(ml_dtypes.bfloat16 if self.dtype == "bfloat16" else self.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -90,11 +80,7 @@ class Table:
     fields: tuple[Field, ...]
 
     def field(self, name: str) -> Field:
-        """Returns the column with this name.
-
-        Raises:
-            KeyError: The column does not exist.
-        """
+        """Returns the column with this name; KeyError if it does not exist."""
         return {field.name: field for field in self.fields}[name]
 
     def arrow_schema(self) -> pa.Schema:
@@ -104,22 +90,18 @@ class Table:
     def doc_table(self) -> str:
         """Returns the columns as a Markdown table: column, type, meaning."""
         lines = ["| column | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{f.name}` | {_describe_type(f)} | {f.doc} |" for f in self.fields]
+        for f in self.fields:
+            compressed = "" if f.compression == "none" else f", {f.compression}"
+            kind = f"{f.dtype}{list(f.shape)}{compressed}" if f.kind == "tensor" else f.kind
+            lines.append(f"| `{f.name}` | {f'bytes[{f.size}]' if f.size else kind} | {f.doc} |")
         return "\n".join(lines)
-
-
-def _describe_type(field: Field) -> str:
-    if field.kind == "tensor":
-        words = f"{field.dtype}{list(field.shape)}"
-        return words if field.compression == "none" else f"{words}, {field.compression}"
-    if field.size:
-        return f"bytes[{field.size}]"
-    return field.kind
 
 
 _KEY = Field("key", "bytes", "SHA-256 of the image's bytes", size=KEY_BYTES)
 _IMAGE_ID = Field("image_id", "text", "the image ID within its dataset")
 _SPLIT = Field("split", "text", "`train`, `val`, `test` or `unused`")
+_REASON = Field("reason", "text", "reason of the failure, in a few words")
+_DETAIL = Field("detail", "text", "details of the failure")
 
 
 def features_table(shape: tuple[int, ...], dtype: str, compression: Compression = "none") -> Table:
@@ -179,10 +161,7 @@ FILE_NAMES = Table(
 LABELS = Table(
     "labels",
     "The labels of a CAPTCHA dataset; images without a label have no row.",
-    (
-        _IMAGE_ID,
-        Field("word", "text", "the label, characters a–z"),
-    ),
+    (_IMAGE_ID, Field("word", "text", "the label, characters a–z")),
 )
 
 REPORT = Table(
@@ -194,18 +173,13 @@ REPORT = Table(
         Field(
             "stage", "text", "stage at which the record failed: find, download, read, decode, extract, store or parse"
         ),
-        Field("reason", "text", "reason of the failure, in a few words"),
-        Field("detail", "text", "details of the failure"),
+        _REASON,
+        _DETAIL,
     ),
 )
 
 FAILURES = Table(
     "failures",
     "Images that failed permanently, recorded so that they are not processed again.",
-    (
-        _KEY,
-        Field("stage", "text", "stage at which the image failed"),
-        Field("reason", "text", "reason of the failure, in a few words"),
-        Field("detail", "text", "details of the failure"),
-    ),
+    (_KEY, Field("stage", "text", "stage at which the image failed"), _REASON, _DETAIL),
 )

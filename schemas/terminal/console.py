@@ -27,19 +27,14 @@ class Printer:
         self._console = Console(width=width, markup=False, emoji=False, highlight=False)
 
     def line(self, text: object, style: str = "") -> None:
-        """Prints one line."""
         self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def table(
         self, title: str, text_headings: Sequence[str], number_headings: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
-        """Prints a table under its title. An empty table is not printed.
+        """Prints a table under its title, unless it is empty; the columns of `number_headings` follow, right-aligned.
 
-        Args:
-            title: The title.
-            text_headings: Headings of the first columns.
-            number_headings: Headings of the other columns, which are aligned to the right.
-            rows: The rows, one value per column. Integers get thousands separators; None is printed as a dash.
+        Integers get thousands separators; None is printed as a dash.
         """
         cells = [[_cell(value) for value in row] for row in rows]
         if not cells:

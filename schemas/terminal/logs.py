@@ -17,15 +17,9 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
-    """Starts the log of a command.
+    """Starts the log of a command on standard error, and in `log_file`; UsageError if this file cannot be written.
 
-    Args:
-        quiet: Whether only warnings and errors are logged.
-        debug: Whether debug messages and the output of libraries are shown.
-        log_file: File that the log is appended to as well.
-
-    Raises:
-        UsageError: The file cannot be written.
+    Without `debug`, the output of libraries is discarded; with `quiet`, only warnings and errors are logged.
     """
     logging.getLogger().addHandler(logging.NullHandler())
     log = logging.getLogger("capt")

@@ -9,16 +9,10 @@ _KEPT = frozenset("\n\t\u200c\u200d")
 
 
 def printable(text: object) -> str:
-    """Escapes control characters, bidirectional overrides and lone surrogates as Python writes them.
-
-    Args:
-        text: The value to print. Line breaks and tabs are kept.
-
-    Returns:
-        Text that cannot control a terminal and that every Unicode encoding can represent.
-    """
-    return "".join(c if c in _KEPT or unicodedata.category(c) not in _ESCAPED else _escape(c) for c in str(text))
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+    """Escapes characters that could control a terminal or that no encoding represents; keeps line breaks and tabs."""
+    return "".join(
+        c
+        if c in _KEPT or unicodedata.category(c) not in _ESCAPED
+        else c.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for c in str(text)
+    )

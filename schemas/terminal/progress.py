@@ -25,19 +25,9 @@ def is_progress_shown() -> bool:
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-    """Shows a progress bar while the block runs.
-
-    Yields:
-        A function that sets the number of finished units and a note beside the bar.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    """Shows a progress bar; yields a function that sets the number of finished units and a note beside the bar."""
+    label_column, note_column = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (label_column, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), note_column)
     with Progress(*columns, console=Console(stderr=True), disable=not is_progress_shown()) as progress:
         task = progress.add_task(label, total=total, unit=unit, note="")
         yield lambda done, note: progress.update(task, completed=done, note=note)

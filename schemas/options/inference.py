@@ -95,10 +95,10 @@ class Evaluate(GenerationOptions):
         "trained from]",
         "STORE",
     )
-    num_examples: Annotated[
-        Natural,
+    num_examples: Natural = option(
+        6,
         "Number of best and of worst captions on the HTML page, or of the worst recognition errors. 0 writes no page.",
-    ] = 6
+    )
     labels: str | None = option(
         None,
         "File with ground-truth labels, one `ID LABEL` per line (`a0 thus`). Replaces the labels in the store. "

@@ -113,19 +113,13 @@ class CaptionTableConfig(TableConfig):
         """Raises UsageError if a limit leaves no room for a word, or is invalid."""
         if self.special != SPECIAL_TOKENS:
             raise UsageError(f"the special tokens must be {' '.join(SPECIAL_TOKENS)}, got {' '.join(self.special)}")
-        smallest = len(SPECIAL_TOKENS) + 1
-        if self.vocab_size and self.vocab_size < smallest:
-            raise UsageError(
-                f"a vocabulary of {self.vocab_size} has no room for a word beside the special tokens",
-                location="--vocab-size",
-                hint=f"Use at least {smallest}, or 0 for no limit.",
-            )
-        if self.max_length and self.max_length < 3:
-            raise UsageError(
-                f"a caption of {self.max_length} tokens has no room for a word between start and end",
-                location="--max-length",
-                hint="Use at least 3, or 0 for no limit.",
-            )
+        for option, value, least, problem in (
+            ("--vocab-size", self.vocab_size, 5, "a vocabulary of {} has no room for a word beside the special tokens"),
+            ("--max-length", self.max_length, 3, "a caption of {} tokens has no room for a word between start and end"),
+        ):
+            if value and value < least:
+                hint = f"Use at least {least}, or 0 for no limit."
+                raise UsageError(problem.format(value), location=option, hint=hint)
         if self.min_count < 1:
             raise UsageError(f"invalid number {self.min_count}", location="--min-count", hint="Use 1 or more.")
 

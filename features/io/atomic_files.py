@@ -26,10 +26,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
     If the block raises, `path` is unchanged and the temporary file is deleted.
     """
     make_directory(path.parent)
+    with _temporary_file(path) as temporary:
+        yield temporary
+        replace_atomically(temporary, path)
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
-        replace_atomically(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,41 +53,22 @@ def working_path(path: Path) -> Path:
     return path.working_path if isinstance(path, ObjectPath) else path
 
 
-def ensure_local(path: Path, sha256: str) -> Path:
-    """Returns a local path of a file: `path` itself, or a verified copy of the object.
+def ensure_local(path: Path, sha256: str, *, check: bool = False) -> Path:
+    """Returns a local path of a file: `path` itself, verified only if `check` is set, or a verified copy of the object.
 
     Raises:
-        CorruptFileError: The object is missing or differs from its SHA-256.
+        CorruptFileError: The verified file is missing or differs from its SHA-256.
     """
-    if not isinstance(path, ObjectPath):
-        return path
     try:
-        return local_cache().fetch(path, sha256)
+        if isinstance(path, ObjectPath):
+            return local_cache().fetch(path, sha256)
+        actual = hash_file(path) if check else sha256
     except FileNotFoundError:
-        raise _describe_missing(path) from None
-
-
-def ensure_verified(path: Path, sha256: str) -> Path:
-    """Returns a local path of a file whose contents it verifies, also if the file is local.
-
-    Raises:
-        CorruptFileError: The file is missing or differs from its SHA-256.
-    """
-    if isinstance(path, ObjectPath):
-        return ensure_local(path, sha256)
-    try:
-        actual = hash_file(path)
-    except FileNotFoundError:
-        raise _describe_missing(path) from None
+        hint = "Run the same prepare command again."
+        raise CorruptFileError("a committed file is missing", location=str(path), hint=hint) from None
     if actual != sha256:
         raise CorruptFileError(f"corrupt: expected SHA-256 {sha256}, got {actual}", location=str(path))
     return path
-
-
-def _describe_missing(path: Path) -> CorruptFileError:
-    return CorruptFileError(
-        "a committed file is missing", location=str(path), hint="Run the same prepare command again."
-    )
 
 
 @contextlib.contextmanager
@@ -89,17 +76,14 @@ def hold_local_copy(path: Path) -> Iterator[Path]:
     """Yields a local path of a file's current contents: `path` itself, or a copy that is deleted afterwards.
 
     Raises:
-        FileNotFoundError: The file is missing.
+        FileNotFoundError: The object does not exist.
     """
     if not isinstance(path, ObjectPath):
         yield path
         return
-    temporary = temporary_path(path)
-    try:
+    with _temporary_file(path) as temporary:
         download_object(path, path.require_info(), temporary)
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def replace_atomically(temporary: Path, path: Path) -> None:
@@ -139,20 +123,18 @@ def write_directory(
     """Writes a local directory that appears under its name once it is complete; keeps one with the same data.
 
     Args:
-        path: The directory. It must be missing, empty, or contain the same data.
+        path: The directory.
         description: Description of the data, for the error.
         is_same: Returns whether a directory contains the data; OSError, ValueError, KeyError and TypeError mean no.
         write_into: Writes the data into a new directory.
 
     Raises:
-        UsageError: The directory contains something else.
+        UsageError: The directory exists, is not empty, and contains something else.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             if is_same(path):
                 return
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
         hint = "Choose a directory that does not exist yet."
         raise UsageError(f"the directory contains something else than {description}", location=str(path), hint=hint)
     make_directory(path.parent)
@@ -164,11 +146,7 @@ def write_directory(
 
 
 def make_directory(path: Path) -> None:
-    """Creates a directory and its missing parents, and syncs each entry.
-
-    Raises:
-        FileExistsError: A file has that name.
-    """
+    """Creates a directory and its missing parents, and syncs each entry; FileExistsError if a file has that name."""
     if isinstance(path, ObjectPath) or path.is_dir():
         return
     make_directory(path.parent)
@@ -190,15 +168,13 @@ def put_if_absent(path: Path, data: bytes) -> bool:
     if isinstance(path, ObjectPath):
         return path.put_if_absent(data)
     make_directory(path.parent)
-    temporary = temporary_path(path)
-    try:
+    with _temporary_file(path) as temporary:
         temporary.write_bytes(data)
         fsync(temporary)
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
     fsync(path.parent)
     return True
 

@@ -11,10 +11,8 @@ from typing import TypeVar
 
 from features.io.retries import TransientError, describe_unreachable, retry
 
-CONNECT_SECONDS = 5
-REQUEST_SECONDS = 30
+TIMEOUT_SECONDS = (5, 30)  # of a connection and of a request
 MAX_CONNECTIONS = 64  # at least the number of threads that read at once
-CHUNK_BYTES = 1 << 20
 WRITER_KEY = "capt-writer"  # metadata of objects that were put conditionally
 
 Answer = TypeVar("Answer")
@@ -22,13 +20,9 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """The metadata of an object.
+    """The metadata of an object: its size in bytes, and the time of the put in ns since 1970 by the service's clock.
 
-    Args:
-        key: Key of the object.
-        size: Number of bytes.
-        modified_ns: Time of the put by the service's clock, in nanoseconds since 1970.
-        tag: Entity tag or generation, which differs if the contents differ.
+    `tag` is the entity tag or generation, which differs if the contents differ.
     """
 
     key: str
@@ -43,13 +37,10 @@ class Bucket(ABC):
     Every method repeats its request while the service is busy or the connection breaks (`features.io.retries`). Every
     method raises FileNotFoundError if the object or bucket is missing, PermissionError if the service denies the
     request, and CaptError for all other errors of the service.
-
-    Args:
-        uri: `s3://NAME` or `gs://NAME`.
     """
 
     def __init__(self, uri: str) -> None:
-        self._uri = uri
+        self._uri = uri  # s3://NAME or gs://NAME
 
     @abstractmethod
     def stat(self, key: str) -> ObjectInfo | None:

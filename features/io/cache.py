@@ -44,12 +44,7 @@ def _open_cache(root: Path, max_bytes: int, process: int) -> "LocalCache":
 
 
 def fetch_files(wanted: Iterable[tuple[Path, str]], advance: Callable[[int], None]) -> None:
-    """Downloads several files in parallel, if they are in a bucket.
-
-    Args:
-        wanted: Path and SHA-256 of each file.
-        advance: Called with the size of each file that is on this machine.
-    """
+    """Downloads the files in a bucket, by path and SHA-256, in parallel; calls `advance` with the size of each."""
     cache = local_cache()
     objects = [(path, sha256) for path, sha256 in wanted if isinstance(path, ObjectPath)]
     with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="fetch") as pool:
@@ -62,12 +57,7 @@ def fetch_files(wanted: Iterable[tuple[Path, str]], advance: Callable[[int], Non
 
 
 class LocalCache:
-    """Local copies of objects.
-
-    Args:
-        root: Directory of the cache.
-        max_bytes: Maximum total size.
-    """
+    """Local copies of objects in a directory, at most `max_bytes` in total."""
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self._root = root
@@ -114,12 +104,7 @@ class LocalCache:
     def hash_object(self, path: ObjectPath, info: ObjectInfo | None = None) -> str:
         """Returns the SHA-256 of an object: the recorded one if its tag is unchanged, otherwise by reading it.
 
-        Args:
-            path: The object.
-            info: Its entry in a listing; None to request it.
-
-        Raises:
-            FileNotFoundError: The object does not exist.
+        `info` is its entry in a listing, None to request it. Raises FileNotFoundError if the object does not exist.
         """
         info = info or path.require_info()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -148,12 +133,10 @@ class LocalCache:
         temporary = local.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
         with self._make_room(size) as has_room:
             if not has_room:
-                raise CaptError(
-                    f"the local cache is limited to {self._max_bytes:,} bytes, and the files in use leave no room for"
-                    f" {size:,} more",
-                    location=str(self._root),
-                    hint="Increase CAPT_CACHE_SIZE, for example to 500GB.",
-                )
+                limit = f"the local cache is limited to {self._max_bytes:,} bytes"
+                message = f"{limit}, and the files in use leave no room for {size:,} more"
+                hint = "Increase CAPT_CACHE_SIZE, for example to 500GB."
+                raise CaptError(message, location=str(self._root), hint=hint)
             descriptor = os.open(temporary, os.O_CREAT | os.O_RDWR)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.truncate(descriptor, size)
@@ -173,12 +156,12 @@ class LocalCache:
 
     def _evict_until(self, size: int) -> bool:
         # Abandoned temporary files go first, then the least recently used files.
-        files = sorted(_list_files(self._files), key=lambda file: (not _is_temporary(file[2]), file[0]))
-        total = sum(file_size for _, file_size, _ in files) + size
-        for _, file_size, local in files:
+        files = sorted(_list_files(self._files))
+        total = sum(file_size for _, _, file_size, _ in files) + size
+        for is_finished, _, file_size, local in files:
             if total <= self._max_bytes:
                 break
-            if _remove_abandoned(local) if _is_temporary(local) else self._usage.delete(local):
+            if self._usage.delete(local) if is_finished else _remove_abandoned(local):
                 total -= file_size
         return total <= self._max_bytes
 
@@ -186,11 +169,8 @@ class LocalCache:
 class CacheUsage:
     """The cached files that living processes use.
 
-    Each file has a byte in one shared file, and each process locks the bytes of the files that it uses. The locks end
-    with the process.
-
-    Args:
-        path: The shared file.
+    Each cached file has a byte in the file `path`, and each process locks the bytes of the files that it uses. A lock
+    ends with its process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -239,18 +219,14 @@ def _record_hash(path: ObjectPath, info: ObjectInfo, sha256: str) -> None:
     replace_file(cache_path(str(path), "hashes"), record)
 
 
-def _list_files(root: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yields the time of the last use, the size and the path of each file."""
+def _list_files(root: Path) -> Iterator[tuple[bool, float, int, Path]]:
+    """Yields whether a file is finished, the time of its last use, its size and its path."""
     for directory, _, names in os.walk(root):
         for name in names:
             path = Path(directory) / name
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                yield status.st_mtime, status.st_size, path
-
-
-def _is_temporary(local: Path) -> bool:
-    return local.name.startswith(TEMP_PREFIX)
+                yield not name.startswith(TEMP_PREFIX), status.st_mtime, status.st_size, path
 
 
 def _remove_abandoned(temporary: Path) -> bool:
@@ -284,9 +260,6 @@ def _hash_if_present(path: Path) -> str:
 def _parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B?)", text.strip().upper())
     if not match or match[2] not in _UNITS:
-        raise UsageError(
-            f"{text!r} is not a size",
-            location="CAPT_CACHE_SIZE",
-            hint="Use a value such as 200GB, or a number of bytes.",
-        )
+        hint = "Use a value such as 200GB, or a number of bytes."
+        raise UsageError(f"{text!r} is not a size", location="CAPT_CACHE_SIZE", hint=hint)
     return int(float(match[1]) * _UNITS[match[2]])

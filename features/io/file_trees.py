@@ -56,11 +56,7 @@ def sync_directories(paths: Iterable[Path], root: Path) -> None:
 
 
 class FileChecker:
-    """Compares the files below a directory with their manifest entries; lists a bucket's directory only once.
-
-    Args:
-        root: The directory.
-    """
+    """Compares the files below a directory with their manifest entries; lists a bucket's directory only once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -1,35 +1,22 @@
 """Accesses buckets of Google Cloud Storage through google-cloud-storage."""
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from features.io.bucket import (
-    CONNECT_SECONDS,
-    MAX_CONNECTIONS,
-    REQUEST_SECONDS,
-    WRITER_KEY,
-    Bucket,
-    ObjectInfo,
-    translate_status,
-)
+from features.io.bucket import MAX_CONNECTIONS, TIMEOUT_SECONDS, WRITER_KEY, Bucket, ObjectInfo, translate_status
 from features.io.retries import TransientError, describe_unreachable
 from schemas.errors import UsageError
 
 # `features.io.retries` repeats requests.
-_ONCE: dict[str, Any] = {"retry": None, "timeout": (CONNECT_SECONDS, REQUEST_SECONDS)}
+_ONCE: dict[str, Any] = {"retry": None, "timeout": TIMEOUT_SECONDS}
 
 
 class GCSBucket(Bucket):
-    """A bucket of GCS.
-
-    Args:
-        name: Name of the bucket.
-        anonymous: Whether to send no credentials.
-    """
+    """A bucket of GCS; `anonymous` sends no credentials."""
 
     def __init__(self, name: str, anonymous: bool) -> None:
         super().__init__(f"gs://{name}")
@@ -59,17 +46,14 @@ class GCSBucket(Bucket):
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         # The client verifies the checksum of a whole object only.
         byte_range = {} if end is None else {"start": start, "end": end - 1}
-        data: bytes = self._request(key, lambda: self._bucket.blob(key).download_as_bytes(**byte_range, **_ONCE))
-        return data
+        return self._request(key, lambda: bytes(self._bucket.blob(key).download_as_bytes(**byte_range, **_ONCE)))
 
     def put(self, key: str, data: bytes) -> None:
         self._request(key, lambda: self._bucket.blob(key).upload_from_string(data, **_ONCE))
 
     def delete(self, key: str) -> None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._request(key, lambda: self._bucket.blob(key).delete(**_ONCE))
-        except FileNotFoundError:
-            return
 
     def _create(self, key: str, data: bytes, writer: str) -> None:
         blob = self._bucket.blob(key)
@@ -90,16 +74,16 @@ class GCSBucket(Bucket):
         """Yields the blobs and prefixes of each page of a listing; `max_results` bounds the number of blobs."""
         token = None
         while True:
-            fetch = partial(self._list_page, prefix, token, **parameters)
+
+            def fetch(token: str | None = token) -> tuple[list[Any], set[str], str | None]:
+                blobs = self._client.list_blobs(self._name, prefix=prefix, page_token=token, **parameters, **_ONCE)
+                page = list(next(blobs.pages, ()))
+                return page, blobs.prefixes, blobs.next_page_token
+
             blobs, prefixes, token = self._request(prefix, fetch)
             yield blobs, prefixes
             if not token or "max_results" in parameters:
                 return
-
-    def _list_page(self, prefix: str, token: str | None, **parameters: Any) -> tuple[list[Any], set[str], str | None]:
-        blobs = self._client.list_blobs(self._name, prefix=prefix, page_token=token, **parameters, **_ONCE)
-        page = list(next(blobs.pages, ()))
-        return page, blobs.prefixes, blobs.next_page_token
 
     def _translate(self, error: Exception, uri: str) -> Exception:
         import requests
@@ -108,16 +92,10 @@ class GCSBucket(Bucket):
         from google.auth.exceptions import GoogleAuthError, TransportError
         from google.cloud.storage.exceptions import DataCorruption
 
-        transient = (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            DataCorruption,
-            TransportError,
-            ConnectionError,
-        )
         if isinstance(error, GoogleAPICallError):
             return translate_status(int(error.code or 0), str(error), uri)
-        if isinstance(error, transient):
+        network = (requests.RequestException, urllib3.exceptions.HTTPError, TransportError, ConnectionError)
+        if isinstance(error, (*network, DataCorruption)):
             return TransientError(str(error))
         return describe_unreachable(error, uri) if isinstance(error, GoogleAuthError) else error
 
@@ -128,11 +106,8 @@ class GCSBucket(Bucket):
             from google.cloud import storage
             from requests.adapters import HTTPAdapter
         except ImportError:
-            raise UsageError(
-                "a bucket of GCS needs google-cloud-storage",
-                location=self._uri,
-                hint='Install it with: pip install "capt[gcs]"',
-            ) from None
+            hint = 'Install it with: pip install "capt[gcs]"'
+            raise UsageError("a bucket of GCS needs google-cloud-storage", location=self._uri, hint=hint) from None
         # The client requires a project; objects belong to buckets, so its name has no effect.
         project = os.environ.get("GOOGLE_CLOUD_PROJECT") or "capt"
         is_anonymous = anonymous or os.environ.get("STORAGE_EMULATOR_HOST")

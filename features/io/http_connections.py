@@ -69,13 +69,7 @@ def is_public(address: str) -> bool:
 
 
 class Deadline:
-    """Shuts down the current connection at a deadline, even if the server still sends.
-
-    A socket's own time-out starts again with every byte.
-
-    Args:
-        seconds: Time from the creation of this object.
-    """
+    """Shuts down the current connection after some seconds; a socket's own time-out starts again with every byte."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -94,7 +88,7 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds left, at least 0."""
+        """Remaining seconds, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
@@ -122,18 +116,11 @@ class Deadline:
 
 
 def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -> HTTPConnection:
-    """Opens a connection to a checked address of a URL's host, without a proxy.
-
-    Args:
-        url: From `parse_http_url`.
-        deadline: Watches the connection.
-        seconds: Time-out per address of the host.
-        allow_private: Whether to connect to addresses outside the public internet.
+    """Opens a connection to a checked address of a host, without a proxy; `seconds` is the time-out per address.
 
     Raises:
-        RecordError: Stage `download`, reason `private address`.
-        OSError: Name resolution, the connection or TLS failed.
-        TimeoutError: The deadline is exceeded.
+        RecordError: Stage `download`, reason `private address`, unless `allow_private` is set.
+        OSError: Name resolution, the connection or TLS failed, or the deadline is exceeded (TimeoutError).
         UnicodeError: The host name is invalid.
     """
     scheme, host = str(url.scheme), str(url.host).strip("[]")

@@ -8,11 +8,7 @@ from schemas.errors import UsageError
 
 
 def parse_location(name: str | Path) -> Path:
-    """Returns the absolute path of a local file or directory, or the path of a URI.
-
-    Raises:
-        UsageError: The URI is invalid.
-    """
+    """Returns the absolute path of a local file or directory, or the path of a URI; UsageError for an invalid URI."""
     if isinstance(name, ObjectPath):
         return name
     _check_slashes(name)
@@ -25,22 +21,11 @@ def parse_location(name: str | Path) -> Path:
 
 
 def local_path(name: str | Path, option: str = "") -> Path:
-    """Returns the path, possibly relative, of a file or directory that must be on this machine.
-
-    Args:
-        name: The path.
-        option: The command-line option that names it, for the message.
-
-    Raises:
-        UsageError: The path is a URI.
-    """
+    """Returns a path that must be on this machine; UsageError, naming the command-line option, for a URI."""
     _check_slashes(name)
     if is_remote(name):
-        raise UsageError(
-            "this is a URI, but the path must be local",
-            location=f"{option} {name}".strip(),
-            hint="Choose a local path.",
-        )
+        location = f"{option} {name}".strip()
+        raise UsageError("this is a URI, but the path must be local", location=location, hint="Choose a local path.")
     return Path(name)
 
 

@@ -36,9 +36,8 @@ def hold_lock(path: Path, activity: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(
-                _describe_holder(path), location=str(path), hint="Wait until this process ends."
-            ) from None
+            hint = "Wait until this process ends."
+            raise LockedError(_describe_holder(path), location=str(path), hint=hint) from None
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         holder = {"what": activity, "process": os.getpid(), "host": socket.gethostname(), "since": since}

@@ -35,7 +35,6 @@ class ObjectPath(PosixPath):
         raise TypeError(f"{self} is an object, not a local file")
 
     def absolute(self) -> "ObjectPath":
-        """Returns the path itself."""
         return self
 
     @property
@@ -55,22 +54,16 @@ class ObjectPath(PosixPath):
             return bucket.stat(key) if key else None
 
     def require_info(self) -> ObjectInfo:
-        """Returns the metadata of the object.
-
-        Raises:
-            FileNotFoundError: The object does not exist.
-        """
+        """Returns the metadata of the object; FileNotFoundError if it does not exist."""
         info = self.object_info()
         if info is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
         return info
 
     def exists(self, **_: Any) -> bool:
-        """Returns whether the object, or one below, exists."""
         return self.is_file() or self.is_dir()
 
     def is_file(self, **_: Any) -> bool:
-        """Returns whether the object exists."""
         return self.object_info() is not None
 
     def is_dir(self, **_: Any) -> bool:
@@ -80,22 +73,14 @@ class ObjectPath(PosixPath):
             return bucket.has_objects(directory_prefix(key))
 
     def stat(self, **_: Any) -> os.stat_result:
-        """Returns the size and time of the object.
-
-        Raises:
-            FileNotFoundError: The object does not exist.
-        """
+        """Returns the size and time of the object; FileNotFoundError if it does not exist."""
         info = self.require_info()
         seconds = info.modified_ns / 1e9
-        times = [int(seconds)] * 3
-        return os.stat_result(
-            (stat.S_IFREG | 0o644, 0, 0, 1, 0, 0, info.size, *times),
-            {"st_mtime": seconds, "st_mtime_ns": info.modified_ns},
-        )
+        values = (stat.S_IFREG | 0o644, 0, 0, 1, 0, 0, info.size, *[int(seconds)] * 3)
+        return os.stat_result(values, {"st_mtime": seconds, "st_mtime_ns": info.modified_ns})
 
     def lstat(self) -> os.stat_result:
-        """Returns the same as `stat`, because buckets have no links."""
-        return self.stat()
+        return self.stat()  # Buckets have no links.
 
     def iterdir(self) -> Iterator["ObjectPath"]:  # type: ignore[override]
         """Yields the objects and directories directly below."""
@@ -129,17 +114,11 @@ class ObjectPath(PosixPath):
     # === Reading and writing ===
 
     def read_bytes(self) -> bytes:
-        """Reads the object.
-
-        Raises:
-            FileNotFoundError: The object does not exist.
-        """
         bucket, key = self._open()
         with explain_denial(str(self)):
             return bucket.read(key)
 
     def read_text(self, encoding: str | None = None, errors: str | None = None, **_: Any) -> str:
-        """Reads the object as text."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
     def open(self, mode: str = "rb", *_: Any, **__: Any) -> io.BytesIO:  # type: ignore[override]
@@ -149,11 +128,7 @@ class ObjectPath(PosixPath):
         return io.BytesIO(self.read_bytes())
 
     def put(self, data: bytes) -> None:
-        """Puts the object, or replaces it.
-
-        Raises:
-            PermissionError: The service denies the request.
-        """
+        """Puts the object, or replaces it; PermissionError if the service denies the request."""
         bucket, key = self._open()
         with self._require_bucket():
             bucket.put(key, data)
@@ -165,11 +140,7 @@ class ObjectPath(PosixPath):
             return bucket.put_if_absent(key, data)
 
     def upload(self, source: Path) -> None:
-        """Puts a local file of any size.
-
-        Raises:
-            PermissionError: The service denies the request.
-        """
+        """Puts a local file of any size; PermissionError if the service denies the request."""
         bucket, key = self._open()
         with self._require_bucket():
             bucket.upload(source, key)
@@ -185,7 +156,6 @@ class ObjectPath(PosixPath):
         return bucket.hash_object(key, info.size)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Deletes the object."""
         if not missing_ok:
             self.require_info()
         bucket, key = self._open()
@@ -208,6 +178,5 @@ class ObjectPath(PosixPath):
         try:
             yield
         except FileNotFoundError as error:
-            raise CaptError(
-                "the bucket does not exist", location=str(self), hint="Create the bucket, or check the URI."
-            ) from error
+            hint = "Create the bucket, or check the URI."
+            raise CaptError("the bucket does not exist", location=str(self), hint=hint) from error

@@ -16,16 +16,9 @@ from features.io.uris import parse_uri, resolve_endpoint
 
 
 def open_bucket(uri: str) -> tuple[Bucket, str]:
-    """Returns the bucket of a URI, and the key.
-
-    Raises:
-        UsageError: The URI is invalid, or the client of its service is not installed.
-    """
-    parsed = parse_uri(uri)
-    bucket = _cached_bucket(
-        parsed.scheme, parsed.bucket, parsed.anonymous, resolve_endpoint(parsed.scheme), os.getpid()
-    )
-    return bucket, parsed.key.rstrip("/")
+    """Returns the bucket of a URI, and the key; UsageError if the URI is invalid or its client is not installed."""
+    scheme, bucket, key, anonymous = parse_uri(uri)
+    return _cached_bucket(scheme, bucket, anonymous, resolve_endpoint(scheme), os.getpid()), key.rstrip("/")
 
 
 @lru_cache(maxsize=64)
@@ -49,11 +42,7 @@ def explain_denial(uri: str) -> Iterator[None]:
 
 
 def classify_uri(uri: str) -> Literal["directory", "file"] | None:
-    """Returns whether a URI is an object (`file`) or a prefix of objects (`directory`); None if it is neither.
-
-    Raises:
-        CaptError: The service cannot be reached or denies the request.
-    """
+    """Returns whether a URI is an object (`file`) or a prefix of objects (`directory`); None if it is neither."""
     bucket, key = open_bucket(uri.rstrip("/"))
     with explain_denial(uri):
         if key and bucket.stat(key):
@@ -65,11 +54,7 @@ def classify_uri(uri: str) -> Literal["directory", "file"] | None:
 
 
 def list_objects(uri: str) -> Iterator[tuple[str, ObjectInfo]]:
-    """Yields the objects below a URI, each with its name relative to the URI.
-
-    Raises:
-        CaptError: The service cannot be reached or denies the request.
-    """
+    """Yields the objects below a URI, each with its name relative to the URI."""
     bucket, key = open_bucket(uri)
     prefix = directory_prefix(key)
     with explain_denial(uri):
@@ -79,11 +64,7 @@ def list_objects(uri: str) -> Iterator[tuple[str, ObjectInfo]]:
 
 
 def stat_object(uri: str) -> ObjectInfo:
-    """Returns the metadata of an object.
-
-    Raises:
-        FileNotFoundError: The object does not exist.
-    """
+    """Returns the metadata of an object; FileNotFoundError if it does not exist."""
     bucket, key = open_bucket(uri)
     info = bucket.stat(key) if key else None
     if info is None:
@@ -92,11 +73,7 @@ def stat_object(uri: str) -> ObjectInfo:
 
 
 def open_object(uri: str, buffer_size: int) -> BinaryIO:
-    """Opens an object; it is read in ranges of at least `buffer_size` bytes.
-
-    Raises:
-        FileNotFoundError: The object does not exist.
-    """
+    """Opens an object, read in ranges of at least `buffer_size` bytes; FileNotFoundError if it does not exist."""
     info = stat_object(uri)
     return io.BufferedReader(_ObjectFile(open_bucket(uri)[0], info), buffer_size)
 

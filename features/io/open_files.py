@@ -2,8 +2,9 @@
 
 import os
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO
 
 from features.io import objects
 from features.io.uris import is_uri
@@ -13,35 +14,20 @@ MAX_IMAGE_BYTES = 256 << 20
 _BUFFER_BYTES = 128 << 10
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 @dataclass(frozen=True)
 class FileState:
-    """The state of a file. A changed file has another state.
+    """The state of a file, which differs if the file has changed."""
 
-    Args:
-        modified_ns: Time of the last change, in nanoseconds since 1970.
-        identity: Its inode, or the object's entity tag or generation.
-        version: The identity with times and size.
-    """
-
-    modified_ns: int
-    identity: str
-    version: str
+    modified_ns: int  # time of the last change, since 1970
+    identity: str  # inode, or the object's entity tag or generation
+    version: str  # the identity with times and size
 
 
 def open_file(location: str, buffer_size: int = _BUFFER_BYTES) -> BinaryIO:
-    """Opens a file or object for random access.
-
-    Args:
-        location: Path or URI.
-        buffer_size: Minimum number of bytes per request.
+    """Opens a file or object for random access, in requests of at least `buffer_size` bytes.
 
     Raises:
-        FileNotFoundError: The file does not exist.
-        OSError: The file cannot be read.
+        OSError: The file does not exist (FileNotFoundError) or cannot be read.
         CaptError: The service cannot be reached.
     """
     if is_uri(location):
@@ -50,13 +36,7 @@ def open_file(location: str, buffer_size: int = _BUFFER_BYTES) -> BinaryIO:
 
 
 def read_file(location: str, max_bytes: int) -> bytes:
-    """Reads a file or object.
-
-    Raises:
-        RecordError: The file has more than `max_bytes` (`too large`).
-        OSError: As raised by `open_file`.
-        CaptError: As raised by `open_file`.
-    """
+    """Reads a file or object; raises as `open_file`, and RecordError (`too large`) for more than `max_bytes`."""
     if is_uri(location):
         bucket, key = objects.open_bucket(location)
         data = bucket.read_within(key, max_bytes)
@@ -84,12 +64,8 @@ def check_size(size: int, label: str, max_bytes: int) -> None:
         raise RecordError("read", "too large", f"{label}: more than {max_bytes} bytes", permanent=False)
 
 
-def read_within(file: _Readable, label: str, max_bytes: int) -> bytes:
-    """Reads the rest of a file, regardless of its declared size.
-
-    Raises:
-        RecordError: The rest has more than `max_bytes` (`too large`).
-    """
+def read_within(file: IO[bytes] | BufferedIOBase, label: str, max_bytes: int) -> bytes:
+    """Reads the rest of a file, whatever size it declares; RecordError (`too large`) for more than `max_bytes`."""
     data = file.read(max_bytes + 1)
     check_size(len(data), label, max_bytes)
     return data

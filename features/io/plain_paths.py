@@ -22,13 +22,7 @@ class PlainPath:
     """A path of a directory without special characters.
 
     It is the directory's own path if that is plain, otherwise a symbolic link in a temporary directory, which is
-    deleted with this object.
-
-    Args:
-        directory: The directory, on this machine.
-
-    Raises:
-        CaptError: No temporary directory has a plain path.
+    deleted with this object. CaptError if no temporary directory has a plain path.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -3,25 +3,15 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from features.io.bucket import (
-    CHUNK_BYTES,
-    CONNECT_SECONDS,
-    MAX_CONNECTIONS,
-    REQUEST_SECONDS,
-    WRITER_KEY,
-    Bucket,
-    ObjectInfo,
-    translate_status,
-)
+from features.io.bucket import MAX_CONNECTIONS, TIMEOUT_SECONDS, WRITER_KEY, Bucket, ObjectInfo, translate_status
 from features.io.retries import TransientError, describe_unreachable
 from schemas.errors import UsageError
 
-# The service also responds in this way to concurrent conditional puts, and to an upload whose end is lost.
+# The first two answer concurrent conditional puts, and an upload whose end is lost.
 _TRANSIENT = (
     "ConditionalRequestConflict",
     "NoSuchUpload",
@@ -30,17 +20,12 @@ _TRANSIENT = (
     "SlowDown",
     "Throttling",
 )
+_CHUNK_BYTES = 1 << 20
 _PART_ATTEMPTS = 4
 
 
 class S3Bucket(Bucket):
-    """A bucket of S3.
-
-    Args:
-        name: Name of the bucket.
-        anonymous: Whether to send no credentials.
-        endpoint: URL of the service; empty for Amazon's.
-    """
+    """A bucket of S3; `anonymous` sends no credentials, and an empty endpoint is Amazon's."""
 
     def __init__(self, name: str, anonymous: bool, endpoint: str) -> None:
         super().__init__(f"s3://{name}")
@@ -52,17 +37,18 @@ class S3Bucket(Bucket):
             answer = self._call(key, "head_object", Key=key)
         except FileNotFoundError:
             return None
-        return _object_info(key, answer["ContentLength"], answer["LastModified"], answer["ETag"])
+        return _object_info({**answer, "Key": key, "Size": answer["ContentLength"]})
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         for page in self._pages(prefix):
-            yield from _parse_objects(page)
+            yield from map(_object_info, page.get("Contents", ()))
 
     def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
-        prefixes, objects = [], []
+        prefixes: list[str] = []
+        objects: list[ObjectInfo] = []
         for page in self._pages(prefix, Delimiter="/"):
             prefixes += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
-            objects += _parse_objects(page)
+            objects += map(_object_info, page.get("Contents", ()))
         return prefixes, objects
 
     def has_objects(self, prefix: str) -> bool:
@@ -70,12 +56,8 @@ class S3Bucket(Bucket):
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         byte_range = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
-
-        def read() -> bytes:
-            data: bytes = self._client.get_object(Bucket=self._name, Key=key, **byte_range)["Body"].read()
-            return data
-
-        return self._request(key, read)
+        get = partial(self._client.get_object, Bucket=self._name, Key=key, **byte_range)
+        return self._request(key, lambda: bytes(get()["Body"].read()))
 
     def read_within(self, key: str, max_bytes: int) -> bytes | None:
         def read() -> bytes | None:
@@ -111,7 +93,7 @@ class S3Bucket(Bucket):
 
     def _receive(self, key: str, write: Callable[[bytes], object]) -> None:
         body = self._client.get_object(Bucket=self._name, Key=key)["Body"]
-        while chunk := body.read(CHUNK_BYTES):
+        while chunk := body.read(_CHUNK_BYTES):
             write(chunk)
 
     def _pages(self, prefix: str, **parameters: str) -> Iterator[dict[str, Any]]:
@@ -133,14 +115,8 @@ class S3Bucket(Bucket):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error.response.get("Error", {}).get("Code", "")
             return translate_status(status, str(error), uri, transient=code in _TRANSIENT)
-        transient = (
-            exceptions.ConnectionError,
-            exceptions.HTTPClientError,
-            exceptions.IncompleteReadError,
-            exceptions.FlexibleChecksumError,
-            HTTPError,
-        )
-        if isinstance(error, transient):
+        network = (exceptions.ConnectionError, exceptions.HTTPClientError, HTTPError)
+        if isinstance(error, (*network, exceptions.IncompleteReadError, exceptions.FlexibleChecksumError)):
             return TransientError(str(error))
         return describe_unreachable(error, uri) if isinstance(error, exceptions.BotoCoreError) else error
 
@@ -155,12 +131,11 @@ class S3Bucket(Bucket):
             from botocore import UNSIGNED
             from botocore.config import Config
         except ImportError:
-            raise UsageError(
-                "a bucket of S3 needs boto3", location=self._uri, hint='Install it with: pip install "capt[s3]"'
-            ) from None
+            hint = 'Install it with: pip install "capt[s3]"'
+            raise UsageError("a bucket of S3 needs boto3", location=self._uri, hint=hint) from None
         config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=REQUEST_SECONDS,
+            connect_timeout=TIMEOUT_SECONDS[0],
+            read_timeout=TIMEOUT_SECONDS[1],
             retries={"total_max_attempts": attempts},
             max_pool_connections=MAX_CONNECTIONS,
             s3={"addressing_style": "path" if self._endpoint else "auto"},
@@ -176,11 +151,6 @@ class S3Bucket(Bucket):
         )
 
 
-def _parse_objects(page: dict[str, Any]) -> list[ObjectInfo]:
-    return [
-        _object_info(item["Key"], item["Size"], item["LastModified"], item["ETag"]) for item in page.get("Contents", ())
-    ]
-
-
-def _object_info(key: str, size: int, modified: datetime, tag: str) -> ObjectInfo:
-    return ObjectInfo(key, size, round(modified.timestamp() * 1e9), tag.strip('"'))
+def _object_info(item: dict[str, Any]) -> ObjectInfo:
+    modified_ns = round(item["LastModified"].timestamp() * 1e9)
+    return ObjectInfo(item["Key"], item["Size"], modified_ns, item["ETag"].strip('"'))

@@ -20,20 +20,14 @@ class SmallFiles:
     """The small files directly in a directory.
 
     Files in a bucket are read at once, as one listing contains them. Local files are read when they are requested,
-    because a listing during writes may lack an older file.
-
-    Args:
-        directory: The directory; it may be missing.
+    because a listing during writes may lack an older file. The directory may be missing.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._contents: dict[str, bytes] | None = None
-        if isinstance(directory, ObjectPath):
-            self._contents = _read_objects(directory)
+        self._contents = _read_objects(directory) if isinstance(directory, ObjectPath) else None
 
     def names(self) -> Collection[str]:
-        """Returns the names of the files."""
         return [path.name for path in self._directory.glob("*")] if self._contents is None else self._contents
 
     def read(self, name: str) -> bytes | None:

@@ -7,22 +7,10 @@ machine's role.
 
 import os
 import re
-from dataclasses import dataclass
 
 from schemas.errors import UsageError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_ANONYMOUS = "anonymous"
-
-
-@dataclass(frozen=True)
-class ObjectUri:
-    """The parts of a URI; `key` is empty for a whole bucket."""
-
-    scheme: str
-    bucket: str
-    key: str
-    anonymous: bool
 
 
 def is_uri(location: str) -> bool:
@@ -30,8 +18,8 @@ def is_uri(location: str) -> bool:
     return bool(_SCHEME.match(location))
 
 
-def parse_uri(uri: str) -> ObjectUri:
-    """Splits a URI.
+def parse_uri(uri: str) -> tuple[str, str, str, bool]:
+    """Splits a URI into scheme, bucket, key (empty for a whole bucket) and whether it is anonymous.
 
     Raises:
         UsageError: The scheme is neither `s3` nor `gs`, the bucket is missing, or the URI contains credentials.
@@ -41,18 +29,14 @@ def parse_uri(uri: str) -> ObjectUri:
     user, at, bucket = authority.rpartition("@")
     location = f"{scheme}://…@{bucket}" if at else uri
     if scheme not in ("s3", "gs"):
-        raise UsageError(
-            f"{scheme}:// is not supported; only s3:// and gs:// are",
-            location=location,
-            hint="Copy the files to a bucket or to this machine.",
-        )
+        hint = "Copy the files to a bucket or to this machine."
+        raise UsageError(f"{scheme}:// is not supported; only s3:// and gs:// are", location=location, hint=hint)
     if not bucket:
         raise UsageError("the URI has no bucket", location=location)
-    if at and user != _ANONYMOUS:
-        raise UsageError(
-            "the URI contains credentials", location=location, hint="Set the credentials in environment variables."
-        )
-    return ObjectUri(scheme, bucket, key, bool(at))
+    if at and user != "anonymous":
+        hint = "Set the credentials in environment variables."
+        raise UsageError("the URI contains credentials", location=location, hint=hint)
+    return scheme, bucket, key, bool(at)
 
 
 def resolve_endpoint(scheme: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.io.atomic_files import ensure_verified, hash_file, write
+from features.io.atomic_files import ensure_local, hash_file, write
 from features.io.file_trees import FileChecker
 from features.store.commit_log import CommitLog
 from features.store.layout import CACHE
@@ -62,7 +62,7 @@ def check_file(root: Path, entry: FileEntry) -> Path:
     Raises:
         CorruptFileError: The file is missing or corrupt.
     """
-    return ensure_verified(root / entry.path, entry.sha256)
+    return ensure_local(root / entry.path, entry.sha256, check=True)
 
 
 def is_intact(root: Path, entry: FileEntry, suspect: Collection[str] = ()) -> bool:

@@ -26,22 +26,18 @@ def start_logging(quiet: bool, debug: bool, log_file: str | None) -> None:
     log.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file:
-        handlers.append(_log_file(log_file))
+        location = f"--log-file {log_file}"
+        if "://" in log_file:
+            raise UsageError("not a local path", location=location, hint="Choose a local path.")
+        try:
+            handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"the log cannot be written: {error.strerror}", location=location) from None
     for handler in handlers:
         handler.setFormatter(_PrintableFormatter("%(message)s"))
         log.addHandler(handler)
     if not debug:
         _silence_libraries()
-
-
-def _log_file(path: str) -> logging.Handler:
-    location = f"--log-file {path}"
-    if "://" in path:
-        raise UsageError("not a local path", location=location, hint="Choose a local path.")
-    try:
-        return logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the log cannot be written: {error.strerror}", location=location) from None
 
 
 def _silence_libraries() -> None:

@@ -68,9 +68,8 @@ class FileChecker:
         try:
             if self._infos is not None and isinstance(path, ObjectPath):
                 info = self._infos.get(path)
-                if info is None or info.size != entry.bytes:
-                    return False
-                return not check_hash or local_cache().hash_object(path, info) == entry.sha256
+                is_same_size = info is not None and info.size == entry.bytes
+                return is_same_size and (not check_hash or local_cache().hash_object(path, info) == entry.sha256)
             return path.stat().st_size == entry.bytes and (not check_hash or hash_file(path) == entry.sha256)
         except OSError:
             return False

@@ -2,8 +2,7 @@
 
     URL → http or https, no user → host name resolved → public address? → connection to this very address → deadline
 
-A host name is resolved once per connection, and capt connects to the checked address, so a name
-that resolves to another address at the next look-up has no effect. Every redirect opens a new, checked connection.
+capt connects to the address that it checked, also after a redirect, so another answer of DNS has no effect.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ import threading
 import time
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError
@@ -125,11 +125,9 @@ def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -
     """
     scheme, host = str(url.scheme), str(url.host).strip("[]")
     port = url.port or _PORTS[scheme]
-    connection: _CheckedConnection
-    if scheme == "https":
-        connection = _CheckedTlsConnection(host, port, timeout=seconds, ssl_context=_tls_context())
-    else:
-        connection = _CheckedConnection(host, port, timeout=seconds)
+    tls = {"ssl_context": _tls_context()} if scheme == "https" else {}
+    kind: Any = _CheckedTlsConnection if tls else _CheckedConnection
+    connection: _CheckedConnection = kind(host, port, timeout=seconds, **tls)
     connection.deadline, connection.allow_private = deadline, allow_private
     try:
         connection.connect()

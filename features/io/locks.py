@@ -22,14 +22,10 @@ class LockedError(CaptError):
 
 @contextlib.contextmanager
 def hold_lock(path: Path, activity: str) -> Iterator[None]:
-    """Holds the lock at `path` while the block runs.
-
-    Args:
-        path: The lock file. It is not deleted and names its last holder.
-        activity: Activity of the holder, for the error of other processes, such as `training`.
+    """Holds the lock file `path`, which names its last holder and is not deleted, while the block runs.
 
     Raises:
-        LockedError: Another process holds the lock; the message names it, its host, its activity and the time.
+        LockedError: Another process holds the lock; the message names it, its host, its `activity` and the time.
     """
     make_directory(path.parent)
     with path.open("a+", encoding="utf-8") as file:

@@ -6,7 +6,6 @@ request. A directory exists while an object exists below it. Functions that need
 """
 
 import contextlib
-import errno
 import io
 import os
 import stat
@@ -55,10 +54,8 @@ class ObjectPath(PosixPath):
 
     def require_info(self) -> ObjectInfo:
         """Returns the metadata of the object; FileNotFoundError if it does not exist."""
-        info = self.object_info()
-        if info is None:
-            raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
-        return info
+        with explain_denial(str(self)):
+            return objects.stat_object(str(self))
 
     def exists(self, **_: Any) -> bool:
         return self.is_file() or self.is_dir()
@@ -68,8 +65,7 @@ class ObjectPath(PosixPath):
 
     def is_dir(self, **_: Any) -> bool:
         """Returns whether an object below exists."""
-        bucket, key = self._open()
-        with explain_denial(str(self)), self._require_bucket():
+        with explain_denial(str(self)), self._require_bucket() as (bucket, key):
             return bucket.has_objects(directory_prefix(key))
 
     def stat(self, **_: Any) -> os.stat_result:
@@ -84,8 +80,7 @@ class ObjectPath(PosixPath):
 
     def iterdir(self) -> Iterator["ObjectPath"]:  # type: ignore[override]
         """Yields the objects and directories directly below."""
-        bucket, key = self._open()
-        with explain_denial(str(self)), self._require_bucket():
+        with explain_denial(str(self)), self._require_bucket() as (bucket, key):
             prefixes, infos = bucket.list_level(directory_prefix(key))
         names = {prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes}
         names |= {info.key.rpartition("/")[2] for info in infos}
@@ -129,20 +124,17 @@ class ObjectPath(PosixPath):
 
     def put(self, data: bytes) -> None:
         """Puts the object, or replaces it; PermissionError if the service denies the request."""
-        bucket, key = self._open()
-        with self._require_bucket():
+        with self._require_bucket() as (bucket, key):
             bucket.put(key, data)
 
     def put_if_absent(self, data: bytes) -> bool:
         """Puts the object unless one exists; returns whether this call put it, also if a response was lost."""
-        bucket, key = self._open()
-        with self._require_bucket():
+        with self._require_bucket() as (bucket, key):
             return bucket.put_if_absent(key, data)
 
     def upload(self, source: Path) -> None:
         """Puts a local file of any size; PermissionError if the service denies the request."""
-        bucket, key = self._open()
-        with self._require_bucket():
+        with self._require_bucket() as (bucket, key):
             bucket.upload(source, key)
 
     def download(self, info: ObjectInfo, target: Path) -> str:
@@ -167,16 +159,17 @@ class ObjectPath(PosixPath):
             path.unlink(missing_ok=True)
 
     def mkdir(self, *_: Any, **__: Any) -> None:
-        """Does nothing, because a directory exists once an object exists below it."""
+        """Does nothing, because a directory exists while an object exists below it."""
 
     def rmdir(self) -> None:
-        """Does nothing, because a directory does not exist once no object exists below it."""
+        """Does nothing, as `mkdir`."""
 
     @contextlib.contextmanager
-    def _require_bucket(self) -> Iterator[None]:
-        """Turns FileNotFoundError of a request into a CaptError: such a request fails only if the bucket is missing."""
+    def _require_bucket(self) -> Iterator[tuple[Bucket, str]]:
+        """Yields the bucket and the key; FileNotFoundError of a request becomes CaptError: the bucket is missing."""
+        opened = self._open()
         try:
-            yield
+            yield opened
         except FileNotFoundError as error:
             hint = "Create the bucket, or check the URI."
             raise CaptError("the bucket does not exist", location=str(self), hint=hint) from error

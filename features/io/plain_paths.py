@@ -55,8 +55,6 @@ def _temporary_directory() -> Path:
     for directory in (default, *_TEMPORARY):
         if _is_plain(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
-    raise CaptError(
-        "TensorFlow cannot read this directory, because no temporary directory has a plain path",
-        location=str(default),
-        hint="Set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes.",
-    )
+    message = "TensorFlow cannot read this directory, because no temporary directory has a plain path"
+    hint = "Set TMPDIR to a directory whose path is ASCII without [ ] * ? and backslashes."
+    raise CaptError(message, location=str(default), hint=hint)

@@ -9,10 +9,7 @@ from schemas.errors import CaptError
 from schemas.secrets import strip_user
 
 ATTEMPTS = 8
-BASE_SECONDS = 0.25
-MAX_SECONDS = 10.0
-
-_MAX_ERROR_CHARACTERS = 300
+BASE_SECONDS, MAX_SECONDS = 0.25, 10.0
 
 Answer = TypeVar("Answer")
 
@@ -22,13 +19,9 @@ class TransientError(OSError):
 
 
 def retry(request: Callable[[], Answer], uri: str) -> Answer:
-    """Repeats a request while it raises TransientError.
+    """Repeats a request while it raises TransientError; CaptError if all `ATTEMPTS` failed.
 
-    The waits are random up to a bound that doubles ("full jitter"), so that clients that were throttled at the same
-    time do not retry at the same time.
-
-    Raises:
-        CaptError: All `ATTEMPTS` failed.
+    Waits are random up to a bound that doubles ("full jitter"), so that throttled clients do not retry at once.
     """
     attempt = 1
     while True:
@@ -44,5 +37,5 @@ def retry(request: Callable[[], Answer], uri: str) -> Answer:
 def describe_unreachable(error: Exception, uri: str) -> CaptError:
     """Returns the error of a command whose request failed, on one line and without secrets."""
     text = strip_user(str(error))  # The endpoint in the environment may contain a password.
-    text = " ".join(text.split(" (Request ID")[0].split())[:_MAX_ERROR_CHARACTERS]
+    text = " ".join(text.split(" (Request ID")[0].split())[:300]
     return CaptError(f"cannot be reached: {text}", location=uri, hint="Check the URI, the credentials and the network.")

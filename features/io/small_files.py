@@ -1,8 +1,4 @@
-"""Reads the small files of a directory; of a bucket's directory, it downloads only new or changed files.
-
-`$CAPT_CACHE_DIR/small/s3/<bucket>/<key>` contains each file with its tag. So reading a log of a thousand commits takes
-one listing and one request per new entry.
-"""
+"""Reads the small files of a directory; in a bucket, one listing finds the new or changed files to download."""
 
 import contextlib
 from collections.abc import Collection

@@ -44,7 +44,7 @@ def option(default: Any, text: str, metavar: str | None = None) -> Any:
 class Options(Settings):
     """Options of one command; the docstring of a subclass is the help of its command.
 
-    Each field has an `Option` or an `Argument`, from its `Annotated` type or from `option`.
+    `option` declares an option with a default; a required one, or an argument, is an `Annotated` type.
     """
 
     @field_validator("*", mode="before")

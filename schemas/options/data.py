@@ -5,7 +5,7 @@ from typing import Annotated
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 
 NewDirectory = Annotated[str, Argument("Output directory. Must be new, empty, or contain the same dataset.", "DIR")]
-GeneratorSeed = Annotated[Natural, Option("Seed of the random generator.")]
+GENERATOR_SEED = option(0, "Seed of the random generator.")
 
 
 class Fetch(Options):
@@ -28,7 +28,7 @@ class SynthScenes(Options):
 
     out: NewDirectory
     num_images: Count = option(400, "Number of scenes, at least 5.")
-    seed: GeneratorSeed = 0
+    seed: Natural = GENERATOR_SEED
     objects_per_scene: str = option(
         "1,2,3", "Allowed numbers of objects per scene, comma-separated: some of 1, 2 and 3.", "COUNTS"
     )
@@ -47,7 +47,7 @@ class SynthCaptcha(Options):
         "Number of images, from the first on, whose labels are written to spec_train_val.txt. truth.txt always "
         "contains all labels. [default: 6/7 of --num-images]",
     )
-    seed: GeneratorSeed = 0
+    seed: Natural = GENERATOR_SEED
     font_dir: str | None = option(
         None, "Directory with .ttf or .otf files. [default: four fonts that ship with Matplotlib]", "DIR"
     )

@@ -14,16 +14,12 @@ ImageArguments = Annotated[
     tuple[str, ...],
     Argument("Image, directory, .zip or .tar file, or a URI (s3://, gs://, http://, https://). Repeatable.", "PATH"),
 ]
-AllowPrivateAddresses = Annotated[
-    bool, Option("Allow http:// and https:// URLs that resolve to non-public IP addresses.")
-]
-Strategy = Annotated[
-    DecodingStrategy,
-    Option(
-        "Decoding strategy: greedy; beam (CTC prefix beam search, width 10); or lexicon (the most probable label "
-        "of the train split)."
-    ),
-]
+ALLOW_PRIVATE_ADDRESSES = option(False, "Allow http:// and https:// URLs that resolve to non-public IP addresses.")
+STRATEGY = option(
+    "greedy",
+    "Decoding strategy: greedy; beam (CTC prefix beam search, width 10); or lexicon (the most probable label "
+    "of the train split).",
+)
 
 
 class SearchOptions(Options):
@@ -123,7 +119,7 @@ class Caption(GenerationOptions):
         "Number of captions to return per image, best first. At most --num-beams, unless --temperature is given. "
         "[default: 1]",
     )
-    allow_private_addresses: AllowPrivateAddresses = False
+    allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
 
 class Recognize(Options):
@@ -131,8 +127,8 @@ class Recognize(Options):
 
     run: RunArgument
     images: ImageArguments
-    decoding_strategy: Strategy = "greedy"
-    allow_private_addresses: AllowPrivateAddresses = False
+    decoding_strategy: DecodingStrategy = STRATEGY
+    allow_private_addresses: bool = ALLOW_PRIVATE_ADDRESSES
 
 
 class PredictCaptions(GenerationOptions):
@@ -158,7 +154,7 @@ class PredictCaptcha(Options):
         str,
         Option("Output file, one `a120000 fail` line per image. Written only when every image has a label.", "FILE"),
     ]
-    decoding_strategy: Strategy = "greedy"
+    decoding_strategy: DecodingStrategy = STRATEGY
     fallback_label: str | None = option(
         None,
         "Label to write for images that are missing or cannot be read, letters a to z. [default: stop with an "

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from schemas.choices import Compression, Format, ResizeMethodOption, ResizeMode, Standardizer
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
 from schemas.options.extractor import ExtractorOptions
-from schemas.options.shared import CaptchaImages, DryRun, NumShards
+from schemas.options.shared import DRY_RUN, NUM_SHARDS, CaptchaImages
 
 CaptionDatasetType = Literal["coco", "karpathy", "flickr8k", "flickr30k", "conceptual", "iapr", "csv", "jsonl"]
 DatasetType = CaptionDatasetType | Literal["folder"]
@@ -14,49 +14,36 @@ StoreToWrite = Annotated[
     str,
     Option("Store to write to: a local directory, or an s3:// or gs:// URI. Created if it does not exist.", "STORE"),
 ]
-Annotations = Annotated[
-    tuple[str, ...],
-    Option(
-        "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable.",
-        "PATH",
-    ),
-]
-DatasetName = Annotated[str | None, Option("Name of the dataset in the store. [default: the dataset type]", "NAME")]
-ShardFormat = Annotated[Format, Option("File format of the shards: tfrecord or parquet.")]
-LimitImages = Annotated[
-    Count | None, Option("Maximum number of images. The image ID and --seed determine the selection. [default: all]")
-]
-LimitCaptions = Annotated[
-    Count | None,
-    Option("Maximum number of captions of the selected images in total. Whole images are selected. [default: all]"),
-]
-SelectionSeed = Annotated[
-    Natural, Option("Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
-]
-SplitRatios = Annotated[
-    str,
-    Option(
-        "Split assignment: `own` keeps the published splits and hashes all other image IDs 0.8/0.1/0.1; "
-        "TRAIN,VAL,TEST fractions hash every image ID. An image already in the store keeps its split.",
-        "RATIOS",
-    ),
-]
-MaxFailures = Annotated[
-    str | None,
-    Option(
-        "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
-        "usable records and exits with code 3. [default: 5%; conceptual: 100%]",
-        "N|P%",
-    ),
-]
-Rehash = Annotated[bool, Option("Hash every image again instead of using the hash cache.")]
-AllowMixedNumerics = Annotated[
-    bool,
-    Option(
-        "Allow new rows that were computed on another CPU type, or with another version of TensorFlow, Pillow or "
-        "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]"
-    ),
-]
+ANNOTATIONS = option(
+    (),
+    "Annotation file, or a directory or archive (.zip, .tar) that contains it; local, s3:// or gs://. Repeatable.",
+    "PATH",
+)
+DATASET_NAME = option(None, "Name of the dataset in the store. [default: the dataset type]", "NAME")
+SHARD_FORMAT = option("tfrecord", "File format of the shards: tfrecord or parquet.")
+LIMIT_IMAGES = option(None, "Maximum number of images. The image ID and --seed determine the selection. [default: all]")
+LIMIT_CAPTIONS = option(
+    None, "Maximum number of captions of the selected images in total. Whole images are selected. [default: all]"
+)
+SELECTION_SEED = option(0, "Seed of the selection by --limit-images and --limit-captions. Does not affect splits.")
+SPLIT_RATIOS = option(
+    "own",
+    "Split assignment: `own` keeps the published splits and hashes all other image IDs 0.8/0.1/0.1; "
+    "TRAIN,VAL,TEST fractions hash every image ID. An image already in the store keeps its split.",
+    "RATIOS",
+)
+MAX_FAILURES = option(
+    None,
+    "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
+    "usable records and exits with code 3. [default: 5%; conceptual: 100%]",
+    "N|P%",
+)
+REHASH = option(False, "Hash every image again instead of using the hash cache.")
+ALLOW_MIXED_NUMERICS = option(
+    False,
+    "Allow new rows that were computed on another CPU type, or with another version of TensorFlow, Pillow or "
+    "libjpeg, than the rows in the table. Such rows are not bit-identical. [default: stop with an error]",
+)
 BeamOptions = Annotated[
     tuple[str, ...],
     Argument("Apache Beam pipeline options, after `--`, such as `-- --runner=FlinkRunner`.", "BEAM_OPTIONS"),
@@ -85,8 +72,8 @@ class PrepareFeatures(ExtractorOptions):
             "PATH",
         ),
     ]
-    annotations: Annotations = ()
-    dataset_name: DatasetName = None
+    annotations: tuple[str, ...] = ANNOTATIONS
+    dataset_name: str | None = DATASET_NAME
     resize_method: ResizeMethodOption = option(
         "pillow",
         "Resize method: pillow (bilinear, antialiased), draft (as pillow, with large JPEGs decoded at reduced "
@@ -102,7 +89,7 @@ class PrepareFeatures(ExtractorOptions):
         "With crop: length in pixels to which the shorter side is resized first. At least the longer side of the "
         "input size. [default: the smallest size that covers the crop]",
     )
-    format: ShardFormat = "tfrecord"
+    format: Format = SHARD_FORMAT
     compression: Compression = option(
         "none",
         "Compression of each feature value: none or zstd. zstd makes dense float features 12 to 30% smaller and "
@@ -113,25 +100,25 @@ class PrepareFeatures(ExtractorOptions):
         "Maximum number of images per forward pass, or auto (16). Halved automatically when memory runs out.",
         "N|auto",
     )
-    num_shards: NumShards = None
-    limit_images: LimitImages = None
-    limit_captions: LimitCaptions = None
-    seed: SelectionSeed = 0
-    split_ratios: SplitRatios = "own"
-    max_failures: MaxFailures = None
+    num_shards: Count | None = NUM_SHARDS
+    limit_images: Count | None = LIMIT_IMAGES
+    limit_captions: Count | None = LIMIT_CAPTIONS
+    seed: Natural = SELECTION_SEED
+    split_ratios: str = SPLIT_RATIOS
+    max_failures: str | None = MAX_FAILURES
     dry_run: bool = option(False, "Report cached and missing images, table size and estimated time. Write nothing.")
     assume_images: Count | None = option(
         None, "With --dry-run: number of images for which to estimate size and time. [default: the number found]"
     )
     retry_failed: bool = option(False, "Process again the images and URLs that failed permanently in earlier runs.")
-    rehash: Rehash = False
+    rehash: bool = REHASH
     max_image_pixels: Count | None = option(
         None, "Maximum number of pixels per image. Larger images fail. [default: 178956970]"
     )
     max_image_bytes: Count | None = option(
         None, "Maximum size of an image file in bytes. Larger files fail. [default: 268435456, 256 MiB]"
     )
-    allow_mixed_numerics: AllowMixedNumerics = False
+    allow_mixed_numerics: bool = ALLOW_MIXED_NUMERICS
     allow_private_addresses: bool = option(
         False, "Allow downloads from non-public IP addresses (dataset type `conceptual` only)."
     )
@@ -155,8 +142,8 @@ class PrepareCaptions(Options):
         CaptionDatasetType,
         Option("Format of the source dataset: coco, karpathy, flickr8k, flickr30k, conceptual, iapr, csv or jsonl."),
     ]
-    annotations: Annotations = ()
-    dataset_name: DatasetName = None
+    annotations: tuple[str, ...] = ANNOTATIONS
+    dataset_name: str | None = DATASET_NAME
     vocab_size: int | None = option(
         None, "Maximum vocabulary size, including the 4 special tokens. At least 5, or 0 for no limit. [default: 5000]"
     )
@@ -179,12 +166,12 @@ class PrepareCaptions(Options):
         "Maximum caption length in tokens, including <start> and <end>. Longer captions are truncated. At least 3, "
         "or 0 for no limit.",
     )
-    limit_images: LimitImages = None
-    limit_captions: LimitCaptions = None
-    seed: SelectionSeed = 0
-    split_ratios: SplitRatios = "own"
-    max_failures: MaxFailures = None
-    dry_run: DryRun = False
+    limit_images: Count | None = LIMIT_IMAGES
+    limit_captions: Count | None = LIMIT_CAPTIONS
+    seed: Natural = SELECTION_SEED
+    split_ratios: str = SPLIT_RATIOS
+    max_failures: str | None = MAX_FAILURES
+    dry_run: bool = DRY_RUN
     beam_options: BeamOptions = ()
 
 
@@ -210,19 +197,19 @@ class PrepareCaptcha(Options):
     )
     height: Count = option(80, "Height of the stored image in pixels.")
     width: Count = option(160, "Width of the stored image in pixels.")
-    format: ShardFormat = "tfrecord"
+    format: Format = SHARD_FORMAT
     compression: Compression = option(
         "none", "Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."
     )
-    num_shards: NumShards = None
+    num_shards: Count | None = NUM_SHARDS
     max_failures: str | None = option(
         None,
         "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
         "usable records and exits with code 3. [default: 5%]",
         "N|P%",
     )
-    dry_run: DryRun = False
+    dry_run: bool = DRY_RUN
     retry_failed: bool = option(False, "Process again the images that failed permanently in earlier runs.")
-    rehash: Rehash = False
-    allow_mixed_numerics: AllowMixedNumerics = False
+    rehash: bool = REHASH
+    allow_mixed_numerics: bool = ALLOW_MIXED_NUMERICS
     beam_options: BeamOptions = ()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from schemas.choices import Split
 from schemas.options.base import Argument, Count, Natural, Options, option
-from schemas.options.shared import CaptionTable, NumShards, StoreArgument
+from schemas.options.shared import CAPTION_TABLE, NUM_SHARDS, StoreArgument
 
 
 class StoreLs(Options):
@@ -24,7 +24,7 @@ class StoreShow(Options):
 
     store: StoreArgument
     dataset: str | None = option(None, "Dataset in the store. [default: the only dataset]", "NAME")
-    caption_table: CaptionTable = None
+    caption_table: str | None = CAPTION_TABLE
     output: str | None = option(None, "HTML file to write the examples to. [default: print a table]", "FILE")
     num_examples: Count = option(24, "Number of examples.")
     split: Split | None = option(None, "Split of the examples: train, val, test or unused. [default: all]")
@@ -48,7 +48,7 @@ class StoreCompact(Options):
     """
 
     store: StoreArgument
-    num_shards: NumShards = None
+    num_shards: Count | None = NUM_SHARDS
     feature_table: str | None = option(
         None, "Feature table to compact, by fingerprint or the beginning of one. [default: all]", "FINGERPRINT"
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from schemas.choices import CaptionsPerImage, RnnCell
 from schemas.options.base import Argument, Count, Natural, Option, Options, option
-from schemas.options.shared import CaptionTable
+from schemas.options.shared import CAPTION_TABLE
 
 Profile = Literal["default", "quick"]
 CaptionerName = Literal[
@@ -20,31 +20,20 @@ RunDir = Annotated[
     str,
     Option("Run directory. Created if it does not exist. An unfinished run resumes from its last checkpoint.", "DIR"),
 ]
-Datasets = Annotated[
-    tuple[str, ...],
-    Option("Dataset in the store to train on. Repeatable. [default: the only dataset that fits]", "NAME"),
-]
-StepsPerEpoch = Annotated[
-    Count | None,
-    Option(
-        "Number of steps per epoch. If set, images are sampled with replacement. [default: one pass over the train "
-        "split]"
-    ),
-]
-SaveSteps = Annotated[
-    Count | None,
-    Option(
-        "Number of steps between checkpoints, in addition to one after each epoch. [default: after each epoch only]"
-    ),
-]
-WarmStartFrom = Annotated[
-    str | None,
-    Option(
-        "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary "
-        "may differ. [default: random initialization]",
-        "RUN",
-    ),
-]
+DATASETS = option((), "Dataset in the store to train on. Repeatable. [default: the only dataset that fits]", "NAME")
+STEPS_PER_EPOCH = option(
+    None,
+    "Number of steps per epoch. If set, images are sampled with replacement. [default: one pass over the train split]",
+)
+SAVE_STEPS = option(
+    None, "Number of steps between checkpoints, in addition to one after each epoch. [default: after each epoch only]"
+)
+WARM_START_FROM = option(
+    None,
+    "Run that the initial weights are copied from. The model and its sizes must be the same; the vocabulary "
+    "may differ. [default: random initialization]",
+    "RUN",
+)
 
 
 class Config(Options):
@@ -95,19 +84,19 @@ class TrainCaptioner(TrainingOptions):
         "Captioner: soft_attention, hard_attention, transformer, nic, m_rnn, init_inject, par_inject or merge.",
         "MODEL",
     )
-    dataset: Datasets = ()
+    dataset: tuple[str, ...] = DATASETS
     feature_table: str | None = option(
         None,
         "Feature table, by fingerprint or the beginning of one. [default: the only table that fits]",
         "FINGERPRINT",
     )
-    caption_table: CaptionTable = None
+    caption_table: str | None = CAPTION_TABLE
     seed: Natural | None = option(
         None, "Seed of weight initialization, shuffling, dropout, augmentation and caption sampling. [default: 0]"
     )
     epochs: Count | None = option(None, "Number of epochs. [default: 20, unless --config sets it]")
-    steps_per_epoch: StepsPerEpoch = None
-    save_steps: SaveSteps = None
+    steps_per_epoch: Count | None = STEPS_PER_EPOCH
+    save_steps: Count | None = SAVE_STEPS
     captions_per_image: CaptionsPerImage | None = option(
         None, "Captions per image and epoch: all of them, or one random caption. [default: all; init_inject: one]"
     )
@@ -115,7 +104,7 @@ class TrainCaptioner(TrainingOptions):
         None,
         "RNN cell: rnn, lstm or gru; m_rnn also has adding. Not valid for transformer. [default: depends on the model]",
     )
-    warm_start_from: WarmStartFrom = None
+    warm_start_from: str | None = WARM_START_FROM
 
 
 class TrainCaptcha(TrainingOptions):
@@ -126,7 +115,7 @@ class TrainCaptcha(TrainingOptions):
     profile: Profile = option(
         "default", "Set of default hyperparameters: default (for 100,000 images) or quick (for 20,000 images)."
     )
-    dataset: Datasets = ()
+    dataset: tuple[str, ...] = DATASETS
     feature_table: str | None = option(
         None,
         "Feature table with pixels, by fingerprint or the beginning of one. [default: the only table that fits]",
@@ -136,6 +125,6 @@ class TrainCaptcha(TrainingOptions):
         None, "Seed of weight initialization, shuffling, dropout and augmentation. [default: 0]"
     )
     epochs: Count | None = option(None, "Number of epochs. [default: 12; quick: 10]")
-    steps_per_epoch: StepsPerEpoch = None
-    save_steps: SaveSteps = None
-    warm_start_from: WarmStartFrom = None
+    steps_per_epoch: Count | None = STEPS_PER_EPOCH
+    save_steps: Count | None = SAVE_STEPS
+    warm_start_from: str | None = WARM_START_FROM

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from schemas.options.base import Argument, Natural, Option, Options, option
-from schemas.options.shared import DryRun, StoreArgument
+from schemas.options.base import Argument, Natural, Options, option
+from schemas.options.shared import DRY_RUN, StoreArgument
 
-ModelName = Annotated[str | None, Option("Model name in the registry. [default: the only model]", "NAME")]
+MODEL_NAME = option(None, "Model name in the registry. [default: the only model]", "NAME")
 
 
 class Demo(Options):
@@ -21,7 +21,7 @@ class ExperimentRun(Options):
     """
 
     file: Annotated[str, Argument("Experiment file (YAML). See examples/experiment.yaml.", "FILE")]
-    dry_run: DryRun = False
+    dry_run: bool = DRY_RUN
 
 
 class ExperimentReport(Options):
@@ -43,7 +43,7 @@ class Retrain(Options):
     """
 
     file: Annotated[str, Argument("Retraining file (YAML). See examples/retrain.yaml.", "FILE")]
-    dry_run: DryRun = False
+    dry_run: bool = DRY_RUN
 
 
 class ModelsLs(Options):
@@ -56,7 +56,7 @@ class ModelsShow(Options):
     """Show every decision about a model, with the reasons."""
 
     store: StoreArgument
-    model_name: ModelName = None
+    model_name: str | None = MODEL_NAME
 
 
 class ModelsPromote(Options):
@@ -67,11 +67,11 @@ class ModelsPromote(Options):
         str,
         Argument("Run of the model, by name or the beginning of its name. `capt models show` lists the runs.", "RUN"),
     ]
-    model_name: ModelName = None
+    model_name: str | None = MODEL_NAME
 
 
 class ModelsRollback(Options):
     """Make the previous champion the champion again. The last five champions are kept."""
 
     store: StoreArgument
-    model_name: ModelName = None
+    model_name: str | None = MODEL_NAME

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from features.store import Store
-from schemas.options.training import Datasets, RunDir, StoreToRead, TrainingOptions, WarmStartFrom
+from schemas.options.training import DATASETS, WARM_START_FROM, RunDir, StoreToRead, TrainingOptions
 from schemas.terminal.console import Printer
 from trainer.config import Hyperparameters, LoopConfig, parse_parts
 from trainer.data.captcha_data import LabelledImages, join_labels, load_labelled_images
@@ -101,9 +101,9 @@ class TrainColor(TrainingOptions):
     store: StoreToRead
     run_dir: RunDir
     model: str = "linear"
-    dataset: Datasets = ()
+    dataset: tuple[str, ...] = DATASETS
     feature_table: str | None = None
-    warm_start_from: WarmStartFrom = None
+    warm_start_from: str | None = WARM_START_FROM
 
 
 class MeanColorTask(Task):

@@ -1,8 +1,6 @@
-"""Provides the command line and the Python functions of capt.
+"""Provides the commands, `capt prepare features --store S …`, also as functions, `capt.prepare_features(store=S, …)`.
 
-On the command line `capt prepare features --store S …`; in Python `capt.prepare_features(store=S, …)`. Both
-accept the same options; the function returns the object that `--json` prints. Heavy packages are imported when a
-command needs them.
+Both accept the same options; a function returns the object that `--json` prints. Commands import heavy packages late.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from typer.core import TyperGroup
 
 from schemas.errors import CaptError, ExitCode, UsageError
 from schemas.options.base import Options
-from schemas.options.command_line import HELP_NAMES, parameters_of
+from schemas.options.command_line import HELP_NAMES, to_parameter
 from schemas.options.commands import COMMANDS, GROUPS, Command
 from schemas.terminal.logs import start_logging
 from schemas.terminal.printable import printable
@@ -40,9 +38,6 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FUNCTIONS = {command.function: command for command in COMMANDS}
 
 __all__ = ["CaptError", "UsageError", "load_run", "open_store", *_FUNCTIONS]  # noqa: PLE0604
-
-
-# === Python ===
 
 
 def open_store(path: str | Path) -> Store:
@@ -166,7 +161,7 @@ def _entry(command: Command) -> Callable[..., None]:
                 module = "" if ":" in command.prints else f"{command.runs.partition(':')[0]}:"
                 (_load(module + command.prints) if command.prints else print_summary)(result)
 
-    parameters = [*parameters_of(command.options), *_common_options(command)]
+    parameters = [*(to_parameter(*one) for one in command.options.declared()), *_common_options(command)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = command.options.__doc__

@@ -29,10 +29,9 @@ class Settings(Frozen):
 
 def _member_types(annotation: Any) -> Iterator[Any]:
     """Iterates over the member types of a union."""
-    if get_origin(annotation) is Annotated:
-        yield from _member_types(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _member_types(member)
-    else:
+    origin = get_origin(annotation)
+    if origin not in (Annotated, Union, UnionType):
         yield annotation
+        return
+    for member in get_args(annotation)[: 1 if origin is Annotated else None]:
+        yield from _member_types(member)

@@ -9,16 +9,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from schemas.choices import (
-    Compression,
-    Format,
-    Pooling,
-    Precision,
-    ResizeMethod,
-    ResizeMode,
-    Standardizer,
-    StorageDtype,
-)
+from schemas import choices
 from schemas.errors import UsageError
 from schemas.frozen import Frozen
 from schemas.tables import Table, features_table
@@ -67,15 +58,15 @@ class FeatureTableConfig(TableConfig):
     extractor: str
     weights: str
     layer: str
-    pooling: Pooling = "none"
+    pooling: choices.Pooling = "none"
     height: int
     width: int
-    precision: Precision
-    dtype: StorageDtype = "float16"
-    format: Format = "tfrecord"
-    compression: Compression = "none"
-    resize: ResizeMethod = "pillow-bilinear"
-    fit: ResizeMode = "stretch"
+    precision: choices.Precision
+    dtype: choices.StorageDtype = "float16"
+    format: choices.Format = "tfrecord"
+    compression: choices.Compression = "none"
+    resize: choices.ResizeMethod = "pillow-bilinear"
+    fit: choices.ResizeMode = "stretch"
     shorter_side: int | None = None
     preprocess: str | None = None
     decoder: Literal["rgb-exif-1"] = "rgb-exif-1"
@@ -100,13 +91,13 @@ class CaptionTableConfig(TableConfig):
     """
 
     dataset: str
-    standardizer: Standardizer = "keras"
+    standardizer: choices.Standardizer = "keras"
     vocab_size: int = 5000
     min_count: int = 1
     max_length: int = 0
     vocabulary: str
     special: tuple[str, ...] = SPECIAL_TOKENS
-    format: Format = "parquet"
+    format: choices.Format = "parquet"
     version: Literal[1] = 1
 
     def check(self) -> None:

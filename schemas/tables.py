@@ -55,7 +55,7 @@ class Field:
         return {"bytes": self.size, "int": 8}.get(self.kind, 0)
 
     def arrow_field(self) -> pa.Field:
-        """Returns the Arrow field. A tensor is fixed-size binary, or binary if compressed, with shape and dtype."""
+        """Returns the Arrow field; a tensor is fixed-size binary, or binary if compressed, with shape and dtype."""
         if self.kind == "tensor":
             metadata = {"shape": json.dumps(list(self.shape)), "dtype": self.dtype}
             size = self.nbytes
@@ -107,10 +107,8 @@ _DETAIL = Field("detail", "text", "details of the failure")
 def features_table(shape: tuple[int, ...], dtype: str, compression: Compression = "none") -> Table:
     """Declares a feature table: one row per image, shared by all captions and datasets.
 
-    Args:
-        shape: Shape of one image's features, such as (64, 2048) or (2048,).
-        dtype: Storage dtype. With `int8`, a `scale` column contains one float32 per location: value = int8 · scale.
-        compression: Compression of each value.
+    `shape` is that of one image's features, such as (64, 2048) or (2048,). With the storage dtype `int8`, a `scale`
+    column contains one float32 per location: value = int8 · scale.
     """
     value = Field("value", "tensor", "the extractor's output", shape=shape, dtype=dtype, compression=compression)
     fields = [_KEY, value]

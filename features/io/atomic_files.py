@@ -122,11 +122,8 @@ def write_directory(
 ) -> None:
     """Writes a local directory that appears under its name once it is complete; keeps one with the same data.
 
-    Args:
-        path: The directory.
-        description: Description of the data, for the error.
-        is_same: Returns whether a directory contains the data; OSError, ValueError, KeyError and TypeError mean no.
-        write_into: Writes the data into a new directory.
+    `description` names the data in the error. `is_same` returns whether a directory contains the data; OSError,
+    ValueError, KeyError and TypeError mean no. `write_into` writes the data into a new directory.
 
     Raises:
         UsageError: The directory exists, is not empty, and contains something else.

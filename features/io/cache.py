@@ -1,8 +1,7 @@
-"""Keeps verified local copies of objects, up to a total size.
+"""Keeps verified local copies of objects, up to the total size `CAPT_CACHE_SIZE`, such as `200GB`.
 
-`CAPT_CACHE_SIZE`, such as `200GB`, is the maximum total size. The cache evicts the least recently used files first, and
-never a file that a living process uses (`CacheUsage`). A file appears under its name only when it is complete, so an
-interrupted process leaves complete files.
+The cache evicts the least recently used files first, and never a file that a living process uses (`CacheUsage`). A file
+appears under its name only when it is complete, so an interrupted process leaves complete files.
 """
 
 import contextlib

@@ -19,15 +19,10 @@ Natural = NonNegativeInt
 
 @dataclass(frozen=True)
 class Option:
-    """Describes an option, as metadata of its type.
+    """Describes an option, as metadata of its type."""
 
-    Args:
-        help: Help text; it ends with the default in words if the value itself does not state the default.
-        metavar: Name of the value in the help; None for a name that follows from the type.
-    """
-
-    help: str
-    metavar: str | None = None
+    help: str  # ends with the default in words if the value itself does not state the default
+    metavar: str | None = None  # name of the value in the help; None for a name that follows from the type
 
 
 class Argument(Option):

@@ -7,21 +7,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from schemas.options.base import Argument, Option, Options
+from schemas.options.base import Argument, Option
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 _METAVARS = {int: "N", float: "X"}
 
 
-def parameters_of(options: type[Options]) -> list[inspect.Parameter]:
-    """Returns the parameters that declare a command's options to Typer.
-
-    An option that is not set is None, so that the model distinguishes set options and applies its own defaults.
-    """
-    return [_parameter(name, field, described) for name, field, described in options.declared()]
-
-
-def _parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parameter:
+def to_parameter(name: str, field: FieldInfo, described: Option) -> inspect.Parameter:
+    """Returns the parameter that declares an option to Typer. It is None if not set; the model has the default."""
     kind = _kind(field.annotation)
     text = described.help
     if field.is_required():

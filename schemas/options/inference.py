@@ -1,6 +1,5 @@
 """Declares the options of the commands that use a trained run, and those of caption generation."""
 
-import inspect
 from typing import Annotated, Any
 
 from schemas.choices import DecodingStrategy, Split
@@ -27,8 +26,8 @@ class SearchOptions(Options):
 
     def generation(self) -> dict[str, Any]:
         """Returns the options of caption generation that were set, by name."""
-        fields = {name for kind in (SearchOptions, GenerationOptions) for name in inspect.get_annotations(kind)}
-        given = self.model_dump(include=fields | {"num_return_sequences"}, exclude_unset=True)
+        fields = {*GenerationOptions.model_fields, "num_return_sequences"}
+        given = self.model_dump(include=fields, exclude_unset=True)
         return {name: value for name, value in given.items() if value not in (None, ())}
 
     num_beams: Count | None = option(None, "Beam width. 1 is greedy decoding. [default: 1]")

@@ -36,7 +36,10 @@ class Printer:
 
         Integers get thousands separators; None is printed as a dash.
         """
-        cells = [[_cell(value) for value in row] for row in rows]
+        cells = [
+            ["–" if value is None else f"{value:,}" if isinstance(value, int) else printable(value) for value in row]
+            for row in rows
+        ]
         if not cells:
             return
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -50,9 +53,3 @@ class Printer:
         self.line(title, "bold")
         self._console.print(table)
         self.line("")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else printable(value)

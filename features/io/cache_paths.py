@@ -19,8 +19,6 @@ from features.io.uris import resolve_endpoint
 
 TEMP_PREFIX = ".aside-"
 
-CachePart = Literal["local", "files", "hashes", "small"]
-
 
 def cache_root() -> Path:
     """Returns the directory of all local files that belong to objects."""
@@ -29,7 +27,7 @@ def cache_root() -> Path:
     return Path(directory).absolute() if directory else cache / "capt"
 
 
-def cache_path(uri: str, part: CachePart) -> Path:
+def cache_path(uri: str, part: Literal["local", "files", "hashes", "small"]) -> Path:
     """Returns the local path, in one part of the directory, that belongs to a URI."""
     scheme, _, rest = uri.partition("://")
     endpoint = resolve_endpoint(scheme)

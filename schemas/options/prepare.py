@@ -32,12 +32,11 @@ SPLIT_RATIOS = option(
     "TRAIN,VAL,TEST fractions hash every image ID. An image already in the store keeps its split.",
     "RATIOS",
 )
-MAX_FAILURES = option(
-    None,
-    "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
-    "usable records and exits with code 3. [default: 5%; conceptual: 100%]",
-    "N|P%",
+_MAX_FAILURES = (
+    "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the usable "
+    "records and exits with code 3."
 )
+MAX_FAILURES = option(None, f"{_MAX_FAILURES} [default: 5%; conceptual: 100%]", "N|P%")
 REHASH = option(False, "Hash every image again instead of using the hash cache.")
 ALLOW_MIXED_NUMERICS = option(
     False,
@@ -202,12 +201,7 @@ class PrepareCaptcha(Options):
         "none", "Compression of each image's pixels: none or zstd (lossless). zstd saves about 60% of the space."
     )
     num_shards: Count | None = NUM_SHARDS
-    max_failures: str | None = option(
-        None,
-        "Maximum number (100) or percentage (5%) of input records that may fail. Above it, the command commits the "
-        "usable records and exits with code 3. [default: 5%]",
-        "N|P%",
-    )
+    max_failures: str | None = option(None, f"{_MAX_FAILURES} [default: 5%]", "N|P%")
     dry_run: bool = DRY_RUN
     retry_failed: bool = option(False, "Process again the images that failed permanently in earlier runs.")
     rehash: bool = REHASH

@@ -46,17 +46,25 @@ class Bucket(ABC):
     def stat(self, key: str) -> ObjectInfo | None:
         """Returns the metadata of an object; None if the object does not exist."""
 
-    @abstractmethod
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yields every object whose key begins with `prefix`, ordered by key."""
+        for objects, _ in self._list_pages(prefix):
+            yield from objects
 
-    @abstractmethod
     def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
         """Lists the prefixes up to and including the next slash, and the objects directly below `prefix`."""
+        pages = list(self._list_pages(prefix, delimiter="/"))
+        return [one for _, prefixes in pages for one in prefixes], [one for objects, _ in pages for one in objects]
 
-    @abstractmethod
     def has_objects(self, prefix: str) -> bool:
         """Returns whether the key of any object begins with `prefix`."""
+        return bool(next(self._list_pages(prefix, limit=1))[0])
+
+    @abstractmethod
+    def _list_pages(
+        self, prefix: str, delimiter: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[list[ObjectInfo], list[str]]]:
+        """Yields the objects and, with a delimiter, the prefixes of each page, which has at most `limit` of them."""
 
     @abstractmethod
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:

@@ -28,21 +28,6 @@ class GCSBucket(Bucket):
         blob = self._request(key, lambda: self._bucket.get_blob(key, **_ONCE))
         return _object_info(blob) if blob else None
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        for blobs, _ in self._pages(prefix):
-            yield from map(_object_info, blobs)
-
-    def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
-        prefixes: set[str] = set()
-        objects: list[ObjectInfo] = []
-        for blobs, page_prefixes in self._pages(prefix, delimiter="/"):
-            prefixes |= page_prefixes
-            objects += map(_object_info, blobs)
-        return sorted(prefixes), objects
-
-    def has_objects(self, prefix: str) -> bool:
-        return any(blobs for blobs, _ in self._pages(prefix, max_results=1))
-
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         # The client verifies the checksum of a whole object only.
         byte_range = {} if end is None else {"start": start, "end": end - 1}
@@ -70,19 +55,21 @@ class GCSBucket(Bucket):
     def _receive(self, key: str, write: Callable[[bytes], object]) -> None:
         self._bucket.blob(key).download_to_file(_Sink(write), **_ONCE)
 
-    def _pages(self, prefix: str, **parameters: Any) -> Iterator[tuple[list[Any], set[str]]]:
-        """Yields the blobs and prefixes of each page of a listing; `max_results` bounds the number of blobs."""
+    def _list_pages(
+        self, prefix: str, delimiter: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[list[ObjectInfo], list[str]]]:
         token = None
         while True:
 
-            def fetch(token: str | None = token) -> tuple[list[Any], set[str], str | None]:
-                blobs = self._client.list_blobs(self._name, prefix=prefix, page_token=token, **parameters, **_ONCE)
-                page = list(next(blobs.pages, ()))
-                return page, blobs.prefixes, blobs.next_page_token
+            def fetch(token: str | None = token) -> tuple[list[ObjectInfo], list[str], str | None]:
+                options = {"prefix": prefix, "delimiter": delimiter, "max_results": limit, "page_token": token}
+                blobs = self._client.list_blobs(self._name, **options, **_ONCE)
+                page = [_object_info(blob) for blob in next(blobs.pages, ())]
+                return page, sorted(blobs.prefixes), blobs.next_page_token
 
-            blobs, prefixes, token = self._request(prefix, fetch)
-            yield blobs, prefixes
-            if not token or "max_results" in parameters:
+            objects, prefixes, token = self._request(prefix, fetch)
+            yield objects, prefixes
+            if not token:
                 return
 
     def _translate(self, error: Exception, uri: str) -> Exception:

@@ -39,21 +39,6 @@ class S3Bucket(Bucket):
             return None
         return _object_info({**answer, "Key": key, "Size": answer["ContentLength"]})
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        for page in self._pages(prefix):
-            yield from map(_object_info, page.get("Contents", ()))
-
-    def list_level(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
-        prefixes: list[str] = []
-        objects: list[ObjectInfo] = []
-        for page in self._pages(prefix, Delimiter="/"):
-            prefixes += [item["Prefix"] for item in page.get("CommonPrefixes", ())]
-            objects += map(_object_info, page.get("Contents", ()))
-        return prefixes, objects
-
-    def has_objects(self, prefix: str) -> bool:
-        return bool(self._call(prefix, "list_objects_v2", Prefix=prefix, MaxKeys=1).get("Contents"))
-
     def read(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         byte_range = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
         get = partial(self._client.get_object, Bucket=self._name, Key=key, **byte_range)
@@ -96,10 +81,15 @@ class S3Bucket(Bucket):
         while chunk := body.read(_CHUNK_BYTES):
             write(chunk)
 
-    def _pages(self, prefix: str, **parameters: str) -> Iterator[dict[str, Any]]:
+    def _list_pages(
+        self, prefix: str, delimiter: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[list[ObjectInfo], list[str]]]:
+        given = {"Delimiter": delimiter, "MaxKeys": limit}
+        parameters: dict[str, Any] = {name: value for name, value in given.items() if value}
         while True:
             page = self._call(prefix, "list_objects_v2", Prefix=prefix, **parameters)
-            yield page
+            prefixes = [item["Prefix"] for item in page.get("CommonPrefixes", ())]
+            yield [_object_info(item) for item in page.get("Contents", ())], prefixes
             if not page.get("IsTruncated"):
                 return
             parameters["ContinuationToken"] = page["NextContinuationToken"]

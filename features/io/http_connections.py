@@ -12,8 +12,6 @@ import ssl
 import threading
 import time
 from functools import lru_cache
-from types import TracebackType
-from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError
@@ -82,7 +80,7 @@ class Deadline:
         self._timer.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._release()
 
@@ -125,9 +123,11 @@ def connect(url: Url, deadline: Deadline, seconds: float, allow_private: bool) -
     """
     scheme, host = str(url.scheme), str(url.host).strip("[]")
     port = url.port or _PORTS[scheme]
-    tls = {"ssl_context": _tls_context()} if scheme == "https" else {}
-    kind: Any = _CheckedTlsConnection if tls else _CheckedConnection
-    connection: _CheckedConnection = kind(host, port, timeout=seconds, **tls)
+    connection: _CheckedConnection
+    if scheme == "https":
+        connection = _CheckedTlsConnection(host, port, timeout=seconds, ssl_context=_tls_context())
+    else:
+        connection = _CheckedConnection(host, port, timeout=seconds)
     connection.deadline, connection.allow_private = deadline, allow_private
     try:
         connection.connect()
@@ -144,41 +144,31 @@ class _CheckedConnection(HTTPConnection):
     allow_private: bool
 
     def _new_conn(self) -> socket.socket:
-        seconds = float(self.timeout or 0)
-        opened = _open_socket(self._dns_host, self.port, seconds, self.deadline, self.allow_private)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            self.deadline.watch(opened)
-        except BaseException:
-            opened.close()
-            raise
-        return opened
+        infos = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+        allowed = [info for info in infos if self.allow_private or is_public(str(info[4][0]))]
+        if not allowed:
+            addresses = ", ".join(sorted({str(info[4][0]) for info in infos}))
+            raise _refuse("private address", f"{self._dns_host} is {addresses}", permanent=False)
+        seconds, failure = float(self.timeout or 0), OSError("no address")
+        for family, kind, protocol, _, address in allowed:
+            self.deadline.check()
+            opened = socket.socket(family, kind, protocol)
+            try:
+                opened.settimeout(min(seconds, self.deadline.left) or seconds)
+                opened.connect(address)
+                opened.settimeout(seconds)
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.deadline.watch(opened)
+            except OSError as error:
+                opened.close()
+                failure = error
+            else:
+                return opened
+        raise failure
 
 
 class _CheckedTlsConnection(_CheckedConnection, HTTPSConnection):
     """Connects to checked addresses only, over TLS."""
-
-
-def _open_socket(host: str, port: int, seconds: float, deadline: Deadline, allow_private: bool) -> socket.socket:
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    allowed = [info for info in infos if allow_private or is_public(str(info[4][0]))]
-    if not allowed:
-        addresses = ", ".join(sorted({str(info[4][0]) for info in infos}))
-        raise _refuse("private address", f"{host} is {addresses}", permanent=False)
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in allowed:
-        deadline.check()
-        opened = socket.socket(family, kind, protocol)
-        try:
-            opened.settimeout(min(seconds, deadline.left) or seconds)
-            opened.connect(address)
-            opened.settimeout(seconds)
-        except OSError as error:
-            opened.close()
-            failure = error
-        else:
-            return opened
-    raise failure or OSError("no address")
 
 
 @lru_cache(maxsize=1)

@@ -10,18 +10,18 @@ import pyarrow.compute as pc
 from features.store.corruption import check_file
 from features.store.dataset import Dataset
 from features.store.random_access import key_bytes
-from features.store.shards import read_rows
 from features.store.snapshot import TableSnapshot, read_table_config
-from features.store.streaming import find_row, read_parquet, row_batches, row_dataset
+from features.store.streaming import find_row, row_batches, row_dataset
 from features.text.vocabulary import read_vocabulary
 from schemas.errors import MissingKeyError, StoreError
 from schemas.manifests import CaptionMetadata, FileEntry
-from schemas.records import to_arrow
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig
 from schemas.tables import CAPTIONS
 
+_TABLE_BATCH = 1 << 16
 
-class CaptionTable(TableSnapshot):
+
+class CaptionTable(TableSnapshot[CaptionMetadata]):
     """The captions of a dataset with their token IDs."""
 
     def __init__(self, root: Path) -> None:
@@ -34,13 +34,6 @@ class CaptionTable(TableSnapshot):
         return self.table_config.fingerprint
 
     @property
-    def facts(self) -> CaptionMetadata:
-        """The metadata of the latest commit."""
-        facts = self.manifests[-1].facts
-        assert isinstance(facts, CaptionMetadata)
-        return facts
-
-    @property
     def transform_path(self) -> Path:
         """The directory of the saved transform graph, after the checksums of its files were verified."""
         return transform_directory(self.root, self.manifests[-1].files)
@@ -51,12 +44,7 @@ class CaptionTable(TableSnapshot):
 
     def captions(self) -> pa.Table:
         """Returns the rows of `schemas.tables.CAPTIONS` by key. `record_batches` needs less memory."""
-        paths = [self.file(shard.data) for shard in self.shards]
-        if self.table_config.format == "parquet":
-            return read_parquet(paths, CAPTIONS)
-        return to_arrow(
-            CAPTIONS, (row for path in paths for row in read_rows(path, CAPTIONS, self.table_config.format))
-        )
+        return pa.Table.from_batches(self.record_batches(_TABLE_BATCH), schema=CAPTIONS.arrow_schema())
 
     def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Iterates over the rows of `captions`, `rows` per batch and fewer in the last."""
@@ -89,25 +77,14 @@ class CaptionTable(TableSnapshot):
 
 
 def transform_directory(root: Path, files: Mapping[str, FileEntry]) -> Path:
-    """Returns the directory of a commit's transform graph, after the checksums of its files were verified.
-
-    Args:
-        root: The caption table's directory.
-        files: The files of the commit, by role.
-    """
+    """Returns the directory of the transform graph among a commit's files by role, and verifies their checksums."""
     paths = {role: check_file(root, entry) for role, entry in files.items() if role.startswith("transform/")}
     role, path = next(iter(paths.items()))
     return path.parents[role.count("/") - 1]
 
 
 def check_file_names(table: CaptionTable, captions: pa.Table, dataset: Dataset, catalog: pa.Table) -> None:
-    """Checks that each image ID has the same image file in a caption table and in a dataset.
-
-    Args:
-        table: The caption table.
-        captions: Rows of the caption table.
-        dataset: The dataset.
-        catalog: Catalog of the dataset.
+    """Checks that each image ID has the same image file in the rows of a caption table and of a dataset's catalog.
 
     Raises:
         StoreError: An image has one file name in the captions' annotations and another in those of the dataset.
@@ -140,6 +117,6 @@ def _differing(image_ids: Any, one: Any, other: Any) -> Iterator[tuple[str, str,
     unlike = pc.not_equal(one, other)
     columns = (column.filter(unlike).to_pylist() for column in (image_ids, one, other))
     for image_id, first, second in zip(*columns, strict=True):
-        longer, shorter = (first, second) if len(first) > len(second) else (second, first)
+        shorter, longer = sorted((first, second), key=len)
         if not longer.endswith(f"/{shorter}"):
             yield image_id, first, second

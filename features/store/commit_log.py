@@ -35,15 +35,15 @@ MANIFEST_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 @dataclass(frozen=True)
 class LogState:
-    """The live commits of a table, according to the readable part of its log and manifests.
+    """The live commits of a table, according to the readable part of its log and manifests; all oldest first.
 
     Args:
-        live: The manifests that no other manifest replaces, oldest first, without those that only drop others.
-        known: Every readable manifest by digest, oldest first.
-        unreadable: The error of every unreadable manifest by digest, oldest first.
+        live: The manifests that no other manifest replaces, without those that only drop others.
+        known: Every readable manifest by digest.
+        unreadable: The error of every unreadable manifest by digest.
         blocking: The digests in `unreadable` that may be live or may replace others.
         suspect: The digests in `live` that a blocking manifest may have replaced.
-        entries: The digests of all commits, oldest first.
+        entries: The digests of all commits.
     """
 
     live: tuple[Manifest, ...]
@@ -55,15 +55,10 @@ class LogState:
 
     @property
     def live_digests(self) -> frozenset[str]:
-        """The digests of the live manifests."""
         return frozenset(manifest.digest for manifest in self.live)
 
     def check_complete(self) -> None:
-        """Checks that the live commits are certain.
-
-        Raises:
-            StoreError: A manifest cannot be read that may be live or may replace others.
-        """
+        """Raises the error of an unreadable manifest that may be live or may replace others."""
         for digest in self.blocking:
             raise self.unreadable[digest]
 
@@ -75,22 +70,14 @@ class CommitLog:
         self._root = root
 
     def entries(self) -> list[str]:
-        """Returns the digests of all commits, oldest first.
-
-        Raises:
-            CorruptFileError: An entry is corrupt or missing.
-        """
+        """Returns the digests of all commits, oldest first; raises CorruptFileError if one is corrupt or missing."""
         # Only the maximum of a listing is used: a listing made during writes may lack an older entry.
         files = SmallFiles(self._root / LOG)
         paths = [self.entry_path(number) for number in range(1, _last_number(files.names()) + 1)]
         return [_parse_entry(files.read(path.name), path) for path in paths]
 
     def entry(self, number: int) -> str:
-        """Returns the digest in one entry; numbers start at 1.
-
-        Raises:
-            CorruptFileError: The entry is corrupt or missing.
-        """
+        """Returns the digest in one entry, from number 1; raises CorruptFileError if it is corrupt or missing."""
         path = self.entry_path(number)
         return _parse_entry(_read_bytes(path), path)
 
@@ -99,11 +86,10 @@ class CommitLog:
         return _last_number(path.name for path in (self._root / LOG).glob("*.json"))
 
     def entry_path(self, number: int) -> Path:
-        """Returns the path of the entry with this number."""
         return self._root / LOG / f"{number:08d}.json"
 
     def live(self) -> list[Manifest]:
-        """Returns the manifests that no later one replaces, oldest first, without those that only drop others.
+        """Returns the live manifests, oldest first.
 
         Raises:
             CorruptFileError: The log is corrupt, or an unreadable manifest may be live or may replace others.
@@ -111,14 +97,6 @@ class CommitLog:
         log_state = self.read_state()
         log_state.check_complete()
         return list(log_state.live)
-
-    def known(self) -> dict[str, Manifest]:
-        """Returns the manifests of all commits by digest, oldest first, without superseded ones that were deleted.
-
-        Raises:
-            CorruptFileError: The log or an existing manifest is corrupt.
-        """
-        return self.read_complete_state().known
 
     def read_complete_state(self) -> LogState:
         """Returns the log state of a table whose manifests can all be read, except superseded ones that were deleted.
@@ -134,67 +112,42 @@ class CommitLog:
         return log_state
 
     def read_state(self) -> LogState:
-        """Returns the log state, even if manifests cannot be read.
-
-        Raises:
-            CorruptFileError: The log is corrupt.
-        """
+        """Returns the log state, even if manifests cannot be read; raises CorruptFileError if the log is corrupt."""
         entries = self.entries()
-        read = self._manifest_reader()
+        files = SmallFiles(self._root / MANIFESTS)
         known: dict[str, Manifest] = {}
         unreadable: dict[str, StoreError] = {}
         for digest in dict.fromkeys(entries):
             try:
-                known[digest] = read(digest)
+                known[digest] = _parse_manifest(files.read(f"{digest}.json"), self._manifest_path(digest))
             except StoreError as error:
                 if self._is_written(digest):
                     raise
                 unreadable[digest] = error
         replaced = _replaced_by(known.values())
         blocking = find_blocking_manifests(entries, known)
-        return LogState(
-            live=tuple(
-                manifest
-                for digest, manifest in known.items()
-                if digest not in replaced and not isinstance(manifest.facts, DroppedMetadata)
-            ),
-            known=known,
-            unreadable=unreadable,
-            blocking=blocking,
-            suspect=frozenset(entries[: entries.index(blocking[-1])] if blocking else ()),
-            entries=tuple(entries),
-        )
+        kept = (manifest for digest, manifest in known.items() if digest not in replaced)
+        live = tuple(manifest for manifest in kept if not isinstance(manifest.facts, DroppedMetadata))
+        suspect = frozenset(entries[: entries.index(blocking[-1])] if blocking else ())
+        return LogState(live, known, unreadable, blocking, suspect, tuple(entries))
 
     def manifest(self, digest: str) -> Manifest:
-        """Returns the manifest with this digest.
-
-        Raises:
-            CorruptFileError: The manifest is missing or corrupt.
-        """
+        """Returns the manifest with this digest; raises CorruptFileError if it is missing or corrupt."""
         path = self._manifest_path(digest)
         return _parse_manifest(_read_bytes(path), path)
 
-    def _manifest_reader(self) -> Callable[[str], Manifest]:
-        """Returns a function that reads a manifest as `manifest` does. A bucket's manifests are read at once."""
-        files = SmallFiles(self._root / MANIFESTS)
-        return lambda digest: _parse_manifest(files.read(f"{digest}.json"), self._manifest_path(digest))
-
     def append(self, manifest: Manifest) -> str:
-        """Makes a commit visible, regardless of concurrent commits.
+        """Makes a commit visible, regardless of concurrent commits, and returns its digest.
 
         A manifest that is already live is not added again. If it was superseded, the new commit has the same files and
         replaces the former one.
-
-        Returns:
-            The digest of the commit.
         """
-        while True:
-            digest = self._commit(manifest, self.entries())
-            if digest:
-                return digest
+        while not (digest := self._commit(manifest, self.entries())):
+            continue
+        return digest
 
     def update(self, build: Callable[[LogState], Manifest | None]) -> str | None:
-        """Makes a commit visible that is built from the latest log state. No other commit is made in between.
+        """Makes a commit visible that is built from the latest log state, without another commit in between.
 
         Args:
             build: Builds the manifest from the log state, or returns None for no commit. It may raise. It is called
@@ -202,30 +155,17 @@ class CommitLog:
 
         Returns:
             The digest of the commit; None without a commit.
-
-        Raises:
-            CorruptFileError: The log is corrupt.
         """
-        while True:
-            log_state = self.read_state()
-            manifest = build(log_state)
-            if manifest is None:
-                return None
-            digest = self._commit(manifest, list(log_state.entries))
-            if digest:
+        while manifest := build(log_state := self.read_state()):
+            if digest := self._commit(manifest, list(log_state.entries)):
                 return digest
+        return None
 
     def supersede(self, manifest: Manifest) -> str:
-        """Makes a commit the only live one.
+        """Makes a manifest with empty `replaces` the only live commit, and returns the digest of the commit.
 
         If the only live manifest is equal except for what it replaces, it stays. If the only blocking manifest is this
         one, it is written again.
-
-        Args:
-            manifest: The manifest, with empty `replaces`.
-
-        Returns:
-            The digest of the commit.
         """
         digest = self.update(lambda log_state: build_superseding_manifest(manifest, log_state))
         assert digest is not None
@@ -242,17 +182,11 @@ class CommitLog:
         if digest in entries:
             return digest
         check_lease(self._root)
-        self._sync_directories(manifest)
-        return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
-
-    def _sync_directories(self, manifest: Manifest) -> None:
-        """Syncs every directory of the store that leads to a file of the manifest.
-
-        The writer of a directory may have been killed before it synced the parent, or may run on another machine.
-        """
+        # The writer of a directory may have been killed before it synced the parent, or may run on another machine.
         store = self._root.parents[1]
         directories = {(self._root / entry.path).parent for entry in manifest.entries()}
         sync_directories({*directories, self._root / MANIFESTS, store / NETWORKS}, store)
+        return digest if put_if_absent(self.entry_path(len(entries) + 1), entry_bytes(digest)) else None
 
     def _is_written(self, digest: str) -> bool:
         path = self._manifest_path(digest)
@@ -263,12 +197,7 @@ class CommitLog:
 
 
 def build_superseding_manifest(manifest: Manifest, log_state: LogState) -> Manifest:
-    """Returns a manifest that replaces all live and blocking ones, or the live one if it is equal except for that.
-
-    Args:
-        manifest: The manifest, with empty `replaces`.
-        log_state: The state of the log.
-    """
+    """Adds all live and blocking manifests to the empty `replaces` of one; returns the live one if it is equal."""
     if not log_state.blocking and [one.model_copy(update={"replaces": ()}) for one in log_state.live] == [manifest]:
         return log_state.live[0]
     replaces = (*(one.digest for one in log_state.live), *log_state.blocking)
@@ -276,17 +205,11 @@ def build_superseding_manifest(manifest: Manifest, log_state: LogState) -> Manif
 
 
 def entry_bytes(digest: str) -> bytes:
-    """Returns the bytes of a log entry that references a manifest."""
     return canonical_json({"manifest": digest})
 
 
 def find_blocking_manifests(entries: Sequence[str], known: Mapping[str, Manifest]) -> tuple[str, ...]:
-    """Returns the unreadable manifests, oldest first, that may be live or may replace others.
-
-    Args:
-        entries: The digests in the log, oldest first.
-        known: The readable manifests by digest.
-    """
+    """Returns the log entries that are not `known`, oldest first, and may be live or may replace others."""
     replaced = _replaced_by(known.values())
     blocking, are_older_superseded = [], True
     for digest in dict.fromkeys(entries):
@@ -313,7 +236,6 @@ def _last_number(names: Iterable[str]) -> int:
 
 
 def _parse_entry(data: bytes | None, path: Path) -> str:
-    """Returns the digest in a log entry."""
     if data is None:
         raise CorruptFileError("the log entry is missing", location=str(path))
     try:

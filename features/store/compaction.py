@@ -41,7 +41,8 @@ from features.store.feature_table import FeatureTable
 from features.store.layout import WORK, compaction_plan
 from features.store.leases import is_busy, lease, lease_for_deletion, table_name
 from features.store.merge import MergedRows, ReferencedKeys, ShardMerge, as_bytes, contains
-from features.store.row_copy import Copier, open_copier
+from features.store.random_access import OpenShards
+from features.store.row_copy import RowCopier
 from features.store.shards import (
     ShardWriter,
     check_disk_space,
@@ -64,16 +65,7 @@ _log = logging.getLogger("capt.store")
 
 @dataclass(frozen=True)
 class CompactionSummary:
-    """The result of the compaction of one table.
-
-    Args:
-        merged: Number of merged commits; 0 if the table was already compact.
-        rows: Number of rows in the table.
-        dropped: Number of dropped rows that no dataset references.
-        repeated: Number of dropped rows that an older commit contains, too.
-        shards: Number of written shards.
-        bytes: Size of these shards without indexes.
-    """
+    """The result of the compaction of one table; see `compact_store`."""
 
     merged: int
     rows: int
@@ -86,11 +78,10 @@ class CompactionSummary:
 def compact_store(options: StoreCompact) -> dict[str, Any]:
     """Merges the commits of a store's feature tables.
 
-    Args:
-        options: The store, the tables, and their number of shards.
-
     Returns:
-        `tables`, the number of tables; the sums of the fields of `CompactionSummary` over all tables; and `seconds`.
+        `tables`, the number of tables; over all tables, `merged`, the number of merged commits; `rows`; `dropped`, the
+        number of dropped rows that no dataset references; `repeated`, the number of dropped rows that an older commit
+        contains, too; `shards`, the number of written shards; `bytes`, their size without indexes; and `seconds`.
 
     Raises:
         UsageError: The number of shards is not a power of two.
@@ -129,14 +120,7 @@ def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> 
 
 @dataclass(eq=False)
 class _Group:
-    """The commits with the same metadata.
-
-    Args:
-        facts: Metadata of the commits.
-        manifests: The commits, oldest first.
-        rows: Number of rows that stay.
-        keys: SHA-256 of the keys of these rows in ascending order.
-    """
+    """The commits with the same metadata, oldest first, and the number and SHA-256 of the keys that stay."""
 
     facts: FeatureMetadata
     manifests: list[Manifest]
@@ -151,14 +135,7 @@ class _Group:
 
 
 class _Compaction:
-    """One attempt to compact one table. It uses the state of the table at its start.
-
-    Args:
-        store: The store.
-        table: The table.
-        shards: Number of shards; None for a number that fits.
-        drops: Whether to drop rows that no dataset references.
-    """
+    """One attempt to compact one table, in its state at the start. `drops`: whether to drop unreferenced rows."""
 
     def __init__(self, store: Store, table: FeatureTable, shards: int | None, drops: bool) -> None:
         self._store = store
@@ -168,7 +145,14 @@ class _Compaction:
         self._scratch = working_path(store.path / WORK / f"compact-{uuid.uuid4().hex}")
         self._merge = ShardMerge(table.root, table.shards, table.table)
         self._groups = _group_by_metadata(table)
-        self._group_of_shard = self._find_groups()
+        # The group of each shard, int64 [shards]; the first one if several reference the shard.
+        numbers = {
+            shard.data.path: number
+            for number, group in reversed(list(enumerate(self._groups)))
+            for manifest in group.manifests
+            for shard in manifest.shards
+        }
+        self._group_of_shard = np.array([numbers[shard.data.path] for shard in table.shards], np.int64)
         self._dataset_commits = self._read_dataset_commits()
         self._referenced: ReferencedKeys | None = None
         self._copied = 0
@@ -176,11 +160,7 @@ class _Compaction:
         self.needs_dropped_rows = False
 
     def run(self) -> CompactionSummary | None:
-        """Compacts the table.
-
-        Returns:
-            The summary; None if another job has replaced the commits to merge, or references dropped rows.
-        """
+        """Compacts the table; returns None if another job has replaced its commits, or references dropped rows."""
         try:
             if self._drops and not is_busy(self._store.path, self._name, "prepare"):
                 self._referenced = self._collect_keys("referenced")
@@ -193,9 +173,15 @@ class _Compaction:
         dropped = sum(shard.rows for shard in self._merge.shards) - repeated - rows
         count = self._shard_count or choose_shard_count(rows, self._row_bytes)
         groups = [group for group in self._groups if not group.is_compact(count)]
-        written = self._write_all(groups, count)
-        if not (self._commit_dropping(written) if dropped else self._commit(written)):
-            return None
+        copied, hint = sum(group.rows for group in groups), "Free space, for example with `capt store gc`."
+        check_disk_space(self._table.root, copied * self._row_bytes, "compaction", hint)
+        with show_progress("compacting", copied, "rows", lambda: (self._copied, "")):
+            written = [self._write(group, count) for group in groups]
+        # A lease keeps jobs from referencing a dropped row.
+        with lease_for_deletion(self._store.path, self._name) if dropped else contextlib.nullcontext():
+            self.needs_dropped_rows = bool(dropped) and self._are_dropped_rows_needed()
+            if self.needs_dropped_rows or not self._commit(written):
+                return None
         shards = [shard for manifest in written for shard in manifest.shards]
         merged = sum(len(group.manifests) for group in groups)
         size = sum(shard.data.bytes for shard in shards)
@@ -225,15 +211,6 @@ class _Compaction:
     def _select(self, rows: MergedRows, group: _Group) -> MergedRows:
         return rows.select(self._group_of_shard[rows.shards] == self._groups.index(group))
 
-    def _find_groups(self) -> "np.ndarray[Any, Any]":
-        """Returns the number of the group of each shard, int64 [shards]."""
-        numbers: dict[str, int] = {}
-        for number, group in enumerate(self._groups):
-            for manifest in group.manifests:
-                for shard in manifest.shards:
-                    numbers.setdefault(shard.data.path, number)
-        return np.array([numbers[shard.data.path] for shard in self._merge.shards], np.int64)
-
     def _collect_keys(self, name: str) -> ReferencedKeys:
         """Collects the keys that live datasets reference."""
         catalogs = (dataset.file(dataset.manifest.files[CATALOG.name]) for dataset in self._store.datasets())
@@ -258,33 +235,24 @@ class _Compaction:
 
     # === Writing ===
 
-    def _write_all(self, groups: list[_Group], count: int) -> list[Manifest]:
-        rows = sum(group.rows for group in groups)
-        hint = "Free space, for example with `capt store gc`."
-        check_disk_space(self._table.root, rows * self._row_bytes, "compaction", hint)
-        with show_progress("compacting", rows, "rows", lambda: (self._copied, "")):
-            return [self._write(group, count) for group in groups]
-
     def _write(self, group: _Group, count: int) -> Manifest:
         """Writes the shards of a group durably, and returns the manifest that references them."""
         commit = compute_commit_name(self._table.fingerprint, group.facts.network, count, group.keys)
         rows = (row for number in range(self._merge.ranges) for row in self._select(self._kept(number), group))
-        shards = []
-        with contextlib.closing(open_copier(self._merge, self._table.table, self._table.table_config.format)) as copier:
-            for number, shard_rows in groupby(rows, lambda row: find_shard(row[0], count)):
-                shards.append(self._write_shard(copier, commit, number, count, shard_rows))
+        opened = OpenShards(self._table.root, self._merge.shards, self._table.table)
+        copier = RowCopier(opened, self._table.table_config.format)
+        shards = tuple(
+            self._write_shard(copier, commit, number, count, shard_rows)
+            for number, shard_rows in groupby(rows, lambda row: find_shard(row[0], count))
+        )
         files = self._merge_failures(group)
         fsync(self._table.root)
-        return Manifest(
-            table=self._table.fingerprint,
-            replaces=tuple(manifest.digest for manifest in group.manifests),
-            shards=tuple(shards),
-            files=files,
-            facts=group.facts,
-        )
+        replaces = tuple(manifest.digest for manifest in group.manifests)
+        fingerprint = self._table.fingerprint
+        return Manifest(table=fingerprint, replaces=replaces, shards=shards, files=files, facts=group.facts)
 
     def _write_shard(
-        self, copier: Copier, commit: str, number: int, count: int, rows: Iterator[tuple[bytes, int, int]]
+        self, copier: RowCopier, commit: str, number: int, count: int, rows: Iterator[tuple[bytes, int, int]]
     ) -> Shard:
         """Writes one shard, unless a killed compaction has written it."""
         root, table, file_format = self._table.root, self._table.table, self._table.table_config.format
@@ -297,7 +265,7 @@ class _Compaction:
         writer = ShardWriter(root, commit, table, file_format, number, count, copier.make_writer)
         try:
             for row in rows:
-                writer.append(copier.row(*row))
+                writer.append(copier.read(*row))
                 self._copied += 1
             written = writer.close()
         finally:
@@ -315,7 +283,18 @@ class _Compaction:
         tables = [pq.read_table(self._table.file(entry), schema=schema) for entry in entries]
         latest = {row["key"]: row for table in tables for row in table.to_pylist()}
         merged = pa.Table.from_pylist([latest[key] for key in sorted(latest)], schema=schema)
-        return {"failures": _write_parquet(self._table.root, "failures", merged)}
+        root = self._table.root
+        temporary = temporary_path(root / "failures")
+        try:
+            with pq.ParquetWriter(temporary, schema) as writer:
+                for start in range(0, len(merged), _FAILURES_PER_GROUP):
+                    writer.write_table(merged.slice(start, _FAILURES_PER_GROUP))
+            path = root / hash_file(temporary)[:SHORT_FINGERPRINT] / "failures.parquet"
+            make_directory(path.parent)
+            replace_atomically(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return {"failures": describe_file(path, root)}
 
     def _plan(self, commit: str) -> Path:
         return compaction_plan(self._store.path, self._table.root.name, commit)
@@ -325,14 +304,6 @@ class _Compaction:
         return sum(field.nbytes for field in self._table.table.fields)
 
     # === Committing ===
-
-    def _commit_dropping(self, written: list[Manifest]) -> bool:
-        """Commits like `_commit`, while a lease keeps jobs from referencing a dropped row."""
-        if not written:
-            return True
-        with lease_for_deletion(self._store.path, self._name):
-            self.needs_dropped_rows = self._are_dropped_rows_needed()
-            return not self.needs_dropped_rows and self._commit(written)
 
     def _commit(self, written: list[Manifest]) -> bool:
         """Commits the manifests whose replaced commits are all live; returns whether these are all manifests."""
@@ -358,21 +329,6 @@ def _group_by_metadata(table: FeatureTable) -> list[_Group]:
         assert isinstance(facts, FeatureMetadata)
         group = next((group for group in groups if group.facts == facts), None)
         if group is None:
-            groups.append(_Group(facts, [manifest]))
-        else:
-            group.manifests.append(manifest)
+            groups.append(group := _Group(facts, []))
+        group.manifests.append(manifest)
     return groups
-
-
-def _write_parquet(root: Path, stem: str, rows: pa.Table) -> FileEntry:
-    temporary = temporary_path(root / stem)
-    try:
-        with pq.ParquetWriter(temporary, rows.schema) as writer:
-            for start in range(0, len(rows), _FAILURES_PER_GROUP):
-                writer.write_table(rows.slice(start, _FAILURES_PER_GROUP))
-        path = root / hash_file(temporary)[:SHORT_FINGERPRINT] / f"{stem}.parquet"
-        make_directory(path.parent)
-        replace_atomically(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return describe_file(path, root)

@@ -25,12 +25,7 @@ _log = logging.getLogger("capt.store")
 
 
 def record_corruption(store: Path, paths: Iterable[str]) -> None:
-    """Records the corrupt and missing files that a verification found, in place of earlier records.
-
-    Args:
-        store: The store's directory.
-        paths: The files, by path within the store.
-    """
+    """Records the corrupt and missing files, by path within the store, in place of earlier records."""
     record, listed = store / CACHE / RECORD, sorted(set(paths))
     try:
         if listed:
@@ -57,11 +52,7 @@ def read_recorded_corruption(store: Path, root: Path) -> frozenset[str]:
 
 
 def check_file(root: Path, entry: FileEntry) -> Path:
-    """Verifies the checksum of a referenced file and returns its path on this machine.
-
-    Raises:
-        CorruptFileError: The file is missing or corrupt.
-    """
+    """Returns a referenced file's path on this machine; raises CorruptFileError if it is missing or corrupt."""
     return ensure_local(root / entry.path, entry.sha256, check=True)
 
 
@@ -84,13 +75,7 @@ def has_valid_checksum(root: Path, entry: FileEntry) -> bool:
 
 @dataclass(frozen=True)
 class CorruptCommit:
-    """A commit that must be replaced.
-
-    Args:
-        manifest: The commit.
-        rest: The commit that replaces it: its intact shards and files, with the same metadata.
-        corrupt: The corrupt and missing files.
-    """
+    """A commit, its corrupt and missing files, and the commit of the intact `rest`, which replaces it."""
 
     manifest: Manifest
     rest: Manifest
@@ -113,54 +98,39 @@ class TableHealth:
         blocking: Digests of unreadable manifests that may be live or may replace others.
     """
 
-    manifests: tuple[Manifest, ...]
-    corrupt_commits: tuple[CorruptCommit, ...]
-    blocking: tuple[str, ...]
+    manifests: tuple[Manifest, ...] = ()
+    corrupt_commits: tuple[CorruptCommit, ...] = ()
+    blocking: tuple[str, ...] = ()
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing is corrupt."""
         return not (self.corrupt_commits or self.blocking)
-
-    def corrupt_paths(self) -> set[str]:
-        """Returns the corrupt and missing files, by path within the table."""
-        return {entry.path for corrupt_commit in self.corrupt_commits for entry in corrupt_commit.corrupt}
 
 
 def diagnose(root: Path, suspect: Collection[str]) -> TableHealth:
-    """Finds the corrupt parts of a feature table.
+    """Finds the corrupt parts of a feature table; raises CorruptFileError if its log cannot be read.
 
     It checks the size of every file, and the checksums of indexes, of files other than shards, and of suspect files.
 
     Args:
         root: The table's directory.
         suspect: Files that verification found corrupt, by path within the table.
-
-    Raises:
-        CorruptFileError: The log cannot be read.
     """
-    log_state = CommitLog(root).read_state()
-    manifests, corrupt_commits, files = [], [], FileChecker(root)
-    for manifest in log_state.live:
-        corrupt_commit = _examine(files, manifest, suspect)
-        if corrupt_commit.corrupt or manifest.digest in log_state.suspect:
-            corrupt_commits.append(corrupt_commit)
-        manifests.append(corrupt_commit.rest if corrupt_commit.corrupt else manifest)
-    return TableHealth(tuple(manifests), tuple(corrupt_commits), log_state.blocking)
+    log_state, files = CommitLog(root).read_state(), FileChecker(root)
+    examined = [_examine(files, manifest, suspect) for manifest in log_state.live]
+    return TableHealth(
+        manifests=tuple(one.rest if one.corrupt else one.manifest for one in examined),
+        corrupt_commits=tuple(one for one in examined if one.corrupt or one.manifest.digest in log_state.suspect),
+        blocking=log_state.blocking,
+    )
 
 
 def _examine(files: FileChecker, manifest: Manifest, suspect: Collection[str]) -> CorruptCommit:
     indexes = (shard.index.path for shard in manifest.shards if shard.index)
     hashed = {*suspect, *indexes, *(entry.path for entry in manifest.files.values())}
-    corrupt = tuple(
-        entry for entry in manifest.entries() if not files.is_intact(entry, check_hash=entry.path in hashed)
-    )
+    corrupt = [entry for entry in manifest.entries() if not files.is_intact(entry, check_hash=entry.path in hashed)]
     paths = {entry.path for entry in corrupt}
-    rest = manifest.model_copy(
-        update={
-            "replaces": (manifest.digest,),
-            "shards": tuple(s for s in manifest.shards if not paths & {entry.path for entry in s.entries()}),
-            "files": {role: entry for role, entry in manifest.files.items() if entry.path not in paths},
-        }
-    )
-    return CorruptCommit(manifest, rest, corrupt)
+    shards = tuple(shard for shard in manifest.shards if paths.isdisjoint(one.path for one in shard.entries()))
+    others = {role: entry for role, entry in manifest.files.items() if entry.path not in paths}
+    rest = manifest.model_copy(update={"replaces": (manifest.digest,), "shards": shards, "files": others})
+    return CorruptCommit(manifest, rest, tuple(corrupt))

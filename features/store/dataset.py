@@ -1,8 +1,7 @@
 """Reads a dataset of a store: its catalog (one row per image), labels and splits."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,23 +11,16 @@ from features.store.streaming import read_parquet, row_batches, row_dataset
 from schemas.errors import MissingKeyError
 from schemas.manifests import DatasetMetadata, Manifest
 from schemas.table_config import compute_digest
-from schemas.tables import ASSIGNED_SPLITS, CATALOG, LABELS, Table
+from schemas.tables import ASSIGNED_SPLITS, CATALOG, LABELS
 
 
-class Dataset(TableSnapshot):
+class Dataset(TableSnapshot[DatasetMetadata]):
     """The catalog, labels and splits of a dataset, as its latest commit defines them."""
 
     @property
     def name(self) -> str:
         """The dataset's name in the store."""
         return self.root.name
-
-    @property
-    def facts(self) -> DatasetMetadata:
-        """The metadata of the latest commit."""
-        facts = self.manifests[-1].facts
-        assert isinstance(facts, DatasetMetadata)
-        return facts
 
     @property
     def manifest(self) -> Manifest:
@@ -48,20 +40,19 @@ class Dataset(TableSnapshot):
 
     def catalog(self) -> pa.Table:
         """Returns the rows of `schemas.tables.CATALOG` by image ID. `record_batches` needs less memory."""
-        return read_parquet([self._catalog_path], CATALOG)
+        return read_parquet(self._paths(CATALOG), CATALOG)
 
     def labels(self) -> pa.Table:
         """Returns the rows of `schemas.tables.LABELS` by image ID; no rows if the dataset has no labels."""
-        entry = self.manifest.files.get(LABELS.name)
-        return read_parquet([self.file(entry)] if entry else [], LABELS)
+        return read_parquet(self._paths(LABELS), LABELS)
 
     def record_batches(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Iterates over the rows of `catalog`, `rows` per batch and fewer in the last."""
-        return self._batches(CATALOG, rows)
+        return row_batches(self._paths(CATALOG), CATALOG, "parquet", rows)
 
     def absent_splits(self, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Iterates over the rows of `schemas.tables.ASSIGNED_SPLITS`: splits of images that the catalog lacks."""
-        return self._batches(ASSIGNED_SPLITS, rows)
+        return row_batches(self._paths(ASSIGNED_SPLITS), ASSIGNED_SPLITS, "parquet", rows)
 
     def dataset(self, batch_size: int = 1024, prefetch: int = 2) -> Any:
         """Returns the rows of `catalog` as a tf.data.Dataset of dicts by column: tf.string [N], `bytes` tf.int64."""
@@ -73,21 +64,9 @@ class Dataset(TableSnapshot):
         Raises:
             MissingKeyError: The dataset does not contain the image.
         """
-        found = pq.read_table(
-            self._catalog_path,
-            schema=CATALOG.arrow_schema(),
-            partitioning=None,
-            filters=[("image_id", "==", image_id)],
-        ).to_pylist()
+        (path,) = self._paths(CATALOG)
+        filters = [("image_id", "==", image_id)]
+        found = pq.read_table(path, schema=CATALOG.arrow_schema(), partitioning=None, filters=filters).to_pylist()
         if not found:
             raise MissingKeyError(f"the dataset {self.name} has no image {image_id!r}", location=str(self.root))
-        row: dict[str, Any] = found[0]
-        return row
-
-    def _batches(self, table: Table, rows: int) -> Iterator[pa.RecordBatch]:
-        entry = self.manifest.files.get(table.name)
-        return row_batches([self.file(entry)] if entry else [], table, "parquet", rows)
-
-    @property
-    def _catalog_path(self) -> Path:
-        return self.file(self.manifest.files[CATALOG.name])
+        return cast(dict[str, Any], found[0])

@@ -16,12 +16,11 @@ from features.io.cache import fetch_files
 from features.io.locations import is_remote
 from features.runtime.aligned_arrays import empty_aligned
 from features.store.layout import extractor_path
-from features.store.merge import Keys, ShardMerge, as_keys
+from features.store.merge import Keys, ShardMerge, as_bytes, as_keys
 from features.store.random_access import OpenShards, key_bytes
 from features.store.shards import read_index, tensor_fields
 from features.store.snapshot import TableSnapshot, read_table_config
 from features.store.storage_dtypes import StoredColumns, decode
-from features.store.streaming import merged_positions, to_binary, to_objects
 from schemas.errors import MissingKeyError
 from schemas.manifests import FeatureMetadata, Manifest
 from schemas.table_config import FeatureTableConfig
@@ -29,7 +28,7 @@ from schemas.tables import FAILURES, KEY_BYTES, Table, features_table
 from schemas.terminal.progress import show_progress
 
 
-class FeatureTable(TableSnapshot):
+class FeatureTable(TableSnapshot[FeatureMetadata]):
     """The features of images, by content hash.
 
     `get` returns the features of one image, `get_many` the features of several. `lookup` and `read` are the two steps
@@ -57,13 +56,6 @@ class FeatureTable(TableSnapshot):
         return self.table_config.fingerprint
 
     @property
-    def facts(self) -> FeatureMetadata:
-        """The metadata of the latest commit."""
-        facts = self.manifests[-1].facts
-        assert isinstance(facts, FeatureMetadata)
-        return facts
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one image's features."""
         return self.facts.shape
@@ -76,8 +68,7 @@ class FeatureTable(TableSnapshot):
     @property
     def extractor_path(self) -> Path:
         """The frozen extractor that computed the rows, on this machine."""
-        sha256 = self.facts.network
-        return ensure_local(extractor_path(self.root.parents[1], sha256), sha256)
+        return ensure_local(extractor_path(self.root.parents[1], self.facts.network), self.facts.network)
 
     @property
     def rows(self) -> int:
@@ -165,9 +156,9 @@ class FeatureTable(TableSnapshot):
 
         The columns are those of `to_arrow`. Memory contains one batch and the keys of one key range.
         """
-        for keys, positions in merged_positions(self._merge(), rows):
+        for keys, positions in self._positions(rows):
             stored = self.read_columns(positions)
-            columns = [to_binary(keys), *(to_binary(stored[field.name]) for field in tensor_fields(self.table))]
+            columns = [_to_binary(keys), *(_to_binary(stored[field.name]) for field in tensor_fields(self.table))]
             yield pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema())
 
     def to_arrow(self) -> pa.Table:
@@ -192,8 +183,10 @@ class FeatureTable(TableSnapshot):
         import tensorflow as tf
 
         def batches() -> Iterator[dict[str, Any]]:
-            for keys, positions in merged_positions(self._merge(), batch_size):
-                yield {"key": to_objects(keys), "value": self.read(positions)}
+            for keys, positions in self._positions(batch_size):
+                # NumPy's own strings lose trailing zeros.
+                objects = np.array([key.tobytes() for key in keys], np.object_)
+                yield {"key": objects, "value": self.read(positions)}
 
         empty = {field.name: np.zeros((0, *field.shape), field.numpy_dtype) for field in tensor_fields(self.table)}
         signature = {
@@ -211,18 +204,16 @@ class FeatureTable(TableSnapshot):
             return
         shards, received = self.shards, Counter[str]()
         entries = [shards[number].data for number in np.unique(self._shard_numbers(positions)).tolist()]
+        wanted = [(self.root / entry.path, entry.sha256) for entry in entries]
         total = sum(entry.bytes for entry in entries)
         with show_progress("downloading", total >> 20, "MiB", lambda: (received["bytes"] >> 20, "")):
-            wanted = [(self.root / entry.path, entry.sha256) for entry in entries]
             fetch_files(wanted, lambda size: received.update(bytes=size))
 
     def failures(self) -> dict[bytes, tuple[str, str, str]]:
         """Returns the recorded permanent failures: content hash → (stage, reason, detail)."""
-        entries = [one.files["failures"] for one in self.manifests if "failures" in one.files]
-        tables = [pq.read_table(self.file(entry), schema=FAILURES.arrow_schema()) for entry in entries]
-        return {
-            row["key"]: (row["stage"], row["reason"], row["detail"]) for table in tables for row in table.to_pylist()
-        }
+        entries = (one.files["failures"] for one in self.manifests if "failures" in one.files)
+        rows = (pq.read_table(self.file(entry), schema=FAILURES.arrow_schema()).to_pylist() for entry in entries)
+        return {row["key"]: (row["stage"], row["reason"], row["detail"]) for some in rows for row in some}
 
     def _read(self, rows: list[tuple[int, int]]) -> StoredColumns:
         """Reads the columns of rows, each given as (number of the shard, row within it)."""
@@ -238,8 +229,20 @@ class FeatureTable(TableSnapshot):
             hint="Run `capt prepare features`: it extracts the images of a dataset that the table does not contain.",
         )
 
-    def _merge(self) -> ShardMerge:
-        return ShardMerge(self.root, self.shards, self.table)
+    def _positions(self, rows: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Iterates over keys uint8 [N, 32] in ascending order and the positions int64 [N] of their rows."""
+        merge = ShardMerge(self.root, self.shards, self.table)
+        keys, positions = np.zeros((0, KEY_BYTES), np.uint8), np.zeros(0, np.int64)
+        for number in range(merge.ranges):
+            merged = merge.range(number)
+            keys = np.concatenate([keys, as_bytes(merged.keys)])
+            positions = np.concatenate([positions, self._starts[merged.shards] + merged.rows])
+            full = len(keys) - len(keys) % rows
+            for start in range(0, full, rows):
+                yield keys[start : start + rows], positions[start : start + rows]
+            keys, positions = keys[full:], positions[full:]
+        if len(keys):
+            yield keys, positions
 
     def _arrow_schema(self) -> pa.Schema:
         return features_table(self.shape, self.table_config.dtype).arrow_schema()
@@ -264,3 +267,9 @@ class FeatureTable(TableSnapshot):
         keys = as_keys(np.concatenate([self._opened.index(number)["key"] for number in range(len(self.shards))]))
         ordered, first = np.unique(keys, return_index=True)
         return ordered, first.astype(np.int64)
+
+
+def _to_binary(values: NDArray[np.generic]) -> pa.Array:
+    """Returns an array [N, ...] as N fixed-size binary values, without a copy."""
+    size = values.nbytes // len(values)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(values), [None, pa.py_buffer(values)])

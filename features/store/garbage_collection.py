@@ -17,7 +17,7 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,9 +57,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 def collect_garbage(options: StoreGc) -> dict[str, Any]:
     """Deletes files that no live commit of a store has referenced for some time.
 
-    Args:
-        options: The store, and the minimum time.
-
     Returns:
         `files` and `bytes`, the number and size of the deleted files; `paths`, within the store; `leased`, the number
         of files that only a lease keeps; `dry_run`; and `seconds`.
@@ -69,7 +66,13 @@ def collect_garbage(options: StoreGc) -> dict[str, Any]:
         CorruptFileError: A log or manifest cannot be read, so that the referenced files are unknown.
     """
     started = time.monotonic()
-    collector = _Collector(open_store(options.store).path, _parse_age(options.older_than), options.dry_run)
+    store, older_than = open_store(options.store).path, options.older_than
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", older_than)
+    if not match:
+        raise UsageError(
+            f"invalid time {older_than!r}", location="--older-than", hint="Use 24h, 7d or 0s, for example."
+        )
+    collector = _Collector(store, float(match[1]) * _UNITS[match[2]], options.dry_run)
     collector.collect()
     return {
         "files": len(collector.paths),
@@ -81,48 +84,43 @@ def collect_garbage(options: StoreGc) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
 class _History:
-    """The commits of one table.
+    """The manifests of all commits of one table by digest, oldest first, and when each superseded one was replaced."""
 
-    Args:
-        root: The table's directory.
-        manifests: The manifest of every commit by digest, oldest first.
-        superseded: The time at which each superseded commit was replaced, in seconds since 1970, by digest.
-    """
-
-    root: Path
-    manifests: dict[str, Manifest]
-    superseded: dict[str, float]
-
-    @classmethod
-    def read(cls, root: Path) -> "_History":
+    def __init__(self, root: Path) -> None:
+        self.root = root
         log = CommitLog(root)
-        entries, manifests = log.entries(), log.known()
-        superseded: dict[str, float] = {}
+        entries = log.entries()
+        self.manifests = log.read_complete_state().known
+        self.superseded: dict[str, float] = {}
         for number, digest in enumerate(entries, start=1):
             moment = log.entry_path(number).stat().st_mtime
-            for replaced in manifests[digest].replaces if digest in manifests else ():
-                superseded.setdefault(replaced, moment)
-        return cls(root, manifests, superseded)
+            for replaced in self.manifests[digest].replaces if digest in self.manifests else ():
+                self.superseded.setdefault(replaced, moment)
 
-    def kept(self, leased: set[str]) -> list[Manifest]:
+    def kept(self, leased: Collection[str]) -> list[Manifest]:
         """Returns the live and the leased manifests."""
         return [one for digest, one in self.manifests.items() if digest not in self.superseded or digest in leased]
 
-    def superseded_manifests(self) -> list[tuple[Manifest, float]]:
-        """Returns the superseded manifests and the times at which they were replaced."""
-        return [
-            (self.manifests[digest], moment) for digest, moment in self.superseded.items() if digest in self.manifests
-        ]
 
-    def unreferenced_since(self) -> dict[str, float]:
-        """Returns the time since which each path of a superseded manifest is unreferenced."""
-        since: dict[str, float] = {}
-        for manifest, moment in self.superseded_manifests():
-            for entry in manifest.entries():
-                since[entry.path] = max(moment, since.get(entry.path, 0.0))
-        return since
+def _unreferenced_since(
+    histories: Iterable[_History], references: Callable[[Manifest], Iterable[str]]
+) -> dict[str, float]:
+    """Returns the time, in seconds since 1970, since which no commit has each reference of a superseded one."""
+    since: dict[str, float] = {}
+    for history in histories:
+        for digest, moment in history.superseded.items():
+            for one in references(history.manifests[digest]) if digest in history.manifests else ():
+                since[one] = max(moment, since.get(one, 0.0))
+    return since
+
+
+def _list_paths(manifest: Manifest) -> list[str]:
+    return [entry.path for entry in manifest.entries()]
+
+
+def _list_extractors(manifest: Manifest) -> list[str]:
+    return [manifest.facts.network] if isinstance(manifest.facts, FeatureMetadata) else []
 
 
 @dataclass
@@ -146,7 +144,7 @@ class _Collector:
         """Deletes everything that can be deleted."""
         # An unreadable log or manifest stops the collection before anything is deleted.
         for root in table_roots(self.store):
-            _History.read(root)
+            _History(root)
         self._with_lease(WORK, self._collect_work)
         for root in table_roots(self.store):
             self._with_lease(table_name(self.store, root), partial(self._collect_table, root))
@@ -156,8 +154,10 @@ class _Collector:
                 self._delete_orphan(path)
         for path in expired_leases(self.store, self._now):
             self._delete(path)
-        if working_path(self.store) != self.store and not self.dry_run:
-            self._delete_temporary(working_path(self.store))
+        here = working_path(self.store)
+        for path in files_below(here) if here != self.store and not self.dry_run else ():
+            if is_temporary(path) and self._now - newest_change(path) >= GRACE_SECONDS:
+                path.unlink(missing_ok=True)
 
     def _with_lease(self, table: str, collect: Callable[[], None]) -> None:
         """Collects a table, or another directory of the store, unless a job may write to it."""
@@ -171,15 +171,6 @@ class _Collector:
                 collect()
         self._check_lease = lambda: None
 
-    def _delete_temporary(self, here: Path) -> None:
-        """Deletes temporary files of killed jobs in the local directory of a store in a bucket."""
-        for path in files_below(here):
-            if is_temporary(path) and self._now - newest_change(path) >= GRACE_SECONDS:
-                path.unlink(missing_ok=True)
-
-    def _leased_manifests(self, root: Path) -> set[str]:
-        return leased_manifests(self.store, table_name(self.store, root), self._now)
-
     def _collect_work(self) -> None:
         """Deletes old work plans, before the shards that they list as written, so that no plan outlives its shards."""
         for path in sorted((self.store / WORK).glob("*")):
@@ -187,16 +178,18 @@ class _Collector:
                 self._deleted_plans.add(path)
                 self._delete_tree(path)
 
+    def _list_kept(self, history: _History) -> list[Manifest]:
+        return history.kept(leased_manifests(self.store, table_name(self.store, history.root), self._now))
+
     def _collect_table(self, root: Path) -> None:
         # Leases are read after the log: a reader that writes its lease later finds the same log state.
-        history = _History.read(root)
-        leased = self._leased_manifests(root)
+        history = _History(root)
+        kept = {path for manifest in self._list_kept(history) for path in _list_paths(manifest)}
+        live = {path for manifest in history.kept(()) for path in _list_paths(manifest)}
         planned = {name for name, plan in planned_commits(self.store).items() if plan not in self._deleted_plans}
-        live = {entry.path for manifest in history.kept(set()) for entry in manifest.entries()}
-        kept = {entry.path for manifest in history.kept(leased) for entry in manifest.entries()}
-        since = history.unreferenced_since()
+        since = _unreferenced_since([history], _list_paths)
         if root.parent.name == MODELS:
-            self._collect_runs(history, kept, since)
+            self._collect_runs(root, kept, since)
         for path in files_below(root):
             name = path.relative_to(root).as_posix()
             # A running or killed job may count a file among the shards that it has written.
@@ -214,40 +207,29 @@ class _Collector:
         for path in old_reports(root):
             self._delete_orphan(path)
 
-    def _collect_runs(self, history: _History, kept: set[str], since: dict[str, float]) -> None:
+    def _collect_runs(self, root: Path, kept: set[str], since: dict[str, float]) -> None:
         kept_runs = {path.split("/")[1] for path in kept}
         runs_since = {path.split("/")[1]: moment for path, moment in since.items()}
-        for path in self._unreferenced_runs(history.root, kept_runs):
-            moment = runs_since.get(path.name)
-            if moment is None:
-                is_old = self._now - newest_change(path) >= self._orphan_age
+        for path in sorted((root / RUNS).glob("*")):
+            if path.name in kept_runs:
+                continue
+            if path.name in runs_since:
+                is_old = self._now - runs_since[path.name] >= self.age
             else:
-                is_old = self._now - moment >= self.age
+                is_old = self._now - newest_change(path) >= self._orphan_age
             if is_old:
                 self._delete_tree(path)
-        here = working_path(history.root)
-        for path in self._unreferenced_runs(here, kept_runs) if here != history.root and not self.dry_run else ():
-            if self._now - newest_change(path) >= self._orphan_age:
+        here = working_path(root)
+        for path in sorted((here / RUNS).glob("*")) if here != root and not self.dry_run else ():
+            if path.name not in kept_runs and self._now - newest_change(path) >= self._orphan_age:
                 self._check_lease()
                 shutil.rmtree(path, ignore_errors=True)
 
-    @staticmethod
-    def _unreferenced_runs(root: Path, kept_runs: set[str]) -> list[Path]:
-        return [path for path in sorted((root / RUNS).glob("*")) if path.name not in kept_runs]
-
     def _collect_extractors(self) -> None:
-        histories = [_History.read(root) for root in table_roots(self.store)]
-        kept: set[str] = set()
-        since: dict[str, float] = {}
-        for history in histories:
-            kept |= {
-                one for manifest in history.kept(self._leased_manifests(history.root)) for one in _extractors(manifest)
-            }
-            if history.root.parent.name == FEATURES:
-                kept.add(_read_extractor_record(history.root / NETWORK))
-            for manifest, moment in history.superseded_manifests():
-                for extractor in _extractors(manifest):
-                    since[extractor] = max(moment, since.get(extractor, 0.0))
+        histories = [_History(root) for root in table_roots(self.store)]
+        kept = {one for each in histories for manifest in self._list_kept(each) for one in _list_extractors(manifest)}
+        kept |= {_read_extractor_record(one.root / NETWORK) for one in histories if one.root.parent.name == FEATURES}
+        since = _unreferenced_since(histories, _list_extractors)
         for path in sorted((self.store / NETWORKS).glob("*")):
             if is_temporary(path) or (NETWORK_NAME.fullmatch(path.name) and path.stem not in kept | set(since)):
                 self._delete_orphan(path)
@@ -293,17 +275,13 @@ class _Collector:
 
     def _delete_empty_directories(self, directory: Path) -> None:
         """Deletes the directory of a commit or report, and directories in it, if they are empty."""
-        while _is_in_commit(directory.relative_to(self.store).parts[2:]):
-            try:
+        with contextlib.suppress(OSError):
+            while True:
+                parts = directory.relative_to(self.store).parts[2:]
+                if not any(map(COMMIT_NAME.fullmatch, parts[1:2] if parts[:1] == (REPORTS,) else parts[:1])):
+                    return
                 directory.rmdir()
-            except OSError:
-                return
-            directory = directory.parent
-
-
-def _is_in_commit(parts: tuple[str, ...]) -> bool:
-    """Returns whether a path within a table is, or is in, the directory of a commit or report."""
-    return any(COMMIT_NAME.fullmatch(name) for name in (parts[1:2] if parts[:1] == (REPORTS,) else parts[:1]))
+                directory = directory.parent
 
 
 def _is_written_by_capt(name: str, history: _History) -> bool:
@@ -316,10 +294,6 @@ def _is_written_by_capt(name: str, history: _History) -> bool:
     return bool(rest and COMMIT_NAME.fullmatch(directory))
 
 
-def _extractors(manifest: Manifest) -> set[str]:
-    return {manifest.facts.network} if isinstance(manifest.facts, FeatureMetadata) else set()
-
-
 def _read_extractor_record(path: Path) -> str:
     """Returns the SHA-256 of a feature table's extractor; empty if the table has no extractor yet."""
     try:
@@ -328,10 +302,3 @@ def _read_extractor_record(path: Path) -> str:
         return ""
     except (ValueError, KeyError, TypeError):
         raise CorruptFileError("the file is corrupt", location=str(path)) from None
-
-
-def _parse_age(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    if not match:
-        raise UsageError(f"invalid time {text!r}", location="--older-than", hint="Use 24h, 7d or 0s, for example.")
-    return float(match[1]) * _UNITS[match[2]]

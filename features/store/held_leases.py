@@ -6,7 +6,7 @@ A holder therefore stops using its lease early, by its own clock, and never rene
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
@@ -19,7 +19,7 @@ _HELD_FRACTION = 0.75
 
 
 def clock() -> float:
-    """Returns a time in seconds that includes the time in which the machine was suspended."""
+    """Returns a time in seconds that goes on while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -33,9 +33,9 @@ class HeldLease:
         tables: The directories of the leased tables.
     """
 
-    def __init__(self, path: Path, data: bytes, seconds: float, tables: Mapping[Path, object]) -> None:
+    def __init__(self, path: Path, data: bytes, seconds: float, tables: frozenset[Path]) -> None:
         self.path = path
-        self.tables = frozenset(tables)
+        self.tables = tables
         self._data = data
         self._seconds = seconds
         self._lock = Lock()
@@ -56,21 +56,13 @@ class HeldLease:
                 self._renewed = started
 
     def now(self) -> float:
-        """Renews the lease and returns the time of the renewal by the clock of the store's file system or service.
-
-        Raises:
-            StoreError: The lease has expired.
-        """
+        """Renews the lease and returns the time of the renewal by the clock of the store's file system or service."""
         self.renew()
         self.check()
         return self.path.stat().st_mtime
 
     def check(self) -> None:
-        """Checks that the lease is valid.
-
-        Raises:
-            StoreError: The lease has expired.
-        """
+        """Raises StoreError if the lease has expired."""
         if not self.holds:
             raise StoreError(
                 "the lease expired while this process was suspended or could not reach the store",
@@ -88,11 +80,7 @@ def held_leases() -> tuple[HeldLease, ...]:
 
 
 def check_lease(root: Path) -> None:
-    """Checks that one of the current job's leases on a table is valid, if it has any.
-
-    Raises:
-        StoreError: All of them have expired.
-    """
+    """Raises StoreError if the current job has leases on a table and all of them have expired."""
     leases = [lease for lease in _held.get() if root in lease.tables]
     if leases and not any(lease.holds for lease in leases):
         leases[0].check()

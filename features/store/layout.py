@@ -61,5 +61,4 @@ def compaction_plan(store: Path, table: str, commit: str) -> Path:
 
 def planned_commits(store: Path) -> dict[str, Path]:
     """Returns the work plans of running and killed jobs, by the `<table>-<commit>` that they will write."""
-    plans = (store / WORK).iterdir() if (store / WORK).is_dir() else iter(())
-    return {plan.name.removeprefix(_COMPACTION): plan for plan in plans if plan.is_dir()}
+    return {plan.name.removeprefix(_COMPACTION): plan for plan in (store / WORK).glob("*") if plan.is_dir()}

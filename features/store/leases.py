@@ -25,16 +25,17 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from features.store.commit_log import CommitLog
 from features.store.held_leases import HeldLease, held_leases, register_lease
 from features.store.layout import LEASES, NETWORKS, WORK
+from features.store.snapshot import TableSnapshot
 from schemas.errors import CaptError, StoreError
 from schemas.frozen import Frozen
-from schemas.manifests import Manifest, Sha256
+from schemas.manifests import Sha256
 from schemas.table_config import canonical_json
 
 LEASE_SECONDS = 600.0
@@ -42,6 +43,7 @@ LEASE_SECONDS = 600.0
 COLLECT_SECONDS = 120.0
 
 Purpose = Literal["read", "prepare", "compact", "change", "collect"]
+Tables = TypeVar("Tables", bound=Iterable[TableSnapshot[Any]])
 
 _WRITERS: tuple[Purpose, ...] = ("prepare", "compact", "change")
 _SHARED_DIRECTORIES = (WORK, NETWORKS)
@@ -54,7 +56,6 @@ class Lease(Frozen):
     """The tables that one running job uses.
 
     Args:
-        version: Version of the lease format.
         purpose: Purpose of the lease; see the module's docstring.
         seconds: Time for which the lease is valid after its file was last touched.
         tables: Digests of the manifests that the job reads, by table, as a path within the store such as
@@ -70,16 +71,6 @@ class Lease(Frozen):
         """Returns whether the job may write to a table. Jobs with work plans may also write plans and extractors."""
         is_shared = table in _SHARED_DIRECTORIES and self.purpose in ("prepare", "compact")
         return self.purpose in _WRITERS and (table in self.tables or is_shared)
-
-
-class LeasableTable(Protocol):
-    """An open table: its directory and the manifests that it shows."""
-
-    root: Path
-    manifests: list[Manifest]
-
-
-Tables = TypeVar("Tables", bound=Iterable[LeasableTable])
 
 
 @contextlib.contextmanager
@@ -110,7 +101,7 @@ def lease_for_deletion(store: Path, table: str, job: Collection[HeldLease] = ())
 
     Args:
         store: The store's directory.
-        table: The table's `table_name`, or the store's directory of extractors or of work plans.
+        table: The table's `table_name`, or the name of the store's directory of extractors or of work plans.
         job: The leases of the job that deletes.
 
     Yields:
@@ -123,9 +114,8 @@ def lease_for_deletion(store: Path, table: str, job: Collection[HeldLease] = ())
 @contextlib.contextmanager
 def _hold(store: Path, own: Lease) -> Iterator[HeldLease]:
     """Writes a lease, renews it while the block runs, and deletes it afterwards."""
-    path = store / LEASES / f"{uuid.uuid4().hex}.json"
-    data = canonical_json(own.model_dump(mode="json"))
-    held = HeldLease(path, data, own.seconds, {store / name: () for name in own.tables})
+    path, data = store / LEASES / f"{uuid.uuid4().hex}.json", canonical_json(own.model_dump(mode="json"))
+    held = HeldLease(path, data, own.seconds, frozenset(store / name for name in own.tables))
     ended = threading.Event()
 
     def renew() -> None:
@@ -180,21 +170,23 @@ def hold_snapshot(store: Path, open_tables: Callable[[], Tables], seconds: float
     """
     while True:
         tables = open_tables()
-        digests = {table.root: [manifest.digest for manifest in table.manifests] for table in tables}
-        with _read_lease(store, digests, seconds):
-            if all(
-                set(read) <= {manifest.digest for manifest in CommitLog(root).live()} for root, read in digests.items()
-            ):
+        digests = {table_name(store, table.root): [one.digest for one in table.manifests] for table in tables}
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lease(store, "read", digests, seconds))
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
+                message = "%s: the store is read-only, so no lease protects these files from garbage collection."
+                _log.warning(message, store)
+            live = {name: {one.digest for one in CommitLog(store / name).live()} for name in digests}
+            if all(live[name].issuperset(read) for name, read in digests.items()):
                 yield tables
                 return
 
 
 def current_leases(store: Path) -> list[Lease]:
-    """Returns the leases that are valid now.
-
-    Raises:
-        StoreError: A lease cannot be read.
-    """
+    """Returns the leases that are valid now; raises StoreError if a lease cannot be read."""
     return [lease for _, lease in _valid_leases(store, time.time())]
 
 
@@ -224,20 +216,6 @@ def table_name(store: Path, root: Path) -> str:
     return root.relative_to(store).as_posix()
 
 
-@contextlib.contextmanager
-def _read_lease(store: Path, digests: Mapping[Path, list[str]], seconds: float) -> Iterator[None]:
-    tables = {table_name(store, root): read for root, read in digests.items()}
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lease(store, "read", tables, seconds))
-        except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                raise
-            message = "%s: the store is read-only, so no lease protects these files from garbage collection."
-            _log.warning(message, store)
-        yield
-
-
 def _valid_leases(store: Path, now: float) -> list[tuple[Path, Lease]]:
     return [(path, lease) for path, lease, touched in _lease_files(store) if touched + lease.seconds > now]
 
@@ -246,14 +224,9 @@ def _lease_files(store: Path) -> Iterator[tuple[Path, Lease, float]]:
     """Iterates over lease files, leases, and times of the last touch by the clock of the file system or service."""
     for path in sorted((store / LEASES).glob("*.json")):
         with contextlib.suppress(FileNotFoundError):
-            lease = _read(path)
+            try:
+                lease = Lease.model_validate_json(path.read_bytes())
+            except ValidationError:
+                hint = "Delete the file once no job uses the store."
+                raise StoreError("the lease cannot be read", location=str(path), hint=hint) from None
             yield path, lease, path.stat().st_mtime
-
-
-def _read(path: Path) -> Lease:
-    try:
-        return Lease.model_validate_json(path.read_bytes())
-    except ValidationError:
-        raise StoreError(
-            "the lease cannot be read", location=str(path), hint="Delete the file once no job uses the store."
-        ) from None

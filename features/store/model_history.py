@@ -29,13 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 @dataclass(frozen=True)
 class ModelDecision:
-    """One decision about a registered model.
-
-    Args:
-        number: Position in the history, from 1.
-        facts: The decision and its reasons.
-        manifest: The commit that records the decision.
-    """
+    """One decision about a registered model: its number from 1, the decision, and the commit that records it."""
 
     number: int
     facts: ModelMetadata
@@ -55,10 +49,8 @@ class ModelHistory:
 
     def __init__(self, store: Store, name: str) -> None:
         if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"invalid model name {name!r}",
-                hint="Use letters, digits, dashes and underscores, at most 100 in total.",
-            )
+            hint = "Use letters, digits, dashes and underscores, at most 100 in total."
+            raise UsageError(f"invalid model name {name!r}", hint=hint)
         self.name = name
         self.root = store.path / MODELS / name
         self._store = store.path
@@ -66,11 +58,7 @@ class ModelHistory:
         self._log = CommitLog(self.root)
 
     def history(self) -> list[ModelDecision]:
-        """Returns every decision, oldest first.
-
-        Raises:
-            CorruptFileError: The log or a manifest cannot be read.
-        """
+        """Returns every decision, oldest first; raises CorruptFileError if the log or a manifest cannot be read."""
         return list_decisions(self._log.read_complete_state())
 
     @property
@@ -94,9 +82,7 @@ class ModelHistory:
 
     def runs(self) -> list[str]:
         """Returns the runs whose directories are on this machine."""
-        directory = self._here / RUNS
-        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
-        return [name for name in names if RUN_NAME.fullmatch(name)]
+        return sorted(path.name for path in (self._here / RUNS).glob("*") if RUN_NAME.fullmatch(path.name))
 
     def promoted_files(self, run: str) -> dict[str, FileEntry]:
         """Returns the files of a run, as its first promotion references them; empty if it was never promoted."""
@@ -124,7 +110,6 @@ def find_champion(path: str | Path) -> Path | None:
         return None
     model = ModelHistory(open_store(root.parent.parent), root.name)
     if model.champion is None:
-        raise StoreError(
-            "the model has no champion yet", location=str(root), hint="Run `capt models promote` to choose one."
-        )
+        hint = "Run `capt models promote` to choose one."
+        raise StoreError("the model has no champion yet", location=str(root), hint=hint)
     return model.ensure_local(model.champion)

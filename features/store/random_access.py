@@ -42,7 +42,7 @@ class OpenShards:
     def __init__(self, root: Path, shards: Sequence[Shard], table: Table) -> None:
         self._root = root
         self._shards = shards
-        self._table = table
+        self.table = table
         self._check = cache(lambda entry: check_file(root, entry))
         self._indexes: _OpenCache[NDArray[Any]] = _OpenCache()
         self._files: _OpenCache[_Descriptor] = _OpenCache()
@@ -71,23 +71,34 @@ class OpenShards:
         """Returns the index of a shard, mapped into memory."""
         return self._indexes.get(number, self._open_index)
 
+    def read_bytes(self, number: int, offset: int, size: int) -> bytes:
+        """Reads bytes of a shard's data file."""
+        descriptor = self._files.get(number, self._open_file)
+        data = os.pread(descriptor.number, size, offset)
+        self._check_size(number, len(data), size)
+        return data
+
     def _read_value(self, number: int, entry: Any, field: Field, out: Any) -> None:
-        descriptor = self._files.get(number, lambda number: _Descriptor(self._check(self._shards[number].data)))
-        offset, size = value_span(entry, field)
+        offset, size = map(int, value_span(entry, field))
         if field.compression == "none":
-            got = os.preadv(descriptor.number, [out], int(offset))
+            descriptor = self._files.get(number, self._open_file)
+            self._check_size(number, os.preadv(descriptor.number, [out], offset), size)
         else:
-            data = os.pread(descriptor.number, int(size), int(offset))
+            data = self.read_bytes(number, offset, size)
             out[:] = np.frombuffer(decompress(data, field.compression, field.nbytes), np.uint8)
-            got = len(data)
+
+    def _check_size(self, number: int, got: int, size: int) -> None:
         if got != size:
             path = self._root / self._shards[number].data.path
             raise CorruptFileError("the shard ends within a row", location=str(path))
 
+    def _open_file(self, number: int) -> "_Descriptor":
+        return _Descriptor(self._check(self._shards[number].data))
+
     def _open_index(self, number: int) -> NDArray[Any]:
         entry = self._shards[number].index
         assert entry is not None
-        return read_index(self._check(entry), self._table).view(np.ndarray)
+        return read_index(self._check(entry), self.table).view(np.ndarray)
 
 
 class _Descriptor:
@@ -113,13 +124,12 @@ class _OpenCache(Generic[Value]):
         if value is not None:
             return value
         with self._lock:
-            value = self._values.get(number)
-            if value is None:
-                value = open_value(number)
+            if number not in self._values:
+                opened = open_value(number)
                 while len(self._values) >= _MAX_OPEN:
                     del self._values[next(iter(self._values))]
-                self._values[number] = value
-            return value
+                self._values[number] = opened
+            return self._values[number]
 
 
 def first_row(keys: NDArray[np.uint8], key: bytes) -> int:
@@ -128,16 +138,11 @@ def first_row(keys: NDArray[np.uint8], key: bytes) -> int:
 
 
 def key_bytes(key: bytes | str) -> bytes:
-    """Returns a key's 32 bytes, from bytes or 64 hexadecimal digits.
-
-    Raises:
-        UsageError: The key has another form.
-    """
+    """Returns a key's 32 bytes, from bytes or 64 hexadecimal digits; raises UsageError if it has another form."""
     try:
         data = bytes.fromhex(key) if isinstance(key, str) else bytes(key)
     except ValueError:
         data = b""
     if len(data) != KEY_BYTES:
-        hint = f"Use {KEY_BYTES} bytes or {2 * KEY_BYTES} hexadecimal digits."
-        raise UsageError(f"invalid key {key!r}", hint=hint)
+        raise UsageError(f"invalid key {key!r}", hint=f"Use {KEY_BYTES} bytes or {2 * KEY_BYTES} hexadecimal digits.")
     return data

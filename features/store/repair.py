@@ -6,6 +6,8 @@ Intact rows are never computed again. Corrupt files are deleted once no live com
 the job does not read are reported as unrepaired.
 """
 
+import contextlib
+import hashlib
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -62,10 +64,14 @@ def repair_log(root: Path) -> None:
         CorruptFileError: The referenced manifest of an entry is uncertain.
     """
     log = CommitLog(root)
-    digests = {number: _read_entry(log, number) for number in range(1, log.last() + 1)}
+    digests = dict.fromkeys(range(1, log.last() + 1), "")  # empty for an entry that cannot be read
+    for number in digests:
+        with contextlib.suppress(CorruptFileError):
+            digests[number] = log.entry(number)
     suspect = [number for number, digest in digests.items() if not (root / MANIFESTS / f"{digest}.json").is_file()]
     for number in suspect:
-        unreferenced = [digest for digest in _intact_manifests(root) if digest not in digests.values()]
+        names = [path.stem for path in _list_manifests(root) if path.stem not in digests.values()]
+        unreferenced = [name for name in names if hash_file(root / MANIFESTS / f"{name}.json") == name]
         digest = _find_manifest(log.entry_path(number), unreferenced, is_readable=bool(digests[number]))
         if digest:
             write(log.entry_path(number), entry_bytes(digest))
@@ -73,18 +79,16 @@ def repair_log(root: Path) -> None:
             _log.warning("%s: repaired the corrupt log entry.", log.entry_path(number))
 
 
-def _read_entry(log: CommitLog, number: int) -> str:
-    """Returns the digest that a log entry references; empty if the entry cannot be read."""
-    try:
-        return log.entry(number)
-    except CorruptFileError:
-        return ""
-
-
 def _find_manifest(path: Path, unreferenced: list[str], is_readable: bool) -> str:
     """Returns the manifest that a corrupt log entry referenced; empty if the entry is not corrupt."""
     data = path.read_bytes() if path.is_file() else b""
-    similar = [digest for digest in unreferenced if _is_similar(data, entry_bytes(digest))]
+    # The entries of two manifests differ in nearly all digits of their digests.
+    entries = {digest: entry_bytes(digest) for digest in unreferenced}
+    similar = [
+        digest
+        for digest, entry in entries.items()
+        if sum(one == other for one, other in zip(data, entry, strict=False)) > len(entry) // 2
+    ]
     if is_readable and not similar:
         return ""
     candidates = similar or unreferenced
@@ -97,15 +101,8 @@ def _find_manifest(path: Path, unreferenced: list[str], is_readable: bool) -> st
     return candidates[0]
 
 
-def _is_similar(data: bytes, entry: bytes) -> bool:
-    """Returns whether most bytes agree. The entries of two manifests differ in nearly all digits of their digests."""
-    return sum(one == other for one, other in zip(data, entry, strict=False)) > len(entry) // 2
-
-
-def _intact_manifests(root: Path) -> Iterator[str]:
-    for path in sorted((root / MANIFESTS).glob("*.json")):
-        if MANIFEST_NAME.fullmatch(path.name) and hash_file(path) == path.stem:
-            yield path.stem
+def _list_manifests(root: Path) -> list[Path]:
+    return [path for path in sorted((root / MANIFESTS).glob("*.json")) if MANIFEST_NAME.fullmatch(path.name)]
 
 
 # === Feature tables ===
@@ -113,12 +110,7 @@ def _intact_manifests(root: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class UnrepairedRows:
-    """Rows that are lost and could not be computed again.
-
-    Args:
-        rows: Number of rows.
-        images: The IDs of the images whose rows are lost, by dataset.
-    """
+    """The number of rows that could not be computed again, and the IDs of their images by dataset."""
 
     rows: int = 0
     images: dict[str, list[str]] | None = None
@@ -132,14 +124,10 @@ class UnrepairedRows:
 class FeatureTableRepair:
     """Repairs a feature table around the job that prepares its rows.
 
-        with FeatureTableRepair(store, table_config) as repair:   # repairs log entries and indexes
-            table = repair.open_intact()
-            ...                                                   # computes and commits the rows that `table` lacks
-        repair.unrepaired                                         # corrupt commits are replaced, their files deleted
-
-    Args:
-        store: The store.
-        table_config: The table's config.
+    with FeatureTableRepair(store, table_config) as repair:   # repairs log entries and indexes
+        table = repair.open_intact()
+        ...                                                   # computes and commits the rows that `table` lacks
+    repair.unrepaired                                         # corrupt commits are replaced, their files deleted
     """
 
     def __init__(self, store: Store, table_config: FeatureTableConfig) -> None:
@@ -148,7 +136,7 @@ class FeatureTableRepair:
         self.root = store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
         self.suspect = read_recorded_corruption(store.path, self.root)
         self.unrepaired = UnrepairedRows()
-        self._health = TableHealth((), (), ())
+        self._health = TableHealth()
 
     def __enter__(self) -> Self:
         repair_log(self.root)
@@ -165,9 +153,9 @@ class FeatureTableRepair:
             return
         suspect = self.suspect
         if not self._health.is_healthy:
-            self._replace(diagnose(self.root, self.suspect))
+            self._replace_corrupt()
             self.unrepaired = self._find_unrepaired()
-            suspect |= self._health.corrupt_paths()
+            suspect |= {entry.path for one in self._health.corrupt_commits for entry in one.corrupt}
         remove_corrupt(self.root, suspect)
 
     def open_intact(self) -> FeatureTable | None:
@@ -180,22 +168,21 @@ class FeatureTableRepair:
             return None
         return FeatureTable(self.root, self.table_config, self._health.manifests)
 
-    def _replace(self, health: TableHealth) -> None:
+    def _replace_corrupt(self) -> None:
         """Replaces corrupt commits by their intact rest, and removes those without one."""
-        log, empty = CommitLog(self.root), []
-        for corrupt_commit in health.corrupt_commits:
+        log, corrupt_commits = CommitLog(self.root), diagnose(self.root, self.suspect).corrupt_commits
+        for corrupt_commit in corrupt_commits:
             if corrupt_commit.rest.entries():
                 log.update(partial(_replace_by_rest, corrupt_commit))
-            else:
-                empty.append(corrupt_commit.manifest.digest)
-        log.update(partial(self._drop, empty))
+        empty = [one.manifest.digest for one in corrupt_commits if not one.rest.entries()]
 
-    def _drop(self, empty: list[str], log_state: LogState) -> Manifest | None:
-        # The rest may be the commit whose manifest could not be read, so the log state is read again.
-        replaces = (*log_state.blocking, *(digest for digest in empty if digest in log_state.live_digests))
-        if not replaces:
-            return None
-        return Manifest(table=self.table_config.fingerprint, replaces=replaces, facts=DroppedMetadata())
+        def drop(log_state: LogState) -> Manifest | None:
+            # The rest may be the commit whose manifest could not be read, so the log state is read again.
+            replaces = (*log_state.blocking, *(digest for digest in empty if digest in log_state.live_digests))
+            dropped = Manifest(table=self.table_config.fingerprint, replaces=replaces, facts=DroppedMetadata())
+            return dropped if replaces else None
+
+        log.update(drop)
 
     def _repair_index(self, shard: Shard, facts: FeatureMetadata) -> None:
         """Writes a corrupt index of an intact shard again, if its rows yield the same bytes."""
@@ -204,11 +191,7 @@ class FeatureTableRepair:
         if not has_valid_checksum(self.root, shard.data):
             return
         data = self._encode_index(shard, facts)
-        temporary = temporary_path(self.root / shard.index.path)
-        temporary.write_bytes(data)
-        is_identical = hash_file(temporary) == shard.index.sha256
-        temporary.unlink()
-        if is_identical:
+        if hashlib.sha256(data).hexdigest() == shard.index.sha256:
             write(self.root / shard.index.path, data)
             _log.warning("%s: repaired the corrupt index.", self.root / shard.index.path)
 
@@ -231,13 +214,15 @@ class FeatureTableRepair:
         table = FeatureTable(self.root, self.table_config, manifests) if manifests else None
         images: dict[str, list[str]] = {}
         rows: set[bytes] = set()
-        for name, catalog in _readable_catalogs(self._store):
+        names = sorted(log.parent.name for log in (self._store.path / DATASETS).glob(f"*/{LOG}"))
+        catalogs = ((name, rows) for name in names for rows in read_catalog(self._store, name) or ())
+        for dataset, catalog in catalogs:
             keys = stack_keys(catalog)
             is_missing = self._may_have_contained(keys)
             if table:
                 is_missing &= table.lookup(keys) < 0
             if is_missing.any():
-                images.setdefault(name, []).extend(catalog["image_id"].filter(pa.array(is_missing)).to_pylist())
+                images.setdefault(dataset, []).extend(catalog["image_id"].filter(pa.array(is_missing)).to_pylist())
                 rows.update(key.tobytes() for key in keys[is_missing])
         if rows:
             datasets = ", ".join(f"{name} ({len(ids):,} images)" for name, ids in images.items())
@@ -269,13 +254,9 @@ def _replace_by_rest(corrupt_commit: CorruptCommit, log_state: LogState) -> Mani
 
 
 def remove_corrupt(root: Path, paths: Collection[str]) -> None:
-    """Deletes corrupt files that no live commit references, and unreadable manifests that are superseded.
+    """Deletes those of `paths` that are corrupt and not live, and unreadable manifests that are superseded.
 
     It deletes nothing while another job may write to the table, because that job may be writing these files again.
-
-    Args:
-        root: The table's directory.
-        paths: Files that may be corrupt, by path within the table.
     """
     if not _find_removable(root, paths):
         return
@@ -298,11 +279,8 @@ def _find_removable(root: Path, paths: Collection[str]) -> list[Path]:
         path for name, path in candidates.items() if path.is_file() and not has_valid_checksum(root, referenced[name])
     ]
     suspect = {f"{MANIFESTS}/{digest}.json" for digest in log_state.unreadable} | set(paths)
-    for file in (root / MANIFESTS).glob("*.json"):
-        is_suspect = MANIFEST_NAME.fullmatch(file.name) and f"{MANIFESTS}/{file.name}" in suspect
-        if is_suspect and hash_file(file) != file.stem:
-            removable.append(file)
-    return removable
+    manifests = [path for path in _list_manifests(root) if f"{MANIFESTS}/{path.name}" in suspect]
+    return [*removable, *(path for path in manifests if hash_file(path) != path.stem)]
 
 
 # === Datasets and caption tables ===
@@ -327,19 +305,8 @@ def read_catalog(store: Store, name: str) -> Iterator[pa.RecordBatch] | None:
         return None
 
 
-def _readable_catalogs(store: Store) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Iterates over the rows of all readable catalogs, as pairs of dataset name and batch."""
-    for root in sorted((store.path / DATASETS).glob(f"*/{LOG}")):
-        for rows in read_catalog(store, root.parent.name) or ():
-            yield root.parent.name, rows
-
-
 def open_intact_caption_table(store: Store, table_config: CaptionTableConfig) -> CaptionTable | None:
-    """Opens the caption table of a config, after all checksums were verified.
-
-    Returns:
-        The table; None if it does not exist or, with a warning, if a file is corrupt.
-    """
+    """Opens and verifies the caption table of a config; None if it is missing or, with a warning, corrupt."""
     root = store.path / TEXT / table_config.fingerprint[:SHORT_FINGERPRINT]
     log_state = CommitLog(root).read_state()
     if log_state.blocking:

@@ -1,7 +1,6 @@
 """Reads the run reports of a dataset: the status of every input record, and failures grouped by reason."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,7 @@ class FailureCounts:
         self._examples: dict[tuple[str, str], list[dict[str, str]]] = {}
 
     def add(self, record: str, stage: str, reason: str, detail: str) -> None:
-        """Counts one failure.
-
-        Args:
-            record: The image ID, caption ID or content hash.
-            stage: Stage, reason and detail as in the run report.
-            reason: See `stage`.
-            detail: See `stage`.
-        """
+        """Counts the failure of an image ID, caption ID or content hash, with the columns of the run report."""
         self._counts[stage, reason] += 1
         examples = self._examples.setdefault((stage, reason), [])
         if len(examples) < MAX_EXAMPLES:
@@ -46,11 +38,7 @@ class FailureCounts:
 
 
 def latest_reports(root: Path) -> list[Path]:
-    """Returns the newest report of each kind of run, such as `features` and `captions`.
-
-    Args:
-        root: The dataset's directory. The dataset may be without a commit.
-    """
+    """Returns the newest report of each kind of run, such as `features`, in a dataset's directory."""
     return [paths[-1] for paths in _reports_by_kind(root)]
 
 
@@ -74,19 +62,16 @@ def summarize_report(path: Path) -> dict[str, Any]:
         CorruptFileError: The file is not a run report.
     """
     statuses, failures = Counter({"ok": 0, "cached": 0, "duplicate": 0, "failed": 0}), FailureCounts()
+    columns = ["status", "record", "stage", "reason", "detail"]
     try:
-        for status, *failure in _read_columns(path, "status", "record", "stage", "reason", "detail"):
-            statuses[status] += 1
-            if status == "failed":
-                failures.add(*failure)
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            for batch in file.iter_batches(columns=columns):
+                for status, *failure in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                    statuses[status] += 1
+                    if status == "failed":
+                        failures.add(*failure)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise CorruptFileError(
             f"the run report is corrupt: {error}", location=str(path), hint="Delete the file. Nothing depends on it."
         ) from None
     return {"input": statuses.total(), **statuses, "failures": failures.to_list()}
-
-
-def _read_columns(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
-    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
-        for batch in file.iter_batches(columns=list(columns)):
-            yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)

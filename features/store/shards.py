@@ -10,10 +10,10 @@ store plain values with one page per row group; compression applies to each valu
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -58,27 +58,16 @@ def choose_shard_count(rows: int, row_bytes: int) -> int:
 
 
 def check_num_shards(num_shards: int | None) -> None:
-    """Checks `--num-shards`.
-
-    Raises:
-        UsageError: The number is not a power of two within bounds.
-    """
+    """Raises UsageError if the value of `--num-shards` is not a power of two within bounds."""
     if num_shards is not None and (num_shards < 1 or num_shards > MAX_SHARDS or num_shards & (num_shards - 1)):
         message = f"{num_shards} is not a power of two up to {MAX_SHARDS:,}"
         raise UsageError(message, location="--num-shards", hint="Use 64, for example.")
 
 
 def check_disk_space(root: Path, row_bytes: int, work: str, hint: str) -> None:
-    """Checks that the disk of a table has room for new shards.
+    """Raises CaptError if the disk of a table has no room for `row_bytes` of new rows and their indexes.
 
-    Args:
-        root: The table's directory.
-        row_bytes: Number of bytes of the new rows.
-        work: What needs the space, for the error.
-        hint: How to need less.
-
-    Raises:
-        CaptError: The free space is smaller than the rows and their indexes.
+    `work`, which needs the space, and `hint` are parts of the error.
     """
     need, free = int(row_bytes * _DISK_MARGIN), measure_free_space(root)
     if free is not None and need > free:
@@ -97,7 +86,7 @@ def find_shards(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 
 
 def compute_commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
-    """Computes the directory name of a commit of features: a digest of its content.
+    """Computes the directory name of a commit of features from its content.
 
     Args:
         fingerprint: The table's fingerprint.
@@ -108,26 +97,8 @@ def compute_commit_name(fingerprint: str, network: str, count: int, keys: str) -
     return compute_digest([fingerprint, network, count, keys])[:SHORT_FINGERPRINT]
 
 
-class RowWriter(Protocol):
-    """Writes rows to one file."""
-
-    def append(self, row: Row) -> None:
-        """Writes a row."""
-
-    def close(self) -> list[Offsets]:
-        """Finishes the file and returns the offsets of each row's tensor values."""
-
-
-@runtime_checkable
-class BatchWriter(RowWriter, Protocol):
-    """Writes rows and batches of rows to one file."""
-
-    def append_batch(self, batch: pa.RecordBatch) -> None:
-        """Writes the rows of a batch of a table without tensors."""
-
-
 class TFRecordWriter:
-    """Writes rows as `tf.train.Example`s in TFRecord framing."""
+    """Writes rows as `tf.train.Example`s in TFRecord framing; `close` returns the offsets of their tensor values."""
 
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
@@ -138,14 +109,14 @@ class TFRecordWriter:
         """Writes a row."""
         plain = {field.name: to_plain(field, row[field.name]) for field in self._table.fields}
         data = to_example(self._table, plain)
-        start = self._file.tell() + _FRAME_HEAD
         head = struct.pack("<Q", len(data))
         self._file.write(head + struct.pack("<I", _masked_crc(head)))
         self._file.write(data)
+        end = self._file.tell()
         self._file.write(struct.pack("<I", _masked_crc(data)))
         if tensor_fields(self._table):
             sizes = {field.name: len(plain[field.name]) for field in self._table.fields}
-            self._offsets.append(_compute_example_offsets(self._table, sizes, start + len(data)))
+            self._offsets.append(_compute_example_offsets(self._table, sizes, end))
 
     def append_batch(self, batch: pa.RecordBatch) -> None:
         """Writes the rows of a batch of a table without tensors."""
@@ -153,13 +124,15 @@ class TFRecordWriter:
             self.append(row)
 
     def close(self) -> list[Offsets]:
-        """Finishes the file and returns the offsets of each row's tensor values."""
         self._file.close()
         return self._offsets
 
 
 class ParquetWriter:
-    """Writes rows as Parquet without dictionaries and compressed pages, and with one page per row group."""
+    """Writes rows as Parquet without dictionaries and compressed pages, and with one page per row group.
+
+    `close` returns the offsets of the rows' tensor values.
+    """
 
     def __init__(self, path: Path, table: Table) -> None:
         self._table = table
@@ -193,7 +166,6 @@ class ParquetWriter:
         self._write_full_groups(pa.Table.from_batches([batch]))
 
     def close(self) -> list[Offsets]:
-        """Finishes the file and returns the offsets of each row's tensor values."""
         self._flush_rows()
         if self._waiting.num_rows:
             self._writer.write_table(self._waiting)
@@ -214,8 +186,10 @@ class ParquetWriter:
         self._waiting = waiting.slice(full)
 
 
-MakeWriter = Callable[[Path, Table], RowWriter]
-WRITERS: dict[Format, MakeWriter] = {"tfrecord": TFRecordWriter, "parquet": ParquetWriter}
+WRITERS: dict[Format, type[TFRecordWriter] | type[ParquetWriter]] = {
+    "tfrecord": TFRecordWriter,
+    "parquet": ParquetWriter,
+}
 
 
 class ShardWriter:
@@ -239,7 +213,7 @@ class ShardWriter:
         file_format: Format,
         number: int,
         count: int,
-        make_writer: MakeWriter | None = None,
+        make_writer: type[TFRecordWriter] | None = None,
     ) -> None:
         self._root = root
         self._directory = root / directory
@@ -253,11 +227,7 @@ class ShardWriter:
         self._keys: list[bytes] = []
 
     def append(self, row: Row) -> None:
-        """Writes a row.
-
-        Raises:
-            ValueError: The key is not greater than the last one, or belongs to another shard.
-        """
+        """Writes a row; raises ValueError if the key is not greater than the last one, or belongs to another shard."""
         key = row["key"]
         if self._keys and key <= self._keys[-1]:
             raise ValueError("rows must be in ascending order of key")
@@ -271,7 +241,7 @@ class ShardWriter:
         Raises:
             ValueError: Keys are not in ascending order, or belong to another shard, or the table has tensors.
         """
-        if tensor_fields(self._table) or not isinstance(self._writer, BatchWriter):
+        if tensor_fields(self._table):
             raise ValueError("tensors must be written row by row, because the index locates each value")
         keys = batch["key"].to_pylist()
         if any(later <= earlier for earlier, later in pairwise([*self._keys[-1:], *keys])):
@@ -372,11 +342,7 @@ def read_rows(path: Path, table: Table, file_format: Format) -> Iterator[dict[st
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """Iterates over the records of a TFRecord file.
-
-    Raises:
-        ValueError: A length or checksum is wrong.
-    """
+    """Iterates over the records of a TFRecord file; raises ValueError if a length or checksum is wrong."""
     with path.open("rb") as file:
         while head := file.read(_FRAME_HEAD):
             length, crc = struct.unpack("<QI", head)
@@ -396,7 +362,8 @@ def _compute_example_offsets(table: Table, sizes: Mapping[str, int], end: int) -
     starts = {}
     for field in sorted(table.fields, key=lambda field: field.name, reverse=True):
         starts[field.name] = end - sizes[field.name]
-        end -= _map_entry_size(field.name, sizes[field.name])
+        feature = _delimited_size(_delimited_size(sizes[field.name]))
+        end -= _delimited_size(_delimited_size(len(field.name.encode())) + _delimited_size(feature))
     return _interleave(table, sizes, starts)
 
 
@@ -409,38 +376,25 @@ def _interleave(table: Table, sizes: Mapping[str, int], starts: Mapping[str, int
     return offsets
 
 
-def _map_entry_size(name: str, size: int) -> int:
-    """Returns the size of an example's map entry for a bytes feature of this size."""
-    feature = _delimited_size(_delimited_size(size))
-    return _delimited_size(_delimited_size(len(name.encode())) + _delimited_size(feature))
-
-
 def _delimited_size(size: int) -> int:
     """Returns the size of a length-delimited protobuf field: tag, length as a varint, content."""
     return 1 + max(1, -(-size.bit_length() // 7)) + size
 
 
 def _read_parquet_offsets(path: Path, table: Table, sizes: Sequence[Mapping[str, int]]) -> list[Offsets]:
-    """Reads the offsets of every row's tensors. Each column's page ends with its values, and compressed values have
-    a length before them.
-    """
-
-    def prefix(field: Field) -> int:
-        return 0 if field.compression == "none" else _LENGTH_BYTES
-
-    metadata = pq.read_metadata(path)
+    """Reads the offsets of each row's tensors. A column's page ends with its values, compressed ones after a length."""
+    metadata, fields = pq.read_metadata(path), tensor_fields(table)
+    prefix = {field.name: 0 if field.compression == "none" else _LENGTH_BYTES for field in fields}
     offsets, remaining = [], iter(sizes)
-    for group in range(metadata.num_row_groups):
-        rows = list(islice(remaining, metadata.row_group(group).num_rows))
-        starts = {}
-        for field in tensor_fields(table):
-            chunk = metadata.row_group(group).column(table.fields.index(field))
-            values = sum(row[field.name] + prefix(field) for row in rows)
-            starts[field.name] = chunk.data_page_offset + chunk.total_compressed_size - values + prefix(field)
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        rows, starts = list(islice(remaining, group.num_rows)), {}
+        for field in fields:
+            chunk, name = group.column(table.fields.index(field)), field.name
+            values = sum(row[name] + prefix[name] for row in rows)
+            starts[name] = chunk.data_page_offset + chunk.total_compressed_size - values + prefix[name]
         for row in rows:
             offsets.append(_interleave(table, row, starts))
-            for field in tensor_fields(table):
-                starts[field.name] += row[field.name] + prefix(field)
+            starts = {name: start + row[name] + prefix[name] for name, start in starts.items()}
     return offsets
 
 

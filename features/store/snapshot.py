@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar, cast
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -13,14 +13,15 @@ from features.store.corruption import check_file
 from features.store.layout import RECIPE
 from features.store.streaming import read_parquet
 from schemas.errors import CorruptFileError, StoreError
-from schemas.manifests import FileEntry, Manifest, Shard
+from schemas.manifests import CaptionMetadata, DatasetMetadata, FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureTableConfig
-from schemas.tables import FILE_NAMES
+from schemas.tables import FILE_NAMES, Table
 
 Config = TypeVar("Config", FeatureTableConfig, CaptionTableConfig)
+Facts = TypeVar("Facts", FeatureMetadata, CaptionMetadata, DatasetMetadata)
 
 
-class TableSnapshot:
+class TableSnapshot(Generic[Facts]):
     """A table at one moment.
 
     Args:
@@ -36,25 +37,32 @@ class TableSnapshot:
         self.manifests = CommitLog(root).live() if manifests is None else list(manifests)
 
     @property
+    def facts(self) -> Facts:
+        """The metadata of the latest commit."""
+        return cast(Facts, self.manifests[-1].facts)
+
+    @property
     def shards(self) -> list[Shard]:
         """The live shards, oldest commit first. A shard that two commits reference counts once."""
-        by_path = {shard.data.path: shard for manifest in self.manifests for shard in manifest.shards}
-        return list(by_path.values())
+        return list({shard.data.path: shard for manifest in self.manifests for shard in manifest.shards}.values())
 
     @property
     def bytes(self) -> int:
         """Size of all files that the manifests reference."""
-        entries = {entry.path: entry.bytes for manifest in self.manifests for entry in manifest.entries()}
-        return sum(entries.values())
+        return sum({entry.path: entry.bytes for one in self.manifests for entry in one.entries()}.values())
 
     def file_names(self) -> pa.Table:
         """Returns the rows of `schemas.tables.FILE_NAMES`: the image file names in the annotations, by image ID."""
-        entry = self.manifests[-1].files.get(FILE_NAMES.name)
-        return read_parquet([self.file(entry)] if entry else [], FILE_NAMES)
+        return read_parquet(self._paths(FILE_NAMES), FILE_NAMES)
 
     def file(self, entry: FileEntry) -> Path:
         """Returns the path of a referenced file on this machine, after its checksum was verified."""
         return check_file(self.root, entry)
+
+    def _paths(self, table: Table) -> list[Path]:
+        """Returns the file with the rows of `table` in the latest commit, if there is one."""
+        entry = self.manifests[-1].files.get(table.name)
+        return [self.file(entry)] if entry else []
 
 
 def read_table_config(root: Path, config_type: type[Config]) -> Config:

@@ -16,8 +16,8 @@ from features.store.dataset import Dataset
 from features.store.feature_table import FeatureTable
 from features.store.layout import DATASETS
 from features.store.run_reports import MAX_EXAMPLES, FailureCounts, latest_reports, summarize_report
-from features.store.store import Store, open_store
-from schemas.manifests import CaptionMetadata, FeatureMetadata
+from features.store.store import open_store
+from schemas.manifests import FeatureMetadata
 from schemas.options.store import StoreLs, StoreStats
 from schemas.records import join_keys
 from schemas.table_config import END, START
@@ -30,9 +30,6 @@ _LEAKAGE_SPLITS = ("train", "test")
 
 def list_store(options: StoreLs) -> dict[str, Any]:
     """Lists the contents of a store from its manifests, without reading rows.
-
-    Args:
-        options: The store.
 
     Returns:
         `store`, and one entry per table in `datasets` (`name`, `source`, `images` by split), `feature_tables`
@@ -56,9 +53,6 @@ def list_store(options: StoreLs) -> dict[str, Any]:
 def store_stats(options: StoreStats) -> dict[str, Any]:
     """Computes statistics of a store.
 
-    Args:
-        options: The store.
-
     Returns:
         The entries of `list_store`, with further keys. Datasets: `bytes` (of the encoded images), `unique_images`
         (number of distinct contents) and `coverage` (number of images with a row, by feature table). Feature tables:
@@ -81,8 +75,8 @@ def store_stats(options: StoreStats) -> dict[str, Any]:
         "datasets": [_compute_dataset_stats(one, catalogs[one.name], tables) for one in store.datasets()],
         "feature_tables": [_compute_feature_stats(table) for table in tables],
         "caption_tables": [_compute_caption_stats(table) for table in store.caption_tables()],
-        "reports": _summarize_reports(store),
-        "leakage": find_leakage(catalogs),
+        "reports": _summarize_reports(store.path),
+        "leakage": _find_leakage(catalogs),
     }
 
 
@@ -104,22 +98,17 @@ def _compute_dataset_stats(dataset: Dataset, catalog: pa.Table, tables: list[Fea
     }
 
 
-def find_leakage(catalogs: Mapping[str, pa.Table]) -> dict[str, Any]:
+def _find_leakage(catalogs: Mapping[str, pa.Table]) -> dict[str, Any]:
     """Finds images, by content, that are in a train split and in a test split, of one dataset or of two.
-
-    Args:
-        catalogs: The rows of `schemas.tables.CATALOG`, by dataset.
 
     Returns:
         `count`, and some `examples`: `key`, and the images in `train` and `test` as `dataset/image_id`.
     """
     train, test = (_read_keys(catalogs.values(), split) for split in _LEAKAGE_SPLITS)
-    shared = train.filter(pc.is_in(train, value_set=test)).unique()
-    images: dict[bytes, dict[str, list[str]]] = {
-        key: {split: [] for split in _LEAKAGE_SPLITS} for key in shared.to_pylist()
-    }
+    keys = train.filter(pc.is_in(train, value_set=test)).unique()
+    images = {key: {split: list[str]() for split in _LEAKAGE_SPLITS} for key in keys.to_pylist()}
     for name, catalog in catalogs.items():
-        for row in catalog.filter(pc.is_in(catalog["key"], value_set=shared)).to_pylist():
+        for row in catalog.filter(pc.is_in(catalog["key"], value_set=keys)).to_pylist():
             if row["split"] in _LEAKAGE_SPLITS:
                 images[row["key"]][row["split"]].append(f"{name}/{row['image_id']}")
     examples = [{"key": key.hex(), **by_split} for key, by_split in sorted(images.items())[:MAX_EXAMPLES]]
@@ -137,21 +126,10 @@ def _read_keys(catalogs: Iterable[pa.Table], split: str) -> pa.Array:
 
 
 def _describe_feature_table(table: FeatureTable) -> dict[str, Any]:
-    names = (
-        "extractor",
-        "weights",
-        "layer",
-        "pooling",
-        "resize",
-        "fit",
-        "shorter_side",
-        "precision",
-        "dtype",
-        "format",
-    )
+    names = "extractor weights layer pooling resize fit shorter_side precision dtype format"
     return {
         "fingerprint": table.fingerprint,
-        **{name: getattr(table.table_config, name) for name in names},
+        **{name: getattr(table.table_config, name) for name in names.split()},
         "shape": list(table.shape),
         "rows": sum(shard.rows for shard in table.shards),
         "shards": len(table.shards),
@@ -160,38 +138,26 @@ def _describe_feature_table(table: FeatureTable) -> dict[str, Any]:
 
 
 def _compute_feature_stats(table: FeatureTable) -> dict[str, Any]:
-    images = table.rows
-    return {
-        **_describe_feature_table(table),
-        "images": images,
-        "bytes_per_image": round(table.bytes / images, 1) if images else None,
-        "commits": len(table.manifests),
-        **_collect_provenance(table),
-        "failures": _count_failures(table),
-    }
-
-
-def _collect_provenance(table: FeatureTable) -> dict[str, Any]:
-    """Returns the number of rows by numerics class, and the toolchains, oldest first."""
-    numerics: Counter[str] = Counter()
-    toolchains: list[dict[str, str]] = []
+    images, numerics, toolchains = table.rows, Counter[str](), list[dict[str, str]]()
     for manifest in table.manifests:
         facts = manifest.facts
         assert isinstance(facts, FeatureMetadata)
         numerics[facts.numerics] += sum(shard.rows for shard in manifest.shards)
         if facts.toolchain not in toolchains:
             toolchains.append(facts.toolchain)
-    return {"numerics": dict(sorted(numerics.items())), "toolchains": toolchains}
-
-
-def _count_failures(table: FeatureTable) -> list[dict[str, Any]]:
-    """Counts the recorded failures of images that the table does not contain."""
     counts, failures = FailureCounts(), table.failures()
-    positions = table.lookup(join_keys(list(failures)))
-    for (key, failure), position in zip(failures.items(), positions, strict=True):
-        if position < 0:
+    for (key, failure), position in zip(failures.items(), table.lookup(join_keys(list(failures))), strict=True):
+        if position < 0:  # otherwise a later run computed the row
             counts.add(key.hex(), *failure)
-    return counts.to_list()
+    return {
+        **_describe_feature_table(table),
+        "images": images,
+        "bytes_per_image": round(table.bytes / images, 1) if images else None,
+        "commits": len(table.manifests),
+        "numerics": dict(sorted(numerics.items())),
+        "toolchains": toolchains,
+        "failures": counts.to_list(),
+    }
 
 
 # === Caption tables ===
@@ -213,22 +179,17 @@ def _compute_caption_stats(table: CaptionTable) -> dict[str, Any]:
     facts = table.facts
     captions = sum(facts.captions.values())
     words = {split: tokens - _FRAME_TOKENS * facts.captions.get(split, 0) for split, tokens in facts.tokens.items()}
+    lengths = {split: _summarize(counts) for split, counts in (facts.lengths or {}).items()}
     rates = {split: round(facts.unknown.get(split, 0) / count, 6) if count else 0.0 for split, count in words.items()}
     return {
         **_describe_caption_table(table),
         "tokens": _order_splits(facts.tokens),
         "mean_length": round(sum(facts.tokens.values()) / captions, 2) if captions else 0.0,
         "max_length": facts.longest,
-        "lengths": _summarize_lengths(facts),
+        "lengths": None if facts.lengths is None else _order_splits(lengths),
         "oov_rate": _order_splits(rates),
         "truncated": facts.truncated,
     }
-
-
-def _summarize_lengths(facts: CaptionMetadata) -> dict[str, dict[str, float]] | None:
-    if facts.lengths is None:
-        return None
-    return _order_splits({split: _summarize(counts) for split, counts in facts.lengths.items()})
 
 
 def _summarize(counts: Mapping[int, int]) -> dict[str, float]:
@@ -247,15 +208,14 @@ def _summarize(counts: Mapping[int, int]) -> dict[str, float]:
 # === Runs ===
 
 
-def _summarize_reports(store: Store) -> list[dict[str, Any]]:
+def _summarize_reports(store: Path) -> list[dict[str, Any]]:
     """Summarizes the last runs. A dataset without images may have reports, too."""
-    roots = sorted(path.parent for path in (store.path / DATASETS).glob("*/reports"))
-    return [_summarize_run(root, path, store.path) for root in roots for path in latest_reports(root)]
-
-
-def _summarize_run(root: Path, path: Path, store: Path) -> dict[str, Any]:
-    location = path.relative_to(store).as_posix()
-    return {"dataset": root.name, "run": path.stem, "report": location, **summarize_report(path)}
+    roots = sorted(path.parent for path in (store / DATASETS).glob("*/reports"))
+    return [
+        {"dataset": root.name, "run": path.stem, "report": path.relative_to(store).as_posix(), **summarize_report(path)}
+        for root in roots
+        for path in latest_reports(root)
+    ]
 
 
 def _order_splits(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -45,9 +45,8 @@ def encode(features: NDArray[Any], dtype: StorageDtype) -> StoredColumns:
         value = _float16_cast()(features) if dtype == "float16" else features.astype(stored)
         fits = np.isfinite(peak.astype(stored))  # rounding is monotonic: if the peak fits, all values fit
     if not fits:
-        raise RecordError(
-            "store", "overflow", f"a value of {peak:.6g} does not fit {dtype}; use --storage-dtype float32"
-        )
+        detail = f"a value of {peak:.6g} does not fit {dtype}; use --storage-dtype float32"
+        raise RecordError("store", "overflow", detail)
     if dtype == "uint8" and not np.array_equal(value, features):
         raise RecordError("store", "overflow", "a value is not an integer from 0 to 255, as uint8 requires")
     return {"value": value}
@@ -64,9 +63,8 @@ def _encode_float16(features: NDArray[np.float16]) -> StoredColumns:
     if largest > _FLOAT16_INFINITY:
         raise RecordError("store", "not finite", "the extractor returned NaN")
     if largest == _FLOAT16_INFINITY:
-        raise RecordError(
-            "store", "overflow", "a value is infinite or does not fit float16; use --storage-dtype float32"
-        )
+        detail = "a value is infinite or does not fit float16; use --storage-dtype float32"
+        raise RecordError("store", "overflow", detail)
     return {"value": features}
 
 

@@ -1,9 +1,8 @@
 """Opens a store and finds its datasets, feature tables and caption tables."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from features.io.atomic_files import put_if_absent, write
 from features.io.cache_paths import TEMP_PREFIX
@@ -19,8 +18,7 @@ from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureT
 
 MARKER = "capt-store.json"
 STORE_VERSION = 1
-_MARKER = {"format": "capt-store", "version": STORE_VERSION}
-MARKER_BYTES = canonical_json(_MARKER)
+MARKER_BYTES = canonical_json({"format": "capt-store", "version": STORE_VERSION})
 
 _DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -36,11 +34,8 @@ def open_store(path: str | Path) -> "Store":
     """
     root = parse_location(path)
     if not root.is_dir():
-        raise StoreError(
-            "the store does not exist",
-            location=str(root),
-            hint="Check the path, or create a store with `capt prepare features`.",
-        )
+        hint = "Check the path, or create a store with `capt prepare features`."
+        raise StoreError("the store does not exist", location=str(root), hint=hint)
     _check_marker(root)
     return Store(root)
 
@@ -161,25 +156,16 @@ def _find_table(tables: list[Found], prefix: str, noun: str, location: Path) -> 
 
 def _check_marker(root: Path) -> None:
     try:
-        marker: Mapping[str, Any] = parse_json((root / MARKER).read_bytes())
-        is_store, version = marker["format"] == _MARKER["format"], int(marker["version"])
+        marker = parse_json((root / MARKER).read_bytes())
+        is_store, version = marker["format"] == "capt-store", int(marker["version"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         is_store, version = False, 0
     if not is_store and any(_table_roots(root / kind) for kind in (FEATURES, TEXT, DATASETS)):
-        raise CorruptFileError(
-            "the file that marks the directory as a store is corrupt or missing",
-            location=str(root / MARKER),
-            hint=f"Write {MARKER_BYTES.decode()} into this file.",
-        )
+        message, hint = "the file that marks the directory as a store is corrupt or missing", MARKER_BYTES.decode()
+        raise CorruptFileError(message, location=str(root / MARKER), hint=f"Write {hint} into this file.")
     if not is_store:
-        raise StoreError(
-            "this directory is not a capt store",
-            location=str(root),
-            hint="Choose another directory, or an empty one to create a store.",
-        )
+        hint = "Choose another directory, or an empty one to create a store."
+        raise StoreError("this directory is not a capt store", location=str(root), hint=hint)
     if version > STORE_VERSION:
-        raise StoreError(
-            f"the store has format version {version}; this version of capt supports up to {STORE_VERSION}",
-            location=str(root),
-            hint="Use a newer version of capt.",
-        )
+        message = f"the store has format version {version}; this version of capt supports up to {STORE_VERSION}"
+        raise StoreError(message, location=str(root), hint="Use a newer version of capt.")

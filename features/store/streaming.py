@@ -1,7 +1,6 @@
-"""Reads whole tables in bounded memory, as Arrow record batches and through tf.data.
+"""Reads tables without tensors in bounded memory.
 
-features:            keys of one key range at a time → batches of positions → columns → Arrow | tf.data
-captions, catalogs:  Parquet row groups → record batches of even size → Arrow | tf.data
+Parquet row groups or TFRecords → record batches of even size → Arrow | tf.data
 """
 
 from bisect import bisect_left
@@ -14,50 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from features.store.merge import ShardMerge, as_bytes
 from features.store.shards import read_rows
 from schemas.choices import Format
 from schemas.records import from_arrow, to_arrow
 from schemas.tables import KEY_BYTES, Field, Table
-
-# === Features ===
-
-
-def merged_positions(merge: ShardMerge, rows: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Iterates over keys uint8 [N, 32] in ascending order and the positions int64 [N] of their rows in the table.
-
-    Args:
-        merge: The table's shards.
-        rows: Rows per batch; the last batch may have fewer.
-    """
-    starts = np.cumsum([0, *(shard.rows for shard in merge.shards)])
-    keys, positions = np.zeros((0, KEY_BYTES), np.uint8), np.zeros(0, np.int64)
-    for number in range(merge.ranges):
-        merged = merge.range(number)
-        keys = np.concatenate([keys, as_bytes(merged.keys)])
-        positions = np.concatenate([positions, starts[merged.shards] + merged.rows])
-        full = len(keys) - len(keys) % rows
-        for start in range(0, full, rows):
-            yield keys[start : start + rows], positions[start : start + rows]
-        keys, positions = keys[full:], positions[full:]
-    if len(keys):
-        yield keys, positions
-
-
-def to_binary(values: NDArray[np.generic]) -> pa.Array:
-    """Returns an array [N, ...] as N fixed-size binary values, without a copy."""
-    size = values.nbytes // len(values)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(values), [None, pa.py_buffer(values)])
-
-
-def to_objects(keys: NDArray[np.uint8]) -> NDArray[np.object_]:
-    """Returns keys as an array of bytes objects. NumPy's own strings lose trailing zeros."""
-    return np.array([key.tobytes() for key in keys], np.object_)
-
-
-# === Rows in Parquet files ===
 
 
 def read_parquet(paths: Iterable[Path], table: Table) -> pa.Table:

@@ -16,11 +16,6 @@ from schemas.table_config import SHORT_FINGERPRINT, CaptionTableConfig, FeatureT
 
 MANIFEST_KINDS = {FEATURES: "features", TEXT: "captions", DATASETS: "dataset", MODELS: "model"}
 
-_CONFIGS: dict[str, type[FeatureTableConfig] | type[CaptionTableConfig]] = {
-    FEATURES: FeatureTableConfig,
-    TEXT: CaptionTableConfig,
-}
-
 
 @dataclass(frozen=True)
 class CorruptFile:
@@ -33,13 +28,7 @@ class CorruptFile:
 
 @dataclass
 class Findings:
-    """The corrupt and missing files of a store.
-
-    Args:
-        store: The store's directory.
-        corrupt: The corrupt files.
-        missing: The missing files, by path within the store.
-    """
+    """The corrupt files of a store, and the missing ones by path within the store."""
 
     store: Path
     corrupt: list[CorruptFile] = field(default_factory=list)
@@ -55,12 +44,11 @@ class Findings:
         self.missing.append(path.relative_to(self.store).as_posix())
 
 
-@dataclass
 class TableHistory:
-    """The readable part of a table's config, log and manifests.
+    """The readable part of a table's config, log and manifests. Corrupt and missing files are added to `findings`.
 
-    Args:
-        root: The table's directory.
+    Attributes:
+        kind: `features`, `text`, `datasets` or `models`.
         name: The name of the table in its manifests; empty if the config is corrupt.
         table_config: The table's config; None for a dataset or model, or if it is corrupt.
         manifests: The readable manifests by digest, oldest first; those without a log entry last.
@@ -68,17 +56,22 @@ class TableHistory:
         is_complete: Whether the log and all manifests could be read.
     """
 
-    root: Path
-    name: str = ""
-    table_config: FeatureTableConfig | CaptionTableConfig | None = None
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    live: set[str] = field(default_factory=set)
-    is_complete: bool = True
-
-    @property
-    def kind(self) -> str:
-        """`features`, `text`, `datasets` or `models`."""
-        return self.root.parent.name
+    def __init__(self, root: Path, findings: Findings) -> None:
+        self.root = root
+        self.kind = root.parent.name
+        self.name = root.name if self.kind in (DATASETS, MODELS) else ""
+        self.table_config: FeatureTableConfig | CaptionTableConfig | None = None
+        self.manifests: dict[str, Manifest] = {}
+        self.is_complete = True
+        self._findings = findings
+        if self.kind in (FEATURES, TEXT):
+            self._read_config()
+        entries = self._read_log()
+        self._read_manifests(entries)
+        replaced = {digest for one in entries if one in self.manifests for digest in self.manifests[one].replaces}
+        self.live = {digest for digest in entries if digest in self.manifests} - replaced
+        if self.kind == FEATURES:
+            self._check_extractor_record()
 
     def live_manifests(self) -> list[Manifest]:
         """Returns the live manifests, oldest first."""
@@ -94,120 +87,91 @@ class TableHistory:
 
     def shards(self) -> list[Shard]:
         """Returns the live shards, each once."""
-        by_path = {shard.data.path: shard for manifest in self.live_manifests() for shard in manifest.shards}
-        return list(by_path.values())
+        return list({shard.data.path: shard for one in self.live_manifests() for shard in one.shards}.values())
 
-
-def read_history(root: Path, findings: Findings) -> TableHistory | None:
-    """Reads the history of the table in a directory, and adds corrupt and missing files to `findings`.
-
-    Returns:
-        The history; None if the directory is not a table.
-    """
-    if not any((root / part).exists() for part in (LOG, MANIFESTS, RECIPE)):
-        return None
-    table = TableHistory(root)
-    if table.kind in (DATASETS, MODELS):
-        table.name = root.name
-    else:
-        _read_config(table, findings)
-    entries = _read_log(table, findings)
-    _read_manifests(table, entries, findings)
-    replaced = {digest for one in entries if one in table.manifests for digest in table.manifests[one].replaces}
-    table.live = {digest for digest in entries if digest in table.manifests} - replaced
-    if table.kind == FEATURES:
-        _check_extractor_record(table, findings)
-    return table
-
-
-def _read_config(table: TableHistory, findings: Findings) -> None:
-    path = table.root / RECIPE
-    if not path.is_file():
-        findings.add_missing(path)
-        return
-    data = path.read_bytes()
-    fingerprint = hashlib.sha256(data).hexdigest()
-    if fingerprint[:SHORT_FINGERPRINT] != table.root.name:
-        findings.add_corrupt(path, f"SHA-256 {table.root.name}…", fingerprint)
-        return
-    table.name = fingerprint
-    try:
-        table.table_config = _CONFIGS[table.kind].model_validate_json(data)
-    except ValidationError as error:
-        findings.add_corrupt(path, "a table config", error.errors()[0]["msg"])
-
-
-def _read_log(table: TableHistory, findings: Findings) -> list[str]:
-    """Returns the digests in the log, oldest first."""
-    log, digests = CommitLog(table.root), []
-    for number in range(1, log.last() + 1):
-        path = log.entry_path(number)
+    def _read_config(self) -> None:
+        path = self.root / RECIPE
+        if not path.is_file():
+            self._findings.add_missing(path)
+            return
+        data = path.read_bytes()
+        fingerprint = hashlib.sha256(data).hexdigest()
+        if fingerprint[:SHORT_FINGERPRINT] != self.root.name:
+            self._findings.add_corrupt(path, f"SHA-256 {self.root.name}…", fingerprint)
+            return
+        self.name = fingerprint
+        config_type = FeatureTableConfig if self.kind == FEATURES else CaptionTableConfig
         try:
-            digests.append(log.entry(number))
-        except CaptError:
-            table.is_complete = False
-            if path.is_file():
-                findings.add_corrupt(path, "the digest of a manifest", path.read_bytes())
-            else:
-                findings.add_missing(path)
-    return digests
+            self.table_config = config_type.model_validate_json(data)
+        except ValidationError as error:
+            self._findings.add_corrupt(path, "a table config", error.errors()[0]["msg"])
+
+    def _read_log(self) -> list[str]:
+        """Returns the digests in the log, oldest first."""
+        log, digests = CommitLog(self.root), []
+        for number in range(1, log.last() + 1):
+            path = log.entry_path(number)
+            try:
+                digests.append(log.entry(number))
+            except CaptError:
+                self.is_complete = False
+                if path.is_file():
+                    self._findings.add_corrupt(path, "the digest of a manifest", path.read_bytes())
+                else:
+                    self._findings.add_missing(path)
+        return digests
+
+    def _read_manifests(self, entries: list[str]) -> None:
+        directory = self.root / MANIFESTS
+        existing = {path.stem for path in directory.glob("*.json") if MANIFEST_NAME.fullmatch(path.name)}
+        for digest in dict.fromkeys([*entries, *sorted(existing)]):
+            path = directory / f"{digest}.json"
+            if not path.is_file():
+                continue
+            if (got := hash_file(path)) != digest:
+                self._findings.add_corrupt(path, f"SHA-256 {digest}", got)
+                continue
+            try:
+                manifest = CommitLog(self.root).manifest(digest)
+            except CorruptFileError as error:
+                self._findings.add_corrupt(path, "a manifest", error.message)
+                continue
+            self.manifests[digest] = manifest
+            if self.name and manifest.table != self.name:
+                self._findings.add_corrupt(path, f"a manifest of {self.name}", f"one of {manifest.table}")
+            kind = MANIFEST_KINDS[self.kind]
+            if manifest.facts.kind not in (kind, "dropped"):
+                self._findings.add_corrupt(path, f"a manifest of {kind}", f"one of {manifest.facts.kind}")
+        # A repair deletes unreadable manifests that are superseded, so only blocking ones are missing.
+        blocking = find_blocking_manifests(entries, self.manifests)
+        for digest in blocking:
+            if digest not in existing:
+                self._findings.add_missing(directory / f"{digest}.json")
+        self.is_complete = self.is_complete and not blocking and existing <= set(self.manifests)
+
+    def _check_extractor_record(self) -> None:
+        """Compares `network.json`, which names the table's extractor, with the manifests and the frozen extractors."""
+        path = self.root / NETWORK
+        if not path.is_file():
+            if self.live:
+                self._findings.add_missing(path)
+            return
+        data = path.read_bytes()
+        try:
+            record = parse_json(data)
+            network, shape = str(record["network"]), tuple(record["shape"])
+            is_canonical = canonical_json({"network": network, "shape": shape}) == data
+        except (ValueError, KeyError, TypeError):
+            network, shape, is_canonical = "", (), False
+        facts = [one.facts for one in self.manifests.values() if isinstance(one.facts, FeatureMetadata)]
+        extractor = extractor_path(self._findings.store, network)
+        if not is_canonical or (facts and shape not in {one.shape for one in facts}):
+            self._findings.add_corrupt(path, "the table's extractor and the shape of its rows", data)
+        elif not extractor.is_file():
+            self._findings.add_missing(extractor)
 
 
-def _read_manifests(table: TableHistory, entries: list[str], findings: Findings) -> None:
-    directory = table.root / MANIFESTS
-    existing = {path.stem for path in directory.glob("*.json") if MANIFEST_NAME.fullmatch(path.name)}
-    for digest in dict.fromkeys([*entries, *sorted(existing)]):
-        path = directory / f"{digest}.json"
-        manifest = _read_manifest(table, path, findings)
-        if manifest:
-            table.manifests[digest] = manifest
-            _check_owner(table, path, manifest, findings)
-    # A repair deletes unreadable manifests that are superseded, so only blocking ones are missing.
-    blocking = find_blocking_manifests(entries, table.manifests)
-    for digest in blocking:
-        if digest not in existing:
-            findings.add_missing(directory / f"{digest}.json")
-    table.is_complete = table.is_complete and not blocking and existing <= set(table.manifests)
-
-
-def _read_manifest(table: TableHistory, path: Path, findings: Findings) -> Manifest | None:
-    if not path.is_file():
-        return None
-    got = hash_file(path)
-    if got != path.stem:
-        findings.add_corrupt(path, f"SHA-256 {path.stem}", got)
-        return None
-    try:
-        return CommitLog(table.root).manifest(path.stem)
-    except CorruptFileError as error:
-        findings.add_corrupt(path, "a manifest", error.message)
-        return None
-
-
-def _check_owner(table: TableHistory, path: Path, manifest: Manifest, findings: Findings) -> None:
-    if table.name and manifest.table != table.name:
-        findings.add_corrupt(path, f"a manifest of {table.name}", f"one of {manifest.table}")
-    kind = MANIFEST_KINDS[table.kind]
-    if manifest.facts.kind not in (kind, "dropped"):
-        findings.add_corrupt(path, f"a manifest of {kind}", f"one of {manifest.facts.kind}")
-
-
-def _check_extractor_record(table: TableHistory, findings: Findings) -> None:
-    """Compares `network.json`, which names the table's extractor, with the manifests and the frozen extractors."""
-    path = table.root / NETWORK
-    if not path.is_file():
-        if table.live:
-            findings.add_missing(path)
-        return
-    data = path.read_bytes()
-    try:
-        record = parse_json(data)
-        network, shape = str(record["network"]), tuple(record["shape"])
-        is_canonical = canonical_json({"network": network, "shape": shape}) == data
-    except (ValueError, KeyError, TypeError):
-        network, shape, is_canonical = "", (), False
-    facts = [one.facts for one in table.manifests.values() if isinstance(one.facts, FeatureMetadata)]
-    if not is_canonical or (facts and shape not in {one.shape for one in facts}):
-        findings.add_corrupt(path, "the table's extractor and the shape of its rows", data)
-    elif not extractor_path(findings.store, network).is_file():
-        findings.add_missing(extractor_path(findings.store, network))
+def read_histories(roots: list[Path], findings: Findings) -> list[TableHistory]:
+    """Reads the histories of those directories that are tables."""
+    parts = (LOG, MANIFESTS, RECIPE)
+    return [TableHistory(root, findings) for root in roots if any((root / part).exists() for part in parts)]

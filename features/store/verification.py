@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ from features.store.leases import is_writing, table_name
 from features.store.merge import as_keys, key_column
 from features.store.shards import find_shards, index_dtype, read_rows, tensor_fields, value_span
 from features.store.store import MARKER, MARKER_BYTES, STORE_VERSION, open_store
-from features.store.table_history import MANIFEST_KINDS, CorruptFile, Findings, TableHistory, read_history
+from features.store.table_history import MANIFEST_KINDS, CorruptFile, Findings, TableHistory, read_histories
 from schemas.errors import CaptError, CorruptFileError
 from schemas.manifests import FeatureMetadata, Manifest, Shard
 from schemas.options.store import StoreVerify
@@ -110,13 +111,9 @@ class Verification:
 def verify_store(options: StoreVerify) -> dict[str, Any]:
     """Verifies a store, and records corrupt and missing files for the jobs that repair them.
 
-    Args:
-        options: The store.
-
     Returns:
         `shards` and `rows`, the numbers of live ones; `files` and `bytes`, the number and size of the files that were
-        read; the lists of paths `damaged`,
-        `missing` and `orphaned`; and `seconds`.
+        read; the lists of paths `damaged`, `missing` and `orphaned`; and `seconds`.
 
     Raises:
         CorruptFileError: A file is corrupt or missing. The error has the same summary.
@@ -125,15 +122,15 @@ def verify_store(options: StoreVerify) -> dict[str, Any]:
     root = parse_location(options.store)
     verification = verify(root)
     summary = verification.to_dict()
-    record_corruption(root, [*summary["damaged"], *summary["missing"]])
+    damaged, missing = summary["damaged"], summary["missing"]
+    record_corruption(root, [*damaged, *missing])
     for file in verification.corrupt:
         _log.warning("%s: corrupt: expected %s, got %s", file.path, file.expected, file.got)
-    for path in summary["missing"]:
+    for path in missing:
         _log.warning("%s: missing", path)
     if not verification.is_healthy:
-        first = [*summary["damaged"], *summary["missing"]][0]
         raise CorruptFileError(
-            f"{len(summary['damaged'])} files are corrupt and {len(summary['missing'])} are missing, such as {first}",
+            f"{len(damaged)} files are corrupt and {len(missing)} are missing, such as {[*damaged, *missing][0]}",
             location=options.store,
             hint="Run the same prepare commands again.",
             summary=summary,
@@ -142,17 +139,12 @@ def verify_store(options: StoreVerify) -> dict[str, Any]:
 
 
 def verify(store: Path) -> Verification:
-    """Verifies the store in a directory.
-
-    Raises:
-        StoreError: The store does not exist, or has a newer format version.
-    """
+    """Verifies the store in a directory; raises StoreError if it does not exist or has a newer format version."""
     started = time.monotonic()
-    _check_readable(store)
     findings = Findings(store)
     _check_marker(store, findings)
-    tables = _read_histories(store, findings)
-    files, size = _FileReader(store, findings).run(_list_checks(store, tables))
+    tables = read_histories(table_roots(store), findings)
+    files, size = _check_files(findings, _list_checks(store, tables))
     orphaned = list(_find_orphans(store, tables))
     if findings.missing or orphaned:
         orphaned = _exclude_concurrent_changes(findings, orphaned)
@@ -169,44 +161,32 @@ def verify(store: Path) -> Verification:
     )
 
 
-def _check_readable(store: Path) -> None:
-    """Raises StoreError if the store does not exist or has a newer format. A corrupt marker is accepted."""
-    has_tables = any((store / kind).is_dir() for kind in MANIFEST_KINDS)
+def _check_marker(store: Path, findings: Findings) -> None:
+    """Raises StoreError if the store does not exist or has a newer format. A corrupt marker is a finding."""
     try:
-        version = int(parse_json(_read_marker(store))["version"])
+        data = (store / MARKER).read_bytes()
+    except OSError:
+        data = b""
+    try:
+        version = int(parse_json(data)["version"])
     except (ValueError, KeyError, TypeError, OverflowError):
         version = 0
-    if not has_tables or version > STORE_VERSION:
+    if version > STORE_VERSION or not any((store / kind).is_dir() for kind in MANIFEST_KINDS):
         open_store(store)
-
-
-def _check_marker(store: Path, findings: Findings) -> None:
-    data = _read_marker(store)
     if not data:
         findings.add_missing(store / MARKER)
     elif data != MARKER_BYTES:
         findings.add_corrupt(store / MARKER, MARKER_BYTES.decode(), data)
 
 
-def _read_marker(store: Path) -> bytes:
-    try:
-        return (store / MARKER).read_bytes()
-    except OSError:
-        return b""
-
-
-def _read_histories(store: Path, findings: Findings) -> list[TableHistory]:
-    return [table for root in table_roots(store) if (table := read_history(root, findings))]
-
-
 def _exclude_concurrent_changes(findings: Findings, orphaned: list[str]) -> list[str]:
     """Removes findings that commits, compactions or collections since the start explain; returns the orphans left."""
-    tables = _read_histories(findings.store, Findings(findings.store))
-    names = {table_name(findings.store, table.root): table for table in tables}
+    store = findings.store
+    names = {table_name(store, one.root): one for one in read_histories(table_roots(store), Findings(store))}
     referenced = {f"{name}/{path}" for name, table in names.items() for path in table.paths()}
     live = {f"{name}/{path}" for name, table in names.items() for path in table.live_paths()}
     findings.missing = [path for path in findings.missing if path not in referenced or path in live]
-    return [path for path in orphaned if path not in referenced and (findings.store / path).exists()]
+    return [path for path in orphaned if path not in referenced and (store / path).exists()]
 
 
 # === Referenced files ===
@@ -214,20 +194,12 @@ def _exclude_concurrent_changes(findings: Findings, orphaned: list[str]) -> list
 
 @dataclass(frozen=True)
 class _Check:
-    """One file to check.
-
-    Args:
-        path: Path within the store.
-        sha256: Expected SHA-256.
-        bytes: Expected size; None if unknown.
-        is_required: Whether it is an error if the file is missing.
-        find_problem: Returns another problem of a file with the expected bytes; empty for none.
-    """
+    """One file to check, by path within the store; `find_problem` returns another problem, empty for none."""
 
     path: str
     sha256: str
-    bytes: int | None
-    is_required: bool
+    bytes: int | None  # None if the size is unknown
+    is_required: bool  # whether it is an error if the file is missing
     find_problem: Callable[[Path], str] | None = None
 
 
@@ -236,8 +208,8 @@ def _list_checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
     found: dict[tuple[str, str], _Check] = {}
     table_checks = (check for table in tables for check in _list_table_checks(store, table))
     for check in (*table_checks, *_list_extractor_checks(store, tables)):
-        known = found.get((check.path, check.sha256))
-        if known is None or (check.is_required and not known.is_required):
+        known = found.setdefault((check.path, check.sha256), check)
+        if check.is_required and not known.is_required:
             found[check.path, check.sha256] = check
     return list(found.values())
 
@@ -259,52 +231,40 @@ def _list_extractor_checks(store: Path, tables: list[TableHistory]) -> Iterator[
         yield _Check(f"{NETWORKS}/{digest}.pb", digest, None, digest in live)
 
 
-class _FileReader:
-    """Reads and checks files in threads."""
+def _check_files(findings: Findings, checks: list[_Check]) -> tuple[int, int]:
+    """Checks files in threads; returns the number of files and bytes that were read."""
+    total, waiting, read = sum(check.bytes or 0 for check in checks), iter(checks), Counter[str]()
+    with (
+        show_progress("verifying", total >> 20, "MiB", lambda: (read["bytes"] >> 20, "")),
+        ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="verify") as pool,
+    ):
+        while batch := list(islice(waiting, _FILES_PER_BATCH)):
+            results = pool.map(partial(_check_file, findings.store), batch)
+            for check, (size, problem) in zip(batch, results, strict=True):
+                if size is not None:
+                    read.update(files=1, bytes=size)
+                elif check.is_required:
+                    findings.add_missing(findings.store / check.path)
+                if problem:
+                    findings.add_corrupt(findings.store / check.path, *problem)
+    return read["files"], read["bytes"]
 
-    def __init__(self, store: Path, findings: Findings) -> None:
-        self._store = store
-        self._findings = findings
-        self._files = 0
-        self._bytes = 0
 
-    def run(self, checks: list[_Check]) -> tuple[int, int]:
-        """Does all checks; returns the number of files and bytes that were read."""
-        total, waiting = sum(check.bytes or 0 for check in checks), iter(checks)
-        with (
-            show_progress("verifying", total >> 20, "MiB", lambda: (self._bytes >> 20, "")),
-            ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="verify") as pool,
-        ):
-            while batch := list(islice(waiting, _FILES_PER_BATCH)):
-                for check, (size, problem) in zip(batch, pool.map(self._read, batch), strict=True):
-                    self._add_finding(check, size, problem)
-        return self._files, self._bytes
-
-    def _add_finding(self, check: _Check, size: int | None, problem: tuple[str, str] | None) -> None:
-        if size is None:
-            if check.is_required:
-                self._findings.add_missing(self._store / check.path)
-            return
-        self._files += 1
-        self._bytes += size
-        if problem:
-            self._findings.add_corrupt(self._store / check.path, *problem)
-
-    def _read(self, check: _Check) -> tuple[int | None, tuple[str, str] | None]:
-        """Returns a file's size (None if it is missing) and, if it is corrupt, the expected and the actual content."""
-        try:
-            with hold_local_copy(self._store / check.path) as here:
-                size, got = here.stat().st_size, hash_file(here)
-                if got != check.sha256:
-                    return size, (f"SHA-256 {check.sha256}", got)
-                if check.bytes not in (None, size):
-                    return size, (f"{check.bytes} bytes", f"{size} bytes")
-                problem = check.find_problem(here) if check.find_problem else ""
-            return size, ("the values in the manifest", problem) if problem else None
-        except FileNotFoundError:
-            return None, None
-        except (OSError, ValueError) as error:
-            return 0, ("a readable file", f"{type(error).__name__}: {error}")
+def _check_file(store: Path, check: _Check) -> tuple[int | None, tuple[str, str] | None]:
+    """Returns a file's size (None if it is missing) and, if it is corrupt, the expected and the actual content."""
+    try:
+        with hold_local_copy(store / check.path) as here:
+            size, got = here.stat().st_size, hash_file(here)
+            if got != check.sha256:
+                return size, (f"SHA-256 {check.sha256}", got)
+            if check.bytes not in (None, size):
+                return size, (f"{check.bytes} bytes", f"{size} bytes")
+            problem = check.find_problem(here) if check.find_problem else ""
+        return size, ("the values in the manifest", problem) if problem else None
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError) as error:
+        return 0, ("a readable file", f"{type(error).__name__}: {error}")
 
 
 # === Shards compared with their manifests ===

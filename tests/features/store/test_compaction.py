@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import capt
-from features.store import Store, compaction, merge, open_store, row_copy, shards
+from features.store import Store, compaction, merge, open_store, random_access, shards
 from features.store.commit_log import CommitLog
 from features.store.compaction import compact_store, compact_table
 from features.store.leases import hold_snapshot, lease, table_name
@@ -83,7 +83,7 @@ def test_the_shard_count_is_chosen_from_all_rows(tmp_path: Path, monkeypatch: py
 def test_rows_are_merged_range_by_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, range_rows: int) -> None:
     table_config = feature_config()
     monkeypatch.setattr(merge, "_RANGE_ROWS", range_rows)
-    monkeypatch.setattr(row_copy, "_MAX_OPEN", 2)
+    monkeypatch.setattr(random_access, "_MAX_OPEN", 2)
     store, other = grown(tmp_path / "grown", table_config), in_one_go(tmp_path / "whole", table_config)
     capt.store_compact(store=str(store.path), num_shards=8)
     assert contents(store.feature_table_root(table_config)) == contents(other.feature_table_root(table_config))
@@ -183,14 +183,14 @@ def test_too_little_disk_space_is_an_error_before_copying(tmp_path: Path, monkey
 
 def while_copying(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """Let something happen, once, between a compaction's survey and its commit."""
-    pending, open_copier = [happens], compaction.open_copier
+    pending, copier = [happens], compaction.RowCopier
 
     def opened(*arguments: Any) -> Any:
         while pending:
             pending.pop()()
-        return open_copier(*arguments)
+        return copier(*arguments)
 
-    monkeypatch.setattr(compaction, "open_copier", opened)
+    monkeypatch.setattr(compaction, "RowCopier", opened)
 
 
 def test_a_concurrent_commit_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,21 +89,13 @@ class CommitLog:
         return self._root / LOG / f"{number:08d}.json"
 
     def live(self) -> list[Manifest]:
-        """Returns the live manifests, oldest first.
-
-        Raises:
-            CorruptFileError: The log is corrupt, or an unreadable manifest may be live or may replace others.
-        """
+        """Returns the live manifests, oldest first; raises CorruptFileError if they are uncertain."""
         log_state = self.read_state()
         log_state.check_complete()
         return list(log_state.live)
 
     def read_complete_state(self) -> LogState:
-        """Returns the log state of a table whose manifests can all be read, except superseded ones that were deleted.
-
-        Raises:
-            CorruptFileError: The log or an existing manifest is corrupt.
-        """
+        """Returns the log state; raises CorruptFileError if the log or an existing manifest is corrupt."""
         log_state = self.read_state()
         log_state.check_complete()
         for digest, error in log_state.unreadable.items():
@@ -150,8 +142,7 @@ class CommitLog:
         """Makes a commit visible that is built from the latest log state, without another commit in between.
 
         Args:
-            build: Builds the manifest from the log state, or returns None for no commit. It may raise. It is called
-                again if another writer was faster.
+            build: Returns the manifest, or None for no commit. It is called again if another writer was faster.
 
         Returns:
             The digest of the commit; None without a commit.
@@ -241,7 +232,7 @@ def _parse_entry(data: bytes | None, path: Path) -> str:
     try:
         digest = str(parse_json(data)["manifest"])
     except (ValueError, KeyError, TypeError):
-        raise CorruptFileError("the log entry is corrupt", location=str(path)) from None
+        digest = ""
     if not MANIFEST_NAME.fullmatch(f"{digest}.json") or entry_bytes(digest) != data:
         raise CorruptFileError("the log entry is corrupt", location=str(path))
     return digest
@@ -256,17 +247,14 @@ def _parse_manifest(data: bytes | None, path: Path) -> Manifest:
     except (ValueError, AttributeError):
         raise CorruptFileError("the manifest is corrupt: not JSON", location=str(path)) from None
     if isinstance(version, int) and version > MANIFEST_VERSION:
-        raise StoreError(
-            f"the manifest has version {version}; this version of capt supports up to {MANIFEST_VERSION}",
-            location=str(path),
-            hint="Use a newer version of capt.",
-        )
+        message = f"the manifest has version {version}; this version of capt supports up to {MANIFEST_VERSION}"
+        raise StoreError(message, location=str(path), hint="Use a newer version of capt.")
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise CorruptFileError(f"the manifest is corrupt: {field}: {first['msg']}", location=str(path)) from None
+        message = f"the manifest is corrupt: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CorruptFileError(message, location=str(path)) from None
     if manifest.digest != path.stem or manifest.to_json() != data:
         message = f"the manifest is corrupt: expected SHA-256 {path.stem}, got {manifest.digest}"
         raise CorruptFileError(message, location=str(path))

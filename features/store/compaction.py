@@ -14,7 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -42,18 +42,22 @@ from features.store.layout import WORK, compaction_plan
 from features.store.leases import is_busy, lease, lease_for_deletion, table_name
 from features.store.merge import MergedRows, ReferencedKeys, ShardMerge, as_bytes, contains
 from features.store.random_access import OpenShards
-from features.store.row_copy import RowCopier
 from features.store.shards import (
     ShardWriter,
+    TFRecordWriter,
     check_disk_space,
     check_num_shards,
     choose_shard_count,
     compute_commit_name,
     find_shard,
+    record_end,
+    tensor_fields,
+    value_span,
 )
 from features.store.store import Store, open_store
 from schemas.manifests import FeatureMetadata, FileEntry, Manifest, Shard
 from schemas.options.store import StoreCompact
+from schemas.records import Row
 from schemas.table_config import SHORT_FINGERPRINT
 from schemas.tables import CATALOG, FAILURES
 from schemas.terminal.progress import show_progress
@@ -93,7 +97,7 @@ def compact_store(options: StoreCompact) -> dict[str, Any]:
     store = open_store(options.store)
     tables = [store.feature_table(options.feature_table)] if options.feature_table else store.feature_tables()
     summaries = [asdict(compact_table(store, table.fingerprint, options.num_shards)) for table in tables]
-    sums = {field.name: sum(summary[field.name] for summary in summaries) for field in fields(CompactionSummary)}
+    sums = {one.name: sum(summary[one.name] for summary in summaries) for one in fields(CompactionSummary)}
     return {"tables": len(summaries), **sums, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -120,12 +124,12 @@ def compact_table(store: Store, fingerprint: str, shards: int | None = None) -> 
 
 @dataclass(eq=False)
 class _Group:
-    """The commits with the same metadata, oldest first, and the number and SHA-256 of the keys that stay."""
+    """The commits with the same metadata, oldest first, and the number and the hash of the keys that stay."""
 
     facts: FeatureMetadata
-    manifests: list[Manifest]
+    manifests: list[Manifest] = field(default_factory=list)
     rows: int = 0
-    keys: str = ""
+    keys: Any = field(default_factory=hashlib.sha256)
 
     def is_compact(self, count: int) -> bool:
         """Returns whether there is nothing to merge, to drop or to divide into another number of shards."""
@@ -171,10 +175,11 @@ class _Compaction:
     def _replace(self, repeated: int) -> CompactionSummary | None:
         rows = sum(group.rows for group in self._groups)
         dropped = sum(shard.rows for shard in self._merge.shards) - repeated - rows
-        count = self._shard_count or choose_shard_count(rows, self._row_bytes)
+        row_bytes = sum(field.nbytes for field in self._table.table.fields)
+        count = self._shard_count or choose_shard_count(rows, row_bytes)
         groups = [group for group in self._groups if not group.is_compact(count)]
         copied, hint = sum(group.rows for group in groups), "Free space, for example with `capt store gc`."
-        check_disk_space(self._table.root, copied * self._row_bytes, "compaction", hint)
+        check_disk_space(self._table.root, copied * row_bytes, "compaction", hint)
         with show_progress("compacting", copied, "rows", lambda: (self._copied, "")):
             written = [self._write(group, count) for group in groups]
         # A lease keeps jobs from referencing a dropped row.
@@ -191,16 +196,14 @@ class _Compaction:
 
     def _survey(self) -> int:
         """Counts and hashes the rows of each group that stay; returns the number of repeated rows."""
-        digests, repeated = [hashlib.sha256() for _ in self._groups], 0
+        repeated = 0
         for number in range(self._merge.ranges):
             kept = self._kept(number)
             repeated += kept.repeated
-            for group, digest in zip(self._groups, digests, strict=True):
-                rows = self._select(kept, group)
-                digest.update(as_bytes(rows.keys).tobytes())
-                group.rows += len(rows.keys)
-        for group, digest in zip(self._groups, digests, strict=True):
-            group.keys = digest.hexdigest()
+            for group in self._groups:
+                keys = self._select(kept, group).keys
+                group.keys.update(as_bytes(keys).tobytes())
+                group.rows += len(keys)
         return repeated
 
     def _kept(self, number: int) -> MergedRows:
@@ -237,22 +240,20 @@ class _Compaction:
 
     def _write(self, group: _Group, count: int) -> Manifest:
         """Writes the shards of a group durably, and returns the manifest that references them."""
-        commit = compute_commit_name(self._table.fingerprint, group.facts.network, count, group.keys)
+        commit = compute_commit_name(self._table.fingerprint, group.facts.network, count, group.keys.hexdigest())
         rows = (row for number in range(self._merge.ranges) for row in self._select(self._kept(number), group))
-        opened = OpenShards(self._table.root, self._merge.shards, self._table.table)
-        copier = RowCopier(opened, self._table.table_config.format)
+        copier = RowCopier(self._table)
         shards = tuple(
             self._write_shard(copier, commit, number, count, shard_rows)
             for number, shard_rows in groupby(rows, lambda row: find_shard(row[0], count))
         )
         files = self._merge_failures(group)
         fsync(self._table.root)
-        replaces = tuple(manifest.digest for manifest in group.manifests)
-        fingerprint = self._table.fingerprint
-        return Manifest(table=fingerprint, replaces=replaces, shards=shards, files=files, facts=group.facts)
+        name, replaces = self._table.fingerprint, tuple(manifest.digest for manifest in group.manifests)
+        return Manifest(table=name, replaces=replaces, shards=shards, files=files, facts=group.facts)
 
     def _write_shard(
-        self, copier: RowCopier, commit: str, number: int, count: int, rows: Iterator[tuple[bytes, int, int]]
+        self, copier: "RowCopier", commit: str, number: int, count: int, rows: Iterator[tuple[bytes, int, int]]
     ) -> Shard:
         """Writes one shard, unless a killed compaction has written it."""
         root, table, file_format = self._table.root, self._table.table, self._table.table_config.format
@@ -299,12 +300,6 @@ class _Compaction:
     def _plan(self, commit: str) -> Path:
         return compaction_plan(self._store.path, self._table.root.name, commit)
 
-    @property
-    def _row_bytes(self) -> int:
-        return sum(field.nbytes for field in self._table.table.fields)
-
-    # === Committing ===
-
     def _commit(self, written: list[Manifest]) -> bool:
         """Commits the manifests whose replaced commits are all live; returns whether these are all manifests."""
         log = CommitLog(self._table.root)
@@ -313,6 +308,38 @@ class _Compaction:
             for commit in {shard.data.path.partition("/")[0] for shard in manifest.shards}:
                 remove_tree(self._plan(commit))
         return all(committed)
+
+
+class RowCopier:
+    """Reads rows of a table in the form that `make_writer` (None: the format's own writer) accepts, without parsing.
+
+    Of a TFRecord file, that is a whole record with its framing; of a Parquet file, the stored bytes of the tensors.
+    """
+
+    def __init__(self, table: FeatureTable) -> None:
+        self._table = table.table
+        self._shards = OpenShards(table.root, table.shards, table.table)
+        self.make_writer = _RecordWriter if table.table_config.format == "tfrecord" else None
+
+    def read(self, key: bytes, shard: int, row: int) -> Row:
+        """Reads the record of a row with its start and index entry, or the bytes of its tensors by column."""
+        index = self._shards.index(shard)
+        if self.make_writer:
+            start = record_end(index[row - 1], self._table) if row else 0
+            record = self._shards.read_bytes(shard, start, record_end(index[row], self._table) - start)
+            return {"key": key, "record": record, "start": start, "entry": index[row]}
+        spans = {field.name: map(int, value_span(index[row], field)) for field in tensor_fields(self._table)}
+        return {"key": key, **{name: self._shards.read_bytes(shard, *span) for name, span in spans.items()}}
+
+
+class _RecordWriter(TFRecordWriter):
+    """Writes copied records, and moves the offsets of their index entries."""
+
+    def append(self, row: Row) -> None:
+        moved, entry = self._file.tell() - row["start"], row["entry"]
+        self._file.write(row["record"])
+        names = [field.name for field in tensor_fields(self._table)]
+        self._offsets.append([int(entry[one]) + (moved if one in names else 0) for one in entry.dtype.names[1:]])
 
 
 def _check_replaced(manifest: Manifest, log_state: LogState) -> Manifest | None:
@@ -329,6 +356,6 @@ def _group_by_metadata(table: FeatureTable) -> list[_Group]:
         assert isinstance(facts, FeatureMetadata)
         group = next((group for group in groups if group.facts == facts), None)
         if group is None:
-            groups.append(group := _Group(facts, []))
+            groups.append(group := _Group(facts))
         group.manifests.append(manifest)
     return groups

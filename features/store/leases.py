@@ -90,8 +90,16 @@ def lease(
     """
     own = Lease(purpose=purpose, seconds=seconds, tables={name: tuple(digests) for name, digests in tables.items()})
     with _hold(store, own) as held:
-        if purpose in _WRITERS:
-            _await_collection(store, own, held)
+        is_logged = False
+        while purpose in _WRITERS and any(
+            other.purpose == "collect" and any(map(own.is_writing, other.tables))
+            for other in _others(store, held, held_leases())
+        ):
+            if not is_logged:
+                _log.info("%s: waiting for a garbage collection of %s.", store, ", ".join(own.tables))
+                is_logged = True
+            pause()
+            held.check()
         yield held.path
 
 
@@ -134,20 +142,6 @@ def _hold(store: Path, own: Lease) -> Iterator[HeldLease]:
         path.unlink(missing_ok=True)
 
 
-def _await_collection(store: Path, own: Lease, held: HeldLease) -> None:
-    """Waits while another job deletes files of a table that a writer's lease lists."""
-    is_logged = False
-    while any(
-        other.purpose == "collect" and any(map(own.is_writing, other.tables))
-        for other in _others(store, held, held_leases())
-    ):
-        if not is_logged:
-            _log.info("%s: waiting for a garbage collection of %s.", store, ", ".join(own.tables))
-            is_logged = True
-        pause()
-        held.check()
-
-
 def _others(store: Path, held: HeldLease, job: Collection[HeldLease]) -> Iterator[Lease]:
     """Iterates over the valid leases of other jobs."""
     own = {one.path for one in job}
@@ -155,7 +149,6 @@ def _others(store: Path, held: HeldLease, job: Collection[HeldLease]) -> Iterato
 
 
 def pause() -> None:
-    """Waits before the leases are read again."""
     time.sleep(_POLL_SECONDS)
 
 

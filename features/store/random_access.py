@@ -42,7 +42,7 @@ class OpenShards:
     def __init__(self, root: Path, shards: Sequence[Shard], table: Table) -> None:
         self._root = root
         self._shards = shards
-        self.table = table
+        self._table = table
         self._check = cache(lambda entry: check_file(root, entry))
         self._indexes: _OpenCache[NDArray[Any]] = _OpenCache()
         self._files: _OpenCache[_Descriptor] = _OpenCache()
@@ -98,7 +98,7 @@ class OpenShards:
     def _open_index(self, number: int) -> NDArray[Any]:
         entry = self._shards[number].index
         assert entry is not None
-        return read_index(self._check(entry), self.table).view(np.ndarray)
+        return read_index(self._check(entry), self._table).view(np.ndarray)
 
 
 class _Descriptor:

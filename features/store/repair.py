@@ -215,8 +215,7 @@ class FeatureTableRepair:
         images: dict[str, list[str]] = {}
         rows: set[bytes] = set()
         names = sorted(log.parent.name for log in (self._store.path / DATASETS).glob(f"*/{LOG}"))
-        catalogs = ((name, rows) for name in names for rows in read_catalog(self._store, name) or ())
-        for dataset, catalog in catalogs:
+        for dataset, catalog in ((one, batch) for one in names for batch in read_catalog(self._store, one) or ()):
             keys = stack_keys(catalog)
             is_missing = self._may_have_contained(keys)
             if table:

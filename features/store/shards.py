@@ -11,6 +11,7 @@ store plain values with one page per row group; compression applies to each valu
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ WRITERS: dict[Format, type[TFRecordWriter] | type[ParquetWriter]] = {
 }
 
 
+@dataclass(eq=False)
 class ShardWriter:
     """Writes one shard and its index to temporary files, and renames them on `close`.
 
@@ -205,25 +207,19 @@ class ShardWriter:
         make_writer: Creates the writer of the file; None for the format's own writer.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        directory: str,
-        table: Table,
-        file_format: Format,
-        number: int,
-        count: int,
-        make_writer: type[TFRecordWriter] | None = None,
-    ) -> None:
-        self._root = root
-        self._directory = root / directory
-        self._table = table
-        self._format = file_format
-        self._number = number
-        self._count = count
+    root: Path
+    directory: str
+    table: Table
+    file_format: Format
+    number: int
+    count: int
+    make_writer: type[TFRecordWriter] | None = None
+
+    def __post_init__(self) -> None:
+        self._directory = self.root / self.directory
         make_directory(self._directory)
         self._temporary = temporary_path(self._directory / "shard")
-        self._writer = (make_writer or WRITERS[file_format])(self._temporary, table)
+        self._writer = (self.make_writer or WRITERS[self.file_format])(self._temporary, self.table)
         self._keys: list[bytes] = []
 
     def append(self, row: Row) -> None:
@@ -241,7 +237,7 @@ class ShardWriter:
         Raises:
             ValueError: Keys are not in ascending order, or belong to another shard, or the table has tensors.
         """
-        if tensor_fields(self._table):
+        if tensor_fields(self.table):
             raise ValueError("tensors must be written row by row, because the index locates each value")
         keys = batch["key"].to_pylist()
         if any(later <= earlier for earlier, later in pairwise([*self._keys[-1:], *keys])):
@@ -257,20 +253,20 @@ class ShardWriter:
         if not self._keys:
             self._temporary.unlink()
             return None
-        data = self._rename(self._temporary, hash_file(self._temporary), self._format)
+        data = self._rename(self._temporary, hash_file(self._temporary), self.file_format)
         index = None
-        if tensor_fields(self._table):
+        if tensor_fields(self.table):
             temporary = temporary_path(self._directory / "index")
-            temporary.write_bytes(encode_index(self._table, self._keys, offsets))
+            temporary.write_bytes(encode_index(self.table, self._keys, offsets))
             index = self._rename(temporary, data.name.split(".")[1], "index")
         return Shard(
-            number=self._number,
-            count=self._count,
+            number=self.number,
+            count=self.count,
             rows=len(self._keys),
             first_key=self._keys[0].hex(),
             last_key=self._keys[-1].hex(),
-            data=describe_file(data, self._root),
-            index=describe_file(index, self._root) if index else None,
+            data=describe_file(data, self.root),
+            index=describe_file(index, self.root) if index else None,
         )
 
     def abandon(self) -> None:
@@ -278,11 +274,11 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
     def _check_shard(self, key: bytes) -> None:
-        if find_shard(key, self._count) != self._number:
-            raise ValueError(f"key {key.hex()[:8]} does not belong to shard {self._number} of {self._count}")
+        if find_shard(key, self.count) != self.number:
+            raise ValueError(f"key {key.hex()[:8]} does not belong to shard {self.number} of {self.count}")
 
     def _rename(self, temporary: Path, sha256: str, suffix: str) -> Path:
-        name = f"{self._table.name}-{self._number:05d}-of-{self._count:05d}.{sha256[:8]}.{suffix}"
+        name = f"{self.table.name}-{self.number:05d}-of-{self.count:05d}.{sha256[:8]}.{suffix}"
         replace_atomically(temporary, self._directory / name)
         return self._directory / name
 

@@ -205,30 +205,26 @@ class _Check:
 
 def _list_checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
     """Returns one check per file and checksum. It is required if any manifest requires it."""
+    checks = []
+    for table, digest, manifest in ((table, *item) for table in tables for item in table.manifests.items()):
+        name, is_live, shard_checks = (
+            table_name(store, table.root),
+            digest in table.live,
+            _shard_checks(table, manifest),
+        )
+        for entry in manifest.entries():
+            find_problem = shard_checks.get(entry.path)
+            checks.append(_Check(f"{name}/{entry.path}", entry.sha256, entry.bytes, is_live, find_problem))
+    facts = [manifest.facts for table in tables for manifest in table.live_manifests()]
+    live = {one.network for one in facts if isinstance(one, FeatureMetadata)}
+    existing = {path.stem for path in (store / NETWORKS).glob("*.pb") if NETWORK_NAME.fullmatch(path.name)}
+    checks += [_Check(f"{NETWORKS}/{one}.pb", one, None, one in live) for one in sorted(live | existing)]
     found: dict[tuple[str, str], _Check] = {}
-    table_checks = (check for table in tables for check in _list_table_checks(store, table))
-    for check in (*table_checks, *_list_extractor_checks(store, tables)):
+    for check in checks:
         known = found.setdefault((check.path, check.sha256), check)
         if check.is_required and not known.is_required:
             found[check.path, check.sha256] = check
     return list(found.values())
-
-
-def _list_table_checks(store: Path, table: TableHistory) -> Iterator[_Check]:
-    name = table_name(store, table.root)
-    for digest, manifest in table.manifests.items():
-        shard_checks = _shard_checks(table, manifest)
-        for entry in manifest.entries():
-            find_problem = shard_checks.get(entry.path)
-            yield _Check(f"{name}/{entry.path}", entry.sha256, entry.bytes, digest in table.live, find_problem)
-
-
-def _list_extractor_checks(store: Path, tables: list[TableHistory]) -> Iterator[_Check]:
-    facts = [manifest.facts for table in tables for manifest in table.live_manifests()]
-    live = {one.network for one in facts if isinstance(one, FeatureMetadata)}
-    existing = {path.stem for path in (store / NETWORKS).glob("*.pb") if NETWORK_NAME.fullmatch(path.name)}
-    for digest in sorted(live | existing):
-        yield _Check(f"{NETWORKS}/{digest}.pb", digest, None, digest in live)
 
 
 def _check_files(findings: Findings, checks: list[_Check]) -> tuple[int, int]:
@@ -321,7 +317,8 @@ def _check_keys(keys: NDArray[np.uint8], shard: Shard) -> str:
 def _find_orphans(store: Path, tables: list[TableHistory]) -> Iterator[str]:
     by_root = {table.root: table for table in tables}
     referenced = {root: table.paths() for root, table in by_root.items()}
-    is_in_progress = {root: _in_progress_check(store, table) for root, table in by_root.items()}
+    planned = planned_commits(store)
+    is_open = {root: _is_open(store, table) for root, table in by_root.items()}
     for path in files_below(store):
         parts = path.relative_to(store).parts
         root = store.joinpath(*parts[:2])
@@ -330,11 +327,12 @@ def _find_orphans(store: Path, tables: list[TableHistory]) -> Iterator[str]:
         if is_temporary(path):
             is_known = time.time() - newest_change(path) < GRACE_SECONDS
         elif root in by_root and len(parts) > 2:
-            name = "/".join(parts[2:])
-            is_known = name in referenced[root] or _is_table_file(by_root[root], name) or is_in_progress[root](parts[2])
+            name, commit = "/".join(parts[2:]), COMMIT_NAME.fullmatch(parts[2])
+            is_known = name in referenced[root] or _is_table_file(by_root[root], name)
+            is_known = is_known or bool(commit and (is_open[root] or f"{root.name}-{parts[2]}" in planned))
         else:
-            is_known = parts == (MARKER,) or (parts[0] == NETWORKS and _matches(NETWORK_NAME, parts[1:]))
-            is_known = is_known or (parts[0] == DATASETS and parts[2:3] == (REPORTS,))
+            is_extractor = parts[0] == NETWORKS and NETWORK_NAME.fullmatch("/".join(parts[1:]))
+            is_known = parts == (MARKER,) or bool(is_extractor) or (parts[0] == DATASETS and parts[2:3] == (REPORTS,))
         if not is_known:
             yield "/".join(parts)
 
@@ -343,24 +341,16 @@ def _is_table_file(table: TableHistory, name: str) -> bool:
     """Returns whether a file belongs to a table without being referenced, such as its log."""
     directory, _, rest = name.partition("/")
     if directory in (LOG, MANIFESTS):
-        return _matches(ENTRY_NAME if directory == LOG else MANIFEST_NAME, (rest,))
+        return bool((ENTRY_NAME if directory == LOG else MANIFEST_NAME).fullmatch(rest))
     files = {FEATURES: (RECIPE, NETWORK), DATASETS: (), MODELS: ()}.get(table.kind, (RECIPE,))
     additional = {DATASETS: REPORTS, MODELS: RUNS}.get(table.kind)
     return name in files or (directory == additional and bool(rest))
 
 
-def _in_progress_check(store: Path, table: TableHistory) -> Callable[[str], bool]:
-    """Returns a check: whether a directory may belong to a commit in progress or with a lost manifest."""
-    planned = planned_commits(store)
-    is_open = not table.is_complete
+def _is_open(store: Path, table: TableHistory) -> bool:
+    """Returns whether a directory of the table may belong to a commit in progress or with a lost manifest."""
+    if not table.is_complete:
+        return True
     with contextlib.suppress(CaptError):
-        is_open = is_open or is_writing(store, table_name(store, table.root))
-
-    def is_in_progress(directory: str) -> bool:
-        return bool(COMMIT_NAME.fullmatch(directory)) and (is_open or f"{table.root.name}-{directory}" in planned)
-
-    return is_in_progress
-
-
-def _matches(pattern: Any, parts: tuple[str, ...]) -> bool:
-    return len(parts) == 1 and bool(pattern.fullmatch(parts[0]))
+        return is_writing(store, table_name(store, table.root))
+    return False

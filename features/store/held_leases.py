@@ -24,14 +24,7 @@ def clock() -> float:
 
 
 class HeldLease:
-    """A lease file that this process has written and renews.
-
-    Args:
-        path: The lease's file.
-        data: Bytes of the file.
-        seconds: Time for which the lease is valid after its file was last touched.
-        tables: The directories of the leased tables.
-    """
+    """A lease file that this process has written and renews; it leases the tables in some directories."""
 
     def __init__(self, path: Path, data: bytes, seconds: float, tables: frozenset[Path]) -> None:
         self.path = path

@@ -53,14 +53,7 @@ _log = logging.getLogger("capt.store")
 
 
 class Lease(Frozen):
-    """The tables that one running job uses.
-
-    Args:
-        purpose: Purpose of the lease; see the module's docstring.
-        seconds: Time for which the lease is valid after its file was last touched.
-        tables: Digests of the manifests that the job reads, by table, as a path within the store such as
-            `features/0123456789abcdef`.
-    """
+    """The content of a lease file; see the module's docstring."""
 
     version: Literal[1] = 1
     purpose: Purpose

@@ -53,13 +53,7 @@ class MergedRows:
 
 
 class ShardMerge:
-    """The rows of a table's shards by key. If several shards contain a key, the row of the first shard is used.
-
-    Args:
-        root: The table's directory.
-        shards: The shards, oldest commit first.
-        table: The declaration of the rows.
-    """
+    """The rows of a table's shards by key. If several shards contain a key, the row of the first shard is used."""
 
     def __init__(self, root: Path, shards: Sequence[Shard], table: Table) -> None:
         self._table = table

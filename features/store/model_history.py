@@ -37,15 +37,7 @@ class ModelDecision:
 
 
 class ModelHistory:
-    """The decisions, runs and champion of a registered model.
-
-    Args:
-        store: The store.
-        name: The model's name. The model may be without a commit.
-
-    Raises:
-        UsageError: The name is invalid.
-    """
+    """The decisions, runs and champion of a registered model; raises UsageError if the name is invalid."""
 
     def __init__(self, store: Store, name: str) -> None:
         if not _NAME.fullmatch(name):

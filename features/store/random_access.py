@@ -31,13 +31,7 @@ Value = TypeVar("Value")
 
 
 class OpenShards:
-    """The shards of a table snapshot, opened when they are first read.
-
-    Args:
-        root: The table's directory.
-        shards: The live shards, oldest commit first.
-        table: The declaration of the rows.
-    """
+    """The live shards of a table snapshot, oldest commit first, opened when they are first read."""
 
     def __init__(self, root: Path, shards: Sequence[Shard], table: Table) -> None:
         self._root = root

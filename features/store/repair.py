@@ -55,13 +55,10 @@ _log = logging.getLogger("capt.prepare")
 
 
 def repair_log(root: Path) -> None:
-    """Writes corrupt and missing log entries of a table again, if it is certain which manifests they referenced.
-
-    Args:
-        root: The table's directory; it may be missing.
+    """Writes corrupt and missing log entries of a table again; the table may be missing.
 
     Raises:
-        CorruptFileError: The referenced manifest of an entry is uncertain.
+        CorruptFileError: It is uncertain which manifest an entry referenced.
     """
     log = CommitLog(root)
     digests = dict.fromkeys(range(1, log.last() + 1), "")  # empty for an entry that cannot be read

@@ -87,14 +87,7 @@ def find_shards(keys: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 
 
 def compute_commit_name(fingerprint: str, network: str, count: int, keys: str) -> str:
-    """Computes the directory name of a commit of features from its content.
-
-    Args:
-        fingerprint: The table's fingerprint.
-        network: SHA-256 of the frozen extractor.
-        count: Number of shards.
-        keys: SHA-256 of all keys in ascending order.
-    """
+    """Computes the directory name of a commit of features; `keys` is the SHA-256 of all keys in ascending order."""
     return compute_digest([fingerprint, network, count, keys])[:SHORT_FINGERPRINT]
 
 
@@ -200,10 +193,7 @@ class ShardWriter:
     Args:
         root: The table's directory; the shard's paths are relative to it.
         directory: The directory for the files, within `root`.
-        table: The declaration of the rows.
-        file_format: The file format.
-        number: Number of the shard.
-        count: Number of shards.
+        number: Number of the shard, out of `count`.
         make_writer: Creates the writer of the file; None for the format's own writer.
     """
 

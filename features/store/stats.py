@@ -3,7 +3,7 @@
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +104,8 @@ def _find_leakage(catalogs: Mapping[str, pa.Table]) -> dict[str, Any]:
     Returns:
         `count`, and some `examples`: `key`, and the images in `train` and `test` as `dataset/image_id`.
     """
-    train, test = (_read_keys(catalogs.values(), split) for split in _LEAKAGE_SPLITS)
+    rows = pa.concat_tables([CATALOG.arrow_schema().empty_table(), *catalogs.values()])
+    train, test = (rows["key"].filter(pc.equal(rows["split"], split)).combine_chunks() for split in _LEAKAGE_SPLITS)
     keys = train.filter(pc.is_in(train, value_set=test)).unique()
     images = {key: {split: list[str]() for split in _LEAKAGE_SPLITS} for key in keys.to_pylist()}
     for name, catalog in catalogs.items():
@@ -113,13 +114,6 @@ def _find_leakage(catalogs: Mapping[str, pa.Table]) -> dict[str, Any]:
                 images[row["key"]][row["split"]].append(f"{name}/{row['image_id']}")
     examples = [{"key": key.hex(), **by_split} for key, by_split in sorted(images.items())[:MAX_EXAMPLES]]
     return {"count": len(images), "examples": examples}
-
-
-def _read_keys(catalogs: Iterable[pa.Table], split: str) -> pa.Array:
-    chunks = [
-        chunk for catalog in catalogs for chunk in catalog.filter(pc.equal(catalog["split"], split))["key"].chunks
-    ]
-    return pa.chunked_array(chunks, CATALOG.arrow_schema().field("key").type).combine_chunks()
 
 
 # === Feature tables ===

@@ -67,17 +67,9 @@ _log = logging.getLogger("capt.store")
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of a verification.
+    """The numbers of live shards, of their rows, of checked files and of their bytes, and the files with problems.
 
-    Args:
-        shards: Number of live shards.
-        rows: Number of rows in these shards.
-        files: Number of files whose checksum was recomputed.
-        bytes: Total size of these files.
-        corrupt: The corrupt files.
-        missing: Missing files that live commits reference, by path within the store.
-        orphaned: Files that nothing references, by path within the store.
-        seconds: Duration.
+    `missing` files, which live commits reference, and `orphaned` files are paths within the store.
     """
 
     shards: int
@@ -206,12 +198,9 @@ class _Check:
 def _list_checks(store: Path, tables: list[TableHistory]) -> list[_Check]:
     """Returns one check per file and checksum. It is required if any manifest requires it."""
     checks = []
-    for table, digest, manifest in ((table, *item) for table in tables for item in table.manifests.items()):
-        name, is_live, shard_checks = (
-            table_name(store, table.root),
-            digest in table.live,
-            _shard_checks(table, manifest),
-        )
+    for table, digest, manifest in ((one, *item) for one in tables for item in one.manifests.items()):
+        name, is_live = table_name(store, table.root), digest in table.live
+        shard_checks = _shard_checks(table, manifest)
         for entry in manifest.entries():
             find_problem = shard_checks.get(entry.path)
             checks.append(_Check(f"{name}/{entry.path}", entry.sha256, entry.bytes, is_live, find_problem))

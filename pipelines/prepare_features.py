@@ -130,7 +130,7 @@ def prepare_images(options: PrepareFeatures, source: SourceDataset) -> dict[str,
                 "replaced": _count_replaced(run),
                 "fingerprint": table_config.fingerprint,
                 "precision": table_config.precision,
-                **({} if options.dry_run else repair.unrepaired.to_dict()),
+                **({} if options.dry_run else repair.unrepaired),
             }
     if not options.dry_run:
         check_failures(summary, max_failures)

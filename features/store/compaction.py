@@ -40,7 +40,7 @@ from features.store.corruption import is_intact
 from features.store.feature_table import FeatureTable
 from features.store.layout import WORK, compaction_plan
 from features.store.leases import is_busy, lease, lease_for_deletion, table_name
-from features.store.merge import MergedRows, ReferencedKeys, ShardMerge, as_bytes, contains
+from features.store.merge import MergedRows, ReferencedKeys, ShardMerge, as_bytes, find_keys
 from features.store.random_access import OpenShards
 from features.store.shards import (
     ShardWriter,
@@ -209,7 +209,7 @@ class _Compaction:
     def _kept(self, number: int) -> MergedRows:
         """Returns the rows of a key range that stay."""
         rows = self._merge.range(number)
-        return rows.select(contains(self._referenced.range(number), rows.keys)) if self._referenced else rows
+        return rows.select(find_keys(self._referenced.range(number), rows.keys) >= 0) if self._referenced else rows
 
     def _select(self, rows: MergedRows, group: _Group) -> MergedRows:
         return rows.select(self._group_of_shard[rows.shards] == self._groups.index(group))
@@ -231,8 +231,8 @@ class _Compaction:
         now = self._collect_keys("now")
         for number in range(self._merge.ranges):
             keys = self._merge.range(number).keys
-            dropped = keys[~contains(self._referenced.range(number), keys)]
-            if contains(now.range(number), dropped).any():
+            dropped = keys[find_keys(self._referenced.range(number), keys) < 0]
+            if (find_keys(now.range(number), dropped) >= 0).any():
                 return True
         return False
 

@@ -16,7 +16,7 @@ from features.io.cache import fetch_files
 from features.io.locations import is_remote
 from features.runtime.aligned_arrays import empty_aligned
 from features.store.layout import extractor_path
-from features.store.merge import Keys, ShardMerge, as_bytes, as_keys
+from features.store.merge import Keys, ShardMerge, as_bytes, as_keys, find_keys
 from features.store.random_access import OpenShards, key_bytes
 from features.store.shards import read_index, tensor_fields
 from features.store.snapshot import TableSnapshot, read_table_config
@@ -91,11 +91,7 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
             int64 array [N]; −1 if the table does not contain the row.
         """
         ordered, positions = self._sorted
-        wanted = as_keys(keys)
-        if not len(ordered):
-            return np.full(len(wanted), -1, np.int64)
-        nearest = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-        return np.where(ordered[nearest] == wanted, positions[nearest], -1)
+        return positions[find_keys(ordered, as_keys(keys))]
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
         """Returns the features at positions from `lookup`: [N, *shape] in the storage dtype; int8 becomes float32.
@@ -261,12 +257,11 @@ class FeatureTable(TableSnapshot[FeatureMetadata]):
 
     @cached_property
     def _sorted(self) -> tuple[Keys, NDArray[np.int64]]:
-        """The distinct keys in ascending order, and the position of each."""
-        if not self.shards:
-            return np.zeros(0, f"S{KEY_BYTES}"), np.zeros(0, np.int64)
-        keys = as_keys(np.concatenate([self._opened.index(number)["key"] for number in range(len(self.shards))]))
+        """The distinct keys in ascending order, and the position of each; at the end −1 for a missing key."""
+        blocks = (self._opened.index(number)["key"] for number in range(len(self.shards)))
+        keys = as_keys(np.concatenate([np.zeros((0, KEY_BYTES), np.uint8), *blocks]))
         ordered, first = np.unique(keys, return_index=True)
-        return ordered, first.astype(np.int64)
+        return ordered, np.append(first, -1).astype(np.int64)
 
 
 def _to_binary(values: NDArray[np.generic]) -> pa.Array:

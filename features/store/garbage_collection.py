@@ -69,9 +69,8 @@ def collect_garbage(options: StoreGc) -> dict[str, Any]:
     store, older_than = open_store(options.store).path, options.older_than
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", older_than)
     if not match:
-        raise UsageError(
-            f"invalid time {older_than!r}", location="--older-than", hint="Use 24h, 7d or 0s, for example."
-        )
+        hint = "Use 24h, 7d or 0s, for example."
+        raise UsageError(f"invalid time {older_than!r}", location="--older-than", hint=hint)
     collector = _Collector(store, float(match[1]) * _UNITS[match[2]], options.dry_run)
     collector.collect()
     return {

@@ -125,12 +125,12 @@ def as_bytes(keys: Keys) -> NDArray[np.uint8]:
     return np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)
 
 
-def contains(ordered: Keys, keys: Keys) -> NDArray[np.bool_]:
-    """Returns which of the keys are among the sorted ones, bool [N]."""
+def find_keys(ordered: Keys, keys: Keys) -> NDArray[np.int64]:
+    """Returns the position of each key among the sorted ones, int64 [N]; −1 if it is missing."""
     if not len(ordered):
-        return np.zeros(len(keys), np.bool_)
+        return np.full(len(keys), -1, np.int64)
     nearest = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-    return np.asarray(ordered[nearest] == keys, np.bool_)
+    return np.where(ordered[nearest] == keys, nearest, -1)
 
 
 def key_column(column: Any) -> NDArray[np.uint8]:

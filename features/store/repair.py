@@ -10,8 +10,8 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +36,7 @@ from features.store.feature_table import FeatureTable
 from features.store.held_leases import held_leases
 from features.store.layout import DATASETS, FEATURES, TEXT
 from features.store.leases import lease_for_deletion, table_name
-from features.store.merge import as_keys, contains
+from features.store.merge import as_keys, find_keys
 from features.store.shards import WRITERS, encode_index, find_shards, read_index, read_rows
 from features.store.store import Store
 from schemas.errors import CorruptFileError, StoreError
@@ -105,19 +105,6 @@ def _list_manifests(root: Path) -> list[Path]:
 # === Feature tables ===
 
 
-@dataclass(frozen=True)
-class UnrepairedRows:
-    """The number of rows that could not be computed again, and the IDs of their images by dataset."""
-
-    rows: int = 0
-    images: dict[str, list[str]] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns `unrepaired_rows`, a count, and `unrepaired_examples`, some images as `dataset, image_id`."""
-        pairs = [{"dataset": name, "image_id": one} for name, ids in (self.images or {}).items() for one in ids]
-        return {"unrepaired_rows": self.rows, "unrepaired_examples": pairs[:MAX_EXAMPLES]}
-
-
 class FeatureTableRepair:
     """Repairs a feature table around the job that prepares its rows.
 
@@ -132,7 +119,7 @@ class FeatureTableRepair:
         self.table_config = table_config
         self.root = store.path / FEATURES / table_config.fingerprint[:SHORT_FINGERPRINT]
         self.suspect = read_recorded_corruption(store.path, self.root)
-        self.unrepaired = UnrepairedRows()
+        self.unrepaired: dict[str, Any] = {"unrepaired_rows": 0, "unrepaired_examples": []}
         self._health = TableHealth()
 
     def __enter__(self) -> Self:
@@ -206,7 +193,8 @@ class FeatureTableRepair:
 
     # === Unrepaired rows ===
 
-    def _find_unrepaired(self) -> UnrepairedRows:
+    def _find_unrepaired(self) -> dict[str, Any]:
+        """Returns the number of rows that could not be computed again, and some of their images."""
         manifests = CommitLog(self.root).live()
         table = FeatureTable(self.root, self.table_config, manifests) if manifests else None
         images: dict[str, list[str]] = {}
@@ -225,7 +213,8 @@ class FeatureTableRepair:
             _log.warning(
                 "%d rows are not repaired, because this command does not read their images: %s.", len(rows), datasets
             )
-        return UnrepairedRows(len(rows), images)
+        pairs = ({"dataset": name, "image_id": one} for name, ids in images.items() for one in ids)
+        return {"unrepaired_rows": len(rows), "unrepaired_examples": list(islice(pairs, MAX_EXAMPLES))}
 
     def _may_have_contained(self, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Returns which of the keys uint8 [N, 32] had, or may have had, a row in a corrupt commit."""
@@ -238,7 +227,7 @@ class FeatureTableRepair:
             for shard in corrupt_commit.shards:
                 if shard.index and has_valid_checksum(self.root, shard.index):
                     index = read_index(check_file(self.root, shard.index), self.table_config.table(facts.shape))
-                    found |= contains(as_keys(index["key"]), as_keys(keys))
+                    found |= find_keys(as_keys(index["key"]), as_keys(keys)) >= 0
                 else:
                     found |= find_shards(keys, shard.count) == shard.number
         return found

@@ -31,10 +31,8 @@ class FailureCounts:
     def to_list(self) -> list[dict[str, Any]]:
         """Returns `stage, reason, count, examples` per kind, most frequent first; an example is `record, detail`."""
         ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
-        return [
-            {"stage": kind[0], "reason": kind[1], "count": count, "examples": self._examples[kind]}
-            for kind, count in ranked
-        ]
+        names = ("stage", "reason", "count", "examples")
+        return [dict(zip(names, (*kind, count, self._examples[kind]), strict=True)) for kind, count in ranked]
 
 
 def latest_reports(root: Path) -> list[Path]:
@@ -71,7 +69,6 @@ def summarize_report(path: Path) -> dict[str, Any]:
                     if status == "failed":
                         failures.add(*failure)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise CorruptFileError(
-            f"the run report is corrupt: {error}", location=str(path), hint="Delete the file. Nothing depends on it."
-        ) from None
+        message, hint = f"the run report is corrupt: {error}", "Delete the file. Nothing depends on it."
+        raise CorruptFileError(message, location=str(path), hint=hint) from None
     return {"input": statuses.total(), **statuses, "failures": failures.to_list()}

@@ -328,7 +328,7 @@ def test_shards_that_a_killed_compaction_wrote_are_not_copied_again(
         def close(self) -> Any:
             if len(written) == 5:
                 raise KeyboardInterrupt
-            written.append(self._number)
+            written.append(self.number)
             return super().close()
 
     with monkeypatch.context() as patch:

@@ -51,7 +51,7 @@ def heal(store: Store) -> dict[str, object]:
     """What a run does that sees no image."""
     with FeatureTableRepair(store, CONFIG) as repair:
         repair.open_intact()
-    return repair.unrepaired.to_dict()
+    return repair.unrepaired
 
 
 # === Logs ===

@@ -129,11 +129,7 @@ class BatchReader(FeatureReader):
         return tokens
 
     def dataset(
-        self,
-        order: Sequence[NDArray[np.int64]],
-        batch_size: int,
-        first_step: int = 0,
-        augment: Augment | None = None,
+        self, order: Sequence[NDArray[np.int64]], batch_size: int, first_step: int = 0, augment: Augment | None = None
     ) -> tf.data.Dataset:
         """Returns the batches of `order`, of at most `batch_size` captions, from `first_step` on.
 

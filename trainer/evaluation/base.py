@@ -160,11 +160,9 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         return list(dict.fromkeys(notes))
 
     def _notes(self, summary: Mapping[str, Any], name: str) -> list[str]:
-        notes = list(self.notes(summary, name))
-        if summary["split"] != self.options.split:
-            notes.append(
-                f"{name}: the split {self.options.split} has no references. Evaluated on {summary['split']} instead."
-            )
+        notes, wanted, split = list(self.notes(summary, name)), self.options.split, summary["split"]
+        if split != wanted:
+            notes.append(f"{name}: the split {wanted} has no references. Evaluated on {split} instead.")
         notes += [f"{name}: {text}: {summary[key]:,}." for key, text in _SKIPPED.items() if summary.get(key)]
         if summary["training_images"]:
             share = f"{summary['training_images']:,} of {summary['images']:,} images are training images"
@@ -182,10 +180,7 @@ class Evaluation(ABC, Generic[AnyRun, AnyPrediction, AnyScores]):
         return predictions
 
     def _write(
-        self,
-        directory: Path,
-        evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores],
-        summary: Mapping[str, Any],
+        self, directory: Path, evaluated: EvaluatedRun[AnyRun, AnyPrediction, AnyScores], summary: Mapping[str, Any]
     ) -> dict[str, Any]:
         write(directory / SCORES, f"{json.dumps(summary, indent=1)}\n".encode())
         names = evaluated.held_out.names

@@ -91,10 +91,7 @@ def sample_means(names: tuple[str, ...], values: NDArray[np.float64]) -> MetricS
 
 
 def bootstrap_intervals(
-    samples: MetricSamples,
-    n_resamples: int = N_RESAMPLES,
-    confidence_level: float = CONFIDENCE_LEVEL,
-    seed: int = 0,
+    samples: MetricSamples, n_resamples: int = N_RESAMPLES, confidence_level: float = CONFIDENCE_LEVEL, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """Computes percentile intervals (low, high) by metric.
 

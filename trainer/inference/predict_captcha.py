@@ -75,11 +75,10 @@ def _find_images(locations: Sequence[str], numbers: range) -> dict[int, ImageInp
     images: dict[int, ImageInput] = {}
     for image in chain.from_iterable(map(find_images, locations)):
         number = parse_image_number(image.name)
-        if number is None or number not in numbers:
-            continue
         if number in images:
             raise CaptError(f"a{number} exists twice", location=f"{images[number].name}, {image.name}")
-        images[number] = image
+        if number is not None and number in numbers:
+            images[number] = image
     return images
 
 

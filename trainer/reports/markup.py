@@ -58,19 +58,14 @@ def header(
     title: str, lead: object = "", notices: Iterable[str] = (), values: Mapping[str, object] | None = None
 ) -> Html:
     """Builds the top of a page: title, summary sentence, notices, and a few labeled values."""
+    items = [element("div", element("dt", name), element("dd", value)) for name, value in (values or {}).items()]
     return join(
         [
             element("header", element("h1", title), element("p", lead, class_="lead") if lead else ""),
             *(element("p", notice, class_="notice", role="note") for notice in notices),
-            value_list(values or {}),
+            element("dl", *items, class_="values") if items else "",
         ]
     )
-
-
-def value_list(values: Mapping[str, object]) -> Html:
-    """Builds a list of labeled values; nothing without values."""
-    items = [element("div", element("dt", label), element("dd", value)) for label, value in values.items()]
-    return element("dl", *items, class_="values") if items else Html()
 
 
 def section(title: str, *content: object) -> Html:

@@ -32,10 +32,7 @@ EXTRACTOR = "extractor.json"
 _LENGTH = ("epochs", "save_steps", "num_sample_captions", "num_validation_images", "early_stopping_patience")
 _EXTRACTOR_LOCATION = ("extractor", "extractor_weights", "extractor_layer", "extractor_preprocess")
 _MAY_CHANGE: Any = {"training": {*_LENGTH, *_EXTRACTOR_LOCATION}, "libraries": True}
-_DESCRIPTIONS = {
-    "train_digest": "digest of the train split",
-    "validation_digest": "digest of the validation split",
-}
+_DESCRIPTIONS = {"train_digest": "digest of the train split", "validation_digest": "digest of the validation split"}
 
 
 class FeatureOrigin(Frozen):

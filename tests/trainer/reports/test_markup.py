@@ -10,12 +10,12 @@ from trainer.reports.markup import (
     document,
     element,
     escape,
+    header,
     mark_wrong,
     row,
     section,
     table,
     thumbnail,
-    value_list,
 )
 
 
@@ -55,9 +55,9 @@ def test_a_figure_is_inlined_unchanged() -> None:
 
 def test_empty_parts_are_left_out() -> None:
     assert section("Images", "", Html()) == ""
-    assert value_list({}) == ""
+    assert "<dl" not in header("title")
     assert table(("a",), []) == ""
-    assert "<dt>images</dt><dd>7</dd>" in value_list({"images": 7})
+    assert "<dt>images</dt><dd>7</dd>" in header("title", values={"images": 7})
 
 
 def test_a_row_takes_values_and_complete_cells() -> None:

@@ -192,7 +192,7 @@ def test_what_is_wrong_with_a_command_is_told_before_keras_is_imported() -> None
             "trainer.inference.recognize_images",
             "trainer.inference.predict_captcha",
         ),
-        *("trainer.evaluation.command", "workflows.retraining.pipeline", "workflows.experiments.run"),
+        *("trainer.evaluation.evaluate", "workflows.retraining.pipeline", "workflows.experiments.run"),
         "workflows.experiments.report",
     )
     program = (

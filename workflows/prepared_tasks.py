@@ -19,7 +19,7 @@ from schemas.options.base import Options
 from schemas.options.inference import Evaluate
 from schemas.options.prepare import PrepareCaptcha, PrepareCaptions, PrepareFeatures
 from trainer.config import Hyperparameters
-from trainer.evaluation.command import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.task_registry import TASKS, find_task
 from trainer.tasks.task import Task
 from trainer.training.train import train

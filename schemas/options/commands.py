@@ -56,7 +56,7 @@ COMMANDS = (
     Command("config", training.Config, "trainer.tasks.default_config:model_defaults", "print_defaults"),
     Command("train captioner", training.TrainCaptioner, "trainer.tasks.captioning:train_captioner"),
     Command("train captcha", training.TrainCaptcha, "trainer.tasks.captcha:train_captcha"),
-    Command("evaluate", inference.Evaluate, "trainer.evaluation.command:evaluate", "print_evaluation"),
+    Command("evaluate", inference.Evaluate, "trainer.evaluation.evaluate:evaluate", "print_evaluation"),
     Command("caption", inference.Caption, "trainer.inference.caption_images:caption", _PRINT_RESULTS),
     Command("recognize", inference.Recognize, "trainer.inference.recognize_images:recognize", _PRINT_RESULTS),
     Command("predict captions", inference.PredictCaptions, "trainer.inference.predict_captions:predict_captions"),

@@ -16,8 +16,8 @@ from trainer.data.captcha_data import LabelledImages, join_labels, load_labelled
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables, select_labelled_tables
 from trainer.data.training_data import TrainingData
-from trainer.evaluation.base import EvaluatedRun, Evaluation
 from trainer.evaluation.bootstrap import MetricSamples, bootstrap_intervals, sample_labels
+from trainer.evaluation.evaluate import EvaluatedRun, Evaluation
 from trainer.models.configs import ModelConfig
 from trainer.models.model_specs import RECOGNIZER_INPUT
 from trainer.runs.epoch_metrics import EpochMetrics

@@ -19,7 +19,7 @@ from schemas.terminal.console import Printer
 from trainer.data.captcha_data import load_labelled_images, read_label_file
 from trainer.data.held_out_images import HeldOutImages
 from trainer.data.table_selection import TrainingTables
-from trainer.evaluation.base import EvaluatedRun, Evaluation, shorten
+from trainer.evaluation.evaluate import EvaluatedRun, Evaluation, shorten
 from trainer.evaluation.recognition_metrics import RecognitionScores, align, rank_errors
 from trainer.models.charset import CHARACTERS
 from trainer.reports.markup import Html, card, document, element, header, inline_image, join, label, mark_wrong, section

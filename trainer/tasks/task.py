@@ -12,8 +12,8 @@ from schemas.options.training import TrainingOptions
 from trainer.config import Hyperparameters
 from trainer.data.table_selection import TrainingTables
 from trainer.data.training_data import TrainingData
-from trainer.evaluation.base import Evaluation
 from trainer.evaluation.bootstrap import MetricSamples, Score
+from trainer.evaluation.evaluate import Evaluation
 from trainer.runs.metadata import RunMetadata
 from trainer.runs.run import Run
 

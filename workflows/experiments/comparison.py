@@ -13,8 +13,8 @@ from features.inputs.file_reference import read_source_image
 from features.store import Store
 from pipelines.datasets.splits import compute_rank
 from schemas.errors import StoreError
-from trainer.evaluation.base import IMAGES, read_image_rows
 from trainer.evaluation.bootstrap import CONFIDENCE_LEVEL, N_RESAMPLES, Score, sample_means
+from trainer.evaluation.evaluate import IMAGES, read_image_rows
 from trainer.runs.directory import EVALUATION
 from workflows.experiments.config import ExperimentConfig
 from workflows.experiments.records import ExperimentDirectory, TrialResult, report_corruption

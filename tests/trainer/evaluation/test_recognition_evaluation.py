@@ -6,7 +6,7 @@ from PIL import Image
 import capt
 from schemas.errors import CaptError, UsageError
 from tests.trainer.words import WORDS, add_words, make_words, put_images, truth_lines
-from trainer.evaluation.command import print_evaluation
+from trainer.evaluation.evaluate import print_evaluation
 from trainer.runs.run import load_run
 
 

@@ -12,7 +12,7 @@ from tests.trainer.programs import needs_java
 from tests.trainer.programs import no_java as no_java  # a fixture
 from tests.workflows.test_example_pages import Page
 from trainer.evaluation.caption_evaluation import select_best_and_worst, to_coco_results
-from trainer.evaluation.command import print_evaluation
+from trainer.evaluation.evaluate import print_evaluation
 from trainer.metrics import score
 from trainer.metrics.caption_metrics import METRICS
 from trainer.runs.run import load_run

@@ -34,28 +34,18 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Application:
-    """A model of `keras.applications`.
-
-    Args:
-        name: Name on the command line.
-        module: Module within `keras.applications` that contains `function`.
-        side: Default height and width of the input in pixels; `min_side` is the minimum.
-        layer: Default output layer: the last one before global pooling.
-        top_layers: Layers that only the model with its classifier has.
-        without_top: Published weights without the classifier; `{side}` in the file name is the input size.
-        sides: Input sizes with weights of their own, if there are several.
-    """
+    """A model of `keras.applications`, by its name on the command line."""
 
     name: str
-    module: str
+    module: str  # within `keras.applications`; contains `function`
     function: str
-    side: int
+    side: int  # default height and width of the input in pixels
     min_side: int
-    layer: str
-    top_layers: tuple[str, ...]
-    without_top: PublishedWeights
+    layer: str  # default output layer: the last one before global pooling
+    top_layers: tuple[str, ...]  # layers that only the model with its classifier has
+    without_top: PublishedWeights  # without the classifier; `{side}` in the file name is the input size
     with_top: PublishedWeights
-    sides: tuple[int, ...] = ()
+    sides: tuple[int, ...]  # input sizes with weights of their own, if there are several
 
     def resolve_build_options(
         self, layer: str | None = None, height: int | None = None, width: int | None = None

@@ -70,21 +70,14 @@ class ModelFunction:
     """A feature function of a Keras model: pixels [N, height, width, 3], 0…255 of any dtype, to features.
 
     Batch normalization and dropout run in inference mode, even while the model's weights are trained.
-
-    Args:
-        model: `keras.Model` up to the output layer, with its weights.
-        preprocess: Input preprocessing of float32 pixels 0…255.
-        locations: Number of spatial locations, or None if the output is flat.
-        pooling: `avg` averages over the locations; `none` keeps them on one axis.
-        dtype: Dtype of the features. float16 overflows to infinity.
     """
 
-    model: Any
-    preprocess: FeatureFunction
-    locations: int | None
+    model: Any  # `keras.Model` up to the output layer, with its weights
+    preprocess: FeatureFunction  # of float32 pixels 0…255
+    locations: int | None  # number of spatial locations, or None if the output is flat
     channels: int
-    pooling: Pooling
-    dtype: Literal["float32", "float16"] = "float32"
+    pooling: Pooling  # `avg` averages over the locations; `none` keeps them on one axis
+    dtype: Literal["float32", "float16"] = "float32"  # of the features; float16 overflows to infinity
 
     @property
     def shape(self) -> tuple[int, ...]:

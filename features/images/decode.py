@@ -44,7 +44,6 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-
 # libtiff prints errors to standard error, while Pillow raises its own error for the same image. A shared library
 # exports the functions of the libraries that it links to, except on Windows.
 _set_libtiff_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
@@ -77,7 +76,6 @@ class ImageLimits:
 
 
 def _check_webp(data: bytes) -> bytes:
-    """Compares the length in the RIFF header."""
     if int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise _truncation_error(data)
     return data
@@ -162,10 +160,7 @@ _REASONS = (
 
 
 def decode(data: bytes, resizer: Resizer, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decodes and resizes an image, as `open_image` and the resizer do.
-
-    Returns:
-        Array [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory that no other array shares.
+    """Decodes and resizes an image to [height, width, 3] of the resizer's dtype, RGB in 0…255, in memory of its own.
 
     Raises:
         RecordError: As raised by `open_image`.
@@ -227,7 +222,9 @@ def _convert_errors(message: str) -> Iterator[None]:
     except MemoryError:
         raise RecordError("decode", "no memory", f"while decoding {message}", permanent=False) from None
     except Exception as error:  # Pillow's readers raise errors of many classes for hostile bytes.
-        raise RecordError("decode", _find_reason(error), _describe(error)) from error
+        # The readers wrap KeyErrors and IndexErrors, whose text can be a number.
+        detail = str(error) if any(map(str.isalpha, str(error))) else repr(error.__cause__ or error)
+        raise RecordError("decode", _find_reason(error), detail) from error
 
 
 def has_image_signature(data: bytes) -> bool:
@@ -346,11 +343,6 @@ def _read_orientation(image: Image.Image) -> object:
 def _turn_upright(image: Image.Image, orientation: object) -> Image.Image:
     transpose = _TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
     return image if transpose is None else image.transpose(transpose)
-
-
-def _describe(error: Exception) -> str:
-    # The readers wrap KeyErrors and IndexErrors, whose text can be a number.
-    return str(error) if any(c.isalpha() for c in str(error)) else repr(error.__cause__ or error)
 
 
 def _find_reason(error: Exception) -> str:

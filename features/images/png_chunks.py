@@ -62,13 +62,10 @@ def select_chunks(data: bytes) -> bytes:
         _select(selected, chunk)
     if selected.color == PALETTE and not selected.palette:
         raise RecordError("decode", "corrupt", "the palette is missing")
+    palette = selected.palette.ljust(3 * 256, b"\0") if selected.color == PALETTE else b""
+    chunks_before = {b"PLTE": palette, b"tRNS": selected.transparency, b"eXIf": selected.exif}
     parts = [SIGNATURE, _serialize(b"IHDR", selected.header)]
-    if selected.color == PALETTE:
-        parts.append(_serialize(b"PLTE", selected.palette.ljust(3 * 256, b"\0")))
-    if selected.transparency:
-        parts.append(_serialize(b"tRNS", selected.transparency))
-    if selected.exif:
-        parts.append(_serialize(b"eXIf", selected.exif))
+    parts += [_serialize(kind, body) for kind, body in chunks_before.items() if body]
     parts += selected.texts.values()
     return b"".join((*parts, memoryview(data)[selected.start : selected.end], _serialize(b"IEND", b"")))
 
@@ -110,7 +107,11 @@ def _select(selected: _SelectedChunks, chunk: _Chunk) -> None:
         if selected.end == chunk.start:
             selected.end = chunk.end
     elif kind == b"PLTE" and is_before_pixels:
-        selected.palette = _check_palette(selected, body)
+        if selected.palette:
+            raise RecordError("decode", "corrupt", "there are two palettes")
+        if selected.color == PALETTE and (not body or len(body) % 3 or len(body) > 3 * 256):
+            raise RecordError("decode", "corrupt", f"a palette of {len(body)} bytes")
+        selected.palette = body
     elif kind == b"tRNS" and is_before_pixels and not selected.transparency:
         selected.transparency = _scale_transparency(selected, body)
     elif kind == b"eXIf" and not selected.exif:
@@ -121,14 +122,6 @@ def _select(selected: _SelectedChunks, chunk: _Chunk) -> None:
             selected.texts.setdefault(name, _serialize(kind, body))
     elif not kind[0] & 0x20 and kind not in _CRITICAL:
         raise RecordError("decode", "unsupported", f"the critical chunk {kind!r}")
-
-
-def _check_palette(selected: _SelectedChunks, body: bytes) -> bytes:
-    if selected.palette:
-        raise RecordError("decode", "corrupt", "there are two palettes")
-    if selected.color == PALETTE and (not body or len(body) % 3 or len(body) > 3 * 256):
-        raise RecordError("decode", "corrupt", f"a palette of {len(body)} bytes")
-    return body
 
 
 def _scale_transparency(selected: _SelectedChunks, body: bytes) -> bytes:

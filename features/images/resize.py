@@ -74,20 +74,17 @@ class Resizer:
     pixel. A smaller image is enlarged. `trainer.export.image_graph` resizes in a TensorFlow graph, so a new mode
     needs both.
 
-    Args:
-        height: Height of the result in pixels.
-        shortest_edge: Only for `crop`: length of the resized image's shorter side, at least that of the result's longer
-            side. None: the smallest one that covers the result.
-
     Raises:
         UsageError: The size has more than `MAX_INPUT_PIXELS` pixels, or the shortest edge does not apply or is too
             small.
     """
 
-    height: int
+    height: int  # of the result in pixels
     width: int
     method: ResizeMethod = "pillow-bilinear"
     mode: ResizeMode = "stretch"
+    # Only for `crop`: length of the resized image's shorter side, at least that of the result's longer side. None: the
+    # smallest one that covers the result.
     shortest_edge: int | None = None
 
     def __post_init__(self) -> None:

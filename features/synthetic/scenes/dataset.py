@@ -71,8 +71,7 @@ def make_scenes(
 
 def load_scenes(out: Path) -> list[Scene]:
     """Returns the ground truth of a dataset by scene number."""
-    lines = (Path(out) / "scenes.jsonl").read_text().splitlines()
-    return [_from_json(json.loads(line)) for line in lines]
+    return [_from_json(json.loads(line)) for line in (Path(out) / "scenes.jsonl").read_text().splitlines()]
 
 
 def _write(root: Path, num_images: int, seed: int, config: SceneDatasetConfig) -> None:
@@ -134,9 +133,8 @@ def _to_json(scene: Scene) -> dict[str, Any]:
 
 
 def _from_json(record: dict[str, Any]) -> Scene:
-    objects = []
-    for each in record["objects"]:
-        x, y, width, height = each["box"]
-        scene_object = SceneObject(each["size"], each["color"], each["shape"])
-        objects.append(PlacedObject(scene_object, (x, y, width, height), each["rotation"]))
-    return Scene(record["image_id"], tuple(objects), tuple(record["captions"]), record["split"])
+    objects = tuple(
+        PlacedObject(SceneObject(each["size"], each["color"], each["shape"]), tuple(each["box"]), each["rotation"])
+        for each in record["objects"]
+    )
+    return Scene(record["image_id"], objects, tuple(record["captions"]), record["split"])

@@ -1,19 +1,38 @@
-"""Opens archives, whose first bytes determine the format, and unpacks gzip within a limit."""
+"""Reads tar and zip archives in place. Their first bytes determine the format. Unpacks gzip within a limit."""
 
+import contextlib
 import gzip
 import io
+import logging
 import re
+import sqlite3
+import stat
 import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
+from typing import IO, BinaryIO
 
-from features.inputs.tars import BLOCK_BYTES, Tar
-from features.inputs.zips import Zip
-from features.io.open_files import open_file, read_within
+from features.io.open_files import FileState, check_size, open_file, read_within
 from schemas.errors import RecordError, UsageError
+
+_MAX_SIZE = (1 << 63) - 1  # Tables store signed 64-bit integers; an archive may declare more.
+
+_CURRENT_DIRECTORY = re.compile(r"(\./+)+")
+_BLOCK_BYTES = tarfile.BLOCKSIZE
+_TAR_MEMBER = re.compile(r"(?s)(.+)@(\d{1,18})")
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_GLOBAL_HEADERS = 1000
+# Over a network, one request per header takes longer than reading the small members between them.
+_LISTING_BUFFER_BYTES = 4 << 20
+# zipfile unpacks other methods in unbounded memory.
+_ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_ZIP_HEADER_BYTES = 30
+_ZIP_UTF8_FLAG = 0x800
 
 _UNPACK_COMMANDS = {
     re.compile(rb"\x1f\x8b"): "gunzip",
@@ -23,9 +42,37 @@ _UNPACK_COMMANDS = {
 }
 
 _lock = threading.Lock()
+_log = logging.getLogger("capt.inputs")
 
 
-def open_archive(location: str, *, reopen: bool = False) -> Tar | Zip:
+@dataclass(frozen=True)
+class ArchiveMember:
+    """A file in an archive."""
+
+    name: str  # in a listing
+    member: str  # key of the file in the archive; contains at least the name
+    size: int  # declared number of unpacked bytes, at most `_MAX_SIZE`
+    stamp: str  # differs whenever the contents may have changed
+
+
+def escape_bytes(path: str) -> str:
+    r"""Returns a path as text: bytes that are not UTF-8, which no table can store, become `\xNN`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def listed_name(member: str) -> str | None:
+    """Returns the name of an archive member, or of an object below a prefix, in a listing, without a leading `./`.
+
+    Directories and hidden files (a part begins with a dot, or the first one is `__MACOSX`) have none.
+    """
+    prefix = _CURRENT_DIRECTORY.match(member)
+    name = member[prefix.end() :] if prefix else member
+    parts = name.split("/")
+    is_hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    return None if is_hidden or not parts[-1] or parts[0] == "__MACOSX" else name
+
+
+def open_archive(location: str, *, reopen: bool = False) -> "Tar | Zip":
     """Opens the archive at a path or URI; later calls return the same object. `reopen` closes all archives first.
 
     Raises:
@@ -39,9 +86,9 @@ def open_archive(location: str, *, reopen: bool = False) -> Tar | Zip:
 
 
 @lru_cache(maxsize=8)
-def _open_cached(location: str) -> Tar | Zip:
+def _open_cached(location: str) -> "Tar | Zip":
     with open_file(location) as file:
-        start = file.read(BLOCK_BYTES)
+        start = file.read(_BLOCK_BYTES)
         if command := find_unpack_command(start):
             hint = f"Run {command} {PurePosixPath(location).name} first."
             raise UsageError("a compressed file cannot be read in place", location=location, hint=hint)
@@ -80,3 +127,209 @@ def gunzip_within(data: bytes, label: str, max_bytes: int) -> bytes:
             return read_within(file, label, max_bytes)
     except (OSError, EOFError, zlib.error) as error:
         raise RecordError("read", "unreadable", f"{label}: corrupt gzip data: {error}", permanent=False) from error
+
+
+# === Tar ===
+
+
+class Tar:
+    """A tar archive at a path or URI: ustar, GNU or pax. Any class of error can mean that it is hostile.
+
+    A member is found by its name, `@` and the offset of its header, `images/a.jpg@1536`, so that a worker reads it
+    without searching the archive. The header at this offset must still have the name.
+
+    Format: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
+    """
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
+        """Yields the files and links, each name once, after one pass over the headers; names are stored on disk.
+
+        Raises:
+            UsageError: The archive is corrupt or incomplete.
+        """
+        with contextlib.closing(sqlite3.connect("")) as database:
+            database.execute("CREATE TABLE member (name TEXT PRIMARY KEY, member, size, stamp) WITHOUT ROWID")
+            try:
+                inserted = database.executemany(
+                    "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", self._read_rows(state.version)
+                )
+            except Exception as error:  # tarfile raises errors of many classes for hostile archives.
+                message = f"the tar archive is corrupt or incomplete: {error}"
+                raise UsageError(message, location=self._location, hint="Download or pack it again.") from error
+            (count,) = database.execute("SELECT count(*) FROM member").fetchone()
+            if repeated := inserted.rowcount - count:
+                _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
+            for row in database.execute("SELECT name, member, size, stamp FROM member"):
+                yield ArchiveMember(*row)
+
+    def read(self, member: str, label: str, max_bytes: int) -> bytes:
+        """Reads a member that messages call `label`; its declared size is checked before anything is read.
+
+        Raises:
+            RecordError: As raised by `FileReference.read`.
+            FileNotFoundError: The member does not exist.
+        """
+        with open_file(self._location) as file:
+            size = _seek_data(file, member, label)
+            check_size(size, label, max_bytes)
+            data = file.read(size)
+        if len(data) != size:
+            raise EOFError("the archive ends within this member")
+        return data
+
+    def read_start(self, member: str, label: str, size: int) -> bytes:
+        """Reads at most the first `size` bytes of a member; raises as `read`."""
+        with open_file(self._location) as file:
+            return file.read(min(size, _seek_data(file, member, label)))
+
+    def _read_rows(self, version: str) -> Iterator[tuple[str, str, int, str]]:
+        with open_file(self._location, _LISTING_BUFFER_BYTES) as file:
+            for info in _read_headers(file):
+                path = escape_bytes(info.name)
+                name = listed_name(path)
+                if name and (info.isreg() or info.issym() or info.islnk()):
+                    stamp = f"tar:{info.offset}:{info.size}:{info.mtime}:{version}"
+                    yield name, f"{path}@{info.offset}", info.size, stamp
+
+
+class _HeaderFile(io.BufferedIOBase):
+    """The file that tarfile reads headers from; it limits their size, so that memory stays bounded."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header declares {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _seek_data(file: BinaryIO, member: str, label: str) -> int:
+    """Seeks to the data of a member and returns its number of bytes."""
+    match = _TAR_MEMBER.fullmatch(member)
+    if match is None:
+        raise FileNotFoundError(label)
+    file.seek(int(match[2]))
+    info = tarfile.TarFile(fileobj=_HeaderFile(file)).next()
+    if info is None or escape_bytes(info.name) != match[1]:
+        raise FileNotFoundError(label)
+    kinds = {"symbolic link": info.issym(), "hard link": info.islnk(), "sparse": info.issparse()}
+    if reason := next((kind for kind, is_found in kinds.items() if is_found), None):
+        raise RecordError("read", reason, label, permanent=False)
+    if not info.isreg() or info.size < 0:
+        raise RecordError("read", "unreadable", f"{label}: not a file", permanent=False)
+    file.seek(info.offset_data)
+    return info.size
+
+
+def _read_headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Yields the headers of an archive; raises tarfile.ReadError if it is truncated or corrupt."""
+    archive = tarfile.TarFile(fileobj=_HeaderFile(file))
+    end = 0
+    while info := archive.next():
+        if len(archive.pax_headers) > _MAX_GLOBAL_HEADERS:  # Each member gets a copy of them.
+            raise tarfile.ReadError(f"more than {_MAX_GLOBAL_HEADERS} global headers")
+        if info.size < 0 or archive.offset <= end:
+            raise tarfile.ReadError(f"the header at byte {info.offset} leads back")
+        end = archive.offset
+        archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all.
+        yield info
+    # tarfile treats an unreadable header as the end.
+    file.seek(archive.offset)
+    if file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
+        raise tarfile.ReadError(f"neither a header nor the end at byte {archive.offset}")
+
+
+# === Zip ===
+
+
+class Zip:
+    """A zip archive at a path or URI, which stays open between reads. Its methods raise as those of `Tar`.
+
+    Format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
+    """
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._lock = threading.Lock()
+        try:
+            self._archive = zipfile.ZipFile(open_file(location))
+        except Exception as error:  # zipfile raises errors of nearly any class for hostile archives.
+            raise UsageError(f"the archive cannot be read: {error}", location=location) from error
+
+    def list_members(self, state: FileState) -> Iterator[ArchiveMember]:
+        """Yields the files, each name once. Members that overlap raise UsageError."""
+        members = self._archive.infolist()
+        _check_overlap(members, self._location)
+        raw_names = {member.filename for member in members}
+        listed = [(name, member) for member in members if (name := listed_name(_decode_name(member, raw_names)))]
+        last = dict(listed)
+        if len(last) < len(listed):
+            repeated = len(listed) - len(last)
+            _log.warning("%s: %d repeated names. The last member with each name is used.", self._location, repeated)
+        for name, member in last.items():
+            stamp = f"crc:{member.CRC:08x}:{state.identity}"
+            yield ArchiveMember(name, member.filename, min(member.file_size, _MAX_SIZE), stamp)
+
+    def read(self, member: str, label: str, max_bytes: int) -> bytes:
+        """Reads a member that messages call `label`; its declared size is checked before anything is unpacked."""
+        info = self._find_member(member, label)
+        check_size(info.file_size, label, max_bytes)
+        with self._open(info) as file:
+            return read_within(file, label, max_bytes)
+
+    def read_start(self, member: str, label: str, size: int) -> bytes:
+        """Reads at most the first `size` bytes of a member."""
+        with self._open(self._find_member(member, label)) as file:
+            return file.read(size)
+
+    def _find_member(self, member: str, label: str) -> zipfile.ZipInfo:
+        try:
+            info = self._archive.getinfo(member)
+        except KeyError as error:
+            raise FileNotFoundError(label) from error
+        if info.flag_bits & 1:
+            raise RecordError("read", "encrypted", label, permanent=False)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise RecordError("read", "symbolic link", label, permanent=False)
+        if info.compress_type not in _ZIP_METHODS:
+            detail = f"{label}: method {info.compress_type}"
+            raise RecordError("read", "unsupported compression", detail, permanent=False)
+        return info
+
+    def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        with self._lock:
+            return self._archive.open(info)
+
+
+def _decode_name(member: zipfile.ZipInfo, raw_names: Container[str]) -> str:
+    """Returns the name of a member, also if it is UTF-8 without the flag, which `zipfile` decodes as code page 437.
+
+    A decoded name must differ from the raw names of all members.
+    """
+    if member.flag_bits & _ZIP_UTF8_FLAG or member.filename.isascii():
+        return member.filename
+    try:
+        name = member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+    return member.filename if name in raw_names else name
+
+
+def _check_overlap(members: list[zipfile.ZipInfo], location: str) -> None:
+    """Raises UsageError if members share bytes of the archive, because a small zip could then unpack to any size."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            message = "the members of the archive overlap, as in a zip bomb"
+            raise UsageError(message, location=f"{location}/{member.filename}")
+        end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size

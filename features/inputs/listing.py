@@ -7,8 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from features.inputs.archive_members import escape_bytes, listed_name
-from features.inputs.archives import open_archive
+from features.inputs.archives import escape_bytes, listed_name, open_archive
 from features.inputs.file_reference import FileReference, ListedFile
 from features.io.objects import classify_uri, list_objects
 from features.io.open_files import stat_file

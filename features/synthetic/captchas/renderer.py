@@ -6,7 +6,6 @@ speckled background → half of the strokes → characters → the other strokes
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -70,13 +69,13 @@ def _draw_background(random: np.random.Generator) -> Image.Image:
 def _place_glyphs(label: str, font: str, random: np.random.Generator) -> list[_Glyph]:
     """Places characters of random size and rotation along a line of a third to two thirds of the width."""
     label_width = random.uniform(*_LABEL_WIDTH)
-    natural_width = sum(_open_font(font, 100).getlength(character) for character in label) / 100
+    natural_width = sum(open_font(font, 100).getlength(character) for character in label) / 100
     size = float(np.clip(label_width / natural_width * random.uniform(0.75, 1), *_FONT_SIZE))
     gap = max(0.0, label_width - natural_width * size) / len(label)
     glyphs, x = [], 0.0
     for character in label:
         em = round(size * random.uniform(*_SIZE_FACTOR))
-        mask, center = _draw_mask(_open_font(font, em), character, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
+        mask, center = _draw_mask(open_font(font, em), character, random.uniform(-_MAX_ROTATION, _MAX_ROTATION))
         x += mask.width / 2
         glyphs.append(_Glyph(mask, x, center + em * random.uniform(-_MAX_SHIFT, _MAX_SHIFT)))
         x += mask.width / 2 + random.uniform(0, min(2 * gap, 0.5 * em))
@@ -129,8 +128,3 @@ def _draw_stroke(pen: ImageDraw.ImageDraw, random: np.random.Generator) -> None:
         pen.arc(box, start, start + random.uniform(60, 240), color, width)
     else:
         pen.ellipse(box, outline=color, width=width)
-
-
-@lru_cache(maxsize=1024)
-def _open_font(file: str, size: int) -> ImageFont.FreeTypeFont:
-    return open_font(file, size)
